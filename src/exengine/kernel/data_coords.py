@@ -1,0 +1,395 @@
+"""Where a frame belongs: coordinates, and iterators over them.
+
+Responsible for one representation of coordinates (axis name -> int or str), its validation, its
+hash and its JSON. Not responsible for which coordinates exist in a dataset: that is
+:mod:`exengine.kernel.coordinate_index`.
+
+Coordinates are mutable until they are hashed. The hash freezes them: a key that changed after it
+went into a dict or a set would be lost there. The axes are the instance's ``__dict__``, which makes
+reading an axis as an attribute as fast as Python can, and creation cheap.
+"""
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sized
+from json import dumps as _json_dumps
+from json import loads as _json_loads
+
+from exengine.kernel.errors import CoordinatesError, CoordinatesFrozenError, CoordinatesTypeError
+
+INT_LIMIT = 2**63
+"""Integer positions lie in ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
+
+
+class DataCoordinates:
+    """Coordinates of a frame: a mapping of axis name to position, an int or a str.
+
+    Parameters
+    ----------
+    coordinate_dict : mapping of str to int or str, optional
+        All axes at once. It is copied, never kept and never changed.
+    **axes : int or str
+        The axes by name. ``None`` stands for an axis that is not there.
+
+    Raises
+    ------
+    CoordinatesError
+        When both are given, or a name or a position is not valid. It is a ``ValueError``.
+
+    Notes
+    -----
+    Whole floats and numpy integers become ``int``; ``1.5`` and ``True`` are refused. Two
+    coordinates are equal when their axes are, in any order; they compare equal to dicts too.
+    ``time``, ``channel`` and ``z`` read as ``None`` when the axis is not there.
+
+    Examples
+    --------
+    >>> c = DataCoordinates(time=5, channel="DAPI", z=3)
+    >>> c.time, c["channel"]
+    (5, 'DAPI')
+    >>> c == {"z": 3, "time": 5, "channel": "DAPI"}
+    True
+    >>> c.replace(time=6)
+    DataCoordinates({'time': 6, 'channel': 'DAPI', 'z': 3})
+    """
+
+    __slots__ = ("__dict__", "_hash")
+
+    # What reading an absent axis as an attribute gives, as in ExEngine 0.4.0.
+    time: "int | str | None" = None
+    channel: "int | str | None" = None
+    z: "int | str | None" = None
+
+    def __init__(
+        self, coordinate_dict: "Mapping[str, int | str] | None" = None, /, **axes: "int | str | None"
+    ) -> None:
+        if "coordinate_dict" in axes:
+            if coordinate_dict is not None:
+                raise CoordinatesError("coordinates were given twice: as an argument and as coordinate_dict=")
+            coordinate_dict = axes.pop("coordinate_dict")  # type: ignore[assignment]
+        if coordinate_dict is not None:
+            if axes:
+                raise CoordinatesError(
+                    "give either a dict of all axes or the axes by name, not both: "
+                    f"got a dict and {', '.join(axes)}"
+                )
+            axes = _axes_of(coordinate_dict)
+        elif None in axes.values():
+            axes = {name: value for name, value in axes.items() if value is not None}
+        for name, value in axes.items():
+            if name not in _checked_names:
+                _check_name(name)
+            kind = type(value)
+            if kind is int:
+                if -INT_LIMIT <= value < INT_LIMIT:  # type: ignore[operator]
+                    continue
+            elif kind is str and value.isascii():  # type: ignore[union-attr]
+                continue
+            axes[name] = _position(name, value)
+        _set_axes(self, axes)
+
+    # -- changing, until the hash was taken ------------------------------------------------------
+
+    def __setitem__(self, axis: str, position: "int | str") -> None:
+        self._refuse_if_frozen(f"set {axis!r}")
+        if axis not in _checked_names:
+            _check_name(axis)
+        self.__dict__[axis] = _position(axis, position)
+
+    def __delitem__(self, axis: str) -> None:
+        self._refuse_if_frozen(f"delete {axis!r}")
+        if axis not in self.__dict__:
+            raise KeyError(axis)
+        del self.__dict__[axis]
+
+    def __setattr__(self, axis: str, position: "int | str") -> None:
+        self[axis] = position
+
+    def __delattr__(self, axis: str) -> None:
+        if axis not in self.__dict__:
+            raise AttributeError(axis)
+        del self[axis]
+
+    def _refuse_if_frozen(self, what: str) -> None:
+        if hasattr(self, "_hash"):
+            raise CoordinatesFrozenError(
+                f"cannot {what}: {self!r} was hashed (it is a key somewhere) and is frozen; "
+                "make changed coordinates with .replace(axis=position)"
+            )
+
+    def replace(self, **axes: "int | str | None") -> "DataCoordinates":
+        """Return new coordinates with some axes changed.
+
+        Parameters
+        ----------
+        **axes : int, str or None
+            New positions; ``None`` takes the axis away.
+
+        Returns
+        -------
+        DataCoordinates
+            New, and mutable until hashed.
+        """
+        return DataCoordinates(**{**self.__dict__, **axes})
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @property
+    def coordinate_dict(self) -> "dict[str, int | str]":
+        """The axes as a new dict, in their order."""
+        return dict(self.__dict__)
+
+    def __getitem__(self, axis: str) -> "int | str":
+        return self.__dict__[axis]  # type: ignore[no-any-return]
+
+    def __contains__(self, axis: object) -> bool:
+        return axis in self.__dict__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, DataCoordinates):
+            return self.__dict__ == other.__dict__
+        if isinstance(other, Mapping):
+            return self.__dict__ == dict(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash  # type: ignore[has-type, no-any-return]
+        except AttributeError:
+            value = hash(frozenset(self.__dict__.items()))
+            _set_hash(self, value)
+            return value
+
+    def __repr__(self) -> str:
+        return f"DataCoordinates({self.__dict__})"
+
+    def __reduce__(self) -> "tuple[type[DataCoordinates], tuple[dict[str, int | str]]]":
+        return DataCoordinates, (dict(self.__dict__),)
+
+    # -- JSON ------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """Return the axes as a JSON object, in their order.
+
+        Examples
+        --------
+        >>> DataCoordinates(time=0, channel="DAPI").to_json()
+        '{"time": 0, "channel": "DAPI"}'
+        """
+        return _json_dumps(self.__dict__, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: "str | bytes") -> "DataCoordinates":
+        """Return the coordinates that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        CoordinatesError
+            When the text is no JSON object of axes.
+        """
+        try:
+            axes = _json_loads(text)
+        except ValueError as error:
+            raise CoordinatesError(f"coordinates are no JSON: {error}") from None
+        return cls(_axes_of(axes))
+
+    # The rest of a mapping, from the standard library; the methods only need those above.
+    keys = MutableMapping.keys
+    items = MutableMapping.items
+    values = MutableMapping.values
+    get = MutableMapping.get
+    pop = MutableMapping.pop
+    popitem = MutableMapping.popitem
+    clear = MutableMapping.clear
+    update = MutableMapping.update
+    setdefault = MutableMapping.setdefault
+
+
+# Registered, not inherited: a class with ABCMeta makes every isinstance() twice as slow.
+MutableMapping.register(DataCoordinates)
+
+_set_axes = DataCoordinates.__dict__["__dict__"].__set__
+_set_hash = DataCoordinates.__dict__["_hash"].__set__
+_RESERVED_NAMES = frozenset(dir(DataCoordinates)) - {"time", "channel", "z"}
+_checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
+_MAX_CHECKED_NAMES = 4096
+
+
+def _axes_of(mapping: object) -> "dict[str, int | str | None]":
+    if type(mapping) is dict:
+        axes = dict(mapping)
+    elif isinstance(mapping, DataCoordinates):
+        return dict(mapping.__dict__)
+    elif isinstance(mapping, Mapping):
+        axes = dict(mapping.items())
+    else:
+        raise CoordinatesTypeError(
+            f"coordinates are DataCoordinates or a mapping of axis name to int or str, "
+            f"got {type(mapping).__name__}: {mapping!r:.80}"
+        )
+    return axes
+
+
+def _check_name(name: object) -> None:
+    if type(name) is not str:
+        raise CoordinatesError(f"an axis name is a str, got {type(name).__name__}: {name!r:.80}")
+    if not name or name.startswith("_") or name in _RESERVED_NAMES:
+        raise CoordinatesError(
+            f"{name!r} cannot be the name of an axis: it is empty, starts with '_' or is a method of "
+            "DataCoordinates; choose another name, such as 'time', 'position' or 'angle'"
+        )
+    _check_text(name, name)
+    if len(_checked_names) < _MAX_CHECKED_NAMES:
+        _checked_names.add(name)
+
+
+def _check_text(axis: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CoordinatesError(f"axis {axis!r}: {text!r:.80} holds half a surrogate pair and is no text") from None
+    return text
+
+
+def _position(axis: str, value: object) -> "int | str":
+    """Return the one representation of a position, or refuse it."""
+    if isinstance(value, str):
+        return _check_text(axis, str.__str__(value))
+    if not isinstance(value, bool):
+        number = None
+        try:
+            number = operator.index(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            is_integer = getattr(value, "is_integer", None)
+            if callable(is_integer) and is_integer():
+                number = int(value)  # type: ignore[call-overload]
+        if number is not None:
+            if -INT_LIMIT <= number < INT_LIMIT:
+                return number  # type: ignore[no-any-return]
+            raise CoordinatesError(f"axis {axis!r}: an int position has at most 64 bits")
+    raise CoordinatesError(
+        f"axis {axis!r}: a position is an int or a str, got {type(value).__name__}: {value!r:.80}"
+    )
+
+
+def snapshot(coordinates: object) -> DataCoordinates:
+    """Return coordinates that nobody else can change.
+
+    Parameters
+    ----------
+    coordinates : DataCoordinates or mapping
+        What a caller gave. It is not kept, not changed and not hashed, unless it is frozen already.
+
+    Returns
+    -------
+    DataCoordinates
+        A copy; or the same object where it is frozen and so cannot change.
+
+    Raises
+    ------
+    CoordinatesError
+        When they are not valid.
+    """
+    if type(coordinates) is DataCoordinates:
+        if hasattr(coordinates, "_hash"):
+            return coordinates
+        copy = DataCoordinates.__new__(DataCoordinates)
+        _set_axes(copy, dict(coordinates.__dict__))  # already valid
+        return copy
+    return DataCoordinates(_axes_of(coordinates))  # type: ignore[arg-type]
+
+
+class DataCoordinatesIterator:
+    """An iterable of coordinates made from nearly anything; see :meth:`create`.
+
+    A list, tuple, set or other sized collection is copied and checked at once: it can be iterated
+    any number of times, nested loops included. A generator is a stream: it is read once.
+    """
+
+    __slots__ = ("_cursor", "_known", "_stream")
+
+    def __init__(self) -> None:
+        raise TypeError("use DataCoordinatesIterator.create(...)")
+
+    @classmethod
+    def create(cls, coordinates: object) -> "DataCoordinatesIterator":
+        """Make an iterator from coordinates, a dict, or an iterable of these.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates, mapping, iterable of these, or DataCoordinatesIterator
+            An iterator is returned as it is.
+
+        Returns
+        -------
+        DataCoordinatesIterator
+
+        Raises
+        ------
+        CoordinatesError
+            When an item is not valid; for a generator, when the item is reached.
+
+        Examples
+        --------
+        >>> it = DataCoordinatesIterator.create([{"time": 0}, {"time": 1}])
+        >>> it.is_finite(), [c.time for c in it]
+        (True, [0, 1])
+        """
+        if isinstance(coordinates, cls):
+            return coordinates
+        if isinstance(coordinates, Mapping):
+            coordinates = (coordinates,)
+        if not isinstance(coordinates, Iterable) or isinstance(coordinates, (str, bytes)):
+            raise CoordinatesTypeError(
+                f"coordinates, a dict or an iterable of these, got {type(coordinates).__name__}"
+            )
+        instance = object.__new__(cls)
+        if isinstance(coordinates, Sized):
+            instance._known = tuple(snapshot(item) for item in coordinates)
+            instance._stream = None
+            instance._cursor = iter(instance._known)
+        else:
+            instance._known = None
+            instance._stream = map(snapshot, coordinates)
+            instance._cursor = instance._stream
+        return instance
+
+    _known: "tuple[DataCoordinates, ...] | None"
+    _stream: "Iterator[DataCoordinates] | None"
+    _cursor: "Iterator[DataCoordinates]"
+
+    def is_finite(self) -> bool:
+        """Return whether all coordinates are known, so that the iterator surely ends."""
+        return self._known is not None
+
+    def might_produce_coordinates(self, coordinates: object) -> "bool | None":
+        """Return whether these coordinates will come.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates or mapping
+
+        Returns
+        -------
+        bool or None
+            None where it cannot be known, as for a generator.
+        """
+        if self._known is None:
+            return None
+        return snapshot(coordinates) in self._known
+
+    def __iter__(self) -> Iterator[DataCoordinates]:
+        return iter(self._known) if self._known is not None else self._cursor
+
+    def __next__(self) -> DataCoordinates:
+        return next(self._cursor)
+
+    def __repr__(self) -> str:
+        if self._known is None:
+            return "DataCoordinatesIterator(dynamic)"
+        return f"DataCoordinatesIterator({', '.join(map(repr, self._known))})"

@@ -1,0 +1,103 @@
+"""The contract of a frame source: where frames come from.
+
+A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame and returns when the
+last one was pushed. The sink may block (that is the back-pressure of a full queue) and may raise
+(then the run must end soon, and the exception must leave ``run``).
+
+Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on a thread of its own ->
+``close()``. ``cancel`` may come from any other thread, at any time, more than once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy.typing as npt
+
+from exengine.kernel.data_coords import DataCoordinates
+
+if TYPE_CHECKING:
+    import useq
+
+Sink: TypeAlias = Callable[[DataCoordinates, npt.NDArray[Any], Any], None]
+"""Takes coordinates, pixels and metadata of a frame. It owns the array from then on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePlan:
+    """What a source is about to deliver. None where it is not known.
+
+    Attributes
+    ----------
+    frames : int or None
+        How many frames.
+    shape : tuple of int or None
+        Shape of one frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels.
+    dtype : str or None
+        Name of the numpy dtype.
+    summary : dict
+        JSON metadata of the whole acquisition: device names, pixel size and the like.
+    """
+
+    frames: int | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    summary: dict[str, Any] | None = None
+
+    @property
+    def frame_bytes(self) -> int | None:
+        """Size of the pixels of one frame, in bytes."""
+        if self.shape is None or self.dtype is None:
+            return None
+        import math
+
+        import numpy as np
+
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Size of the pixels of all frames, in bytes."""
+        size = self.frame_bytes
+        return None if size is None or self.frames is None else size * self.frames
+
+
+class FrameSource(ABC):
+    """Where frames come from: the base class of every frame source.
+
+    The options of a source are the parameters of its ``__init__``, each described in the class's
+    docstring. Register it under the entry-point group ``exengine.frame_sources``.
+    """
+
+    @abstractmethod
+    def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
+        """Check that the sequence can be run, and say what it will give. Nothing moves yet.
+
+        Parameters
+        ----------
+        sequence : useq.MDASequence
+            What to acquire. Its axes ``t p c z`` become ``time``, ``position``, ``channel``, ``z``.
+
+        Raises
+        ------
+        SourceError
+            When it cannot be run: a channel or a property that does not exist, two positions
+            with one name.
+        """
+
+    @abstractmethod
+    def run(self, sink: Sink, /) -> None:
+        """Deliver every frame of the prepared sequence to the sink, then return.
+
+        Raises
+        ------
+        Exception
+            What the sink raised, or what went wrong in the source.
+        """
+
+    def cancel(self) -> None:
+        """Make :meth:`run` end soon, without an error. Called from another thread."""
+
+    def close(self) -> None:
+        """Release devices and memory. Idempotent."""

@@ -1,0 +1,99 @@
+"""From a useq sequence to coordinates: the one place that knows how axes are named.
+
+``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. A
+position is its name, or its number where it has none; a channel is its name.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    import useq
+
+AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
+
+
+def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
+    """Return the sequence that a config describes.
+
+    Parameters
+    ----------
+    settings : mapping
+        The fields of a ``useq.MDASequence``.
+
+    Raises
+    ------
+    ConfigError
+        With one line per fault.
+    """
+    import pydantic
+    import useq
+
+    unknown = sorted(set(settings) - set(useq.MDASequence.model_fields))
+    if unknown:
+        from exengine.kernel.suggest import did_you_mean
+
+        raise ConfigError(
+            "; ".join(
+                f"sequence.{name} is no field of a sequence{did_you_mean(name, useq.MDASequence.model_fields)}"
+                for name in unknown
+            )
+        )
+    try:
+        return useq.MDASequence.model_validate(dict(settings))
+    except pydantic.ValidationError as error:
+        lines = {
+            ".".join(("sequence", *(str(part) for part in fault["loc"][:2]))): fault["msg"]
+            for fault in reversed(error.errors())
+        }
+        raise ConfigError("; ".join(f"{where}: {what}" for where, what in reversed(lines.items()))) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sequence: {error}") from None
+
+
+def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
+    """Return the coordinates of a frame of this event.
+
+    Examples
+    --------
+    >>> import useq
+    >>> event = useq.MDAEvent(index={"t": 1, "c": 0}, channel="DAPI")
+    >>> event_coordinates(event)
+    DataCoordinates({'time': 1, 'channel': 'DAPI'})
+    """
+    axes: dict[str, int | str | None] = {}
+    for key, number in event.index.items():
+        name = AXIS_NAMES.get(key, key)
+        if name == "channel" and event.channel is not None:
+            axes[name] = event.channel.config
+        elif name == "position" and event.pos_name:
+            axes[name] = event.pos_name
+        else:
+            axes[name] = number
+    return DataCoordinates(**axes)
+
+
+def check_unique(sequence: "useq.MDASequence") -> int:
+    """Return the number of frames, having checked that no two would collide.
+
+    Raises
+    ------
+    SourceError
+        When two events have the same coordinates: two positions of one name, a channel twice.
+    """
+    seen: dict[DataCoordinates, Mapping[str, int]] = {}
+    for event in sequence:
+        coordinates = event_coordinates(event)
+        if coordinates in seen:
+            first, second = dict(seen[coordinates]), dict(event.index)
+            axes = [AXIS_NAMES.get(key, key) for key in second if first.get(key) != second[key]]
+            raise SourceError(
+                f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
+                f"{' and '.join(axes) or 'an axis'} names the same thing twice; "
+                "give each position and each channel a name of its own"
+            )
+        seen[coordinates] = event.index
+    return len(seen)
