@@ -111,6 +111,10 @@ class DataStorage(ABC):
     capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
     """What the backend can do."""
 
+    place_parameters: ClassVar[tuple[str, ...] | None] = None
+    """The parameters of ``__init__`` that say where the dataset lies, and so are no options. None: the
+    first one, for a persistent backend. Whoever names others overrides :meth:`create` too."""
+
     # -- required operations ---------------------------------------------------------------------
 
     @abstractmethod

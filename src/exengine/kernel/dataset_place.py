@@ -1,0 +1,126 @@
+"""The place of a dataset that is being written: its folder, its lock, its manifest.
+
+A folder appears whole: it is made beside its place, with lock and manifest inside, and renamed.
+So of two that want the same place one wins, and whoever can see the dataset can open it.
+"""
+
+import os
+import shutil
+import time
+from typing import Any
+
+from exengine.kernel import manifest
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import DatasetAccessError, DatasetExistsError, DatasetLockedError
+
+
+class DatasetPlace:
+    """A claimed folder; made by :meth:`claim`.
+
+    Attributes
+    ----------
+    path : str
+        Of the folder, absolute, with symbolic links resolved.
+    """
+
+    def __init__(self, path: str, lock: int, content: dict[str, Any]) -> None:
+        self.path = path
+        self._lock: int | None = lock
+        self._content = content
+
+    @classmethod
+    def claim(cls, path: str, backend: str) -> "DatasetPlace":
+        """Make the folder of a new dataset, with its lock and its first manifest.
+
+        Parameters
+        ----------
+        path : str
+            Nothing may be there, or an empty folder. Parents are made.
+        backend : str
+            Who writes: the name that the manifest keeps.
+
+        Raises
+        ------
+        DatasetExistsError, DatasetLockedError, DatasetAccessError
+        """
+        if not path or "\0" in path:
+            raise DatasetAccessError(f"{path!r} is no path for a dataset")
+        path = os.path.realpath(path)
+        parent, name = os.path.split(path)
+        content: dict[str, Any] = {
+            "backend": backend,
+            "status": DatasetStatus.INCOMPLETE.value,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "annotations": {},
+        }
+        building = os.path.join(parent, f".{name}.creating-{os.getpid()}-{time.monotonic_ns()}")
+        lock = None
+        try:
+            os.makedirs(parent, exist_ok=True)
+            os.mkdir(building)
+            lock = manifest.take_lock(building)
+            manifest.write_manifest(building, content, durable=False)
+            cls._refuse_what_is_there(path)
+            _rename_into_place(building, path)
+        except OSError as error:
+            if lock is not None:
+                os.close(lock)
+            shutil.rmtree(building, ignore_errors=True)
+            if isinstance(error, DatasetExistsError | DatasetLockedError):
+                raise
+            if os.path.isdir(path) and os.listdir(path):
+                cls._refuse_what_is_there(path)
+            refusal = DatasetAccessError(
+                f"cannot make a dataset at {path}: {error.strerror or error}; choose a folder where you may write"
+            )
+            refusal.errno = error.errno
+            raise refusal from error
+        assert lock is not None  # the folder was new, so its lock was free
+        return cls(path, lock, content)
+
+    @staticmethod
+    def _refuse_what_is_there(path: str) -> None:
+        if not os.path.lexists(path):
+            return
+        if not os.path.isdir(path):
+            raise DatasetExistsError(f"{path} is there already, and is no folder; choose another path")
+        if manifest.has_writer(path):
+            raise DatasetLockedError(
+                f"{path} is being written by another storage; choose another path, or wait until that one is closed"
+            )
+        if os.listdir(path):
+            raise DatasetExistsError(
+                f"{path} is there already and not empty; choose another path, or if_exists='number' to count up"
+            )
+
+    def annotate(self, name: str, value: Any) -> None:
+        """Keep a JSON value in the manifest."""
+        self._content["annotations"][name] = value
+        manifest.write_manifest(self.path, self._content, durable=False)
+
+    def conclude(self, status: DatasetStatus, reason: str, frames: int) -> None:
+        """Write the last manifest, and bring it and the name of the folder to the disk."""
+        self._content.update(status=status.value, frames=frames)
+        if reason:
+            self._content["reason"] = reason
+        manifest.write_manifest(self.path, self._content, durable=True)
+        manifest.platform.sync_folder(os.path.dirname(self.path))
+
+    def unlock(self) -> None:
+        """Let another writer in. Idempotent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _rename_into_place(building: str, path: str) -> None:
+    try:
+        os.rename(building, path)
+    except OSError:
+        # An empty folder that cannot be replaced, because it is a mount point or because the system
+        # never replaces folders: move the contents, the manifest last.
+        if not (os.path.isdir(path) and not os.listdir(path)):
+            raise
+        for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
+            os.rename(os.path.join(building, name), os.path.join(path, name))
+        os.rmdir(building)

@@ -1,0 +1,54 @@
+"""What happens to handlers and storages that were forgotten, or that a fork has copied.
+
+At interpreter exit, handlers are drained first, then storages finished as aborted, each with a
+warning (promise N5). In a forked child, the copies are disowned at once: they drop the lock that
+they share with the parent, and refuse to write.
+"""
+
+import atexit
+import os
+import weakref
+from typing import Protocol
+
+
+class _Owner(Protocol):
+    def conclude_at_exit(self) -> None: ...
+    def disown(self) -> None: ...
+
+
+_handlers: "weakref.WeakSet[_Owner]" = weakref.WeakSet()
+_storages: "weakref.WeakSet[_Owner]" = weakref.WeakSet()
+
+
+def watch_handler(handler: _Owner) -> None:
+    """Conclude this handler at exit, unless it was released by then."""
+    _handlers.add(handler)
+
+
+def watch_storage(storage: _Owner) -> None:
+    """Conclude this storage at exit, after all handlers."""
+    _storages.add(storage)
+
+
+def release(owner: _Owner) -> None:
+    """Forget a handler or a storage that has ended by itself."""
+    _handlers.discard(owner)
+    _storages.discard(owner)
+
+
+def _conclude_all() -> None:
+    for group in (_handlers, _storages):
+        for owner in list(group):
+            owner.conclude_at_exit()
+
+
+def _disown_all() -> None:
+    for group in (_handlers, _storages):
+        for owner in list(group):
+            owner.disown()
+        group.clear()
+
+
+atexit.register(_conclude_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

@@ -1,0 +1,98 @@
+"""The ledger of an acquisition: what became of every frame (promise N4).
+
+Two books that must balance. In: offered = passed on + dropped + discarded + failed. Out:
+produced = stored + failed. A frame that was not stored is named with its coordinates and the
+reason.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+MAX_NAMED = 1000
+"""How many frames that were not stored are named; the others are counted."""
+
+
+class Ledger:
+    """Counts of frames; attributes are plain ints.
+
+    Attributes
+    ----------
+    offered : int
+        Frames that the source gave.
+    dropped : int
+        Not taken, by a policy that drops.
+    discarded : int
+        Taken, and deliberately not passed on by the process function.
+    failed_in : int
+        Taken, and lost to an error in the process function.
+    produced : int
+        Frames that came out of the process function; without one, every frame passed on.
+    stored : int
+        Frames for which ``put`` of the storage has returned.
+    failed_out : int
+        Frames that the storage refused or could not write.
+    stored_bytes : int
+        Size of the pixels of the stored frames.
+    not_stored : list of (dict, str)
+        Coordinates and reason of the first frames that were dropped or failed.
+    """
+
+    __slots__ = (
+        "discarded",
+        "dropped",
+        "failed_in",
+        "failed_out",
+        "not_stored",
+        "offered",
+        "passed_on",
+        "produced",
+        "stored",
+        "stored_bytes",
+    )
+
+    def __init__(self) -> None:
+        self.offered = self.passed_on = self.dropped = self.discarded = self.failed_in = 0
+        self.produced = self.stored = self.failed_out = self.stored_bytes = 0
+        self.not_stored: list[tuple[dict[str, int | str], str]] = []
+
+    @property
+    def failed(self) -> int:
+        """Frames lost to an error, on the way in or out."""
+        return self.failed_in + self.failed_out
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every frame is accounted for; False while some are on their way."""
+        taken = self.passed_on + self.dropped + self.discarded + self.failed_in
+        return self.offered == taken and self.produced == self.stored + self.failed_out
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was dropped and nothing failed."""
+        return self.balanced and not self.dropped and not self.failed
+
+    def name_loss(self, coordinates: Mapping[str, int | str], reason: str) -> None:
+        """Note the coordinates of a frame that was not stored, and why."""
+        if len(self.not_stored) < MAX_NAMED:
+            self.not_stored.append((dict(coordinates), reason))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ledger as JSON."""
+        return {
+            "offered": self.offered,
+            "passed_on": self.passed_on,
+            "dropped": self.dropped,
+            "discarded": self.discarded,
+            "produced": self.produced,
+            "stored": self.stored,
+            "failed": self.failed,
+            "stored_bytes": self.stored_bytes,
+            "balanced": self.balanced,
+            "not_stored": [{"coordinates": where, "reason": reason} for where, reason in self.not_stored],
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Ledger(offered={self.offered}, stored={self.stored}, dropped={self.dropped}, "
+            f"discarded={self.discarded}, failed={self.failed})"
+        )

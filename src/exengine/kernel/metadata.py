@@ -1,0 +1,120 @@
+"""Metadata of a frame: checked, copied, and plain JSON from here on (promise P9).
+
+One recursive walk refuses what JSON cannot hold, by the place where it stands, and returns a copy
+that shares nothing with what the caller holds.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from exengine.kernel.errors import MetadataError
+
+MAX_DEPTH = 64
+"""How deep lists and dicts may be nested."""
+
+
+def clean_metadata(value: Any) -> Any:
+    """Return a copy of a JSON value, in plain Python types.
+
+    Parameters
+    ----------
+    value : JSON value
+        None, bool, int, float, str, list, dict with str keys. Tuples become lists; numpy scalars
+        and arrays become numbers and lists.
+
+    Returns
+    -------
+    JSON value
+        Owned by the caller.
+
+    Raises
+    ------
+    MetadataError
+        For NaN, infinity, bytes, sets, keys that are no str, text that is no Unicode, any other
+        object, and nesting deeper than ``MAX_DEPTH`` (cycles included). It names the place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> clean_metadata({"exposure_ms": np.float32(0.5), "roi": (0, 0, 512, 512)})
+    {'exposure_ms': 0.5, 'roi': [0, 0, 512, 512]}
+    """
+    kind = type(value)
+    if kind is dict:
+        return _clean_dict(value, MAX_DEPTH, ())
+    return _clean(value, MAX_DEPTH, ())
+
+
+_PLAIN = frozenset((int, bool, type(None)))
+
+
+def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> dict[str, Any]:
+    if not depth:
+        raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
+    copy = {}
+    for key, value in mapping.items():
+        if type(key) is not str:
+            key = _clean_key(key, place)
+        elif not key.isascii():
+            _check_text(key, place)
+        kind = type(value)
+        if kind in _PLAIN or (kind is str and value.isascii()):
+            copy[key] = value
+        else:
+            copy[key] = _clean(value, depth - 1, (*place, key))
+    if len(copy) != len(mapping):
+        raise _refusal(place, "has two keys that are the same text")
+    return copy
+
+
+def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is str:
+        return _check_text(value, place)
+    if kind is float:
+        if value - value == 0.0:  # neither NaN nor infinite
+            return value
+        raise _refusal(place, f"is {value}, which JSON cannot hold; use None")
+    if not depth:
+        raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
+    if isinstance(value, dict):
+        return _clean_dict(value, depth, place)
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, depth - 1, (*place, number)) for number, item in enumerate(value)]
+    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
+        return _clean(value.item(), depth, place)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufU" and type(value) is np.ndarray:
+        return _clean(value.tolist(), depth, place)
+    # Subclasses, such as an IntEnum or a str subclass, count as what they are.
+    for plain in (str, bool, int, float):
+        if isinstance(value, plain):
+            return _clean(plain.__str__(value) if plain is str else plain(value), depth, place)
+    raise _refusal(place, f"is {_article(kind.__name__)}, which JSON cannot hold")
+
+
+def _clean_key(key: Any, place: tuple[Any, ...]) -> str:
+    if isinstance(key, str):
+        return _check_text(str.__str__(key), place)
+    raise _refusal(place, f"has the key {key!r:.40}; keys are str, got {type(key).__name__}")
+
+
+def _check_text(text: str, place: tuple[Any, ...]) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _refusal(place, f"holds {text!r:.40}: half a surrogate pair, which is no text") from None
+    return text
+
+
+def _refusal(place: tuple[Any, ...], what: str) -> MetadataError:
+    where = "metadata" + "".join(f"[{part!r:.40}]" for part in place[:8])
+    if len(place) > 8:
+        where += "[...]"
+    return MetadataError(f"{where} {what}. Metadata is any JSON value; nothing was stored")
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
