@@ -157,6 +157,7 @@ def resolve(
     command_line: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    user: bool = True,
 ) -> Config:
     """Return the settings, each with its origin.
 
@@ -168,6 +169,8 @@ def resolve(
         Flat keys, such as ``storage.backend``, of the two highest layers.
     environment : mapping, optional
         By default the environment of the process.
+    user : bool
+        Whether the user's config folder counts.
 
     Raises
     ------
@@ -176,8 +179,10 @@ def resolve(
     """
     if isinstance(config, Config):
         return config
+    if isinstance(config, bytes) or not isinstance(config, (str, os.PathLike, Mapping, type(None))):
+        raise ConfigError(f"a config is the path of a file or a mapping, got {type(config).__name__}")
     resolved = Config()
-    user_file = _user_file()
+    user_file = _user_file() if user else None
     if user_file:
         _add_layer(resolved, _flatten(read_file(user_file), user_file), Origin("user", user_file))
         resolved.files.append(user_file)

@@ -1,0 +1,50 @@
+"""ExEngine: stores what a microscope produces, in the backend that you name, and loses nothing silently.
+
+Importing this package imports no backend, and not even numpy: each name below is imported when it
+is first used.
+"""
+
+_HOMES = {
+    "Acquisition": "exengine.kernel.acquisition",
+    "DataCoordinates": "exengine.kernel.data_coords",
+    "DataCoordinatesIterator": "exengine.kernel.data_coords",
+    "DataHandler": "exengine.kernel.data_handler",
+    "DataStorage": "exengine.kernel.data_storage_base",
+    "DatasetReader": "exengine.kernel.indexed_storage",
+    "DatasetStatus": "exengine.kernel.data_storage_base",
+    "ExEngineError": "exengine.kernel.errors",
+    "FrameSource": "exengine.kernel.frame_source_base",
+    "IndexedStorage": "exengine.kernel.indexed_storage",
+    "Ledger": "exengine.kernel.ledger",
+    "ManagedStorage": "exengine.kernel.managed_storage",
+    "SourcePlan": "exengine.kernel.frame_source_base",
+    "StorageCapabilities": "exengine.kernel.data_storage_base",
+    "acquire": "exengine.kernel.acquisition",
+    "backends": "exengine.kernel.listing",
+    "errors": "exengine.kernel",
+    "open_dataset": "exengine.kernel.storage_factory",
+    "open_storage": "exengine.kernel.storage_factory",
+    "sources": "exengine.kernel.listing",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        from importlib import import_module
+
+        home = import_module(_HOMES[name])
+        value = import_module(f"{home.__name__}.{name}") if name == "errors" else getattr(home, name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("exengine")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,303 @@
+"""One acquisition, from its config to its ledger: source -> handler -> storage.
+
+Everything that can be checked is checked before anything is written: names, options, the sequence,
+the devices, the space on the disk. Then the source runs on a thread of its own, and the caller's
+thread watches: it reports progress, and an interrupt there ends the run cleanly.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from exengine.kernel import registry
+from exengine.kernel.config import Config, resolve
+from exengine.kernel.data_handler import DataHandler
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
+from exengine.kernel.errors import (
+    AcquisitionError,
+    ConfigError,
+    DatasetAccessError,
+    ExEngineError,
+    HandlerError,
+    SourceError,
+    UnsupportedOperationError,
+)
+from exengine.kernel.frame_source_base import FrameSource, SourcePlan
+from exengine.kernel.ledger import Ledger
+from exengine.kernel.options import validate_options
+from exengine.kernel.sequence import parse_sequence
+from exengine.kernel.storage_factory import StoragePlan
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+# Metadata, index and TIFF headers, per frame, on top of the pixels; generous.
+_OVERHEAD_BYTES = 8192
+_CANCEL_PATIENCE_S = 30.0
+
+
+class Acquisition:
+    """A prepared acquisition: everything is checked, nothing is written.
+
+    Parameters
+    ----------
+    config : path, mapping or Config
+        A config file, or what one holds.
+    check_space : bool
+        Whether to refuse to start when the disk has not enough room.
+
+    Attributes
+    ----------
+    config : Config
+    plan : SourcePlan
+        What the source will deliver.
+    storage : DataStorage or None
+        From :meth:`run` on; finished afterwards, and readable until :meth:`close`.
+    ledger : Ledger
+        What became of every frame.
+    duration_s : float
+        From the first frame asked for to the end of the dataset.
+
+    Raises
+    ------
+    ExEngineError
+        For whatever is wrong with the config, the plugins, the devices or the place.
+
+    Examples
+    --------
+    >>> run = Acquisition({"storage": {"backend": "ndram"}, "source": {"name": "simulated"},
+    ...                    "sequence": {"time_plan": {"interval": 0, "loops": 3}}})
+    >>> run.run().stored
+    3
+    >>> len(run.storage)
+    3
+    >>> run.close()
+    """
+
+    def __init__(
+        self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
+    ) -> None:
+        self.config = resolve(config)
+        self._storage_plan = StoragePlan(self.config)
+        self.source: FrameSource = _make_source(self.config)
+        self.storage: DataStorage | None = None
+        self.ledger = Ledger()
+        self.duration_s = 0.0
+        self._cancelled: str | None = None
+        self._source_error: BaseException | None = None
+        try:
+            self.plan = self._prepare()
+            self.path = self._storage_plan.path
+            if check_space and self.path is not None:
+                _check_space(self.path, self.plan)
+        except BaseException:
+            self.source.close()
+            raise
+
+    def _prepare(self) -> SourcePlan:
+        settings = self.config.section("sequence")
+        if not settings:
+            raise ConfigError(
+                "the config has no sequence: say what to acquire, such as sequence: {time_plan: {interval: 0, loops: 10}}"
+            )
+        try:
+            return self.source.prepare(parse_sequence(settings))
+        except ExEngineError:
+            raise
+        except Exception as error:
+            name = self.config["source.name"]
+            raise SourceError(f"the source {name!r} could not prepare: {type(error).__name__}: {error}") from error
+
+    def run(
+        self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2
+    ) -> Ledger:
+        """Run the acquisition to its end.
+
+        Parameters
+        ----------
+        on_progress : callable, optional
+            Called on this thread, with the growing ledger, about every ``interval_s`` seconds.
+        interval_s : float
+            In seconds.
+
+        Returns
+        -------
+        Ledger
+            Balanced.
+
+        Raises
+        ------
+        AcquisitionError
+            When the source or the storage failed. What was stored is finished as failed or aborted.
+        KeyboardInterrupt
+            After what was stored was finished as aborted.
+        """
+        if self.storage is not None:
+            raise AcquisitionError("an acquisition runs once; prepare another one")
+        options = self._storage_plan.options
+        if self.plan.summary is not None and "summary_metadata" not in options:
+            if self._storage_plan.takes("summary_metadata"):
+                options["summary_metadata"] = self.plan.summary
+        self.storage = self._storage_plan.create()
+        self.path = getattr(self.storage, "path", None) or self.path
+        try:
+            self.storage.annotate("config", self.config.to_dict())
+        except UnsupportedOperationError:
+            pass  # nothing outlives the process, or the backend has no place for it
+        handler = DataHandler(
+            self.storage, max_pending=self.config["handler.max_pending"], when_full=self.config["handler.when_full"]
+        )
+        self.ledger = handler.ledger
+        begin = time.perf_counter()
+        interrupt: BaseException | None = None
+        thread = threading.Thread(target=self._run_source, args=(handler,), name="exengine-source", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(interval_s)
+                if on_progress is not None:
+                    on_progress(handler.ledger)
+                if handler.error is not None and self._cancelled is None:
+                    self.cancel("storing a frame failed")
+        except BaseException as error:  # an interrupt, or an observer that raised
+            interrupt = error
+            self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
+            thread.join(_CANCEL_PATIENCE_S)
+        self._end(handler, interrupt)
+        self.duration_s = time.perf_counter() - begin
+        if interrupt is not None:
+            raise interrupt
+        self._raise_errors(handler)
+        return self.ledger
+
+    def _run_source(self, handler: DataHandler) -> None:
+        def sink(coordinates: Any, data: Any, metadata: Any) -> None:
+            if self._cancelled is None:
+                handler.put(coordinates, data, metadata, None, copy=False)
+
+        try:
+            self.source.run(sink)
+        except BaseException as error:
+            self._source_error = error
+
+    def _end(self, handler: DataHandler, interrupt: BaseException | None) -> None:
+        expected, offered = self.plan.frames, handler.ledger.offered
+        if interrupt is None and self._cancelled is None and self._source_error is None:
+            if expected is not None and offered != expected:
+                self._source_error = SourceError(f"the source gave {offered} of {expected} frames")
+        own_error = self._source_error
+        if isinstance(own_error, HandlerError):
+            own_error = None  # the handler has it already
+        if own_error is not None:
+            handler.abort(f"{type(own_error).__name__}: {own_error}", failed=handler.error is not None)
+        elif self._cancelled is not None:
+            handler.abort(self._cancelled)
+        handler.finish()
+        try:
+            handler.await_completion()
+        except HandlerError:
+            pass  # raised below, together with the ledger
+        self.source.close()
+
+    def _raise_errors(self, handler: DataHandler) -> None:
+        cause = handler.error or self._source_error
+        if cause is None:
+            return
+        kept = f"{self.ledger.stored} frames are stored"
+        where = f" in {self.path}" if self.path else ""
+        if isinstance(cause, HandlerError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        text = str(cause) if isinstance(cause, ExEngineError) else f"{type(cause).__name__}: {cause}"
+        raise AcquisitionError(f"{text}\n{kept}{where}, status {self.status}", self.ledger) from cause
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """End the run soon, from any thread; what is stored is finished as aborted."""
+        if self._cancelled is None:
+            self._cancelled = reason
+        self.source.cancel()
+
+    @property
+    def status(self) -> str:
+        """Status of the dataset, as far as the backend tells."""
+        if self.storage is None:
+            return DatasetStatus.INCOMPLETE.value
+        try:
+            return self.storage.status.value
+        except UnsupportedOperationError:
+            return (DatasetStatus.ABORTED if self._cancelled else DatasetStatus.COMPLETE).value
+
+    def close(self) -> None:
+        """Release devices, and the storage with what it holds in memory. Idempotent."""
+        self.source.close()
+        if self.storage is not None:
+            self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledger:
+    """Run the acquisition that a config describes, to its end.
+
+    Parameters
+    ----------
+    config : path, mapping or Config
+        A config file, or what one holds.
+
+    Returns
+    -------
+    Ledger
+        What became of every frame.
+
+    Raises
+    ------
+    AcquisitionError
+        When it ended before its end; its ``ledger`` says what is safe.
+    ExEngineError
+        When the config is wrong; nothing was written.
+
+    Examples
+    --------
+    >>> acquire({"storage": {"backend": "ndram"}, "source": {"name": "simulated"},
+    ...          "sequence": {"channels": ["DAPI", "FITC"]}})
+    Ledger(offered=2, stored=2, dropped=0, discarded=0, failed=0)
+    """
+    with Acquisition(config) as acquisition:
+        return acquisition.run()
+
+
+def _make_source(config: Config) -> FrameSource:
+    name = config["source.name"]
+    if not name:
+        installed = ", ".join(registry.sources.records()) or "none"
+        raise ConfigError(f"no frame source is named: set source.name in the config. Installed: {installed}")
+    cls = registry.sources.load(name)
+    options = validate_options(cls, config.section("source.options"), f"source {name!r}")
+    try:
+        source: FrameSource = cls(**options)
+    except ExEngineError:
+        raise
+    except Exception as error:
+        raise SourceError(f"the source {name!r} could not start: {type(error).__name__}: {error}") from error
+    return source
+
+
+def _check_space(path: str, plan: SourcePlan) -> None:
+    if plan.total_bytes is None or plan.frames is None:
+        return
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    need = plan.total_bytes + plan.frames * _OVERHEAD_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise DatasetAccessError(
+            f"the acquisition needs {need / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB free; "
+            "choose another disk with storage.path, or acquire fewer frames"
+        )

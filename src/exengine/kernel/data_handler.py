@@ -1,0 +1,448 @@
+"""Carries frames from a producer to a storage, on threads of its own, and loses none silently.
+
+Responsible for a bounded queue, for the process function, for the ledger, and for bringing every
+error to the caller. Not responsible for what a storage promises.
+
+Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemons,
+so that a forgotten handler does not keep the interpreter alive; at exit it is drained
+(:mod:`exengine.kernel.exit_hooks`). All state below is guarded by one condition; user code (process
+function, storage, futures) is called without it.
+
+The first error stays: the next ``put`` and ``await_completion`` raise it. Frames that were accepted
+before are still given to the storage.
+"""
+
+import logging
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.kernel import exit_hooks
+from exengine.kernel.data_coords import DataCoordinates, snapshot
+from exengine.kernel.data_storage_base import CoordinatesLike, DataStorage, JsonValue
+from exengine.kernel.errors import (
+    CoordinatesNotFoundError,
+    ExEngineError,
+    HandlerError,
+    HandlerFullError,
+    UnsupportedDataError,
+    UnsupportedOperationError,
+)
+from exengine.kernel.ledger import Ledger
+from exengine.kernel.metadata import clean_metadata
+from exengine.kernel.notifications import DataStoredNotification
+
+ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
+
+_log = logging.getLogger("exengine")
+
+
+class _Item:
+    """A frame on its way."""
+
+    __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
+
+    def __init__(
+        self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue, future: Any, processed: bool
+    ) -> None:
+        self.coordinates = coordinates
+        self.data = data
+        self.metadata = metadata
+        self.future = future
+        self.processed = processed
+        self.size = int(getattr(data, "nbytes", 0))
+
+
+class DataHandler:
+    """Queue and threads between a producer of frames and a storage.
+
+    Parameters
+    ----------
+    storage : DataStorage
+        Where the frames go. It is finished by the handler.
+    process_function : callable, optional
+        Called as ``process_function(coordinates, data, metadata)``. Returns one such tuple, a list of
+        them, or None to discard the frame.
+    _executor : object, optional
+        Its ``publish_notification(notification)`` is called for each stored frame.
+    max_pending : int
+        How many bytes of pixels may wait. A frame that is larger waits alone.
+    when_full : {'block', 'error'}
+        Whether ``put`` waits for room or raises ``HandlerFullError``.
+
+    Examples
+    --------
+    >>> import numpy as np, exengine
+    >>> storage = exengine.open_storage("ndram")
+    >>> handler = DataHandler(storage)
+    >>> handler.put({"time": 0}, np.zeros((4, 4)), {})
+    >>> handler.finish()
+    >>> handler.await_completion()
+    >>> handler.ledger.stored
+    1
+    """
+
+    def __init__(
+        self,
+        storage: DataStorage,
+        process_function: ProcessFunction | None = None,
+        _executor: Any = None,
+        *,
+        max_pending: int = 2**30,
+        when_full: Literal["block", "error"] = "block",
+    ) -> None:
+        if max_pending <= 0 or when_full not in ("block", "error"):
+            raise ValueError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
+        self._storage = storage
+        self._process_function = process_function
+        self._executor = _executor
+        self._max_pending = max_pending
+        self._when_full = when_full
+        self._changed = threading.Condition()
+        self._intake: deque[_Item] = deque()
+        self._ready: deque[_Item] = deque() if process_function else self._intake
+        self._intake_ended = False
+        self._ready_ended = False
+        self._concluded = False
+        self._pending_bytes = 0
+        self._in_flight: dict[DataCoordinates, _Item] = {}
+        self._ledger = Ledger()
+        self._error: BaseException | None = None
+        self._abort: tuple[str, bool] | None = None
+        self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
+        if process_function is not None:
+            self._threads.append(threading.Thread(target=self._process_all, name="exengine-process", daemon=True))
+        exit_hooks.watch_handler(self)
+        for thread in self._threads:
+            thread.start()
+
+    # -- for the producer ------------------------------------------------------------------------
+
+    def put(
+        self,
+        coordinates: CoordinatesLike,
+        image: npt.NDArray[Any],
+        metadata: JsonValue,
+        execution_future: Any = None,
+        *,
+        copy: bool = True,
+    ) -> None:
+        """Hand over one frame.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates or mapping
+        image : numpy.ndarray
+            The pixels.
+        metadata : JSON value
+        execution_future : object, optional
+            Its ``_notify_data(coordinates, data, metadata, processed=, stored=)`` is called when
+            the frame arrives, is processed, and is stored.
+        copy : bool
+            False says that nobody will change the array any more: then it is not copied.
+
+        Raises
+        ------
+        HandlerError
+            When an earlier frame could not be stored: this one is not taken. ``__cause__`` says why.
+        HandlerFullError
+            When there is no room and ``when_full`` is ``'error'``.
+        CoordinatesError, MetadataError, UnsupportedDataError
+            When the frame is not valid.
+        """
+        ledger = self._ledger
+        try:
+            where = snapshot(coordinates)
+            metadata = clean_metadata(metadata)
+            if not isinstance(image, np.ndarray):
+                raise UnsupportedDataError(f"data is a numpy array, got {type(image).__name__}")
+            item = _Item(where, image.copy() if copy else image, metadata, execution_future, processed=False)
+            with self._changed:
+                self._admit(item)
+                ledger.offered += 1
+                self._intake.append(item)
+                self._pending_bytes += item.size
+                self._in_flight[where] = item
+                if self._process_function is None:
+                    ledger.passed_on += 1
+                    ledger.produced += 1
+                self._changed.notify_all()
+        except BaseException as error:
+            with self._changed:
+                ledger.offered += 1
+                ledger.failed_in += 1
+                ledger.name_loss(_as_dict(coordinates), str(error))
+            raise
+        if execution_future is not None:
+            self._notify(execution_future, item, processed=False, stored=False)
+
+    def _admit(self, item: _Item) -> None:
+        """Wait for room; raise when the frame cannot be taken. Called with the lock held."""
+        while True:
+            if self._error is not None:
+                raise self._handler_error("this frame was not taken")
+            if self._intake_ended:
+                raise HandlerError("the handler is finished and takes no more frames")
+            if not self._pending_bytes or self._pending_bytes + item.size <= self._max_pending:
+                return
+            if self._when_full == "error":
+                raise HandlerFullError(
+                    f"{self._pending_bytes} bytes wait to be stored, of {self._max_pending} allowed: the storage "
+                    "is slower than the source; raise max_pending, or let the source wait with when_full='block'"
+                )
+            self._changed.wait()
+
+    def _handler_error(self, what: str) -> HandlerError:
+        error = HandlerError(f"{self._error}; {what}")
+        error.__cause__ = self._error
+        return error
+
+    def get(
+        self,
+        coordinates: CoordinatesLike,
+        return_data: bool = True,
+        return_metadata: bool = True,
+        processed: bool | None = None,
+    ) -> tuple[npt.NDArray[Any] | None, JsonValue] | None:
+        """Return a frame, on its way or stored.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates or mapping
+        return_data, return_metadata : bool
+            What to read from the storage; the other is None.
+        processed : bool, optional
+            True: only when the process function has seen it; until then the result is None.
+
+        Returns
+        -------
+        tuple of (numpy.ndarray, JSON value), or None
+
+        Raises
+        ------
+        CoordinatesNotFoundError
+            When it is neither on its way nor stored.
+        """
+        where = snapshot(coordinates)
+        with self._changed:
+            item = self._in_flight.get(where)
+        if item is not None:
+            if processed and not item.processed and self._process_function is not None:
+                return None
+            return item.data, item.metadata
+        data = self._storage.get_data(where) if return_data else None
+        if return_data and data is None:
+            raise CoordinatesNotFoundError(f"there is no frame at {where.__dict__}")
+        return data, self._storage.get_metadata(where) if return_metadata else None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of every frame; the counts grow while the handler works."""
+        return self._ledger
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first error, or None."""
+        return self._error
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of pixels wait."""
+        return self._pending_bytes
+
+    def finish(self) -> None:
+        """Say that no more frames will come. Returns at once; see :meth:`await_completion`."""
+        with self._changed:
+            self._intake_ended = True
+            if self._process_function is None:
+                self._ready_ended = True
+            self._changed.notify_all()
+
+    def abort(self, reason: str, *, failed: bool = False) -> None:
+        """Finish early: what was accepted is stored, and the dataset marked as aborted (or failed)."""
+        with self._changed:
+            if self._abort is None:
+                self._abort = (reason, failed)
+        self.finish()
+
+    def await_completion(self, timeout: float | None = None) -> None:
+        """Wait until every frame was given to the storage and the storage is finished.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            In seconds.
+
+        Raises
+        ------
+        HandlerError
+            When a frame, or the end of the dataset, could not be stored. ``__cause__`` says why.
+        TimeoutError
+            When the time ran out.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._concluded, timeout):
+                raise TimeoutError(f"frames were still being stored after {timeout} s")
+            if self._error is not None:
+                lost = self._ledger.failed
+                raise self._handler_error(f"{lost} frames were not stored" if lost else "the dataset is not whole")
+
+    # -- threads ---------------------------------------------------------------------------------
+
+    def _next(self, queue: deque[_Item], ended: str) -> _Item | None:
+        with self._changed:
+            self._changed.wait_for(lambda: queue or getattr(self, ended))
+            return queue.popleft() if queue else None
+
+    def _process_all(self) -> None:
+        while (item := self._next(self._intake, "_intake_ended")) is not None:
+            try:
+                assert self._process_function is not None
+                results = _as_items(
+                    self._process_function(item.coordinates, item.data, item.metadata), item.future
+                )
+            except BaseException as error:
+                self._lose(item, error, out=False)
+                continue
+            with self._changed:
+                self._leave(item)
+                if results:
+                    self._ledger.passed_on += 1
+                    self._ledger.produced += len(results)
+                else:
+                    self._ledger.discarded += 1
+                for result in results:
+                    self._ready.append(result)
+                    self._pending_bytes += result.size
+                    self._in_flight[result.coordinates] = result
+                self._changed.notify_all()
+            for result in results:
+                if result.future is not None:
+                    self._notify(result.future, result, processed=True, stored=False)
+        with self._changed:
+            self._ready_ended = True
+            self._changed.notify_all()
+
+    def _store_all(self) -> None:
+        while (item := self._next(self._ready, "_ready_ended")) is not None:
+            try:
+                self._storage.put(item.coordinates, item.data, item.metadata)
+            except BaseException as error:
+                self._lose(item, error, out=True)
+                continue
+            with self._changed:
+                self._ledger.stored += 1
+                self._ledger.stored_bytes += item.size
+                self._leave(item)
+                self._changed.notify_all()
+            if self._executor is not None:
+                self._publish(item)
+            if item.future is not None:
+                self._notify(item.future, item, processed=True, stored=True)
+        self._conclude()
+
+    def _lose(self, item: _Item, error: BaseException, *, out: bool) -> None:
+        with self._changed:
+            if out:
+                self._ledger.failed_out += 1
+            else:
+                self._ledger.failed_in += 1
+            self._ledger.name_loss(item.coordinates.__dict__, f"{type(error).__name__}: {error}")
+            self._error = self._error or error
+            self._leave(item)
+            self._changed.notify_all()
+
+    def _leave(self, item: _Item) -> None:
+        self._pending_bytes -= item.size
+        if self._in_flight.get(item.coordinates) is item:
+            del self._in_flight[item.coordinates]
+
+    def _conclude(self) -> None:
+        try:
+            try:
+                self._storage.annotate("ledger", self._ledger.to_dict())
+            except (UnsupportedOperationError, AttributeError):
+                pass  # a storage that keeps no annotations, or is no subclass of ours
+            except ExEngineError as error:  # failed, or closed by somebody else: finish() will say so
+                self._error = self._error or error
+            if self._error is not None or not self._ledger.complete:
+                self._storage.abort(str(self._error or "frames were not stored"), failed=True)
+            elif self._abort is not None:
+                self._storage.abort(self._abort[0], failed=self._abort[1])
+            else:
+                self._storage.finish()
+        except BaseException as error:
+            self._error = self._error or error
+        with self._changed:
+            self._concluded = True
+            self._changed.notify_all()
+        exit_hooks.release(self)
+
+    # -- observers: their errors never stop the frames -------------------------------------------
+
+    def _notify(self, future: Any, item: _Item, *, processed: bool, stored: bool) -> None:
+        try:
+            future._notify_data(item.coordinates, item.data, item.metadata, processed=processed, stored=stored)
+        except Exception:
+            _log.exception("a future raised when it was told of the frame at %s", item.coordinates)
+
+    def _publish(self, item: _Item) -> None:
+        try:
+            self._executor.publish_notification(DataStoredNotification(item.coordinates))
+        except Exception:
+            _log.exception("the executor raised when it was told of the frame at %s", item.coordinates)
+
+    # -- the end of the process ------------------------------------------------------------------
+
+    def conclude_at_exit(self) -> None:
+        """Drain and finish as aborted, with a warning: the program ended and forgot this handler."""
+        if not self._intake_ended:
+            warnings.warn(
+                "a DataHandler was not finished before the program ended; "
+                "its frames are stored now, and the dataset is finished as aborted",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        self.abort("the program ended without finish()")
+        try:
+            self.await_completion()
+        except HandlerError as error:
+            _log.error("%s", error)
+
+    def disown(self) -> None:
+        """Become unable to work: this process is a fork of the one whose threads store the frames."""
+        self._changed = threading.Condition()
+        self._error = RuntimeError("this handler belongs to the process that forked this one")
+        self._concluded = True
+
+
+def _as_items(result: Any, future: Any) -> list[_Item]:
+    """Return what a process function returned as a list of frames."""
+    if result is None:
+        return []
+    frames = [result] if isinstance(result, tuple) and not _is_frame_sequence(result) else list(result)
+    items = []
+    for frame in frames:
+        if not isinstance(frame, (tuple, list)) or len(frame) != 3:
+            raise TypeError(
+                "a process function returns (coordinates, data, metadata), a list of these, or None; "
+                f"got {type(frame).__name__}"
+            )
+        coordinates, data, metadata = frame
+        items.append(_Item(snapshot(coordinates), data, metadata, future, processed=True))
+    return items
+
+
+def _is_frame_sequence(result: tuple[Any, ...]) -> bool:
+    return bool(result) and isinstance(result[0], tuple)
+
+
+def _as_dict(coordinates: Any) -> dict[str, Any]:
+    if isinstance(coordinates, (DataCoordinates, Mapping)):
+        return {str(axis): value if isinstance(value, (int, str)) else repr(value) for axis, value in coordinates.items()}
+    return {}

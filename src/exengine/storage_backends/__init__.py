@@ -1,0 +1,56 @@
+"""Import path of the backends: ``from exengine.storage_backends.<name> import SomeStorage``.
+
+A name that is registered leads to the plugin's own module: the same module object, the same classes.
+A real package that lies in this folder, as the authors' guide has always said, comes first, because
+the finder below stands at the end of ``sys.meta_path``.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+_PREFIX = __name__ + "."
+
+
+class _AliasFinder:
+    """Finds ``exengine.storage_backends.<name>[.tail]`` through the registry."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: "Sequence[str] | None" = None, target: object = None) -> "ModuleSpec | None":
+        if not fullname.startswith(_PREFIX):
+            return None
+        name, dot, tail = fullname.removeprefix(_PREFIX).partition(".")
+        if name in ("ndtiff_and_ndram",) or name.startswith("_"):
+            return None
+        from exengine.kernel import registry
+        from exengine.kernel.errors import PluginError
+
+        try:
+            record = registry.backends.find(name)
+        except PluginError as error:
+            raise ModuleNotFoundError(f"no module named {fullname!r}: {error}", name=fullname) from None
+        if record.state == "broken":
+            raise ImportError(f"{fullname} leads to {record.distribution}, which is broken: {record.error}", name=fullname)
+        real = record.target.partition(":")[0] + dot + tail
+        spec = ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)
+        return spec
+
+
+class _AliasLoader:
+    """Puts the plugin's module where its alias was imported."""
+
+    def __init__(self, real: str) -> None:
+        self._real = real
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        sys.modules[name] = importlib.import_module(self._real)
+
+
+if not any(finder is _AliasFinder for finder in sys.meta_path):
+    sys.meta_path.append(_AliasFinder)  # type: ignore[arg-type]
