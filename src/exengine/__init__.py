@@ -21,7 +21,7 @@ _HOMES = {
     "StorageCapabilities": "exengine.kernel.data_storage_base",
     "acquire": "exengine.kernel.acquisition",
     "backends": "exengine.kernel.listing",
-    "errors": "exengine.kernel",
+    "errors": "exengine",
     "open_dataset": "exengine.kernel.storage_factory",
     "open_storage": "exengine.kernel.storage_factory",
     "sources": "exengine.kernel.listing",

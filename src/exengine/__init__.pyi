@@ -1,5 +1,5 @@
 # What type checkers see of the lazy facade.
-from exengine.kernel import errors as errors
+from exengine import errors as errors
 from exengine.kernel.acquisition import Acquisition as Acquisition
 from exengine.kernel.acquisition import acquire as acquire
 from exengine.kernel.data_coords import DataCoordinates as DataCoordinates

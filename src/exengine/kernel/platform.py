@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 WINDOWS = sys.platform == "win32"
 
@@ -80,3 +81,60 @@ def config_folder() -> str:
         return os.path.join(os.environ.get("APPDATA", os.path.expanduser("~")), "exengine")
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return os.path.join(base, "exengine")
+
+
+def write_at(descriptor: int, parts: "list[Any]", offset: int) -> int:
+    """Write buffers one after another at a place of a file, all of them.
+
+    Parameters
+    ----------
+    descriptor : int
+    parts : list of buffers
+        Contiguous: bytes, or arrays.
+    offset : int
+        In bytes.
+
+    Returns
+    -------
+    int
+        The offset behind what was written.
+
+    Raises
+    ------
+    OSError
+        When less than all could be written; what was written is there.
+    """
+    if WINDOWS:  # pragma: no cover - another system
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        for part in parts:
+            view = memoryview(part).cast("B")
+            while view.nbytes:
+                view = view[os.write(descriptor, view) :]
+                offset = os.lseek(descriptor, 0, os.SEEK_CUR)
+        return offset
+    whole = 0
+    for part in parts:
+        whole += part.nbytes if hasattr(part, "nbytes") else len(part)
+    done = os.pwritev(descriptor, parts, offset)
+    if done != whole:
+        # A short write: go on behind it; a full disk raises at the next one.
+        rest = memoryview(b"".join(bytes(part) for part in parts))
+        while done < whole:
+            done += os.pwrite(descriptor, rest[done:], offset + done)
+    return offset + whole
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Return up to ``size`` bytes from a place of a file; fewer only at its end."""
+    if WINDOWS:  # pragma: no cover - another system
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+    data = os.pread(descriptor, size, offset)
+    if len(data) == size or not data:
+        return data
+    pieces = [data]
+    got = len(data)
+    while got < size and (more := os.pread(descriptor, size - got, offset + got)):
+        pieces.append(more)
+        got += len(more)
+    return b"".join(pieces)

@@ -23,7 +23,13 @@ import numpy.typing as npt
 from annotated_types import Ge, Gt, Le
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import CoordinatesError, DatasetDamagedError, OptionError, SourceError, UnsupportedDataError
+from exengine.kernel.errors import (
+    CoordinatesError,
+    DatasetDamagedError,
+    OptionError,
+    SourceError,
+    UnsupportedDataError,
+)
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.sequence import check_unique, event_coordinates
 
@@ -99,11 +105,15 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     """
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-        raise DatasetDamagedError("the first pixels of the frame hold no code; was it made by the source `simulated`?")
+        raise DatasetDamagedError(
+            "the first pixels of the frame hold no code; was it made by the source `simulated`?"
+        )
     _, length, checksum = _HEADER.unpack(header)
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
     if len(text) != length or zlib.crc32(text) != checksum:
-        raise DatasetDamagedError("the code in the first pixels of the frame was changed: its checksum differs")
+        raise DatasetDamagedError(
+            "the code in the first pixels of the frame was changed: its checksum differs"
+        )
     try:
         return DataCoordinates.from_json(text)
     except CoordinatesError as error:
@@ -317,7 +327,9 @@ class SimulatedSource(FrameSource):
         if tile is None:
             height, width = (min(side, _TILE_LIMIT) for side in self._shape[:2])
             colours = self._shape[2] if len(self._shape) == 3 else 1
-            planes = [_cells(height, width, self._seed, look + colour, _BLUR_PX[blur]) for colour in range(colours)]
+            planes = [
+                _cells(height, width, self._seed, look + colour, _BLUR_PX[blur]) for colour in range(colours)
+            ]
             picture = planes[0] if colours == 1 else np.stack(planes, axis=-1)
             scaled = (picture * np.iinfo(self._dtype).max).astype(self._dtype)
             tile = np.concatenate([np.concatenate([scaled, scaled], axis=1)] * 2)
@@ -340,7 +352,11 @@ def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
 
 
 def _metadata(event: "useq.MDAEvent", number: int, elapsed_ms: float) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"source": "simulated", "frame_number": number, "elapsed_ms": round(elapsed_ms, 3)}
+    metadata: dict[str, Any] = {
+        "source": "simulated",
+        "frame_number": number,
+        "elapsed_ms": round(elapsed_ms, 3),
+    }
     if event.exposure is not None:
         metadata["exposure_ms"] = event.exposure
     if event.channel is not None:

@@ -1,0 +1,59 @@
+"""Sphinx extension: a page for each installed storage backend and frame source.
+
+In ``conf.py``::
+
+    extensions = ["exengine.sphinxext"]
+    exengine_plugins = ["my-backend"]     # only these distributions; without it, all that are installed
+
+Before Sphinx reads its documents, pages appear below the source folder: ``usage/backends/<name>.rst``,
+``usage/sources/<name>.rst``, and an ``index.rst`` in each of the two folders. They are made from the signature
+and the docstring that the registry validates, and from ``docs/<name>.rst`` in the plugin's package. Add the
+index pages to a toctree, and the folders to ``.gitignore``.
+
+===========================  ====================================================================
+``exengine_plugins``         Names of distributions that get pages. Default: all.
+``exengine_strict``          Names of distributions any fault of which ends the build.
+``exengine_local_plugins``   Distribution -> folder that it is installed from, in a clone.
+``exengine_path``            Folders in which installed packages are looked for. Default: ``sys.path``.
+===========================  ====================================================================
+
+The docstrings of a distribution that the project does not name in one of these are taken for what
+they may be: anything. Where they do not parse they are shown as plain text; they never fail a build.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def setup(app: "Sphinx") -> dict[str, Any]:
+    """Register the extension; Sphinx calls it."""
+    from exengine.sphinxext.build import PluginPages
+    from exengine.sphinxext.reference import SettingsDirective, check_codes, parse_code
+
+    app.setup_extension("sphinx.ext.autodoc")
+    if "numpydoc" not in app.config.extensions:
+        app.setup_extension("sphinx.ext.napoleon")
+    app.add_config_value("exengine_plugins", None, "env", (list, tuple, type(None)))
+    app.add_config_value("exengine_strict", [], "env", (list, tuple))
+    app.add_config_value("exengine_local_plugins", {}, "env", (dict,))
+    app.add_config_value("exengine_path", None, "env", (list, tuple, type(None)))
+    app.add_directive("exengine-settings", SettingsDirective)
+    app.add_object_type("exengine-code", "exengine-code", "pair: %s; code", parse_code)
+    pages = PluginPages()
+    app.connect("builder-inited", pages.write)
+    app.connect("builder-inited", _add_static)
+    app.connect("autodoc-process-docstring", pages.process_docstring, priority=900)
+    app.connect("missing-reference", pages.resolve_quietly)
+    app.connect("warn-missing-reference", pages.keep_quiet)
+    app.connect("env-check-consistency", check_codes)
+    app.add_css_file("exengine.css")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _add_static(app: "Sphinx") -> None:
+    app.config.html_static_path.append(str(_STATIC))

@@ -1,0 +1,234 @@
+"""The pages of the plugins during a Sphinx build: what is written, when, and what stops a build.
+
+Pages are written into the source folder before Sphinx looks for documents, and only where their
+content changed, so that an incremental build reads only what it must. A fault of a foreign plugin
+becomes text on its page; a fault of one that the project names in ``exengine_strict`` ends the build.
+"""
+
+import logging as standard_logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+
+from exengine.kernel import registry
+from exengine.kernel.errors import PluginError
+from exengine.kernel.records import PluginRecord
+from exengine.sphinxext import rst
+from exengine.sphinxext.pages import (
+    BACKENDS,
+    KINDS,
+    MARK,
+    Kind,
+    Setup,
+    index_page,
+    normalized,
+    plugin_page,
+)
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "usage"
+"""Where the pages are, below the source folder of the project."""
+
+
+class PluginPages:
+    """The generated pages of one Sphinx application; its methods are event handlers."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, PluginRecord] = {}  # document name -> what it shows
+        self._foreign: dict[str, PluginRecord] = {}
+
+    # -- before reading --------------------------------------------------------------------------
+
+    def write(self, app: Sphinx) -> None:
+        """Write every page and index, and take away those of plugins that are gone."""
+        setup = _setup_of(app)
+        found = {kind: self._collect(app, kind) for kind in KINDS}
+        _refuse_faults(app, [record for records in found.values() for record in records])
+        limited = app.config.exengine_plugins is not None
+        for kind, records in found.items():
+            folder = Path(app.srcdir, FOLDER, kind.folder)
+            written: dict[str, str] = {}
+            pages: dict[str, PluginRecord] = {}
+            for record in records:
+                page = _page_name(record, pages)
+                pages[page] = record
+                written[page] = _isolated_page(record, kind, setup)
+                self._records[f"{FOLDER}/{kind.folder}/{page}"] = record
+                if not setup.owns(record):
+                    self._foreign[f"{FOLDER}/{kind.folder}/{page}"] = record
+            if pages or not limited:
+                written["index"] = index_page(pages, kind, setup)
+            _write_folder(folder, written)
+        _guard_log(app, self._foreign)
+
+    def _collect(self, app: Sphinx, kind: Kind) -> list[PluginRecord]:
+        plugins = _registry(app, kind)
+        limit = app.config.exengine_plugins
+        wanted = None if limit is None else {normalized(name) for name in limit}
+        records = []
+        for record in plugins.records().values():
+            claims = record.candidates or (record,)
+            if wanted is not None and not wanted & {normalized(claim.distribution) for claim in claims}:
+                continue
+            if not record.group and kind is not BACKENDS:
+                continue  # metadata that cannot be read: shown once
+            for claim in claims:
+                _load(plugins, claim)
+            records.append(record)
+        return records
+
+    # -- while reading ---------------------------------------------------------------------------
+
+    def process_docstring(
+        self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    ) -> None:
+        """Shorten the class's own docstring, which the page shows already; make foreign ones safe."""
+        document = app.env.docname
+        record = self._records.get(document)
+        if record is None:
+            return
+        if what == "class" and name == record.target.replace(":", "."):
+            lines[:] = ["Its options, their defaults and an example are above.", ""]
+        elif document in self._foreign and rst.problems("\n".join(lines), sections=False):
+            lines[:] = [*rst.literal_block("\n".join(lines)).splitlines(), ""]
+
+    # -- references ------------------------------------------------------------------------------
+
+    def resolve_quietly(
+        self, app: Sphinx, env: object, node: nodes.Element, content: nodes.Element
+    ) -> nodes.Element | None:
+        """Show a code as plain text where the project has no page of the codes."""
+        return content if node.get("reftype") == "exengine-code" else None
+
+    def keep_quiet(self, app: Sphinx, domain: object, node: nodes.Element) -> bool | None:
+        """Return True where a reference that leads nowhere stands on a foreign plugin's page."""
+        return True if node.get("refdoc") in self._foreign else None
+
+
+# -- configuration -------------------------------------------------------------------------------
+
+
+def _registry(app: Sphinx, kind: Kind) -> registry.PluginRegistry:
+    path = app.config.exengine_path
+    if path is None:
+        return registry.backends if kind is BACKENDS else registry.sources
+    return registry.PluginRegistry(kind.group, kind.command.removesuffix("s"), path)
+
+
+def _setup_of(app: Sphinx) -> Setup:
+    local = {normalized(name): folder for name, folder in app.config.exengine_local_plugins.items()}
+    named = [*app.config.exengine_strict, *(app.config.exengine_plugins or ())]
+    return Setup(local, frozenset((*local, *map(normalized, named))))
+
+
+def _load(plugins: registry.PluginRegistry, record: PluginRecord) -> None:
+    if record.state != "found":
+        return
+    try:
+        plugins.load(record.qualified_name)
+    except PluginError:
+        pass  # the record says it
+
+
+def _refuse_faults(app: Sphinx, records: Iterable[PluginRecord]) -> None:
+    strict = {normalized(name) for name in app.config.exengine_strict}
+    faults = []
+    for record in records:
+        claims = record.candidates or (record,)
+        for claim in claims:
+            if normalized(claim.distribution) not in strict:
+                continue
+            shown = record if record.state == "conflict" else claim
+            if shown.state != "valid" or shown.findings:
+                texts = [str(finding) for finding in shown.findings] or [f"{shown.state}: {shown.error}"]
+                faults += [f"{claim.distribution}, {claim.name!r}: {text}" for text in texts]
+    if faults:
+        raise ExtensionError(
+            "plugins named in exengine_strict are not in order:\n  " + "\n  ".join(dict.fromkeys(faults))
+        )
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def _page_name(record: PluginRecord, taken: Mapping[str, PluginRecord]) -> str:
+    """Return a file name: the plugin's own where it is one and is free."""
+    name = re.sub(r"[^a-z0-9_-]", "-", (record.name or record.distribution).lower())[:64] or "unnamed"
+    while name in taken or name == "index":
+        name += "-2"
+    return name
+
+
+def _isolated_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
+    try:
+        return plugin_page(record, kind, setup)
+    except Exception as error:  # something of the plugin raised while it was looked at
+        if setup.owns(record):
+            raise ExtensionError(f"the page of {record.qualified_name} cannot be made: {error}", error) from error
+        record.mark("broken", "page", f"making its page raised {type(error).__name__}: {error}")
+        record.loaded = None
+        return plugin_page(record, kind, setup)
+
+
+def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
+    if pages:
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        path = folder / f"{name}.rst"
+        content = f"{MARK}\n{text}"
+        old = path.read_text(encoding="utf-8") if path.is_file() else None
+        if old is not None and MARK not in old[:200]:
+            logger.warning("%s was not written by exengine.sphinxext, and is left as it is", path)
+        elif old != content:
+            path.write_text(content, encoding="utf-8")
+    for path in folder.glob("*.rst"):
+        if path.stem not in pages and MARK in path.read_text(encoding="utf-8", errors="replace")[:200]:
+            path.unlink()
+
+
+# -- the log -------------------------------------------------------------------------------------
+
+
+class _ForeignPagesFilter(standard_logging.Filter):
+    """Takes warnings about the pages of foreign plugins out of the count that fails a build."""
+
+    def __init__(self, app: Sphinx, foreign: Mapping[str, PluginRecord]) -> None:
+        super().__init__()
+        self._app = app
+        self._documents = frozenset(foreign)
+        self._places = tuple(
+            [f"{document}.rst" for document in foreign]
+            + [f"docstring of {record.target.partition(':')[0]}" for record in foreign.values() if record.target]
+        )
+
+    def filter(self, record: standard_logging.LogRecord) -> bool:
+        if not self._is_foreign(getattr(record, "location", None)):
+            return True
+        logger.info("on the page of a foreign plugin: %s", record.getMessage())
+        return False
+
+    def _is_foreign(self, location: Any) -> bool:
+        if isinstance(location, tuple):
+            location = location[0]
+        if isinstance(location, nodes.Node):
+            location = logging.get_node_location(location)
+        if not location:
+            return getattr(self._app.env, "docname", None) in self._documents
+        text = str(location).replace("\\", "/")
+        return text in self._documents or any(place in text for place in self._places)
+
+
+def _guard_log(app: Sphinx, foreign: Mapping[str, PluginRecord]) -> None:
+    """Put the filter before Sphinx's own, one of which counts the warnings."""
+    if not foreign:
+        return
+    for handler in standard_logging.getLogger(logging.NAMESPACE).handlers:
+        if isinstance(handler, logging.WarningStreamHandler):
+            handler.filters.insert(0, _ForeignPagesFilter(app, foreign))

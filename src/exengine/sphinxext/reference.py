@@ -1,0 +1,83 @@
+"""Directives for the reference: the settings of the config, and the codes of the contract.
+
+``exengine-settings`` makes the table of every setting. ``exengine-code`` documents one code: what it
+means comes from the kernel, how to mend it is the directive's content. A page of codes that leaves
+one out is a warning.
+"""
+
+import json
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from exengine.kernel.config import ENVIRONMENT_PREFIX, SETTINGS, Setting
+from exengine.kernel.contract import FAULTS
+from exengine.sphinxext.rst import literal, table
+
+logger = logging.getLogger(__name__)
+
+
+class SettingsDirective(SphinxDirective):
+    """``.. exengine-settings::``: every setting with what it takes, its default and its variable."""
+
+    has_content = False
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            (literal(setting.key), _takes(setting), _default(setting), f"{setting.text}\n\n{_variable(setting)}")
+            for setting in SETTINGS
+        ]
+        text = table(("Setting", "Takes", "Default", "Meaning"), rows, "exengine-options", "22 20 16 42")
+        return self.parse_text_to_nodes(text)
+
+
+def _takes(setting: Setting) -> str:
+    choices = setting.schema.get("enum")
+    if choices:
+        return " or ".join(literal(choice) for choice in choices)
+    kinds: Any = setting.schema.get("type", "any")
+    words = {"integer": "int", "string": "text", "object": "mapping"}
+    return " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+
+
+def _default(setting: Setting) -> str:
+    if setting.default in (None, {}):
+        return "none"
+    if setting.key == "handler.max_pending":
+        return f"{setting.default // 2**30} GiB"
+    return literal(json.dumps(setting.default) if not isinstance(setting.default, str) else setting.default)
+
+
+def _variable(setting: Setting) -> str:
+    name = ENVIRONMENT_PREFIX + setting.key.upper().replace(".", "__")
+    if setting.schema.get("type") == "object":
+        name += "__NAME"
+    return f"*Environment:* {literal(name)}"
+
+
+def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signature) -> str:
+    """Fill the heading of ``exengine-code``: the code, and what the kernel says that it means."""
+    code = signature.strip()
+    node += addnodes.desc_name(code, code)
+    meaning = FAULTS.get(code)
+    if meaning is None:
+        logger.warning("%r is no code of the contract", code, location=(env.docname, None))
+    node += addnodes.desc_annotation("", f"  {meaning or 'unknown'}")
+    return code
+
+
+def check_codes(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of codes that the page of codes leaves out; a project without such a page has none."""
+    documented: dict[str, str] = {}
+    for kind, code in env.domains.standard_domain.objects:
+        if kind == "exengine-code":
+            documented[code] = env.domains.standard_domain.objects[kind, code][0]
+    missing = [code for code in FAULTS if code not in documented]
+    if documented and missing:
+        page = next(iter(documented.values()))
+        logger.warning("the page of codes leaves out %s", ", ".join(missing), location=(page, None))

@@ -1,0 +1,266 @@
+"""reStructuredText from text that nobody vouches for.
+
+Responsible for small pieces of markup (headings, literals, tables) and for one question: does this
+text parse cleanly, with nothing in it that reaches outside its page? Where the answer is no, the
+text is shown as it stands, in a literal block. Knows no plugin.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+from docutils import nodes
+from docutils.core import publish_doctree
+from docutils.parsers.rst import Directive
+from docutils.utils import Reporter
+from sphinx.util.docutils import CustomReSTDispatcher
+from sphinx.util.rst import escape as _escape
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def clean(text: object) -> str:
+    """Return text that can be written as UTF-8 and read as lines: no control characters, no tabs."""
+    plain = str(text).encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", plain).expandtabs(4)
+
+
+def line(text: object) -> str:
+    """Return text as one line."""
+    return " ".join(clean(text).split())
+
+
+def escape(text: object) -> str:
+    """Return one line in which nothing is markup.
+
+    Examples
+    --------
+    >>> print(escape("a *b* c_"))
+    a \\*b\\* c\\_
+    """
+    return re.sub(r"^(\(?\w{1,8})\.", r"\1\\.", str(_escape(line(text))))
+
+
+def literal(text: object) -> str:
+    """Return one line as an inline literal, or escaped where a literal cannot hold it."""
+    plain = line(text)
+    if not plain or "``" in plain or plain[0] == "`" or plain[-1] in "`\\":
+        return escape(plain)
+    return f"``{plain}``"
+
+
+def indent(text: str, columns: int = 3) -> str:
+    """Return text moved to the right; empty lines stay empty."""
+    return textwrap.indent(text, " " * columns)
+
+
+def heading(text: str, underline: str) -> str:
+    """Return a heading; the text is markup."""
+    return f"{text}\n{underline * max(4, 2 * len(text))}\n"
+
+
+def literal_block(text: str, language: str = "text") -> str:
+    """Return text as a block in which nothing is markup."""
+    body = indent(textwrap.dedent(clean(text)).strip("\n"))
+    return f".. code-block:: {language}\n\n{body}\n" if body.strip() else ""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str, widths: str = "auto") -> str:
+    """Return a table of cells that are markup.
+
+    Parameters
+    ----------
+    header : sequence of str
+        One row.
+    rows : iterable of sequence of str
+        As long as the header.
+    kind : str
+        A CSS class beside ``exengine-table``.
+    widths : str
+        As for the directive ``list-table``.
+    """
+    out = [
+        ".. container:: exengine-scroll",
+        "",
+        "   .. list-table::",
+        f"      :class: exengine-table {kind}",
+        "      :header-rows: 1",
+        f"      :widths: {widths}",
+        "",
+    ]
+    for row in [header, *rows]:
+        for number, cell in enumerate(row):
+            mark = "* - " if number == 0 else "  - "
+            first, *rest = cell.split("\n")
+            out.append((f"      {mark}{first}").rstrip())
+            out += [f"          {text}".rstrip() for text in rest]
+    return "\n".join(out) + "\n"
+
+
+# -- text of others ------------------------------------------------------------------------------
+
+
+def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
+    """Return text as markup where it is sound, else as a literal block.
+
+    Parameters
+    ----------
+    text : str
+        Of a plugin.
+    trusted : bool
+        Whoever builds the documentation owns the text and wants to hear of its faults: it is
+        returned as it is.
+    sections : bool
+        Whether it may have headings.
+    """
+    text = clean(text).strip("\n")
+    if trusted or not problems(text, sections=sections):
+        return text + "\n"
+    return literal_block(text)
+
+
+def safe_line(text: str, *, trusted: bool) -> str:
+    """Return one line as markup where it is sound, else escaped."""
+    plain = line(text)
+    if trusted or (not problems(plain, sections=False) and _is_paragraph(plain)):
+        return plain
+    return escape(plain)
+
+
+def _is_paragraph(text: str) -> bool:
+    return all(isinstance(child, nodes.paragraph) for child in _parse(text)[0].children)
+
+
+def problems(text: str, *, sections: bool) -> str:
+    """Return what is wrong with markup; empty where nothing is.
+
+    Anything that reaches outside the text counts as wrong, too: labels, footnotes, pictures,
+    included files, references to documents.
+    """
+    prefix = f"{heading('Page', '#')}\n{heading('Guide', '=')}\n" if sections else ""
+    try:
+        document, warnings = _parse(prefix + text)
+    except Exception as error:  # the parser's own faults on hostile input
+        return f"{type(error).__name__}: {error}"
+    if warnings:
+        return warnings
+    if sections and len(document.children) != 1:
+        return "the headings do not fit below the page's own"
+    for node in document.findall(nodes.Element):
+        if isinstance(node, _REACHING) or (isinstance(node, nodes.section) and not sections):
+            return f"{type(node).__name__} is not taken from a plugin"
+        if isinstance(node, nodes.target) and not node.get("refuri"):
+            return "labels are not taken from a plugin"
+    return ""
+
+
+_REACHING = (
+    nodes.footnote,
+    nodes.citation,
+    nodes.footnote_reference,
+    nodes.citation_reference,
+    nodes.substitution_definition,
+    nodes.raw,
+    nodes.image,
+    nodes.system_message,
+    nodes.problematic,
+)
+
+_PLAIN_DIRECTIVES = frozenset(
+    "note warning tip hint important caution attention danger error seealso admonition rubric "
+    "versionadded versionchanged versionremoved deprecated topic container list-table".split()
+)
+_CODE_DIRECTIVES = frozenset(("code-block", "code", "sourcecode"))
+_OPAQUE_DIRECTIVES = frozenset(("math", "attribute", "method", "py:attribute", "py:method"))
+_ROLES = frozenset(
+    "class func meth attr mod exc obj data const code math sup sub superscript subscript "
+    "emphasis strong literal title-reference title kbd samp file envvar abbr".split()
+)
+
+
+class _AnyOption(dict):  # type: ignore[type-arg]
+    """An option specification that takes every option."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, key: str) -> Any:
+        return str
+
+
+class _Checked(Directive):
+    """Stands for a directive of which only the content is parsed."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+    option_spec = _AnyOption()  # type: ignore[assignment]
+
+    def run(self) -> list[nodes.Node]:
+        node = nodes.container()
+        self.state.nested_parse(self.content, self.content_offset, node)
+        return [node]
+
+
+class _Opaque(_Checked):
+    """Stands for a directive whose content is no markup."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.container()]
+
+
+class _Code(_Checked):
+    """Stands for a block of code; the highlighter must know its language and understand it."""
+
+    def run(self) -> list[nodes.Node]:
+        import pygments.lexers
+        import pygments.util
+
+        try:
+            lexer = pygments.lexers.get_lexer_by_name(self.arguments[0] if self.arguments else "text")
+            lexer.add_filter("raiseonerror")
+            list(lexer.get_tokens("\n".join(self.content)))
+        except (pygments.util.ClassNotFound, pygments.filters.ErrorToken) as error:
+            raise self.error(f"the code cannot be highlighted: {error}") from None
+        return [nodes.container()]
+
+
+def _inline(name: str, rawtext: str, text: str, *_: object, **__: object) -> Any:
+    return [nodes.inline(rawtext, text)], []
+
+
+class _Dispatcher(CustomReSTDispatcher):
+    """Knows only what may stand in the text of a plugin."""
+
+    def directive(
+        self, directive_name: str, language_module: ModuleType, document: nodes.document
+    ) -> tuple[type[Directive] | None, list[nodes.system_message]]:
+        if directive_name in _PLAIN_DIRECTIVES:
+            return _Checked, []
+        if directive_name in _CODE_DIRECTIVES:
+            return _Code, []
+        return (_Opaque if directive_name in _OPAQUE_DIRECTIVES else None), []
+
+    def role(self, role_name: str, language_module: ModuleType, lineno: int, reporter: Reporter) -> Any:
+        known = role_name.removeprefix("py:") in _ROLES or not role_name
+        return (_inline if known else None), []
+
+
+def _parse(text: str) -> tuple[nodes.document, str]:
+    warnings = io.StringIO()
+    settings = {
+        "warning_stream": warnings,
+        "report_level": Reporter.WARNING_LEVEL,
+        "halt_level": Reporter.SEVERE_LEVEL + 1,
+        "file_insertion_enabled": False,
+        "raw_enabled": False,
+        "doctitle_xform": False,
+        "line_length_limit": 1_000_000,
+        "_disable_config": True,
+    }
+    with _Dispatcher():
+        document = publish_doctree(text, settings_overrides=settings)
+    return document, warnings.getvalue()

@@ -1,0 +1,5 @@
+"""The module of ExEngine 0.4.0 that had the two classes."""
+
+from exengine.storage_backends.ndtiff_and_ndram import NDRAMStorage, NDTiffStorage
+
+__all__ = ["NDRAMStorage", "NDTiffStorage"]
