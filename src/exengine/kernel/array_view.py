@@ -1,6 +1,7 @@
 """All frames of a storage as one lazy array: the one place that knows dask."""
 
 import math
+import uuid
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any
     meta = np.ma.empty((0,) * (len(order) + example.ndim), example.dtype) if masked else None
     return da.map_blocks(
         _ReadBlock(storage, order, values, missing, example.shape, example.dtype.str),
+        name=f"exengine-frames-{uuid.uuid4().hex}",  # else dask pickles the storage to find a name
         dtype=example.dtype,
         chunks=tuple((1,) * size for size in shape) + tuple((size,) for size in example.shape),
         meta=meta if masked else np.empty((0,) * (len(order) + example.ndim), example.dtype),

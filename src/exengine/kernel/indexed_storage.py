@@ -212,3 +212,7 @@ class DatasetReader(IndexedStorage):
 
     def __reduce__(self) -> Any:
         return type(self).open, (self.path,)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):  # half made: nothing to release
+            self.close()

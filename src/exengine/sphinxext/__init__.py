@@ -6,9 +6,9 @@ In ``conf.py``::
     exengine_plugins = ["my-backend"]     # only these distributions; without it, all that are installed
 
 Before Sphinx reads its documents, pages appear below the source folder: ``usage/backends/<name>.rst``,
-``usage/sources/<name>.rst``, and an ``index.rst`` in each of the two folders. They are made from the signature
-and the docstring that the registry validates, and from ``docs/<name>.rst`` in the plugin's package. Add the
-index pages to a toctree, and the folders to ``.gitignore``.
+``usage/sources/<name>.rst``, and an ``index.rst`` in each of the two folders. They are made from the
+signature and the docstring that the registry validates, and from ``docs/<name>.rst`` in the plugin's
+package. Add the index pages to a toctree, and the folders to ``.gitignore``.
 
 ===========================  ====================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.

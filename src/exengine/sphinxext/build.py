@@ -5,6 +5,7 @@ content changed, so that an incremental build reads only what it must. A fault o
 becomes text on its page; a fault of one that the project names in ``exengine_strict`` ends the build.
 """
 
+import contextlib
 import logging as standard_logging
 import re
 from collections.abc import Iterable, Mapping
@@ -66,7 +67,7 @@ class PluginPages:
             if pages or not limited:
                 written["index"] = index_page(pages, kind, setup)
             _write_folder(folder, written)
-        _guard_log(app, self._foreign)
+        _guard_log(self._foreign)
 
     def _collect(self, app: Sphinx, kind: Kind) -> list[PluginRecord]:
         plugins = _registry(app, kind)
@@ -119,7 +120,7 @@ def _registry(app: Sphinx, kind: Kind) -> registry.PluginRegistry:
     path = app.config.exengine_path
     if path is None:
         return registry.backends if kind is BACKENDS else registry.sources
-    return registry.PluginRegistry(kind.group, kind.command.removesuffix("s"), path)
+    return registry.PluginRegistry(kind.group, kind.folder.removesuffix("s"), path)
 
 
 def _setup_of(app: Sphinx) -> Setup:
@@ -131,10 +132,8 @@ def _setup_of(app: Sphinx) -> Setup:
 def _load(plugins: registry.PluginRegistry, record: PluginRecord) -> None:
     if record.state != "found":
         return
-    try:
+    with contextlib.suppress(PluginError):  # the record says it
         plugins.load(record.qualified_name)
-    except PluginError:
-        pass  # the record says it
 
 
 def _refuse_faults(app: Sphinx, records: Iterable[PluginRecord]) -> None:
@@ -171,7 +170,8 @@ def _isolated_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
         return plugin_page(record, kind, setup)
     except Exception as error:  # something of the plugin raised while it was looked at
         if setup.owns(record):
-            raise ExtensionError(f"the page of {record.qualified_name} cannot be made: {error}", error) from error
+            message = f"the page of {record.qualified_name} cannot be made: {error}"
+            raise ExtensionError(message, error) from error
         record.mark("broken", "page", f"making its page raised {type(error).__name__}: {error}")
         record.loaded = None
         return plugin_page(record, kind, setup)
@@ -199,36 +199,34 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
 class _ForeignPagesFilter(standard_logging.Filter):
     """Takes warnings about the pages of foreign plugins out of the count that fails a build."""
 
-    def __init__(self, app: Sphinx, foreign: Mapping[str, PluginRecord]) -> None:
+    def __init__(self, foreign: Mapping[str, PluginRecord]) -> None:
         super().__init__()
-        self._app = app
         self._documents = frozenset(foreign)
-        self._places = tuple(
-            [f"{document}.rst" for document in foreign]
-            + [f"docstring of {record.target.partition(':')[0]}" for record in foreign.values() if record.target]
-        )
+        targets = [record.target for record in foreign.values() if record.target]
+        self._modules = tuple(target.partition(":")[0] for target in targets)
+        pages = [f"{document}.rst" for document in foreign]
+        self._places = (*pages, *(f"docstring of {module}" for module in self._modules))
 
     def filter(self, record: standard_logging.LogRecord) -> bool:
-        if not self._is_foreign(getattr(record, "location", None)):
-            return True
-        logger.info("on the page of a foreign plugin: %s", record.getMessage())
-        return False
-
-    def _is_foreign(self, location: Any) -> bool:
+        location: Any = getattr(record, "location", None)
         if isinstance(location, tuple):
             location = location[0]
         if isinstance(location, nodes.Node):
             location = logging.get_node_location(location)
-        if not location:
-            return getattr(self._app.env, "docname", None) in self._documents
-        text = str(location).replace("\\", "/")
-        return text in self._documents or any(place in text for place in self._places)
+        where = str(location or "").replace("\\", "/")
+        message = record.getMessage()
+        foreign = where in self._documents or any(place in where for place in self._places)
+        if not location and getattr(record, "type", "") == "autodoc":
+            foreign = any(module in message for module in self._modules)
+        if foreign:
+            logger.info("on the page of a foreign plugin: %s", message)
+        return not foreign
 
 
-def _guard_log(app: Sphinx, foreign: Mapping[str, PluginRecord]) -> None:
+def _guard_log(foreign: Mapping[str, PluginRecord]) -> None:
     """Put the filter before Sphinx's own, one of which counts the warnings."""
     if not foreign:
         return
     for handler in standard_logging.getLogger(logging.NAMESPACE).handlers:
         if isinstance(handler, logging.WarningStreamHandler):
-            handler.filters.insert(0, _ForeignPagesFilter(app, foreign))
+            handler.filters.insert(0, _ForeignPagesFilter(foreign))

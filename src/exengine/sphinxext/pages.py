@@ -6,7 +6,7 @@ page that the plugin brings along. Nothing here writes files or knows of Sphinx 
 
 import importlib.resources
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from exengine.kernel import config, options
 from exengine.kernel.contract import FAULTS
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
 from exengine.kernel.records import PluginRecord
-from exengine.kernel.registry import BACKENDS_GROUP
+from exengine.kernel.registry import BACKENDS_GROUP, SOURCES_GROUP
 from exengine.sphinxext.attribute_docs import attribute_docs
 from exengine.sphinxext.rst import (
     escape,
@@ -43,13 +43,15 @@ class Kind:
     name: str
     plural: str
     folder: str
+    """Of the pages; and the verb of the command line."""
     section: str
+    """Of the config."""
     name_key: str
-    command: str
+    """The key in that section that names the plugin."""
 
 
-BACKENDS = Kind(BACKENDS_GROUP, "storage backend", "Storage backends", "backends", "storage", "backend", "backends")
-SOURCES = Kind("exengine.frame_sources", "frame source", "Frame sources", "sources", "source", "name", "sources")
+BACKENDS = Kind(BACKENDS_GROUP, "storage backend", "Storage backends", "backends", "storage", "backend")
+SOURCES = Kind(SOURCES_GROUP, "frame source", "Frame sources", "sources", "source", "name")
 KINDS = (BACKENDS, SOURCES)
 
 
@@ -108,7 +110,7 @@ def plugin_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
     guide = guide_text(record)
     if guide:
         parts += [heading("Guide", "="), safe_block(guide, trusted=own, sections=True)]
-    parts += [heading("API reference", "="), _autoclass(record, cls, own)]
+    parts += [heading("API reference", "="), _autoclass(record, cls, setup)]
     return "\n".join(part for part in parts if part.strip())
 
 
@@ -138,19 +140,19 @@ def guide_text(record: PluginRecord) -> str:
         try:
             page = importlib.resources.files(package) / "docs" / f"{name}.rst"
             if page.is_file():
-                return page.read_text(encoding="utf-8", errors="replace")
+                return page.read_bytes().decode("utf-8", "replace")
         except (OSError, ImportError, TypeError, ValueError):
             continue
     return ""
 
 
-def _autoclass(record: PluginRecord, cls: type, own: bool) -> str:
+def _autoclass(record: PluginRecord, cls: type, setup: Setup) -> str:
     hooks = ", ".join(_hooks(cls))
     lines = [f".. autoclass:: {record.target.replace(':', '.')}", "   :members:", "   :show-inheritance:"]
     if hooks:
         lines.append(f"   :exclude-members: {hooks}")
-    if not own:
-        lines.append("   :no-index:")
+    if normalized(record.distribution) not in setup.local:
+        lines.append("   :no-index:")  # the project may describe the class elsewhere, too
     return "\n".join(lines) + "\n"
 
 
@@ -189,11 +191,11 @@ def config_snippet(name: str, cls: type, kind: Kind) -> str:
 
 
 def _yaml_default(option: options.Option) -> str:
-    default = option.default
     try:
-        return json.dumps(default, ensure_ascii=False)  # JSON is YAML
+        return json.dumps(option.default, ensure_ascii=False)  # JSON is YAML
     except (TypeError, ValueError):
-        return json.dumps(str(getattr(default, "value", default)), ensure_ascii=False)
+        shown = getattr(option.default, "value", option.default)  # of an enumeration
+        return json.dumps(_text_of(str, shown), ensure_ascii=False)
 
 
 def _python_only(option: options.Option) -> bool:
@@ -216,7 +218,7 @@ def options_table(cls: type, kind: Kind, own: bool) -> str:
         else:
             variable = environment_variable(kind, option.name)
             meaning += f"\n\n*Environment:* {literal(variable)}" if variable else ""
-        default = "*required*" if option.required else literal(_safe_repr(option))
+        default = "*required*" if option.required else literal(_text_of(repr, option.default))
         rows.append((literal(option.name), escape(option.type_text or "any"), default, meaning))
     if not rows:
         return f"This {kind.name} has no options.\n"
@@ -236,7 +238,8 @@ def _place_rows(cls: type, own: bool) -> Iterator[tuple[str, str, str, str]]:
             doc = documented.get(parameter.name)
             kind = annotations.get(parameter.name, parameter.empty)
             shown = doc.type_text if kind is parameter.empty and doc else options.describe_type(kind)
-            default = "*required*" if parameter.default is parameter.empty else literal(repr(parameter.default))
+            required = parameter.default is parameter.empty
+            default = "*required*" if required else literal(_text_of(repr, parameter.default))
             text = safe_line(doc.text, trusted=own) if doc else "Where the dataset lies."
             yield (
                 literal(parameter.name),
@@ -246,18 +249,19 @@ def _place_rows(cls: type, own: bool) -> Iterator[tuple[str, str, str, str]]:
             )
 
 
-def _safe_repr(option: options.Option) -> str:
+def _text_of(how: Callable[[object], str], value: object) -> str:
     try:
-        return option.default_text
-    except Exception as error:  # the repr of a plugin's own object
-        return f"({type(error).__name__} in its repr)"
+        return how(value)
+    except Exception:  # of a plugin's own object
+        return f"a {type(value).__name__}"
 
 
 def capabilities_table(capabilities: StorageCapabilities) -> str:
     """Return the table of capabilities, each with its meaning."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
-        (f"``{name}``", capability_text(value), meanings.get(name, "")) for name, value in capabilities.items()
+        (f"``{name}``", capability_text(value), meanings.get(name, ""))
+        for name, value in capabilities.items()
     ]
     return table(("Capability", "Value", "Meaning"), rows, "exengine-capabilities", "24 22 54")
 
@@ -279,7 +283,7 @@ _MEND = {
     "metadata": "Install the distribution again; its metadata cannot be read.",
     "name": "Give the entry point another name in the plugin's ``pyproject.toml``.",
     "target": "Write the entry point as ``module:Class`` in the plugin's ``pyproject.toml``.",
-    "import": "Import the module in Python to see the whole traceback; often a library that it needs is missing.",
+    "import": "Import the module in Python to see the traceback; often a library that it needs is missing.",
     "attribute": "The module has no such class: correct the entry point, or the name of the class.",
     "contract": "Mend each point in the class; the page appears with the next build.",
 }
@@ -296,18 +300,20 @@ def error_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
     where = f"while looking at: {record.stage}" if record.stage else "when it was loaded"
     who = f"{escape(record.distribution)} {escape(record.version)}".strip() or "a distribution without a name"
     target = f":Entry point: {literal(record.target)}\n" if record.target else ""
+    what = f"This {kind.name} is installed, but **{escape(record.state)}** ({escape(where)})."
+    then = "It cannot be used until it is mended; the others are not affected."
     parts = [
         heading(escape(record.name or record.distribution), "#"),
-        f".. error::\n\n   This {kind.name} is installed, but **{record.state}** ({escape(where)}). "
-        "It cannot be used until it is mended; the others are not affected.\n",
+        f".. error::\n\n   {what} {then}\n",
         f":Provided by: {who}\n{target}",
         heading("What is wrong", "="),
         table(("Code", "Fault", "Found"), rows, "exengine-faults", "14 36 50") if rows else "",
         literal_block(record.error) if not rows else "",
         heading("How to mend it", "="),
         _MEND.get(record.stage, "See the message above.") + "\n",
-        literal_block(f"exengine {kind.command} show {line(record.name)} --debug", "console") if record.target else "",
     ]
+    if record.target:
+        parts.append(literal_block(f"exengine {kind.folder} show {line(record.name)} --debug", "console"))
     return "\n".join(part for part in parts if part.strip())
 
 
@@ -319,7 +325,7 @@ def _conflict_page(record: PluginRecord, kind: Kind) -> str:
     names = "\n".join(line(claim.qualified_name) for claim in record.candidates)
     parts = [
         heading(escape(record.name), "#"),
-        f".. error::\n\n   Two distributions register this {kind.name}; neither is chosen silently. (conflict)\n",
+        f".. error::\n\n   Two distributions register this {kind.name}; neither is chosen silently.\n",
         table(("Distribution", "Entry point", "State"), rows, "exengine-conflict", "34 44 22"),
         heading("How to mend it", "="),
         "Uninstall one of them, or write in the config which one is meant:\n",
@@ -340,7 +346,7 @@ def index_page(pages: Mapping[str, PluginRecord], kind: Kind, setup: Setup) -> s
         File name without its ending -> the record shown there.
     """
     rows = [
-        (f":doc:`{escape_title(record)} <{page}>`", _what(record, setup), _from(record), _state(record))
+        (f":doc:`{_title(record)} <{page}>`", _what(record, setup), _from(record), _state(record))
         for page, record in pages.items()
     ]
     toctree = ".. toctree::\n   :hidden:\n\n" + indent("\n".join(pages)) + "\n" if pages else ""
@@ -357,7 +363,7 @@ def index_page(pages: Mapping[str, PluginRecord], kind: Kind, setup: Setup) -> s
     return ":orphan:\n\n" + "\n".join(part for part in parts if part.strip())
 
 
-def escape_title(record: PluginRecord) -> str:
+def _title(record: PluginRecord) -> str:
     """Return the name of a plugin as the title of a reference."""
     return escape(record.name or record.distribution or "unnamed")
 
@@ -378,21 +384,21 @@ def _state(record: PluginRecord) -> str:
 
 
 def _matrix(pages: Mapping[str, PluginRecord]) -> str:
-    shown = {page: record for page, record in pages.items() if record.loaded is not None}
-    if not shown:
+    header = ["Capability"]
+    columns: list[dict[str, Any]] = []
+    for page, record in pages.items():
+        if record.loaded is not None and issubclass(record.loaded, DataStorage):
+            header.append(f":doc:`{_title(record)} <{page}>`")
+            columns.append(dict(record.loaded.capabilities.items()))
+    if not columns:
         return ""
-    columns: list[dict[str, Any]] = [dict(record.loaded.capabilities.items()) for record in shown.values()]  # type: ignore[union-attr]
-    header = ["Capability", *(f":doc:`{escape_title(record)} <{page}>`" for page, record in shown.items())]
-    rows = []
-    for name, meaning in _meanings():
-        rows.append((f"``{name}``\n\n{meaning}", *(_mark(column[name]) for column in columns)))
-    return heading("What each can do", "=") + "\n" + table(header, rows, "exengine-matrix")
-
-
-def _meanings() -> Iterator[tuple[str, str]]:
     meanings = attribute_docs(StorageCapabilities)
-    for name, _ in StorageCapabilities().items():
-        yield name, meanings.get(name, "")
+    names = [name for name, _ in StorageCapabilities().items()]
+    rows = [
+        (f"``{name}``\n\n{meanings.get(name, '')}", *(_mark(column[name]) for column in columns))
+        for name in names
+    ]
+    return heading("What each can do", "=") + "\n" + table(header, rows, "exengine-matrix")
 
 
 def _mark(value: object) -> str:

@@ -29,7 +29,7 @@ class SettingsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = [
-            (literal(setting.key), _takes(setting), _default(setting), f"{setting.text}\n\n{_variable(setting)}")
+            (literal(setting.key), _takes(setting), _default(setting), _meaning(setting))
             for setting in SETTINGS
         ]
         text = table(("Setting", "Takes", "Default", "Meaning"), rows, "exengine-options", "22 20 16 42")
@@ -53,11 +53,11 @@ def _default(setting: Setting) -> str:
     return literal(json.dumps(setting.default) if not isinstance(setting.default, str) else setting.default)
 
 
-def _variable(setting: Setting) -> str:
+def _meaning(setting: Setting) -> str:
     name = ENVIRONMENT_PREFIX + setting.key.upper().replace(".", "__")
     if setting.schema.get("type") == "object":
         name += "__NAME"
-    return f"*Environment:* {literal(name)}"
+    return f"{setting.text}\n\n*Environment:* {literal(name)}"
 
 
 def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signature) -> str:

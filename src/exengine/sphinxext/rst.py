@@ -34,13 +34,7 @@ def line(text: object) -> str:
 
 
 def escape(text: object) -> str:
-    """Return one line in which nothing is markup.
-
-    Examples
-    --------
-    >>> print(escape("a *b* c_"))
-    a \\*b\\* c\\_
-    """
+    """Return one line in which nothing is markup."""
     return re.sub(r"^(\(?\w{1,8})\.", r"\1\\.", str(_escape(line(text))))
 
 
@@ -169,16 +163,17 @@ _REACHING = (
     nodes.problematic,
 )
 
-_PLAIN_DIRECTIVES = frozenset(
-    "note warning tip hint important caution attention danger error seealso admonition rubric "
-    "versionadded versionchanged versionremoved deprecated topic container list-table".split()
-)
+_PLAIN_DIRECTIVES = frozenset((
+    *("note", "warning", "tip", "hint", "important", "caution", "attention", "danger", "error"),
+    *("seealso", "admonition", "rubric", "versionadded", "versionchanged", "versionremoved", "deprecated"),
+))  # fmt: skip
 _CODE_DIRECTIVES = frozenset(("code-block", "code", "sourcecode"))
 _OPAQUE_DIRECTIVES = frozenset(("math", "attribute", "method", "py:attribute", "py:method"))
-_ROLES = frozenset(
-    "class func meth attr mod exc obj data const code math sup sub superscript subscript "
-    "emphasis strong literal title-reference title kbd samp file envvar abbr".split()
-)
+_ROLES = frozenset((
+    *("class", "func", "meth", "attr", "mod", "exc", "obj", "data", "const"),
+    *("code", "math", "sup", "sub", "superscript", "subscript", "emphasis", "strong", "literal"),
+    *("title-reference", "title", "kbd", "samp", "file"),
+))  # fmt: skip
 
 
 class _AnyOption(dict):  # type: ignore[type-arg]
@@ -197,7 +192,7 @@ class _Checked(Directive):
     optional_arguments = 1
     final_argument_whitespace = True
     has_content = True
-    option_spec = _AnyOption()  # type: ignore[assignment]
+    option_spec = _AnyOption()
 
     def run(self) -> list[nodes.Node]:
         node = nodes.container()

@@ -8,6 +8,7 @@ here, so that a frame that failed half way is overwritten, or cut off at the end
 import os
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -147,7 +148,7 @@ class NDTiffStorage(ManagedStorage):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> tuple[bytes, bytes]:
+    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> tuple[bytes, bytes, int]:
         if data.ndim == 3 and (data.shape[2] != 3 or data.dtype.itemsize != 1):
             raise UnsupportedDataError(
                 f"NDTiff takes (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {data.shape} {data.dtype}"
@@ -164,7 +165,7 @@ class NDTiffStorage(ManagedStorage):
             encoded = encoded.ljust(layout.MD_PADDING)
         if data.nbytes + len(encoded) + len(self._header) + 1024 > layout.MAX_FILE_BYTES:
             raise UnsupportedDataError(f"a frame of {data.nbytes} bytes is more than a TIFF file of 4 GiB holds")
-        return encoded, orjson.dumps(coordinates.__dict__)
+        return encoded, orjson.dumps(coordinates.__dict__), axes_checksum(coordinates.__dict__)
 
     def _check_axis(self, axis: str, value: int | str) -> None:
         if axis == "self":
@@ -176,7 +177,7 @@ class NDTiffStorage(ManagedStorage):
             )
 
     def write_frame(self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any) -> None:
-        metadata, axes = checked
+        metadata, axes, axes_crc = checked
         kind = self._layouts.get((data.shape, data.dtype.char))
         if kind is None:
             kind = self._add_layout(data)
@@ -188,7 +189,6 @@ class NDTiffStorage(ManagedStorage):
             self._end_file()
             self._begin_file()
             begin = self._end
-        axes_crc = crc32c.crc32c(axes)
         ifd = form.ifd(begin, len(metadata), crc32c.crc32c(pixels), crc32c.crc32c(metadata, axes_crc))
         parts: list[Any] = [ifd, pixels, metadata]
         if size & 1:
@@ -266,6 +266,11 @@ class NDTiffStorage(ManagedStorage):
                 os.close(file)
         self._files = []
         self._index_file = -1
+
+
+def axes_checksum(axes: Mapping[str, int | str]) -> int:
+    """Return CRC-32C of coordinates, whatever the order of their axes."""
+    return crc32c.crc32c(orjson.dumps(axes, option=orjson.OPT_SORT_KEYS))
 
 
 def _encode(value: Any) -> bytes:
