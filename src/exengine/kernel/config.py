@@ -13,13 +13,18 @@ from typing import Any
 
 from exengine.kernel import platform
 from exengine.kernel.errors import ConfigError
-from exengine.kernel.options import TextValue
 from exengine.kernel.suggest import did_you_mean
 
 MAX_FILE_BYTES = 2**20
 """A config file that is larger is refused."""
 
 ENVIRONMENT_PREFIX = "EXENGINE_"
+
+
+class TextValue(str):
+    """A value that came as text, from the environment or the command line, of no known type yet."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ class DataCoordinates:
             if coordinate_dict is not None:
                 raise CoordinatesError("coordinates were given twice: as an argument and as coordinate_dict=")
             coordinate_dict = axes.pop("coordinate_dict")  # type: ignore[assignment]
+        if None in axes.values():
+            axes = {name: value for name, value in axes.items() if value is not None}
         if coordinate_dict is not None:
             if axes:
                 raise CoordinatesError(
@@ -73,8 +75,6 @@ class DataCoordinates:
                     f"got a dict and {', '.join(axes)}"
                 )
             axes = _axes_of(coordinate_dict)
-        elif None in axes.values():
-            axes = {name: value for name, value in axes.items() if value is not None}
         for name, value in axes.items():
             if name not in _checked_names:
                 _check_name(name)
@@ -91,8 +91,8 @@ class DataCoordinates:
 
     def __setitem__(self, axis: str, position: "int | str") -> None:
         self._refuse_if_frozen(f"set {axis!r}")
-        if axis not in _checked_names:
-            _check_name(axis)
+        if type(axis) is not str or axis not in _checked_names:
+            axis = _check_name(axis)
         self.__dict__[axis] = _position(axis, position)
 
     def __delitem__(self, axis: str) -> None:
@@ -116,7 +116,7 @@ class DataCoordinates:
                 "make changed coordinates with .replace(axis=position)"
             )
 
-    def replace(self, **axes: "int | str | None") -> "DataCoordinates":
+    def replace(self, /, **axes: "int | str | None") -> "DataCoordinates":
         """Return new coordinates with some axes changed.
 
         Parameters
@@ -194,16 +194,23 @@ class DataCoordinates:
         """
         try:
             axes = _json_loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CoordinatesError(f"coordinates are no JSON: {error}") from None
         return cls(_axes_of(axes))
+
+    def pop(self, axis: str, /, *default: object) -> object:
+        """Take an axis away and return its position, or the default where it is not there."""
+        if axis not in self.__dict__ and default:
+            return default[0]
+        position = self[axis]
+        del self[axis]
+        return position
 
     # The rest of a mapping, from the standard library; the methods only need those above.
     keys = MutableMapping.keys
     items = MutableMapping.items
     values = MutableMapping.values
     get = MutableMapping.get
-    pop = MutableMapping.pop
     popitem = MutableMapping.popitem
     clear = MutableMapping.clear
     update = MutableMapping.update
@@ -232,11 +239,15 @@ def _axes_of(mapping: object) -> "dict[str, int | str | None]":
             f"coordinates are DataCoordinates or a mapping of axis name to int or str, "
             f"got {type(mapping).__name__}: {mapping!r:.80}"
         )
+    if not all(type(name) is str for name in axes):
+        axes = {_check_name(name): value for name, value in axes.items()}
     return axes
 
 
-def _check_name(name: object) -> None:
-    if type(name) is not str:
+def _check_name(name: object) -> str:
+    if isinstance(name, str):
+        name = str.__str__(name)  # of a subclass, such as an enum or a numpy str, the plain text
+    else:
         raise CoordinatesError(f"an axis name is a str, got {type(name).__name__}: {name!r:.80}")
     if not name or name.startswith("_") or name in _RESERVED_NAMES:
         raise CoordinatesError(
@@ -246,6 +257,7 @@ def _check_name(name: object) -> None:
     _check_text(name, name)
     if len(_checked_names) < _MAX_CHECKED_NAMES:
         _checked_names.add(name)
+    return name
 
 
 def _check_text(axis: str, text: str) -> str:
@@ -260,7 +272,7 @@ def _position(axis: str, value: object) -> "int | str":
     """Return the one representation of a position, or refuse it."""
     if isinstance(value, str):
         return _check_text(axis, str.__str__(value))
-    if not isinstance(value, bool):
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy has a bool of its own
         number = None
         try:
             number = operator.index(value)  # type: ignore[arg-type]
@@ -314,7 +326,7 @@ class DataCoordinatesIterator:
     __slots__ = ("_cursor", "_known", "_stream")
 
     def __init__(self) -> None:
-        raise TypeError("use DataCoordinatesIterator.create(...)")
+        raise CoordinatesTypeError("use DataCoordinatesIterator.create(...)")
 
     @classmethod
     def create(cls, coordinates: object) -> "DataCoordinatesIterator":

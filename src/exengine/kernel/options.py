@@ -15,17 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exengine.kernel.config import TextValue
 from exengine.kernel.errors import OptionError
 from exengine.kernel.suggest import did_you_mean
 
 REQUIRED = inspect.Parameter.empty
 """The default of an option that has none."""
-
-
-class TextValue(str):
-    """A value that came as text, from the environment or the command line, of no known type yet."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True)

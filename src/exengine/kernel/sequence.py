@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
 
 
+def axis_name(key: str) -> str:
+    """Return our name of a useq axis, which may be a member of an enum.
+
+    Examples
+    --------
+    >>> axis_name("t"), axis_name("g")
+    ('time', 'g')
+    """
+    return AXIS_NAMES.get(key) or str.__str__(key)
+
+
 def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     """Return the sequence that a config describes.
 
@@ -32,6 +43,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     import pydantic
     import useq
 
+    settings = {str(name): value for name, value in settings.items()}
     unknown = sorted(set(settings) - set(useq.MDASequence.model_fields))
     if unknown:
         from exengine.kernel.suggest import did_you_mean
@@ -66,7 +78,7 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
     """
     axes: dict[str, int | str | None] = {}
     for key, number in event.index.items():
-        name = AXIS_NAMES.get(key, key)
+        name = axis_name(key)
         if name == "channel" and event.channel is not None:
             axes[name] = event.channel.config
         elif name == "position" and event.pos_name:
@@ -82,14 +94,24 @@ def check_unique(sequence: "useq.MDASequence") -> int:
     Raises
     ------
     SourceError
-        When two events have the same coordinates: two positions of one name, a channel twice.
+        When two events have the same coordinates: two positions of one name, a channel twice; or
+        when the sequence has no end.
     """
+    import useq
+
     seen: dict[DataCoordinates, Mapping[str, int]] = {}
-    for event in sequence:
+    # A sequence with an autofocus plan remembers its last event: iterate a copy that nobody else has.
+    try:
+        events = list(useq.MDASequence.model_validate(sequence.model_dump()))
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise SourceError(f"the sequence cannot be laid out: {type(error).__name__}: {error}") from None
+    for event in events:
+        if event.action is not None and event.action.type != "acquire_image":
+            continue  # such as an autofocus, which gives no frame
         coordinates = event_coordinates(event)
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
-            axes = [AXIS_NAMES.get(key, key) for key in second if first.get(key) != second[key]]
+            axes = [axis_name(key) for key in second if first.get(key) != second[key]]
             raise SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
                 f"{' and '.join(axes) or 'an axis'} names the same thing twice; "

@@ -1,0 +1,69 @@
+"""Sphinx configuration. The pages below ``usage/`` are made by ``exengine.sphinxext``."""
+
+import tomllib
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+# -- project -------------------------------------------------------------------------------------
+
+project = "ExEngine"
+author = "The ExEngine developers"
+copyright = author
+release = version_of("exengine")
+version = ".".join(release.split(".")[:2])
+
+# -- reading -------------------------------------------------------------------------------------
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "exengine.sphinxext",
+]
+exclude_patterns = ["_build", "_plugins", "how-to/my-backend", "Thumbs.db", ".DS_Store"]
+nitpicky = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the types stand in the docstrings, for people
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# -- plugins -------------------------------------------------------------------------------------
+
+exengine_local_plugins = {
+    tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]: f"./plugins/{file.parent.name}"
+    for file in sorted(HERE.parent.glob("plugins/*/pyproject.toml"))
+}
+# Ours: any fault in one of them ends the build.
+exengine_strict = ["exengine", *exengine_local_plugins]
+
+# -- HTML ----------------------------------------------------------------------------------------
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"ExEngine {version}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {
+        "text": "ExEngine",
+        "image_light": "_static/logo.svg",
+        "image_dark": "_static/logo.svg",
+        "alt_text": "ExEngine, start page",
+    },
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_sidebars = {"index": []}

@@ -1,0 +1,196 @@
+"""Plain JSON from what Micro-Manager says about a frame and about itself.
+
+Responsible for one documented representation, in which units are in the names and nothing but
+``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`` and ``dict`` occurs. Not responsible
+for where it is kept.
+"""
+
+import datetime
+import enum
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import useq
+    from pymmcore_plus import CMMCorePlus
+
+_RENAMED = {"camera_device": "camera"}
+_CONVERTED = {"position", "property_values", "mda_event", "format", "version"}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it; NaN and infinities become None.
+
+    Parameters
+    ----------
+    value : object
+        Mappings, sequences, sets, numpy scalars and arrays, enums, times, pydantic models and what
+        they hold. Anything else becomes its ``str``.
+
+    Returns
+    -------
+    None, bool, int, float, str, list or dict
+        New containers, all the way down.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plain({"gain": np.float32(0.5), "roi": (0, 0), "temperature": float("nan")})
+    {'gain': 0.5, 'roi': [0, 0], 'temperature': None}
+    """
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, AbstractSet)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump(exclude_unset=True))
+    return str(value)
+
+
+def event_json(event: "useq.MDAEvent") -> dict[str, Any]:
+    """Return what was asked for in one frame, in the words of ``useq.MDAEvent``.
+
+    Parameters
+    ----------
+    event : useq.MDAEvent
+
+    Returns
+    -------
+    dict
+        The fields that have a value, without the sequence that the event belongs to.
+    """
+    fields: dict[str, Any] = plain(
+        event.model_dump(exclude={"sequence"}, exclude_unset=True, exclude_none=True)
+    )
+    if "metadata" in fields:
+        fields["metadata"].pop("runner_t0", None)  # a clock of the runner, without meaning elsewhere
+        if not fields["metadata"]:
+            del fields["metadata"]
+    return fields
+
+
+def frame_json(meta: Mapping[str, Any], *, received_at: "datetime.datetime | None" = None) -> dict[str, Any]:
+    """Return the metadata of one frame.
+
+    Parameters
+    ----------
+    meta : mapping
+        The ``FrameMetaV1`` of pymmcore-plus.
+    received_at : datetime.datetime, optional
+        When the frame reached us, with its time zone.
+
+    Returns
+    -------
+    dict
+        JSON: ``camera``, ``exposure_ms``, ``pixel_size_um``, ``runner_time_ms``, ``received_at``,
+        ``hardware_triggered``, ``position``, ``properties``, ``event``, and what else was given.
+
+    Examples
+    --------
+    >>> frame_json({"exposure_ms": 10.0, "property_values": [{"dev": "Cam", "prop": "Gain", "val": "2"}]})
+    {'exposure_ms': 10.0, 'hardware_triggered': False, 'properties': {'Cam': {'Gain': '2'}}}
+    """
+    frame = {_RENAMED.get(key, key): plain(item) for key, item in meta.items() if key not in _CONVERTED}
+    if received_at is not None:
+        frame["received_at"] = received_at.isoformat()
+    frame.setdefault("hardware_triggered", False)
+    if "position" in meta:
+        frame["position"] = _position_json(meta["position"])
+    properties: dict[str, dict[str, Any]] = {}
+    for setting in meta.get("property_values", ()):
+        properties.setdefault(setting["dev"], {})[setting["prop"]] = plain(setting["val"])
+    frame["properties"] = properties
+    if meta.get("mda_event") is not None:
+        frame["event"] = event_json(meta["mda_event"])
+    return frame
+
+
+def _position_json(position: Mapping[str, Any]) -> dict[str, Any]:
+    axes = {f"{axis}_um": plain(position[axis]) for axis in ("x", "y", "z") if axis in position}
+    stages = {stage["device_label"]: plain(stage["position"]) for stage in position.get("all_stages", ())}
+    return {**axes, "stages_um": stages} if stages else axes
+
+
+def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence", *, config: str) -> dict[str, Any]:
+    """Return the metadata of a whole acquisition: the microscope as it is, and what it shall do.
+
+    Parameters
+    ----------
+    core : pymmcore_plus.CMMCorePlus
+        With its config loaded.
+    sequence : useq.MDASequence
+    config : str
+        The name under which the user knows the config.
+
+    Returns
+    -------
+    dict
+        JSON.
+    """
+    from pymmcore_plus.metadata import summary_metadata
+
+    state: Mapping[str, Any] = summary_metadata(core, include_property_details=False)
+    system = state["system_info"]
+    image = state["image_infos"][0]
+    summary = {
+        "source": "micromanager",
+        "prepared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        "config": config,
+        "config_file": system["system_configuration_file"],
+        "camera": image["camera_label"],
+        "pixel_format": image["pixel_format"],
+        "bit_depth": core.getImageBitDepth(),
+        "roi": image.get("roi", (0, 0, image["width"], image["height"])),
+        "exposure_ms": core.getExposure(),
+        "pixel_size_um": image["pixel_size_um"],
+        "pixel_size_config": image["pixel_size_config_name"],
+        "pixel_size_affine": image.get("pixel_size_affine"),
+        "position": _position_json(state["position"]),
+        "channel_group": core.getChannelGroup(),
+        "devices": [_device_json(device) for device in state["devices"]],
+        "versions": {
+            "mmcore": system["mmcore_version"],
+            "device_api": system["device_api_version"],
+            "pymmcore": system["pymmcore_version"],
+            "pymmcore_plus": system["pymmcore_plus_version"],
+        },
+        "adapter_paths": system["device_adapter_search_paths"],
+        "sequence": sequence,
+    }
+    if "num_camera_adapter_channels" in image:
+        summary["cameras"] = image["num_camera_adapter_channels"]
+    converted: dict[str, Any] = plain(summary)
+    return converted
+
+
+def _device_json(device: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "label": device["label"],
+        "adapter": device["library"],
+        "name": device["name"],
+        "type": device["type"].removesuffix("Device"),
+        "description": device["description"],
+        "properties": {item["name"]: item["value"] for item in device["properties"]},
+    }

@@ -1,0 +1,1 @@
+"""The ``exengine`` command; one module per verb."""

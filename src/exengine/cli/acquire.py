@@ -1,0 +1,113 @@
+"""``exengine acquire CONFIG``: the main job, with progress and a summary."""
+
+import argparse
+import shlex
+import sys
+import time
+
+from exengine.cli.output import human_bytes, human_time, print_json, say
+from exengine.cli.settings import resolve_settings
+from exengine.kernel.acquisition import Acquisition
+from exengine.kernel.errors import AcquisitionError
+from exengine.kernel.ledger import Ledger
+
+_LINE_EVERY_S = 2.0  # when nobody watches a terminal
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the acquisition; 0 when every frame is stored, 1 when not, 130 when interrupted."""
+    config = resolve_settings(options)
+    with Acquisition(config) as acquisition:
+        for item in config.set_aside:
+            say(f"set aside: {item.key} ({item.origin}): {item.reason}")
+        code, problem = 0, ""
+        progress = _Progress(acquisition.plan.frames)
+        try:
+            acquisition.run(progress)
+        except AcquisitionError as error:
+            if options.debug:
+                raise
+            code, problem = 1, str(error)
+        except KeyboardInterrupt:
+            code, problem = 130, f"interrupted; what is stored is finished as {acquisition.status}"
+        finally:
+            progress.end()
+        summary = _summary(acquisition, problem)
+    if options.json:
+        print_json(summary)
+    else:
+        _print_summary(summary)
+    if problem:
+        say(f"exengine: {problem}")
+    return code
+
+
+class _Progress:
+    """Shows how far the run is: one line that changes on a terminal, else a line now and then."""
+
+    def __init__(self, expected: int | None) -> None:
+        self._expected = expected
+        self._terminal = sys.stderr.isatty()
+        self._begin = self._shown = time.monotonic()
+        self._width = 0
+
+    def __call__(self, ledger: Ledger) -> None:
+        now = time.monotonic()
+        if not self._terminal and now - self._shown < _LINE_EVERY_S:
+            return
+        self._shown = now
+        elapsed = now - self._begin
+        rate = ledger.stored / elapsed if elapsed else 0.0
+        text = f"{ledger.stored} frames"
+        if self._expected:
+            text = f"{ledger.stored} of {self._expected} frames"
+        text += f", {rate:.1f} frames/s, {human_bytes(ledger.stored_bytes / elapsed if elapsed else 0)}/s"
+        if self._expected and rate:
+            text += f", {human_time(max(0, self._expected - ledger.stored) / rate)} left"
+        if ledger.failed or ledger.dropped:
+            text += f", {ledger.failed} failed, {ledger.dropped} dropped"
+        if self._terminal:
+            print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        else:
+            say(text)
+
+    def end(self) -> None:
+        if self._terminal and self._width:
+            print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
+    ledger, seconds = acquisition.ledger, acquisition.duration_s
+    return {
+        "path": acquisition.path,
+        "backend": acquisition.config["storage.backend"],
+        "status": acquisition.status,
+        "problem": problem,
+        "ledger": ledger.to_dict(),
+        "duration_s": round(seconds, 3),
+        "frames_per_s": round(ledger.stored / seconds, 1) if seconds else 0.0,
+        "bytes_per_s": round(ledger.stored_bytes / seconds) if seconds else 0,
+        "look": f"exengine preview {shlex.quote(acquisition.path)}" if acquisition.path else "",
+    }
+
+
+def _print_summary(summary: dict[str, object]) -> None:
+    ledger = summary["ledger"]
+    assert isinstance(ledger, dict)
+    where = summary["path"] or "in memory, until this program ends"
+    print(f"{summary['status']}: {where} ({summary['backend']})")
+    print(
+        f"  frames   {ledger['offered']} offered, {ledger['stored']} stored, "
+        f"{ledger['dropped']} dropped, {ledger['failed']} failed"
+    )
+    print(
+        f"  data     {human_bytes(ledger['stored_bytes'])} in {human_time(summary['duration_s'])}, "  # type: ignore[arg-type]
+        f"{summary['frames_per_s']} frames/s, {human_bytes(summary['bytes_per_s'])}/s"  # type: ignore[arg-type]
+    )
+    if summary["look"]:
+        print(f"  look     {summary['look']}")
+    for item in ledger["not_stored"][:5]:
+        print(f"  lost     {item['coordinates']}: {item['reason']}")
+    if len(ledger["not_stored"]) > 5:
+        print(f"  lost     ... and {ledger['failed'] + ledger['dropped'] - 5} more")

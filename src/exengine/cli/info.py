@@ -1,0 +1,94 @@
+"""``exengine info PATH``: what a dataset holds, and its status."""
+
+import argparse
+import os
+from typing import Any
+
+from exengine.cli.output import human_bytes, print_json
+from exengine.kernel.coordinate_index import summarize_positions
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
+from exengine.kernel.storage_factory import open_dataset
+
+
+def run(options: argparse.Namespace) -> int:
+    """Describe a dataset; changes nothing in it."""
+    with _closing(open_dataset(options.path)) as dataset:
+        facts = describe(dataset, options.path)
+    if options.json:
+        print_json(facts)
+        return 0
+    reason = f" ({facts['reason']})" if facts["reason"] else ""
+    print(f"{options.path}\n  status   {facts['status']}{reason}\n  format   {facts['reader']}")
+    print(f"  frames   {facts['frames']}")
+    for axis, values in facts["axes"].items():
+        print(f"  axis     {axis}: {len(values)} ({summarize_positions(values)})")
+    if facts["shape"]:
+        print(f"  pixels   {' x '.join(map(str, facts['shape']))} {facts['dtype']}")
+    if facts["resolution_levels"]:
+        print(f"  levels   {', '.join(map(str, facts['resolution_levels']))}")
+    print(f"  size     {human_bytes(facts['bytes'])} on disk")
+    ledger = facts["annotations"].get("ledger")
+    if ledger:
+        print(f"  ledger   {ledger['offered']} offered, {ledger['stored']} stored, {ledger['failed']} failed")
+    if facts["problem"]:
+        print(f"  problem  {facts['problem']}")
+    return 0
+
+
+class _closing:
+    """Close a dataset that was only read: leaving its own context would finish it."""
+
+    def __init__(self, dataset: DataStorage) -> None:
+        self._dataset = dataset
+
+    def __enter__(self) -> DataStorage:
+        return self._dataset
+
+    def __exit__(self, *_: object) -> None:
+        self._dataset.close()
+
+
+def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
+    """Return what is known of a dataset, as JSON."""
+    facts: dict[str, Any] = {
+        "path": path,
+        "status": _or_none(lambda: dataset.status.value),
+        "reason": getattr(dataset, "status_reason", ""),
+        "reader": type(dataset).__name__,
+        "frames": _or_none(lambda: len(dataset)),
+        "axes": getattr(dataset, "axes", {}),
+        "shape": None,
+        "dtype": None,
+        "resolution_levels": getattr(dataset, "resolution_levels", ()),
+        "bytes": _bytes_on_disk(getattr(dataset, "root", path)),
+        "summary_metadata": _or_none(lambda: dataset.summary_metadata),
+        "annotations": getattr(dataset, "annotations", {}),
+        "problem": "",
+    }
+    try:
+        for coordinates in dataset:
+            example = dataset.get_data(coordinates)
+            facts["shape"], facts["dtype"] = list(example.shape), str(example.dtype)
+            break
+    except ExEngineError as error:
+        facts["problem"] = str(error)
+    return facts
+
+
+def _or_none(read: Any) -> Any:
+    try:
+        return read()
+    except UnsupportedOperationError:
+        return None
+
+
+def _bytes_on_disk(path: str) -> int:
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+        if os.path.isfile(os.path.join(folder, name))
+    )

@@ -1,0 +1,101 @@
+"""``exengine backends list / show`` and ``exengine sources list / show``."""
+
+import argparse
+
+from exengine.cli.output import print_json, print_table
+from exengine.kernel import registry
+from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry import PluginRegistry
+
+
+def run(options: argparse.Namespace) -> int:
+    """List plugins, or show one."""
+    plugins = registry.backends if options.verb == "backends" else registry.sources
+    return _list(plugins, options) if options.what == "list" else _show(plugins, options)
+
+
+def _list(plugins: PluginRegistry, options: argparse.Namespace) -> int:
+    records = plugins.records().values()
+    if options.json:
+        print_json([record.to_dict() for record in records])
+    elif records:
+        print_table(
+            ("NAME", "PACKAGE", "STATE", "SUMMARY"),
+            ((record.name, _package(record), record.state, record.error or record.summary) for record in records),
+        )
+    else:
+        print(f"no {plugins.kind} is installed; in a clone of ExEngine: pip install ./plugins/*")
+    return 0
+
+
+def _package(record: PluginRecord) -> str:
+    return f"{record.distribution} {record.version}".strip() or "-"
+
+
+def _show(plugins: PluginRegistry, options: argparse.Namespace) -> int:
+    import textwrap
+
+    from exengine.kernel.options import documentation_of, options_of
+
+    cls = plugins.load(options.name)
+    record = plugins.find(options.name)
+    doc, known = documentation_of(cls), options_of(cls)
+    capabilities = dict(cls.capabilities.items()) if hasattr(cls, "capabilities") else {}
+    snippet = config_snippet(plugins.kind, record.name, cls)
+    if options.json:
+        described = [
+            {
+                "name": option.name, "type": option.type_text, "required": option.required,
+                "default": None if option.required else option.default, "text": option.text,
+                "schema": option.json_schema, "python_only": option.python_only,
+            }
+            for option in known
+        ]  # fmt: skip
+        print_json(
+            {**record.to_dict(), "summary": doc.summary, "description": doc.description, "options": described,
+             "capabilities": capabilities, "example": doc.examples, "config": snippet}
+        )  # fmt: skip
+        return 0
+    print(f"{record.name}: {doc.summary}\n\n{_package(record)}, {record.target}")
+    if doc.description:
+        print(f"\n{textwrap.indent(doc.description, '  ')}")
+    print("\nOptions" if known else "\nIt has no options.")
+    for option in known:
+        note = ", in Python only" if option.python_only else ""
+        print(f"  {option.name} : {option.type_text}; default {option.default_text}{note}")
+        print(textwrap.fill(option.text, 96, initial_indent="      ", subsequent_indent="      "))
+    if capabilities:
+        print("\nCapabilities")
+        for name, value in capabilities.items():
+            print(f"  {name:20} {describe_capability(value)}")
+    print(f"\nIn a config\n{textwrap.indent(snippet, '  ')}")
+    if doc.examples:
+        print(f"\nExample\n{textwrap.indent(doc.examples, '  ')}")
+    return 0
+
+
+def describe_capability(value: object) -> str:
+    """Return the value of a capability for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "any"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def config_snippet(kind: str, name: str, cls: type) -> str:
+    """Return a piece of a config file that names this plugin, with its options as they are by default."""
+    import yaml
+
+    from exengine.kernel.options import options_of
+
+    section: dict[str, object] = {"backend" if kind == "backend" else "name": name}
+    if kind == "backend" and cls.capabilities.persistent:  # type: ignore[attr-defined]
+        section["path"] = "data/my-dataset"
+    defaults = {option.name: None if option.required else option.default for option in options_of(cls) if not option.python_only}
+    if defaults:
+        section["options"] = defaults
+    text: str = yaml.safe_dump({"storage" if kind == "backend" else "source": section}, sort_keys=False)
+    return text.rstrip()

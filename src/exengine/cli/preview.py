@@ -1,0 +1,123 @@
+"""``exengine preview PATH``: a contact sheet, to see at a glance what was acquired.
+
+A row per channel and position, frames spread evenly over each row, contrast common to a row.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.cli.info import _closing
+from exengine.cli.output import print_json, say
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import ExEngineError, UnsupportedDataError, UnsupportedOperationError
+
+MOST_ROWS, MOST_COLUMNS = 8, 8
+TILE, LABEL, GAP = 160, 16, 4  # in pixels of the picture
+_BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the picture and say where it is."""
+    output = options.output or options.path.rstrip("/\\") + ".png"
+    with _closing(open_dataset_quietly(options.path)) as dataset:
+        rows = choose_frames(dataset)
+        if not rows:
+            raise UnsupportedDataError(f"{options.path} has no frames to show")
+        unreadable = draw(dataset, rows, output)
+    if unreadable:
+        say(f"exengine: {len(unreadable)} of the frames cannot be read: {unreadable[0]}")
+    if options.json:
+        print_json({"picture": os.path.abspath(output), "frames": sum(map(len, rows)), "unreadable": unreadable})
+    else:
+        print(f"picture: {os.path.abspath(output)}")
+    return 0
+
+
+def open_dataset_quietly(path: str) -> DataStorage:
+    """Open a dataset; see ``exengine.open_dataset``."""
+    from exengine.kernel.storage_factory import open_dataset
+
+    return open_dataset(path)
+
+
+def choose_frames(dataset: DataStorage) -> list[list[DataCoordinates]]:
+    """Return the coordinates of the frames to show, a list for each row."""
+    groups: dict[tuple[Any, ...], list[DataCoordinates]] = {}
+    for coordinates in dataset:
+        key = tuple((axis, value) for axis, value in coordinates.items() if isinstance(value, str))
+        groups.setdefault(key, []).append(coordinates)
+    return [_spread(frames, MOST_COLUMNS) for frames in _spread(list(groups.values()), MOST_ROWS)]
+
+
+def _spread(items: list[Any], most: int) -> list[Any]:
+    if len(items) <= most:
+        return items
+    return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
+
+
+def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -> list[str]:
+    """Draw the contact sheet; return why frames could not be read, one text each."""
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError:
+        raise UnsupportedOperationError("a picture needs Pillow: pip install pillow") from None
+    unreadable: list[str] = []
+    columns = max(map(len, rows))
+    step_x, step_y = TILE + GAP, TILE + LABEL + GAP
+    sheet = Image.new("RGB", (columns * step_x + GAP, len(rows) * step_y + GAP), _BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    for row, frames in enumerate(rows):
+        tiles: list[npt.NDArray[Any] | None] = []
+        for coordinates in frames:
+            try:
+                tiles.append(_plane(dataset.get_data(coordinates)))
+            except ExEngineError as error:
+                unreadable.append(str(error))
+                tiles.append(None)
+        low, high = _contrast([tile for tile in tiles if tile is not None])
+        for column, (coordinates, tile) in enumerate(zip(frames, tiles, strict=True)):
+            left, top = GAP + column * step_x, GAP + row * step_y
+            if tile is None:
+                pen.rectangle((left, top + LABEL, left + TILE - 1, top + LABEL + TILE - 1), fill=_ABSENT)
+                pen.text((left + 8, top + LABEL + TILE // 2), "cannot be read", fill=_TEXT)
+            else:
+                scaled = np.clip((tile.astype(np.float32) - low) * (255 / max(high - low, 1e-9)), 0, 255)
+                picture = Image.fromarray(scaled.astype(np.uint8))
+                picture.thumbnail((TILE, TILE))
+                if max(picture.size) < TILE:
+                    factor = TILE // max(picture.size)
+                    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+                sheet.paste(picture, (left, top + LABEL))
+            label = " ".join(f"{axis[:1]}={value}" if isinstance(value, int) else value for axis, value in coordinates.items())
+            pen.text((left, top + 2), label[:26], fill=_TEXT)
+    sheet.save(output)
+    return unreadable
+
+
+def _plane(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return something that can be shown of a frame of any shape: its first plane."""
+    if data.dtype.kind == "c":
+        data = np.abs(data)
+    if data.dtype.kind not in "buif" or not data.size:
+        raise UnsupportedDataError(f"a frame of {data.dtype}, shape {data.shape}, is no picture")
+    data = np.nan_to_num(data.astype(np.float32)) if data.dtype.kind == "f" else data
+    if data.ndim < 2:
+        return data.reshape(1, -1)
+    if data.ndim == 3 and data.shape[2] in (3, 4):
+        return data[..., :3]
+    return data.reshape(-1, *data.shape[-2:])[0]
+
+
+def _contrast(tiles: list[npt.NDArray[Any]]) -> tuple[float, float]:
+    if not tiles:
+        return 0.0, 1.0
+    sample = np.concatenate([tile.reshape(-1)[:: max(1, tile.size // 4096)] for tile in tiles])
+    if tiles[0].ndim == 3 and sample.dtype == np.uint8:
+        return 0.0, 255.0  # colours as they are
+    low, high = np.percentile(sample, (0.5, 99.5))
+    return float(low), float(high)

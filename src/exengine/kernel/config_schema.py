@@ -1,0 +1,61 @@
+"""JSON Schema of the whole config, made from the one list of settings and the installed plugins."""
+
+from typing import Any
+
+from exengine.kernel import registry
+from exengine.kernel.config import SETTINGS
+from exengine.kernel.options import options_of
+
+
+def config_schema() -> dict[str, Any]:
+    """Return a JSON Schema with which an editor checks and completes a config file.
+
+    The options of every installed and valid plugin are in it. Plugins are imported.
+    """
+    sections: dict[str, Any] = {}
+    for setting in SETTINGS:
+        section, _, key = setting.key.partition(".")
+        schema = {**setting.schema, "description": setting.text}
+        if setting.default is not None and not isinstance(setting.default, dict):
+            schema["default"] = setting.default
+        if not key:
+            sections[section] = schema
+            continue
+        body = sections.setdefault(
+            section, {"type": "object", "additionalProperties": False, "properties": {}, "allOf": []}
+        )
+        body["properties"][key] = schema
+    for section, name_key, plugins in (("storage", "backend", registry.backends), ("source", "name", registry.sources)):
+        valid = [record for record in plugins.probe().values() if record.state == "valid"]
+        sections[section]["properties"][name_key]["examples"] = [record.name for record in valid]
+        for record in valid:
+            assert record.loaded is not None
+            sections[section]["allOf"].append(
+                {
+                    "if": {"properties": {name_key: {"const": record.name}}, "required": [name_key]},
+                    "then": {"properties": {"options": _options_schema(record.loaded)}},
+                }
+            )
+    import useq
+
+    sequence = useq.MDASequence.model_json_schema()
+    definitions = sequence.pop("$defs", {})
+    sections["sequence"] = {**sequence, "description": sections["sequence"]["description"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ExEngine config",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": sections,
+        "$defs": definitions,
+    }
+
+
+def _options_schema(cls: type) -> dict[str, Any]:
+    options = [option for option in options_of(cls) if not option.python_only]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {option.name: option.json_schema for option in options},
+        "required": [option.name for option in options if option.required],
+    }
