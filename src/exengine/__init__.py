@@ -27,7 +27,7 @@ _HOMES = {
     "sources": "exengine.kernel.listing",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the keys are strings
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""``exengine doctor [CONFIG]``: is this installation well?"""
+"""``exengine doctor [CONFIG]``: tells whether this installation is well."""
 
 import argparse
 import platform
@@ -31,7 +31,10 @@ def run(options: argparse.Namespace) -> int:
         if records:
             print_table(
                 ("  NAME", "PACKAGE", "STATE"),
-                ((f"  {r['name']}", f"{r['distribution']} {r['version']}".strip() or "-", r["state"]) for r in records),
+                (
+                    (f"  {r['name']}", f"{r['distribution']} {r['version']}".strip() or "-", r["state"])
+                    for r in records
+                ),
             )
         else:
             print("  none is installed; in a clone of ExEngine: pip install ./plugins/*")
@@ -50,7 +53,9 @@ def examine(config_path: str | None) -> dict[str, Any]:
     for kind, plugins in (("backends", registry.backends), ("sources", registry.sources)):
         records = list(plugins.probe().values())
         listed[kind] = [record.to_dict() for record in records]
-        problems += [f"{plugins.kind} {record.name!r}: {record.error}" for record in records if record.state != "valid"]
+        problems += [
+            f"{plugins.kind} {record.name!r}: {record.error}" for record in records if record.state != "valid"
+        ]
     files = []
     try:
         resolved = config.resolve(config_path)

@@ -13,7 +13,7 @@ from exengine.kernel.storage_factory import open_dataset
 
 def run(options: argparse.Namespace) -> int:
     """Describe a dataset; changes nothing in it."""
-    with _closing(open_dataset(options.path)) as dataset:
+    with OpenDataset(options.path) as dataset:
         facts = describe(dataset, options.path)
     if options.json:
         print_json(facts)
@@ -36,11 +36,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-class _closing:
-    """Close a dataset that was only read: leaving its own context would finish it."""
+class OpenDataset:
+    """Opens a dataset, and closes it without a word about finishing."""
 
-    def __init__(self, dataset: DataStorage) -> None:
-        self._dataset = dataset
+    def __init__(self, path: str) -> None:
+        self._dataset = open_dataset(path)
 
     def __enter__(self) -> DataStorage:
         return self._dataset

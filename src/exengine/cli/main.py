@@ -17,13 +17,21 @@ WRONG_USE = (errors.ConfigError, errors.OptionError, errors.PluginNotFoundError,
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command; the CLI reference is made from it."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+    common.add_argument(
+        "--json", action="store_true", help="print one JSON document and nothing else on stdout"
+    )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     settings = argparse.ArgumentParser(add_help=False)
-    settings.add_argument("--backend", metavar="NAME", help="storage backend, instead of the one in the config")
+    settings.add_argument(
+        "--backend", metavar="NAME", help="storage backend, instead of the one in the config"
+    )
     settings.add_argument("--path", metavar="P", help="where the dataset will lie")
     settings.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting, such as storage.if_exists=number"
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, such as storage.if_exists=number",
     )
 
     parser = argparse.ArgumentParser(
@@ -32,7 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=False)
 
-    def add(name: str, module: str, text: str, *more: argparse.ArgumentParser, to: object = verbs) -> argparse.ArgumentParser:
+    def add(
+        name: str, module: str, text: str, *more: argparse.ArgumentParser, to: object = verbs
+    ) -> argparse.ArgumentParser:
         verb: argparse.ArgumentParser = to.add_parser(  # type: ignore[attr-defined]
             name, help=text, description=text[0].upper() + text[1:] + ".", parents=[common, *more]
         )
@@ -43,7 +53,9 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
 
     for kind, text in (("backends", "storage backends"), ("sources", "frame sources")):
-        group = verbs.add_parser(kind, help=f"what is installed: {text}", description=f"The installed {text}.")
+        group = verbs.add_parser(
+            kind, help=f"what is installed: {text}", description=f"The installed {text}."
+        )
         group.set_defaults(parser=group)
         inner = group.add_subparsers(dest="what", metavar="WHAT", required=True)
         add("list", "plugins", f"list the installed {text}, without importing any", to=inner)
@@ -53,7 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
     group = verbs.add_parser("config", help="settings and where they come from", description="The settings.")
     group.set_defaults(parser=group)
     inner = group.add_subparsers(dest="what", metavar="WHAT", required=True)
-    verb = add("explain", "config", "show every setting, its value and where it came from", settings, to=inner)
+    verb = add(
+        "explain", "config", "show every setting, its value and where it came from", settings, to=inner
+    )
     verb.add_argument("config", metavar="CONFIG", nargs="?")
     add("schema", "config", "print the JSON Schema of the config, for editors", to=inner)
 

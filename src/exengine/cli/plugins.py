@@ -21,7 +21,10 @@ def _list(plugins: PluginRegistry, options: argparse.Namespace) -> int:
     elif records:
         print_table(
             ("NAME", "PACKAGE", "STATE", "SUMMARY"),
-            ((record.name, _package(record), record.state, record.error or record.summary) for record in records),
+            (
+                (record.name, _package(record), record.state, record.error or record.summary)
+                for record in records
+            ),
         )
     else:
         print(f"no {plugins.kind} is installed; in a clone of ExEngine: pip install ./plugins/*")
@@ -94,7 +97,11 @@ def config_snippet(kind: str, name: str, cls: type) -> str:
     section: dict[str, object] = {"backend" if kind == "backend" else "name": name}
     if kind == "backend" and cls.capabilities.persistent:  # type: ignore[attr-defined]
         section["path"] = "data/my-dataset"
-    defaults = {option.name: None if option.required else option.default for option in options_of(cls) if not option.python_only}
+    defaults = {
+        option.name: None if option.required else option.default
+        for option in options_of(cls)
+        if not option.python_only
+    }
     if defaults:
         section["options"] = defaults
     text: str = yaml.safe_dump({"storage" if kind == "backend" else "source": section}, sort_keys=False)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exengine.cli.info import _closing
+from exengine.cli.info import OpenDataset
 from exengine.cli.output import print_json, say
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
@@ -24,7 +24,7 @@ _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 def run(options: argparse.Namespace) -> int:
     """Write the picture and say where it is."""
     output = options.output or options.path.rstrip("/\\") + ".png"
-    with _closing(open_dataset_quietly(options.path)) as dataset:
+    with OpenDataset(options.path) as dataset:
         rows = choose_frames(dataset)
         if not rows:
             raise UnsupportedDataError(f"{options.path} has no frames to show")
@@ -32,17 +32,12 @@ def run(options: argparse.Namespace) -> int:
     if unreadable:
         say(f"exengine: {len(unreadable)} of the frames cannot be read: {unreadable[0]}")
     if options.json:
-        print_json({"picture": os.path.abspath(output), "frames": sum(map(len, rows)), "unreadable": unreadable})
+        print_json(
+            {"picture": os.path.abspath(output), "frames": sum(map(len, rows)), "unreadable": unreadable}
+        )
     else:
         print(f"picture: {os.path.abspath(output)}")
     return 0
-
-
-def open_dataset_quietly(path: str) -> DataStorage:
-    """Open a dataset; see ``exengine.open_dataset``."""
-    from exengine.kernel.storage_factory import open_dataset
-
-    return open_dataset(path)
 
 
 def choose_frames(dataset: DataStorage) -> list[list[DataCoordinates]]:
@@ -91,9 +86,14 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
                 picture.thumbnail((TILE, TILE))
                 if max(picture.size) < TILE:
                     factor = TILE // max(picture.size)
-                    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+                    picture = picture.resize(
+                        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+                    )
                 sheet.paste(picture, (left, top + LABEL))
-            label = " ".join(f"{axis[:1]}={value}" if isinstance(value, int) else value for axis, value in coordinates.items())
+            label = " ".join(
+                f"{axis[:1]}={value}" if isinstance(value, int) else value
+                for axis, value in coordinates.items()
+            )
             pen.text((left, top + 2), label[:26], fill=_TEXT)
     sheet.save(output)
     return unreadable
@@ -107,10 +107,12 @@ def _plane(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise UnsupportedDataError(f"a frame of {data.dtype}, shape {data.shape}, is no picture")
     data = np.nan_to_num(data.astype(np.float32)) if data.dtype.kind == "f" else data
     if data.ndim < 2:
-        return data.reshape(1, -1)
-    if data.ndim == 3 and data.shape[2] in (3, 4):
-        return data[..., :3]
-    return data.reshape(-1, *data.shape[-2:])[0]
+        data = data.reshape(1, -1)
+    elif data.ndim == 3 and data.shape[2] in (3, 4):
+        data = data[..., :3]
+    elif data.ndim > 2:
+        data = data.reshape(-1, *data.shape[-2:])[0]
+    return data
 
 
 def _contrast(tiles: list[npt.NDArray[Any]]) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""The contract, the registry, and the way of a frame; knows no format and no plugin."""

@@ -5,6 +5,7 @@ the devices, the space on the disk. Then the source runs on a thread of its own,
 thread watches: it reports progress, and an interrupt there ends the run cleanly.
 """
 
+import contextlib
 import os
 import shutil
 import threading
@@ -101,7 +102,8 @@ class Acquisition:
         settings = self.config.section("sequence")
         if not settings:
             raise ConfigError(
-                "the config has no sequence: say what to acquire, such as sequence: {time_plan: {interval: 0, loops: 10}}"
+                "the config has no sequence: say what to acquire, such as sequence: "
+                "{time_plan: {interval: 0, loops: 10}}"
             )
         try:
             return self.source.prepare(parse_sequence(settings))
@@ -109,11 +111,11 @@ class Acquisition:
             raise
         except Exception as error:
             name = self.config["source.name"]
-            raise SourceError(f"the source {name!r} could not prepare: {type(error).__name__}: {error}") from error
+            raise SourceError(
+                f"the source {name!r} could not prepare: {type(error).__name__}: {error}"
+            ) from error
 
-    def run(
-        self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2
-    ) -> Ledger:
+    def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
 
         Parameters
@@ -143,17 +145,21 @@ class Acquisition:
                 options["summary_metadata"] = self.plan.summary
         self.storage = self._storage_plan.create()
         self.path = getattr(self.storage, "path", None) or self.path
-        try:
+        with contextlib.suppress(
+            UnsupportedOperationError
+        ):  # nothing outlives the process, or no place for it
             self.storage.annotate("config", self.config.to_dict())
-        except UnsupportedOperationError:
-            pass  # nothing outlives the process, or the backend has no place for it
         handler = DataHandler(
-            self.storage, max_pending=self.config["handler.max_pending"], when_full=self.config["handler.when_full"]
+            self.storage,
+            max_pending=self.config["handler.max_pending"],
+            when_full=self.config["handler.when_full"],
         )
         self.ledger = handler.ledger
         begin = time.perf_counter()
         interrupt: BaseException | None = None
-        thread = threading.Thread(target=self._run_source, args=(handler,), name="exengine-source", daemon=True)
+        thread = threading.Thread(
+            target=self._run_source, args=(handler,), name="exengine-source", daemon=True
+        )
         thread.start()
         try:
             while thread.is_alive():
@@ -196,10 +202,8 @@ class Acquisition:
         elif self._cancelled is not None:
             handler.abort(self._cancelled)
         handler.finish()
-        try:
+        with contextlib.suppress(HandlerError):  # raised below, together with the ledger
             handler.await_completion()
-        except HandlerError:
-            pass  # raised below, together with the ledger
         self.source.close()
 
     def _raise_errors(self, handler: DataHandler) -> None:

@@ -57,7 +57,7 @@ def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any
     example = storage.get_data(first)
     masked = isinstance(missing, str) and missing == "mask"
     meta = np.ma.empty((0,) * (len(order) + example.ndim), example.dtype) if masked else None
-    return da.map_blocks(
+    return da.map_blocks(  # type: ignore[no-untyped-call]
         _ReadBlock(storage, order, values, missing, example.shape, example.dtype.str),
         name=f"exengine-frames-{uuid.uuid4().hex}",  # else dask pickles the storage to find a name
         dtype=example.dtype,
@@ -91,12 +91,13 @@ class _ReadBlock:
         lead = (None,) * len(self._order)
         if axes not in self._storage:
             if self._missing == "mask":
-                return np.ma.masked_all(self._shape, np.dtype(self._dtype))[lead]
+                return np.ma.masked_all(self._shape, np.dtype(self._dtype))[lead]  # type: ignore[no-untyped-call]
             return np.full(self._shape, self._missing, np.dtype(self._dtype))[lead]
         data = self._storage.get_data(axes)
         if data.shape != self._shape or data.dtype.str != self._dtype:
             raise UnsupportedOperationError(
-                f"the frame at {axes} is {data.shape} {data.dtype}, the first is {self._shape} {self._dtype}: "
+                f"the frame at {axes} is {data.shape} {data.dtype}, the first is "
+                f"{self._shape} {self._dtype}: "
                 "no one array holds both"
             )
         return np.ma.asarray(data)[lead] if self._missing == "mask" else data[lead]

@@ -44,7 +44,8 @@ SETTINGS = (
         "storage.if_exists",
         "error",
         {"enum": ["error", "number", "overwrite"]},
-        "What to do when something is at the path: refuse, append the next free number, or delete the old dataset.",
+        "What to do when something is at the path: refuse, append the next free number, or "
+        "delete the old dataset.",
     ),
     Setting("storage.options", {}, {"type": "object"}, "Options of the backend: see its page."),
     Setting(
@@ -199,7 +200,9 @@ def resolve(
         resolved.files.append(path)
     variables = _from_environment(os.environ if environment is None else environment)
     _add_layer(
-        resolved, {key: value for key, (_, value) in variables.items()}, None,
+        resolved,
+        {key: value for key, (_, value) in variables.items()},
+        None,
         {key: Origin("environment", name) for key, (name, _) in variables.items()},
     )
     _add_layer(resolved, _checked_flat(command_line or {}, "the command line"), Origin("command line"))
@@ -209,7 +212,10 @@ def resolve(
 
 
 def _add_layer(
-    config: Config, flat: Mapping[str, Any], origin: Origin | None, origins: Mapping[str, Origin] | None = None
+    config: Config,
+    flat: Mapping[str, Any],
+    origin: Origin | None,
+    origins: Mapping[str, Origin] | None = None,
 ) -> None:
     for options, name_key in _NAMED_BY.items():
         old, new = config.values.get(name_key), flat.get(name_key)
@@ -253,9 +259,13 @@ def read_file(path: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no {kind}: {' '.join(str(error).split())}") from None
     if content is None:
-        raise ConfigError(f"{path} is empty; it needs at least storage: {{backend: ...}}; see exengine config schema")
+        raise ConfigError(
+            f"{path} is empty; it needs at least storage: {{backend: ...}}; see exengine config schema"
+        )
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path} holds {_article(type(content).__name__)}, not sections such as storage: and source:")
+        raise ConfigError(
+            f"{path} holds {_article(type(content).__name__)}, not sections such as storage: and source:"
+        )
     return content
 
 
@@ -308,8 +318,13 @@ def _flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _checked_flat(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in flat:
         if key not in _BY_KEY and not key.startswith(tuple(free + "." for free in _FREE)):
-            known = [known for known in _BY_KEY if known not in _FREE] + ["storage.options.NAME", "source.options.NAME"]
-            raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}; the keys are {', '.join(known)}")
+            known = [known for known in _BY_KEY if known not in _FREE] + [
+                "storage.options.NAME",
+                "source.options.NAME",
+            ]
+            raise ConfigError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, known)}; the keys are {', '.join(known)}"
+            )
     return dict(flat)
 
 
@@ -348,7 +363,10 @@ def _check_values(config: Config) -> None:
         choices = setting.schema.get("enum")
         if choices is not None:
             if value not in choices:
-                raise ConfigError(f"{where} is {value!r:.60}{did_you_mean(str(value), choices)}; it takes {', '.join(choices)}")
+                raise ConfigError(
+                    f"{where} is {value!r:.60}{did_you_mean(str(value), choices)}; it takes "
+                    f"{', '.join(choices)}"
+                )
         elif key == "handler.max_pending":
             config.values[key] = parse_bytes(value, where)
         elif value is not None and not isinstance(value, (str, os.PathLike)):

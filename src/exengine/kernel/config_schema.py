@@ -25,7 +25,10 @@ def config_schema() -> dict[str, Any]:
             section, {"type": "object", "additionalProperties": False, "properties": {}, "allOf": []}
         )
         body["properties"][key] = schema
-    for section, name_key, plugins in (("storage", "backend", registry.backends), ("source", "name", registry.sources)):
+    for section, name_key, plugins in (
+        ("storage", "backend", registry.backends),
+        ("source", "name", registry.sources),
+    ):
         valid = [record for record in plugins.probe().values() if record.state == "valid"]
         sections[section]["properties"][name_key]["examples"] = [record.name for record in valid]
         for record in valid:

@@ -100,23 +100,35 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
         yield Finding("EX103", f"{cls.__name__} does not implement {', '.join(left)}")
     yield from _signatures(cls, base, left)
     parameters = options.init_parameters(cls)
-    hiding = [str(parameter) for parameter in parameters if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+    hiding = [
+        str(parameter)
+        for parameter in parameters
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
     if hiding:
         yield Finding("EX105", f"__init__ has {', '.join(hiding)}: name every option instead")
     try:
         options.annotations_of(cls)
     except Exception as error:  # evaluating an annotation may raise anything
-        yield Finding("EX106", f"an annotation of __init__ cannot be resolved: {type(error).__name__}: {error}")
+        yield Finding(
+            "EX106", f"an annotation of __init__ cannot be resolved: {type(error).__name__}: {error}"
+        )
     if issubclass(base, DataStorage):
         for parameter in parameters:
             if parameter.name in RESERVED_OPTIONS:
-                yield Finding("EX107", f"option {parameter.name!r} has the name of a setting of the kernel; rename it")
+                yield Finding(
+                    "EX107", f"option {parameter.name!r} has the name of a setting of the kernel; rename it"
+                )
         capabilities = inspect.getattr_static(cls, "capabilities", None)
         if not isinstance(capabilities, StorageCapabilities):
-            yield Finding("EX108", f"capabilities is {_article(type(capabilities).__name__)}, not StorageCapabilities")
+            yield Finding(
+                "EX108", f"capabilities is {_article(type(capabilities).__name__)}, not StorageCapabilities"
+            )
         elif capabilities.persistent and not _takes_path(cls):
             yield Finding(
-                "EX109", "the backend is persistent, but __init__ takes no path as its first argument, and create() is not overridden"
+                "EX109",
+                "the backend is persistent, but __init__ takes no path as its first "
+                "argument, and create() is not overridden",
             )
 
 
@@ -135,7 +147,9 @@ def _signatures(cls: type, base: type, left: list[str]) -> Iterator[Finding]:
             inspect.signature(function).bind(*expected)
         except TypeError as error:
             wanted = ", ".join(expected)
-            yield Finding("EX104", f"{name}{inspect.signature(function)} cannot be called as {name}({wanted}): {error}")
+            yield Finding(
+                "EX104", f"{name}{inspect.signature(function)} cannot be called as {name}({wanted}): {error}"
+            )
 
 
 def _takes_path(cls: type) -> bool:
@@ -157,20 +171,28 @@ def _documentation(cls: type) -> Iterator[Finding]:
     for name in doc.parameters:
         if name not in known:
             hint = did_you_mean(name, known)
-            yield Finding("EX203", f"the docstring documents {name!r}, which is no parameter of __init__{hint}")
+            yield Finding(
+                "EX203", f"the docstring documents {name!r}, which is no parameter of __init__{hint}"
+            )
     for name in parameters:
         documented = doc.parameters.get(name)
         if name not in annotations and not (documented and documented.type_text):
-            yield Finding("EX204", f"option {name!r} has no type; annotate it, or give the type in the docstring")
+            yield Finding(
+                "EX204", f"option {name!r} has no type; annotate it, or give the type in the docstring"
+            )
     for name, parameter in parameters.items():
         documented = doc.parameters.get(name)
         if documented is None or documented.default is None:
             continue
         if parameter.default is parameter.empty:
-            yield Finding("EX205", f"option {name!r} has no default, the docstring states {documented.default}")
+            yield Finding(
+                "EX205", f"option {name!r} has no default, the docstring states {documented.default}"
+            )
         elif not options.same_default(documented.default, parameter.default):
             yield Finding(
-                "EX205", f"the default of option {name!r} is {parameter.default!r}, the docstring states {documented.default}"
+                "EX205",
+                f"the default of option {name!r} is {parameter.default!r}, the docstring "
+                f"states {documented.default}",
             )
 
 

@@ -87,7 +87,7 @@ class CoordinateIndex:
         self._numbers.popitem()
 
     def _add_axis(self, axis: str) -> int:
-        weight = _RADIX ** len(self._weights)
+        weight: int = _RADIX ** len(self._weights)
         self._interned[axis] = {}
         self._values[axis] = []
         self._weights[axis] = weight
@@ -135,7 +135,9 @@ class CoordinateIndex:
             return "nothing was put yet"
         unknown = [axis for axis in axes if axis not in self._weights]
         if unknown:
-            return f"there is no axis {', '.join(map(repr, unknown))}; the axes are {', '.join(self._weights)}"
+            return (
+                f"there is no axis {', '.join(map(repr, unknown))}; the axes are {', '.join(self._weights)}"
+            )
         if len(self._numbers) <= _MOST_TO_DESCRIBE:
             positions = self.positions()
             for axis, value in axes.items():

@@ -10,9 +10,19 @@ reading an axis as an attribute as fast as Python can, and creation cheap.
 """
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sized
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sized,
+    ValuesView,
+)
 from json import dumps as _json_dumps
 from json import loads as _json_loads
+from typing import Any
 
 from exengine.kernel.errors import CoordinatesError, CoordinatesFrozenError, CoordinatesTypeError
 
@@ -53,6 +63,8 @@ class DataCoordinates:
     """
 
     __slots__ = ("__dict__", "_hash")
+
+    _hash: int
 
     # What reading an absent axis as an attribute gives, as in ExEngine 0.4.0.
     time: "int | str | None" = None
@@ -159,7 +171,7 @@ class DataCoordinates:
 
     def __hash__(self) -> int:
         try:
-            return self._hash  # type: ignore[has-type, no-any-return]
+            return self._hash
         except AttributeError:
             value = hash(frozenset(self.__dict__.items()))
             _set_hash(self, value)
@@ -196,9 +208,27 @@ class DataCoordinates:
             axes = _json_loads(text)
         except (ValueError, RecursionError) as error:
             raise CoordinatesError(f"coordinates are no JSON: {error}") from None
-        return cls(_axes_of(axes))
+        return cls(_axes_of(axes))  # type: ignore[arg-type]  # None is refused there
 
-    def pop(self, axis: str, /, *default: object) -> object:
+    # -- the rest of a mapping --------------------------------------------------------------------
+
+    def keys(self) -> KeysView[str]:
+        """Return the axes."""
+        return self.__dict__.keys()
+
+    def values(self) -> "ValuesView[int | str]":
+        """Return the positions."""
+        return self.__dict__.values()
+
+    def items(self) -> "ItemsView[str, int | str]":
+        """Return pairs of axis and position."""
+        return self.__dict__.items()
+
+    def get(self, axis: str, default: Any = None) -> Any:
+        """Return the position on an axis, or the default where it is not there."""
+        return self.__dict__.get(axis, default)
+
+    def pop(self, axis: str, /, *default: Any) -> Any:
         """Take an axis away and return its position, or the default where it is not there."""
         if axis not in self.__dict__ and default:
             return default[0]
@@ -206,15 +236,28 @@ class DataCoordinates:
         del self[axis]
         return position
 
-    # The rest of a mapping, from the standard library; the methods only need those above.
-    keys = MutableMapping.keys
-    items = MutableMapping.items
-    values = MutableMapping.values
-    get = MutableMapping.get
-    popitem = MutableMapping.popitem
-    clear = MutableMapping.clear
-    update = MutableMapping.update
-    setdefault = MutableMapping.setdefault
+    def popitem(self) -> "tuple[str, int | str]":
+        """Take the last axis away and return it with its position."""
+        axis = next(reversed(self.__dict__))
+        return axis, self.pop(axis)
+
+    def clear(self) -> None:
+        """Take every axis away."""
+        for axis in list(self.__dict__):
+            del self[axis]
+
+    def setdefault(self, axis: str, position: "int | str") -> "int | str":
+        """Return the position on an axis, set to this one where it was not there."""
+        if axis not in self.__dict__:
+            self[axis] = position
+        return self[axis]
+
+    def update(self, other: Any = (), /, **axes: "int | str") -> None:
+        """Set several axes, all or none."""
+        changed = DataCoordinates({**self.__dict__, **dict(other), **axes})
+        if changed.__dict__ != self.__dict__:
+            self._refuse_if_frozen("update")
+            self.__dict__.update(changed.__dict__)
 
 
 # Registered, not inherited: a class with ABCMeta makes every isinstance() twice as slow.
@@ -264,7 +307,9 @@ def _check_text(axis: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise CoordinatesError(f"axis {axis!r}: {text!r:.80} holds half a surrogate pair and is no text") from None
+        raise CoordinatesError(
+            f"axis {axis!r}: {text!r:.80} holds half a surrogate pair and is no text"
+        ) from None
     return text
 
 
@@ -282,7 +327,7 @@ def _position(axis: str, value: object) -> "int | str":
                 number = int(value)  # type: ignore[call-overload]
         if number is not None:
             if -INT_LIMIT <= number < INT_LIMIT:
-                return number  # type: ignore[no-any-return]
+                return number
             raise CoordinatesError(f"axis {axis!r}: an int position has at most 64 bits")
     raise CoordinatesError(
         f"axis {axis!r}: a position is an int or a str, got {type(value).__name__}: {value!r:.80}"

@@ -48,7 +48,12 @@ class _Item:
     __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
 
     def __init__(
-        self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue, future: Any, processed: bool
+        self,
+        coordinates: DataCoordinates,
+        data: npt.NDArray[Any],
+        metadata: JsonValue,
+        future: Any,
+        processed: bool,
     ) -> None:
         self.coordinates = coordinates
         self.data = data
@@ -116,7 +121,9 @@ class DataHandler:
         self._abort: tuple[str, bool] | None = None
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
-            self._threads.append(threading.Thread(target=self._process_all, name="exengine-process", daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._process_all, name="exengine-process", daemon=True)
+            )
         exit_hooks.watch_handler(self)
         for thread in self._threads:
             thread.start()
@@ -192,8 +199,10 @@ class DataHandler:
                 return
             if self._when_full == "error":
                 raise HandlerFullError(
-                    f"{self._pending_bytes} bytes wait to be stored, of {self._max_pending} allowed: the storage "
-                    "is slower than the source; raise max_pending, or let the source wait with when_full='block'"
+                    f"{self._pending_bytes} bytes wait to be stored, of {self._max_pending} "
+                    "allowed: the storage "
+                    "is slower than the source; raise max_pending, or let the source wait "
+                    "with when_full='block'"
                 )
             self._changed.wait()
 
@@ -290,7 +299,9 @@ class DataHandler:
                 raise TimeoutError(f"frames were still being stored after {timeout} s")
             if self._error is not None:
                 lost = self._ledger.failed
-                raise self._handler_error(f"{lost} frames were not stored" if lost else "the dataset is not whole")
+                raise self._handler_error(
+                    f"{lost} frames were not stored" if lost else "the dataset is not whole"
+                )
 
     # -- threads ---------------------------------------------------------------------------------
 
@@ -387,7 +398,9 @@ class DataHandler:
 
     def _notify(self, future: Any, item: _Item, *, processed: bool, stored: bool) -> None:
         try:
-            future._notify_data(item.coordinates, item.data, item.metadata, processed=processed, stored=stored)
+            future._notify_data(
+                item.coordinates, item.data, item.metadata, processed=processed, stored=stored
+            )
         except Exception:
             _log.exception("a future raised when it was told of the frame at %s", item.coordinates)
 
@@ -444,5 +457,8 @@ def _is_frame_sequence(result: tuple[Any, ...]) -> bool:
 
 def _as_dict(coordinates: Any) -> dict[str, Any]:
     if isinstance(coordinates, (DataCoordinates, Mapping)):
-        return {str(axis): value if isinstance(value, (int, str)) else repr(value) for axis, value in coordinates.items()}
+        return {
+            str(axis): value if isinstance(value, (int, str)) else repr(value)
+            for axis, value in coordinates.items()
+        }
     return {}

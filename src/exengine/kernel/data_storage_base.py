@@ -192,7 +192,7 @@ class DataStorage(ABC):
             The parameters of ``__init__``.
         """
         if cls.capabilities.persistent:
-            return cls(path, **options)
+            return cls(path, **options)  # type: ignore[call-arg]  # of a subclass
         return cls(**options)
 
     @classmethod

@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import Any
 
-from exengine.kernel import manifest
+from exengine.kernel import manifest, platform
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetAccessError, DatasetExistsError, DatasetLockedError
 
@@ -71,7 +71,8 @@ class DatasetPlace:
             if os.path.isdir(path) and os.listdir(path):
                 cls._refuse_what_is_there(path)
             refusal = DatasetAccessError(
-                f"cannot make a dataset at {path}: {error.strerror or error}; choose a folder where you may write"
+                f"cannot make a dataset at {path}: {error.strerror or error}; choose a "
+                "folder where you may write"
             )
             refusal.errno = error.errno
             raise refusal from error
@@ -86,11 +87,13 @@ class DatasetPlace:
             raise DatasetExistsError(f"{path} is there already, and is no folder; choose another path")
         if manifest.has_writer(path):
             raise DatasetLockedError(
-                f"{path} is being written by another storage; choose another path, or wait until that one is closed"
+                f"{path} is being written by another storage; choose another path, or wait "
+                "until that one is closed"
             )
         if os.listdir(path):
             raise DatasetExistsError(
-                f"{path} is there already and not empty; choose another path, or if_exists='number' to count up"
+                f"{path} is there already and not empty; choose another path, or "
+                "if_exists='number' to count up"
             )
 
     def annotate(self, name: str, value: Any) -> None:
@@ -104,7 +107,7 @@ class DatasetPlace:
         if reason:
             self._content["reason"] = reason
         manifest.write_manifest(self.path, self._content, durable=True)
-        manifest.platform.sync_folder(os.path.dirname(self.path))
+        platform.sync_folder(os.path.dirname(self.path))
 
     def unlock(self) -> None:
         """Let another writer in. Idempotent."""

@@ -71,7 +71,9 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
         return
     problem, summary = "", ""
     try:
-        with open(os.path.join(folder, "METADATA" if folder.endswith("dist-info") else "PKG-INFO"), "rb") as file:
+        with open(
+            os.path.join(folder, "METADATA" if folder.endswith("dist-info") else "PKG-INFO"), "rb"
+        ) as file:
             fields = _headers(file.read(_METADATA_BYTES).decode("utf-8", "replace"))
         name, version = fields.get("name", name), fields.get("version", version)
         summary = fields.get("summary", "")
@@ -130,11 +132,13 @@ def _normalized(name: str) -> str:
 
 def _is_foreign(finder: object) -> bool:
     module = getattr(finder, "__module__", "") or type(finder).__module__
-    return hasattr(finder, "find_distributions") and not module.startswith(("_frozen_importlib", "importlib."))
+    return hasattr(finder, "find_distributions") and not module.startswith(
+        ("_frozen_importlib", "importlib.")
+    )
 
 
 def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[PluginRecord]:
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     distributions = metadata.distributions() if path is None else metadata.distributions(path=path)
     for distribution in distributions:

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from exengine.kernel import exit_hooks, manifest, platform
+from exengine.kernel import exit_hooks, platform
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, JsonValue
@@ -120,7 +120,9 @@ class ManagedStorage(IndexedStorage):
         return metadata
 
     @abstractmethod
-    def write_frame(self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any) -> None:
+    def write_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
         """Write frame ``number``, so that it survives the death of the process (A1).
 
         Parameters
@@ -189,7 +191,8 @@ class ManagedStorage(IndexedStorage):
             number = self._frames.add(coordinates.__dict__)
             if number is None:
                 raise CoordinatesExistError(
-                    f"a frame is already at {coordinates.__dict__}; a frame is never replaced, put it elsewhere"
+                    f"a frame is already at {coordinates.__dict__}; a frame is never "
+                    "replaced, put it elsewhere"
                 )
             try:
                 self.write_frame(number, coordinates, data, checked)
@@ -199,7 +202,9 @@ class ManagedStorage(IndexedStorage):
                     # A write that failed, or that was interrupted half way: trust it no more.
                     self._fail(error)
                     if isinstance(error, OSError):
-                        raise self._failed_error(f"the frame at {coordinates.__dict__} was not stored") from error
+                        raise self._failed_error(
+                            f"the frame at {coordinates.__dict__} was not stored"
+                        ) from error
                 raise
             if self._first is None:
                 self._first = (data.shape, data.dtype)
@@ -219,7 +224,9 @@ class ManagedStorage(IndexedStorage):
         limits = self.capabilities
         if dtype not in self._accepted_dtypes:
             if dtype.hasobject:
-                raise UnsupportedDataError("an array of Python objects cannot be stored; convert it to numbers")
+                raise UnsupportedDataError(
+                    "an array of Python objects cannot be stored; convert it to numbers"
+                )
             if limits.dtypes is not None and dtype.name not in limits.dtypes:
                 raise self._unsupported_data(data)
             self._accepted_dtypes.add(dtype)
@@ -256,7 +263,9 @@ class ManagedStorage(IndexedStorage):
                         f"{type(self).__name__} takes int positions only; axis {axis!r} is {value!r}"
                     )
             elif value < 0 and not limits.negative_indices:
-                raise CoordinatesError(f"{type(self).__name__} takes positions from 0; axis {axis!r} is {value}")
+                raise CoordinatesError(
+                    f"{type(self).__name__} takes positions from 0; axis {axis!r} is {value}"
+                )
 
     def _fail(self, error: BaseException, *, told: bool = True) -> None:
         """Enter the failed state, for good. The first error stays."""
@@ -271,7 +280,8 @@ class ManagedStorage(IndexedStorage):
         self._failure_told = True
         where = f" {self.path}" if self.path else ""
         error = StorageFailedError(
-            f"writing{where} failed: {self._failure}; {what}. The {len(self._frames)} frames before are safe; "
+            f"writing{where} failed: {self._failure}; {what}. The {len(self._frames)} "
+            "frames before are safe; "
             "go on in a new dataset, on a disk with space"
         )
         error.errno = getattr(self._failure, "errno", None)
@@ -375,7 +385,11 @@ class ManagedStorage(IndexedStorage):
             raise self._failed_error("some frames were not stored")
 
     def _how_to_reopen(self) -> str:
-        return f"open it again with exengine.open_dataset({self.path!r})" if self.path else "what it held is gone"
+        return (
+            f"open it again with exengine.open_dataset({self.path!r})"
+            if self.path
+            else "what it held is gone"
+        )
 
     def conclude_at_exit(self) -> None:
         """Finish as aborted, with a warning: the program ended and had forgotten this storage."""
@@ -396,7 +410,11 @@ class ManagedStorage(IndexedStorage):
 
     def __del__(self) -> None:
         # Only a persistent storage has something to save; a half-made one has no _place.
-        if getattr(self, "_place", None) is not None and not self._closed and self._refused_state is not StorageStateError:
+        if (
+            getattr(self, "_place", None) is not None
+            and not self._closed
+            and self._refused_state is not StorageStateError
+        ):
             self.conclude_at_exit()
 
 

@@ -66,11 +66,12 @@ def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
             raise ValueError(f"it does not say that its format is {FORMAT!r}")
         if content.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"its format version is {content.get('format_version')!r}, this release reads {FORMAT_VERSION}"
+                f"its format version is {content.get('format_version')!r}, this release "
+                f"reads {FORMAT_VERSION}"
             )
         if not isinstance(content.get("backend"), str):
             raise ValueError("it names no backend")
-        DatasetStatus(content.get("status"))
+        DatasetStatus(str(content.get("status")))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} cannot be understood: {error}") from None
     return content

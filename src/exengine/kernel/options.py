@@ -195,7 +195,9 @@ def _parse(docstring: Any) -> Documentation:
         in_type = any(head.startswith(item.arg_name) and "default" in head for head in heads)
         stated = item.default if in_type else _default_in_text(description)
         for name in item.arg_name.split(","):
-            parameters[name.strip()] = DocumentedParameter(name.strip(), item.type_name or "", description, stated)
+            parameters[name.strip()] = DocumentedParameter(
+                name.strip(), item.type_name or "", description, stated
+            )
     return Documentation(
         summary=" ".join((parsed.short_description or "").split()),
         description=sections.get("", ""),
@@ -220,13 +222,14 @@ def _sections(text: str) -> dict[str, str]:
             continue
         sections[heading].append(lines[position])
         position += 1
-    _, _, sections[""] = "\n".join(sections[""]).partition("\n\n")  # type: ignore[assignment]
-    return {
-        name: (body if isinstance(body, str) else "\n".join(body)).strip("\n") for name, body in sections.items()
-    }
+    texts = {name: "\n".join(body).strip("\n") for name, body in sections.items()}
+    texts[""] = texts[""].partition("\n\n")[2].strip("\n")
+    return texts
 
 
-_DEFAULT_IN_TEXT = re.compile(r"\bDefault(?:s to|:| is)\s+(?P<value>``[^`]+``|'[^']*'|\"[^\"]*\"|-?[\w.+]*\w)")
+_DEFAULT_IN_TEXT = re.compile(
+    r"\bDefault(?:s to|:| is)\s+(?P<value>``[^`]+``|'[^']*'|\"[^\"]*\"|-?[\w.+]*\w)"
+)
 
 
 def _default_in_text(text: str) -> str | None:
@@ -334,9 +337,11 @@ def validate_options(cls: type, given: Mapping[str, Any], what: str) -> dict[str
             checked[name] = _validate(option, value)
         except ValueError as error:
             faults.append(f"option {name!r} of {what}: got {_plain(value)!r:.80}; {error}")
-    for option in options.values():
-        if option.required and option.name not in given:
-            faults.append(f"{what} needs the option {option.name!r} ({option.type_text}): {option.text}")
+    faults += [
+        f"{what} needs the option {option.name!r} ({option.type_text}): {option.text}"
+        for option in options.values()
+        if option.required and option.name not in given
+    ]
     if faults:
         raise OptionError("\n".join(faults))
     return checked

@@ -90,7 +90,9 @@ class PluginRegistry:
         who = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
         how = " or ".join(repr(claim.qualified_name) for claim in claims)
         return record.mark(
-            "conflict", "name", f"{who} both register the {self.kind} {record.name!r}; write {how}, or uninstall one"
+            "conflict",
+            "name",
+            f"{who} both register the {self.kind} {record.name!r}; write {how}, or uninstall one",
         )
 
     def __contains__(self, name: str) -> bool:
@@ -232,7 +234,9 @@ def _check_identity(record: PluginRecord) -> None:
     good = name.isascii() and name.replace("-", "").replace("_", "").isalnum() and name[:1].isalpha()
     if not good or name != name.lower() or len(name) > 64:
         record.mark(
-            "broken", "name", f"{name!r:.80} is no valid name: a-z first, then a-z, 0-9, '_', '-', at most 64 in all"
+            "broken",
+            "name",
+            f"{name!r:.80} is no valid name: a-z first, then a-z, 0-9, '_', '-', at most 64 in all",
         )
         return
     module, colon, attribute = record.target.partition(":")
@@ -259,13 +263,17 @@ def _import_target(record: PluginRecord) -> Any:
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its faults, too
         lines = "".join(traceback.format_exception(error))
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        record.mark("broken", stage, f"{'importing' if stage == 'import' else 'reading'} {record.target} "
-                    f"raised {what:.500}", lines[-20_000:])
+        record.mark(
+            "broken",
+            stage,
+            f"{'importing' if stage == 'import' else 'reading'} {record.target} raised {what:.500}",
+            lines[-20_000:],
+        )
         return None
     finally:
         record.output = printed.getvalue()[:10_000]
         if record.output:
-            print(record.output, end="", file=sys.stderr)
+            sys.stderr.write(record.output)
     return loaded
 
 

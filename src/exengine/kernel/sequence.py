@@ -4,7 +4,7 @@
 position is its name, or its number where it has none; a channel is its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exengine.kernel.data_coords import DataCoordinates
@@ -50,7 +50,8 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
 
         raise ConfigError(
             "; ".join(
-                f"sequence.{name} is no field of a sequence{did_you_mean(name, useq.MDASequence.model_fields)}"
+                f"sequence.{name} is no field of a "
+                f"sequence{did_you_mean(name, useq.MDASequence.model_fields)}"
                 for name in unknown
             )
         )
@@ -88,7 +89,7 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
     return DataCoordinates(**axes)
 
 
-def check_unique(sequence: "useq.MDASequence") -> int:
+def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:
     """Return the number of frames, having checked that no two would collide.
 
     Raises
@@ -100,9 +101,11 @@ def check_unique(sequence: "useq.MDASequence") -> int:
     import useq
 
     seen: dict[DataCoordinates, Mapping[str, int]] = {}
-    # A sequence with an autofocus plan remembers its last event: iterate a copy that nobody else has.
     try:
-        events = list(useq.MDASequence.model_validate(sequence.model_dump()))
+        if isinstance(sequence, useq.MDASequence):
+            # With an autofocus plan it remembers its last event: iterate a copy that nobody else has.
+            sequence = useq.MDASequence.model_validate(sequence.model_dump())
+        events: list[Any] = list(sequence)
     except (ArithmeticError, ValueError, TypeError) as error:
         raise SourceError(f"the sequence cannot be laid out: {type(error).__name__}: {error}") from None
     for event in events:

@@ -118,7 +118,8 @@ class StoragePlan:
         if not name:
             installed = ", ".join(registry.backends.records()) or "none"
             raise ConfigError(
-                f"no backend is named: set storage.backend in the config, or --backend. Installed: {installed}"
+                "no backend is named: set storage.backend in the config, or --backend. "
+                f"Installed: {installed}"
             )
         self.cls: type[DataStorage] = registry.backends.load(name)
         self.name = registry.backends.find(name).name
@@ -182,7 +183,9 @@ def _moved_aside(path: str) -> Iterator[None]:
         raise DatasetLockedError(f"{path} is being written by another storage; it is not overwritten")
     if manifest.read_manifest(real) is None if os.path.isdir(real) else True:
         if next(_openers(real), None) is None:
-            raise DatasetExistsError(f"{path} is no dataset that an installed backend knows; it is not deleted")
+            raise DatasetExistsError(
+                f"{path} is no dataset that an installed backend knows; it is not deleted"
+            )
     parent, name = os.path.split(real)
     aside = os.path.join(parent, f".{name}.replaced-{os.getpid()}-{time.monotonic_ns()}")
     os.rename(real, aside)
@@ -238,9 +241,13 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     for cls in _openers(path):
         return _open_with(cls, path)
     installed = ", ".join(registry.backends.records()) or "none"
-    inside = [name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))]
+    inside = [
+        name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
+    ]
     hint = f" It holds datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
-    raise DatasetNotFoundError(f"no installed backend recognises {path} as a dataset.{hint} Installed: {installed}")
+    raise DatasetNotFoundError(
+        f"no installed backend recognises {path} as a dataset.{hint} Installed: {installed}"
+    )
 
 
 def _load_writer(name: str, path: str) -> Any:

@@ -8,6 +8,7 @@ the finder below stands at the end of ``sys.meta_path``.
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -18,7 +19,9 @@ class _AliasFinder:
     """Finds ``exengine.storage_backends.<name>[.tail]`` through the registry."""
 
     @staticmethod
-    def find_spec(fullname: str, path: "Sequence[str] | None" = None, target: object = None) -> "ModuleSpec | None":
+    def find_spec(
+        fullname: str, path: "Sequence[str] | None" = None, target: object = None
+    ) -> "ModuleSpec | None":
         if not fullname.startswith(_PREFIX):
             return None
         name, dot, tail = fullname.removeprefix(_PREFIX).partition(".")
@@ -32,13 +35,14 @@ class _AliasFinder:
         except PluginError as error:
             raise ModuleNotFoundError(f"no module named {fullname!r}: {error}", name=fullname) from None
         if record.state == "broken":
-            raise ImportError(f"{fullname} leads to {record.distribution}, which is broken: {record.error}", name=fullname)
+            raise ImportError(
+                f"{fullname} leads to {record.distribution}, which is broken: {record.error}", name=fullname
+            )
         real = record.target.partition(":")[0] + dot + tail
-        spec = ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)
-        return spec
+        return ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)
 
 
-class _AliasLoader:
+class _AliasLoader(Loader):
     """Puts the plugin's module where its alias was imported."""
 
     def __init__(self, real: str) -> None:
@@ -53,4 +57,4 @@ class _AliasLoader:
 
 
 if not any(finder is _AliasFinder for finder in sys.meta_path):
-    sys.meta_path.append(_AliasFinder)  # type: ignore[arg-type]
+    sys.meta_path.append(_AliasFinder)

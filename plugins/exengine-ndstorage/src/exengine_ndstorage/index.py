@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from exengine.errors import CoordinatesError
 from exengine.kernel.coordinate_index import summarize_positions
 from exengine.kernel.data_coords import DataCoordinates
-
 from exengine_ndstorage import layout
 
 CHUNK_BYTES = 2 * 2**20
@@ -108,7 +108,11 @@ class FrameTable:
         return codes
 
     def _take(
-        self, raw: npt.NDArray[np.uint8], data: bytes, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+        self,
+        raw: npt.NDArray[np.uint8],
+        data: bytes,
+        starts: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
     ) -> int:
         """Decode proven entries into the columns; return how many, fewer when one is not valid."""
         axes_bytes = _u32(raw, starts)
@@ -159,7 +163,9 @@ class FrameTable:
             self._places["file"][rows] = self._file(table[0].tobytes())
         else:
             unique, inverse = np.unique(table, axis=0, return_inverse=True)
-            self._places["file"][rows] = np.array([self._file(name.tobytes()) for name in unique])[inverse.reshape(-1)]
+            self._places["file"][rows] = np.array([self._file(name.tobytes()) for name in unique])[
+                inverse.reshape(-1)
+            ]
 
     def _file(self, name: bytes) -> int:
         number = self._file_numbers.setdefault(name, len(self.files))
@@ -194,7 +200,9 @@ class FrameTable:
                 left = left[~good]
         return left
 
-    def _apply(self, template: "_Template", rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]) -> None:
+    def _apply(
+        self, template: "_Template", rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]
+    ) -> None:
         for axis in template.axes:
             self._column(axis)
         for axis, text in template.texts:
@@ -345,7 +353,9 @@ class FrameTable:
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         codes = self._codes[number].tolist()
-        return {axis: self._value(column, codes[column]) for axis, column in self._axes.items() if codes[column]}
+        return {
+            axis: self._value(column, codes[column]) for axis, column in self._axes.items() if codes[column]
+        }
 
     def __iter__(self) -> Iterator[DataCoordinates]:
         """Yield the coordinates of every frame, in the order of arrival."""
@@ -356,7 +366,11 @@ class FrameTable:
             for number, codes in enumerate(rows, begin):
                 if number not in superseded:
                     yield DataCoordinates(
-                        {names[column]: self._value(column, code) for column, code in enumerate(codes) if code}
+                        {
+                            names[column]: self._value(column, code)
+                            for column, code in enumerate(codes)
+                            if code
+                        }
                     )
 
     def _value(self, column: int, code: int) -> int | str:
@@ -397,7 +411,9 @@ class FrameTable:
         return {name: int(end) for name, end in zip(self.files, ends, strict=True)}
 
 
-_PLACE = np.dtype([("file", "<u2"), ("form", "<u2"), ("pixels", "<u4"), ("metadata", "<u4"), ("metadata_bytes", "<u4")])
+_PLACE = np.dtype(
+    [("file", "<u2"), ("form", "<u2"), ("pixels", "<u4"), ("metadata", "<u4"), ("metadata_bytes", "<u4")]
+)
 
 
 class _Template:
@@ -420,7 +436,7 @@ class _Template:
             else:
                 self.texts.append((axis, json.loads(pair[4])))
             position = pair.end()
-        names = [axis for axis, *_ in (*self.texts, *self.numbers)]
+        names = [text[0] for text in self.texts] + [number[0] for number in self.numbers]
         if text[:1] != b"{" or text[-1:] != b"}" or position != len(text) or len(set(names)) != len(names):
             raise ValueError(text)
         self.axes = list(json.loads(text))

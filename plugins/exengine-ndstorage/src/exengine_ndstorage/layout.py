@@ -47,7 +47,9 @@ def header(summary: bytes) -> bytes:
     first = _HEADER.size + len(summary)
     padding = first & 1
     return (
-        _HEADER.pack(b"II", 42, first + padding, MAGIC, MAJOR_VERSION, MINOR_VERSION, SUMMARY_MAGIC, len(summary))
+        _HEADER.pack(
+            b"II", 42, first + padding, MAGIC, MAJOR_VERSION, MINOR_VERSION, SUMMARY_MAGIC, len(summary)
+        )
         + summary
         + b" " * padding
     )
@@ -102,7 +104,9 @@ class FrameLayout:
         places += [value_at[PIXELS_CRC_TAG], value_at[METADATA_CRC_TAG], self.next_at]
         whole = ifd + tail
         begins = [0, *(place + 4 for place in places)]
-        self._parts = tuple(whole[begin:end] for begin, end in zip(begins, [*places, len(whole)], strict=True))
+        self._parts = tuple(
+            whole[begin:end] for begin, end in zip(begins, [*places, len(whole)], strict=True)
+        )
         form = "I".join(f"{len(part)}s" for part in self._parts)
         self._pack = struct.Struct("<" + form).pack
         self._rgb = rgb

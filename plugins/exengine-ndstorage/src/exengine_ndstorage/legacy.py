@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from exengine.base_classes import DatasetReader, DataStorage
+
+from exengine.base_classes import DatasetReader, DataStorage, IndexedStorage
 from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, UnsupportedOperationError
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-
 from exengine_ndstorage.ndtiff import NDTiffStorage
 from exengine_ndstorage.reader import NDTiffReader
 
@@ -46,7 +46,7 @@ class Version2Reader(DatasetReader):
         frames = CoordinateIndex()
         super().__init__(path, frames, DatasetStatus.COMPLETE)
         with _library(path):
-            import ndstorage
+            import ndstorage  # type: ignore[import-untyped]
 
             self._dataset: Any = ndstorage.Dataset(path)
             self._keys = [dict(key) for key in self._dataset.get_index_keys()]
@@ -137,7 +137,7 @@ class PyramidReader(NDTiffReader):
         """
         tiles = self.level(level)
         if not stitched:
-            return NDTiffReader.as_array(tiles, axes, missing=missing)  # type: ignore[arg-type]
+            return IndexedStorage.as_array(tiles, axes, missing=missing)
         if axes is not None:
             raise UnsupportedOperationError("the stitched view has its axes in the order of the dataset")
         with _library(self.root):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import annotated_types
 import numpy as np
 import numpy.typing as npt
+
 from exengine.base_classes import ManagedStorage, StorageCapabilities
 from exengine.errors import StorageFullError
 from exengine.kernel.data_coords import DataCoordinates
@@ -71,11 +72,14 @@ class NDRAMStorage(ManagedStorage):
         if self._max_bytes is not None and self._held_bytes + data.nbytes > self._max_bytes:
             raise StorageFullError(
                 f"the frame at {coordinates.__dict__} needs {data.nbytes} bytes, and {self._held_bytes} of "
-                f"max_bytes={self._max_bytes} are taken; raise max_bytes, or store on disk with backend 'ndtiff'"
+                f"max_bytes={self._max_bytes} are taken; raise max_bytes, or store on disk "
+                "with backend 'ndtiff'"
             )
         return metadata
 
-    def write_frame(self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any) -> None:
+    def write_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
         held = self._room(data)
         held[...] = data
         # A view of it that cannot be written is what readers share.

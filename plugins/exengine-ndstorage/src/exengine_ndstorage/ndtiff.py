@@ -17,6 +17,7 @@ import crc32c
 import numpy as np
 import numpy.typing as npt
 import orjson
+
 from exengine.base_classes import DataStorage, ManagedStorage, StorageCapabilities
 from exengine.errors import (
     CoordinatesError,
@@ -29,7 +30,6 @@ from exengine.errors import (
 from exengine.kernel import platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.metadata import clean_metadata
-
 from exengine_ndstorage import layout
 
 _INT32 = 2**31
@@ -99,12 +99,18 @@ class NDTiffStorage(ManagedStorage):
         if not isinstance(summary, dict):
             raise MetadataError(f"NDTiff's summary metadata is a dict, got {type(summary_metadata).__name__}")
         if name is not None and (not _NAME.fullmatch(name) or name.strip(". ") != name):
-            raise OptionError(f"name {name!r:.80} is no name for a folder: it lies in directory, and is no path")
+            raise OptionError(
+                f"name {name!r:.80} is no name for a folder: it lies in directory, and is no path"
+            )
         if not 4096 <= max_file_bytes <= layout.MAX_FILE_BYTES:
-            raise OptionError(f"max_file_bytes is between 4096 and {layout.MAX_FILE_BYTES}, got {max_file_bytes}")
+            raise OptionError(
+                f"max_file_bytes is between 4096 and {layout.MAX_FILE_BYTES}, got {max_file_bytes}"
+            )
         self._header = layout.header(_encode(summary))
         if len(self._header) > max_file_bytes // 2:
-            raise MetadataError(f"the summary metadata takes {len(self._header)} bytes: too much for one file")
+            raise MetadataError(
+                f"the summary metadata takes {len(self._header)} bytes: too much for one file"
+            )
         self._max_file_bytes = max_file_bytes
         self._prefix = "" if name is None else f"{name}_"
         self._files: list[int] = []
@@ -148,13 +154,18 @@ class NDTiffStorage(ManagedStorage):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> tuple[bytes, bytes, int]:
+    def check_frame(
+        self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any
+    ) -> tuple[bytes, bytes, int]:
         if data.ndim == 3 and (data.shape[2] != 3 or data.dtype.itemsize != 1):
             raise UnsupportedDataError(
-                f"NDTiff takes (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {data.shape} {data.dtype}"
+                "NDTiff takes (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got "
+                f"{data.shape} {data.dtype}"
             )
         if not data.size or max(data.shape) >= _INT32:
-            raise UnsupportedDataError(f"NDTiff takes frames of at least one pixel; got the shape {data.shape}")
+            raise UnsupportedDataError(
+                f"NDTiff takes frames of at least one pixel; got the shape {data.shape}"
+            )
         for axis, value in coordinates.__dict__.items():
             if type(value) is not self._kinds.get(axis):
                 self._check_axis(axis, value)
@@ -164,7 +175,9 @@ class NDTiffStorage(ManagedStorage):
         if len(encoded) < layout.MD_PADDING:
             encoded = encoded.ljust(layout.MD_PADDING)
         if data.nbytes + len(encoded) + len(self._header) + 1024 > layout.MAX_FILE_BYTES:
-            raise UnsupportedDataError(f"a frame of {data.nbytes} bytes is more than a TIFF file of 4 GiB holds")
+            raise UnsupportedDataError(
+                f"a frame of {data.nbytes} bytes is more than a TIFF file of 4 GiB holds"
+            )
         return encoded, orjson.dumps(coordinates.__dict__), axes_checksum(coordinates.__dict__)
 
     def _check_axis(self, axis: str, value: int | str) -> None:
@@ -173,10 +186,13 @@ class NDTiffStorage(ManagedStorage):
         known = self._kinds.get(axis)
         if known is not None:
             raise CoordinatesError(
-                f"NDTiff takes either int or str along one axis: {axis!r} began with {known.__name__}, got {value!r:.40}"
+                f"NDTiff takes either int or str along one axis: {axis!r} began with "
+                f"{known.__name__}, got {value!r:.40}"
             )
 
-    def write_frame(self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any) -> None:
+    def write_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
         metadata, axes, axes_crc = checked
         kind = self._layouts.get((data.shape, data.dtype.char))
         if kind is None:
@@ -189,7 +205,7 @@ class NDTiffStorage(ManagedStorage):
             self._end_file()
             self._begin_file()
             begin = self._end
-        ifd = form.ifd(begin, len(metadata), crc32c.crc32c(pixels), crc32c.crc32c(metadata, axes_crc))
+        ifd = form.ifd(begin, len(metadata), crc32c.crc32c(pixels.data), crc32c.crc32c(metadata, axes_crc))
         parts: list[Any] = [ifd, pixels, metadata]
         if size & 1:
             parts.append(b" ")
@@ -209,7 +225,9 @@ class NDTiffStorage(ManagedStorage):
                 self._kinds.setdefault(axis, type(value))
 
     def _add_layout(self, data: npt.NDArray[Any]) -> int:
-        pixel_type = layout.RGB8 if data.ndim == 3 else layout.GRAY8 if data.dtype.itemsize == 1 else layout.GRAY16
+        pixel_type = (
+            layout.RGB8 if data.ndim == 3 else layout.GRAY8 if data.dtype.itemsize == 1 else layout.GRAY16
+        )
         self._layout_list.append(layout.FrameLayout(data.shape[0], data.shape[1], pixel_type))
         number = self._layouts[data.shape, data.dtype.char] = len(self._layout_list) - 1
         return number
@@ -293,12 +311,14 @@ def decode_pixels(data: bytes, form: layout.FrameLayout, what: str) -> npt.NDArr
     """
     pixels = np.frombuffer(data, layout.DTYPES[form.pixel_type], offset=min(form.ifd_bytes, len(data)))
     checksums = form.checksums(data) if len(data) == form.ifd_bytes + form.pixel_bytes else None
-    if checksums is None or crc32c.crc32c(pixels) != checksums[0]:
+    if checksums is None or crc32c.crc32c(pixels.data) != checksums[0]:
         raise DatasetDamagedError(f"the pixels of {what} are not those that were written")
     return pixels.reshape(form.shape)
 
 
-def decode_metadata(data: bytes, size: int, ifd: bytes, form: layout.FrameLayout, axes_crc: int, what: str) -> Any:
+def decode_metadata(
+    data: bytes, size: int, ifd: bytes, form: layout.FrameLayout, axes_crc: int, what: str
+) -> Any:
     """Return the metadata of a frame of ours, having compared the checksum.
 
     Raises

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from exengine.base_classes import DatasetReader, DataStorage
 from exengine.errors import DatasetDamagedError
 from exengine.kernel import manifest, platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.managed_storage import wait_until
-
 from exengine_ndstorage import layout
-from exengine_ndstorage.index import CHUNK_BYTES, FrameTable, Form
+from exengine_ndstorage.index import CHUNK_BYTES, Form, FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage, axes_checksum, decode_metadata, decode_pixels
 
 _MAX_SUMMARY_BYTES = 256 * 2**20
@@ -118,7 +118,11 @@ class _GrowingTable:
 
     @property
     def problem(self) -> str:
-        return f"the index cannot be read from byte {self._read} on: {self.table.problem}" if self.table.problem else ""
+        return (
+            f"the index cannot be read from byte {self._read} on: {self.table.problem}"
+            if self.table.problem
+            else ""
+        )
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
         number = self.table.find(axes)
@@ -182,7 +186,11 @@ class NDTiffReader(DatasetReader):
         status = manifest.status_of(self._manifest) if self._manifest else DatasetStatus.COMPLETE
         reason = str(self._manifest.get("reason", ""))
         if status is DatasetStatus.INCOMPLETE:
-            reason = "its writer is at work" if manifest.has_writer(self.path) else "its writer ended without finish()"
+            reason = (
+                "its writer is at work"
+                if manifest.has_writer(self.path)
+                else "its writer ended without finish()"
+            )
         table.live = status is DatasetStatus.INCOMPLETE
         problem = table.problem or self._missing()
         if not problem and not table.live and table.torn_bytes:
@@ -258,7 +266,9 @@ class NDTiffReader(DatasetReader):
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise DatasetDamagedError(f"the metadata of {self._name(number)} cannot be understood: {error}") from None
+            raise DatasetDamagedError(
+                f"the metadata of {self._name(number)} cannot be understood: {error}"
+            ) from None
 
     def _coordinates(self, number: int) -> dict[str, int | str]:
         return self._growing.table.coordinates(number)
@@ -270,9 +280,14 @@ class NDTiffReader(DatasetReader):
         shape = self._layouts.get(form)
         if shape is None:
             width, height, pixel_type, *compressions = self._growing.table.forms[form]
-            if pixel_type not in layout.DTYPES or any(compressions) or width * height >= layout.MAX_FILE_BYTES:
+            if (
+                pixel_type not in layout.DTYPES
+                or any(compressions)
+                or width * height >= layout.MAX_FILE_BYTES
+            ):
                 raise DatasetDamagedError(
-                    f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, compression {compressions} "
+                    f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, "
+                    f"compression {compressions} "
                     "is not NDTiff"
                 )
             if layout.DTYPES[pixel_type] == "<u2":
@@ -285,11 +300,15 @@ class NDTiffReader(DatasetReader):
         if descriptor is None:
             name = self._growing.table.files[number]
             if not _is_plain(name):
-                raise DatasetDamagedError(f"{self.path}: the index names {name!r}, which is no file of the dataset")
+                raise DatasetDamagedError(
+                    f"{self.path}: the index names {name!r}, which is no file of the dataset"
+                )
             try:
                 descriptor = _open_regular(os.path.join(self.path, name))
             except OSError as error:
-                raise DatasetDamagedError(f"{self.path}: the file {name!r} cannot be read: {error.strerror}") from None
+                raise DatasetDamagedError(
+                    f"{self.path}: the file {name!r} cannot be read: {error.strerror}"
+                ) from None
             with self._lock:
                 if number in self._files:  # another thread was first
                     os.close(descriptor)

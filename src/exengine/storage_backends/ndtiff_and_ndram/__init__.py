@@ -4,6 +4,8 @@ try:
     from exengine.storage_backends.ndram import NDRAMStorage
     from exengine.storage_backends.ndtiff import NDTiffStorage
 except ImportError as error:
-    raise ImportError(f"NDTiffStorage and NDRAMStorage come with the plugin exengine-ndstorage: {error}") from None
+    raise ImportError(
+        f"NDTiffStorage and NDRAMStorage come with the plugin exengine-ndstorage: {error}"
+    ) from None
 
 __all__ = ["NDRAMStorage", "NDTiffStorage"]
