@@ -302,6 +302,6 @@ def _check_space(path: str, plan: SourcePlan) -> None:
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DatasetAccessError(
-            f"the acquisition needs {need / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB free; "
+            f"the acquisition needs {need / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free; "
             "choose another disk with storage.path, or acquire fewer frames"
         )

@@ -56,15 +56,34 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
             )
         )
     try:
-        return useq.MDASequence.model_validate(dict(settings))
+        return useq.MDASequence.model_validate(settings)
     except pydantic.ValidationError as error:
-        lines = {
-            ".".join(("sequence", *(str(part) for part in fault["loc"][:2]))): fault["msg"]
-            for fault in reversed(error.errors())
-        }
-        raise ConfigError("; ".join(f"{where}: {what}" for where, what in reversed(lines.items()))) from None
+        faults: dict[str, dict[str, None]] = {}
+        for fault in error.errors():
+            name = str(fault["loc"][0]) if fault["loc"] else ""
+            faults.setdefault(name, {})[fault["msg"].lower()] = None
+        lines = [
+            f"sequence.{name} is {settings.get(name)!r:.100}: {', or '.join(messages)}; {_example(name)}"
+            for name, messages in faults.items()
+        ]
+        raise ConfigError("\n".join(lines)) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sequence: {error}") from None
+
+
+_EXAMPLES = {
+    "channels": "[DAPI, FITC]",
+    "time_plan": "{interval: 0.5, loops: 10} (interval in seconds)",
+    "z_plan": "{range: 4, step: 1} (in um)",
+    "stage_positions": "[{x: 0, y: 0, name: A1}] (in um)",
+    "grid_plan": "{rows: 2, columns: 2, overlap: 10}",
+}
+
+
+def _example(name: str) -> str:
+    if name in _EXAMPLES:
+        return f"write it as in {name}: {_EXAMPLES[name]}"
+    return "its fields are those of useq-schema's MDASequence"
 
 
 def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
