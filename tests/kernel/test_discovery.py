@@ -20,7 +20,9 @@ def described(records):
 
 
 def test_a_record_holds_what_the_metadata_say(make_distribution):
-    folder = make_distribution("Some-Plugin", {"good": "some_plugin.module:Class.Inner [extra]"}, version="2.5")
+    folder = make_distribution(
+        "Some-Plugin", {"good": "some_plugin.module:Class.Inner [extra]"}, version="2.5"
+    )
     (record,) = discovery.scan([str(folder)])
     assert record.to_dict() == {
         "name": "good",
@@ -78,9 +80,13 @@ def test_an_egg_info_folder_is_read(tmp_path):
 
 def test_a_zip_file_on_the_path_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "plugins.zip", "w") as archive:
-        archive.writestr("zipped-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 1.0\n")
+        archive.writestr(
+            "zipped-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 1.0\n"
+        )
         archive.writestr("zipped-1.0.dist-info/entry_points.txt", f"[{GROUP}]\nzipped = zipped:Store\n")
-    assert described(discovery.scan([str(tmp_path / "plugins.zip")])) == [("zipped", "zipped", "1.0", "found")]
+    assert described(discovery.scan([str(tmp_path / "plugins.zip")])) == [
+        ("zipped", "zipped", "1.0", "found")
+    ]
 
 
 def test_a_finder_of_somebody_else_is_asked(make_distribution, monkeypatch):
@@ -203,7 +209,9 @@ def test_a_corrupt_distribution_hides_nothing_but_itself(make_distribution, corr
     assert CORRUPTIONS[corrupt] in broken.error
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"Name", b": x\n\n\n", b" folded\nName: other\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00", b"Name", b"Name:\nVersion:\n", b": x\n\n\n", b" folded\nName: other\n"]
+)
 def test_metadata_that_say_nothing_leave_name_and_version_of_the_folder(make_distribution, content):
     folder = make_distribution("exengine-odd", {"odd": "odd:Store"}, version="4.0")
     (folder / "exengine_odd-4.0.dist-info" / "METADATA").write_bytes(content)
@@ -214,5 +222,7 @@ def test_metadata_that_say_nothing_leave_name_and_version_of_the_folder(make_dis
 
 def test_a_corrupt_distribution_that_has_nothing_to_do_with_us_is_no_concern(make_distribution):
     folder = make_distribution("unrelated", "[console_scripts\nbroken")
-    make_distribution("binary", "x").joinpath("binary-1.0.dist-info/entry_points.txt").write_bytes(b"\xff\x00")
+    make_distribution("binary", "x").joinpath("binary-1.0.dist-info/entry_points.txt").write_bytes(
+        b"\xff\x00"
+    )
     assert discovery.scan([str(folder)]) == []

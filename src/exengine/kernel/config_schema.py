@@ -39,6 +39,9 @@ def config_schema() -> dict[str, Any]:
                     "then": {"properties": {"options": _options_schema(record.loaded)}},
                 }
             )
+    for body in sections.values():
+        if not body.get("allOf", True):
+            del body["allOf"]
     import useq
 
     sequence = useq.MDASequence.model_json_schema()

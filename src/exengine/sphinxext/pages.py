@@ -179,7 +179,7 @@ def config_snippet(name: str, cls: type, kind: Kind) -> str:
     if getattr(capabilities, "persistent", False):
         suffixes = getattr(capabilities, "path_suffixes", ())
         lines.append(f"  path: data/example{suffixes[0] if suffixes else ''}")
-    settable = [option for option in options.options_of(cls) if not _python_only(option)]
+    settable = [option for option in options.options_of(cls) if not option.python_only]
     if settable:
         lines.append("  options:")
     for option in settable:
@@ -198,10 +198,6 @@ def _yaml_default(option: options.Option) -> str:
         return json.dumps(_text_of(str, shown), ensure_ascii=False)
 
 
-def _python_only(option: options.Option) -> bool:
-    return option.python_only
-
-
 def environment_variable(kind: Kind, option: str) -> str:
     """Return the variable that sets an option; empty where its name cannot be written as one."""
     name = f"{config.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
@@ -213,7 +209,7 @@ def options_table(cls: type, kind: Kind, own: bool) -> str:
     rows = [*_place_rows(cls, own)]
     for option in options.options_of(cls):
         meaning = safe_line(option.text, trusted=own)
-        if _python_only(option):
+        if option.python_only:
             meaning += "\n\n*From Python only: a config cannot express its values.*"
         else:
             variable = environment_variable(kind, option.name)

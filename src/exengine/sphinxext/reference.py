@@ -32,7 +32,12 @@ class SettingsDirective(SphinxDirective):
             (literal(setting.key), _takes(setting), _default(setting), _meaning(setting))
             for setting in SETTINGS
         ]
-        text = table(("Setting", "Takes", "Default", "Meaning"), rows, "exengine-options exengine-settings", "22 20 16 42")
+        text = table(
+            ("Setting", "Takes", "Default", "Meaning"),
+            rows,
+            "exengine-options exengine-settings",
+            "22 20 16 42",
+        )
         return self.parse_text_to_nodes(text)
 
 

@@ -1,0 +1,109 @@
+"""Runs measurements side by side: one process each, in turn, so that a drift of the machine meets all.
+
+The reference runs twice per round. A comparison in which the reference differs from itself by more
+than 10 % (median over the rounds) is void and says so.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PREDECESSOR = "exengine==0.4.0"
+VOID_ABOVE = 0.10
+
+
+def predecessor_python() -> str:
+    """Return the interpreter of a virtual environment with ExEngine 0.4.0, made when it is not there."""
+    folder = HERE / ".predecessor"
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        print("making a virtual environment with", PREDECESSOR, file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", PREDECESSOR, "ndstorage==0.1.18"], check=True)
+        (folder / "ready").touch()
+    return str(python)
+
+
+def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = None) -> dict[str, float]:
+    """Run one measurement in a process of its own."""
+    python = predecessor_python() if who == "old" else sys.executable
+    done = subprocess.run(
+        [python, str(HERE / "worker.py"), what, who, *map(str, numbers)],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def alternate(
+    what: str, who: list[str], rounds: int, *numbers: int
+) -> dict[str, dict[str, float]]:
+    """Measure in turn, the order rotating; return the median of each figure, by who."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in who}
+    for number in range(rounds):
+        for name in who[number % len(who) :] + who[: number % len(who)]:
+            found[name].append(measure(what, name.split("#")[0], *numbers))
+    return {
+        name: {key: statistics.median(result[key] for result in results) for key in results[0]}
+        for name, results in found.items()
+    }
+
+
+def wall_ms(command: list[str], rounds: int, env: dict[str, str] | None = None) -> float:
+    """Return the median wall time of a whole process, in milliseconds."""
+    import time
+
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+        times.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(times)
+
+
+def fake_distributions(folder: Path, count: int, backends: int = 20) -> None:
+    """Write metadata of ``count`` installed distributions, a few of them with a storage backend."""
+    for number in range(count):
+        info = folder / f"some_package_{number}-1.{number}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: some-package-{number}\nVersion: 1.{number}\nSummary: Package {number}\n"
+        )
+        if number % 3 == 0:
+            entry = f"[console_scripts]\nsome-command-{number} = some_package_{number}:main\n"
+            if number % max(1, count // backends) == 0:
+                entry += f"[exengine.storage_backends]\nbackend{number} = some_package_{number}:Storage\n"
+            (info / "entry_points.txt").write_text(entry)
+
+
+class Table:
+    """Rows of a comparison: figure, reference, ratio, goal, verdict."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+
+    def add(self, name: str, value: float, unit: str, goal: float, *, most: bool = True, note: str = "") -> None:
+        good = value <= goal if most else value >= goal
+        sign = "at most" if most else "at least"
+        self.rows.append(
+            {"name": name, "value": round(value, 3), "unit": unit, "goal": f"{sign} {goal:g}", "met": good, "note": note}
+        )
+        print(f"{'ok  ' if good else 'MISS'} {name:58} {value:10.3f} {unit:9} goal {sign} {goal:g}  {note}", flush=True)
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.rows, indent=1) + "\n")
+
+
+def temporary() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder on the disk under test: ``EXENGINE_BENCH_DIR``, or the default one."""
+    return tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("EXENGINE_BENCH_DIR"))

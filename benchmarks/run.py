@@ -1,0 +1,73 @@
+"""Runs all benchmarks: ``python benchmarks/run.py [--quick] [--save FOLDER]``.
+
+Prints each figure beside its goal, and writes ``figures.json``, a table for the docs
+(``figures.rst``) and a plot (``figures.svg``) to the folder.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import bench_facade
+import bench_million
+import bench_predecessor
+import bench_raw
+from harness import HERE, Table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and frames")
+    parser.add_argument("--save", type=Path, default=HERE / "results", help="where the results go")
+    options = parser.parse_args()
+    table = Table()
+    for bench in (bench_facade, bench_predecessor, bench_raw, bench_million):
+        print(f"\n{bench.__doc__.splitlines()[0]}")
+        bench.main(table, options.quick)
+    table.save(options.save / "figures.json")
+    (options.save / "figures.rst").write_text(as_rst(table))
+    plot(table, options.save / "figures.svg")
+    missed = [row for row in table.rows if not row["met"]]
+    print(f"\n{len(table.rows) - len(missed)} of {len(table.rows)} goals met; results in {options.save}")
+    return 0
+
+
+def as_rst(table: Table) -> str:
+    machine = f"{platform.system()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    lines = [f".. Made by benchmarks/run.py on {machine}.", "", ".. list-table::", "   :header-rows: 1", ""]
+    for cells in [
+        ("Figure", "Measured", "Goal", "Beside it"),
+        *((row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "-") for row in table.rows),
+    ]:
+        lines += [f"   {'*' if not number else ' '} - {cell}" for number, cell in enumerate(cells)]
+    return "\n".join(lines) + "\n"
+
+
+def plot(table: Table, path: Path) -> None:
+    """Draw the ratios against their goals, as bars, when matplotlib is there."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: pip install matplotlib")
+        return
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    rows = [row for row in table.rows if row["unit"] == "x"]
+    figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1))
+    places = range(len(rows))
+    axes.barh(places, [row["value"] for row in rows], color=["#2a7f62" if row["met"] else "#b3402f" for row in rows])
+    for place, row in zip(places, rows, strict=True):
+        goal = float(row["goal"].split()[-1])
+        axes.plot([goal, goal], [place - 0.45, place + 0.45], color="black", linewidth=1.5)
+    axes.set_yticks(places, [row["name"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("ratio; the black line is the goal")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+"""One measurement in one process; prints one JSON object. Runs under ExEngine 1.0 and 0.4.0 alike.
+
+    python worker.py WHAT WHO [NUMBERS ...]
+
+WHO is ``ours``, ``old`` (ExEngine 0.4.0) or ``raw``. Imports nothing of ours at the top, so that the
+predecessor's interpreter can run it.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+MB = 2**20
+
+
+def rss_mb():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MB
+
+
+def scratch():
+    return tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("EXENGINE_BENCH_DIR"))
+
+
+def per_call_us(function, count, repeats=5):
+    """Return the best of several rounds, in microseconds per call."""
+    best = float("inf")
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        for _ in range(count):
+            function()
+        best = min(best, time.perf_counter() - begin)
+    return best / count * 1e6
+
+
+def coordinates(who, count):
+    from exengine.data import DataCoordinates
+
+    if who == "ours":
+        return {"us": per_call_us(lambda: hash(DataCoordinates(time=5, channel="DAPI", z=3)), count)}
+    return {"us": per_call_us(lambda: DataCoordinates(time=5, channel="DAPI", z=3), count)}
+
+
+def ram_put(who, size, count):
+    import numpy as np
+    from exengine.data import DataCoordinates
+    from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDRAMStorage
+
+    image = np.zeros((size, size), np.uint16)
+    storage = NDRAMStorage()
+    begin = time.perf_counter()
+    for number in range(count):
+        storage.put(DataCoordinates(time=number, channel="DAPI", z=1), image, {"exposure_ms": 10})
+    return {"us": (time.perf_counter() - begin) / count * 1e6}
+
+
+def tiff(who, size, count):
+    """Write and read back frames of one size; each put comes with new coordinates."""
+    import numpy as np
+
+    image = np.random.default_rng(0).integers(0, 60000, (size, size)).astype(np.uint16)
+    folder = scratch()
+    try:
+        if who == "raw":
+            file = os.open(os.path.join(folder, "raw"), os.O_WRONLY | os.O_CREAT)
+            begin = time.perf_counter()
+            for _ in range(count):
+                os.write(file, image)
+            put = time.perf_counter() - begin
+            os.fsync(file)
+            whole = time.perf_counter() - begin
+            os.close(file)
+            return {"put_us": put / count * 1e6, "whole_us": whole / count * 1e6}
+        from exengine.data import DataCoordinates
+        from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDTiffStorage
+
+        storage = NDTiffStorage(folder)
+        begin = time.perf_counter()
+        for number in range(count):
+            storage.put(DataCoordinates(time=number, channel="DAPI", z=1), image, {"exposure_ms": 10})
+        put = time.perf_counter() - begin
+        storage.finish()
+        whole = time.perf_counter() - begin
+        some = min(count, 2000)
+        begin = time.perf_counter()
+        for number in range(some):
+            storage.get_data(DataCoordinates(time=number, channel="DAPI", z=1))
+        read = time.perf_counter() - begin
+        storage.close()
+        return {"put_us": put / count * 1e6, "whole_us": whole / count * 1e6, "read_us": read / some * 1e6}
+    finally:
+        shutil.rmtree(folder)
+
+
+def million(who, count):
+    """Write many tiny frames, then open them in this process; memory and the cost of a put on the way."""
+    import numpy as np
+    from exengine.data import DataCoordinates
+    from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDTiffStorage
+
+    image = np.zeros((8, 8), np.uint8)
+    folder = os.environ["EXENGINE_BENCH_DATASET"]
+    storage = NDTiffStorage(folder)
+    costs, memory = [], []
+    window = 10_000
+    for first in range(0, count, window):
+        begin = time.perf_counter()
+        for number in range(first, min(first + window, count)):
+            where = DataCoordinates(time=number // 10, channel=("DAPI", "FITC")[number % 2], z=number // 2 % 5)
+            storage.put(where, image, {"n": number})
+        costs.append((time.perf_counter() - begin) / window * 1e6)
+        memory.append(rss_mb())
+    storage.finish()
+    storage.close()
+    head, tail = sorted(costs[:10])[len(costs[:10]) // 2], sorted(costs[-10:])[len(costs[-10:]) // 2]
+    growth = (memory[-1] - memory[0]) / max(1, count - window) * 100_000
+    return {"put_us_first": head, "put_us_last": tail, "rss_mb_per_100k": growth}
+
+
+def open_million(who, count):
+    import random
+
+    path = os.environ["EXENGINE_BENCH_DATASET"]
+    if who == "old":
+        import contextlib
+        import io
+
+        import ndstorage
+
+        begin = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = ndstorage.Dataset(path)
+        return {"open_s": time.perf_counter() - begin, "rss_mb": rss_mb(), "frames": len(dataset.index)}
+    import exengine
+
+    begin = time.perf_counter()
+    dataset = exengine.open_dataset(path)
+    frames = len(dataset)
+    opened = time.perf_counter() - begin
+    memory = rss_mb()
+    rng = random.Random(0)
+    wanted = [
+        exengine.DataCoordinates(time=n // 10, channel=("DAPI", "FITC")[n % 2], z=n // 2 % 5)
+        for n in (rng.randrange(count) for _ in range(20_000))
+    ]
+    assert all(where in dataset for where in wanted)
+    begin = time.perf_counter()
+    for where in wanted:
+        where in dataset  # noqa: B015 - the look-up is what is measured
+    lookup = (time.perf_counter() - begin) / len(wanted) * 1e6
+    return {"open_s": opened, "rss_mb": memory, "lookup_us": lookup, "frames": frames}
+
+
+if __name__ == "__main__":
+    what, who, *numbers = sys.argv[1:]
+    print(json.dumps(globals()[what](who, *map(int, numbers))))

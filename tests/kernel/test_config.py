@@ -1,0 +1,382 @@
+"""Settings: each value with its origin, one schema, and errors that say how to go on."""
+
+import os
+import string
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exengine.kernel import platform
+from exengine.kernel.config import SETTINGS, Config, parse_bytes, read_file, resolve
+from exengine.kernel.errors import ConfigError
+from exengine.kernel.options import TextValue
+
+FULL = {
+    "storage": {"backend": "ndtiff", "path": "a/b", "if_exists": "number", "options": {"max_file_bytes": 5000}},
+    "handler": {"max_pending": "1 GiB", "when_full": "error"},
+    "source": {"name": "simulated", "options": {"width": 64}},
+    "sequence": {"channels": ["DAPI"], "time_plan": {"interval": 0, "loops": 2}},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="config.yaml"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def user_file(monkeypatch, tmp_path):
+    """Return what writes the file in the user's config folder."""
+
+    def write(text):
+        folder = platform.config_folder()
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, "config.yaml")
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    return write
+
+
+# -- values and defaults -------------------------------------------------------------------------
+
+
+def test_without_anything_every_setting_has_its_default():
+    config = resolve(environment={})
+    assert list(config.rows()) == [
+        (setting.key, setting.default, config.origin(setting.key))
+        for setting in SETTINGS
+        if not isinstance(setting.default, dict)
+    ]
+    assert {str(origin) for _, _, origin in config.rows()} == {"default"}
+
+
+def test_a_file_gives_every_setting(write):
+    path = write(yaml.safe_dump(FULL))
+    config = resolve(path, environment={})
+    assert config["storage.backend"] == "ndtiff" and config["handler.max_pending"] == 2**30
+    assert config.section("storage.options") == {"max_file_bytes": 5000}
+    assert config.section("source.options") == {"width": 64}
+    assert config.section("sequence") == FULL["sequence"]
+    assert {str(origin) for _, _, origin in config.rows()} == {f"file: {path}"}
+    assert config.files == [path]
+
+
+def test_what_is_resolved_is_a_config_again():
+    config = resolve(FULL, environment={})
+    tree = config.to_dict()
+    assert tree == {**FULL, "handler": {"max_pending": 2**30, "when_full": "error"}}
+    assert resolve(tree, environment={}).to_dict() == tree
+
+
+def test_toml_says_the_same_as_yaml(write):
+    text = """
+[storage]
+backend = "ndtiff"
+path = "a/b"
+if_exists = "number"
+options = {max_file_bytes = 5000}
+[handler]
+max_pending = "1 GiB"
+when_full = "error"
+[source]
+name = "simulated"
+options = {width = 64}
+[sequence]
+channels = ["DAPI"]
+time_plan = {interval = 0, loops = 2}
+"""
+    assert resolve(write(text, "config.toml"), environment={}).to_dict() == resolve(FULL, environment={}).to_dict()
+
+
+def test_a_resolved_config_is_taken_as_it_is():
+    config = resolve(FULL, environment={})
+    assert resolve(config) is config
+
+
+def test_empty_sections_are_allowed(write):
+    config = resolve(write("storage:\nsource:\n  name: simulated\n  options:\n"), environment={})
+    assert config["source.name"] == "simulated" and config.section("source.options") == {}
+
+
+def test_the_mapping_that_was_given_is_not_changed():
+    given_mapping = yaml.safe_load(yaml.safe_dump(FULL))
+    resolve(given_mapping, arguments={"storage.backend": "ndram"}, environment={})
+    assert given_mapping == FULL
+
+
+def test_a_resolved_config_is_json_also_when_python_objects_were_given(tmp_path):
+    import json
+
+    config = resolve({"storage": {"backend": "ndtiff", "path": tmp_path / "data"}}, environment={})
+    assert json.loads(json.dumps(config.to_dict()))["storage"]["path"] == str(tmp_path / "data")
+
+
+# -- precedence ----------------------------------------------------------------------------------
+
+
+def test_argument_command_line_environment_file_user_default_in_this_order(write, user_file):
+    layers = {
+        "user": user_file("handler: {max_pending: 1, when_full: error}\nstorage: {path: user, backend: same}"),
+        "file": write("handler: {max_pending: 2}\nstorage: {path: file, backend: same}"),
+    }
+    variables = {"EXENGINE_HANDLER__MAX_PENDING": "3 B", "EXENGINE_STORAGE__PATH": "environment"}
+
+    def seen(**more):
+        config = resolve(layers["file"], environment=more.pop("environment", {}), **more)
+        return config["handler.max_pending"], config["storage.path"], config.origin("storage.path").layer
+
+    assert resolve(environment={})["handler.max_pending"] == 1
+    assert seen() == (2, "file", "file")
+    assert seen(environment=variables) == (3, "environment", "environment")
+    line = {"handler.max_pending": TextValue("4"), "storage.path": TextValue("line")}
+    assert seen(environment=variables, command_line=line) == (4, "line", "command line")
+    arguments = {"handler.max_pending": 5, "storage.path": "argument"}
+    assert seen(environment=variables, command_line=line, arguments=arguments) == (5, "argument", "argument")
+    config = resolve(layers["file"], environment={})
+    assert config["handler.when_full"] == "error"
+    assert str(config.origin("handler.when_full")) == f"user: {layers['user']}"
+    assert config["storage.if_exists"] == "error" and config.origin("storage.if_exists").layer == "default"
+    assert config.files == [layers["user"], layers["file"]]
+
+
+def test_the_users_own_file_can_be_left_out(user_file):
+    user_file("storage: {backend: mine}")
+    assert resolve(environment={})["storage.backend"] == "mine"
+    assert resolve(environment={}, user=False)["storage.backend"] is None
+
+
+def test_options_of_one_backend_from_several_layers_come_together(write):
+    path = write("storage: {backend: a, options: {one: 1, two: 2}}")
+    config = resolve(path, environment={"EXENGINE_STORAGE__OPTIONS__TWO": "22"}, arguments={"storage.options.three": 3})
+    assert config.section("storage.options") == {"one": 1, "two": "22", "three": 3}
+    assert config.set_aside == []
+
+
+@pytest.mark.parametrize(("section", "name"), [("storage", "backend"), ("source", "name")])
+def test_when_a_higher_layer_names_another_plugin_the_options_are_set_aside_and_it_says_so(write, section, name):
+    path = write(f"{section}: {{{name}: a, options: {{one: 1}}}}")
+    config = resolve(path, environment={f"EXENGINE_{section.upper()}__{name.upper()}": "b"})
+    assert config[f"{section}.{name}"] == "b" and config.section(f"{section}.options") == {}
+    (aside,) = config.set_aside
+    assert (aside.key, aside.value, str(aside.origin)) == (f"{section}.options.one", 1, f"file: {path}")
+    assert "belongs to 'a'" in aside.reason and f"EXENGINE_{section.upper()}" in aside.reason
+
+
+@pytest.mark.parametrize("spelling", ["my-store", "my_store"])
+def test_options_stay_when_a_higher_layer_names_the_same_plugin(spelling):
+    mapping = {"storage": {"backend": "my-store", "options": {"one": 1}}}
+    config = resolve(mapping, environment={}, arguments={"storage.backend": spelling})
+    assert config.section("storage.options") == {"one": 1} and config.set_aside == []
+
+
+def test_options_that_come_with_the_other_name_stay(write):
+    path = write("storage: {backend: a, options: {one: 1, same: 1}}")
+    config = resolve(path, environment={}, arguments={"storage.backend": "b", "storage.options.same": 2})
+    assert config.section("storage.options") == {"same": 2}
+    assert [aside.key for aside in config.set_aside] == ["storage.options.one", "storage.options.same"]
+
+
+def test_a_sequence_replaces_the_one_below_as_a_whole(write, user_file):
+    user_file("sequence: {channels: [DAPI], z_plan: {range: 4, step: 1}}")
+    config = resolve(write("sequence: {channels: [FITC]}"), environment={})
+    assert config.section("sequence") == {"channels": ["FITC"]}
+    assert {aside.key for aside in config.set_aside} == {"sequence.channels", "sequence.z_plan"}
+
+
+# -- the environment -----------------------------------------------------------------------------
+
+
+def test_fields_of_the_sequence_come_from_the_environment_as_yaml():
+    config = resolve(environment={"EXENGINE_SEQUENCE__CHANNELS": "[DAPI, FITC]"})
+    assert config.section("sequence") == {"channels": ["DAPI", "FITC"]}
+
+
+def test_other_variables_are_no_concern():
+    config = resolve(environment={"EXENGINE": "x", "EXENGINE_TEST_DATA": "x", "PATH": "x", "NOT_EXENGINE_STORAGE__X": "x"})
+    assert config.values == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EXENGINE_STORAGE__BACKND", "EXENGINE_STORAGE__BACKEND"),
+        ("EXENGINE_STORAG__BACKEND", "EXENGINE_STORAGE__BACKEND"),
+        ("EXENGINE_HANDLER__MAX_PENDNG", "EXENGINE_HANDLER__MAX_PENDING"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(name, meant):
+    with pytest.raises(ConfigError, match=f"variable {name} is no setting; did you mean '{meant}'"):
+        resolve(environment={name: "x"})
+
+
+# -- nothing is ignored silently -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["storage.options", "source.options", "sequence"])
+@pytest.mark.parametrize("value", [{"one": 1}, TextValue("{one: 1}")], ids=["mapping", "text"])
+@pytest.mark.parametrize("layer", ["arguments", "command_line"])
+def test_a_whole_section_of_free_keys_is_taken_apart_or_refused(key, value, layer):
+    try:
+        config = resolve(environment={}, **{layer: {key: value}})
+    except ConfigError:
+        return
+    assert config.section(key) == {"one": 1}
+
+
+@pytest.mark.parametrize("name", ["EXENGINE_STORAGE__OPTIONS", "EXENGINE_SOURCE__OPTIONS"])
+def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
+    try:
+        config = resolve(environment={name: "{one: 1}"})
+    except ConfigError:
+        return
+    assert config.section(name.removeprefix("EXENGINE_").replace("__", ".").lower()) == {"one": 1}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        ({"storag": {}}, r"unknown key 'storag'; did you mean 'storage'\?; the sections are storage, handler, source"),
+        ({"storage": {"backnd": "x"}}, r"unknown key 'storage\.backnd'; did you mean 'storage\.backend'"),
+        ({"handler": {"max": 1}}, r"unknown key 'handler\.max'"),
+        ({"storage": {"option": {}}}, r"unknown key 'storage\.option'"),
+        ({1: {}}, "unknown key 1"),
+        ({None: {}}, "unknown key None"),
+        ({"storage": {1: 2}}, r"unknown key 'storage\.1'"),
+        ({"storage": "ndtiff"}, "storage is a section with keys of its own, got 'ndtiff'"),
+        ({"storage": ["ndtiff"]}, "storage is a section"),
+        ({"sequence": [1]}, "sequence is a section"),
+        ({"storage": {"options": 5}}, r"storage\.options maps option names to values, got 5"),
+        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) is a text, got 5"),
+        ({"storage": {"path": ["a"]}}, r"storage\.path .* is a text"),
+        ({"storage": {"path": b"a"}}, r"storage\.path .* is a text"),
+        ({"storage": {"if_exists": "overwrit"}}, r"is 'overwrit'; did you mean 'overwrite'\?; it takes error, number, "),
+        ({"storage": {"if_exists": None}}, "is None"),
+        ({"storage": {"if_exists": ["error"]}}, "it takes error, number, overwrite"),
+        ({"handler": {"when_full": "drop"}}, "it takes block, error"),
+        ({"handler": {"max_pending": "much"}}, "is a number of bytes such as 268435456 or 1 GiB, got 'much'"),
+        ({"handler": {"max_pending": 0}}, "is a number of bytes"),
+        ({"handler": {"max_pending": True}}, "is a number of bytes"),
+        ({"handler": {"max_pending": None}}, "is a number of bytes"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_what_is_allowed(mapping, says):
+    with pytest.raises(ConfigError, match=says) as info:
+        resolve(mapping, environment={})
+    assert isinstance(info.value, ValueError) and len(str(info.value)) < 500
+
+
+@pytest.mark.parametrize("thing", [5, b"config.yaml", ["a"], object()])
+def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
+    with pytest.raises(ConfigError, match="is the path of a file or a mapping, got"):
+        resolve(thing, environment={})
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.yaml", b"", "is empty; it needs at least storage"),
+        ("a.yaml", b"# a comment\n", "is empty"),
+        ("a.toml", b"", "is empty"),
+        ("a.yaml", b"storage: [", "is no YAML"),
+        ("a.yaml", b"storage: {backend: ndtiff", "is no YAML: .*line 1"),
+        ("a.yaml", b"\tstorage: 1", "is no YAML"),
+        ("a.yaml", b"{[1]: 2}", "is no YAML|unknown key|sections"),
+        ("a.yaml", b"!!python/object/apply:os.system [true]", "is no YAML"),
+        ("a.yaml", b"a: &a [*a]", "unknown key 'a'"),
+        ("a.yaml", b"[" * 5000, "is no YAML"),
+        ("a.yaml", b"\xff\xfe\x00", "is no YAML"),
+        ("a.yaml", b"\x00", "is no YAML"),
+        ("a.yaml", b"a: 1\n---\nb: 2", "is no YAML"),
+        ("a.toml", b"storage = ", "is no TOML"),
+        ("a.toml", b"\xff", "is no TOML"),
+        ("a.yaml", b"just words", "holds a str, not sections"),
+        ("a.yaml", b"[1, 2]", "holds a list, not sections"),
+        ("a.yaml", b"5", "holds an int, not sections"),
+        ("a.yaml", b"# " + b"x" * 2**20, "is larger than 1048576 bytes"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_by_its_name(write, name, content, says):
+    path = write(content, name)
+    with pytest.raises(ConfigError, match=says) as info:
+        resolve(path, environment={})
+    assert path in str(info.value) and "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "nowhere/config.yaml", ".", "a\0b"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="cannot read the config file"):
+        resolve(tmp_path / name, environment={})
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_in_a_file_raise_anything_but_a_config_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_bytes(content)
+    try:
+        assert isinstance(read_file(str(path)), dict)
+    except ConfigError:
+        pass
+
+
+# -- bytes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        (1, 1),
+        (2**40, 2**40),
+        ("17", 17),
+        ("1 GiB", 2**30),
+        ("1GiB", 2**30),
+        (" 1 gib ", 2**30),
+        ("1.5 MiB", 1572864),
+        ("2 kB", 2000),
+        ("3 MB", 3 * 10**6),
+        ("1 TB", 10**12),
+        ("5 B", 5),
+        ("1e3", 1000),
+    ],
+)
+def test_a_number_of_bytes_has_a_unit_or_none(value, size):
+    assert parse_bytes(value, "it") == size
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 1.5, True, None, "", "GiB", "0", "-1 GiB", "1 PiB", "nan", "inf", "1 1", "1e40", "0.4", "0.4 B", [1]]
+)
+def test_what_is_no_number_of_bytes_is_refused(value):
+    with pytest.raises(ConfigError, match="it is a number of bytes such as"):
+        parse_bytes(value, "it")
+
+
+@given(st.text(alphabet=string.printable, max_size=12))
+def test_any_text_is_a_positive_number_of_bytes_or_refused(text):
+    try:
+        assert parse_bytes(text, "it") > 0
+    except ConfigError:
+        pass
+
+
+# -- set aside by others -------------------------------------------------------------------------
+
+
+def test_a_value_that_is_set_aside_is_remembered_with_its_origin():
+    config = resolve({"storage": {"path": "a"}}, environment={})
+    config.set_aside_value("storage.path", "no need")
+    config.set_aside_value("storage.backend", "not there")
+    assert config["storage.path"] is None
+    assert [(aside.key, aside.value, aside.reason) for aside in config.set_aside] == [("storage.path", "a", "no need")]
+    assert isinstance(config, Config)

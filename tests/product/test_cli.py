@@ -1,0 +1,195 @@
+"""The ``exengine`` command: what it prints, where, and with which exit code."""
+
+import json
+
+import pytest
+
+from exengine.cli.main import main
+
+CONFIG = """\
+storage: {{backend: ndtiff, path: {path}}}
+source: {{name: simulated, options: {{width: 64, height: 64}}}}
+sequence: {{time_plan: {{interval: 0, loops: 3}}, channels: [DAPI, FITC]}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(path=tmp_path / "out" / "data"))
+    return path
+
+
+@pytest.fixture
+def dataset(config, tmp_path, capsys):
+    assert main(["acquire", str(config)]) == 0
+    capsys.readouterr()
+    return tmp_path / "out" / "data"
+
+
+WRONG = {
+    "backend": (["--backend", "ndtif"], 2, "did you mean 'ndtiff'?"),
+    "key": (["--set", "storage.pth=x"], 2, "did you mean 'storage.path'"),
+    "section": (["--set", "storge.path=x"], 2, "did you mean 'storage.path'"),
+    "source": (["--set", "source.name=simlated"], 2, "did you mean 'simulated'"),
+    "unknown option of the source": (["--set", "source.options.widht=3"], 2, "did you mean 'width'"),
+    "wrong option of the source": (["--set", "source.options.dtype=float"], 2, "'uint16' or 'uint8'"),
+    "unknown option of the backend": (["--set", "storage.options.foo=1"], 2, "its options are"),
+    "wrong option of the backend": (["--set", "storage.options.max_file_bytes=x"], 2, "at least 4096"),
+    "if_exists": (["--set", "storage.if_exists=eror"], 2, "error, number, overwrite"),
+    "max_pending": (["--set", "handler.max_pending=much"], 2, "1 GiB"),
+    "no value": (["--set", "storage.path"], 2, "KEY=VALUE"),
+    "unwritable folder": (["--path", "/proc/exengine/x"], 1, "choose"),
+    "sequence with an unknown field": (["--set", "sequence.chanels=[a]"], 2, "did you mean 'channels'"),
+    "sequence with a wrong value": (["--set", "sequence.time_plan={interval: x}"], 2, "write it as in time_plan"),
+    "sequence whose frames collide": (["--set", "sequence.channels=[a, a]"], 1, "channel names the same thing twice"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_a_few_lines_and_nothing_is_written(case, config, tmp_path, capsys):
+    arguments, code, hint = WRONG[case]
+    before = sorted(tmp_path.iterdir())
+    assert main(["acquire", str(config), *arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert hint in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 4
+    assert sorted(tmp_path.iterdir()) == before
+
+
+FILES = {
+    "missing": (None, "cannot read"),
+    "empty": (b"", "is empty"),
+    "not YAML": (b"storage: [1,", "is no YAML"),
+    "text": (b"hello", "not sections"),
+    "bytes": (bytes(range(256)), "is no YAML"),
+    "a misspelt section": (b"storge: {}", "did you mean 'storage'"),
+    "a section that is none": (b"storage: 3", "is a section"),
+    "no backend": (b"source: {name: simulated}\nsequence: {channels: [a]}", "no backend is named"),
+    "no source": (b"storage: {backend: ndram}\nsequence: {channels: [a]}", "no frame source is named"),
+    "no sequence": (b"storage: {backend: ndram}\nsource: {name: simulated}", "has no sequence"),
+    "no path": (b"storage: {backend: ndtiff}\nsource: {name: simulated}\nsequence: {channels: [a]}", "storage.path"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_is_no_config_is_refused_by_name(case, tmp_path, capsys):
+    content, hint = FILES[case]
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["acquire", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, hint in err, "Traceback" in err) == ("", True, False), err
+
+
+def test_an_existing_dataset_is_not_touched(config, dataset, capsys):
+    before = {path.name: path.read_bytes() for path in dataset.iterdir()}
+    assert main(["acquire", str(config)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in dataset.iterdir()} == before
+
+
+def test_if_exists_number_counts_up_and_says_where(config, dataset, capsys):
+    assert main(["acquire", str(config), "--set", "storage.if_exists=number", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == f"{dataset}_1"
+
+
+def test_debug_shows_the_traceback(config, capsys):
+    assert main(["acquire", str(config), "--backend", "ndtif", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_with_json_is_one_document(config, capsys):
+    assert main(["acquire", str(config), "--backend", "ndtif", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "PluginNotFoundError"
+
+
+def test_the_summary_accounts_for_every_frame(config, capsys):
+    assert main(["acquire", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "6 offered, 6 stored, 0 dropped, 0 failed" in out
+    assert "exengine preview" in out
+
+
+def test_backends_list_and_show(capsys):
+    assert main(["backends", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "ndtiff" in out
+    assert "exengine-ndstorage 1.0.0" in out
+    assert main(["backends", "show", "ndtiff"]) == 0
+    out = capsys.readouterr().out
+    for text in ("max_file_bytes", "default 4294967296", "checksums", "backend: ndtiff", "Example"):
+        assert text in out
+    assert main(["backends", "show", "ndtiff", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [option["name"] for option in shown["options"]] == ["summary_metadata", "max_file_bytes"]
+    assert shown["capabilities"]["persistent"] is True
+
+
+def test_sources_list_and_show(capsys):
+    assert main(["sources", "list", "--json"]) == 0
+    assert {"simulated", "micromanager"} <= {record["name"] for record in json.loads(capsys.readouterr().out)}
+    assert main(["sources", "show", "micromanager"]) == 0
+    assert "adapter_path" in capsys.readouterr().out
+
+
+def test_info_tells_status_axes_and_size(dataset, capsys):
+    assert main(["info", str(dataset)]) == 0
+    out = capsys.readouterr().out
+    for text in ("complete", "frames   6", "time: 3 (0 - 2)", "'DAPI', 'FITC'", "64 x 64 uint16"):
+        assert text in out
+    assert main(["info", str(dataset), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 6
+
+
+def test_info_of_something_else_says_so(tmp_path, capsys):
+    assert main(["info", str(tmp_path / "nothing")]) == 1
+    assert "there is nothing at" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 1
+    assert "no installed backend recognises" in capsys.readouterr().err
+
+
+def test_doctor_finds_this_installation_well(capsys):
+    assert main(["doctor"]) == 0
+    assert "All is well." in capsys.readouterr().out
+
+
+def test_doctor_checks_a_config_too(config, capsys):
+    assert main(["doctor", str(config)]) == 0
+    config.write_text(config.read_text().replace("ndtiff", "ndtif"))
+    assert main(["doctor", str(config)]) == 1
+    assert "did you mean 'ndtiff'" in capsys.readouterr().out
+
+
+def test_the_schema_accepts_the_demo_config_and_refuses_a_misspelt_option(capsys):
+    jsonschema = pytest.importorskip("jsonschema", reason="a validator that is not ours")
+    import yaml
+
+    assert main(["config", "schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    good = yaml.safe_load(CONFIG.format(path="x"))
+    jsonschema.validate(good, schema)
+    good["source"]["options"]["widht"] = 3
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(good, schema)
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["acquire"], ["backends"], ["info"]])
+def test_wrong_use_gives_2(arguments, capsys):
+    assert main(arguments) == 2
+    assert "usage: exengine" in capsys.readouterr().err
+
+
+def test_version_and_help_give_0(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "exengine 1.0.0\n"
+    assert main(["--help"]) == 0
+    assert "acquire" in capsys.readouterr().out

@@ -1,0 +1,69 @@
+"""Every piece of Python in the README, in the docs and in docstrings runs, as it stands."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import exengine
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
+_SKIPPED = "not-run:"  # ".. code-block:: python" with a comment before it that gives the reason
+
+
+def _blocks(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return re.findall(r"(?ms)^```python\n(.*?)^```", text)
+    blocks = []
+    pattern = r"(?m)^(?P<indent>[ ]*)\.\. code-block:: (?:python|pycon)\n(?P<body>(?:(?P=indent)[ ]+.*\n|[ ]*\n)+)"
+    for match in re.finditer(pattern, text):
+        before = text[: match.start()].rstrip().rsplit("\n", 1)[-1]
+        if _SKIPPED in before:
+            continue
+        lines = [line for line in match["body"].splitlines() if not re.fullmatch(r"\s*:[\w-]+:.*", line)]
+        margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+        blocks.append("\n".join(line[margin:] for line in lines).strip("\n") + "\n")
+    return blocks
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_code_on_a_page_runs(path, tmp_path, monkeypatch):
+    if "_build" in path.parts or path.parts[-3:-1] == ("usage", "backends") or "sources" in path.parts:
+        pytest.skip("a generated page: its example is the doctest of the class")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    names: dict[str, object] = {"__name__": "snippet"}
+    for block in _blocks(path):
+        if ">>> " in block:
+            result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(
+                doctest.DocTestParser().get_doctest(block, names, path.name, str(path), 0), clear_globs=False
+            )
+            assert result.failed == 0
+        else:
+            exec(compile(block, str(path), "exec"), names)
+
+
+def _modules() -> list[str]:
+    found = ["exengine_ndstorage.ndram", "exengine_ndstorage.ndtiff", "exengine_micromanager.source"]
+    for module in pkgutil.walk_packages(exengine.__path__, "exengine."):
+        if "__main__" not in module.name and "sphinxext" not in module.name:
+            found.append(module.name)
+    return found
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_the_examples_in_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def test_the_blocks_are_found():
+    assert len(_blocks(ROOT / "README.md")) >= 2
+    assert os.path.isdir(ROOT / "docs")

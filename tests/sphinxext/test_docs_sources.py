@@ -1,0 +1,86 @@
+"""The documentation's own sources: complete, and its code is code that works."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+import exengine
+from exengine.kernel import config
+
+DOCS = Path(__file__).parents[2] / "docs"
+BACKEND = DOCS / "how-to" / "my-backend"
+PAGES = [page for page in DOCS.rglob("*.rst") if not {"_build", "usage", "my-backend"} & set(page.parts)]
+
+
+def _blocks(language):
+    """Return the code blocks of a language on all pages that were written by hand."""
+    blocks = []
+    for page in PAGES:
+        pattern = rf"\.\. code-block:: {language}\n((?:\n| +.*\n)+)"
+        for block in re.findall(pattern, page.read_text() + "\n"):
+            text = textwrap.dedent(block)
+            lines = [line for line in text.splitlines() if line and not line.startswith(":")]
+            blocks.append(pytest.param("\n".join(lines), id=f"{page.stem}: {lines[0]}"))
+    assert blocks
+    return blocks
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (DOCS / "reference" / "api.rst").read_text()
+    missing = [name for name in exengine.__all__ if not re.search(rf":: exengine\.{name}\b", reference)]
+    assert missing == ["__version__"]
+
+
+@pytest.mark.parametrize("text", _blocks("yaml"))
+def test_every_config_that_is_shown_is_understood(text):
+    settings = yaml.safe_load(text)
+    assert config.resolve(settings, environment={}).to_dict()
+
+
+@pytest.mark.parametrize("text", _blocks("python"))
+def test_every_python_block_compiles(text):
+    compile(text, "block", "exec")
+
+
+def test_the_backend_of_the_guide_passes_its_own_tests(tmp_path):
+    """As if it were installed: its entry point is read from its pyproject.toml."""
+    info = tmp_path / "exengine_packed-0.1.0.dist-info"
+    info.mkdir()
+    project = (BACKEND / "pyproject.toml").read_text()
+    entry = re.search(r'^packed = "(.+)"$', project, re.M)
+    assert entry is not None
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: exengine-packed\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[exengine.storage_backends]\npacked = {entry[1]}\n")
+    kernel = Path(exengine.__file__).parents[1]
+    path = os.pathsep.join(map(str, [BACKEND / "src", tmp_path, kernel]))
+    options = f"-q -p no:cacheprovider -c {os.devnull} --doctest-modules -W error"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options.split(), "--rootdir", BACKEND, BACKEND],
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 passed" in done.stdout
+
+
+def test_the_guide_has_the_sample_test_of_the_authors_guide():
+    sample = """
+    storage = PackedStorage()
+    data = np.array([1, 2, 3])
+    metadata = {"key": "value"}
+    coordinates = {"time": 0, "channel": "DAPI"}
+    storage.put(coordinates, data, metadata)
+    assert coordinates in storage
+    np.testing.assert_array_equal(storage.get_data(coordinates), data)
+    assert storage.get_metadata(coordinates) == metadata
+"""
+    assert sample in (BACKEND / "tests" / "test_packed.py").read_text()
