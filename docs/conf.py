@@ -1,10 +1,12 @@
 """Sphinx configuration. The pages below ``usage/`` are made by ``exengine.sphinxext``."""
 
+import sys
 import tomllib
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 # -- project -------------------------------------------------------------------------------------
 
@@ -22,13 +24,16 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "exengine.sphinxext",
+    "changelog",
+    "cli_reference",
 ]
-exclude_patterns = ["_build", "_plugins", "how-to/my-backend", "Thumbs.db", ".DS_Store"]
+exclude_patterns = ["_build", "_ext", "_plugins", "how-to/my-backend", "Thumbs.db", ".DS_Store"]
 nitpicky = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the types stand in the docstrings, for people
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -66,4 +71,4 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "tutorials/first_acquisition", "changelog")}

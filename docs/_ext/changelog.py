@@ -10,6 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 _HEADING = {"##": "=", "###": "-"}
 _LINK = re.compile(r"\[([^\]]+)\]\((https?://[^)\s]+)\)")
+_BOLD = re.compile(r"\*\*[^*]+\*\*")
 _VERSION = re.compile(r"^\[([^\]]+)\]")
 
 
@@ -26,7 +27,7 @@ class Changelog(SphinxDirective):
 def to_rst(markdown: str) -> str:
     """Return headings, lists, code, bold text and links of Markdown as reStructuredText."""
     lines = []
-    for line in markdown.splitlines():
+    for line in _BOLD.sub(lambda bold: bold[0].replace("`", ""), markdown).splitlines():  # forms do not nest
         mark, _, rest = line.partition(" ")
         if mark == "#":
             continue

@@ -43,9 +43,7 @@ def value_at(path):
 def tree(folder):
     """Return every file below a folder, with its content."""
     return {
-        os.path.relpath(os.path.join(where, name), folder): open(os.path.join(where, name), "rb").read()
-        for where, _, names in os.walk(folder)
-        for name in names
+        str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()
     }
 
 

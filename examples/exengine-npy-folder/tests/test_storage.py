@@ -75,7 +75,7 @@ sequence:
     ledger = exengine.acquire(config)
     assert (ledger.stored, ledger.failed, ledger.complete) == (6, 0, True)
     with exengine.open_dataset(path) as dataset:
-        from exengine.sources.simulated import decode
+        from exengine.frame_sources.simulated import decode
 
         assert dataset.status == "complete"
         assert len(dataset) == 6

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(facts)
         return 0
     reason = f" ({facts['reason']})" if facts["reason"] else ""
-    print(f"{options.path}\n  status   {facts['status']}{reason}\n  format   {facts['reader']}")
+    print(f"{options.path}\n  status   {facts['status']}{reason}\n  backend  {facts['backend']}")
     print(f"  frames   {facts['frames']}")
     for axis, values in facts["axes"].items():
         print(f"  axis     {axis}: {len(values)} ({summarize_positions(values)})")
@@ -55,7 +55,7 @@ def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
         "path": path,
         "status": _or_none(lambda: dataset.status.value),
         "reason": getattr(dataset, "status_reason", ""),
-        "reader": type(dataset).__name__,
+        "backend": getattr(dataset, "backend_name", "") or type(dataset).__name__,
         "frames": _or_none(lambda: len(dataset)),
         "axes": getattr(dataset, "axes", {}),
         "shape": None,

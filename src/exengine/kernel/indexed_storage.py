@@ -10,7 +10,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -173,6 +173,9 @@ class DatasetReader(IndexedStorage):
     manifest : dict or None
         The dataset's own ``exengine.json``.
     """
+
+    backend_name: ClassVar[str] = ""
+    """The entry-point name of the backend that reads it."""
 
     def __init__(
         self, path: str, index: FrameIndex, status: DatasetStatus, manifest: dict[str, Any] | None = None

@@ -408,6 +408,12 @@ class ManagedStorage(IndexedStorage):
         if self._place is not None:
             self._place.unlock()
 
+    def __reduce__(self) -> Any:
+        """Pickle as a reader of the same dataset, for the workers that compute on ``as_array``."""
+        if self._place is None:
+            raise UnsupportedOperationError(f"{type(self).__name__} lives in this process only")
+        return type(self).open, (self._place.path,)
+
     def __del__(self) -> None:
         # Only a persistent storage has something to save; a half-made one has no _place.
         if (

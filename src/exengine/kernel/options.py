@@ -279,6 +279,8 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(describe_type(part) for part in args)
     if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
         return " or ".join(repr(member.value) for member in annotation)
+    if origin is not None and getattr(origin, "__name__", "") == "PathLike":
+        return "path"
     if origin is not None and args:
         inner = ", ".join(describe_type(part) for part in args if part is not Ellipsis)
         return f"{getattr(origin, '__name__', str(origin)).lower()} of {inner}"

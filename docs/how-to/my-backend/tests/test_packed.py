@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from exengine_packed import PackedStorage
+
 from exengine import backends, open_storage
 from exengine.errors import CoordinatesExistError, OptionError
-from exengine_packed import PackedStorage
 
 
 def test_put_and_get_data():

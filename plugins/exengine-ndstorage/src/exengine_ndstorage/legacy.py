@@ -41,6 +41,7 @@ class Version2Reader(DatasetReader):
     """A dataset of NDTiff version 2, opened to read through ``ndstorage``."""
 
     capabilities = NDTiffStorage.capabilities
+    backend_name = NDTiffStorage.backend_name
 
     def __init__(self, path: str) -> None:
         frames = CoordinateIndex()

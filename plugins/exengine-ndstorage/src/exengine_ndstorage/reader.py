@@ -159,6 +159,7 @@ class NDTiffReader(DatasetReader):
     """
 
     capabilities = NDTiffStorage.capabilities
+    backend_name = NDTiffStorage.backend_name
 
     def __init__(self, path: str) -> None:
         self._growing = _GrowingTable(path)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
+
 from exengine import DataCoordinates, ManagedStorage, StorageCapabilities
 
 

@@ -138,7 +138,7 @@ class SimulatedSource(FrameSource):
     """Simulated camera: cells that drift in time, blur out of focus and carry their coordinates.
 
     Needs no hardware and no option. Every frame holds its own coordinates in its first pixels;
-    :func:`exengine.sources.simulated.decode` reads them back. The same options and the same
+    :func:`exengine.frame_sources.simulated.decode` reads them back. The same options and the same
     sequence give the same pixels.
 
     Parameters
@@ -175,7 +175,7 @@ class SimulatedSource(FrameSource):
     Examples
     --------
     >>> import useq
-    >>> from exengine.sources.simulated import SimulatedSource, decode
+    >>> from exengine.frame_sources.simulated import SimulatedSource, decode
     >>> source = SimulatedSource(width=64, height=48)
     >>> plan = source.prepare(useq.MDASequence(channels=["DAPI", "FITC"]))
     >>> plan.frames, plan.shape, plan.dtype

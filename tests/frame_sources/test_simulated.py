@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import DatasetDamagedError, OptionError, SourceError, UnsupportedDataError
 from exengine.kernel.sequence import event_coordinates
-from exengine.sources.simulated import SimulatedSource, decode, encode
+from exengine.frame_sources.simulated import SimulatedSource, decode, encode
 
 SEQUENCE = useq.MDASequence(
     channels=["DAPI", "FITC"],

@@ -1,0 +1,173 @@
+"""Coordinates and numbers of frames, against a dict that does the same at the cost of more memory."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from exengine.kernel.coordinate_index import CoordinateIndex, summarize_positions
+from exengine.kernel.data_coords import INT_LIMIT, DataCoordinates
+
+positions = (
+    st.integers(-3, 3)
+    | st.sampled_from([2**31 - 5, 2**31 - 4, 2**31, 4294967290, 4294967291, INT_LIMIT - 1, -INT_LIMIT])
+    | st.sampled_from(["", "0", "1", "-1", "DAPI", "ä"])
+)
+axes = st.sampled_from(["time", "channel", "z", "position", "a"])
+coordinates = st.dictionaries(axes, positions, max_size=5)
+
+
+class IndexAgainstDict(RuleBasedStateMachine):
+    """Numbers are given in the order of arrival; what was discarded was never there."""
+
+    def __init__(self):
+        super().__init__()
+        self.index = CoordinateIndex()
+        self.model = {}  # coordinates -> number
+        self.axes = []
+        self.before = None
+
+    @rule(where=coordinates)
+    def add(self, where):
+        key = frozenset(where.items())
+        expected = None if key in self.model else len(self.model)
+        self.before = (dict(self.model), list(self.axes)) if expected is not None else None
+        assert self.index.add(DataCoordinates(where).__dict__) == expected
+        if expected is not None:
+            self.model[key] = expected
+            self.axes += [axis for axis in where if axis not in self.axes]
+
+    @precondition(lambda self: self.before)
+    @rule()
+    def discard_what_was_just_added(self):
+        self.index.discard_last()
+        (self.model, self.axes), self.before = self.before, None
+
+    @rule(where=coordinates)
+    def find(self, where):
+        expected = self.model.get(frozenset(where.items()))
+        assert self.index.find(where) == expected
+        assert self.index.find(dict(reversed(where.items()))) == expected
+        if expected is None:
+            assert self.index.describe_absence(where)
+
+    @invariant()
+    def the_same_frames_in_the_same_order(self):
+        assert len(self.index) == len(self.model)
+        listed = [frozenset(found.items()) for found in self.index]
+        assert listed == list(self.model)
+        for number, found in enumerate(self.index):
+            assert self.index.find(found.__dict__) == number
+
+    @invariant()
+    def the_same_axes_in_the_order_of_arrival(self):
+        assert list(self.index.axes) == self.axes
+        expected = {
+            axis: list(dict.fromkeys(value for key in self.model for name, value in key if name == axis))
+            for axis in self.axes
+        }
+        assert self.index.positions() == expected
+
+
+IndexAgainstDict.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestIndexAgainstDict = IndexAgainstDict.TestCase
+
+
+@given(st.lists(coordinates, unique_by=lambda where: frozenset(where.items())))
+def test_every_coordinate_comes_back_as_it_was(some):
+    index = CoordinateIndex()
+    assert [index.add(where) for where in some] == list(range(len(some)))
+    assert [dict(found) for found in index] == some
+    for found, where in zip(index, some, strict=True):
+        assert [type(value) for value in found.values()] == [type(where[axis]) for axis in found]
+
+
+def test_coordinates_that_were_listed_can_be_changed_without_harm():
+    index = CoordinateIndex()
+    index.add({"time": 0})
+    next(iter(index))["time"] = 5
+    assert [dict(found) for found in index] == [{"time": 0}]
+
+
+def test_frames_that_are_added_while_the_index_is_iterated_do_no_harm():
+    index = CoordinateIndex()
+    for time in range(3):
+        index.add({"time": time})
+    listed = []
+    for found in index:
+        index.add({"time": found["time"] + 100})
+        listed.append(found["time"])
+    assert listed == [0, 1, 2] and len(index) == 6
+
+
+def test_a_thread_finds_what_was_there_while_another_adds():
+    index = CoordinateIndex()
+    index.add({"time": 0, "channel": "a"})
+    stop = threading.Event()
+    misses = []
+
+    def look():
+        while not stop.is_set():
+            if index.find({"channel": "a", "time": 0}) != 0 or len(list(index)) < 1:
+                misses.append(1)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 3000):
+        index.add({"time": number, "channel": str(number % 50), f"axis{number % 7}": -number})
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not misses and len(index) == 3000
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filled():
+    index = CoordinateIndex()
+    for time in range(4):
+        for channel in ("DAPI", "FITC"):
+            if (time, channel) != (2, "FITC"):
+                index.add({"time": time, "channel": channel})
+    return index
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ({"t": 0}, "there is no axis 't'; the axes are time, channel"),
+        ({"time": 9, "channel": "DAPI"}, "time is one of 0 - 3"),
+        ({"time": 0, "channel": "Cy5"}, "channel is one of 'DAPI', 'FITC'"),
+        ({"time": 0}, "the axes are time, channel; channel was not given"),
+        ({}, "the axes are time, channel; time, channel was not given"),
+        ({"time": 2, "channel": "FITC"}, "no frame among 7 has these positions together"),
+    ],
+)
+def test_an_absence_is_explained_by_what_is_there(filled, where, text):
+    assert filled.find(where) is None
+    assert filled.describe_absence(where) == text
+
+
+def test_an_empty_index_says_that_nothing_was_put():
+    assert CoordinateIndex().describe_absence({"time": 0}) == "nothing was put yet"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([], ""),
+        ([5], "5"),
+        ([0, 1], "0, 1"),
+        ([2, 0, 1], "0 - 2"),
+        ([0, 2, 4], "0, 2, 4"),
+        (["a", 1], "'a', 1"),
+        ([str(n) for n in range(10)], "'0', '1', '2', '3', '4', '5', '6', '7', ... (10 in all)"),
+    ],
+)
+def test_positions_are_summed_up_in_short(values, text):
+    assert summarize_positions(values) == text
