@@ -2,8 +2,8 @@
 
 Each plugin gets an environment per version of Python, ``py311-ndstorage`` for
 ``plugins/exengine-ndstorage``; ``py311-exengine-ndstorage`` is the same under its full name. The
-environments that need every plugin (``types``, ``docs``, ``demo``, ``product``) install them all. A new folder
-needs no edit, here or elsewhere.
+environments that need every plugin (``types``, ``docs``, ``demo``, ``product``) install them all. A
+new folder needs no edit, here or elsewhere.
 """
 
 import tomllib

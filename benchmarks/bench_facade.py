@@ -1,4 +1,4 @@
-"""Import of ``exengine``, and ``exengine backends list`` with 1,000 distributions, over a bare interpreter."""
+"""Import of ``exengine``, and listing with 1,000 distributions installed, over a bare interpreter."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,9 @@ def main(table: Table, quick: bool) -> None:
     bare = wall_ms([sys.executable, "-c", "pass"], rounds)
     ours = wall_ms([sys.executable, "-c", "import exengine"], rounds)
     old = wall_ms([predecessor_python(), "-c", "import exengine"], 3)
-    table.add("import exengine, over a bare interpreter", ours - bare, "ms", 5, note=f"0.4.0: {old - bare:.0f} ms")
+    table.add(
+        "import exengine, over a bare interpreter", ours - bare, "ms", 5, note=f"0.4.0: {old - bare:.0f} ms"
+    )
     with temporary() as folder:
         fake_distributions(Path(folder), 1000)
         command = [sys.executable, "-m", "exengine", "backends", "list"]

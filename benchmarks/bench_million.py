@@ -16,9 +16,21 @@ def main(table: Table, quick: bool) -> None:
     assert opened["frames"] == old["frames"] == count
     table.add(f"{count:,} frames: memory per 100,000 while writing", written["rss_mb_per_100k"], "MiB", 20)
     last, first = written["put_us_last"], written["put_us_first"]
-    table.add(f"{count:,} frames: put at the end / at the beginning", last / first, "x", 1.1, note=f"{last:.1f} us, {first:.1f} us")
+    table.add(
+        f"{count:,} frames: put at the end / at the beginning",
+        last / first,
+        "x",
+        1.1,
+        note=f"{last:.1f} us, {first:.1f} us",
+    )
     table.add(f"{count:,} frames: open", opened["open_s"], "s", 1, note=f"ndstorage {old['open_s']:.1f} s")
-    table.add(f"{count:,} frames: memory when open", opened["rss_mb"], "MiB", 150, note=f"ndstorage {old['rss_mb']:.0f} MiB")
+    table.add(
+        f"{count:,} frames: memory when open",
+        opened["rss_mb"],
+        "MiB",
+        150,
+        note=f"ndstorage {old['rss_mb']:.0f} MiB",
+    )
     table.add(f"{count:,} frames: look-up", opened["lookup_us"], "us", 5)
 
 

@@ -13,7 +13,9 @@ def main(table: Table, quick: bool) -> None:
     ):
         found = alternate(what, ["ours", "old"], rounds, *numbers)
         ratio = found["ours"]["us"] / found["old"]["us"]
-        table.add(name, ratio, "x", goal, note=f"{found['ours']['us']:.2f} us, 0.4.0 {found['old']['us']:.2f} us")
+        table.add(
+            name, ratio, "x", goal, note=f"{found['ours']['us']:.2f} us, 0.4.0 {found['old']['us']:.2f} us"
+        )
     for size, count, goal in ((64, 10_000, 0.35), (512, 600, 1.0), (2048, 60, 1.0)):
         found = alternate("tiff", ["ours", "old"], rounds, size, count)
         ours, old = found["ours"], found["old"]

@@ -44,9 +44,7 @@ def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = Non
     return result
 
 
-def alternate(
-    what: str, who: list[str], rounds: int, *numbers: int
-) -> dict[str, dict[str, float]]:
+def alternate(what: str, who: list[str], rounds: int, *numbers: int) -> dict[str, dict[str, float]]:
     """Measure in turn, the order rotating; return the median of each figure, by who."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in who}
     for number in range(rounds):
@@ -76,7 +74,8 @@ def fake_distributions(folder: Path, count: int, backends: int = 20) -> None:
         info = folder / f"some_package_{number}-1.{number}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: some-package-{number}\nVersion: 1.{number}\nSummary: Package {number}\n"
+            f"Metadata-Version: 2.1\nName: some-package-{number}\n"
+            f"Version: 1.{number}\nSummary: Package {number}\n"
         )
         if number % 3 == 0:
             entry = f"[console_scripts]\nsome-command-{number} = some_package_{number}:main\n"
@@ -91,13 +90,25 @@ class Table:
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
 
-    def add(self, name: str, value: float, unit: str, goal: float, *, most: bool = True, note: str = "") -> None:
+    def add(
+        self, name: str, value: float, unit: str, goal: float, *, most: bool = True, note: str = ""
+    ) -> None:
         good = value <= goal if most else value >= goal
         sign = "at most" if most else "at least"
         self.rows.append(
-            {"name": name, "value": round(value, 3), "unit": unit, "goal": f"{sign} {goal:g}", "met": good, "note": note}
+            {
+                "name": name,
+                "value": round(value, 3),
+                "unit": unit,
+                "goal": f"{sign} {goal:g}",
+                "met": good,
+                "note": note,
+            }
         )
-        print(f"{'ok  ' if good else 'MISS'} {name:58} {value:10.3f} {unit:9} goal {sign} {goal:g}  {note}", flush=True)
+        print(
+            f"{'ok  ' if good else 'MISS'} {name:58} {value:10.3f} {unit:9} goal {sign} {goal:g}  {note}",
+            flush=True,
+        )
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

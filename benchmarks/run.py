@@ -5,7 +5,6 @@ Prints each figure beside its goal, and writes ``figures.json``, a table for the
 """
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
@@ -39,7 +38,10 @@ def as_rst(table: Table) -> str:
     lines = [f".. Made by benchmarks/run.py on {machine}.", "", ".. list-table::", "   :header-rows: 1", ""]
     for cells in [
         ("Figure", "Measured", "Goal", "Beside it"),
-        *((row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "-") for row in table.rows),
+        *(
+            (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "-")
+            for row in table.rows
+        ),
     ]:
         lines += [f"   {'*' if not number else ' '} - {cell}" for number, cell in enumerate(cells)]
     return "\n".join(lines) + "\n"
@@ -58,7 +60,9 @@ def plot(table: Table, path: Path) -> None:
     rows = [row for row in table.rows if row["unit"] == "x"]
     figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1))
     places = range(len(rows))
-    axes.barh(places, [row["value"] for row in rows], color=["#2a7f62" if row["met"] else "#b3402f" for row in rows])
+    axes.barh(
+        places, [row["value"] for row in rows], color=["#2a7f62" if row["met"] else "#b3402f" for row in rows]
+    )
     for place, row in zip(places, rows, strict=True):
         goal = float(row["goal"].split()[-1])
         axes.plot([goal, goal], [place - 0.45, place + 0.45], color="black", linewidth=1.5)

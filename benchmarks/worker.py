@@ -46,6 +46,7 @@ def coordinates(who, count):
 
 def ram_put(who, size, count):
     import numpy as np
+
     from exengine.data import DataCoordinates
     from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDRAMStorage
 
@@ -98,6 +99,7 @@ def tiff(who, size, count):
 def million(who, count):
     """Write many tiny frames, then open them in this process; memory and the cost of a put on the way."""
     import numpy as np
+
     from exengine.data import DataCoordinates
     from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDTiffStorage
 
@@ -109,7 +111,9 @@ def million(who, count):
     for first in range(0, count, window):
         begin = time.perf_counter()
         for number in range(first, min(first + window, count)):
-            where = DataCoordinates(time=number // 10, channel=("DAPI", "FITC")[number % 2], z=number // 2 % 5)
+            where = DataCoordinates(
+                time=number // 10, channel=("DAPI", "FITC")[number % 2], z=number // 2 % 5
+            )
             storage.put(where, image, {"n": number})
         costs.append((time.perf_counter() - begin) / window * 1e6)
         memory.append(rss_mb())
@@ -141,7 +145,7 @@ def open_million(who, count):
     frames = len(dataset)
     opened = time.perf_counter() - begin
     memory = rss_mb()
-    rng = random.Random(0)
+    rng = random.Random(0)  # noqa: S311 - no secret
     wanted = [
         exengine.DataCoordinates(time=n // 10, channel=("DAPI", "FITC")[n % 2], z=n // 2 % 5)
         for n in (rng.randrange(count) for _ in range(20_000))

@@ -46,8 +46,16 @@ WRONG = {
     "no value": (["--set", "storage.path"], 2, "KEY=VALUE"),
     "unwritable folder": (["--path", "/proc/exengine/x"], 1, "choose"),
     "sequence with an unknown field": (["--set", "sequence.chanels=[a]"], 2, "did you mean 'channels'"),
-    "sequence with a wrong value": (["--set", "sequence.time_plan={interval: x}"], 2, "write it as in time_plan"),
-    "sequence whose frames collide": (["--set", "sequence.channels=[a, a]"], 1, "channel names the same thing twice"),
+    "sequence with a wrong value": (
+        ["--set", "sequence.time_plan={interval: x}"],
+        2,
+        "write it as in time_plan",
+    ),
+    "sequence whose frames collide": (
+        ["--set", "sequence.channels=[a, a]"],
+        1,
+        "channel names the same thing twice",
+    ),
 }
 
 
@@ -75,7 +83,10 @@ FILES = {
     "no backend": (b"source: {name: simulated}\nsequence: {channels: [a]}", "no backend is named"),
     "no source": (b"storage: {backend: ndram}\nsequence: {channels: [a]}", "no frame source is named"),
     "no sequence": (b"storage: {backend: ndram}\nsource: {name: simulated}", "has no sequence"),
-    "no path": (b"storage: {backend: ndtiff}\nsource: {name: simulated}\nsequence: {channels: [a]}", "storage.path"),
+    "no path": (
+        b"storage: {backend: ndtiff}\nsource: {name: simulated}\nsequence: {channels: [a]}",
+        "storage.path",
+    ),
 }
 
 

@@ -16,11 +16,11 @@ def storage(request, tmp_path):
 
 
 def test_the_import_paths_lead_to_the_same_classes():
-    import exengine_ndstorage
-    from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDTiffStorage as historic
-
-    from exengine.base_classes import DataStorage as short
     from exengine.storage_backends.ndtiff import NDTiffStorage as alias
+
+    import exengine_ndstorage
+    from exengine.base_classes import DataStorage as short
+    from exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM import NDTiffStorage as historic
 
     assert historic is alias is NDTiffStorage is exengine_ndstorage.NDTiffStorage
     assert short is DataStorage

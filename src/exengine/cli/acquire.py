@@ -1,6 +1,7 @@
 """``exengine acquire CONFIG``: the main job, with progress and a summary."""
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -88,14 +89,22 @@ def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
         "duration_s": round(seconds, 3),
         "frames_per_s": round(ledger.stored / seconds, 1) if seconds else 0.0,
         "bytes_per_s": round(ledger.stored_bytes / seconds) if seconds else 0,
-        "look": f"exengine preview {shlex.quote(acquisition.path)}" if acquisition.path else "",
+        "look": f"exengine preview {shlex.quote(_near(acquisition.path))}" if acquisition.path else "",
     }
+
+
+def _near(path: str) -> str:
+    """Return a path as a person in this folder would write it."""
+    here = (
+        os.path.relpath(path) if os.path.splitdrive(path)[0] == os.path.splitdrive(os.getcwd())[0] else path
+    )
+    return path if here.startswith("..") else here
 
 
 def _print_summary(summary: dict[str, object]) -> None:
     ledger = summary["ledger"]
     assert isinstance(ledger, dict)
-    where = summary["path"] or "in memory, until this program ends"
+    where = _near(str(summary["path"])) if summary["path"] else "in memory, until this program ends"
     print(f"{summary['status']}: {where} ({summary['backend']})")
     print(
         f"  frames   {ledger['offered']} offered, {ledger['stored']} stored, "

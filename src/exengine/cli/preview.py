@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             {"picture": os.path.abspath(output), "frames": sum(map(len, rows)), "unreadable": unreadable}
         )
     else:
-        print(f"picture: {os.path.abspath(output)}")
+        print(f"picture: {output}")
     return 0
 
 

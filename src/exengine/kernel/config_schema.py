@@ -44,7 +44,7 @@ def config_schema() -> dict[str, Any]:
             del body["allOf"]
     import useq
 
-    sequence = useq.MDASequence.model_json_schema()
+    sequence = _as_useq_reads(useq.MDASequence.model_json_schema())
     definitions = sequence.pop("$defs", {})
     sections["sequence"] = {**sequence, "description": sections["sequence"]["description"]}
     return {
@@ -55,6 +55,28 @@ def config_schema() -> dict[str, Any]:
         "properties": sections,
         "$defs": definitions,
     }
+
+
+_SHORT_FORMS = {"Channel": {"type": "string"}, "AbsolutePosition": {"type": "array"}}
+
+
+def _as_useq_reads(schema: Any) -> Any:
+    """Allow what useq reads and its schema does not tell.
+
+    A duration may be a number of seconds, a channel its name, a position its x, y and z.
+    """
+    if isinstance(schema, list):
+        return [_as_useq_reads(value) for value in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("format") == "duration":
+        return {
+            **{key: value for key, value in schema.items() if key != "format"},
+            "type": ["number", "string"],
+        }
+    inner = {key: _as_useq_reads(value) for key, value in schema.items()}
+    short = _SHORT_FORMS.get(str(schema.get("title")))
+    return {"anyOf": [short, inner]} if short and schema.get("type") == "object" else inner
 
 
 def _options_schema(cls: type) -> dict[str, Any]:
