@@ -61,6 +61,26 @@ def make_parser() -> argparse.ArgumentParser:
         add("list", "plugins", f"list the installed {text}, without importing any", to=inner)
         show = add("show", "plugins", "show the documentation and the options of one", to=inner)
         show.add_argument("name", metavar="NAME")
+        if kind == "backends":
+            check = add(
+                "check",
+                "check",
+                "check one against contract, documentation, promises and packaging",
+                to=inner,
+            )
+            check.add_argument(
+                "target", metavar="NAME|PATH", help="an installed backend, or the folder of a plugin"
+            )
+            check.add_argument(
+                "--format",
+                choices=("text", "github"),
+                default="text",
+                help="how faults are printed: github for CI annotations",
+            )
+            new = add("new", "new", "write a new plugin from the template", to=inner)
+            new.add_argument("name", metavar="NAME", help="of the backend, such as my-storage")
+            new.add_argument("--folder", metavar="FOLDER", default=".", help="where the new folder goes")
+            new.add_argument("--yes", action="store_true", help="ask nothing; take the defaults")
 
     group = verbs.add_parser("config", help="settings and where they come from", description="The settings.")
     group.set_defaults(parser=group)
@@ -73,6 +93,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = add("doctor", "doctor", "check the installation: plugins, conflicts, versions, config files")
     verb.add_argument("config", metavar="CONFIG", nargs="?", help="a config to check too")
+
+    verb.add_argument(
+        "--disk", metavar="FOLDER", nargs="?", const=".", help="measure the speed of a disk too"
+    )
 
     verb = add("info", "info", "tell what a dataset holds, and its status")
     verb.add_argument("path", metavar="PATH")
