@@ -2,11 +2,12 @@
 
 import sys
 
-from harness import Table, alternate
+from harness import Table, alternate, warm_memory
 
 
 def main(table: Table, quick: bool) -> None:
     rounds = 3 if quick else 7
+    warm_memory()
     for name, what, numbers, goal in (
         ("DataCoordinates: create + hash / 0.4.0 create", "coordinates", (20_000,), 0.3),
         ("ndram put 64x64 / 0.4.0", "ram_put", (64, 20_000), 0.5),

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import bench_facade
+import bench_listing
 import bench_million
 import bench_predecessor
 import bench_raw
@@ -22,7 +23,7 @@ def main() -> int:
     parser.add_argument("--save", type=Path, default=HERE / "results", help="where the results go")
     options = parser.parse_args()
     table = Table()
-    for bench in (bench_facade, bench_predecessor, bench_raw, bench_million):
+    for bench in (bench_facade, bench_listing, bench_predecessor, bench_raw, bench_million):
         print(f"\n{bench.__doc__.splitlines()[0]}")
         bench.main(table, options.quick)
     table.save(options.save / "figures.json")

@@ -7,7 +7,7 @@ kept once. Numbers count the frames in the order in which they were put.
 
 from collections.abc import Iterator, Mapping
 
-from exengine.kernel.data_coords import DataCoordinates, _set_axes
+from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 
 # A prime below 2**32: the low bits of a key, which a dict looks at first, depend on every axis.
 _RADIX = 4294967291
@@ -112,9 +112,7 @@ class CoordinateIndex:
                 axes[axis] = self._values[axis][(code >> 1) - 1]
             if not key:
                 break
-        coordinates = DataCoordinates.__new__(DataCoordinates)
-        _set_axes(coordinates, axes)
-        return coordinates
+        return of_checked_axes(axes)
 
     def __iter__(self) -> Iterator[DataCoordinates]:
         """Yield the coordinates of every frame that is there now, in the order of arrival."""

@@ -64,7 +64,7 @@ class DataCoordinates:
 
     __slots__ = ("__dict__", "_hash")
 
-    _hash: int
+    _hash: "int | None"  # None until it is asked for; then the axes are frozen
 
     # What reading an absent axis as an attribute gives, as in ExEngine 0.4.0.
     time: "int | str | None" = None
@@ -74,30 +74,22 @@ class DataCoordinates:
     def __init__(
         self, coordinate_dict: "Mapping[str, int | str] | None" = None, /, **axes: "int | str | None"
     ) -> None:
-        if "coordinate_dict" in axes:
-            if coordinate_dict is not None:
-                raise CoordinatesError("coordinates were given twice: as an argument and as coordinate_dict=")
-            coordinate_dict = axes.pop("coordinate_dict")  # type: ignore[assignment]
-        if None in axes.values():
-            axes = {name: value for name, value in axes.items() if value is not None}
-        if coordinate_dict is not None:
-            if axes:
-                raise CoordinatesError(
-                    "give either a dict of all axes or the axes by name, not both: "
-                    f"got a dict and {', '.join(axes)}"
-                )
-            axes = _axes_of(coordinate_dict)
-        for name, value in axes.items():
-            if name not in _checked_names:
-                _check_name(name)
-            kind = type(value)
-            if kind is int:
-                if -INT_LIMIT <= value < INT_LIMIT:  # type: ignore[operator]
+        # The common cases first, in as few steps as Python allows: axes that are in order already.
+        given = axes if coordinate_dict is None else _plain_copy(coordinate_dict, axes)
+        if given is not None and _checked_names.issuperset(given):
+            for value in given.values():
+                if type(value) is int:
+                    if -INT_LIMIT <= value < INT_LIMIT:
+                        continue
+                elif type(value) is str and value.isascii():
                     continue
-            elif kind is str and value.isascii():  # type: ignore[union-attr]
-                continue
-            axes[name] = _position(name, value)
-        _set_axes(self, axes)
+                break
+            else:
+                _set_hash(self, None)
+                _set_axes(self, given)
+                return
+        _set_hash(self, None)
+        _set_axes(self, _checked_axes(coordinate_dict, axes))
 
     # -- changing, until the hash was taken ------------------------------------------------------
 
@@ -122,7 +114,7 @@ class DataCoordinates:
         del self[axis]
 
     def _refuse_if_frozen(self, what: str) -> None:
-        if hasattr(self, "_hash"):
+        if self._hash is not None:
             raise CoordinatesFrozenError(
                 f"cannot {what}: {self!r} was hashed (it is a key somewhere) and is frozen; "
                 "make changed coordinates with .replace(axis=position)"
@@ -170,12 +162,11 @@ class DataCoordinates:
         return NotImplemented
 
     def __hash__(self) -> int:
-        try:
-            return self._hash
-        except AttributeError:
+        value = self._hash
+        if value is None:
             value = hash(frozenset(self.__dict__.items()))
             _set_hash(self, value)
-            return value
+        return value
 
     def __repr__(self) -> str:
         return f"DataCoordinates({self.__dict__})"
@@ -270,6 +261,42 @@ _checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
 _MAX_CHECKED_NAMES = 4096
 
 
+def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
+    """Return coordinates of axes that are known to be valid; the dict is kept, not copied."""
+    coordinates = DataCoordinates.__new__(DataCoordinates)
+    _set_hash(coordinates, None)
+    _set_axes(coordinates, axes)
+    return coordinates
+
+
+def _plain_copy(mapping: object, axes: object) -> "dict[str, Any] | None":
+    """Return a copy of a dict whose names are plain str; None for anything else."""
+    return mapping.copy() if type(mapping) is dict and not axes and set(map(type, mapping)) == {str} else None
+
+
+def _checked_axes(
+    coordinate_dict: "Mapping[str, int | str] | None", axes: "dict[str, int | str | None]"
+) -> "dict[str, int | str | None]":
+    """Return the axes of either way to give them, each in its one representation."""
+    if "coordinate_dict" in axes:
+        if coordinate_dict is not None:
+            raise CoordinatesError("coordinates were given twice: as an argument and as coordinate_dict=")
+        coordinate_dict = axes.pop("coordinate_dict")  # type: ignore[assignment]
+    axes = {name: value for name, value in axes.items() if value is not None}
+    if coordinate_dict is not None:
+        if axes:
+            raise CoordinatesError(
+                "give either a dict of all axes or the axes by name, not both: "
+                f"got a dict and {', '.join(axes)}"
+            )
+        axes = _axes_of(coordinate_dict)
+    for name, value in axes.items():
+        if name not in _checked_names:
+            _check_name(name)
+        axes[name] = _position(name, value)
+    return axes
+
+
 def _axes_of(mapping: object) -> "dict[str, int | str | None]":
     if type(mapping) is dict:
         axes = dict(mapping)
@@ -315,6 +342,8 @@ def _check_text(axis: str, text: str) -> str:
 
 def _position(axis: str, value: object) -> "int | str":
     """Return the one representation of a position, or refuse it."""
+    if type(value) is int and -INT_LIMIT <= value < INT_LIMIT:
+        return value
     if isinstance(value, str):
         return _check_text(axis, str.__str__(value))
     if type(value).__name__ not in ("bool", "bool_"):  # numpy has a bool of its own
@@ -353,11 +382,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
         When they are not valid.
     """
     if type(coordinates) is DataCoordinates:
-        if hasattr(coordinates, "_hash"):
-            return coordinates
-        copy = DataCoordinates.__new__(DataCoordinates)
-        _set_axes(copy, dict(coordinates.__dict__))  # already valid
-        return copy
+        return coordinates if coordinates._hash is not None else of_checked_axes(dict(coordinates.__dict__))
     return DataCoordinates(_axes_of(coordinates))  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -174,8 +174,8 @@ class DatasetReader(IndexedStorage):
         The dataset's own ``exengine.json``.
     """
 
-    backend_name: ClassVar[str] = ""
-    """The entry-point name of the backend that reads it."""
+    backend_name: str = ""
+    """The name of the backend that reads it; by default the one that the manifest names as its writer."""
 
     def __init__(
         self, path: str, index: FrameIndex, status: DatasetStatus, manifest: dict[str, Any] | None = None
@@ -184,6 +184,8 @@ class DatasetReader(IndexedStorage):
         self.path = path
         self._status = status
         self._manifest = manifest or {}
+        if not self.backend_name:
+            self.backend_name = str(self._manifest.get("backend", ""))
 
     @property
     def status(self) -> DatasetStatus:
