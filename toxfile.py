@@ -2,7 +2,7 @@
 
 Each plugin gets an environment per version of Python, ``py311-ndstorage`` for
 ``plugins/exengine-ndstorage``; ``py311-exengine-ndstorage`` is the same under its full name. The
-environments that need every plugin (``types``, ``docs``, ``demo``, ``product``) install them all. A
+environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all. A
 new folder needs no edit, here or elsewhere.
 """
 
@@ -44,7 +44,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                 )
             core_conf["env_list"].envs.append(_names(python, folder)[0])
 
-    for name in ("docs", "demo", "product", "types"):
+    for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
     packages = [str(marker.parent.relative_to(ROOT)) for folder in FOLDERS for marker in _typed(folder)]
     _seed(state, "types", commands=[_with_arguments(state, "mypy", "src/exengine", *packages)])

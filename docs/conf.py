@@ -21,14 +21,22 @@ version = ".".join(release.split(".")[:2])
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",  # source links that stay in these pages
     "sphinx_copybutton",
     "sphinx_design",
     "exengine.sphinxext",
     "changelog",
     "cli_reference",
+    "figures",
 ]
-exclude_patterns = ["_build", "_ext", "_plugins", "how-to/my-backend", "Thumbs.db", ".DS_Store"]
-nitpicky = False
+exclude_patterns = ["_benchmarks", "_build", "_ext", "_plugins", "how-to/my-backend"]
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:(class|data)", r"(?!exengine\.).*"),  # types in docstrings are words for people
+    (r"py:class", r"exengine\.kernel\.contract\.Finding"),
+    (r"py:meth", r"(write|read)_\w+"),  # hooks for the kernel are not on a plugin's page
+    (r"py:func", r"exengine\.frame_sources\..*"),  # nor are the functions beside its class
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the types stand in the docstrings, for people
@@ -53,6 +61,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"ExEngine {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_favicon = "_static/logo.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -69,6 +79,6 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
     "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
+    "pygments_dark_style": "github-dark-high-contrast",
 }
 html_sidebars = {page: [] for page in ("index", "tutorials/first_acquisition", "changelog")}

@@ -22,6 +22,7 @@ _HOMES = {
     "acquire": "exengine.kernel.acquisition",
     "backends": "exengine.kernel.listing",
     "errors": "exengine",
+    "hookimpl": "exengine.kernel.hookspecs",
     "open_dataset": "exengine.kernel.storage_factory",
     "open_storage": "exengine.kernel.storage_factory",
     "sources": "exengine.kernel.listing",

@@ -11,6 +11,7 @@ from exengine.kernel.data_storage_base import StorageCapabilities as StorageCapa
 from exengine.kernel.errors import ExEngineError as ExEngineError
 from exengine.kernel.frame_source_base import FrameSource as FrameSource
 from exengine.kernel.frame_source_base import SourcePlan as SourcePlan
+from exengine.kernel.hookspecs import hookimpl as hookimpl
 from exengine.kernel.indexed_storage import DatasetReader as DatasetReader
 from exengine.kernel.indexed_storage import IndexedStorage as IndexedStorage
 from exengine.kernel.ledger import Ledger as Ledger

@@ -248,7 +248,9 @@ def test_ex107_is_not_given_to_a_frame_source():
     assert check_class(WithPath, FrameSource) == []
 
 
-@pytest.mark.parametrize("value", [None, {}, StorageCapabilities, property(lambda self: StorageCapabilities())])
+@pytest.mark.parametrize(
+    "value", [None, {}, StorageCapabilities, property(lambda self: StorageCapabilities())]
+)
 def test_ex108_capabilities_of_another_type(value):
     assert codes(type("Odd", (Six,), {"__doc__": "Be odd.", "capabilities": value})) == ["EX108"]
 
@@ -324,7 +326,9 @@ def test_ex202_an_option_without_a_description():
 
 
 def test_ex203_a_description_without_an_option():
-    faults = check_class(documented(", gain: int = 1", "gain : int\n        A.\n    gian : int\n        B."), DataStorage)
+    faults = check_class(
+        documented(", gain: int = 1", "gain : int\n        A.\n    gian : int\n        B."), DataStorage
+    )
     assert [finding.code for finding in faults] == ["EX203"]
     assert "did you mean 'gain'?" in faults[0].message
 
@@ -336,7 +340,8 @@ def test_ex204_an_option_without_a_type():
 
 
 @pytest.mark.parametrize(
-    "head", ["gain : int, default: 2", "gain : int, default 2", "gain : int, default=2", "gain : int, default: 'x'"]
+    "head",
+    ["gain : int, default: 2", "gain : int, default 2", "gain : int, default=2", "gain : int, default: 'x'"],
 )
 def test_ex205_a_default_in_the_type_that_is_not_the_real_one(head):
     assert codes(documented(", gain: int = 1", f"{head}\n        A number.")) == ["EX205"]

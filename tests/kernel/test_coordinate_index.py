@@ -1,11 +1,12 @@
 """Coordinates and numbers of frames, against a dict that does the same at the cost of more memory."""
 
+import sys
 import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from exengine.kernel.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.data_coords import INT_LIMIT, DataCoordinates
@@ -27,23 +28,21 @@ class IndexAgainstDict(RuleBasedStateMachine):
         self.index = CoordinateIndex()
         self.model = {}  # coordinates -> number
         self.axes = []
-        self.before = None
 
     @rule(where=coordinates)
     def add(self, where):
         key = frozenset(where.items())
         expected = None if key in self.model else len(self.model)
-        self.before = (dict(self.model), list(self.axes)) if expected is not None else None
         assert self.index.add(DataCoordinates(where).__dict__) == expected
         if expected is not None:
             self.model[key] = expected
             self.axes += [axis for axis in where if axis not in self.axes]
 
-    @precondition(lambda self: self.before)
-    @rule()
-    def discard_what_was_just_added(self):
-        self.index.discard_last()
-        (self.model, self.axes), self.before = self.before, None
+    @rule(where=coordinates)
+    def reserve_and_withdraw(self, where):
+        known = frozenset(where.items()) in self.model
+        assert (self.index.reserve(DataCoordinates(where).__dict__) is None) == known
+        self.index.withdraw()
 
     @rule(where=coordinates)
     def find(self, where):
@@ -71,7 +70,7 @@ class IndexAgainstDict(RuleBasedStateMachine):
         assert self.index.positions() == expected
 
 
-IndexAgainstDict.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+IndexAgainstDict.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestIndexAgainstDict = IndexAgainstDict.TestCase
 
 
@@ -102,26 +101,40 @@ def test_frames_that_are_added_while_the_index_is_iterated_do_no_harm():
     assert listed == [0, 1, 2] and len(index) == 6
 
 
-def test_a_thread_finds_what_was_there_while_another_adds():
-    index = CoordinateIndex()
-    index.add({"time": 0, "channel": "a"})
-    stop = threading.Event()
-    misses = []
+def test_threads_look_at_what_is_there_while_another_adds_frames_and_axes():
+    faults = []
 
-    def look():
-        while not stop.is_set():
-            if index.find({"channel": "a", "time": 0}) != 0 or len(list(index)) < 1:
-                misses.append(1)
+    def look(index, looks, stop):
+        try:
+            while not stop.is_set():
+                looks.append(1)
+                assert index.find({"channel": "a", "time": 0}) == 0
+                assert dict(next(iter(index))) == {"time": 0, "channel": "a"}
+                assert all(found["time"] >= 0 for found in index)
+                assert index.positions()["channel"][0] == "a"
+                assert index.describe_absence({"time": -1})
+        except Exception as error:
+            faults.append(error)
 
-    threads = [threading.Thread(target=look) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for number in range(1, 3000):
-        index.add({"time": number, "channel": str(number % 50), f"axis{number % 7}": -number})
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not misses and len(index) == 3000
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that the threads meet everywhere
+    try:
+        for _ in range(12):
+            index, looks, stop = CoordinateIndex(), [], threading.Event()
+            index.add({"time": 0, "channel": "a"})
+            threads = [threading.Thread(target=look, args=(index, looks, stop)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            number = 0
+            while not faults and (number < 40 or (len(looks) < 20 and number < 400)):
+                number += 1
+                index.add({"time": number, "channel": str(number % 7), f"axis{number}": -number})
+            stop.set()
+            for thread in threads:
+                thread.join()
+            assert faults == [] and len(index) == number + 1
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # -- messages ------------------------------------------------------------------------------------

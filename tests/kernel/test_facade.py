@@ -10,7 +10,18 @@ import pytest
 import exengine
 from exengine import base_classes, data, notifications
 
-HEAVY = ("numpy", "typing", "dataclasses", "pydantic", "yaml", "useq", "pluggy", "docstring_parser", "inspect", "json")
+HEAVY = (
+    "numpy",
+    "typing",
+    "dataclasses",
+    "pydantic",
+    "yaml",
+    "useq",
+    "pluggy",
+    "docstring_parser",
+    "inspect",
+    "json",
+)
 
 
 def modules_after(run_python, statements, *, paths=None):
@@ -32,7 +43,9 @@ def test_listing_what_is_installed_imports_no_plugin_and_not_numpy(run_python, i
     paths = [str(Path(exengine.__file__).parents[1]), str(tmp_path / "site")]
     found = modules_after(run_python, "import exengine; assert 'memory' in exengine.backends()", paths=paths)
     assert not found & {"numpy", "pydantic", "yaml", "useq", "docstring_parser"}
-    assert not [name for name in found if name.startswith(("exengine_", "exengine.storage", "exengine.sources"))]
+    assert not [
+        name for name in found if name.startswith(("exengine_", "exengine.storage", "exengine.frame_sources"))
+    ]
 
 
 def test_the_exceptions_can_be_had_without_numpy(run_python):

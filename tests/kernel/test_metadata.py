@@ -16,7 +16,9 @@ from exengine.kernel.metadata import MAX_DEPTH, clean_metadata
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
 json_values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4), max_leaves=12
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=12,
 )
 
 
@@ -174,4 +176,6 @@ def test_what_occurs_twice_is_no_cycle():
 def test_what_was_given_is_not_changed():
     value = {"a": (1, np.int64(2)), "b": {"c": np.arange(2)}}
     clean_metadata(value)
-    assert type(value["a"]) is tuple and type(value["a"][1]) is np.int64 and type(value["b"]["c"]) is np.ndarray
+    assert (
+        type(value["a"]) is tuple and type(value["a"][1]) is np.int64 and type(value["b"]["c"]) is np.ndarray
+    )

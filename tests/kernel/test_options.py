@@ -139,7 +139,7 @@ def test_inherited_parameters_are_options():
             Of its own.
         """
 
-    assert [each.name for each in options_of(Child)][0] == "size"
+    assert options_of(Child)[0].name == "size"
     assert options_of(Child)[0].text == "Of its own."
 
 
@@ -174,7 +174,9 @@ def test_a_docstring_is_taken_apart():
     assert doc.parameters["limit"].default is None
 
 
-@pytest.mark.parametrize("docstring", [None, "", 5, "Summary.\n\nParameters\n----------", "Parameters\n----------\nx"])
+@pytest.mark.parametrize(
+    "docstring", [None, "", 5, "Summary.\n\nParameters\n----------", "Parameters\n----------\nx"]
+)
 def test_any_docstring_gives_a_documentation(docstring):
     assert isinstance(documentation_of(type("Odd", (), {"__doc__": docstring})).summary, str)
 
@@ -212,7 +214,7 @@ def test_the_repr_of_a_default_states_that_default(value):
         (None, "None"),
         (Any, "any"),
         (Optional[int], "int or None"),  # noqa: UP045 - the old spelling is under test
-        (str | os.PathLike[str] | None, "str or pathlike of str or None"),
+        (str | os.PathLike[str] | None, "str or path or None"),
         (pathlib.Path, "path"),
         (list[int], "list of int"),
         (dict[str, int], "dict of str, int"),
@@ -270,7 +272,9 @@ def test_a_wrong_value_is_refused_with_what_is_taken(name, value, says):
 
 
 def test_an_unknown_option_is_refused_with_a_near_one_and_with_all():
-    with pytest.raises(OptionError, match=r"no option 'sise'; did you mean 'size'\?; its options are size, mode, "):
+    with pytest.raises(
+        OptionError, match=r"no option 'sise'; did you mean 'size'\?; its options are size, mode, "
+    ):
         validate(size=1, sise=2)
 
 

@@ -11,6 +11,12 @@ import exengine.storage_backends
 PACKAGE = "exengine.storage_backends"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_was_imported_before(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_the_alias_is_the_module_of_the_plugin(installed):
     from exengine.storage_backends.memory import MemoryStorage
 
@@ -60,7 +66,9 @@ def test_a_real_package_in_the_folder_comes_first(installed, tmp_path, monkeypat
     (folder / "memory").mkdir(parents=True)
     (folder / "memory" / "__init__.py").write_text("from .storage import MyStorage\n")
     (folder / "memory" / "storage.py").write_text("class MyStorage: ...\n")
-    monkeypatch.setattr(exengine.storage_backends, "__path__", [*exengine.storage_backends.__path__, str(folder)])
+    monkeypatch.setattr(
+        exengine.storage_backends, "__path__", [*exengine.storage_backends.__path__, str(folder)]
+    )
     from exengine.storage_backends.memory import MyStorage
 
     assert MyStorage.__module__ == f"{PACKAGE}.memory.storage"
@@ -110,16 +118,12 @@ def test_an_alias_imports_no_other_plugin(installed, make_distribution):
     assert "exengine_disk" not in sys.modules
 
 
-def test_the_old_path_of_the_two_backends_says_how_to_get_them(installed, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
-        monkeypatch.delitem(sys.modules, name)
+def test_the_old_path_of_the_two_backends_says_how_to_get_them(installed):
     with pytest.raises(ImportError, match=r"come with the plugin exengine-ndstorage: .*pip install"):
         importlib.import_module(f"{PACKAGE}.ndtiff_and_ndram")
 
 
-def test_the_old_path_of_the_two_backends_leads_to_their_classes(installed, make_distribution, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
-        monkeypatch.delitem(sys.modules, name)
+def test_the_old_path_of_the_two_backends_leads_to_their_classes(installed, make_distribution):
     make_distribution(
         "exengine-ndstorage",
         {"ndtiff": "fake_nd:NDTiffStorage", "ndram": "fake_nd:NDRAMStorage"},

@@ -42,9 +42,7 @@ def value_at(path):
 
 def tree(folder):
     """Return every file below a folder, with its content."""
-    return {
-        str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()
-    }
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 # -- making --------------------------------------------------------------------------------------
@@ -118,7 +116,12 @@ def test_the_plan_knows_everything_and_makes_nothing(installed, path):
     from exengine.kernel.config import resolve
 
     plan = StoragePlan(resolve({"storage": {"backend": "disk", "path": path, "options": {"fail_at": 2}}}))
-    assert (plan.name, plan.path, plan.options, plan.if_exists) == ("disk", str(path), {"fail_at": 2}, "error")
+    assert (plan.name, plan.path, plan.options, plan.if_exists) == (
+        "disk",
+        str(path),
+        {"fail_at": 2},
+        "error",
+    )
     assert plan.takes("fail_at") and not plan.takes("path")
     assert not path.exists()
 
@@ -278,7 +281,9 @@ def test_the_backend_can_be_named(installed, path):
         open_dataset(path, backend="disc")
 
 
-@pytest.mark.parametrize("fault", ["raise RuntimeError", "raise SystemExit", "return self", "import nowhere", "1 / 0"])
+@pytest.mark.parametrize(
+    "fault", ["raise RuntimeError", "raise SystemExit", "return self", "import nowhere", "1 / 0"]
+)
 def test_a_plugin_that_fails_when_it_is_asked_has_no_say(installed, make_distribution, path, fault):
     import textwrap
 
@@ -320,7 +325,9 @@ def test_a_dataset_of_a_backend_that_is_not_installed_says_which(installed, path
     make_dataset(path)
     content = json.loads((path / "exengine.json").read_text())
     (path / "exengine.json").write_text(json.dumps({**content, "backend": "ndtiff"}))
-    with pytest.raises(PluginNotFoundError, match=r"data was written by the backend 'ndtiff': .*exengine-ndstorage"):
+    with pytest.raises(
+        PluginNotFoundError, match=r"data was written by the backend 'ndtiff': .*exengine-ndstorage"
+    ):
         open_dataset(path)
 
 
@@ -353,11 +360,15 @@ def test_a_path_that_cannot_be_is_not_found(installed, tmp_path, monkeypatch, od
 
 def test_what_is_no_dataset_is_answered_with_the_datasets_in_it(installed, path):
     make_dataset(path)
-    with pytest.raises(DatasetNotFoundError, match=r"no installed backend recognises .* It holds datasets: data\."):
+    with pytest.raises(
+        DatasetNotFoundError, match=r"no installed backend recognises .* It holds datasets: data\."
+    ):
         open_dataset(path.parent)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": "other"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": "other"}']
+)
 def test_a_manifest_that_cannot_be_understood_is_damage(installed, path, content):
     make_dataset(path)
     (path / manifest.MANIFEST_NAME).write_bytes(content)
@@ -372,6 +383,8 @@ def test_whatever_a_backend_raises_when_it_opens_becomes_an_error_of_ours(instal
         raise IndexError("list index out of range")
 
     monkeypatch.setattr(installed.load("disk"), "open", open_)
-    with pytest.raises(DatasetDamagedError, match="data cannot be read: IndexError: list index out of range") as info:
+    with pytest.raises(
+        DatasetDamagedError, match="data cannot be read: IndexError: list index out of range"
+    ) as info:
         open_dataset(path)
     assert isinstance(info.value.__cause__, IndexError)

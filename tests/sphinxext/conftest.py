@@ -30,6 +30,15 @@ from pathlib import Path
 from typing import Annotated, Any, Callable, Literal
 from exengine import DataStorage, StorageCapabilities
 """
+METADATA = """\
+Metadata-Version: 2.4
+Name: {distribution}
+Version: 2.5
+Summary: A shelf
+License-Expression: BSD-3-Clause
+Requires-Python: >=3.11
+Requires-Dist: exengine>=1,<2
+"""
 _numbers = count()
 
 
@@ -47,12 +56,13 @@ class Site:
         package = f"fake_package_{next(_numbers)}"
         home = self.folder / package
         (home / "docs").mkdir(parents=True)
+        (home / "py.typed").touch()
         (home / "__init__.py").write_text(IMPORTS + textwrap.dedent(source), encoding="utf-8")
         if guide is not None:
             (home / "docs" / f"{name}.rst").write_text(textwrap.dedent(guide), encoding="utf-8")
         info = self.folder / f"{distribution.replace('-', '_')}-2.5.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 2.5\n")
+        (info / "METADATA").write_text(METADATA.format(distribution=distribution))
         (info / "entry_points.txt").write_text(f"[exengine.storage_backends]\n{name} = {package}:Shelf\n")
         return package
 

@@ -29,7 +29,7 @@ polish : callable, optional
 
 Examples
 --------
->>> Shelf("x", 3)
+>>> shelf = Shelf("x", 3)
 """'''
 INIT = """
 def __init__(self, path: str, width: Annotated[int, "frames"], wood: Literal["oak", "ash"] = "oak",
@@ -56,7 +56,8 @@ def test_the_options_table_has_every_parameter_with_type_default_and_meaning(sit
 
 def test_the_capabilities_table_has_every_capability_with_its_meaning(site, build):
     site.backend(extra=CAPABILITIES, init="def __init__(self, path: str): ...")
-    rows = {row[0]: row[1:] for row in build().rows("usage/backends/shelf") if len(row) == 3}
+    three = {row[0]: row[1:] for row in build().rows("usage/backends/shelf") if len(row) == 3}
+    rows = {name: row for name, row in three.items() if not name.startswith("EX")}
     assert list(rows) == [name for name, _ in StorageCapabilities().items()]
     assert rows["persistent"] == ["yes", "The dataset outlives the process and lies at a path."]
     assert rows["dtypes"][0] == "uint8, uint16"
@@ -72,7 +73,7 @@ def test_the_page_has_install_line_version_example_description_and_methods(site,
     text = build().text("usage/backends/shelf")
     assert "pip install shelf-dist" in text
     assert "shelf-dist 2.5" in text
-    assert ">>> Shelf" in text
+    assert ">>> shelf = Shelf" in text
     assert "Shelves are long , see put ." in text
     assert "Keep a frame." in text
 
@@ -102,16 +103,12 @@ def test_the_guide_that_a_plugin_brings_along_is_on_its_page(site, build):
     assert text.index("Guide") < text.index("Care") < text.index("Dust them.") < text.index("API reference")
 
 
-def test_the_index_lists_and_compares_the_backends(site, build):
-    site.backend(extra="capabilities = StorageCapabilities(checksums=True)")
+def test_the_index_lists_the_backends(site, build):
+    site.backend()
     site.backend("other-dist", name="other", doc='"""Keep frames elsewhere."""')
     rows = {row[0]: row[1:] for row in build().rows("usage/backends/index") if row}
     assert rows["shelf"] == ["Put frames on a shelf.", "shelf-dist 2.5", "valid"]
     assert rows["other"][0] == "Keep frames elsewhere."
-    assert rows["checksums A damaged frame is recognised."] == [
-        "\N{EN DASH}",
-        "\N{CHECK MARK} yes",
-    ]  # columns by name: other, shelf
 
 
 # -- what is not in order ------------------------------------------------------------------------
@@ -142,12 +139,17 @@ def test_two_distributions_with_one_name_give_a_page_that_names_both(site, build
     assert "first-dist:shelf" in text and "second-dist:shelf" in text
 
 
-@pytest.mark.parametrize("name", ["index", "Bad/../Name", "*star*"])
+@pytest.mark.parametrize("name", ["index", "matrix", "Bad/../Name", "*star*"])
 def test_any_name_gives_a_page_inside_the_folder(site, build, name):
     site.backend(name=name)
     built = build()
-    assert len(list(built.source.rglob("*.rst"))) == 4  # the start page, two indexes and this one
-    assert len(list((built.source / "usage" / "backends").glob("*.rst"))) == 2
+    folder = built.source / "usage" / "backends"
+    assert {page.parent for page in built.source.rglob("*.rst")} == {
+        built.source,
+        folder,
+        folder.parent / "sources",
+    }
+    assert len({page.stem for page in folder.glob("*.rst")} - {"index", "matrix"}) == 1
 
 
 def test_a_strict_plugin_with_a_fault_ends_the_build_and_says_why(site, build):
@@ -163,7 +165,7 @@ def test_a_strict_plugin_that_cannot_be_imported_ends_the_build(site, build):
 
 
 def test_a_strict_plugin_without_a_fault_builds(site, build):
-    site.backend()
+    site.backend(doc=DOCUMENTED, init=INIT, extra=CAPABILITIES, guide="Its name ends in ``.shelf``.\n")
     site.backend("other-dist", name="other", init="def __init__(self, width: int = 1): ...")
     assert "valid" in build(exengine_strict=["shelf-dist"]).text("usage/backends/shelf")
 

@@ -86,6 +86,7 @@ def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
         "status": acquisition.status,
         "problem": problem,
         "ledger": ledger.to_dict(),
+        "observer_errors": acquisition.observer_errors,
         "duration_s": round(seconds, 3),
         "frames_per_s": round(ledger.stored / seconds, 1) if seconds else 0.0,
         "bytes_per_s": round(ledger.stored_bytes / seconds) if seconds else 0,
@@ -120,3 +121,5 @@ def _print_summary(summary: dict[str, object]) -> None:
         print(f"  lost     {item['coordinates']}: {item['reason']}")
     if len(ledger["not_stored"]) > 5:
         print(f"  lost     ... and {ledger['failed'] + ledger['dropped'] - 5} more")
+    for line in summary["observer_errors"]:  # type: ignore[attr-defined]
+        print(f"  observer {line}")

@@ -1,95 +1,318 @@
-"""``exengine doctor [CONFIG]``: tells whether this installation is well."""
+"""``exengine doctor [CONFIG]``: tells whether this installation is well, and the disk fast enough."""
 
 import argparse
+import os
 import platform
 import sys
 from typing import Any
 
-from exengine.cli.output import print_json, print_table
-from exengine.kernel import config, registry
-from exengine.kernel.errors import ExEngineError
+from exengine.cli.output import human_bytes, print_json, print_table
+from exengine.kernel import config, hooks, registry
+from exengine.kernel.errors import ConfigError, ExEngineError
 from exengine.kernel.platform import config_folder
+from exengine.kernel.records import PluginRecord
 
 _LIBRARIES = ("exengine", "numpy", "pluggy", "PyYAML", "useq-schema", "pydantic", "docstring_parser")
 
+_EXTRAS = {
+    "pillow": "pictures of datasets: exengine preview",
+    "dask": "datasets as lazy arrays",
+    "pytest": "tests of a backend: exengine backends check",
+    "hypothesis": "tests of a backend with generated frames",
+    "sphinx": "pages of plugins in HTML documentation",
+}
+"""Distributions that nothing needs to have, and what they are for."""
+
+_TESTED_ON = {"Linux": "tested"}
+_UNTESTED = "written for it, not tested on it"
+
 
 def run(options: argparse.Namespace) -> int:
-    """Report on plugins, versions and config; 1 when something is wrong."""
-    report = examine(options.config)
+    """Report on plugins, versions, config and disk; 1 when something is wrong."""
+    if options.disk is not None and not os.path.isdir(options.disk):
+        raise ConfigError(f"--disk takes a folder that is there; {options.disk} is none")
+    report = examine(options.config, options.disk)
     if options.json:
         print_json(report)
-        return 1 if report["problems"] else 0
+    else:
+        _print(report)
+    return 1 if report["problems"] else 0
+
+
+def examine(config_path: str | None = None, folder: str | None = None) -> dict[str, Any]:
+    """Return the state of the installation as JSON. Every plugin is imported, in a process of its own.
+
+    Parameters
+    ----------
+    config_path : str, optional
+        A config to check too; the disk of its dataset is measured.
+    folder : str, optional
+        Measure the disk under this folder instead; ``.``, which a bare ``--disk`` means, gives way
+        to the one of the config.
+    """
+    report: dict[str, Any] = {
+        "versions": _versions(),
+        "platform": _platform(),
+        "extras": {name: _version(name) for name in _EXTRAS},
+        "config_folder": config_folder(),
+        "config_files": [],
+        **_plugins(),
+        "acquisition": None,
+        "disk": None,
+    }
+    problems = report["problems"]
+    requirements, unfit = _requirements()
+    report["requirements"] = requirements
+    problems += unfit
+    try:
+        resolved = config.resolve(config_path)
+        report["config_files"] = resolved.files
+        needs, target = _check_config(resolved) if config_path is not None else (None, None)
+        report["acquisition"] = needs and needs.to_dict()
+        if target is not None and folder in (None, "."):
+            folder = target
+        if folder is not None:
+            problems += _check_disk(report, needs if target else None, folder)
+    except ExEngineError as error:
+        problems.append(str(error))
+    return report
+
+
+# -- plugins -------------------------------------------------------------------------------------
+
+
+def _plugins() -> dict[str, Any]:
+    problems: list[str] = []
+    conflicts: list[dict[str, Any]] = []
+    listed: dict[str, Any] = {}
+    for kind, plugins in (("backends", registry.backends), ("sources", registry.sources)):
+        records = list(plugins.probe(isolated=True).values())
+        listed[kind] = [record.to_dict() for record in records]
+        for record in records:
+            if record.state == "conflict":
+                conflicts.append(_conflict(plugins.kind, record))
+            if record.state != "valid":
+                problems.append(f"{plugins.kind} {record.name!r}: {record.error}")
+    listed["hooks"] = hooks.probe()
+    problems += [
+        f"hooks {record['name']!r} of {record['distribution']}: {record['error']}"
+        for record in listed["hooks"]
+        if record["state"] != "valid"
+    ]
+    return {**listed, "conflicts": conflicts, "problems": problems}
+
+
+def _conflict(kind: str, record: PluginRecord) -> dict[str, Any]:
+    """Return who claims a name, and each way out."""
+    ways = [f"write {claim.qualified_name!r} instead of {record.name!r}" for claim in record.candidates]
+    ways += [f"pip uninstall {claim.distribution}" for claim in record.candidates]
+    return {
+        "kind": kind,
+        "name": record.name,
+        "distributions": [f"{claim.distribution} {claim.version}" for claim in record.candidates],
+        "resolve": ways,
+    }
+
+
+# -- versions ------------------------------------------------------------------------------------
+
+
+def _requirements() -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what the plugins and ExEngine require, beside what is installed; and what does not fit."""
+    found: list[dict[str, Any]] = []
+    problems = []
+    for name, version, location in sorted(_distributions()):
+        for text in _required_by(name, location):
+            wanted, fits, installed = _fit(text)
+            if wanted is None:
+                continue
+            found.append({"distribution": name, "requirement": text, "installed": installed, "fits": fits})
+            if not fits:
+                have = f"{wanted} {installed} is installed" if installed else f"{wanted} is not installed"
+                how = (
+                    f"install a version of {name} that fits this ExEngine"
+                    if wanted == "exengine"
+                    else f"pip install '{text.partition(';')[0].strip()}'"
+                )
+                problems.append(f"{name} {version} requires {text}, but {have}; {how}")
+    return found, problems
+
+
+def _distributions() -> set[tuple[str, str, str]]:
+    records: list[PluginRecord] = [*hooks.hooks.records()]
+    for plugins in (registry.backends, registry.sources):
+        for record in plugins.records().values():
+            records += record.candidates or (record,)
+    return {
+        (record.distribution, record.version, record.location) for record in records if record.distribution
+    } | {("exengine", _version("exengine") or "", "")}
+
+
+def _required_by(name: str, location: str) -> list[str]:
+    from importlib import metadata
+    from pathlib import Path
+
+    try:
+        at = metadata.Distribution.at(Path(location)) if location else metadata.distribution(name)
+        return list(at.requires or ())
+    except Exception:  # metadata that cannot be read: the record of the plugin says so
+        return []
+
+
+def _fit(text: str) -> tuple[str | None, bool, str | None]:
+    """Return what a requirement names, whether it is met, and which version is installed.
+
+    The name is None where the requirement does not apply here: of an extra, or of another system.
+
+    Examples
+    --------
+    >>> _fit("numpy>=1.0")[:2], _fit("numpy<1.0")[:2], _fit("numpy; extra == 'test'")[0]
+    (('numpy', True), ('numpy', False), None)
+    """
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+    except ImportError:
+        return _simple_fit(text)
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        return None, True, None
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return None, True, None
+    installed = _version(requirement.name)
+    fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
+    return requirement.name, fits, installed
+
+
+def _simple_fit(text: str) -> tuple[str | None, bool, str | None]:
+    """Do as :func:`_fit` without the library ``packaging``: plain bounds; whatever else counts as met.
+
+    Examples
+    --------
+    >>> _simple_fit("numpy>=1.0,<900")[:2], _simple_fit("numpy>=900")[:2]
+    (('numpy', True), ('numpy', False))
+    """
+    import re
+
+    plain, _, marker = text.partition(";")
+    match = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*\(?([^)]*)", plain)
+    if match is None or marker.strip():
+        return None, True, None
+    installed = _version(match[1])
+    if installed is None:
+        return match[1], False, None
+    have = _numbers(installed)
+    fits = True
+    for operator, bound in re.findall(r"(>=|<=|<|>)\s*([0-9][^,\s]*)", match[2]):
+        limit = _numbers(bound)
+        width = max(len(have), len(limit))
+        left, right = (numbers + (0,) * (width - len(numbers)) for numbers in (have, limit))
+        fits &= {">=": left >= right, "<=": left <= right, "<": left < right, ">": left > right}[operator]
+    return match[1], fits, installed
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    import re
+
+    release = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, release[0].split("."))) if release else ()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0], "system": platform.platform()}
+    for name in _LIBRARIES:
+        versions[name] = _version(name) or "not installed as a package"
+    return versions
+
+
+def _version(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _platform() -> dict[str, str]:
+    system = {"Darwin": "macOS"}.get(platform.system(), platform.system())
+    return {"system": system, "support": _TESTED_ON.get(system, _UNTESTED)}
+
+
+# -- config and disk -----------------------------------------------------------------------------
+
+
+def _check_config(resolved: config.Config) -> tuple[Any, str | None]:
+    """Prepare the acquisition of a config; return what it needs, and the folder of its dataset."""
+    from exengine.cli.disk import existing_folder, needs_of
+    from exengine.kernel.acquisition import Acquisition
+
+    with Acquisition(resolved, check_space=False) as acquisition:
+        target = (
+            None if acquisition.path is None else existing_folder(os.path.dirname(acquisition.path) or ".")
+        )
+        return needs_of(acquisition), target
+
+
+def _check_disk(report: dict[str, Any], needs: Any, folder: str) -> list[str]:
+    from exengine.cli.disk import compare, measure_disk
+
+    speed = measure_disk(os.path.abspath(folder))
+    text, problems = compare(speed, needs)
+    report["disk"] = {**speed.to_dict(), "summary": text}
+    return problems
+
+
+# -- for people ----------------------------------------------------------------------------------
+
+
+def _print(report: dict[str, Any]) -> None:
     print("Versions")
     for name, version in report["versions"].items():
         print(f"  {name:18} {version}")
+    print(f"  {'support':18} {report['platform']['system']}: {report['platform']['support']}")
+    print("\nOptional")
+    for name, version in report["extras"].items():
+        print(f"  {name:18} {version or 'not installed':14} {_EXTRAS[name]}")
     print(f"\nConfig files\n  user's folder      {report['config_folder']}")
     for path in report["config_files"]:
         print(f"  read               {path}")
-    for kind in ("backends", "sources"):
-        print(f"\n{kind.capitalize()}")
-        records = report[kind]
-        if records:
-            print_table(
-                ("  NAME", "PACKAGE", "STATE"),
-                (
-                    (f"  {r['name']}", f"{r['distribution']} {r['version']}".strip() or "-", r["state"])
-                    for r in records
-                ),
-            )
-        else:
-            print("  none is installed; in a clone of ExEngine: pip install ./plugins/*")
+    for kind in ("backends", "sources", "hooks"):
+        _print_plugins(kind, report[kind])
+    for conflict in report["conflicts"]:
+        print(f"\nConflict: the {conflict['kind']} {conflict['name']!r}")
+        print(f"  claimed by         {', '.join(conflict['distributions'])}")
+        for way in conflict["resolve"]:
+            print(f"  resolve            {way}")
+    if report["disk"]:
+        _print_disk(report["disk"], report["acquisition"])
     print()
     for problem in report["problems"]:
         print(f"problem: {problem}")
     if not report["problems"]:
         print("All is well.")
-    return 1 if report["problems"] else 0
 
 
-def examine(config_path: str | None) -> dict[str, Any]:
-    """Return the state of the installation as JSON. Every plugin is imported."""
-    problems = []
-    listed = {}
-    for kind, plugins in (("backends", registry.backends), ("sources", registry.sources)):
-        records = list(plugins.probe().values())
-        listed[kind] = [record.to_dict() for record in records]
-        problems += [
-            f"{plugins.kind} {record.name!r}: {record.error}" for record in records if record.state != "valid"
-        ]
-    files = []
-    try:
-        resolved = config.resolve(config_path)
-        files = resolved.files
-        if config_path is not None:
-            problems += _check_config(resolved)
-    except ExEngineError as error:
-        problems.append(str(error))
-    return {
-        "versions": _versions(),
-        "config_folder": config_folder(),
-        "config_files": files,
-        **listed,
-        "problems": problems,
-    }
+def _print_plugins(kind: str, records: list[dict[str, Any]]) -> None:
+    if not records and kind == "hooks":
+        return
+    print(f"\n{kind.capitalize()}")
+    if not records:
+        print("  none is installed; in a clone of ExEngine: pip install ./plugins/*")
+        return
+    rows = [
+        (f"  {r['name']}", f"{r['distribution']} {r['version']}".strip() or "-", r["state"]) for r in records
+    ]
+    print_table(("  NAME", "PACKAGE", "STATE"), rows)
 
 
-def _check_config(resolved: config.Config) -> list[str]:
-    from exengine.kernel.acquisition import Acquisition
-
-    try:
-        Acquisition(resolved).close()
-    except ExEngineError as error:
-        return [str(error)]
-    return []
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": sys.version.split()[0], "system": platform.platform()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed as a package"
-    return versions
+def _print_disk(disk: dict[str, Any], needs: dict[str, Any] | None) -> None:
+    print(f"\nDisk\n  folder             {disk['folder']}")
+    print(f"  free               {human_bytes(disk['free_bytes'])}")
+    print(f"  write              {human_bytes(disk['write_bytes_per_s'])}/s, sustained")
+    print(f"  sync               {disk['sync_ms']:.1f} ms")
+    if needs and needs["frame_bytes"]:
+        count = f"{needs['frames']:,}" if needs["frames"] is not None else "an unknown number of"
+        total = f", {human_bytes(needs['total_bytes'])} in all" if needs["total_bytes"] else ""
+        print(f"  acquisition        {count} frames of {human_bytes(needs['frame_bytes'])}{total}")
+    print(f"  in short           {disk['summary']}")

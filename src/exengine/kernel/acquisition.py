@@ -28,6 +28,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.ledger import Ledger
+from exengine.kernel.observers import Observers
 from exengine.kernel.options import validate_options
 from exengine.kernel.sequence import parse_sequence
 from exengine.kernel.storage_factory import StoragePlan
@@ -35,8 +36,8 @@ from exengine.kernel.storage_factory import StoragePlan
 if TYPE_CHECKING:
     from os import PathLike
 
-# Metadata, index and TIFF headers, per frame, on top of the pixels; generous.
-_OVERHEAD_BYTES = 8192
+OVERHEAD_BYTES = 8192
+"""Metadata, index and TIFF headers, per frame, on top of the pixels; generous."""
 _CANCEL_PATIENCE_S = 30.0
 
 
@@ -61,6 +62,8 @@ class Acquisition:
         What became of every frame.
     duration_s : float
         From the first frame asked for to the end of the dataset.
+    observer_errors : list of str
+        What went wrong in hooks, a line each; the acquisition itself is not touched by it.
 
     Raises
     ------
@@ -87,6 +90,7 @@ class Acquisition:
         self.storage: DataStorage | None = None
         self.ledger = Ledger()
         self.duration_s = 0.0
+        self.observer_errors: list[str] = []
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         try:
@@ -143,6 +147,7 @@ class Acquisition:
         if self.plan.summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
                 options["summary_metadata"] = self.plan.summary
+        observers = Observers()
         self.storage = self._storage_plan.create()
         self.path = getattr(self.storage, "path", None) or self.path
         with contextlib.suppress(
@@ -151,12 +156,14 @@ class Acquisition:
             self.storage.annotate("config", self.config.to_dict())
         handler = DataHandler(
             self.storage,
+            _executor=observers if observers.watch_frames else None,
             max_pending=self.config["handler.max_pending"],
             when_full=self.config["handler.when_full"],
         )
         self.ledger = handler.ledger
         begin = time.perf_counter()
         interrupt: BaseException | None = None
+        observers.opened(self.storage, self._storage_plan.name, self.path)
         thread = threading.Thread(
             target=self._run_source, args=(handler,), name="exengine-source", daemon=True
         )
@@ -172,8 +179,11 @@ class Acquisition:
             interrupt = error
             self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             thread.join(_CANCEL_PATIENCE_S)
-        self._end(handler, interrupt)
-        self.duration_s = time.perf_counter() - begin
+        try:
+            self._end(handler, interrupt)
+        finally:  # also when a second interrupt comes meanwhile
+            self.duration_s = time.perf_counter() - begin
+            self.observer_errors = observers.finished(self.ledger, self.status, self.path)
         if interrupt is not None:
             raise interrupt
         self._raise_errors(handler)
@@ -231,6 +241,8 @@ class Acquisition:
         try:
             return self.storage.status.value
         except UnsupportedOperationError:
+            if self._source_error is not None or self.ledger.failed or self.ledger.dropped:
+                return DatasetStatus.FAILED.value
             return (DatasetStatus.ABORTED if self._cancelled else DatasetStatus.COMPLETE).value
 
     def close(self) -> None:
@@ -298,7 +310,7 @@ def _check_space(path: str, plan: SourcePlan) -> None:
     folder = os.path.abspath(path)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
-    need = plan.total_bytes + plan.frames * _OVERHEAD_BYTES
+    need = plan.total_bytes + plan.frames * OVERHEAD_BYTES
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DatasetAccessError(

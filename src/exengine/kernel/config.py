@@ -153,7 +153,8 @@ class Config:
             place = tree.setdefault(section, {})
             if rest.startswith("options."):
                 place, rest = place.setdefault("options", {}), rest.removeprefix("options.")
-            place[rest] = str(value) if isinstance(value, TextValue) else value
+            plain = isinstance(value, (TextValue, os.PathLike))
+            place[rest] = str(value) if plain else value
         return tree
 
 
@@ -211,6 +212,11 @@ def resolve(
     return resolved
 
 
+def _folded(name: Any) -> Any:
+    """Return a name of a plugin in the one spelling: ``-`` and ``_`` are the same."""
+    return name.replace("-", "_") if isinstance(name, str) else name
+
+
 def _add_layer(
     config: Config,
     flat: Mapping[str, Any],
@@ -219,7 +225,7 @@ def _add_layer(
 ) -> None:
     for options, name_key in _NAMED_BY.items():
         old, new = config.values.get(name_key), flat.get(name_key)
-        if old is not None and new is not None and old != new:
+        if old is not None and new is not None and _folded(old) != _folded(new):
             reason = f"it belongs to {old!r}; {(origins or {}).get(name_key, origin)} names {new!r}"
             for key in [key for key in config.values if key.startswith(options + ".")]:
                 config.set_aside_value(key, reason)
@@ -246,9 +252,9 @@ def read_file(path: str) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL in it
         raise ConfigError(
-            f"cannot read the config file {path}: {error.strerror}; give the path of a YAML or TOML file"
+            f"cannot read the config file {path!s}: {getattr(error, 'strerror', None) or error}; give the path of a YAML or TOML file"
         ) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes, which no config file is")
@@ -317,6 +323,8 @@ def _flatten(content: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _checked_flat(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in flat:
+        if key in _FREE:
+            raise ConfigError(f"{where}: {key} has keys of its own; write {key}.NAME=VALUE")
         if key not in _BY_KEY and not key.startswith(tuple(free + "." for free in _FREE)):
             known = [known for known in _BY_KEY if known not in _FREE] + [
                 "storage.options.NAME",
@@ -355,7 +363,10 @@ def _check_values(config: Config) -> None:
         setting = _BY_KEY.get(key)
         if setting is None:
             if key.startswith("sequence.") and isinstance(value, TextValue):
-                config.values[key] = _parse_yaml(value)
+                try:
+                    config.values[key] = _parse_yaml(value)
+                except ValueError as error:
+                    raise ConfigError(f"{key} ({config.origin(key)}) is no YAML: {error}") from None
             continue
         if isinstance(value, TextValue):
             value = config.values[key] = str(value)
@@ -395,7 +406,7 @@ def parse_bytes(value: Any, what: str) -> int:
             size = float(number) * _UNITS[unit]
         except (ValueError, KeyError):
             size = 0
-        if 0 < size < 2**63:
+        if 1 <= size < 2**63:
             return int(size)
     raise ConfigError(f"{what} is a number of bytes such as 268435456 or 1 GiB, got {value!r:.60}")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from exengine.kernel import options
+from exengine.kernel import codes, options
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
 from exengine.kernel.suggest import did_you_mean
 
@@ -20,22 +20,7 @@ RESERVED_OPTIONS = frozenset(("path", "if_exists", "backend", "config", "options
 DOCS_STRIPPED = sys.flags.optimize >= 2
 """Whether ``python -OO`` has thrown the docstrings away, so that documentation cannot be checked."""
 
-FAULTS = {
-    "EX101": "the entry point is no class",
-    "EX102": "the class is no subclass of the base class",
-    "EX103": "abstract methods are left",
-    "EX104": "a method takes too few or too many arguments",
-    "EX105": "*args or **kwargs of __init__ hide the options",
-    "EX106": "an annotation of __init__ cannot be resolved",
-    "EX107": "an option has a reserved name",
-    "EX108": "capabilities is no StorageCapabilities",
-    "EX109": "a persistent backend does not take the path of its dataset",
-    "EX201": "the class has no summary",
-    "EX202": "an option is not documented",
-    "EX203": "the docstring documents an option that does not exist",
-    "EX204": "an option has no type",
-    "EX205": "the docstring states a default that is not the real one",
-}
+FAULTS = codes.CONTRACT
 """Every code that loading a class can give, with its meaning."""
 
 
@@ -83,8 +68,8 @@ def check_class(cls: Any, base: type) -> list[Finding]:
         blocking = {"EX101", "EX102", "EX105", "EX106"}
         if not DOCS_STRIPPED and not blocking & {finding.code for finding in findings}:
             findings += _documentation(cls)
-    except Exception as error:  # a property or a metaclass of the plugin that raises
-        return [Finding("EX101", f"looking at the class raised {type(error).__name__}: {error}")]
+    except BaseException as error:  # a property or a metaclass of the plugin that raises, or exits
+        return [Finding("EX101", f"looking at the class raised {describe_error(error)}")]
     return findings
 
 
@@ -92,7 +77,8 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
     if not inspect.isclass(cls):
         yield Finding("EX101", f"the entry point names {_article(type(cls).__name__)}, not a class")
         return
-    if not issubclass(cls, base) or cls is base:
+    # Neither a metaclass nor register() has a say in what the class inherits.
+    if base not in type.__dict__["__mro__"].__get__(cls) or cls is base:
         yield Finding("EX102", f"{cls.__name__} is no subclass of exengine.{base.__name__}")
         return
     left = sorted(getattr(cls, "__abstractmethods__", ()))
@@ -110,9 +96,7 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
     try:
         options.annotations_of(cls)
     except Exception as error:  # evaluating an annotation may raise anything
-        yield Finding(
-            "EX106", f"an annotation of __init__ cannot be resolved: {type(error).__name__}: {error}"
-        )
+        yield Finding("EX106", f"an annotation of __init__ cannot be resolved: {describe_error(error)}")
     if issubclass(base, DataStorage):
         for parameter in parameters:
             if parameter.name in RESERVED_OPTIONS:
@@ -155,7 +139,8 @@ def _signatures(cls: type, base: type, left: list[str]) -> Iterator[Finding]:
 def _takes_path(cls: type) -> bool:
     if cls.create.__func__ is not DataStorage.create.__func__:  # type: ignore[attr-defined]
         return True
-    return bool(options.place_parameters(cls))
+    first = next(iter(inspect.signature(cls).parameters.values()), None)
+    return first is not None and first.kind not in (first.KEYWORD_ONLY, first.VAR_KEYWORD)
 
 
 def _documentation(cls: type) -> Iterator[Finding]:
@@ -194,6 +179,16 @@ def _documentation(cls: type) -> Iterator[Finding]:
                 f"the default of option {name!r} is {parameter.default!r}, the docstring "
                 f"states {documented.default}",
             )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and text of an exception, whatever its own ``__str__`` does."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # of the plugin that made the exception
+        return name
+    return f"{name}: {text:.500}" if text else name
 
 
 def _article(name: str) -> str:

@@ -29,13 +29,14 @@ class CoordinateIndex:
     (0, None)
     """
 
-    __slots__ = ("_interned", "_numbers", "_values", "_weights")
+    __slots__ = ("_axis_since", "_interned", "_numbers", "_values", "_weights")
 
     def __init__(self) -> None:
         self._weights: dict[str, int] = {}  # axis -> power of the radix
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
+        self._axis_since: list[tuple[int, str]] = []  # the frame with which an axis came
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -70,6 +71,14 @@ class CoordinateIndex:
 
     def add(self, axes: Mapping[str, int | str]) -> int | None:
         """Give the next number to these coordinates and return it; None where they hold a frame."""
+        key = self.reserve(axes)
+        return None if key is None else self.commit(key)
+
+    def reserve(self, axes: Mapping[str, int | str]) -> int | None:
+        """Return the key of new coordinates, for :meth:`commit`; None where they hold a frame.
+
+        Nobody finds them before they are committed.
+        """
         key = 0
         for axis, value in axes.items():
             weight = self._weights.get(axis)
@@ -79,18 +88,24 @@ class CoordinateIndex:
                 key += (value + value + 1) * weight
             else:
                 key += self._intern(axis, value) * weight
-        number = len(self._numbers)
-        return number if self._numbers.setdefault(key, number) == number else None
+        return None if key in self._numbers else key
 
-    def discard_last(self) -> None:
-        """Take back the last :meth:`add`, whose frame could not be written."""
-        self._numbers.popitem()
+    def commit(self, key: int) -> int:
+        """Give the next number to coordinates that were reserved, and return it."""
+        number = self._numbers[key] = len(self._numbers)
+        return number
+
+    def withdraw(self) -> None:
+        """Forget what the last :meth:`reserve` brought: its frame could not be written."""
+        while self._axis_since and self._axis_since[-1][0] == len(self._numbers):
+            del self._weights[self._axis_since.pop()[1]]
 
     def _add_axis(self, axis: str) -> int:
         weight: int = _RADIX ** len(self._weights)
         self._interned[axis] = {}
         self._values[axis] = []
         self._weights[axis] = weight
+        self._axis_since.append((len(self._numbers), axis))
         return weight
 
     def _intern(self, axis: str, value: int | str) -> int:
@@ -104,7 +119,7 @@ class CoordinateIndex:
 
     def _decode(self, key: int) -> DataCoordinates:
         axes: dict[str, int | str] = {}
-        for axis in self._weights:
+        for axis in tuple(self._weights):  # another thread may add one
             key, code = divmod(key, _RADIX)
             if code & 1:
                 axes[axis] = code >> 1
@@ -121,10 +136,10 @@ class CoordinateIndex:
 
     def positions(self) -> dict[str, list[int | str]]:
         """Return the positions that occur on each axis, in the order of arrival."""
-        found: dict[str, dict[int | str, None]] = {axis: {} for axis in self._weights}
+        found: dict[str, dict[int | str, None]] = {axis: {} for axis in tuple(self._weights)}
         for coordinates in self:
             for axis, value in coordinates.__dict__.items():
-                found[axis][value] = None
+                found.setdefault(axis, {})[value] = None
         return {axis: list(values) for axis, values in found.items()}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
@@ -141,7 +156,7 @@ class CoordinateIndex:
             for axis, value in axes.items():
                 if value not in positions[axis]:
                     return f"{axis} is one of {summarize_positions(positions[axis])}"
-        absent = [axis for axis in self._weights if axis not in axes]
+        absent = [axis for axis in tuple(self._weights) if axis not in axes]
         if absent:
             return f"the axes are {', '.join(self._weights)}; {', '.join(absent)} was not given"
         return f"no frame among {len(self._numbers)} has these positions together"

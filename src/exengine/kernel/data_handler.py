@@ -27,9 +27,9 @@ from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
-    ExEngineError,
     HandlerError,
     HandlerFullError,
+    OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
 )
@@ -102,7 +102,7 @@ class DataHandler:
         when_full: Literal["block", "error"] = "block",
     ) -> None:
         if max_pending <= 0 or when_full not in ("block", "error"):
-            raise ValueError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
+            raise OptionError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
         self._storage = storage
         self._process_function = process_function
         self._executor = _executor
@@ -379,7 +379,7 @@ class DataHandler:
                 self._storage.annotate("ledger", self._ledger.to_dict())
             except (UnsupportedOperationError, AttributeError):
                 pass  # a storage that keeps no annotations, or is no subclass of ours
-            except ExEngineError as error:  # failed, or closed by somebody else: finish() will say so
+            except BaseException as error:  # the dataset must be ended all the same
                 self._error = self._error or error
             if self._error is not None or not self._ledger.complete:
                 self._storage.abort(str(self._error or "frames were not stored"), failed=True)
@@ -401,31 +401,33 @@ class DataHandler:
             future._notify_data(
                 item.coordinates, item.data, item.metadata, processed=processed, stored=stored
             )
-        except Exception:
+        except BaseException:
             _log.exception("a future raised when it was told of the frame at %s", item.coordinates)
 
     def _publish(self, item: _Item) -> None:
         try:
             self._executor.publish_notification(DataStoredNotification(item.coordinates))
-        except Exception:
+        except BaseException:
             _log.exception("the executor raised when it was told of the frame at %s", item.coordinates)
 
     # -- the end of the process ------------------------------------------------------------------
 
     def conclude_at_exit(self) -> None:
         """Drain and finish as aborted, with a warning: the program ended and forgot this handler."""
-        if not self._intake_ended:
-            warnings.warn(
-                "a DataHandler was not finished before the program ended; "
-                "its frames are stored now, and the dataset is finished as aborted",
-                ResourceWarning,
-                stacklevel=2,
-            )
-        self.abort("the program ended without finish()")
+        forgotten = not self._intake_ended
+        if forgotten:
+            self.abort("the program ended without finish()")
         try:
             self.await_completion()
         except HandlerError as error:
             _log.error("%s", error)
+        if forgotten:
+            warnings.warn(
+                "a DataHandler was not finished before the program ended; "
+                "its frames are stored, and the dataset is finished as aborted",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def disown(self) -> None:
         """Become unable to work: this process is a fork of the one whose threads store the frames."""

@@ -53,7 +53,7 @@ class DatasetPlace:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "annotations": {},
         }
-        building = os.path.join(parent, f".{name}.creating-{os.getpid()}-{time.monotonic_ns()}")
+        building = os.path.join(parent, f".{name[:60]}.creating-{os.getpid()}-{time.monotonic_ns()}")
         lock = None
         try:
             os.makedirs(parent, exist_ok=True)

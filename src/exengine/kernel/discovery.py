@@ -39,7 +39,9 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
             if entry and os.path.isfile(entry):
                 found += _scan_with_importlib(seen, path=[entry])
             continue
-        for name in names:
+        # Two of one name in one folder are what a broken upgrade leaves: the later version, whatever the
+        # order in which the system lists them.
+        for name in sorted(names, reverse=True):
             if name.endswith((".dist-info", ".egg-info")):
                 found += _read_distribution(os.path.join(entry or ".", name), seen)
     if path is None and any(_is_foreign(finder) for finder in sys.meta_path):
@@ -75,7 +77,7 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
             os.path.join(folder, "METADATA" if folder.endswith("dist-info") else "PKG-INFO"), "rb"
         ) as file:
             fields = _headers(file.read(_METADATA_BYTES).decode("utf-8", "replace"))
-        name, version = fields.get("name", name), fields.get("version", version)
+        name, version = fields.get("name") or name, fields.get("version") or version
         summary = fields.get("summary", "")
     except OSError as error:
         problem = f"its metadata cannot be read: {error.strerror}"
@@ -112,7 +114,7 @@ def _headers(text: str) -> dict[str, str]:
         if not line:
             break
         key, colon, value = line.partition(":")
-        if colon and key[0] not in " \t":
+        if key and colon and key[0] not in " \t":
             fields.setdefault(key.lower(), value.strip())
     return fields
 
@@ -140,7 +142,15 @@ def _is_foreign(finder: object) -> bool:
 def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[PluginRecord]:
     from importlib import metadata
 
-    distributions = metadata.distributions() if path is None else metadata.distributions(path=path)
+    context = metadata.DistributionFinder.Context()
+    if path is not None:
+        context = metadata.DistributionFinder.Context(path=path)
+    distributions: list[metadata.Distribution] = []
+    for finder in sys.meta_path:
+        try:
+            distributions += getattr(finder, "find_distributions", lambda _: ())(context)
+        except Exception:  # of somebody's finder: it cannot tell, the others can
+            continue
     for distribution in distributions:
         name = "?"
         try:

@@ -7,6 +7,7 @@ they share with the parent, and refuse to write.
 
 import atexit
 import os
+import sys
 import weakref
 from typing import Protocol
 
@@ -39,7 +40,10 @@ def release(owner: _Owner) -> None:
 def _conclude_all() -> None:
     for group in (_handlers, _storages):
         for owner in list(group):
-            owner.conclude_at_exit()
+            try:
+                owner.conclude_at_exit()
+            except BaseException:  # one that cannot end must not keep the others from it
+                sys.excepthook(*sys.exc_info())
 
 
 def _disown_all() -> None:

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
-    CoordinatesError,
     CoordinatesNotFoundError,
     StorageClosedError,
     StorageFinishedError,
@@ -124,7 +123,7 @@ class IndexedStorage(DataStorage):
             return self._index.find(data_coordinates.__dict__) is not None
         try:
             return self._index.find(snapshot(data_coordinates).__dict__) is not None
-        except CoordinatesError:
+        except Exception:  # no coordinates, or a mapping of somebody's own that raises
             return False
 
     def __iter__(self) -> Iterator[DataCoordinates]:

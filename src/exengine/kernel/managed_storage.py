@@ -175,7 +175,11 @@ class ManagedStorage(IndexedStorage):
         with self._lock:
             if self._refused_state is not None:
                 self._refuse_to_write()
-            self._place.annotate(name, value)
+            try:
+                self._place.annotate(name, value)
+            except OSError as error:
+                self._fail(error)
+                raise self._failed_error(f"{name!r} could not be kept") from error
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -188,16 +192,16 @@ class ManagedStorage(IndexedStorage):
             metadata = clean_metadata(metadata)
             self._check_axes(coordinates)
             checked = self.check_frame(coordinates, data, metadata)
-            number = self._frames.add(coordinates.__dict__)
-            if number is None:
+            key = self._frames.reserve(coordinates.__dict__)
+            if key is None:
                 raise CoordinatesExistError(
                     f"a frame is already at {coordinates.__dict__}; a frame is never "
                     "replaced, put it elsewhere"
                 )
             try:
-                self.write_frame(number, coordinates, data, checked)
+                self.write_frame(len(self._frames), coordinates, data, checked)
             except BaseException as error:
-                self._frames.discard_last()
+                self._frames.withdraw()
                 if isinstance(error, OSError) or not isinstance(error, Exception):
                     # A write that failed, or that was interrupted half way: trust it no more.
                     self._fail(error)
@@ -206,6 +210,7 @@ class ManagedStorage(IndexedStorage):
                             f"the frame at {coordinates.__dict__} was not stored"
                         ) from error
                 raise
+            self._frames.commit(key)
             if self._first is None:
                 self._first = (data.shape, data.dtype)
             if self._waiting:
@@ -393,17 +398,25 @@ class ManagedStorage(IndexedStorage):
 
     def conclude_at_exit(self) -> None:
         """Finish as aborted, with a warning: the program ended and had forgotten this storage."""
-        if not self._closed and self._final_status is None:
-            warnings.warn(
-                f"{self.path} was not finished before the program ended; it is finished as aborted",
-                ResourceWarning,
-                stacklevel=2,
-            )
+        forgotten = not self._closed and self._final_status is None
+        if forgotten:
             self.abort("the program ended without finish()")
         self.close()
+        if forgotten:
+            warnings.warn(
+                f"{self.path} was not finished before the program ended; it is finished as aborted",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def disown(self) -> None:
         """Become unable to write: this process is a fork of the one that owns the storage."""
+        # Whoever held the lock, or was reading, does so in the other process.
+        self._lock = threading.RLock()
+        self._new_data = threading.Condition(self._lock)
+        self._reads = []
+        self._failure = None
+        self._failure_told = True
         self._refused_state = StorageStateError
         if self._place is not None:
             self._place.unlock()

@@ -46,7 +46,8 @@ def clean_metadata(value: Any) -> Any:
     return _clean(value, MAX_DEPTH, ())
 
 
-_PLAIN = frozenset((int, bool, type(None)))
+_PLAIN = frozenset((bool, type(None)))
+_INT_LIMIT = 10**4000  # Python refuses to read or to print numbers of more than 4,300 digits
 
 
 def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> dict[str, Any]:
@@ -59,7 +60,9 @@ def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> 
         elif not key.isascii():
             _check_text(key, place)
         kind = type(value)
-        if kind in _PLAIN or (kind is str and value.isascii()):
+        if kind is int:
+            copy[key] = value if -_INT_LIMIT < value < _INT_LIMIT else _clean(value, depth - 1, (*place, key))
+        elif kind in _PLAIN or (kind is str and value.isascii()):
             copy[key] = value
         else:
             copy[key] = _clean(value, depth - 1, (*place, key))
@@ -72,6 +75,10 @@ def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind is int:
+        if -_INT_LIMIT < value < _INT_LIMIT:
+            return value
+        raise _refusal(place, "is a number of more than 4,000 digits, which JSON readers refuse")
     if kind is str:
         return _check_text(value, place)
     if kind is float:

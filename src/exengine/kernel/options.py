@@ -106,7 +106,10 @@ def place_parameters(cls: type) -> tuple[str, ...]:
         return tuple(declared)
     capabilities = getattr(cls, "capabilities", None)
     if getattr(capabilities, "persistent", False):
-        return tuple(parameter.name for parameter in _init_parameters(cls)[:1])
+        collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return tuple(
+            parameter.name for parameter in _init_parameters(cls)[:1] if parameter.kind not in collecting
+        )
     return ()
 
 
@@ -192,7 +195,8 @@ def _parse(docstring: Any) -> Documentation:
         description = " ".join((item.description or "").split())
         # The library also guesses a default from any sentence with "default" in it; only what stands
         # in the type, or as "Default: x", is a statement.
-        in_type = any(head.startswith(item.arg_name) and "default" in head for head in heads)
+        own = re.compile(rf"{re.escape(item.arg_name)}\s*:.*default")
+        in_type = any(map(own.match, heads))
         stated = item.default if in_type else _default_in_text(description)
         for name in item.arg_name.split(","):
             parameters[name.strip()] = DocumentedParameter(
@@ -368,7 +372,9 @@ def _validate(option: Option, value: Any) -> Any:
 
         text = str(value)
         try:
-            attempts = [yaml.safe_load(text), text]
+            read = yaml.safe_load(text)
+            plain = isinstance(read, str) and text.lstrip()[:1] not in ("'", '"')
+            attempts = [text] if plain else [read, text]  # YAML would fold the blanks of plain text
         except yaml.YAMLError:
             attempts = [text]
     problem: pydantic.ValidationError | None = None

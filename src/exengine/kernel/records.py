@@ -28,6 +28,8 @@ class PluginRecord:
         Of the plugin's exception, for ``--debug``.
     output : str
         What the plugin printed while it was imported.
+    source : (str, int)
+        File and line of the class, where a probe found them.
     findings : tuple of Finding
         Faults of the contract and of the documentation.
     candidates : tuple of PluginRecord
@@ -44,6 +46,7 @@ class PluginRecord:
         "location",
         "name",
         "output",
+        "source",
         "stage",
         "state",
         "summary",
@@ -71,6 +74,7 @@ class PluginRecord:
         self.location = location
         self.state = "found"
         self.stage = self.error = self.traceback = self.output = ""
+        self.source = ("", 0)
         self.findings: tuple[Any, ...] = ()
         self.candidates: tuple[PluginRecord, ...] = ()
         self.loaded: type | None = None

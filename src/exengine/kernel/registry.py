@@ -5,10 +5,11 @@ and for messages that help. Not responsible for what makes a class valid
 (:mod:`exengine.kernel.contract`), nor for reading metadata (:mod:`exengine.kernel.discovery`).
 """
 
+import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from exengine.kernel import discovery
@@ -23,6 +24,8 @@ from exengine.kernel.records import PluginRecord
 from exengine.kernel.suggest import near_names
 
 if TYPE_CHECKING:
+    import io
+
     from exengine.kernel.data_storage_base import DataStorage
     from exengine.kernel.frame_source_base import FrameSource
 
@@ -73,13 +76,23 @@ class PluginRegistry:
 
     def _collect(self) -> dict[str, PluginRecord]:
         by_key: dict[str, list[PluginRecord]] = {}
+        unreadable: list[PluginRecord] = []
         for record in discovery.scan(self._path):
-            if record.group == self.group or not record.group:
-                _check_identity(record)
-                by_key.setdefault(_key(record.name), []).append(record)
+            if record.group == self.group:
+                check_identity(record)
+                claims = by_key.setdefault(_key(record.name), [])
+                # One distribution may register one class in both spellings of its name.
+                if not any((c.location, c.target) == (record.location, record.target) for c in claims):
+                    claims.append(record)
+            elif not record.group:
+                unreadable.append(record)
         records = {}
         for claims in by_key.values():
             record = claims[0] if len(claims) == 1 else self._conflict(claims)
+            records[record.name] = record
+        for record in unreadable:  # takes its name from nobody
+            while _key(record.name) in by_key or record.name in records:
+                record.name += "-unreadable"
             records[record.name] = record
         return dict(sorted(records.items()))
 
@@ -125,6 +138,8 @@ class PluginRegistry:
         if record is not None and distribution:
             claims = record.candidates or (record,)
             chosen = [claim for claim in claims if _key(claim.distribution) == _key(distribution)]
+            if len(chosen) > 1:  # one distribution, two spellings
+                chosen = [claim for claim in chosen if claim.name == plain]
             if len(chosen) == 1:
                 return chosen[0]
             raise PluginNotFoundError(
@@ -138,7 +153,8 @@ class PluginRegistry:
 
     def _not_found(self, name: str) -> str:
         installed = ", ".join(self.records()) or "none"
-        near = near_names(name, [*self.records(), *self._known_elsewhere()])
+        others = [known for known in [*self.records(), *self._known_elsewhere()] if known != name]
+        near = near_names(name, others)
         text = f"no {self.kind} is called {name!r}"
         if near:
             text += f"; did you mean {' or '.join(map(repr, near))}?"
@@ -176,10 +192,15 @@ class PluginRegistry:
             return self._load(record)
 
     def _load(self, record: PluginRecord) -> Any:
-        if record.state == "found":
-            loaded = _import_target(record)
-            if record.state == "found":
-                self._check(record, loaded)
+        if record.loaded is None and record.state in ("found", "valid"):  # valid by a probe elsewhere
+            record.state = "found"
+            with _user_interrupt() as interrupted:
+                loaded = _import_target(record, interrupted)
+                if record.state == "found":
+                    self._check(record, loaded)
+                if interrupted():  # and the plugin caught it
+                    record.state, record.loaded = "found", None
+                    raise KeyboardInterrupt
         if record.state == "valid":
             return record.loaded
         where = f"{record.name!r} of {record.distribution} {record.version}"
@@ -211,23 +232,39 @@ class PluginRegistry:
 
         return DataStorage
 
-    def probe(self) -> Mapping[str, PluginRecord]:
-        """Load every plugin, so that each record has its state; nothing is raised."""
-        for record in self.records().values():
-            for claim in record.candidates or (record,):
-                try:
-                    with self._lock:
-                        self._load(claim)
-                except PluginError:
-                    continue  # the record says it
+    def probe(self, *, isolated: bool = False) -> Mapping[str, PluginRecord]:
+        """Load every plugin, so that each record has its state; nothing is raised.
+
+        Parameters
+        ----------
+        isolated : bool
+            Each in a process of its own, with a limit on its time: a plugin that ends the process,
+            or never ends, is found broken like any other. Nothing is imported here, and ``loaded``
+            stays None; :meth:`load` imports a valid one.
+        """
+        claims = [claim for record in self.records().values() for claim in record.candidates or (record,)]
+        if isolated:
+            from exengine.kernel.probing import probe_records
+
+            probe_records([claim for claim in claims if claim.state == "found"], self.group, self.kind)
+            return self.records()
+        for claim in claims:
+            self.examine(claim)
         return self.records()
+
+    def examine(self, record: PluginRecord) -> PluginRecord:
+        """Load the plugin of a record, which then has its state; nothing is raised."""
+        with self._lock, contextlib.suppress(PluginError):  # the record says it
+            self._load(record)
+        return record
 
 
 def _key(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _check_identity(record: PluginRecord) -> None:
+def check_identity(record: PluginRecord) -> None:
+    """Mark a record as broken whose name or target breaks the rules, without importing anything."""
     if record.state != "found":
         return
     name = record.name
@@ -244,37 +281,82 @@ def _check_identity(record: PluginRecord) -> None:
         record.mark("broken", "target", f"{record.target!r:.80} is no valid target: it must be module:Class")
 
 
-def _import_target(record: PluginRecord) -> Any:
-    """Import the object of an entry point; whatever the plugin does becomes part of the record."""
-    import contextlib
+def _import_target(record: PluginRecord, interrupted: Callable[[], bool]) -> Any:
+    """Import the object of an entry point; whatever the plugin does becomes part of the record.
+
+    Only an interrupt by the user passes through: the record is then as it was.
+    """
     import importlib
-    import io
     import traceback
 
     module_name, _, attribute = record.target.partition(":")
-    printed = io.StringIO()
     stage = "import"
+    loaded: Any = None
+    printed = _captured_text()
     try:
         with contextlib.redirect_stdout(printed):
-            loaded: Any = importlib.import_module(module_name)
+            loaded = importlib.import_module(module_name)
             stage = "attribute"
             for part in attribute.split("."):
                 loaded = getattr(loaded, part)
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its faults, too
-        lines = "".join(traceback.format_exception(error))
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if interrupted():
+            raise KeyboardInterrupt from error
+        from exengine.kernel.contract import describe_error
+
+        doing = "importing" if stage == "import" else "reading"
         record.mark(
             "broken",
             stage,
-            f"{'importing' if stage == 'import' else 'reading'} {record.target} raised {what:.500}",
-            lines[-20_000:],
+            f"{doing} {record.target} raised {describe_error(error)}",
+            "".join(traceback.format_exception(error))[-20_000:],
         )
-        return None
     finally:
         record.output = printed.getvalue()[:10_000]
         if record.output:
             sys.stderr.write(record.output)
     return loaded
+
+
+def _captured_text() -> "io.StringIO":
+    """Return a text stream that a plugin cannot close."""
+    import io
+
+    class Captured(io.StringIO):
+        def close(self) -> None:
+            pass
+
+    return Captured()
+
+
+@contextlib.contextmanager
+def _user_interrupt() -> Iterator[Callable[[], bool]]:
+    """Give what tells whether the user pressed Ctrl-C, and no plugin raised KeyboardInterrupt by itself.
+
+    Signals reach the main thread only; in another one every KeyboardInterrupt is the plugin's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    import signal
+
+    pressed = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        if callable(before):
+            before(number, frame)
+
+    if not callable(before):  # ignored, or not Python's: nothing would be raised
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:  # not one that the plugin has set
+            signal.signal(signal.SIGINT, before)
 
 
 backends = PluginRegistry(BACKENDS_GROUP, "backend")

@@ -140,8 +140,10 @@ class StoragePlan:
         if self.path is None:
             return self.cls.create(**self.options)
         if self.if_exists == "overwrite":
-            with _moved_aside(self.path):
-                return self._create_at(self.path)
+            # Through a symbolic link, what it leads to is replaced, and the link stays.
+            real = os.path.realpath(self.path)
+            with _moved_aside(real):
+                return self._create_at(real)
         if self.if_exists == "number":
             return self._create_numbered(self.path)
         return self._create_at(self.path)
@@ -271,7 +273,9 @@ def _openers(path: str) -> Iterator[Any]:
             cls = registry.backends.load(record.name)
             if cls.can_open(path):
                 yield cls
-        except Exception:  # a plugin that raises here has no say
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a plugin that raises here has no say
             continue
 
 

@@ -6,16 +6,20 @@ In ``conf.py``::
     exengine_plugins = ["my-backend"]     # only these distributions; without it, all that are installed
 
 Before Sphinx reads its documents, pages appear below the source folder: ``usage/backends/<name>.rst``,
-``usage/sources/<name>.rst``, and an ``index.rst`` in each of the two folders. They are made from the
-signature and the docstring that the registry validates, and from ``docs/<name>.rst`` in the plugin's
-package. Add the index pages to a toctree, and the folders to ``.gitignore``.
+``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and
+``usage/backends/matrix.rst``, which compares the backends. They are made from the signature and the
+docstring that the registry validates, from ``docs/<name>.rst`` in the plugin's package, from what the
+example in the docstring prints when it is run, and from the results of the conformance kit. Add the index
+pages to a toctree, and the folders to ``.gitignore``.
 
-===========================  ====================================================================
+===========================  ========================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.
 ``exengine_strict``          Names of distributions any fault of which ends the build.
 ``exengine_local_plugins``   Distribution -> folder that it is installed from, in a clone.
 ``exengine_path``            Folders in which installed packages are looked for. Default: ``sys.path``.
-===========================  ====================================================================
+``exengine_results``         Folder beside ``conf.py`` with result files of the conformance kit, one for
+                             each backend, ``<backend>.json``. Default: ``_results``.
+===========================  ========================================================================
 
 The docstrings of a distribution that the project does not name in one of these are taken for what
 they may be: anything. Where they do not parse they are shown as plain text; they never fail a build.
@@ -32,6 +36,7 @@ _STATIC = Path(__file__).parent / "static"
 
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension; Sphinx calls it."""
+    from exengine.sphinxext.anchors import add_anchors
     from exengine.sphinxext.build import PluginPages
     from exengine.sphinxext.reference import SettingsDirective, check_codes, parse_code
 
@@ -42,6 +47,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.add_config_value("exengine_strict", [], "env", (list, tuple))
     app.add_config_value("exengine_local_plugins", {}, "env", (dict,))
     app.add_config_value("exengine_path", None, "env", (list, tuple, type(None)))
+    app.add_config_value("exengine_results", "_results", "env", (str,))
     app.add_directive("exengine-settings", SettingsDirective)
     app.add_object_type("exengine-code", "exengine-code", "pair: %s; code", parse_code)
     pages = PluginPages()
@@ -51,9 +57,17 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("missing-reference", pages.resolve_quietly)
     app.connect("warn-missing-reference", pages.keep_quiet)
     app.connect("env-check-consistency", check_codes)
+    app.connect("doctree-read", add_anchors, priority=400)  # before those who link to them
+    app.connect("html-page-context", _add_script)
     app.add_css_file("exengine.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _add_static(app: "Sphinx") -> None:
     app.config.html_static_path.append(str(_STATIC))
+
+
+def _add_script(app: "Sphinx", page: str, template: str, context: dict[str, Any], document: object) -> None:
+    """Give the script that sorts and filters to the one page that has something to sort."""
+    if page == "usage/backends/matrix":
+        app.add_js_file("exengine-matrix.js", loading_method="defer")

@@ -9,6 +9,7 @@ import contextlib
 import logging as standard_logging
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,15 @@ from sphinx.util import logging
 
 from exengine.kernel import registry
 from exengine.kernel.errors import PluginError
+from exengine.kernel.probing import probe_records
 from exengine.kernel.records import PluginRecord
 from exengine.sphinxext import rst
-from exengine.sphinxext.pages import (
-    BACKENDS,
-    KINDS,
-    MARK,
-    Kind,
-    Setup,
-    index_page,
-    normalized,
-    plugin_page,
-)
+from exengine.sphinxext.examples import run_examples
+from exengine.sphinxext.findings import note_findings
+from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
+from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup, normalized
+from exengine.sphinxext.pages import plugin_page
+from exengine.sphinxext.results import results_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +47,8 @@ class PluginPages:
 
     def write(self, app: Sphinx) -> None:
         """Write every page and index, and take away those of plugins that are gone."""
-        setup = _setup_of(app)
         found = {kind: self._collect(app, kind) for kind in KINDS}
+        setup = _with_findings(app, _setup_of(app), found)
         _refuse_faults(app, [record for records in found.values() for record in records])
         limited = app.config.exengine_plugins is not None
         for kind, records in found.items():
@@ -64,8 +62,11 @@ class PluginPages:
                 self._records[f"{FOLDER}/{kind.folder}/{page}"] = record
                 if not setup.owns(record):
                     self._foreign[f"{FOLDER}/{kind.folder}/{page}"] = record
+            compared = comparable(pages) if kind is BACKENDS else {}
             if pages or not limited:
-                written["index"] = index_page(pages, kind, setup)
+                written["index"] = index_page(pages, kind, setup, compared=bool(compared))
+            if compared:
+                written[MATRIX] = matrix_page(compared, setup)
             _write_folder(folder, written)
         _guard_log(self._foreign)
 
@@ -80,9 +81,8 @@ class PluginPages:
                 continue
             if not record.group and kind is not BACKENDS:
                 continue  # metadata that cannot be read: shown once
-            for claim in claims:
-                _load(plugins, claim)
             records.append(record)
+        _load(plugins, [claim for record in records for claim in record.candidates or (record,)])
         return records
 
     # -- while reading ---------------------------------------------------------------------------
@@ -129,11 +129,28 @@ def _setup_of(app: Sphinx) -> Setup:
     return Setup(local, frozenset((*local, *map(normalized, named))))
 
 
-def _load(plugins: registry.PluginRegistry, record: PluginRecord) -> None:
-    if record.state != "found":
-        return
-    with contextlib.suppress(PluginError):  # the record says it
-        plugins.load(record.qualified_name)
+def _with_findings(app: Sphinx, setup: Setup, found: Mapping[Kind, Iterable[PluginRecord]]) -> Setup:
+    """Return the setup with what the examples gave, and what the conformance kit found."""
+    everything = [
+        claim for records in found.values() for record in records for claim in record.candidates or (record,)
+    ]
+    examples = run_examples(everything, app.config.exengine_path or ())
+    folder = Path(app.srcdir, app.config.exengine_results)
+    results, faults = results_of([record for record in everything if record.group == BACKENDS.group], folder)
+    for fault in faults:
+        logger.warning("%s", fault)
+    note_findings(everything)
+    return replace(setup, examples=examples, results=results)
+
+
+def _load(plugins: registry.PluginRegistry, records: Iterable[PluginRecord]) -> None:
+    """Probe each plugin in a process of its own; import those that came through, for autodoc."""
+    wanted = [record for record in records if record.state == "found"]
+    probe_records(wanted, plugins.group, plugins.kind)
+    for record in wanted:
+        if record.state == "valid":
+            with contextlib.suppress(PluginError):  # the record says it
+                plugins.load(record.qualified_name)
 
 
 def _refuse_faults(app: Sphinx, records: Iterable[PluginRecord]) -> None:
@@ -160,7 +177,7 @@ def _refuse_faults(app: Sphinx, records: Iterable[PluginRecord]) -> None:
 def _page_name(record: PluginRecord, taken: Mapping[str, PluginRecord]) -> str:
     """Return a file name: the plugin's own where it is one and is free."""
     name = re.sub(r"[^a-z0-9_-]", "-", (record.name or record.distribution).lower())[:64] or "unnamed"
-    while name in taken or name == "index":
+    while name in taken or name in ("index", MATRIX):
         name += "-2"
     return name
 

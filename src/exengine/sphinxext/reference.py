@@ -1,4 +1,4 @@
-"""Directives for the reference: the settings of the config, and the codes of the contract.
+"""Directives for the reference: the settings of the config, and the codes of the faults.
 
 ``exengine-settings`` makes the table of every setting. ``exengine-code`` documents one code: what it
 means comes from the kernel, how to mend it is the directive's content. A page of codes that leaves
@@ -15,8 +15,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from exengine.kernel.codes import FAULTS
 from exengine.kernel.config import ENVIRONMENT_PREFIX, SETTINGS, Setting
-from exengine.kernel.contract import FAULTS
 from exengine.sphinxext.rst import literal, table
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signat
     node += addnodes.desc_name(code, code)
     meaning = FAULTS.get(code)
     if meaning is None:
-        logger.warning("%r is no code of the contract", code, location=(env.docname, None))
+        logger.warning("%r is no code of ours", code, location=(env.docname, None))
     node += addnodes.desc_annotation("", f"  {meaning or 'unknown'}")
     return code
 

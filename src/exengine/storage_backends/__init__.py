@@ -16,7 +16,7 @@ _PREFIX = __name__ + "."
 
 
 class _AliasFinder:
-    """Finds ``exengine.storage_backends.<name>[.tail]`` through the registry."""
+    """Finds ``exengine.storage_backends.<name>`` through the registry."""
 
     @staticmethod
     def find_spec(
@@ -24,8 +24,8 @@ class _AliasFinder:
     ) -> "ModuleSpec | None":
         if not fullname.startswith(_PREFIX):
             return None
-        name, dot, tail = fullname.removeprefix(_PREFIX).partition(".")
-        if name in ("ndtiff_and_ndram",) or name.startswith("_"):
+        name = fullname.removeprefix(_PREFIX)
+        if "." in name or name.startswith("_"):
             return None
         from exengine.kernel import registry
         from exengine.kernel.errors import PluginError
@@ -38,7 +38,28 @@ class _AliasFinder:
             raise ImportError(
                 f"{fullname} leads to {record.distribution}, which is broken: {record.error}", name=fullname
             )
-        real = record.target.partition(":")[0] + dot + tail
+        real = record.target.partition(":")[0]
+        return ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)
+
+
+class _SubmoduleFinder:
+    """Finds what lies inside a package that was imported by its alias: the same modules again.
+
+    It stands first: a module that came by its alias has the ``__path__`` of the real one, so that the
+    path finder would find the file, and load it a second time.
+    """
+
+    @staticmethod
+    def find_spec(
+        fullname: str, path: "Sequence[str] | None" = None, target: object = None
+    ) -> "ModuleSpec | None":
+        if not fullname.startswith(_PREFIX):
+            return None
+        parent, _, name = fullname.rpartition(".")
+        module = sys.modules.get(parent)
+        if module is None or parent == __name__ or module.__name__ == parent:
+            return None
+        real = f"{module.__name__}.{name}"
         return ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)
 
 
@@ -58,3 +79,4 @@ class _AliasLoader(Loader):
 
 if not any(finder is _AliasFinder for finder in sys.meta_path):
     sys.meta_path.append(_AliasFinder)
+    sys.meta_path.insert(0, _SubmoduleFinder)

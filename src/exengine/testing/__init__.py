@@ -1,1 +1,27 @@
-"""Helpers for the tests of backends; never imported by the kernel."""
+"""The conformance kit: tests any storage backend against the storage promises.
+
+``pytest --exengine-backend NAME`` runs it on an installed backend; nobody has to write a test. It is
+never imported by the kernel. Importing this package imports neither pytest nor numpy.
+"""
+
+_HOMES = {
+    "StorageConformance": "exengine.testing.conformance",
+    "read_results": "exengine.testing.results",
+    "run_conformance": "exengine.testing.run",
+}
+
+__all__ = [*_HOMES]  # noqa: PLE0604 - the keys are strings
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

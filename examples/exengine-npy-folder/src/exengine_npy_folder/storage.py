@@ -250,8 +250,8 @@ def _read_pixels(folder: str, offset: int) -> npt.NDArray[Any]:
     try:
         with open(path, "rb") as file:
             content = file.read()
-    except FileNotFoundError:
-        raise DatasetDamagedError(f"{path} is missing") from None
+    except OSError as error:
+        raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
     if zlib.crc32(content) != record["crc32"]:
         raise DatasetDamagedError(f"the frame in {path} is not the one that was written")
     pixels: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)

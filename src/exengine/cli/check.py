@@ -1,0 +1,100 @@
+"""``exengine backends check NAME|PATH``: contract, documentation, conformance and packaging of a plugin."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exengine.cli.output import print_json, say
+from exengine.kernel.codes import FAULTS
+from exengine.kernel.contract import Finding
+
+if TYPE_CHECKING:
+    from exengine.testing.plugin_check import PluginReport
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check one plugin, or those of a folder: 0 clean, 1 with faults, 2 where it cannot be checked."""
+    from exengine.testing.plugin_check import check_folder, check_name, is_folder
+
+    if sys.stderr.isatty():
+        say("The conformance kit writes many datasets; this may take a minute.")
+    by_folder = is_folder(options.target)
+    folder = Path(options.target)
+    reports = check_folder(folder) if by_folder else [check_name(options.target)]
+    project = str(folder / "pyproject.toml") if by_folder else ""
+    clean = all(report.clean for report in reports)
+    incomplete = any(report.record.state == "found" for report in reports)  # a folder that is not installed
+    if options.json:
+        print_json(
+            {
+                "target": options.target,
+                "ok": clean and not incomplete,
+                "plugins": [report.to_dict() for report in reports],
+            }
+        )
+    for report in reports:
+        if options.json:
+            continue
+        if options.format == "github":
+            for finding in report.findings:
+                print(github_line(finding, *_place(report, finding, project)))
+            for label, why in report.broken_promises.items():
+                print(f"::error title={label}::{_escape(f'the promise {label} is broken: {why}')}")
+        else:
+            _print_report(report)
+    for report in reports:
+        if options.debug and report.record.traceback:
+            say(report.record.traceback)
+        for text in report.not_run:
+            say(f"{report.record.name}: not run: {text}")
+    return 2 if clean and incomplete else 0 if clean else 1
+
+
+def _print_report(report: "PluginReport") -> None:
+    record = report.record
+    where = f"{record.distribution} {record.version}".strip()
+    if report.clean:
+        print(
+            f"{record.name} ({where}): nothing found"
+            + (", as far as it was checked" if report.not_run else "")
+        )
+        return
+    count = len(report.findings) + len(report.broken_promises)
+    print(f"{record.name} ({where}): {count} {'fault' if count == 1 else 'faults'}")
+    for finding in report.findings:
+        first, *rest = finding.message.splitlines() or [FAULTS.get(finding.code, "")]
+        print(f"  {finding.code}  {first}")
+        for line in rest:
+            print(f"         {line}")
+    for label, why in report.broken_promises.items():
+        print(f"  {label:5}  this promise is broken: {why}")
+    print("Each code is explained in the documentation, reference/codes.")
+
+
+def _place(report: "PluginReport", finding: Finding, project: str) -> tuple[str, int]:
+    """Return file and line, relative to the current folder; the project's file for its packaging."""
+    file, line = (project, 1 if project else 0) if finding.code >= "EX4" else report.place_of(finding)
+    here = os.getcwd() + os.sep
+    return file.removeprefix(here), line
+
+
+def github_line(finding: Finding, file: str, line: int) -> str:
+    """Return the annotation that GitHub shows beside a line of a file.
+
+    Examples
+    --------
+    >>> github_line(Finding("EX202", "100 %"), "a.py", 3)
+    '::error file=a.py,line=3,title=EX202::100 %25'
+    """
+    place = f"file={_escape(file, ':,')}," if file else ""
+    place += f"line={line}," if file and line else ""
+    return f"::error {place}title={finding.code}::{_escape(finding.message)}"
+
+
+def _escape(text: str, also: str = "") -> str:
+    """Escape as the workflow commands of GitHub want it."""
+    for mark in "%\r\n" + also:
+        text = text.replace(mark, f"%{ord(mark):02X}")
+    return text

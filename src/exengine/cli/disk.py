@@ -1,0 +1,218 @@
+"""Measures the disk under a folder, and compares it with what an acquisition needs of it.
+
+The measurement writes frames into a temporary file without a name (or, where the system knows no such
+files, one that the system itself deletes): nothing is left behind, whatever ends the program.
+"""
+
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+from exengine.cli.output import human_bytes, human_time
+from exengine.kernel.errors import DatasetAccessError
+
+if TYPE_CHECKING:
+    import useq
+
+    from exengine.kernel.acquisition import Acquisition
+
+LIMIT_BYTES = 512 * 2**20
+LIMIT_S = 3.0
+FRAME_SHAPE = (512, 512)
+_SMALL_BYTES = 4096
+_SMALL_SYNCS = 10
+
+
+@dataclass(frozen=True)
+class DiskSpeed:
+    """What a disk did.
+
+    Attributes
+    ----------
+    folder : str
+        Where it was measured.
+    free_bytes : int
+        What is free there for this user.
+    write_bytes_per_s : float
+        Sustained: frames written one after another, the time of the sync at the end included.
+    sync_ms : float
+        Median time to bring 4 kB to the disk.
+    measured_bytes : int
+        How much was written for it.
+    """
+
+    folder: str
+    free_bytes: int
+    write_bytes_per_s: float
+    sync_ms: float
+    measured_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON."""
+        return asdict(self)
+
+
+def existing_folder(path: "str | os.PathLike[str]") -> str:
+    """Return the folder in which a path will be made: the nearest one above it that is there."""
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float = LIMIT_S) -> DiskSpeed:
+    """Write frames of 512 x 512 uint16 until a limit is reached, sync, and take the time.
+
+    Parameters
+    ----------
+    folder : str
+        An existing one, in which this user may write.
+    limit_bytes : int
+        Never more than half of what is free.
+    limit_s : float
+        In seconds; for the writing, the sync at the end takes what it takes.
+
+    Raises
+    ------
+    DatasetAccessError
+        When the folder cannot be written to, or has no room.
+    """
+    import numpy as np
+
+    # Noise, as of a camera: a disk that compresses gains nothing. Each frame starts with its number.
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 2**16, FRAME_SHAPE, dtype=np.uint16) for _ in range(4)]
+    try:
+        free = shutil.disk_usage(folder).free
+        limit = min(limit_bytes, free // 2)
+        if limit < frames[0].nbytes:
+            raise DatasetAccessError(f"{folder} has {human_bytes(free)} free, too little to measure it")
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            return _measure(file.fileno(), folder, free, frames, limit, limit_s)
+    except DatasetAccessError:
+        raise
+    except OSError as error:
+        raise DatasetAccessError(f"{folder} cannot be measured: {error.strerror or error}") from error
+
+
+def _measure(
+    descriptor: int, folder: str, free: int, frames: list[Any], limit_bytes: int, limit_s: float
+) -> DiskSpeed:
+    written = number = 0
+    begin = time.perf_counter()
+    while written + frames[0].nbytes <= limit_bytes and time.perf_counter() - begin < limit_s:
+        frame = frames[number % len(frames)]
+        frame.flat[:2] = (number & 0xFFFF, number >> 16)
+        rest = memoryview(frame).cast("B")
+        while rest:
+            done = os.write(descriptor, rest)
+            written, rest = written + done, rest[done:]
+        number += 1
+    os.fsync(descriptor)
+    seconds = time.perf_counter() - begin
+    syncs = []
+    for _ in range(_SMALL_SYNCS):
+        begin = time.perf_counter()
+        os.write(descriptor, memoryview(frames[0]).cast("B")[:_SMALL_BYTES])
+        os.fsync(descriptor)
+        syncs.append((time.perf_counter() - begin) * 1e3)
+    return DiskSpeed(folder, free, written / seconds, statistics.median(syncs), written)
+
+
+# -- what an acquisition needs -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an acquisition will give; None where it is not known.
+
+    Attributes
+    ----------
+    frames, frame_bytes : int or None
+    total_bytes : int or None
+        Room on the disk, for metadata and the index too.
+    frames_per_s : float or None
+    rate_from : str
+        How the rate is known, or why it is not.
+    """
+
+    frames: int | None
+    frame_bytes: int | None
+    total_bytes: int | None
+    frames_per_s: float | None
+    rate_from: str
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """Pixels per second, in bytes."""
+        known = self.frames_per_s is not None and self.frame_bytes is not None
+        return self.frames_per_s * self.frame_bytes if known else None  # type: ignore[operator]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known as JSON."""
+        return {**asdict(self), "bytes_per_s": self.bytes_per_s}
+
+
+def needs_of(acquisition: "Acquisition") -> Needs:
+    """Return what a prepared acquisition will give."""
+    from exengine.kernel.acquisition import OVERHEAD_BYTES
+    from exengine.kernel.sequence import parse_sequence
+
+    plan = acquisition.plan
+    summary = plan.summary or {}
+    if "rate_hz" in summary:  # the source says it itself
+        rate = summary["rate_hz"]
+        why = "the source's rate_hz" if rate else "the source gives frames as fast as they are taken"
+    else:
+        rate, why = _rate_of(parse_sequence(acquisition.config.section("sequence")), plan.frames)
+    total = plan.total_bytes
+    if total is not None and plan.frames is not None:
+        total += plan.frames * OVERHEAD_BYTES
+    return Needs(plan.frames, plan.frame_bytes, total, float(rate) if rate else None, why)
+
+
+def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | None, str]:
+    """Return frames per second, from the shortest interval of the time plan."""
+    if sequence.time_plan is None:
+        return None, "the sequence has no time plan"
+    with contextlib.suppress(TypeError, ValueError):
+        times = list(islice(sequence.time_plan, 10_000))
+        gaps = [float(after - before) for before, after in pairwise(times)]
+        points = sequence.sizes.get("t") or len(times)
+        if frames and gaps and min(gaps) > 0:
+            return frames / points / min(gaps), f"{frames / points:g} frames every {min(gaps):g} s"
+    return None, "the time plan has no interval: frames come as fast as the devices give them"
+
+
+def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
+    """Return one sentence on disk and acquisition, and what is wrong with them."""
+    text = f"this disk sustains {human_bytes(speed.write_bytes_per_s)}/s"
+    if needs is None:
+        return f"{text}, with {human_bytes(speed.free_bytes)} free", []
+    problems = []
+    rate = needs.bytes_per_s
+    if rate:
+        room_s = speed.free_bytes / rate
+        text += f", the acquisition gives {human_bytes(rate)}/s, room for {human_time(room_s)}"
+        if rate > speed.write_bytes_per_s:
+            problems.append(
+                f"{speed.folder} is too slow: it sustains {human_bytes(speed.write_bytes_per_s)}/s, the "
+                f"acquisition gives {human_bytes(rate)}/s; choose another disk with storage.path, a longer "
+                "interval, or smaller frames"
+            )
+    else:
+        text += f"; the rate of the acquisition is not known ({needs.rate_from})"
+        if needs.frame_bytes:
+            text += f", room for {speed.free_bytes // needs.frame_bytes:,} frames"
+    if needs.total_bytes is not None and needs.total_bytes > speed.free_bytes:
+        problems.append(
+            f"{speed.folder} has too little room: {human_bytes(speed.free_bytes)} free, the acquisition "
+            f"needs {human_bytes(needs.total_bytes)}; choose another disk with storage.path, or fewer frames"
+        )
+    return text, problems

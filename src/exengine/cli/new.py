@@ -1,0 +1,205 @@
+"""``exengine backends new``: writes a complete distribution with a small backend, from templates.
+
+The templates are the files in ``exengine/scaffold``. Nothing is written but one new folder, and where
+that fails half way it is taken away again.
+"""
+
+import argparse
+import importlib.resources
+import json
+import keyword
+import os
+import re
+import shlex
+import shutil
+import string
+import sys
+import time
+
+from exengine.cli.output import print_json, say
+from exengine.kernel import registry
+from exengine.kernel.errors import ExEngineError, OptionError
+
+FILES = {
+    ".github/workflows/ci.yml": "ci.yml",
+    ".gitignore": "gitignore",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "LICENSE": "LICENSE",
+    "README.md": "README.md",
+    "docs/conf.py": "docs/conf.py",
+    "docs/index.rst": "docs/index.rst",
+    "pyproject.toml": "pyproject.toml",
+    "src/$module/__init__.py": "package/__init__.py",
+    "src/$module/docs/$name.rst": "package/page.rst",
+    "src/$module/py.typed": "package/py.typed",
+    "src/$module/reader.py": "package/reader.py",
+    "src/$module/storage.py": "package/storage.py",
+    "tests/conftest.py": "tests/conftest.py",
+    "tests/test_plugin.py": "tests/test_plugin.py",
+    "tests/test_sample.py": "tests/test_sample.py",
+    "tests/test_storage.py": "tests/test_storage.py",
+    "tox.ini": "tox.ini",
+}
+"""Each file of the distribution, and its template."""
+
+COMMANDS = (
+    "cd {folder}",
+    "pip install -e '.[test,docs]'",
+    "pytest",
+    "exengine backends check {name}",
+    "pytest --exengine-backend {name} --exengine-results docs/_results/{name}.json",
+    "sphinx-build -W -b html docs docs/_build/html",
+)
+"""What comes next; the README that is written says the same."""
+
+# The registry's rule for names, and it ends in a letter or a digit, as a distribution does.
+_NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,62}[a-z0-9])?")
+# A real module in exengine.storage_backends, which would hide the alias; and classes of ExEngine's own.
+_RESERVED = {"ndtiff_and_ndram", "data", "data_storage", "managed", "managed_storage"}
+
+
+class FolderError(ExEngineError, OSError):
+    """The folder of the new distribution is there already, or cannot be written."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the distribution, and say what to do next."""
+    name = options.name
+    asking = not (options.yes or options.json) and sys.stdin.isatty()
+    if asking:
+        name = _ask("Name of the backend", name)
+    values = _names(name)
+    folder = os.path.join(os.path.abspath(options.folder), values["distribution"])
+    _refuse_what_is_there(folder)
+    author = f"The {values['distribution']} developers"
+    description = f"Storage backend {name} for ExEngine: frames in one file, and an index beside it"
+    if asking:
+        author = _ask("Author", author)
+        description = _ask("Description, in one line", description)
+    values |= _texts(author, description)
+    files = {
+        string.Template(path).substitute(values): string.Template(_template(template)).substitute(values)
+        for path, template in FILES.items()
+    }
+    _write(folder, files)
+    below = folder.startswith(os.path.join(os.getcwd(), ""))
+    there = os.path.relpath(folder) if below else folder
+    following = [command.format(folder=shlex.quote(there), name=name) for command in COMMANDS]
+    if options.json:
+        result = {key: values[key] for key in ("name", "distribution", "module", "class_name")}
+        print_json({**result, "folder": folder, "files": list(files), "next": following})
+        return 0
+    print(f"{values['distribution']}: written to {there}")
+    for path in files:
+        print(f"  {path}")
+    print("\nNext, in an environment that has ExEngine:")
+    for command in following:
+        print(f"  {command}")
+    return 0
+
+
+# -- what goes into the templates --------------------------------------------------------------------
+
+
+def _names(name: str) -> dict[str, str]:
+    """Return every name that follows from that of the backend.
+
+    Examples
+    --------
+    >>> names = _names("my-storage")
+    >>> names["distribution"], names["module"], names["class_name"]
+    ('exengine-my-storage', 'exengine_my_storage', 'MyStorage')
+    """
+    if not _NAME.fullmatch(name):
+        raise OptionError(
+            f"{name!r:.80} is no name for a new backend: a-z first, then a-z, 0-9, '-' and '_', at most 64 "
+            "in all, and a letter or a digit at the end, as in my-storage"
+        )
+    alias = name.replace("-", "_")
+    if alias in _RESERVED or keyword.iskeyword(alias):
+        raise OptionError(f"{name!r} is a name of Python's or of ExEngine's own; choose another")
+    distribution = "exengine-" + re.sub("[-_]+", "-", name)
+    class_name = "".join(part.capitalize() for part in re.split("[-_]+", name))
+    class_name += "" if class_name.endswith("Storage") else "Storage"
+    for known, record in registry.backends.records().items():
+        others = {claim.distribution for claim in record.candidates or (record,)} - {distribution}
+        if known.replace("-", "_") == alias and others:
+            raise OptionError(
+                f"a backend {known!r} is installed already, from {', '.join(sorted(others))}; two of one "
+                "name are in conflict: choose another"
+            )
+    return {
+        "name": name,
+        "alias": alias,
+        "distribution": distribution,
+        "module": f"exengine_{alias}",
+        "class_name": class_name,
+        "reader_name": f"{class_name}Reader",
+        "reader_classes": ", ".join(sorted(("FrameReading", f"{class_name}Reader"), key=str.lower)),
+        "title_rule": "=" * len(distribution),
+    }
+
+
+def _texts(author: str, description: str) -> dict[str, str]:
+    author, description = " ".join(author.split()), " ".join(description.split())
+    for text in (author, description):
+        if not text.isprintable() or len(text) > 200:
+            raise OptionError(f"a line of at most 200 characters is needed, got {text!r:.80}")
+    return {
+        "author": author,
+        "author_quoted": _quoted(author),
+        "description": description,
+        "description_quoted": _quoted(description),
+        "description_rst": re.sub(r"([\\*`|_])", r"\\\1", description),
+        "year": time.strftime("%Y"),
+    }
+
+
+def _quoted(text: str) -> str:
+    """Return a printable text as a string literal, the same in Python and in TOML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _template(name: str) -> str:
+    resource = importlib.resources.files("exengine") / "scaffold"
+    for part in f"{name}.tmpl".split("/"):
+        resource = resource / part
+    return resource.read_text(encoding="utf-8")
+
+
+def _ask(question: str, default: str) -> str:
+    # On stderr, for stdout may go elsewhere, which input() would write to.
+    print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() or default
+
+
+# -- the folder --------------------------------------------------------------------------------------
+
+
+def _refuse_what_is_there(folder: str) -> None:
+    if os.path.lexists(folder):
+        raise FolderError(f"{folder} is there already; remove it, or choose another name or --folder")
+
+
+def _write(folder: str, files: dict[str, str]) -> None:
+    """Make the folder with its files; all of them, or none."""
+    try:
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        os.mkdir(folder)
+    except FileExistsError:
+        _refuse_what_is_there(folder)
+        raise FolderError(f"{os.path.dirname(folder)} is no folder; choose another --folder") from None
+    except OSError as error:
+        raise FolderError(f"cannot make {folder}: {error.strerror}; choose another --folder") from error
+    try:
+        for path, text in files.items():
+            target = os.path.join(folder, *path.split("/"))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            say("exengine: what was written of it is removed again")
+            raise FolderError(f"cannot write {folder}: {error.strerror}") from error
+        raise

@@ -1,0 +1,74 @@
+"""The example of a plugin on its page: its text, its code, and what the code printed when it was run."""
+
+import doctest
+from collections.abc import Iterator
+
+from exengine.kernel.records import PluginRecord
+from exengine.sphinxext.examples import FAILS, ExampleRun, Step
+from exengine.sphinxext.rst import clean, escape, indent, literal_block, safe_block
+
+
+def example_section(record: PluginRecord, text: str, run: ExampleRun | None, *, trusted: bool) -> str:
+    """Return an example as markup.
+
+    Parameters
+    ----------
+    record : PluginRecord
+        Whose example it is.
+    text : str
+        The section ``Examples`` of the docstring.
+    run : ExampleRun or None
+        What it gave; None where it has no Python to run.
+    trusted : bool
+        Whether the project owns the text.
+    """
+    if run is None:
+        return safe_block(text, trusted=trusted)
+    parts = [_failure(record), *_blocks(text, run, trusted)]
+    if not run.failed:
+        release = f"{escape(record.distribution)} {escape(record.version)}".strip()
+        parts.append(f"This ran, and printed this, when the page was made, with {release}.\n")
+    return "\n".join(part for part in parts if part.strip())
+
+
+def _failure(record: PluginRecord) -> str:
+    message = next((finding.message for finding in record.findings if finding.code == FAILS), "")
+    if not message:
+        return ""
+    return f".. error::\n\n   :exengine-code:`{FAILS}` {escape(message)}\n"
+
+
+def _blocks(text: str, run: ExampleRun, trusted: bool) -> Iterator[str]:
+    try:
+        pieces = doctest.DocTestParser().parse(clean(text))
+    except ValueError:  # prompts that do not line up
+        yield literal_block(text)
+        return
+    steps = iter(run.steps)
+    code: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, doctest.Example):
+            code.append(_statement(piece, next(steps, Step())))
+        elif piece.strip():
+            yield _code_block(code)
+            code = []
+            yield safe_block(piece, trusted=trusted)
+    yield _code_block(code)
+
+
+def _statement(example: doctest.Example, step: Step) -> str:
+    first, *rest = example.source.rstrip("\n").split("\n")
+    lines = [f">>> {first}", *(f"... {line}".rstrip() for line in rest)]
+    if step.ran:
+        lines += clean(step.output).rstrip("\n").split("\n") if step.output.strip() else []
+        if step.failed:
+            wanted = example.want.rstrip("\n") or "(nothing)"
+            lines += ["# The docstring says:", *(f"#   {line}" for line in wanted.split("\n"))]
+    return "\n".join(lines)
+
+
+def _code_block(statements: list[str]) -> str:
+    if not statements:
+        return ""
+    # Whatever the code printed, the highlighter does not complain.
+    return f".. code-block:: pycon\n   :force:\n\n{indent(chr(10).join(statements))}\n"

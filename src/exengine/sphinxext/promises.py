@@ -1,0 +1,56 @@
+"""Which promises a backend keeps, as the conformance kit found: a section of its page, and marks."""
+
+from exengine.kernel.records import PluginRecord
+from exengine.sphinxext.results import Promise, Results
+from exengine.sphinxext.rst import escape, line, literal, literal_block, table
+from exengine.testing.promises import PROMISES
+
+MARKS = {
+    "kept": "\N{CHECK MARK} kept",
+    "broken": "**\N{BALLOT X} broken**",
+    "not promised": "not promised",
+    "not run": "not run",
+}
+"""Outcome -> what a table shows."""
+
+
+def promises_section(record: PluginRecord, results: Results | None) -> str:
+    """Return the promises of a backend with their outcomes, or how to find them out."""
+    if results is None:
+        name = line(record.name)
+        command = f"pytest --exengine-backend {name} --exengine-results {name}.json"
+        return (
+            "Not run: there are no results of the conformance kit for this backend. This gives them:\n\n"
+            + literal_block(command, "console")
+        )
+    where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
+    parts = [f"The conformance kit found {results.kept} of {results.tested} promises kept, with {where}.\n"]
+    if results.version != record.version:
+        versions = f"version {escape(results.version)}; installed is {escape(record.version)}"
+        parts.append(f".. note::\n\n   These results are of {versions}.\n")
+    rows = [
+        (promise_name(label), MARKS[promise.outcome], _found(promise))
+        for label, promise in results.promises.items()
+    ]
+    parts.append(table(("Promise", "Outcome", "Found"), rows, "exengine-promises", "46 18 36"))
+    return "\n".join(parts)
+
+
+def _found(promise: Promise) -> str:
+    count = f"{promise.tests} test{'' if promise.tests == 1 else 's'}"
+    if promise.failed:
+        count = f"{promise.failed} of {count} failed"
+    shown = escape(" / ".join(promise.because)) if promise.because and promise.outcome != "kept" else ""
+    return "\n\n".join(part for part in (count if promise.tests else "", shown) if part) or "\N{EN DASH}"
+
+
+def promise_name(label: str) -> str:
+    """Return the label of a promise with its meaning."""
+    meaning = PROMISES.get(label, "").replace("`", "``")
+    return f"{literal(label)}\n\n{meaning}" if meaning else literal(label)
+
+
+def promise_mark(results: Results | None, label: str) -> str:
+    """Return the mark of one promise, ``not run`` where nothing is known of it."""
+    promise = results.promises.get(label) if results else None
+    return MARKS[promise.outcome if promise else "not run"]

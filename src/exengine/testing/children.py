@@ -1,0 +1,376 @@
+"""What the kit does in other processes: write and be killed, read, watch, write a second time, open garbage.
+
+``python -m exengine.testing.children VERB SPEC``; the specification is JSON. What a child says are JSON
+objects, one a line, the last of which ends it.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exengine.kernel import registry
+from exengine.kernel.errors import ExEngineError
+from exengine.testing.promises import NotRun, PromiseBrokenError
+from exengine.testing.subject import Model, Subject, coordinates_of, status_of
+
+_NOT_IMPORTABLE = 77
+_LARGE = (300, 300)
+
+
+# -- in the process of the tests ---------------------------------------------------------------------
+
+
+class Child:
+    """A process that works with a backend; a context manager, which kills it at the end.
+
+    Parameters
+    ----------
+    subject : Subject
+    verb : str
+        Name of a function of this module, without ``run_``.
+    hash_seed : str
+        Of the process.
+    **spec : JSON values
+        What the verb needs.
+    """
+
+    def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
+        target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
+        content = {"name": subject.name, "target": target, "options": subject.options, **spec}
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        self._errors = Path(subject.new_path().parent, "stderr.txt")
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-W",
+                    "default",
+                    "-m",
+                    "exengine.testing.children",
+                    verb,
+                    json.dumps(content),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
+            )
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the process and wait until it is gone."""
+        self.process.kill()
+        self.process.wait(60)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def lines(self, timeout_s: float = 120) -> Iterator[dict[str, Any]]:
+        """Yield what the process says, until it ends; kill it when the time is up."""
+        timer = threading.Timer(timeout_s, self.process.kill)
+        timer.start()
+        try:
+            assert self.process.stdout is not None
+            for line in self.process.stdout:
+                yield json.loads(line)
+            code = self.process.wait(60)
+        finally:
+            timer.cancel()
+        if code == _NOT_IMPORTABLE:
+            raise NotRun("another process cannot import the class: name an installed backend")
+        if code:
+            raise PromiseBrokenError(
+                "", f"another process that used the backend ended with {code}: {self.errors()}"
+            )
+
+    def result(self, timeout_s: float = 120) -> dict[str, Any]:
+        """Wait for the end and return what the process said last."""
+        last: dict[str, Any] = {}
+        for last in self.lines(timeout_s):
+            if "fault" in last:
+                raise PromiseBrokenError("", f"in another process: {last['fault']}")
+        return last
+
+    def wait_for(self, number: int, timeout_s: float = 60) -> None:
+        """Return when frame ``number`` was acknowledged."""
+        for line in self.lines(timeout_s):
+            if "fault" in line:
+                raise PromiseBrokenError("", f"in another process: {line['fault']}")
+            if line.get("put") == number:
+                return
+        raise PromiseBrokenError("", f"a writer in another process ended early: {self.errors()}")
+
+    def say_stop(self) -> None:
+        """Let the process come to its end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def errors(self) -> str:
+        """Return the end of what the process wrote to stderr."""
+        return self._errors.read_text(errors="replace")[-1500:]
+
+
+# -- in the other process ----------------------------------------------------------------------------
+
+
+def run_write(subject: Subject, spec: dict[str, Any]) -> None:
+    """Put frames and acknowledge each; then wait to be killed, finish, or end and forget the storage."""
+    storage = subject.create(Path(spec["path"]))
+    model = Model(subject)
+    for number in range(spec["count"]):
+        axes = subject.axes(number)
+        model.put(storage, axes, subject.numbered(number))
+        if spec["level"] != "put":
+            storage.flush(spec["level"] == "durable")
+        _say(put=number)
+    if spec["end"] == "wait":
+        sys.stdin.read()
+    elif spec["end"] == "finish":
+        storage.finish()
+        storage.close()
+    else:
+        subject.forget()
+
+
+def run_read(subject: Subject, spec: dict[str, Any]) -> None:
+    """Open a dataset, and say which frames are there, whole."""
+    storage = subject.open(Path(spec["path"]))
+    present, faults = look(subject, storage, spec["count"])
+    order = coordinates_of(storage) if subject.can.iterable else []
+    storage.close()
+    _say(present=present, faults=faults, order=order)
+
+
+def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
+    """Open a dataset again and again while it is written; say how many whole frames there were."""
+    stopped = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.read()
+        stopped.set()
+
+    threading.Thread(target=wait, name="exengine-kit-stop", daemon=True).start()
+    counts: list[int] = []
+    faults: list[str] = []
+    last_round = False
+    while not faults and not last_round:
+        last_round = stopped.is_set()  # one more round, after the last frame
+        storage = subject.open(Path(spec["path"]))
+        present, faults = look(subject, storage, spec["count"])
+        if present != list(range(len(present))):
+            faults.append(f"frames {present} are there, and others before them are not")
+        if subject.can.iterable and len(storage) < len(present):
+            faults.append(f"len(storage) is {len(storage)}, and {len(present)} frames are there")
+        storage.close()
+        counts.append(len(present))
+        if len(counts) == 1:
+            _say(put=0)
+    _say(counts=counts, faults=faults)
+
+
+def run_second(subject: Subject, spec: dict[str, Any]) -> None:
+    """Try to create datasets, and say what came of it."""
+    for path, if_exists in spec["attempts"]:
+        _say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
+
+
+def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
+    """Open things that are no good dataset, read what can be read, and say what was raised."""
+    for path in spec["paths"]:
+        started = time.monotonic()
+        outcome, foreign, wrong = "", "", ""
+        try:
+            storage = subject.open(Path(path))
+            outcome = str(status_of(storage))
+            foreign, wrong = _read_all(subject, storage, spec["count"])
+            storage.close()
+        except ExEngineError as error:
+            outcome = type(error).__name__
+        except BaseException as error:
+            foreign = f"{type(error).__name__}: {error}"
+        _say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=time.monotonic() - started)
+    _say(memory_mib=_peak_mib())
+
+
+def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
+    """Put frames until no file may grow any more; say how the storage took it."""
+    import resource
+
+    storage = subject.create(Path(spec["path"]))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
+    model = Model(subject)
+    met: BaseException | None = None
+    for number in range(spec["count"]):
+        axes = subject.axes(number)
+        large = number == spec["count"] - 1
+        frame = _large_frame(subject, axes) if large else subject.frame(axes)
+        try:
+            storage.put(axes, frame, subject.numbered(number))
+            storage.flush() if spec["flush"] else None
+        except BaseException as error:
+            met = error
+            break
+        model.add(axes, frame, subject.numbered(number))
+    else:
+        try:
+            storage.finish()
+        except BaseException as error:
+            met = error
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    # There is room again: a storage that has failed stays so.
+    after = _kind_of(lambda: storage.put(subject.axes(9000), subject.frame(subject.axes(9000)), {}))
+    stored = len(model.frames)
+    faults = [fault for put in model.frames.values() if (fault := _fault_of(model, storage, put))]
+    ends = [_kind_of(storage.finish), _kind_of(storage.close)]
+    kind = _describe(met) if met is not None else None
+    cause = met is not None and isinstance(_last_cause(met), OSError)
+    _say(stored=stored, met=kind, has_cause=cause, after=after, ends=ends, faults=faults)
+
+
+def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
+    """Create a dataset as the kernel does; return what was raised, by name, or None."""
+    from exengine.kernel.storage_factory import open_storage
+
+    def create() -> None:
+        if subject.name:
+            storage = open_storage(subject.name, path, if_exists=if_exists, **subject.options)  # type: ignore[arg-type]  # one of the words
+        else:
+            storage = subject.create(Path(path))
+        storage.close()
+
+    return {"refused": _kind_of(create)}
+
+
+def _kind_of(call: Any) -> dict[str, Any] | None:
+    try:
+        call()
+    except BaseException as error:
+        return _describe(error)
+    return None
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    return {"kinds": kinds, "message": f"{type(error).__name__}: {error!s:.300}"}
+
+
+def _last_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _fault_of(model: Model, storage: Any, put: Any) -> str:
+    try:
+        model.check_one(storage, put, "P7")
+    except Exception as error:
+        return f"{type(error).__name__}: {error!s:.300}"
+    return ""
+
+
+def _large_frame(subject: Subject, axes: Any) -> Any:
+    from exengine.testing.frames import frame_of
+
+    return frame_of(axes, (*subject.shape[:-2], *_LARGE)[-max(len(subject.shape), 1) :], subject.dtype)
+
+
+def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
+    """Return the numbers of the frames that are there, and what is wrong with them."""
+    present, faults = [], []
+    model = Model(subject)
+    for number in range(count):
+        axes = subject.axes(number)
+        if axes not in storage:
+            continue
+        present.append(number)
+        try:
+            model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
+        except Exception as error:
+            faults.append(f"{type(error).__name__}: {error!s:.300}")
+    return present, faults
+
+
+def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
+    """Read every frame; return a foreign exception, and what was given back and is wrong."""
+    from exengine.testing.frames import same
+
+    wrong = ""
+    missing = 0
+    for number in range(count):
+        axes = subject.axes(number)
+        try:
+            if axes not in storage:
+                missing += 1
+            elif not same(storage.get_data(axes), subject.frame(axes)):
+                wrong = wrong or f"other pixels at {axes}"
+            storage.get_metadata(axes)
+        except ExEngineError:
+            continue
+        except Exception as error:
+            return f"{type(error).__name__}: {error}", wrong
+    status = status_of(storage)
+    if missing and status == "complete":
+        wrong = wrong or f"{missing} frames are gone, and the status is complete"
+    return "", wrong
+
+
+def _peak_mib() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _say(**content: Any) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+def _load(spec: dict[str, Any]) -> Any:
+    if spec["name"]:
+        return registry.backends.load(spec["name"])
+    module, _, attribute = spec["target"].partition(":")
+    try:
+        loaded: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            loaded = getattr(loaded, part)
+    except (ImportError, AttributeError):
+        raise SystemExit(_NOT_IMPORTABLE) from None
+    return loaded
+
+
+def main(verb: str, text: str) -> None:
+    """Do what a verb says."""
+    import tempfile
+
+    spec = json.loads(text)
+    cls, options = _load(spec), spec["options"]
+    with tempfile.TemporaryDirectory(prefix="exengine-kit-") as folder:
+        subject = Subject(lambda *at: cls.create(*at, **options), cls, Path(folder), spec["name"], options)
+        try:
+            globals()[f"run_{verb}"](subject, spec)
+        except Exception as error:
+            _say(fault=f"{type(error).__name__}: {error!s:.500}")
+        subject.close_all()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,85 @@
+"""``StorageConformance``: every test of the kit, for one backend.
+
+Whoever wants more than ``pytest --exengine-backend NAME`` subclasses it in a test file, and gives one
+fixture::
+
+    import pytest
+    from exengine.testing import StorageConformance
+    from my_package import MyStorage
+
+
+    class TestMyStorage(StorageConformance):
+        @pytest.fixture
+        def storage_factory(self):
+            return MyStorage
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from exengine.kernel import registry
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.testing.kit_capabilities import HonestCapabilities
+from exengine.testing.kit_disk import DiskPromises
+from exengine.testing.kit_end import EndPromises
+from exengine.testing.kit_hostile import HostileInput
+from exengine.testing.kit_processes import ProcessPromises
+from exengine.testing.kit_put import PutPromises
+from exengine.testing.kit_read import ReadPromises
+from exengine.testing.promises import promise
+from exengine.testing.subject import Subject
+
+
+class StorageConformance(
+    PutPromises, HostileInput, ReadPromises, EndPromises, DiskPromises, ProcessPromises, HonestCapabilities
+):
+    """The promises and the capabilities of a storage backend, each as a test.
+
+    Attributes
+    ----------
+    backend : str
+        Name of an installed backend; where it is empty, a subclass gives ``storage_factory``.
+    options : dict
+        Of the backend.
+    """
+
+    backend: ClassVar[str] = ""
+    options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture
+    def storage_factory(self) -> Callable[..., DataStorage]:
+        """Return what makes a new empty storage: called with its path, or without where it keeps nothing."""
+        if not self.backend:
+            raise TypeError(f"{type(self).__name__} names no backend, and has no fixture storage_factory")
+        cls, options = registry.backends.load(self.backend), self.options
+        return lambda *place: cls.create(*place, **options)
+
+    @pytest.fixture
+    def subject(self, storage_factory: Callable[..., DataStorage], tmp_path: Path) -> Iterator[Subject]:
+        """Return the backend under test."""
+        if self.backend:
+            cls = registry.backends.load(self.backend)
+        else:
+            cls = _class_made_by(storage_factory, tmp_path / "first")
+        subject = Subject(storage_factory, cls, tmp_path, self.backend, dict(self.options))
+        yield subject
+        subject.close_all()
+
+    @promise("P1", "P2", "P3", "P4", "P5", "P9", "R1", "R4", "N1", "N4")
+    def test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict(self, subject: Subject) -> None:
+        pytest.importorskip("hypothesis", reason="hypothesis is not installed: pip install 'exengine[test]'")
+        from exengine.testing.model import run_model
+
+        run_model(subject)
+
+
+def _class_made_by(factory: Callable[..., DataStorage], path: Path) -> type[DataStorage]:
+    if isinstance(factory, type):
+        return factory
+    storage = factory(path) if inspect.signature(factory).parameters else factory()
+    storage.close()
+    return type(storage)

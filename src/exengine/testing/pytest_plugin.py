@@ -1,0 +1,34 @@
+"""The pytest plugin of the kit: its options, and nothing else until one of them is used.
+
+It is loaded in every run of pytest wherever ExEngine is installed, so it imports nothing but pytest.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("exengine.testing.conformance")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the kit."""
+    group = parser.getgroup("exengine", "conformance of ExEngine's storage backends")
+    group.addoption(
+        "--exengine-backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run the conformance kit on this installed backend; may be given several times",
+    )
+    group.addoption(
+        "--exengine-results",
+        default=None,
+        metavar="FILE",
+        help="write which promises are kept; with several backends a folder, which gets NAME.json for each",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bring in the rest, where an option of the kit is used."""
+    if config.getoption("exengine_backend") or config.getoption("exengine_results"):
+        from exengine.testing.kit_run import KitRun
+
+        config.pluginmanager.register(KitRun(config), "exengine-kit")

@@ -1,0 +1,179 @@
+"""The results of the kit: which promises a backend keeps, as a file that the docs and ``check`` read."""
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+from exengine.testing.promises import CODES, NEED_FAULTS, PROMISES
+
+Outcome = Literal["kept", "broken", "not promised", "not run"]
+Results = dict[str, Any]
+"""The content of a results file; see :func:`make_results`."""
+
+FORMAT = "exengine-conformance"
+FORMAT_VERSION = 1
+MAX_BYTES = 16 * 2**20
+_MOST_FAILURES = 5
+_MOST_CHARACTERS = 600
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """What one test told about one backend.
+
+    Attributes
+    ----------
+    test : str
+        Its name.
+    labels : tuple of str
+        The promises that it is about; after a failure, those that are broken.
+    code : str
+        Of the capability that it is about, or empty.
+    outcome : {'kept', 'broken', 'not promised', 'not run'}
+    message : str
+        The failure; the capability that does not promise; why it was not run.
+    """
+
+    __test__ = False  # pytest looks at names that start with Test
+
+    test: str
+    labels: tuple[str, ...]
+    code: str
+    outcome: Outcome
+    message: str = ""
+
+
+def make_results(
+    backend: str,
+    reports: Iterable[TestReport],
+    *,
+    distribution: str = "",
+    version: str = "",
+    reason: str = "",
+) -> Results:
+    """Return the results of a backend, in an order that does not depend on that of the tests.
+
+    Parameters
+    ----------
+    backend : str
+        Its name.
+    reports : iterable of TestReport
+    distribution, version : str
+        Of the package that it comes from.
+    reason : str
+        Why nothing was run.
+
+    Returns
+    -------
+    dict
+        ``backend``, ``distribution``, ``version``, ``kernel`` (its version), ``python``, ``date``,
+        ``outcome``, ``reason``, ``promises`` (label -> ``outcome``, ``tests``, ``failed``, ``codes``, and
+        in ``because`` the capabilities, reasons or failures), ``codes`` (those found), ``findings``
+        (each code with the message of its first failure).
+
+    Examples
+    --------
+    >>> results = make_results("ndram", [TestReport("test_put", ("P1",), "", "kept")])
+    >>> results["outcome"], results["promises"]["P1"]["outcome"], results["promises"]["P2"]["outcome"]
+    ('kept', 'kept', 'not run')
+    """
+    known = sorted(reports, key=lambda report: report.test)
+    promises = {label: _of_one(label, [r for r in known if label in r.labels]) for label in PROMISES}
+    outcomes = {entry["outcome"] for entry in promises.values()}
+    findings = []
+    for code in CODES:
+        messages = [r.message for r in known if r.code == code and r.outcome == "broken"]
+        if messages:
+            findings.append({"code": code, "message": f"{CODES[code]}: {messages[0][:_MOST_CHARACTERS]}"})
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "backend": backend,
+        "distribution": distribution,
+        "version": version,
+        "kernel": _kernel_version(),
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "outcome": "broken" if "broken" in outcomes else "kept" if "kept" in outcomes else "not run",
+        "reason": reason,
+        "promises": promises,
+        "codes": [finding["code"] for finding in findings],
+        "findings": findings,
+    }
+
+
+def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
+    outcomes = [report.outcome for report in reports]
+    outcome: Outcome = "not run"
+    for candidate in ("broken", "kept", "not promised"):
+        if candidate in outcomes:
+            outcome = candidate
+            break
+    because = [r.message[:_MOST_CHARACTERS] for r in reports if r.outcome == outcome and r.message]
+    if not reports and label in NEED_FAULTS:
+        because = [NEED_FAULTS[label]]
+    return {
+        "outcome": outcome,
+        "tests": sum(1 for some in outcomes if some != "not run"),
+        "failed": outcomes.count("broken"),
+        "codes": sorted({r.code for r in reports if r.outcome == "broken" and r.code}),
+        "because": list(dict.fromkeys(because))[:_MOST_FAILURES],
+    }
+
+
+def _kernel_version() -> str:
+    try:
+        return metadata.version("exengine")
+    except metadata.PackageNotFoundError:  # from a folder on the path, not installed
+        return ""
+
+
+def write_results(path: "str | os.PathLike[str]", results: Results) -> None:
+    """Write a results file, whole or not at all; folders are made."""
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.fspath(path) + ".new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    os.replace(temporary, path)
+
+
+def read_results(path: "str | os.PathLike[str]") -> Results:
+    """Return the content of a results file.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    dict
+        See :func:`make_results`.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none.
+    ValueError
+        When it is no results file of a version that this release reads.
+    """
+    with open(path, "rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no results file of the conformance kit: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is no results file of the conformance kit")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has the format version {content.get('format_version')!r}; this release reads "
+            f"{FORMAT_VERSION}: run the kit again"
+        )
+    return content

@@ -1,0 +1,76 @@
+"""Runs the kit on an installed backend, in a process of its own: for ``check`` and the documentation."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+
+from exengine.kernel import registry
+from exengine.kernel.errors import PluginError
+from exengine.testing.results import Results, make_results, read_results, write_results
+
+TIMEOUT_S = 600.0
+_NEEDED = ("pytest", "hypothesis")
+_FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+
+
+def run_conformance(
+    backend: str, results_path: "str | os.PathLike[str]", *, timeout_s: float = TIMEOUT_S
+) -> Results:
+    """Run the conformance kit on an installed backend.
+
+    Parameters
+    ----------
+    backend : str
+        Its name, as the registry knows it.
+    results_path : path
+        Where the results are written.
+    timeout_s : float
+        After this time the run is stopped.
+
+    Returns
+    -------
+    dict
+        See :func:`exengine.testing.results.make_results`. ``outcome`` is ``"not run"``, with a ``reason``,
+        when pytest or Hypothesis are not installed, or the kit could not be run; then nothing is written.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        return _not_run(backend, f"{' and '.join(missing)} not installed: pip install 'exengine[test]'")
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    with tempfile.TemporaryDirectory(prefix="exengine-conformance-") as folder:
+        # The folder's own settings of pytest, so that none of the folders above has a say.
+        with open(os.path.join(folder, "pytest.ini"), "w", encoding="utf-8") as file:
+            file.write("[pytest]\n")
+        fresh = os.path.join(folder, "results.json")
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
+        command += [f"--basetemp={os.path.join(folder, 'data')}"]
+        command += [f"--exengine-backend={backend}", f"--exengine-results={fresh}"]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return _not_run(backend, f"the kit took longer than {timeout_s:.0f} s")
+        if not os.path.isfile(fresh):
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            return _not_run(backend, f"pytest ended with {done.returncode}: {' '.join(said[-5:])[:600]}")
+        results = read_results(fresh)
+    write_results(results_path, results)
+    return results
+
+
+def _not_run(backend: str, reason: str) -> Results:
+    try:
+        record = registry.backends.find(backend)
+    except PluginError as error:
+        return make_results(backend, (), reason=f"{reason}; {error}")
+    return make_results(backend, (), distribution=record.distribution, version=record.version, reason=reason)

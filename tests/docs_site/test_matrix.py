@@ -1,0 +1,150 @@
+"""The comparison of the backends sorts, filters, and can be used with the keyboard alone."""
+
+import pytest
+
+SHOWN = """
+return Array.from(document.querySelectorAll('table.exengine-matrix')).map((table) => ({
+  heads: Array.from(table.tHead.rows[0].cells).filter((cell) => !cell.hidden).map((cell) => cell.textContent.trim()),
+  rows: Array.from(table.tBodies[0].rows).filter((row) => !row.hidden).map((row) =>
+    Array.from(row.cells).filter((cell) => !cell.hidden).map((cell) => cell.querySelector('p').textContent.trim())),
+}));
+"""
+
+
+@pytest.fixture
+def matrix(browser):
+    browser.open("usage/backends/matrix.html")
+    browser.wait(lambda: browser.find(".exengine-tools"))
+    return browser
+
+
+def capabilities(browser):
+    return browser.run(SHOWN)[0]
+
+
+def column(table, name):
+    place = table["heads"].index(name)
+    return {row[0]: row[place] for row in table["rows"]}
+
+
+def clicked(browser, name):
+    button = browser.find(f"button[aria-label='Sort by {name}']")[0]
+    button.click()
+    return browser.run("return arguments[0].closest('th').getAttribute('aria-sort')", button)
+
+
+def test_the_first_click_sorts_up_the_second_down_and_the_third_not_at_all(matrix):
+    before = [row[0] for row in capabilities(matrix)["rows"]]
+    assert before != sorted(before)
+    assert clicked(matrix, "Capability") == "ascending"
+    assert [row[0] for row in capabilities(matrix)["rows"]] == sorted(before)
+    assert clicked(matrix, "Capability") == "descending"
+    assert [row[0] for row in capabilities(matrix)["rows"]] == sorted(before, reverse=True)
+    assert clicked(matrix, "Capability") == "none"
+    assert [row[0] for row in capabilities(matrix)["rows"]] == before
+
+
+def test_sorting_by_a_backend_puts_what_it_can_do_first(matrix):
+    clicked(matrix, "ndram")
+    values = list(column(capabilities(matrix), "ndram").values())
+    can = [value.endswith("yes") for value in values]
+    assert True in can and can == sorted(can, reverse=True)
+    assert values[-1] == "\N{EN DASH}"
+
+
+def test_words_filter_the_rows_by_name_and_by_meaning(matrix):
+    field = matrix.one("#exengine-find")
+    field.send_keys("damaged frame")
+    assert [row[0] for row in capabilities(matrix)["rows"]] == ["checksums"]
+    field.clear()
+    field.send_keys("no such words")
+    assert capabilities(matrix)["rows"] == []
+    assert " 0 of " in matrix.one(".exengine-status").text
+
+
+def test_a_name_filters_the_backends(matrix):
+    everything = capabilities(matrix)["heads"]
+    assert {"ndtiff", "ndram"} <= set(everything)
+    matrix.one("#exengine-backend").send_keys("NDT")
+    assert capabilities(matrix)["heads"] == ["Capability", "ndtiff"]
+    assert matrix.one(".exengine-status").text.startswith(f"1 of {len(everything) - 1} backends")
+
+
+def test_what_is_needed_leaves_only_the_backends_that_have_it(matrix):
+    before = capabilities(matrix)
+    have = [name for name in before["heads"][1:] if column(before, name)["checksums"].endswith("yes")]
+    assert have and len(have) < len(before["heads"]) - 1
+    matrix.one("input[aria-label='Only backends with checksums']").click()
+    assert capabilities(matrix)["heads"][1:] == have
+
+
+def test_only_differences_hides_what_all_have_in_common(matrix):
+    before = capabilities(matrix)["rows"]
+    matrix.one("#exengine-differ").click()
+    after = capabilities(matrix)["rows"]
+    assert after == [row for row in before if len(set(row[1:])) > 1]
+    assert 0 < len(after) < len(before)
+
+
+def test_the_backend_that_can_do_most_goes_first(matrix):
+    from selenium.webdriver.support.ui import Select
+
+    before = capabilities(matrix)
+    score = {
+        name: sum(value.endswith("yes") for value in column(before, name).values())
+        for name in before["heads"][1:]
+    }
+    promises = dict.fromkeys(score, 0)
+    for table in matrix.run(SHOWN)[1:]:
+        for name in promises:
+            promises[name] = sum("kept" in value for value in column(table, name).values())
+    Select(matrix.one("#exengine-order")).select_by_value("most")
+    after = capabilities(matrix)
+    assert after["heads"][1:] == sorted(score, key=lambda name: -score[name] - promises[name])
+    assert column(after, "ndtiff") == column(before, "ndtiff")
+
+
+def test_show_all_takes_everything_back(matrix):
+    before = matrix.run(SHOWN)
+    clicked(matrix, "ndtiff")
+    matrix.one("input[aria-label='Only backends with persistent']").click()
+    matrix.one("#exengine-differ").click()
+    matrix.one("#exengine-find").send_keys("frame")
+    assert matrix.run(SHOWN) != before
+    matrix.one(".exengine-reset").click()
+    assert matrix.run(SHOWN) == before
+
+
+def test_the_keyboard_is_enough(matrix):
+    from selenium.webdriver.common.keys import Keys
+
+    matrix.run("document.querySelector('#exengine-find').focus()")
+    keys = matrix.driver.switch_to
+    names = []
+    for _ in range(8):
+        element = keys.active_element
+        names.append(element.get_attribute("id") or element.get_attribute("aria-label") or element.text)
+        element.send_keys(Keys.TAB)
+    assert names[:5] == ["exengine-find", "exengine-backend", "exengine-order", "exengine-differ", "Show all"]
+    assert "Sort by Capability" in names
+    button = matrix.find("button[aria-label='Sort by Capability']")[0]
+    button.send_keys(Keys.ENTER)
+    assert capabilities(matrix)["rows"][0][0] == "checksums"
+    box = matrix.one("input[aria-label='Only backends with checksums']")
+    box.send_keys(Keys.SPACE)
+    assert "ndram" not in capabilities(matrix)["heads"]
+
+
+def test_the_tables_scroll_in_their_own_box_on_a_narrow_screen(browser):
+    browser.show(width=390, scheme="dark")
+    browser.open("usage/backends/matrix.html")
+    browser.wait(lambda: browser.find(".exengine-tools"))
+    box = browser.run(
+        "const box = document.querySelector('table.exengine-matrix').closest('.exengine-scroll');"
+        "box.scrollLeft = 10000;"
+        "const first = document.querySelector('table.exengine-matrix tbody td').getBoundingClientRect();"
+        "return [box.getBoundingClientRect().right, first.left - box.getBoundingClientRect().left, scrollX]"
+    )
+    assert box[0] <= 390
+    assert abs(box[1]) <= 2  # the names stay in sight
+    assert box[2] == 0

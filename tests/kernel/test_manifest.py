@@ -1,0 +1,173 @@
+"""The manifest and the lock: whole or not there, and freed when the writer dies."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exengine.kernel import manifest
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import DatasetDamagedError
+from exengine.kernel.manifest import has_writer, read_manifest, status_of, take_lock, write_manifest
+
+CONTENT = {"backend": "disk", "status": "incomplete", "annotations": {"config": {"ä": [1, None]}}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_is_written_is_read(folder, durable):
+    write_manifest(folder, CONTENT, durable=durable)
+    assert read_manifest(folder) == {"format": "exengine-dataset", "format_version": 1, **CONTENT}
+    write_manifest(folder, {**CONTENT, "status": "complete"}, durable=durable)
+    assert status_of(read_manifest(folder)) is DatasetStatus.COMPLETE
+    assert os.listdir(folder) == ["exengine.json"]
+
+
+def test_without_a_manifest_there_is_none_and_the_dataset_is_incomplete(folder):
+    assert read_manifest(folder) is None
+    assert status_of(None) is DatasetStatus.INCOMPLETE
+
+
+@pytest.mark.parametrize("status", list(DatasetStatus))
+def test_each_status_comes_back(folder, status):
+    write_manifest(folder, {**CONTENT, "status": status.value}, durable=False)
+    assert status_of(read_manifest(folder)) is status
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "dump"])
+def test_a_write_that_fails_leaves_the_old_manifest(folder, monkeypatch, step):
+    write_manifest(folder, CONTENT, durable=False)
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr({"fsync": os, "replace": os, "dump": json}[step], step, fail)
+    with pytest.raises(OSError, match="No space"):
+        write_manifest(folder, {**CONTENT, "status": "complete"}, durable=True)
+    monkeypatch.undo()
+    assert status_of(read_manifest(folder)) is DatasetStatus.INCOMPLETE
+    write_manifest(folder, {**CONTENT, "status": "aborted"}, durable=True)
+    assert status_of(read_manifest(folder)) is DatasetStatus.ABORTED
+
+
+def test_a_durable_manifest_is_synced_before_it_takes_its_name_and_its_folder_after(folder, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), fsync(file))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names))[1])
+    write_manifest(folder, CONTENT, durable=True)
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": "other"}, "it does not say that its format is 'exengine-dataset'"),
+        ({"format_version": 2}, "its format version is 2, this release reads 1"),
+        ({"format_version": None}, "its format version is None"),
+        ({"backend": None}, "it names no backend"),
+        ({"backend": 5}, "it names no backend"),
+        ({"status": "fine"}, "'fine' is not a valid DatasetStatus"),
+        ({"status": None}, "'?None'? is not a valid DatasetStatus"),
+        ({"status": ["complete"]}, "not a valid DatasetStatus"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_damage(folder, change, says):
+    content = {"format": "exengine-dataset", "format_version": 1, **CONTENT, **change}
+    with open(os.path.join(folder, "exengine.json"), "w") as file:
+        json.dump(content, file)
+    with pytest.raises(DatasetDamagedError, match=says) as info:
+        read_manifest(folder)
+    assert "exengine.json" in str(info.value)
+
+
+def test_a_manifest_cut_at_any_place_is_damage(folder):
+    write_manifest(folder, CONTENT, durable=False)
+    path = os.path.join(folder, "exengine.json")
+    with open(path, "rb") as file:
+        whole = file.read()
+    for length in range(len(whole)):
+        with open(path, "wb") as file:
+            file.write(whole[:length])
+        with pytest.raises(DatasetDamagedError):
+            read_manifest(folder)
+
+
+@given(content=st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_damage(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("manifest")
+    (folder / "exengine.json").write_bytes(content)
+    with pytest.raises(DatasetDamagedError):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 200_000, b'{"a":' * 100_000, b"1" * 10_000, b"\xef\xbb\xbf{}", b"NaN"]
+)
+def test_what_would_break_a_parser_is_damage(folder, content):
+    with open(os.path.join(folder, "exengine.json"), "wb") as file:
+        file.write(content)
+    with pytest.raises(DatasetDamagedError):
+        read_manifest(folder)
+
+
+def test_a_manifest_that_is_too_large_is_not_read(folder, monkeypatch):
+    monkeypatch.setattr(manifest, "MAX_BYTES", 100)
+    write_manifest(folder, {**CONTENT, "annotations": {"x": "y" * 200}}, durable=False)
+    with pytest.raises(DatasetDamagedError, match="larger than 100 bytes"):
+        read_manifest(folder)
+
+
+def test_a_folder_or_a_dangling_link_in_its_place_is_no_manifest(folder):
+    os.mkdir(os.path.join(folder, "exengine.json"))
+    assert read_manifest(folder) is None
+    os.rmdir(os.path.join(folder, "exengine.json"))
+    os.symlink("nowhere", os.path.join(folder, "exengine.json"))
+    assert read_manifest(folder) is None
+
+
+# -- the lock ------------------------------------------------------------------------------------
+
+
+def test_one_writer_has_the_lock_until_its_descriptor_is_closed(folder):
+    assert not has_writer(folder)
+    lock = take_lock(folder)
+    assert has_writer(folder) and take_lock(folder) is None
+    os.close(lock)
+    assert not has_writer(folder)
+    second = take_lock(folder)
+    assert second is not None
+    os.close(second)
+
+
+def test_looking_for_a_writer_changes_nothing(folder, tmp_path):
+    assert not has_writer(folder) and not has_writer(tmp_path / "nowhere")
+    assert os.listdir(folder) == []
+    lock = take_lock(folder)
+    before = os.stat(os.path.join(folder, "exengine.lock")).st_mtime_ns
+    assert has_writer(folder)
+    assert os.stat(os.path.join(folder, "exengine.lock")).st_mtime_ns == before
+    os.close(lock)
+
+
+def test_several_may_look_at_once(folder):
+    lock = take_lock(folder)
+    os.close(lock)
+    descriptor = os.open(os.path.join(folder, "exengine.lock"), os.O_RDONLY)
+    assert manifest.platform.try_lock(descriptor, shared=True)
+    assert not has_writer(folder)
+    os.close(descriptor)
+
+
+def test_no_descriptor_is_left_open(folder):
+    before = len(os.listdir("/proc/self/fd"))
+    lock = take_lock(folder)
+    assert take_lock(folder) is None and has_writer(folder)
+    os.close(lock)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,399 @@
+"""Plugins with every fault we know of: listed, refused by name, each with its page, and the good ones beside them.
+
+Each fault is a distribution of its own; all of them are installed at once, beside the plugins that
+are really there. Whatever one does, the others are as if it were not there.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from html import unescape
+
+import numpy as np
+import pytest
+
+from exengine.cli.main import main
+from exengine.kernel import registry
+from exengine.kernel.registry import BACKENDS_GROUP, PluginRegistry
+
+GOOD = '''
+from exengine import DataStorage, StorageCapabilities
+
+
+class Store(DataStorage):
+    """Keep frames in a dict.
+
+    Parameters
+    ----------
+    gain : int, default: 1
+        A number.
+    """
+
+    def __init__(self, gain: int = 1) -> None:
+        self.frames = {}
+
+    def put(self, c, d, m): self.frames[tuple(dict(c).items())] = d.copy()
+    def get_data(self, c): return self.frames[tuple(dict(c).items())]
+    def get_metadata(self, c): return {}
+    def __contains__(self, c): return tuple(dict(c).items()) in self.frames
+    def finish(self): ...
+    def close(self): ...
+'''
+
+
+def good_but(old, new):
+    """Return the source of a good plugin with one thing changed."""
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+@dataclass
+class Fault:
+    """A plugin with a fault, and what must be said of it.
+
+    ``listed`` is the state in the listing, which imports nothing; ``state`` and ``reason`` what is
+    known once it was looked at; ``code`` the exit code when it is asked for by name.
+    """
+
+    source: str | bytes | None
+    reason: str
+    state: str = "broken"
+    stage: str = "import"
+    listed: str = "found"
+    code: int = 1
+    deadly: bool = False
+    target: str = "{module}:Store"
+    name: str = ""
+    spoil: object = None
+    also: list = field(default_factory=list)
+
+
+def remove_metadata(info):
+    (info / "METADATA").unlink()
+
+
+def cut_entry_points(info):
+    (info / "entry_points.txt").write_text("[exengine.storage_backends\nx = y:Z\n")
+
+
+def put_bytes(info):
+    (info / "entry_points.txt").write_bytes(b"[exengine.storage_backends]\n\xff = x:Y\n")
+
+
+def put_a_folder(info):
+    (info / "entry_points.txt").unlink()
+    (info / "entry_points.txt").mkdir()
+
+
+def corrupt(how, reason, name=""):
+    return Fault(GOOD, reason, stage="metadata", listed="broken", spoil=how, name=name)
+
+
+def invalid(source, reason):
+    return Fault(source, reason, "invalid", "contract")
+
+
+def deadly(source, reason):
+    return Fault(source, reason, deadly=True)
+
+
+FAULTS = {
+    "import-error": Fault("import a_library_that_is_missing", "ModuleNotFoundError: No module named 'a_library_that"),
+    "syntax-error": Fault("class Store(\n", "SyntaxError"),
+    "no-text": Fault(b"x = '\xff'", "SyntaxError"),
+    "system-exit": Fault("raise SystemExit(3)", "SystemExit: 3"),
+    "interrupt": Fault("raise KeyboardInterrupt", "raised KeyboardInterrupt"),
+    "recursion": Fault("def f(): return f()\nf()", "RecursionError"),
+    "prints": Fault("print('{\"not\": \"our json\"}')\nraise ImportError('after printing')", "after printing"),
+    "own-base-exception": Fault("class Odd(BaseException): ...\nraise Odd('odd')", "Odd: odd"),
+    "no-attribute": Fault("", "has no attribute 'Store'", stage="attribute"),
+    "raising-attribute": Fault("def __getattr__(name): raise OSError('not now')", "not now", stage="attribute"),
+    "missing-module": Fault(None, "No module named 'no_such_module'", target="no_such_module:Store"),
+    "raising-property": invalid(
+        GOOD + "\nclass Meta(type(DataStorage)):\n    @property\n"
+        "    def place_parameters(cls): raise RuntimeError('no')\n"
+        "class Store(Store, metaclass=Meta):\n    '''Raise.'''",
+        "EX101 looking at the class raised RuntimeError: no",
+    ),
+    "raising-metaclass": invalid(
+        "class Meta(type):\n    def __getattribute__(cls, name): raise RuntimeError('no')\nclass Store(metaclass=Meta): ...",
+        "EX101 looking at the class raised RuntimeError: no",
+    ),
+    "exiting-metaclass": invalid(
+        "class Meta(type):\n    def __getattribute__(cls, name): raise SystemExit(5)\nclass Store(metaclass=Meta): ...",
+        "EX101 looking at the class raised SystemExit: 5",
+    ),
+    "no-class": invalid("Store = 5", "EX101 the entry point names an int, not a class"),
+    "wrong-base": invalid("class Store(dict): ...", "EX102"),
+    "half-interface": invalid(good_but("    def finish(self): ...\n", ""), "EX103 Store does not implement finish"),
+    "few-arguments": invalid(good_but("def put(self, c, d, m)", "def put(self, c)"), "EX104"),
+    "kwargs": invalid(good_but("gain: int = 1)", "gain: int = 1, **more)"), "EX105 __init__ has **more"),
+    "bad-annotation": invalid(good_but("gain: int", "gain: 'Nowhere'"), "EX106"),
+    "reserved-option": invalid(good_but("gain", "backend"), "EX107 option 'backend'"),
+    "odd-capabilities": invalid(good_but("    def finish", "    capabilities = {}\n    def finish"), "EX108"),
+    "no-place": invalid(
+        good_but("    def __init__(self, gain: int = 1) -> None:\n", "    capabilities = StorageCapabilities(persistent=True)\n    def __init__(self) -> None:\n"),
+        "EX109",
+    ),
+    "no-summary": invalid(GOOD.replace("Keep frames in a dict.", ""), "EX201"),
+    "undocumented": invalid(good_but("gain: int = 1)", "gain: int = 1, loss: int = 2)"), "EX202 option 'loss'"),
+    "unreal-option": invalid(good_but("    gain : int", "    pain : int\n        Much.\n    gain : int"), "EX203"),
+    "no-type": invalid(GOOD.replace("gain: int = 1", "gain=1").replace("gain : int, default: 1", "gain"), "EX204"),
+    "wrong-default": invalid(good_but("default: 1", "default: 2"), "EX205 the default of option 'gain' is 1"),
+    "bad-name": Fault(GOOD, "is no valid name", stage="name", listed="broken", name="Store No. 1"),
+    "two-modules": Fault(GOOD, "is no valid target", stage="target", listed="broken", target="json;import os:x"),
+    "no-colon": Fault(GOOD, "is no valid target", stage="target", listed="broken", target="json"),
+    "os-system": invalid("", "EX101 the entry point names a builtin_function_or_method"),
+    "no-metadata": corrupt(remove_metadata, "its metadata cannot be read"),
+    "cut-entry-points": corrupt(cut_entry_points, "entry_points.txt cannot be understood", "exengine_cut_entry_points"),
+    "bytes-entry-points": corrupt(put_bytes, "entry_points.txt cannot be understood", "exengine_bytes_entry_points"),
+    "folder-entry-points": corrupt(put_a_folder, "entry_points.txt cannot be read", "exengine_folder_entry_points"),
+    "os-exit": deadly("import os; os._exit(3)", "ended the process with exit code 3"),
+    "segfault": deadly("import ctypes; ctypes.string_at(0)", "ended the process with signal SIGSEGV"),
+    "abort": deadly("import os; os.abort()", "ended the process with signal SIGABRT"),
+    "endless": deadly("import time\nwhile True: time.sleep(0.01)", "did not end within 10 s"),
+    "twin": Fault(
+        GOOD, "exengine-twin 1.0 and twin-b 1.0 both register", "conflict", "name", "conflict", 2,
+        also=[("twin-b", "twin", "twin_b:Store")],
+    ),
+    "shadow": Fault(
+        GOOD, "exengine-ndstorage 1.0.0 and exengine-shadow 1.0 both register the backend 'ndram'",
+        "conflict", "name", "conflict", 2, name="ndram",
+    ),
+}  # fmt: skip
+FAULTS["os-system"].target = "os:system"
+DEADLY = [key for key, fault in FAULTS.items() if fault.deadly]
+
+
+def name_of(key):
+    return FAULTS[key].name or key
+
+
+@pytest.fixture
+def site(make_distribution, monkeypatch):
+    """Install every faulty plugin, and a good one, beside what is really installed."""
+    folder = make_distribution("exengine-good", {"good": "good_store:Store"}, GOOD, module="good_store")
+    for key, fault in FAULTS.items():
+        module = f"faulty_{key.replace('-', '_')}"
+        entry = name_of(key) if fault.spoil is None else key
+        make_distribution(
+            f"exengine-{key}", {entry: fault.target.format(module=module)}, fault.source, module=module
+        )
+        if fault.spoil is not None:
+            fault.spoil(folder / f"exengine_{key.replace('-', '_')}-1.0.dist-info")
+        for distribution, name, target in fault.also:
+            make_distribution(distribution, {name: target}, GOOD)
+    monkeypatch.setattr(registry, "backends", PluginRegistry(BACKENDS_GROUP, "backend"))
+    return folder
+
+
+@pytest.fixture
+def listed(site, capsys):
+    """Return name -> entry of ``exengine backends list --json``."""
+    assert main(["backends", "list", "--json"]) == 0
+    return {record["name"]: record for record in json.loads(capsys.readouterr().out)}
+
+
+def test_there_are_faults_enough():
+    assert len(FAULTS) >= 24 + 4
+
+
+def test_every_faulty_plugin_is_listed_with_what_can_be_known_without_importing_it(listed):
+    for key, fault in FAULTS.items():
+        entry = listed[name_of(key)]
+        assert entry["state"] == fault.listed, key
+        if fault.listed != "found":
+            assert fault.reason in entry["error"] and entry["stage"] == fault.stage, key
+        if fault.listed != "conflict":
+            assert entry["distribution"] in (f"exengine-{key}", f"exengine_{key.replace('-', '_')}")
+            assert entry["version"] == "1.0"
+    assert listed["ndtiff"]["state"] == listed["good"]["state"] == "found"
+
+
+def test_listing_imports_the_same_modules_with_faulty_plugins_as_without(site, run_python, tmp_path):
+    program = "import sys\nfrom exengine.cli.main import main\nmain(['backends', 'list', '--json'])\nprint(*sys.modules, file=sys.stderr)"
+    (tmp_path / "empty").mkdir()
+    with_faults = run_python(program).stderr.split()
+    without = run_python(program, PYTHONPATH=str(tmp_path / "empty")).stderr.split()
+    assert set(with_faults) == set(without)
+    assert not [name for name in with_faults if name.startswith(("faulty_", "good_store", "exengine_"))]
+
+
+@pytest.mark.parametrize("key", [key for key in FAULTS if key not in DEADLY])
+def test_a_faulty_plugin_is_refused_by_name_and_the_reason_is_said(key, site, capsys):
+    fault = FAULTS[key]
+    assert main(["backends", "show", name_of(key)]) == fault.code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert fault.reason in err and "Traceback" not in err
+    record = registry.backends.records()[name_of(key)]
+    assert (record.state, record.stage) == (fault.state, fault.stage)
+    if fault.state != "conflict":
+        assert f"exengine{'-' if '-' in record.distribution else '_'}" in err  # whose it is
+    if fault.state == "broken" and fault.stage in ("import", "attribute"):
+        assert "Traceback" in record.traceback
+    assert_the_good_ones_work()
+
+
+@pytest.mark.parametrize("key", [key for key in DEADLY if key != "endless"])
+def test_what_ends_the_process_is_refused_by_check_and_the_command_goes_on(key, site, capsys):
+    assert main(["backends", "check", key]) == 1
+    assert FAULTS[key].reason in capsys.readouterr().out
+    assert main(["backends", "show", key]) == 1  # known by now, and not imported again
+    assert FAULTS[key].reason in capsys.readouterr().err
+    assert_the_good_ones_work()
+
+
+def assert_the_good_ones_work():
+    for name in ("good", "exengine-ndstorage:ndram"):
+        storage = registry.backends.load(name).create()
+        storage.put({"time": 0}, np.full((2, 2), 7, np.uint16), {})
+        assert storage[{"time": 0}][0, 0] == 7
+        storage.finish()
+        storage.close()
+    assert registry.backends.load("ndtiff").capabilities.persistent
+
+
+def test_a_conflict_is_settled_by_the_name_of_the_distribution(site, capsys):
+    assert main(["backends", "show", "twin"]) == 2
+    assert "write 'exengine-twin:twin' or 'twin-b:twin', or uninstall one" in capsys.readouterr().err
+    assert main(["backends", "show", "twin-b:twin"]) == 0
+    assert registry.backends.load("exengine-twin:twin").__module__ == "faulty_twin"
+
+
+def test_what_a_good_plugin_prints_does_not_spoil_the_json(make_distribution, site, capsys):
+    make_distribution("exengine-chatty", {"chatty": "exengine_chatty:Store"}, "print('welcome')\n" + GOOD)
+    registry.backends.refresh()
+    assert main(["backends", "show", "chatty", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["output"] == "welcome\n"
+    assert "welcome" in err
+
+
+CONF = """
+import sys
+exengine_path = [{site!r}, *sys.path]
+sys.path.insert(0, {modules!r})
+extensions = ["exengine.sphinxext"]
+html_theme = "basic"
+"""
+
+
+def test_doctor_and_the_documentation_meet_every_fault_and_come_to_an_end(site, tmp_path, run_python):
+    pytest.importorskip("sphinx", reason="the pages need the extra docs")
+    source = tmp_path / "docs"
+    source.mkdir()
+    # Sphinx itself does not start beside corrupt metadata: it finds the modules, and we the distributions.
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    for module in site.glob("*.py"):
+        shutil.copy(module, modules)
+    (source / "conf.py").write_text(CONF.format(modules=str(modules), site=str(site)))
+    (source / "index.rst").write_text("Start\n=====\n\n.. toctree::\n   :glob:\n\n   usage/*/index\n")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        source,
+        tmp_path / "out",
+    ]
+    building = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    doctor = run_python(
+        "from exengine.cli.main import main; raise SystemExit(main(['doctor', '--json']))",
+        timeout=100,
+        check=False,
+    )
+    said = building.communicate(timeout=100)[0]
+
+    assert building.returncode == 0, said
+    pages = [plain(page.read_text()) for page in (tmp_path / "out" / "usage" / "backends").glob("*.html")]
+    for key, fault in FAULTS.items():
+        code, _, rest = fault.reason.partition(" ")
+        wanted = [f"exengine-{key}", f"exengine_{key.replace('-', '_')}"]
+        parts = [code, rest] if code.startswith("EX") and code[2:].isdigit() else [fault.reason]
+        if fault.state == "conflict":
+            parts = [f"exengine-{key}:{name_of(key)}", "neither is chosen silently"]
+        found = [
+            page
+            for page in pages
+            if any(name in page for name in wanted) and all(part in page for part in parts)
+        ]
+        assert found, key
+    assert "Keep frames in a dict." in plain((tmp_path / "out/usage/backends/good.html").read_text())
+
+    assert doctor.returncode == 1
+    report = json.loads(doctor.stdout)
+    states = {record["name"]: record["state"] for record in report["backends"]}
+    assert {key: states[name_of(key)] for key in FAULTS} == {
+        key: fault.state for key, fault in FAULTS.items()
+    }
+    assert states["good"] == states["ndtiff"] == "valid"
+    assert any(FAULTS["segfault"].reason in str(problem) for problem in report["problems"])
+
+
+def plain(html):
+    body = html.partition('<div class="body"')[2]
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", body)).split())
+
+
+# -- the same outcome, whatever the order --------------------------------------------------------
+
+OUTCOMES = """
+import itertools, json, random, sys
+from exengine.kernel.errors import PluginError
+from exengine.kernel.registry import BACKENDS_GROUP, PluginRegistry
+folders = sys.argv[1:]
+orders = [folders, folders[::-1], folders[1:] + folders[:1], folders[2:] + folders[:2], [folders[n] for n in (1, 3, 0, 2)]]
+assert len(set(map(tuple, orders))) == 5
+outcomes = []
+for order in orders:
+    backends = PluginRegistry(BACKENDS_GROUP, "backend", order)
+    outcome = []
+    for name in [*backends.records(), "twin", "a-dist:twin", "b-dist:twin", "my_store", "c-dist:my-store", "a-dist:nothing"]:
+        try:
+            found = backends.find(name)
+            outcome.append([name, found.distribution, found.version, found.target, found.state, found.error])
+        except PluginError as error:
+            outcome.append([name, type(error).__name__, str(error)])
+    outcomes.append(json.dumps(outcome))
+assert len(set(outcomes)) == 1, outcomes
+print(outcomes[0])
+"""
+
+
+def test_every_conflict_has_the_same_outcome_under_20_hash_seeds_and_5_orders_of_the_path(
+    make_distribution, run_python, tmp_path
+):
+    folders = [tmp_path / letter for letter in "abcd"]
+    entries = {
+        "a": {"twin": "a:Store"},
+        "b": {"twin": "b:Store"},
+        "c": {"my-store": "c:Store"},
+        "d": {"my_store": "d:Store"},
+    }
+    for folder in folders:
+        make_distribution(f"{folder.name}-dist", entries[folder.name], folder=folder)
+        make_distribution(f"nd-{folder.name}", {"ndram": f"{folder.name}:Other"}, folder=folder)
+    make_distribution("left-over", {"left": "left:Old"}, version="1.0", folder=folders[0])
+    make_distribution("left-over", {"left": "left:New"}, version="2.0", folder=folders[0])
+    make_distribution(
+        "both",
+        {"pair": "pair:One", "PAIR": "pair:Two", "pa-ir": "pair:Three", "pa_ir": "pair:Four"},
+        folder=folders[3],
+    )
+    outcomes = {run_python(OUTCOMES, *folders, PYTHONHASHSEED=str(seed)).stdout for seed in range(20)}
+    assert len(outcomes) == 1
+    outcome = {entry[0]: entry[1:] for entry in json.loads(outcomes.pop())}
+    assert outcome["twin"][0] == outcome["ndram"][0] == outcome["my_store"][0] == "PluginConflictError"
+    assert outcome["a-dist:twin"][0] == "a-dist" and outcome["b-dist:twin"][0] == "b-dist"
+    assert outcome["left"][:3] == ["left-over", "2.0", "left:New"]

@@ -1,0 +1,493 @@
+"""Backends for the kit: good ones, and others with one fault each, which the kit has to find.
+
+Each class under ``FAULTS`` names the promises and codes that have to go red for it. The file is copied into a distribution that
+the tests make, so that other processes find its classes through the registry.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import zlib
+
+import numpy as np
+
+from exengine.kernel.coordinate_index import CoordinateIndex
+from exengine.kernel.data_coords import DataCoordinates, snapshot
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, StorageCapabilities
+from exengine.kernel.errors import (
+    CoordinatesError,
+    CoordinatesExistError,
+    CoordinatesNotFoundError,
+    DatasetDamagedError,
+    StorageClosedError,
+    StorageFinishedError,
+    UnsupportedDataError,
+)
+from exengine.kernel.indexed_storage import DatasetReader
+from exengine.kernel.managed_storage import ManagedStorage
+from exengine.kernel.manifest import read_manifest, status_of
+from exengine.kernel.metadata import clean_metadata
+
+FAULTS = {}
+
+
+def fault(*red):
+    """Name what has to go red for a class."""
+
+    def mark(cls):
+        cls.__doc__ = f"Do one thing wrong: {cls.__name__}."
+        FAULTS[cls] = red
+        return cls
+
+    return mark
+
+
+def capabilities(cls, **changed):
+    return StorageCapabilities(**{**dict(cls.capabilities.items()), **changed})
+
+
+# -- in memory, with the six methods and no more -----------------------------------------------------
+
+
+class Plain(DataStorage):
+    """Keep frames in a dict, as the contract says and no more."""
+
+    capabilities = StorageCapabilities(
+        string_axes=True, negative_indices=True, metadata=True, concurrent_readers=True
+    )
+
+    def __init__(self):
+        self.frames = {}
+        self.ended = None
+
+    def put(self, coordinates, data, metadata):
+        self._check_state()
+        key, data, metadata = snapshot(coordinates), self._take(data), clean_metadata(metadata)
+        self._check_place(key)
+        self._keep(key, data, metadata)
+
+    def _check_state(self):
+        if self.ended:
+            raise self.ended("no more frames")
+
+    def _take(self, data):
+        if not isinstance(data, np.ndarray) or data.dtype.hasobject or isinstance(data, np.ma.MaskedArray):
+            raise UnsupportedDataError("no array of numbers")
+        return np.array(data)
+
+    def _check_place(self, key):
+        if key in self.frames:
+            raise CoordinatesExistError(f"a frame is at {key}")
+
+    def _keep(self, key, data, metadata):
+        self.frames[key] = (data, json.dumps(metadata))
+
+    def _find(self, coordinates):
+        key = snapshot(coordinates)
+        if key not in self.frames:
+            raise CoordinatesNotFoundError(f"nothing at {key}")
+        return self.frames[key]
+
+    def get_data(self, coordinates):
+        return self._find(coordinates)[0].copy()
+
+    def get_metadata(self, coordinates):
+        return json.loads(self._find(coordinates)[1])
+
+    def __contains__(self, coordinates):
+        try:
+            return snapshot(coordinates) in self.frames
+        except Exception:
+            return False
+
+    def finish(self):
+        self.ended = self.ended or StorageFinishedError
+
+    def close(self):
+        self.ended = StorageClosedError
+
+
+@fault("P3")
+class KeepsTheArray(Plain):
+    def _take(self, data):
+        super()._take(data)
+        return data
+
+
+@fault("P3")
+class KeepsTheMetadata(Plain):
+    def put(self, coordinates, data, metadata):
+        super().put(coordinates, data, metadata)
+        self.frames[snapshot(coordinates)] = (self.frames[snapshot(coordinates)][0], metadata)
+
+    def get_metadata(self, coordinates):
+        return self._find(coordinates)[1]
+
+
+@fault("P9", "EX304")
+class LosesMetadata(Plain):
+    def get_metadata(self, coordinates):
+        self._find(coordinates)
+        return {}
+
+
+@fault("P4")
+class ReplacesFrames(Plain):
+    def _check_place(self, key):
+        pass
+
+
+@fault("P5")
+class TakesFramesAfterFinish(Plain):
+    def _check_state(self):
+        pass
+
+
+@fault("P1", "P8", "EX302")
+class ChangesTheDtype(Plain):
+    def get_data(self, coordinates):
+        return super().get_data(coordinates).astype(np.float64)
+
+
+@fault("P1")
+class MisplacesFrames(Plain):
+    def get_data(self, coordinates):
+        self._find(coordinates)
+        keys = list(self.frames)
+        return self.frames[keys[keys.index(snapshot(coordinates)) ^ 1 if len(keys) > 5 else 0]][0]
+
+
+@fault("R1", "R2")
+class GivesZerosForWhatIsMissing(Plain):
+    def get_data(self, coordinates):
+        return super().get_data(coordinates) if coordinates in self else np.zeros((24, 40), np.uint16)
+
+
+@fault("P1")
+class DropsFramesSilently(Plain):
+    def _keep(self, key, data, metadata):
+        if len(self.frames) != 7:
+            super()._keep(key, data, metadata)
+
+
+@fault("R1")
+class RaisesInContains(Plain):
+    def __contains__(self, coordinates):
+        return snapshot(coordinates) in self.frames
+
+
+@fault("P2")
+class KeepsWhatItRefused(Plain):
+    def put(self, coordinates, data, metadata):
+        self._check_state()
+        key = snapshot(coordinates)
+        self._check_place(key)
+        self.frames[key] = (np.zeros((1, 1)), "{}")
+        self._keep(key, self._take(data), clean_metadata(metadata))
+
+
+@fault("P8")
+class IgnoresTheOrderInMemory(Plain):
+    def _take(self, data):
+        data = super()._take(data)
+        return np.frombuffer(data.tobytes("A"), data.dtype).reshape(data.shape) if data.size else data
+
+
+@fault("P9")
+class TakesNaN(Plain):
+    def put(self, coordinates, data, metadata):
+        super().put(coordinates, data, None if isinstance(metadata, float) else metadata)
+
+
+@fault("EX302", "P8")
+class DeclaresADtypeThatItRefuses(Plain):
+    capabilities = capabilities(Plain, dtypes=("uint16", "float32"))
+
+    def _take(self, data):
+        if super()._take(data).dtype != np.uint16:
+            raise UnsupportedDataError("uint16 only")
+        return super()._take(data)
+
+
+@fault("EX302", "P8")
+class TakesADtypeThatItDoesNotDeclare(Plain):
+    capabilities = capabilities(Plain, dtypes=("uint16", "uint8"))
+
+
+@fault("EX302", "P8")
+class DeclaresOneNumberOfDimensions(Plain):
+    capabilities = capabilities(Plain, ndim=(2,))
+
+
+@fault("EX302", "P8")
+class DeclaresOneShape(Plain):
+    capabilities = capabilities(Plain, same_shape=True)
+
+
+@fault("EX303", "P2")
+class TakesTextsThatItDoesNotDeclare(Plain):
+    capabilities = capabilities(Plain, string_axes=False)
+
+
+@fault("EX303", "P2")
+class DeclaresNegativePositions(Plain):
+    def _check_place(self, key):
+        super()._check_place(key)
+        if any(isinstance(at, int) and at < 0 for at in key.values()):
+            raise CoordinatesError("positions from 0")
+
+
+@fault("EX304", "P9")
+class KeepsMetadataThatItDoesNotDeclare(Plain):
+    capabilities = capabilities(Plain, metadata=False)
+
+
+@fault("EX305", "R4")
+class DeclaresAnOrder(Plain):
+    capabilities = capabilities(Plain, iterable=True)
+
+    def __iter__(self):
+        return iter(sorted(self.frames, key=str))
+
+    def __len__(self):
+        return len(self.frames)
+
+
+@fault("EX305", "R4")
+class CountsWithoutSaying(Plain):
+    def __len__(self):
+        return len(self.frames)
+
+
+@fault("EX305", "R4")
+class IsFalseWhenItIsEmpty(Plain):
+    def __bool__(self):
+        return bool(self.frames)
+
+
+@fault("EX306", "P1")
+class SharesABuffer(Plain):
+    def get_data(self, coordinates):
+        data = self._find(coordinates)[0]
+        if not hasattr(self, "buffer") or self.buffer.shape != data.shape or self.buffer.dtype != data.dtype:
+            self.buffer = np.empty_like(data)
+        for row in range(len(data)):
+            self.buffer[row] = data[row]
+        return self.buffer.copy()
+
+
+@fault("EX309", "F2")
+class FlushesWithoutSaying(Plain):
+    def flush(self, durable=False):
+        pass
+
+
+@fault("N1")
+class FinishesOnce(Plain):
+    def finish(self):
+        self._check_state()
+        super().finish()
+
+
+@fault("N4")
+class IsAlwaysComplete(Plain):
+    status = DatasetStatus.COMPLETE
+
+
+@fault("EX301", "N2")
+class OpensWithoutSaying(Plain):
+    @classmethod
+    def open(cls, path):
+        return cls()
+
+
+# -- on the disk -------------------------------------------------------------------------------------
+
+
+class Disk(ManagedStorage):
+    """Write each frame as a file of its own, with a checksum."""
+
+    capabilities = StorageCapabilities(
+        persistent=True, string_axes=True, negative_indices=True, metadata=True, iterable=True, reopen=True,
+        read_while_writing=True, concurrent_readers=True, checksums=True, safety_of_put="written", durable_flush=True,
+    )  # fmt: skip
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+
+    def __contains__(self, coordinates):
+        try:
+            return super().__contains__(coordinates)
+        except Exception:
+            return False
+
+    @classmethod
+    def can_open(cls, path):
+        return os.path.isfile(os.path.join(path, "0.frame"))
+
+    @classmethod
+    def open(cls, path):
+        return Reader.of(path, cls)
+
+    def check_frame(self, coordinates, data, metadata):
+        if data.dtype.kind not in "biufc":
+            raise UnsupportedDataError("numbers only")
+        return metadata
+
+    def write_frame(self, number, coordinates, data, checked):
+        head = [coordinates.coordinate_dict, data.dtype.str, data.shape, checked]
+        text = json.dumps(head).encode() + b"\n" + data.tobytes()
+        path = os.path.join(self.path, f"{number}.frame")
+        with open(path + ".new", "wb") as file:
+            file.write(b"%08x" % zlib.crc32(text) + text)
+        os.replace(path + ".new", path)
+
+    def read_frame(self, number):
+        return _read(self, number)[1]
+
+    def read_frame_metadata(self, number):
+        return _read(self, number)[0][3]
+
+
+def _read(storage, number):
+    try:
+        with open(os.path.join(storage.path, f"{number}.frame"), "rb") as file:
+            content = file.read()
+        if getattr(storage, "checks", True) and zlib.crc32(content[8:]) != int(content[:8], 16):
+            raise ValueError("the checksum differs")
+        text, _, pixels = content[8:].partition(b"\n")
+        head = json.loads(text)
+        return head, np.frombuffer(pixels, head[1]).reshape(head[2]).copy()
+    except (OSError, ValueError) as error:
+        raise DatasetDamagedError(f"frame {number}: {error}") from error
+
+
+class Reader(DatasetReader):
+    capabilities = Disk.capabilities
+    read_frame = Disk.read_frame
+    read_frame_metadata = Disk.read_frame_metadata
+
+    def __contains__(self, coordinates):
+        try:
+            return super().__contains__(coordinates)
+        except Exception:
+            return False
+
+    @classmethod
+    def of(cls, path, writer):
+        manifest = read_manifest(path)
+        if manifest is None and not writer.can_open(path):
+            raise DatasetDamagedError(f"no dataset at {path}")
+        index = CoordinateIndex()
+        reader = cls(os.fspath(path), index, status_of(manifest), manifest)
+        reader.checks = getattr(writer, "checks", True)
+        names = os.listdir(path)
+        numbers = [number for number in range(len(names)) if f"{number}.frame" in names]
+        reader.numbers = []
+        for number in numbers:
+            try:
+                head = _read(reader, number)[0]
+                if index.add(DataCoordinates(head[0]).coordinate_dict) is not None:
+                    reader.numbers.append(number)
+            except DatasetDamagedError:
+                reader._status = DatasetStatus.DAMAGED
+        if manifest is None or manifest.get("frames", len(numbers)) != len(numbers):
+            reader._status = DatasetStatus.DAMAGED if manifest else reader._status
+        reader.read_frame = lambda number: _read(reader, reader.numbers[number])[1]
+        reader.read_frame_metadata = lambda number: _read(reader, reader.numbers[number])[0][3]
+        return reader
+
+
+@fault("EX301", "N2")
+class DeclaresThatItReopens(Disk):
+    @classmethod
+    def open(cls, path):
+        raise DatasetDamagedError("never")
+
+
+@fault("EX308", "P6", "EX306", "R3", "F1", "F2", "EX309", "N5")
+class WritesAtFinish(Disk):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.waiting = {}
+        super().__init__(path)
+
+    def write_frame(self, number, coordinates, data, checked):
+        self.waiting[number] = (coordinates, data.copy(), checked)
+
+    def finish_frames(self):
+        for number, frame in self.waiting.items():
+            super().write_frame(number, *frame)
+        self.waiting.clear()
+        super().finish_frames()
+
+    def read_frame(self, number):
+        return self.waiting[number][1].copy() if number in self.waiting else super().read_frame(number)
+
+    def read_frame_metadata(self, number):
+        return self.waiting[number][2] if number in self.waiting else super().read_frame_metadata(number)
+
+
+@fault("EX307", "C2")
+class HasNoChecksums(Disk):
+    checks = False
+
+
+@fault("C1")
+class LetsForeignErrorsOut(Disk):
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        if reader.status is DatasetStatus.DAMAGED:
+            reader.get_metadata = lambda at: 1 / 0
+        return reader
+
+
+@fault("C3")
+class WritesWhenItOpens(Disk):
+    @classmethod
+    def open(cls, path):
+        with open(os.path.join(path, "opened"), "a") as file:
+            file.write("x")
+        return super().open(path)
+
+
+@fault("D3")
+class WritesFilesNamedByPositions(Disk):
+    def write_frame(self, number, coordinates, data, checked):
+        super().write_frame(number, coordinates, data, checked)
+        if coordinates.channel == "../escaped":
+            with open(os.path.join(self.path, coordinates.channel), "w") as file:
+                file.write("x")
+
+
+@fault("P7")
+class SwallowsErrorsOfTheDisk(Disk):
+    def write_frame(self, number, coordinates, data, checked):
+        with contextlib.suppress(OSError):
+            super().write_frame(number, coordinates, data, checked)
+
+
+@fault("D1", "D2")
+class MovesIn(DataStorage):
+    capabilities = StorageCapabilities(persistent=True)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.join(os.path.dirname(path), "dataset")
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.mkdir(self.path)
+        with tempfile.NamedTemporaryFile(dir=self.path, delete=False) as file:
+            file.write(b"new")
+        self.frames = {}
+
+    put = Plain.put
+    _check_state = lambda self: None  # noqa: E731
+    _take = Plain._take
+    _check_place = Plain._check_place
+    _keep = Plain._keep
+    _find = Plain._find
+    get_data = Plain.get_data
+    get_metadata = Plain.get_metadata
+    __contains__ = Plain.__contains__
+    finish = close = lambda self: None

@@ -1,0 +1,75 @@
+"""The kit is not blind: each promise and each code goes red for a backend that breaks it, and good ones are green."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from exengine.testing.model import run_model
+from exengine.testing.promises import CODES, NEED_FAULTS, PROMISES, PromiseBrokenError
+from exengine.testing.subject import Subject
+
+MODEL = "test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict"
+
+
+def _faults():
+    """Return class -> what has to go red, read from the source, as tests are collected before it can be imported."""
+    tree = ast.parse(Path(__file__).with_name("broken_backends.py").read_text(encoding="utf-8"))
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for call in node.decorator_list:
+                found[node.name] = tuple(argument.value for argument in call.args)
+    return found
+
+
+FAULTS = _faults()
+
+
+def test_there_is_a_broken_backend_for_every_promise_and_every_code():
+    assert {red for all_red in FAULTS.values() for red in all_red} == {*PROMISES, *CODES} - set(NEED_FAULTS)
+    assert len(FAULTS) >= 8
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_kit_finds_what_is_wrong_with(name, results_of):
+    results = results_of(name, *FAULTS[name], without=(MODEL,))
+    broken = {label for label, entry in results["promises"].items() if entry["outcome"] == "broken"}
+    missed = set(FAULTS[name]) - broken - set(results["codes"])
+    assert not missed, {label: results["promises"][label] for label in missed if label in PROMISES}
+
+
+@pytest.mark.parametrize("name", ["Plain", "Disk"])
+def test_a_backend_that_is_honest_is_green(name, results_of):
+    results = results_of(name)
+    assert [
+        f"{label} {entry['because']}"
+        for label, entry in results["promises"].items()
+        if entry["outcome"] == "broken"
+    ] == []
+    assert results["codes"] == []
+    assert results["outcome"] == "kept"
+    not_run = [label for label, entry in results["promises"].items() if entry["outcome"] == "not run"]
+    assert not_run == list(NEED_FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("ReplacesFrames", "P4"), ("MisplacesFrames", "P1"), ("KeepsTheArray", "P1")]
+)
+def test_a_sequence_of_calls_finds_the_fault_and_names_the_promise(name, label, module, tmp_path):
+    cls = getattr(module, name)
+    with pytest.raises(PromiseBrokenError) as caught:
+        run_model(Subject(cls, cls, tmp_path, "", {}), reduce=False)
+    assert caught.value.label == label
+
+
+def test_a_misplaced_frame_names_itself(results_of):
+    results = results_of("MisplacesFrames", "P1", without=(MODEL,))
+    assert "is the one that was put at {'channel': " in " ".join(results["promises"]["P1"]["because"])
+
+
+def test_what_is_not_promised_says_which_capability_says_so(results_of):
+    results = results_of("Plain", "R3", "D2", "F2")
+    assert results["promises"]["R3"]["outcome"] == "not promised"
+    assert results["promises"]["R3"]["because"] == ["persistent=False, reopen=False"]
+    assert results["promises"]["F2"]["because"] == ["durable_flush=False"]
