@@ -7,7 +7,7 @@ from exengine_npy_folder import NpyFolderStorage
 
 
 # The sample forgets its storage, which ExEngine then finishes as aborted, with a warning.
-@pytest.mark.filterwarnings("ignore:.*not finished before:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*was not finished before")
 def test_put_and_get_data():
     storage = NpyFolderStorage()
     data = np.array([1, 2, 3])

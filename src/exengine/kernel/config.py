@@ -254,7 +254,8 @@ def read_file(path: str) -> Mapping[str, Any]:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with NUL in it
         raise ConfigError(
-            f"cannot read the config file {path!s}: {getattr(error, 'strerror', None) or error}; give the path of a YAML or TOML file"
+            f"cannot read the config file {path}: {getattr(error, 'strerror', None) or error}; "
+            "give the path of a YAML or TOML file"
         ) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes, which no config file is")

@@ -2,7 +2,7 @@
 
 A name that is registered leads to the plugin's own module: the same module object, the same classes.
 A real package that lies in this folder, as the authors' guide has always said, comes first, because
-the finder below stands at the end of ``sys.meta_path``.
+the finder of names stands at the end of ``sys.meta_path``.
 """
 
 import importlib
@@ -57,7 +57,7 @@ class _SubmoduleFinder:
             return None
         parent, _, name = fullname.rpartition(".")
         module = sys.modules.get(parent)
-        if module is None or parent == __name__ or module.__name__ == parent:
+        if module is None or parent in (__name__, module.__name__):
             return None
         real = f"{module.__name__}.{name}"
         return ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)

@@ -6,16 +6,17 @@ before only. Here many are read at once: places where an entry *may* begin are f
 and the chain of lengths then proves them. Where it does not, the entries are walked one by one. The
 JSON is compared with texts seen before, digits aside; an unknown text goes through the JSON parser.
 
-What is kept is columns of numbers, 16 bytes per frame and 4 per axis.
+What is kept is columns of numbers, 20 bytes per frame and 4 per axis.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from exengine.errors import CoordinatesError
 from exengine.kernel.coordinate_index import summarize_positions
@@ -24,8 +25,9 @@ from exengine_ndstorage import layout
 
 CHUNK_BYTES = 2 * 2**20
 _NUMBERS_BYTES = layout.INDEX_NUMBERS.size
-_MAX_TEXT = 2**16  # of axes or of a file name; more is no NDTiff
-_MAX_TEMPLATES = 512  # texts that differ in more than digits; beyond, each is parsed by itself
+_MAX_ENTRY = 2**20  # more than two texts and the numbers take
+_MAX_TEXT = layout.MAX_TEXT_BYTES + 1
+_MAX_TEMPLATES = 32  # texts that differ in more than digits; beyond, each is parsed by itself
 _DIRECT = 2**29  # ints 0 <= i < _DIRECT are their own code; others, and str, are interned
 _TAIL = 65_536  # frames that may arrive before the sorted keys are made anew
 
@@ -41,7 +43,7 @@ class FrameTable:
     Attributes
     ----------
     files : list of str
-        Names of the TIFF files, in the order in which they first appear.
+        Names of the TIFF files.
     forms : list of Form
         What the frames look like.
     problem : str
@@ -55,17 +57,25 @@ class FrameTable:
         self._file_numbers: dict[bytes, int] = {}
         self._form_numbers: dict[Form, int] = {}
         self._axes: dict[str, int] = {}  # axis -> column of _codes
+        self._names: list[str] = []  # of the axes, in the order of the columns
+        # Columns arise in any order, because entries of one length are taken together. Axes are told in
+        # the order in which they stand in the index: by the frame, and the place in its text.
+        self._appeared: list[tuple[int, int]] = []
+        self._order_of_axes: tuple[int, ...] = ()
         self._interned: list[dict[int | str, int]] = []
         self._values: list[list[int | str]] = []
         self._templates: dict[tuple[int, int], list[_Template]] = {}
         self._count = 0
         self._codes = np.zeros((0, 0), np.int32)
-        self._places = np.zeros(0, _PLACE)
-        self._keys: npt.NDArray[np.int64] | None = None
+        self._places = np.zeros((0, 5), np.uint32)  # file, form, and three numbers of the entry
+        # The first _sorted frames are found by sorted keys, those up to _remembered by a dict.
+        self._sorted = self._remembered = 0
+        self._keys = np.zeros(0, np.int64)
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
-        self._sorted = 0  # how many frames the keys cover
-        self._tail: dict[tuple[int, ...], int] = {}
+        self._radices: list[int] = []
+        self._tail: dict[int, int] = {}  # by the codes, 32 bits each, as one number
+        self._by_dict = False  # all of them, because no number of 64 bits can be their key
         self._superseded: set[int] = set()
 
     # -- feeding ---------------------------------------------------------------------------------
@@ -98,7 +108,9 @@ class FrameTable:
         need = self._count + more
         if need > len(self._places):
             size = max(need, min(self._count + expected + 64, 2 * need + 10_000_000), self._count * 5 // 4)
-            self._places = np.resize(self._places, size) if len(self._places) else np.zeros(size, _PLACE)
+            places = np.zeros((size, 5), np.uint32)
+            places[: self._count] = self._places[: self._count]
+            self._places = places
             self._codes = self._resized(size, self._codes.shape[1])
 
     def _resized(self, rows: int, columns: int) -> npt.NDArray[np.int32]:
@@ -117,12 +129,12 @@ class FrameTable:
         """Decode proven entries into the columns; return how many, fewer when one is not valid."""
         axes_bytes = _u32(raw, starts)
         sizes = ends - starts
-        group = axes_bytes * _MAX_TEXT + sizes
+        group = axes_bytes * _MAX_ENTRY + sizes
         begin = self._count
         done = np.zeros(len(starts), bool)
         for key in np.unique(group):
             rows = np.flatnonzero(group == key)
-            length, size = int(key) // _MAX_TEXT, int(sizes[rows[0]])
+            length, size = divmod(int(key), _MAX_ENTRY)
             table = np.lib.stride_tricks.sliding_window_view(raw, size)[starts[rows]]
             self._take_numbers(begin + rows, table[:, -_NUMBERS_BYTES:])
             self._take_files(begin + rows, table[:, 8 + length : -_NUMBERS_BYTES])
@@ -134,22 +146,22 @@ class FrameTable:
         taken = len(starts) if done.all() else int(np.argmin(done))
         if taken < len(starts):
             self.problem = f"the coordinates of entry {begin + taken} cannot be understood"
+        self._order_of_axes = tuple(sorted(range(len(self._names)), key=self._appeared.__getitem__))
         self._count += taken
-        self._remember(begin)
         return taken
 
     def _take_numbers(self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]) -> None:
         numbers = np.ascontiguousarray(table).view("<u4")
         places = self._places
-        places["pixels"][rows] = numbers[:, 0]
-        places["metadata"][rows] = numbers[:, 5]
-        places["metadata_bytes"][rows] = numbers[:, 6]
+        places[rows, 2] = numbers[:, 0]  # offset of the pixels
+        places[rows, 3] = numbers[:, 5]  # offset of the metadata
+        places[rows, 4] = numbers[:, 6]  # length of the metadata
         forms = numbers[:, [1, 2, 3, 4, 7]]
         if (forms == forms[0]).all():
-            places["form"][rows] = self._form(forms[0])
+            places[rows, 1] = self._form(forms[0])
         else:
             unique, inverse = np.unique(forms, axis=0, return_inverse=True)
-            places["form"][rows] = np.array([self._form(form) for form in unique])[inverse.reshape(-1)]
+            places[rows, 1] = np.array([self._form(form) for form in unique])[inverse.reshape(-1)]
 
     def _form(self, numbers: npt.NDArray[np.uint32]) -> int:
         form: Any = tuple(int(number) for number in numbers)
@@ -160,10 +172,10 @@ class FrameTable:
 
     def _take_files(self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]) -> None:
         if (table == table[0]).all():
-            self._places["file"][rows] = self._file(table[0].tobytes())
+            self._places[rows, 0] = self._file(table[0].tobytes())
         else:
             unique, inverse = np.unique(table, axis=0, return_inverse=True)
-            self._places["file"][rows] = np.array([self._file(name.tobytes()) for name in unique])[
+            self._places[rows, 0] = np.array([self._file(name.tobytes()) for name in unique])[
                 inverse.reshape(-1)
             ]
 
@@ -185,7 +197,7 @@ class FrameTable:
                 if len(known) >= _MAX_TEMPLATES:
                     return left
                 template = _Template.of(table[left[0]].tobytes())
-                if template is None:
+                if template is None or not self._has_room_for(template.axes):
                     return left
                 known.append(template)
             template = known[tried]
@@ -203,8 +215,9 @@ class FrameTable:
     def _apply(
         self, template: "_Template", rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]
     ) -> None:
-        for axis in template.axes:
-            self._column(axis)
+        for place, axis in enumerate(template.axes):
+            column = self._column(axis)
+            self._appeared[column] = min(self._appeared[column], (int(rows[0]), place))
         for axis, text in template.texts:
             self._codes[rows, self._column(axis)] = self._code(self._column(axis), text)
         for axis, sign, begin, end in template.numbers:
@@ -219,23 +232,49 @@ class FrameTable:
             self._codes[rows, column] = codes
 
     def _take_one(self, row: int, text: bytes) -> bool:
-        """Decode the axes of one row with the JSON parser; return whether they are valid."""
-        try:
-            axes = DataCoordinates.from_json(text)
-        except (CoordinatesError, UnicodeDecodeError, RecursionError):
-            return False
-        for axis, value in axes.__dict__.items():
+        """Decode the axes of one row with a JSON parser; return whether they are valid."""
+        axes = self._parse_known(text)
+        if axes is None:
+            try:
+                axes = DataCoordinates.from_json(text).__dict__
+            except (CoordinatesError, UnicodeDecodeError, RecursionError):
+                return False
+            if not self._has_room_for(axes):
+                return False
+        for place, (axis, value) in enumerate(axes.items()):
             column = self._column(axis)
             self._codes[row, column] = self._code(column, value)
+            self._appeared[column] = min(self._appeared[column], (row, place))
         return True
+
+    def _parse_known(self, text: bytes) -> dict[str, int | str] | None:
+        """Return axes whose names were checked before; None for all that needs a closer look."""
+        try:
+            axes = orjson.loads(text)
+        except ValueError:
+            return None
+        if type(axes) is not dict:
+            return None
+        for axis, value in axes.items():
+            if axis not in self._axes or not (
+                type(value) is str or (type(value) is int and -(2**63) <= value < 2**63)
+            ):
+                return None
+        return axes
+
+    def _has_room_for(self, axes: Iterable[str]) -> bool:
+        return len(self._axes.keys() | set(axes)) <= layout.MAX_AXES
 
     def _column(self, axis: str) -> int:
         column = self._axes.get(axis)
         if column is None:
-            column = self._axes[axis] = len(self._axes)
+            column = len(self._axes)
             self._interned.append({})
             self._values.append([])
+            self._names.append(axis)
+            self._appeared.append((2**62, 0))
             self._codes = self._resized(len(self._codes), column + 1)
+            self._axes[axis] = column
         return column
 
     def _code(self, column: int, value: int | str) -> int:
@@ -248,16 +287,26 @@ class FrameTable:
             code = codes[value] = 2 * len(self._values[column])
         return code
 
-    def _remember(self, begin: int) -> None:
-        """Make the new rows findable: at first by a dict, from many on by sorted keys."""
-        if self._count - self._sorted > _TAIL:
-            self._keys = None
+    def settle(self) -> None:
+        """Make what was fed findable, at once instead of when something is looked for."""
+        if self._remembered == self._count:
             return
-        for number, codes in enumerate(self._codes[begin : self._count].tolist(), begin):
-            key = tuple(code for pair in enumerate(codes) if pair[1] for code in pair)
+        if self._count - self._sorted > _TAIL and not self._by_dict:
+            self._sort()
+        if not self._sorted or self._count > self._sorted:
+            self._add_to_tail()
+        self._remembered = self._count
+
+    def _add_to_tail(self) -> None:
+        begin = max(self._remembered, self._sorted)
+        codes = self._codes[begin : self._count].astype("<i4").tobytes()
+        row_bytes = 4 * self._codes.shape[1]
+        for number in range(begin, self._count):
+            at = (number - begin) * row_bytes
+            key = int.from_bytes(codes[at : at + row_bytes], "little")
             older = self._tail.get(key)
             if older is None and self._sorted:
-                older = self._find_sorted(codes)
+                older = self._find_sorted(key)
             if older is not None:
                 self._superseded.add(older)
             self._tail[key] = number
@@ -269,18 +318,9 @@ class FrameTable:
         weights = [1] * len(radices)
         for column in range(len(radices) - 2, -1, -1):
             weights[column] = weights[column + 1] * radices[column + 1]
-        self._sorted = self._count
-        self._tail = {}
-        self._radices = radices
-        if weights and weights[0] * radices[0] >= 2**63:  # too many positions for one number: by a dict
-            self._keys = np.zeros(0, np.int64)
-            self._sorted = 0
-            self._superseded = set()
-            for number, row in enumerate(codes.tolist()):
-                key = tuple(code for pair in enumerate(row) if pair[1] for code in pair)
-                if key in self._tail:
-                    self._superseded.add(self._tail[key])
-                self._tail[key] = number
+        self._tail, self._superseded, self._remembered = {}, set(), 0
+        if weights and weights[0] * radices[0] >= 2**63:  # too many positions for one number
+            self._by_dict, self._sorted, self._keys = True, 0, np.zeros(0, np.int64)
             return
         keys = np.zeros(self._count, np.int64)
         for column, weight in enumerate(weights):
@@ -292,55 +332,49 @@ class FrameTable:
             self._order = order
             older = np.flatnonzero(keys[1:] == keys[:-1])
             self._superseded = set(order[older].tolist())
-        self._keys, self._weights = keys, weights
+        self._keys, self._weights, self._radices, self._sorted = keys, weights, radices, self._count
 
     # -- finding ---------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return self._count - len(self._superseded_now())
-
-    def _superseded_now(self) -> set[int]:
-        if self._keys is None and self._count > self._sorted + len(self._tail):
-            self._sort()
-        return self._superseded
+        self.settle()
+        return self._count - len(self._superseded)
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes, in the order in which they first appeared."""
-        return tuple(self._axes)
+        return tuple(self._names[column] for column in self._order_of_axes)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
         """Return the number of the frame at these coordinates, or None."""
-        if self._count > self._sorted + _TAIL or (self._keys is None and len(self._tail) < self._count):
-            self._sort()
-        codes = [0] * len(self._axes)
+        if self._remembered != self._count:
+            self.settle()
+        key = 0
         for axis, value in axes.items():
             column = self._axes.get(axis)
             if column is None:
                 return None
             if type(value) is int and 0 <= value < _DIRECT:
-                codes[column] = 2 * value + 1
+                key |= (value + value + 1) << (column << 5)
             else:
                 code = self._interned[column].get(value)
                 if code is None:
                     return None
-                codes[column] = code
-        if self._tail:
-            number = self._tail.get(tuple(code for pair in enumerate(codes) if pair[1] for code in pair))
-            if number is not None:
-                return number
-        return self._find_sorted(codes) if self._sorted else None
+                key |= code << (column << 5)
+        number = self._tail.get(key)
+        return self._find_sorted(key) if number is None and self._sorted else number
 
-    def _find_sorted(self, codes: list[int]) -> int | None:
+    def _find_sorted(self, codes: int) -> int | None:
         key = 0
-        for code, weight, radix in zip(codes, self._weights, self._radices, strict=False):
+        for weight, radix in zip(self._weights, self._radices, strict=True):
+            code = codes & 0xFFFFFFFF
             if code >= radix:
                 return None
             key += code * weight
-        if any(codes[len(self._weights) :]):
+            codes >>= 32
+        if codes:  # an axis that is younger than the keys
             return None
         keys = self._keys
-        assert keys is not None
         place = int(keys.searchsorted(key, "right")) - 1
         if place < 0 or keys[place] != key:
             return None
@@ -348,28 +382,39 @@ class FrameTable:
 
     def place(self, number: int) -> tuple[int, int, int, int, int]:
         """Return file, form, offset of the pixels, offset and length of the metadata of a frame."""
-        return self._places[number].item()  # type: ignore[no-any-return]
+        place: tuple[int, int, int, int, int] = self._places[number].tolist()
+        return place
 
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
+        names, values = self._names, self._values
         codes = self._codes[number].tolist()
-        return {
-            axis: self._value(column, codes[column]) for axis, column in self._axes.items() if codes[column]
-        }
+        axes: dict[str, int | str] = {}
+        for column in self._order_of_axes:
+            code = codes[column]
+            if code & 1:
+                axes[names[column]] = code >> 1
+            elif code:
+                axes[names[column]] = values[column][(code >> 1) - 1]
+        return axes
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of every frame, in the order of arrival."""
-        superseded = self._superseded_now()
-        names = tuple(self._axes)
-        for begin in range(0, self._count, 4096):
-            rows = self._codes[begin : min(begin + 4096, self._count)].tolist()
-            for number, codes in enumerate(rows, begin):
+        """Yield the coordinates of every frame that is there now, in the order of arrival."""
+        self.settle()
+        return self._iterate(self._codes[: self._count], self._order_of_axes, frozenset(self._superseded))
+
+    def _iterate(
+        self, rows: npt.NDArray[np.int32], order: tuple[int, ...], superseded: frozenset[int]
+    ) -> Iterator[DataCoordinates]:
+        names = self._names
+        for begin in range(0, len(rows), 4096):
+            for number, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
                 if number not in superseded:
                     yield DataCoordinates(
                         {
-                            names[column]: self._value(column, code)
-                            for column, code in enumerate(codes)
-                            if code
+                            names[column]: self._value(column, codes[column])
+                            for column in order
+                            if codes[column]
                         }
                     )
 
@@ -379,10 +424,10 @@ class FrameTable:
     def positions(self) -> dict[str, list[int | str]]:
         """Return the positions that occur on each axis, in the order of arrival."""
         found = {}
-        for axis, column in self._axes.items():
+        for column in self._order_of_axes:
             codes, first = np.unique(self._codes[: self._count, column], return_index=True)
             ordered = codes[np.argsort(first)].tolist()
-            found[axis] = [self._value(column, code) for code in ordered if code]
+            found[self._names[column]] = [self._value(column, code) for code in ordered if code]
         return found
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
@@ -391,29 +436,26 @@ class FrameTable:
             return "the dataset has no frames yet"
         unknown = [axis for axis in axes if axis not in self._axes]
         if unknown:
-            return f"there is no axis {', '.join(map(repr, unknown))}; the axes are {', '.join(self._axes)}"
+            return f"there is no axis {', '.join(map(repr, unknown))}; the axes are {', '.join(self.axes)}"
         if self._count <= _TAIL:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"{axis} is one of {summarize_positions(values)}"
-        absent = [axis for axis in self._axes if axis not in axes]
+        absent = [axis for axis in self.axes if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(self._axes)}; {', '.join(absent)} was not given"
+            return f"the axes are {', '.join(self.axes)}; {', '.join(absent)} was not given"
         return f"no frame among {self._count} has these positions together"
 
     def ends(self, pixel_bytes: list[int]) -> dict[str, int]:
         """Return for each file how long it must be at least, given the bytes of each form."""
         places = self._places[: self._count]
-        pixels = places["pixels"].astype(np.int64) + np.array(pixel_bytes or [0], np.int64)[places["form"]]
-        metadata = places["metadata"].astype(np.int64) + places["metadata_bytes"]
+        # A form that is no NDTiff may claim more bytes than a number of 64 bits holds.
+        claimed = np.array([min(size, 2**62) for size in pixel_bytes or [0]], np.int64)
+        pixels = places[:, 2].astype(np.int64) + claimed[places[:, 1]]
+        metadata = places[:, 3].astype(np.int64) + places[:, 4]
         ends = np.zeros(len(self.files), np.int64)
-        np.maximum.at(ends, places["file"], np.maximum(pixels, metadata))
+        np.maximum.at(ends, places[:, 0], np.maximum(pixels, metadata))
         return {name: int(end) for name, end in zip(self.files, ends, strict=True)}
-
-
-_PLACE = np.dtype(
-    [("file", "<u2"), ("form", "<u2"), ("pixels", "<u4"), ("metadata", "<u4"), ("metadata_bytes", "<u4")]
-)
 
 
 class _Template:
@@ -439,8 +481,7 @@ class _Template:
         names = [text[0] for text in self.texts] + [number[0] for number in self.numbers]
         if text[:1] != b"{" or text[-1:] != b"}" or position != len(text) or len(set(names)) != len(names):
             raise ValueError(text)
-        self.axes = list(json.loads(text))
-        DataCoordinates(dict.fromkeys(names, 0))  # refuses names that are not valid
+        self.axes = list(DataCoordinates.from_json(text))  # refuses what is not valid
         self._fixed = np.flatnonzero(~digits)
         self._digits = np.flatnonzero(digits)
         self._bytes = row[self._fixed]

@@ -5,12 +5,14 @@ Micro-Manager writes. A dataset is a folder with ``NDTiff.index`` (one binary en
 order of arrival) and TIFF files of at most 4 GiB. A frame in a TIFF file is a directory (IFD), the
 pixels and the metadata as JSON, in this order and without a gap.
 
-Two private tags of the IFD hold CRC-32C checksums: 65330 of the pixels, 65331 of the JSON of the
-coordinates followed by the JSON of the metadata. Other readers pass over them.
+Two private tags of the IFD hold CRC-32C checksums: 65330 of the coordinates followed by the pixels,
+65331 of the coordinates followed by the metadata. Coordinates count as compact JSON in UTF-8 with sorted
+keys, ``{"channel":"DAPI","time":0}``. Other readers pass over these tags.
 """
 
 import struct
 
+import numpy as np
 import numpy.typing as npt
 
 INDEX_NAME = "NDTiff.index"
@@ -20,6 +22,10 @@ MAX_FILE_BYTES = 2**32
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
 FIRST_IFD_AT = 4  # where the header says where the first IFD is
+MAX_TEXT_BYTES = 2**16 - 1
+"""Of coordinates, as JSON, and of a file name; more is no NDTiff."""
+MAX_AXES = 255
+"""Different axes in a dataset."""
 MD_PADDING = 5  # a TIFF value of up to 4 bytes stands in the tag itself: metadata is made longer
 
 # Pixel types of the index; 3 - 6 are uint16 of which fewer bits are used.
@@ -31,6 +37,9 @@ PIXELS_CRC_TAG, METADATA_CRC_TAG = 65330, 65331
 _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
+FULL_RESOLUTION = "Full resolution"
+"""The folder of a pyramid that holds its tiles as they were acquired."""
+
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
@@ -71,6 +80,7 @@ class FrameLayout:
         bits = 16 if pixel_type == GRAY16 else 8
         self.height, self.width, self.pixel_type = height, width, pixel_type
         self.shape = (height, width, 3) if rgb else (height, width)
+        self.dtype = np.dtype(DTYPES[pixel_type])
         self.pixel_bytes = height * width * (bits // 8) * (3 if rgb else 1)
         # Values that depend on where the frame lies are 0 here, and named by their place.
         tags = [

@@ -8,7 +8,6 @@ here, so that a frame that failed half way is overwritten, or cut off at the end
 import os
 import re
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,7 +20,6 @@ import orjson
 from exengine.base_classes import DataStorage, ManagedStorage, StorageCapabilities
 from exengine.errors import (
     CoordinatesError,
-    DatasetDamagedError,
     MetadataError,
     OptionError,
     StorageFailedError,
@@ -31,10 +29,16 @@ from exengine.kernel import platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.metadata import clean_metadata
 from exengine_ndstorage import layout
+from exengine_ndstorage.files import NEW, FilePool, OpenFile
+from exengine_ndstorage.frames import axes_checksum, decode_metadata, decode_pixels, encode_json
 
 _INT32 = 2**31
-_PLACE = struct.Struct("<HHIII")  # file, layout, offset of pixels, length of metadata, checksum of axes
-_NAME = re.compile(r"[^/\\\0:]{1,200}")
+_NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
+_MAX_NAME_BYTES = 200  # a file name has 255 at most, and the files add to the name
+_BATCH_BYTES = 4 * 2**20  # gathered in one write; larger frames gain nothing from it
+
+# File, layout, offset of the pixels, length of the metadata, checksum of the axes, length of the entry.
+_PLACE = struct.Struct("<6I")
 
 
 class NDTiffStorage(ManagedStorage):
@@ -87,6 +91,7 @@ class NDTiffStorage(ManagedStorage):
     )
     place_parameters = ("directory", "name")
     backend_name = "ndtiff"
+    batch_frames = 32
 
     def __init__(
         self,
@@ -98,24 +103,28 @@ class NDTiffStorage(ManagedStorage):
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
             raise MetadataError(f"NDTiff's summary metadata is a dict, got {type(summary_metadata).__name__}")
-        if name is not None and (not _NAME.fullmatch(name) or name.strip(". ") != name):
+        if name is not None and not _is_name(name):
             raise OptionError(
                 f"name {name!r:.80} is no name for a folder: it lies in directory, and is no path"
             )
-        if not 4096 <= max_file_bytes <= layout.MAX_FILE_BYTES:
+        if type(max_file_bytes) is not int or not 4096 <= max_file_bytes <= layout.MAX_FILE_BYTES:
             raise OptionError(
-                f"max_file_bytes is between 4096 and {layout.MAX_FILE_BYTES}, got {max_file_bytes}"
+                f"max_file_bytes is an int from 4096 to {layout.MAX_FILE_BYTES}, got {max_file_bytes!r:.40}"
             )
-        self._header = layout.header(_encode(summary))
+        self._header = layout.header(encode_json(summary))
         if len(self._header) > max_file_bytes // 2:
             raise MetadataError(
-                f"the summary metadata takes {len(self._header)} bytes: too much for one file"
+                f"the summary metadata takes {len(self._header)} bytes, and stands in every file: it may "
+                f"take half of max_file_bytes={max_file_bytes}"
             )
         self._max_file_bytes = max_file_bytes
         self._prefix = "" if name is None else f"{name}_"
-        self._files: list[int] = []
-        self._file_names: list[bytes] = []
-        self._index_file = -1
+        self._pool = FilePool()
+        self._index_file: OpenFile | None = None
+        self._file: OpenFile | None = None  # the one that is being written
+        self._file_names: list[str] = []
+        self._unsynced: list[int] = []  # files that are ended, and were not brought to the disk yet
+        self._names_synced = False
         self._end = self._index_end = 0
         self._last_next_at = -1  # where the last IFD of the file says where the next one is
         self._layouts: dict[tuple[tuple[int, ...], str], int] = {}
@@ -124,7 +133,7 @@ class NDTiffStorage(ManagedStorage):
         self._kinds: dict[str, type] = {}
         super().__init__(Path(directory) / name if name else directory, summary_metadata=summary)
         try:
-            self._index_file = self._open_new(layout.INDEX_NAME)
+            self._index_file = OpenFile(self._path_of(layout.INDEX_NAME), NEW)
             self._begin_file()
         except OSError as error:
             self._fail(error)
@@ -142,12 +151,12 @@ class NDTiffStorage(ManagedStorage):
         """Return whether the folder is an NDTiff dataset, of any version, or a pyramid of them."""
         return any(
             os.path.isfile(os.path.join(path, *parts))
-            for parts in ((layout.INDEX_NAME,), ("Full resolution", layout.INDEX_NAME))
+            for parts in ((layout.INDEX_NAME,), (layout.FULL_RESOLUTION, layout.INDEX_NAME))
         )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DataStorage:
-        """Open a dataset to read: version 3 here, version 2 and pyramids through ``ndstorage``."""
+        """Open a dataset to read: version 3 and pyramids here, version 2 through ``ndstorage``."""
         from exengine_ndstorage.reader import open_ndtiff
 
         return open_ndtiff(os.fspath(path))
@@ -156,7 +165,7 @@ class NDTiffStorage(ManagedStorage):
 
     def check_frame(
         self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any
-    ) -> tuple[bytes, bytes, int]:
+    ) -> tuple[bytes, bytes, int, bool]:
         if data.ndim == 3 and (data.shape[2] != 3 or data.dtype.itemsize != 1):
             raise UnsupportedDataError(
                 "NDTiff takes (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got "
@@ -166,63 +175,116 @@ class NDTiffStorage(ManagedStorage):
             raise UnsupportedDataError(
                 f"NDTiff takes frames of at least one pixel; got the shape {data.shape}"
             )
+        axes = orjson.dumps(coordinates.__dict__)
+        if len(axes) > layout.MAX_TEXT_BYTES:
+            raise CoordinatesError(
+                f"NDTiff's coordinates take at most {layout.MAX_TEXT_BYTES} bytes as JSON, these {len(axes)}"
+            )
+        known = True
         for axis, value in coordinates.__dict__.items():
-            if type(value) is not self._kinds.get(axis):
-                self._check_axis(axis, value)
-            if type(value) is int and not -_INT32 <= value < _INT32:
+            kind = type(value)
+            if kind is not self._kinds.get(axis):
+                known = False
+            if kind is int and not -_INT32 <= value < _INT32:
                 raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
-        encoded = _encode(metadata)
+        if not known:
+            self._check_axes_of(coordinates)
+        encoded = encode_json(metadata)
         if len(encoded) < layout.MD_PADDING:
             encoded = encoded.ljust(layout.MD_PADDING)
         if data.nbytes + len(encoded) + len(self._header) + 1024 > layout.MAX_FILE_BYTES:
             raise UnsupportedDataError(
-                f"a frame of {data.nbytes} bytes is more than a TIFF file of 4 GiB holds"
+                f"a frame of {data.nbytes} bytes with {len(encoded)} bytes of metadata is more than a TIFF "
+                "file of 4 GiB holds"
             )
-        return encoded, orjson.dumps(coordinates.__dict__), axes_checksum(coordinates.__dict__)
-
-    def _check_axis(self, axis: str, value: int | str) -> None:
-        if axis == "self":
-            raise CoordinatesError("ndstorage cannot read an axis named 'self'; give it another name")
-        known = self._kinds.get(axis)
-        if known is not None:
-            raise CoordinatesError(
-                f"NDTiff takes either int or str along one axis: {axis!r} began with "
-                f"{known.__name__}, got {value!r:.40}"
-            )
+        return encoded, axes, axes_checksum(coordinates.__dict__), known
 
     def write_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
     ) -> None:
-        metadata, axes, axes_crc = checked
-        kind = self._layouts.get((data.shape, data.dtype.char))
-        if kind is None:
-            kind = self._add_layout(data)
-        form = self._layout_list[kind]
-        pixels = np.ascontiguousarray(data, dtype=layout.DTYPES[form.pixel_type])
-        begin = self._end
-        size = form.ifd_bytes + form.pixel_bytes + len(metadata)
-        if begin + size + 1 > self._max_file_bytes and begin > len(self._header):
-            self._end_file()
-            self._begin_file()
-            begin = self._end
-        ifd = form.ifd(begin, len(metadata), crc32c.crc32c(pixels.data), crc32c.crc32c(metadata, axes_crc))
-        parts: list[Any] = [ifd, pixels, metadata]
-        if size & 1:
-            parts.append(b" ")
-        end = platform.write_at(self._files[-1], parts, begin)
-        at = begin + form.ifd_bytes
-        entry = layout.index_entry(
-            axes,
-            self._file_names[-1],
-            (at, form.width, form.height, form.pixel_type, 0, at + form.pixel_bytes, len(metadata), 0),
-        )
-        self._index_end = platform.write_at(self._index_file, [entry], self._index_end)
+        self.write_frames(number, [(coordinates, data, checked)])
+
+    def write_frames(self, number: int, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]]) -> int:
+        """Write the first frames of a batch: as many as go into this file and one gathered write.
+
+        Parameters
+        ----------
+        number : int
+            Of the first frame.
+        batch : list of (coordinates, data, checked)
+            As :meth:`write_frame` takes them; at least one.
+
+        Returns
+        -------
+        int
+            How many were written; of the others nothing was.
+        """
+        parts: list[Any] = []
+        entries: list[bytes] = []
+        places: list[bytes] = []
+        begin = end = self._end
+        next_at = -1
+        for coordinates, data, (metadata, axes, axes_crc, known) in batch:
+            if not known:
+                if parts:
+                    break  # what comes before is written first
+                self._kinds.update(self._check_axes_of(coordinates))
+            kind = self._layouts.get((data.shape, data.dtype.char))
+            if kind is None:
+                kind = self._add_layout(data)
+            form = self._layout_list[kind]
+            size = form.ifd_bytes + form.pixel_bytes + len(metadata)
+            if end + size + 2 > self._max_file_bytes and end > len(self._header):
+                if parts:
+                    break
+                self._end_file()
+                self._begin_file()
+                begin = end = self._end
+            elif parts and end + size - begin > _BATCH_BYTES:
+                break
+            pixels = np.ascontiguousarray(data, dtype=form.dtype)
+            ifd = form.ifd(
+                end, len(metadata), crc32c.crc32c(pixels.data, axes_crc), crc32c.crc32c(metadata, axes_crc)
+            )
+            parts += (ifd, pixels, metadata, b" ") if size & 1 else (ifd, pixels, metadata)
+            at = end + form.ifd_bytes
+            entry = layout.index_entry(
+                axes,
+                self._file_name,
+                (at, form.width, form.height, form.pixel_type, 0, at + form.pixel_bytes, len(metadata), 0),
+            )
+            entries.append(entry)
+            places.append(
+                _PLACE.pack(len(self._file_names) - 1, kind, at, len(metadata), axes_crc, len(entry))
+            )
+            next_at = end + form.next_at
+            end += size + (size & 1)
+        assert self._file is not None and self._index_file is not None
+        place = b"".join(places)
+        platform.write_at(self._file.descriptor, parts, begin)
+        index_end = platform.write_at(self._index_file.descriptor, entries, self._index_end)
+        # No call stands between these, so that an interrupt leaves either all of them or none.
+        self._places += place
         self._end = end
-        self._last_next_at = begin + form.next_at
-        self._places += _PLACE.pack(len(self._files) - 1, kind, at, len(metadata), axes_crc)
-        if len(self._kinds) < 64:
-            for axis, value in coordinates.__dict__.items():
-                self._kinds.setdefault(axis, type(value))
+        self._index_end = index_end
+        self._last_next_at = next_at
+        return len(entries)
+
+    def _check_axes_of(self, coordinates: DataCoordinates) -> dict[str, type]:
+        """Refuse axes that do not go with those of the frames before; return what they hold."""
+        kinds = {axis: type(value) for axis, value in coordinates.__dict__.items()}
+        for axis, kind in kinds.items():
+            known = self._kinds.get(axis, kind)
+            if kind is not known:
+                raise CoordinatesError(
+                    f"NDTiff takes either int or str along one axis: {axis!r} began with "
+                    f"{known.__name__}, got {coordinates[axis]!r:.40}"
+                )
+        if "self" in kinds:
+            raise CoordinatesError("ndstorage cannot read an axis named 'self'; give it another name")
+        if len(self._kinds | kinds) > layout.MAX_AXES:
+            raise CoordinatesError(f"NDTiff datasets have at most {layout.MAX_AXES} axes")
+        return kinds
 
     def _add_layout(self, data: npt.NDArray[Any]) -> int:
         pixel_type = (
@@ -232,103 +294,104 @@ class NDTiffStorage(ManagedStorage):
         number = self._layouts[data.shape, data.dtype.char] = len(self._layout_list) - 1
         return number
 
-    def _open_new(self, name: str) -> int:
+    # -- files -----------------------------------------------------------------------------------
+
+    def _path_of(self, name: str) -> str:
         assert self.path is not None
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        return os.open(os.path.join(self.path, name), flags, 0o666)
+        return os.path.join(self.path, name)
 
     def _begin_file(self) -> None:
-        number = len(self._files)
+        number = len(self._file_names)
         name = f"{self._prefix}NDTiffStack{f'_{number}' if number else ''}.tif"
-        self._files.append(self._open_new(name))
-        self._file_names.append(name.encode())
-        self._last_next_at = -1
-        self._end = platform.write_at(self._files[-1], [self._header], 0)
+        path = self._path_of(name)
+        file = OpenFile(path, NEW)
+        try:
+            end = platform.write_at(file.descriptor, [self._header], 0)
+        except OSError:
+            os.unlink(path)  # nothing is in it
+            raise
+        self._pool.hold(number, file)
+        if number:
+            self._unsynced.append(number - 1)
+        names, encoded = [*self._file_names, name], name.encode()
+        self._file_names, self._file_name, self._file = names, encoded, file
+        self._end, self._last_next_at, self._names_synced = end, -1, False
 
     def _end_file(self) -> None:
         """Say in the last IFD that no other follows, and cut off what failed behind it."""
-        file = self._files[-1]
-        os.ftruncate(file, self._end)
-        at = self._last_next_at if self._last_next_at >= 0 else layout.FIRST_IFD_AT
-        platform.write_at(file, [bytes(4)], at)
+        if self._file is not None:
+            os.ftruncate(self._file.descriptor, self._end)
+            at = self._last_next_at if self._last_next_at >= 0 else layout.FIRST_IFD_AT
+            platform.write_at(self._file.descriptor, [bytes(4)], at)
 
     def sync_frames(self) -> None:
-        for file in self._files:
-            os.fsync(file)
-        os.fsync(self._index_file)
+        assert self.path is not None
+        while self._unsynced:
+            number = self._unsynced[0]
+            os.fsync(self._pool.open(number, self._path_of(self._file_names[number])).descriptor)
+            del self._unsynced[0]
+        for file in (self._file, self._index_file):  # the index after all that it names
+            if file is not None:
+                os.fsync(file.descriptor)
+        if not self._names_synced:
+            platform.sync_folder(self.path)
+            platform.sync_folder(os.path.dirname(self.path))
+            self._names_synced = True
 
     def finish_frames(self) -> None:
-        self._end_file()
-        os.ftruncate(self._index_file, self._index_end)
+        self._take_back(len(self))
+        try:
+            if self._index_file is not None:
+                os.ftruncate(self._index_file.descriptor, self._index_end)
+        finally:
+            self._end_file()
         self.sync_frames()
+
+    def _take_back(self, count: int) -> None:
+        """Forget a last frame that was written, when an interrupt kept ``put`` from returning."""
+        while len(self._places) > count * _PLACE.size:
+            place = len(self._places) - _PLACE.size
+            file, kind, at, _, _, entry_bytes = _PLACE.unpack_from(self._places, place)
+            del self._places[place:]
+            self._index_end -= entry_bytes
+            self._end = at - self._layout_list[kind].ifd_bytes
+            self._last_next_at = -1
+            if place:
+                before, kind, at, *_ = _PLACE.unpack_from(self._places, place - _PLACE.size)
+                if before == file:
+                    form = self._layout_list[kind]
+                    self._last_next_at = at - form.ifd_bytes + form.next_at
+
+    def release(self) -> None:
+        self._pool.release()
+        self._file = self._index_file = None
 
     # -- reading what was written ----------------------------------------------------------------
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        file, kind, at, _, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
+        file, kind, at, _, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
         form = self._layout_list[kind]
-        begin = at - form.ifd_bytes
-        data = platform.read_at(self._files[file], form.ifd_bytes + form.pixel_bytes, begin)
-        return decode_pixels(data, form, f"frame {number} of {self.path}")
+        data = platform.read_at(
+            self._opened(file).descriptor, form.ifd_bytes + form.pixel_bytes, at - form.ifd_bytes
+        )
+        return decode_pixels(data, form, axes_crc, lambda: f"frame {number} of {self.path}")
 
     def read_frame_metadata(self, number: int) -> Any:
-        file, kind, at, size, axes_crc = _PLACE.unpack_from(self._places, number * _PLACE.size)
+        file, kind, at, size, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
         form = self._layout_list[kind]
-        ifd = platform.read_at(self._files[file], form.ifd_bytes, at - form.ifd_bytes)
-        data = platform.read_at(self._files[file], size, at + form.pixel_bytes)
-        return decode_metadata(data, size, ifd, form, axes_crc, f"frame {number} of {self.path}")
+        opened = self._opened(file)
+        ifd = platform.read_at(opened.descriptor, form.ifd_bytes, at - form.ifd_bytes)
+        data = platform.read_at(opened.descriptor, size, at + form.pixel_bytes)
+        return decode_metadata(data, size, ifd, form, axes_crc, lambda: f"frame {number} of {self.path}")
 
-    def release(self) -> None:
-        for file in (*self._files, self._index_file):
-            if file >= 0:
-                os.close(file)
-        self._files = []
-        self._index_file = -1
+    def _opened(self, number: int) -> OpenFile:
+        return self._pool.get(number) or self._pool.open(number, self._path_of(self._file_names[number]))
 
 
-def axes_checksum(axes: Mapping[str, int | str]) -> int:
-    """Return CRC-32C of coordinates, whatever the order of their axes."""
-    return crc32c.crc32c(orjson.dumps(axes, option=orjson.OPT_SORT_KEYS))
-
-
-def _encode(value: Any) -> bytes:
-    """Return a checked JSON value as bytes; integers beyond 64 bits included."""
+def _is_name(name: object) -> bool:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.strip(". ") != name:
+        return False
     try:
-        return orjson.dumps(value)
-    except TypeError:
-        import json
-
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def decode_pixels(data: bytes, form: layout.FrameLayout, what: str) -> npt.NDArray[Any]:
-    """Return the pixels of a frame of ours from its IFD and pixels, having compared the checksum.
-
-    Raises
-    ------
-    DatasetDamagedError
-        When they are not what was written.
-    """
-    pixels = np.frombuffer(data, layout.DTYPES[form.pixel_type], offset=min(form.ifd_bytes, len(data)))
-    checksums = form.checksums(data) if len(data) == form.ifd_bytes + form.pixel_bytes else None
-    if checksums is None or crc32c.crc32c(pixels.data) != checksums[0]:
-        raise DatasetDamagedError(f"the pixels of {what} are not those that were written")
-    return pixels.reshape(form.shape)
-
-
-def decode_metadata(
-    data: bytes, size: int, ifd: bytes, form: layout.FrameLayout, axes_crc: int, what: str
-) -> Any:
-    """Return the metadata of a frame of ours, having compared the checksum.
-
-    Raises
-    ------
-    DatasetDamagedError
-        When they, or the coordinates, are not what was written.
-    """
-    checksums = form.checksums(ifd) if len(ifd) == form.ifd_bytes else None
-    if checksums is None or len(data) != size or crc32c.crc32c(data, axes_crc) != checksums[1]:
-        raise DatasetDamagedError(f"the metadata or coordinates of {what} are not those that were written")
-    import json
-
-    return json.loads(data)
+        return len(name.encode()) <= _MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False

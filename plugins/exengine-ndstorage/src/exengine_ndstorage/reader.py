@@ -7,6 +7,7 @@ coordinates are asked for that were not there, and at ``len``, iteration and ``a
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,11 +21,12 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.managed_storage import wait_until
 from exengine_ndstorage import layout
+from exengine_ndstorage.files import READ, FilePool, OpenFile
+from exengine_ndstorage.frames import axes_checksum, decode_metadata, decode_pixels
 from exengine_ndstorage.index import CHUNK_BYTES, Form, FrameTable
-from exengine_ndstorage.ndtiff import NDTiffStorage, axes_checksum, decode_metadata, decode_pixels
+from exengine_ndstorage.ndtiff import NDTiffStorage
 
 _MAX_SUMMARY_BYTES = 256 * 2**20
-_FULL_RESOLUTION = "Full resolution"
 
 
 def open_ndtiff(path: str) -> DataStorage:
@@ -35,20 +37,24 @@ def open_ndtiff(path: str) -> DataStorage:
     DatasetDamagedError
         When it cannot be read at all.
     """
-    full = os.path.join(path, _FULL_RESOLUTION)
+    full = os.path.join(path, layout.FULL_RESOLUTION)
     if not os.path.isdir(full):
         return NDTiffReader(path)
-    version = read_header(_first_tiff(full))[0]
-    from exengine_ndstorage import legacy
+    name = _first_tiff(full)
+    if name is not None and read_header(os.path.join(full, name))[0] < 3:
+        from exengine_ndstorage.legacy import Version2Reader
 
-    return legacy.PyramidReader(path) if version >= 3 else legacy.Version2Reader(path)
+        return Version2Reader(path)
+    from exengine_ndstorage.pyramid import PyramidReader
+
+    return PyramidReader(path)
 
 
-def _first_tiff(folder: str) -> str:
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".tif"))
-    if not names:
-        raise DatasetDamagedError(f"{folder} has no TIFF file")
-    return os.path.join(folder, names[0])
+def _first_tiff(folder: str) -> str | None:
+    """Return the name of the first TIFF file of a dataset, where one is there."""
+    names = [name for name in os.listdir(folder) if name.endswith(".tif")]
+    first = [name for name in names if name.endswith("NDTiffStack.tif")]
+    return min(first or names, default=None)
 
 
 def read_header(path: str) -> tuple[int, JsonValue]:
@@ -59,31 +65,39 @@ def read_header(path: str) -> tuple[int, JsonValue]:
     DatasetDamagedError
         When it is no NDTiff file.
     """
-    with open(path, "rb") as file:
-        head = file.read(28)
-        if len(head) < 28 or head[:4] != b"II*\0":
-            raise DatasetDamagedError(f"{path} is no little-endian TIFF file")
-        magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:28])
-        if magic != layout.MAGIC:
-            raise DatasetDamagedError(f"{path} is a TIFF file, but no NDTiff")
-        if major < 3 or summary_magic != layout.SUMMARY_MAGIC:
-            return int(major), {}
-        if size > min(_MAX_SUMMARY_BYTES, os.fstat(file.fileno()).st_size):
-            raise DatasetDamagedError(f"{path}: the summary metadata are longer than the file")
-        try:
-            return int(major), json.loads(file.read(size))
-        except (ValueError, RecursionError) as error:
-            raise DatasetDamagedError(f"{path}: the summary metadata cannot be understood: {error}") from None
+    try:
+        file = OpenFile(path, READ)
+    except OSError as error:
+        raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
+    descriptor = file.descriptor
+    head = platform.read_at(descriptor, 28, 0)
+    if len(head) < 28 or head[:4] != b"II*\0":
+        raise DatasetDamagedError(f"{path} is no little-endian TIFF file")
+    magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:])
+    if magic != layout.MAGIC:
+        raise DatasetDamagedError(f"{path} is a TIFF file, but no NDTiff")
+    if major < 3 or summary_magic != layout.SUMMARY_MAGIC:
+        return int(major), {}
+    if size > min(_MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
+        raise DatasetDamagedError(f"{path}: the summary metadata are longer than the file")
+    try:
+        return int(major), json.loads(platform.read_at(descriptor, size, 28))
+    except (ValueError, RecursionError) as error:
+        raise DatasetDamagedError(f"{path}: the summary metadata cannot be understood: {error}") from None
 
 
 class _GrowingTable:
-    """The frames of a dataset that may still be written: a ``FrameTable`` that reads on."""
+    """The frames of a dataset that may still be written: a ``FrameTable`` that reads on.
 
-    def __init__(self, path: str) -> None:
+    While it is ``live``, one thread at a time looks into the table; later it does not change any more.
+    """
+
+    def __init__(self, folder: str) -> None:
         self.table = FrameTable()
         self.live = True
-        self._path = os.path.join(path, layout.INDEX_NAME)
+        self._path = os.path.join(folder, layout.INDEX_NAME)
         self._read = 0
+        self._lock = threading.RLock()
         self.refresh()
 
     @property
@@ -92,29 +106,32 @@ class _GrowingTable:
 
     def refresh(self) -> bool:
         """Read what was added; return whether there were frames in it."""
-        if self.table.problem:
-            return False
-        before = len(self.table)
+        with self._lock:
+            before = len(self.table)
+            if not self.table.problem:
+                self._read_on()
+            return len(self.table) > before
+
+    def _read_on(self) -> None:
         try:
-            file = open(self._path, "rb")  # noqa: SIM115 - closed below; the writer may be gone
-        except FileNotFoundError:
-            return False
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            chunk_bytes = CHUNK_BYTES
-            while self._read < size:
-                file.seek(self._read)
-                chunk = file.read(chunk_bytes)
-                taken = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
-                self._read += taken
-                if not taken:
-                    break
-        return len(self.table) > before
+            file = OpenFile(self._path, READ)
+        except FileNotFoundError:  # the writer has just made the folder
+            return
+        except OSError as error:
+            self.table.problem = f"it cannot be opened: {error.strerror}"
+            return
+        size = os.fstat(file.descriptor).st_size
+        while self._read < size:
+            chunk = platform.read_at(file.descriptor, CHUNK_BYTES, self._read)
+            taken = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
+            self._read += taken
+            if not taken:
+                break
 
     @property
     def torn_bytes(self) -> int:
         """How many bytes at the end of the index make no whole entry."""
-        return os.path.getsize(self._path) - self._read if os.path.exists(self._path) else 0
+        return os.path.getsize(self._path) - self._read if os.path.isfile(self._path) else 0
 
     @property
     def problem(self) -> str:
@@ -125,28 +142,33 @@ class _GrowingTable:
         )
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
-        number = self.table.find(axes)
-        if number is None and self.live and self.refresh():
+        if not self.live:
+            return self.table.find(axes)
+        with self._lock:
             number = self.table.find(axes)
-        return number
+            if number is None and self.refresh():
+                number = self.table.find(axes)
+            return number
 
     def __len__(self) -> int:
-        if self.live:
-            self.refresh()
-        return len(self.table)
+        return len(self._fresh())
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        if self.live:
-            self.refresh()
-        return iter(self.table)
+        with self._lock:
+            return iter(self._fresh())
 
     def positions(self) -> dict[str, list[int | str]]:
-        if self.live:
-            self.refresh()
-        return self.table.positions()
+        with self._lock:
+            return self._fresh().positions()
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        return self.table.describe_absence(axes)
+        with self._lock:
+            return self.table.describe_absence(axes)
+
+    def _fresh(self) -> FrameTable:
+        if self.live:
+            self.refresh()
+        return self.table
 
 
 class NDTiffReader(DatasetReader):
@@ -155,71 +177,89 @@ class NDTiffReader(DatasetReader):
     Parameters
     ----------
     path : str
-        Of the folder.
+        Of the dataset.
+    folder : str, optional
+        Where its index and its files are, when that is not the path.
     """
 
     capabilities = NDTiffStorage.capabilities
-    backend_name = NDTiffStorage.backend_name
 
-    def __init__(self, path: str) -> None:
-        self._growing = _GrowingTable(path)
-        content = manifest.read_manifest(path)
+    def __init__(self, path: str, folder: str | None = None) -> None:
+        self._folder = path if folder is None else folder
+        self._growing = _GrowingTable(self._folder)
+        content = manifest.read_manifest(self._folder)
         super().__init__(path, self._growing, manifest.status_of(content), content)
         self._ours = bool(content and content["backend"] == NDTiffStorage.backend_name)
-        self._files: dict[int, int] = {}
+        self._pool = FilePool()
         self._layouts: dict[int, layout.FrameLayout] = {}
         self._reason = ""
         self._summary: JsonValue = None
         self._settle()
-        names = self._growing.table.files
-        first = names[0] if names and _is_plain(names[0]) else "NDTiffStack.tif"
-        if os.path.isfile(os.path.join(path, first)):
-            self._summary = read_header(os.path.join(path, first))[1]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DataStorage:
         """Open a dataset; see ``NDTiffStorage.open``."""
         return NDTiffStorage.open(path)
 
+    # -- status ----------------------------------------------------------------------------------
+
     def _settle(self) -> None:
         """Decide on the status from manifest, lock, index and files."""
         table = self._growing
         status = manifest.status_of(self._manifest) if self._manifest else DatasetStatus.COMPLETE
         reason = str(self._manifest.get("reason", ""))
+        problem = table.problem
         if status is DatasetStatus.INCOMPLETE:
             reason = (
                 "its writer is at work"
-                if manifest.has_writer(self.path)
+                if manifest.has_writer(self._folder)
                 else "its writer ended without finish()"
             )
-        table.live = status is DatasetStatus.INCOMPLETE
-        problem = table.problem or self._missing()
-        if not problem and not table.live and table.torn_bytes:
-            problem = f"the last {table.torn_bytes} bytes of the index are no whole entry"
-        expected = self._manifest.get("frames")
-        if not problem and not table.live and isinstance(expected, int) and expected != len(table):
-            problem = f"the index has {len(table)} frames, {expected} were written"
+            self._read_summary()
+        else:
+            table.table.settle()  # before other threads look without a lock
+            table.live = False
+            problem = problem or self._disagreement() or self._read_summary()
         self._status, self._reason = (DatasetStatus.DAMAGED, problem) if problem else (status, reason)
 
-    def _missing(self) -> str:
-        table = self._growing.table
+    def _disagreement(self) -> str:
+        """Say where index, files and manifest of a finished dataset disagree."""
+        growing, table = self._growing, self._growing.table
         for name, end in table.ends([_pixel_bytes(form) for form in table.forms]).items():
-            path = os.path.join(self.path, name)
+            path = os.path.join(self._folder, name)
             if not _is_plain(name) or not os.path.isfile(path):
                 return f"the index names the file {name!r}, which is not there"
             size = os.path.getsize(path)
-            if size < end and self._status is not DatasetStatus.INCOMPLETE:
+            if size < end:
                 return f"{name} has {size} bytes, the index needs {end}"
+        if growing.torn_bytes:
+            return f"the last {growing.torn_bytes} bytes of the index are no whole entry"
+        expected = self._manifest.get("frames")
+        if isinstance(expected, int) and expected != len(table):
+            return f"the index has {len(table)} frames, {expected} were written"
+        return ""
+
+    def _read_summary(self) -> str:
+        """Read the summary metadata, and return why they cannot be read."""
+        if self._summary is None:
+            names = [name for name in self._growing.table.files[:1] if _is_plain(name)]
+            name = names[0] if names else _first_tiff(self._folder)
+            if name is not None:
+                try:
+                    self._summary = read_header(os.path.join(self._folder, name))[1]
+                except DatasetDamagedError as error:
+                    return str(error)
         return ""
 
     @property
     def status(self) -> DatasetStatus:
         if self._status is DatasetStatus.INCOMPLETE:
-            content = manifest.read_manifest(self.path)
-            if content is not None and content["status"] != DatasetStatus.INCOMPLETE:
-                self._growing.refresh()
-                self._manifest = content
-            self._settle()
+            with self._lock:
+                content = manifest.read_manifest(self._folder)
+                if content is not None and content["status"] != DatasetStatus.INCOMPLETE:
+                    self._growing.refresh()  # after the manifest: nothing comes any more
+                    self._manifest = content
+                self._settle()
         return self._status
 
     @property
@@ -228,42 +268,61 @@ class NDTiffReader(DatasetReader):
 
     @property
     def summary_metadata(self) -> JsonValue:
+        if self._summary is None and self._growing.live:
+            self._read_summary()  # the writer may have written it by now
         return self._summary
 
     def is_finished(self) -> bool:
-        return self.status is not DatasetStatus.INCOMPLETE
+        """Return whether no more frames will come: finished, or its writer is gone."""
+        return self.status is not DatasetStatus.INCOMPLETE or not manifest.has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
-        return wait_until(lambda: self._growing.refresh() or self.is_finished(), timeout)
+        # Whether the writer is gone is asked first: what it has written until then is seen after.
+        count = len(self._growing.table)
+
+        def something_came() -> bool:
+            finished = self.is_finished()
+            return self._growing.refresh() or len(self._growing.table) > count or finished
+
+        return wait_until(something_came, timeout)
 
     @property
     def has_checksums(self) -> bool:
         """Whether a damaged frame is recognised: the dataset was written by this backend."""
         return self._ours
 
+    # -- frames ----------------------------------------------------------------------------------
+
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        file, form, begin, _, _ = self._growing.table.place(number)
-        shape = self._layout(form)
+        table = self._growing.table
+        file, form, begin, _, _ = table.place(number)
+        opened = self._pool.get(file) or self._file(file)
+        shape = self._layouts.get(form) or self._layout(form, opened)
         if self._ours:
+            ifd_bytes = shape.ifd_bytes
             data = platform.read_at(
-                self._file(file), shape.ifd_bytes + shape.pixel_bytes, max(0, begin - shape.ifd_bytes)
+                opened.descriptor, ifd_bytes + shape.pixel_bytes, max(0, begin - ifd_bytes)
             )
-            return decode_pixels(data, shape, self._name(number))
-        data = platform.read_at(self._file(file), shape.pixel_bytes, begin)
+            axes_crc = axes_checksum(table.coordinates(number))
+            return decode_pixels(data, shape, axes_crc, lambda: self._name(number))
+        data = platform.read_at(opened.descriptor, shape.pixel_bytes, begin)
         if len(data) != shape.pixel_bytes:
             raise DatasetDamagedError(f"the pixels of {self._name(number)} end too early")
-        return np.frombuffer(data, layout.DTYPES[shape.pixel_type]).reshape(shape.shape)
+        return np.ndarray(shape.shape, shape.dtype, data)
 
     def read_frame_metadata(self, number: int) -> JsonValue:
-        file, form, begin, at, size = self._growing.table.place(number)
-        if size > os.fstat(self._file(file)).st_size:
+        table = self._growing.table
+        file, form, begin, at, size = table.place(number)
+        opened = self._pool.get(file) or self._file(file)
+        descriptor = opened.descriptor
+        if at + size > os.fstat(descriptor).st_size:
             raise DatasetDamagedError(f"the metadata of {self._name(number)} are longer than the file")
-        data = platform.read_at(self._file(file), size, at)
+        data = platform.read_at(descriptor, size, at)
         if self._ours:
-            shape = self._layout(form)
-            ifd = platform.read_at(self._file(file), shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
-            axes_crc = axes_checksum(self._coordinates(number))
-            return decode_metadata(data, size, ifd, shape, axes_crc, self._name(number))
+            shape = self._layouts.get(form) or self._layout(form, opened)
+            ifd = platform.read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            axes_crc = axes_checksum(table.coordinates(number))
+            return decode_metadata(data, size, ifd, shape, axes_crc, lambda: self._name(number))
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -271,71 +330,44 @@ class NDTiffReader(DatasetReader):
                 f"the metadata of {self._name(number)} cannot be understood: {error}"
             ) from None
 
-    def _coordinates(self, number: int) -> dict[str, int | str]:
-        return self._growing.table.coordinates(number)
-
     def _name(self, number: int) -> str:
-        return f"the frame at {self._coordinates(number)} of {self.path}"
+        return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"
 
-    def _layout(self, form: int) -> layout.FrameLayout:
-        shape = self._layouts.get(form)
-        if shape is None:
-            width, height, pixel_type, *compressions = self._growing.table.forms[form]
-            if (
-                pixel_type not in layout.DTYPES
-                or any(compressions)
-                or width * height >= layout.MAX_FILE_BYTES
-            ):
-                raise DatasetDamagedError(
-                    f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, "
-                    f"compression {compressions} "
-                    "is not NDTiff"
-                )
-            if layout.DTYPES[pixel_type] == "<u2":
-                pixel_type = layout.GRAY16
-            shape = self._layouts[form] = layout.FrameLayout(height, width, pixel_type)
+    def _layout(self, form: int, file: OpenFile) -> layout.FrameLayout:
+        """Return how frames of a form lie in a file, unless this file cannot hold one."""
+        width, height, pixel_type, *compressions = self._growing.table.forms[form]
+        if pixel_type not in layout.DTYPES or any(compressions) or not width or not height:
+            raise DatasetDamagedError(
+                f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, compression "
+                f"{compressions} is not NDTiff"
+            )
+        if _pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
+            raise DatasetDamagedError(f"{self.path}: a frame of {width} x {height} is larger than its file")
+        if layout.DTYPES[pixel_type] == "<u2":
+            pixel_type = layout.GRAY16
+        shape = self._layouts[form] = layout.FrameLayout(height, width, pixel_type)
         return shape
 
-    def _file(self, number: int) -> int:
-        descriptor = self._files.get(number)
-        if descriptor is None:
-            name = self._growing.table.files[number]
-            if not _is_plain(name):
-                raise DatasetDamagedError(
-                    f"{self.path}: the index names {name!r}, which is no file of the dataset"
-                )
-            try:
-                descriptor = _open_regular(os.path.join(self.path, name))
-            except OSError as error:
-                raise DatasetDamagedError(
-                    f"{self.path}: the file {name!r} cannot be read: {error.strerror}"
-                ) from None
-            with self._lock:
-                if number in self._files:  # another thread was first
-                    os.close(descriptor)
-                descriptor = self._files.setdefault(number, descriptor)
-        return descriptor
+    def _file(self, number: int) -> OpenFile:
+        name = self._growing.table.files[number]
+        if not _is_plain(name):
+            raise DatasetDamagedError(
+                f"{self.path}: the index names {name!r}, which is no file of the dataset"
+            )
+        try:
+            return self._pool.open(number, os.path.join(self._folder, name))
+        except OSError as error:
+            raise DatasetDamagedError(
+                f"{self.path}: the file {name!r} cannot be read: {error.strerror}"
+            ) from None
 
     def release(self) -> None:
-        files, self._files = self._files, {}
-        for descriptor in files.values():
-            os.close(descriptor)
+        self._pool.release()
 
 
 def _is_plain(name: str) -> bool:
     """Return whether this is the name of a file in the dataset's own folder (promise D3)."""
     return bool(name) and os.path.basename(name) == name and name not in (".", "..") and "\0" not in name
-
-
-def _open_regular(path: str) -> int:
-    """Open a regular file; anything else, such as a pipe or a device, is refused without waiting."""
-    import stat
-
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "it is no regular file")
-    return descriptor
 
 
 def _pixel_bytes(form: Form) -> int:
