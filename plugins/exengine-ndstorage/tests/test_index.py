@@ -78,7 +78,7 @@ def styled_entries(draw):
     file = draw(st.sampled_from([b"NDTiffStack.tif", b"NDTiffStack_1.tif", "é.tif".encode(), b"x"]))
     # Numbers that look like the beginning of an entry: a small length and a brace.
     numbers = draw(
-        st.lists(st.sampled_from([0, 1, 8, 2, 0x7B, 0x7B000000, 2**32 - 1]), min_size=8, max_size=8)
+        st.lists(st.sampled_from([0, 1, 8, 11, 0x7B, 0x7D0000, 2**32 - 1]), min_size=8, max_size=8)
     )
     return {axis: axes[axis] for axis in order}, style, file, tuple(numbers)
 
@@ -135,6 +135,32 @@ def test_it_agrees_with_a_dict_when_keys_are_sorted_and_texts_are_parsed(small_l
         seen = len(table)
     assert taken == len(data)
     same(table, {tuple(sorted(axes.items())): number for number, axes in enumerate(entries)})
+
+
+def test_a_frame_that_comes_again_after_the_keys_were_sorted_takes_the_place_of_the_first(small_limits):
+    entries = [{"time": n % 7, "z": n // 7} for n in range(40)]
+    table = FrameTable()
+    feed(table, b"".join(map(entry, entries)))
+    assert len(table) == 40 and table._sorted == 40  # else this test shows nothing
+    feed(table, entry(entries[3]) + entry({"time": 100, "z": -1}) + entry({"new": 1}))
+    model = {tuple(sorted(axes.items())): n for n, axes in enumerate(entries)}
+    model |= {tuple(sorted(entries[3].items())): 40, (("time", 100), ("z", -1)): 41, (("new", 1),): 42}
+    same(table, model)
+
+
+def test_positions_beyond_those_that_are_there_are_not_taken_for_others(small_limits):
+    table = FrameTable()
+    feed(table, b"".join(entry({"time": n // 10, "z": n % 10}) for n in range(100)))
+    table.settle()
+    for t in range(-1, 50):
+        for z in range(-1, 50):
+            assert (table.find({"time": t, "z": z}) is not None) == (0 <= t < 10 and 0 <= z < 10)
+
+
+def test_numbers_that_look_like_the_beginning_of_an_entry_do_not_make_it_slow():
+    one = entry({"time": 7}, numbers=(0, 0, 11, 0x7B, 0, 0x7D0000, 0, 0))
+    table = FrameTable()
+    assert table.feed(one * 5000) == len(one) * 5000  # all at once, not entry by entry
 
 
 def test_positions_too_many_for_one_number_are_found_all_the_same(small_limits):

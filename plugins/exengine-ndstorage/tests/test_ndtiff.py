@@ -136,6 +136,28 @@ def test_put_many_goes_on_in_the_next_file(path, new, opened, frame):
         np.testing.assert_array_equal(dataset[{"time": k}], frame({"time": k}, (16, 16)))
 
 
+def test_a_batch_is_written_as_its_frames_would_be_one_by_one(tmp_path):
+    frames = list(frames_of_all_kinds(tmp_path, 60))
+    one, many = (NDTiffStorage(tmp_path / name, max_file_bytes=40_000) for name in ("one", "many"))
+    for some in frames:
+        one.put(*some)
+    batch = [
+        (DataCoordinates(where), data, many.check_frame(DataCoordinates(where), data, metadata))
+        for where, data, metadata in frames
+    ]
+    calls = 0
+    while batch:
+        calls += 1
+        del batch[: many.write_frames(60 - len(batch), batch)]
+    assert calls < 30
+    names = [name for name in os.listdir(one.path) if name.endswith((".tif", ".index"))]
+    assert len(names) > 3
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+    one.close()
+    many.close()
+
+
 REFUSED_IN_A_BATCH = {
     "array": ({"time": 9}, np.zeros((3, 3)), None, UnsupportedDataError),
     "metadata": ({"time": 9}, np.zeros((3, 3), np.uint8), float("nan"), MetadataError),

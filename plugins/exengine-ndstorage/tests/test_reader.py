@@ -22,6 +22,7 @@ from exengine.errors import (
     StorageFinishedError,
     UnsupportedOperationError,
 )
+from exengine_ndstorage.index import FrameTable
 
 PIXELS_AT = 2  # which of the numbers of an index entry
 SHAPE = (24, 32)
@@ -166,6 +167,26 @@ def test_r3_many_threads_may_read_what_grows(writer, opened):
         thread.join(60)
     ended.set()
     assert not wrong
+
+
+def test_r3_nobody_looks_into_the_index_while_it_is_read_on(writer, opened, monkeypatch):
+    dataset, looking = opened(), []
+    tell(writer, 0, 10)
+    feed = FrameTable.feed
+
+    def feed_while_another_looks(self, *arguments, **options):
+        if not looking:
+            looking.append(threading.Thread(target=lambda: found.append(at(3) in dataset), name="looking"))
+            looking[0].start()
+            looking[0].join(0.2)
+            assert looking[0].is_alive() and not found
+        return feed(self, *arguments, **options)
+
+    found = []
+    monkeypatch.setattr(FrameTable, "feed", feed_while_another_looks)
+    assert at(5) in dataset
+    looking[0].join(30)
+    assert found == [True]
 
 
 def test_await_new_data_returns_when_frames_come_and_when_the_dataset_is_finished(writer, opened):

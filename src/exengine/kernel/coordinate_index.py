@@ -97,7 +97,7 @@ class CoordinateIndex:
 
     def withdraw(self) -> None:
         """Forget what the last :meth:`reserve` brought: its frame could not be written."""
-        while self._axis_since and self._axis_since[-1][0] == len(self._numbers):
+        while self._axis_since and self._axis_since[-1][0] >= len(self._numbers):
             del self._weights[self._axis_since.pop()[1]]
 
     def _add_axis(self, axis: str) -> int:
@@ -140,7 +140,7 @@ class CoordinateIndex:
         for coordinates in self:
             for axis, value in coordinates.__dict__.items():
                 found.setdefault(axis, {})[value] = None
-        return {axis: list(values) for axis, values in found.items()}
+        return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
         """Return a sentence for people: what is there instead of these coordinates."""

@@ -220,3 +220,13 @@ class DatasetReader(IndexedStorage):
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):  # half made: nothing to release
             self.close()
+
+
+def wait_until(condition: Any, timeout: float | None, poll_s: float = 0.02) -> bool:
+    """Return whether a condition became true in time; for readers of what another process writes."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while not condition():
+        if end is not None and time.monotonic() >= end:
+            return False
+        time.sleep(poll_s)
+    return True

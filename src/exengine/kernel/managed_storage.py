@@ -16,31 +16,30 @@ States::
 Threads: ``put`` and everything that changes the state hold one lock. Reads hold none.
 """
 
+import copy
 import os
 import threading
-import time
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NoReturn
 
-import numpy as np
 import numpy.typing as npt
 
 from exengine.kernel import exit_hooks, platform
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_coords import DataCoordinates, snapshot
-from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, JsonValue
+from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, Frame, JsonValue
 from exengine.kernel.dataset_place import DatasetPlace
 from exengine.kernel.errors import (
-    CoordinatesError,
     CoordinatesExistError,
     StorageClosedError,
     StorageFailedError,
     StorageFinishedError,
     StorageStateError,
-    UnsupportedDataError,
     UnsupportedOperationError,
 )
+from exengine.kernel.frame_checks import FrameChecks
 from exengine.kernel.indexed_storage import IndexedStorage
 from exengine.kernel.metadata import clean_metadata
 
@@ -65,13 +64,16 @@ class ManagedStorage(IndexedStorage):
 
     Notes
     -----
-    The hooks ``check_frame``, ``write_frame``, ``sync_frames`` and ``finish_frames`` are called
-    with the lock held, never two at once. ``read_frame`` and ``read_frame_metadata`` are called from
-    any thread, also during ``write_frame``, for numbers whose ``write_frame`` has returned.
+    The hooks ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and ``finish_frames``
+    are called with the lock held, never two at once. ``read_frame`` and ``read_frame_metadata`` are
+    called from any thread, also during ``write_frame``, for numbers whose ``write_frame`` has returned.
     """
 
     backend_name: ClassVar[str] = ""
     """The entry-point name, for the manifest; by default it keeps ``module:Class``, which is found too."""
+
+    batch_frames: ClassVar[int] = 1
+    """How many frames of :meth:`put_many` go to :meth:`write_frames` at once."""
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, summary_metadata: JsonValue = None
@@ -84,15 +86,14 @@ class ManagedStorage(IndexedStorage):
         self._failure_told = True
         self._final_status: DatasetStatus | None = None
         self._refused_state: type[StorageStateError] | None = None  # None: open
-        self._accepted_dtypes: set[np.dtype[Any]] = set()
-        self._first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self._checks = FrameChecks(type(self).__name__, self.capabilities)
         self._summary = clean_metadata(summary_metadata)
         self._place: DatasetPlace | None = None
         if path is not None:
             self._place = DatasetPlace.claim(
                 os.fspath(path), self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
             )
-            exit_hooks.watch_storage(self)
+        exit_hooks.watch_storage(self)
 
     # -- hooks for subclasses --------------------------------------------------------------------
 
@@ -141,6 +142,31 @@ class ManagedStorage(IndexedStorage):
             Makes the storage fail.
         """
 
+    def write_frames(self, number: int, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]]) -> int:
+        """Write the first frames of a batch; override together with ``batch_frames``.
+
+        Parameters
+        ----------
+        number : int
+            Of the first frame.
+        batch : list of (coordinates, data, checked)
+            At least one, as ``write_frame`` takes them. All were checked before the first is written.
+
+        Returns
+        -------
+        int
+            How many were written, at least one; the others come again.
+
+        Raises
+        ------
+        OSError
+            Makes the storage fail. Nothing of the batch counts as written then.
+        UnsupportedDataError, CoordinatesError
+            When the first of them does not go with frames of the batch that were written before it.
+        """
+        self.write_frame(number, *batch[0])
+        return 1
+
     def sync_frames(self) -> None:
         """Bring every written frame to the disk (A2). By default the whole file system is synced."""
         if self._place is not None:
@@ -163,7 +189,7 @@ class ManagedStorage(IndexedStorage):
 
     @property
     def summary_metadata(self) -> JsonValue:
-        return self._summary
+        return copy.deepcopy(self._summary)
 
     def is_finished(self) -> bool:
         return self._final_status is not None
@@ -188,89 +214,90 @@ class ManagedStorage(IndexedStorage):
         with self._lock:
             if self._refused_state is not None:
                 self._refuse_to_write()
-            data = self._check_data(data)
+            data = self._checks.data(data)
             metadata = clean_metadata(metadata)
-            self._check_axes(coordinates)
+            self._checks.axes(coordinates)
             checked = self.check_frame(coordinates, data, metadata)
             key = self._frames.reserve(coordinates.__dict__)
             if key is None:
-                raise CoordinatesExistError(
-                    f"a frame is already at {coordinates.__dict__}; a frame is never "
-                    "replaced, put it elsewhere"
-                )
+                raise self._exists(coordinates)
             try:
                 self.write_frame(len(self._frames), coordinates, data, checked)
             except BaseException as error:
-                self._frames.withdraw()
-                if isinstance(error, OSError) or not isinstance(error, Exception):
-                    # A write that failed, or that was interrupted half way: trust it no more.
-                    self._fail(error)
-                    if isinstance(error, OSError):
-                        raise self._failed_error(
-                            f"the frame at {coordinates.__dict__} was not stored"
-                        ) from error
+                self._write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
                 raise
-            self._frames.commit(key)
-            if self._first is None:
-                self._first = (data.shape, data.dtype)
+            self._frames.commit(key)  # from here on a reader may ask for it
+            self._checks.stored(data)
             if self._waiting:
                 self._new_data.notify_all()
 
-    def _check_data(self, data: Any) -> npt.NDArray[Any]:
-        if type(data) is not np.ndarray:
-            if not isinstance(data, np.ndarray):
-                raise UnsupportedDataError(
-                    f"data is a numpy array, got {type(data).__name__}; convert it with numpy.asarray(...)"
-                )
-            if isinstance(data, np.ma.MaskedArray):
-                raise UnsupportedDataError("a masked array would lose its mask; pass data.filled(value)")
-            data = np.asarray(data)
-        dtype = data.dtype
-        limits = self.capabilities
-        if dtype not in self._accepted_dtypes:
-            if dtype.hasobject:
-                raise UnsupportedDataError(
-                    "an array of Python objects cannot be stored; convert it to numbers"
-                )
-            if limits.dtypes is not None and dtype.name not in limits.dtypes:
-                raise self._unsupported_data(data)
-            self._accepted_dtypes.add(dtype)
-        if limits.ndim is not None and data.ndim not in limits.ndim:
-            raise self._unsupported_data(data)
-        if limits.same_shape:
-            if self._first is not None and self._first != (data.shape, dtype):
-                raise UnsupportedDataError(
-                    f"{type(self).__name__} takes frames of one shape and dtype: the first was "
-                    f"{self._first[0]} {self._first[1]}, this one is {data.shape} {dtype}"
-                )
-        return data  # type: ignore[no-any-return]
+    def put_many(self, frames: Iterable[Frame]) -> None:
+        # The array of a frame that is made on the way is valid only until the next one is asked for.
+        if self.batch_frames == 1 or not isinstance(frames, list | tuple):
+            super().put_many(frames)
+            return
+        begin = 0
+        while begin < len(frames):
+            # The first frame of all goes alone: it decides what the others are compared with.
+            end = begin + (self.batch_frames if self._checks.first else 1)
+            self._put_batch(frames[begin:end])
+            begin = end
 
-    def _unsupported_data(self, data: npt.NDArray[Any]) -> UnsupportedDataError:
-        limits = self.capabilities
-        takes = []
-        if limits.dtypes is not None:
-            takes.append(f"dtype {' or '.join(limits.dtypes)}")
-        if limits.ndim is not None:
-            takes.append(f"{' or '.join(map(str, limits.ndim))} dimensions")
-        return UnsupportedDataError(
-            f"{type(self).__name__} takes {', '.join(takes)}; got {data.dtype}, shape {data.shape}. "
-            "Convert the array, or choose another backend"
+    def _put_batch(self, frames: Sequence[Frame]) -> None:
+        """Check frames up to one that is refused, write those, then raise."""
+        refusal: Exception | None = None
+        batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]] = []
+        keys: dict[int, None] = {}
+        with self._lock:
+            if self._refused_state is not None:
+                self._refuse_to_write()
+            try:
+                for data_coordinates, data, metadata in frames:
+                    coordinates = snapshot(data_coordinates)
+                    data = self._checks.data(data)
+                    metadata = clean_metadata(metadata)
+                    self._checks.axes(coordinates)
+                    checked = self.check_frame(coordinates, data, metadata)
+                    key = self._frames.reserve(coordinates.__dict__)
+                    if key is None or key in keys:
+                        raise self._exists(coordinates)
+                    keys[key] = None
+                    batch.append((coordinates, data, checked))
+            except Exception as error:
+                refusal = error
+            self._write_batch(batch, list(keys))
+            if refusal is not None:
+                raise refusal
+
+    def _write_batch(
+        self, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]], keys: list[int]
+    ) -> None:
+        while batch:
+            try:
+                written = self.write_frames(len(self._frames), batch)
+            except BaseException as error:
+                others = f" and {len(batch) - 1} that follow were" if len(batch) > 1 else " was"
+                self._write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
+                raise
+            self._checks.stored(batch[0][1])
+            for key in keys[:written]:
+                self._frames.commit(key)
+            del batch[:written], keys[:written]
+            if self._waiting:
+                self._new_data.notify_all()
+
+    def _exists(self, coordinates: DataCoordinates) -> CoordinatesExistError:
+        return CoordinatesExistError(
+            f"a frame is already at {coordinates.__dict__}; a frame is never replaced, put it elsewhere"
         )
 
-    def _check_axes(self, coordinates: DataCoordinates) -> None:
-        limits = self.capabilities
-        if limits.string_axes and limits.negative_indices:
-            return
-        for axis, value in coordinates.__dict__.items():
-            if type(value) is str:
-                if not limits.string_axes:
-                    raise CoordinatesError(
-                        f"{type(self).__name__} takes int positions only; axis {axis!r} is {value!r}"
-                    )
-            elif value < 0 and not limits.negative_indices:
-                raise CoordinatesError(
-                    f"{type(self).__name__} takes positions from 0; axis {axis!r} is {value}"
-                )
+    def _write_failed(self, error: BaseException, what: str) -> None:
+        """Trust no more a write that failed, or that was interrupted half way. A refusal changes nothing."""
+        self._frames.withdraw()
+        if isinstance(error, OSError) or not isinstance(error, Exception):
+            self._fail(error)
+            if isinstance(error, OSError):
+                raise self._failed_error(what) from error
 
     def _fail(self, error: BaseException, *, told: bool = True) -> None:
         """Enter the failed state, for good. The first error stays."""
@@ -359,14 +386,15 @@ class ManagedStorage(IndexedStorage):
             return
         try:
             self.finish_frames()
+        except OSError as error:
+            self._fail(error)
+            status, reason = DatasetStatus.FAILED, reason or str(error)
+        try:
             if self._place is not None:
                 self._place.conclude(status, reason, len(self._frames))
         except OSError as error:
             self._fail(error)
-            if status is not DatasetStatus.FAILED:
-                self._conclude(DatasetStatus.FAILED, str(error))
-            self._final_status = DatasetStatus.FAILED
-            return
+            status = DatasetStatus.FAILED
         self._final_status = status
         if self._failure is None:
             self._refused_state = StorageFinishedError
@@ -398,6 +426,8 @@ class ManagedStorage(IndexedStorage):
 
     def conclude_at_exit(self) -> None:
         """Finish as aborted, with a warning: the program ended and had forgotten this storage."""
+        if self._place is None:
+            return  # nothing of it outlives the process
         forgotten = not self._closed and self._final_status is None
         if forgotten:
             self.abort("the program ended without finish()")
@@ -435,13 +465,3 @@ class ManagedStorage(IndexedStorage):
             and self._refused_state is not StorageStateError
         ):
             self.conclude_at_exit()
-
-
-def wait_until(condition: Any, timeout: float | None, poll_s: float = 0.02) -> bool:
-    """Return whether a condition became true in time; for readers of what another process writes."""
-    end = None if timeout is None else time.monotonic() + timeout
-    while not condition():
-        if end is not None and time.monotonic() >= end:
-            return False
-        time.sleep(poll_s)
-    return True

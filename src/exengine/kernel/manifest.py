@@ -11,7 +11,7 @@ from typing import Any
 
 from exengine.kernel import platform
 from exengine.kernel.data_storage_base import DatasetStatus
-from exengine.kernel.errors import DatasetDamagedError
+from exengine.kernel.errors import DatasetAccessError, DatasetDamagedError
 
 MANIFEST_NAME = "exengine.json"
 LOCK_NAME = "exengine.lock"
@@ -59,6 +59,9 @@ def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DatasetAccessError(f"{path} cannot be read: {error.strerror}") from error
+    try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         content = json.loads(text)

@@ -16,6 +16,7 @@ from exengine.kernel.config import Config, resolve
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     ConfigError,
+    DatasetAccessError,
     DatasetDamagedError,
     DatasetExistsError,
     DatasetLockedError,
@@ -138,7 +139,7 @@ class StoragePlan:
     def create(self) -> DataStorage:
         """Make the storage; see :func:`open_storage`."""
         if self.path is None:
-            return self.cls.create(**self.options)
+            return self._make()
         if self.if_exists == "overwrite":
             # Through a symbolic link, what it leads to is replaced, and the link stays.
             real = os.path.realpath(self.path)
@@ -150,7 +151,21 @@ class StoragePlan:
 
     def _create_at(self, path: str) -> DataStorage:
         _refuse_occupied(path)
-        return self.cls.create(path, **self.options)
+        return self._make(path)
+
+    def _make(self, *place: str) -> DataStorage:
+        try:
+            return self.cls.create(*place, **self.options)
+        except ExEngineError:
+            raise
+        except OSError as error:
+            refusal = DatasetAccessError(f"backend {self.name!r} cannot begin: {error}")
+            refusal.errno = error.errno
+            raise refusal from error
+        except Exception as error:
+            raise PluginError(
+                f"backend {self.name!r} cannot begin: {type(error).__name__}: {error}"
+            ) from error
 
     def _create_numbered(self, path: str) -> DataStorage:
         stem, suffix = path, ""

@@ -225,7 +225,7 @@ class NDTiffStorage(ManagedStorage):
         begin = end = self._end
         next_at = -1
         for coordinates, data, (metadata, axes, axes_crc, known) in batch:
-            if not known:
+            if not known and not self._are_known(coordinates):
                 if parts:
                     break  # what comes before is written first
                 self._kinds.update(self._check_axes_of(coordinates))
@@ -269,6 +269,10 @@ class NDTiffStorage(ManagedStorage):
         self._index_end = index_end
         self._last_next_at = next_at
         return len(entries)
+
+    def _are_known(self, coordinates: DataCoordinates) -> bool:
+        kinds = {axis: type(value) for axis, value in coordinates.__dict__.items()}
+        return kinds.items() <= self._kinds.items()
 
     def _check_axes_of(self, coordinates: DataCoordinates) -> dict[str, type]:
         """Refuse axes that do not go with those of the frames before; return what they hold."""

@@ -19,7 +19,7 @@ from exengine.errors import DatasetDamagedError
 from exengine.kernel import manifest, platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-from exengine.kernel.managed_storage import wait_until
+from exengine.kernel.indexed_storage import wait_until
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import READ, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, decode_pixels

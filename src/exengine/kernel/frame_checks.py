@@ -1,0 +1,101 @@
+"""What a backend's capabilities say of a frame, checked before anything is changed (promise P8)."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.errors import CoordinatesError, UnsupportedDataError
+
+
+class FrameChecks:
+    """Refuses arrays and coordinates that a format cannot hold.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the storage class, for messages.
+    capabilities : StorageCapabilities
+        Its declaration.
+    """
+
+    def __init__(self, owner: str, capabilities: StorageCapabilities) -> None:
+        self._owner = owner
+        self._limits = capabilities
+        self._accepted_dtypes: set[np.dtype[Any]] = set()
+        self.first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        """Shape and dtype of the first frame that was stored."""
+
+    def stored(self, data: npt.NDArray[Any]) -> None:
+        """Note that a frame was stored: where all must be alike, the first decides."""
+        if self.first is None:
+            self.first = (data.shape, data.dtype)
+
+    def data(self, data: Any) -> npt.NDArray[Any]:
+        """Return the array, as a plain ``ndarray``.
+
+        Raises
+        ------
+        UnsupportedDataError
+            Saying what the format takes.
+        """
+        if type(data) is not np.ndarray:
+            if not isinstance(data, np.ndarray):
+                raise UnsupportedDataError(
+                    f"data is a numpy array, got {type(data).__name__}; convert it with numpy.asarray(...)"
+                )
+            if isinstance(data, np.ma.MaskedArray):
+                raise UnsupportedDataError("a masked array would lose its mask; pass data.filled(value)")
+            data = np.asarray(data)
+        dtype = data.dtype
+        limits = self._limits
+        if dtype not in self._accepted_dtypes:
+            if dtype.hasobject:
+                raise UnsupportedDataError(
+                    "an array of Python objects cannot be stored; convert it to numbers"
+                )
+            if limits.dtypes is not None and dtype.name not in limits.dtypes:
+                raise self._unsupported_data(data)
+            self._accepted_dtypes.add(dtype)
+        if limits.ndim is not None and data.ndim not in limits.ndim:
+            raise self._unsupported_data(data)
+        if limits.same_shape:
+            if self.first is not None and self.first != (data.shape, dtype):
+                raise UnsupportedDataError(
+                    f"{self._owner} takes frames of one shape and dtype: the first was "
+                    f"{self.first[0]} {self.first[1]}, this one is {data.shape} {dtype}"
+                )
+        return data  # type: ignore[no-any-return]
+
+    def _unsupported_data(self, data: npt.NDArray[Any]) -> UnsupportedDataError:
+        limits = self._limits
+        takes = []
+        if limits.dtypes is not None:
+            takes.append(f"dtype {' or '.join(limits.dtypes)}")
+        if limits.ndim is not None:
+            takes.append(f"{' or '.join(map(str, limits.ndim))} dimensions")
+        return UnsupportedDataError(
+            f"{self._owner} takes {', '.join(takes)}; got {data.dtype}, shape {data.shape}. "
+            "Convert the array, or choose another backend"
+        )
+
+    def axes(self, coordinates: DataCoordinates) -> None:
+        """Refuse str or negative positions where the backend does not declare them.
+
+        Raises
+        ------
+        CoordinatesError
+        """
+        limits = self._limits
+        if limits.string_axes and limits.negative_indices:
+            return
+        for axis, value in coordinates.__dict__.items():
+            if type(value) is str:
+                if not limits.string_axes:
+                    raise CoordinatesError(
+                        f"{self._owner} takes int positions only; axis {axis!r} is {value!r}"
+                    )
+            elif value < 0 and not limits.negative_indices:
+                raise CoordinatesError(f"{self._owner} takes positions from 0; axis {axis!r} is {value}")
