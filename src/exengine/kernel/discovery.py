@@ -154,7 +154,7 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
     for distribution in distributions:
         name = "?"
         try:
-            name = distribution.metadata["Name"] or "?"
+            name = distribution.metadata.get("Name") or "?"  # type: ignore[attr-defined]  # a Message
             key = _normalized(name)
             if key in seen:
                 continue
@@ -163,7 +163,7 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
             if PREFIX.decode() not in text:
                 continue
             for group, entry, target in _parse_entry_points(text):
-                summary = distribution.metadata["Summary"] or ""
+                summary = distribution.metadata.get("Summary") or ""  # type: ignore[attr-defined]
                 yield PluginRecord(entry, group, target, name, distribution.version, summary)
         except Exception as error:
             if _names_us(name):
