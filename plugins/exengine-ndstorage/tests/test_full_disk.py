@@ -20,6 +20,7 @@ from exengine.errors import StorageFailedError
 
 path, limit, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.dont_write_bytecode = True  # a module that is imported under the limit would be cached cut off
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 report = {"stored": 0, "errors": []}
 def attempt(call):

@@ -214,6 +214,23 @@ def test_20_000_entries_in_many_chunks_are_found(monkeypatch):
     assert table.positions()["position"] == wells
 
 
+def test_texts_of_thousands_of_kinds_do_not_copy_the_whole_chunk_for_each_entry():
+    class Watched(bytes):
+        copied = 0
+
+        def __getitem__(self, key):
+            part = super().__getitem__(key)
+            Watched.copied += len(part) if isinstance(key, slice) else 0
+            return part
+
+    entries = [{"time": n // 4000, "position": f"well {n % 4000:04x}"} for n in range(20_000)]
+    data = Watched(b"".join(map(entry, entries)))
+    table = FrameTable()
+    assert table.feed(data) == len(data)
+    assert 0 < Watched.copied <= len(data)
+    same(table, {tuple(sorted(axes.items())): n for n, axes in enumerate(entries)})
+
+
 def test_memory_is_columns_of_numbers(monkeypatch):
     data = b"".join(entry({"time": n, "channel": "DAPI"}) for n in range(20_000))
     table = FrameTable()

@@ -212,6 +212,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
     import resource
 
     storage = subject.create(Path(spec["path"]))
+    sys.dont_write_bytecode = True  # a module that is imported under the limit would be cached cut off
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
     model = Model(subject)

@@ -140,9 +140,8 @@ class FrameTable:
             self._take_files(begin + rows, table[:, 8 + length : -_NUMBERS_BYTES])
             left = self._match(begin + rows, table[:, 4 : 4 + length], (length, size))
             done[rows] = True
-            for row in left:
-                entry = rows[row]
-                done[entry] = self._take_one(begin + int(entry), data[starts[entry] + 4 :][:length])
+            for entry, at in zip(rows[left].tolist(), (starts[rows[left]] + 4).tolist(), strict=True):
+                done[entry] = self._take_one(begin + entry, data[at : at + length])
         taken = len(starts) if done.all() else int(np.argmin(done))
         if taken < len(starts):
             self.problem = f"the coordinates of entry {begin + taken} cannot be understood"
@@ -244,7 +243,8 @@ class FrameTable:
         for place, (axis, value) in enumerate(axes.items()):
             column = self._column(axis)
             self._codes[row, column] = self._code(column, value)
-            self._appeared[column] = min(self._appeared[column], (row, place))
+            if row < self._appeared[column][0]:
+                self._appeared[column] = (row, place)
         return True
 
     def _parse_known(self, text: bytes) -> dict[str, int | str] | None:
