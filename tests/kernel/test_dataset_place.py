@@ -116,6 +116,14 @@ def test_a_path_that_cannot_be_used_is_refused_and_nothing_is_left(tmp_path, cla
     assert not [name for name in names_below(tmp_path) if name.startswith(".")]
 
 
+def test_the_names_of_folders_that_were_made_on_the_way_are_synced(tmp_path, claim, monkeypatch):
+    place = claim(tmp_path / "a" / "b" / "data")
+    synced = []
+    monkeypatch.setattr("exengine.kernel.platform.sync_folder", lambda folder: synced.append(str(folder)))
+    place.conclude(DatasetStatus.COMPLETE, "", 0)
+    assert {str(tmp_path / "a" / "b"), str(tmp_path / "a"), str(tmp_path)} <= set(synced)
+
+
 @pytest.mark.parametrize("step", ["mkdir", "open", "rename", "replace"])
 def test_a_claim_that_fails_half_way_leaves_nothing_and_no_lock(tmp_path, claim, monkeypatch, step):
     (tmp_path / "parent").mkdir()

@@ -107,3 +107,11 @@ def test_every_exception_is_an_exengine_error_and_survives_pickling():
         assert issubclass(cls, exengine.ExEngineError)
         copy = pickle.loads(pickle.dumps(cls("what happened")))
         assert type(copy) is cls and str(copy) == "what happened"
+
+
+def test_listing_works_after_the_built_in_sources_were_imported(run_python):
+    program = (
+        "import exengine, exengine.frame_sources.simulated, exengine.storage_backends\n"
+        "print('simulated' in exengine.sources(), callable(exengine.backends))"
+    )
+    assert run_python(program).stdout.split() == ["True", "True"]

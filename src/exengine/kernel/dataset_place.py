@@ -23,10 +23,11 @@ class DatasetPlace:
         Of the folder, absolute, with symbolic links resolved.
     """
 
-    def __init__(self, path: str, lock: int, content: dict[str, Any]) -> None:
+    def __init__(self, path: str, lock: int, content: dict[str, Any], made: tuple[str, ...] = ()) -> None:
         self.path = path
         self._lock: int | None = lock
         self._content = content
+        self._made = made  # folders whose names may not have reached the disk
 
     @classmethod
     def claim(cls, path: str, backend: str) -> "DatasetPlace":
@@ -55,8 +56,9 @@ class DatasetPlace:
         }
         building = os.path.join(parent, f".{name[:60]}.creating-{os.getpid()}-{time.monotonic_ns()}")
         lock = None
+        made: tuple[str, ...] = ()
         try:
-            os.makedirs(parent, exist_ok=True)
+            made = _make_parents(parent)
             os.mkdir(building)
             lock = manifest.take_lock(building)
             manifest.write_manifest(building, content, durable=False)
@@ -77,7 +79,7 @@ class DatasetPlace:
             refusal.errno = error.errno
             raise refusal from error
         assert lock is not None  # the folder was new, so its lock was free
-        return cls(path, lock, content)
+        return cls(path, lock, content, made)
 
     @staticmethod
     def _refuse_what_is_there(path: str) -> None:
@@ -107,13 +109,25 @@ class DatasetPlace:
         if reason:
             self._content["reason"] = reason
         manifest.write_manifest(self.path, self._content, durable=True)
-        platform.sync_folder(os.path.dirname(self.path))
+        for folder in (os.path.dirname(self.path), *self._made):
+            platform.sync_folder(folder)
 
     def unlock(self) -> None:
         """Let another writer in. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+
+def _make_parents(folder: str) -> tuple[str, ...]:
+    """Make a folder and those above it; return the folders that hold a new name, the deepest first."""
+    holders = []
+    above = folder
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+        holders.append(above)
+    os.makedirs(folder, exist_ok=True)
+    return tuple(holders)
 
 
 def _rename_into_place(building: str, path: str) -> None:

@@ -295,11 +295,12 @@ def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[st
     """Return the numbers of the frames that are there, and what is wrong with them."""
     present, faults = [], []
     model = Model(subject)
-    for number in range(count):
+    # From the last to the first: while frames arrive, those before one that is there are there, too.
+    for number in reversed(range(count)):
         axes = subject.axes(number)
         if axes not in storage:
             continue
-        present.append(number)
+        present.insert(0, number)
         try:
             model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
         except Exception as error:
