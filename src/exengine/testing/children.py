@@ -293,7 +293,8 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
     """Return the numbers of the frames that are there, and what is wrong with them."""
-    present, faults = [], []
+    present: list[int] = []
+    faults: list[str] = []
     model = Model(subject)
     # From the last to the first: while frames arrive, those before one that is there are there, too.
     for number in reversed(range(count)):
