@@ -83,7 +83,7 @@ def config_folder() -> str:
     return os.path.join(base, "exengine")
 
 
-def write_at(descriptor: int, parts: "list[Any]", offset: int) -> int:
+def write_at(descriptor: int, parts: "list[Any]", offset: int, size: int | None = None) -> int:
     """Write buffers one after another at a place of a file, all of them.
 
     Parameters
@@ -93,6 +93,8 @@ def write_at(descriptor: int, parts: "list[Any]", offset: int) -> int:
         Contiguous: bytes, or arrays.
     offset : int
         In bytes.
+    size : int, optional
+        Of all parts together, in bytes, where the caller knows it.
 
     Returns
     -------
@@ -112,9 +114,7 @@ def write_at(descriptor: int, parts: "list[Any]", offset: int) -> int:
                 view = view[os.write(descriptor, view) :]
                 offset = os.lseek(descriptor, 0, os.SEEK_CUR)
         return offset
-    whole = 0
-    for part in parts:
-        whole += part.nbytes if hasattr(part, "nbytes") else len(part)
+    whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
     done = os.pwritev(descriptor, parts, offset)
     if done != whole:
         # A short write: go on behind it; a full disk raises at the next one.

@@ -261,8 +261,10 @@ class NDTiffStorage(ManagedStorage):
             end += size + (size & 1)
         assert self._file is not None and self._index_file is not None
         place = b"".join(places)
-        platform.write_at(self._file.descriptor, parts, begin)
-        index_end = platform.write_at(self._index_file.descriptor, entries, self._index_end)
+        platform.write_at(self._file.descriptor, parts, begin, end - begin)
+        index_end = platform.write_at(
+            self._index_file.descriptor, entries, self._index_end, sum(map(len, entries))
+        )
         # No call stands between these, so that an interrupt leaves either all of them or none.
         self._places += place
         self._end = end
