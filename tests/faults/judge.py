@@ -1,0 +1,159 @@
+"""Compares what can be read of a dataset with what its writer had acknowledged.
+
+The judge makes the expected frames by itself, from their number; it asks the storage for nothing but
+frames, and believes none of its counts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from writer import Job, axes_of, metadata_of, pixels_of
+
+from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEngineError
+
+
+@dataclass
+class Said:
+    """What a writer has said; see ``writer.py``.
+
+    Attributes
+    ----------
+    put, synced : int
+        How many frames were acknowledged as written, and as synced.
+    finished, closed : bool
+    errors : list of (call, type, errno name, message)
+    """
+
+    put: int = 0
+    synced: int = 0
+    finished: bool = False
+    closed: bool = False
+    errors: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> "Said":
+        """Read the lines of a writer; a last line that was cut off counts for nothing."""
+        said = cls()
+        for line in lines:
+            if not line.endswith("\n"):
+                break
+            word, _, rest = line.strip().partition(" ")
+            if word in ("put", "synced"):
+                setattr(said, word, int(rest) + 1)
+            elif word in ("finished", "closed"):
+                setattr(said, word, True)
+            elif word == "error":
+                call, kind, number, message = [*rest.split(" ", 3), ""][:4]
+                said.errors.append((call, kind, number, message))
+        return said
+
+
+@dataclass
+class Verdict:
+    """What became of the frames of a job.
+
+    Attributes
+    ----------
+    readable : list of int
+        Frames that are there, bit-equal, with their metadata.
+    absent : list of int
+        Frames that are not there.
+    damaged : list of int
+        Frames that are reported as damaged.
+    wrong : list of int
+        Frames that came back with other pixels or metadata: the one thing that may never be.
+    status : str
+        Of the dataset; empty when it cannot be opened.
+    problem : str
+        Why it cannot be opened, or what was raised that is no exception of ours.
+    """
+
+    readable: list[int] = field(default_factory=list)
+    absent: list[int] = field(default_factory=list)
+    damaged: list[int] = field(default_factory=list)
+    wrong: list[int] = field(default_factory=list)
+    status: str = ""
+    problem: str = ""
+
+    def lost(self, acknowledged: int) -> list[int]:
+        """Return the frames that were acknowledged and cannot be read."""
+        return sorted(set(range(acknowledged)) - set(self.readable))
+
+
+def judge(job: Job, path: str | None = None) -> Verdict:
+    """Open the dataset of a job, read every frame that could be there, and compare.
+
+    Parameters
+    ----------
+    job : Job
+    path : str, optional
+        Where the dataset lies, if not where the job put it.
+    """
+    verdict = Verdict()
+    try:
+        dataset = _open(job, job.path if path is None else path)
+    except ExEngineError as error:
+        verdict.problem = f"{type(error).__name__}: {error}"
+        verdict.absent = list(range(job.count))
+        return verdict
+    except Exception as error:
+        verdict.problem = f"foreign {type(error).__name__}: {error}"
+        verdict.absent = list(range(job.count))
+        return verdict
+    try:
+        verdict.status = str(dataset.status)
+        for number in range(job.count):
+            try:
+                pixels = dataset.get_data(axes_of(number))
+                metadata = dataset.get_metadata(axes_of(number))
+            except CoordinatesNotFoundError:
+                verdict.absent.append(number)
+            except DatasetDamagedError:
+                verdict.damaged.append(number)
+            except Exception as error:
+                verdict.damaged.append(number)
+                verdict.problem = f"foreign {type(error).__name__}: {error}"
+            else:
+                wanted = pixels_of(number, job.size)
+                good = pixels.dtype == wanted.dtype and np.array_equal(pixels, wanted)
+                (verdict.readable if good and metadata == metadata_of(number) else verdict.wrong).append(number)
+    finally:
+        dataset.close()
+    return verdict
+
+
+def _open(job: Job, path: str):  # type: ignore[no-untyped-def]  # of either library
+    if job.backend == "ndstorage":
+        return _NdstorageReader(path)
+    import exengine
+
+    return exengine.open_dataset(path)
+
+
+class _NdstorageReader:
+    """A dataset opened with the ``ndstorage`` library as it is."""
+
+    status = "unknown"
+
+    def __init__(self, path: str) -> None:
+        import contextlib
+        import io
+
+        import ndstorage
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._dataset = ndstorage.Dataset(path)
+
+    def get_data(self, axes):  # type: ignore[no-untyped-def]
+        if not self._dataset.has_image(**axes):
+            raise CoordinatesNotFoundError(str(axes))
+        return self._dataset.read_image(**axes)
+
+    def get_metadata(self, axes):  # type: ignore[no-untyped-def]
+        metadata = self._dataset.read_metadata(**axes)
+        # The library adds entries of its own.
+        return {key: metadata[key] for key in ("number", "exposure_ms", "stage") if key in metadata}
+
+    def close(self) -> None:
+        self._dataset.close()

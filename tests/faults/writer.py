@@ -1,0 +1,215 @@
+"""What every campaign writes: frames that name themselves, each acknowledged when ``put`` has returned.
+
+``python writer.py JOB`` is a process of its own; JOB is JSON with the fields of :class:`Job`. What it says
+goes to its standard output, a line each, with one ``write(2)`` and no buffer, so that a line that the judge
+has is one that the writer sent:
+
+``ready``
+    Everything is imported, nothing is written.
+``put N``
+    ``put`` has returned for frames 0 to N.
+``synced N``
+    ``flush(durable=True)`` has returned after frames 0 to N.
+``finished``
+    ``finish`` has returned.
+``error CALL TYPE ERRNO MESSAGE``
+    What CALL raised; ERRNO is 0 where there is none.
+``closed``
+    ``close`` has returned; the writer ends.
+"""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from exengine.testing.frames import frame_of
+
+CHANNELS = ("DAPI", "FITC")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one writer does.
+
+    Attributes
+    ----------
+    path : str
+        Of the dataset.
+    backend : str
+        A backend by name; ``ndstorage`` is the library alone, the control that must lose frames.
+    size : int
+        Of a square uint16 frame, in pixels.
+    count : int
+        How many frames.
+    batch : int
+        How many go together through ``put_many``; 1: each through ``put``.
+    durable_every : int
+        ``flush(durable=True)`` after so many frames; 0: never.
+    handler : bool
+        Through a ``DataHandler``; what it has stored is acknowledged.
+    finish : bool
+        Whether to finish at the end.
+    options : dict
+        Of the backend, such as a small ``max_file_bytes`` that makes it begin new files.
+    """
+
+    path: str
+    backend: str = "ndtiff"
+    size: int = 64
+    count: int = 40
+    batch: int = 1
+    durable_every: int = 0
+    handler: bool = False
+    finish: bool = True
+    options: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """Return the argument of a writer process."""
+        return json.dumps(asdict(self))
+
+
+def axes_of(number: int) -> dict[str, int | str]:
+    """Return the coordinates of frame ``number``."""
+    return {"time": number // 4, "channel": CHANNELS[number % 2], "z": number // 2 % 2}
+
+
+def pixels_of(number: int, size: int) -> "np.ndarray[Any, Any]":
+    """Return the pixels of frame ``number``: its coordinates, then noise that belongs to them."""
+    return frame_of(axes_of(number), (size, size), np.uint16)
+
+
+def metadata_of(number: int) -> dict[str, Any]:
+    """Return the metadata of frame ``number``."""
+    return {"number": number, "exposure_ms": 10, "stage": {"x_um": number / 8}}
+
+
+def write(job: Job, say: Say) -> None:
+    """Do a job to its end, or to the first error, and then finish and close all the same."""
+    storage = _attempt(say, "create", lambda: _create(job))
+    if storage is None:
+        return
+    if job.handler:
+        good = _attempt(say, "handler", lambda: _through_handler(job, storage, say)) is not None
+    else:
+        good = _put_all(job, storage, say)
+    if not job.handler and (job.finish or not good) and _attempt(say, "finish", storage.finish) is not None:
+        say("finished")
+    if _attempt(say, "close", storage.close) is not None:
+        say("closed")
+
+
+def _put_all(job: Job, storage: Any, say: Say) -> bool:
+    for first in range(0, job.count, job.batch):
+        numbers = range(first, min(first + job.batch, job.count))
+        frames = [(axes_of(n), pixels_of(n, job.size), metadata_of(n)) for n in numbers]
+        if job.batch == 1:
+            done = _attempt(say, "put", lambda one=frames[0]: storage.put(*one))
+        else:
+            done = _attempt(say, "put_many", lambda all_=frames: storage.put_many(all_))
+        if done is None:
+            return False
+        say(f"put {numbers[-1]}")
+        if job.durable_every and (numbers[-1] + 1) % job.durable_every == 0:
+            if _attempt(say, "flush", lambda: storage.flush(True)) is None:
+                return False
+            say(f"synced {numbers[-1]}")
+    return True
+
+
+def _through_handler(job: Job, storage: Any, say: Say) -> None:
+    from exengine import DataHandler
+
+    stored = -1
+
+    class Acknowledge:
+        def publish_notification(self, notification: Any) -> None:
+            nonlocal stored
+            stored += 1
+            say(f"put {stored}")
+
+    handler = DataHandler(storage, None, Acknowledge(), max_pending=8 * job.size * job.size)
+    try:
+        for number in range(job.count):
+            handler.put(axes_of(number), pixels_of(number, job.size), metadata_of(number), None)
+    finally:
+        handler.finish()
+        handler.await_completion()
+    say("finished")
+
+
+def _create(job: Job) -> Any:
+    if job.backend == "ndstorage":
+        return _Ndstorage(job.path)
+    import exengine
+
+    return exengine.open_storage(job.backend, job.path, **(job.options or {}))
+
+
+class _Ndstorage:
+    """The ``ndstorage`` library as it is, under the names of ``DataStorage``."""
+
+    def __init__(self, path: str) -> None:
+        import ndstorage
+
+        folder, name = os.path.split(path)
+        self._dataset = ndstorage.NDTiffDataset(folder, name=name, summary_metadata={}, writable=True)
+
+    def put(self, axes: Any, pixels: Any, metadata: Any) -> None:
+        self._dataset.put_image(axes, pixels, metadata)
+
+    def flush(self, durable: bool = False) -> None:
+        """Do nothing: the library has no such thing."""
+
+    def finish(self) -> None:
+        self._dataset.finish()
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+def _attempt(say: Say, what: str, call: Callable[[], Any]) -> Any:
+    """Return what a call returned (True for None), or None after saying what it raised."""
+    try:
+        result = call()
+    except Exception as error:
+        number = getattr(error, "errno", None) or 0
+        text = " ".join(str(error).split())
+        say(f"error {what} {type(error).__name__} {errno.errorcode.get(number, number)} {text}")
+        return None
+    return True if result is None else result
+
+
+def say_to(descriptor: int) -> Say:
+    """Return what sends each line with one ``write(2)``."""
+
+    def say(line: str) -> None:
+        os.write(descriptor, line.encode() + b"\n")
+
+    return say
+
+
+def main() -> None:
+    """Do the job on the command line; its lines go to the standard output as it was at the start."""
+    own = os.dup(1)
+    os.dup2(2, 1)  # a library that prints must not be taken for the writer
+    job = Job(**json.loads(sys.argv[1]))
+    # Whatever is imported at first use is imported now, so that the faults meet the writing.
+    import exengine
+    import exengine.data
+
+    _ = exengine.open_storage, exengine.DataHandler
+    exengine.backends()
+    say = say_to(own)
+    say("ready")
+    write(job, say)
+
+
+if __name__ == "__main__":
+    main()
