@@ -6,6 +6,8 @@ has is one that the writer sent:
 
 ``ready``
     Everything is imported, nothing is written.
+``created``
+    The dataset is there, without a frame.
 ``put N``
     ``put`` has returned for frames 0 to N.
 ``synced N``
@@ -95,10 +97,14 @@ def write(job: Job, say: Say) -> None:
     storage = _attempt(say, "create", lambda: _create(job))
     if storage is None:
         return
+    say("created")
     if job.handler:
         good = _attempt(say, "handler", lambda: _through_handler(job, storage, say)) is not None
     else:
         good = _put_all(job, storage, say)
+        # A failure stays (P7): the frame after the last one must be refused as well.
+        if not good and _attempt(say, "put", lambda: storage.put(*_frame(job, job.count))) is not None:
+            say(f"put {job.count}")
     if not job.handler and (job.finish or not good) and _attempt(say, "finish", storage.finish) is not None:
         say("finished")
     if _attempt(say, "close", storage.close) is not None:
@@ -108,7 +114,7 @@ def write(job: Job, say: Say) -> None:
 def _put_all(job: Job, storage: Any, say: Say) -> bool:
     for first in range(0, job.count, job.batch):
         numbers = range(first, min(first + job.batch, job.count))
-        frames = [(axes_of(n), pixels_of(n, job.size), metadata_of(n)) for n in numbers]
+        frames = [_frame(job, number) for number in numbers]
         if job.batch == 1:
             done = _attempt(say, "put", lambda one=frames[0]: storage.put(*one))
         else:
@@ -121,6 +127,10 @@ def _put_all(job: Job, storage: Any, say: Say) -> bool:
                 return False
             say(f"synced {numbers[-1]}")
     return True
+
+
+def _frame(job: Job, number: int) -> tuple[Any, Any, Any]:
+    return axes_of(number), pixels_of(number, job.size), metadata_of(number)
 
 
 def _through_handler(job: Job, storage: Any, say: Say) -> None:
