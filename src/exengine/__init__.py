@@ -25,7 +25,9 @@ _HOMES = {
     "hookimpl": "exengine.kernel.hookspecs",
     "open_dataset": "exengine.kernel.storage_factory",
     "open_storage": "exengine.kernel.storage_factory",
+    "recover": "exengine.kernel.recovery",
     "sources": "exengine.kernel.listing",
+    "verify": "exengine.kernel.verification",
 }
 
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the keys are strings

@@ -18,7 +18,9 @@ from exengine.kernel.ledger import Ledger as Ledger
 from exengine.kernel.listing import backends as backends
 from exengine.kernel.listing import sources as sources
 from exengine.kernel.managed_storage import ManagedStorage as ManagedStorage
+from exengine.kernel.recovery import recover as recover
 from exengine.kernel.storage_factory import open_dataset as open_dataset
 from exengine.kernel.storage_factory import open_storage as open_storage
+from exengine.kernel.verification import verify as verify
 
 __version__: str

@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import shlex
 from typing import Any
 
 from exengine.cli.output import human_bytes, print_json
 from exengine.kernel.coordinate_index import summarize_positions
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
+from exengine.kernel.manifest import has_writer
 from exengine.kernel.storage_factory import open_dataset
 
 
@@ -31,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     ledger = facts["annotations"].get("ledger")
     if ledger:
         print(f"  ledger   {ledger['offered']} offered, {ledger['stored']} stored, {ledger['failed']} failed")
+    if facts["status"] == "incomplete" and not facts["being_written"]:
+        print(f"  next     exengine recover {shlex.quote(options.path)}")
     if facts["problem"]:
         print(f"  problem  {facts['problem']}")
     return 0
@@ -55,6 +59,7 @@ def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
         "path": path,
         "status": _or_none(lambda: dataset.status.value),
         "reason": getattr(dataset, "status_reason", ""),
+        "being_written": has_writer(path),
         "backend": getattr(dataset, "backend_name", "") or type(dataset).__name__,
         "frames": _or_none(lambda: len(dataset)),
         "axes": getattr(dataset, "axes", {}),

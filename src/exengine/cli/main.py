@@ -101,6 +101,20 @@ def make_parser() -> argparse.ArgumentParser:
     verb = add("info", "info", "tell what a dataset holds, and its status")
     verb.add_argument("path", metavar="PATH")
 
+    verb = add("verify", "verify", "read every frame of a dataset, and tell what is damaged or missing")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument("--backend", metavar="NAME", help="who reads it, instead of the one that wrote it")
+
+    verb = add("recover", "recover", "make a finished dataset of what survives of another one")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "-o", "--output", metavar="P", help="where the finished dataset will lie; by default PATH-recovered"
+    )
+    verb.add_argument(
+        "--in-place", action="store_true", help="mend the dataset itself, instead of making another one"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="only tell what would be done; write nothing")
+
     verb = add("preview", "preview", "make a picture of a dataset: a contact sheet")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")

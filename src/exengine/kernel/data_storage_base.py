@@ -11,7 +11,7 @@ only from here) -> ``close``. The kernel passes all arguments by position.
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Any, ClassVar, Literal, Self, TypeAlias
@@ -211,6 +211,32 @@ class DataStorage(ABC):
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot open an existing dataset")
 
+    @classmethod
+    def recover_in_place(cls, path: str | PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+        """Bring the format of a dataset in order, in place: all its frames but those that are lost.
+
+        ``exengine recover --in-place`` calls it. The kernel holds the lock of the dataset, has kept
+        what is lost in the manifest, and marks the dataset as finished afterwards.
+
+        Parameters
+        ----------
+        path : path
+            Of the dataset; its writer is gone.
+        lost : collection of DataCoordinates
+            Frames that the dataset names, and that cannot be read back. They are taken out.
+
+        Notes
+        -----
+        The process may be killed at any point, and the call comes again then. It returns when all is
+        at A2 (synced). What it takes out of an index it keeps beside it.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            When the backend cannot; a copy can be made of any dataset.
+        """
+        raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset in place")
+
     # -- optional operations, with honest defaults -----------------------------------------------
 
     def put_many(self, frames: Iterable[Frame]) -> None:
@@ -285,6 +311,21 @@ class DataStorage(ABC):
     def summary_metadata(self) -> JsonValue:
         """Metadata of the whole dataset."""
         raise self._unsupported("has no summary metadata")
+
+    def check_structure(self) -> list[str]:
+        """Look at the format's own structure, apart from the frames: headers, directories, lengths.
+
+        Returns
+        -------
+        list of str
+            What is not as it must be, a sentence each; empty when all is.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            When the backend cannot.
+        """
+        raise self._unsupported("does not check its structure")
 
     def await_new_data(self, timeout: float | None = None) -> bool:
         """Wait until a frame is added, by this or another process, or until the dataset is finished.

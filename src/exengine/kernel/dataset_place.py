@@ -11,11 +11,19 @@ from typing import Any
 
 from exengine.kernel import manifest, platform
 from exengine.kernel.data_storage_base import DatasetStatus
-from exengine.kernel.errors import DatasetAccessError, DatasetExistsError, DatasetLockedError
+from exengine.kernel.errors import (
+    DatasetAccessError,
+    DatasetExistsError,
+    DatasetLockedError,
+    DatasetNotFoundError,
+)
+
+
+_MOST_OF_A_REASON = 8000  # characters; what is left free in a manifest holds them
 
 
 class DatasetPlace:
-    """A claimed folder; made by :meth:`claim`.
+    """A claimed folder; made by :meth:`claim` or :meth:`reclaim`.
 
     Attributes
     ----------
@@ -81,6 +89,28 @@ class DatasetPlace:
         assert lock is not None  # the folder was new, so its lock was free
         return cls(path, lock, content, made)
 
+    @classmethod
+    def reclaim(cls, path: str) -> "DatasetPlace":
+        """Take over a dataset whose writer is gone, to finish it.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            When no manifest is there.
+        DatasetLockedError
+            When a writer is at work.
+        """
+        path = os.path.realpath(path)
+        if manifest.read_manifest(path) is None:
+            raise DatasetNotFoundError(f"{path} is no dataset with a manifest")
+        lock = manifest.take_lock(path)
+        if lock is None:
+            raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
+        content = manifest.read_manifest(path)  # as whoever had the lock before has left it
+        assert content is not None
+        content.setdefault("annotations", {})
+        return cls(path, lock, content)
+
     @staticmethod
     def _refuse_what_is_there(path: str) -> None:
         if not os.path.lexists(path):
@@ -98,16 +128,25 @@ class DatasetPlace:
                 "if_exists='number' to count up"
             )
 
-    def annotate(self, name: str, value: Any) -> None:
-        """Keep a JSON value in the manifest."""
-        self._content["annotations"][name] = value
-        manifest.write_manifest(self.path, self._content, durable=False)
+    def annotate(self, name: str, value: Any, *, durable: bool = False) -> None:
+        """Keep a JSON value in the manifest.
+
+        Raises
+        ------
+        MetadataError
+            When the manifest would be larger than one that is read; then nothing was changed.
+        """
+        content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
+        manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
+        self._content = content
+        manifest.write_manifest(self.path, self._content, durable=durable)
 
     def conclude(self, status: DatasetStatus, reason: str, frames: int) -> None:
         """Write the last manifest, and bring it and the name of the folder to the disk."""
         self._content.update(status=status.value, frames=frames)
+        self._content.pop("reason", None)
         if reason:
-            self._content["reason"] = reason
+            self._content["reason"] = reason[:_MOST_OF_A_REASON]
         manifest.write_manifest(self.path, self._content, durable=True)
         for folder in (os.path.dirname(self.path), *self._made):
             platform.sync_folder(folder)

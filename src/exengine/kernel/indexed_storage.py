@@ -200,6 +200,11 @@ class DatasetReader(IndexedStorage):
         """What was kept beside the dataset: its config, its ledger."""
         return dict(self._manifest.get("annotations", {}))
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether a damaged frame of this dataset is recognised."""
+        return self.capabilities.checksums
+
     def is_finished(self) -> bool:
         return self._status is not DatasetStatus.INCOMPLETE
 

@@ -246,17 +246,23 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
         When the backend that wrote it is not installed, or broken.
     """
     path = os.fspath(path)
+    return _open_with(reader_class(path, backend=backend), path)
+
+
+def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
+    """Return the class that reads an existing dataset; see :func:`open_dataset`."""
     if not os.path.exists(path):
         parent, name = os.path.split(os.path.abspath(path))
         siblings = os.listdir(parent) if os.path.isdir(parent) else []
         raise DatasetNotFoundError(f"there is nothing at {path}{did_you_mean(name, siblings)}")
     if backend is not None:
-        return _open_with(registry.backends.load(backend), path)
+        named: type[DataStorage] = registry.backends.load(backend)
+        return named
     written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
     if written_by is not None:
-        return _open_with(_load_writer(written_by["backend"], path), path)
+        return _load_writer(written_by["backend"], path)
     for cls in _openers(path):
-        return _open_with(cls, path)
+        return cls
     installed = ", ".join(registry.backends.records()) or "none"
     inside = [
         name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
@@ -267,19 +273,22 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     )
 
 
-def _load_writer(name: str, path: str) -> Any:
+def _load_writer(name: str, path: str) -> type[DataStorage]:
+    writer: type[DataStorage]
     for record in registry.backends.records().values():
         for claim in record.candidates or (record,):
             if claim.target == name:  # a class that was used without its name
-                return registry.backends.load(claim.qualified_name)
+                writer = registry.backends.load(claim.qualified_name)
+                return writer
     try:
-        return registry.backends.load(name)
+        writer = registry.backends.load(name)
     except PluginError as error:
         error.args = (f"{path} was written by the backend {name!r}: {error}",)
         raise
+    return writer
 
 
-def _openers(path: str) -> Iterator[Any]:
+def _openers(path: str) -> Iterator[type[DataStorage]]:
     """Yield the classes that say that they can open what lies at a path; broken plugins are passed over."""
     for record in registry.backends.records().values():
         if record.state == "conflict":
@@ -294,7 +303,7 @@ def _openers(path: str) -> Iterator[Any]:
             continue
 
 
-def _open_with(cls: Any, path: str) -> DataStorage:
+def _open_with(cls: type[DataStorage], path: str) -> DataStorage:
     try:
         dataset: DataStorage = cls.open(path)
     except ExEngineError:

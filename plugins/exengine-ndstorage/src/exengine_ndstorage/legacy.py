@@ -81,6 +81,11 @@ class Version2Reader(DatasetReader):
         return NDTiffStorage.open(path)
 
     @property
+    def has_checksums(self) -> bool:
+        """Return False: the format has none."""
+        return False
+
+    @property
     def summary_metadata(self) -> JsonValue:
         return self._dataset.summary_metadata
 

@@ -1,0 +1,38 @@
+"""``exengine recover PATH``: makes a finished dataset of what survives."""
+
+import argparse
+
+from exengine.cli.output import print_json
+from exengine.cli.progress import FrameProgress
+from exengine.kernel.recovery import RecoverReport, recover
+
+
+def run(options: argparse.Namespace) -> int:
+    """Recover a dataset; 0 when the finished one is there, also when not every frame survived."""
+    with FrameProgress("read") as progress:
+        report = recover(
+            options.path,
+            output=options.output,
+            in_place=options.in_place,
+            dry_run=options.dry_run,
+            on_progress=progress,
+        )
+    if options.json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    return 0
+
+
+def _print(report: RecoverReport) -> None:
+    would = "would be " if report.dry_run and report.outcome == "recovered" else ""
+    print(f"{would}{report.outcome}: {report.path}")
+    print(f"  status   {report.status}{f' ({report.reason})' if report.reason else ''}")
+    print(f"  frames   {report.frames} of {report.total}")
+    for problem in report.problems:
+        print(f"  problem  {problem}")
+    for frame in report.lost:
+        print(f"  lost     {frame}")
+    unnamed = report.total - report.frames - len(report.lost)
+    if unnamed:
+        print(f"  lost     {unnamed} that nothing names")

@@ -1,0 +1,41 @@
+"""``exengine verify PATH``: every frame, the ledger and the structure of a dataset."""
+
+import argparse
+import shlex
+
+from exengine.cli.output import print_json
+from exengine.cli.progress import FrameProgress
+from exengine.kernel.verification import VerifyReport, verify
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify a dataset; 0 when all is as it was written, 1 when anything is not."""
+    with FrameProgress("verified") as progress:
+        report = verify(options.path, backend=options.backend, on_progress=progress)
+    if options.json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    return 0 if report.ok else 1
+
+
+def _print(report: VerifyReport) -> None:
+    reason = f" ({report.reason})" if report.reason else ""
+    print(f"{report.path}\n  status   {report.status}{reason}\n  backend  {report.backend}")
+    print(f"  frames   {report.checked} of {report.frames} are good")
+    if not report.has_checksums:
+        print(
+            "  note     it has no checksums: its frames could be read, but not compared with what was written"
+        )
+    if not report.structure_checked:
+        print("  note     the backend does not check the structure of its format")
+    for problem in report.problems:
+        print(f"  problem  {problem}")
+    for frame in report.damaged:
+        print(f"  damaged  {frame}")
+    for frame in report.missing:
+        print(f"  missing  {frame}")
+    if report.damaged or report.status in ("incomplete", "damaged"):
+        if "is at work" not in report.reason:
+            print(f"  next     exengine recover {shlex.quote(report.path)}")
+    print("All is well." if report.ok else "Not all is well.")
