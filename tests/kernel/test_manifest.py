@@ -40,14 +40,14 @@ def test_each_status_comes_back(folder, status):
     assert status_of(read_manifest(folder)) is status
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "dump"])
+@pytest.mark.parametrize("step", ["fsync", "replace", "dumps"])
 def test_a_write_that_fails_leaves_the_old_manifest(folder, monkeypatch, step):
     write_manifest(folder, CONTENT, durable=False)
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr({"fsync": os, "replace": os, "dump": json}[step], step, fail)
+    monkeypatch.setattr({"fsync": os, "replace": os, "dumps": json}[step], step, fail)
     with pytest.raises(OSError, match="No space"):
         write_manifest(folder, {**CONTENT, "status": "complete"}, durable=True)
     monkeypatch.undo()
@@ -124,12 +124,61 @@ def test_a_manifest_that_is_too_large_is_not_read(folder, monkeypatch):
         read_manifest(folder)
 
 
-def test_a_folder_or_a_dangling_link_in_its_place_is_no_manifest(folder):
-    os.mkdir(os.path.join(folder, "exengine.json"))
-    assert read_manifest(folder) is None
-    os.rmdir(os.path.join(folder, "exengine.json"))
-    os.symlink("nowhere", os.path.join(folder, "exengine.json"))
-    assert read_manifest(folder) is None
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "link", "pipe", "link to a device"])
+def test_what_is_no_regular_file_is_damage_and_is_not_opened(folder, kind, tmp_path):
+    place = os.path.join(folder, "exengine.json")
+    if kind == "folder":
+        os.mkdir(place)
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        write_manifest(elsewhere, CONTENT, durable=False)
+        targets = {
+            "dangling link": "nowhere",
+            "link": elsewhere / "exengine.json",
+            "link to a device": "/dev/zero",
+        }
+        os.symlink(targets[kind], place)
+    with pytest.raises(DatasetDamagedError, match="is not read: it is a (folder|pipe|symbolic link)"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"annotations": 5}, "its annotations is no dict"),
+        ({"annotations": [["a", 1]]}, "its annotations is no dict"),
+        ({"frames": True}, "its frames is no int"),
+        ({"frames": "5"}, "its frames is no int"),
+        ({"reason": ["x"]}, "its reason is no str"),
+        ({"backend": "x" * 501}, "it names no backend"),
+    ],
+)
+def test_a_manifest_whose_parts_are_of_another_kind_is_damage(folder, changed, says):
+    write_manifest(folder, {**CONTENT, **changed}, durable=False)
+    with pytest.raises(DatasetDamagedError, match=says):
+        read_manifest(folder)
+
+
+def test_a_manifest_of_more_values_than_memory_should_hold_is_damage(folder):
+    write_manifest(folder, {**CONTENT, "annotations": {"x": [[]] * 1_000_001}}, durable=False)
+    with pytest.raises(DatasetDamagedError, match="at most 1000000 are read"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("name", ["exengine.json.new", "exengine.lock"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_nothing_is_written_through_what_is_no_regular_file(folder, tmp_path, name, kind):
+    outside = tmp_path / "outside"
+    outside.write_text("the work of somebody else")
+    place = os.path.join(folder, name)
+    os.symlink(outside, place) if kind == "link" else os.mkfifo(place)
+    with pytest.raises(OSError, match="no regular file"):
+        take_lock(folder) if name == "exengine.lock" else write_manifest(folder, CONTENT, durable=False)
+    assert not has_writer(folder)
+    assert outside.read_text() == "the work of somebody else"
 
 
 # -- the lock ------------------------------------------------------------------------------------

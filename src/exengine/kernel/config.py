@@ -13,6 +13,7 @@ from typing import Any
 
 from exengine.kernel import platform
 from exengine.kernel.errors import ConfigError
+from exengine.kernel.safe_text import parse_toml, parse_yaml
 from exengine.kernel.suggest import did_you_mean
 
 MAX_FILE_BYTES = 2**20
@@ -250,7 +251,7 @@ def read_file(path: str) -> Mapping[str, Any]:
         When it is not there, empty, too large, not YAML or TOML, or no mapping.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_file) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with NUL in it
         raise ConfigError(
@@ -262,7 +263,7 @@ def read_file(path: str) -> Mapping[str, Any]:
     kind = "TOML" if path.endswith(".toml") else "YAML"
     try:
         text = data.decode()
-        content = _parse_toml(text) if kind == "TOML" else _parse_yaml(text)
+        content = parse_toml(text) if kind == "TOML" else parse_yaml(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no {kind}: {' '.join(str(error).split())}") from None
     if content is None:
@@ -276,19 +277,9 @@ def read_file(path: str) -> Mapping[str, Any]:
     return content
 
 
-def _parse_yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
-
-
-def _parse_toml(text: str) -> Any:
-    import tomllib
-
-    return tomllib.loads(text) or None
+def _open_file(path: str, flags: int) -> int:
+    # A link to a file is the user's own business; a pipe or a device would never end.
+    return platform.open_regular(path, flags, follow_links=True)
 
 
 def _user_file() -> str | None:
@@ -365,8 +356,8 @@ def _check_values(config: Config) -> None:
         if setting is None:
             if key.startswith("sequence.") and isinstance(value, TextValue):
                 try:
-                    config.values[key] = _parse_yaml(value)
-                except ValueError as error:
+                    config.values[key] = parse_yaml(value)
+                except (ValueError, RecursionError) as error:
                     raise ConfigError(f"{key} ({config.origin(key)}) is no YAML: {error}") from None
             continue
         if isinstance(value, TextValue):

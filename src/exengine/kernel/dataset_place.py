@@ -18,7 +18,6 @@ from exengine.kernel.errors import (
     DatasetNotFoundError,
 )
 
-
 _MOST_OF_A_REASON = 8000  # characters; what is left free in a manifest holds them
 
 
@@ -99,11 +98,18 @@ class DatasetPlace:
             When no manifest is there.
         DatasetLockedError
             When a writer is at work.
+        DatasetAccessError
+            When the lock cannot be made, or is no regular file.
         """
         path = os.path.realpath(path)
         if manifest.read_manifest(path) is None:
             raise DatasetNotFoundError(f"{path} is no dataset with a manifest")
-        lock = manifest.take_lock(path)
+        try:
+            lock = manifest.take_lock(path)
+        except OSError as error:
+            refusal = DatasetAccessError(f"{path} cannot be locked: {error.strerror or error}")
+            refusal.errno = error.errno
+            raise refusal from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
         content = manifest.read_manifest(path)  # as whoever had the lock before has left it

@@ -1,10 +1,72 @@
 """The few things that differ between operating systems: locks, syncing, where settings lie."""
 
+import errno
 import os
+import stat
 import sys
 from typing import Any
 
 WINDOWS = sys.platform == "win32"
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(
+    path: "str | os.PathLike[str]", flags: int = os.O_RDONLY, *, follow_links: bool = False
+) -> int:
+    """Open a regular file, and refuse whatever else stands in its place, without waiting for it.
+
+    Datasets come from strangers: a pipe would wait for ever, a device may do something when it is
+    opened, and a symbolic link leads to files that are no part of the dataset.
+
+    Parameters
+    ----------
+    path : path
+    flags : int
+        Of ``os.open``.
+    follow_links : bool
+        Whether the last part of the path may be a link, to a regular file.
+
+    Returns
+    -------
+    int
+        A file descriptor.
+
+    Raises
+    ------
+    FileNotFoundError
+    OSError
+        With ``errno.EINVAL`` when it is something else; ``strerror`` says what.
+    """
+    if not flags & os.O_EXCL:  # which makes a new file or fails
+        try:
+            _refuse_other_kinds((os.stat if follow_links else os.lstat)(path), path)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+    # Between the look and the opening another may come into its place.
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        _refuse_other_kinds(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_other_kinds(status: os.stat_result, path: "str | os.PathLike[str]") -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind}, and no regular file", os.fspath(path))
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:

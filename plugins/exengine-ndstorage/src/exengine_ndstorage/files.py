@@ -5,14 +5,15 @@ thread is reading from it, and nobody reads from a descriptor that already means
 """
 
 import os
-import stat
 import threading
+
+from exengine.kernel import platform
 
 MOST_OPEN = 64
 """Files that a pool holds open; a dataset of 4 GiB files has fewer up to 256 GiB."""
 
-READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+READ = os.O_RDONLY
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
 class OpenFile:
@@ -27,15 +28,14 @@ class OpenFile:
     Raises
     ------
     OSError
-        When it cannot be opened, or is no regular file: a pipe or a device is refused without waiting.
+        When it cannot be opened, or is no regular file: a link, a pipe or a device is refused without
+        opening it.
     """
 
     __slots__ = ("descriptor",)
 
     def __init__(self, path: str, flags: int) -> None:
-        self.descriptor = os.open(path, flags, 0o666)
-        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
-            raise OSError(0, "it is no regular file")
+        self.descriptor = platform.open_regular(path, flags)
 
     def __del__(self) -> None:
         descriptor = getattr(self, "descriptor", None)

@@ -26,6 +26,9 @@ MAX_TEXT_BYTES = 2**16 - 1
 """Of coordinates, as JSON, and of a file name; more is no NDTiff."""
 MAX_AXES = 255
 """Different axes in a dataset."""
+MAX_SUMMARY_BYTES = 16 * 2**20
+MAX_METADATA_BYTES = 64 * 2**20
+"""Of a frame, as JSON. The format has room for more, the memory of a reader perhaps not."""
 MD_PADDING = 5  # a TIFF value of up to 4 bytes stands in the tag itself: metadata is made longer
 
 # Pixel types of the index; 3 - 6 are uint16 of which fewer bits are used.

@@ -16,9 +16,12 @@ import numpy.typing as npt
 
 from exengine.base_classes import DatasetReader, DataStorage
 from exengine.errors import DatasetDamagedError
+from exengine.kernel import platform
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
+from exengine_ndstorage import layout
 from exengine_ndstorage.ndtiff import NDTiffStorage
+from exengine_ndstorage.reader import refuse_link
 
 _opening = threading.Lock()
 
@@ -45,6 +48,23 @@ def _silence() -> Iterator[None]:
         yield
 
 
+def _refuse_what_the_library_would_follow(path: str) -> None:
+    """Refuse links, pipes and devices, which the library opens, and headers that it believes."""
+    for folder in (path, *(entry.path for entry in os.scandir(path) if entry.is_dir())):
+        if folder != path:
+            refuse_link(folder)
+        for entry in os.scandir(folder):
+            if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+                raise DatasetDamagedError(f"{entry.path} is no regular file, and not read")
+            if entry.name.endswith(".tif"):
+                size = os.stat(entry.path).st_size
+                with open(entry.path, "rb", opener=platform.open_regular) as file:
+                    head = file.read(24)
+                told = int.from_bytes(head[20:24], "little")
+                if len(head) < 24 or told > min(size, layout.MAX_SUMMARY_BYTES):
+                    raise DatasetDamagedError(f"{entry.path}: the summary metadata are longer than the file")
+
+
 class Version2Reader(DatasetReader):
     """A dataset of NDTiff version 2, opened to read through ``ndstorage``."""
 
@@ -55,6 +75,7 @@ class Version2Reader(DatasetReader):
         super().__init__(path, frames, DatasetStatus.COMPLETE)
         self._library = threading.Lock()  # it reads from one place of one file
         self._dataset: Any = None
+        _refuse_what_the_library_would_follow(path)
         with self._translated(), _silence():
             import ndstorage  # type: ignore[import-untyped]
 

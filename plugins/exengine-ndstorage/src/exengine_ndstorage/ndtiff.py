@@ -8,6 +8,7 @@ here, so that a frame that failed half way is overwritten, or cut off at the end
 import os
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -112,6 +113,11 @@ class NDTiffStorage(ManagedStorage):
                 f"max_file_bytes is an int from 4096 to {layout.MAX_FILE_BYTES}, got {max_file_bytes!r:.40}"
             )
         self._header = layout.header(encode_json(summary))
+        if len(self._header) > layout.MAX_SUMMARY_BYTES:
+            raise MetadataError(
+                f"the summary metadata takes {len(self._header)} bytes; readers take at most "
+                f"{layout.MAX_SUMMARY_BYTES}"
+            )
         if len(self._header) > max_file_bytes // 2:
             raise MetadataError(
                 f"the summary metadata takes {len(self._header)} bytes, and stands in every file: it may "
@@ -161,6 +167,13 @@ class NDTiffStorage(ManagedStorage):
 
         return open_ndtiff(os.fspath(path))
 
+    @classmethod
+    def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+        """Mend index and files: what is lost is taken out of the index, which is kept beside it."""
+        from exengine_ndstorage.recovery import recover_in_place
+
+        recover_in_place(os.fspath(path), lost)
+
     # -- writing ---------------------------------------------------------------------------------
 
     def check_frame(
@@ -192,6 +205,11 @@ class NDTiffStorage(ManagedStorage):
         encoded = encode_json(metadata)
         if len(encoded) < layout.MD_PADDING:
             encoded = encoded.ljust(layout.MD_PADDING)
+        elif len(encoded) > layout.MAX_METADATA_BYTES:
+            raise MetadataError(
+                f"the metadata takes {len(encoded)} bytes as JSON; NDTiff's readers here take at most "
+                f"{layout.MAX_METADATA_BYTES}"
+            )
         if data.nbytes + len(encoded) + len(self._header) + 1024 > layout.MAX_FILE_BYTES:
             raise UnsupportedDataError(
                 f"a frame of {data.nbytes} bytes with {len(encoded)} bytes of metadata is more than a TIFF "

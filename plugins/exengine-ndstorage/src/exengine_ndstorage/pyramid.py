@@ -21,7 +21,7 @@ from exengine.errors import (
 )
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine_ndstorage import layout
-from exengine_ndstorage.reader import NDTiffReader
+from exengine_ndstorage.reader import NDTiffReader, refuse_link
 
 _MOST_TILES = 4_000_000  # of one array; rows and columns may begin anywhere, and have gaps
 
@@ -41,6 +41,7 @@ class PyramidReader(NDTiffReader):
         for name in sorted(os.listdir(path)):
             match = re.fullmatch(r"Downsampled_x(\d{1,9})", name)
             if match and os.path.isdir(os.path.join(path, name)):
+                refuse_link(os.path.join(path, name))
                 factor = int(match[1])
                 if factor & (factor - 1) or factor < 2:
                     raise DatasetDamagedError(f"{path}: {name} is no power of 2")
@@ -49,6 +50,13 @@ class PyramidReader(NDTiffReader):
             if tiles.status is DatasetStatus.DAMAGED and self._status is not DatasetStatus.DAMAGED:
                 self._status = DatasetStatus.DAMAGED
                 self._reason = f"{os.path.basename(tiles.path)}: {tiles.status_reason}"
+
+    def check_structure(self) -> list[str]:
+        found = super().check_structure()
+        for number, tiles in self._levels.items():
+            if number:
+                found += [f"{os.path.basename(tiles.path)}: {text}" for text in tiles.check_structure()]
+        return found
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:

@@ -20,13 +20,12 @@ from exengine.kernel import manifest, platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.indexed_storage import wait_until
+from exengine.kernel.safe_json import parse_json
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import READ, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, decode_pixels
 from exengine_ndstorage.index import CHUNK_BYTES, Form, FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage
-
-_MAX_SUMMARY_BYTES = 256 * 2**20
 
 
 def open_ndtiff(path: str) -> DataStorage:
@@ -40,6 +39,7 @@ def open_ndtiff(path: str) -> DataStorage:
     full = os.path.join(path, layout.FULL_RESOLUTION)
     if not os.path.isdir(full):
         return NDTiffReader(path)
+    refuse_link(full)
     name = _first_tiff(full)
     if name is not None and read_header(os.path.join(full, name))[0] < 3:
         from exengine_ndstorage.legacy import Version2Reader
@@ -48,6 +48,17 @@ def open_ndtiff(path: str) -> DataStorage:
     from exengine_ndstorage.pyramid import PyramidReader
 
     return PyramidReader(path)
+
+
+def refuse_link(folder: str) -> None:
+    """Refuse a folder of a dataset that leads to another place (promise D3).
+
+    Raises
+    ------
+    DatasetDamagedError
+    """
+    if os.path.islink(folder):
+        raise DatasetDamagedError(f"{folder} is a symbolic link, and not a folder of the dataset")
 
 
 def _first_tiff(folder: str) -> str | None:
@@ -78,10 +89,12 @@ def read_header(path: str) -> tuple[int, JsonValue]:
         raise DatasetDamagedError(f"{path} is a TIFF file, but no NDTiff")
     if major < 3 or summary_magic != layout.SUMMARY_MAGIC:
         return int(major), {}
-    if size > min(_MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
-        raise DatasetDamagedError(f"{path}: the summary metadata are longer than the file")
+    if size > min(layout.MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
+        raise DatasetDamagedError(
+            f"{path}: the summary metadata are longer than the file, or than {layout.MAX_SUMMARY_BYTES} bytes"
+        )
     try:
-        return int(major), json.loads(platform.read_at(descriptor, size, 28))
+        return int(major), parse_json(platform.read_at(descriptor, size, 28))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path}: the summary metadata cannot be understood: {error}") from None
 
@@ -227,7 +240,7 @@ class NDTiffReader(DatasetReader):
         growing, table = self._growing, self._growing.table
         for name, end in table.ends([_pixel_bytes(form) for form in table.forms]).items():
             path = os.path.join(self._folder, name)
-            if not _is_plain(name) or not os.path.isfile(path):
+            if not _is_plain(name) or os.path.islink(path) or not os.path.isfile(path):
                 return f"the index names the file {name!r}, which is not there"
             size = os.path.getsize(path)
             if size < end:
@@ -291,6 +304,14 @@ class NDTiffReader(DatasetReader):
         """Whether a damaged frame is recognised: the dataset was written by this backend."""
         return self._ours
 
+    def check_structure(self) -> list[str]:
+        from exengine_ndstorage.structure import check_structure
+
+        finished = self.is_finished() and self.status is not DatasetStatus.INCOMPLETE
+        return check_structure(
+            self._folder, self._growing.table, read_header, ours=self._ours, finished=finished
+        )
+
     # -- frames ----------------------------------------------------------------------------------
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
@@ -317,6 +338,11 @@ class NDTiffReader(DatasetReader):
         descriptor = opened.descriptor
         if at + size > os.fstat(descriptor).st_size:
             raise DatasetDamagedError(f"the metadata of {self._name(number)} are longer than the file")
+        if size > layout.MAX_METADATA_BYTES:
+            raise DatasetDamagedError(
+                f"the metadata of {self._name(number)} have {size} bytes; at most "
+                f"{layout.MAX_METADATA_BYTES} are read"
+            )
         data = platform.read_at(descriptor, size, at)
         if self._ours:
             shape = self._layouts.get(form) or self._layout(form, opened)
