@@ -1,128 +1,96 @@
-"""Children that are forked from a process which has everything imported: a few milliseconds each.
+"""Forked processes of a campaign: everything is imported once, and each child begins at once.
 
-What a child says goes through a socket with ``sendto(2)``, so that a fault that is injected into
-``write(2)`` meets the dataset and not the report. Its own output is kept, to be shown with a failure.
+The process that forks has no threads. A child says lines through a pipe, each with one ``write(2)``, and
+never returns into the code of its parent.
 """
 
+import contextlib
 import os
 import select
 import signal
-import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
-from writer import Job, Say, write
-
-
-@dataclass
-class Ended:
-    """How a child ended.
-
-    Attributes
-    ----------
-    lines : list of str
-        What it said; see ``writer.py``.
-    code : int
-        Its exit code; below 0 the signal that ended it.
-    hung : bool
-        It did not end in time, and was killed.
-    output : str
-        Its standard output and error.
-    """
-
-    lines: list[str]
-    code: int
-    hung: bool
-    output: str
-
-    @property
-    def errors(self) -> list[str]:
-        """The lines that tell an error."""
-        return [line for line in self.lines if line.startswith("error ")]
+Say = Callable[[str], None]
+CRASHED = 70  # what a child ends with that raised
 
 
 class Child:
-    """A forked process that does some work and says how far it came.
+    """A forked process; a context manager, which kills it at the end.
 
     Parameters
     ----------
     work : callable
-        Called in the child with what sends a line.
+        What the child does; it is given what says a line, and the process ends with it.
     """
 
     def __init__(self, work: Callable[[Say], None]) -> None:
-        ours, theirs = socket.socketpair()
-        self._output = os.memfd_create("output")
-        sys.stdout.flush()  # or the child would bring it out once more
+        sys.stdout.flush()
         sys.stderr.flush()
+        self._pipe, into = os.pipe()
         self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                ours.close()
-                os.dup2(self._output, 1)
-                os.dup2(self._output, 2)
-                work(lambda line: theirs.sendall(line.encode() + b"\n"))
-                code = 0
-            except BaseException:
-                with suppress(OSError):  # of the injected ones
-                    traceback.print_exc()
-            finally:
-                with suppress(OSError):
-                    sys.stdout.flush()
-                os._exit(code)
-        theirs.close()
-        self._socket = ours
-        self._said = b""
+        if not self.pid:
+            _be_child(work, into)
+        os.close(into)
+        self._buffer = b""
+        self._status: int | None = None
 
-    def listen(self, seconds: float) -> bool:
-        """Take what the child says, for at most so long; return whether it may say more."""
-        ready, _, _ = select.select([self._socket], [], [], max(0.0, seconds))
-        if not ready:
-            return True
-        try:
-            more = self._socket.recv(65536)
-        except ConnectionResetError:  # killed while it spoke
-            more = b""
-        self._said += more
-        return bool(more)
+    def __enter__(self) -> "Child":
+        return self
 
-    @property
-    def lines(self) -> list[str]:
-        """What the child has said until now."""
-        return self._said.decode().splitlines(keepends=True)
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.wait()
+        os.close(self._pipe)
+
+    def line(self, timeout_s: float) -> str | None:
+        """Return the next whole line, without its end; None when none comes in time, or none will.
+
+        Parameters
+        ----------
+        timeout_s : float
+        """
+        end = time.monotonic() + timeout_s
+        while b"\n" not in self._buffer:
+            if not select.select([self._pipe], [], [], max(0, end - time.monotonic()))[0]:
+                return None
+            data = os.read(self._pipe, 65536)
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode()
+
+    def lines(self, timeout_s: float = 60) -> Iterator[str]:
+        """Yield the lines until the child ends, or says nothing for so long."""
+        while (line := self.line(timeout_s)) is not None:
+            yield line
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
-        os.kill(self.pid, signal.SIGKILL)
+        """Kill the process with SIGKILL, if it is there."""
+        if self._status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
-    def end(self, seconds: float) -> Ended:
-        """Wait for the end of the child; kill it when it takes longer."""
-        until = time.monotonic() + seconds
-        hung = False
-        while self.listen(until - time.monotonic()):
-            if time.monotonic() >= until:
-                hung = True
-                self.kill()
-                break
-        while self.listen(1.0 if hung else 0.0):
-            pass
-        _, status = os.waitpid(self.pid, 0)
-        self._socket.close()
-        output = os.pread(self._output, 20_000, 0).decode(errors="replace")
-        os.close(self._output)
-        return Ended(self.lines, os.waitstatus_to_exitcode(status), hung, output)
+    def wait(self) -> int:
+        """Wait for the end; return the exit code, or the negative number of the signal."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
 
 
-def warm_up(folder: str) -> None:
-    """Do a small job each way here, so that no child meets a fault in the middle of an import."""
-    from judge import judge
+def _be_child(work: Callable[[Say], None], into: int) -> NoReturn:
+    write = os.write  # as it is now: a campaign may put another in its place
 
-    for handler in (False, True):
-        job = Job(f"{folder}/warm-{handler}", count=12, handler=handler, options={"max_file_bytes": 40_000})
-        write(job, lambda line: None)
-        judge(job)
+    def say(line: str) -> None:
+        write(into, line.encode() + b"\n")
+
+    try:
+        work(say)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(CRASHED)
+    os._exit(0)

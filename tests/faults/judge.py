@@ -21,12 +21,13 @@ class Said:
     ----------
     put, synced : int
         How many frames were acknowledged as written, and as synced.
-    finished, closed : bool
+    created, finished, closed : bool
     errors : list of (call, type, errno name, message)
     """
 
     put: int = 0
     synced: int = 0
+    created: bool = False
     finished: bool = False
     closed: bool = False
     errors: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -41,7 +42,7 @@ class Said:
             word, _, rest = line.strip().partition(" ")
             if word in ("put", "synced"):
                 setattr(said, word, int(rest) + 1)
-            elif word in ("finished", "closed"):
+            elif word in ("created", "finished", "closed"):
                 setattr(said, word, True)
             elif word == "error":
                 call, kind, number, message = [*rest.split(" ", 3), ""][:4]
@@ -65,6 +66,10 @@ class Verdict:
         Frames that came back with other pixels or metadata: the one thing that may never be.
     status : str
         Of the dataset; empty when it cannot be opened.
+    listed : int
+        How many frames the dataset lists; -1 where it lists none.
+    strange : list of str
+        Coordinates that it lists, and that the job did not have.
     problem : str
         Why it cannot be opened, or what was raised that is no exception of ours.
     """
@@ -74,6 +79,8 @@ class Verdict:
     damaged: list[int] = field(default_factory=list)
     wrong: list[int] = field(default_factory=list)
     status: str = ""
+    listed: int = -1
+    strange: list[str] = field(default_factory=list)
     problem: str = ""
 
     def lost(self, acknowledged: int) -> list[int]:
@@ -103,6 +110,7 @@ def judge(job: Job, path: str | None = None) -> Verdict:
         return verdict
     try:
         verdict.status = str(dataset.status)
+        _list(job, dataset, verdict)
         for number in range(job.count):
             try:
                 pixels = dataset.get_data(axes_of(number))
@@ -117,10 +125,21 @@ def judge(job: Job, path: str | None = None) -> Verdict:
             else:
                 wanted = pixels_of(number, job.size)
                 good = pixels.dtype == wanted.dtype and np.array_equal(pixels, wanted)
-                (verdict.readable if good and metadata == metadata_of(number) else verdict.wrong).append(number)
+                (verdict.readable if good and metadata == metadata_of(number) else verdict.wrong).append(
+                    number
+                )
     finally:
         dataset.close()
     return verdict
+
+
+def _list(job: Job, dataset, verdict: Verdict) -> None:  # type: ignore[no-untyped-def]  # of either library
+    if job.backend == "ndstorage":
+        return
+    wanted = {tuple(sorted(axes_of(number).items())) for number in range(job.count)}
+    listed = [dict(coordinates) for coordinates in dataset]
+    verdict.listed = len(listed)
+    verdict.strange = [str(axes) for axes in listed if tuple(sorted(axes.items())) not in wanted]
 
 
 def _open(job: Job, path: str):  # type: ignore[no-untyped-def]  # of either library

@@ -8,6 +8,8 @@ has is one that the writer sent:
     Everything is imported, nothing is written.
 ``created``
     The dataset is there, without a frame.
+``created``
+    The dataset is there, and takes frames.
 ``put N``
     ``put`` has returned for frames 0 to N.
 ``synced N``
@@ -21,6 +23,7 @@ has is one that the writer sent:
 """
 
 import errno
+import functools
 import json
 import os
 import sys
@@ -82,9 +85,12 @@ def axes_of(number: int) -> dict[str, int | str]:
     return {"time": number // 4, "channel": CHANNELS[number % 2], "z": number // 2 % 2}
 
 
+@functools.lru_cache(maxsize=512)
 def pixels_of(number: int, size: int) -> "np.ndarray[Any, Any]":
-    """Return the pixels of frame ``number``: its coordinates, then noise that belongs to them."""
-    return frame_of(axes_of(number), (size, size), np.uint16)
+    """Return the pixels of frame ``number``: its coordinates, then noise that belongs to them. Read only."""
+    pixels = frame_of(axes_of(number), (size, size), np.uint16)
+    pixels.setflags(write=False)
+    return pixels
 
 
 def metadata_of(number: int) -> dict[str, Any]:
@@ -97,6 +103,7 @@ def write(job: Job, say: Say) -> None:
     storage = _attempt(say, "create", lambda: _create(job))
     if storage is None:
         return
+    say("created")
     say("created")
     if job.handler:
         good = _attempt(say, "handler", lambda: _through_handler(job, storage, say)) is not None
@@ -168,11 +175,16 @@ class _Ndstorage:
     def __init__(self, path: str) -> None:
         import ndstorage
 
-        folder, name = os.path.split(path)
-        self._dataset = ndstorage.NDTiffDataset(folder, name=name, summary_metadata={}, writable=True)
+        # With a name the library would choose a folder of its own, such as path_1.
+        os.mkdir(path)
+        self._dataset = ndstorage.NDTiffDataset(path, name=None, summary_metadata={}, writable=True)
 
     def put(self, axes: Any, pixels: Any, metadata: Any) -> None:
         self._dataset.put_image(axes, pixels, metadata)
+
+    def put_many(self, frames: Any) -> None:
+        for frame in frames:
+            self.put(*frame)
 
     def flush(self, durable: bool = False) -> None:
         """Do nothing: the library has no such thing."""
