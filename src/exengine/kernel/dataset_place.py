@@ -134,7 +134,7 @@ class DatasetPlace:
                 "if_exists='number' to count up"
             )
 
-    def annotate(self, name: str, value: Any, *, durable: bool = False) -> None:
+    def annotate(self, name: str, value: Any) -> None:
         """Keep a JSON value in the manifest.
 
         Raises
@@ -145,7 +145,23 @@ class DatasetPlace:
         content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
         manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
         self._content = content
-        manifest.write_manifest(self.path, self._content, durable=durable)
+        manifest.write_manifest(self.path, self._content, durable=False)
+
+    def reopen(self, name: str, value: Any) -> None:
+        """Mark the dataset as incomplete again and keep a JSON value, so that both survive power loss.
+
+        Raises
+        ------
+        MetadataError
+            As :meth:`annotate`.
+        """
+        content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
+        manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
+        content["status"] = DatasetStatus.INCOMPLETE.value
+        for outdated in ("frames", "reason"):
+            content.pop(outdated, None)
+        self._content = content
+        manifest.write_manifest(self.path, self._content, durable=True)
 
     def conclude(self, status: DatasetStatus, reason: str, frames: int) -> None:
         """Write the last manifest, and bring it and the name of the folder to the disk."""

@@ -280,8 +280,8 @@ def manifest_count(path: str) -> int | None:
     return as_count(content.get("frames")) if content else None
 
 
-def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, int | str]]:
-    return frozenset((axis, str(value)) for axis, value in coordinates.items())
+def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, str]]:
+    return frozenset((axis, repr(value)) for axis, value in coordinates.items())
 
 
 # -- in place ------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class _InPlace(_Recovery):
         with contextlib.closing(open_dataset(source)) as dataset:
             self.report.backend = backend_of(dataset)
             # A dataset that is finished is looked at before its lock is touched: it may be whole.
-            if self.report.dry_run or dataset.is_finished():
+            if self.report.dry_run or _status_of(dataset) in _FINISHED:
                 found = self.survey(dataset)
                 if is_whole(found):
                     return self.nothing(found)
@@ -342,7 +342,7 @@ class _InPlace(_Recovery):
             return self.nothing(found)
         self.take(found, annotations)
         # First, because the frames that are taken out now are not found by the run after this one.
-        place.annotate("recovery", self.note(), durable=True)
+        place.reopen("recovery", self.note())
         self.cls.recover_in_place(place.path, [DataCoordinates(axes) for axes in lost])
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)
         return self.report
@@ -363,18 +363,20 @@ class _Copy(_Recovery):
         report = self.report
         if report.path == report.source:
             raise OptionError(f"{report.path} is the dataset itself; to recover it there, say in_place")
+        if os.path.join(report.path, "").startswith(os.path.join(report.source, "")):
+            raise OptionError(f"{report.path} lies inside the dataset, which is not written to")
         with contextlib.closing(open_dataset(report.source)) as dataset:
             report.backend = backend_of(dataset)
-            if os.path.lexists(report.path) and not _is_empty_folder(report.path):
-                return self._compare(dataset)
-            if report.dry_run or dataset.is_finished():
+            taken = os.path.lexists(report.path) and not _is_empty_folder(report.path)
+            if (report.dry_run and not taken) or _status_of(dataset) in _FINISHED:
                 found = self.survey(dataset)
                 if is_whole(found):
                     return self.nothing(found)
                 self.take(found, annotations_of(dataset))
-                if report.dry_run:
-                    return report
-            self._build(dataset)
+            if taken:
+                return self._compare(dataset)
+            if not report.dry_run:
+                self._build(dataset)
         return report
 
     def _compare(self, dataset: DataStorage) -> RecoverReport:
@@ -393,6 +395,7 @@ class _Copy(_Recovery):
             if not isinstance(note, dict) or note.get("source") != report.source:
                 raise refusal
             found = VerifyReport(report.source)
+            report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
                 lost = LostFrame(frame.coordinates.coordinate_dict, frame.problem or "")
                 if frame.problem is not None:
@@ -411,7 +414,6 @@ class _Copy(_Recovery):
                     f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
                     f"instead of {report.frames}; remove it, or choose another output"
                 )
-            report.lost = lost_frames(note.get("lost")) or report.lost
             self.complete([], annotations_of(other))
             report.outcome = "already recovered"
             report.status = str(other.status)

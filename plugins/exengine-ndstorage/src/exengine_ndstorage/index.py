@@ -11,7 +11,7 @@ What is kept is columns of numbers, 20 bytes per frame and 4 per axis.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ class FrameTable:
         int
             How many bytes were taken. The rest is the beginning of an entry, or ``problem`` is set.
         """
-        starts, ends = _prove_chain(data)
+        starts, ends = prove_chain(data)
         if not len(starts):
             if len(data) >= 4 and layout.LENGTH.unpack_from(data)[0] > _MAX_TEXT:
                 self.problem = "an entry has an impossible length"
@@ -446,6 +446,30 @@ class FrameTable:
             return f"the axes are {', '.join(self.axes)}; {', '.join(absent)} was not given"
         return f"no frame among {self._count} has these positions together"
 
+    @property
+    def superseded(self) -> frozenset[int]:
+        """Frames that have the coordinates of a later one, and are not found."""
+        self.settle()
+        return frozenset(self._superseded)
+
+    def in_file_order(self, dropped: Collection[int] = ()) -> dict[int, npt.NDArray[np.intp]]:
+        """Return for each file with frames their numbers, in the order in which they lie there.
+
+        Parameters
+        ----------
+        dropped : collection of int
+            Frames that are left out.
+        """
+        places = self._places[: self._count]
+        order = np.lexsort((places[:, 2], places[:, 0]))
+        if dropped:
+            order = order[~np.isin(order, np.fromiter(dropped, np.intp, len(dropped)))]
+        if not len(order):
+            return {}
+        files = places[order, 0]
+        begins = np.flatnonzero(np.concatenate(([True], files[1:] != files[:-1])))
+        return dict(zip(files[begins].tolist(), np.split(order, begins[1:]), strict=True))
+
     def ends(self, pixel_bytes: list[int]) -> dict[str, int]:
         """Return for each file how long it must be at least, given the bytes of each form."""
         places = self._places[: self._count]
@@ -508,8 +532,11 @@ def _u32(raw: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[n
     return np.ascontiguousarray(window).view("<u4")[:, 0].astype(np.int64)
 
 
-def _prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where the whole entries at the beginning of ``data`` begin and end."""
+def prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where the whole entries at the beginning of ``data`` begin and end.
+
+    Entries whose coordinates cannot be understood are among them; see :meth:`FrameTable.feed`.
+    """
     raw = np.frombuffer(data, np.uint8)
     nothing = np.zeros(0, np.int64)
     if len(raw) < 8 + _NUMBERS_BYTES:
