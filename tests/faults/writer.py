@@ -7,8 +7,6 @@ has is one that the writer sent:
 ``ready``
     Everything is imported, nothing is written.
 ``created``
-    The dataset is there, without a frame.
-``created``
     The dataset is there, and takes frames.
 ``put N``
     ``put`` has returned for frames 0 to N.
@@ -103,7 +101,6 @@ def write(job: Job, say: Say) -> None:
     storage = _attempt(say, "create", lambda: _create(job))
     if storage is None:
         return
-    say("created")
     say("created")
     if job.handler:
         good = _attempt(say, "handler", lambda: _through_handler(job, storage, say)) is not None

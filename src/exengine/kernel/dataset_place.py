@@ -7,6 +7,7 @@ So of two that want the same place one wins, and whoever can see the dataset can
 import os
 import shutil
 import time
+from contextlib import suppress
 from typing import Any
 
 from exengine.kernel import manifest, platform
@@ -177,7 +178,8 @@ class DatasetPlace:
         """Let another writer in. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            os.close(lock)
+            with suppress(OSError):  # nothing was written through it, and the system frees it all the same
+                os.close(lock)
 
 
 def _make_parents(folder: str) -> tuple[str, ...]:

@@ -182,7 +182,10 @@ def write_at(descriptor: int, parts: "list[Any]", offset: int, size: int | None 
         # A short write: go on behind it; a full disk raises at the next one.
         rest = memoryview(b"".join(bytes(part) for part in parts))
         while done < whole:
-            done += os.pwrite(descriptor, rest[done:], offset + done)
+            more = os.pwrite(descriptor, rest[done:], offset + done)
+            if not more:  # no system should do that, and asking again for ever would hang
+                raise OSError(errno.EIO, "the file system took no more bytes and gave no reason")
+            done += more
     return offset + whole
 
 

@@ -1,0 +1,128 @@
+"""Children that are forked from a process which has everything imported: a few milliseconds each.
+
+What a child says goes through a socket with ``sendto(2)``, so that a fault that is injected into
+``write(2)`` meets the dataset and not the report. Its own output is kept, to be shown with a failure.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from writer import Job, Say, write
+
+
+@dataclass
+class Ended:
+    """How a child ended.
+
+    Attributes
+    ----------
+    lines : list of str
+        What it said; see ``writer.py``.
+    code : int
+        Its exit code; below 0 the signal that ended it.
+    hung : bool
+        It did not end in time, and was killed.
+    output : str
+        Its standard output and error.
+    """
+
+    lines: list[str]
+    code: int
+    hung: bool
+    output: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that tell an error."""
+        return [line for line in self.lines if line.startswith("error ")]
+
+
+class Child:
+    """A forked process that does some work and says how far it came.
+
+    Parameters
+    ----------
+    work : callable
+        Called in the child with what sends a line.
+    """
+
+    def __init__(self, work: Callable[[Say], None]) -> None:
+        ours, theirs = socket.socketpair()
+        self._output = os.memfd_create("output")
+        sys.stdout.flush()  # or the child would bring it out once more
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                ours.close()
+                os.dup2(self._output, 1)
+                os.dup2(self._output, 2)
+                work(lambda line: theirs.sendall(line.encode() + b"\n"))
+                code = 0
+            except BaseException:
+                with suppress(OSError):  # of the injected ones
+                    traceback.print_exc()
+            finally:
+                with suppress(OSError):
+                    sys.stdout.flush()
+                os._exit(code)
+        theirs.close()
+        self._socket = ours
+        self._said = b""
+
+    def listen(self, seconds: float) -> bool:
+        """Take what the child says, for at most so long; return whether it may say more."""
+        ready, _, _ = select.select([self._socket], [], [], max(0.0, seconds))
+        if not ready:
+            return True
+        try:
+            more = self._socket.recv(65536)
+        except ConnectionResetError:  # killed while it spoke
+            more = b""
+        self._said += more
+        return bool(more)
+
+    @property
+    def lines(self) -> list[str]:
+        """What the child has said until now."""
+        return self._said.decode().splitlines(keepends=True)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def end(self, seconds: float) -> Ended:
+        """Wait for the end of the child; kill it when it takes longer."""
+        until = time.monotonic() + seconds
+        hung = False
+        while self.listen(until - time.monotonic()):
+            if time.monotonic() >= until:
+                hung = True
+                self.kill()
+                break
+        while self.listen(1.0 if hung else 0.0):
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        self._socket.close()
+        output = os.pread(self._output, 20_000, 0).decode(errors="replace")
+        os.close(self._output)
+        return Ended(self.lines, os.waitstatus_to_exitcode(status), hung, output)
+
+
+def warm_up(folder: str) -> None:
+    """Do a small job each way here, so that no child meets a fault in the middle of an import."""
+    from judge import judge
+
+    for handler in (False, True):
+        job = Job(f"{folder}/warm-{handler}", count=12, handler=handler, options={"max_file_bytes": 40_000})
+        write(job, lambda line: None)
+        judge(job)
