@@ -251,7 +251,8 @@ def read_file(path: str) -> Mapping[str, Any]:
         When it is not there, empty, too large, not YAML or TOML, or no mapping.
     """
     try:
-        with open(path, "rb", opener=_open_file) as file:
+        # A link to a file is the user's own business; a pipe or a device would never end.
+        with os.fdopen(platform.open_regular(path, follow_links=True), "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with NUL in it
         raise ConfigError(
@@ -275,11 +276,6 @@ def read_file(path: str) -> Mapping[str, Any]:
             f"{path} holds {_article(type(content).__name__)}, not sections such as storage: and source:"
         )
     return content
-
-
-def _open_file(path: str, flags: int) -> int:
-    # A link to a file is the user's own business; a pipe or a device would never end.
-    return platform.open_regular(path, flags, follow_links=True)
 
 
 def _user_file() -> str | None:

@@ -40,7 +40,8 @@ def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> No
     """
     path = os.path.join(folder, MANIFEST_NAME)
     temporary = path + ".new"
-    with open(temporary, "wb", opener=platform.open_regular) as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(platform.open_regular(temporary, flags), "wb") as file:
         file.write(encode_manifest(content))
         if durable:
             file.flush()
@@ -81,7 +82,7 @@ def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
     """
     path = os.path.join(folder, MANIFEST_NAME)
     try:
-        with open(path, "rb", opener=platform.open_regular) as file:
+        with os.fdopen(platform.open_regular(path), "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None

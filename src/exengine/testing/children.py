@@ -19,10 +19,13 @@ from typing import Any
 from exengine.kernel import registry
 from exengine.kernel.errors import ExEngineError
 from exengine.testing.promises import NotRun, PromiseBrokenError
-from exengine.testing.subject import Model, Subject, coordinates_of, status_of
+from exengine.testing.subject import Model, Subject, coordinates_of, status_of, tree_of
+from exengine.testing.watch import Watch
 
 _NOT_IMPORTABLE = 77
+_IN_CYCLES = ("cycles", "failed_sync")
 _LARGE = (300, 300)
+_CHILD_S = 8.0
 
 
 # -- in the process of the tests ---------------------------------------------------------------------
@@ -106,12 +109,12 @@ class Child:
                 raise PromiseBrokenError("", f"in another process: {last['fault']}")
         return last
 
-    def wait_for(self, number: int, timeout_s: float = 60) -> None:
-        """Return when frame ``number`` was acknowledged."""
+    def wait_for(self, number: int, timeout_s: float = 60, key: str = "put") -> None:
+        """Return when frame ``number`` was acknowledged, or another number was said under another key."""
         for line in self.lines(timeout_s):
             if "fault" in line:
                 raise PromiseBrokenError("", f"in another process: {line['fault']}")
-            if line.get("put") == number:
+            if line.get(key, -1) == number:
                 return
         raise PromiseBrokenError("", f"a writer in another process ended early: {self.errors()}")
 
@@ -138,6 +141,8 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
         if spec["level"] != "put":
             storage.flush(spec["level"] == "durable")
         _say(put=number)
+    if spec.get("fork"):
+        _leave_a_child_behind()
     if spec["end"] == "wait":
         sys.stdin.read()
     elif spec["end"] == "finish":
@@ -145,6 +150,16 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
         storage.close()
     else:
         subject.forget()
+
+
+def _leave_a_child_behind() -> None:
+    """Fork a process that outlives this one for a while, and say that it is there."""
+    if os.fork() == 0:
+        for stream in (0, 1):
+            os.close(stream)  # so that nobody waits for this one
+        time.sleep(_CHILD_S)
+        os._exit(0)
+    _say(forked=True)
 
 
 def run_read(subject: Subject, spec: dict[str, Any]) -> None:
@@ -190,10 +205,13 @@ def run_second(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open things that are no good dataset, read what can be read, and say what was raised."""
+    """Open things that are no good dataset, read what can be read, and say what was raised and reached."""
+    watch = _watch_after(subject, spec) if spec.get("good") else None
     for path in spec["paths"]:
         started = time.monotonic()
         outcome, foreign, wrong = "", "", ""
+        if watch:
+            watch.look_at(path)
         try:
             storage = subject.open(Path(path))
             outcome = str(status_of(storage))
@@ -203,8 +221,19 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
             outcome = type(error).__name__
         except BaseException as error:
             foreign = f"{type(error).__name__}: {error}"
-        _say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=time.monotonic() - started)
+        if watch:
+            watch.rest()
+        seconds, reached = time.monotonic() - started, watch.reached[:5] if watch else []
+        _say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
     _say(memory_mib=_peak_mib())
+
+
+def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
+    """Return what watches this process from now on, when a good dataset was read: all is imported."""
+    storage = subject.open(Path(spec["good"]))
+    _read_all(subject, storage, spec["count"])
+    storage.close()
+    return Watch()
 
 
 def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
@@ -235,13 +264,15 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
             met = error
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     # There is room again: a storage that has failed stays so.
+    before = tree_of(Path(spec["path"]).parent)
     after = _kind_of(lambda: storage.put(subject.axes(9000), subject.frame(subject.axes(9000)), {}))
+    changed = tree_of(Path(spec["path"]).parent) != before
     stored = len(model.frames)
     faults = [fault for put in model.frames.values() if (fault := _fault_of(model, storage, put))]
     ends = [_kind_of(storage.finish), _kind_of(storage.close)]
     kind = _describe(met) if met is not None else None
     cause = met is not None and isinstance(_last_cause(met), OSError)
-    _say(stored=stored, met=kind, has_cause=cause, after=after, ends=ends, faults=faults)
+    _say(stored=stored, met=kind, has_cause=cause, after=after, changed=changed, ends=ends, faults=faults)
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
@@ -369,7 +400,8 @@ def main(verb: str, text: str) -> None:
     with tempfile.TemporaryDirectory(prefix="exengine-kit-") as folder:
         subject = Subject(lambda *at: cls.create(*at, **options), cls, Path(folder), spec["name"], options)
         try:
-            globals()[f"run_{verb}"](subject, spec)
+            home = "exengine.testing.cycles" if verb in _IN_CYCLES else __name__
+            getattr(sys.modules.get(home) or importlib.import_module(home), f"run_{verb}")(subject, spec)
         except Exception as error:
             _say(fault=f"{type(error).__name__}: {error!s:.500}")
         subject.close_all()

@@ -30,12 +30,24 @@ from exengine.testing.kit_hostile import HostileInput
 from exengine.testing.kit_processes import ProcessPromises
 from exengine.testing.kit_put import PutPromises
 from exengine.testing.kit_read import ReadPromises
+from exengine.testing.kit_recover import RecoveryPromises
+from exengine.testing.kit_resources import ResourcePromises
+from exengine.testing.kit_security import SecurityPromises
 from exengine.testing.promises import promise
 from exengine.testing.subject import Subject
 
 
 class StorageConformance(
-    PutPromises, HostileInput, ReadPromises, EndPromises, DiskPromises, ProcessPromises, HonestCapabilities
+    PutPromises,
+    HostileInput,
+    ReadPromises,
+    EndPromises,
+    DiskPromises,
+    SecurityPromises,
+    RecoveryPromises,
+    ProcessPromises,
+    ResourcePromises,
+    HonestCapabilities,
 ):
     """The promises and the capabilities of a storage backend, each as a test.
 

@@ -27,6 +27,8 @@ class DiskPromises:
             subject.needs_reopen()
         if not subject.name:
             raise NotRun("the kernel looks after the place: name an installed backend")
+        from exengine.kernel.storage_factory import open_storage
+
         for ended in (True, False):
             path = subject.new_path()
             storage = subject.create(path)
@@ -42,6 +44,11 @@ class DiskPromises:
                 raise PromiseBrokenError("D1", "if_exists='number' was refused where a dataset is")
             if tree_of(path) != before:
                 raise PromiseBrokenError("D1", "creating where a dataset is has changed that dataset")
+            numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
+            told_path = getattr(numbered, "path", None)
+            numbered.close()
+            if told_path and (not os.path.lexists(told_path) or os.path.samefile(told_path, path)):
+                raise PromiseBrokenError("D1", f"the dataset was made elsewhere than at {told_path}")
             others = [name for name in os.listdir(path.parent) if name != path.name]
             if not others:
                 raise PromiseBrokenError("D1", "if_exists='number' made no dataset beside the old one")
@@ -113,28 +120,53 @@ class DiskPromises:
         if _state_of(path.parent) != before:
             raise PromiseBrokenError("C3", "opening what a killed writer left has changed its files")
 
-    @promise("C1")
+    @promise("C1", "C2", "D3")
     def test_opening_anything_ends_with_a_status_or_an_exception_of_ours(self, subject: Subject) -> None:
         subject.needs_reopen()
         original = subject.new_path()
         finished(subject, original, FRAMES)
-        _probe(subject, dict(_garbage(subject, original)), "C1", judge_pixels=False)
+        probe(
+            subject,
+            dict(_garbage(subject, original)),
+            "C2",
+            judge_pixels=subject.can.checksums,
+            good=original,
+        )
 
-    @promise("C2", "C1", code="EX307")
+    @promise("C2", "C1", "D3", code="EX307")
     def test_a_damaged_frame_is_never_returned_as_good(self, subject: Subject) -> None:
         subject.needs_reopen()
         original = subject.new_path()
         finished(subject, original, FRAMES)
-        _probe(subject, dict(_flipped(subject, original)), "C2", judge_pixels=subject.can.checksums)
+        probe(
+            subject,
+            dict(_flipped(subject, original)),
+            "C2",
+            judge_pixels=subject.can.checksums,
+            good=original,
+        )
         if not subject.can.checksums:
             subject.not_promised("checksums")
 
 
-def _probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels: bool) -> None:
-    """Open damaged datasets in another process, and raise unless it took them as it should."""
+def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels: bool, good: Path) -> None:
+    """Open damaged datasets in another process, and raise unless it took them as it should.
+
+    Parameters
+    ----------
+    subject : Subject
+    damaged : dict
+        Path -> what is wrong there.
+    label : str
+        Of the promise that wrong pixels break.
+    judge_pixels : bool
+        Whether they do.
+    good : pathlib.Path
+        A dataset that is as it should be: with it everything that opening needs is imported.
+    """
     seen = set()
     faults: list[tuple[str, str]] = []
-    with Child(subject, "probe", paths=list(damaged), count=FRAMES) as child:
+    with Child(subject, "probe", paths=list(damaged), count=FRAMES, good=os.fspath(good)) as child:
         for line in child.lines():
             if "fault" in line:
                 raise PromiseBrokenError("C1", line["fault"])
@@ -146,6 +178,8 @@ def _probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixel
             seen.add(line["path"])
             if line["foreign"]:
                 faults.append(("C1", f"{what}: {line['foreign']:.200}, which is no exception of ours"))
+            if line["reached"]:
+                faults.append(("D3", f"{what}: {line['reached'][0]}"))
             if line["seconds"] > _SECONDS:
                 faults.append(("C1", f"{what}: opening took {line['seconds']:.0f} s"))
             if line["wrong"] and judge_pixels:
@@ -158,7 +192,8 @@ def _probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixel
         raise PromiseBrokenError(broken, first + more)
 
 
-def _copy(subject: Subject, original: Path) -> Path:
+def copy_of(subject: Subject, original: Path) -> Path:
+    """Return the path of a copy of a dataset."""
     path = subject.new_path()
     if original.is_dir():
         shutil.copytree(original, path)
@@ -167,7 +202,7 @@ def _copy(subject: Subject, original: Path) -> Path:
     return path
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """Return the files of a dataset, the largest first."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
@@ -185,7 +220,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
         path = subject.new_path()
         path.symlink_to(path)
         yield os.fspath(path), "a link to itself"
-    for file in _files_of(original)[:12]:
+    for file in files_of(original)[:12]:
         name = file.relative_to(original) if original.is_dir() else Path()
         size = file.stat().st_size
         changes: list[tuple[str, Any]] = [
@@ -198,7 +233,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
             ("removed", None), ("a folder", ...),
         ]  # fmt: skip
         for what, change in changes:
-            path = _copy(subject, original)
+            path = copy_of(subject, original)
             target = path / name
             if change is None or change is ...:
                 target.unlink()
@@ -211,14 +246,14 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 
 def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     """Yield copies of a dataset with one bit changed: most in its largest file, some in the others."""
-    for rank, file in enumerate(_files_of(original)[:12]):
+    for rank, file in enumerate(files_of(original)[:12]):
         name = file.relative_to(original) if original.is_dir() else Path()
         size = file.stat().st_size
         flips = _FLIPS if not rank else 6
         for offset in sorted(
             {size * k // flips + (size // flips) // 2 for k in range(flips)} if size else ()
         ):
-            path = _copy(subject, original)
+            path = copy_of(subject, original)
             target = path / name
             content = bytearray(target.read_bytes())
             content[min(offset, size - 1)] ^= 0x10

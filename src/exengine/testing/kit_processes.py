@@ -3,17 +3,19 @@
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.testing.children import Child, look, try_to_create
-from exengine.testing.kit_put import in_thread
-from exengine.testing.kit_read import put_in_odd_order
+from exengine.testing.kit_read import at_once, put_in_odd_order
 from exengine.testing.promises import NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, status_of, tree_of
 
 FRAMES = 30
+SECONDS = 100
+"""Second writers in threads, all of which are refused."""
 _LIMIT_BYTES = 65536
 
 
@@ -47,7 +49,7 @@ class ProcessPromises:
         for count in (1, FRAMES):
             _killed_after(subject, count, "durable", "F2")
 
-    @promise("P7")
+    @promise("P7", "P5")
     def test_the_first_error_of_the_disk_stays_and_reaches_the_caller(self, subject: Subject) -> None:
         subject.needs_reopen()
         if sys.platform == "win32":
@@ -76,6 +78,8 @@ class ProcessPromises:
             raise PromiseBrokenError("P7", f"the error does not name its cause, an OSError: {met['message']}")
         if told["after"] is None or "ExEngineError" not in told["after"]["kinds"]:
             raise PromiseBrokenError("P7", f"a put after the error of the disk gave {told['after']}")
+        if told["changed"]:
+            raise PromiseBrokenError("P5", "a put after an error of the disk has changed the files")
         foreign = [end["message"] for end in told["ends"] if end and "ExEngineError" not in end["kinds"]]
         if foreign or told["faults"]:
             raise PromiseBrokenError("P7", f"after an error of the disk: {[*foreign, *told['faults']][0]}")
@@ -137,11 +141,14 @@ class ProcessPromises:
         before = set(tree_of(path.parent))
         ways = ("error", "overwrite") if subject.name else ("error",)
         attempts = [(spelling, if_exists) for spelling in spellings for if_exists in ways]
+        seconds: list[Callable[[], Any]] = []
         for spelling, if_exists in attempts:
             what = f"a second writer at {spelling!r} with if_exists={if_exists!r}"
             _refused(try_to_create(subject, spelling, if_exists), what)
-            in_thread(functools.partial(_second, subject, spelling, if_exists, what))
-        with Child(subject, "second", attempts=attempts) as child:
+            seconds.append(functools.partial(_second, subject, spelling, if_exists, what))
+        for _ in range(SECONDS // len(seconds)):
+            at_once(seconds)
+        with Child(subject, "second", attempts=attempts * 3) as child:
             for told in child.lines():
                 _refused(told, f"a second writer in another process ({told})")
         if set(tree_of(path.parent)) - before:
@@ -166,6 +173,24 @@ class ProcessPromises:
         if told is not None:
             raise PromiseBrokenError(
                 "D2", f"after its writer was killed, the place is refused: {told['message']}"
+            )
+
+    @promise("D2")
+    def test_a_killed_writer_that_had_forked_hinders_no_other(self, subject: Subject) -> None:
+        _needs_place(subject)
+        if not subject.name:
+            raise NotRun("overwriting goes through the registry: name an installed backend")
+        if not hasattr(os, "fork"):
+            raise NotRun("this system cannot fork")
+        path = subject.new_path()
+        spec: dict[str, Any] = {"count": 2, "level": "put", "end": "wait", "fork": True}
+        with Child(subject, "write", path=os.fspath(path), **spec) as child:
+            child.wait_for(True, key="forked")
+            child.kill()
+        told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
+        if told is not None:
+            raise PromiseBrokenError(
+                "D2", f"a process that a killed writer had forked holds the place: {told['message']}"
             )
 
     @promise("N5")

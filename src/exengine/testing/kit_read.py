@@ -25,6 +25,14 @@ class ReadPromises:
         _all_missing(storage, [subject.axes(0)])
         subject.fill(storage, 6)
         _all_missing(storage, _absent(subject))
+        for axes in ({"angle": 3}, {}, {"time": 0}):
+            try:
+                storage.get_data(axes)
+            except CoordinatesNotFoundError as error:
+                if not any(axis in str(error) for axis in subject.axes(0) if axis not in axes):
+                    raise PromiseBrokenError(
+                        "R1", f"at {axes} the error names no axis that exists: {error!s:.200}"
+                    ) from error
 
     @promise("R1")
     def test_in_never_raises(self, subject: Subject) -> None:
@@ -122,7 +130,7 @@ class ReadPromises:
             )
 
     @promise("P1", code="EX306")
-    def test_threads_read_at_once_while_frames_are_put(self, subject: Subject) -> None:
+    def test_threads_readat_once_while_frames_are_put(self, subject: Subject) -> None:
         storage = subject.create()
         if not subject.can.concurrent_readers:
             model = subject.fill(storage, 4)
@@ -144,17 +152,17 @@ class ReadPromises:
             for _ in range(12):
                 read()
 
-        _at_once([*[read_often] * READERS, write])
+        at_once([*[read_often] * READERS, write])
 
     @promise("P1", code="EX306")
-    def test_threads_read_a_dataset_at_once(self, subject: Subject) -> None:
+    def test_threads_read_a_datasetat_once(self, subject: Subject) -> None:
         subject.needs_reopen()
         if not subject.can.concurrent_readers:
             subject.not_promised("concurrent_readers")
         path = subject.new_path()
         model = finished(subject, path, 24)
         opened = subject.open(path)
-        _at_once([lambda: model.check(opened, "P1")] * READERS)
+        at_once([lambda: model.check(opened, "P1")] * READERS)
 
 
 def put_in_odd_order(storage: DataStorage, subject: Subject) -> list[list[tuple[str, int | str]]]:
@@ -215,7 +223,7 @@ def _missing(read: Callable[[Any], Any], axes: dict[str, int | str], label: str)
     raise PromiseBrokenError(label, f"{what} returned {type(got).__name__}; nothing was put there")
 
 
-def _at_once(works: list[Callable[[], Any]]) -> None:
+def at_once(works: list[Callable[[], Any]]) -> None:
     """Run each in a thread of its own, all at the same time; raise the first error."""
     errors: list[BaseException] = []
     start = threading.Barrier(len(works))

@@ -215,6 +215,13 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         self._ends(self.storage.close, "close")
         self.state = "closed"
 
+    @_open
+    @stateful.rule()
+    def abort(self) -> None:
+        """End it as aborted: what is there stays, and nothing more is taken."""
+        self._ends(lambda: self.storage.abort("of the model"), "abort")
+        self.state = "finished"
+
     def _ends(self, call: Callable[[], None], what: str) -> None:
         try:
             call()

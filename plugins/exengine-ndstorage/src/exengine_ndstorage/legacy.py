@@ -58,7 +58,7 @@ def _refuse_what_the_library_would_follow(path: str) -> None:
                 raise DatasetDamagedError(f"{entry.path} is no regular file, and not read")
             if entry.name.endswith(".tif"):
                 size = os.stat(entry.path).st_size
-                with open(entry.path, "rb", opener=platform.open_regular) as file:
+                with os.fdopen(platform.open_regular(entry.path), "rb") as file:
                     head = file.read(24)
                 told = int.from_bytes(head[20:24], "little")
                 if len(head) < 24 or told > min(size, layout.MAX_SUMMARY_BYTES):

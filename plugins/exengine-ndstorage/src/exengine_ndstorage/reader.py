@@ -238,6 +238,8 @@ class NDTiffReader(DatasetReader):
     def _disagreement(self) -> str:
         """Say where index, files and manifest of a finished dataset disagree."""
         growing, table = self._growing, self._growing.table
+        if not os.path.lexists(os.path.join(self._folder, layout.INDEX_NAME)):
+            return f"there is no {layout.INDEX_NAME}"
         for name, end in table.ends([_pixel_bytes(form) for form in table.forms]).items():
             path = os.path.join(self._folder, name)
             if not _is_plain(name) or os.path.islink(path) or not os.path.isfile(path):

@@ -1,0 +1,124 @@
+"""Sees what opening a dataset makes Python do: run code, start programs, reach files elsewhere.
+
+It listens to Python's audit events, which tell of what this process does through Python, and not of what
+a C library does by itself. A hook of the audit stays until the process ends, so this is for a process
+of its own.
+"""
+
+import os
+import stat
+import sys
+import sysconfig
+from types import FrameType
+from typing import Any
+
+DECOY = "exengine_decoy"
+"""The name of a module that does not exist: whoever imports it took its name from data."""
+
+_NEVER = (
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "os.kill",
+    "os.putenv", "subprocess.", "pty.", "socket.", "ctypes.", "pickle.find_class", "webbrowser.", "urllib.",
+    "ftplib.", "http.", "smtplib.", "sqlite3.", "syslog.", "signal.", "tempfile.", "shutil.", "code.__new__",
+    "sys.settrace", "sys.setprofile", "sys.addaudithook", "gc.", "mmap.", "winreg.", "msvcrt.",
+    "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.chown",
+    "os.truncate", "os.utime", "os.setxattr", "os.removexattr", "os.chdir", "os.lockf", "glob.",
+)  # fmt: skip
+_CODE = ("exec", "compile", "marshal.load", "marshal.loads")
+_NO_HARM = ("ctypes.get_errno", "ctypes.set_errno", "mmap.__new__")
+_MAKE_OR_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Watch:
+    """What happened while datasets were opened.
+
+    Make it when everything that opening needs was imported: on a good dataset, once.
+
+    Attributes
+    ----------
+    reached : list of str
+        What must not happen, and did, since :meth:`look_at`.
+    """
+
+    def __init__(self) -> None:
+        self.reached: list[str] = []
+        self._root: str | None = None
+        paths = [*sysconfig.get_paths().values(), *(path for path in sys.path if path)]
+        self._installed = tuple({os.path.realpath(path) + os.sep for path in paths})
+        self._busy = False
+        sys.addaudithook(self._hear)
+
+    def look_at(self, path: "str | os.PathLike[str]") -> None:
+        """Begin with a dataset: what lies below this path may be read, and nothing else."""
+        self.reached = []
+        self._root = os.path.realpath(path)
+
+    def rest(self) -> None:
+        """Hear nothing until the next dataset."""
+        self._root = None
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._root is None or self._busy:
+            return
+        self._busy = True
+        try:
+            fault = self._fault_of(event, arguments)
+            if fault:
+                self.reached.append(fault[:300])
+        finally:
+            self._busy = False
+
+    def _fault_of(self, event: str, arguments: tuple[Any, ...]) -> str:
+        if event == "open":
+            return self._fault_of_open(*arguments)
+        if event in ("os.listdir", "os.scandir"):
+            return self._fault_of_listing(event, arguments[0])
+        if event == "import":
+            return f"import of {arguments[0]}" if str(arguments[0]).startswith(DECOY) else ""
+        if event in _CODE:
+            return "" if _is_importing() else f"{event} {arguments!r:.120}"
+        if event.startswith(_NEVER) and event not in _NO_HARM:
+            return "" if _is_importing() else f"{event} {arguments!r:.120}"
+        return ""
+
+    def _fault_of_open(self, path: Any, mode: Any, flags: Any) -> str:
+        if isinstance(path, int):
+            return ""
+        name, real = os.fsdecode(path), os.path.realpath(path)
+        writes = bool((flags or 0) & _MAKE_OR_WRITE) or (
+            isinstance(mode, str) and bool(set(mode) & set("wax+"))
+        )
+        if writes:
+            return f"opened to write: {name}"
+        if self._is_inside(real):
+            kind = _kind_of(real)
+            return "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else f"opened what is no file: {name}"
+        return "" if real.startswith(self._installed) else f"opened outside: {name}"
+
+    def _fault_of_listing(self, event: str, path: Any) -> str:
+        if path is None or isinstance(path, int):
+            return ""
+        real = os.path.realpath(path)
+        # What lies beside a path where nothing is may be named in the error.
+        beside = self._root is not None and real == os.path.dirname(self._root)
+        installed = (real + os.sep).startswith(self._installed)
+        return "" if self._is_inside(real) or beside or installed else f"{event} outside: {real}"
+
+    def _is_inside(self, real: str) -> bool:
+        return self._root is not None and (real == self._root or real.startswith(self._root + os.sep))
+
+
+def _kind_of(path: str) -> int:
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except OSError:
+        return 0
+
+
+def _is_importing() -> bool:
+    """Return whether a module is being imported: what is installed may run."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
