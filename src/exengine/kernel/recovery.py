@@ -430,6 +430,8 @@ class _Copy(_Recovery):
             os.makedirs(parent, exist_ok=True)
             lock = _enter(workshop)
         except OSError as error:
+            if isinstance(error, ExEngineError):
+                raise
             raise _access_error(report.path, error) from error
         try:
             _clear(workshop)

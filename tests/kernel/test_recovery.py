@@ -1,0 +1,470 @@
+"""``recover``: a finished dataset of what survives; killed anywhere and run again, the same one (C3)."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from exengine.kernel import manifest
+from exengine.kernel.errors import (
+    DatasetAccessError,
+    DatasetExistsError,
+    DatasetLockedError,
+    DatasetNotFoundError,
+    OptionError,
+    StorageFailedError,
+    UnsupportedOperationError,
+)
+from exengine.kernel.recovery import MAX_NAMED, recover
+from exengine.kernel.storage_factory import open_dataset
+from exengine.kernel.verification import LostFrame, verify
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.checked"
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "data-recovered.checked"
+
+
+@pytest.fixture
+def make(checked, path):
+    """Return what makes a dataset of some frames, by default without an end."""
+
+    def make(count=5, finish=False, at=path, annotations=(), cls=checked, **options):
+        storage = cls(at, **options)
+        for time in range(count):
+            storage.put({"time": time}, pixels(time), {"time": time})
+        for name, value in dict(annotations).items():
+            storage.annotate(name, value)
+        if finish:
+            storage.finish()
+        storage.close()
+
+    return make
+
+
+def pixels(time):
+    return np.full((3, 4), time, np.uint16)
+
+
+def damage(path, *numbers):
+    for number in numbers:
+        file = path / f"{number}.raw"
+        content = bytearray(file.read_bytes())
+        content[0] ^= 1
+        file.write_bytes(content)
+
+
+def digest(folder):
+    """Return one number of all names, times and bytes of a folder."""
+    whole = hashlib.sha256()
+    for file in [folder, *sorted(folder.rglob("*"))]:
+        whole.update(
+            repr((str(file), file.stat().st_mtime_ns, file.is_file() and file.read_bytes())).encode()
+        )
+    return whole.hexdigest()
+
+
+def assert_holds(path, times, status="aborted"):
+    with contextlib.closing(open_dataset(path)) as dataset:
+        assert dataset.status == status
+        assert [coordinates["time"] for coordinates in dataset] == list(times)
+        for time in times:
+            np.testing.assert_array_equal(dataset.get_data({"time": time}), pixels(time), strict=True)
+            assert dataset.get_metadata({"time": time}) == {"time": time}
+
+
+# -- into a copy ---------------------------------------------------------------------------------
+
+
+def test_every_frame_of_an_incomplete_dataset_is_in_a_finished_one_beside_it(make, path, target):
+    make(annotations={"config": {"a": 1}}, summary_metadata={"who": "me"})
+    before = digest(path)
+    report = recover(path)
+    assert (report.outcome, report.path, report.backend) == ("recovered", str(target), "checked")
+    assert (report.frames, report.total, report.lost, report.ok) == (5, 5, [], True)
+    assert report.reason == f"recovered from {path}: 5 of 5 frames"
+    assert_holds(target, range(5))
+    with contextlib.closing(open_dataset(target)) as dataset:
+        assert dataset.status_reason == report.reason
+        assert dataset.annotations["config"] == {"a": 1}
+        assert dataset.summary_metadata == {"who": "me"}
+        assert dataset.annotations["recovery"]["source"] == str(path)
+    assert verify(target).ok
+    assert digest(path) == before
+    assert sorted(target.parent.iterdir()) == [target, path, target.parent / "site"]
+
+
+def test_what_does_not_survive_is_reported_and_kept_with_the_dataset(make, path, target):
+    make()
+    damage(path, 1)
+    (path / "3.raw").unlink()
+    report = recover(path)
+    assert not report.ok
+    assert (report.frames, report.total) == (3, 5)
+    assert [frame.coordinates for frame in report.lost] == [{"time": 1}, {"time": 3}]
+    assert report.reason.endswith("3 of 5 frames")
+    assert_holds(target, [0, 2, 4])
+    found = verify(target)
+    assert [frame.coordinates for frame in found.missing] == [{"time": 1}, {"time": 3}]
+    assert "1.raw is not what was written" in found.missing[0].reason
+    assert found.problems == found.damaged == []
+
+
+def test_a_finished_dataset_that_is_damaged_is_recovered_too(make, path, target):
+    make(finish=True, annotations={"ledger": {"stored": 5, "balanced": True, "not_stored": []}})
+    damage(path, 0)
+    assert recover(path).frames == 4
+    assert_holds(target, range(1, 5))
+    assert verify(target).problems == []
+
+
+def test_frames_that_nothing_names_any_more_are_counted(make, path, target):
+    make(finish=True)
+    lines = (path / "index").read_text().splitlines(keepends=True)
+    (path / "index").write_text("".join(lines[:3]))
+    report = recover(path)
+    assert (report.frames, report.total, report.lost) == (3, 5, [])
+    assert not report.ok
+    assert "4.raw is not in the index" in report.problems
+    assert verify(target).problems == ["2 frames did not survive the recovery, and nothing names them"]
+
+
+def test_the_second_run_changes_nothing_and_says_so(make, path, target):
+    make()
+    damage(path, 2)
+    first = recover(path)
+    before = digest(path.parent)
+    second = recover(path)
+    assert second.outcome == "already recovered"
+    assert (second.frames, second.total, second.lost) == (first.frames, first.total, first.lost)
+    assert digest(path.parent) == before
+
+
+def test_a_dataset_that_is_finished_and_whole_needs_nothing(make, path, target):
+    make(finish=True)
+    before = digest(path.parent)
+    for in_place in (False, True):
+        report = recover(path, in_place=in_place)
+        assert (report.outcome, report.path, report.frames) == ("nothing to recover", str(path), 5)
+        assert report.status == "complete" and report.ok
+    assert digest(path.parent) == before
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_dry_run_reports_the_same_and_writes_nothing(in_place, make, path):
+    make()
+    damage(path, 2)
+    os.remove(path / "exengine.lock")
+    before = digest(path.parent)
+    dry = recover(path, dry_run=True, in_place=in_place)
+    assert dry.dry_run
+    assert digest(path.parent) == before
+    wet = recover(path, in_place=in_place)
+    assert {**dry.to_dict(), "dry_run": False} == wet.to_dict()
+
+
+def test_what_is_at_the_target_is_not_touched(make, path, target):
+    make()
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+    before = digest(path.parent)
+    with pytest.raises(DatasetExistsError, match="was not recovered from"):
+        recover(path)
+    assert digest(path.parent) == before
+
+
+def test_another_dataset_at_the_target_is_not_touched(make, path, target):
+    make()
+    make(at=target, finish=True)
+    before = digest(path.parent)
+    with pytest.raises(DatasetExistsError, match="was not recovered from"):
+        recover(path)
+    assert digest(path.parent) == before
+
+
+def test_a_target_that_was_recovered_from_it_and_has_changed_since_is_refused(make, path, target):
+    make()
+    recover(path)
+    damage(target, 3)
+    with pytest.raises(DatasetExistsError, match="differs at"):
+        recover(path)
+
+
+def test_an_empty_folder_is_a_place(make, path, tmp_path):
+    make()
+    (tmp_path / "empty").mkdir()
+    assert recover(path, output=tmp_path / "empty").frames == 5
+    assert_holds(tmp_path / "empty", range(5))
+
+
+def test_folders_on_the_way_to_the_output_are_made(make, path, tmp_path):
+    make()
+    recover(path, output=tmp_path / "a" / "b")
+    assert_holds(tmp_path / "a" / "b", range(5))
+
+
+@pytest.mark.parametrize("inside", ["", "sub", "sub/sub"])
+def test_an_output_in_the_dataset_itself_is_wrong(inside, make, path):
+    make()
+    before = digest(path)
+    with pytest.raises(OptionError):
+        recover(path, output=path / inside)
+    assert digest(path) == before
+
+
+def test_in_place_goes_with_no_output(make, path, target):
+    make()
+    with pytest.raises(OptionError, match="no output"):
+        recover(path, output=target, in_place=True)
+
+
+def test_where_nothing_is_the_error_says_so(checked, tmp_path):
+    with pytest.raises(DatasetNotFoundError):
+        recover(tmp_path / "nothing")
+    assert not (tmp_path / "nothing-recovered").exists()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_dataset_whose_writer_is_at_work_is_left_alone(in_place, dry_run, checked, path):
+    with checked(path) as storage:
+        storage.put({"time": 0}, pixels(0), None)
+        before = digest(path.parent)
+        with pytest.raises(DatasetLockedError, match="is being written"):
+            recover(path, in_place=in_place, dry_run=dry_run)
+        assert digest(path.parent) == before
+
+
+def test_another_recovery_to_the_same_place_is_refused(make, path, target):
+    make()
+    workshop = path.parent / f".{target.name}.recovering"
+    workshop.mkdir()
+    lock = manifest.take_lock(str(workshop))
+    before = digest(path.parent)
+    with pytest.raises(DatasetLockedError, match="another recovery"):
+        recover(path)
+    assert digest(path.parent) == before
+    os.close(lock)
+    assert recover(path).frames == 5
+    assert not workshop.exists()
+
+
+def test_what_one_that_was_killed_has_left_is_removed(make, path, target):
+    make()
+    workshop = path.parent / f".{target.name}.recovering"
+    make(at=workshop / target.name)
+    (workshop / "exengine.lock").touch()
+    recover(path)
+    assert not workshop.exists()
+    assert_holds(target, range(5))
+
+
+def test_a_full_disk_ends_with_its_error_and_leaves_nothing(make, path, target, checked, monkeypatch):
+    make()
+    before = sorted(path.parent.iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for name, error in (("write_frame", StorageFailedError), ("finish_frames", StorageFailedError)):
+        with monkeypatch.context() as patch:
+            patch.setattr(checked, name, full)
+            with pytest.raises(error, match="No space left"):
+                recover(path)
+        assert sorted(path.parent.iterdir()) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", full)
+        with pytest.raises(DatasetAccessError, match="No space left"):
+            recover(path)
+    assert recover(path).frames == 5
+
+
+def test_a_frame_that_cannot_be_written_again_is_lost_with_the_reason(make, path, checked, monkeypatch):
+    from exengine.kernel.errors import UnsupportedDataError
+
+    make()
+
+    def refuse(self, coordinates, data, metadata):
+        if coordinates["time"] == 3:
+            raise UnsupportedDataError("too odd")
+        return metadata
+
+    monkeypatch.setattr(checked, "check_frame", refuse)
+    report = recover(path)
+    assert report.lost == [LostFrame({"time": 3}, "it cannot be written again: too odd")]
+    assert recover(path).outcome == "already recovered"
+
+
+def test_a_recovery_of_a_recovery_tells_of_both(make, path, target, tmp_path):
+    make()
+    damage(path, 1)
+    recover(path)
+    damage(target, 2)
+    report = recover(target, output=tmp_path / "again")
+    assert [frame.coordinates for frame in report.lost] == [{"time": 1}, {"time": 3}]
+    assert (report.frames, report.total) == (3, 5)
+
+
+def test_more_lost_frames_than_a_manifest_names_are_counted(make, path, target):
+    make(count=MAX_NAMED + 5)
+    damage(path, *range(1, MAX_NAMED + 5))
+    assert len(recover(path).lost) == MAX_NAMED + 4
+    kept = json.loads((target / "exengine.json").read_text())["annotations"]["recovery"]
+    assert (len(kept["lost"]), kept["lost_count"], kept["total"]) == (MAX_NAMED, MAX_NAMED + 4, MAX_NAMED + 5)
+    assert recover(path).outcome == "already recovered"
+
+
+def test_a_backend_that_knows_nothing_of_recovery_is_recovered_into_a_copy(make, tmp_path, disk_storage):
+    make(at=tmp_path / "plain", cls=disk_storage)
+    report = recover(tmp_path / "plain")
+    assert report.path == str(tmp_path / "plain-recovered")
+    assert_holds(report.path, range(5))
+
+
+# -- in place ------------------------------------------------------------------------------------
+
+
+def test_in_place_the_dataset_itself_is_finished(make, path):
+    make(annotations={"config": {"a": 1}})
+    damage(path, 1)
+    report = recover(path, in_place=True)
+    assert (report.outcome, report.path, report.frames, report.total) == ("recovered", str(path), 4, 5)
+    assert_holds(path, [0, 2, 3, 4])
+    with contextlib.closing(open_dataset(path)) as dataset:
+        assert dataset.annotations["config"] == {"a": 1}
+        assert dataset.annotations["recovery"]["lost"][0]["coordinates"] == {"time": 1}
+    before = digest(path)
+    again = recover(path, in_place=True)
+    assert (again.outcome, again.frames) == ("nothing to recover", 4)
+    assert digest(path) == before
+
+
+def test_in_place_a_backend_that_cannot_says_so_and_nothing_changes(make, path, disk_storage):
+    make(cls=disk_storage)
+    before = digest(path)
+    with pytest.raises(UnsupportedOperationError, match="recover it into a copy"):
+        recover(path, in_place=True)
+    assert digest(path) == before
+
+
+def test_in_place_a_dataset_without_manifest_is_refused(make, path):
+    make()
+    (path / "exengine.json").unlink()
+    before = digest(path)
+    with pytest.raises(UnsupportedOperationError, match="was not written by ExEngine"):
+        recover(path, in_place=True)
+    assert digest(path) == before
+    assert recover(path).frames == 5  # into a copy
+
+
+def test_in_place_an_error_of_the_disk_is_told_and_the_next_run_goes_on(make, path, monkeypatch):
+    make()
+    damage(path, 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DatasetAccessError, match="No space left"):
+            recover(path, in_place=True)
+    assert recover(path, in_place=True).frames == 4
+    assert_holds(path, [0, 2, 3, 4])
+
+
+# -- killed --------------------------------------------------------------------------------------
+
+CALLS = ("open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "ftruncate", "write")
+
+
+def killed_at(call, when, what):
+    """Run something in a fork that is killed before or after a call to the system; return whether it was."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            count = 0
+
+            def counted(function):
+                def counting(*arguments, **options):
+                    nonlocal count
+                    count += 1
+                    if count == call and when == "before":
+                        os._exit(9)
+                    here = count
+                    try:
+                        return function(*arguments, **options)
+                    finally:
+                        if here == call:
+                            os._exit(9)
+
+                return counting
+
+            for name in CALLS:
+                setattr(os, name, counted(getattr(os, name)))
+            what()
+            code = 0
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_any_call_a_copy_is_there_whole_or_not_at_all(when, make, path, target):
+    make()
+    damage(path, 1)
+    before = digest(path)
+    call = 0
+    killed = True
+    while killed:
+        call += 1
+        killed = killed_at(call, when, lambda: recover(path))
+        if target.exists():
+            assert_holds(target, [0, 2, 3, 4])
+        report = recover(path)
+        assert (report.frames, report.total, len(report.lost)) == (4, 5, 1), call
+        assert_holds(target, [0, 2, 3, 4])
+        assert digest(path) == before
+        left = {entry.name for entry in path.parent.iterdir()} - {path.name, target.name, "site"}
+        # Whoever was killed after the end of its work has left an empty folder; a run that works there
+        # takes it away.
+        assert left <= {f".{target.name}.recovering"}
+        shutil.rmtree(target)
+    assert call > 20
+    assert recover(path).frames == 4
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, target.name, "site"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_any_call_in_place_the_next_run_comes_to_the_same_end(when, make, path, tmp_path):
+    make()
+    damage(path, 1)
+    shutil.copytree(path, tmp_path / "original")
+    wanted = None
+    call = 0
+    killed = True
+    while killed:
+        call += 1
+        killed = killed_at(call, when, lambda: recover(path, in_place=True))
+        recover(path, in_place=True)
+        assert_holds(path, [0, 2, 3, 4])
+        files = {file.name: file.read_bytes() for file in path.iterdir()}
+        wanted = wanted or files
+        assert files == wanted, call
+        shutil.rmtree(path)
+        shutil.copytree(tmp_path / "original", path)
+    assert call > 5
