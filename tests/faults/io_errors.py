@@ -23,6 +23,7 @@ Run ``python tests/faults/io_errors.py``; a case that is shown runs again with `
 
 import argparse
 import contextlib
+import errno
 import os
 import random
 import re
@@ -130,7 +131,13 @@ def _worker(job: Job, do: Callable[[Job, Say], None], *, traced: bool) -> Callab
         if not traced:
             do(job, say)
         elif job.handler:
-            do(job, lambda line: _await_tracer() if line == "created" else say(line))
+
+            def begin(line: str) -> None:
+                say(line)
+                if line == "created":
+                    _await_tracer()
+
+            do(job, begin)
         else:
             _await_tracer()
             do(job, say)
@@ -138,7 +145,10 @@ def _worker(job: Job, do: Callable[[Job, Say], None], *, traced: bool) -> Callab
     return work
 
 
-def _traced(child: Child, calls: str, *more: str) -> "subprocess.Popen[bytes]":
+def _trace(child: Child, job: Job, calls: str, *more: str) -> "subprocess.Popen[bytes]":
+    until = time.monotonic() + PATIENCE_S
+    while job.handler and "created\n" not in child.lines and time.monotonic() < until:
+        child.listen(0.1)  # its calls until then are not counted
     command = ["strace", "-f", "-qq", "-e", f"trace={calls},getppid"]
     command += ["-e", f"inject=getppid:retval={_PARENT}", *more, "-p", str(child.pid)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -154,7 +164,7 @@ def record(job: Job, trace: Path) -> CleanRun:
         Where the output of ``strace`` goes.
     """
     child = Child(_worker(job, write, traced=True))
-    tracer = _traced(child, ",".join(f"?{call}" for call in CALLS), "-y", "-o", str(trace))
+    tracer = _trace(child, job, ",".join(f"?{call}" for call in CALLS), "-y", "-o", str(trace))
     ended = child.end(60)
     _, text = tracer.communicate()
     said = Said.of(ended.lines)
@@ -229,7 +239,7 @@ def run(case: Case, path: str, *, backend: str = "ndtiff", do: Callable[[Job, Sa
     inject = [part for call in calls.split(",") for part in ("-e", f"inject={call}:{what}:{when}")]
     if case.fault == "nothing" and case.sticky:
         inject[-1] = "inject=pwrite64:retval=0:when=1+"
-    tracer = _traced(child, calls, "-o", "/dev/null", *inject)
+    tracer = _trace(child, job, calls, "-o", "/dev/null", *inject)
     ended = child.end(PATIENCE_S)
     _, text = tracer.communicate()
     if text and "inject" in text.decode(errors="replace"):
@@ -302,6 +312,13 @@ def broken(case: Case, clean: CleanRun, ended: Ended, verdict: Verdict, count: i
         found.append(f"nobody was told, and the dataset is not whole: {verdict}")
     if foreign := [kind for _, kind, _, _ in said.errors if kind not in OUR_ERRORS]:
         found.append(f"errors that are not ours: {foreign}")
+    if said.errors and case.fault in errno.errorcode.values():
+        _, _, number, message = said.errors[0]
+        if number != case.fault and os.strerror(getattr(errno, case.fault)) not in message:
+            found.append(f"the error does not say its cause: {said.errors[0]}")
+    if told and not said.finished and not case.sticky and verdict.status == "complete":
+        # A fault that stays after the last rename leaves no way to mark the dataset; its frames are safe.
+        found.append("finish raised, and the dataset says complete")
     first = next((at for at, line in enumerate(ended.lines) if line.startswith("error ")), len(ended.lines))
     if late := [
         line.strip() for line in ended.lines[first:] if line.startswith(("put", "synced", "finished"))

@@ -165,14 +165,32 @@ class DatasetPlace:
         manifest.write_manifest(self.path, self._content, durable=True)
 
     def conclude(self, status: DatasetStatus, reason: str, frames: int) -> None:
-        """Write the last manifest, and bring it and the name of the folder to the disk."""
+        """Bring the name of the folder to the disk, then write the last manifest, durably.
+
+        Raises
+        ------
+        OSError
+            When the disk did not take it; then the dataset is marked as failed, as far as possible.
+        """
         self._content.update(status=status.value, frames=frames)
         self._content.pop("reason", None)
         if reason:
             self._content["reason"] = reason[:_MOST_OF_A_REASON]
-        manifest.write_manifest(self.path, self._content, durable=True)
-        for folder in (os.path.dirname(self.path), *self._made):
-            platform.sync_folder(folder)
+        try:
+            # The manifest comes last: what says "complete" stands on names that are on the disk.
+            for folder in (os.path.dirname(self.path), *self._made):
+                platform.sync_folder(folder)
+            manifest.write_manifest(self.path, self._content, durable=True)
+        except OSError as error:
+            self._mark_as_failed(error)
+            raise
+
+    def _mark_as_failed(self, error: OSError) -> None:
+        """Take back a status that may not have reached the disk, as far as the disk allows."""
+        self._content.update(status=DatasetStatus.FAILED.value)
+        self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
+        with suppress(OSError):
+            manifest.write_manifest(self.path, self._content, durable=False)
 
     def unlock(self) -> None:
         """Let another writer in. Idempotent."""
