@@ -73,7 +73,8 @@ def test_no_axes_at_all_are_coordinates_too():
         (({"time": 1},), {"time": 2}),
         (({"time": 1},), {"angle": 2}),
         ((), {"coordinate_dict": {"time": 1}, "z": 2}),
-        (({"time": 1},), {"coordinate_dict": {"time": 1}}),
+        (({"time": 1}, 5), {}),
+        (({"time": 1},), {"z": 2, "angle": 3}),
         (({},), {"time": 1}),
     ],
 )
@@ -87,9 +88,33 @@ def test_a_named_axis_that_is_none_is_not_there():
     assert DataCoordinates({"time": 1}, channel=None) == {"time": 1}
 
 
-def test_the_axes_keep_the_order_in_which_they_were_given():
-    assert list(DataCoordinates(z=3, time=1, channel="DAPI")) == ["z", "time", "channel"]
-    assert list(DataCoordinates({"b": 0, "a": 1})) == ["b", "a"]
+def test_the_axes_of_a_dict_keep_their_order():
+    assert list(DataCoordinates({"z": 3, "b": 0, "time": 1, "a": 1})) == ["z", "b", "time", "a"]
+    assert list(DataCoordinates({"z": 3, "b": 0, "time": 1}).replace(b=5, a=1)) == ["z", "b", "time", "a"]
+
+
+def test_named_axes_are_in_the_order_of_0_4_0_time_channel_and_z_first():
+    assert list(DataCoordinates(z=3, b=0, channel="DAPI", a=1, time=1)) == ["time", "channel", "z", "b", "a"]
+    assert list(DataCoordinates(z=3, channel="DAPI", time=1)) == ["time", "channel", "z"]
+    assert DataCoordinates(None, 1, "DAPI", 3) == {"time": 1, "channel": "DAPI", "z": 3}
+
+
+@given(axes=axes_dicts, others=axes_dicts)
+def test_hashes_are_equal_where_axes_are_and_differ_elsewhere(axes, others):
+    assert (hash(DataCoordinates(axes)) == hash(DataCoordinates(others))) == (axes == others)
+
+
+@pytest.mark.parametrize("missing", [(), ("time",), ("channel",), ("z",), ("time", "z")])
+def test_a_grid_of_coordinates_has_no_two_hashes_alike(missing):
+    grid = [
+        {"time": time, "channel": channel, "z": z, "position": position}
+        for time in range(10)
+        for channel in ("DAPI", "FITC")
+        for z in range(5)
+        for position in range(3)
+    ]
+    kept = {tuple((name, at) for name, at in axes.items() if name not in missing) for axes in grid}
+    assert len({hash(DataCoordinates(dict(axes))) for axes in kept}) == len(kept)
 
 
 @given(axes=axes_dicts)

@@ -11,7 +11,7 @@ from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 
 # A prime below 2**32: the low bits of a key, which a dict looks at first, depend on every axis.
 _RADIX = 4294967291
-_DIRECT = 2**31 - 4  # ints 0 <= i < _DIRECT are their own code
+_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are their own code; it fits one digit of Python's
 _MOST_TO_DESCRIBE = 20_000  # a message about a miss may not cost more than a look at so many frames
 
 
@@ -55,10 +55,11 @@ class CoordinateIndex:
             Checked already: the ``__dict__`` of ``DataCoordinates``.
         """
         key = 0
+        weights = self._weights
         for axis, value in axes.items():
-            weight = self._weights.get(axis)
-            if weight is None:
+            if axis not in weights:
                 return None
+            weight = weights[axis]
             # Every axis that is there counts from 1, so that an absent one is 0.
             if type(value) is int and 0 <= value < _DIRECT:
                 key += (value + value + 1) * weight
@@ -80,14 +81,14 @@ class CoordinateIndex:
         Nobody finds them before they are committed.
         """
         key = 0
+        weights = self._weights
         for axis, value in axes.items():
-            weight = self._weights.get(axis)
-            if weight is None:
-                weight = self._add_axis(axis)
+            weight = weights[axis] if axis in weights else self._add_axis(axis)
             if type(value) is int and 0 <= value < _DIRECT:
                 key += (value + value + 1) * weight
             else:
-                key += self._intern(axis, value) * weight
+                codes = self._interned[axis]
+                key += (codes[value] if value in codes else self._intern(axis, value)) * weight
         return None if key in self._numbers else key
 
     def commit(self, key: int) -> int:
@@ -109,12 +110,9 @@ class CoordinateIndex:
         return weight
 
     def _intern(self, axis: str, value: int | str) -> int:
-        codes = self._interned[axis]
-        code = codes.get(value)
-        if code is None:
-            values = self._values[axis]
-            values.append(value)
-            code = codes[value] = 2 * len(values)
+        values = self._values[axis]
+        values.append(value)
+        code = self._interned[axis][value] = 2 * len(values)
         return code
 
     def _decode(self, key: int) -> DataCoordinates:

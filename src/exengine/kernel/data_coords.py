@@ -37,8 +37,10 @@ class DataCoordinates:
     ----------
     coordinate_dict : mapping of str to int or str, optional
         All axes at once. It is copied, never kept and never changed.
+    time, channel, z : int or str, optional
+        The axes by name, in this order, which are in nearly every acquisition. ``None``: not there.
     **axes : int or str
-        The axes by name. ``None`` stands for an axis that is not there.
+        Other axes by name, behind these.
 
     Raises
     ------
@@ -72,24 +74,31 @@ class DataCoordinates:
     z: "int | str | None" = None
 
     def __init__(
-        self, coordinate_dict: "Mapping[str, int | str] | None" = None, /, **axes: "int | str | None"
+        self,
+        /,
+        coordinate_dict: "Mapping[str, int | str] | None" = None,
+        time: "int | str | None" = None,
+        channel: "int | str | None" = None,
+        z: "int | str | None" = None,
+        **axes: "int | str | None",
     ) -> None:
-        # The common cases first, in as few steps as Python allows: axes that are in order already.
-        given = axes if coordinate_dict is None else _plain_copy(coordinate_dict, axes)
-        if given is not None and _checked_names.issuperset(given):
-            for value in given.values():
-                if type(value) is int:
-                    if -INT_LIMIT <= value < INT_LIMIT:
-                        continue
-                elif type(value) is str and value.isascii():
-                    continue
-                break
-            else:
-                _set_hash(self, None)
-                _set_axes(self, given)
-                return
+        # The common case first, in as few steps as Python allows. Its ints fit one digit of Python's.
+        if (
+            type(time) is int
+            and type(channel) is str
+            and type(z) is int
+            and 0 <= time < 1073741824
+            and 0 <= z < 1073741824
+            and channel.isascii()
+            and not axes
+            and coordinate_dict is None
+        ):
+            _set_hash(self, None)
+            _set_axes(self, {"time": time, "channel": channel, "z": z})
+            return
         _set_hash(self, None)
-        _set_axes(self, _checked_axes(coordinate_dict, axes))
+        named = {"time": time, "channel": channel, "z": z, **axes}
+        _set_axes(self, _axes_of_either(coordinate_dict, named))
 
     # -- changing, until the hash was taken ------------------------------------------------------
 
@@ -133,7 +142,8 @@ class DataCoordinates:
         DataCoordinates
             New, and mutable until hashed.
         """
-        return DataCoordinates(**{**self.__dict__, **axes})
+        changed = {**self.__dict__, **axes}
+        return of_checked_axes(_checked({name: at for name, at in changed.items() if at is not None}))
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -164,7 +174,16 @@ class DataCoordinates:
     def __hash__(self) -> int:
         value = self._hash
         if value is None:
-            value = hash(frozenset(self.__dict__.items()))
+            axes = self.__dict__
+            if (
+                len(axes) == 3
+                and (time := self.time) is not None
+                and (channel := self.channel) is not None
+                and (z := self.z) is not None
+            ):
+                value = hash((time, channel, z))  # half of what any axes in any order take
+            else:
+                value = hash(frozenset(axes.items()))
             _set_hash(self, value)
         return value
 
@@ -199,7 +218,7 @@ class DataCoordinates:
             axes = _json_loads(text)
         except (ValueError, RecursionError) as error:
             raise CoordinatesError(f"coordinates are no JSON: {error}") from None
-        return cls(_axes_of(axes))  # type: ignore[arg-type]  # None is refused there
+        return of_checked_axes(_axes_of(axes))
 
     # -- the rest of a mapping --------------------------------------------------------------------
 
@@ -254,6 +273,7 @@ class DataCoordinates:
 # Registered, not inherited: a class with ABCMeta makes every isinstance() twice as slow.
 MutableMapping.register(DataCoordinates)
 
+_new = DataCoordinates.__new__
 _set_axes = DataCoordinates.__dict__["__dict__"].__set__
 _set_hash = DataCoordinates.__dict__["_hash"].__set__
 _RESERVED_NAMES = frozenset(dir(DataCoordinates)) - {"time", "channel", "z"}
@@ -263,33 +283,38 @@ _MAX_CHECKED_NAMES = 4096
 
 def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
     """Return coordinates of axes that are known to be valid; the dict is kept, not copied."""
-    coordinates = DataCoordinates.__new__(DataCoordinates)
+    coordinates = _new(DataCoordinates)
     _set_hash(coordinates, None)
     _set_axes(coordinates, axes)
     return coordinates
 
 
-def _plain_copy(mapping: object, axes: object) -> "dict[str, Any] | None":
-    """Return a copy of a dict whose names are plain str; None for anything else."""
-    return mapping.copy() if type(mapping) is dict and not axes and set(map(type, mapping)) == {str} else None
-
-
-def _checked_axes(
-    coordinate_dict: "Mapping[str, int | str] | None", axes: "dict[str, int | str | None]"
-) -> "dict[str, int | str | None]":
+def _axes_of_either(
+    coordinate_dict: "Mapping[str, int | str] | None", named: "dict[str, int | str | None]"
+) -> "dict[str, int | str]":
     """Return the axes of either way to give them, each in its one representation."""
-    if "coordinate_dict" in axes:
-        if coordinate_dict is not None:
-            raise CoordinatesError("coordinates were given twice: as an argument and as coordinate_dict=")
-        coordinate_dict = axes.pop("coordinate_dict")  # type: ignore[assignment]
-    axes = {name: value for name, value in axes.items() if value is not None}
-    if coordinate_dict is not None:
-        if axes:
-            raise CoordinatesError(
-                "give either a dict of all axes or the axes by name, not both: "
-                f"got a dict and {', '.join(axes)}"
-            )
-        axes = _axes_of(coordinate_dict)
+    named = {name: value for name, value in named.items() if value is not None}
+    if coordinate_dict is None:
+        return _checked(named)
+    if named:
+        raise CoordinatesError(
+            f"give either a dict of all axes or the axes by name, not both: got a dict and {', '.join(named)}"
+        )
+    return _axes_of(coordinate_dict)
+
+
+def _checked(axes: "dict[str, Any]") -> "dict[str, int | str]":
+    """Return the same dict, its names checked and its positions in their one representation."""
+    if _checked_names.issuperset(axes):
+        for value in axes.values():
+            if type(value) is int:
+                if -INT_LIMIT <= value < INT_LIMIT:
+                    continue
+            elif type(value) is str and value.isascii():
+                continue
+            break
+        else:
+            return axes
     for name, value in axes.items():
         if name not in _checked_names:
             _check_name(name)
@@ -297,21 +322,20 @@ def _checked_axes(
     return axes
 
 
-def _axes_of(mapping: object) -> "dict[str, int | str | None]":
-    if type(mapping) is dict:
-        axes = dict(mapping)
-    elif isinstance(mapping, DataCoordinates):
+def _axes_of(mapping: object) -> "dict[str, int | str]":
+    """Return the axes of coordinates or of a mapping as a new dict, checked."""
+    if isinstance(mapping, DataCoordinates):
         return dict(mapping.__dict__)
-    elif isinstance(mapping, Mapping):
+    if isinstance(mapping, Mapping):
         axes = dict(mapping.items())
     else:
         raise CoordinatesTypeError(
             f"coordinates are DataCoordinates or a mapping of axis name to int or str, "
             f"got {type(mapping).__name__}: {mapping!r:.80}"
         )
-    if not all(type(name) is str for name in axes):
+    if set(map(type, axes)) != {str}:
         axes = {_check_name(name): value for name, value in axes.items()}
-    return axes
+    return _checked(axes)
 
 
 def _check_name(name: object) -> str:
@@ -383,7 +407,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
     """
     if type(coordinates) is DataCoordinates:
         return coordinates if coordinates._hash is not None else of_checked_axes(dict(coordinates.__dict__))
-    return DataCoordinates(_axes_of(coordinates))  # type: ignore[arg-type]
+    return of_checked_axes(_axes_of(coordinates))
 
 
 class DataCoordinatesIterator:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 WINDOWS = sys.platform == "win32"
@@ -145,13 +146,13 @@ def config_folder() -> str:
     return os.path.join(base, "exengine")
 
 
-def write_at(descriptor: int, parts: "list[Any]", offset: int, size: int | None = None) -> int:
+def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | None = None) -> int:
     """Write buffers one after another at a place of a file, all of them.
 
     Parameters
     ----------
     descriptor : int
-    parts : list of buffers
+    parts : sequence of buffers
         Contiguous: bytes, or arrays.
     offset : int
         In bytes.
@@ -203,3 +204,12 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
         pieces.append(more)
         got += len(more)
     return b"".join(pieces)
+
+
+def read_into(descriptor: int, view: memoryview, offset: int) -> int:
+    """Read from a place of a file into a buffer; return how many bytes, 0 at the end of the file."""
+    if WINDOWS:  # pragma: no cover - another system
+        data = read_at(descriptor, view.nbytes, offset)
+        view[: len(data)] = data
+        return len(data)
+    return os.preadv(descriptor, [view], offset)

@@ -96,7 +96,7 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
     >>> event_coordinates(event)
     DataCoordinates({'time': 1, 'channel': 'DAPI'})
     """
-    axes: dict[str, int | str | None] = {}
+    axes: dict[str, int | str] = {}
     for key, number in event.index.items():
         name = axis_name(key)
         if name == "channel" and event.channel is not None:
@@ -105,7 +105,7 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
             axes[name] = event.pos_name
         else:
             axes[name] = number
-    return DataCoordinates(**axes)
+    return DataCoordinates(axes)
 
 
 def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:

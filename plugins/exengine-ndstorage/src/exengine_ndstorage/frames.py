@@ -14,7 +14,12 @@ import numpy.typing as npt
 import orjson
 
 from exengine.errors import DatasetDamagedError, MetadataError
+from exengine.kernel import platform
 from exengine_ndstorage import layout
+from exengine_ndstorage.checksums import ChecksumThread, RunningChecksum
+
+_PIPELINE_BYTES = 2 * 2**20  # below, the pieces gain less than handing them over costs
+_PIECE_BYTES = 2**20
 
 
 def encode_json(value: Any) -> bytes:
@@ -39,32 +44,72 @@ def axes_checksum(axes: Mapping[str, int | str]) -> int:
     return crc32c.crc32c(orjson.dumps(axes, option=orjson.OPT_SORT_KEYS))
 
 
-def decode_pixels(
-    data: bytes, form: layout.FrameLayout, axes_crc: int, describe: Callable[[], str]
+def read_pixels(
+    descriptor: int,
+    begin: int,
+    form: layout.FrameLayout,
+    axes_crc: int,
+    thread: ChecksumThread,
+    describe: Callable[[], str],
 ) -> npt.NDArray[Any]:
-    """Return the pixels of a frame of ours, having compared the checksum.
+    """Read the pixels of a frame of ours, and compare the checksum.
 
     Parameters
     ----------
-    data : bytes
-        IFD and pixels. The array that is returned is a view of them, and cannot be written.
+    descriptor : int
+        Of the file.
+    begin : int
+        Where in the file the pixels begin.
     form : FrameLayout
     axes_crc : int
         Of the coordinates at which the frame was asked for.
+    thread : ChecksumThread
+        Helps with large frames.
     describe : callable
         Names the frame, for the error.
+
+    Returns
+    -------
+    numpy.ndarray
+        In memory of its own, which cannot be written.
 
     Raises
     ------
     DatasetDamagedError
         When they are not what was written.
     """
-    if len(data) == form.ifd_bytes + form.pixel_bytes:
-        pixels = np.ndarray(form.shape, form.dtype, data, form.ifd_bytes)
+    whole, begin = form.ifd_bytes + form.pixel_bytes, max(0, begin - form.ifd_bytes)
+    running = thread.begin(axes_crc) if form.pixel_bytes >= _PIPELINE_BYTES else None
+    if running is not None:
+        data, pixels_crc = _read_in_pieces(descriptor, whole, begin, form.ifd_bytes, running)
+    else:
+        data = platform.read_at(descriptor, whole, begin)
+        pixels_crc = crc32c.crc32c(memoryview(data)[form.ifd_bytes :], axes_crc)
+    if len(data) == whole:
         checksums = form.checksums(data)
-        if checksums is not None and crc32c.crc32c(pixels.data, axes_crc) == checksums[0]:
+        if checksums is not None and pixels_crc == checksums[0]:
+            pixels = np.ndarray(form.shape, form.dtype, data, form.ifd_bytes)
+            pixels.flags.writeable = False
             return pixels
     raise DatasetDamagedError(f"the pixels or coordinates of {describe()} are not those that were written")
+
+
+def _read_in_pieces(
+    descriptor: int, size: int, begin: int, skip: int, running: RunningChecksum
+) -> tuple[Any, int]:
+    """Read so that the checksum of a piece is computed while the next one comes."""
+    data: Any = np.empty(size, np.uint8)
+    view = memoryview(data)
+    done = 0
+    try:
+        while done < size and (
+            got := platform.read_into(descriptor, view[done : done + _PIECE_BYTES], begin + done)
+        ):
+            running.add(view[max(done, skip) : done + got])
+            done += got
+    finally:
+        value = running.end()
+    return data[:done], value
 
 
 def decode_metadata(
@@ -81,7 +126,7 @@ def decode_metadata(
     ifd : bytes
         Of the frame.
     form, axes_crc, describe
-        As for :func:`decode_pixels`.
+        As for :func:`read_pixels`.
 
     Raises
     ------

@@ -151,6 +151,11 @@ class FrameLayout:
         return pixels_crc, metadata_crc
 
 
+def text_in_entry(text: bytes) -> bytes:
+    """Return a text as it stands in an entry of the index: its length, then itself."""
+    return LENGTH.pack(len(text)) + text
+
+
 def index_entry(axes: bytes, file_name: bytes, numbers: tuple[int, ...]) -> bytes:
     """Return one entry of ``NDTiff.index``.
 
@@ -159,11 +164,9 @@ def index_entry(axes: bytes, file_name: bytes, numbers: tuple[int, ...]) -> byte
     axes : bytes
         Coordinates, a JSON object.
     file_name : bytes
-        Of the TIFF file, in the same folder.
+        Of the TIFF file, in the same folder, as :func:`text_in_entry` gives it.
     numbers : tuple of 8 int
         Offset of the pixels, width, height, pixel type, compression of the pixels (0), offset and
         length of the metadata, compression of the metadata (0).
     """
-    return b"".join(
-        (LENGTH.pack(len(axes)), axes, LENGTH.pack(len(file_name)), file_name, INDEX_NUMBERS.pack(*numbers))
-    )
+    return b"".join((LENGTH.pack(len(axes)), axes, file_name, INDEX_NUMBERS.pack(*numbers)))

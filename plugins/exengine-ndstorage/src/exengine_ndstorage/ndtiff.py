@@ -21,6 +21,7 @@ import orjson
 from exengine.base_classes import DataStorage, ManagedStorage, StorageCapabilities
 from exengine.errors import (
     CoordinatesError,
+    DatasetDamagedError,
     MetadataError,
     OptionError,
     StorageFailedError,
@@ -30,8 +31,9 @@ from exengine.kernel import platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.metadata import clean_metadata
 from exengine_ndstorage import layout
+from exengine_ndstorage.checksums import WORTH_BYTES, ChecksumThread, RunningChecksum
 from exengine_ndstorage.files import NEW, FilePool, OpenFile
-from exengine_ndstorage.frames import axes_checksum, decode_metadata, decode_pixels, encode_json
+from exengine_ndstorage.frames import axes_checksum, decode_metadata, encode_json
 
 _INT32 = 2**31
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
@@ -124,6 +126,7 @@ class NDTiffStorage(ManagedStorage):
                 f"take half of max_file_bytes={max_file_bytes}"
             )
         self._max_file_bytes = max_file_bytes
+        self._most_frame_bytes = layout.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
         self._prefix = "" if name is None else f"{name}_"
         self._pool = FilePool()
         self._index_file: OpenFile | None = None
@@ -137,6 +140,7 @@ class NDTiffStorage(ManagedStorage):
         self._layout_list: list[layout.FrameLayout] = []
         self._places = bytearray()
         self._kinds: dict[str, type] = {}
+        self._checksums = ChecksumThread()
         super().__init__(Path(directory) / name if name else directory, summary_metadata=summary)
         try:
             self._index_file = OpenFile(self._path_of(layout.INDEX_NAME), NEW)
@@ -179,24 +183,18 @@ class NDTiffStorage(ManagedStorage):
     def check_frame(
         self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any
     ) -> tuple[bytes, bytes, int, bool]:
-        if data.ndim == 3 and (data.shape[2] != 3 or data.dtype.itemsize != 1):
-            raise UnsupportedDataError(
-                "NDTiff takes (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got "
-                f"{data.shape} {data.dtype}"
-            )
-        if not data.size or max(data.shape) >= _INT32:
-            raise UnsupportedDataError(
-                f"NDTiff takes frames of at least one pixel; got the shape {data.shape}"
-            )
+        if (data.shape, data.dtype.char) not in self._layouts:
+            self._check_shape(data)
         axes = orjson.dumps(coordinates.__dict__)
         if len(axes) > layout.MAX_TEXT_BYTES:
             raise CoordinatesError(
                 f"NDTiff's coordinates take at most {layout.MAX_TEXT_BYTES} bytes as JSON, these {len(axes)}"
             )
         known = True
+        kinds = self._kinds
         for axis, value in coordinates.__dict__.items():
             kind = type(value)
-            if kind is not self._kinds.get(axis):
+            if axis not in kinds or kind is not kinds[axis]:
                 known = False
             if kind is int and not -_INT32 <= value < _INT32:
                 raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
@@ -210,12 +208,23 @@ class NDTiffStorage(ManagedStorage):
                 f"the metadata takes {len(encoded)} bytes as JSON; NDTiff's readers here take at most "
                 f"{layout.MAX_METADATA_BYTES}"
             )
-        if data.nbytes + len(encoded) + len(self._header) + 1024 > layout.MAX_FILE_BYTES:
+        if data.nbytes + len(encoded) > self._most_frame_bytes:
             raise UnsupportedDataError(
                 f"a frame of {data.nbytes} bytes with {len(encoded)} bytes of metadata is more than a TIFF "
                 "file of 4 GiB holds"
             )
         return encoded, axes, axes_checksum(coordinates.__dict__), known
+
+    def _check_shape(self, data: npt.NDArray[Any]) -> None:
+        if data.ndim == 3 and (data.shape[2] != 3 or data.dtype.itemsize != 1):
+            raise UnsupportedDataError(
+                "NDTiff takes (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got "
+                f"{data.shape} {data.dtype}"
+            )
+        if not data.size or max(data.shape) >= _INT32:
+            raise UnsupportedDataError(
+                f"NDTiff takes frames of at least one pixel; got the shape {data.shape}"
+            )
 
     def write_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
@@ -251,44 +260,74 @@ class NDTiffStorage(ManagedStorage):
             if kind is None:
                 kind = self._add_layout(data)
             form = self._layout_list[kind]
-            size = form.ifd_bytes + form.pixel_bytes + len(metadata)
+            metadata_bytes = len(metadata)
+            size = form.ifd_bytes + form.pixel_bytes + metadata_bytes
             if end + size + 2 > self._max_file_bytes and end > len(self._header):
                 if parts:
                     break
                 self._end_file()
                 self._begin_file()
                 begin = end = self._end
-            elif parts and end + size - begin > _BATCH_BYTES:
+            elif parts and (end + size - begin > _BATCH_BYTES or form.pixel_bytes >= WORTH_BYTES):
                 break
-            pixels = np.ascontiguousarray(data, dtype=form.dtype)
-            ifd = form.ifd(
-                end, len(metadata), crc32c.crc32c(pixels.data, axes_crc), crc32c.crc32c(metadata, axes_crc)
-            )
-            parts += (ifd, pixels, metadata, b" ") if size & 1 else (ifd, pixels, metadata)
+            pixels: Any = np.ascontiguousarray(data, form.dtype)
             at = end + form.ifd_bytes
             entry = layout.index_entry(
                 axes,
-                self._file_name,
-                (at, form.width, form.height, form.pixel_type, 0, at + form.pixel_bytes, len(metadata), 0),
+                self._name_in_entries,
+                (at, form.width, form.height, form.pixel_type, 0, at + form.pixel_bytes, metadata_bytes, 0),
             )
             entries.append(entry)
             places.append(
-                _PLACE.pack(len(self._file_names) - 1, kind, at, len(metadata), axes_crc, len(entry))
+                _PLACE.pack(len(self._file_names) - 1, kind, at, metadata_bytes, axes_crc, len(entry))
             )
             next_at = end + form.next_at
+            running = self._checksums.begin(axes_crc) if form.pixel_bytes >= WORTH_BYTES else None
+            if running is not None:
+                self._write_large(end, form, pixels, metadata, axes_crc, running)
+                end += size + (size & 1)
+                break
+            parts.append(
+                form.ifd(
+                    end, metadata_bytes, crc32c.crc32c(pixels, axes_crc), crc32c.crc32c(metadata, axes_crc)
+                )
+            )
+            parts.append(pixels)
+            parts.append(metadata)
+            if size & 1:
+                parts.append(b" ")
             end += size + (size & 1)
         assert self._file is not None and self._index_file is not None
-        place = b"".join(places)
-        platform.write_at(self._file.descriptor, parts, begin, end - begin)
-        index_end = platform.write_at(
-            self._index_file.descriptor, entries, self._index_end, sum(map(len, entries))
-        )
+        if parts:
+            platform.write_at(self._file.descriptor, parts, begin, end - begin)
+        place, entry = (places[0], entries[0]) if len(places) == 1 else (b"".join(places), b"".join(entries))
+        index_end = platform.write_at(self._index_file.descriptor, (entry,), self._index_end, len(entry))
         # No call stands between these, so that an interrupt leaves either all of them or none.
         self._places += place
         self._end = end
         self._index_end = index_end
         self._last_next_at = next_at
         return len(entries)
+
+    def _write_large(
+        self,
+        offset: int,
+        form: layout.FrameLayout,
+        pixels: Any,
+        metadata: bytes,
+        axes_crc: int,
+        running: RunningChecksum,
+    ) -> None:
+        """Write pixels and metadata while the checksum is computed, then the IFD that holds it."""
+        assert self._file is not None
+        padding = b" " * ((form.ifd_bytes + form.pixel_bytes + len(metadata)) & 1)
+        try:
+            running.add(pixels)
+            platform.write_at(self._file.descriptor, (pixels, metadata, padding), offset + form.ifd_bytes)
+        finally:
+            pixels_crc = running.end()
+        ifd = form.ifd(offset, len(metadata), pixels_crc, crc32c.crc32c(metadata, axes_crc))
+        platform.write_at(self._file.descriptor, (ifd,), offset, form.ifd_bytes)
 
     def _are_known(self, coordinates: DataCoordinates) -> bool:
         kinds = {axis: type(value) for axis, value in coordinates.__dict__.items()}
@@ -337,8 +376,8 @@ class NDTiffStorage(ManagedStorage):
         self._pool.hold(number, file)
         if number:
             self._unsynced.append(number - 1)
-        names, encoded = [*self._file_names, name], name.encode()
-        self._file_names, self._file_name, self._file = names, encoded, file
+        self._file_names = [*self._file_names, name]
+        self._name_in_entries, self._file = layout.text_in_entry(name.encode()), file
         self._end, self._last_next_at, self._names_synced = end, -1, False
 
     def _end_file(self) -> None:
@@ -387,18 +426,21 @@ class NDTiffStorage(ManagedStorage):
                     self._last_next_at = at - form.ifd_bytes + form.next_at
 
     def release(self) -> None:
+        self._checksums.end()
         self._pool.release()
         self._file = self._index_file = None
 
     # -- reading what was written ----------------------------------------------------------------
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        file, kind, at, _, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
+        file, kind, at, *_ = _PLACE.unpack_from(self._places, number * _PLACE.size)
         form = self._layout_list[kind]
-        data = platform.read_at(
-            self._opened(file).descriptor, form.ifd_bytes + form.pixel_bytes, at - form.ifd_bytes
-        )
-        return decode_pixels(data, form, axes_crc, lambda: f"frame {number} of {self.path}")
+        # Not compared with its checksum: it comes from where this process has put it, while nobody else may
+        # write. Whoever opens the dataset compares.
+        data = platform.read_at(self._opened(file).descriptor, form.pixel_bytes, at)
+        if len(data) != form.pixel_bytes:
+            raise DatasetDamagedError(f"the pixels of frame {number} of {self.path} end too early")
+        return np.ndarray(form.shape, form.dtype, data)
 
     def read_frame_metadata(self, number: int) -> Any:
         file, kind, at, size, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)

@@ -22,8 +22,9 @@ from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.indexed_storage import wait_until
 from exengine.kernel.safe_json import parse_json
 from exengine_ndstorage import layout
+from exengine_ndstorage.checksums import ChecksumThread
 from exengine_ndstorage.files import READ, FilePool, OpenFile
-from exengine_ndstorage.frames import axes_checksum, decode_metadata, decode_pixels
+from exengine_ndstorage.frames import axes_checksum, decode_metadata, read_pixels
 from exengine_ndstorage.index import CHUNK_BYTES, Form, FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage
 
@@ -204,6 +205,7 @@ class NDTiffReader(DatasetReader):
         super().__init__(path, self._growing, manifest.status_of(content), content)
         self._ours = bool(content and content["backend"] == NDTiffStorage.backend_name)
         self._pool = FilePool()
+        self._checksums = ChecksumThread()
         self._layouts: dict[int, layout.FrameLayout] = {}
         self._reason = ""
         self._summary: JsonValue = None
@@ -322,12 +324,10 @@ class NDTiffReader(DatasetReader):
         opened = self._pool.get(file) or self._file(file)
         shape = self._layouts.get(form) or self._layout(form, opened)
         if self._ours:
-            ifd_bytes = shape.ifd_bytes
-            data = platform.read_at(
-                opened.descriptor, ifd_bytes + shape.pixel_bytes, max(0, begin - ifd_bytes)
-            )
             axes_crc = axes_checksum(table.coordinates(number))
-            return decode_pixels(data, shape, axes_crc, lambda: self._name(number))
+            return read_pixels(
+                opened.descriptor, begin, shape, axes_crc, self._checksums, lambda: self._name(number)
+            )
         data = platform.read_at(opened.descriptor, shape.pixel_bytes, begin)
         if len(data) != shape.pixel_bytes:
             raise DatasetDamagedError(f"the pixels of {self._name(number)} end too early")
@@ -390,6 +390,7 @@ class NDTiffReader(DatasetReader):
             ) from None
 
     def release(self) -> None:
+        self._checksums.end()
         self._pool.release()
 
 

@@ -1,0 +1,162 @@
+"""The second thread that computes checksums, and the large frames that need it."""
+
+import errno
+import os
+import threading
+
+import crc32c
+import numpy as np
+import pytest
+
+import exengine
+from exengine.errors import DatasetDamagedError, StorageFailedError
+from exengine.kernel import platform
+from exengine_ndstorage.checksums import WORTH_BYTES, ChecksumThread
+
+LARGE = (1024, 1100)  # above what is read in pieces, and no multiple of one
+
+
+@pytest.fixture
+def thread():
+    thread = ChecksumThread()
+    yield thread
+    thread.end()
+
+
+def names_of_threads():
+    return {one.name for one in threading.enumerate()}
+
+
+def test_it_gives_the_checksum_of_all_pieces_in_their_order(thread):
+    data = np.random.default_rng(0).integers(0, 256, 1_000_003).astype(np.uint8)
+    running = thread.begin(77)
+    for begin in range(0, len(data), 300_000):
+        running.add(data[begin : begin + 300_000])
+    assert running.end() == crc32c.crc32c(data, 77)
+
+
+def test_only_one_is_computed_at_a_time_and_the_next_one_after_it(thread):
+    first = thread.begin(0)
+    assert thread.begin(0) is None
+    first.add(b"abc")
+    assert first.end() == crc32c.crc32c(b"abc")
+    second = thread.begin(0)
+    second.add(b"xyz")
+    assert second.end() == crc32c.crc32c(b"xyz")
+
+
+def test_the_thread_ends_when_it_is_told_and_begins_again_when_it_is_needed(thread):
+    for _ in range(3):
+        thread.begin(0).end()
+        assert "exengine-checksum" in names_of_threads()
+        thread.end()
+        thread.end()
+        assert "exengine-checksum" not in names_of_threads()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process.*fork")
+def test_a_fork_has_a_thread_of_its_own(thread):
+    unfinished = thread.begin(0)  # of the parent: the child must not wait for it
+    child = os.fork()
+    if child == 0:
+        running = thread.begin(5)
+        running.add(b"abc")
+        thread_ended = running.end() == crc32c.crc32c(b"abc", 5)
+        thread.end()
+        os._exit(0 if thread_ended else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    unfinished.add(b"abc")
+    assert unfinished.end() == crc32c.crc32c(b"abc")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_frames_of_every_size_are_the_same_for_all_readers(many, path, new, opened, oracle, frame):
+    storage = new(max_file_bytes=5_000_000)
+    side = int((WORTH_BYTES / 2) ** 0.5)
+    shapes = [(24, 32), (side - 1, side), (side, side), (side + 1, side), LARGE, LARGE, (8, 8), LARGE]
+    frames = [
+        ({"time": number}, frame({"time": number}, shape), {"n": number})
+        for number, shape in enumerate(shapes)
+    ]
+    if many:
+        storage.put_many(frames)
+    else:
+        for one in frames:
+            storage.put(*one)
+    for where, pixels, _ in frames:
+        assert np.array_equal(storage[where], pixels)
+    storage.finish()
+    dataset, theirs = opened(), oracle(path)
+    for where, pixels, metadata in frames:
+        assert np.array_equal(dataset[where], pixels) and dataset.get_metadata(where) == metadata
+        assert not dataset[where].flags.writeable
+        assert np.array_equal(theirs.read_image(**where), pixels)
+    assert sum(name.endswith(".tif") for name in os.listdir(path)) == 2
+
+
+@pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
+def test_one_changed_byte_of_a_large_frame_is_found(place, path, new, opened, frame):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
+    file = path / "NDTiffStack.tif"
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DatasetDamagedError, match="not those that were written"):
+        opened()[{"time": 0}]
+
+
+def test_a_large_frame_that_was_cut_off_is_found(path, new, opened, frame):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
+    dataset = opened()
+    assert dataset[{"time": 0}].shape == LARGE
+    os.truncate(path / "NDTiffStack.tif", 1_500_000)
+    with pytest.raises(DatasetDamagedError, match="not those that were written"):
+        dataset[{"time": 0}]
+
+
+def test_an_error_in_the_middle_of_a_large_frame_ends_the_storage_and_no_thread_waits(
+    path, new, opened, frame, monkeypatch
+):
+    storage = new()
+    storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
+    real = platform.write_at
+
+    def full(descriptor, parts, *place):
+        if sum(memoryview(part).nbytes for part in parts) > 1_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, parts, *place)
+
+    monkeypatch.setattr(platform, "write_at", full)
+    with pytest.raises(StorageFailedError, match="No space left"):
+        storage.put({"time": 1}, frame({"time": 1}, LARGE), None)
+    monkeypatch.undo()
+    storage.close()
+    assert "exengine-checksum" not in names_of_threads()
+    dataset = opened()
+    assert [dict(where) for where in dataset] == [{"time": 0}]
+    assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
+
+
+def test_many_threads_read_large_frames_at_once(path, new, frame):
+    with new() as storage:
+        for time in range(4):
+            storage.put({"time": time}, frame({"time": time}, LARGE), None)
+    wrong = []
+
+    def read(dataset, time):
+        for turn in range(8):
+            where = {"time": (time + turn) % 4}
+            if not np.array_equal(dataset[where], frame(where, LARGE)):
+                wrong.append(where)
+
+    with exengine.open_dataset(path) as dataset:
+        threads = [threading.Thread(target=read, args=(dataset, time)) for time in range(6)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert not wrong
+    assert "exengine-checksum" not in names_of_threads()
