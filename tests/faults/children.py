@@ -118,11 +118,12 @@ class Child:
         return Ended(self.lines, os.waitstatus_to_exitcode(status), hung, output)
 
 
-def warm_up(folder: str) -> None:
+def warm_up(folder: str, backend: str = "ndtiff") -> None:
     """Do a small job each way here, so that no child meets a fault in the middle of an import."""
     from judge import judge
 
     for handler in (False, True):
-        job = Job(f"{folder}/warm-{handler}", count=12, handler=handler, options={"max_file_bytes": 40_000})
+        options = {"max_file_bytes": 40_000} if backend == "ndtiff" else None
+        job = Job(f"{folder}/warm-{handler}", backend, count=12, handler=handler, options=options)
         write(job, lambda line: None)
         judge(job)

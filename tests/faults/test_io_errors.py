@@ -1,0 +1,51 @@
+"""A sample of the sweep of I/O errors, and the proof that its judge sees what it must see."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CAMPAIGN = Path(__file__).with_name("io_errors.py")
+
+
+@pytest.fixture
+def sweep(cannot_run, tmp_path):
+    """Return what runs the campaign in a process without threads, and gives its exit code and its text."""
+    if shutil.which("strace") is None:
+        cannot_run("there is no strace")
+    traced = subprocess.run(
+        ["strace", "-qq", "-o", "/dev/null", "-e", "inject=getppid:retval=1", "true"], capture_output=True
+    )
+    if traced.returncode:
+        cannot_run(f"strace may not trace here: {traced.stderr.decode()}")
+
+    def run(*arguments):
+        ended = subprocess.run(
+            [sys.executable, str(CAMPAIGN), *map(str, arguments)], capture_output=True, text=True, timeout=110
+        )
+        assert not ended.stderr, ended.stderr
+        return ended.returncode, ended.stdout
+
+    return run
+
+
+def test_every_error_is_told_and_what_was_acknowledged_is_safe(sweep):
+    code, text = sweep("--count", 40, "--seed", 5)
+    assert code == 0, text
+    assert "runs: 40" in text and "broken: 0" in text
+
+
+def test_a_writer_that_hides_an_error_is_found(sweep):
+    for case in ("direct:pwritev2:9:EIO", "direct:pwritev2:9+:ENOSPC", "handler:pwritev2:7:EDQUOT"):
+        assert sweep("--only", case)[0] == 0
+        code, text = sweep("--only", case, "--writer", "swallows")
+        assert code == 1 and ("was not told" in text or "acknowledged and lost" in text), text
+
+
+def test_the_library_alone_loses_what_it_acknowledged(sweep):
+    code, text = sweep("--count", 60, "--writer", "ndstorage")
+    assert code == 1
+    assert "acknowledged and lost" in text  # P6
+    assert "acknowledged after the first error" in text  # P7
