@@ -1,5 +1,6 @@
 """Promises D1 and D2: a new dataset lies on nothing, and has one writer."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -122,6 +123,53 @@ def test_the_names_of_folders_that_were_made_on_the_way_are_synced(tmp_path, cla
     monkeypatch.setattr("exengine.kernel.platform.sync_folder", lambda folder: synced.append(str(folder)))
     place.conclude(DatasetStatus.COMPLETE, "", 0)
     assert {str(tmp_path / "a" / "b"), str(tmp_path / "a"), str(tmp_path)} <= set(synced)
+
+
+@pytest.mark.parametrize("folder", ["", "data"])
+def test_an_end_that_may_not_have_reached_the_disk_does_not_say_complete(tmp_path, claim, monkeypatch, folder):
+    place = claim(tmp_path / "data")
+    real, failed = os.fsync, []
+
+    def fail_once(descriptor):
+        if os.path.samestat(os.fstat(descriptor), (tmp_path / folder).stat()) and not failed:
+            failed.append(folder)
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(OSError, match="Input/output error"):
+        place.conclude(DatasetStatus.COMPLETE, "", 3)
+    content = manifest.read_manifest(tmp_path / "data")
+    assert content["status"] == "failed" and "Input/output error" in content["reason"]
+
+
+def test_the_names_of_the_folders_are_on_the_disk_before_the_manifest_says_complete(
+    tmp_path, claim, monkeypatch
+):
+    place = claim(tmp_path / "data")
+
+    def fail(folder):
+        assert manifest.read_manifest(tmp_path / "data")["status"] == "incomplete"
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("exengine.kernel.platform.sync_folder", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        place.conclude(DatasetStatus.COMPLETE, "", 3)
+
+
+def test_a_lock_that_cannot_be_closed_hinders_nobody(tmp_path, claim, monkeypatch):
+    place = claim(tmp_path / "data")
+    real = os.close
+
+    def close(descriptor):
+        real(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        place.unlock()
+    place.unlock()
+    assert not manifest.has_writer(tmp_path / "data")
 
 
 @pytest.mark.parametrize("step", ["mkdir", "open", "rename", "replace"])
