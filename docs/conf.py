@@ -25,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "exengine.sphinxext",
+    "campaigns",
     "changelog",
     "cli_reference",
     "figures",

@@ -1,0 +1,64 @@
+"""The directive ``fault-campaigns``: what the campaigns of tests/faults have found, each with how to repeat it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+FOLDER = "_results/faults"
+
+_NONE = """\
+This documentation was built without figures of the campaigns. ``tox run -e nightly`` runs all of them, and
+notes what they find.
+"""
+
+
+class FaultCampaigns(SphinxDirective):
+    """Shows a table for each campaign, in the order of its options; without files, how to get them."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        folder = Path(self.env.srcdir, FOLDER)
+        self.env.note_dependency(str(folder))
+        found = {file.stem: file for file in sorted(folder.glob("*.json"))}
+        if not found:
+            return self.parse_text_to_nodes(_NONE)
+        titles = dict(line.split(": ", 1) for line in self.content if ": " in line)
+        unknown = sorted(found.keys() - titles.keys())
+        if unknown:
+            raise self.error(f"campaigns without a title in this directive: {', '.join(unknown)}")
+        made: list[nodes.Node] = []
+        for name, title in titles.items():
+            if name in found:
+                self.env.note_dependency(str(found[name]))
+                made += self.parse_text_to_nodes(_table(title, json.loads(found[name].read_text())))
+        return made
+
+
+def _table(title: str, campaign: dict[str, Any]) -> str:
+    seed = "" if campaign["seed"] is None else f", seed {campaign['seed']}"
+    lines = [
+        f".. list-table:: {title}",
+        "   :widths: 70 30",
+        "   :class: campaign",
+        "",
+    ]
+    for what, figure in campaign["figures"].items():
+        lines += [f"   * - {what}", f"     - {figure:,}" if isinstance(figure, int) else f"     - {figure}"]
+    lines += [
+        "",
+        f"{campaign['date']}, {campaign['system']}, Python {campaign['python']}{seed}:"
+        f" ``{campaign['command']}``",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directive; Sphinx calls it."""
+    app.add_directive("fault-campaigns", FaultCampaigns)
+    return {"version": "1", "parallel_read_safe": True}
