@@ -44,11 +44,41 @@ from writer import Job, Say, write
 
 import exengine.errors
 
-CALLS = (
-    "write writev pwrite64 pwritev pwritev2 open openat openat2 creat fsync fdatasync syncfs sync_file_range "
-    "rename renameat renameat2 link linkat symlink symlinkat mkdir mkdirat ftruncate truncate fallocate "
-    "unlink unlinkat rmdir close flock msync copy_file_range sendfile"
-).split()
+CALLS = [
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "open",
+    "openat",
+    "openat2",
+    "creat",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "sync_file_range",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "mkdir",
+    "mkdirat",
+    "ftruncate",
+    "truncate",
+    "fallocate",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "close",
+    "flock",
+    "msync",
+    "copy_file_range",
+    "sendfile",
+]
 GATHERED = ("pwritev", "pwritev2")  # the same function of Python, by version
 ERRORS = ("ENOSPC", "EIO", "EDQUOT")
 SHORT = 10  # bytes that a short write takes; of a shorter one, half

@@ -16,14 +16,20 @@ def sweep(cannot_run, tmp_path):
     if shutil.which("strace") is None:
         cannot_run("there is no strace")
     traced = subprocess.run(
-        ["strace", "-qq", "-o", "/dev/null", "-e", "inject=getppid:retval=1", "true"], capture_output=True
+        ["strace", "-qq", "-o", "/dev/null", "-e", "inject=getppid:retval=1", "true"],
+        check=False,
+        capture_output=True,
     )
     if traced.returncode:
         cannot_run(f"strace may not trace here: {traced.stderr.decode()}")
 
     def run(*arguments):
         ended = subprocess.run(
-            [sys.executable, str(CAMPAIGN), *map(str, arguments)], capture_output=True, text=True, timeout=110
+            [sys.executable, str(CAMPAIGN), *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=110,
         )
         assert not ended.stderr, ended.stderr
         return ended.returncode, ended.stdout

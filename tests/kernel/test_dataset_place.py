@@ -126,7 +126,9 @@ def test_the_names_of_folders_that_were_made_on_the_way_are_synced(tmp_path, cla
 
 
 @pytest.mark.parametrize("folder", ["", "data"])
-def test_an_end_that_may_not_have_reached_the_disk_does_not_say_complete(tmp_path, claim, monkeypatch, folder):
+def test_an_end_that_may_not_have_reached_the_disk_does_not_say_complete(
+    tmp_path, claim, monkeypatch, folder
+):
     place = claim(tmp_path / "data")
     real, failed = os.fsync, []
 

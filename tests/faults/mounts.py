@@ -1,0 +1,106 @@
+"""File systems of our own: small ones that fill up, and one whose power can be cut.
+
+Each is a context manager that leaves no mount and no loop device behind. Whoever may not mount gets
+:class:`CannotRunError`, which says what is lacking.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_EXT4_IOC_SHUTDOWN = 0x8004587D
+_NOLOGFLUSH = 2  # not even the journal is brought to the disk
+
+
+class CannotRunError(Exception):
+    """A right or a program is lacking."""
+
+
+def _call(*command: str) -> None:
+    if shutil.which(command[0]) is None:
+        raise CannotRunError(f"there is no program {command[0]}")
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    if ended.returncode:
+        raise CannotRunError(f"{' '.join(command)}: {ended.stderr.strip()}")
+
+
+def _unmount(folder: str) -> None:
+    for _ in range(100):
+        if not subprocess.run(["umount", folder], check=False, capture_output=True).returncode:
+            return
+        time.sleep(0.05)  # a process that was killed may still be going
+    subprocess.run(["umount", "-l", folder], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def tmpfs(folder: str, options: str) -> Iterator[str]:
+    """Mount a file system in memory.
+
+    Parameters
+    ----------
+    folder : str
+        Is made where it does not exist.
+    options : str
+        Such as ``size=3m`` or ``nr_inodes=20``.
+    """
+    os.makedirs(folder, exist_ok=True)
+    _call("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        _unmount(folder)
+
+
+class PowerCut:
+    """A file system on a loop device, whose unsynced data can be thrown away; a context manager.
+
+    Parameters
+    ----------
+    image : str
+        A file; is made anew.
+    folder : str
+        Where it is mounted.
+    """
+
+    def __init__(self, image: str, folder: str) -> None:
+        self._image = image
+        self.folder = folder
+        self._mounted = False
+
+    def __enter__(self) -> "PowerCut":
+        os.makedirs(self.folder, exist_ok=True)
+        Path(self._image).unlink(missing_ok=True)
+        with open(self._image, "wb") as file:
+            file.truncate(64 * 2**20)
+        _call("mkfs.ext4", "-q", "-F", "-J", "size=4", self._image)
+        self._mount()
+        return self
+
+    def _mount(self) -> None:
+        _call("mount", "-o", "loop", self._image, self.folder)
+        self._mounted = True
+
+    def cut(self) -> None:
+        """Throw away what has not reached the disk; from now on nothing can be read or written."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NOLOGFLUSH))
+        finally:
+            os.close(descriptor)
+
+    def restart(self) -> None:
+        """Mount again what is on the disk, when nobody uses the folder any more."""
+        _unmount(self.folder)
+        self._mounted = False
+        self._mount()
+
+    def __exit__(self, *_: object) -> None:
+        if self._mounted:
+            _unmount(self.folder)
+        Path(self._image).unlink(missing_ok=True)

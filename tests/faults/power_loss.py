@@ -1,0 +1,214 @@
+"""The power is cut: what was synced is there, and nothing of what is there is wrong.
+
+A child writes to a file system on a loop device. At some moment the file system is told to throw away
+whatever has not reached the disk, its journal included; it is mounted again, and the judge looks.
+
+``durable``
+    ``flush(durable=True)`` after each 8 frames, the cut at random: what was told as synced is there, so
+    that at most the last 8 frames are lost (F2).
+``finished``
+    The cut comes when ``finish`` has returned: nothing is lost, and the dataset is complete (N3).
+``handler``
+    The same through a ``DataHandler``.
+``unsynced``
+    The control: no flush, no finish. It must lose frames at least once, or the harness is blind.
+``ndstorage``
+    The other control: the library alone, after its own ``finish``.
+
+Run ``python tests/faults/power_loss.py``, as root.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+from children import Child, Ended, warm_up
+from judge import Said, Verdict, judge
+from mounts import CannotRunError, PowerCut
+from results import NIGHTLY, save
+from writer import Job, Say, write
+
+MODES = ("durable", "finished", "handler", "unsynced", "ndstorage")
+CONTROLS = ("unsynced", "ndstorage")
+EVERY = 8
+
+
+@dataclass
+class Tally:
+    """What became of the cuts of one mode.
+
+    Attributes
+    ----------
+    cuts : int
+    put, lost : int
+        Frames that were acknowledged as written, and those of them that are not there.
+    most_lost : int
+        In one cut.
+    broken : list of str
+        What is needed to run it again, and what was wrong.
+    """
+
+    cuts: int = 0
+    put: int = 0
+    lost: int = 0
+    most_lost: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+def job_of(mode: str, path: str) -> Job:
+    """Return what a mode writes; the unsynced one is told to stop there by :func:`_work`."""
+    if mode == "ndstorage":
+        return Job(path, "ndstorage", count=40)
+    options = {"max_file_bytes": 300_000}
+    if mode == "durable":
+        return Job(path, count=400, durable_every=EVERY, options=options)
+    return Job(path, count=80, handler=mode == "handler", finish=mode != "unsynced", options=options)
+
+
+def _work(mode: str, job: Job):  # type: ignore[no-untyped-def]  # a function of a function
+    def work(say: Say) -> None:
+        def until_the_last(line: str) -> None:
+            say(line)
+            if mode == "unsynced" and line == f"put {job.count - 1}":
+                time.sleep(60)  # the cut comes now
+            if line == "finished":
+                time.sleep(60)
+
+        write(job, until_the_last)
+
+    return work
+
+
+def cut_once(mode: str, image: str, folder: str, moment_s: float) -> tuple[Said, Verdict, Ended]:
+    """Write, cut, mount again and judge.
+
+    Parameters
+    ----------
+    mode : str
+    image, folder : str
+        Of the file system.
+    moment_s : float
+        How long after the dataset's beginning the power goes; only for ``durable``.
+    """
+    with PowerCut(image, folder) as disk:
+        job = job_of(mode, f"{folder}/data")
+        child = Child(_work(mode, job))
+        try:
+            until = time.monotonic() + 30
+            end = {"unsynced": f"put {job.count - 1}\n", "durable": "created\n"}.get(mode, "finished\n")
+            while time.monotonic() < until and end not in child.lines and child.listen(0.1):
+                pass
+            if mode == "durable":
+                time.sleep(moment_s)
+            disk.cut()
+        finally:
+            child.kill()
+            ended = child.end(10)
+        disk.restart()
+        verdict = judge(job)
+    return Said.of(ended.lines), verdict, ended
+
+
+def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
+    """Return which promises a cut broke; of a control, only what no loss excuses."""
+    found = []
+    if verdict.wrong:
+        found.append(f"wrong frames: {verdict.wrong}")
+    if mode == "ndstorage":
+        return []
+    if verdict.problem.startswith("foreign"):
+        found.append(verdict.problem)
+    if mode == "unsynced":
+        return found
+    if verdict.damaged:
+        found.append(f"damaged frames: {verdict.damaged}")
+    if mode == "durable":
+        if lost := verdict.lost(said.synced):
+            found.append(f"{len(lost)} synced and lost: {lost[:5]} {verdict.status} {verdict.problem}")
+        if len(lost := verdict.lost(said.put)) > EVERY:
+            found.append(f"{len(lost)} of {said.put} lost, more than {EVERY}")
+    else:
+        if not said.finished:
+            found.append(f"it did not finish: {said}")
+        if lost := verdict.lost(count):
+            found.append(f"{len(lost)} finished and lost: {lost[:5]}")
+        if verdict.status != "complete":
+            found.append(f"finished, and the status is {verdict.status} {verdict.problem}")
+    return found
+
+
+def campaign(folder: str, *, cuts: int, seed: int, modes: tuple[str, ...] = MODES) -> dict[str, Tally]:
+    """Cut the power in each mode.
+
+    Raises
+    ------
+    CannotRunError
+        Without the right to mount.
+    """
+    for backend in ("ndtiff", "ndstorage"):
+        os.mkdir(f"{folder}/{backend}")
+        warm_up(f"{folder}/{backend}", backend)
+    tallies = {}
+    for mode in modes:
+        tally = tallies[mode] = Tally()
+        for number in range(cuts):
+            moment_s = random.Random(f"{seed} {mode} {number}").uniform(0, 0.4)
+            said, verdict, ended = cut_once(mode, f"{folder}/disk.img", f"{folder}/disk", moment_s)
+            lost = verdict.lost(said.put)
+            tally.cuts += 1
+            tally.put += said.put
+            tally.lost += len(lost)
+            tally.most_lost = max(tally.most_lost, len(lost))
+            if faults := broken(mode, said, verdict, job_of(mode, "").count):
+                tally.broken.append(
+                    f"--seed {seed} --modes {mode} --cuts {number + 1}: {'; '.join(faults)} {ended.output}"
+                )
+                _print(f"BROKEN {tally.broken[-1]}")
+        if mode in CONTROLS and not tally.lost:
+            tally.broken.append(f"the control {mode} lost nothing in {cuts} cuts: the harness is blind")
+        _print(f"{mode}: {tally.cuts} cuts, {tally.put} frames acknowledged, {tally.lost} lost, "
+               f"at most {tally.most_lost} in one, {len(tally.broken)} broken")  # fmt: skip
+    return tallies
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> int:
+    """Run the campaign; return 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cuts", type=int, default=50, help="of each mode")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--save", action="store_true")
+    given = parser.parse_args()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tallies = campaign(folder, cuts=given.cuts, seed=given.seed, modes=tuple(given.modes))
+        except CannotRunError as error:
+            _print(f"cannot run: {error}")
+            return int(NIGHTLY)
+    faults = [text for tally in tallies.values() for text in tally.broken]
+    _print(f"runs: {sum(tally.cuts for tally in tallies.values())}, seconds: {time.monotonic() - begin:.0f}")
+    for text in faults:
+        _print(f"again: python tests/faults/power_loss.py {text}")
+    if given.save and not faults:
+        figures: dict[str, object] = {}
+        for mode, tally in tallies.items():
+            figures[f"{mode}: cuts"] = tally.cuts
+            figures[f"{mode}: frames acknowledged"] = tally.put
+            figures[f"{mode}: lost"] = tally.lost
+            figures[f"{mode}: most lost in one cut"] = tally.most_lost
+        command = f"python tests/faults/power_loss.py --cuts {given.cuts} --seed {given.seed}"
+        save("power_loss", command, given.seed, figures)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
