@@ -30,14 +30,34 @@ def predecessor_python() -> str:
     return str(python)
 
 
+def earlier_python(commit: str) -> str:
+    """Return the interpreter of a virtual environment with this project as of a commit, made when needed."""
+    folder = HERE / ".earlier" / commit
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        print("making a virtual environment with this project as of", commit, file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        source = folder / "source"
+        subprocess.run(["git", "clone", "-q", HERE.parent, source], check=True)
+        subprocess.run(["git", "-C", source, "checkout", "-q", commit], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", source, source / "plugins" / "exengine-ndstorage"],
+            check=True,
+        )
+        (folder / "ready").touch()
+    return str(python)
+
+
 def warm_memory(megabytes: int = 2048) -> None:
     """Touch memory once, so that a virtual machine that gets its memory on demand has it."""
     bytearray(b"\1") * (megabytes * 2**20)
 
 
 def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = None) -> dict[str, float]:
-    """Run one measurement in a process of its own."""
+    """Run one measurement in a process of its own: by us, ``old``, ``raw``, or ``at COMMIT``."""
     python = predecessor_python() if who == "old" else sys.executable
+    if who.startswith("at "):
+        python, who = earlier_python(who.removeprefix("at ")), "ours"
     done = subprocess.run(
         [python, str(HERE / "worker.py"), what, who, *map(str, numbers)],
         stdout=subprocess.PIPE,

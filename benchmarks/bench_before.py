@@ -1,0 +1,46 @@
+"""What a change costs: this tree beside an earlier commit, in the same run.
+
+``python benchmarks/bench_before.py COMMIT [--quick]``. Each figure is a ratio, ours to that of the commit; the
+commit is also measured a second time, to see how far a figure differs from itself.
+"""
+
+import sys
+
+from harness import VOID_ABOVE, Table, alternate
+
+MOST = 1.05
+
+
+def main(table: Table, commit: str, quick: bool) -> None:
+    rounds = 5 if quick else 15
+    then = f"at {commit}"
+    for what, numbers, names in (
+        ("coordinates", (20_000,), {"us": "DataCoordinates: create + hash"}),
+        ("ram_put", (64, 20_000), {"us": "ndram put 64x64"}),
+        ("tiff", (64, 10_000), _tiff("64x64")),
+        ("tiff", (512, 400), _tiff("512x512")),
+        ("tiff", (2048, 40), _tiff("2048x2048")),
+    ):
+        found = alternate(what, ["ours", then, f"{then}#2"], rounds, *numbers, best=True)
+        for figure, name in names.items():
+            before, again = found[then][figure], found[f"{then}#2"][figure]
+            apart = abs(before - again) / min(before, again)
+            note = f"{found['ours'][figure]:.2f} us, before {before:.2f} and {again:.2f} us"
+            if apart > VOID_ABOVE:
+                note += f": VOID, the commit differs from itself by {apart:.0%}"
+            table.add(f"{name} / {commit}", found["ours"][figure] / min(before, again), "x", MOST, note=note)
+
+
+def _tiff(size: str) -> dict[str, str]:
+    return {
+        "put_us": f"ndtiff put {size}",
+        "whole_us": f"ndtiff put and finish {size}",
+        "read_us": f"ndtiff read {size}",
+    }
+
+
+if __name__ == "__main__":
+    names = [name for name in sys.argv[1:] if not name.startswith("--")]
+    if len(names) != 1:
+        sys.exit(__doc__)
+    main(Table(), names[0], "--quick" in sys.argv)
