@@ -1,7 +1,7 @@
 """What a change costs: this tree beside an earlier commit, in the same run.
 
-``python benchmarks/bench_before.py COMMIT [--quick]``. Each figure is a ratio, ours to that of the commit; the
-commit is also measured a second time, to see how far a figure differs from itself.
+``python benchmarks/bench_before.py COMMIT [--quick]``. Each figure is a ratio, ours to that of the commit,
+which is measured twice, to see how far a figure differs from itself.
 """
 
 import sys
