@@ -268,7 +268,7 @@ class Campaign:
             points: list[tuple[str, bool]] = []
 
             def work(say: Say, job: Job = job) -> None:
-                Calls(-1, "", lambda name, halved, say=say: say(f"call {name} {int(halved)}")).install()
+                Calls(-1, "", lambda called, can, say=say: say(f"call {called} {int(can)}")).install()
                 write(job, say)
 
             began = time.monotonic()

@@ -508,6 +508,31 @@ def test_a_changed_number_in_the_index_harms_at_most_its_frame(number, byte, our
             assert np.array_equal(got, frame(at(2))) if read == dataset.get_data else got == {"number": 2}
 
 
+@pytest.mark.parametrize("shape", [(32, 24), (48, 16), (1, 768)])
+def test_a_frame_is_never_returned_with_another_shape_of_as_many_bytes(shape, five, opened, frame):
+    _, end, *_ = entries(five)[3]
+    data = bytearray((five / "NDTiff.index").read_bytes())
+    struct.pack_into("<II", data, end - 28, shape[1], shape[0])
+    (five / "NDTiff.index").write_bytes(data)
+    dataset = opened(five)
+    for number in range(5):
+        if number == 3:
+            with pytest.raises(DatasetDamagedError):
+                dataset[at(number)]
+        else:
+            assert np.array_equal(dataset[at(number)], frame(at(number)))
+
+
+def test_a_directory_that_says_another_size_harms_no_pixel(five, opened, frame):
+    stack = five / "NDTiffStack.tif"
+    data = bytearray(stack.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    assert struct.unpack_from("<HHII", data, first + 2) == (256, 4, 1, SHAPE[1])
+    data[first + 10] ^= 1
+    stack.write_bytes(data)
+    assert np.array_equal(opened(five)[at(0)], frame(at(0)))
+
+
 def test_a_claim_of_16_eib_takes_no_memory_and_harms_no_other_frame(five, opened, frame):
     end = entries(five)[2][1]
     data = bytearray((five / "NDTiff.index").read_bytes())

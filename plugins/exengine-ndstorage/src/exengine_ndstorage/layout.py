@@ -46,6 +46,8 @@ FULL_RESOLUTION = "Full resolution"
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
+_SHAPE = struct.Struct("<10xI8xI8xI")  # values of the first three tags: width, height, bits
+_SHAPE_TAGS = slice(10, 26)  # width and height
 
 
 def header(summary: bytes) -> bytes:
@@ -123,6 +125,7 @@ class FrameLayout:
         form = "I".join(f"{len(part)}s" for part in self._parts)
         self._pack = struct.Struct("<" + form).pack
         self._rgb = rgb
+        self._shape_tags = whole[_SHAPE_TAGS]
 
     def ifd(self, offset: int, metadata_bytes: int, pixels_crc: int, metadata_crc: int) -> bytes:
         """Return the IFD of a frame at ``offset`` of its file, followed by another frame."""
@@ -142,13 +145,27 @@ class FrameLayout:
         )  # fmt: skip
 
     def checksums(self, ifd: bytes) -> tuple[int, int] | None:
-        """Return the checksums of pixels and metadata in an IFD; None when it is not one of ours."""
+        """Return the checksums of pixels and metadata in an IFD; None when it is not one of ours.
+
+        None too when it says another shape of as many bytes: the checksums do not tell which is right.
+        """
         pixels_tag, kind, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
             ifd, self.checksums_at
         )
         if (pixels_tag, metadata_tag, kind, count) != (PIXELS_CRC_TAG, METADATA_CRC_TAG, _LONG, 1):
             return None
+        if bytes(ifd[_SHAPE_TAGS]) != self._shape_tags and self._is_contradicted_by(ifd):
+            return None
         return pixels_crc, metadata_crc
+
+    def _is_contradicted_by(self, ifd: bytes) -> bool:
+        """Return whether an IFD says another shape of as many bytes."""
+        width, height, bits = _SHAPE.unpack_from(ifd)
+        if self._rgb:  # what stands there is where the bits are
+            as_many = width * height == self.width * self.height
+        else:
+            as_many = width * height * bits == self.pixel_bytes * 8
+        return bool(as_many and (width, height) != (self.width, self.height))
 
 
 def text_in_entry(text: bytes) -> bytes:

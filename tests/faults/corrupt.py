@@ -1,0 +1,326 @@
+"""The campaign of damaged datasets: each is opened and read to its end, in bounded time and memory.
+
+``python tests/faults/corrupt.py --count 10000 --seed 1 [--save]``
+
+A few originals, our own (finished, unfinished, of several files, RGB, of mixed shapes) and real ones of other
+programs where there are some, are damaged by ``damage.py``: cut at every offset, then edited as the seed decides.
+A forked process opens each, reads whatever can be read, and compares. What ends it, or takes too long, or raises
+what is no exception of ours, or comes back as a good frame and is none, is a broken promise.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import damage
+import numpy as np
+import results
+from damage import Dataset
+from forked import Child, Say
+from writer import Job, axes_of, metadata_of, pixels_of, write
+
+import exengine
+from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEngineError
+from exengine.testing.frames import frame_of
+
+MOST_BYTES = 2**30
+PATIENCE_S = 10.0
+BATCH = 200
+FOREIGN = (
+    "v3/12_bit_pycromanager_mda",
+    "v3/ndtiffv3.0_test",
+    "v3/ndtiffv3.0_stitched_test",
+    "v3/ndtiff3.2_magellan_explore_rgb",
+    "v2/ndtiffv2.0_test",
+)
+Truth = dict[frozenset[tuple[str, Any]], tuple["np.ndarray[Any, Any]", Any]]
+
+
+def originals(folder: str) -> tuple[list[Dataset], dict[str, Truth]]:
+    """Make our own datasets, take those of others, and return them with what is in ours."""
+    found, truths = [], {}
+    for name, finish in (("finished", True), ("unfinished", False)):
+        job = Job(os.path.join(folder, name), size=8, count=14, finish=finish, options={"max_file_bytes": 4096})
+        write(job, lambda line: None)
+        found.append(_taken(name, job.path))
+        truths[name] = {frozenset(axes_of(n).items()): (pixels_of(n, 8), metadata_of(n)) for n in range(14)}
+    truth: Truth = {}
+    path = os.path.join(folder, "mixed")
+    with exengine.open_storage("ndtiff", path, max_file_bytes=4096) as storage:
+        for number in range(12):
+            shape, dtype = (((6, 10, 3), "u1"), ((8, 8), "u2"), ((8, 16), "u1"), ((5, 7), "u1"))[number % 4]
+            axes = {"time": -number, "well": f"B{number}", "größe": 10**9 + number}
+            truth[frozenset(axes.items())] = (frame_of(axes, shape, dtype), {"number": number, "größe": "µm"})
+            storage.put(axes, *truth[frozenset(axes.items())])
+    found.append(_taken("mixed", path))
+    truths["mixed"] = truth
+    data = os.environ.get("EXENGINE_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data"
+    for name in FOREIGN:
+        if Path(data, "ndtiff", name).is_dir():
+            found.append(_taken(name, str(Path(data, "ndtiff", name))))
+    return found, truths
+
+
+def _taken(name: str, path: str) -> Dataset:
+    files = {str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()}
+    return Dataset(name, files)
+
+
+# -- in the child --------------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """What came of one dataset."""
+
+    outcome: str = ""
+    good: int = 0
+    damaged: int = 0
+    wrong: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)  # foreign ones that became ours on the way
+    unsaid: int = 0  # frames that are gone from a dataset that says it is complete
+
+    def guard(self, what: str, call: Any) -> Any:
+        """Return what a call returns; None when it raised."""
+        try:
+            return call()
+        except ExEngineError as error:
+            cause = error.__cause__
+            if cause is not None and not isinstance(cause, ExEngineError | OSError):
+                self.hidden.append(f"{what}: {type(cause).__name__}: {cause}"[:200])
+            return error
+        except Exception as error:
+            self.foreign.append(f"{what}: {type(error).__name__}: {error}"[:300])
+            return error
+
+
+def examine(path: str, truth: Truth | None, thorough: bool) -> Found:
+    """Open a dataset and ask it for everything."""
+    found = Found()
+    dataset = found.guard("open", lambda: exengine.open_dataset(path))
+    if isinstance(dataset, Exception):
+        found.outcome = type(dataset).__name__
+        return found
+    found.outcome = str(found.guard("status", lambda: dataset.status))
+    for name in ("status_reason", "annotations", "summary_metadata", "axes", "is_finished", "__len__", "__repr__"):
+        found.guard(name, lambda name=name: _called(getattr(dataset, name)))
+    found.guard("await_new_data", lambda: dataset.await_new_data(0))
+    listed = found.guard("iteration", lambda: [dict(axes) for axes in dataset])
+    listed = [] if isinstance(listed, Exception) else listed
+    wanted = [dict(axes) for axes in truth or ()]
+    for axes in [*wanted, *(axes for axes in listed if truth is None or frozenset(axes.items()) not in truth)][:300]:
+        _look(found, dataset, axes, truth)
+    for number in getattr(dataset, "resolution_levels", ())[1:]:
+        level = found.guard("level", lambda number=number: dataset.level(number))
+        for axes in found.guard("iteration", lambda level=level: list(level)):
+            _look(found, level, axes, None)
+        found.guard("mosaic", lambda n=number: dataset.as_array(stitched=True, missing=0, level=n)[..., :1, :1].compute(scheduler="synchronous"))
+    if thorough:
+        found.guard("as_array", lambda: dataset.as_array(missing="mask")[..., :1, :1])
+    found.guard("close", dataset.close)
+    return found
+
+
+def _called(value: Any) -> Any:
+    return value() if callable(value) else value
+
+
+def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None) -> None:
+    data = found.guard(f"data of {axes}", lambda: dataset.get_data(axes))
+    metadata = found.guard(f"metadata of {axes}", lambda: dataset.get_metadata(axes))
+    found.guard(f"{axes} in", lambda: axes in dataset)
+    known = None if truth is None else truth.get(frozenset(axes.items()))
+    if isinstance(data, CoordinatesNotFoundError):
+        found.unsaid += known is not None and found.outcome == "complete"
+    elif isinstance(data, DatasetDamagedError):
+        found.damaged += 1
+    elif truth is not None and not isinstance(data, Exception):
+        if known is None or data.shape != known[0].shape or data.dtype != known[0].dtype or (data != known[0]).any():
+            found.wrong.append(f"the pixels of {axes}")
+        else:
+            found.good += 1
+    if truth is not None and not isinstance(metadata, Exception) and (known is None or metadata != known[1]):
+        found.wrong.append(f"the metadata of {axes}")
+
+
+def trust_everything() -> None:
+    """Make a reader that is wrong: it compares no checksum."""
+    from exengine_ndstorage import layout
+
+    import crc32c
+
+    real = crc32c.crc32c
+    crc32c.crc32c = lambda data, crc=0: real(b"", 0)
+    layout.FrameLayout.checksums = lambda self, ifd: (0, 0)
+
+
+SPOILS = {"": lambda: None, "no-checksums": trust_everything}
+
+
+# -- in the parent -------------------------------------------------------------------------------
+
+
+class Campaign:
+    """All cases of one run, by number.
+
+    Parameters
+    ----------
+    folder : str
+    count, seed : int
+    spoil : str
+        Key of ``SPOILS``.
+    """
+
+    def __init__(self, folder: str, count: int, seed: int, spoil: str = "") -> None:
+        self._folder, self._seed, self._spoil = folder, seed, spoil
+        self.originals, self._truths = originals(os.path.join(folder, "originals"))
+        cuts = [(original, *cut) for original in self.originals for cut in damage.cuts(original)]
+        self.all_cuts = len(cuts)
+        rng = random.Random(seed)
+        rng.shuffle(cuts)
+        self.cuts = cuts[: count * 6 // 10]
+        self.count = count
+        self.figures: Counter[str] = Counter()
+        self.hidden: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.broken: list[str] = []
+        self.peak_bytes = 0
+
+    def case(self, number: int) -> Dataset:
+        """Return the dataset of a case."""
+        if number < len(self.cuts):
+            return damage.cut(*self.cuts[number])
+        rng = random.Random(f"{self._seed} {number}")
+        ours = [original for original in self.originals if original.name in self._truths]
+        original = rng.choice(ours if rng.random() < 0.6 else self.originals)
+        return damage.edit(original, rng)
+
+    def run(self, numbers: list[int]) -> None:
+        """Do these cases in one child; and those that follow one that hung or crashed in another."""
+        while numbers:
+            place = tempfile.mkdtemp(dir=self._folder)
+            with Child(lambda say, some=numbers, place=place: self._work(say, some, place)) as child:
+                while numbers and (line := child.line(PATIENCE_S)) is not None:
+                    self._take(numbers.pop(0), json.loads(line))
+                if numbers:
+                    child.kill()
+                    code = child.wait()
+                    hung = code == -9
+                    self.figures["hangs" if hung else "crashes"] += 1
+                    self._break(numbers.pop(0), f"no answer in {PATIENCE_S} s" if hung else f"ended with {code}")
+            shutil.rmtree(place)
+
+    def _work(self, say: Say, numbers: list[int], place: str) -> None:
+        SPOILS[self._spoil]()
+        warnings.simplefilter("error")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
+        at_start = _peak_bytes()
+        _limit_memory()
+        for number in numbers:
+            case = self.case(number)
+            path, outside = os.path.join(place, "dataset"), os.path.join(place, "outside")
+            os.mkdir(path)
+            os.mkdir(outside)
+            case.write(path, outside)
+            began = time.monotonic()
+            found = examine(path, self._truths.get(case.name), number % 20 == 0)
+            say(
+                json.dumps(
+                    {**vars(found), "peak": _peak_bytes() - at_start, "seconds": time.monotonic() - began},
+                )
+            )
+            shutil.rmtree(path)
+            shutil.rmtree(outside)
+
+    def _take(self, number: int, found: dict[str, Any]) -> None:
+        self.figures["frames read and equal"] += found["good"]
+        self.figures["frames reported as damaged"] += found["damaged"]
+        self.figures["damaged frames returned as good"] += len(found["wrong"])
+        self.figures["foreign exceptions"] += len(found["foreign"])
+        self.figures["frames absent, and the status says complete"] += found["unsaid"]
+        self.outcomes[found["outcome"]] += 1
+        self.hidden.update(text.split(" of ")[0] + text[text.rfind("}") + 1 :] for text in found["hidden"])
+        self.peak_bytes = max(self.peak_bytes, found["peak"])
+        for problem in (*found["wrong"], *found["foreign"]):
+            self._break(number, problem)
+        if found["peak"] > MOST_BYTES:
+            self._break(number, f"took {found['peak']} bytes of memory")
+        if found["seconds"] > PATIENCE_S / 2:
+            self._break(number, f"took {found['seconds']:.1f} s")
+
+    def _break(self, number: int, problem: str) -> None:
+        case = self.case(number)
+        self.broken.append(f"case {number}: {case.name}: {case.done}: {problem}")
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _limit_memory() -> None:
+    """Let what would take more than is allowed fail, before the machine suffers."""
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    most = now + MOST_BYTES + 256 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def main() -> int:
+    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    options = argparse.ArgumentParser(description="damaged datasets, opened and read")
+    options.add_argument("--count", type=int, default=10000)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--case", type=int, help="only this one, of a run with the same count and seed")
+    options.add_argument("--spoil", choices=SPOILS, default="", help="make the reader wrong: must be found")
+    options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
+    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    given = options.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        campaign = Campaign(folder, given.count, given.seed, given.spoil)
+        path = os.path.join(folder, "first")
+        for original in campaign.originals:  # whatever is imported at first use is imported here
+            original.copy().write(path, folder)
+            examine(path, None, True)
+            shutil.rmtree(path)
+        numbers = list(range(given.count)) if given.case is None else [given.case]
+        for first in range(0, len(numbers), BATCH):
+            campaign.run(numbers[first : first + BATCH])
+            if first % (BATCH * 10) == 0 and first:
+                print(f"{first + BATCH} datasets, {len(campaign.broken)} broken promises, {time.monotonic() - began:.0f} s")
+    figures = {
+        "datasets": given.count,
+        "originals": len(campaign.originals),
+        "cuts": f"{len(campaign.cuts)} of {campaign.all_cuts}",
+        "hangs": campaign.figures.pop("hangs", 0),
+        "crashes of the interpreter": campaign.figures.pop("crashes", 0),
+        **campaign.figures,
+        "most memory, MiB": round(campaign.peak_bytes / 2**20),
+        "broken promises": len(campaign.broken),
+        "seconds": round(time.monotonic() - began),
+    }
+    print(*campaign.broken[:100], sep="\n")
+    print("\n".join(f"{name}: {value}" for name, value in figures.items()))
+    print("outcomes:", ", ".join(f"{outcome} {count}" for outcome, count in campaign.outcomes.most_common()))
+    for text, times in campaign.hidden.most_common(20):
+        print(f"hidden {times} times: {text}")
+    if given.save:
+        command = f"python tests/faults/corrupt.py --count {given.count} --seed {given.seed}"
+        results.save("corrupt", command, given.seed, figures)
+    return 1 if campaign.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
