@@ -145,6 +145,30 @@ def test_an_end_that_may_not_have_reached_the_disk_does_not_say_complete(
     assert content["status"] == "failed" and "Input/output error" in content["reason"]
 
 
+def test_a_synced_place_has_its_manifest_and_names_on_the_disk_once_and_later_ones_before_they_replace_it(
+    tmp_path, claim, monkeypatch
+):
+    place = claim(tmp_path / "new" / "data")
+    path = tmp_path / "new" / "data" / manifest.MANIFEST_NAME
+    real, synced = os.fsync, []
+
+    def fsync(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, path.stat().st_ino))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place.annotate("early", 1)
+    assert not synced  # nothing was promised yet
+    place.sync()
+    folders = [tmp_path / "new" / "data", tmp_path / "new", tmp_path]
+    assert {path.stat().st_ino, *(folder.stat().st_ino for folder in folders)} <= {of for of, _ in synced}
+    synced.clear()
+    place.sync()
+    assert not synced
+    place.annotate("late", 2)
+    assert synced[0][0] == path.stat().st_ino != synced[0][1]  # synced while the old one was in place
+
+
 def test_the_names_of_the_folders_are_on_the_disk_before_the_manifest_says_complete(
     tmp_path, claim, monkeypatch
 ):

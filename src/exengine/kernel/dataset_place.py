@@ -36,6 +36,7 @@ class DatasetPlace:
         self._lock: int | None = lock
         self._content = content
         self._made = made  # folders whose names may not have reached the disk
+        self._synced = False  # whether the manifest and these names are on the disk
 
     @classmethod
     def claim(cls, path: str, backend: str) -> "DatasetPlace":
@@ -146,7 +147,16 @@ class DatasetPlace:
         content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
         manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
         self._content = content
-        manifest.write_manifest(self.path, self._content, durable=False)
+        # What replaces a manifest that is on the disk has to be there first, or power loss leaves none.
+        manifest.write_manifest(self.path, self._content, durable=self._synced)
+
+    def sync(self) -> None:
+        """Bring the manifest and the names of the folders to the disk, so that the dataset can be opened."""
+        if not self._synced:
+            manifest.sync_manifest(self.path)
+            for folder in (os.path.dirname(self.path), *self._made):
+                platform.sync_folder(folder)
+            self._synced = True
 
     def reopen(self, name: str, value: Any) -> None:
         """Mark the dataset as incomplete again and keep a JSON value, so that both survive power loss.

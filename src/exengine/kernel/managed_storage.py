@@ -342,6 +342,7 @@ class ManagedStorage(IndexedStorage):
             if durable:
                 try:
                     self.sync_frames()
+                    self._place.sync()
                 except OSError as error:
                     self._fail(error)
                     raise self._failed_error("frames may not have reached the disk") from error
