@@ -5,11 +5,15 @@ the tests make, so that other processes find its classes through the registry.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
 import tempfile
+import threading
+import time
 import zlib
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +26,7 @@ from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     DatasetDamagedError,
     StorageClosedError,
+    StorageFailedError,
     StorageFinishedError,
     UnsupportedDataError,
 )
@@ -29,6 +34,7 @@ from exengine.kernel.indexed_storage import DatasetReader
 from exengine.kernel.managed_storage import ManagedStorage
 from exengine.kernel.manifest import read_manifest, status_of
 from exengine.kernel.metadata import clean_metadata
+from exengine.kernel.platform import open_regular
 
 FAULTS = {}
 
@@ -61,12 +67,14 @@ class Plain(DataStorage):
     def __init__(self):
         self.frames = {}
         self.ended = None
+        self.lock = threading.Lock()
 
     def put(self, coordinates, data, metadata):
         self._check_state()
         key, data, metadata = snapshot(coordinates), self._take(data), clean_metadata(metadata)
-        self._check_place(key)
-        self._keep(key, data, metadata)
+        with self.lock:
+            self._check_place(key)
+            self._keep(key, data, metadata)
 
     def _check_state(self):
         if self.ended:
@@ -87,8 +95,11 @@ class Plain(DataStorage):
     def _find(self, coordinates):
         key = snapshot(coordinates)
         if key not in self.frames:
-            raise CoordinatesNotFoundError(f"nothing at {key}")
+            raise CoordinatesNotFoundError(self._absence(key))
         return self.frames[key]
+
+    def _absence(self, key):
+        return f"nothing at {key}; the axes are {sorted({axis for axes in self.frames for axis in axes})}"
 
     def get_data(self, coordinates):
         return self._find(coordinates)[0].copy()
@@ -323,6 +334,8 @@ class Disk(ManagedStorage):
         except Exception:
             return False
 
+    checks = True
+
     @classmethod
     def can_open(cls, path):
         return os.path.isfile(os.path.join(path, "0.frame"))
@@ -335,6 +348,8 @@ class Disk(ManagedStorage):
         if data.dtype.kind not in "biufc":
             raise UnsupportedDataError("numbers only")
         return metadata
+
+    open_file = staticmethod(open_regular)
 
     def write_frame(self, number, coordinates, data, checked):
         head = [coordinates.coordinate_dict, data.dtype.str, data.shape, checked]
@@ -353,9 +368,9 @@ class Disk(ManagedStorage):
 
 def _read(storage, number):
     try:
-        with open(os.path.join(storage.path, f"{number}.frame"), "rb") as file:
+        with os.fdopen(storage.open_file(os.path.join(storage.path, f"{number}.frame")), "rb") as file:
             content = file.read()
-        if getattr(storage, "checks", True) and zlib.crc32(content[8:]) != int(content[:8], 16):
+        if storage.checks and zlib.crc32(content[8:]) != int(content[:8], 16):
             raise ValueError("the checksum differs")
         text, _, pixels = content[8:].partition(b"\n")
         head = json.loads(text)
@@ -366,6 +381,7 @@ def _read(storage, number):
 
 class Reader(DatasetReader):
     capabilities = Disk.capabilities
+    open_file = staticmethod(open_regular)
     read_frame = Disk.read_frame
     read_frame_metadata = Disk.read_frame_metadata
 
@@ -382,7 +398,7 @@ class Reader(DatasetReader):
             raise DatasetDamagedError(f"no dataset at {path}")
         index = CoordinateIndex()
         reader = cls(os.fspath(path), index, status_of(manifest), manifest)
-        reader.checks = getattr(writer, "checks", True)
+        reader.checks, reader.open_file = writer.checks, writer.open_file
         names = os.listdir(path)
         numbers = [number for number in range(len(names)) if f"{number}.frame" in names]
         reader.numbers = []
@@ -469,6 +485,146 @@ class SwallowsErrorsOfTheDisk(Disk):
             super().write_frame(number, coordinates, data, checked)
 
 
+def _follow(path):
+    return os.open(path, os.O_RDONLY)
+
+
+@fault("D3")
+class FollowsLinks(Disk):
+    open_file = staticmethod(_follow)
+
+
+@fault("D3")
+class RunsWhatItReads(Disk):
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        eval(compile(repr(reader.backend_name), "<data>", "eval"))
+        return reader
+
+
+@fault("D3")
+class ImportsWhatItReads(Disk):
+    @classmethod
+    def open(cls, path):
+        with contextlib.suppress(Exception):
+            importlib.import_module(read_manifest(path)["annotations"]["__class__"])
+        return super().open(path)
+
+
+@fault("P5")
+class WritesAfterAFailure(Disk):
+    def put(self, coordinates, data, metadata):
+        try:
+            super().put(coordinates, data, metadata)
+        except StorageFailedError:
+            with contextlib.suppress(OSError), open(os.path.join(self.path, "late"), "a") as file:
+                file.write("x")
+            raise
+
+
+@fault("P7", "EX309")
+class ForgetsASyncThatFailed(Disk):
+    def flush(self, durable=False):
+        try:
+            if durable:
+                self.sync_frames()
+        except OSError as error:
+            raise StorageFailedError(str(error)) from error
+
+
+@fault("D2")
+class LocksInForks(Disk):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        self.second = os.dup(self._place._lock)
+
+    def release(self):
+        os.close(self.second)
+
+
+@fault("N1")
+class LeavesAFileOpen(Disk):
+    def finish_frames(self):
+        super().finish_frames()
+        os.open(os.path.join(self.path, "0.frame"), os.O_RDONLY)
+
+
+@fault("C1")
+class LeavesAThreadBehind(Disk):
+    @classmethod
+    def open(cls, path):
+        threading.Thread(target=threading.Event().wait, name="left-behind", daemon=True).start()
+        return super().open(path)
+
+
+@fault("P1")
+class KeepsWhatWasRead(Disk):
+    kept: ClassVar = []
+
+    def read_frame(self, number):
+        frame = super().read_frame(number)
+        self.kept.append(frame.copy())
+        return frame
+
+
+@fault("P1")
+class LosesFramesOfThreads(Plain):
+    def _keep(self, key, data, metadata):
+        frames = dict(self.frames)
+        frames[key] = (data, json.dumps(metadata))
+        time.sleep(0.001)
+        self.frames = frames
+
+    def put(self, coordinates, data, metadata):
+        self._check_state()
+        key, data, metadata = snapshot(coordinates), self._take(data), clean_metadata(metadata)
+        self._check_place(key)
+        self._keep(key, data, metadata)
+
+
+@fault("P4")
+class LooksBeforeOthersPut(Plain):
+    def put(self, coordinates, data, metadata):
+        self._check_state()
+        key, data, metadata = snapshot(coordinates), self._take(data), clean_metadata(metadata)
+        self._check_place(key)
+        time.sleep(0.001)
+        self._keep(key, data, metadata)
+
+
+@fault("R1")
+class NamesNoAxes(Plain):
+    def _absence(self, key):
+        return f"nothing at {key}"
+
+
+@fault("C2")
+class SaysCompleteWhenFramesAreGone(Disk):
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        reader._status = DatasetStatus.COMPLETE
+        return reader
+
+
+@fault("C3")
+class LosesAFrameInARecovery(Disk):
+    @classmethod
+    def recover_in_place(cls, path, lost):
+        os.remove(os.path.join(path, "0.frame"))
+
+
+@fault("C3")
+class WritesToTheOriginalInARecovery(Disk):
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        if reader.status is DatasetStatus.INCOMPLETE:
+            reader.check_structure = lambda: open(os.path.join(path, "checked"), "a").close() or []
+        return reader
+
+
 @fault("D1", "D2")
 class MovesIn(DataStorage):
     capabilities = StorageCapabilities(persistent=True)
@@ -480,6 +636,7 @@ class MovesIn(DataStorage):
         with tempfile.NamedTemporaryFile(dir=self.path, delete=False) as file:
             file.write(b"new")
         self.frames = {}
+        self.lock = threading.Lock()
 
     put = Plain.put
     _check_state = lambda self: None  # noqa: E731
@@ -487,6 +644,7 @@ class MovesIn(DataStorage):
     _check_place = Plain._check_place
     _keep = Plain._keep
     _find = Plain._find
+    _absence = Plain._absence
     get_data = Plain.get_data
     get_metadata = Plain.get_metadata
     __contains__ = Plain.__contains__

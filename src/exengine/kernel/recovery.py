@@ -11,6 +11,7 @@ afterwards nothing of it can be found any more.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -544,6 +545,8 @@ def _enter(workshop: str) -> int:
     """Take the lock of the hidden folder, which is made where it is not there."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(workshop)
+    if os.path.islink(workshop):  # what it leads to would be cleared
+        raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it")
     busy = DatasetLockedError(f"another recovery is at work in {workshop}; wait until it has ended")
     try:
         lock = manifest.take_lock(workshop)

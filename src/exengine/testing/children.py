@@ -207,6 +207,7 @@ def run_second(subject: Subject, spec: dict[str, Any]) -> None:
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
     """Open things that are no good dataset, read what can be read, and say what was raised and reached."""
     watch = _watch_after(subject, spec) if spec.get("good") else None
+    _limit_memory()
     for path in spec["paths"]:
         started = time.monotonic()
         outcome, foreign, wrong = "", "", ""
@@ -226,6 +227,17 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
         seconds, reached = time.monotonic() - started, watch.reached[:5] if watch else []
         _say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
     _say(memory_mib=_peak_mib())
+
+
+def _limit_memory() -> None:
+    """Let what reads without an end run into an error, and not the whole machine."""
+    if sys.platform.startswith("linux"):
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (now + 2 * 2**30, hard))
 
 
 def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:

@@ -46,6 +46,13 @@ class Watch:
         self._installed = tuple({os.path.realpath(path) + os.sep for path in paths})
         self._busy = False
         sys.addaudithook(self._hear)
+        # importlib.import_module makes no audit event; the finders are asked all the same.
+        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # it has what is called
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Note that a module is looked for that only data names; find nothing."""
+        if self._root is not None and name.startswith(DECOY):
+            self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
         """Begin with a dataset: what lies below this path may be read, and nothing else."""
@@ -72,8 +79,6 @@ class Watch:
             return self._fault_of_open(*arguments)
         if event in ("os.listdir", "os.scandir"):
             return self._fault_of_listing(event, arguments[0])
-        if event == "import":
-            return f"import of {arguments[0]}" if str(arguments[0]).startswith(DECOY) else ""
         if event in _CODE:
             return "" if _is_importing() else f"{event} {arguments!r:.120}"
         if event.startswith(_NEVER) and event not in _NO_HARM:

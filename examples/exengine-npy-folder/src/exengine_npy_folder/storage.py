@@ -28,6 +28,7 @@ from exengine.errors import (
 )
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.manifest import read_manifest, status_of
+from exengine.kernel.platform import open_regular
 
 INDEX_NAME = "npy-index.jsonl"
 
@@ -223,9 +224,14 @@ def _fits_npy(dtype: np.dtype[Any]) -> bool:
 
 def _index_lines(folder: str) -> Iterator[bytes]:
     """Yield the whole lines of the index; none where the writer died before it made one."""
-    if os.path.isfile(os.path.join(folder, INDEX_NAME)):
-        with open(os.path.join(folder, INDEX_NAME), "rb") as file:
+    try:
+        # Datasets come from strangers: a link, a pipe or a device is refused.
+        with os.fdopen(open_regular(os.path.join(folder, INDEX_NAME)), "rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DatasetDamagedError(f"the index of {folder} cannot be read: {error.strerror}") from None
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -238,7 +244,7 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _read_record(folder: str, offset: int) -> dict[str, Any]:
-    with open(os.path.join(folder, INDEX_NAME), "rb") as file:
+    with os.fdopen(open_regular(os.path.join(folder, INDEX_NAME)), "rb") as file:
         file.seek(offset)
         return _parse(file.readline())
 
@@ -248,7 +254,7 @@ def _read_pixels(folder: str, offset: int) -> npt.NDArray[Any]:
     # The name is made again, so that no index leads out of the folder.
     path = os.path.join(folder, _file_name(record["number"]))
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             content = file.read()
     except OSError as error:
         raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
