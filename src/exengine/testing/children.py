@@ -83,14 +83,19 @@ class Child:
                 with contextlib.suppress(OSError):
                     stream.close()
 
-    def lines(self, timeout_s: float = 120) -> Iterator[dict[str, Any]]:
-        """Yield what the process says, until it ends; kill it when the time is up."""
+    def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield what the process says, until it ends; kill it when the time is up, of all or of each line."""
         timer = threading.Timer(timeout_s, self.process.kill)
         timer.start()
         try:
             assert self.process.stdout is not None
             for line in self.process.stdout:
+                if each_line:
+                    timer.cancel()
                 yield json.loads(line)
+                if each_line:
+                    timer = threading.Timer(timeout_s, self.process.kill)
+                    timer.start()
             code = self.process.wait(60)
         finally:
             timer.cancel()

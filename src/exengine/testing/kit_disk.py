@@ -164,32 +164,44 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
     good : pathlib.Path
         A dataset that is as it should be: with it everything that opening needs is imported.
     """
-    seen = set()
+    seen: set[str] = set()
     faults: list[tuple[str, str]] = []
+    ended = ""
     with Child(subject, "probe", paths=list(damaged), count=FRAMES, good=os.fspath(good)) as child:
-        for line in child.lines():
-            if "fault" in line:
-                raise PromiseBrokenError("C1", line["fault"])
-            if "memory_mib" in line:
-                if line["memory_mib"] > _MIB:
-                    faults.append(("C1", f"opening damaged datasets took {line['memory_mib']:.0f} MiB"))
-                continue
-            what = damaged[line["path"]]
-            seen.add(line["path"])
-            if line["foreign"]:
-                faults.append(("C1", f"{what}: {line['foreign']:.200}, which is no exception of ours"))
-            if line["reached"]:
-                faults.append(("D3", f"{what}: {line['reached'][0]}"))
-            if line["seconds"] > _SECONDS:
-                faults.append(("C1", f"{what}: opening took {line['seconds']:.0f} s"))
-            if line["wrong"] and judge_pixels:
-                faults.append((label, f"{what}: {line['wrong']}"))
-    if seen != set(damaged):
-        faults.append(("C1", f"opening ended early, at {damaged[sorted(set(damaged) - seen)[0]]}"))
+        try:
+            for line in child.lines(2 * _SECONDS, each_line=True):
+                faults += _faults_of(line, damaged, label if judge_pixels else "")
+                seen.add(line.get("path", ""))
+        except PromiseBrokenError as error:
+            ended = f": {error!s:.300}"
+    left = [path for path in damaged if path not in seen]
+    if left or ended:
+        at = f", at {damaged[left[0]]}" if left else ""
+        faults.append(("C1", f"opening did not come to its end{at}{ended}"))
     if faults:
         broken, first = faults[0]
         more = f"; and {len(faults) - 1} more of {len(damaged)}" if len(faults) > 1 else ""
         raise PromiseBrokenError(broken, first + more)
+
+
+def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> list[tuple[str, str]]:
+    """Return what is wrong with what another process says of one dataset, each with its label."""
+    if "fault" in line:
+        return [("C1", line["fault"])]
+    if "memory_mib" in line:
+        memory = line["memory_mib"]
+        return [("C1", f"opening damaged datasets took {memory:.0f} MiB")] if memory > _MIB else []
+    what = damaged[line["path"]]
+    faults = []
+    if line["foreign"]:
+        faults.append(("C1", f"{what}: {line['foreign']:.200}, which is no exception of ours"))
+    if line["reached"]:
+        faults.append(("D3", f"{what}: {line['reached'][0]}"))
+    if line["seconds"] > _SECONDS:
+        faults.append(("C1", f"{what}: opening took {line['seconds']:.0f} s"))
+    if line["wrong"] and label:
+        faults.append((label, f"{what}: {line['wrong']}"))
+    return faults
 
 
 def copy_of(subject: Subject, original: Path) -> Path:

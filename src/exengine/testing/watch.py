@@ -47,7 +47,7 @@ class Watch:
         self._busy = False
         sys.addaudithook(self._hear)
         # importlib.import_module makes no audit event; the finders are asked all the same.
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # it has what is called
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Note that a module is looked for that only data names; find nothing."""
