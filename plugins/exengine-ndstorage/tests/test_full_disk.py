@@ -114,3 +114,25 @@ def test_what_failed_at_the_beginning_of_a_file_leaves_no_such_file(path, new, o
     assert dataset.status == "failed" and len(dataset) == stored
     for n in range(stored):
         np.testing.assert_array_equal(dataset[{"time": n}], frame({"time": n}))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open descriptors are listed on Linux")
+@pytest.mark.parametrize("what", ["header", "folder"])
+def test_a_failure_that_is_kept_holds_no_file_open(path, new, monkeypatch, frame, what):
+    storage = new(max_file_bytes=4096)
+    for n in range(2):
+        storage.put({"time": n}, frame({"time": n}), None)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"exengine.kernel.platform.{'write_at' if what == 'header' else 'sync_folder'}", fail)
+    with pytest.raises(StorageFailedError) as kept:
+        storage.put({"time": 2}, frame({"time": 2}), None) if what == "header" else storage.flush(
+            durable=True
+        )
+    monkeypatch.undo()
+    storage.close()
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    held = [os.readlink(link) for link in links if os.path.lexists(link)]
+    assert not [file for file in held if str(path) in file] and kept.value.__cause__ is not None

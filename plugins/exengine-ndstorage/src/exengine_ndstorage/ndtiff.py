@@ -148,7 +148,9 @@ class NDTiffStorage(ManagedStorage):
         except OSError as error:
             self._fail(error)
             self.close()
-            raise StorageFailedError(f"cannot write in {self.path}: {error}") from error
+            refusal = StorageFailedError(f"cannot write in {self.path}: {error}")
+            refusal.errno = error.errno
+            raise refusal from error
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
@@ -371,6 +373,7 @@ class NDTiffStorage(ManagedStorage):
         try:
             end = platform.write_at(file.descriptor, [self._header], 0)
         except OSError:
+            del file  # or the exception, which is kept, would keep it open, and its place on the disk taken
             os.unlink(path)  # nothing is in it
             raise
         self._pool.hold(number, file)
@@ -393,9 +396,9 @@ class NDTiffStorage(ManagedStorage):
             number = self._unsynced[0]
             os.fsync(self._pool.open(number, self._path_of(self._file_names[number])).descriptor)
             del self._unsynced[0]
-        for file in (self._file, self._index_file):  # the index after all that it names
-            if file is not None:
-                os.fsync(file.descriptor)
+        # The index after all that it names. By number: an exception that is kept would keep a file open.
+        for descriptor in [file.descriptor for file in (self._file, self._index_file) if file is not None]:
+            os.fsync(descriptor)
         if not self._names_synced:
             platform.sync_folder(self.path)
             platform.sync_folder(os.path.dirname(self.path))

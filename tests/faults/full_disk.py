@@ -1,0 +1,339 @@
+"""A disk, an inode table, a file size, the descriptors or the memory run out.
+
+Each case writes until something has run out, directly and through a ``DataHandler``, in files so small
+that the end also meets the beginning of a file and the manifest. The error must be told by the call that
+met it: what is readable afterwards is exactly what was acknowledged before. No later frame is taken,
+and the same process writes a whole dataset elsewhere.
+
+Memory is no part of the disk: a frame for which there is none is refused, and the next one is taken when
+there is some again.
+
+Run ``python tests/faults/full_disk.py``; ``--only NAME`` runs one case and shows all that was said.
+"""
+
+import argparse
+import errno
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from children import Child, Ended, warm_up
+from io_errors import write_and_swallow
+from judge import Said, judge
+from mounts import CannotRunError, tmpfs
+from results import NIGHTLY, save
+from writer import Job, Say, axes_of, metadata_of, pixels_of, write
+
+TMPFS_KIB = (24, 52, 96, 148, 260, 500, 1000, 1700, 2600, 4096)
+FILE_BYTES = (1, 300, 1500, 4097, 9000, 20_001, 45_000, 60_000, 123_457, 300_000)
+INODES = tuple(range(3, 17))
+DESCRIPTORS = tuple(range(8))
+KINDS = ("disk", "inodes", "file-size", "descriptors", "memory")
+PATIENCE_S = 20.0
+ERRNOS = {
+    "disk": {errno.ENOSPC},
+    "inodes": {errno.ENOSPC},
+    "file-size": {errno.EFBIG},
+    "descriptors": {errno.EMFILE},
+    "memory": set(),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What runs out, and how much of it there is.
+
+    Attributes
+    ----------
+    kind : str
+        One of ``KINDS``.
+    amount : int
+        KiB of the disk; inodes; bytes of a file; descriptors besides those that are open; MiB of memory.
+    handler : bool
+        Through a ``DataHandler``.
+    """
+
+    kind: str
+    amount: int
+    handler: bool
+
+    @property
+    def name(self) -> str:
+        """What ``--only`` takes."""
+        return f"{self.kind}:{self.amount}:{'handler' if self.handler else 'direct'}"
+
+    def job(self, path: str) -> Job:
+        """Return what is written: more than there is room for, except in some cases of few things."""
+        if self.kind == "disk":
+            size = max(24, int((self.amount * 1024 * 1.4 / 60 / 2) ** 0.5))
+            file_bytes = max(16_384, self.amount * 1024 // 3)
+            return self._of(path, size=size, count=60, file_bytes=file_bytes)
+        if self.kind == "file-size":
+            # In two cases it is the index that grows too large, for a TIFF file has one frame.
+            file_bytes = 4096 if self.amount in (1500, 9000) else 2**30
+            return self._of(path, size=32, count=200, file_bytes=file_bytes)
+        if self.kind == "memory":
+            return self._of(path, size=1024, count=12, file_bytes=2**30)
+        return self._of(path, size=64, count=24, file_bytes=36_000)
+
+    def _of(self, path: str, *, size: int, count: int, file_bytes: int) -> Job:
+        options = {"max_file_bytes": file_bytes}
+        return Job(path, size=size, count=count, handler=self.handler, options=options)
+
+
+def every_case() -> Iterator[Case]:
+    """Yield all cases."""
+    amounts = {
+        "disk": TMPFS_KIB, "inodes": INODES, "file-size": FILE_BYTES, "descriptors": DESCRIPTORS,
+        "memory": (0, 1, 3),
+    }  # fmt: skip
+    for kind in KINDS:
+        for amount in amounts[kind]:
+            for handler in (False, True):
+                yield Case(kind, amount, handler)
+
+
+def _elsewhere(job: Job, path: str) -> Job:
+    return replace(job, path=path, size=64, count=8, handler=False)
+
+
+def _work(case: Case, job: Job, other: Job, do: Callable[[Job, Say], None]) -> Callable[[Say], None]:
+    def work(say: Say) -> None:
+        if case.kind == "memory":
+            _write_without_memory(job, say, spare_mib=case.amount)
+            return
+        before = len(os.listdir("/proc/self/fd"))
+        with _limit(case):
+            do(job, say)
+        say(f"kept {len(os.listdir('/proc/self/fd')) - before}")
+        write(other, lambda line: say(f"elsewhere {line}"))
+
+    return work
+
+
+class _Limit(AbstractContextManager[None]):
+    """A soft limit of this process, lifted at the end: the other disk has none."""
+
+    def __init__(self, which: int, value: int) -> None:
+        self._which = which
+        self._before = resource.getrlimit(which)
+        resource.setrlimit(which, (value, self._before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(self._which, self._before)
+
+
+def _limit(case: Case) -> AbstractContextManager[None]:
+    if case.kind == "file-size":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error in its place
+        return _Limit(resource.RLIMIT_FSIZE, case.amount)
+    if case.kind == "descriptors":
+        # The lowest free numbers are given out first, and no number above the limit.
+        taken = {int(name) for name in os.listdir("/proc/self/fd")}
+        free = [number for number in range(len(taken) + case.amount + 1) if number not in taken]
+        return _Limit(resource.RLIMIT_NOFILE, free[case.amount])
+    return nullcontext()
+
+
+def _write_without_memory(job: Job, say: Say, *, spare_mib: int) -> None:
+    """Write frames that must be copied, in the middle without memory, and then with memory again."""
+    import exengine
+
+    frames = [pixels_of(number, job.size).T.copy().T for number in range(job.count)]
+    storage = exengine.open_storage("ndtiff", job.path, **(job.options or {}))
+    handler = exengine.DataHandler(storage) if job.handler else None
+    put = handler.put if handler else storage.put
+    refused = 0
+    ballast: list[bytearray] = []
+    half = job.count // 2
+    for number in range(job.count):
+        if number == half:
+            if handler:
+                while handler.pending_bytes:
+                    time.sleep(0.001)
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 2**20, resource.RLIM_INFINITY))
+            for step in (2**20, 2**16):
+                try:
+                    while True:
+                        ballast.append(bytearray(step))
+                except MemoryError:
+                    pass
+            del ballast[:spare_mib]
+            try:
+                put(axes_of(number), frames[number], metadata_of(number))
+            except MemoryError:
+                refused += 1
+                ballast.clear()
+                put(axes_of(number), frames[number], metadata_of(number))
+            ballast.clear()
+        else:
+            put(axes_of(number), frames[number], metadata_of(number))
+    if handler:
+        handler.finish()
+        handler.await_completion()
+    storage.finish()
+    storage.close()
+    say(f"put {job.count - 1}")
+    say("finished")
+    say(f"refused {refused}")
+
+
+def run(case: Case, folder: str, *, do: Callable[[Job, Say], None] = write) -> tuple[list[str], Ended]:
+    """Run one case, and judge it.
+
+    Parameters
+    ----------
+    case : Case
+    folder : str
+        Empty; is used.
+    do : callable
+        What writes; a stand-in proves that the judge sees what it must see.
+
+    Returns
+    -------
+    tuple of (list of str, Ended)
+        The promises that it broke, and what was said.
+
+    Raises
+    ------
+    CannotRunError
+        Without the right to mount.
+    """
+    small = f"{folder}/small"
+    place: AbstractContextManager[object] = nullcontext(os.mkdir(small))
+    if case.kind == "disk":
+        place = tmpfs(small, f"size={case.amount}k")
+    elif case.kind == "inodes":
+        place = tmpfs(small, f"size=8m,nr_inodes={case.amount}")
+    job = case.job(f"{small}/data")
+    other = _elsewhere(job, f"{folder}/other")
+    with place:
+        ended = Child(_work(case, job, other, do)).end(PATIENCE_S)
+        verdict = judge(job)
+    found = [f"it did not end within {PATIENCE_S:.0f} s"] if ended.hung else []
+    if ended.code and not ended.hung:
+        found.append(f"the process ended with {ended.code}")
+    if case.kind != "memory" and "kept 0\n" not in ended.lines:
+        found.append(f"descriptors stay open: {[line for line in ended.lines if line.startswith('kept')]}")
+    own = [line for line in ended.lines if not line.startswith("elsewhere ")]
+    said = Said.of(own)
+    # A frame that the handler refused counts as failed, also when it comes again.
+    status = "failed" if case.kind == "memory" and case.handler and case.amount < 3 else "complete"
+    whole = verdict.readable == list(range(job.count)) and verdict.status == status
+    if verdict.wrong or verdict.damaged or verdict.problem.startswith("foreign"):
+        found.append(f"wrong: {verdict.wrong}, damaged: {verdict.damaged}, {verdict.problem}")
+    if said.errors:
+        _, kind, _, message = said.errors[0]
+        causes = [os.strerror(code) for code in ERRNOS[case.kind]]
+        if not any(cause in message for cause in causes):
+            found.append(f"the error does not say its cause: {said.errors[0]}")
+        if kind not in ("StorageFailedError", "DatasetAccessError", "HandlerError"):
+            found.append(f"an error that is not ours: {said.errors[0]}")
+        if verdict.readable != list(range(said.put)):
+            found.append(f"{said.put} acknowledged, readable {verdict.readable}")
+        first = next(at for at, line in enumerate(own) if line.startswith("error "))
+        if any(line.startswith(("put", "finished")) for line in own[first:]):
+            found.append("acknowledged after the error")
+        if verdict.status == "complete":
+            found.append("it says complete")
+    elif not (said.finished and whole):
+        found.append(f"nobody was told, and the dataset is not whole: {verdict}")
+    if case.kind in ("disk", "file-size") and not said.errors:
+        found.append("nothing ran out: the case proves nothing")
+    if case.kind == "memory" and "refused 1\n" not in ended.lines and case.amount == 0:
+        found.append("no frame was refused: the case proves nothing")
+    if case.kind != "memory":
+        there = judge(other)
+        if there.readable != list(range(other.count)) or there.status != "complete":
+            found.append(f"the new dataset elsewhere is not whole: {there} {ended.errors}")
+    return found, ended
+
+
+def campaign(
+    folder: str,
+    *,
+    kinds: tuple[str, ...] = KINDS,
+    every: int = 1,
+    only: str | None = None,
+    do: Callable[[Job, Say], None] = write,
+) -> tuple[dict[str, object], dict[str, list[str]], list[str]]:
+    """Run all cases, or every so manieth.
+
+    Returns
+    -------
+    tuple of (dict, dict, list)
+        Figures; name of a case -> promises that it broke; what could not run, and why.
+    """
+    os.mkdir(f"{folder}/warm")
+    warm_up(f"{folder}/warm")
+    cases = [case for case in every_case() if case.kind in kinds][::every]
+    if only is not None:
+        cases = [case for case in every_case() if case.name == only]
+    figures: dict[str, object] = {}
+    failures: dict[str, list[str]] = {}
+    lacking: list[str] = []
+    where: dict[str, int] = {}
+    for number, case in enumerate(cases):
+        place = f"{folder}/{number}"
+        os.mkdir(place)
+        try:
+            faults, ended = run(case, place, do=do)
+        except CannotRunError as error:
+            lacking.append(f"{case.kind}: {error}")
+            continue
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        if only is not None:
+            print("".join(ended.lines), ended.output)
+        if faults:
+            failures[case.name] = faults
+            print(f"BROKEN {case.name}: {'; '.join(faults)[:400]}", flush=True)
+        figures[f"runs: {case.kind}"] = int(str(figures.get(f"runs: {case.kind}", 0))) + 1
+        told = next((line.split()[1] for line in ended.lines if line.startswith("error ")), "nothing ran out")
+        where[f"{case.kind}, told by {told}"] = where.get(f"{case.kind}, told by {told}", 0) + 1
+    return figures | where | {"broken": len(failures)}, failures, list(dict.fromkeys(lacking))
+
+
+def main() -> int:
+    """Run the campaign; return 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--every", type=int, default=1, help="every so manieth case")
+    parser.add_argument("--only", help="the name of one case")
+    parser.add_argument("--swallow", action="store_true", help="a writer that hides errors: must be found")
+    parser.add_argument("--save", action="store_true")
+    given = parser.parse_args()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        figures, failures, lacking = campaign(
+            folder,
+            kinds=tuple(given.kinds),
+            every=given.every,
+            only=given.only,
+            do=write_and_swallow if given.swallow else write,
+        )
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    print(f"seconds: {time.monotonic() - begin:.0f}")
+    for name, faults in failures.items():
+        print(f"again: python tests/faults/full_disk.py --only {name}  # {'; '.join(faults)[:300]}")
+    for text in lacking:
+        print(f"cannot run: {text}")
+    if given.save and not failures and not lacking and not given.swallow:
+        save("full_disk", "python tests/faults/full_disk.py", None, figures)
+    return 1 if failures or (lacking and NIGHTLY) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Some of the ways in which something runs out, and the proof that the judge sees a writer that hides it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("resource", reason="limits of a process are those of POSIX")
+
+CAMPAIGN = Path(__file__).with_name("full_disk.py")
+
+
+@pytest.fixture
+def campaign(cannot_run):
+    """Return what runs the campaign in a process without threads, and gives its exit code and its text."""
+
+    def run(*arguments):
+        ended = subprocess.run(
+            [sys.executable, str(CAMPAIGN), *map(str, arguments)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        assert not ended.stderr, ended.stderr
+        if "cannot run" in ended.stdout:
+            cannot_run(ended.stdout.strip())
+        return ended.returncode, ended.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["disk", "inodes", "file-size", "descriptors", "memory"])
+def test_the_call_that_met_it_tells_and_all_frames_before_are_readable(campaign, kind):
+    code, text = campaign("--kinds", kind)
+    assert code == 0, text
+    assert f"runs: {kind}: " in text and "broken: 0" in text
+    if kind in ("disk", "file-size", "descriptors"):
+        assert f"{kind}, told by put: " in text and f"{kind}, told by handler: " in text
+
+
+def test_an_inode_table_is_full_at_every_step_of_a_dataset(campaign):
+    _, text = campaign("--kinds", "inodes")
+    for step in ("create", "put", "finish", "handler", "nothing ran out"):
+        assert f"inodes, told by {step}: " in text
+
+
+def test_a_writer_that_hides_that_the_disk_is_full_is_found(campaign):
+    code, text = campaign("--kinds", "disk", "--every", 7, "--swallow")
+    assert code == 1 and "acknowledged, readable" in text
