@@ -240,6 +240,8 @@ def _fault(identity: str, attempt: Callable[[], None]) -> list[tuple[str, str]]:
 def _raise(faults: list[tuple[str, str]]) -> None:
     if faults:
         labels = {label for label, _ in faults}
+        firsts = {label: fault for fault in reversed(faults) for label in fault[:1]}
+        faults = [*firsts.values(), *(fault for fault in faults if fault not in firsts.values())]
         text = "; ".join(message for _, message in faults[:8])
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise PromiseBrokenError(labels.pop() if len(labels) == 1 else "", text + more)

@@ -1,0 +1,69 @@
+"""The kit is not blind: for the library ``ndstorage`` as it is, it goes red where that is known to be wrong."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from exengine.testing.conformance import StorageConformance
+from exengine.testing.kit_run import judge
+from exengine.testing.promises import marks_of
+from exengine.testing.subject import Subject
+
+RED = {
+    "P2": "was refused, and is in the storage",
+    "P4": "which holds data, gave None and not CoordinatesExistError",
+    "P5": "put was accepted by a storage that has ended",
+    "P6": "of 30 frames are lost|of 1 frames are lost",
+}
+"""Promise -> what the kit has to find, and not any other fault that the library or the adapter has besides."""
+
+
+MODEL = "test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict"
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Return the class that hands everything to the library."""
+    from ndstorage import ndtiff_file
+
+    # Its files have 4 GiB at once, full of nothing; the kit reads all bytes of a dataset.
+    monkeypatch.setattr(ndtiff_file, "MAX_FILE_SIZE", 2**23)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    yield importlib.import_module("plain_library").PlainStorage
+    sys.modules.pop("plain_library", None)
+
+
+def reports_of(cls, folder, label):
+    """Return what the tests of the kit tell that are about a promise, and not about I/O errors as well."""
+    for name in [name for name in dir(StorageConformance) if name.startswith("test_")]:
+        function = getattr(StorageConformance, name)
+        labels, code = marks_of(function)
+        if label not in labels or "P7" in labels or name == MODEL:
+            continue
+        place = folder / name[:60]
+        place.mkdir()
+        subject, raised = Subject(cls, cls, place, "", {}), None
+        try:
+            function(StorageConformance(), subject)
+        except (Exception, pytest.skip.Exception) as error:
+            raised = error
+        finally:
+            subject.close_all()
+        yield judge(name, (labels, code), raised, subject.not_promised_by)
+
+
+@pytest.mark.filterwarnings("ignore")  # the library leaves files open
+@pytest.mark.parametrize("label", RED)
+def test_the_kit_goes_red_for_the_library_as_it_is(label, plain, tmp_path):
+    told = [report for report in reports_of(plain, tmp_path, label) if report.outcome == "broken"]
+    assert any(re.search(RED[label], report.message) for report in told), told
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_same_adapter_is_green_where_the_library_keeps_its_word(plain, tmp_path):
+    told = [*reports_of(plain, tmp_path, "P3")]
+    kept = {report.test for report in told if report.outcome == "kept"}
+    assert "test_changing_metadata_after_put_changes_nothing_stored" in kept
