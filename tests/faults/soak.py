@@ -1,0 +1,208 @@
+"""Frames at full rate for a long time: memory, descriptors and threads stay, and every frame is counted.
+
+One dataset after the other goes through a ``DataHandler`` into ``ndtiff``, large frames and small ones in
+turns; each is opened again, counted, compared in places, and deleted, so that the disk holds one. After
+each cycle descriptors and threads are as after the first, and memory must not rise: a line is laid through
+the later half of the cycles.
+
+Run ``python tests/faults/soak.py --minutes 20``.
+"""
+
+import argparse
+import gc
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from results import save
+from writer import axes_of, metadata_of, pixels_of
+
+import exengine
+
+SIZES = (512, 64)  # pixels of a side, in turns
+MOST_FRAMES = 60_000  # of a cycle: small frames are many
+PENDING_BYTES = 64 * 2**20
+MOST_RISE_MIB = 24.0  # between the first and the last of the later cycles
+MOST_ABOVE_MIB = 192.0  # while it works, above what it was before, besides what waits
+
+
+@dataclass
+class Level:
+    """What a process holds."""
+
+    resident_mib: float
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def now(cls) -> "Level":
+        """Measure, when all garbage is collected."""
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        mib = pages * resource.getpagesize() / 2**20
+        return cls(mib, len(os.listdir("/proc/self/fd")), threading.active_count())
+
+
+def frame_of(number: int, size: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
+    """Return a frame that holds its number; the noise repeats, for making it anew takes longer than storing."""
+    frame = pixels_of(number % 16, size).copy()
+    frame[0, :2] = number & 0xFFFF, number >> 16
+    return frame
+
+
+def cycle(path: str, *, size: int, count: int, until: float) -> tuple[int, int, list[str]]:
+    """Write one dataset, look at it, and delete it.
+
+    Parameters
+    ----------
+    path : str
+    size, count : int
+        Of a frame, in pixels of a side; of frames at most.
+    until : float
+        When to stop, by ``time.monotonic()``.
+
+    Returns
+    -------
+    tuple of (int, int, list of str)
+        How many frames were put, how many of them are missing, and what was broken.
+    """
+    found = []
+    storage = exengine.open_storage("ndtiff", path)
+    handler = exengine.DataHandler(storage, max_pending=PENDING_BYTES)
+    put = 0
+    for number in range(count):
+        if number % 64 == 0 and time.monotonic() > until:
+            break
+        handler.put(axes_of(number), frame_of(number, size), metadata_of(number), copy=False)
+        put += 1
+    handler.finish()
+    handler.await_completion()
+    ledger = handler.ledger
+    if (
+        not ledger.complete
+        or (ledger.offered, ledger.passed_on, ledger.produced, ledger.stored) != (put,) * 4
+    ):
+        found.append(f"{put} frames were put, and the ledger says {ledger}")
+    storage.close()
+    with exengine.open_dataset(path) as dataset:
+        missing = put - len(dataset)
+        if missing or dataset.status != "complete":
+            found.append(f"{put} frames were put, {len(dataset)} are there, {dataset.status}")
+        for number in {*range(0, put, 97), put - 1}:
+            good = np.array_equal(dataset.get_data(axes_of(number)), frame_of(number, size))
+            if not good or dataset.get_metadata(axes_of(number)) != metadata_of(number):
+                found.append(f"frame {number} is another one")
+    shutil.rmtree(path)
+    return put, missing, found
+
+
+def soak(
+    folder: str, *, seconds: float, cycle_bytes: int, keep: list[object] | None = None
+) -> tuple[dict[str, object], list[str]]:
+    """Write for some time.
+
+    Parameters
+    ----------
+    folder : str
+        Where the datasets lie, one at a time.
+    seconds : float
+    cycle_bytes : int
+        Of pixels, in a dataset.
+    keep : list, optional
+        Is made longer with each cycle: a leak, which must be found.
+
+    Returns
+    -------
+    tuple of (dict, list of str)
+        Figures, and what was broken.
+    """
+    begin = time.monotonic()
+    until = begin + seconds
+    levels: list[Level] = []
+    found: list[str] = []
+    frames = total_bytes = cycles = lost = 0
+    while cycles < 4 or time.monotonic() < until:
+        for size in SIZES:
+            count = min(cycle_bytes // (2 * size * size), MOST_FRAMES)
+            # The first cycles are whole, however short the time: there must be something to compare.
+            put, missing, faults = cycle(
+                f"{folder}/data-{cycles}-{size}",
+                size=size,
+                count=count,
+                until=until if cycles >= 4 else float("inf"),
+            )
+            lost += missing
+            found += [f"cycle {cycles}, {size} pixels: {fault}" for fault in faults]
+            frames, total_bytes = frames + put, total_bytes + put * 2 * size * size
+            if keep is not None:
+                descriptor = os.open("/dev/null", os.O_RDONLY)
+                stop = threading.Event()
+                threading.Thread(target=stop.wait, daemon=True).start()
+                keep.append((descriptor, stop, np.ones(2**20)))  # 8 MiB
+        levels.append(Level.now())
+        cycles += 1
+        if cycles % 10 == 0:
+            print(
+                f"{time.monotonic() - begin:.0f} s, {cycles} cycles, {frames} frames, {levels[-1]}",
+                flush=True,
+            )
+    for what in ("descriptors", "threads"):
+        values = [getattr(level, what) for level in levels]
+        if set(values) != {values[0]}:
+            found.append(f"{what} after each cycle: {values}")
+    half = [level.resident_mib for level in levels[len(levels) // 2 - 1 :]]
+    slope = float(np.polyfit(range(len(half)), half, 1)[0])
+    rise = slope * (len(half) - 1)
+    if rise > MOST_RISE_MIB:
+        found.append(f"memory rises by {rise:.1f} MiB in {len(half)} cycles: {half}")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if most > levels[0].resident_mib + PENDING_BYTES / 2**20 + MOST_ABOVE_MIB:
+        found.append(f"memory reached {most:.0f} MiB")
+    figures: dict[str, object] = {
+        "minutes": round((time.monotonic() - begin) / 60, 2), "cycles": cycles, "frames": frames,
+        "GB": round(total_bytes / 1e9, 1), "frames lost": lost,
+        "descriptors": levels[-1].descriptors, "threads": levels[-1].threads,
+        "resident MiB after the first cycle": round(levels[0].resident_mib),
+        "resident MiB after the last cycle": round(levels[-1].resident_mib),
+        "most resident MiB": round(most), "rise in the later half, MiB per cycle": round(slope, 3),
+    }  # fmt: skip
+    return figures, found
+
+
+def main() -> int:
+    """Run the soak; return 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--cycle-mb", type=float, default=2000, help="pixels in a dataset, in MB")
+    parser.add_argument("--leak", action="store_true", help="keep something of each cycle: must be found")
+    parser.add_argument("--save", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures, found = soak(
+            folder,
+            seconds=given.minutes * 60,
+            cycle_bytes=int(given.cycle_mb * 1e6),
+            keep=[] if given.leak else None,
+        )
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    for text in found:
+        print(f"BROKEN {text}")
+    if found:
+        print(f"again: python tests/faults/soak.py --minutes {given.minutes} --cycle-mb {given.cycle_mb}")
+    if given.save and not found and not given.leak:
+        save("soak", f"python tests/faults/soak.py --minutes {given.minutes:g}", None, figures)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""A short soak and a time-lapse with a clock that is set, and the proof that both see what they must see."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clock_steps import time_lapse
+
+from exengine.kernel.indexed_storage import IndexedStorage
+
+CAMPAIGN = Path(__file__).with_name("soak.py")
+
+
+def soak(*arguments):
+    ended = subprocess.run(
+        [sys.executable, str(CAMPAIGN), "--cycle-mb", "20", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert not ended.stderr, ended.stderr
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")
+def test_memory_descriptors_and_threads_stay_and_every_frame_is_there():
+    code, text = soak("--minutes", "0.08")
+    assert code == 0, text
+    assert "frames lost: 0" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")
+def test_a_leak_is_found():
+    code, text = soak("--minutes", "0.01", "--leak")
+    assert code == 1
+    for what in ("descriptors after each cycle", "threads after each cycle", "memory rises"):
+        assert f"BROKEN {what}" in text
+
+
+def test_frames_keep_their_order_while_the_clock_is_set_during_72_hours(tmp_path):
+    figures, found = time_lapse(str(tmp_path))
+    assert not found
+    assert figures["frames"] == 2592 and figures["time of day went back"] == 4
+
+
+def test_a_source_that_goes_by_the_time_of_day_is_found(tmp_path):
+    _, found = time_lapse(str(tmp_path), wrong=True)
+    assert "the elapsed times go back" in found
+
+
+def test_another_order_is_found(tmp_path, monkeypatch):
+    forward = IndexedStorage.__iter__
+    monkeypatch.setattr(IndexedStorage, "__iter__", lambda self: reversed(list(forward(self))))
+    _, found = time_lapse(str(tmp_path), hours=2)
+    assert "the order after reopening is another one" in found
