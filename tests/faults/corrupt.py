@@ -12,13 +12,16 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,6 @@ from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEng
 from exengine.testing.frames import frame_of
 
 MOST_BYTES = 2**30
-PATIENCE_S = 10.0
 BATCH = 200
 FOREIGN = (
     "v3/12_bit_pycromanager_mda",
@@ -51,7 +53,9 @@ def originals(folder: str) -> tuple[list[Dataset], dict[str, Truth]]:
     """Make our own datasets, take those of others, and return them with what is in ours."""
     found, truths = [], {}
     for name, finish in (("finished", True), ("unfinished", False)):
-        job = Job(os.path.join(folder, name), size=8, count=14, finish=finish, options={"max_file_bytes": 4096})
+        job = Job(
+            os.path.join(folder, name), size=8, count=14, finish=finish, options={"max_file_bytes": 4096}
+        )
         write(job, lambda line: None)
         found.append(_taken(name, job.path))
         truths[name] = {frozenset(axes_of(n).items()): (pixels_of(n, 8), metadata_of(n)) for n in range(14)}
@@ -66,14 +70,18 @@ def originals(folder: str) -> tuple[list[Dataset], dict[str, Truth]]:
     found.append(_taken("mixed", path))
     truths["mixed"] = truth
     data = os.environ.get("EXENGINE_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data"
-    for name in FOREIGN:
-        if Path(data, "ndtiff", name).is_dir():
-            found.append(_taken(name, str(Path(data, "ndtiff", name))))
+    found += [
+        _taken(name, str(Path(data, "ndtiff", name)))
+        for name in FOREIGN
+        if Path(data, "ndtiff", name).is_dir()
+    ]
     return found, truths
 
 
 def _taken(name: str, path: str) -> Dataset:
-    files = {str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()}
+    files = {
+        str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()
+    }
     return Dataset(name, files)
 
 
@@ -98,7 +106,9 @@ class Found:
             return call()
         except ExEngineError as error:
             cause = error.__cause__
-            if cause is not None and not isinstance(cause, ExEngineError | OSError):
+            if isinstance(cause, MemoryError):
+                self.foreign.append(f"{what}: asked for more memory than there may be")
+            elif cause is not None and not isinstance(cause, ExEngineError | OSError):
                 self.hidden.append(f"{what}: {type(cause).__name__}: {cause}"[:200])
             return error
         except Exception as error:
@@ -114,19 +124,35 @@ def examine(path: str, truth: Truth | None, thorough: bool) -> Found:
         found.outcome = type(dataset).__name__
         return found
     found.outcome = str(found.guard("status", lambda: dataset.status))
-    for name in ("status_reason", "annotations", "summary_metadata", "axes", "is_finished", "__len__", "__repr__"):
+    for name in (
+        "status_reason",
+        "annotations",
+        "summary_metadata",
+        "axes",
+        "is_finished",
+        "__len__",
+        "__repr__",
+    ):
         found.guard(name, lambda name=name: _called(getattr(dataset, name)))
     found.guard("await_new_data", lambda: dataset.await_new_data(0))
     listed = found.guard("iteration", lambda: [dict(axes) for axes in dataset])
     listed = [] if isinstance(listed, Exception) else listed
     wanted = [dict(axes) for axes in truth or ()]
-    for axes in [*wanted, *(axes for axes in listed if truth is None or frozenset(axes.items()) not in truth)][:300]:
+    for axes in [
+        *wanted,
+        *(axes for axes in listed if truth is None or frozenset(axes.items()) not in truth),
+    ][:300]:
         _look(found, dataset, axes, truth)
     for number in getattr(dataset, "resolution_levels", ())[1:]:
         level = found.guard("level", lambda number=number: dataset.level(number))
         for axes in found.guard("iteration", lambda level=level: list(level)):
             _look(found, level, axes, None)
-        found.guard("mosaic", lambda n=number: dataset.as_array(stitched=True, missing=0, level=n)[..., :1, :1].compute(scheduler="synchronous"))
+        found.guard(
+            "mosaic",
+            lambda n=number: dataset.as_array(stitched=True, missing=0, level=n)[..., :1, :1].compute(
+                scheduler="synchronous"
+            ),
+        )
     if thorough:
         found.guard("as_array", lambda: dataset.as_array(missing="mask")[..., :1, :1])
     found.guard("close", dataset.close)
@@ -147,7 +173,12 @@ def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None)
     elif isinstance(data, DatasetDamagedError):
         found.damaged += 1
     elif truth is not None and not isinstance(data, Exception):
-        if known is None or data.shape != known[0].shape or data.dtype != known[0].dtype or (data != known[0]).any():
+        if (
+            known is None
+            or data.shape != known[0].shape
+            or data.dtype != known[0].dtype
+            or (data != known[0]).any()
+        ):
             found.wrong.append(f"the pixels of {axes}")
         else:
             found.good += 1
@@ -155,18 +186,53 @@ def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None)
         found.wrong.append(f"the metadata of {axes}")
 
 
-def trust_everything() -> None:
-    """Make a reader that is wrong: it compares no checksum."""
-    from exengine_ndstorage import layout
+def compare_no_checksum() -> None:
+    """Make a reader that is wrong: it believes what it reads."""
+    from exengine_ndstorage.reader import NDTiffReader
 
-    import crc32c
-
-    real = crc32c.crc32c
-    crc32c.crc32c = lambda data, crc=0: real(b"", 0)
-    layout.FrameLayout.checksums = lambda self, ifd: (0, 0)
+    frames_of_others = property(lambda self: False, lambda self, value: None)
+    NDTiffReader._checked = NDTiffReader._ours = frames_of_others
 
 
-SPOILS = {"": lambda: None, "no-checksums": trust_everything}
+def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
+    """Return what makes a reader do something foolish where an index cannot be read."""
+
+    def spoil() -> None:
+        from exengine_ndstorage.reader import NDTiffReader
+
+        real = NDTiffReader._settle
+
+        def instead(self: Any) -> None:
+            real(self)
+            if self.status_reason.startswith("the last"):  # bytes of the index
+                do()
+
+        NDTiffReader._settle = instead
+
+    return spoil
+
+
+def _raise_in_await() -> None:
+    from exengine_ndstorage.reader import NDTiffReader
+
+    NDTiffReader.await_new_data = lambda self, timeout: {}["nothing"]
+
+
+def _take_memory() -> None:
+    from exengine_ndstorage.reader import NDTiffReader
+
+    NDTiffReader.await_new_data = lambda self, timeout: bytes(2 * MOST_BYTES)
+
+
+SPOILS: dict[str, Callable[[], None]] = {
+    "": lambda: None,
+    "no-checksums": compare_no_checksum,
+    "foreign-error": at_a_damaged_index(_raise_in_await),
+    "memory": at_a_damaged_index(_take_memory),
+    "hang": at_a_damaged_index(lambda: time.sleep(60)),
+    "crash": at_a_damaged_index(os.abort),
+}
+"""Faults of a reader that the campaign must find, or it is blind."""
 
 
 # -- in the parent -------------------------------------------------------------------------------
@@ -181,16 +247,21 @@ class Campaign:
     count, seed : int
     spoil : str
         Key of ``SPOILS``.
+    patience_s : float
+        What takes longer hangs.
     """
 
-    def __init__(self, folder: str, count: int, seed: int, spoil: str = "") -> None:
+    def __init__(self, folder: str, count: int, seed: int, spoil: str, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._folder, self._seed, self._spoil = folder, seed, spoil
         self.originals, self._truths = originals(os.path.join(folder, "originals"))
         cuts = [(original, *cut) for original in self.originals for cut in damage.cuts(original)]
         self.all_cuts = len(cuts)
         rng = random.Random(seed)
         rng.shuffle(cuts)
-        self.cuts = cuts[: count * 6 // 10]
+        cuts.sort(key=lambda cut: cut[0].name not in self._truths)  # all of our own before those of others
+        ours = sum(original.name in self._truths for original, *_ in cuts)
+        self.cuts = cuts[: count * 6 // 10] if count * 6 // 10 >= ours else rng.sample(cuts, count * 6 // 10)
         self.count = count
         self.figures: Counter[str] = Counter()
         self.hidden: Counter[str] = Counter()
@@ -212,19 +283,21 @@ class Campaign:
         while numbers:
             place = tempfile.mkdtemp(dir=self._folder)
             with Child(lambda say, some=numbers, place=place: self._work(say, some, place)) as child:
-                while numbers and (line := child.line(PATIENCE_S)) is not None:
+                while numbers and (line := child.line(self._patience_s)) is not None:
                     self._take(numbers.pop(0), json.loads(line))
                 if numbers:
                     child.kill()
                     code = child.wait()
-                    hung = code == -9
+                    hung = code == -signal.SIGKILL
                     self.figures["hangs" if hung else "crashes"] += 1
-                    self._break(numbers.pop(0), f"no answer in {PATIENCE_S} s" if hung else f"ended with {code}")
+                    self._break(
+                        numbers.pop(0), f"no answer in {self._patience_s} s" if hung else f"ended with {code}"
+                    )
             shutil.rmtree(place)
 
     def _work(self, say: Say, numbers: list[int], place: str) -> None:
         SPOILS[self._spoil]()
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore")  # the library that reads version 2 leaves files to the collector
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
         at_start = _peak_bytes()
         _limit_memory()
@@ -251,13 +324,13 @@ class Campaign:
         self.figures["foreign exceptions"] += len(found["foreign"])
         self.figures["frames absent, and the status says complete"] += found["unsaid"]
         self.outcomes[found["outcome"]] += 1
-        self.hidden.update(text.split(" of ")[0] + text[text.rfind("}") + 1 :] for text in found["hidden"])
+        self.hidden.update(re.sub(r"\{.*?\}|'.*?'", "..", text) for text in found["hidden"])
         self.peak_bytes = max(self.peak_bytes, found["peak"])
         for problem in (*found["wrong"], *found["foreign"]):
             self._break(number, problem)
         if found["peak"] > MOST_BYTES:
             self._break(number, f"took {found['peak']} bytes of memory")
-        if found["seconds"] > PATIENCE_S / 2:
+        if found["seconds"] > self._patience_s / 2:
             self._break(number, f"took {found['seconds']:.1f} s")
 
     def _break(self, number: int, problem: str) -> None:
@@ -284,12 +357,15 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--case", type=int, help="only this one, of a run with the same count and seed")
     options.add_argument("--spoil", choices=SPOILS, default="", help="make the reader wrong: must be found")
+    options.add_argument(
+        "--patience", type=float, default=10.0, metavar="SECONDS", help="what takes longer hangs"
+    )
     options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
     options.add_argument("--save", action="store_true", help="keep the figures for the docs")
     given = options.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        campaign = Campaign(folder, given.count, given.seed, given.spoil)
+        campaign = Campaign(folder, given.count, given.seed, given.spoil, given.patience)
         path = os.path.join(folder, "first")
         for original in campaign.originals:  # whatever is imported at first use is imported here
             original.copy().write(path, folder)
@@ -299,7 +375,9 @@ def main() -> int:
         for first in range(0, len(numbers), BATCH):
             campaign.run(numbers[first : first + BATCH])
             if first % (BATCH * 10) == 0 and first:
-                print(f"{first + BATCH} datasets, {len(campaign.broken)} broken promises, {time.monotonic() - began:.0f} s")
+                print(
+                    f"{first + BATCH} datasets, {len(campaign.broken)} broken promises, {time.monotonic() - began:.0f} s"
+                )
     figures = {
         "datasets": given.count,
         "originals": len(campaign.originals),

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 import exengine
-from exengine.errors import CoordinatesError, CoordinatesNotFoundError, DatasetDamagedError
+from exengine.errors import (
+    CoordinatesError,
+    CoordinatesNotFoundError,
+    DatasetDamagedError,
+    UnsupportedOperationError,
+)
 
 PLAIN = ["v3/12_bit_pycromanager_mda", "v3/ndtiff3.2_monochrome", "v3/ndtiffv3.0_test"]
 PYRAMIDS = ["v3/ndtiffv3.0_stitched_test", "v3/ndtiff3.2_magellan_explore_rgb"]
@@ -131,6 +136,36 @@ def test_version_2_has_the_same_order_of_axes_under_every_hash_seed(example_data
     orders = {run_python(program, example_data / VERSION_2, PYTHONHASHSEED=seed) for seed in "0123"}
     assert len(orders) == 1
     assert "Reading" not in orders.pop()
+
+
+@pytest.mark.parametrize(("number", "value"), [(1, 2**31 - 1), (6, 2**31)])
+def test_version_2_is_refused_where_its_index_claims_more_than_a_file_has(
+    number, value, example_data, tmp_path
+):
+    copy = shutil.copytree(example_data / VERSION_2, tmp_path / "copy")
+    index = copy / "Full resolution" / "NDTiff.index"
+    data = bytearray(index.read_bytes())
+    data[len(data) - 32 + 4 * number : len(data) - 28 + 4 * number] = value.to_bytes(4, "little")
+    index.write_bytes(data)
+    with pytest.raises(DatasetDamagedError, match="claims more bytes"):
+        exengine.open_dataset(copy)
+
+
+def test_version_2_is_refused_where_its_index_ends_inside_an_entry(example_data, tmp_path):
+    copy = shutil.copytree(example_data / VERSION_2, tmp_path / "copy")
+    index = copy / "Full resolution" / "NDTiff.index"
+    index.write_bytes(index.read_bytes()[:-3])
+    with pytest.raises(DatasetDamagedError, match="the index cannot be read"):
+        exengine.open_dataset(copy)
+
+
+def test_a_level_without_tiles_has_no_mosaic(example_data, tmp_path, opened):
+    copy = shutil.copytree(example_data / PYRAMIDS[1], tmp_path / "copy")
+    index = copy / "Downsampled_x2" / "NDTiff.index"
+    data = index.read_bytes()
+    index.write_bytes(data.replace(b'{"', b'["', 1))
+    with pytest.raises((CoordinatesNotFoundError, UnsupportedOperationError)):
+        opened(copy).as_array(stitched=True, missing=0, level=1)
 
 
 def test_the_damaged_one_says_which_file_is_missing(example_data, opened):

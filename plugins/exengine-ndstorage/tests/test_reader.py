@@ -533,6 +533,19 @@ def test_a_directory_that_says_another_size_harms_no_pixel(five, opened, frame):
     assert np.array_equal(opened(five)[at(0)], frame(at(0)))
 
 
+def test_frames_with_checksums_are_compared_when_the_manifest_is_missing(foreign, opened, frame):
+    stack = foreign / "NDTiffStack.tif"
+    data = bytearray(stack.read_bytes())
+    pixels = frame(at(0)).tobytes()
+    data[data.index(pixels) + 7] ^= 1
+    stack.write_bytes(data)
+    dataset = opened(foreign)
+    assert dataset.has_checksums
+    with pytest.raises(DatasetDamagedError):
+        dataset[at(0)]
+    assert np.array_equal(dataset[at(4)], frame(at(4)))
+
+
 def test_a_claim_of_16_eib_takes_no_memory_and_harms_no_other_frame(five, opened, frame):
     end = entries(five)[2][1]
     data = bytearray((five / "NDTiff.index").read_bytes())

@@ -20,8 +20,10 @@ from exengine.kernel import platform
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine_ndstorage import layout
+from exengine_ndstorage.files import READ, OpenFile
+from exengine_ndstorage.index import CHUNK_BYTES, FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage
-from exengine_ndstorage.reader import refuse_link
+from exengine_ndstorage.reader import pixel_bytes, refuse_link
 
 _opening = threading.Lock()
 
@@ -49,11 +51,11 @@ def _silence() -> Iterator[None]:
 
 
 def _refuse_what_the_library_would_follow(path: str) -> None:
-    """Refuse links, pipes and devices, which the library opens, and headers that it believes."""
-    for folder in (path, *(entry.path for entry in os.scandir(path) if entry.is_dir())):
+    """Refuse links, pipes and devices, which the library opens, and lengths that it believes."""
+    for folder in (path, *(entry.path for entry in list(os.scandir(path)) if entry.is_dir())):
         if folder != path:
             refuse_link(folder)
-        for entry in os.scandir(folder):
+        for entry in list(os.scandir(folder)):
             if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
                 raise DatasetDamagedError(f"{entry.path} is no regular file, and not read")
             if entry.name.endswith(".tif"):
@@ -63,6 +65,27 @@ def _refuse_what_the_library_would_follow(path: str) -> None:
                 told = int.from_bytes(head[20:24], "little")
                 if len(head) < 24 or told > min(size, layout.MAX_SUMMARY_BYTES):
                     raise DatasetDamagedError(f"{entry.path}: the summary metadata are longer than the file")
+        if os.path.lexists(os.path.join(folder, layout.INDEX_NAME)):
+            _refuse_what_no_file_holds(folder)
+
+
+def _refuse_what_no_file_holds(folder: str) -> None:
+    """Refuse an index that claims more than a file has: the library takes memory for it."""
+    file = OpenFile(os.path.join(folder, layout.INDEX_NAME), READ)  # of the same form in all versions
+    size = os.fstat(file.descriptor).st_size
+    table = FrameTable()
+    done = 0
+    while done < size:
+        taken = table.feed(platform.read_at(file.descriptor, CHUNK_BYTES, done))
+        if not taken:
+            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} on")
+        done += taken
+    names = [entry.name for entry in list(os.scandir(folder)) if entry.name.endswith(".tif")]
+    most = max((os.stat(os.path.join(folder, name)).st_size for name in names), default=0)
+    for number in range(len(table) + len(table.superseded)):
+        _, form, _, _, metadata_bytes = table.place(number)
+        if max(pixel_bytes(table.forms[form]), metadata_bytes) > most:
+            raise DatasetDamagedError(f"{folder}: the index claims more bytes for a frame than a file has")
 
 
 class Version2Reader(DatasetReader):

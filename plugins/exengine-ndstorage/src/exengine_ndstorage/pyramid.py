@@ -141,6 +141,8 @@ def _stitched(
     order = others if axes is None else tuple(axes)
     if sorted(order) != sorted(others):
         raise CoordinatesError(f"axes are {', '.join(others)} in any order; got {', '.join(order)}")
+    if not len(tiles):
+        raise CoordinatesNotFoundError(f"there is no tile in {tiles.path}")
     values: list[Any] = [
         sorted(positions[axis], key=lambda value: (isinstance(value, str), value)) for axis in order
     ]

@@ -209,6 +209,8 @@ class NDTiffReader(DatasetReader):
         self._layouts: dict[int, layout.FrameLayout] = {}
         self._reason = ""
         self._summary: JsonValue = None
+        # Without a manifest, frames say it themselves: their checksums are compared all the same.
+        self._checked = self._ours or (content is None and self._frames_have_checksums())
         self._settle()
 
     @classmethod
@@ -242,7 +244,7 @@ class NDTiffReader(DatasetReader):
         growing, table = self._growing, self._growing.table
         if not os.path.lexists(os.path.join(self._folder, layout.INDEX_NAME)):
             return f"there is no {layout.INDEX_NAME}"
-        for name, end in table.ends([_pixel_bytes(form) for form in table.forms]).items():
+        for name, end in table.ends([pixel_bytes(form) for form in table.forms]).items():
             path = os.path.join(self._folder, name)
             if not _is_plain(name) or os.path.islink(path) or not os.path.isfile(path):
                 return f"the index names the file {name!r}, which is not there"
@@ -285,8 +287,8 @@ class NDTiffReader(DatasetReader):
 
     @property
     def summary_metadata(self) -> JsonValue:
-        if self._summary is None and self._growing.live:
-            self._read_summary()  # the writer may have written it by now
+        if self._summary is None:
+            self._read_summary()  # the writer may have written it by now, and other damage may hide it
         return self._summary
 
     def is_finished(self) -> bool:
@@ -305,8 +307,8 @@ class NDTiffReader(DatasetReader):
 
     @property
     def has_checksums(self) -> bool:
-        """Whether a damaged frame is recognised: the dataset was written by this backend."""
-        return self._ours
+        """Whether a damaged frame is recognised: the frames were written by this backend."""
+        return self._checked
 
     def check_structure(self) -> list[str]:
         from exengine_ndstorage.structure import check_structure
@@ -323,7 +325,7 @@ class NDTiffReader(DatasetReader):
         file, form, begin, _, _ = table.place(number)
         opened = self._pool.get(file) or self._file(file)
         shape = self._layouts.get(form) or self._layout(form, opened)
-        if self._ours:
+        if self._checked:
             axes_crc = axes_checksum(table.coordinates(number))
             return read_pixels(
                 opened.descriptor, begin, shape, axes_crc, self._checksums, lambda: self._name(number)
@@ -346,7 +348,7 @@ class NDTiffReader(DatasetReader):
                 f"{layout.MAX_METADATA_BYTES} are read"
             )
         data = platform.read_at(descriptor, size, at)
-        if self._ours:
+        if self._checked:
             shape = self._layouts.get(form) or self._layout(form, opened)
             ifd = platform.read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
             axes_crc = axes_checksum(table.coordinates(number))
@@ -369,12 +371,28 @@ class NDTiffReader(DatasetReader):
                 f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, compression "
                 f"{compressions} is not NDTiff"
             )
-        if _pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
+        if pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
             raise DatasetDamagedError(f"{self.path}: a frame of {width} x {height} is larger than its file")
         if layout.DTYPES[pixel_type] == "<u2":
             pixel_type = layout.GRAY16
         shape = self._layouts[form] = layout.FrameLayout(height, width, pixel_type)
         return shape
+
+    def _frames_have_checksums(self) -> bool:
+        """Look at the first, the middle and the last frame: one of them may be damaged."""
+        table = self._growing.table
+        count = len(table)
+        for number in {0, count // 2, count - 1} if count else ():
+            file, form, begin, _, _ = table.place(number)
+            try:
+                opened = self._file(file)
+                shape = self._layouts.get(form) or self._layout(form, opened)
+            except DatasetDamagedError:
+                continue
+            ifd = platform.read_at(opened.descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            if len(ifd) == shape.ifd_bytes and shape.checksums(ifd) is not None:
+                return True
+        return False
 
     def _file(self, number: int) -> OpenFile:
         name = self._growing.table.files[number]
@@ -399,7 +417,8 @@ def _is_plain(name: str) -> bool:
     return bool(name) and os.path.basename(name) == name and name not in (".", "..") and "\0" not in name
 
 
-def _pixel_bytes(form: Form) -> int:
+def pixel_bytes(form: Form) -> int:
+    """Return how many bytes the pixels of a frame of this form have."""
     width, height, pixel_type, *_ = form
     samples = 3 if pixel_type == layout.RGB8 else 1
     return width * height * samples * np.dtype(layout.DTYPES.get(pixel_type, "<u1")).itemsize
