@@ -222,9 +222,10 @@ class _MendedFile(OpenFile):
             self._put(headers.of(first or _LEAST_HEADER), 0)
         if read_link(self, layout.FIRST_IFD_AT) != first:
             self._put(first.to_bytes(4, "little"), layout.FIRST_IFD_AT)
-        for directory, following in zip(self._frames, [*self._frames[1:], None], strict=True):
+        links = [*(directory.begin for directory in self._frames[1:]), 0]
+        for directory, link in zip(self._frames, links, strict=False):
             there = platform.read_at(self.descriptor, directory.form.ifd_bytes, directory.begin)
-            wanted = directory.as_written(there, following.begin if following else 0)
+            wanted = directory.as_written(there, link)
             if there != wanted:
                 self._put(wanted, directory.begin)
         self._cut()

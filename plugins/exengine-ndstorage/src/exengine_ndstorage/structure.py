@@ -63,6 +63,8 @@ def check_structure(
 def _faults(
     folder: str, table: FrameTable, read_header: ReadHeader, ours: bool, finished: bool
 ) -> Iterator[str]:
+    if ours and table.superseded:
+        yield f"{len(table.superseded)} entries of the index have the coordinates of a later one"
     if ours and finished:
         yield from _own_empty_files(folder, table)
     for number, frames in table.in_file_order(table.superseded if ours else ()).items():
