@@ -40,6 +40,7 @@ from exengine.kernel.notifications import DataStoredNotification
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _log = logging.getLogger("exengine")
+_MOST_AT_ONCE = 64  # frames that are taken from the queue, and told of, together
 
 
 class _Item:
@@ -104,6 +105,8 @@ class DataHandler:
         if max_pending <= 0 or when_full not in ("block", "error"):
             raise OptionError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
         self._storage = storage
+        # A ManagedStorage that writes several frames at once, and counts them.
+        self._writes_batches = getattr(storage, "batch_frames", 1) > 1 and hasattr(storage, "frames_stored")
         self._process_function = process_function
         self._executor = _executor
         self._max_pending = max_pending
@@ -305,13 +308,15 @@ class DataHandler:
 
     # -- threads ---------------------------------------------------------------------------------
 
-    def _next(self, queue: deque[_Item], ended: str) -> _Item | None:
+    def _next(self, queue: deque[_Item], ended: str, most: int = 1) -> list[_Item]:
+        """Wait for frames and return those that are there, ``most`` at the most; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: queue or getattr(self, ended))
-            return queue.popleft() if queue else None
+            return [queue.popleft() for _ in range(min(most, len(queue)))]
 
     def _process_all(self) -> None:
-        while (item := self._next(self._intake, "_intake_ended")) is not None:
+        while taken := self._next(self._intake, "_intake_ended"):
+            item = taken[0]
             try:
                 assert self._process_function is not None
                 results = _as_items(
@@ -340,22 +345,45 @@ class DataHandler:
             self._changed.notify_all()
 
     def _store_all(self) -> None:
-        while (item := self._next(self._ready, "_ready_ended")) is not None:
-            try:
-                self._storage.put(item.coordinates, item.data, item.metadata)
-            except BaseException as error:
-                self._lose(item, error, out=True)
-                continue
-            with self._changed:
+        while batch := self._next(self._ready, "_ready_ended", _MOST_AT_ONCE):
+            while batch:
+                stored, error = self._put(batch)
+                self._settle(batch[:stored])
+                if error is not None:
+                    self._lose(batch[stored], error, out=True)
+                    stored += 1
+                batch = batch[stored:]
+        self._conclude()
+
+    def _put(self, batch: list[_Item]) -> tuple[int, BaseException | None]:
+        """Give frames to the storage; return how many it has stored, and why not the next one."""
+        storage: Any = self._storage
+        together = self._writes_batches and len(batch) > 1
+        try:
+            if not together:
+                storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
+                return 1, None
+            before = storage.frames_stored
+            storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
+        except BaseException as error:
+            return (storage.frames_stored - before if together else 0), error
+        return len(batch), None
+
+    def _settle(self, stored: list[_Item]) -> None:
+        """Note frames that the storage has stored, and tell of them."""
+        if not stored:
+            return
+        with self._changed:
+            for item in stored:
                 self._ledger.stored += 1
                 self._ledger.stored_bytes += item.size
                 self._leave(item)
-                self._changed.notify_all()
+            self._changed.notify_all()
+        for item in stored:
             if self._executor is not None:
                 self._publish(item)
             if item.future is not None:
                 self._notify(item.future, item, processed=True, stored=True)
-        self._conclude()
 
     def _lose(self, item: _Item, error: BaseException, *, out: bool) -> None:
         with self._changed:

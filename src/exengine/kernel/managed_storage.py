@@ -188,6 +188,11 @@ class ManagedStorage(IndexedStorage):
         return self._final_status or DatasetStatus.INCOMPLETE
 
     @property
+    def frames_stored(self) -> int:
+        """How many frames were put; known after ``close``, too."""
+        return len(self._frames)
+
+    @property
     def summary_metadata(self) -> JsonValue:
         return copy.deepcopy(self._summary)
 

@@ -1,0 +1,115 @@
+"""Frames that wait together go to the storage together, and each is accounted for by itself."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from exengine.kernel.data_handler import DataHandler
+from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.errors import HandlerError, StorageFailedError
+from exengine.kernel.managed_storage import ManagedStorage
+
+PATIENCE_S = 10
+
+
+class Batches(ManagedStorage):
+    """Keeps frames in memory, up to eight at once; waits at the first one, and may fail."""
+
+    capabilities = StorageCapabilities(iterable=True, metadata=True, string_axes=True)
+    batch_frames = 8
+
+    def __init__(self, fail_at=None):
+        super().__init__()
+        self.held = []
+        self.batches = []
+        self.gate = threading.Event()
+        self.waiting = threading.Event()
+        self.fail_at = fail_at
+
+    def write_frame(self, number, coordinates, data, checked):
+        self.write_frames(number, [(coordinates, data, checked)])
+
+    def write_frames(self, number, batch):
+        self.waiting.set()
+        assert self.gate.wait(PATIENCE_S)
+        if self.fail_at is not None and any(where["time"] == self.fail_at for where, *_ in batch):
+            raise OSError(28, "No space left on device")
+        self.batches.append(len(batch))
+        self.held += [(data.copy(), checked) for _, data, checked in batch]
+        return len(batch)
+
+    def read_frame(self, number):
+        return self.held[number][0]
+
+    def read_frame_metadata(self, number):
+        return self.held[number][1]
+
+
+def run(storage, times):
+    """Put frames while the first one waits, so that the others come together; return the handler."""
+    handler = DataHandler(storage)
+    for turn, time in enumerate(times):
+        handler.put({"time": time}, np.full((4, 4), time, np.uint16), {"turn": turn})
+        assert storage.waiting.wait(PATIENCE_S)
+    storage.gate.set()
+    handler.finish()
+    return handler
+
+
+def test_frames_that_wait_are_stored_together_in_their_order():
+    storage = Batches()
+    handler = run(storage, range(100))
+    handler.await_completion(PATIENCE_S)
+    assert [where["time"] for where in storage] == list(range(100))
+    assert all(storage[{"time": time}][0, 0] == time for time in range(100))
+    assert storage.get_metadata({"time": 77}) == {"turn": 77}
+    assert storage.batches[0] == 1 and 8 in storage.batches and len(storage.batches) < 40
+    assert (handler.ledger.stored, handler.ledger.stored_bytes) == (100, 100 * 32)
+    assert handler.ledger.complete and handler.pending_bytes == 0
+
+
+def test_a_frame_that_is_refused_is_named_and_those_before_and_behind_it_are_stored():
+    storage = Batches()
+    handler = run(storage, [0, 1, 2, 3, 1, 4, 5, 3, 6])
+    with pytest.raises(HandlerError, match="already"):
+        handler.await_completion(PATIENCE_S)
+    assert [where["time"] for where in storage] == [0, 1, 2, 3, 4, 5, 6]
+    ledger = handler.ledger
+    assert (ledger.produced, ledger.stored, ledger.failed_out, ledger.balanced) == (9, 7, 2, True)
+    assert [where for where, _ in ledger.not_stored] == [{"time": 1}, {"time": 3}]
+
+
+def test_an_error_of_the_disk_ends_it_and_every_frame_that_is_not_stored_is_named():
+    storage = Batches(fail_at=12)
+    handler = run(storage, range(30))
+    with pytest.raises(HandlerError) as told:
+        handler.await_completion(PATIENCE_S)
+    assert isinstance(told.value.__cause__, StorageFailedError)
+    stored = [where["time"] for where in storage]
+    assert stored == list(range(len(stored))) and 1 < len(stored) <= 12
+    ledger = handler.ledger
+    assert (ledger.stored, ledger.failed_out, ledger.balanced) == (len(stored), 30 - len(stored), True)
+    assert [where["time"] for where, _ in ledger.not_stored] == list(range(len(stored), 30))
+    assert handler.pending_bytes == 0
+
+
+def test_a_storage_that_is_closed_in_the_middle_has_what_the_ledger_says():
+    storage = Batches()
+    real = storage.write_frames
+
+    def close_soon(number, batch):
+        written = real(number, batch)
+        if number == 9:  # the second batch: from the next one on it is closed
+            threading.Thread(target=storage.close).start()
+            closing.wait(0.2)
+        return written
+
+    closing = threading.Event()
+    storage.write_frames = close_soon
+    handler = run(storage, range(200))
+    with pytest.raises(HandlerError, match="closed"):
+        handler.await_completion(PATIENCE_S)
+    ledger = handler.ledger
+    assert ledger.balanced and ledger.stored == storage.frames_stored == len(storage.held) < 200
+    assert [where["time"] for where, _ in ledger.not_stored] == list(range(ledger.stored, 200))
