@@ -1,8 +1,8 @@
 """Every write-class system call of a clean run fails once, and fails from then on.
 
 ``strace`` records a clean run: a job of 12 frames in three files, with a durable flush and an end. Then for
-each call that it made, each time that it made it: ENOSPC, EIO, EDQUOT, once and for good, directly and
-through a ``DataHandler``; and an interrupted call, a call that writes nothing, and a short write. After
+each call that it made, each time that it made it: ENOSPC, EIO, EDQUOT, once and for good, with ``put``, with
+``put_many`` and through a ``DataHandler``; and an interrupted call, a call that writes nothing, and a short write. After
 each run the judge asks: did it end within 10 seconds; was the error told to the caller; was nothing
 acknowledged after it (P7); is everything acknowledged readable, and no frame wrong.
 
@@ -80,6 +80,7 @@ CALLS = [
     "sendfile",
 ]
 GATHERED = ("pwritev", "pwritev2")  # the same function of Python, by version
+WAYS = ("direct", "many", "handler")
 ERRORS = ("ENOSPC", "EIO", "EDQUOT")
 SHORT = 10  # bytes that a short write takes; of a shorter one, half
 PATIENCE_S = 10.0
@@ -95,8 +96,8 @@ class Case:
 
     Attributes
     ----------
-    handler : bool
-        Through a ``DataHandler``.
+    way : str
+        One of ``WAYS``: with ``put``, with ``put_many``, or through a ``DataHandler``.
     call : str
         The system call.
     nth : int
@@ -107,7 +108,7 @@ class Case:
         Also every later one.
     """
 
-    handler: bool
+    way: str
     call: str
     nth: int
     fault: str
@@ -116,14 +117,13 @@ class Case:
     @property
     def name(self) -> str:
         """What ``--only`` takes."""
-        way = "handler" if self.handler else "direct"
-        return f"{way}:{self.call}:{self.nth}{'+' if self.sticky else ''}:{self.fault}"
+        return f"{self.way}:{self.call}:{self.nth}{'+' if self.sticky else ''}:{self.fault}"
 
     @classmethod
     def of(cls, name: str) -> "Case":
         """Return the case of a name."""
         way, call, nth, fault = name.split(":")
-        return cls(way == "handler", call, int(nth.rstrip("+")), fault, nth.endswith("+"))
+        return cls(way, call, int(nth.rstrip("+")), fault, nth.endswith("+"))
 
 
 @dataclass
@@ -145,10 +145,12 @@ class CleanRun:
     refused: set[tuple[str, int]]
 
 
-def job_at(path: str, *, handler: bool, backend: str = "ndtiff") -> Job:
+def job_at(path: str, *, way: str, backend: str = "ndtiff") -> Job:
     """Return the small job: 12 frames of 64x64, in three files, with one durable flush."""
     options = {"max_file_bytes": 45_000} if backend == "ndtiff" else None
-    return Job(path, backend, count=12, durable_every=8, handler=handler, options=options)
+    batch = 4 if way == "many" else 1
+    handler = way == "handler"
+    return Job(path, backend, count=12, batch=batch, durable_every=8, handler=handler, options=options)
 
 
 def _await_tracer() -> None:
@@ -226,18 +228,18 @@ def record(job: Job, trace: Path) -> CleanRun:
     return CleanRun(most, unsynced_closes, refused)
 
 
-def cases_of(clean: CleanRun, *, handler: bool) -> list[Case]:
+def cases_of(clean: CleanRun, *, way: str) -> list[Case]:
     """Return every fault of the sweep, for one way of writing."""
     cases = []
     for call, count in clean.counts.items():
         for nth in range(1, count + 1):
-            cases += [Case(handler, call, nth, error, sticky) for error in ERRORS for sticky in (False, True)]
+            cases += [Case(way, call, nth, error, sticky) for error in ERRORS for sticky in (False, True)]
             if call not in ("close", "mkdir", "rename", "unlink", "rmdir"):  # those are not interrupted
-                cases.append(Case(handler, call, nth, "EINTR", False))
+                cases.append(Case(way, call, nth, "EINTR", False))
             if call in GATHERED:
-                cases += [Case(handler, call, nth, "short", sticky) for sticky in (False, True)]
-                cases.append(Case(handler, call, nth, "torn", True))
-                cases += [Case(handler, call, nth, "nothing", sticky) for sticky in (False, True)]
+                cases += [Case(way, call, nth, "short", sticky) for sticky in (False, True)]
+                cases.append(Case(way, call, nth, "torn", True))
+                cases += [Case(way, call, nth, "nothing", sticky) for sticky in (False, True)]
     return cases
 
 
@@ -254,7 +256,7 @@ def run(case: Case, path: str, *, backend: str = "ndtiff", do: Callable[[Job, Sa
     do : callable
         What writes; a stand-in proves that the judge sees what it must see.
     """
-    job = job_at(path, handler=case.handler, backend=backend)
+    job = job_at(path, way=case.way, backend=backend)
     if case.fault in ("short", "torn"):
         return Child(_worker(job, _with_short_writes(case, do), traced=False)).end(PATIENCE_S)
     when = f"when={case.nth}{'+' if case.sticky else ''}"
@@ -417,12 +419,11 @@ def sweep(
     warm_up(folder, backend)
     do = write_and_swallow if writer == "swallows" else write
     clean = {}
-    for handler in (False, True):
-        way = f"clean-{'handler' if handler else 'direct'}"
-        clean[handler] = record(
-            job_at(f"{folder}/{way}", handler=handler, backend=backend), Path(folder, f"{way}.trace")
+    for way in WAYS:
+        clean[way] = record(
+            job_at(f"{folder}/clean-{way}", way=way, backend=backend), Path(folder, f"{way}.trace")
         )
-    every = [case for handler in (False, True) for case in cases_of(clean[handler], handler=handler)]
+    every = [case for way in WAYS for case in cases_of(clean[way], way=way)]
     chosen = every
     if only is not None:
         chosen = [Case.of(only)]
@@ -434,9 +435,9 @@ def sweep(
     for number, case in enumerate(chosen):
         path = f"{folder}/run-{number}"
         ended = run(case, path, backend=backend, do=do)
-        job = job_at(path, handler=case.handler, backend=backend)
+        job = job_at(path, way=case.way, backend=backend)
         verdict = judge(job)
-        if faults := broken(case, clean[case.handler], ended, verdict, job.count):
+        if faults := broken(case, clean[case.way], ended, verdict, job.count):
             failures[case.name] = faults
             _print(f"BROKEN {case.name}: {'; '.join(faults)}")
         if only is not None:
