@@ -201,7 +201,7 @@ def acknowledge_early() -> None:
     os.pwritev = late
 
 
-def index_first() -> None:
+def index_first(pause_s: float = 0) -> None:
     """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
     from exengine.kernel import platform
 
@@ -212,6 +212,7 @@ def index_first() -> None:
         whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
         if waiting:
             real(descriptor, parts, offset, size)
+            time.sleep(pause_s)
             real(*waiting.pop())
         elif len(parts) >= 3:  # a frame; its entry comes with the next call
             waiting.append((descriptor, parts, offset, size))

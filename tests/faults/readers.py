@@ -1,0 +1,222 @@
+"""The campaign of readers: eight processes read a dataset while another one writes it.
+
+``python tests/faults/readers.py --seconds 180 --seed 1 [--save]``
+
+Some open it anew each time, others keep it open and ask again by ``len``, by iteration, by ``await_new_data``. Each
+compares what it sees with what the writer had acknowledged before, which stands in memory that they share: no
+acknowledged frame is missing, the number never falls, every frame is whole. At the end all see everything.
+"""
+
+import argparse
+import mmap
+import os
+import random
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import results
+from forked import Child, Say
+from kills import acknowledge_early, index_first
+from writer import Job, axes_of, metadata_of, pixels_of, write
+
+import exengine
+
+SIZE = 64
+KINDS = ("anew", "len", "iteration", "await_new_data")
+READERS = 8
+FILE_BYTES = 2**20  # so that many files are begun
+ALL_AT_END = 3000  # of more frames, so many are compared; the coordinates of all
+
+SPOILS = {"acknowledge-early": acknowledge_early, "index-first": lambda: index_first(0.01)}
+"""Faults of a writer that the campaign must find, or it is blind."""
+
+
+class Progress:
+    """How many frames the writer has acknowledged, and whether it has finished; shared by all processes."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 16)
+
+    def tell(self, acknowledged: int, finished: bool) -> None:
+        """Say it; one writer."""
+        self._memory[:8] = struct.pack("<q", acknowledged)
+        self._memory[8:9] = bytes([finished])
+
+    def read(self) -> tuple[int, bool]:
+        """Return it; finished is read first, so that the number that goes with it is the last one."""
+        finished = bool(self._memory[8])
+        return struct.unpack("<q", self._memory[:8])[0], finished
+
+
+def write_for(path: str, seconds: float, per_second: int, progress: Progress, spoil: str) -> None:
+    """Write frames at a steady rate, one or eight at a time, and finish."""
+    SPOILS.get(spoil, lambda: None)()
+    storage = exengine.open_storage("ndtiff", path, max_file_bytes=FILE_BYTES)
+    began = time.monotonic()
+    number = 0
+    while time.monotonic() - began < seconds:
+        count = 8 if number % 200 >= 100 else 1
+        frames = [(axes_of(n), pixels_of(n, SIZE), metadata_of(n)) for n in range(number, number + count)]
+        if count == 1:
+            storage.put(*frames[0])
+        else:
+            storage.put_many(frames)
+        number += count
+        progress.tell(number, False)
+        time.sleep(max(0, began + number / per_second - time.monotonic()))
+    storage.finish()
+    progress.tell(number, True)
+    storage.close()
+
+
+def looks(kind: str, path: str) -> Iterator[tuple[Any, int]]:
+    """Yield the dataset and how many frames it says it has, again and again, in one of the ways."""
+    if kind == "anew":
+        while True:
+            with exengine.open_dataset(path) as dataset:
+                yield dataset, len(dataset)
+    with exengine.open_dataset(path) as dataset:
+        while True:
+            if kind == "iteration":
+                yield dataset, sum(1 for _ in dataset)
+            else:
+                if kind == "await_new_data":
+                    dataset.await_new_data(1)
+                yield dataset, len(dataset)
+
+
+def read(kind: str, path: str, progress: Progress, seed: int, say: Say) -> None:
+    """Look until the writer has finished and all is seen; say what is wrong."""
+    rng = random.Random(seed)
+    most = compared = times = 0
+    way = looks(kind, path)
+    while True:
+        acknowledged, finished = progress.read()
+        try:
+            dataset, count = next(way)
+            times += 1
+            if count < most or count < acknowledged:
+                say(f"broken {count} frames, after {most} were seen and {acknowledged} acknowledged")
+            most = max(most, count)
+            some = {*range(max(0, count - 3), count), *(rng.randrange(count) for _ in range(5) if count)}
+            for number in sorted(some):
+                if fault := _fault(dataset, number):
+                    say(f"broken {fault}")
+                compared += 1
+            if finished:
+                say(f"seen {most}")
+                compared += _read_all(dataset, acknowledged, rng, say)
+                break
+        except Exception as error:
+            say(f"broken {type(error).__name__}: {' '.join(str(error).split())}")
+            break
+        time.sleep(rng.uniform(0, 0.05))
+    say(f"looked {times}")
+    say(f"compared {compared}")
+
+
+def _fault(dataset: Any, number: int) -> str:
+    axes = axes_of(number)
+    if not np.array_equal(dataset.get_data(axes), pixels_of(number, SIZE)):
+        return f"the pixels of frame {number} are others"
+    return (
+        ""
+        if dataset.get_metadata(axes) == metadata_of(number)
+        else f"the metadata of frame {number} are others"
+    )
+
+
+def _read_all(dataset: Any, count: int, rng: random.Random, say: Say) -> int:
+    listed = [tuple(sorted(axes.items())) for axes in dataset]
+    if listed != [tuple(sorted(axes_of(number).items())) for number in range(count)]:
+        say(f"broken {len(listed)} frames at the end, {count} were written, or in another order")
+    if dataset.status != "complete":
+        say(f"broken the status at the end is {dataset.status}")
+    some = range(count) if count <= ALL_AT_END else rng.sample(range(count), ALL_AT_END)
+    for number in some:
+        if fault := _fault(dataset, number):
+            say(f"broken {fault}")
+    return len(some)
+
+
+def main() -> int:
+    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    options = argparse.ArgumentParser(description="readers while a dataset is written")
+    options.add_argument("--seconds", type=float, default=180)
+    options.add_argument("--per-second", type=int, default=300, help="frames")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--spoil", choices=SPOILS, default="", help="make the writer wrong: must be found")
+    options.add_argument(
+        "--folder", help="where to make the dataset, by default the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder, ExitStack() as stack:
+        # Whatever is imported at first use is imported here, and not by each child.
+        write(
+            Job(os.path.join(folder, "first"), count=2, batch=2, options={"max_file_bytes": FILE_BYTES}),
+            _nothing,
+        )
+        exengine.open_dataset(os.path.join(folder, "first")).close()
+        path = os.path.join(folder, "dataset")
+        progress = Progress()
+        writer = stack.enter_context(
+            Child(lambda say: write_for(path, given.seconds, given.per_second, progress, given.spoil))
+        )
+        while not os.path.exists(path):
+            time.sleep(0.001)
+        kinds = [KINDS[number % len(KINDS)] for number in range(READERS)]
+        readers = [
+            stack.enter_context(
+                Child(lambda say, n=n, kind=kind: read(kind, path, progress, given.seed * 100 + n, say))
+            )
+            for n, kind in enumerate(kinds)
+        ]
+        totals = {"looked": 0, "compared": 0}
+        seen: list[int] = []
+        broken: list[str] = []
+        for number, (kind, reader) in enumerate(zip(kinds, readers, strict=True)):
+            for line in reader.lines(given.seconds + 300):
+                word, _, rest = line.partition(" ")
+                if word == "broken":
+                    broken.append(f"reader {number}, by {kind}, seed {given.seed}: {rest}")
+                elif word == "seen":
+                    seen.append(int(rest))
+                else:
+                    totals[word] += int(rest)
+            if reader.wait():
+                broken.append(f"reader {number}, by {kind}, ended with {reader.wait()}")
+        if writer.wait():
+            broken.append(f"the writer ended with {writer.wait()}")
+        written = progress.read()[0]
+        if seen != [written] * READERS and not broken:
+            broken.append(f"the readers saw {seen} of {written} frames")
+    figures = {
+        "readers": READERS,
+        "seconds of writing": given.seconds,
+        "frames written": written,
+        "looks": totals["looked"],
+        "frames compared": totals["compared"],
+        "broken promises": len(broken),
+    }
+    print(*broken[:50], sep="\n")
+    print("\n".join(f"{name}: {value}" for name, value in figures.items()))
+    if given.save:
+        command = f"python tests/faults/{Path(__file__).name} --seconds {given.seconds:g} --seed {given.seed}"
+        results.save("readers", command, given.seed, figures)
+    return 1 if broken else 0
+
+
+def _nothing(line: str) -> None:
+    """Say nothing."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
