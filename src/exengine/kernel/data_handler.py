@@ -359,11 +359,11 @@ class DataHandler:
         """Give frames to the storage; return how many it has stored, and why not the next one."""
         storage: Any = self._storage
         together = self._writes_batches and len(batch) > 1
+        before = storage.frames_stored if together else 0
         try:
             if not together:
                 storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-            before = storage.frames_stored
             storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
         except BaseException as error:
             return (storage.frames_stored - before if together else 0), error
