@@ -6,6 +6,8 @@ whatever has not reached the disk, its journal included; it is mounted again, an
 ``durable``
     ``flush(durable=True)`` after each 8 frames, the cut at random: what was told as synced is there, so
     that at most the last 8 frames are lost (F2).
+``ending``
+    The same with a short job, whose end the cut meets: its last flush, its annotations, its ``finish``.
 ``finished``
     The cut comes when ``finish`` has returned: nothing is lost, and the dataset is complete (N3).
 ``handler``
@@ -32,7 +34,8 @@ from mounts import CannotRunError, PowerCut
 from results import NIGHTLY, save
 from writer import Job, Say, write
 
-MODES = ("durable", "finished", "handler", "unsynced", "ndstorage")
+MODES = ("durable", "ending", "finished", "handler", "unsynced", "ndstorage")
+MOMENTS_S = {"durable": (0.0, 0.4), "ending": (0.0, 0.05)}  # of the cut, after the dataset's beginning
 CONTROLS = ("unsynced", "ndstorage")
 EVERY = 8
 
@@ -66,6 +69,8 @@ def job_of(mode: str, path: str) -> Job:
     options = {"max_file_bytes": 300_000}
     if mode == "durable":
         return Job(path, count=400, durable_every=EVERY, options=options)
+    if mode == "ending":
+        return Job(path, count=2 * EVERY, durable_every=EVERY, options={"max_file_bytes": 80_000})
     return Job(path, count=80, handler=mode == "handler", finish=mode != "unsynced", options=options)
 
 
@@ -92,17 +97,19 @@ def cut_once(mode: str, image: str, folder: str, moment_s: float) -> tuple[Said,
     image, folder : str
         Of the file system.
     moment_s : float
-        How long after the dataset's beginning the power goes; only for ``durable``.
+        How long after the dataset's beginning the power goes; only for ``MOMENTS_S``.
     """
     with PowerCut(image, folder) as disk:
         job = job_of(mode, f"{folder}/data")
         child = Child(_work(mode, job))
         try:
             until = time.monotonic() + 30
-            end = {"unsynced": f"put {job.count - 1}\n", "durable": "created\n"}.get(mode, "finished\n")
+            end = f"put {job.count - 1}\n" if mode == "unsynced" else "finished\n"
+            if mode in MOMENTS_S:
+                end = "created\n"
             while time.monotonic() < until and end not in child.lines and child.listen(0.1):
                 pass
-            if mode == "durable":
+            if mode in MOMENTS_S:
                 time.sleep(moment_s)
             disk.cut()
         finally:
@@ -126,7 +133,11 @@ def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
         return found
     if verdict.damaged:
         found.append(f"damaged frames: {verdict.damaged}")
-    if mode == "durable":
+    if mode in MOMENTS_S:
+        if said.finished and verdict.status != "complete":
+            found.append(f"finished, and the status is {verdict.status}")
+        if verdict.status == "complete" and verdict.lost(count):
+            found.append("it says complete, and is not")
         if lost := verdict.lost(said.synced):
             found.append(f"{len(lost)} synced and lost: {lost[:5]} {verdict.status} {verdict.problem}")
         if len(lost := verdict.lost(said.put)) > EVERY:
@@ -156,7 +167,7 @@ def campaign(folder: str, *, cuts: int, seed: int, modes: tuple[str, ...] = MODE
     for mode in modes:
         tally = tallies[mode] = Tally()
         for number in range(cuts):
-            moment_s = random.Random(f"{seed} {mode} {number}").uniform(0, 0.4)
+            moment_s = random.Random(f"{seed} {mode} {number}").uniform(*MOMENTS_S.get(mode, (0, 0)))
             said, verdict, ended = cut_once(mode, f"{folder}/disk.img", f"{folder}/disk", moment_s)
             lost = verdict.lost(said.put)
             tally.cuts += 1
