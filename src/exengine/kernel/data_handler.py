@@ -366,7 +366,9 @@ class DataHandler:
                 return 1, None
             storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
         except BaseException as error:
-            return (storage.frames_stored - before if together else 0), error
+            # Whoever else puts into the storage is counted, too: never beyond the batch.
+            stored = min(storage.frames_stored - before, len(batch) - 1) if together else 0
+            return stored, error
         return len(batch), None
 
     def _settle(self, stored: list[_Item]) -> None:
