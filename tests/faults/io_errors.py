@@ -408,14 +408,15 @@ def sweep(
     only : str, optional
         The name of one case.
     writer : str
-        ``ndtiff``; or a control that must be found: ``ndstorage``, or ``swallows``, which hides errors.
+        ``ndtiff``, or another backend; or a control that must be found: ``ndstorage``, or ``swallows``, which
+        hides errors.
 
     Returns
     -------
     tuple of (dict, dict)
         Figures, and name of a case -> promises that it broke.
     """
-    backend = "ndstorage" if writer == "ndstorage" else "ndtiff"
+    backend = "ndtiff" if writer == "swallows" else writer
     warm_up(folder, backend)
     do = write_and_swallow if writer == "swallows" else write
     clean = {}
@@ -468,7 +469,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="draw so many cases; all by default")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="run the case of this name, and show all that it said")
-    parser.add_argument("--writer", default="ndtiff", choices=("ndtiff", "ndstorage", "swallows"))
+    parser.add_argument(
+        "--writer", default="ndtiff", help="a backend; or a control: ndstorage alone, or one that swallows"
+    )
     parser.add_argument("--folder", help="where the datasets lie; in memory where there is such a place")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()

@@ -997,3 +997,32 @@ def test_a_dataset_opens_from_the_moment_it_can_be_seen(make, path):
     assert (len(dataset), dataset.status) == (0, DatasetStatus.INCOMPLETE)
     dataset.finish()
     assert files_in(path).keys() == {"exengine.json", "exengine.lock"}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_p7_files_that_cannot_be_closed_are_told_and_hinder_no_other_writer(make, path, finished):
+    def release(self):
+        raise OSError(5, "Input/output error")
+
+    storage = make(release=release)
+    put(storage, 0)
+    if finished:
+        storage.finish()
+    with pytest.raises(StorageFailedError, match="its files could not be closed") as info:
+        storage.close()
+    assert info.value.errno == 5 and isinstance(info.value.__cause__, OSError)
+    storage.close()  # it was told
+    assert not manifest.has_writer(path)
+    with pytest.raises(StorageStateError):
+        put(storage, 1)
+    assert_whole(open_dataset(path), [0])
+
+
+def test_a_release_that_breaks_lets_the_next_writer_in(make, path):
+    def release(self):
+        raise ZeroDivisionError
+
+    storage = make(release=release)
+    with pytest.raises(ZeroDivisionError):
+        storage.close()
+    assert not manifest.has_writer(path)

@@ -416,12 +416,19 @@ class ManagedStorage(IndexedStorage):
             if self._refused_state is not StorageFailedError:
                 self._refused_state = StorageClosedError
             self._new_data.notify_all()
-        super().close()
-        exit_hooks.release(self)
-        if self._place is not None:
-            self._place.unlock()
+        what = "some frames were not stored"
+        try:
+            super().close()
+        except OSError as error:
+            self._fail(error)
+            if not untold:
+                untold, what = True, "its files could not be closed"
+        finally:  # whatever a backend's release raises, the next writer is let in
+            exit_hooks.release(self)
+            if self._place is not None:
+                self._place.unlock()
         if untold:
-            raise self._failed_error("some frames were not stored")
+            raise self._failed_error(what)
 
     def _how_to_reopen(self) -> str:
         return (
