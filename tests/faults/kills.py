@@ -111,10 +111,11 @@ class Calls:
             if mine and self._when == HALF and halve is not None:
                 call(*halve(*arguments))
                 self._die()
-            result = call(*arguments, **more)
-            if mine:
-                self._die()
-            return result
+            try:
+                return call(*arguments, **more)
+            finally:  # also after one that failed, such as a folder that is there already
+                if mine:
+                    self._die()
 
         return instead
 

@@ -508,12 +508,22 @@ def test_a_changed_number_in_the_index_harms_at_most_its_frame(number, byte, our
             assert np.array_equal(got, frame(at(2))) if read == dataset.get_data else got == {"number": 2}
 
 
+@pytest.mark.parametrize("directory_is_damaged", [False, True])
 @pytest.mark.parametrize("shape", [(32, 24), (48, 16), (1, 768)])
-def test_a_frame_is_never_returned_with_another_shape_of_as_many_bytes(shape, five, opened, frame):
+def test_a_frame_is_never_returned_with_another_shape_of_as_many_bytes(
+    shape, directory_is_damaged, five, opened, frame
+):
     _, end, *_ = entries(five)[3]
     data = bytearray((five / "NDTiff.index").read_bytes())
     struct.pack_into("<II", data, end - 28, shape[1], shape[0])
     (five / "NDTiff.index").write_bytes(data)
+    if directory_is_damaged:
+        stack = five / "NDTiffStack.tif"
+        pixels_at = struct.unpack_from("<I", data, end - 32)[0]
+        content = bytearray(stack.read_bytes())
+        width_at = content.rindex(struct.pack("<HHII", 256, 4, 1, SHAPE[1]), 0, pixels_at) + 8
+        content[width_at + 3] = 0x80
+        stack.write_bytes(content)
     dataset = opened(five)
     for number in range(5):
         if number == 3:
@@ -521,6 +531,15 @@ def test_a_frame_is_never_returned_with_another_shape_of_as_many_bytes(shape, fi
                 dataset[at(number)]
         else:
             assert np.array_equal(dataset[at(number)], frame(at(number)))
+
+
+def test_a_frame_is_never_returned_with_another_type_of_as_many_bytes(five, opened):
+    _, end, *_ = entries(five)[3]
+    data = bytearray((five / "NDTiff.index").read_bytes())
+    struct.pack_into("<III", data, end - 28, 2 * SHAPE[1], SHAPE[0], 0)
+    (five / "NDTiff.index").write_bytes(data)
+    with pytest.raises(DatasetDamagedError):
+        opened(five)[at(3)]
 
 
 def test_a_directory_that_says_another_size_harms_no_pixel(five, opened, frame):

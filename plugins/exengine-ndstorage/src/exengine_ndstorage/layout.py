@@ -46,8 +46,8 @@ FULL_RESOLUTION = "Full resolution"
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
-_SHAPE = struct.Struct("<10xI8xI8xI")  # values of the first three tags: width, height, bits
-_SHAPE_TAGS = slice(10, 26)  # width and height
+_SHAPE = struct.Struct("<10xI8xI8xI56xI")  # values of the tags of width, height, bits and rows of the strip
+_BITS = 2  # which of them
 
 
 def header(summary: bytes) -> bytes:
@@ -125,7 +125,7 @@ class FrameLayout:
         form = "I".join(f"{len(part)}s" for part in self._parts)
         self._pack = struct.Struct("<" + form).pack
         self._rgb = rgb
-        self._shape_tags = whole[_SHAPE_TAGS]
+        self._shape = (width, height, bits, height)
 
     def ifd(self, offset: int, metadata_bytes: int, pixels_crc: int, metadata_crc: int) -> bytes:
         """Return the IFD of a frame at ``offset`` of its file, followed by another frame."""
@@ -147,25 +147,24 @@ class FrameLayout:
     def checksums(self, ifd: bytes) -> tuple[int, int] | None:
         """Return the checksums of pixels and metadata in an IFD; None when it is not one of ours.
 
-        None too when it says another shape of as many bytes: the checksums do not tell which is right.
+        None too when it says another shape: of two with as many bytes checksums do not tell the right one.
         """
         pixels_tag, kind, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
             ifd, self.checksums_at
         )
         if (pixels_tag, metadata_tag, kind, count) != (PIXELS_CRC_TAG, METADATA_CRC_TAG, _LONG, 1):
             return None
-        if bytes(ifd[_SHAPE_TAGS]) != self._shape_tags and self._is_contradicted_by(ifd):
+        shape = _SHAPE.unpack_from(ifd)
+        if shape != self._shape and self._is_contradicted_by(shape):
             return None
         return pixels_crc, metadata_crc
 
-    def _is_contradicted_by(self, ifd: bytes) -> bool:
-        """Return whether an IFD says another shape of as many bytes."""
-        width, height, bits = _SHAPE.unpack_from(ifd)
-        if self._rgb:  # what stands there is where the bits are
-            as_many = width * height == self.width * self.height
-        else:
-            as_many = width * height * bits == self.pixel_bytes * 8
-        return bool(as_many and (width, height) != (self.width, self.height))
+    def _is_contradicted_by(self, shape: tuple[int, ...]) -> bool:
+        """Return whether more than one number of an IFD is of another shape: one may be damaged."""
+        others = [told != known for told, known in zip(shape, self._shape, strict=True)]
+        if self._rgb:
+            del others[_BITS]  # what stands there is where the bits are
+        return sum(others) > 1
 
 
 def text_in_entry(text: bytes) -> bytes:
