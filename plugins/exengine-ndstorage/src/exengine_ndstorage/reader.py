@@ -243,6 +243,9 @@ class NDTiffReader(DatasetReader):
         """Say where index, files and manifest of a finished dataset disagree."""
         growing, table = self._growing, self._growing.table
         if not os.path.lexists(os.path.join(self._folder, layout.INDEX_NAME)):
+            # A disk that took no index made the writer fail, and the manifest says so.
+            if self._manifest.get("status") == DatasetStatus.FAILED and self._manifest.get("frames") == 0:
+                return ""
             return f"there is no {layout.INDEX_NAME}"
         for name, end in table.ends([pixel_bytes(form) for form in table.forms]).items():
             path = os.path.join(self._folder, name)
