@@ -28,7 +28,7 @@ from pathlib import Path
 from children import Child, Ended, warm_up
 from io_errors import write_and_swallow
 from judge import Said, judge
-from mounts import CannotRunError, tmpfs
+from mounts import CannotRunError, live_apart, tmpfs
 from results import NIGHTLY, save
 from writer import Job, Say, axes_of, metadata_of, pixels_of, write
 
@@ -315,6 +315,7 @@ def main() -> int:
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
     begin = time.monotonic()
+    live_apart()
     with tempfile.TemporaryDirectory() as folder:
         figures, failures, lacking = campaign(
             folder,

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 
 from children import Child, Ended, warm_up
 from judge import Said, Verdict, judge
-from mounts import CannotRunError, PowerCut
+from mounts import CannotRunError, PowerCut, live_apart
 from results import NIGHTLY, save
 from writer import Job, Say, write
 
@@ -62,16 +62,22 @@ class Tally:
     broken: list[str] = field(default_factory=list)
 
 
-def job_of(mode: str, path: str) -> Job:
+def job_of(mode: str, path: str, backend: str = "ndtiff") -> Job:
     """Return what a mode writes; the unsynced one is told to stop there by :func:`_work`."""
     if mode == "ndstorage":
         return Job(path, "ndstorage", count=40)
-    options = {"max_file_bytes": 300_000}
-    if mode == "durable":
-        return Job(path, count=400, durable_every=EVERY, options=options)
-    if mode == "ending":
-        return Job(path, count=2 * EVERY, durable_every=EVERY, options={"max_file_bytes": 80_000})
-    return Job(path, count=80, handler=mode == "handler", finish=mode != "unsynced", options=options)
+    count = {"durable": 400, "ending": 2 * EVERY}.get(mode, 80)
+    every = EVERY if mode in MOMENTS_S else 0
+    options = {"max_file_bytes": 80_000 if mode == "ending" else 300_000} if backend == "ndtiff" else None
+    return Job(
+        path,
+        backend,
+        count=count,
+        durable_every=every,
+        handler=mode == "handler",
+        finish=mode != "unsynced",
+        options=options,
+    )
 
 
 def _work(mode: str, job: Job):  # type: ignore[no-untyped-def]  # a function of a function
@@ -88,7 +94,9 @@ def _work(mode: str, job: Job):  # type: ignore[no-untyped-def]  # a function of
     return work
 
 
-def cut_once(mode: str, image: str, folder: str, moment_s: float) -> tuple[Said, Verdict, Ended]:
+def cut_once(
+    mode: str, image: str, folder: str, moment_s: float, backend: str = "ndtiff"
+) -> tuple[Said, Verdict, Ended]:
     """Write, cut, mount again and judge.
 
     Parameters
@@ -98,9 +106,10 @@ def cut_once(mode: str, image: str, folder: str, moment_s: float) -> tuple[Said,
         Of the file system.
     moment_s : float
         How long after the dataset's beginning the power goes; only for ``MOMENTS_S``.
+    backend : str
     """
     with PowerCut(image, folder) as disk:
-        job = job_of(mode, f"{folder}/data")
+        job = job_of(mode, f"{folder}/data", backend)
         child = Child(_work(mode, job))
         try:
             until = time.monotonic() + 30
@@ -152,7 +161,9 @@ def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
     return found
 
 
-def campaign(folder: str, *, cuts: int, seed: int, modes: tuple[str, ...] = MODES) -> dict[str, Tally]:
+def campaign(
+    folder: str, *, cuts: int, seed: int, modes: tuple[str, ...] = MODES, backend: str = "ndtiff"
+) -> dict[str, Tally]:
     """Cut the power in each mode.
 
     Raises
@@ -160,15 +171,15 @@ def campaign(folder: str, *, cuts: int, seed: int, modes: tuple[str, ...] = MODE
     CannotRunError
         Without the right to mount.
     """
-    for backend in ("ndtiff", "ndstorage"):
-        os.mkdir(f"{folder}/{backend}")
-        warm_up(f"{folder}/{backend}", backend)
+    for used in (backend, "ndstorage"):
+        os.mkdir(f"{folder}/{used}")
+        warm_up(f"{folder}/{used}", used)
     tallies = {}
     for mode in modes:
         tally = tallies[mode] = Tally()
         for number in range(cuts):
             moment_s = random.Random(f"{seed} {mode} {number}").uniform(*MOMENTS_S.get(mode, (0, 0)))
-            said, verdict, ended = cut_once(mode, f"{folder}/disk.img", f"{folder}/disk", moment_s)
+            said, verdict, ended = cut_once(mode, f"{folder}/disk.img", f"{folder}/disk", moment_s, backend)
             lost = verdict.lost(said.put)
             tally.cuts += 1
             tally.put += said.put
@@ -198,6 +209,7 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=50, help="of each mode")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--backend", default="ndtiff")
     parser.add_argument("--without-sync", action="store_true", help="make fsync do nothing: must be found")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
@@ -206,7 +218,10 @@ def main() -> int:
         os.fsync = lambda descriptor: None
     with tempfile.TemporaryDirectory() as folder:
         try:
-            tallies = campaign(folder, cuts=given.cuts, seed=given.seed, modes=tuple(given.modes))
+            live_apart()
+            tallies = campaign(
+                folder, cuts=given.cuts, seed=given.seed, modes=tuple(given.modes), backend=given.backend
+            )
         except CannotRunError as error:
             _print(f"cannot run: {error}")
             return int(NIGHTLY)
@@ -214,7 +229,7 @@ def main() -> int:
     _print(f"runs: {sum(tally.cuts for tally in tallies.values())}, seconds: {time.monotonic() - begin:.0f}")
     for text in faults:
         _print(f"again: python tests/faults/power_loss.py {text}")
-    if given.save and not faults and not given.without_sync:
+    if given.save and not faults and not given.without_sync and given.backend == "ndtiff":
         figures: dict[str, object] = {}
         for mode, tally in tallies.items():
             figures[f"{mode}: cuts"] = tally.cuts
