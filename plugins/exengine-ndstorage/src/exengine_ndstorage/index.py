@@ -1,16 +1,12 @@
 """Reads ``NDTiff.index``: a million entries in a second, a lookup in microseconds.
 
 An entry is: length of the axes (4 bytes), axes as JSON, length of the file name, file name, eight
-numbers of 4 bytes. Entries have no fixed length, so that the place of each is known from the one
-before only. Here many are read at once: places where an entry *may* begin are found by their look,
-and the chain of lengths then proves them. Where it does not, the entries are walked one by one. The
+numbers of 4 bytes. Many are decoded at once, from where :mod:`exengine_ndstorage.entries` finds them. The
 JSON is compared with texts seen before, digits aside; an unknown text goes through the JSON parser.
 
 What is kept is columns of numbers, 20 bytes per frame and 4 per axis.
 """
 
-import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +18,7 @@ from exengine.errors import CoordinatesError
 from exengine.kernel.coordinate_index import summarize_positions
 from exengine.kernel.data_coords import DataCoordinates
 from exengine_ndstorage import layout
+from exengine_ndstorage.entries import Template, prove_chain, u32
 
 CHUNK_BYTES = 2 * 2**20
 _NUMBERS_BYTES = layout.INDEX_NUMBERS.size
@@ -30,8 +27,6 @@ _MAX_TEXT = layout.MAX_TEXT_BYTES + 1
 _MAX_TEMPLATES = 32  # texts that differ in more than digits; beyond, each is parsed by itself
 _DIRECT = 2**29  # ints 0 <= i < _DIRECT are their own code; others, and str, are interned
 _TAIL = 65_536  # frames that may arrive before the sorted keys are made anew
-
-_PAIR = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*(?:(-?)(\d+)|("(?:[^"\\]|\\.)*"))\s*([,}])')
 
 Form = tuple[int, int, int, int, int]
 """Width, height, pixel type, compression of pixels and of metadata."""
@@ -64,7 +59,7 @@ class FrameTable:
         self._order_of_axes: tuple[int, ...] = ()
         self._interned: list[dict[int | str, int]] = []
         self._values: list[list[int | str]] = []
-        self._templates: dict[tuple[int, int], list[_Template]] = {}
+        self._templates: dict[tuple[int, int], list[Template]] = {}
         self._count = 0
         self._codes = np.zeros((0, 0), np.int32)
         self._places = np.zeros((0, 5), np.uint32)  # file, form, and three numbers of the entry
@@ -127,7 +122,7 @@ class FrameTable:
         ends: npt.NDArray[np.int64],
     ) -> int:
         """Decode proven entries into the columns; return how many, fewer when one is not valid."""
-        axes_bytes = _u32(raw, starts)
+        axes_bytes = u32(raw, starts)
         sizes = ends - starts
         group = axes_bytes * _MAX_ENTRY + sizes
         begin = self._count
@@ -195,7 +190,7 @@ class FrameTable:
             if tried == len(known):
                 if len(known) >= _MAX_TEMPLATES:
                     return left
-                template = _Template.of(table[left[0]].tobytes())
+                template = Template.of(table[left[0]].tobytes())
                 if template is None or not self._has_room_for(template.axes):
                     return left
                 known.append(template)
@@ -211,9 +206,7 @@ class FrameTable:
                 left = left[~good]
         return left
 
-    def _apply(
-        self, template: "_Template", rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]
-    ) -> None:
+    def _apply(self, template: Template, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]) -> None:
         for place, axis in enumerate(template.axes):
             column = self._column(axis)
             self._appeared[column] = min(self._appeared[column], (int(rows[0]), place))
@@ -480,97 +473,3 @@ class FrameTable:
         ends = np.zeros(len(self.files), np.int64)
         np.maximum.at(ends, places[:, 0], np.maximum(pixels, metadata))
         return {name: int(end) for name, end in zip(self.files, ends, strict=True)}
-
-
-class _Template:
-    """A text of axes in which the digits of numbers may differ."""
-
-    def __init__(self, text: bytes) -> None:
-        self.texts: list[tuple[str, str]] = []
-        self.numbers: list[tuple[str, int, int, int]] = []
-        row = np.frombuffer(text, np.uint8)
-        digits = np.zeros(len(row), bool)
-        position = 1
-        while position < len(text):
-            pair = _PAIR.match(text, position)
-            if pair is None:
-                raise ValueError(text)
-            axis = json.loads(pair[1])
-            if pair[3] is not None:
-                self.numbers.append((axis, -1 if pair[2] else 1, *pair.span(3)))
-                digits[slice(*pair.span(3))] = True
-            else:
-                self.texts.append((axis, json.loads(pair[4])))
-            position = pair.end()
-        names = [text[0] for text in self.texts] + [number[0] for number in self.numbers]
-        if text[:1] != b"{" or text[-1:] != b"}" or position != len(text) or len(set(names)) != len(names):
-            raise ValueError(text)
-        self.axes = list(DataCoordinates.from_json(text))  # refuses what is not valid
-        self._fixed = np.flatnonzero(~digits)
-        self._digits = np.flatnonzero(digits)
-        self._bytes = row[self._fixed]
-
-    @classmethod
-    def of(cls, text: bytes) -> "_Template | None":
-        try:
-            template = cls(text)
-        except (ValueError, RecursionError):
-            return None
-        # Numbers beyond 18 digits do not fit the columns: the JSON parser shall refuse them.
-        if any(end - begin > 18 or end - begin == 0 for _, _, begin, end in template.numbers):
-            return None
-        return template
-
-    def matches(self, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        good = (table[:, self._fixed] == self._bytes).all(axis=1)
-        return good & ((table[:, self._digits] - 48) <= 9).all(axis=1)  # type: ignore[no-any-return]
-
-
-def _u32(raw: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the little-endian numbers of 4 bytes at these places."""
-    window = np.lib.stride_tricks.sliding_window_view(raw, 4)[at]
-    return np.ascontiguousarray(window).view("<u4")[:, 0].astype(np.int64)
-
-
-def prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where the whole entries at the beginning of ``data`` begin and end.
-
-    Entries whose coordinates cannot be understood are among them; see :meth:`FrameTable.feed`.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    nothing = np.zeros(0, np.int64)
-    if len(raw) < 8 + _NUMBERS_BYTES:
-        return nothing, nothing
-    # An entry begins with a length below 65,536, whose upper bytes are 0, and the brace of its JSON.
-    at = np.flatnonzero((raw[4:] == 0x7B) & (raw[3:-1] == 0) & (raw[2:-2] == 0))
-    lengths = _u32(raw, at)
-    inside = at + 8 + lengths + _NUMBERS_BYTES <= len(raw)
-    at, lengths = at[inside], lengths[inside]
-    names = _u32(raw, at + 4 + lengths)
-    ends = at + 8 + lengths + names + _NUMBERS_BYTES
-    inside = (names < _MAX_TEXT) & (ends <= len(raw)) & (raw[at + 3 + lengths] == 0x7D)
-    at, ends = at[inside], ends[inside]
-    if len(at) and at[0] == 0:
-        broken = np.flatnonzero(at[1:] != ends[:-1])
-        proven = int(broken[0]) + 1 if len(broken) else len(at)
-        if proven == len(at) or len(data) - int(ends[proven - 1]) < 8:
-            return at[:proven], ends[:proven]
-    return _walk_chain(data)
-
-
-def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    starts, ends = [], []
-    position = 0
-    while len(data) - position >= 8 + _NUMBERS_BYTES:
-        (length,) = layout.LENGTH.unpack_from(data, position)
-        after = position + 4 + length
-        if not 2 <= length < _MAX_TEXT or after + 4 + _NUMBERS_BYTES > len(data):
-            break
-        (name,) = layout.LENGTH.unpack_from(data, after)
-        end = after + 4 + name + _NUMBERS_BYTES
-        if name >= _MAX_TEXT or end > len(data):
-            break
-        starts.append(position)
-        ends.append(end)
-        position = end
-    return np.array(starts, np.int64), np.array(ends, np.int64)

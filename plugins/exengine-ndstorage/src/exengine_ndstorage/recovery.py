@@ -19,8 +19,9 @@ from exengine.errors import DatasetDamagedError
 from exengine.kernel import platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine_ndstorage import layout
+from exengine_ndstorage.entries import prove_chain
 from exengine_ndstorage.files import READ, OpenFile
-from exengine_ndstorage.index import CHUNK_BYTES, FrameTable, prove_chain
+from exengine_ndstorage.index import CHUNK_BYTES, FrameTable
 from exengine_ndstorage.reader import read_header
 from exengine_ndstorage.structure import BACKUP_NAME, Directory, directories, is_stack, read_link
 
