@@ -63,7 +63,7 @@ _FINISHED = frozenset((DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetSta
 
 @dataclass
 class RecoverReport:
-    """What :func:`recover` did, or would do.
+    """What :func:`exengine.recover` did, or would do.
 
     Attributes
     ----------

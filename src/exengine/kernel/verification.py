@@ -47,7 +47,7 @@ class LostFrame:
 
 @dataclass
 class VerifyReport:
-    """What :func:`verify` found.
+    """What :func:`exengine.verify` found.
 
     Attributes
     ----------
