@@ -389,7 +389,7 @@ def main() -> int:
         "broken promises": len(campaign.broken),
         "seconds": round(time.monotonic() - began),
     }
-    print(*campaign.broken[:100], sep="\n")
+    print("".join(f"{problem}\n" for problem in campaign.broken[:100]), end="")
     print("\n".join(f"{name}: {value}" for name, value in figures.items()))
     print("outcomes:", ", ".join(f"{outcome} {count}" for outcome, count in campaign.outcomes.most_common()))
     for text, times in campaign.hidden.most_common(20):

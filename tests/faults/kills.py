@@ -487,7 +487,7 @@ def main() -> int:
         "broken promises": len(campaign.broken),
         "seconds": round(time.monotonic() - began),
     }
-    print(*campaign.broken, sep="\n")
+    print("".join(f"{problem}\n" for problem in campaign.broken), end="")
     print("\n".join(f"{name}: {value}" for name, value in figures.items()))
     if given.save:
         results.save(

@@ -206,7 +206,7 @@ def main() -> int:
         "frames compared": totals["compared"],
         "broken promises": len(broken),
     }
-    print(*broken[:50], sep="\n")
+    print("".join(f"{problem}\n" for problem in broken[:50]), end="")
     print("\n".join(f"{name}: {value}" for name, value in figures.items()))
     if given.save:
         command = f"python tests/faults/{Path(__file__).name} --seconds {given.seconds:g} --seed {given.seed}"

@@ -42,7 +42,7 @@ def test_after_100_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dat
 
 
 def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign):
-    code, text = campaign("--count", 20, "--backend", "ndstorage", "--recover-every", 0)
+    code, text = campaign("--count", 10, "--backend", "ndstorage", "--recover-every", 0)
     assert code == 1, text
     assert figure(text, "frames lost") > 0
 

@@ -275,7 +275,7 @@ def main() -> int:
         "broken promises": len(broken),
         "seconds": round(time.monotonic() - began),
     }
-    print(*broken[:50], sep="\n")
+    print("".join(f"{problem}\n" for problem in broken[:50]), end="")
     print("\n".join(f"{name}: {value}" for name, value in figures.items()))
     if given.save:
         command = f"python tests/faults/{Path(__file__).name} --times {given.times} --seed {given.seed}"
