@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 
 INDEX, MANIFEST, LOCK = "NDTiff.index", "exengine.json", "exengine.lock"
 NUMBERS = (0, 1, 2, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
-SPECIAL = ("missing", "folder", "pipe", "link inside", "link outside", "dangling", "loop", "/dev/zero", "/dev/full")
+SPECIAL = (
+    "missing",
+    "folder",
+    "pipe",
+    "link inside",
+    "link outside",
+    "dangling",
+    "loop",
+    "/dev/zero",
+    "/dev/full",
+)
 NAMES = (
     b"", b"\0", b"a\0b.tif", b".", b"..", b"../outside.tif", b"/etc/passwd", b"/dev/zero", b"x/../y.tif", b"\xff\xfe",
     b"NDTiff.index", b"exengine.json", b"no-such.tif", b"x" * 300, b"x" * 65535, b"C:\\x.tif", b"..\\x.tif",
@@ -182,7 +192,9 @@ def _entry_number(dataset: Dataset, rng: random.Random) -> str:
         axes, name, numbers = parts[entry]
         values = list(struct.unpack("<8I", numbers))
         if rng.random() < 0.3:  # numbers that a real file may have
-            values[1], values[2] = rng.choice(((values[2], values[1]), (values[1] * 2, values[2] // 2), (1, 64)))
+            values[1], values[2] = rng.choice(
+                ((values[2], values[1]), (values[1] * 2, values[2] // 2), (1, 64))
+            )
         else:
             near = (values[number] + 1, max(values[number], 1) - 1, values[number] ^ 1 << rng.randrange(32))
             values[number] = rng.choice((*NUMBERS, *near)) % 2**32
@@ -226,7 +238,9 @@ def _moved(dataset: Dataset, rng: random.Random) -> str:
 def _entries(dataset: Dataset, rng: random.Random) -> str:
     def change(parts: list[tuple[bytes, bytes, bytes]]) -> str:
         a, b = rng.randrange(len(parts)), rng.randrange(len(parts))
-        what = rng.choice(("swapped", "places swapped", "doubled", "deleted", "axes taken", "again and again"))
+        what = rng.choice(
+            ("swapped", "places swapped", "doubled", "deleted", "axes taken", "again and again")
+        )
         if what == "swapped":
             parts[a], parts[b] = parts[b], parts[a]
         elif what == "places swapped":
