@@ -265,13 +265,13 @@ def campaign(
     every: int = 1,
     only: str | None = None,
     do: Callable[[Job, Say], None] = write,
-) -> tuple[dict[str, object], dict[str, list[str]], list[str]]:
+) -> tuple[dict[str, object], dict[str, list[str]], dict[str, str]]:
     """Run all cases, or every so manieth.
 
     Returns
     -------
-    tuple of (dict, dict, list)
-        Figures; name of a case -> promises that it broke; what could not run, and why.
+    tuple of (dict, dict, dict)
+        Figures; name of a case -> promises that it broke; kind that could not run -> why.
     """
     os.mkdir(f"{folder}/warm")
     warm_up(f"{folder}/warm")
@@ -280,7 +280,7 @@ def campaign(
         cases = [case for case in every_case() if case.name == only]
     figures: dict[str, object] = {}
     failures: dict[str, list[str]] = {}
-    lacking: list[str] = []
+    lacking: dict[str, str] = {}
     where: dict[str, int] = {}
     for number, case in enumerate(cases):
         place = f"{folder}/{number}"
@@ -288,7 +288,7 @@ def campaign(
         try:
             faults, ended = run(case, place, do=do)
         except CannotRunError as error:
-            lacking.append(f"{case.kind}: {error}")
+            lacking.setdefault(case.kind, str(error))
             continue
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -300,7 +300,7 @@ def campaign(
         figures[f"runs: {case.kind}"] = int(str(figures.get(f"runs: {case.kind}", 0))) + 1
         told = next((line.split()[1] for line in ended.lines if line.startswith("error ")), "nothing ran out")
         where[f"{case.kind}, told by {told}"] = where.get(f"{case.kind}, told by {told}", 0) + 1
-    return figures | where | {"broken": len(failures)}, failures, list(dict.fromkeys(lacking))
+    return figures | where | {"broken": len(failures)}, failures, lacking
 
 
 def main() -> int:
@@ -329,8 +329,8 @@ def main() -> int:
     print(f"seconds: {time.monotonic() - begin:.0f}")
     for name, faults in failures.items():
         print(f"again: python tests/faults/full_disk.py --only {name}  # {'; '.join(faults)[:300]}")
-    for text in lacking:
-        print(f"cannot run: {text}")
+    for kind, why in lacking.items():
+        print(f"cannot run: {kind}: {why}")
     if given.save and not failures and not lacking and not given.swallow:
         save("full_disk", "python tests/faults/full_disk.py", None, figures)
     return 1 if failures or (lacking and NIGHTLY) else 0

@@ -38,7 +38,8 @@ def _call(*command: str) -> None:
         raise CannotRunError(f"there is no program {command[0]}")
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     if ended.returncode:
-        raise CannotRunError(f"{' '.join(command)}: {ended.stderr.strip()}")
+        why = (ended.stderr.strip() or f"exit code {ended.returncode}").splitlines()[0]
+        raise CannotRunError(f"{' '.join(command)}: {why}")
 
 
 def _unmount(folder: str) -> None:

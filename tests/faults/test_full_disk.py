@@ -24,8 +24,9 @@ def campaign(cannot_run):
             timeout=110,
         )
         assert not ended.stderr, ended.stderr
-        if "cannot run" in ended.stdout:
-            cannot_run(ended.stdout.strip())
+        if lacking := [line for line in ended.stdout.splitlines() if line.startswith("cannot run")]:
+            assert "BROKEN" not in ended.stdout, ended.stdout
+            cannot_run("; ".join(lacking))
         return ended.returncode, ended.stdout
 
     return run

@@ -19,8 +19,9 @@ def cut(cannot_run):
             check=False, capture_output=True, text=True, timeout=110,
         )  # fmt: skip
         assert not ended.stderr, ended.stderr
-        if "cannot run" in ended.stdout:
-            cannot_run(ended.stdout.strip())
+        if lacking := [line for line in ended.stdout.splitlines() if line.startswith("cannot run")]:
+            assert "BROKEN" not in ended.stdout, ended.stdout
+            cannot_run("; ".join(lacking))
         assert str(Path("/disk/data")) not in Path("/proc/mounts").read_text()
         return ended.returncode, ended.stdout
 
