@@ -149,8 +149,18 @@ def job_at(path: str, *, way: str, backend: str = "ndtiff") -> Job:
     """Return the small job: 12 frames of 64x64, in three files, with one durable flush."""
     options = {"max_file_bytes": 45_000} if backend == "ndtiff" else None
     batch = 4 if way == "many" else 1
+    # One frame after the other, so that each run makes the same calls.
     handler = way == "handler"
-    return Job(path, backend, count=12, batch=batch, durable_every=8, handler=handler, options=options)
+    return Job(
+        path,
+        backend,
+        count=12,
+        batch=batch,
+        durable_every=8,
+        handler=handler,
+        max_pending=1,
+        options=options,
+    )
 
 
 def _await_tracer() -> None:

@@ -57,6 +57,8 @@ class Job:
         ``flush(durable=True)`` after so many frames; 0: never.
     handler : bool
         Through a ``DataHandler``; what it has stored is acknowledged.
+    max_pending : int
+        Bytes that may wait in the handler; 0: four frames. With 1 each frame goes by itself.
     finish : bool
         Whether to finish at the end.
     options : dict
@@ -70,6 +72,7 @@ class Job:
     batch: int = 1
     durable_every: int = 0
     handler: bool = False
+    max_pending: int = 0
     finish: bool = True
     options: dict[str, Any] | None = None
 
@@ -148,7 +151,7 @@ def _through_handler(job: Job, storage: Any, say: Say) -> None:
             stored += 1
             say(f"put {stored}")
 
-    handler = DataHandler(storage, None, Acknowledge(), max_pending=8 * job.size * job.size)
+    handler = DataHandler(storage, None, Acknowledge(), max_pending=job.max_pending or 8 * job.size * job.size)
     try:
         for number in range(job.count):
             handler.put(axes_of(number), pixels_of(number, job.size), metadata_of(number), None)
