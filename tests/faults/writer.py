@@ -151,7 +151,9 @@ def _through_handler(job: Job, storage: Any, say: Say) -> None:
             stored += 1
             say(f"put {stored}")
 
-    handler = DataHandler(storage, None, Acknowledge(), max_pending=job.max_pending or 8 * job.size * job.size)
+    handler = DataHandler(
+        storage, None, Acknowledge(), max_pending=job.max_pending or 8 * job.size * job.size
+    )
     try:
         for number in range(job.count):
             handler.put(axes_of(number), pixels_of(number, job.size), metadata_of(number), None)
