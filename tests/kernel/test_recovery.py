@@ -331,6 +331,20 @@ def test_a_backend_that_knows_nothing_of_recovery_is_recovered_into_a_copy(make,
     assert_holds(report.path, range(5))
 
 
+def test_the_name_of_the_copy_is_on_the_disk_when_recover_returns(make, path, target, monkeypatch):
+    from exengine.kernel import platform
+
+    make()
+    done = []
+    rename, sync_folder = os.rename, platform.sync_folder
+    monkeypatch.setattr(os, "rename", lambda old, new: (rename(old, new), done.append(str(new)))[0])
+    monkeypatch.setattr(
+        platform, "sync_folder", lambda folder: (sync_folder(folder), done.append(f"sync {folder}"))[0]
+    )
+    recover(path)
+    assert f"sync {target.parent}" in done[done.index(str(target)) :]
+
+
 # -- in place ------------------------------------------------------------------------------------
 
 

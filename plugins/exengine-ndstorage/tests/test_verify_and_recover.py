@@ -563,6 +563,34 @@ def test_a_pyramid_that_is_damaged_is_recovered_at_full_resolution(example_data,
     assert (verdict.checked, len(verdict.missing), verdict.problems) == (2, 1, [])
 
 
+def test_in_place_each_file_is_on_the_disk_before_it_takes_a_place_and_the_manifest_comes_last(
+    finished, monkeypatch
+):
+    flip_pixel(finished, 1)
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def recording_fsync(descriptor):
+        fsync(descriptor)
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    def recording_replace(old, new):
+        assert os.path.basename(old) in done  # it was synced
+        replace(old, new)
+        done.append(f"-> {os.path.basename(new)}")
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("what a descriptor leads to is not told by this system")
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(os, "replace", recording_replace)
+    exengine.recover(finished, in_place=True)
+    placed = [name for name in done if name.startswith("->")]
+    assert placed == [f"-> {name}" for name in ("exengine.json", BACKUP, "NDTiff.index", "exengine.json")]
+    last = len(done) - 1 - done[::-1].index("-> exengine.json")
+    for file in finished.glob("*.tif"):
+        assert file.name in done[:last]
+
+
 # -- killed --------------------------------------------------------------------------------------
 
 CALLS = ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "ftruncate", "pwrite", "pwritev")
