@@ -78,7 +78,7 @@ def cycle(path: str, *, size: int, count: int, until: float) -> tuple[int, int, 
     handler = exengine.DataHandler(storage, max_pending=PENDING_BYTES)
     put = 0
     for number in range(count):
-        if number % 64 == 0 and time.monotonic() > until:
+        if number % 64 == 63 and time.monotonic() > until:
             break
         handler.put(axes_of(number), frame_of(number, size), metadata_of(number), copy=False)
         put += 1
