@@ -20,7 +20,8 @@ from exengine.kernel.errors import (
     StorageFailedError,
     UnsupportedOperationError,
 )
-from exengine.kernel.recovery import MAX_NAMED, recover
+from exengine.kernel.recovery import recover
+from exengine.kernel.recovery_base import MAX_NAMED
 from exengine.kernel.storage_factory import open_dataset
 from exengine.kernel.verification import LostFrame, verify
 

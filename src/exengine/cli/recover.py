@@ -4,7 +4,8 @@ import argparse
 
 from exengine.cli.output import print_json
 from exengine.cli.progress import FrameProgress
-from exengine.kernel.recovery import RecoverReport, recover
+from exengine.kernel.recovery import recover
+from exengine.kernel.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,106 +11,27 @@ afterwards nothing of it can be found any more.
 """
 
 import contextlib
-import errno
 import os
-import shutil
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from exengine.kernel import manifest, platform
+from exengine.kernel import manifest
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.dataset_place import DatasetPlace
 from exengine.kernel.errors import (
     DatasetAccessError,
-    DatasetDamagedError,
-    DatasetExistsError,
     DatasetLockedError,
     ExEngineError,
-    MetadataError,
     OptionError,
-    PluginError,
-    StorageStateError,
     UnsupportedOperationError,
 )
-from exengine.kernel.options import options_of
+from exengine.kernel.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
+from exengine.kernel.recovery_copy import RecoveryIntoCopy
 from exengine.kernel.storage_factory import open_dataset, reader_class
-from exengine.kernel.verification import (
-    LostFrame,
-    OnProgress,
-    VerifyReport,
-    annotations_of,
-    as_count,
-    backend_of,
-    describe,
-    lost_frames,
-    read_all,
-    survey,
-)
+from exengine.kernel.verification import OnProgress, annotations_of, backend_of
 
 if TYPE_CHECKING:
     from os import PathLike
-
-MAX_NAMED = 1000
-"""How many lost frames the manifest names; the others are counted."""
-_MAX_NAMED_BYTES = 2**20
-_MAX_SENTENCE = 500
-
-_FINISHED = frozenset((DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED))
-
-
-@dataclass
-class RecoverReport:
-    """What :func:`exengine.recover` did, or would do.
-
-    Attributes
-    ----------
-    source : str
-        The dataset that was looked at.
-    path : str
-        Where the finished dataset lies: the copy, or the source itself.
-    outcome : {'recovered', 'already recovered', 'nothing to recover'}
-    backend : str
-        Who writes it.
-    status : str
-        Of the finished dataset.
-    reason : str
-        Why the status is what it is.
-    frames : int
-        How many the finished dataset holds.
-    total : int
-        How many there were, as far as index, manifest and ledger tell.
-    lost : list of LostFrame
-        Frames that did not survive, and why. There may be more of them that nothing names: see
-        ``total``.
-    problems : list of str
-        What else was wrong with the source, a sentence each.
-    in_place, dry_run : bool
-    """
-
-    source: str
-    path: str
-    outcome: str = "recovered"
-    backend: str = ""
-    status: str = ""
-    reason: str = ""
-    frames: int = 0
-    total: int = 0
-    lost: list[LostFrame] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    in_place: bool = False
-    dry_run: bool = False
-
-    @property
-    def ok(self) -> bool:
-        """Whether every frame survived."""
-        return not self.lost and self.frames == self.total
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
-        return {**vars(self), "lost": [frame.to_dict() for frame in self.lost], "ok": self.ok}
 
 
 def recover(
@@ -180,7 +101,7 @@ def recover(
     if in_place:
         return _InPlace(source, cls, dry_run, on_progress).run()
     target = os.path.realpath(output) if output is not None else _beside(source, cls)
-    return _Copy(source, target, cls, dry_run, on_progress).run()
+    return RecoveryIntoCopy(source, target, cls, dry_run, on_progress).run()
 
 
 def _beside(source: str, cls: type[DataStorage]) -> str:
@@ -190,105 +111,7 @@ def _beside(source: str, cls: type[DataStorage]) -> str:
     return f"{source}-recovered"
 
 
-class _Recovery:
-    """What both ways have in common: what is known of the source, and what is said of it.
-
-    Parameters
-    ----------
-    report : RecoverReport
-    on_progress : callable or None
-    """
-
-    def __init__(self, report: RecoverReport, cls: type[DataStorage], on_progress: OnProgress | None) -> None:
-        self.report = report
-        self.cls = cls
-        self.on_progress = on_progress
-
-    def survey(self, dataset: DataStorage) -> VerifyReport:
-        return survey(dataset, self.report.source, self.on_progress)
-
-    def take(self, found: VerifyReport, annotations: dict[str, Any]) -> None:
-        """Note what survives and what does not, this time and in recoveries before."""
-        report = self.report
-        report.lost = [*found.damaged, *found.missing]
-        report.frames = found.frames - len(report.lost)
-        self.complete(found.problems, annotations)
-
-    def complete(self, problems: list[str], annotations: dict[str, Any]) -> None:
-        """Add to what was found what manifest, ledger and earlier recoveries say."""
-        report = self.report
-        before = annotations.get("recovery")
-        before = before if isinstance(before, dict) else {}
-        known = {_key(frame.coordinates) for frame in report.lost}
-        earlier = [f for f in lost_frames(before.get("lost")) if _key(f.coordinates) not in known]
-        report.lost = [*earlier, *report.lost]
-        noted = before.get("problems")
-        noted = [str(problem) for problem in noted] if isinstance(noted, list) else []
-        report.problems = [*dict.fromkeys([*noted, *problems])]
-        ledger = annotations.get("ledger")
-        counts = [
-            before.get("total"),
-            manifest_count(report.source),
-            ledger.get("stored") if isinstance(ledger, dict) else None,
-        ]
-        report.total = max(report.frames + len(report.lost), *(as_count(count) or 0 for count in counts))
-        report.status = str(DatasetStatus.ABORTED)
-        report.reason = f"recovered from {report.source}: {report.frames} of {report.total} frames"
-
-    def nothing(self, found: VerifyReport) -> RecoverReport:
-        """Report that the source is finished and whole."""
-        report = self.report
-        report.outcome, report.path = "nothing to recover", report.source
-        report.frames = report.total = found.frames
-        report.status, report.reason = found.status, found.reason
-        return report
-
-    def note(self) -> dict[str, Any]:
-        """Return what the manifest of the finished dataset keeps of the recovery."""
-        report = self.report
-        return {
-            "source": report.source,
-            "in_place": report.in_place,
-            "frames": report.frames,
-            "total": report.total,
-            "lost_count": len(report.lost),
-            "lost": _named(report.lost),
-            "problems": [problem[:_MAX_SENTENCE] for problem in report.problems[:MAX_NAMED]],
-        }
-
-
-def _named(lost: list[LostFrame]) -> list[dict[str, Any]]:
-    """Return the first of the lost frames, as many as a manifest has room for."""
-    named: list[dict[str, Any]] = []
-    room = _MAX_NAMED_BYTES
-    for frame in lost[:MAX_NAMED]:
-        item = {"coordinates": frame.coordinates, "reason": frame.reason[:_MAX_SENTENCE]}
-        room -= len(str(item))
-        if room < 0:
-            break
-        named.append(item)
-    return named
-
-
-def is_whole(found: VerifyReport) -> bool:
-    """Return whether a dataset is finished and nothing of it is damaged."""
-    return found.status in _FINISHED and found.ok
-
-
-def manifest_count(path: str) -> int | None:
-    """Return how many frames the manifest of a finished dataset says that it has."""
-    content = manifest.read_manifest(path) if os.path.isdir(path) else None
-    return as_count(content.get("frames")) if content else None
-
-
-def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, str]]:
-    return frozenset((axis, repr(value)) for axis, value in coordinates.items())
-
-
-# -- in place ------------------------------------------------------------------------------------
-
-
-class _InPlace(_Recovery):
+class _InPlace(Recovery):
     """Recovers a dataset where it lies."""
 
     def __init__(
@@ -301,7 +124,7 @@ class _InPlace(_Recovery):
         with contextlib.closing(open_dataset(source)) as dataset:
             self.report.backend = backend_of(dataset)
             # A dataset that is finished is looked at before its lock is touched: it may be whole.
-            if self.report.dry_run or _status_of(dataset) in _FINISHED:
+            if self.report.dry_run or status_of(dataset) in FINISHED:
                 found = self.survey(dataset)
                 if is_whole(found):
                     return self.nothing(found)
@@ -347,244 +170,3 @@ class _InPlace(_Recovery):
         self.cls.recover_in_place(place.path, [DataCoordinates(axes) for axes in lost])
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)
         return self.report
-
-
-# -- into a copy ---------------------------------------------------------------------------------
-
-
-class _Copy(_Recovery):
-    """Recovers a dataset into another one."""
-
-    def __init__(
-        self, source: str, target: str, cls: type[DataStorage], dry_run: bool, on_progress: OnProgress | None
-    ) -> None:
-        super().__init__(RecoverReport(source, target, dry_run=dry_run), cls, on_progress)
-
-    def run(self) -> RecoverReport:
-        report = self.report
-        if report.path == report.source:
-            raise OptionError(f"{report.path} is the dataset itself; to recover it there, say in_place")
-        if os.path.join(report.path, "").startswith(os.path.join(report.source, "")):
-            raise OptionError(f"{report.path} lies inside the dataset, which is not written to")
-        with contextlib.closing(open_dataset(report.source)) as dataset:
-            report.backend = backend_of(dataset)
-            taken = os.path.lexists(report.path) and not _is_empty_folder(report.path)
-            if (report.dry_run and not taken) or _status_of(dataset) in _FINISHED:
-                found = self.survey(dataset)
-                if is_whole(found):
-                    return self.nothing(found)
-                self.take(found, annotations_of(dataset))
-            if taken:
-                return self._compare(dataset)
-            if not report.dry_run:
-                self._build(dataset)
-        return report
-
-    def _compare(self, dataset: DataStorage) -> RecoverReport:
-        """Look whether what is at the target was recovered from this dataset, and is the same."""
-        report = self.report
-        refusal = DatasetExistsError(
-            f"{report.path} is there already, and was not recovered from {report.source}; choose another "
-            "output"
-        )
-        try:
-            other = open_dataset(report.path)
-        except ExEngineError as error:
-            raise refusal from error
-        with contextlib.closing(other):
-            note = annotations_of(other).get("recovery")
-            if not isinstance(note, dict) or note.get("source") != report.source:
-                raise refusal
-            found = VerifyReport(report.source)
-            report.lost, report.frames = [], 0
-            for frame in read_all(dataset, found, self.on_progress):
-                lost = LostFrame(frame.coordinates.coordinate_dict, frame.problem or "")
-                if frame.problem is not None:
-                    report.lost.append(lost)
-                elif _holds(other, frame):
-                    report.frames += 1
-                elif frame.coordinates in other:
-                    raise DatasetExistsError(
-                        f"{report.path} was recovered from {report.source}, but differs at "
-                        f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
-                    )
-                else:  # the backend could not take it, which was said then
-                    report.lost.append(LostFrame(lost.coordinates, "it is not in what was recovered"))
-            if report.frames != len(other):
-                raise DatasetExistsError(
-                    f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
-                    f"instead of {report.frames}; remove it, or choose another output"
-                )
-            self.complete([], annotations_of(other))
-            report.outcome = "already recovered"
-            report.status = str(other.status)
-            report.reason = str(getattr(other, "status_reason", ""))
-        return report
-
-    def _build(self, dataset: DataStorage) -> None:
-        """Write the copy in a hidden folder, and rename it when it is finished and on the disk."""
-        report = self.report
-        parent, name = os.path.split(report.path)
-        workshop = os.path.join(parent, f".{name}.recovering")
-        built = os.path.join(workshop, name)
-        try:
-            os.makedirs(parent, exist_ok=True)
-            lock = _enter(workshop)
-        except OSError as error:
-            if isinstance(error, ExEngineError):
-                raise
-            raise _access_error(report.path, error) from error
-        try:
-            _clear(workshop)
-            self._write(dataset, built)
-            if os.path.lexists(report.path) and not _is_empty_folder(report.path):
-                raise DatasetExistsError(f"{report.path} has come to be there meanwhile; it is left as it is")
-            os.rename(built, report.path)
-            platform.sync_folder(parent)
-            platform.sync_folder(workshop)
-        except OSError as error:
-            if isinstance(error, ExEngineError):
-                raise
-            raise _access_error(report.path, error) from error
-        finally:
-            _leave(workshop, lock)
-
-    def _write(self, dataset: DataStorage, built: str) -> None:
-        report = self.report
-        storage = self._create(dataset, built)
-        try:
-            found = VerifyReport(report.source)
-            report.lost, report.frames = [], 0
-            for frame in read_all(dataset, found, self.on_progress):
-                problem = frame.problem
-                if problem is None:
-                    assert frame.pixels is not None
-                    try:
-                        storage.put(frame.coordinates, frame.pixels, frame.metadata)
-                    except StorageStateError:
-                        raise  # the disk, and not the frame
-                    except ExEngineError as error:
-                        problem = f"it cannot be written again: {error}"
-                if problem is None:
-                    report.frames += 1
-                else:
-                    report.lost.append(LostFrame(frame.coordinates.coordinate_dict, problem))
-            self.complete(self._problems_of(dataset) + found.problems, annotations_of(dataset))
-            for name, value in {**annotations_of(dataset), "recovery": self.note()}.items():
-                try:
-                    storage.annotate(name, value)
-                except (UnsupportedOperationError, MetadataError) as error:
-                    report.problems.append(f"the annotation {name!r} could not be kept: {error}")
-            storage.abort(report.reason)
-            if _status_of(storage) not in (None, DatasetStatus.ABORTED):
-                storage.flush(True)  # raises why it could not be finished
-                raise DatasetAccessError(f"{report.path} could not be finished")
-        finally:
-            storage.close()
-
-    def _create(self, dataset: DataStorage, built: str) -> DataStorage:
-        """Make the storage of the copy, with the metadata of the whole dataset where there are such."""
-        options: dict[str, JsonValue] = {}
-        if any(option.name == "summary_metadata" for option in options_of(self.cls)):
-            with contextlib.suppress(ExEngineError):
-                options["summary_metadata"] = dataset.summary_metadata
-        try:
-            try:
-                return self.cls.create(built, **options)
-            except ExEngineError as error:
-                if not options or isinstance(error, OSError):
-                    raise
-                self.report.problems.append(f"the summary metadata could not be kept: {error}")
-                return self.cls.create(built)
-        except ExEngineError:
-            raise
-        except OSError as error:
-            raise _access_error(self.report.path, error) from error
-        except Exception as error:
-            raise PluginError(f"{self.cls.__name__} cannot make the copy: {describe(error)}") from error
-
-    def _problems_of(self, dataset: DataStorage) -> list[str]:
-        problems = list(self.report.problems)
-        with contextlib.suppress(UnsupportedOperationError, DatasetDamagedError):
-            problems += dataset.check_structure()
-        status, reason = _status_of(dataset), str(getattr(dataset, "status_reason", ""))
-        if status is DatasetStatus.DAMAGED and reason and reason not in problems:
-            problems.append(reason)
-        if len(getattr(dataset, "resolution_levels", ())) > 1:
-            problems.append("only the frames at full resolution were kept, not the other resolution levels")
-        return problems
-
-
-def _holds(other: DataStorage, frame: Any) -> bool:
-    try:
-        pixels = other.get_data(frame.coordinates)
-        same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
-        return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
-    except Exception:  # it is not there, or it is damaged: not the same
-        return False
-
-
-def _status_of(storage: DataStorage) -> DatasetStatus | None:
-    try:
-        return storage.status
-    except UnsupportedOperationError:
-        return None
-
-
-def _is_empty_folder(path: str) -> bool:
-    return os.path.isdir(path) and not os.listdir(path)
-
-
-def _access_error(path: str, error: OSError) -> DatasetAccessError:
-    refusal = DatasetAccessError(f"cannot make a dataset at {path}: {error.strerror or error}")
-    refusal.errno = error.errno
-    return refusal
-
-
-def _enter(workshop: str) -> int:
-    """Take the lock of the hidden folder, which is made where it is not there."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(workshop)
-    if os.path.islink(workshop):  # what it leads to would be cleared
-        raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it")
-    busy = DatasetLockedError(f"another recovery is at work in {workshop}; wait until it has ended")
-    try:
-        lock = manifest.take_lock(workshop)
-    except FileNotFoundError:  # another one has just ended there
-        raise busy from None
-    if lock is None:
-        raise busy
-    # Another one may have ended, and taken the file away, between opening it and locking it.
-    try:
-        same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(workshop, manifest.LOCK_NAME)))
-    except FileNotFoundError:
-        same = False
-    if not same:
-        os.close(lock)
-        raise busy
-    return lock
-
-
-def _clear(workshop: str) -> None:
-    """Remove what one that was killed has left."""
-    with os.scandir(workshop) as entries:
-        for entry in entries:
-            if entry.name == manifest.LOCK_NAME:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-
-
-def _leave(workshop: str, lock: int) -> None:
-    """Remove the hidden folder as far as possible, the lock last, and let others in."""
-    with contextlib.suppress(OSError):
-        _clear(workshop)
-        if os.name == "nt":  # pragma: no cover - an open file cannot be removed there
-            os.close(lock)
-            lock = -1
-        os.unlink(os.path.join(workshop, manifest.LOCK_NAME))
-        os.rmdir(workshop)
-    if lock >= 0:
-        os.close(lock)
