@@ -1,4 +1,4 @@
-"""The directive ``fault-campaigns``: what the campaigns of tests/faults have found, each with how to repeat it."""
+"""The directive ``fault-campaigns``: what the campaigns of tests/faults found, each with how to repeat it."""
 
 import json
 from pathlib import Path
@@ -49,13 +49,8 @@ def _table(title: str, campaign: dict[str, Any]) -> str:
     ]
     for what, figure in campaign["figures"].items():
         lines += [f"   * - {what}", f"     - {figure:,}" if isinstance(figure, int) else f"     - {figure}"]
-    lines += [
-        "",
-        f"{campaign['date']}, {campaign['system']}, Python {campaign['python']}{seed}:"
-        f" ``{campaign['command']}``",
-        "",
-    ]
-    return "\n".join(lines)
+    where = f"{campaign['date']}, {campaign['system']}, Python {campaign['python']}{seed}"
+    return "\n".join([*lines, "", f"{where}: ``{campaign['command']}``", ""])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

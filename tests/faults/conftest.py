@@ -1,5 +1,8 @@
 """Short runs of the fault campaigns. The long ones are scripts: see ``tox.ini``, the environments ``faults-*``."""
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,14 +12,59 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from results import NIGHTLY
 
+HERE = Path(__file__).parent
+PATIENCE_S = 600  # a campaign in short takes a minute at most on a machine that has nothing else to do
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(PATIENCE_S + 20))
+
 
 @pytest.fixture
 def cannot_run():
     """Return what ends a test that lacks a right or a program: skipped, and failed in the nightly environment."""
 
-    def end(why: str) -> None:
+    def end(why):
         if NIGHTLY:
             pytest.fail(f"cannot run: {why}")
         pytest.skip(why)
 
     return end
+
+
+@pytest.fixture
+def campaign(request, cannot_run, tmp_path):
+    """Return what runs the campaign of a test module, and gives its exit code and its text.
+
+    It runs in a process of its own, because it forks, and pytest may have threads.
+    """
+    script = HERE / f"{request.path.stem.removeprefix('test_')}.py"
+
+    def run(*arguments):
+        ended = subprocess.run(
+            [sys.executable, script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        assert ended.returncode in (0, 1) and not ended.stderr, ended.stderr[-3000:]
+        if lacking := [line for line in ended.stdout.splitlines() if line.startswith("cannot run")]:
+            assert "BROKEN" not in ended.stdout, ended.stdout
+            cannot_run("; ".join(lacking))
+        return ended.returncode, ended.stdout
+
+    return run
+
+
+@pytest.fixture
+def figure():
+    """Return what finds a number in the text of a campaign by its name."""
+
+    def find(text, name):
+        return int(re.search(rf"^{name}: (\d+)", text, re.MULTILINE)[1])
+
+    return find

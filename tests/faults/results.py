@@ -12,7 +12,9 @@ NIGHTLY = bool(os.environ.get("EXENGINE_NIGHTLY"))
 """In the nightly environment what cannot run for lack of rights is a failure."""
 
 
-def save(name: str, command: str, seed: int | None, figures: dict[str, Any], *, folder: Path = FOLDER) -> None:
+def save(
+    name: str, command: str, seed: int | None, figures: dict[str, Any], *, folder: Path = FOLDER
+) -> None:
     """Write the figures of one campaign, with what is needed to run it again.
 
     Parameters

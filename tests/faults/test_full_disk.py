@@ -1,35 +1,8 @@
 """Some of the ways in which something runs out, and the proof that the judge sees a writer that hides it."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("resource", reason="limits of a process are those of POSIX")
-
-CAMPAIGN = Path(__file__).with_name("full_disk.py")
-
-
-@pytest.fixture
-def campaign(cannot_run):
-    """Return what runs the campaign in a process without threads, and gives its exit code and its text."""
-
-    def run(*arguments):
-        ended = subprocess.run(
-            [sys.executable, str(CAMPAIGN), *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=110,
-        )
-        assert not ended.stderr, ended.stderr
-        if lacking := [line for line in ended.stdout.splitlines() if line.startswith("cannot run")]:
-            assert "BROKEN" not in ended.stdout, ended.stdout
-            cannot_run("; ".join(lacking))
-        return ended.returncode, ended.stdout
-
-    return run
 
 
 @pytest.mark.parametrize("kind", ["disk", "inodes", "file-size", "descriptors", "memory"])

@@ -2,17 +2,13 @@
 
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-CAMPAIGN = Path(__file__).with_name("io_errors.py")
-
 
 @pytest.fixture
-def sweep(cannot_run, tmp_path):
-    """Return what runs the campaign in a process without threads, and gives its exit code and its text."""
+def sweep(campaign, cannot_run):
+    """Return the campaign, where strace may trace."""
     if shutil.which("strace") is None:
         cannot_run("there is no strace")
     traced = subprocess.run(
@@ -23,18 +19,7 @@ def sweep(cannot_run, tmp_path):
     if traced.returncode:
         cannot_run(f"strace may not trace here: {traced.stderr.decode()}")
 
-    def run(*arguments):
-        ended = subprocess.run(
-            [sys.executable, str(CAMPAIGN), *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=110,
-        )
-        assert not ended.stderr, ended.stderr
-        return ended.returncode, ended.stdout
-
-    return run
+    return campaign
 
 
 def test_every_error_is_told_and_what_was_acknowledged_is_safe(sweep):

@@ -1,38 +1,11 @@
 """``kill -9`` in short: the campaign of ``kills.py``, and that it sees what it must."""
 
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parent / "kills.py"
 
-
-@pytest.fixture
-def campaign(tmp_path):
-    """Return what runs the campaign in a process without threads, and returns its exit code and its text."""
-
-    def run(*arguments, timeout=110):
-        ended = subprocess.run(
-            [sys.executable, SCRIPT, "--folder", tmp_path, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        assert ended.returncode in (0, 1) and not ended.stderr, ended.stderr[-3000:]
-        return ended.returncode, ended.stdout
-
-    return run
-
-
-def figure(text, name):
-    return int(re.search(rf"^{name}: (\d+)", text, re.MULTILINE)[1])
-
-
-def test_after_100_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dataset_recovers(campaign):
+def test_after_100_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dataset_recovers(
+    campaign, figure
+):
     code, text = campaign("--count", 100)
     assert code == 0, text
     assert figure(text, "kills") == 100
@@ -41,7 +14,7 @@ def test_after_100_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dat
     assert figure(text, "recovered") > 50
 
 
-def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign):
+def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign, figure):
     code, text = campaign("--count", 10, "--backend", "ndstorage", "--recover-every", 0)
     assert code == 1, text
     assert figure(text, "frames lost") > 0
@@ -50,7 +23,7 @@ def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(ca
 @pytest.mark.parametrize(
     ("spoil", "seen"), [("acknowledge-early", "frames lost"), ("index-first", "frames torn or wrong")]
 )
-def test_a_writer_that_is_made_wrong_is_found_out(campaign, spoil, seen):
+def test_a_writer_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure):
     code, text = campaign("--count", 60, "--spoil", spoil, "--recover-every", 0)
     assert code == 1, text
     assert figure(text, seen) > 0

@@ -1,39 +1,23 @@
 """A short soak and a time-lapse with a clock that is set, and the proof that both see what they must see."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from clock_steps import time_lapse
 
 from exengine.kernel.indexed_storage import IndexedStorage
 
-CAMPAIGN = Path(__file__).with_name("soak.py")
-
-
-def soak(*arguments):
-    ended = subprocess.run(
-        [sys.executable, str(CAMPAIGN), "--cycle-mb", "20", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert not ended.stderr, ended.stderr
-    return ended.returncode, ended.stdout
-
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")
-def test_memory_descriptors_and_threads_stay_and_every_frame_is_there():
-    code, text = soak("--minutes", "0.08")
+def test_memory_descriptors_and_threads_stay_and_every_frame_is_there(campaign):
+    code, text = campaign("--cycle-mb", 20, "--minutes", "0.08")
     assert code == 0, text
     assert "frames lost: 0" in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")
-def test_a_leak_is_found():
-    code, text = soak("--minutes", "0.01", "--leak")
+def test_a_leak_is_found(campaign):
+    code, text = campaign("--cycle-mb", 20, "--minutes", "0.01", "--leak")
     assert code == 1
     for what in ("descriptors after each cycle", "threads after each cycle", "memory rises"):
         assert f"BROKEN {what}" in text
