@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -145,28 +146,53 @@ def test_an_end_that_may_not_have_reached_the_disk_does_not_say_complete(
     assert content["status"] == "failed" and "Input/output error" in content["reason"]
 
 
-def test_a_synced_place_has_its_manifest_and_names_on_the_disk_once_and_later_ones_before_they_replace_it(
-    tmp_path, claim, monkeypatch
-):
-    place = claim(tmp_path / "new" / "data")
-    path = tmp_path / "new" / "data" / manifest.MANIFEST_NAME
-    real, synced = os.fsync, []
+@pytest.fixture
+def synced(monkeypatch):
+    """Return the inodes of what was synced, in order."""
+    real, done = os.fsync, []
 
     def fsync(descriptor):
-        synced.append((os.fstat(descriptor).st_ino, path.stat().st_ino))
+        done.append(os.fstat(descriptor).st_ino)
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    place.annotate("early", 1)
-    assert not synced  # nothing was promised yet
+    return done
+
+
+def test_a_manifest_is_on_the_disk_before_the_dataset_can_be_seen(tmp_path, claim, synced, monkeypatch):
+    real = os.rename
+
+    def rename(source, target):
+        assert (Path(source) / manifest.MANIFEST_NAME).stat().st_ino in synced
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    claim(tmp_path / "data")
+    assert synced
+
+
+def test_a_manifest_that_replaces_another_is_on_the_disk_before_it_does(tmp_path, claim, synced, monkeypatch):
+    place = claim(tmp_path / "data")
+    real = os.replace
+
+    def replace(source, target):
+        assert os.stat(source).st_ino in synced
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    synced.clear()
+    place.annotate("note", 1)
+    assert synced
+
+
+def test_a_synced_place_has_the_names_of_its_folders_on_the_disk_and_syncs_them_once(tmp_path, claim, synced):
+    place = claim(tmp_path / "new" / "data")
+    synced.clear()
     place.sync()
-    folders = [tmp_path / "new" / "data", tmp_path / "new", tmp_path]
-    assert {path.stat().st_ino, *(folder.stat().st_ino for folder in folders)} <= {of for of, _ in synced}
+    assert {folder.stat().st_ino for folder in (tmp_path / "new", tmp_path)} <= set(synced)
     synced.clear()
     place.sync()
     assert not synced
-    place.annotate("late", 2)
-    assert synced[0][0] == path.stat().st_ino != synced[0][1]  # synced while the old one was in place
 
 
 def test_the_names_of_the_folders_are_on_the_disk_before_the_manifest_says_complete(

@@ -36,7 +36,7 @@ class DatasetPlace:
         self._lock: int | None = lock
         self._content = content
         self._made = made  # folders whose names may not have reached the disk
-        self._synced = False  # whether the manifest and these names are on the disk
+        self._synced = False  # whether these names are on the disk
 
     @classmethod
     def claim(cls, path: str, backend: str) -> "DatasetPlace":
@@ -70,7 +70,8 @@ class DatasetPlace:
             made = _make_parents(parent)
             os.mkdir(building)
             lock = manifest.take_lock(building)
-            manifest.write_manifest(building, content, durable=False)
+            # On the disk before the dataset can be seen, or power loss may leave one with an empty manifest.
+            manifest.write_manifest(building, content, durable=True)
             cls._refuse_what_is_there(path)
             _rename_into_place(building, path)
         except OSError as error:
@@ -148,12 +149,11 @@ class DatasetPlace:
         manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
         self._content = content
         # What replaces a manifest that is on the disk has to be there first, or power loss leaves none.
-        manifest.write_manifest(self.path, self._content, durable=self._synced)
+        manifest.write_manifest(self.path, self._content, durable=True)
 
     def sync(self) -> None:
-        """Bring the manifest and the names of the folders to the disk, so that the dataset can be opened."""
+        """Bring the names of the folders to the disk, so that the dataset is found there."""
         if not self._synced:
-            manifest.sync_manifest(self.path)
             for folder in (os.path.dirname(self.path), *self._made):
                 platform.sync_folder(folder)
             self._synced = True

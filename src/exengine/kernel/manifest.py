@@ -51,14 +51,6 @@ def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> No
         platform.sync_folder(folder)
 
 
-def sync_manifest(folder: str) -> None:
-    """Bring a manifest that was not written as durable, and its name, to the disk."""
-    path = os.path.join(folder, MANIFEST_NAME)
-    with os.fdopen(platform.open_regular(path), "rb") as file:
-        os.fsync(file.fileno())
-    platform.sync_folder(folder)
-
-
 def encode_manifest(content: dict[str, Any]) -> bytes:
     """Return the bytes of a manifest."""
     return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, indent=1).encode()
