@@ -82,19 +82,21 @@ class DataCoordinates:
         z: "int | str | None" = None,
         **axes: "int | str | None",
     ) -> None:
-        # The common case first, in as few steps as Python allows. Its ints fit one digit of Python's.
+        # The common case first, in as few steps as Python allows: ints from 0 with at most 30 bits.
         if (
             type(time) is int
             and type(channel) is str
             and type(z) is int
-            and 0 <= time < 1073741824
-            and 0 <= z < 1073741824
+            and not (time | z) >> 30
             and channel.isascii()
             and not axes
             and coordinate_dict is None
         ):
             _set_hash(self, None)
-            _set_axes(self, {"time": time, "channel": channel, "z": z})
+            own = self.__dict__
+            own["time"] = time
+            own["channel"] = channel
+            own["z"] = z
             return
         _set_hash(self, None)
         named = {"time": time, "channel": channel, "z": z, **axes}

@@ -15,41 +15,46 @@ from typing import Any
 
 import crc32c
 
-WORTH_BYTES = 256 * 2**10
+WORTH_BYTES = 2**20
 """From this size on the second thread gains more than it costs."""
 
 
 class RunningChecksum:
     """A checksum that is being computed; made by :meth:`ChecksumThread.begin`."""
 
-    __slots__ = ("_done", "_jobs", "_thread", "value")
+    __slots__ = ("_complete", "_done", "_jobs", "_thread", "value")
 
     def __init__(self, thread: "ChecksumThread", jobs: "SimpleQueue[Any]", value: int) -> None:
         self._thread = thread
         self._jobs = jobs
         self._done = threading.Lock()
         self._done.acquire()
+        self._complete = False
         self.value = value
 
-    def add(self, data: Any) -> None:
-        """Go on with a contiguous buffer, which nobody may change until :meth:`end`."""
-        self._jobs.put((self, data))
+    def add(self, data: Any, *, last: bool = False) -> None:
+        """Go on with a contiguous buffer, which nobody may change until :meth:`end`.
+
+        After the last one the other thread need not be woken again.
+        """
+        self._complete = last
+        self._jobs.put((self, data, last))
 
     def end(self) -> int:
         """Wait, and return the checksum of all that was added."""
         try:
-            self._jobs.put((self, None))
+            if not self._complete:
+                self.add(b"", last=True)
             self._done.acquire()
         finally:
             self._thread.free.release()
         return self.value
 
-    def proceed(self, data: Any) -> None:
+    def proceed(self, data: Any, last: bool) -> None:
         """Do the next step. Called on the other thread."""
-        if data is None:
+        self.value = crc32c.crc32c(data, self.value)
+        if last:
             self._done.release()
-        else:
-            self.value = crc32c.crc32c(data, self.value)
 
 
 class ChecksumThread:
@@ -91,6 +96,6 @@ class ChecksumThread:
 
 def _compute(jobs: "SimpleQueue[Any]") -> None:
     while (job := jobs.get()) is not None:
-        running, data = job
-        running.proceed(data)
+        running, data, last = job
+        running.proceed(data, last)
         del job, running, data  # until the next one comes, which may be never

@@ -105,7 +105,7 @@ def _read_in_pieces(
         while done < size and (
             got := platform.read_into(descriptor, view[done : done + _PIECE_BYTES], begin + done)
         ):
-            running.add(view[max(done, skip) : done + got])
+            running.add(view[max(done, skip) : done + got], last=done + got == size)
             done += got
     finally:
         value = running.end()

@@ -324,7 +324,7 @@ class NDTiffStorage(ManagedStorage):
         assert self._file is not None
         padding = b" " * ((form.ifd_bytes + form.pixel_bytes + len(metadata)) & 1)
         try:
-            running.add(pixels)
+            running.add(pixels, last=True)
             platform.write_at(self._file.descriptor, (pixels, metadata, padding), offset + form.ifd_bytes)
         finally:
             pixels_crc = running.end()
