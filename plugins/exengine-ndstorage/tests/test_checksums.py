@@ -72,7 +72,7 @@ def test_a_fork_has_a_thread_of_its_own(thread):
 
 @pytest.mark.parametrize("many", [False, True])
 def test_frames_of_every_size_are_the_same_for_all_readers(many, path, new, opened, oracle, frame):
-    storage = new(max_file_bytes=5_000_000)
+    storage = new(max_file_bytes=6_000_000)
     side = int((WORTH_BYTES / 2) ** 0.5)
     shapes = [(24, 32), (side - 1, side), (side, side), (side + 1, side), LARGE, LARGE, (8, 8), LARGE]
     frames = [
