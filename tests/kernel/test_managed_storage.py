@@ -367,6 +367,22 @@ def test_p7_an_annotation_that_cannot_be_written_is_an_error_of_ours_that_stays(
         put(storage, 1)
 
 
+def test_facts_of_the_finished_dataset_are_kept_in_the_manifest_and_those_of_a_failed_one_are_not(
+    make, path, tmp_path
+):
+    def finished_facts(self):
+        return {"files": len(self)}
+
+    storage = make(finished_facts=finished_facts)
+    put(storage, 0)
+    storage.finish()
+    assert manifest.read_manifest(path)["facts"] == {"files": 1}
+    failed = make(tmp_path / "failed", finished_facts=finished_facts, finish_frames=no_space)
+    with pytest.raises(StorageFailedError):
+        failed.finish()
+    assert "facts" not in manifest.read_manifest(tmp_path / "failed")
+
+
 def test_an_interrupt_in_the_middle_of_a_write_makes_the_storage_fail(make, path):
     def write_frame(self, number, coordinates, data, checked):
         if number == 1:

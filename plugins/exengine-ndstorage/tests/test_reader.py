@@ -422,6 +422,19 @@ def test_an_index_that_is_cut_inside_an_entry_is_damaged(lost, ours, five, opene
     others_are_whole(dataset, frame, [4])
 
 
+def test_an_index_whose_coordinates_were_changed_is_damaged(five, opened, frame):
+    index = five / "NDTiff.index"
+    content = index.read_bytes()
+    assert content.count(b'"time":3') == 1
+    index.write_bytes(content.replace(b'"time":3', b'"time":8'))
+    dataset = opened()
+    assert dataset.status == "damaged" and "not the one that was written" in dataset.status_reason
+    assert len(dataset) == 5 and at(3) not in dataset
+    with pytest.raises(DatasetDamagedError, match="not those that were written"):
+        dataset[{"time": 8, "channel": "b"}]
+    others_are_whole(dataset, frame, [3])
+
+
 def test_an_index_that_lost_whole_entries_is_damaged(five, opened, frame):
     os.truncate(five / "NDTiff.index", entries(five)[3][0])
     dataset = opened()

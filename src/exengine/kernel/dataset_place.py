@@ -169,13 +169,25 @@ class DatasetPlace:
         content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
         manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
         content["status"] = DatasetStatus.INCOMPLETE.value
-        for outdated in ("frames", "reason"):
+        for outdated in ("facts", "frames", "reason"):
             content.pop(outdated, None)
         self._content = content
         manifest.write_manifest(self.path, self._content, durable=True)
 
-    def conclude(self, status: DatasetStatus, reason: str, frames: int) -> None:
+    def conclude(
+        self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
+    ) -> None:
         """Bring the name of the folder to the disk, then write the last manifest, durably.
+
+        Parameters
+        ----------
+        status : DatasetStatus
+        reason : str
+            Why it is that.
+        frames : int
+            How many the dataset holds.
+        facts : dict, optional
+            JSON: what a reader of the format compares the dataset with.
 
         Raises
         ------
@@ -183,7 +195,10 @@ class DatasetPlace:
             When the disk did not take it; then the dataset is marked as failed, as far as possible.
         """
         self._content.update(status=status.value, frames=frames)
-        self._content.pop("reason", None)
+        for outdated in ("facts", "reason"):
+            self._content.pop(outdated, None)
+        if facts:
+            self._content["facts"] = facts
         if reason:
             self._content["reason"] = reason[:_MOST_OF_A_REASON]
         try:

@@ -176,6 +176,13 @@ class ManagedStorage(IndexedStorage):
         """Write what ends the format, and bring all to the disk. The manifest follows."""
         self.sync_frames()
 
+    def finished_facts(self) -> dict[str, JsonValue]:
+        """Return what whoever opens the finished dataset compares it with, such as a checksum.
+
+        Called after ``finish_frames``, unless something has failed. The manifest keeps it as ``facts``.
+        """
+        return {}
+
     # -- identity --------------------------------------------------------------------------------
 
     @property
@@ -397,7 +404,8 @@ class ManagedStorage(IndexedStorage):
             status, reason = DatasetStatus.FAILED, reason or str(error)
         try:
             if self._place is not None:
-                self._place.conclude(status, reason, len(self._frames))
+                facts = self.finished_facts() if self._failure is None else None
+                self._place.conclude(status, reason, len(self._frames), facts)
         except OSError as error:
             self._fail(error)
             status = DatasetStatus.FAILED

@@ -110,7 +110,7 @@ def _checked(content: Any) -> dict[str, Any]:
     backend = content.get("backend")
     if not isinstance(backend, str) or len(backend) > MAX_BACKEND_CHARACTERS:
         raise ValueError("it names no backend")
-    for key, kind in (("annotations", dict), ("reason", str), ("frames", int)):
+    for key, kind in (("annotations", dict), ("facts", dict), ("reason", str), ("frames", int)):
         if key in content and type(content[key]) is not kind:
             raise ValueError(f"its {key} is no {kind.__name__}, got {type(content[key]).__name__}")
     DatasetStatus(str(content.get("status"))[:60])

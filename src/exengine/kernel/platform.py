@@ -1,10 +1,11 @@
 """The few things that differ between operating systems: locks, syncing, where settings lie."""
 
 import errno
+import functools
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 WINDOWS = sys.platform == "win32"
@@ -136,6 +137,29 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
             raise OSError(code, os.strerror(code), os.fspath(path))
     finally:
         os.close(descriptor)
+
+
+def begin_writing(descriptor: int, offset: int, size: int) -> None:
+    """Let the system begin to bring a part of a file to the disk; does nothing where that cannot be said.
+
+    It makes nothing safe, and tells of no error: a later ``fsync`` has less to do, and does that.
+    """
+    call = _sync_file_range()
+    if call is not None:
+        call(descriptor, offset, size, 2)  # SYNC_FILE_RANGE_WRITE
+
+
+@functools.cache
+def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
+    """Return ``sync_file_range(2)``, which Python does not have; None where the system has it not."""
+    if not sys.platform.startswith("linux"):  # pragma: no cover - another system
+        return None
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call
 
 
 def config_folder() -> str:

@@ -12,6 +12,9 @@ from exengine.kernel import platform
 MOST_OPEN = 64
 """Files that a pool holds open; a dataset of 4 GiB files has fewer up to 256 GiB."""
 
+CHUNK_BYTES = 2 * 2**20
+"""How much of an index is read at once."""
+
 READ = os.O_RDONLY
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 

@@ -16,7 +16,7 @@ import orjson
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine.kernel import platform
 from exengine_ndstorage import layout
-from exengine_ndstorage.checksums import ChecksumThread, RunningChecksum
+from exengine_ndstorage.second_thread import RunningChecksum, SecondThread
 
 _PIPELINE_BYTES = 2 * 2**20  # below, the pieces gain less than handing them over costs
 _PIECE_BYTES = 2**20
@@ -49,7 +49,7 @@ def read_pixels(
     begin: int,
     form: layout.FrameLayout,
     axes_crc: int,
-    thread: ChecksumThread,
+    thread: SecondThread,
     describe: Callable[[], str],
 ) -> npt.NDArray[Any]:
     """Read the pixels of a frame of ours, and compare the checksum.
@@ -63,7 +63,7 @@ def read_pixels(
     form : FrameLayout
     axes_crc : int
         Of the coordinates at which the frame was asked for.
-    thread : ChecksumThread
+    thread : SecondThread
         Helps with large frames.
     describe : callable
         Names the frame, for the error.

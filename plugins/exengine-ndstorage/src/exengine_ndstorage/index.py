@@ -20,7 +20,6 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine_ndstorage import layout
 from exengine_ndstorage.entries import Template, prove_chain, u32
 
-CHUNK_BYTES = 2 * 2**20
 _NUMBERS_BYTES = layout.INDEX_NUMBERS.size
 _MAX_ENTRY = 2**20  # more than two texts and the numbers take
 _MAX_TEXT = layout.MAX_TEXT_BYTES + 1

@@ -20,8 +20,8 @@ from exengine.kernel import platform
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine_ndstorage import layout
-from exengine_ndstorage.files import READ, OpenFile
-from exengine_ndstorage.index import CHUNK_BYTES, FrameTable
+from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
+from exengine_ndstorage.index import FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage
 from exengine_ndstorage.reader import pixel_bytes, refuse_link
 

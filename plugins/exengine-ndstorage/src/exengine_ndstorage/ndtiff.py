@@ -31,14 +31,16 @@ from exengine.kernel import platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.metadata import clean_metadata
 from exengine_ndstorage import layout
-from exengine_ndstorage.checksums import WORTH_BYTES, ChecksumThread, RunningChecksum
-from exengine_ndstorage.files import NEW, FilePool, OpenFile
+from exengine_ndstorage.files import CHUNK_BYTES, NEW, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, encode_json
+from exengine_ndstorage.second_thread import WORTH_BYTES, RunningChecksum, SecondThread
 
 _INT32 = 2**31
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
 _MAX_NAME_BYTES = 200  # a file name has 255 at most, and the files add to the name
 _BATCH_BYTES = 4 * 2**20  # gathered in one write; larger frames gain nothing from it
+_SMALL_BYTES = 256 * 2**10  # pixels of a frame that leaves the disk idle meanwhile
+_BEGIN_BYTES = 4 * 2**20  # the disk begins with so many at a time
 
 # File, layout, offset of the pixels, length of the metadata, checksum of the axes, length of the entry.
 _PLACE = struct.Struct("<6I")
@@ -135,12 +137,13 @@ class NDTiffStorage(ManagedStorage):
         self._unsynced: list[int] = []  # files that are ended, and were not brought to the disk yet
         self._names_synced = False
         self._end = self._index_end = 0
+        self._begun = 0  # up to where the disk was told to begin
         self._last_next_at = -1  # where the last IFD of the file says where the next one is
         self._layouts: dict[tuple[tuple[int, ...], str], int] = {}
         self._layout_list: list[layout.FrameLayout] = []
         self._places = bytearray()
         self._kinds: dict[str, type] = {}
-        self._checksums = ChecksumThread()
+        self._second = SecondThread()
         super().__init__(Path(directory) / name if name else directory, summary_metadata=summary)
         try:
             self._index_file = OpenFile(self._path_of(layout.INDEX_NAME), NEW)
@@ -253,6 +256,7 @@ class NDTiffStorage(ManagedStorage):
         places: list[bytes] = []
         begin = end = self._end
         next_at = -1
+        small = True
         for coordinates, data, (metadata, axes, axes_crc, known) in batch:
             if not known and not self._are_known(coordinates):
                 if parts:
@@ -262,6 +266,7 @@ class NDTiffStorage(ManagedStorage):
             if kind is None:
                 kind = self._add_layout(data)
             form = self._layout_list[kind]
+            small = form.pixel_bytes < _SMALL_BYTES
             metadata_bytes = len(metadata)
             size = form.ifd_bytes + form.pixel_bytes + metadata_bytes
             if end + size + 2 > self._max_file_bytes and end > len(self._header):
@@ -284,7 +289,7 @@ class NDTiffStorage(ManagedStorage):
                 _PLACE.pack(len(self._file_names) - 1, kind, at, metadata_bytes, axes_crc, len(entry))
             )
             next_at = end + form.next_at
-            running = self._checksums.begin(axes_crc) if form.pixel_bytes >= WORTH_BYTES else None
+            running = self._second.begin(axes_crc) if form.pixel_bytes >= WORTH_BYTES else None
             if running is not None:
                 self._write_large(end, form, pixels, metadata, axes_crc, running)
                 end += size + (size & 1)
@@ -309,6 +314,10 @@ class NDTiffStorage(ManagedStorage):
         self._end = end
         self._index_end = index_end
         self._last_next_at = next_at
+        if end - self._begun >= _BEGIN_BYTES:
+            if small:
+                self._second.begin_writing(self._file, self._begun, end - self._begun)
+            self._begun = end
         return len(entries)
 
     def _write_large(
@@ -382,6 +391,7 @@ class NDTiffStorage(ManagedStorage):
         self._file_names = [*self._file_names, name]
         self._name_in_entries, self._file = layout.text_in_entry(name.encode()), file
         self._end, self._last_next_at, self._names_synced = end, -1, False
+        self._begun = 0
 
     def _end_file(self) -> None:
         """Say in the last IFD that no other follows, and cut off what failed behind it."""
@@ -413,6 +423,14 @@ class NDTiffStorage(ManagedStorage):
             self._end_file()
         self.sync_frames()
 
+    def finished_facts(self) -> dict[str, int]:
+        """Return CRC-32C of the index: without it, coordinates that were changed there are seen when read."""
+        assert self._index_file is not None
+        checksum = at = 0
+        while data := platform.read_at(self._index_file.descriptor, CHUNK_BYTES, at):
+            checksum, at = crc32c.crc32c(data, checksum), at + len(data)
+        return {"index_crc32c": checksum}
+
     def _take_back(self, count: int) -> None:
         """Forget a last frame that was written, when an interrupt kept ``put`` from returning."""
         while len(self._places) > count * _PLACE.size:
@@ -429,7 +447,7 @@ class NDTiffStorage(ManagedStorage):
                     self._last_next_at = at - form.ifd_bytes + form.next_at
 
     def release(self) -> None:
-        self._checksums.end()
+        self._second.end()
         self._pool.release()
         self._file = self._index_file = None
 

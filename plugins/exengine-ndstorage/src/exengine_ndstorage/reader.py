@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -22,11 +23,11 @@ from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.indexed_storage import wait_until
 from exengine.kernel.safe_json import parse_json
 from exengine_ndstorage import layout
-from exengine_ndstorage.checksums import ChecksumThread
-from exengine_ndstorage.files import READ, FilePool, OpenFile
+from exengine_ndstorage.files import CHUNK_BYTES, READ, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, read_pixels
-from exengine_ndstorage.index import CHUNK_BYTES, Form, FrameTable
+from exengine_ndstorage.index import Form, FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage
+from exengine_ndstorage.second_thread import SecondThread
 
 
 def open_ndtiff(path: str) -> DataStorage:
@@ -111,6 +112,7 @@ class _GrowingTable:
         self.live = True
         self._path = os.path.join(folder, layout.INDEX_NAME)
         self._read = 0
+        self.checksum = 0  # of what was read
         self._lock = threading.RLock()
         self.refresh()
 
@@ -138,6 +140,7 @@ class _GrowingTable:
         while self._read < size:
             chunk = platform.read_at(file.descriptor, CHUNK_BYTES, self._read)
             taken = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
+            self.checksum = crc32c.crc32c(memoryview(chunk)[:taken], self.checksum)
             self._read += taken
             if not taken:
                 break
@@ -205,7 +208,7 @@ class NDTiffReader(DatasetReader):
         super().__init__(path, self._growing, manifest.status_of(content), content)
         self._ours = bool(content and content["backend"] == NDTiffStorage.backend_name)
         self._pool = FilePool()
-        self._checksums = ChecksumThread()
+        self._second = SecondThread()
         self._layouts: dict[int, layout.FrameLayout] = {}
         self._reason = ""
         self._summary: JsonValue = None
@@ -259,6 +262,8 @@ class NDTiffReader(DatasetReader):
         expected = self._manifest.get("frames")
         if isinstance(expected, int) and expected != len(table):
             return f"the index has {len(table)} frames, {expected} were written"
+        if self._manifest.get("facts", {}).get("index_crc32c", growing.checksum) != growing.checksum:
+            return "the index is not the one that was written: frames may have other coordinates"
         return ""
 
     def _read_summary(self) -> str:
@@ -331,7 +336,7 @@ class NDTiffReader(DatasetReader):
         if self._checked:
             axes_crc = axes_checksum(table.coordinates(number))
             return read_pixels(
-                opened.descriptor, begin, shape, axes_crc, self._checksums, lambda: self._name(number)
+                opened.descriptor, begin, shape, axes_crc, self._second, lambda: self._name(number)
             )
         data = platform.read_at(opened.descriptor, shape.pixel_bytes, begin)
         if len(data) != shape.pixel_bytes:
@@ -411,7 +416,7 @@ class NDTiffReader(DatasetReader):
             ) from None
 
     def release(self) -> None:
-        self._checksums.end()
+        self._second.end()
         self._pool.release()
 
 

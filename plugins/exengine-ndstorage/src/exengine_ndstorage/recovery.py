@@ -20,8 +20,8 @@ from exengine.kernel import platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine_ndstorage import layout
 from exengine_ndstorage.entries import prove_chain
-from exengine_ndstorage.files import READ, OpenFile
-from exengine_ndstorage.index import CHUNK_BYTES, FrameTable
+from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
+from exengine_ndstorage.index import FrameTable
 from exengine_ndstorage.reader import read_header
 from exengine_ndstorage.structure import BACKUP_NAME, Directory, directories, is_stack, read_link
 

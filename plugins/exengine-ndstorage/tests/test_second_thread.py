@@ -1,8 +1,9 @@
-"""The second thread that computes checksums, and the large frames that need it."""
+"""The second thread of a storage: checksums of large frames, and the disk that begins early."""
 
 import errno
 import os
 import threading
+from queue import SimpleQueue
 
 import crc32c
 import numpy as np
@@ -11,14 +12,14 @@ import pytest
 import exengine
 from exengine.errors import DatasetDamagedError, StorageFailedError
 from exengine.kernel import platform
-from exengine_ndstorage.checksums import WORTH_BYTES, ChecksumThread
+from exengine_ndstorage.second_thread import WORTH_BYTES, SecondThread
 
 LARGE = (1024, 1100)  # above what is read in pieces, and no multiple of one
 
 
 @pytest.fixture
 def thread():
-    thread = ChecksumThread()
+    thread = SecondThread()
     yield thread
     thread.end()
 
@@ -48,10 +49,10 @@ def test_only_one_is_computed_at_a_time_and_the_next_one_after_it(thread):
 def test_the_thread_ends_when_it_is_told_and_begins_again_when_it_is_needed(thread):
     for _ in range(3):
         thread.begin(0).end()
-        assert "exengine-checksum" in names_of_threads()
+        assert "exengine-second" in names_of_threads()
         thread.end()
         thread.end()
-        assert "exengine-checksum" not in names_of_threads()
+        assert "exengine-second" not in names_of_threads()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -134,7 +135,7 @@ def test_an_error_in_the_middle_of_a_large_frame_ends_the_storage_and_no_thread_
         storage.put({"time": 1}, frame({"time": 1}, LARGE), None)
     monkeypatch.undo()
     storage.close()
-    assert "exengine-checksum" not in names_of_threads()
+    assert "exengine-second" not in names_of_threads()
     dataset = opened()
     assert [dict(where) for where in dataset] == [{"time": 0}]
     assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
@@ -159,4 +160,66 @@ def test_many_threads_read_large_frames_at_once(path, new, frame):
         for one in threads:
             one.join()
     assert not wrong
-    assert "exengine-checksum" not in names_of_threads()
+    assert "exengine-second" not in names_of_threads()
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """Return a queue of the parts of files with which the disk was told to begin."""
+    begun = SimpleQueue()
+
+    def begin(descriptor, offset, size):
+        begun.put((os.fstat(descriptor).st_ino, offset, size))
+
+    monkeypatch.setattr(platform, "begin_writing", begin)
+    return begun
+
+
+def test_the_disk_begins_with_small_frames_while_more_are_put_and_with_every_byte_once(new, frame, begun):
+    storage = new()
+    pixels = frame({"time": 0}, (200, 200))
+    for time in range(200):  # 16 MB
+        storage.put({"time": time}, pixels, None)
+    parts = [begun.get(timeout=10) for _ in range(3)]
+    storage.finish()
+    at = 0
+    for _, offset, size in parts:
+        assert offset == at and 4 * 2**20 <= size < 4.2 * 2**20
+        at += size
+
+
+def test_the_disk_begins_anew_with_each_file(path, new, frame, begun):
+    storage = new(max_file_bytes=6_000_000)
+    storage.put_many([({"time": time}, frame({"time": time}, (200, 200)), None) for time in range(150)])
+    parts = [begun.get(timeout=10) for _ in range(2)]
+    storage.finish()
+    files = {(path / name).stat().st_ino: name for name in os.listdir(path)}
+    assert [files[inode] for inode, *_ in parts] == ["NDTiffStack.tif", "NDTiffStack_1.tif"]
+    assert [offset for _, offset, _ in parts] == [0, 0]
+
+
+def test_an_error_on_the_second_thread_is_raised_by_whoever_waits_and_the_thread_goes_on(thread):
+    running = thread.begin(0)
+    running.add("no buffer")
+    running.add(b"abc", last=True)
+    with pytest.raises(TypeError):
+        running.end()
+    running = thread.begin(0)
+    running.add(b"abc", last=True)
+    assert running.end() == crc32c.crc32c(b"abc")
+
+
+def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
+    monkeypatch.setattr(platform, "begin_writing", lambda *_: pytest.fail("the disk was told to begin"))
+    storage = new()
+    for time in range(12):
+        storage.put({"time": time}, frame({"time": time}, (512, 512)), None)
+    storage.finish()
+
+
+def test_beginning_to_write_is_no_promise_and_never_an_error(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        file.write(bytes(100_000))
+        file.flush()
+        platform.begin_writing(file.fileno(), 0, 100_000)
+    platform.begin_writing(-1, 0, 1)
