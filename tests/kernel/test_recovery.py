@@ -66,9 +66,11 @@ def damage(path, *numbers):
 
 
 def digest(folder):
-    """Return one number of all names, times and bytes of a folder."""
+    """Return one number of all names, times and bytes of a folder, apart from installed modules."""
     whole = hashlib.sha256()
     for file in [folder, *sorted(folder.rglob("*"))]:
+        if folder / "site" in (file, *file.parents):  # Python keeps there what it has compiled
+            continue
         whole.update(
             repr((str(file), file.stat().st_mtime_ns, file.is_file() and file.read_bytes())).encode()
         )
