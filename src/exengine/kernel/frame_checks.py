@@ -25,6 +25,8 @@ class FrameChecks:
         self._owner = owner
         self._limits = capabilities
         self._accepted_dtypes: set[np.dtype[Any]] = set()
+        self.limits_axes = not (capabilities.string_axes and capabilities.negative_indices)
+        """Whether :meth:`axes` can refuse anything."""
         self.first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         """Shape and dtype of the first frame that was stored."""
 
@@ -89,8 +91,6 @@ class FrameChecks:
         CoordinatesError
         """
         limits = self._limits
-        if limits.string_axes and limits.negative_indices:
-            return
         for axis, value in coordinates.__dict__.items():
             if type(value) is str:
                 if not limits.string_axes:

@@ -228,7 +228,8 @@ class ManagedStorage(IndexedStorage):
                 self._refuse_to_write()
             data = self._checks.data(data)
             metadata = clean_metadata(metadata)
-            self._checks.axes(coordinates)
+            if self._checks.limits_axes:
+                self._checks.axes(coordinates)
             checked = self.check_frame(coordinates, data, metadata)
             key = self._frames.reserve(coordinates.__dict__)
             if key is None:
@@ -239,7 +240,8 @@ class ManagedStorage(IndexedStorage):
                 self._write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
                 raise
             self._frames.commit(key)  # from here on a reader may ask for it
-            self._checks.stored(data)
+            if self._checks.first is None:
+                self._checks.stored(data)
             if self._waiting:
                 self._new_data.notify_all()
 
@@ -268,7 +270,8 @@ class ManagedStorage(IndexedStorage):
                     coordinates = snapshot(data_coordinates)
                     data = self._checks.data(data)
                     metadata = clean_metadata(metadata)
-                    self._checks.axes(coordinates)
+                    if self._checks.limits_axes:
+                        self._checks.axes(coordinates)
                     checked = self.check_frame(coordinates, data, metadata)
                     key = self._frames.reserve(coordinates.__dict__)
                     if key is None or key in keys:
