@@ -1,10 +1,12 @@
-"""Runs all benchmarks: ``python benchmarks/run.py [--quick] [--save FOLDER]``.
+"""Runs all benchmarks: ``python benchmarks/run.py [--quick] [--only NAME ...] [--save FOLDER]``.
 
 Prints each figure beside its goal, and writes ``figures.json``, a table for the docs
-(``figures.rst``) and a plot (``figures.svg``) to the folder.
+(``figures.rst``) and a plot (``figures.svg``) to the folder. With ``--only`` the other figures of an
+earlier run stay as they are.
 """
 
 import argparse
+import json
 import platform
 import time
 from pathlib import Path
@@ -16,16 +18,29 @@ import bench_predecessor
 import bench_raw
 from harness import HERE, Table
 
+BENCHES = {
+    "facade": bench_facade,
+    "listing": bench_listing,
+    "predecessor": bench_predecessor,
+    "raw": bench_raw,
+    "million": bench_million,
+}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds and frames")
     parser.add_argument("--save", type=Path, default=HERE / "results", help="where the results go")
+    parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
     options = parser.parse_args()
     table = Table()
-    for bench in (bench_facade, bench_listing, bench_predecessor, bench_raw, bench_million):
-        print(f"\n{bench.__doc__.splitlines()[0]}")
-        bench.main(table, options.quick)
+    for name in options.only:
+        print(f"\n{BENCHES[name].__doc__.splitlines()[0]}")
+        BENCHES[name].main(table, options.quick)
+    kept = options.save / "figures.json"
+    if len(options.only) < len(BENCHES) and kept.is_file():
+        again = {row["name"]: row for row in table.rows}
+        table.rows = [again.get(row["name"], row) for row in json.loads(kept.read_text())]
     table.save(options.save / "figures.json")
     (options.save / "figures.rst").write_text(as_rst(table))
     plot(table, options.save / "figures.svg")

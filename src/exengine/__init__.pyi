@@ -19,8 +19,11 @@ from exengine.kernel.listing import backends as backends
 from exengine.kernel.listing import sources as sources
 from exengine.kernel.managed_storage import ManagedStorage as ManagedStorage
 from exengine.kernel.recovery import recover as recover
+from exengine.kernel.recovery_base import RecoverReport as RecoverReport
 from exengine.kernel.storage_factory import open_dataset as open_dataset
 from exengine.kernel.storage_factory import open_storage as open_storage
+from exengine.kernel.verification import LostFrame as LostFrame
+from exengine.kernel.verification import VerifyReport as VerifyReport
 from exengine.kernel.verification import verify as verify
 
 __version__: str
