@@ -78,9 +78,12 @@ class FrameLayout:
         In pixels.
     pixel_type : int
         ``GRAY8``, ``GRAY16`` or ``RGB8``.
+    number : int, default: 0
+        By which a writer finds it again.
     """
 
-    def __init__(self, height: int, width: int, pixel_type: int) -> None:
+    def __init__(self, height: int, width: int, pixel_type: int, number: int = 0) -> None:
+        self.number = number
         rgb = pixel_type == RGB8
         bits = 16 if pixel_type == GRAY16 else 8
         self.height, self.width, self.pixel_type = height, width, pixel_type

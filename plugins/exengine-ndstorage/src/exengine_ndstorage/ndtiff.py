@@ -45,6 +45,10 @@ _BEGIN_BYTES = 4 * 2**20  # the disk begins with so many at a time
 # File, layout, offset of the pixels, length of the metadata, checksum of the axes, length of the entry.
 _PLACE = struct.Struct("<6I")
 
+# What check_frame hands to write_frame: metadata and axes as JSON, checksum of the axes, whether the frame
+# brings nothing new to the axes, its layout where there was such a frame before.
+_Checked = tuple[bytes, bytes, int, bool, layout.FrameLayout | None]
+
 
 class NDTiffStorage(ManagedStorage):
     """Write NDTiff, the fast TIFF format of Micro-Manager and Pycro-Manager.
@@ -139,8 +143,8 @@ class NDTiffStorage(ManagedStorage):
         self._end = self._index_end = 0
         self._begun = 0  # up to where the disk was told to begin
         self._last_next_at = -1  # where the last IFD of the file says where the next one is
-        self._layouts: dict[tuple[tuple[int, ...], str], int] = {}
-        self._layout_list: list[layout.FrameLayout] = []
+        self._layouts: dict[tuple[tuple[int, ...], str], layout.FrameLayout] = {}
+        self._layout_list: list[layout.FrameLayout] = []  # by their number
         self._places = bytearray()
         self._kinds: dict[str, type] = {}
         self._second = SecondThread()
@@ -185,40 +189,41 @@ class NDTiffStorage(ManagedStorage):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def check_frame(
-        self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any
-    ) -> tuple[bytes, bytes, int, bool]:
-        if (data.shape, data.dtype.char) not in self._layouts:
+    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
+        form = self._layouts.get((data.shape, data.dtype.char))
+        if form is None:
             self._check_shape(data)
-        axes = orjson.dumps(coordinates.__dict__)
+        positions = coordinates.__dict__
+        axes = orjson.dumps(positions)
         if len(axes) > layout.MAX_TEXT_BYTES:
             raise CoordinatesError(
                 f"NDTiff's coordinates take at most {layout.MAX_TEXT_BYTES} bytes as JSON, these {len(axes)}"
             )
         known = True
-        kinds = self._kinds
-        for axis, value in coordinates.__dict__.items():
+        known_kind = self._kinds.get
+        for axis, value in positions.items():
             kind = type(value)
-            if axis not in kinds or kind is not kinds[axis]:
+            if kind is not known_kind(axis):
                 known = False
             if kind is int and not -_INT32 <= value < _INT32:
                 raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
         if not known:
             self._check_axes_of(coordinates)
         encoded = encode_json(metadata)
-        if len(encoded) < layout.MD_PADDING:
+        size = len(encoded)
+        if size < layout.MD_PADDING:
             encoded = encoded.ljust(layout.MD_PADDING)
-        elif len(encoded) > layout.MAX_METADATA_BYTES:
+        elif size > layout.MAX_METADATA_BYTES:
             raise MetadataError(
-                f"the metadata takes {len(encoded)} bytes as JSON; NDTiff's readers here take at most "
+                f"the metadata takes {size} bytes as JSON; NDTiff's readers here take at most "
                 f"{layout.MAX_METADATA_BYTES}"
             )
-        if data.nbytes + len(encoded) > self._most_frame_bytes:
+        if data.nbytes + size > self._most_frame_bytes:
             raise UnsupportedDataError(
-                f"a frame of {data.nbytes} bytes with {len(encoded)} bytes of metadata is more than a TIFF "
+                f"a frame of {data.nbytes} bytes with {size} bytes of metadata is more than a TIFF "
                 "file of 4 GiB holds"
             )
-        return encoded, axes, axes_checksum(coordinates.__dict__), known
+        return encoded, axes, axes_checksum(positions), known, form
 
     def _check_shape(self, data: npt.NDArray[Any]) -> None:
         if data.ndim == 3 and (data.shape[2] != 3 or data.dtype.itemsize != 1):
@@ -256,17 +261,14 @@ class NDTiffStorage(ManagedStorage):
         places: list[bytes] = []
         begin = end = self._end
         next_at = -1
-        small = True
-        for coordinates, data, (metadata, axes, axes_crc, known) in batch:
+        form: layout.FrameLayout | None = None
+        for coordinates, data, (metadata, axes, axes_crc, known, form) in batch:
             if not known and not self._are_known(coordinates):
                 if parts:
                     break  # what comes before is written first
                 self._kinds.update(self._check_axes_of(coordinates))
-            kind = self._layouts.get((data.shape, data.dtype.char))
-            if kind is None:
-                kind = self._add_layout(data)
-            form = self._layout_list[kind]
-            small = form.pixel_bytes < _SMALL_BYTES
+            if form is None:
+                form = self._layout_of(data)
             metadata_bytes = len(metadata)
             size = form.ifd_bytes + form.pixel_bytes + metadata_bytes
             if end + size + 2 > self._max_file_bytes and end > len(self._header):
@@ -286,7 +288,7 @@ class NDTiffStorage(ManagedStorage):
             )
             entries.append(entry)
             places.append(
-                _PLACE.pack(len(self._file_names) - 1, kind, at, metadata_bytes, axes_crc, len(entry))
+                _PLACE.pack(len(self._file_names) - 1, form.number, at, metadata_bytes, axes_crc, len(entry))
             )
             next_at = end + form.next_at
             running = self._second.begin(axes_crc) if form.pixel_bytes >= WORTH_BYTES else None
@@ -315,7 +317,7 @@ class NDTiffStorage(ManagedStorage):
         self._index_end = index_end
         self._last_next_at = next_at
         if end - self._begun >= _BEGIN_BYTES:
-            if small:
+            if form is not None and form.pixel_bytes < _SMALL_BYTES:
                 self._second.begin_writing(self._file, self._begun, end - self._begun)
             self._begun = end
         return len(entries)
@@ -360,13 +362,18 @@ class NDTiffStorage(ManagedStorage):
             raise CoordinatesError(f"NDTiff datasets have at most {layout.MAX_AXES} axes")
         return kinds
 
-    def _add_layout(self, data: npt.NDArray[Any]) -> int:
+    def _layout_of(self, data: npt.NDArray[Any]) -> layout.FrameLayout:
+        key = data.shape, data.dtype.char
+        form = self._layouts.get(key)
+        if form is not None:
+            return form
         pixel_type = (
             layout.RGB8 if data.ndim == 3 else layout.GRAY8 if data.dtype.itemsize == 1 else layout.GRAY16
         )
-        self._layout_list.append(layout.FrameLayout(data.shape[0], data.shape[1], pixel_type))
-        number = self._layouts[data.shape, data.dtype.char] = len(self._layout_list) - 1
-        return number
+        form = layout.FrameLayout(data.shape[0], data.shape[1], pixel_type, len(self._layout_list))
+        self._layout_list.append(form)
+        self._layouts[key] = form
+        return form
 
     # -- files -----------------------------------------------------------------------------------
 
