@@ -202,9 +202,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
                 offset = os.lseek(descriptor, 0, os.SEEK_CUR)
         return offset
     whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
-    # One part is no sequence to the system, which has half a microsecond less to do.
-    one = len(parts) == 1
-    done = os.pwrite(descriptor, parts[0], offset) if one else os.pwritev(descriptor, parts, offset)
+    done = os.pwritev(descriptor, parts, offset)
     if done != whole:
         # A short write: go on behind it; a full disk raises at the next one.
         rest = memoryview(b"".join(bytes(part) for part in parts))
