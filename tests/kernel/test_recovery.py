@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from exengine.kernel.recovery import recover
 from exengine.kernel.recovery_base import MAX_NAMED
 from exengine.kernel.storage_factory import open_dataset
 from exengine.kernel.verification import LostFrame, verify
+from exengine.testing.kills import killed_at_call
 
 
 @pytest.fixture
@@ -401,44 +401,6 @@ def test_in_place_an_error_of_the_disk_is_told_and_the_next_run_goes_on(make, pa
 
 # -- killed --------------------------------------------------------------------------------------
 
-CALLS = ("open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "ftruncate", "write")
-
-
-def killed_at(call, when, what):
-    """Run something in a fork that is killed before or after a call to the system; return whether it was."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            count = 0
-
-            def counted(function):
-                def counting(*arguments, **options):
-                    nonlocal count
-                    count += 1
-                    if count == call and when == "before":
-                        os._exit(9)
-                    here = count
-                    try:
-                        return function(*arguments, **options)
-                    finally:
-                        if here == call:
-                            os._exit(9)
-
-                return counting
-
-            for name in CALLS:
-                setattr(os, name, counted(getattr(os, name)))
-            what()
-            code = 0
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9)
-    return code == 9
-
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_call_a_copy_is_there_whole_or_not_at_all(when, make, path, target):
@@ -449,7 +411,7 @@ def test_killed_at_any_call_a_copy_is_there_whole_or_not_at_all(when, make, path
     killed = True
     while killed:
         call += 1
-        killed = killed_at(call, when, lambda: recover(path))
+        killed = killed_at_call(call, when, lambda: recover(path))
         if target.exists():
             assert_holds(target, [0, 2, 3, 4])
         report = recover(path)
@@ -476,7 +438,7 @@ def test_killed_at_any_call_in_place_the_next_run_comes_to_the_same_end(when, ma
     killed = True
     while killed:
         call += 1
-        killed = killed_at(call, when, lambda: recover(path, in_place=True))
+        killed = killed_at_call(call, when, lambda: recover(path, in_place=True))
         recover(path, in_place=True)
         assert_holds(path, [0, 2, 3, 4])
         files = {file.name: file.read_bytes() for file in path.iterdir()}

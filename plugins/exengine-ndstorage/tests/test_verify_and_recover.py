@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import struct
-import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from tifffile import TiffFile
 
 import exengine
 from exengine.errors import DatasetLockedError, StorageFailedError, UnsupportedOperationError
+from exengine.testing.kills import killed_at_call
 from exengine_ndstorage import layout
 
 COUNT = 12  # frames, in files of some frames each
@@ -593,44 +593,6 @@ def test_in_place_each_file_is_on_the_disk_before_it_takes_a_place_and_the_manif
 
 # -- killed --------------------------------------------------------------------------------------
 
-CALLS = ("open", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "ftruncate", "pwrite", "pwritev")
-
-
-def killed_at(call, when, what):
-    """Run something in a fork that is killed before or after a call to the system; return whether it was."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            count = 0
-
-            def counted(function):
-                def counting(*arguments, **options):
-                    nonlocal count
-                    count += 1
-                    here = count
-                    if here == call and when == "before":
-                        os._exit(9)
-                    try:
-                        return function(*arguments, **options)
-                    finally:
-                        if here == call:
-                            os._exit(9)
-
-                return counting
-
-            for name in CALLS:
-                setattr(os, name, counted(getattr(os, name)))
-            what()
-            code = 0
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9)
-    return code == 9
-
 
 @both
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -648,7 +610,7 @@ def test_recover_may_be_killed_at_any_call(in_place, when, path, new, put, asser
     killed = True
     while killed:
         call += 1
-        killed = killed_at(call, when, lambda: exengine.recover(path, in_place=in_place))
+        killed = killed_at_call(call, when, lambda: exengine.recover(path, in_place=in_place))
         target = path if in_place else tmp_path / "dataset-recovered"
         if target.exists() and not in_place:
             with exengine.open_dataset(target) as dataset:

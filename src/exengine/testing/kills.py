@@ -1,0 +1,95 @@
+"""Kill a piece of code at any of its calls to the system, to see what it leaves behind.
+
+For tests of what must be safe to run again, such as ``recover_in_place`` of a backend.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+CALLS = (
+    "open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "ftruncate", "write",
+    "pwrite", "pwritev",
+)  # fmt: skip
+"""Functions of ``os`` that change what is on a disk."""
+
+_KILLED = 9
+
+
+def killed_at_call(number: int, when: Literal["before", "after"], what: Callable[[], object]) -> bool:
+    """Run something in a fork of this process, which ends without a word at one call to the system.
+
+    Parameters
+    ----------
+    number : int
+        Of the call, from 1: of all calls of :data:`CALLS` together.
+    when : {"before", "after"}
+        Whether the call is still made.
+    what : callable
+        Without arguments. It must not need threads of this process: a fork has none of them.
+
+    Returns
+    -------
+    bool
+        Whether it was killed; False when it came to its end in fewer calls.
+
+    Raises
+    ------
+    RuntimeError
+        When it raised; the traceback is on the standard error.
+    AttributeError
+        On a system without ``fork``.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> def work():
+    ...     os.mkdir(os.path.join(folder, "a"))
+    ...     os.mkdir(os.path.join(folder, "b"))
+    >>> killed_at_call(2, "before", work), os.listdir(folder)
+    (True, ['a'])
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
+        child = os.fork()
+    if not child:
+        _run_and_end(number, when, what)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status not in (0, _KILLED):
+        raise RuntimeError(f"what was to be killed ended with the status {status}")
+    return status == _KILLED
+
+
+def _run_and_end(number: int, when: str, what: Callable[[], object]) -> None:
+    status = 1
+    try:
+        calls = 0
+
+        def counted(function: Callable[..., object]) -> Callable[..., object]:
+            def counting(*arguments: object, **options: object) -> object:
+                nonlocal calls
+                calls += 1
+                here = calls == number
+                if here and when == "before":
+                    os._exit(_KILLED)
+                try:
+                    return function(*arguments, **options)
+                finally:
+                    if here:
+                        os._exit(_KILLED)
+
+            return counting
+
+        for name in CALLS:
+            if hasattr(os, name):
+                setattr(os, name, counted(getattr(os, name)))
+        what()
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
