@@ -18,6 +18,7 @@ from tox.session.state import State
 
 PYTHONS = ("py311", "py312", "py313")
 ROOT = Path(__file__).parent
+IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 
 
@@ -40,7 +41,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                     description=f"tests of {folder.name}",
                     extras={"test"},
                     commands_pre=[_install(folder, extra="[test]")],
-                    commands=[_with_arguments(state, "pytest", tests)],
+                    commands=[_with_arguments(state, "pytest", *IN_PARALLEL, tests)],
                 )
             core_conf["env_list"].envs.append(_names(python, folder)[0])
 
