@@ -386,18 +386,19 @@ def main() -> int:
         "crashes of the interpreter": campaign.figures.pop("crashes", 0),
         **campaign.figures,
         "most memory, MiB": round(campaign.peak_bytes / 2**20),
-        "broken promises": len(campaign.broken),
         "seconds": round(time.monotonic() - began),
     }
-    print("".join(f"{problem}\n" for problem in campaign.broken[:100]), end="")
-    print("\n".join(f"{name}: {value}" for name, value in figures.items()))
-    print("outcomes:", ", ".join(f"{outcome} {count}" for outcome, count in campaign.outcomes.most_common()))
-    for text, times in campaign.hidden.most_common(20):
-        print(f"hidden {times} times: {text}")
-    if given.save:
-        command = f"python tests/faults/corrupt.py --count {given.count} --seed {given.seed}"
-        results.save("corrupt", command, given.seed, figures)
-    return 1 if campaign.broken else 0
+    outcomes = ", ".join(f"{outcome} {count}" for outcome, count in campaign.outcomes.most_common())
+    hidden = [f"hidden {times} times: {text}" for text, times in campaign.hidden.most_common(20)]
+    return results.conclude(
+        "corrupt",
+        f"python tests/faults/corrupt.py --count {given.count} --seed {given.seed}",
+        given.seed,
+        figures,
+        campaign.broken,
+        keep=given.save,
+        details=[f"outcomes: {outcomes}", *hidden],
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import results
@@ -484,19 +483,10 @@ def main() -> int:
         "kills": campaign.figures.pop("killed"),
         **campaign.figures,
         "points": f"{len(campaign.hit)} of {len(campaign.known)}",
-        "broken promises": len(campaign.broken),
         "seconds": round(time.monotonic() - began),
     }
-    print("".join(f"{problem}\n" for problem in campaign.broken), end="")
-    print("\n".join(f"{name}: {value}" for name, value in figures.items()))
-    if given.save:
-        results.save(
-            "kills",
-            f"python tests/faults/{Path(__file__).name} --count {given.count} --seed {given.seed}",
-            given.seed,
-            figures,
-        )
-    return 1 if campaign.broken else 0
+    command = f"python tests/faults/kills.py --count {given.count} --seed {given.seed}"
+    return results.conclude("kills", command, given.seed, figures, campaign.broken, keep=given.save)
 
 
 if __name__ == "__main__":

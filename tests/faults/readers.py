@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,14 +203,9 @@ def main() -> int:
         "frames written": written,
         "looks": totals["looked"],
         "frames compared": totals["compared"],
-        "broken promises": len(broken),
     }
-    print("".join(f"{problem}\n" for problem in broken[:50]), end="")
-    print("\n".join(f"{name}: {value}" for name, value in figures.items()))
-    if given.save:
-        command = f"python tests/faults/{Path(__file__).name} --seconds {given.seconds:g} --seed {given.seed}"
-        results.save("readers", command, given.seed, figures)
-    return 1 if broken else 0
+    command = f"python tests/faults/readers.py --seconds {given.seconds:g} --seed {given.seed}"
+    return results.conclude("readers", command, given.seed, figures, broken, keep=given.save)
 
 
 def _nothing(line: str) -> None:

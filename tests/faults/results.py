@@ -11,6 +11,8 @@ FOLDER = Path(__file__).parents[2] / "docs" / "_results" / "faults"
 NIGHTLY = bool(os.environ.get("EXENGINE_NIGHTLY"))
 """In the nightly environment what cannot run for lack of rights is a failure."""
 
+_MOST_SHOWN = 100
+
 
 def save(
     name: str, command: str, seed: int | None, figures: dict[str, Any], *, folder: Path = FOLDER
@@ -38,3 +40,43 @@ def save(
         "figures": figures,
     }
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def conclude(
+    name: str,
+    command: str,
+    seed: int | None,
+    figures: dict[str, Any],
+    broken: list[str],
+    *,
+    keep: bool,
+    details: list[str] | None = None,
+) -> int:
+    """Print what a campaign has found, and keep its figures when that is wanted.
+
+    Parameters
+    ----------
+    name, command, seed, figures
+        As :func:`save` takes them; the number of broken promises is added to the figures.
+    broken : list of str
+        Each broken promise, in a line.
+    keep : bool
+        Whether to save the figures.
+    details : list of str, optional
+        Lines for whoever looks closer.
+
+    Returns
+    -------
+    int
+        The exit status: 1 when a promise was broken.
+    """
+    figures = {**figures, "broken promises": len(broken)}
+    for problem in broken[:_MOST_SHOWN]:
+        print(problem)
+    for what, value in figures.items():
+        print(f"{what}: {value}")
+    for line in details or ():
+        print(line)
+    if keep:
+        save(name, command, seed, figures)
+    return 1 if broken else 0

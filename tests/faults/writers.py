@@ -18,7 +18,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import results
@@ -272,15 +271,10 @@ def main() -> int:
     figures = {
         **{name: f"{good[name]} of {given.times}" for name in trials},
         "longest until admitted, ms": round(1000 * max(waits_s, default=0)),
-        "broken promises": len(broken),
         "seconds": round(time.monotonic() - began),
     }
-    print("".join(f"{problem}\n" for problem in broken[:50]), end="")
-    print("\n".join(f"{name}: {value}" for name, value in figures.items()))
-    if given.save:
-        command = f"python tests/faults/{Path(__file__).name} --times {given.times} --seed {given.seed}"
-        results.save("writers", command, given.seed, figures)
-    return 1 if broken else 0
+    command = f"python tests/faults/writers.py --times {given.times} --seed {given.seed}"
+    return results.conclude("writers", command, given.seed, figures, broken, keep=given.save)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,9 @@ def test_nothing_of_the_class_is_called():
 # -- EX101 - EX109: the interface ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("thing", [5, None, "text", print, lambda: Six, Six(), os], ids=lambda thing: type(thing).__name__)
+@pytest.mark.parametrize(
+    "thing", [5, None, "text", print, lambda: Six, Six(), os], ids=lambda thing: type(thing).__name__
+)
 def test_ex101_what_is_no_class(thing):
     assert codes(thing) == ["EX101"]
 
