@@ -1,10 +1,11 @@
 """What a change costs: this tree beside an earlier commit, in the same run.
 
-``python benchmarks/bench_before.py COMMIT [--quick]``. Each figure is a ratio, ours to that of the commit.
-Both are measured twice, to see how far a figure differs from itself.
+``python benchmarks/bench_before.py COMMIT [--quick] [--save FOLDER]``. Each figure is a ratio, ours to that
+of the commit. Both are measured twice, to see how far a figure differs from itself.
 """
 
-import sys
+import argparse
+from pathlib import Path
 
 from harness import VOID_ABOVE, Table, alternate
 
@@ -41,7 +42,12 @@ def _tiff(size: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    names = [name for name in sys.argv[1:] if not name.startswith("--")]
-    if len(names) != 1:
-        sys.exit(__doc__)
-    main(Table(), names[0], "--quick" in sys.argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commit")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--save", type=Path, help="a folder for before.json and before.rst")
+    options = parser.parse_args()
+    found = Table()
+    main(found, options.commit, options.quick)
+    if options.save:
+        found.save(options.save, "before", "bench_before.py")

@@ -6,10 +6,12 @@ than 10 % (median over the rounds) is void and says so.
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from pathlib import Path
 
@@ -97,8 +99,6 @@ def _summary(results: list[dict[str, float]], best: bool) -> dict[str, float]:
 
 def wall_ms(command: list[str], rounds: int, env: dict[str, str] | None = None) -> float:
     """Return the median wall time of a whole process, in milliseconds."""
-    import time
-
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -149,9 +149,30 @@ class Table:
             flush=True,
         )
 
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.rows, indent=1) + "\n")
+    def save(self, folder: Path, name: str, script: str) -> None:
+        """Write the rows as ``NAME.json``, and as ``NAME.rst``, a table for the docs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(self.rows, indent=1) + "\n")
+        (folder / f"{name}.rst").write_text(self._as_rst(script))
+
+    def _as_rst(self, script: str) -> str:
+        machine = f"{platform.system()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+        lines = [
+            f".. Made by benchmarks/{script} on {machine}.",
+            "",
+            ".. list-table::",
+            "   :header-rows: 1",
+            "",
+        ]
+        for cells in [
+            ("Figure", "Measured", "Goal", "Beside it"),
+            *(
+                (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "-")
+                for row in self.rows
+            ),
+        ]:
+            lines += [f"   {'*' if not number else ' '} - {cell}" for number, cell in enumerate(cells)]
+        return "\n".join(lines) + "\n"
 
 
 def temporary() -> tempfile.TemporaryDirectory[str]:

@@ -7,8 +7,6 @@ earlier run stay as they are.
 
 import argparse
 import json
-import platform
-import time
 from pathlib import Path
 
 import bench_facade
@@ -41,26 +39,11 @@ def main() -> int:
     if len(options.only) < len(BENCHES) and kept.is_file():
         again = {row["name"]: row for row in table.rows}
         table.rows = [again.get(row["name"], row) for row in json.loads(kept.read_text())]
-    table.save(options.save / "figures.json")
-    (options.save / "figures.rst").write_text(as_rst(table))
+    table.save(options.save, "figures", "run.py")
     plot(table, options.save / "figures.svg")
     missed = [row for row in table.rows if not row["met"]]
     print(f"\n{len(table.rows) - len(missed)} of {len(table.rows)} goals met; results in {options.save}")
     return 0
-
-
-def as_rst(table: Table) -> str:
-    machine = f"{platform.system()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    lines = [f".. Made by benchmarks/run.py on {machine}.", "", ".. list-table::", "   :header-rows: 1", ""]
-    for cells in [
-        ("Figure", "Measured", "Goal", "Beside it"),
-        *(
-            (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "-")
-            for row in table.rows
-        ),
-    ]:
-        lines += [f"   {'*' if not number else ' '} - {cell}" for number, cell in enumerate(cells)]
-    return "\n".join(lines) + "\n"
 
 
 def plot(table: Table, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The directive ``benchmark-figures``: table and drawing of benchmarks/run.py, where they are there."""
+"""The directive ``benchmark-figures``: a table of benchmarks/, and its drawing, where they are there."""
 
 from pathlib import Path
 from typing import Any
@@ -10,33 +10,39 @@ from sphinx.util.docutils import SphinxDirective
 FOLDER = "_benchmarks"
 
 _NONE = """\
-This documentation was built without measured figures. ``python benchmarks/run.py`` measures them on your own
-machine, prints each beside its goal, and writes the table and the drawing.
+This documentation was built without measured figures. ``python benchmarks/{script}`` measures them on your
+own machine, and prints each beside its goal.
 """
 
 _DRAWING = """\
 
 .. container:: drawing-frame
 
-   .. image:: /{folder}/figures.svg
+   .. image:: /{folder}/{name}.svg
       :class: drawing figure-on-paper
       :alt: The ratios of the table as bars, each with a line at its goal.
 """
 
 
+_SCRIPTS = {"figures": "run.py", "before": "bench_before.py"}
+
+
 class BenchmarkFigures(SphinxDirective):
-    """Shows figures.rst, and figures.svg below it; without them, how to get them."""
+    """Shows ``figures.rst``, or the table of another name, and its drawing; without them, how to get them."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        name = self.arguments[0] if self.arguments else "figures"
         folder = Path(self.env.srcdir, FOLDER)
-        table, drawing = folder / "figures.rst", folder / "figures.svg"
+        table, drawing = folder / f"{name}.rst", folder / f"{name}.svg"
         for path in (table, drawing):
             self.env.note_dependency(str(path))
         if not table.is_file():
-            return self.parse_text_to_nodes(_NONE)
+            return self.parse_text_to_nodes(_NONE.format(script=_SCRIPTS[name]))
         text = table.read_text(encoding="utf-8")
         if drawing.is_file():
-            text += _DRAWING.format(folder=FOLDER)
+            text += _DRAWING.format(folder=FOLDER, name=name)
         return self.parse_text_to_nodes(text)
 
 

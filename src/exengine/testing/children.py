@@ -47,9 +47,12 @@ class Child:
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
-        content = {"name": subject.name, "target": target, "options": subject.options, **spec}
+        # Of the kit's own, which takes it away: a process that is killed can take nothing away.
+        folder = subject.new_path().parent
+        content = {"name": subject.name, "target": target, "options": subject.options, "folder": str(folder)}
+        content |= spec
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        self._errors = Path(subject.new_path().parent, "stderr.txt")
+        self._errors = folder / "stderr.txt"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [
@@ -410,18 +413,15 @@ def _load(spec: dict[str, Any]) -> Any:
 
 def main(verb: str, text: str) -> None:
     """Do what a verb says."""
-    import tempfile
-
     spec = json.loads(text)
-    cls, options = _load(spec), spec["options"]
-    with tempfile.TemporaryDirectory(prefix="exengine-kit-") as folder:
-        subject = Subject(lambda *at: cls.create(*at, **options), cls, Path(folder), spec["name"], options)
-        try:
-            home = "exengine.testing.cycles" if verb in _IN_CYCLES else __name__
-            getattr(sys.modules.get(home) or importlib.import_module(home), f"run_{verb}")(subject, spec)
-        except Exception as error:
-            _say(fault=f"{type(error).__name__}: {error!s:.500}")
-        subject.close_all()
+    cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
+    subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)
+    try:
+        home = "exengine.testing.cycles" if verb in _IN_CYCLES else __name__
+        getattr(sys.modules.get(home) or importlib.import_module(home), f"run_{verb}")(subject, spec)
+    except Exception as error:
+        _say(fault=f"{type(error).__name__}: {error!s:.500}")
+    subject.close_all()
 
 
 if __name__ == "__main__":
