@@ -151,10 +151,13 @@ def open_million(who, count):
         for n in (rng.randrange(count) for _ in range(20_000))
     ]
     assert all(where in dataset for where in wanted)
-    begin = time.perf_counter()
-    for where in wanted:
-        where in dataset  # noqa: B015 - the look-up is what is measured
-    lookup = (time.perf_counter() - begin) / len(wanted) * 1e6
+    lookup = float("inf")  # the best of ten rounds, each with other coordinates
+    for first in range(0, len(wanted), len(wanted) // 10):
+        some = wanted[first : first + len(wanted) // 10]
+        begin = time.perf_counter()
+        for where in some:
+            where in dataset  # noqa: B015 - the look-up is what is measured
+        lookup = min(lookup, (time.perf_counter() - begin) / len(some) * 1e6)
     return {"open_s": opened, "rss_mb": memory, "lookup_us": lookup, "frames": frames}
 
 

@@ -7,6 +7,7 @@ JSON is compared with texts seen before, digits aside; an unknown text goes thro
 What is kept is columns of numbers, 20 bytes per frame and 4 per axis.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ class FrameTable:
         self._places = np.zeros((0, 5), np.uint32)  # file, form, and three numbers of the entry
         # The first _sorted frames are found by sorted keys, those up to _remembered by a dict.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64)
+        self._keys = np.zeros(0, np.int64).data  # which Python compares twice as fast as an array
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []
@@ -312,7 +313,7 @@ class FrameTable:
             weights[column] = weights[column + 1] * radices[column + 1]
         self._tail, self._superseded, self._remembered = {}, set(), 0
         if weights and weights[0] * radices[0] >= 2**63:  # too many positions for one number
-            self._by_dict, self._sorted, self._keys = True, 0, np.zeros(0, np.int64)
+            self._by_dict, self._sorted, self._keys = True, 0, np.zeros(0, np.int64).data
             return
         keys = np.zeros(self._count, np.int64)
         for column, weight in enumerate(weights):
@@ -324,7 +325,8 @@ class FrameTable:
             self._order = order
             older = np.flatnonzero(keys[1:] == keys[:-1])
             self._superseded = set(order[older].tolist())
-        self._keys, self._weights, self._radices, self._sorted = keys, weights, radices, self._count
+        self._keys, self._weights, self._radices = keys.data, weights, radices
+        self._sorted = self._count
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -357,17 +359,19 @@ class FrameTable:
         return self._find_sorted(key) if number is None and self._sorted else number
 
     def _find_sorted(self, codes: int) -> int | None:
-        key = 0
-        for weight, radix in zip(self._weights, self._radices, strict=True):
-            code = codes & 0xFFFFFFFF
-            if code >= radix:
+        key = column = 0
+        radices, weights = self._radices, self._weights
+        while codes:
+            if column == len(radices):  # an axis that is younger than the keys
                 return None
-            key += code * weight
+            code = codes & 0xFFFFFFFF
+            if code >= radices[column]:
+                return None
+            key += code * weights[column]
             codes >>= 32
-        if codes:  # an axis that is younger than the keys
-            return None
+            column += 1
         keys = self._keys
-        place = int(keys.searchsorted(key, "right")) - 1
+        place = bisect_right(keys, key) - 1
         if place < 0 or keys[place] != key:
             return None
         return place if self._order is None else int(self._order[place])
