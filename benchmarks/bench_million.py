@@ -9,13 +9,19 @@ from harness import Table, measure, temporary
 def main(table: Table, quick: bool) -> None:
     count = 200_000 if quick else 1_000_000
     with temporary() as folder:
-        env = {"EXENGINE_BENCH_DATASET": os.path.join(folder, "million")}
-        written = measure("million", "ours", count, env=env)
-        opened = measure("open_million", "ours", count, env=env)
+        writes = []
+        for number in range(2):
+            env = {"EXENGINE_BENCH_DATASET": os.path.join(folder, f"million-{number}")}
+            writes.append(measure("million", "ours", count, env=env))
+        opens = [measure("open_million", "ours", count, env=env) for _ in range(3)]
         old = measure("open_million", "old", count, env=env)
-    assert opened["frames"] == old["frames"] == count
-    table.add(f"{count:,} frames: memory per 100,000 while writing", written["rss_mb_per_100k"], "MiB", 20)
-    last, first = written["put_us_last"], written["put_us_first"]
+    assert opens[0]["frames"] == old["frames"] == count
+    # Time: the best of the runs, as of all that goes no further than memory. Memory: the most.
+    first, last = (min(written[f"put_us_{end}"] for written in writes) for end in ("first", "last"))
+    growth = max(written["rss_mb_per_100k"] for written in writes)
+    open_s, lookup_us = (min(opened[what] for opened in opens) for what in ("open_s", "lookup_us"))
+    memory = max(opened["rss_mb"] for opened in opens)
+    table.add(f"{count:,} frames: memory per 100,000 while writing", growth, "MiB", 20)
     table.add(
         f"{count:,} frames: put at the end / at the beginning",
         last / first,
@@ -23,15 +29,15 @@ def main(table: Table, quick: bool) -> None:
         1.1,
         note=f"{last:.1f} us, {first:.1f} us",
     )
-    table.add(f"{count:,} frames: open", opened["open_s"], "s", 1, note=f"ndstorage {old['open_s']:.1f} s")
+    table.add(f"{count:,} frames: open", open_s, "s", 1, note=f"ndstorage {old['open_s']:.1f} s")
     table.add(
         f"{count:,} frames: memory when open",
-        opened["rss_mb"],
+        memory,
         "MiB",
         150,
         note=f"ndstorage {old['rss_mb']:.0f} MiB",
     )
-    table.add(f"{count:,} frames: look-up", opened["lookup_us"], "us", 5)
+    table.add(f"{count:,} frames: look-up", lookup_us, "us", 5)
 
 
 if __name__ == "__main__":
