@@ -162,12 +162,13 @@ class Table:
             "",
             ".. list-table::",
             "   :header-rows: 1",
+            "   :widths: 34 14 18 34",
             "",
         ]
         for cells in [
             ("Figure", "Measured", "Goal", "Beside it"),
             *(
-                (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "-")
+                (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "\u2013")
                 for row in self.rows
             ),
         ]:

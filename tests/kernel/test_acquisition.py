@@ -6,7 +6,6 @@ import threading
 import time
 from collections import namedtuple
 
-import numpy as np
 import pytest
 
 from exengine.frame_sources.simulated import decode
@@ -473,4 +472,4 @@ def test_a_failed_acquisition_says_whom_the_frames_are_lost_to(with_source, memo
         run.run()
     assert info.value.ledger.stored == 0 and info.value.ledger.failed == info.value.ledger.offered > 0
     assert run.storage.ended == ["failed: this backend takes no zeros", "close"]
-    assert all([reason for _, reason in info.value.ledger.not_stored])
+    assert all(reason for _, reason in info.value.ledger.not_stored)
