@@ -44,7 +44,12 @@ class CoordinateIndex:
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes, in the order in which they first appeared."""
-        return tuple(self._weights)
+        return tuple(self._axes_now())
+
+    def _axes_now(self) -> list[str]:
+        # A list, while another thread may add an axis: tuple() allocates between the beginning of the
+        # iteration and its end, where the garbage collector may run and let that thread go on.
+        return list(self._weights)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
         """Return the number of the frame at these coordinates, or None.
@@ -117,7 +122,7 @@ class CoordinateIndex:
 
     def _decode(self, key: int) -> DataCoordinates:
         axes: dict[str, int | str] = {}
-        for axis in tuple(self._weights):  # another thread may add one
+        for axis in self._axes_now():
             key, code = divmod(key, _RADIX)
             if code & 1:
                 axes[axis] = code >> 1
@@ -134,7 +139,7 @@ class CoordinateIndex:
 
     def positions(self) -> dict[str, list[int | str]]:
         """Return the positions that occur on each axis, in the order of arrival."""
-        found: dict[str, dict[int | str, None]] = {axis: {} for axis in tuple(self._weights)}
+        found: dict[str, dict[int | str, None]] = {axis: {} for axis in self._axes_now()}
         for coordinates in self:
             for axis, value in coordinates.__dict__.items():
                 found.setdefault(axis, {})[value] = None
@@ -154,7 +159,7 @@ class CoordinateIndex:
             for axis, value in axes.items():
                 if value not in positions[axis]:
                     return f"{axis} is one of {summarize_positions(positions[axis])}"
-        absent = [axis for axis in tuple(self._weights) if axis not in axes]
+        absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
             return f"the axes are {', '.join(self._weights)}; {', '.join(absent)} was not given"
         return f"no frame among {len(self._numbers)} has these positions together"

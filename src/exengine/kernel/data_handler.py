@@ -29,6 +29,7 @@ from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     HandlerError,
     HandlerFullError,
+    MetadataError,
     OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
@@ -73,7 +74,8 @@ class DataHandler:
         Where the frames go. It is finished by the handler.
     process_function : callable, optional
         Called as ``process_function(coordinates, data, metadata)``. Returns one such tuple, a list of
-        them, or None to discard the frame.
+        them, or None to discard the frame. It may change the array that it was given; other arrays that
+        it returns are copied.
     _executor : object, optional
         Its ``publish_notification(notification)`` is called for each stored frame.
     max_pending : int
@@ -106,7 +108,7 @@ class DataHandler:
             raise OptionError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
         self._storage = storage
         # A ManagedStorage that writes several frames at once, and counts them.
-        self._writes_batches = getattr(storage, "batch_frames", 1) > 1 and hasattr(storage, "frames_stored")
+        self._writes_batches = getattr(storage, "batch_frames", 1) > 1 and hasattr(storage, "put_counting")
         self._process_function = process_function
         self._executor = _executor
         self._max_pending = max_pending
@@ -166,6 +168,7 @@ class DataHandler:
             When the frame is not valid.
         """
         ledger = self._ledger
+        taken = False
         try:
             where = snapshot(coordinates)
             metadata = clean_metadata(metadata)
@@ -174,19 +177,25 @@ class DataHandler:
             item = _Item(where, image.copy() if copy else image, metadata, execution_future, processed=False)
             with self._changed:
                 self._admit(item)
-                ledger.offered += 1
-                self._intake.append(item)
-                self._pending_bytes += item.size
                 self._in_flight[where] = item
+                # No call stands between these and that of append, so that an interrupt finds the frame
+                # counted and in the queue, or neither.
+                ledger.offered += 1
                 if self._process_function is None:
                     ledger.passed_on += 1
                     ledger.produced += 1
+                self._pending_bytes += item.size
+                taken = True
+                self._intake.append(item)
                 self._changed.notify_all()
         except BaseException as error:
             with self._changed:
-                ledger.offered += 1
-                ledger.failed_in += 1
-                ledger.name_loss(_as_dict(coordinates), str(error))
+                if taken:
+                    self._changed.notify_all()
+                else:
+                    ledger.offered += 1
+                    ledger.failed_in += 1
+                    ledger.name_loss(_axes_given(coordinates), str(error))
             raise
         if execution_future is not None:
             self._notify(execution_future, item, processed=False, stored=False)
@@ -319,9 +328,7 @@ class DataHandler:
             item = taken[0]
             try:
                 assert self._process_function is not None
-                results = _as_items(
-                    self._process_function(item.coordinates, item.data, item.metadata), item.future
-                )
+                results = _as_items(self._process_function(item.coordinates, item.data, item.metadata), item)
             except BaseException as error:
                 self._lose(item, error, out=False)
                 continue
@@ -358,17 +365,14 @@ class DataHandler:
     def _put(self, batch: list[_Item]) -> tuple[int, BaseException | None]:
         """Give frames to the storage; return how many it has stored, and why not the next one."""
         storage: Any = self._storage
-        together = self._writes_batches and len(batch) > 1
-        before = storage.frames_stored if together else 0
+        stored = [0]
         try:
-            if not together:
+            if not self._writes_batches or len(batch) == 1:
                 storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-            storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
+            storage.put_counting([(item.coordinates, item.data, item.metadata) for item in batch], stored)
         except BaseException as error:
-            # Whoever else puts into the storage is counted, too: never beyond the batch.
-            stored = min(storage.frames_stored - before, len(batch) - 1) if together else 0
-            return stored, error
+            return stored[0], error
         return len(batch), None
 
     def _settle(self, stored: list[_Item]) -> None:
@@ -406,7 +410,7 @@ class DataHandler:
     def _conclude(self) -> None:
         try:
             try:
-                self._storage.annotate("ledger", self._ledger.to_dict())
+                self._keep_ledger()
             except (UnsupportedOperationError, AttributeError):
                 pass  # a storage that keeps no annotations, or is no subclass of ours
             except BaseException as error:  # the dataset must be ended all the same
@@ -423,6 +427,13 @@ class DataHandler:
             self._concluded = True
             self._changed.notify_all()
         exit_hooks.release(self)
+
+    def _keep_ledger(self) -> None:
+        ledger = self._ledger.to_dict()
+        try:
+            self._storage.annotate("ledger", ledger)
+        except MetadataError:  # too long beside what else the manifest holds: the counts, at least
+            self._storage.annotate("ledger", {**ledger, "not_stored": []})
 
     # -- observers: their errors never stop the frames -------------------------------------------
 
@@ -466,8 +477,11 @@ class DataHandler:
         self._concluded = True
 
 
-def _as_items(result: Any, future: Any) -> list[_Item]:
-    """Return what a process function returned as a list of frames."""
+def _as_items(result: Any, given: _Item) -> list[_Item]:
+    """Return what a process function returned as a list of frames, which nobody else can change.
+
+    It may return one buffer again and again: all but the array and metadata that it was given is copied.
+    """
     if result is None:
         return []
     frames = [result] if isinstance(result, tuple) and not _is_frame_sequence(result) else list(result)
@@ -479,7 +493,11 @@ def _as_items(result: Any, future: Any) -> list[_Item]:
                 f"got {type(frame).__name__}"
             )
         coordinates, data, metadata = frame
-        items.append(_Item(snapshot(coordinates), data, metadata, future, processed=True))
+        if isinstance(data, np.ndarray) and data is not given.data:
+            data = data.copy()
+        if metadata is not given.metadata:
+            metadata = clean_metadata(metadata)
+        items.append(_Item(snapshot(coordinates), data, metadata, given.future, processed=True))
     return items
 
 
@@ -487,10 +505,7 @@ def _is_frame_sequence(result: tuple[Any, ...]) -> bool:
     return bool(result) and isinstance(result[0], tuple)
 
 
-def _as_dict(coordinates: Any) -> dict[str, Any]:
-    if isinstance(coordinates, (DataCoordinates, Mapping)):
-        return {
-            str(axis): value if isinstance(value, (int, str)) else repr(value)
-            for axis, value in coordinates.items()
-        }
-    return {}
+def _axes_given(coordinates: object) -> Mapping[Any, Any]:
+    if isinstance(coordinates, DataCoordinates):
+        return coordinates.__dict__
+    return coordinates if isinstance(coordinates, Mapping) else {}

@@ -19,6 +19,7 @@ from exengine.kernel.errors import (
     DatasetNotFoundError,
 )
 
+_LOOKS = 10  # before a lock counts as that of a writer
 _MOST_OF_A_REASON = 8000  # characters; what is left free in a manifest holds them
 
 
@@ -63,7 +64,9 @@ class DatasetPlace:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "annotations": {},
         }
-        building = os.path.join(parent, f".{name[:60]}.creating-{os.getpid()}-{time.monotonic_ns()}")
+        building = os.path.join(
+            parent, f".{platform.cut_name(name)}.creating-{os.getpid()}-{time.monotonic_ns()}"
+        )
         lock = None
         made: tuple[str, ...] = ()
         try:
@@ -74,11 +77,11 @@ class DatasetPlace:
             manifest.write_manifest(building, content, durable=True)
             cls._refuse_what_is_there(path)
             _rename_into_place(building, path)
-        except OSError as error:
+        except BaseException as error:
             if lock is not None:
                 os.close(lock)
             shutil.rmtree(building, ignore_errors=True)
-            if isinstance(error, DatasetExistsError | DatasetLockedError):
+            if not isinstance(error, OSError) or isinstance(error, DatasetExistsError | DatasetLockedError):
                 raise
             if os.path.isdir(path) and os.listdir(path):
                 cls._refuse_what_is_there(path)
@@ -109,6 +112,11 @@ class DatasetPlace:
             raise DatasetNotFoundError(f"{path} is no dataset with a manifest")
         try:
             lock = manifest.take_lock(path)
+            for _ in range(_LOOKS):  # whoever only looks whether there is a writer holds it for a moment
+                if lock is not None:
+                    break
+                time.sleep(0.01)
+                lock = manifest.take_lock(path)
         except OSError as error:
             refusal = DatasetAccessError(f"{path} cannot be locked: {error.strerror or error}")
             refusal.errno = error.errno

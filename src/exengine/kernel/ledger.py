@@ -5,11 +5,17 @@ produced = stored + failed. A frame that was not stored is named with its coordi
 reason.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 MAX_NAMED = 1000
 """How many frames that were not stored are named; the others are counted."""
+
+_MOST_OF_A_REASON = 1000  # characters
+_MOST_OF_A_POSITION = 200
+_MOST_AXES = 64
+_INT_LIMIT = 2**63
 
 
 class Ledger:
@@ -71,10 +77,18 @@ class Ledger:
         """Whether nothing was dropped and nothing failed."""
         return self.balanced and not self.dropped and not self.failed
 
-    def name_loss(self, coordinates: Mapping[str, int | str], reason: str) -> None:
-        """Note the coordinates of a frame that was not stored, and why."""
+    def name_loss(self, coordinates: Mapping[Any, Any], reason: str) -> None:
+        """Note the coordinates of a frame that was not stored, and why.
+
+        Parameters
+        ----------
+        coordinates : mapping
+            As they were given, valid or not: what is no position is kept as a text, a long one cut.
+        reason : str
+            Cut when it is long.
+        """
         if len(self.not_stored) < MAX_NAMED:
-            self.not_stored.append((dict(coordinates), reason))
+            self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ledger as JSON."""
@@ -96,3 +110,27 @@ class Ledger:
             f"Ledger(offered={self.offered}, stored={self.stored}, dropped={self.dropped}, "
             f"discarded={self.discarded}, failed={self.failed})"
         )
+
+
+def _as_json(coordinates: Mapping[Any, Any]) -> dict[str, int | str]:
+    """Return coordinates that may be anything as what a manifest holds."""
+    try:
+        return {
+            _plain(axis, _MOST_OF_A_POSITION): value
+            if type(value) is int and -_INT_LIMIT <= value < _INT_LIMIT
+            else _plain(value, _MOST_OF_A_POSITION)
+            for axis, value in itertools.islice(coordinates.items(), _MOST_AXES)
+        }
+    except Exception:  # a mapping of somebody's own
+        return {}
+
+
+def _plain(value: object, most: int) -> str:
+    """Return a text that can be written, of at most so many characters."""
+    if not isinstance(value, str):
+        try:
+            value = repr(value)
+        except Exception:  # such as a number of too many digits
+            value = f"<{type(value).__name__}>"
+    text = value if len(value) <= most else f"{value[:most]}..."
+    return text.encode(errors="backslashreplace").decode()

@@ -236,10 +236,12 @@ class ManagedStorage(IndexedStorage):
                 raise self._exists(coordinates)
             try:
                 self.write_frame(len(self._frames), coordinates, data, checked)
+                # From here on a reader may ask for it. An interrupt that comes before leaves a frame that is
+                # written and has no number: nothing may be put behind it.
+                self._frames.commit(key)
             except BaseException as error:
                 self._write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
                 raise
-            self._frames.commit(key)  # from here on a reader may ask for it
             if self._checks.first is None:
                 self._checks.stored(data)
             if self._waiting:
@@ -249,15 +251,31 @@ class ManagedStorage(IndexedStorage):
         # The array of a frame that is made on the way is valid only until the next one is asked for.
         if self.batch_frames == 1 or not isinstance(frames, list | tuple):
             super().put_many(frames)
-            return
+        else:
+            self.put_counting(frames, [0])
+
+    def put_counting(self, frames: Sequence[Frame], stored: list[int]) -> None:
+        """Store frames as :meth:`put_many`, and count them, so that a caller knows when it raises.
+
+        Parameters
+        ----------
+        frames : sequence of (coordinates, data, metadata)
+        stored : list of one int
+            Grows with each frame that is stored.
+
+        Raises
+        ------
+        ExEngineError
+            As :meth:`put`, for the first frame that is not stored.
+        """
         begin = 0
         while begin < len(frames):
             # The first frame of all goes alone: it decides what the others are compared with.
             end = begin + (self.batch_frames if self._checks.first else 1)
-            self._put_batch(frames[begin:end])
+            self._put_batch(frames[begin:end], stored)
             begin = end
 
-    def _put_batch(self, frames: Sequence[Frame]) -> None:
+    def _put_batch(self, frames: Sequence[Frame], stored: list[int]) -> None:
         """Check frames up to one that is refused, write those, then raise."""
         refusal: Exception | None = None
         batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]] = []
@@ -280,23 +298,27 @@ class ManagedStorage(IndexedStorage):
                     batch.append((coordinates, data, checked))
             except Exception as error:
                 refusal = error
-            self._write_batch(batch, list(keys))
+            self._write_batch(batch, list(keys), stored)
             if refusal is not None:
                 raise refusal
 
     def _write_batch(
-        self, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]], keys: list[int]
+        self,
+        batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]],
+        keys: list[int],
+        stored: list[int],
     ) -> None:
         while batch:
             try:
                 written = self.write_frames(len(self._frames), batch)
+                for key in keys[:written]:
+                    self._frames.commit(key)
+                    stored[0] += 1
             except BaseException as error:
                 others = f" and {len(batch) - 1} that follow were" if len(batch) > 1 else " was"
                 self._write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
                 raise
             self._checks.stored(batch[0][1])
-            for key in keys[:written]:
-                self._frames.commit(key)
             del batch[:written], keys[:written]
             if self._waiting:
                 self._new_data.notify_all()
@@ -327,13 +349,16 @@ class ManagedStorage(IndexedStorage):
         self._failure_told = True
         where = f" {self.path}" if self.path else ""
         error = StorageFailedError(
-            f"writing{where} failed: {self._failure}; {what}. The {len(self._frames)} "
-            "frames before are safe; "
-            "go on in a new dataset, on a disk with space"
+            f"writing{where} failed: {self._why_failed()}; {what}. The {len(self._frames)} "
+            "frames before are safe; go on in a new dataset"
+            f"{', on a disk with space' if isinstance(self._failure, OSError) else ''}"
         )
         error.errno = getattr(self._failure, "errno", None)
         error.__cause__ = self._failure
         return error
+
+    def _why_failed(self) -> str:
+        return str(self._failure) or f"interrupted by {type(self._failure).__name__}"
 
     def _refuse_to_write(self) -> NoReturn:
         if self._refused_state is StorageFailedError:
@@ -346,9 +371,9 @@ class ManagedStorage(IndexedStorage):
 
     def flush(self, durable: bool = False) -> None:
         with self._lock:
-            if self._refused_state is StorageFinishedError:
+            if self._final_status is not None and self._refused_state is StorageFinishedError:
                 return
-            if self._refused_state is not None:
+            if self._refused_state not in (None, StorageFinishedError):
                 self._refuse_to_write()
             if self._place is None:
                 if durable:
@@ -382,9 +407,9 @@ class ManagedStorage(IndexedStorage):
             if self._final_status is not None and self._failure is None:
                 return
             if self._failure is not None:
-                self._conclude(DatasetStatus.FAILED, str(self._failure))
+                self._conclude(DatasetStatus.FAILED, self._why_failed())
                 raise self._failed_error("the dataset is marked as failed")
-            if self._refused_state is not None:
+            if self._refused_state not in (None, StorageFinishedError):  # a finish may have been interrupted
                 self._refuse_to_write()
             self._conclude(DatasetStatus.COMPLETE, "")
             if self._failure is not None:
@@ -392,7 +417,11 @@ class ManagedStorage(IndexedStorage):
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
         with self._lock:
-            if self._final_status is None and self._refused_state in (None, StorageFailedError):
+            if self._final_status is None and self._refused_state in (
+                None,
+                StorageFailedError,
+                StorageFinishedError,
+            ):
                 failed = failed or self._failure is not None
                 self._conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
@@ -400,6 +429,9 @@ class ManagedStorage(IndexedStorage):
         """Write the end of the dataset, once; after a failure as far as the disk allows."""
         if self._final_status is not None:
             return
+        if self._refused_state is None:
+            # Nothing may be put any more, also when what follows is interrupted: it can be done again.
+            self._refused_state = StorageFinishedError
         try:
             self.finish_frames()
         except OSError as error:
@@ -423,7 +455,7 @@ class ManagedStorage(IndexedStorage):
                 return
             untold = not self._failure_told
             if self._failure is not None:
-                self._conclude(DatasetStatus.FAILED, str(self._failure))
+                self._conclude(DatasetStatus.FAILED, self._why_failed())
             if self._refused_state is not StorageFailedError:
                 self._refused_state = StorageClosedError
             self._new_data.notify_all()
@@ -453,9 +485,11 @@ class ManagedStorage(IndexedStorage):
         if self._place is None:
             return  # nothing of it outlives the process
         forgotten = not self._closed and self._final_status is None
-        if forgotten:
-            self.abort("the program ended without finish()")
-        self.close()
+        try:
+            if forgotten:
+                self.abort("the program ended without finish()")
+        finally:
+            self.close()
         if forgotten:
             warnings.warn(
                 f"{self.path} was not finished before the program ended; it is finished as aborted",

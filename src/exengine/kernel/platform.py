@@ -71,6 +71,11 @@ def _refuse_other_kinds(status: os.stat_result, path: "str | os.PathLike[str]") 
         raise OSError(errno.EINVAL, f"it is {kind}, and no regular file", os.fspath(path))
 
 
+def cut_name(name: str, most: int = 60) -> str:
+    """Return the beginning of a file name, of at most so many bytes, to build another name from."""
+    return os.fsencode(name)[:most].decode(errors="ignore")
+
+
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Take an advisory lock on an open file, without waiting.
 

@@ -5,10 +5,7 @@ finding the backend of an existing one. A backend sees a path where nothing is.
 """
 
 import os
-import shutil
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from exengine.kernel import manifest, registry
@@ -25,6 +22,7 @@ from exengine.kernel.errors import (
     PluginError,
 )
 from exengine.kernel.options import options_of, validate_options
+from exengine.kernel.overwriting import left_beside, moved_aside
 from exengine.kernel.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -143,7 +141,7 @@ class StoragePlan:
         if self.if_exists == "overwrite":
             # Through a symbolic link, what it leads to is replaced, and the link stays.
             real = os.path.realpath(self.path)
-            with _moved_aside(real):
+            with moved_aside(real, _is_known):
                 return self._create_at(real)
         if self.if_exists == "number":
             return self._create_numbered(self.path)
@@ -189,33 +187,8 @@ def _refuse_occupied(path: str) -> None:
         )
 
 
-@contextmanager
-def _moved_aside(path: str) -> Iterator[None]:
-    """Put the old dataset out of the way; delete it when the new one stands, else bring it back."""
-    real = os.path.realpath(path)
-    if not os.path.lexists(path) or (os.path.isdir(real) and not os.listdir(real)):
-        yield
-        return
-    if manifest.has_writer(real):
-        raise DatasetLockedError(f"{path} is being written by another storage; it is not overwritten")
-    if manifest.read_manifest(real) is None if os.path.isdir(real) else True:
-        if next(_openers(real), None) is None:
-            raise DatasetExistsError(
-                f"{path} is no dataset that an installed backend knows; it is not deleted"
-            )
-    parent, name = os.path.split(real)
-    aside = os.path.join(parent, f".{name}.replaced-{os.getpid()}-{time.monotonic_ns()}")
-    os.rename(real, aside)
-    try:
-        yield
-    except BaseException:
-        if not os.path.lexists(real):
-            os.rename(aside, real)
-        raise
-    if os.path.isdir(aside):
-        shutil.rmtree(aside)
-    else:
-        os.remove(aside)
+def _is_known(path: str) -> bool:
+    return next(_openers(path), None) is not None
 
 
 # -- existing datasets ---------------------------------------------------------------------------
@@ -254,7 +227,9 @@ def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
     if not os.path.exists(path):
         parent, name = os.path.split(os.path.abspath(path))
         siblings = os.listdir(parent) if os.path.isdir(parent) else []
-        raise DatasetNotFoundError(f"there is nothing at {path}{did_you_mean(name, siblings)}")
+        left = left_beside(path)
+        hint = f"; {left} was there, and was being overwritten: rename it" if left else ""
+        raise DatasetNotFoundError(f"there is nothing at {path}{hint or did_you_mean(name, siblings)}")
     if backend is not None:
         named: type[DataStorage] = registry.backends.load(backend)
         return named

@@ -262,11 +262,12 @@ class NDTiffStorage(ManagedStorage):
         begin = end = self._end
         next_at = -1
         form: layout.FrameLayout | None = None
+        kinds: dict[str, type] = {}
         for coordinates, data, (metadata, axes, axes_crc, known, form) in batch:
             if not known and not self._are_known(coordinates):
                 if parts:
                     break  # what comes before is written first
-                self._kinds.update(self._check_axes_of(coordinates))
+                kinds = self._check_axes_of(coordinates)  # they count when the frame is written
             if form is None:
                 form = self._layout_of(data)
             metadata_bytes = len(metadata)
@@ -311,6 +312,8 @@ class NDTiffStorage(ManagedStorage):
             platform.write_at(self._file.descriptor, parts, begin, end - begin)
         place, entry = (places[0], entries[0]) if len(places) == 1 else (b"".join(places), b"".join(entries))
         index_end = platform.write_at(self._index_file.descriptor, (entry,), self._index_end, len(entry))
+        if kinds:
+            self._kinds.update(kinds)
         # No call stands between these, so that an interrupt leaves either all of them or none.
         self._places += place
         self._end = end
@@ -388,17 +391,20 @@ class NDTiffStorage(ManagedStorage):
         file = OpenFile(path, NEW)
         try:
             end = platform.write_at(file.descriptor, [self._header], 0)
-        except OSError:
+        except BaseException:
             del file  # or the exception, which is kept, would keep it open, and its place on the disk taken
             os.unlink(path)  # nothing is in it
             raise
+        name_in_entries = layout.text_in_entry(name.encode())
         self._pool.hold(number, file)
         if number:
             self._unsynced.append(number - 1)
+        # No call stands between these, so that an interrupt leaves the old file or the new one.
         self._file_names = [*self._file_names, name]
-        self._name_in_entries, self._file = layout.text_in_entry(name.encode()), file
+        self._name_in_entries = name_in_entries
         self._end, self._last_next_at, self._names_synced = end, -1, False
         self._begun = 0
+        self._file = file
 
     def _end_file(self) -> None:
         """Say in the last IFD that no other follows, and cut off what failed behind it."""
@@ -432,8 +438,9 @@ class NDTiffStorage(ManagedStorage):
 
     def finished_facts(self) -> dict[str, int]:
         """Return CRC-32C of the index: without it, coordinates that were changed there are seen when read."""
-        assert self._index_file is not None
         checksum = at = 0
+        if self._index_file is None:  # not even begun
+            return {}
         while data := platform.read_at(self._index_file.descriptor, CHUNK_BYTES, at):
             checksum, at = crc32c.crc32c(data, checksum), at + len(data)
         return {"index_crc32c": checksum}

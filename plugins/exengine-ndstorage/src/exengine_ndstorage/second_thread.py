@@ -30,11 +30,10 @@ WORTH_BYTES = 2**20
 class RunningChecksum:
     """A checksum that is being computed; made by :meth:`SecondThread.begin`."""
 
-    __slots__ = ("_complete", "_done", "_error", "_jobs", "_thread", "value")
+    __slots__ = ("_complete", "_done", "_error", "_free", "_jobs", "value")
 
-    def __init__(self, thread: "SecondThread", jobs: "SimpleQueue[Any]", value: int) -> None:
-        self._thread = thread
-        self._jobs = jobs
+    def __init__(self, worker: "_Worker", value: int) -> None:
+        self._free, self._jobs = worker.free, worker.jobs
         self._done = threading.Lock()
         self._done.acquire()
         self._complete = False
@@ -56,7 +55,7 @@ class RunningChecksum:
                 self.add(b"", last=True)
             self._done.acquire()
         finally:
-            self._thread.free.release()
+            self._free.release()
         if self._error is not None:
             raise self._error
         return self.value
@@ -71,14 +70,20 @@ class RunningChecksum:
             self._done.release()
 
 
+class _Worker:
+    """The thread of one process, and how it is reached."""
+
+    def __init__(self) -> None:
+        self.free = threading.Lock()  # held by the checksum that is being computed
+        self.jobs: SimpleQueue[Any] = SimpleQueue()
+        self.thread = threading.Thread(target=_work, args=(self.jobs,), name="exengine-second", daemon=True)
+
+
 class SecondThread:
     """The second thread of a storage; it begins with the first job that there is for it."""
 
     def __init__(self) -> None:
-        self.free = threading.Lock()
-        self._process = 0  # a fork has the object, and no thread
-        self._jobs: SimpleQueue[Any] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._workers: dict[int, _Worker] = {}  # by process: a fork has the object, and no thread
 
     def begin(self, value: int) -> RunningChecksum | None:
         """Begin a checksum, unless another one is being computed.
@@ -88,28 +93,31 @@ class SecondThread:
         value : int
             CRC-32C of what comes before; 0 at the beginning.
         """
-        if self._process != os.getpid():
-            self._start()
-        return RunningChecksum(self, self._jobs, value) if self.free.acquire(blocking=False) else None
+        worker = self._workers.get(os.getpid()) or self._start()
+        return RunningChecksum(worker, value) if worker.free.acquire(blocking=False) else None
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
         """Let the system begin to write a part of a file to the disk; waits for nothing."""
-        if self._process != os.getpid():
-            self._start()
-        self._jobs.put((_begin_writing, file, (offset, size)))
+        worker = self._workers.get(os.getpid()) or self._start()
+        worker.jobs.put((_begin_writing, file, (offset, size)))
 
-    def _start(self) -> None:
-        self.free, self._jobs, self._process = threading.Lock(), SimpleQueue(), os.getpid()
-        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="exengine-second", daemon=True)
-        self._thread.start()
+    def _start(self) -> _Worker:
+        # Of two readers that come first at once, one starts its thread; no lock, which a fork could inherit.
+        mine = _Worker()
+        worker = self._workers.setdefault(os.getpid(), mine)
+        if worker is mine:
+            worker.thread.start()
+        return worker
 
     def end(self) -> None:
-        """Let the thread end, and wait until it has. Idempotent; :meth:`begin` starts another."""
-        thread, process = self._thread, self._process
-        self._thread, self._process = None, 0
-        if thread is not None and process == os.getpid():
-            self._jobs.put(None)
-            thread.join()
+        """Let the thread end, and wait until it has. Idempotent; :meth:`begin` starts another.
+
+        Nobody may begin anything meanwhile.
+        """
+        worker = self._workers.pop(os.getpid(), None)
+        if worker is not None:
+            worker.jobs.put(None)
+            worker.thread.join()
 
 
 def _begin_writing(file: OpenFile, part: tuple[int, int]) -> None:

@@ -1,0 +1,93 @@
+"""Puts an old dataset out of the way of a new one, for ``if_exists: overwrite``.
+
+Of several processes that overwrite one dataset, one does at a time; the others find a writer at work, and are
+refused. What was overwritten is deleted when the new dataset stands, and comes back when it cannot be made.
+A process that is killed in between leaves it beside its place: :func:`left_beside` finds it.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from exengine.kernel import manifest, platform
+from exengine.kernel.errors import DatasetExistsError, DatasetLockedError
+
+_MOST_WAITING_S = 10.0
+
+
+@contextmanager
+def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
+    """Put what is at a path out of the way while a new dataset is made there.
+
+    Parameters
+    ----------
+    path : str
+        With symbolic links resolved.
+    is_dataset : callable
+        Whether an installed backend knows what is there, when it has no manifest.
+
+    Raises
+    ------
+    DatasetLockedError
+        When a writer is at work there.
+    DatasetExistsError
+        When it is no dataset: then it is not deleted.
+    """
+    parent, name = os.path.split(path)
+    aside = os.path.join(parent, f".{platform.cut_name(name)}.replaced-{os.getpid()}-{time.monotonic_ns()}")
+    with _alone_in(parent):
+        if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
+            yield
+            return
+        if manifest.has_writer(path):
+            raise DatasetLockedError(f"{path} is being written by another storage; it is not overwritten")
+        if (not os.path.isdir(path) or manifest.read_manifest(path) is None) and not is_dataset(path):
+            raise DatasetExistsError(
+                f"{path} is no dataset that an installed backend knows; it is not deleted"
+            )
+        try:
+            os.rename(path, aside)
+            yield
+        except BaseException:
+            if os.path.lexists(aside) and not os.path.lexists(path):
+                os.rename(aside, path)
+            raise
+    if os.path.isdir(aside):
+        shutil.rmtree(aside)
+    else:
+        os.remove(aside)
+
+
+@contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Let others that overwrite something in a folder wait; where it cannot be locked, nobody waits."""
+    descriptor = None
+    if not platform.WINDOWS:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + _MOST_WAITING_S
+        # Some network file systems lock no folders.
+        with suppress(OSError):
+            while descriptor is not None and not platform.try_lock(descriptor):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.005)
+        if descriptor is not None and time.monotonic() > deadline:
+            raise DatasetLockedError(f"another storage is being made in {folder}; try again")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def left_beside(path: str) -> str | None:
+    """Return where a dataset is that was being overwritten when its process was killed, or None."""
+    parent, name = os.path.split(os.path.abspath(path))
+    begin = f".{platform.cut_name(name)}.replaced-"
+    with suppress(OSError):
+        left = sorted(entry for entry in os.listdir(parent) if entry.startswith(begin))
+        return os.path.join(parent, left[-1]) if left else None
+    return None
