@@ -262,6 +262,31 @@ def run_python(tmp_path):
     return run
 
 
+@pytest.fixture
+def start_python(tmp_path):
+    """Return what starts a program as :func:`run_python`, with pipes; it is killed when the test ends."""
+    started = []
+
+    def start(program, *arguments):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("EXENGINE_")]:

@@ -485,6 +485,65 @@ def test_a_process_function_may_change_frames(make):
     assert handler.ledger.complete and handler.ledger.stored == 5
 
 
+def test_a_process_function_may_return_one_buffer_again_and_again(make):
+    buffer, told, storage = np.zeros((4, 4), np.uint16), {}, Memory()
+    storage.gate.clear()  # so that all wait when the last one is made
+
+    def process(coordinates, data, metadata):
+        buffer[:] = data + 1
+        told["time"] = coordinates["time"]
+        return coordinates, buffer, told
+
+    handler = make(storage, process)
+    for number in range(5):
+        handler.put({"time": number}, np.full((4, 4), number, np.uint16), {})
+    wait_for(lambda: handler.ledger.produced == 5)
+    storage.gate.set()
+    handler.finish()
+    handler.await_completion(PATIENCE_S)
+    for number in range(5):
+        data, metadata = storage.frames[DataCoordinates(time=number)]
+        assert (data == number + 1).all() and metadata == {"time": number}
+
+
+def test_an_interrupt_when_a_frame_was_taken_counts_it_once(make):
+    handler = make()
+    handler.put({"time": 0}, np.zeros((2, 2)), {})
+    wait_for(lambda: handler.ledger.stored == 1)
+    real = handler._changed.notify_all
+    calls = []
+
+    def interrupted():
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real()
+
+    handler._changed.notify_all = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        handler.put({"time": 1}, np.zeros((2, 2)), {})
+    handler.finish()
+    handler.await_completion(PATIENCE_S)
+    ledger = handler.ledger
+    assert (ledger.offered, ledger.stored, ledger.failed, ledger.not_stored) == (2, 2, 0, [])
+    assert ledger.complete
+
+
+@pytest.mark.parametrize("coordinates", [{"channel": "\udc80"}, {"time": 10**5000}, {"\udc80": 1}])
+def test_a_frame_that_cannot_even_be_named_in_json_leaves_the_ledger_with_the_dataset(
+    disk_storage, tmp_path, coordinates
+):
+    handler = DataHandler(disk_storage(tmp_path / "data"))
+    handler.put({"time": 0}, np.zeros((2, 2)), {})
+    with pytest.raises(CoordinatesError):
+        handler.put(coordinates, np.zeros((2, 2)), {})
+    handler.finish()
+    handler.await_completion(PATIENCE_S)
+    dataset = open_dataset(tmp_path / "data")
+    assert dataset.annotations["ledger"]["failed"] == 1
+    assert dataset.status == "failed" and dataset.status_reason == "frames were not stored"
+
+
 def test_a_process_function_may_discard_and_multiply(make):
     def choose(coordinates, data, metadata):
         if coordinates["time"] % 2:

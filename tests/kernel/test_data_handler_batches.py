@@ -111,3 +111,22 @@ def test_a_storage_that_is_closed_in_the_middle_has_what_the_ledger_says():
     ledger = handler.ledger
     assert ledger.balanced and ledger.stored == storage.frames_stored == len(storage.held) < 200
     assert [where["time"] for where, _ in ledger.not_stored] == list(range(ledger.stored, 200))
+
+
+def test_what_somebody_else_puts_into_the_storage_is_not_taken_for_a_frame_of_the_batch():
+    storage = Batches()
+    real = storage.write_frames
+
+    def with_others(number, batch):
+        written = real(number, batch)
+        if number == 1:  # in the batch whose last frame will be refused
+            for other in range(3):
+                storage._frames.add({"other": other})
+        return written
+
+    storage.write_frames = with_others
+    handler = run(storage, [0, 1, 2, 0, 4])
+    with pytest.raises(HandlerError, match="already at"):
+        handler.await_completion(PATIENCE_S)
+    assert [where["time"] for where, _ in handler.ledger.not_stored] == [0]
+    assert handler.ledger.stored == 4 and {"time": 4} in storage

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exengine.kernel import manifest
+from exengine.kernel import manifest, platform
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.dataset_place import DatasetPlace
 from exengine.kernel.errors import DatasetAccessError, DatasetExistsError, DatasetLockedError
@@ -322,7 +322,7 @@ def test_of_many_processes_that_want_one_place_one_gets_it(tmp_path):
 FORKING = """
 import os, sys, time
 from exengine.kernel.dataset_place import DatasetPlace
-from exengine.kernel import manifest
+from exengine.kernel import manifest, platform
 from exengine_disk import DiskStorage
 storage = DiskStorage(sys.argv[1])
 child = os.fork()
@@ -378,3 +378,32 @@ def test_unlocking_is_idempotent_and_lets_others_see_that_nobody_writes(tmp_path
     place.unlock()
     place.unlock()
     assert not manifest.has_writer(tmp_path / "data")
+
+
+def test_a_name_is_cut_by_its_bytes(tmp_path):
+    place = DatasetPlace.claim(str(tmp_path / ("\U0001f52c" * 60)), "disk")  # 240 bytes, of 255
+    place.unlock()
+    assert os.listdir(tmp_path) == ["\U0001f52c" * 60]
+
+
+def test_an_interrupt_leaves_neither_a_folder_nor_a_lock(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    monkeypatch.setattr(manifest, "write_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        DatasetPlace.claim(str(tmp_path / "data"), "disk")
+    assert os.listdir(tmp_path) == []
+    assert not descriptors or len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_whoever_only_looks_for_a_writer_does_not_hinder_a_recovery(tmp_path):
+    place = DatasetPlace.claim(str(tmp_path / "data"), "disk")
+    place.unlock()
+    with open(tmp_path / "data" / manifest.LOCK_NAME) as file:
+        assert platform.try_lock(file.fileno(), shared=True)
+        looker = threading.Timer(0.03, file.close)
+        looker.start()
+        DatasetPlace.reclaim(str(tmp_path / "data")).unlock()
+        looker.join()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from exengine.kernel import manifest, platform
+from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, StorageCapabilities
 from exengine.kernel.errors import (
@@ -399,6 +400,67 @@ def test_an_interrupt_in_the_middle_of_a_write_makes_the_storage_fail(make, path
         put(storage, 2)
     storage.close()
     assert_whole(open_dataset(path), [0])
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt when a function is called for the n-th time, before or after it has worked."""
+
+    def __init__(self, function, at, after=False):
+        self.function, self.at, self.after, self.calls = function, at, after, 0
+
+    def __call__(self, *arguments, **options):
+        self.calls += 1
+        if self.calls == self.at and not self.after:
+            raise KeyboardInterrupt
+        result = self.function(*arguments, **options)
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        return result
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("many", [False, True])
+def test_an_interrupt_between_writing_and_counting_never_shifts_the_frames_behind_it(
+    make, path, monkeypatch, after, many
+):
+    storage = make(batch_frames=4)
+    put(storage, 0)
+    frames = [({"time": time}, frame_at(time), {"time": time}) for time in (1, 2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(CoordinateIndex, "commit", Interrupt(storage._frames.commit, 1, after))
+        with pytest.raises(KeyboardInterrupt):
+            storage.put_many(frames) if many else storage.put(*frames[0])
+    with pytest.raises(StorageFailedError, match="interrupted by KeyboardInterrupt"):
+        put(storage, 3)
+    whole = [0, 1] if after else [0]
+    assert_whole(storage, whole)
+    with pytest.raises(StorageFailedError):
+        storage.finish()
+    storage.close()
+    dataset = open_dataset(path)
+    assert dataset.status == "failed"
+    # This backend never takes back what it wrote: the frame that was not acknowledged may be there, as itself.
+    assert_whole(dataset, [0, 1])
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("where", ["finish_frames", "conclude"])
+def test_a_finish_that_was_interrupted_takes_no_more_frames_and_can_be_done_again(make, path, where, after):
+    storage = make()
+    put(storage, 0)
+    owner = storage if where == "finish_frames" else storage._place
+    real = getattr(owner, where)
+    setattr(owner, where, Interrupt(real, 1, after))
+    with pytest.raises(KeyboardInterrupt):
+        storage.finish()
+    with pytest.raises(StorageFinishedError):
+        put(storage, 1)
+    storage.flush(durable=True)
+    storage.finish()
+    storage.close()
+    dataset = open_dataset(path)
+    assert dataset.status == "complete"
+    assert_whole(dataset, [0])
 
 
 # -- P8 and P9: what can be put ------------------------------------------------------------------

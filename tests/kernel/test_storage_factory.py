@@ -237,6 +237,74 @@ def test_the_old_dataset_comes_back_when_the_new_one_cannot_be_made(installed, p
     assert [name for name in os.listdir(path.parent) if name.startswith(".data")] == []
 
 
+OVERWRITE = """
+import sys, time
+import numpy as np
+from exengine import open_storage
+from exengine.errors import DatasetLockedError
+
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    storage = open_storage("disk", sys.argv[1], if_exists="overwrite")
+except DatasetLockedError:
+    print("refused", flush=True)
+else:
+    storage.put({"time": 0}, np.full((2, 2), int(sys.argv[2]), np.uint16), {})
+    print("wrote", flush=True)
+    sys.stdin.readline()
+    storage.finish()
+    storage.close()
+"""
+
+
+def test_of_many_that_overwrite_one_dataset_one_writes_and_keeps_its_place(installed, path, start_python):
+    make_dataset(path, 9)
+    for _ in range(4):
+        children = [start_python(OVERWRITE, path, number) for number in range(4)]
+        for child in children:
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            child.stdin.write("\n")
+            child.stdin.flush()
+        told = [child.stdout.readline().strip() for child in children]
+        writer = told.index("wrote")
+        assert sorted(told) == ["refused", "refused", "refused", "wrote"]
+        children[writer].stdin.write("\n")
+        children[writer].stdin.flush()
+        assert [child.wait(60) for child in children] == [0] * 4
+        assert value_at(path) == writer
+        assert [name for name in os.listdir(path.parent) if name.startswith(".data")] == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_while_the_old_one_is_moved_brings_it_back(installed, path, monkeypatch, after):
+    make_dataset(path, 1)
+    before = tree(path)
+    rename = os.rename
+
+    def interrupted(old, new):
+        monkeypatch.undo()
+        if after:
+            rename(old, new)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_storage("disk", path, if_exists="overwrite")
+    assert tree(path) == before
+    assert [name for name in os.listdir(path.parent) if name.startswith(".data")] == []
+
+
+def test_what_was_being_overwritten_when_its_process_was_killed_is_found(installed, path):
+    make_dataset(path, 1)
+    path.rename(path.parent / ".data.replaced-1-2")
+    with pytest.raises(
+        DatasetNotFoundError, match=r"\.data\.replaced-1-2 was there, and was being overwritten"
+    ):
+        open_dataset(path)
+
+
 def test_wrong_options_leave_the_old_dataset_alone(installed, path):
     make_dataset(path, 1)
     before = tree(path)

@@ -23,7 +23,9 @@ from exengine.errors import (
     StorageFinishedError,
     UnsupportedDataError,
 )
+from exengine.kernel import manifest, platform
 from exengine.kernel.contract import check_class
+from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.managed_storage import ManagedStorage
 from exengine_ndstorage import files, layout
@@ -804,3 +806,60 @@ def test_a_storage_that_was_opened_to_read_can_be_pickled(new, opened, frame):
     copy = pickle.loads(pickle.dumps(opened()))
     np.testing.assert_array_equal(copy[AT], frame(AT))
     copy.close()
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_behind_the_writing_of_a_frame_loses_and_shifts_no_other(
+    path, new, opened, frame, monkeypatch, after
+):
+    storage = new()
+    storage.put({"time": 0}, frame({"time": 0}), None)
+    commit = CoordinateIndex.commit
+
+    def interrupted(self, key):
+        if after:
+            commit(self, key)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CoordinateIndex, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            storage.put({"time": 1}, frame({"time": 1}), None)
+    with pytest.raises(StorageFailedError, match="interrupted by KeyboardInterrupt"):
+        storage.put({"time": 2}, frame({"time": 2}), None)
+    with pytest.raises(StorageFailedError):
+        storage.finish()
+    storage.close()
+    dataset = opened(path)
+    assert dataset.status == "failed"
+    assert [where["time"] for where in dataset] == ([0, 1] if after else [0])
+    for where in dataset:
+        np.testing.assert_array_equal(dataset.get_data(where), frame(where))
+
+
+def test_a_frame_for_which_there_is_no_memory_leaves_nothing_behind(new, frame, monkeypatch):
+    storage = new()
+
+    def no_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "ascontiguousarray", no_memory)
+        with pytest.raises(MemoryError):
+            storage.put({"time": "a"}, frame({"time": 0}), None)
+    storage.put({"time": 0}, frame({"time": 0}), None)
+    storage.finish()
+    assert list(storage) == [{"time": 0}]
+
+
+def test_an_interrupt_when_the_first_file_is_begun_leaves_an_empty_dataset(path, opened, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "write_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            NDTiffStorage(path)
+    dataset = opened(path)
+    assert (dataset.status, len(dataset)) == ("failed", 0)
+    assert not manifest.has_writer(path)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import threading
 from queue import SimpleQueue
 
@@ -223,3 +224,29 @@ def test_beginning_to_write_is_no_promise_and_never_an_error(tmp_path):
         file.flush()
         platform.begin_writing(file.fileno(), 0, 100_000)
     platform.begin_writing(-1, 0, 1)
+
+
+def test_of_many_that_begin_at_once_one_starts_the_thread():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that they meet
+    try:
+        for _ in range(100):
+            thread, barrier, sums = SecondThread(), threading.Barrier(4), []
+
+            def begin(thread=thread, barrier=barrier, sums=sums):
+                barrier.wait()
+                running = thread.begin(0)
+                if running is not None:
+                    running.add(b"abc", last=True)
+                    sums.append(running.end())
+
+            starters = [threading.Thread(target=begin) for _ in range(4)]
+            for starter in starters:
+                starter.start()
+            for starter in starters:
+                starter.join()
+            thread.end()
+            assert set(sums) == {crc32c.crc32c(b"abc")}
+            assert "exengine-second" not in names_of_threads()
+    finally:
+        sys.setswitchinterval(interval)

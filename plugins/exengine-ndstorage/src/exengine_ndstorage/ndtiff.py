@@ -152,9 +152,11 @@ class NDTiffStorage(ManagedStorage):
         try:
             self._index_file = OpenFile(self._path_of(layout.INDEX_NAME), NEW)
             self._begin_file()
-        except OSError as error:
+        except BaseException as error:
             self._fail(error)
             self.close()
+            if not isinstance(error, OSError):
+                raise
             refusal = StorageFailedError(f"cannot write in {self.path}: {error}")
             refusal.errno = error.errno
             raise refusal from error
