@@ -69,6 +69,7 @@ class MemoryStorage(DataStorage):
 DISK = '''
 import json
 import os
+import threading
 
 import numpy as np
 
@@ -78,6 +79,8 @@ from exengine.kernel.data_storage_base import StorageCapabilities
 from exengine.kernel.indexed_storage import DatasetReader
 from exengine.kernel.managed_storage import ManagedStorage
 from exengine.kernel.manifest import read_manifest, status_of
+
+_ONE_AT_A_TIME = threading.Lock()  # numpy parses the header with ast, which Python 3.11 can do in one thread only
 
 
 class DiskStorage(ManagedStorage):
@@ -125,7 +128,8 @@ class DiskStorage(ManagedStorage):
         self.calls.append(("finish", len(self._frames)))
 
     def read_frame(self, number):
-        return np.load(os.path.join(self.path, f"{number}.npy"))
+        with _ONE_AT_A_TIME:
+            return np.load(os.path.join(self.path, f"{number}.npy"))
 
     def read_frame_metadata(self, number):
         with open(os.path.join(self.path, f"{number}.json")) as file:
