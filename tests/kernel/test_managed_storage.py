@@ -242,9 +242,14 @@ def test_p5_put_after_the_end_raises_and_every_file_stays(make, path, end):
     put(storage, 0)
     end(storage)
     before = files_in(path)
-    for attempt in (lambda: put(storage, 1), lambda: put(storage, 0), lambda: storage.annotate("x", 1)):
+    for attempt in (lambda: put(storage, 1), lambda: put(storage, 0)):
         with pytest.raises(error):
             attempt()
+    if end is fail:
+        storage.annotate("x", 1)  # for the last manifest, which is still to come
+    else:
+        with pytest.raises(error):
+            storage.annotate("x", 1)
     assert files_in(path) == before
     assert manifest.read_manifest(path)["status"] == status
     storage.close()
@@ -400,6 +405,41 @@ def test_an_interrupt_in_the_middle_of_a_write_makes_the_storage_fail(make, path
         put(storage, 2)
     storage.close()
     assert_whole(open_dataset(path), [0])
+
+
+def test_what_is_annotated_after_a_failure_is_in_the_last_manifest(make, path):
+    storage = make(options={"fail_at": 1})
+    put(storage, 0)
+    with pytest.raises(StorageFailedError):
+        put(storage, 1)
+    storage.annotate("ledger", {"failed": 1})
+    storage.abort("a frame was lost", failed=True)
+    with pytest.raises(StorageFailedError):
+        storage.annotate("late", 1)  # nothing is written any more
+    storage.close()
+    dataset = open_dataset(path)
+    assert dataset.status == "failed" and dataset.annotations == {"ledger": {"failed": 1}}
+
+
+def test_where_there_is_no_room_for_it_the_dataset_says_at_least_that_it_failed(make, path, monkeypatch):
+    storage = make(options={"fail_at": 1})
+    put(storage, 0)
+    with pytest.raises(StorageFailedError):
+        put(storage, 1)
+    storage.annotate("ledger", {"failed": 1})
+    write = manifest.write_manifest
+
+    def no_room_for_more(folder, content, **how):
+        if content["annotations"]:
+            no_space()
+        write(folder, content, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_manifest", no_room_for_more)
+        storage.abort("a frame was lost", failed=True)
+        storage.close()
+    dataset = open_dataset(path)
+    assert dataset.status == "failed" and dataset.annotations == {}
 
 
 class Interrupt:

@@ -212,6 +212,17 @@ def test_what_is_no_dataset_is_never_overwritten(installed, tmp_path):
     assert tree(tmp_path)["folder/thesis.txt"] == tree(tmp_path)["file"] == b"mine"
 
 
+def test_a_dataset_that_holds_another_one_is_not_overwritten(installed, path):
+    make_dataset(path, 1)
+    make_dataset(path / "analysis" / "second", 2)
+    before = tree(path)
+    with pytest.raises(
+        DatasetExistsError, match="holds another dataset, .*analysis.second; it is not deleted"
+    ):
+        open_storage("disk", path, if_exists="overwrite")
+    assert tree(path) == before
+
+
 def test_a_dataset_that_is_being_written_is_not_overwritten(installed, path):
     with open_storage("disk", path) as storage:
         storage.put({"time": 0}, np.ones((2, 2)), {})

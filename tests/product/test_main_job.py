@@ -106,7 +106,10 @@ def test_the_backend_can_be_named_in_three_ways(how, tmp_path):
     assert [item["key"] for item in explained["set_aside"]] == ["storage.path"]
 
 
-def test_ctrl_c_finishes_what_is_stored_as_aborted(tmp_path):
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_ctrl_c_or_the_end_of_the_session_finishes_what_is_stored_as_aborted(tmp_path, number):
     config = tmp_path / "slow.yaml"
     config.write_text(
         f"storage: {{backend: ndtiff, path: {tmp_path / 'slow'}}}\n"
@@ -121,7 +124,7 @@ def test_ctrl_c_finishes_what_is_stored_as_aborted(tmp_path):
     )
     assert process.stderr is not None
     process.stderr.readline()  # the first line of progress: frames are being stored
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "aborted" in out

@@ -228,3 +228,17 @@ def test_progress_is_shown_on_a_terminal_and_taken_away_again(monkeypatch, capsy
     err = capsys.readouterr().err
     assert "\r2 of 4 frames verified" in err
     assert err.endswith("\r") and err.rsplit("\r", 2)[1].strip() == ""
+
+
+def test_recover_of_which_nothing_came_has_the_code_1(make, path, capsys):
+    make(finish=True)
+    (path / "NDTiff.index").unlink()
+    code, out, _ = run(capsys, "recover", path)
+    assert code == 1 and "frames   0 of 3" in out and "there is no NDTiff.index" in out
+
+
+@pytest.mark.parametrize("where", ["nowhere/deep/x.png", "."])
+def test_a_picture_that_cannot_be_written_is_a_plain_message(make, path, tmp_path, capsys, where):
+    make(finish=True)
+    code, out, err = run(capsys, "preview", path, "-o", tmp_path / where)
+    assert (code, out) == (2, "") and err.startswith("exengine: the picture cannot be written to ")

@@ -1,10 +1,14 @@
 """``exengine acquire CONFIG``: the main job, with progress and a summary."""
 
 import argparse
+import contextlib
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 from exengine.cli.output import human_bytes, human_time, print_json, say
 from exengine.cli.settings import resolve_settings
@@ -24,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
         code, problem = 0, ""
         progress = _Progress(acquisition.plan.frames)
         try:
-            acquisition.run(progress)
+            with _signals_as_interrupt():
+                acquisition.run(progress)
         except AcquisitionError as error:
             if options.debug:
                 raise
@@ -41,6 +46,24 @@ def run(options: argparse.Namespace) -> int:
     if problem:
         say(f"exengine: {problem}")
     return code
+
+
+@contextlib.contextmanager
+def _signals_as_interrupt() -> Iterator[None]:
+    """Let what ends a program from outside end the run as Ctrl-C does: what is stored is finished."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []  # elsewhere Python takes no signals
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 class _Progress:

@@ -14,7 +14,12 @@ from exengine.cli.info import OpenDataset
 from exengine.cli.output import print_json, say
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import ExEngineError, UnsupportedDataError, UnsupportedOperationError
+from exengine.kernel.errors import (
+    ExEngineError,
+    OptionError,
+    UnsupportedDataError,
+    UnsupportedOperationError,
+)
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
 TILE, LABEL, GAP = 160, 16, 4  # in pixels of the picture
@@ -95,7 +100,11 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
                 for axis, value in coordinates.items()
             )
             pen.text((left, top + 2), label[:26], fill=_TEXT)
-    sheet.save(output)
+    try:
+        sheet.save(output)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"the picture cannot be written to {output}: {reason}") from None
     return unreadable
 
 

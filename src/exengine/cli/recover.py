@@ -9,7 +9,7 @@ from exengine.kernel.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:
-    """Recover a dataset; 0 when the finished one is there, also when not every frame survived."""
+    """Recover a dataset; 0 when the finished one is there, 1 when no frame of several has survived."""
     with FrameProgress("read") as progress:
         report = recover(
             options.path,
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         _print(report)
-    return 0
+    return 1 if report.total and not report.frames else 0
 
 
 def _print(report: RecoverReport) -> None:

@@ -291,6 +291,8 @@ class DataStorage(ABC):
     def annotate(self, name: str, value: JsonValue) -> None:
         """Keep a JSON value beside the dataset, such as the config it was made with.
 
+        After an I/O error, until the dataset is ended, it is kept for the end, as far as the disk allows.
+
         Raises
         ------
         UnsupportedOperationError

@@ -38,6 +38,7 @@ class DatasetPlace:
         self._content = content
         self._made = made  # folders whose names may not have reached the disk
         self._synced = False  # whether these names are on the disk
+        self._late: list[str] = []  # annotations that no manifest on the disk has yet
 
     @classmethod
     def claim(cls, path: str, backend: str) -> "DatasetPlace":
@@ -153,11 +154,19 @@ class DatasetPlace:
         MetadataError
             When the manifest would be larger than one that is read; then nothing was changed.
         """
+        self._annotate(name, value)
+        # What replaces a manifest that is on the disk has to be there first, or power loss leaves none.
+        manifest.write_manifest(self.path, self._content, durable=True)
+
+    def annotate_later(self, name: str, value: Any) -> None:
+        """Keep a JSON value in the last manifest, when a disk that has failed takes that. Raises as above."""
+        self._annotate(name, value)
+        self._late.append(name)
+
+    def _annotate(self, name: str, value: Any) -> None:
         content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
         manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
         self._content = content
-        # What replaces a manifest that is on the disk has to be there first, or power loss leaves none.
-        manifest.write_manifest(self.path, self._content, durable=True)
 
     def sync(self) -> None:
         """Bring the names of the folders to the disk, so that the dataset is found there."""
@@ -174,12 +183,11 @@ class DatasetPlace:
         MetadataError
             As :meth:`annotate`.
         """
-        content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
-        manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
+        self._annotate(name, value)
+        content = self._content
         content["status"] = DatasetStatus.INCOMPLETE.value
         for outdated in ("facts", "frames", "reason"):
             content.pop(outdated, None)
-        self._content = content
         manifest.write_manifest(self.path, self._content, durable=True)
 
     def conclude(
@@ -222,8 +230,14 @@ class DatasetPlace:
         """Take back a status that may not have reached the disk, as far as the disk allows."""
         self._content.update(status=DatasetStatus.FAILED.value)
         self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
-        with suppress(OSError):
+        try:
             manifest.write_manifest(self.path, self._content, durable=False)
+        except OSError:
+            for name in self._late:  # there may be room for what is shorter
+                del self._content["annotations"][name]
+            self._late.clear()
+            with suppress(OSError):
+                manifest.write_manifest(self.path, self._content, durable=False)
 
     def unlock(self) -> None:
         """Let another writer in. Idempotent."""

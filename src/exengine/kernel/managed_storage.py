@@ -211,6 +211,9 @@ class ManagedStorage(IndexedStorage):
             raise UnsupportedOperationError(f"{type(self).__name__} keeps no annotations")
         value = clean_metadata(value)
         with self._lock:
+            if self._refused_state is StorageFailedError and self._final_status is None:
+                self._place.annotate_later(name, value)  # the ledger of what was lost, above all
+                return
             if self._refused_state is not None:
                 self._refuse_to_write()
             try:

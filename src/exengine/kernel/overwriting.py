@@ -33,7 +33,7 @@ def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
     DatasetLockedError
         When a writer is at work there.
     DatasetExistsError
-        When it is no dataset: then it is not deleted.
+        When it is no dataset, or another one lies inside: then it is not deleted.
     """
     parent, name = os.path.split(path)
     aside = os.path.join(parent, f".{platform.cut_name(name)}.replaced-{os.getpid()}-{time.monotonic_ns()}")
@@ -47,6 +47,8 @@ def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
             raise DatasetExistsError(
                 f"{path} is no dataset that an installed backend knows; it is not deleted"
             )
+        if (inner := _dataset_inside(path)) is not None:
+            raise DatasetExistsError(f"{path} holds another dataset, {inner}; it is not deleted")
         try:
             os.rename(path, aside)
             yield
@@ -58,6 +60,14 @@ def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
         shutil.rmtree(aside)
     else:
         os.remove(aside)
+
+
+def _dataset_inside(path: str) -> str | None:
+    """Return a dataset of ours that lies somewhere below another one."""
+    for folder, _, files in os.walk(path):
+        if folder != path and manifest.MANIFEST_NAME in files:
+            return folder
+    return None
 
 
 @contextmanager

@@ -45,7 +45,8 @@ class Watch:
         self.reached: list[str] = []
         self._root: str | None = None
         paths = [*sysconfig.get_paths().values(), *(path for path in sys.path if path)]
-        self._installed = tuple({os.path.realpath(path) + os.sep for path in paths})
+        self._all_installed = tuple({os.path.realpath(path) + os.sep for path in paths})
+        self._installed = self._all_installed
         self._busy = False
         sys.addaudithook(self._hear)
         # importlib.import_module makes no audit event; the finders are asked all the same.
@@ -60,6 +61,8 @@ class Watch:
         """Begin with a dataset: what lies below this path may be read, and nothing else."""
         self.reached = []
         self._root = os.path.realpath(path)
+        # A folder that Python imports from and that holds the dataset, too, is nobody's installation.
+        self._installed = tuple(entry for entry in self._all_installed if not self._root.startswith(entry))
 
     def rest(self) -> None:
         """Hear nothing until the next dataset."""
