@@ -38,6 +38,7 @@ from exengine_ndstorage.second_thread import WORTH_BYTES, RunningChecksum, Secon
 _INT32 = 2**31
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
 _MAX_NAME_BYTES = 200  # a file name has 255 at most, and the files add to the name
+_LEAST_MEMORY = 8192  # bytes, for the JSON of a frame
 _BATCH_BYTES = 4 * 2**20  # gathered in one write; larger frames gain nothing from it
 _SMALL_BYTES = 256 * 2**10  # pixels of a frame that leaves the disk idle meanwhile
 _BEGIN_BYTES = 4 * 2**20  # the disk begins with so many at a time
@@ -192,6 +193,7 @@ class NDTiffStorage(ManagedStorage):
     # -- writing ---------------------------------------------------------------------------------
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
+        bytes(_LEAST_MEMORY)  # MemoryError; orjson ends the process where it gets none
         form = self._layouts.get((data.shape, data.dtype.char))
         if form is None:
             self._check_shape(data)
