@@ -1144,3 +1144,15 @@ def test_a_release_that_breaks_lets_the_next_writer_in(make, path):
     with pytest.raises(ZeroDivisionError):
         storage.close()
     assert not manifest.has_writer(path)
+
+
+def test_a_storage_that_failed_while_it_was_closed_keeps_no_annotation_that_nobody_writes(make):
+    def release(self):
+        raise OSError(5, "Input/output error")
+
+    storage = make(release=release)
+    put(storage, 0)
+    with pytest.raises(StorageFailedError):
+        storage.close()
+    with pytest.raises(StorageFailedError):
+        storage.annotate("late", 1)

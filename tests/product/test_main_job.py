@@ -152,3 +152,24 @@ def test_a_source_that_fails_leaves_what_came_before(tmp_path):
     assert len(dataset) == 7
     assert dataset.status in ("aborted", "failed")
     dataset.close()
+
+
+def test_a_run_under_nohup_outlives_the_session(tmp_path):
+    config = tmp_path / "slow.yaml"
+    config.write_text(
+        f"storage: {{backend: ndtiff, path: {tmp_path / 'slow'}}}\n"
+        "source: {name: simulated, options: {rate_hz: 50, width: 64, height: 64}}\n"
+        "sequence: {time_plan: {interval: 0, loops: 300}}\n"
+    )
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "exengine", "acquire", str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # frames are being stored
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "complete" in out and "300 stored" in out

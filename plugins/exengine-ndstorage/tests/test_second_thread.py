@@ -226,6 +226,24 @@ def test_beginning_to_write_is_no_promise_and_never_an_error(tmp_path):
     platform.begin_writing(-1, 0, 1)
 
 
+def test_where_the_system_gives_no_thread_frames_are_stored_and_read_without_it(tmp_path, monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    frames = [np.full(LARGE, number, np.uint16) for number in range(3)]
+    with monkeypatch.context() as patch:
+        storage = exengine.open_storage("ndtiff", tmp_path / "data")
+        patch.setattr(threading.Thread, "start", no_thread)
+        for number, frame in enumerate(frames):
+            storage.put({"time": number}, frame, None)
+        storage.finish()
+        storage.close()
+        dataset = exengine.open_dataset(tmp_path / "data")
+        for number, frame in enumerate(frames):
+            np.testing.assert_array_equal(dataset.get_data({"time": number}), frame)
+        dataset.close()
+
+
 def test_of_many_that_begin_at_once_one_starts_the_thread():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # so that they meet

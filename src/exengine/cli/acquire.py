@@ -55,15 +55,18 @@ def _signals_as_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
-        names = []  # elsewhere Python takes no signals
-    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+        numbers = []  # elsewhere Python takes no signals
+    # What nohup ignores stays ignored, and what somebody else handles is theirs.
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _Progress:

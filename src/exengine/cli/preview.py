@@ -15,6 +15,7 @@ from exengine.cli.output import print_json, say
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
+    DatasetAccessError,
     ExEngineError,
     OptionError,
     UnsupportedDataError,
@@ -102,9 +103,12 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
             pen.text((left, top + 2), label[:26], fill=_TEXT)
     try:
         sheet.save(output)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"the picture cannot be written to {output}: {reason}") from None
+    except ValueError as error:
+        raise OptionError(f"the picture cannot be written to {output}: {error}") from None
+    except OSError as error:
+        raise DatasetAccessError(
+            f"the picture cannot be written to {output}: {error.strerror or error}"
+        ) from None
     return unreadable
 
 

@@ -112,12 +112,10 @@ class DatasetPlace:
         if manifest.read_manifest(path) is None:
             raise DatasetNotFoundError(f"{path} is no dataset with a manifest")
         try:
-            lock = manifest.take_lock(path)
-            for _ in range(_LOOKS):  # whoever only looks whether there is a writer holds it for a moment
-                if lock is not None:
-                    break
-                time.sleep(0.01)
-                lock = manifest.take_lock(path)
+            lock, looks = manifest.take_lock(path), 1
+            while lock is None and looks < _LOOKS:
+                time.sleep(0.01)  # whoever only looks whether there is a writer holds it for a moment
+                lock, looks = manifest.take_lock(path), looks + 1
         except OSError as error:
             refusal = DatasetAccessError(f"{path} cannot be locked: {error.strerror or error}")
             refusal.errno = error.errno

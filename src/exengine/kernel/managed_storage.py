@@ -211,7 +211,8 @@ class ManagedStorage(IndexedStorage):
             raise UnsupportedOperationError(f"{type(self).__name__} keeps no annotations")
         value = clean_metadata(value)
         with self._lock:
-            if self._refused_state is StorageFailedError and self._final_status is None:
+            failed = self._refused_state is StorageFailedError
+            if failed and self._final_status is None and not self._closed:
                 self._place.annotate_later(name, value)  # the ledger of what was lost, above all
                 return
             if self._refused_state is not None:

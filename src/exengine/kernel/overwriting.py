@@ -73,24 +73,27 @@ def _dataset_inside(path: str) -> str | None:
 @contextmanager
 def _alone_in(folder: str) -> Iterator[None]:
     """Let others that overwrite something in a folder wait; where it cannot be locked, nobody waits."""
-    descriptor = None
-    if not platform.WINDOWS:
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield
+        return
     try:
         deadline = time.monotonic() + _MOST_WAITING_S
-        # Some network file systems lock no folders.
-        with suppress(OSError):
-            while descriptor is not None and not platform.try_lock(descriptor):
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.005)
-        if descriptor is not None and time.monotonic() > deadline:
-            raise DatasetLockedError(f"another storage is being made in {folder}; try again")
+        while not _is_locked(descriptor):
+            if time.monotonic() > deadline:
+                raise DatasetLockedError(f"another storage is being made in {folder}; try again")
+            time.sleep(0.005)  # a lock that is waited for has no time limit
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
+
+
+def _is_locked(folder: int) -> bool:
+    try:
+        return platform.try_lock(folder)
+    except OSError:  # some network file systems lock no folders
+        return True
 
 
 def left_beside(path: str) -> str | None:

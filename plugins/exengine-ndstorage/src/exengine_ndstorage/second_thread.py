@@ -78,6 +78,10 @@ class _Worker:
         self.jobs: SimpleQueue[Any] = SimpleQueue()
         self.thread = threading.Thread(target=_work, args=(self.jobs,), name="exengine-second", daemon=True)
 
+    def end(self) -> None:
+        self.jobs.put(None)
+        self.thread.join()
+
 
 class SecondThread:
     """The second thread of a storage; it begins with the first job that there is for it."""
@@ -86,7 +90,7 @@ class SecondThread:
         self._workers: dict[int, _Worker] = {}  # by process: a fork has the object, and no thread
 
     def begin(self, value: int) -> RunningChecksum | None:
-        """Begin a checksum, unless another one is being computed.
+        """Begin a checksum, unless another one is being computed, or the system gives no thread.
 
         Parameters
         ----------
@@ -94,19 +98,26 @@ class SecondThread:
             CRC-32C of what comes before; 0 at the beginning.
         """
         worker = self._workers.get(os.getpid()) or self._start()
-        return RunningChecksum(worker, value) if worker.free.acquire(blocking=False) else None
+        if worker is None or not worker.free.acquire(blocking=False):
+            return None
+        return RunningChecksum(worker, value)
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
         """Let the system begin to write a part of a file to the disk; waits for nothing."""
         worker = self._workers.get(os.getpid()) or self._start()
-        worker.jobs.put((_begin_writing, file, (offset, size)))
+        if worker is not None:
+            worker.jobs.put((_begin_writing, file, (offset, size)))
 
-    def _start(self) -> _Worker:
-        # Of two readers that come first at once, one starts its thread; no lock, which a fork could inherit.
+    def _start(self) -> _Worker | None:
         mine = _Worker()
+        try:
+            mine.thread.start()
+        except RuntimeError:  # of threads or of memory there are no more
+            return None
+        # Of two readers that come first at once, one is served; no lock, which a fork could inherit.
         worker = self._workers.setdefault(os.getpid(), mine)
-        if worker is mine:
-            worker.thread.start()
+        if worker is not mine:
+            mine.end()
         return worker
 
     def end(self) -> None:
@@ -116,8 +127,7 @@ class SecondThread:
         """
         worker = self._workers.pop(os.getpid(), None)
         if worker is not None:
-            worker.jobs.put(None)
-            worker.thread.join()
+            worker.end()
 
 
 def _begin_writing(file: OpenFile, part: tuple[int, int]) -> None:
