@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,9 +107,10 @@ def test_the_backend_can_be_named_in_three_ways(how, tmp_path):
     assert [item["key"] for item in explained["set_aside"]] == ["storage.path"]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
-)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_ctrl_c_or_the_end_of_the_session_finishes_what_is_stored_as_aborted(tmp_path, number):
     config = tmp_path / "slow.yaml"
     config.write_text(
@@ -154,6 +156,7 @@ def test_a_source_that_fails_leaves_what_came_before(tmp_path):
     dataset.close()
 
 
+@pytest.mark.skipif(shutil.which("nohup") is None, reason="no nohup on this system")
 def test_a_run_under_nohup_outlives_the_session(tmp_path):
     config = tmp_path / "slow.yaml"
     config.write_text(

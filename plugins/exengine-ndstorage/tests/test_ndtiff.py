@@ -27,7 +27,6 @@ from exengine.kernel import manifest, platform
 from exengine.kernel.contract import check_class
 from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.managed_storage import ManagedStorage
 from exengine_ndstorage import files, layout
 
 AT = {"time": 0, "channel": "DAPI"}
@@ -202,7 +201,6 @@ def test_put_many_of_a_generator_that_uses_one_buffer_again_stores_each_frame(ne
     assert [int(storage[{"time": k}][0, 0]) for k in range(100)] == list(range(100))
 
 
-@pytest.mark.skipif(not hasattr(ManagedStorage, "write_frames"), reason="the kernel has no batches yet")
 def test_put_many_writes_a_batch_of_small_frames_at_once(new, monkeypatch):
     written = []
     pwritev = os.pwritev

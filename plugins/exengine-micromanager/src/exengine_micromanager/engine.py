@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _NEXT_FRAME_S = 5.0
 _FIRST_FRAME_S = 20.0
 _EXPOSURES = 5.0
-_POLL_S = 0.001
+_POLL_S = 0.001  # the core tells nobody when a frame has come
 
 _TOLD_BY_US = ("Failed to set", "Failed to snap", "Unexpected number of images", "MDA Canceled")
 
