@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import threading
+import time
 from queue import SimpleQueue
 
 import crc32c
@@ -13,9 +14,10 @@ import pytest
 import exengine
 from exengine.errors import DatasetDamagedError, StorageFailedError
 from exengine.kernel import platform
+from exengine_ndstorage.frames import combined_checksum
 from exengine_ndstorage.second_thread import WORTH_BYTES, SecondThread
 
-LARGE = (1024, 1100)  # above what is read in pieces, and no multiple of one
+LARGE = (1024, 1100)  # above what two threads read, and no multiple of a piece
 
 
 @pytest.fixture
@@ -29,27 +31,35 @@ def names_of_threads():
     return {one.name for one in threading.enumerate()}
 
 
-def test_it_gives_the_checksum_of_all_pieces_in_their_order(thread):
-    data = np.random.default_rng(0).integers(0, 256, 1_000_003).astype(np.uint8)
-    running = thread.begin(77)
-    for begin in range(0, len(data), 300_000):
-        running.add(data[begin : begin + 300_000])
-    assert running.end() == crc32c.crc32c(data, 77)
+@pytest.mark.parametrize("size", [1, 2, 3, 255, 4096, 1_000_003, 8 * 2**20])
+def test_the_checksum_of_two_halves_is_that_of_the_whole(size):
+    data = np.random.default_rng(size).integers(0, 256, size + 1000).astype(np.uint8)
+    first, second = crc32c.crc32c(data[:1000], 77), crc32c.crc32c(data[1000:])
+    assert combined_checksum(first, second, size) == crc32c.crc32c(data, 77)
 
 
-def test_only_one_is_computed_at_a_time_and_the_next_one_after_it(thread):
-    first = thread.begin(0)
-    assert thread.begin(0) is None
-    first.add(b"abc")
-    assert first.end() == crc32c.crc32c(b"abc")
-    second = thread.begin(0)
-    second.add(b"xyz")
-    assert second.end() == crc32c.crc32c(b"xyz")
+def test_it_makes_one_call_at_a_time_and_the_next_one_after_it(thread):
+    gate = threading.Event()
+    first = thread.begin(gate.wait)
+    assert thread.begin(crc32c.crc32c, b"abc") is None
+    gate.set()
+    assert first.end() is True
+    assert thread.begin(crc32c.crc32c, b"xyz", 5).end() == crc32c.crc32c(b"xyz", 5)
+
+
+def test_a_job_whose_owner_was_interrupted_keeps_nobody_from_the_next_one(thread):
+    done = threading.Event()
+    thread.begin(done.set)  # and nobody waits for it
+    assert done.wait(10)
+    deadline = time.monotonic() + 10
+    while (job := thread.begin(crc32c.crc32c, b"abc")) is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert job.end() == crc32c.crc32c(b"abc")
 
 
 def test_the_thread_ends_when_it_is_told_and_begins_again_when_it_is_needed(thread):
     for _ in range(3):
-        thread.begin(0).end()
+        thread.begin(int).end()
         assert "exengine-second" in names_of_threads()
         thread.end()
         thread.end()
@@ -59,17 +69,16 @@ def test_the_thread_ends_when_it_is_told_and_begins_again_when_it_is_needed(thre
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*fork")
 def test_a_fork_has_a_thread_of_its_own(thread):
-    unfinished = thread.begin(0)  # of the parent: the child must not wait for it
+    gate = threading.Event()
+    unfinished = thread.begin(gate.wait)  # of the parent: the child must not wait for it
     child = os.fork()
     if child == 0:
-        running = thread.begin(5)
-        running.add(b"abc")
-        thread_ended = running.end() == crc32c.crc32c(b"abc", 5)
+        thread_ended = thread.begin(crc32c.crc32c, b"abc", 5).end() == crc32c.crc32c(b"abc", 5)
         thread.end()
         os._exit(0 if thread_ended else 1)
     assert os.waitpid(child, 0)[1] == 0
-    unfinished.add(b"abc")
-    assert unfinished.end() == crc32c.crc32c(b"abc")
+    gate.set()
+    assert unfinished.end() is True
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -109,14 +118,60 @@ def test_one_changed_byte_of_a_large_frame_is_found(place, path, new, opened, fr
         opened()[{"time": 0}]
 
 
-def test_a_large_frame_that_was_cut_off_is_found(path, new, opened, frame):
+@pytest.mark.parametrize("left_bytes", [0, 100, 1000, 1_100_000, 1_500_000, 2_200_000])
+def test_a_large_frame_that_was_cut_off_is_found(left_bytes, path, new, opened, frame):
     with new() as storage:
         storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
     dataset = opened()
     assert dataset[{"time": 0}].shape == LARGE
-    os.truncate(path / "NDTiffStack.tif", 1_500_000)
+    os.truncate(path / "NDTiffStack.tif", left_bytes)
     with pytest.raises(DatasetDamagedError, match="not those that were written"):
         dataset[{"time": 0}]
+
+
+def test_the_writer_says_when_a_large_frame_was_cut_off_and_reads_the_others(path, new, frame):
+    with new() as storage:
+        for number in range(2):
+            storage.put({"time": number}, frame({"time": number}, LARGE), None)
+        whole = os.path.getsize(path / "NDTiffStack.tif")
+        for left_bytes in (whole - 1000, whole - 1_300_000, whole - 2_250_000):
+            os.truncate(path / "NDTiffStack.tif", left_bytes)
+            with pytest.raises(DatasetDamagedError, match=r"the pixels of frame 1 .* end too early"):
+                storage[{"time": 1}]
+        assert np.array_equal(storage[{"time": 0}], frame({"time": 0}, LARGE))
+
+
+def test_a_hole_in_the_first_half_is_no_frame_although_the_second_one_is_there(path, new, frame, monkeypatch):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
+        real = platform.read_into
+        monkeypatch.setattr(
+            platform,
+            "read_into",
+            lambda *given: real(*given) if threading.current_thread().name == "exengine-second" else 0,
+        )
+        with pytest.raises(DatasetDamagedError, match="end too early"):
+            storage[{"time": 0}]
+
+
+@pytest.mark.parametrize("on_second_thread", [False, True])
+def test_an_error_of_the_disk_in_either_half_is_the_error_of_the_read(
+    on_second_thread, path, new, opened, frame, monkeypatch
+):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
+    dataset, real = opened(), platform.read_into
+
+    def broken(descriptor, view, offset):
+        if (threading.current_thread().name == "exengine-second") == on_second_thread:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, view, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "read_into", broken)
+        with pytest.raises((OSError, DatasetDamagedError), match="Input/output error"):
+            dataset[{"time": 0}]
+    assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
 
 
 def test_an_error_in_the_middle_of_a_large_frame_ends_the_storage_and_no_thread_waits(
@@ -179,8 +234,8 @@ def begun(monkeypatch):
 def test_the_disk_begins_with_small_frames_while_more_are_put_and_with_every_byte_once(new, frame, begun):
     storage = new()
     pixels = frame({"time": 0}, (200, 200))
-    for time in range(200):  # 16 MB
-        storage.put({"time": time}, pixels, None)
+    for number in range(200):  # 16 MB
+        storage.put({"time": number}, pixels, None)
     parts = [begun.get(timeout=10) for _ in range(3)]
     storage.finish()
     at = 0
@@ -200,21 +255,16 @@ def test_the_disk_begins_anew_with_each_file(path, new, frame, begun):
 
 
 def test_an_error_on_the_second_thread_is_raised_by_whoever_waits_and_the_thread_goes_on(thread):
-    running = thread.begin(0)
-    running.add("no buffer")
-    running.add(b"abc", last=True)
     with pytest.raises(TypeError):
-        running.end()
-    running = thread.begin(0)
-    running.add(b"abc", last=True)
-    assert running.end() == crc32c.crc32c(b"abc")
+        thread.begin(crc32c.crc32c, "no buffer").end()
+    assert thread.begin(crc32c.crc32c, b"abc").end() == crc32c.crc32c(b"abc")
 
 
 def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
     monkeypatch.setattr(platform, "begin_writing", lambda *_: pytest.fail("the disk was told to begin"))
     storage = new()
-    for time in range(12):
-        storage.put({"time": time}, frame({"time": time}, (512, 512)), None)
+    for number in range(12):
+        storage.put({"time": number}, frame({"time": number}, (512, 512)), None)
     storage.finish()
 
 
@@ -253,10 +303,9 @@ def test_of_many_that_begin_at_once_one_starts_the_thread():
 
             def begin(thread=thread, barrier=barrier, sums=sums):
                 barrier.wait()
-                running = thread.begin(0)
-                if running is not None:
-                    running.add(b"abc", last=True)
-                    sums.append(running.end())
+                job = thread.begin(crc32c.crc32c, b"abc")
+                if job is not None:
+                    sums.append(job.end())
 
             starters = [threading.Thread(target=begin) for _ in range(4)]
             for starter in starters:

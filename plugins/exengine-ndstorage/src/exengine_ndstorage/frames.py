@@ -4,6 +4,7 @@ The checksums of pixels and of metadata both begin with the coordinates. So a fr
 index names at the wrong place is found out, whichever of the two is read.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,10 +17,11 @@ import orjson
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine.kernel import platform
 from exengine_ndstorage import layout
-from exengine_ndstorage.second_thread import RunningChecksum, SecondThread
+from exengine_ndstorage.files import OpenFile
+from exengine_ndstorage.second_thread import SecondThread
 
-_PIPELINE_BYTES = 2 * 2**20  # below, the pieces gain less than handing them over costs
-_PIECE_BYTES = 2**20
+_TWO_THREADS_BYTES = 2 * 2**20  # below, the second thread gains less than handing over costs
+_PIECE_BYTES = 2**20  # is still near the processor when its checksum is computed
 
 
 def encode_json(value: Any) -> bytes:
@@ -45,7 +47,43 @@ def axes_checksum(axes: Mapping[str, int | str]) -> int:
 
 
 def read_pixels(
-    descriptor: int,
+    file: OpenFile, begin: int, form: layout.FrameLayout, thread: SecondThread, describe: Callable[[], str]
+) -> npt.NDArray[Any]:
+    """Read the pixels of a frame, and compare nothing.
+
+    Parameters
+    ----------
+    file : OpenFile
+    begin : int
+        Where in the file the pixels begin.
+    form : FrameLayout
+    thread : SecondThread
+        Helps with large frames.
+    describe : callable
+        Names the frame, for the error.
+
+    Returns
+    -------
+    numpy.ndarray
+        In memory of its own.
+
+    Raises
+    ------
+    DatasetDamagedError
+        When the file is too short.
+    """
+    data: Any
+    if form.pixel_bytes < _TWO_THREADS_BYTES:
+        data = platform.read_at(file.descriptor, form.pixel_bytes, begin)
+    else:
+        data, _ = _read_large(file, form.pixel_bytes, begin, thread)
+    if len(data) != form.pixel_bytes:
+        raise DatasetDamagedError(f"the pixels of {describe()} end too early")
+    return np.ndarray(form.shape, form.dtype, data)
+
+
+def read_checked_pixels(
+    file: OpenFile,
     begin: int,
     form: layout.FrameLayout,
     axes_crc: int,
@@ -56,17 +94,10 @@ def read_pixels(
 
     Parameters
     ----------
-    descriptor : int
-        Of the file.
-    begin : int
-        Where in the file the pixels begin.
-    form : FrameLayout
+    file, begin, form, thread, describe
+        As for :func:`read_pixels`.
     axes_crc : int
         Of the coordinates at which the frame was asked for.
-    thread : SecondThread
-        Helps with large frames.
-    describe : callable
-        Names the frame, for the error.
 
     Returns
     -------
@@ -79,12 +110,12 @@ def read_pixels(
         When they are not what was written.
     """
     whole, begin = form.ifd_bytes + form.pixel_bytes, max(0, begin - form.ifd_bytes)
-    running = thread.begin(axes_crc) if form.pixel_bytes >= _PIPELINE_BYTES else None
-    if running is not None:
-        data, pixels_crc = _read_in_pieces(descriptor, whole, begin, form.ifd_bytes, running)
-    else:
-        data = platform.read_at(descriptor, whole, begin)
+    data: Any
+    if form.pixel_bytes < _TWO_THREADS_BYTES:
+        data = platform.read_at(file.descriptor, whole, begin)
         pixels_crc = crc32c.crc32c(memoryview(data)[form.ifd_bytes :], axes_crc)
+    else:
+        data, pixels_crc = _read_large(file, whole, begin, thread, form.ifd_bytes, axes_crc)
     if len(data) == whole:
         checksums = form.checksums(data)
         if checksums is not None and pixels_crc == checksums[0]:
@@ -94,22 +125,85 @@ def read_pixels(
     raise DatasetDamagedError(f"the pixels or coordinates of {describe()} are not those that were written")
 
 
-def _read_in_pieces(
-    descriptor: int, size: int, begin: int, skip: int, running: RunningChecksum
-) -> tuple[Any, int]:
-    """Read so that the checksum of a piece is computed while the next one comes."""
+def _read_large(
+    file: OpenFile, size: int, begin: int, thread: SecondThread, skip: int = 0, crc: int | None = None
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """Read a part of a file, its second half on the second thread.
+
+    Parameters
+    ----------
+    file : OpenFile
+    size, begin : int
+        Of the part.
+    thread : SecondThread
+    skip : int
+        How many bytes come before those whose checksum is wanted.
+    crc : int, optional
+        The checksum of what comes before them; without it, none is computed.
+
+    Returns
+    -------
+    data : numpy.ndarray
+        Its bytes, fewer at the end of the file.
+    checksum : int
+        Of all bytes, where they are all there.
+    """
     data: Any = np.empty(size, np.uint8)
     view = memoryview(data)
-    done = 0
+    half = skip + (size - skip) // 2
+    job = thread.begin(_read_part, file, view[half:], begin + half, 0, None if crc is None else 0)
+    if job is None:
+        got, value = _read_part(file, view, begin, skip, crc)
+        return data[:got], value
     try:
-        while done < size and (
-            got := platform.read_into(descriptor, view[done : done + _PIECE_BYTES], begin + done)
-        ):
-            running.add(view[max(done, skip) : done + got], last=done + got == size)
-            done += got
+        got, value = _read_part(file, view[:half], begin, skip, crc)
     finally:
-        value = running.end()
-    return data[:done], value
+        rest, rest_value = job.end()
+    if got < half:
+        return data[:got], value
+    return data[: half + rest], combined_checksum(value, rest_value, size - half)
+
+
+def _read_part(file: OpenFile, view: memoryview, begin: int, skip: int, crc: int | None) -> tuple[int, int]:
+    """Fill a buffer from a file; return how many bytes came, and their checksum, where one is wanted."""
+    done, size, value = 0, len(view), crc or 0
+    piece_bytes = size if crc is None else _PIECE_BYTES
+    while done < size and (
+        got := platform.read_into(file.descriptor, view[done : done + piece_bytes], begin + done)
+    ):
+        if crc is not None:
+            value = crc32c.crc32c(view[max(done, skip) : done + got], value)
+        done += got
+    return done, value
+
+
+def combined_checksum(first: int, second: int, size: int) -> int:
+    """Return CRC-32C of two buffers, of which the second has ``size`` bytes, from those of each.
+
+    CRC-32C is linear over bits: behind a buffer, others change its checksum in a way that only their number
+    decides, and add their own.
+    """
+    return _moved(first, _shift(size)) ^ second
+
+
+@functools.lru_cache(maxsize=256)
+def _shift(size: int) -> tuple[int, ...]:
+    """Return what becomes of each bit of a checksum when ``size`` bytes follow."""
+    if size == 1:
+        without = crc32c.crc32c(b"\0")
+        return tuple(crc32c.crc32c(b"\0", 1 << bit) ^ without for bit in range(32))
+    half = _shift(size // 2)
+    shift = tuple(_moved(value, half) for value in half)
+    return tuple(_moved(value, _shift(1)) for value in shift) if size & 1 else shift
+
+
+def _moved(checksum: int, shift: tuple[int, ...]) -> int:
+    result = 0
+    for value in shift:
+        if checksum & 1:
+            result ^= value
+        checksum >>= 1
+    return result
 
 
 def decode_metadata(
@@ -126,7 +220,7 @@ def decode_metadata(
     ifd : bytes
         Of the frame.
     form, axes_crc, describe
-        As for :func:`read_pixels`.
+        As for :func:`read_checked_pixels`.
 
     Raises
     ------

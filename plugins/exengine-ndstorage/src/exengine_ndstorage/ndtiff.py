@@ -21,7 +21,6 @@ import orjson
 from exengine.base_classes import DataStorage, ManagedStorage, StorageCapabilities
 from exengine.errors import (
     CoordinatesError,
-    DatasetDamagedError,
     MetadataError,
     OptionError,
     StorageFailedError,
@@ -32,8 +31,8 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.metadata import clean_metadata
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import CHUNK_BYTES, NEW, FilePool, OpenFile
-from exengine_ndstorage.frames import axes_checksum, decode_metadata, encode_json
-from exengine_ndstorage.second_thread import WORTH_BYTES, RunningChecksum, SecondThread
+from exengine_ndstorage.frames import axes_checksum, decode_metadata, encode_json, read_pixels
+from exengine_ndstorage.second_thread import WORTH_BYTES, Job, SecondThread
 
 _INT32 = 2**31
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
@@ -296,7 +295,11 @@ class NDTiffStorage(ManagedStorage):
                 _PLACE.pack(len(self._file_names) - 1, form.number, at, metadata_bytes, axes_crc, len(entry))
             )
             next_at = end + form.next_at
-            running = self._second.begin(axes_crc) if form.pixel_bytes >= WORTH_BYTES else None
+            running = (
+                self._second.begin(crc32c.crc32c, pixels, axes_crc)
+                if form.pixel_bytes >= WORTH_BYTES
+                else None
+            )
             if running is not None:
                 self._write_large(end, form, pixels, metadata, axes_crc, running)
                 end += size + (size & 1)
@@ -336,13 +339,12 @@ class NDTiffStorage(ManagedStorage):
         pixels: Any,
         metadata: bytes,
         axes_crc: int,
-        running: RunningChecksum,
+        running: Job[int],
     ) -> None:
         """Write pixels and metadata while the checksum is computed, then the IFD that holds it."""
         assert self._file is not None
         padding = b" " * ((form.ifd_bytes + form.pixel_bytes + len(metadata)) & 1)
         try:
-            running.add(pixels, last=True)
             platform.write_at(self._file.descriptor, (pixels, metadata, padding), offset + form.ifd_bytes)
         finally:
             pixels_crc = running.end()
@@ -476,10 +478,9 @@ class NDTiffStorage(ManagedStorage):
         form = self._layout_list[kind]
         # Not compared with its checksum: it comes from where this process has put it, while nobody else may
         # write. Whoever opens the dataset compares.
-        data = platform.read_at(self._opened(file).descriptor, form.pixel_bytes, at)
-        if len(data) != form.pixel_bytes:
-            raise DatasetDamagedError(f"the pixels of frame {number} of {self.path} end too early")
-        return np.ndarray(form.shape, form.dtype, data)
+        return read_pixels(
+            self._opened(file), at, form, self._second, lambda: f"frame {number} of {self.path}"
+        )
 
     def read_frame_metadata(self, number: int) -> Any:
         file, kind, at, size, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)

@@ -24,7 +24,7 @@ from exengine.kernel.indexed_storage import wait_until
 from exengine.kernel.safe_json import parse_json
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import CHUNK_BYTES, READ, FilePool, OpenFile
-from exengine_ndstorage.frames import axes_checksum, decode_metadata, read_pixels
+from exengine_ndstorage.frames import axes_checksum, decode_metadata, read_checked_pixels, read_pixels
 from exengine_ndstorage.index import Form, FrameTable
 from exengine_ndstorage.ndtiff import NDTiffStorage
 from exengine_ndstorage.second_thread import SecondThread
@@ -335,13 +335,10 @@ class NDTiffReader(DatasetReader):
         shape = self._layouts.get(form) or self._layout(form, opened)
         if self._checked:
             axes_crc = axes_checksum(table.coordinates(number))
-            return read_pixels(
-                opened.descriptor, begin, shape, axes_crc, self._second, lambda: self._name(number)
+            return read_checked_pixels(
+                opened, begin, shape, axes_crc, self._second, lambda: self._name(number)
             )
-        data = platform.read_at(opened.descriptor, shape.pixel_bytes, begin)
-        if len(data) != shape.pixel_bytes:
-            raise DatasetDamagedError(f"the pixels of {self._name(number)} end too early")
-        return np.ndarray(shape.shape, shape.dtype, data)
+        return read_pixels(opened, begin, shape, self._second, lambda: self._name(number))
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         table = self._growing.table

@@ -1,24 +1,23 @@
-"""What a second thread does meanwhile: checksums of large frames, and the beginning of writing to the disk.
+"""What a second thread does meanwhile: half of reading a large frame, checksums, an early start of the disk.
 
-CRC-32C of a large frame is computed while the first thread copies it to or from the disk. Both let go of the
-interpreter's lock, so that on two processors the checksum costs nothing. Handing over takes about 20 us:
-smaller buffers are better checked in place.
+Copying to and from the disk's cache and CRC-32C both let go of the interpreter's lock, so that on two
+processors a large frame is checked while it is written, and is read and checked in two halves at once.
+Handing over takes about 20 us: smaller frames are better done in place.
 
 Small frames keep the processor busy and the disk idle, until ``finish`` or a durable flush waits for all of
 them at once. So the second thread tells the system every few megabytes to begin with what is there. Nothing
 is safer by that: errors are told by the sync that follows.
 
-Threads: a ``SecondThread`` belongs to one storage, which ends it. At most one checksum is computed at a
-time; who comes second computes its own. Only the owner of the running checksum waits for it, and the buffers
-that were added are kept alive until then.
+Threads: a ``SecondThread`` belongs to one storage, which ends it. It has at most one job at a time that
+somebody waits for; who comes second does the work itself. What a job was given is kept alive until it is
+done, also when its owner was interrupted and does not wait any more.
 """
 
 import os
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
-
-import crc32c
+from typing import Any, Generic, TypeVar
 
 from exengine.kernel import platform
 from exengine_ndstorage.files import OpenFile
@@ -26,56 +25,44 @@ from exengine_ndstorage.files import OpenFile
 WORTH_BYTES = 2**20
 """From this size on the second thread gains more than it costs."""
 
+Result = TypeVar("Result")
 
-class RunningChecksum:
-    """A checksum that is being computed; made by :meth:`SecondThread.begin`."""
 
-    __slots__ = ("_complete", "_done", "_error", "_free", "_jobs", "value")
+class Job(Generic[Result]):
+    """A call that the second thread makes; begun by :meth:`SecondThread.begin`."""
 
-    def __init__(self, worker: "_Worker", value: int) -> None:
-        self._free, self._jobs = worker.free, worker.jobs
+    __slots__ = ("_arguments", "_call", "_done", "_error", "_free", "_value")
+
+    def __init__(self, free: threading.Lock, call: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
+        self._free, self._call, self._arguments = free, call, arguments
         self._done = threading.Lock()
         self._done.acquire()
-        self._complete = False
         self._error: BaseException | None = None
-        self.value = value
+        self._value: Result | None = None
 
-    def add(self, data: Any, *, last: bool = False) -> None:
-        """Go on with a contiguous buffer, which nobody may change until :meth:`end`.
-
-        After the last one the other thread need not be woken again.
-        """
-        self._complete = last
-        self._jobs.put((self.proceed, data, last))
-
-    def end(self) -> int:
-        """Wait, and return the checksum of all that was added."""
+    def run(self) -> None:
+        """Make the call. On the second thread; what it raises is raised by :meth:`end`."""
         try:
-            if not self._complete:
-                self.add(b"", last=True)
-            self._done.acquire()
-        finally:
-            self._free.release()
-        if self._error is not None:
-            raise self._error
-        return self.value
-
-    def proceed(self, data: Any, last: bool) -> None:
-        """Do the next step. Called on the other thread; what it raises is raised by :meth:`end`."""
-        try:
-            self.value = crc32c.crc32c(data, self.value)
+            self._value = self._call(*self._arguments)
         except BaseException as error:
             self._error = error
-        if last:
-            self._done.release()
+        self._free.release()
+        self._done.release()
+
+    def end(self) -> Result:
+        """Wait for the call, and return what it returned. Once only."""
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
 
 
 class _Worker:
     """The thread of one process, and how it is reached."""
 
     def __init__(self) -> None:
-        self.free = threading.Lock()  # held by the checksum that is being computed
-        self.jobs: SimpleQueue[Any] = SimpleQueue()
+        self.free = threading.Lock()  # held by the job that somebody waits for
+        self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.thread = threading.Thread(target=_work, args=(self.jobs,), name="exengine-second", daemon=True)
 
     def end(self) -> None:
@@ -89,24 +76,23 @@ class SecondThread:
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}  # by process: a fork has the object, and no thread
 
-    def begin(self, value: int) -> RunningChecksum | None:
-        """Begin a checksum, unless another one is being computed, or the system gives no thread.
+    def begin(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
+        """Begin a call, unless there is another one under way, or the system gives no thread.
 
-        Parameters
-        ----------
-        value : int
-            CRC-32C of what comes before; 0 at the beginning.
+        Nobody may change its arguments until :meth:`Job.end`.
         """
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is None or not worker.free.acquire(blocking=False):
             return None
-        return RunningChecksum(worker, value)
+        job = Job(worker.free, call, arguments)
+        worker.jobs.put(job.run)
+        return job
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
         """Let the system begin to write a part of a file to the disk; waits for nothing."""
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is not None:
-            worker.jobs.put((_begin_writing, file, (offset, size)))
+            worker.jobs.put(lambda: platform.begin_writing(file.descriptor, offset, size))
 
     def _start(self) -> _Worker | None:
         mine = _Worker()
@@ -130,12 +116,7 @@ class SecondThread:
             worker.end()
 
 
-def _begin_writing(file: OpenFile, part: tuple[int, int]) -> None:
-    platform.begin_writing(file.descriptor, *part)
-
-
-def _work(jobs: "SimpleQueue[Any]") -> None:
+def _work(jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
     while (job := jobs.get()) is not None:
-        call, what, how = job
-        call(what, how)
-        del job, call, what, how  # until the next one comes, which may be never
+        job()
+        del job  # what it holds is free until the next one comes, which may be never
