@@ -425,3 +425,44 @@ def test_a_value_that_is_set_aside_is_remembered_with_its_origin():
         ("storage.path", "a", "no need")
     ]
     assert isinstance(config, Config)
+
+
+def test_one_field_within_a_field_of_the_sequence_can_be_set_over_the_file(write):
+    file = write("sequence: {time_plan: {interval: 0, loops: 10}, channels: [DAPI]}")
+    config = resolve(
+        file,
+        environment={"EXENGINE_SEQUENCE__TIME_PLAN__LOOPS": "3"},
+        command_line={"sequence.z_plan.step": TextValue("0.5")},
+    )
+    assert config.section("sequence") == {
+        "time_plan": {"interval": 0, "loops": 3}, "channels": ["DAPI"], "z_plan": {"step": 0.5},
+    }  # fmt: skip
+    assert str(config.origin("sequence.time_plan")) == (
+        f"environment: EXENGINE_SEQUENCE__TIME_PLAN__LOOPS, over file: {file}"
+    )
+    assert str(config.origin("sequence.z_plan")) == "command line"
+
+
+def test_setting_a_field_within_one_changes_nothing_of_the_mapping_that_was_given():
+    given = {"sequence": {"time_plan": {"loops": 10}}}
+    assert resolve(given, command_line={"sequence.time_plan.loops": 3})["sequence.time_plan"] == {"loops": 3}
+    assert given == {"sequence": {"time_plan": {"loops": 10}}}
+
+
+def test_a_field_within_what_has_none_is_refused_with_what_stands_there():
+    with pytest.raises(
+        ConfigError, match=r"sequence.channels .* has no field 0.*\['DAPI'\]; give sequence.channels"
+    ):
+        resolve({"sequence": {"channels": ["DAPI"]}}, command_line={"sequence.channels.0": "FITC"})
+
+
+@pytest.mark.parametrize(
+    "name", ["EXENGINE_STORAGE_BACKEND", "EXENGINE_storage_options_level", "EXENGINE_SEQUENCE"]
+)
+def test_a_variable_with_one_underscore_is_refused_as_it_would_have_no_effect(name):
+    with pytest.raises(ConfigError, match=f"{name} is no setting.*EXENGINE_STORAGE__BACKEND"):
+        resolve(environment={name: "ndtiff"})
+
+
+def test_a_variable_that_is_of_something_else_is_none_of_ours():
+    assert resolve(environment={"EXENGINE_BENCH_DIR": "x", "EXENGINE_STORAGES": "y"}).values == {}

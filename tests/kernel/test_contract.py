@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import typing
 
 import pytest
+from annotated_types import Ge, Interval, Le
 
 from exengine.kernel import contract
 from exengine.kernel.contract import FAULTS, RESERVED_OPTIONS, Finding, check_class
@@ -295,7 +297,7 @@ def test_ex109_is_not_given_where_create_is_overridden():
     assert check_class(Elsewhere, DataStorage) == []
 
 
-# -- EX201 - EX205: the documentation ------------------------------------------------------------
+# -- EX201 - EX207: the documentation ------------------------------------------------------------
 
 TEMPLATE = '''
 class Documented(Six):
@@ -311,7 +313,7 @@ class Documented(Six):
 
 
 def documented(signature, parameters, summary="Keep."):
-    namespace = {"Six": Six, "Path": pathlib.Path}
+    namespace = {"Six": Six, "Path": pathlib.Path, "typing": typing, "Ge": Ge, "Le": Le, "Interval": Interval}
     exec(TEMPLATE.format(signature=signature, parameters=parameters, summary=summary), namespace)
     return namespace["Documented"]
 
@@ -343,7 +345,19 @@ def test_ex204_an_option_without_a_type():
 
 @pytest.mark.parametrize(
     "head",
-    ["gain : int, default: 2", "gain : int, default 2", "gain : int, default=2", "gain : int, default: 'x'"],
+    [
+        "gain : int, default: 2",
+        "gain : int, default 2",
+        "gain : int, default=2",
+        "gain : int, default: 'x'",
+        "gain : int, optional (default 2)",
+        "gain : int (default: 2)",
+        "gain : int, optional, default is 2",
+        "gain : int, by default 2",
+        "gain : int. Defaults to 2",
+        "gain : int, 2 by default",
+        "gain : int, default -1",
+    ],
 )
 def test_ex205_a_default_in_the_type_that_is_not_the_real_one(head):
     assert codes(documented(", gain: int = 1", f"{head}\n        A number.")) == ["EX205"]
@@ -364,13 +378,25 @@ def test_ex205_a_default_in_the_type_that_is_not_the_real_one(head):
         ("True", "gain : bool, default: True"),
         ("()", "gain : tuple, default: ()"),
         ("1", "gain : {1, 2}"),
+        ("1", "gain : int, optional (default 1)"),
+        ("1", "gain : int, optional, default is 1"),
+        ("1", "gain : int, 1 by default"),
+        ("(1, 2)", "gain : tuple, default (1, 2)"),
+        ("-0.5", "gain : float, default is -0.5"),
+        ("1e-3", "gain : float (default 1e-3)"),
     ],
 )
 def test_ex205_is_not_given_for_the_real_default(default, text):
     assert codes(documented(f", gain={default}", f"{text}\n        A number.")) == []
 
 
-@pytest.mark.parametrize("statement", ["Default: 2", "Defaults to 2", "A number. Default is ``2``."])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "Default: 2", "Defaults to 2", "A number. Default is ``2``.", "The default is 2.", "Some (default 2).",
+        "Some (default: ``2``).", "2 by default.", "``2`` by default, which is few.",
+    ],
+)  # fmt: skip
 def test_ex205_a_default_stated_in_the_text(statement):
     assert codes(documented(", gain: int = 1", f"gain : int\n        {statement}")) == ["EX205"]
     assert codes(documented(", gain: int = 2", f"gain : int\n        {statement}")) == []
@@ -387,6 +413,11 @@ def test_ex205_a_default_for_an_option_that_has_none():
         "By default as many as there are.",
         "The default of the camera, where it has one.",
         "Not the default 5 of others.",
+        "Is off by default.",
+        "The default is the width of the camera.",
+        "Defaults to what the camera has.",
+        "Every ``frame`` by default.",
+        "Called v2 by default.",
     ],
 )
 def test_ex205_a_sentence_about_defaults_is_no_statement(text):
@@ -394,6 +425,61 @@ def test_ex205_a_sentence_about_defaults_is_no_statement(text):
     # nor where the name of another option begins like this one
     parameters = f"gain : int\n        {text}\n    gain_limit : int, default: 3\n        The most."
     assert codes(documented(", gain: int = 1, gain_limit: int = 3", parameters)) == []
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "stated"),
+    [
+        ("int", "1", "str"), ("int", "1", "float, optional"), ("str", "'a'", "int"), ("bool", "True", "int"),
+        ("int | None", "None", "string"), ("float", "1.0", "bool"), ("list[int]", "()", "dict"),
+        ("typing.Literal['a', 'b']", "'a'", "int"), ("Path", "'a'", "int"), ("int", "1", "str, default: 1"),
+        ("typing.Annotated[int, Ge(0)]", "1", "str"),
+    ],
+)  # fmt: skip
+def test_ex206_a_type_in_the_docstring_that_is_not_the_annotation(annotation, default, stated):
+    faulty = documented(f", gain: {annotation} = {default}", f"gain : {stated}\n        A number.")
+    assert "EX206" in codes(faulty) and "the docstring says" in " ".join(messages(faulty))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "stated"),
+    [
+        ("int", "1", "int"), ("int", "1", "int, optional"), ("int", "1", "integer"), ("float", "1", "int"),
+        ("int | None", "None", "int or None"), ("int | str", "1", "str"), ("Path", "Path()", "str"),
+        ("str", "''", "path-like"), ("typing.Literal['a', 'b']", "'a'", "{'a', 'b'}"), ("list[int]", "()", "sequence of int"),
+        ("typing.Literal['int', 'b']", "'b'", "'int' or 'b'"), ("complex", "1j", "number"), ("typing.Any", "1", "str"),
+        ("dict[str, int]", "None or {}", "dict of str to int"), ("int", "1", "how many there are"),
+        ("float", "1.0", "scalar"), ("int", "1", "{1, 2}"),
+    ],
+)  # fmt: skip
+def test_ex206_is_not_given_where_a_type_may_mean_the_annotation(annotation, default, stated):
+    assert codes(documented(f", gain: {annotation} = {default}", f"gain : {stated}\n        A number.")) == []
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        ("typing.Annotated[int, Ge(0), Le(9)]", "11"), ("typing.Annotated[int, Ge(0), Le(9)]", "-1"),
+        ("typing.Annotated[float, Interval(gt=0)]", "0.0"), ("typing.Literal['a', 'b']", "'c'"), ("int", "None"),
+        ("int", "'1'"), ("str", "1"), ("typing.Annotated[int, Ge(0)] | None", "-1"), ("bool", "1"), ("list[int]", "1"),
+    ],
+)  # fmt: skip
+def test_ex207_a_default_that_the_annotation_does_not_take(annotation, default):
+    faulty = documented(f", gain: {annotation} = {default}", "gain\n        A number.")
+    assert codes(faulty) == ["EX207"] and "the default of option 'gain'" in messages(faulty)[0]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        ("typing.Annotated[int, Ge(0), Le(9)]", "9"), ("typing.Annotated[float, Interval(gt=0)]", "1"), ("int | None", "None"),
+        ("typing.Annotated[int, Ge(0)] | None", "None"), ("float", "1"), ("typing.Literal[1, None]", "None"), ("list[int]", "()"),
+        ("Path", "'a'"), ("Path | None", "None"), ("typing.Any", "None"), ("complex", "None"), ("int", "True"),
+        ("typing.Annotated[int | None, Ge(0)]", "None"),
+    ],
+)  # fmt: skip
+def test_ex207_is_not_given_for_a_default_that_is_taken(annotation, default):
+    assert codes(documented(f", gain: {annotation} = {default}", "gain\n        A number.")) == []
 
 
 def test_faults_come_in_the_order_of_their_codes_and_all_at_once():
@@ -407,7 +493,7 @@ def test_faults_come_in_the_order_of_their_codes_and_all_at_once():
 
 
 def test_every_code_has_a_meaning_and_none_is_left_out():
-    assert list(FAULTS) == [f"EX10{n}" for n in range(1, 10)] + [f"EX20{n}" for n in range(1, 6)]
+    assert list(FAULTS) == [f"EX10{n}" for n in range(1, 10)] + [f"EX20{n}" for n in range(1, 8)]
     assert all(FAULTS.values())
 
 

@@ -12,16 +12,15 @@ from annotated_types import Ge, Interval, Lt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exengine.kernel.annotations import describe_type
 from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.docstrings import documentation_of, same_default
 from exengine.kernel.errors import OptionError
 from exengine.kernel.options import (
     REQUIRED,
     TextValue,
-    describe_type,
-    documentation_of,
     options_of,
     place_parameters,
-    same_default,
     validate_options,
 )
 

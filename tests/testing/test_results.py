@@ -2,8 +2,10 @@
 
 import pytest
 
-from exengine.testing.promises import CODES, PROMISES, marks_of, promise
-from exengine.testing.results import TestReport, make_results, read_results, write_results
+from exengine.kernel.codes import CONFORMANCE
+from exengine.testing.kit_run import judge
+from exengine.testing.promises import PROMISES, PromiseBrokenError, marks_of, promise
+from exengine.testing.results import TestReport, make_results, read_results, shortened, write_results
 
 
 def test_a_failure_wins_over_what_is_kept_and_that_over_what_is_not_promised():
@@ -36,7 +38,7 @@ def test_a_failure_wins_over_what_is_kept_and_that_over_what_is_not_promised():
         "because": ["no name"],
     }
     assert results["codes"] == ["EX302"]
-    assert results["findings"] == [{"code": "EX302", "message": f"{CODES['EX302']}: why"}]
+    assert results["findings"] == [{"code": "EX302", "message": f"{CONFORMANCE['EX302']}: why"}]
     assert (results["outcome"], list(promises)) == ("broken", list(PROMISES))
 
 
@@ -76,3 +78,23 @@ def test_every_test_of_the_kit_is_about_a_promise():
     ]
     assert len(tests) > 50
     assert all(marks_of(test) for test in tests)
+
+
+@pytest.mark.parametrize(
+    ("error", "labels", "code"),
+    [
+        (PromiseBrokenError("C2", "x"), ("C2",), "EX307"),
+        (PromiseBrokenError("C1", "x"), ("C1",), ""),  # opening it failed: nothing about checksums
+        (PromiseBrokenError("F2", "x"), ("F2",), ""),  # of another test's, and of none of these
+        (PromiseBrokenError("", "x"), ("C2", "C1"), "EX307"),
+        (ZeroDivisionError("x"), ("C2", "C1"), "EX307"),
+    ],
+)
+def test_a_broken_promise_names_itself_and_the_code_goes_with_the_first_of_a_test(error, labels, code):
+    report = judge("test", (("C2", "C1"), "EX307"), error, "")
+    assert (report.outcome, report.labels, report.code) == ("broken", labels, code)
+
+
+def test_a_long_reason_is_cut_between_words():
+    assert shortened("one two\nthree four", 14) == "one two ..."
+    assert shortened("one two\nthree four", 18) == "one two three four"

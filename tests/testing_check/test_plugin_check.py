@@ -279,10 +279,3 @@ def test_a_folder_that_is_no_plugin_is_refused(tmp_path, content, message):
 def test_every_code_stands_once_and_in_order():
     assert list(FAULTS) == sorted(FAULTS)
     assert len(FAULTS) == len(CONTRACT) + len(DOCUMENTATION) + len(CONFORMANCE) + len(PACKAGING)
-
-
-def test_the_kit_knows_the_same_codes():
-    from exengine.testing.promises import CODES
-
-    assert list(CODES) == list(CONFORMANCE)
-    assert [text.replace("`", "") for text in CODES.values()] == list(CONFORMANCE.values())

@@ -38,7 +38,8 @@ def _package(record: PluginRecord) -> str:
 def _show(plugins: PluginRegistry, options: argparse.Namespace) -> int:
     import textwrap
 
-    from exengine.kernel.options import documentation_of, options_of
+    from exengine.kernel.docstrings import documentation_of
+    from exengine.kernel.options import options_of
 
     cls = plugins.load(options.name)
     record = plugins.find(options.name)

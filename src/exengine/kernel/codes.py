@@ -19,6 +19,8 @@ CONTRACT = {
     "EX203": "the docstring documents an option that does not exist",
     "EX204": "an option has no type",
     "EX205": "the docstring states a default that is not the real one",
+    "EX206": "the docstring states a type that is not the one of the annotation",
+    "EX207": "the default of an option is a value that its annotation does not take",
 }
 """With one of these a class is refused when it is loaded."""
 

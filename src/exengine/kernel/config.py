@@ -6,6 +6,7 @@ backend (or source), the options of the one below are set aside, and that is rem
 knows a plugin: what the options of a backend are is checked where it is loaded.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -235,8 +236,43 @@ def _add_layer(
         for key in [key for key in config.values if key.startswith("sequence.")]:
             config.set_aside_value(key, f"{origin} has a sequence of its own")
     for key, value in flat.items():
-        config.values[key] = value
-        config.origins[key] = (origins or {}).get(key) or origin or Origin("argument")
+        came_from = (origins or {}).get(key) or origin or Origin("argument")
+        if key.startswith("sequence.") and key.count(".") > 1:
+            _set_inside(config, key, value, came_from)
+        else:
+            config.values[key], config.origins[key] = value, came_from
+
+
+def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
+    """Set a field within a field of the sequence, such as ``sequence.time_plan.loops``."""
+    section, name, *inner = key.split(".")
+    whole = f"{section}.{name}"
+    below = config.origins.get(whole)
+    tree = {name: copy.deepcopy(_read_text(config, whole, config.values.get(whole)))}
+    place, part = tree, name
+    for inside in inner:
+        if place.get(part) is None:
+            place[part] = {}
+        place, part = place[part], inside
+        if not isinstance(place, dict):
+            raise ConfigError(
+                f"{key} ({origin}): {whole} ({below}) has no field {'.'.join(inner)}: there stands "
+                f"{place!r:.60}; give {whole} as a whole"
+            )
+    place[part] = _read_text(config, key, value, origin)
+    config.values[whole] = tree[name]
+    field = origin.place or ".".join(inner)
+    config.origins[whole] = Origin(origin.layer, f"{field}, over {below}") if below else origin
+
+
+def _read_text(config: Config, key: str, value: Any, origin: Origin | None = None) -> Any:
+    """Return what a text means for the sequence, as YAML; anything else is returned as it is."""
+    if not isinstance(value, TextValue):
+        return value
+    try:
+        return parse_yaml(value)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{key} ({origin or config.origin(key)}) is no YAML: {error}") from None
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -327,10 +363,13 @@ def _checked_flat(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, TextValue]]:
     found = {}
     for name in sorted(environment):
-        section, double, rest = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
-        if not name.startswith(ENVIRONMENT_PREFIX) or not double:
+        if not name.startswith(ENVIRONMENT_PREFIX):
             continue
-        key = f"{section}.{rest.replace('__', '.')}".lower()
+        body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        section, double, rest = body.partition("__")
+        if not double and body.partition("_")[0] not in _SECTIONS:
+            continue  # of something else; with one underscore a setting would have no effect, in silence
+        key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             _checked_flat({key: 0}, f"environment variable {name}")
         except ConfigError:
@@ -350,11 +389,8 @@ def _check_values(config: Config) -> None:
     for key, value in list(config.values.items()):
         setting = _BY_KEY.get(key)
         if setting is None:
-            if key.startswith("sequence.") and isinstance(value, TextValue):
-                try:
-                    config.values[key] = parse_yaml(value)
-                except (ValueError, RecursionError) as error:
-                    raise ConfigError(f"{key} ({config.origin(key)}) is no YAML: {error}") from None
+            if key.startswith("sequence."):
+                config.values[key] = _read_text(config, key, value)
             continue
         if isinstance(value, TextValue):
             value = config.values[key] = str(value)

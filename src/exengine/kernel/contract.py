@@ -1,16 +1,16 @@
 """What makes a plugin class valid: the contract, and its documentation, each fault with a code.
 
-EX101 - EX109 are about the interface, EX201 - EX205 about the docstring. A class with any of them is
-refused when it is loaded. The codes are stable; each has a page in the documentation.
+EX101 - EX109 are about the interface, EX201 - EX207 about options and their docstring. A class with any
+of them is refused when it is loaded. The codes are stable; each has a page in the documentation.
 """
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exengine.kernel import codes, options
+from exengine.kernel import annotations, codes, docstrings, options
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
 from exengine.kernel.suggest import did_you_mean
 
@@ -144,10 +144,10 @@ def _takes_path(cls: type) -> bool:
 
 
 def _documentation(cls: type) -> Iterator[Finding]:
-    doc = options.documentation_of(cls)
+    doc = docstrings.documentation_of(cls)
     parameters = {parameter.name: parameter for parameter in options.init_parameters(cls)}
     known = {*parameters, *options.place_parameters(cls)}
-    annotations = options.annotations_of(cls)
+    annotated = options.annotations_of(cls)
     if not doc.summary:
         yield Finding("EX201", f"{cls.__name__} has no docstring; its first line says what the plugin is for")
     for name in parameters:
@@ -161,10 +161,17 @@ def _documentation(cls: type) -> Iterator[Finding]:
             )
     for name in parameters:
         documented = doc.parameters.get(name)
-        if name not in annotations and not (documented and documented.type_text):
+        if name not in annotated and not (documented and documented.type_text):
             yield Finding(
                 "EX204", f"option {name!r} has no type; annotate it, or give the type in the docstring"
             )
+    yield from _defaults(parameters, doc, annotated)
+
+
+def _defaults(
+    parameters: Mapping[str, inspect.Parameter], doc: docstrings.Documentation, annotated: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Look whether docstring, annotation and default of each option agree."""
     for name, parameter in parameters.items():
         documented = doc.parameters.get(name)
         if documented is None or documented.default is None:
@@ -173,12 +180,27 @@ def _documentation(cls: type) -> Iterator[Finding]:
             yield Finding(
                 "EX205", f"option {name!r} has no default, the docstring states {documented.default}"
             )
-        elif not options.same_default(documented.default, parameter.default):
+        elif not docstrings.same_default(documented.default, parameter.default):
             yield Finding(
                 "EX205",
                 f"the default of option {name!r} is {parameter.default!r}, the docstring "
                 f"states {documented.default}",
             )
+    for name in parameters.keys() & annotated.keys() & doc.parameters.keys():
+        type_text = doc.parameters[name].type_text
+        if annotations.contradicts(type_text, annotated[name]):
+            yield Finding(
+                "EX206",
+                f"option {name!r} takes {annotations.describe_type(annotated[name])}, the docstring says "
+                f"{type_text}",
+            )
+    for name, parameter in parameters.items():
+        if name in annotated and parameter.default is not parameter.empty:
+            refusal = annotations.refusal_of(parameter.default, annotated[name])
+            if refusal:
+                yield Finding(
+                    "EX207", f"the default of option {name!r}, {parameter.default!r}, is not {refusal}"
+                )
 
 
 def describe_error(error: BaseException) -> str:

@@ -5,44 +5,20 @@ JSON Schema of the config and the options table in the docs. What a class says i
 docstring is said nowhere else.
 """
 
-import ast
-import enum
 import inspect
-import re
-import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from exengine.kernel.annotations import describe_type
 from exengine.kernel.config import TextValue
+from exengine.kernel.docstrings import documentation_of
 from exengine.kernel.errors import OptionError
 from exengine.kernel.suggest import did_you_mean
 
 REQUIRED = inspect.Parameter.empty
 """The default of an option that has none."""
-
-
-@dataclass(frozen=True)
-class DocumentedParameter:
-    """A parameter as the docstring tells it."""
-
-    name: str
-    type_text: str
-    text: str
-    default: str | None
-    """As stated; None where no default is stated."""
-
-
-@dataclass(frozen=True)
-class Documentation:
-    """A docstring, taken apart."""
-
-    summary: str = ""
-    description: str = ""
-    parameters: Mapping[str, DocumentedParameter] = field(default_factory=dict)
-    examples: str = ""
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,149 +137,6 @@ def options_of(cls: type) -> tuple[Option, ...]:
             )
         )
     return tuple(options)
-
-
-# -- docstrings ----------------------------------------------------------------------------------
-
-
-def documentation_of(cls: type) -> Documentation:
-    """Return the documentation of a class: its own docstring, or parameters from ``__init__``'s."""
-    own = _parse(cls.__dict__.get("__doc__"))
-    if not own.parameters:
-        of_init = _parse(getattr(cls.__dict__.get("__init__"), "__doc__", None))
-        if of_init.parameters:
-            return Documentation(own.summary, own.description, of_init.parameters, own.examples, own.notes)
-    return own
-
-
-def _parse(docstring: Any) -> Documentation:
-    if not isinstance(docstring, str) or not docstring.strip():
-        return Documentation()
-    import docstring_parser
-
-    text = inspect.cleandoc(docstring)
-    try:
-        parsed = docstring_parser.parse(text, docstring_parser.DocstringStyle.NUMPYDOC)
-    except docstring_parser.ParseError:
-        return Documentation(summary=text.split("\n\n")[0])
-    sections = _sections(text)
-    parameters = {}
-    heads = sections.get("Parameters", "").splitlines()
-    for item in parsed.params:
-        if item.args[0] != "param":
-            continue
-        description = " ".join((item.description or "").split())
-        # The library also guesses a default from any sentence with "default" in it; only what stands
-        # in the type, or as "Default: x", is a statement.
-        own = re.compile(rf"{re.escape(item.arg_name)}\s*:.*default")
-        in_type = any(map(own.match, heads))
-        stated = item.default if in_type else _default_in_text(description)
-        for name in item.arg_name.split(","):
-            parameters[name.strip()] = DocumentedParameter(
-                name.strip(), item.type_name or "", description, stated
-            )
-    return Documentation(
-        summary=" ".join((parsed.short_description or "").split()),
-        description=sections.get("", ""),
-        parameters=parameters,
-        examples=sections.get("Examples", sections.get("Example", "")),
-        notes=sections.get("Notes", ""),
-    )
-
-
-def _sections(text: str) -> dict[str, str]:
-    """Split a numpy-style docstring at its underlined headings; '' is the text after the summary."""
-    lines = text.splitlines()
-    sections: dict[str, list[str]] = {"": []}
-    heading = ""
-    position = 0
-    while position < len(lines):
-        follows = lines[position + 1] if position + 1 < len(lines) else ""
-        if lines[position].strip() and follows.strip() and set(follows.strip()) <= {"-"} and len(follows) > 2:
-            heading = lines[position].strip()
-            sections[heading] = []
-            position += 2
-            continue
-        sections[heading].append(lines[position])
-        position += 1
-    texts = {name: "\n".join(body).strip("\n") for name, body in sections.items()}
-    texts[""] = texts[""].partition("\n\n")[2].strip("\n")
-    return texts
-
-
-_DEFAULT_IN_TEXT = re.compile(
-    r"\bDefault(?:s to|:| is)\s+(?P<value>``[^`]+``|'[^']*'|\"[^\"]*\"|-?[\w.+]*\w)"
-)
-
-
-def _default_in_text(text: str) -> str | None:
-    match = _DEFAULT_IN_TEXT.search(text)
-    return match["value"] if match else None
-
-
-def same_default(stated: str, default: Any) -> bool:
-    """Return whether a default, as stated in a docstring, is the real one.
-
-    Examples
-    --------
-    >>> same_default("512", 512), same_default("'a'", "a"), same_default("4", 5)
-    (True, True, False)
-    """
-    stated = stated.strip("`").strip()
-    if stated in (repr(default), str(default)):
-        return True
-    try:
-        return bool(ast.literal_eval(stated) == default)
-    except (ValueError, SyntaxError):
-        return False
-
-
-# -- types for people ----------------------------------------------------------------------------
-
-
-def describe_type(annotation: Any) -> str:
-    """Return a type as people write it, with its choices and its range.
-
-    Examples
-    --------
-    >>> from typing import Literal
-    >>> describe_type(Literal["a", "b"]), describe_type(int | None)
-    ("'a' or 'b'", 'int or None')
-    """
-    if annotation is inspect.Parameter.empty or annotation is Any:
-        return "any"
-    if annotation is None or annotation is type(None):
-        return "None"
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return describe_type(args[0]) + "".join(f", {text}" for text in _limits(args[1:]))
-    if origin is typing.Literal:
-        return " or ".join(map(repr, args))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe_type(part) for part in args)
-    if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
-        return " or ".join(repr(member.value) for member in annotation)
-    if origin is not None and getattr(origin, "__name__", "") == "PathLike":
-        return "path"
-    if origin is not None and args:
-        inner = ", ".join(describe_type(part) for part in args if part is not Ellipsis)
-        return f"{getattr(origin, '__name__', str(origin)).lower()} of {inner}"
-    if inspect.isclass(annotation):
-        return "path" if annotation.__name__ in ("Path", "PathLike") else annotation.__name__
-    return str(annotation).removeprefix("typing.")
-
-
-_LIMIT_WORDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-
-
-def _limits(marks: tuple[Any, ...]) -> Iterator[str]:
-    for mark in marks:
-        parts = mark if isinstance(mark, (list, tuple)) else [mark, *getattr(mark, "metadata", ())]
-        for part in parts:
-            for attribute, words in _LIMIT_WORDS.items():
-                value = getattr(part, attribute, None)
-                if value is not None:
-                    yield f"{words} {value}"
 
 
 def _is_json(value: Any) -> bool:

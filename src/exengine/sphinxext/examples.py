@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from exengine.kernel import options
+from exengine.kernel import docstrings
 from exengine.kernel.contract import Finding
 from exengine.kernel.probing import run_child
 from exengine.kernel.records import PluginRecord
@@ -104,7 +104,7 @@ def run_examples(
 
 def _text_of(record: PluginRecord) -> str:
     try:
-        return options.documentation_of(record.loaded).examples if record.loaded else ""
+        return docstrings.documentation_of(record.loaded).examples if record.loaded else ""
     except Exception:  # of a plugin's own objects; its page says so
         return ""
 

@@ -1,6 +1,6 @@
 """Notes what ``exengine backends check`` would say of each plugin beside its record, for its page.
 
-EX101 - EX205 come with loading the class, EX212 from running the example for the page, EX3 from the
+EX101 - EX207 come with loading the class, EX212 from running the example for the page, EX3 from the
 result files of the conformance kit. What else there is to say of documentation (EX211, EX213, EX214)
 and packaging (EX4) is added here.
 """

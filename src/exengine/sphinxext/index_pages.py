@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from exengine.kernel import options
+from exengine.kernel import docstrings
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
 from exengine.kernel.records import PluginRecord
 from exengine.sphinxext.attribute_docs import attribute_docs
@@ -52,7 +52,7 @@ def title_of(record: PluginRecord) -> str:
 
 def _what(record: PluginRecord, setup: Setup) -> str:
     if record.loaded is not None:
-        return safe_line(options.documentation_of(record.loaded).summary, trusted=setup.owns(record))
+        return safe_line(docstrings.documentation_of(record.loaded).summary, trusted=setup.owns(record))
     return escape(record.summary)
 
 

@@ -9,7 +9,7 @@ import importlib.resources
 import json
 from collections.abc import Callable, Iterator
 
-from exengine.kernel import config, hooks, options
+from exengine.kernel import annotations, config, docstrings, hooks, options
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.records import PluginRecord
 from exengine.sphinxext.capabilities import capabilities_table
@@ -25,7 +25,7 @@ def plugin_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
     if record.loaded is None or record.state != "valid":
         return error_page(record, kind)
     cls, own = record.loaded, setup.owns(record)
-    doc = options.documentation_of(cls)
+    doc = docstrings.documentation_of(cls)
     parts = [
         heading(escape(record.name), "#"),
         safe_line(doc.summary, trusted=own) + "\n",
@@ -184,13 +184,13 @@ def _place_rows(cls: type, own: bool) -> Iterator[tuple[str, str, str, str]]:
         return
     import inspect
 
-    documented = options.documentation_of(cls).parameters
-    annotations = options.annotations_of(cls)
+    documented = docstrings.documentation_of(cls).parameters
+    annotated = options.annotations_of(cls)
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.name in names:
             doc = documented.get(parameter.name)
-            kind = annotations.get(parameter.name, parameter.empty)
-            shown = doc.type_text if kind is parameter.empty and doc else options.describe_type(kind)
+            kind = annotated.get(parameter.name, parameter.empty)
+            shown = doc.type_text if kind is parameter.empty and doc else annotations.describe_type(kind)
             required = parameter.default is parameter.empty
             default = "*required*" if required else literal(_text_of(repr, parameter.default))
             text = safe_line(doc.text, trusted=own) if doc else "Where the dataset lies."

@@ -77,7 +77,7 @@ class ResourcePromises:
                     label = labels[name.partition(",")[0].split()[0]]
                     raise PromiseBrokenError(label, f"each cycle of {name} leaves {each} behind")
 
-    @promise("P7", "F2", code="EX309")
+    @promise("F2", "P7", code="EX309")
     def test_a_sync_that_failed_is_never_tried_again_as_if_it_were_new(self, subject: Subject) -> None:
         if not subject.can.durable_flush:
             storage = subject.create()

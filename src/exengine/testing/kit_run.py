@@ -16,7 +16,7 @@ from exengine.kernel import registry
 from exengine.kernel.errors import PluginError
 from exengine.testing import conformance
 from exengine.testing.promises import PromiseBrokenError, marks_of
-from exengine.testing.results import Results, TestReport, make_results, write_results
+from exengine.testing.results import Results, TestReport, make_results, shortened, write_results
 
 _TOLD = "exengine"
 
@@ -118,7 +118,7 @@ class KitRun:
         for name, results in self._results.items():
             terminalreporter.section(f"promises of {name}")
             for label, entry in results["promises"].items():
-                because = " ".join("; ".join(entry["because"]).split())[:90]
+                because = shortened("; ".join(entry["because"]), 90)
                 because = "" if entry["outcome"] == "kept" else because
                 terminalreporter.write_line(f"{label:3} {entry['outcome']:12} {because}".rstrip())
             if results["codes"]:
@@ -135,9 +135,9 @@ def judge(
     test : str
         Its name.
     marks : tuple
-        Its labels and its code; see ``promises.marks_of``.
+        Its labels and its code; see ``promises.marks_of``. The code goes with the first of the labels.
     error : exception, optional
-        What it raised. A broken promise may name its label, one of those of the test.
+        What it raised. A broken promise may name its label, also one that the test is not about.
     not_promised_by : str
         The capabilities that do not promise what it tests.
     """
@@ -147,8 +147,8 @@ def judge(
     if isinstance(error, pytest.skip.Exception):
         return TestReport(test, labels, code, "not run", str(error))
     if isinstance(error, PromiseBrokenError):
-        labels = (error.label,) if error.label in labels else labels
-        return TestReport(test, labels, code, "broken", str(error))
+        broken = (error.label,) if error.label else labels
+        return TestReport(test, broken, code if broken[0] == labels[0] else "", "broken", str(error))
     return TestReport(test, labels, code, "broken", f"{type(error).__name__}: {error}")
 
 

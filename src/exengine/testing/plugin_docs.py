@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from exengine.kernel import options
+from exengine.kernel import docstrings
 from exengine.kernel.contract import DOCS_STRIPPED, Finding
 from exengine.kernel.data_storage_base import StorageCapabilities
 from exengine.kernel.probing import run_child
@@ -83,7 +83,7 @@ def page_names(name: str) -> list[str]:
 
 def _check_example(record: PluginRecord, *, run: bool) -> Iterator[Finding]:
     assert record.loaded is not None
-    text = options.documentation_of(record.loaded).examples
+    text = docstrings.documentation_of(record.loaded).examples
     where = f"the docstring of {record.loaded.__name__}"
     try:
         examples = doctest.DocTestParser().get_examples(text)

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from exengine.kernel.codes import CONFORMANCE
+
 Test = Callable[..., None]
 
 PROMISES = {
@@ -45,19 +47,6 @@ NEED_FAULTS = {
 }
 """Promises that the kit cannot test by itself, and why."""
 
-CODES = {
-    "EX301": "`persistent` or `reopen` is not what the backend does",
-    "EX302": "`dtypes`, `ndim` or `same_shape` is not what the backend does",
-    "EX303": "`string_axes` or `negative_indices` is not what the backend does",
-    "EX304": "`metadata` is not what the backend does",
-    "EX305": "`iterable` is not what the backend does",
-    "EX306": "`read_while_writing` or `concurrent_readers` is not what the backend does",
-    "EX307": "`checksums` is declared, and damaged data was returned as good",
-    "EX308": "`safety_of_put` is declared, and a frame was lost when the process was killed",
-    "EX309": "`durable_flush` is not what the backend does",
-}
-"""Code -> what it means: a capability that is declared and not kept, or kept and not declared."""
-
 
 class PromiseBrokenError(AssertionError):
     """A test found that a promise is not kept.
@@ -94,7 +83,8 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     *labels : str
         Keys of ``PROMISES``.
     code : str, optional
-        Key of ``CODES``: what is reported when the test fails.
+        Key of ``exengine.kernel.codes.CONFORMANCE``: what is reported when the first of the promises is
+        broken.
 
     Examples
     --------
@@ -103,7 +93,7 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     >>> marks_of(test_a_frame_is_never_replaced)
     (('P4',), '')
     """
-    unknown = [*(set(labels) - set(PROMISES)), *({code} - {"", *CODES})]
+    unknown = [*(set(labels) - set(PROMISES)), *({code} - {"", *CONFORMANCE})]
     if unknown or not labels:
         raise ValueError(f"no such promise or code: {unknown}")
 

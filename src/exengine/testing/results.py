@@ -4,12 +4,14 @@ import datetime
 import json
 import os
 import platform
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
 
-from exengine.testing.promises import CODES, NEED_FAULTS, PROMISES
+from exengine.kernel.codes import CONFORMANCE
+from exengine.testing.promises import NEED_FAULTS, PROMISES
 
 Outcome = Literal["kept", "broken", "not promised", "not run"]
 Results = dict[str, Any]
@@ -86,10 +88,12 @@ def make_results(
     promises = {label: _of_one(label, [r for r in known if label in r.labels]) for label in PROMISES}
     outcomes = {entry["outcome"] for entry in promises.values()}
     findings = []
-    for code in CODES:
+    for code in CONFORMANCE:
         messages = [r.message for r in known if r.code == code and r.outcome == "broken"]
         if messages:
-            findings.append({"code": code, "message": f"{CODES[code]}: {messages[0][:_MOST_CHARACTERS]}"})
+            findings.append(
+                {"code": code, "message": f"{CONFORMANCE[code]}: {shortened(messages[0], _MOST_CHARACTERS)}"}
+            )
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -114,7 +118,7 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
         if candidate in outcomes:
             outcome = candidate
             break
-    because = [r.message[:_MOST_CHARACTERS] for r in reports if r.outcome == outcome and r.message]
+    because = [shortened(r.message, _MOST_CHARACTERS) for r in reports if r.outcome == outcome and r.message]
     if not reports and label in NEED_FAULTS:
         because = [NEED_FAULTS[label]]
     return {
@@ -124,6 +128,11 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
         "codes": sorted({r.code for r in reports if r.outcome == "broken" and r.code}),
         "because": list(dict.fromkeys(because))[:_MOST_FAILURES],
     }
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text on one line, cut at a blank where it has more than so many characters."""
+    return textwrap.shorten(text, most, placeholder=" ...")
 
 
 def _kernel_version() -> str:
