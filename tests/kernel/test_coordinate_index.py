@@ -184,3 +184,10 @@ def test_an_empty_index_says_that_nothing_was_put():
 )
 def test_positions_are_summed_up_in_short(values, text):
     assert summarize_positions(values) == text
+
+
+def test_an_axis_of_which_no_frame_is_there_yet_is_described_as_none():
+    index = CoordinateIndex()
+    index.add({"time": 0})
+    index.reserve({"time": 1, "channel": 0})  # another thread is writing its frame
+    assert index.describe_absence({"channel": 0}) == "there is no axis 'channel'; the axes are time"

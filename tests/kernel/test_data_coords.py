@@ -779,3 +779,8 @@ def test_repr_of_an_iterator_shows_what_is_known():
         == "DataCoordinatesIterator(DataCoordinates({'time': 0}))"
     )
     assert repr(DataCoordinatesIterator.create(iter(THREE))) == "DataCoordinatesIterator(dynamic)"
+
+
+def test_no_axis_can_be_popped_where_none_is():
+    with pytest.raises(KeyError):
+        DataCoordinates().popitem()

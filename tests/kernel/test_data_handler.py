@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import time
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -945,3 +946,58 @@ print("parent")
     result = run_python(PROGRAM + program, tmp_path / "data", timeout=30)
     assert result.stdout.split() == ["HandlerError", "HandlerError", "parent"]
     assert_all_there(tmp_path / "data", DatasetStatus.COMPLETE)
+
+
+class Plain:
+    """A storage of somebody's own, which is no subclass of anything."""
+
+    def __init__(self):
+        self.frames, self.ends = {}, []
+
+    def put(self, coordinates, data, metadata):
+        self.frames[coordinates] = data
+
+    def finish(self):
+        self.ends.append("finish")
+
+
+class OwnNames(Memory):
+    """Has methods of the names of ours, with a meaning of their own."""
+
+    def abort(self):
+        raise AssertionError("this abort is somebody's own")
+
+    def annotate(self, text):
+        raise AssertionError("this annotate is somebody's own")
+
+
+@pytest.mark.parametrize("make", [Plain, OwnNames])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_storage_that_knows_nothing_of_ours_is_finished_however_it_ends(make, fails):
+    def process(coordinates, data, metadata):
+        if fails and coordinates["time"] == 1:
+            raise ValueError("no")
+        return coordinates, data, metadata
+
+    storage = make()
+    handler = DataHandler(storage, process)
+    handler.put({"time": 0}, np.zeros((2, 2)), {})
+    handler.put({"time": 1}, np.zeros((2, 2)), {})
+    handler.finish()
+    if fails:
+        with pytest.raises(HandlerError, match="no; 1 frames"):
+            handler.await_completion()
+    else:
+        handler.await_completion()
+    assert len(storage.frames) == (1 if fails else 2)
+    assert storage.ends in (["finish"], ["finished"], ["complete"])
+
+
+def test_a_mock_is_a_storage():
+    storage = unittest.mock.MagicMock()
+    handler = DataHandler(storage)
+    handler.put({"time": 0}, np.zeros((2, 2)), {})
+    handler.finish()
+    handler.await_completion()
+    storage.put.assert_called_once()
+    storage.finish.assert_called_once_with()

@@ -179,3 +179,8 @@ def test_what_was_given_is_not_changed():
     assert (
         type(value["a"]) is tuple and type(value["a"][1]) is np.int64 and type(value["b"]["c"]) is np.ndarray
     )
+
+
+@pytest.mark.parametrize("value", [np.longdouble("0.5"), np.array([0.5], np.longdouble), np.float16(0.5)])
+def test_floats_of_every_width_are_numbers(value):
+    assert clean_metadata({"a": value}) == {"a": [0.5] if np.ndim(value) else 0.5}

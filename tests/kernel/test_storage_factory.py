@@ -1,12 +1,13 @@
 """Datasets are made and opened: what is at the path, which backend, and nothing destroyed."""
 
+import dataclasses
 import json
 import os
 
 import numpy as np
 import pytest
 
-from exengine.kernel import manifest
+from exengine.kernel import manifest, overwriting
 from exengine.kernel.errors import (
     ConfigError,
     ContractError,
@@ -246,6 +247,70 @@ def test_the_old_dataset_comes_back_when_the_new_one_cannot_be_made(installed, p
     assert tree(path) == before
     assert os.listdir(path.parent).count("data") == 1
     assert [name for name in os.listdir(path.parent) if name.startswith(".data")] == []
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_the_old_dataset_comes_back_when_the_new_one_fails_after_its_claim(
+    frames, installed, path, monkeypatch
+):
+    make_dataset(path, 3)
+    before, cls = tree(path), installed.load("disk")
+    real = cls.create
+
+    def create(*place, **options):
+        storage = real(*place, **options)
+        for time in range(frames):
+            storage.put({"time": time}, np.ones((2, 2)), {})
+        storage.abort("no room", failed=True)
+        storage.close()
+        raise DatasetAccessError("not today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "create", create)
+        with pytest.raises(DatasetAccessError, match="not today") as caught:
+            open_storage("disk", path, if_exists="overwrite")
+    aside = [path.parent / name for name in os.listdir(path.parent) if ".replaced-" in name]
+    if frames:  # nobody deletes them, and the error says where the old ones are
+        assert len(open_dataset(path)) == 1 and tree(aside[0]) == before
+        assert str(aside[0]) in caught.value.__notes__[0]
+    else:
+        assert tree(path) == before and aside == []
+
+
+def test_a_new_dataset_stands_also_when_the_old_one_cannot_be_deleted(installed, path, monkeypatch):
+    make_dataset(path, 3)
+
+    def rmtree(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(overwriting.shutil, "rmtree", rmtree)
+        with pytest.warns(UserWarning, match=r"could not be deleted, and is in .*\.replaced-"):
+            storage = open_storage("disk", path, if_exists="overwrite")
+    storage.put({"time": 0}, np.ones((2, 2)), {})
+    storage.finish()
+    storage.close()
+    assert (len(open_dataset(path)), open_dataset(path).status) == (1, "complete")
+
+
+def test_a_dataset_that_was_opened_by_a_relative_path_stays_open_in_another_folder(
+    installed, path, tmp_path, monkeypatch
+):
+    make_dataset(path, 2)
+    monkeypatch.chdir(path.parent)
+    dataset = open_dataset(path.name)
+    monkeypatch.chdir(tmp_path.anchor)
+    assert dataset.path == str(path) and dataset[{"time": 0}].shape == (2, 2)
+
+
+def test_the_longest_suffix_of_a_format_counts(installed, tmp_path, monkeypatch):
+    cls = installed.load("disk")
+    monkeypatch.setattr(
+        cls, "capabilities", dataclasses.replace(cls.capabilities, path_suffixes=(".ome.disk", ".disk"))
+    )
+    make_dataset(tmp_path / "a.ome.disk", 1)
+    with open_storage("disk", tmp_path / "a.ome.disk", if_exists="number") as storage:
+        assert os.path.basename(storage.path) == "a_1.ome.disk"
 
 
 OVERWRITE = """

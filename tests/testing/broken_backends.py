@@ -523,7 +523,7 @@ class WritesAfterAFailure(Disk):
             raise
 
 
-@fault("P7", "EX309")
+@fault("P7")
 class ForgetsASyncThatFailed(Disk):
     def flush(self, durable=False):
         try:

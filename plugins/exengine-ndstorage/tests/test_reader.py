@@ -18,6 +18,8 @@ from exengine.errors import (
     CoordinatesError,
     CoordinatesNotFoundError,
     DatasetDamagedError,
+    DatasetNotFoundError,
+    OptionError,
     StorageClosedError,
     StorageFinishedError,
     UnsupportedOperationError,
@@ -688,3 +690,91 @@ def test_closing_a_dataset_closes_its_files(five):
             dataset[at(0)]
             assert len(os.listdir("/proc/self/fd")) > before
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("missing", [0, 65535, "mask", "raise"])
+def test_an_array_of_a_dataset_that_was_closed_is_an_error_and_no_filler(missing, path, new, frame):
+    with new() as storage:
+        for number in range(3):
+            storage.put({"time": number}, frame({"time": number}), None)
+    with exengine.open_dataset(path) as dataset:
+        array = dataset.as_array(missing=missing)
+    with pytest.raises(StorageClosedError):
+        array.compute()
+
+
+def test_an_array_whose_dataset_has_gone_is_an_error_and_no_filler(path, new, frame, monkeypatch):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}), None)
+    monkeypatch.chdir(path.parent)
+    with exengine.open_dataset(path.name) as dataset:
+        pickled = pickle.dumps(dataset.as_array(missing=0))
+        monkeypatch.chdir(path.parent.parent)
+        assert np.array_equal(pickle.loads(pickled).compute()[0], frame({"time": 0}))
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(DatasetNotFoundError):
+        pickle.loads(pickled).compute()
+
+
+@pytest.mark.parametrize("missing", [float("nan"), 1.5, 70_000, -1, "zero", None, [0], 1j])
+def test_a_filler_that_the_frames_cannot_hold_is_refused_at_once(missing, path, new, opened, frame):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}), None)
+    with pytest.raises(OptionError, match="a number that uint16 holds"):
+        opened().as_array(missing=missing)
+
+
+def test_a_reader_that_was_opened_by_a_relative_path_sees_what_comes_from_any_folder(
+    path, new, frame, monkeypatch
+):
+    storage = new(max_file_bytes=6_000)
+    storage.put({"time": 0}, frame({"time": 0}), None)
+    monkeypatch.chdir(path.parent)
+    dataset = exengine.open_dataset(path.name)
+    monkeypatch.chdir(path.anchor)
+    assert not dataset.is_finished()
+    for number in range(1, 5):
+        storage.put({"time": number}, frame({"time": number}), None)
+    storage.finish()
+    storage.close()
+    assert dataset.is_finished() and len(dataset) == 5 and dataset.status == "complete"
+    assert np.array_equal(dataset[{"time": 4}], frame({"time": 4}))
+
+
+def test_0_4_0_takes_its_arguments_by_name(path, new, frame):
+    with new() as storage:
+        pixels = frame({"time": 0})
+        storage.put(data_coordinates={"time": 0}, data=pixels, metadata={"a": 1})
+        assert np.array_equal(storage.get_data(data_coordinates={"time": 0}), pixels)
+        assert storage.get_metadata(data_coordinates={"time": 0}) == {"a": 1}
+
+
+@pytest.mark.parametrize("side", [64, 1100])
+def test_no_frame_of_the_writer_can_be_written_whatever_its_size(side, path, new, frame):
+    with new() as storage:
+        storage.put({"time": 0}, frame({"time": 0}, (side, side)), None)
+        assert not storage[{"time": 0}].flags.writeable
+
+
+def test_coordinates_of_a_frame_are_those_of_its_time_while_an_axis_is_added(path, new, opened, frame):
+    storage = new()
+    storage.put({"time": 0}, frame({"time": 0}), None)
+    dataset = opened()
+    table = dataset._growing.table
+
+    class Codes:
+        """Lets another thread add an axis, just when a row is taken."""
+
+        def __init__(self, codes):
+            self.codes = codes
+
+        def __getitem__(self, number):
+            row = self.codes[number]
+            storage.put({"time": 1, "channel": "DAPI"}, frame({"time": 1}), None)
+            table._codes = self.codes
+            assert len(dataset) == 2
+            return row
+
+    table._codes = Codes(table._codes)
+    assert table.coordinates(0) == {"time": 0}
+    storage.finish()

@@ -214,7 +214,10 @@ class Acquisition:
         handler.finish()
         with contextlib.suppress(HandlerError):  # raised below, together with the ledger
             handler.await_completion()
-        self.source.close()
+        try:
+            self.source.close()
+        except Exception as error:  # the frames are stored; that the devices were not released is told
+            self._source_error = self._source_error or error
 
     def _raise_errors(self, handler: DataHandler) -> None:
         cause = handler.error or self._source_error
@@ -247,9 +250,11 @@ class Acquisition:
 
     def close(self) -> None:
         """Release devices, and the storage with what it holds in memory. Idempotent."""
-        self.source.close()
-        if self.storage is not None:
-            self.storage.close()
+        try:
+            self.source.close()
+        finally:
+            if self.storage is not None:
+                self.storage.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exengine.kernel.errors import CoordinatesError, CoordinatesNotFoundError, UnsupportedOperationError
+from exengine.kernel.errors import (
+    CoordinatesError,
+    CoordinatesNotFoundError,
+    OptionError,
+    UnsupportedOperationError,
+)
 
 if TYPE_CHECKING:
     from exengine.kernel.indexed_storage import IndexedStorage
@@ -24,6 +29,8 @@ def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any
         When ``axes`` are not those of the dataset.
     CoordinatesNotFoundError
         When frames are missing and ``missing`` is ``'raise'``.
+    OptionError
+        When ``missing`` cannot stand for a frame.
     """
     try:
         import dask.array as da
@@ -55,6 +62,7 @@ def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any
             "pass missing='mask', or a number that stands for them"
         )
     example = storage.get_data(first)
+    refuse_filler(missing, example.dtype)
     masked = isinstance(missing, str) and missing == "mask"
     meta = np.ma.empty((0,) * (len(order) + example.ndim), example.dtype) if masked else None
     return da.map_blocks(  # type: ignore[no-untyped-call]
@@ -64,6 +72,27 @@ def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any
         chunks=tuple((1,) * size for size in shape) + tuple((size,) for size in example.shape),
         meta=meta if masked else np.empty((0,) * (len(order) + example.ndim), example.dtype),
     )
+
+
+def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
+    """Refuse what cannot stand for missing frames of a dtype: a number that it does not hold, another text.
+
+    Raises
+    ------
+    OptionError
+    """
+    if isinstance(missing, str) and missing in ("raise", "mask"):
+        return
+    try:
+        given = np.asarray(missing)
+        fits = given.shape == () and given.dtype.kind in ("biufc" if dtype.kind == "c" else "biuf")
+        if fits and dtype.kind not in "fc":
+            with np.errstate(all="ignore"):
+                fits = bool(given.astype(dtype) == given)
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise OptionError(f"missing is 'raise', 'mask' or a number that {dtype} holds; got {missing!r:.60}")
 
 
 def _sort_key(value: int | str) -> tuple[int, Any]:
@@ -89,11 +118,14 @@ class _ReadBlock:
         places = block_id[: len(self._order)]
         axes = {axis: self._values[k][places[k]] for k, axis in enumerate(self._order)}
         lead = (None,) * len(self._order)
-        if axes not in self._storage:
+        try:
+            data = self._storage.get_data(axes)
+        except CoordinatesNotFoundError:  # and nothing else: a storage that is closed has no gaps
+            if self._missing == "raise":
+                raise
             if self._missing == "mask":
                 return np.ma.masked_all(self._shape, np.dtype(self._dtype))[lead]  # type: ignore[no-untyped-call]
             return np.full(self._shape, self._missing, np.dtype(self._dtype))[lead]
-        data = self._storage.get_data(axes)
         if data.shape != self._shape or data.dtype.str != self._dtype:
             raise UnsupportedOperationError(
                 f"the frame at {axes} is {data.shape} {data.dtype}, the first is "

@@ -157,6 +157,8 @@ class CoordinateIndex:
         if len(self._numbers) <= _MOST_TO_DESCRIBE:
             positions = self.positions()
             for axis, value in axes.items():
+                if axis not in positions:  # another thread is about to put the first frame with it
+                    return f"there is no axis {axis!r}; the axes are {', '.join(positions)}"
                 if value not in positions[axis]:
                     return f"{axis} is one of {summarize_positions(positions[axis])}"
         absent = [axis for axis in self._axes_now() if axis not in axes]

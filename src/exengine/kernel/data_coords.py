@@ -250,6 +250,8 @@ class DataCoordinates:
 
     def popitem(self) -> "tuple[str, int | str]":
         """Take the last axis away and return it with its position."""
+        if not self.__dict__:
+            raise KeyError("there is no axis")
         axis = next(reversed(self.__dict__))
         return axis, self.pop(axis)
 

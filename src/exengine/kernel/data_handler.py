@@ -12,6 +12,7 @@ The first error stays: the next ``put`` and ``await_completion`` raise it. Frame
 before are still given to the storage.
 """
 
+import inspect
 import logging
 import threading
 import warnings
@@ -108,7 +109,8 @@ class DataHandler:
             raise OptionError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
         self._storage = storage
         # A ManagedStorage that writes several frames at once, and counts them.
-        self._writes_batches = getattr(storage, "batch_frames", 1) > 1 and hasattr(storage, "put_counting")
+        most = getattr(storage, "batch_frames", 1)
+        self._writes_batches = isinstance(most, int) and most > 1 and hasattr(storage, "put_counting")
         self._process_function = process_function
         self._executor = _executor
         self._max_pending = max_pending
@@ -411,14 +413,14 @@ class DataHandler:
         try:
             try:
                 self._keep_ledger()
-            except (UnsupportedOperationError, AttributeError):
-                pass  # a storage that keeps no annotations, or is no subclass of ours
+            except UnsupportedOperationError:
+                pass  # a storage that keeps no annotations
             except BaseException as error:  # the dataset must be ended all the same
                 self._error = self._error or error
             if self._error is not None or not self._ledger.complete:
-                self._storage.abort(str(self._error or "frames were not stored"), failed=True)
+                self._end_early(str(self._error or "frames were not stored"), failed=True)
             elif self._abort is not None:
-                self._storage.abort(self._abort[0], failed=self._abort[1])
+                self._end_early(self._abort[0], failed=self._abort[1])
             else:
                 self._storage.finish()
         except BaseException as error:
@@ -428,7 +430,15 @@ class DataHandler:
             self._changed.notify_all()
         exit_hooks.release(self)
 
+    def _end_early(self, reason: str, *, failed: bool) -> None:
+        if _takes(self._storage, "abort", reason, failed=failed):
+            self._storage.abort(reason, failed=failed)
+        else:
+            self._storage.finish()
+
     def _keep_ledger(self) -> None:
+        if not _takes(self._storage, "annotate", "ledger", {}):
+            return
         ledger = self._ledger.to_dict()
         try:
             self._storage.annotate("ledger", ledger)
@@ -475,6 +485,18 @@ class DataHandler:
         self._changed = threading.Condition()
         self._error = RuntimeError("this handler belongs to the process that forked this one")
         self._concluded = True
+
+
+def _takes(storage: object, name: str, *arguments: Any, **named: Any) -> bool:
+    """Return whether a storage has a method to call so; one of the same name may be its author's own."""
+    method = getattr(storage, name, None)
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind(*arguments, **named)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _as_items(result: Any, given: _Item) -> list[_Item]:

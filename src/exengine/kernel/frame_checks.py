@@ -64,7 +64,10 @@ class FrameChecks:
         if limits.ndim is not None and data.ndim not in limits.ndim:
             raise self._unsupported_data(data)
         if limits.same_shape:
-            if self.first is not None and self.first != (data.shape, dtype):
+            if self.first is not None and (
+                self.first[0] != data.shape
+                or (self.first[1] != dtype and self.first[1].newbyteorder("=") != dtype.newbyteorder("="))
+            ):
                 raise UnsupportedDataError(
                     f"{self._owner} takes frames of one shape and dtype: the first was "
                     f"{self.first[0]} {self.first[1]}, this one is {data.shape} {dtype}"

@@ -48,7 +48,7 @@ class IndexedStorage(DataStorage):
         self._closed = False
         # One item per read in progress. Appending and popping are atomic, and a reader appends
         # before it looks at _closed, so that close() cannot miss it.
-        self._reads: list[None] = []
+        self._reads: set[object] = set()  # those under way
 
     # -- for subclasses --------------------------------------------------------------------------
 
@@ -76,19 +76,21 @@ class IndexedStorage(DataStorage):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def get_data(self, data_coordinates: CoordinatesLike, /) -> npt.NDArray[Any]:
-        self._reads.append(None)
+    def get_data(self, data_coordinates: CoordinatesLike) -> npt.NDArray[Any]:
+        mine = object()
         try:
+            self._reads.add(mine)
             return self.read_frame(self._number(data_coordinates))
         finally:
-            self._reads.pop()
+            self._reads.discard(mine)
 
-    def get_metadata(self, data_coordinates: CoordinatesLike, /) -> JsonValue:
-        self._reads.append(None)
+    def get_metadata(self, data_coordinates: CoordinatesLike) -> JsonValue:
+        mine = object()
         try:
+            self._reads.add(mine)
             return self.read_frame_metadata(self._number(data_coordinates))
         finally:
-            self._reads.pop()
+            self._reads.discard(mine)
 
     def _number(self, coordinates: CoordinatesLike) -> int:
         self._refuse_if_closed()
@@ -208,7 +210,7 @@ class DatasetReader(IndexedStorage):
     def is_finished(self) -> bool:
         return self._status is not DatasetStatus.INCOMPLETE
 
-    def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue, /) -> None:
+    def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue) -> None:
         raise StorageFinishedError(
             f"{self.path} was opened to read; write a new dataset with exengine.open_storage(...)"
         )

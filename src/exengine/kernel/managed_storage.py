@@ -225,7 +225,7 @@ class ManagedStorage(IndexedStorage):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue, /) -> None:
+    def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue) -> None:
         coordinates = snapshot(data_coordinates)
         with self._lock:
             if self._refused_state is not None:
@@ -506,7 +506,7 @@ class ManagedStorage(IndexedStorage):
         # Whoever held the lock, or was reading, does so in the other process.
         self._lock = threading.RLock()
         self._new_data = threading.Condition(self._lock)
-        self._reads = []
+        self._reads = set()
         self._failure = None
         self._failure_told = True
         self._refused_state = StorageStateError

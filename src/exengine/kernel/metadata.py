@@ -91,7 +91,9 @@ def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
         return _clean_dict(value, depth, place)
     if isinstance(value, (list, tuple)):
         return [_clean(item, depth - 1, (*place, number)) for number, item in enumerate(value)]
-    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
+    if isinstance(value, np.floating):
+        return _clean(float(value), depth, place)  # the item of a longdouble would be one again
+    if isinstance(value, np.generic) and value.dtype.kind in "biuU":
         return _clean(value.item(), depth, place)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufU" and type(value) is np.ndarray:
         return _clean(value.tolist(), depth, place)

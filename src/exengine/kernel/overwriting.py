@@ -8,11 +8,12 @@ A process that is killed in between leaves it beside its place: :func:`left_besi
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from exengine.kernel import manifest, platform
-from exengine.kernel.errors import DatasetExistsError, DatasetLockedError
+from exengine.kernel.errors import DatasetExistsError, DatasetLockedError, ExEngineError
 
 _MOST_WAITING_S = 10.0
 
@@ -52,14 +53,32 @@ def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
         try:
             os.rename(path, aside)
             yield
-        except BaseException:
-            if os.path.lexists(aside) and not os.path.lexists(path):
-                os.rename(aside, path)
+        except BaseException as error:
+            _bring_back(aside, path, error)
             raise
-    if os.path.isdir(aside):
-        shutil.rmtree(aside)
-    else:
-        os.remove(aside)
+    try:
+        if os.path.isdir(aside):
+            shutil.rmtree(aside)
+        else:
+            os.remove(aside)
+    except OSError as error:  # the new dataset stands: that is what was asked for
+        warnings.warn(f"what was overwritten could not be deleted, and is in {aside}: {error}", stacklevel=2)
+
+
+def _bring_back(aside: str, path: str, error: BaseException) -> None:
+    """Put back what was moved aside, unless a new dataset with frames is in its place."""
+    if not os.path.lexists(aside):
+        return
+    try:
+        begun = manifest.read_manifest(path) if os.path.isdir(path) else None
+        if begun is not None and begun.get("frames") == 0 and not manifest.has_writer(path):
+            shutil.rmtree(path)  # claimed, and not even begun
+        if not os.path.lexists(path):
+            os.rename(aside, path)
+            return
+    except (OSError, ExEngineError):
+        pass
+    error.add_note(f"what was to be overwritten is in {aside}")
 
 
 def _dataset_inside(path: str) -> str | None:
@@ -101,6 +120,6 @@ def left_beside(path: str) -> str | None:
     parent, name = os.path.split(os.path.abspath(path))
     begin = f".{platform.cut_name(name)}.replaced-"
     with suppress(OSError):
-        left = sorted(entry for entry in os.listdir(parent) if entry.startswith(begin))
-        return os.path.join(parent, left[-1]) if left else None
+        left = [os.path.join(parent, entry) for entry in os.listdir(parent) if entry.startswith(begin)]
+        return max(left, key=os.path.getmtime, default=None)
     return None

@@ -94,8 +94,8 @@ def recover(
     """
     if in_place and output is not None:
         raise OptionError("in_place mends the dataset where it lies: it goes with no output")
+    cls = reader_class(os.fspath(path))  # an empty path is none, and not the current folder
     source = os.path.realpath(path)
-    cls = reader_class(source)
     if manifest.has_writer(source):
         raise DatasetLockedError(f"{source} is being written; recover it when its writer has ended")
     if in_place:

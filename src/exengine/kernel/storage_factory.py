@@ -167,7 +167,7 @@ class StoragePlan:
 
     def _create_numbered(self, path: str) -> DataStorage:
         stem, suffix = path, ""
-        for known in self.cls.capabilities.path_suffixes:
+        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest counts
             if path.endswith(known):
                 stem, suffix = path.removesuffix(known), known
         for number in range(1_000_000):
@@ -219,7 +219,8 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
         When the backend that wrote it is not installed, or broken.
     """
     path = os.fspath(path)
-    return _open_with(reader_class(path, backend=backend), path)
+    cls = reader_class(path, backend=backend)
+    return _open_with(cls, os.path.abspath(path))  # whatever folder the program changes to
 
 
 def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:

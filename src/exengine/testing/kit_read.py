@@ -130,7 +130,7 @@ class ReadPromises:
             )
 
     @promise("P1", code="EX306")
-    def test_threads_readat_once_while_frames_are_put(self, subject: Subject) -> None:
+    def test_threads_read_at_once_while_frames_are_put(self, subject: Subject) -> None:
         storage = subject.create()
         if not subject.can.concurrent_readers:
             model = subject.fill(storage, 4)
@@ -155,7 +155,7 @@ class ReadPromises:
         at_once([*[read_often] * READERS, write])
 
     @promise("P1", code="EX306")
-    def test_threads_read_a_datasetat_once(self, subject: Subject) -> None:
+    def test_threads_read_a_dataset_at_once(self, subject: Subject) -> None:
         subject.needs_reopen()
         if not subject.can.concurrent_readers:
             subject.not_promised("concurrent_readers")

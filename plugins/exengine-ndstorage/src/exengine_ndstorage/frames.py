@@ -65,7 +65,7 @@ def read_pixels(
     Returns
     -------
     numpy.ndarray
-        In memory of its own.
+        In memory of its own, which cannot be written.
 
     Raises
     ------
@@ -79,7 +79,9 @@ def read_pixels(
         data, _ = _read_large(file, form.pixel_bytes, begin, thread)
     if len(data) != form.pixel_bytes:
         raise DatasetDamagedError(f"the pixels of {describe()} end too early")
-    return np.ndarray(form.shape, form.dtype, data)
+    pixels = np.ndarray(form.shape, form.dtype, data)
+    pixels.flags.writeable = False  # as bytes cannot be, whatever the size
+    return pixels
 
 
 def read_checked_pixels(

@@ -383,10 +383,10 @@ class FrameTable:
 
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
-        names, values = self._names, self._values
-        codes = self._codes[number].tolist()
+        names, values, order = self._names, self._values, self._order_of_axes
+        codes = self._codes[number].tolist()  # after the order, which names no axis that it has not
         axes: dict[str, int | str] = {}
-        for column in self._order_of_axes:
+        for column in order:
             code = codes[column]
             if code & 1:
                 axes[names[column]] = code >> 1

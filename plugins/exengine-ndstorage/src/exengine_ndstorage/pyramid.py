@@ -19,6 +19,7 @@ from exengine.errors import (
     DatasetDamagedError,
     UnsupportedOperationError,
 )
+from exengine.kernel.array_view import refuse_filler
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine_ndstorage import layout
 from exengine_ndstorage.reader import NDTiffReader, refuse_link
@@ -161,6 +162,7 @@ def _stitched(
             "stands for them"
         )
     example = tiles.get_data(next(iter(tiles)))
+    refuse_filler(missing, example.dtype)
     # Half of the overlap is cut off at each side, the larger half at the end.
     cut = tuple(
         slice(pixels // 2, size - (pixels + 1) // 2)
@@ -205,16 +207,21 @@ class _ReadTile:
         assert block_id is not None
         axes = {axis: some[k] for axis, some, k in zip(self._axes, self._values, block_id, strict=False)}
         masked = isinstance(self._missing, str)
-        if axes in self._tiles:
+        try:
             data = self._tiles.get_data(axes)
+        except CoordinatesNotFoundError:  # and nothing else: a dataset that is closed has no gaps
+            if self._missing == "raise":
+                raise
+            tile = (
+                np.ma.masked_all(self._shape, self._dtype)  # type: ignore[no-untyped-call]
+                if masked
+                else np.full(self._shape, self._missing, self._dtype)
+            )
+        else:
             if data.shape != self._shape or data.dtype != self._dtype:
                 raise UnsupportedOperationError(
                     f"the tile at {axes} is {data.shape} {data.dtype}, the first is "
                     f"{self._shape} {self._dtype}"
                 )
             tile = np.ma.asarray(data) if masked else data
-        elif masked:
-            tile = np.ma.masked_all(self._shape, self._dtype)  # type: ignore[no-untyped-call]
-        else:
-            tile = np.full(self._shape, self._missing, self._dtype)
         return tile[self._cut][(None,) * (len(self._axes) - 2)]

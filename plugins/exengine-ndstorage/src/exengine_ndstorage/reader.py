@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import DatasetReader, DataStorage
-from exengine.errors import DatasetDamagedError
+from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine.kernel import manifest, platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
@@ -35,9 +35,14 @@ def open_ndtiff(path: str) -> DataStorage:
 
     Raises
     ------
+    DatasetNotFoundError
+        When no folder is there.
     DatasetDamagedError
         When it cannot be read at all.
     """
+    path = os.path.abspath(path)  # whatever folder the program changes to
+    if not os.path.isdir(path):
+        raise DatasetNotFoundError(f"there is no dataset at {path}")
     full = os.path.join(path, layout.FULL_RESOLUTION)
     if not os.path.isdir(full):
         return NDTiffReader(path)
@@ -168,7 +173,8 @@ class _GrowingTable:
             return number
 
     def __len__(self) -> int:
-        return len(self._fresh())
+        with self._lock:
+            return len(self._fresh())
 
     def __iter__(self) -> Iterator[DataCoordinates]:
         with self._lock:

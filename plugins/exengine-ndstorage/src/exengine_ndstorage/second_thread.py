@@ -8,8 +8,8 @@ Small frames keep the processor busy and the disk idle, until ``finish`` or a du
 them at once. So the second thread tells the system every few megabytes to begin with what is there. Nothing
 is safer by that: errors are told by the sync that follows.
 
-Threads: a ``SecondThread`` belongs to one storage, which ends it. It has at most one job at a time that
-somebody waits for; who comes second does the work itself. What a job was given is kept alive until it is
+Threads: a ``SecondThread`` belongs to one storage, which ends it. It does one job at a time; who
+comes while it is at work does the work himself. What a job was given is kept alive until it is
 done, also when its owner was interrupted and does not wait any more.
 """
 
@@ -31,10 +31,10 @@ Result = TypeVar("Result")
 class Job(Generic[Result]):
     """A call that the second thread makes; begun by :meth:`SecondThread.begin`."""
 
-    __slots__ = ("_arguments", "_call", "_done", "_error", "_free", "_value")
+    __slots__ = ("_arguments", "_call", "_done", "_error", "_value")
 
-    def __init__(self, free: threading.Lock, call: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
-        self._free, self._call, self._arguments = free, call, arguments
+    def __init__(self, call: Callable[..., Result], arguments: tuple[Any, ...]) -> None:
+        self._call, self._arguments = call, arguments
         self._done = threading.Lock()
         self._done.acquire()
         self._error: BaseException | None = None
@@ -46,7 +46,6 @@ class Job(Generic[Result]):
             self._value = self._call(*self._arguments)
         except BaseException as error:
             self._error = error
-        self._free.release()
         self._done.release()
 
     def end(self) -> Result:
@@ -61,9 +60,23 @@ class _Worker:
     """The thread of one process, and how it is reached."""
 
     def __init__(self) -> None:
-        self.free = threading.Lock()  # held by the job that somebody waits for
         self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self.thread = threading.Thread(target=_work, args=(self.jobs,), name="exengine-second", daemon=True)
+        self.at_work = False
+        self.thread = threading.Thread(target=self._work, name="exengine-second", daemon=True)
+
+    def is_busy(self) -> bool:
+        """Return whether a new job would wait. Now and then it waits all the same: nothing is locked.
+
+        A lock could be left behind by a thread that is interrupted between taking it and handing over.
+        """
+        return self.at_work or not self.jobs.empty()
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            self.at_work = True
+            job()
+            del job  # what it holds is free until the next one comes, which may be never
+            self.at_work = False
 
     def end(self) -> None:
         self.jobs.put(None)
@@ -82,9 +95,9 @@ class SecondThread:
         Nobody may change its arguments until :meth:`Job.end`.
         """
         worker = self._workers.get(os.getpid()) or self._start()
-        if worker is None or not worker.free.acquire(blocking=False):
+        if worker is None or worker.is_busy():
             return None
-        job = Job(worker.free, call, arguments)
+        job = Job(call, arguments)
         worker.jobs.put(job.run)
         return job
 
@@ -114,9 +127,3 @@ class SecondThread:
         worker = self._workers.pop(os.getpid(), None)
         if worker is not None:
             worker.end()
-
-
-def _work(jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
-    while (job := jobs.get()) is not None:
-        job()
-        del job  # what it holds is free until the next one comes, which may be never
