@@ -1,5 +1,7 @@
 """One acquisition from its config to its ledger: with the simulated source, and with sources that fail."""
 
+import dataclasses
+import datetime
 import os
 import shutil
 import threading
@@ -9,7 +11,7 @@ from collections import namedtuple
 import pytest
 
 from exengine.frame_sources.simulated import decode
-from exengine.kernel import registry
+from exengine.kernel import manifest, registry
 from exengine.kernel.acquisition import Acquisition, acquire
 from exengine.kernel.config import resolve
 from exengine.kernel.data_storage_base import DatasetStatus
@@ -25,6 +27,7 @@ from exengine.kernel.errors import (
     PluginNotFoundError,
     SourceError,
     StorageFailedError,
+    UnsupportedDataError,
 )
 from exengine.kernel.registry import SOURCES_GROUP, PluginRegistry
 from exengine.kernel.storage_factory import open_dataset
@@ -340,6 +343,48 @@ def test_an_error_of_the_source_is_raised_and_what_was_stored_is_finished_as_abo
     dataset = open_dataset(path)
     assert dataset.status is DatasetStatus.ABORTED and len(dataset) == 3
     assert says.strip("^") in dataset.status_reason
+
+
+def test_a_source_that_cannot_be_closed_is_an_error_and_the_storage_is_released(
+    with_source, path, monkeypatch
+):
+    run = Acquisition(with_source())
+
+    def close():
+        raise RuntimeError("the shutter is stuck")
+
+    monkeypatch.setattr(run.source, "close", close)
+    with pytest.raises(
+        AcquisitionError, match=r"the shutter is stuck\n3 frames are stored in .* status complete"
+    ):
+        run.run()
+    with pytest.raises(RuntimeError):
+        run.close()
+    assert not manifest.has_writer(str(path))
+    assert (len(open_dataset(path)), open_dataset(path).status) == (3, DatasetStatus.COMPLETE)
+
+
+def test_what_only_python_can_say_in_a_config_is_kept_as_text(config, path):
+    sequence = {"time_plan": {"interval": datetime.timedelta(0), "loops": 2}}
+    assert acquire(config(sequence=sequence)).stored == 2
+    assert open_dataset(path).annotations["config"]["sequence"]["time_plan"] == {
+        "interval": "0:00:00",
+        "loops": 2,
+    }
+
+
+def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_written(
+    config, path, installed, monkeypatch
+):
+    cls = installed.load("disk")
+    for limits, says in (
+        ({"dtypes": ("uint8",)}, "the source gives frames of uint16, backend 'disk' takes uint8"),
+        ({"dtypes": None, "ndim": (3,)}, "frames of 2 dimensions, backend 'disk' takes 3"),
+    ):
+        monkeypatch.setattr(cls, "capabilities", dataclasses.replace(cls.capabilities, **limits))
+        with pytest.raises(UnsupportedDataError, match=says):
+            Acquisition(config())
+        assert not path.exists()
 
 
 def test_a_source_that_gives_fewer_frames_than_it_said_is_an_error(with_source, path):

@@ -948,6 +948,19 @@ print("parent")
     assert_all_there(tmp_path / "data", DatasetStatus.COMPLETE)
 
 
+def test_a_process_function_may_set_an_axis_of_its_coordinates():
+    def process(coordinates, data, metadata):
+        coordinates.z = 5
+        return coordinates, data, metadata
+
+    storage = Memory()
+    handler = DataHandler(storage, process)
+    handler.put({"time": 0}, np.zeros((2, 2)), {})
+    handler.finish()
+    handler.await_completion()
+    assert [dict(where) for where in storage.frames] == [{"time": 0, "z": 5}]
+
+
 class Plain:
     """A storage of somebody's own, which is no subclass of anything."""
 

@@ -300,7 +300,7 @@ def test_a_dataset_that_was_opened_by_a_relative_path_stays_open_in_another_fold
     monkeypatch.chdir(path.parent)
     dataset = open_dataset(path.name)
     monkeypatch.chdir(tmp_path.anchor)
-    assert dataset.path == str(path) and dataset[{"time": 0}].shape == (2, 2)
+    assert dataset.path == str(path) and len(dataset.get_data({"time": 0})) > 0
 
 
 def test_the_longest_suffix_of_a_format_counts(installed, tmp_path, monkeypatch):

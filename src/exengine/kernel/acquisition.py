@@ -6,6 +6,7 @@ thread watches: it reports progress, and an interrupt there ends the run cleanly
 """
 
 import contextlib
+import json
 import os
 import shutil
 import threading
@@ -23,11 +24,14 @@ from exengine.kernel.errors import (
     DatasetAccessError,
     ExEngineError,
     HandlerError,
+    MetadataError,
     SourceError,
+    UnsupportedDataError,
     UnsupportedOperationError,
 )
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.ledger import Ledger
+from exengine.kernel.metadata import clean_metadata
 from exengine.kernel.observers import Observers
 from exengine.kernel.options import validate_options
 from exengine.kernel.sequence import parse_sequence
@@ -110,7 +114,9 @@ class Acquisition:
                 "{time_plan: {interval: 0, loops: 10}}"
             )
         try:
-            return self.source.prepare(parse_sequence(settings))
+            plan = self.source.prepare(parse_sequence(settings))
+            self._refuse_frames_of(plan)
+            return plan
         except ExEngineError:
             raise
         except Exception as error:
@@ -118,6 +124,19 @@ class Acquisition:
             raise SourceError(
                 f"the source {name!r} could not prepare: {type(error).__name__}: {error}"
             ) from error
+
+    def _refuse_frames_of(self, plan: SourcePlan) -> None:
+        """Refuse frames that the backend is known not to take, before anything is written."""
+        takes, name = self._storage_plan.cls.capabilities, self._storage_plan.name
+        if plan.dtype is not None and takes.dtypes is not None and plan.dtype not in takes.dtypes:
+            raise UnsupportedDataError(
+                f"the source gives frames of {plan.dtype}, backend {name!r} takes {' or '.join(takes.dtypes)}"
+            )
+        if plan.shape is not None and takes.ndim is not None and len(plan.shape) not in takes.ndim:
+            raise UnsupportedDataError(
+                f"the source gives frames of {len(plan.shape)} dimensions, backend {name!r} takes "
+                f"{' or '.join(map(str, takes.ndim))}"
+            )
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
@@ -147,13 +166,14 @@ class Acquisition:
         if self.plan.summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
                 options["summary_metadata"] = self.plan.summary
+        config = _as_json(self.config.to_dict())
         observers = Observers()
         self.storage = self._storage_plan.create()
         self.path = getattr(self.storage, "path", None) or self.path
         with contextlib.suppress(
             UnsupportedOperationError
         ):  # nothing outlives the process, or no place for it
-            self.storage.annotate("config", self.config.to_dict())
+            self.storage.annotate("config", config)
         handler = DataHandler(
             self.storage,
             _executor=observers if observers.watch_frames else None,
@@ -261,6 +281,19 @@ class Acquisition:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _as_json(config: dict[str, Any]) -> Any:
+    """Return a config as JSON; what only Python can express as the text or the fields that it has."""
+
+    def plain(value: Any) -> Any:
+        dump = getattr(value, "model_dump", None)  # of useq and pydantic
+        return dump(mode="json") if callable(dump) else str(value)
+
+    try:
+        return clean_metadata(config)
+    except MetadataError:
+        return json.loads(json.dumps(config, default=plain, skipkeys=True), parse_constant=str)
 
 
 def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledger:

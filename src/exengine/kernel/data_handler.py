@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.kernel import exit_hooks
-from exengine.kernel.data_coords import DataCoordinates, snapshot
+from exengine.kernel.data_coords import DataCoordinates, of_checked_axes, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
@@ -330,7 +330,9 @@ class DataHandler:
             item = taken[0]
             try:
                 assert self._process_function is not None
-                results = _as_items(self._process_function(item.coordinates, item.data, item.metadata), item)
+                # Its own coordinates: those on their way are keys, which cannot be changed.
+                coordinates = of_checked_axes(dict(item.coordinates.__dict__))
+                results = _as_items(self._process_function(coordinates, item.data, item.metadata), item)
             except BaseException as error:
                 self._lose(item, error, out=False)
                 continue
