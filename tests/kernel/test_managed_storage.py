@@ -3,6 +3,7 @@
 A label such as P4 is that of the promise; see the page on what is promised.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -1156,3 +1157,34 @@ def test_a_storage_that_failed_while_it_was_closed_keeps_no_annotation_that_nobo
         storage.close()
     with pytest.raises(StorageFailedError):
         storage.annotate("late", 1)
+
+
+def test_a_subclass_that_cannot_be_made_leaves_a_failed_dataset_and_no_lock(disk_storage, path):
+    class HalfMade(disk_storage):
+        def __init__(self, path):
+            super().__init__(path)
+            try:
+                raise OSError(24, "Too many open files")
+            except OSError as error:
+                self.cannot_begin(error)
+                raise
+
+        def finish_frames(self):
+            raise AssertionError("there is nothing to finish")
+
+        def release(self):
+            self.file_that_was_never_opened.close()
+
+    with pytest.raises(OSError, match="Too many open files"):
+        HalfMade(path)
+    gc.collect()
+    content = manifest.read_manifest(path)
+    assert content["status"] == "failed" and "Too many open files" in content["reason"]
+    assert not manifest.has_writer(path)
+
+
+@pytest.mark.parametrize("written", [0, -1, 3])
+def test_a_backend_that_miscounts_what_it_wrote_is_an_error_and_no_endless_loop(make, written):
+    storage = make(batch_frames=4, write_frames=lambda self, number, batch: written)
+    with pytest.raises(ValueError, match=f"write_frames returned {written} for"):
+        storage.put_many([({"time": time}, frame_at(time), None) for time in range(2)])

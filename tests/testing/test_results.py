@@ -1,5 +1,8 @@
 """Results of the kit: what is counted, and what is no results file."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from exengine.kernel.codes import CONFORMANCE
@@ -98,3 +101,14 @@ def test_a_broken_promise_names_itself_and_the_code_goes_with_the_first_of_a_tes
 def test_a_long_reason_is_cut_between_words():
     assert shortened("one two\nthree four", 14) == "one two ..."
     assert shortened("one two\nthree four", 18) == "one two three four"
+
+
+def test_the_tutorial_counts_the_tests_of_the_kit_as_they_are():
+    from exengine.testing import StorageConformance
+
+    tutorial = Path(__file__).parents[2] / "docs" / "tutorials" / "your_first_backend.rst"
+    passed, skipped = re.search(
+        r"= (\d+) passed, (\d+) skipped", tutorial.read_text(encoding="utf-8")
+    ).groups()
+    tests = [name for name in dir(StorageConformance) if name.startswith("test_")]
+    assert int(passed) + int(skipped) == len(tests)

@@ -16,6 +16,7 @@ States::
 Threads: ``put`` and everything that changes the state hold one lock. Reads hold none.
 """
 
+import contextlib
 import copy
 import os
 import threading
@@ -315,6 +316,8 @@ class ManagedStorage(IndexedStorage):
         while batch:
             try:
                 written = self.write_frames(len(self._frames), batch)
+                if not 0 < written <= len(batch):
+                    raise ValueError(f"write_frames returned {written} for {len(batch)} frames")
                 for key in keys[:written]:
                     self._frames.commit(key)
                     stored[0] += 1
@@ -348,6 +351,20 @@ class ManagedStorage(IndexedStorage):
                 self._failure_told = told
                 self._refused_state = StorageFailedError
                 self._new_data.notify_all()
+
+    def cannot_begin(self, error: BaseException) -> None:
+        """End a storage that cannot be made after all: for ``__init__`` of a subclass, which then raises.
+
+        The dataset says that it failed, and why, and its lock is free. Of the subclass only ``release`` is
+        called, with what there is by then.
+        """
+        self._fail(error)
+        self._final_status = DatasetStatus.FAILED  # ``close`` has nothing to finish
+        if self._place is not None:
+            with contextlib.suppress(OSError):  # without it the dataset is incomplete, and empty
+                self._place.conclude(DatasetStatus.FAILED, self._why_failed(), len(self._frames), None)
+        with contextlib.suppress(Exception):  # what ``release`` misses of a half-made object
+            self.close()
 
     def _failed_error(self, what: str) -> StorageFailedError:
         self._failure_told = True

@@ -153,8 +153,7 @@ class NDTiffStorage(ManagedStorage):
             self._index_file = OpenFile(self._path_of(layout.INDEX_NAME), NEW)
             self._begin_file()
         except BaseException as error:
-            self._fail(error)
-            self.close()
+            self.cannot_begin(error)
             if not isinstance(error, OSError):
                 raise
             refusal = StorageFailedError(f"cannot write in {self.path}: {error}")
