@@ -93,6 +93,7 @@ def test_a_dataset_that_is_being_written_is_verified_and_not_to_be_recovered(pat
         storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
         code, out, _ = run(capsys, "verify", path)
         assert code == 0 and "incomplete (its writer is at work)" in out
+        assert out.endswith("Every frame that is there is good.\n")
         assert "exengine recover" not in out
         _, out, _ = run(capsys, "info", path)
         assert "exengine recover" not in out
@@ -141,6 +142,18 @@ def test_the_damaged_dataset_of_micro_manager_names_all_that_is_missing(example_
     assert code == 1
     assert out.count("missing  {") == 112
     assert "the index names the file 'mm_mda_tcz_15_NDTiffStack.tif', which is not there" in out
+
+
+def test_of_very_many_frames_that_are_lost_the_first_are_named(path, capsys, tmp_path):
+    with exengine.open_storage("ndtiff", path) as storage:
+        for time in range(500):
+            storage.put({"time": time}, np.zeros((8, 8), np.uint16), None)
+    os.truncate(path / "NDTiffStack.tif", 1_000)
+    code, out, _ = run(capsys, "verify", path)
+    lines = [line for line in out.splitlines() if line.startswith(("  missing", "  damaged"))]
+    assert code == 1 and len(lines) < 410 and "more; --json lists all" in lines[-1]
+    code, out, _ = run(capsys, "recover", path, "-o", tmp_path / "new")
+    assert len(out.splitlines()) < 410 and "more; --json lists all" in out
 
 
 # -- recover -------------------------------------------------------------------------------------

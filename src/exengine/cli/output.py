@@ -26,6 +26,18 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print("  ".join([*cells, row[-1]]).rstrip())
 
 
+MOST_LINES = 200
+"""Of a list that may have one line per frame, so many are printed."""
+
+
+def print_some(label: str, things: Sequence[object]) -> None:
+    """Print things, a line each under a label, and of very many the number that is left out."""
+    for thing in things[:MOST_LINES]:
+        print(f"  {label:8} {thing}")
+    if len(things) > MOST_LINES:
+        print(f"  {label:8} {len(things) - MOST_LINES} more; --json lists all")
+
+
 def human_bytes(size: float) -> str:
     """Return a size for people.
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from exengine.cli.output import print_json
+from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import FrameProgress
 from exengine.kernel.recovery import recover
 from exengine.kernel.recovery_base import RecoverReport
@@ -30,10 +30,8 @@ def _print(report: RecoverReport) -> None:
     print(f"{would}{report.outcome}: {report.path}")
     print(f"  status   {report.status}{f' ({report.reason})' if report.reason else ''}")
     print(f"  frames   {report.frames} of {report.total}")
-    for problem in report.problems:
-        print(f"  problem  {problem}")
-    for frame in report.lost:
-        print(f"  lost     {frame}")
+    print_some("problem", report.problems)
+    print_some("lost", report.lost)
     unnamed = report.total - report.frames - len(report.lost)
     if unnamed:
         print(f"  lost     {unnamed} that nothing names")

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from exengine.cli.output import print_json
+from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import FrameProgress
 from exengine.kernel.verification import VerifyReport, verify
 
@@ -29,13 +29,15 @@ def _print(report: VerifyReport) -> None:
         )
     if not report.structure_checked:
         print("  note     the backend does not check the structure of its format")
-    for problem in report.problems:
-        print(f"  problem  {problem}")
-    for frame in report.damaged:
-        print(f"  damaged  {frame}")
-    for frame in report.missing:
-        print(f"  missing  {frame}")
+    print_some("problem", report.problems)
+    print_some("damaged", report.damaged)
+    print_some("missing", report.missing)
     if report.damaged or report.status in ("incomplete", "damaged"):
         if "is at work" not in report.reason:
             print(f"  next     exengine recover {shlex.quote(report.path)}")
-    print("All is well." if report.ok else "Not all is well.")
+    if not report.ok:
+        print("Not all is well.")
+    elif report.status == "complete":
+        print("All is well.")
+    else:
+        print("Every frame that is there is good.")
