@@ -961,6 +961,47 @@ def test_a_process_function_may_set_an_axis_of_its_coordinates():
     assert [dict(where) for where in storage.frames] == [{"time": 0, "z": 5}]
 
 
+def test_a_frame_that_was_refused_and_is_put_again_counts_once_and_the_dataset_is_complete():
+    storage = Memory()
+    storage.gate.clear()
+    handler = DataHandler(storage, max_pending=100, when_full="error")
+    big = np.zeros(90, np.uint8)
+    handler.put({"time": 0}, big, {})
+    for _ in range(3):
+        with pytest.raises(HandlerFullError):
+            handler.put({"time": 1}, big, {})
+    with pytest.raises(MetadataError):
+        handler.put({"time": 2}, big, {"a": float("nan")})
+    assert (handler.ledger.offered, handler.ledger.failed) == (5, 4)
+    storage.gate.set()
+    deadline = time.monotonic() + PATIENCE_S
+    for number in (1, 2):
+        while time.monotonic() < deadline:
+            try:
+                handler.put({"time": number}, big, {"a": None})
+            except HandlerFullError:
+                time.sleep(0.001)
+                continue
+            break
+    handler.finish()
+    handler.await_completion()
+    ledger = handler.ledger
+    assert (ledger.offered, ledger.stored, ledger.not_stored, ledger.complete) == (3, 3, [], True)
+    assert storage.ends == ["finished"]
+
+
+def test_a_frame_that_was_refused_and_never_put_again_is_lost_and_named():
+    storage = Memory()
+    handler = DataHandler(storage)
+    handler.put({"time": 0}, np.zeros(2), {})
+    with pytest.raises(MetadataError):
+        handler.put({"time": 1}, np.zeros(2), {"a": float("nan")})
+    handler.finish()
+    handler.await_completion()
+    assert [where for where, _ in handler.ledger.not_stored] == [{"time": 1}]
+    assert not handler.ledger.complete and storage.ends[0][0] == "failed"
+
+
 class Plain:
     """A storage of somebody's own, which is no subclass of anything."""
 

@@ -35,7 +35,7 @@ from exengine.kernel.errors import (
     UnsupportedDataError,
     UnsupportedOperationError,
 )
-from exengine.kernel.ledger import Ledger
+from exengine.kernel.ledger import MAX_NAMED, Ledger
 from exengine.kernel.metadata import clean_metadata
 from exengine.kernel.notifications import DataStoredNotification
 
@@ -126,6 +126,7 @@ class DataHandler:
         self._ledger = Ledger()
         self._error: BaseException | None = None
         self._abort: tuple[str, bool] | None = None
+        self._refused: set[DataCoordinates] = set()  # when they were offered; they may be put again
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
             self._threads.append(
@@ -170,7 +171,7 @@ class DataHandler:
             When the frame is not valid.
         """
         ledger = self._ledger
-        taken = False
+        taken, where = False, None
         try:
             where = snapshot(coordinates)
             metadata = clean_metadata(metadata)
@@ -179,6 +180,9 @@ class DataHandler:
             item = _Item(where, image.copy() if copy else image, metadata, execution_future, processed=False)
             with self._changed:
                 self._admit(item)
+                if where in self._refused:  # and is taken now: it counts once
+                    self._refused.discard(where)
+                    ledger.forget_refusals(where.__dict__)
                 self._in_flight[where] = item
                 # No call stands between these and that of append, so that an interrupt finds the frame
                 # counted and in the queue, or neither.
@@ -195,6 +199,8 @@ class DataHandler:
                 if taken:
                     self._changed.notify_all()
                 else:
+                    if where is not None and len(self._refused) < MAX_NAMED:
+                        self._refused.add(where)
                     ledger.offered += 1
                     ledger.failed_in += 1
                     ledger.name_loss(_axes_given(coordinates), str(error))

@@ -30,7 +30,8 @@ class Ledger:
     discarded : int
         Taken, and deliberately not passed on by the process function.
     failed_in : int
-        Taken, and lost to an error in the process function.
+        Lost to an error in the process function, or refused when they were offered, for good: a frame that is
+        put again and taken counts once.
     produced : int
         Frames that came out of the process function; without one, every frame passed on.
     stored : int
@@ -89,6 +90,14 @@ class Ledger:
         """
         if len(self.not_stored) < MAX_NAMED:
             self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
+
+    def forget_refusals(self, coordinates: Mapping[str, int | str]) -> None:
+        """Take back that a frame was refused when it was offered: it was put again, and is taken."""
+        given = _as_json(coordinates)
+        kept = [loss for loss in self.not_stored if loss[0] != given]
+        self.offered -= len(self.not_stored) - len(kept)
+        self.failed_in -= len(self.not_stored) - len(kept)
+        self.not_stored = kept
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ledger as JSON."""
