@@ -38,32 +38,12 @@ from exengine.kernel.errors import (
 from exengine.kernel.ledger import MAX_NAMED, Ledger
 from exengine.kernel.metadata import clean_metadata
 from exengine.kernel.notifications import DataStoredNotification
+from exengine.kernel.queued_frame import QueuedFrame, frames_of
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _log = logging.getLogger("exengine")
 _MOST_AT_ONCE = 64  # frames that are taken from the queue, and told of, together
-
-
-class _Item:
-    """A frame on its way."""
-
-    __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
-
-    def __init__(
-        self,
-        coordinates: DataCoordinates,
-        data: npt.NDArray[Any],
-        metadata: JsonValue,
-        future: Any,
-        processed: bool,
-    ) -> None:
-        self.coordinates = coordinates
-        self.data = data
-        self.metadata = metadata
-        self.future = future
-        self.processed = processed
-        self.size = int(getattr(data, "nbytes", 0))
 
 
 class DataHandler:
@@ -116,13 +96,13 @@ class DataHandler:
         self._max_pending = max_pending
         self._when_full = when_full
         self._changed = threading.Condition()
-        self._intake: deque[_Item] = deque()
-        self._ready: deque[_Item] = deque() if process_function else self._intake
+        self._intake: deque[QueuedFrame] = deque()
+        self._ready: deque[QueuedFrame] = deque() if process_function else self._intake
         self._intake_ended = False
         self._ready_ended = False
         self._concluded = False
         self._pending_bytes = 0
-        self._in_flight: dict[DataCoordinates, _Item] = {}
+        self._in_flight: dict[DataCoordinates, QueuedFrame] = {}
         self._ledger = Ledger()
         self._error: BaseException | None = None
         self._abort: tuple[str, bool] | None = None
@@ -177,7 +157,9 @@ class DataHandler:
             metadata = clean_metadata(metadata)
             if not isinstance(image, np.ndarray):
                 raise UnsupportedDataError(f"data is a numpy array, got {type(image).__name__}")
-            item = _Item(where, image.copy() if copy else image, metadata, execution_future, processed=False)
+            item = QueuedFrame(
+                where, image.copy() if copy else image, metadata, execution_future, processed=False
+            )
             with self._changed:
                 self._admit(item)
                 if where in self._refused:  # and is taken now: it counts once
@@ -208,7 +190,7 @@ class DataHandler:
         if execution_future is not None:
             self._notify(execution_future, item, processed=False, stored=False)
 
-    def _admit(self, item: _Item) -> None:
+    def _admit(self, item: QueuedFrame) -> None:
         """Wait for room; raise when the frame cannot be taken. Called with the lock held."""
         while True:
             if self._error is not None:
@@ -325,7 +307,7 @@ class DataHandler:
 
     # -- threads ---------------------------------------------------------------------------------
 
-    def _next(self, queue: deque[_Item], ended: str, most: int = 1) -> list[_Item]:
+    def _next(self, queue: deque[QueuedFrame], ended: str, most: int = 1) -> list[QueuedFrame]:
         """Wait for frames and return those that are there, ``most`` at the most; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: queue or getattr(self, ended))
@@ -338,7 +320,7 @@ class DataHandler:
                 assert self._process_function is not None
                 # Its own coordinates: those on their way are keys, which cannot be changed.
                 coordinates = of_checked_axes(dict(item.coordinates.__dict__))
-                results = _as_items(self._process_function(coordinates, item.data, item.metadata), item)
+                results = frames_of(self._process_function(coordinates, item.data, item.metadata), item)
             except BaseException as error:
                 self._lose(item, error, out=False)
                 continue
@@ -372,7 +354,7 @@ class DataHandler:
                 batch = batch[stored:]
         self._conclude()
 
-    def _put(self, batch: list[_Item]) -> tuple[int, BaseException | None]:
+    def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
         """Give frames to the storage; return how many it has stored, and why not the next one."""
         storage: Any = self._storage
         stored = [0]
@@ -385,7 +367,7 @@ class DataHandler:
             return stored[0], error
         return len(batch), None
 
-    def _settle(self, stored: list[_Item]) -> None:
+    def _settle(self, stored: list[QueuedFrame]) -> None:
         """Note frames that the storage has stored, and tell of them."""
         if not stored:
             return
@@ -401,7 +383,7 @@ class DataHandler:
             if item.future is not None:
                 self._notify(item.future, item, processed=True, stored=True)
 
-    def _lose(self, item: _Item, error: BaseException, *, out: bool) -> None:
+    def _lose(self, item: QueuedFrame, error: BaseException, *, out: bool) -> None:
         with self._changed:
             if out:
                 self._ledger.failed_out += 1
@@ -412,7 +394,7 @@ class DataHandler:
             self._leave(item)
             self._changed.notify_all()
 
-    def _leave(self, item: _Item) -> None:
+    def _leave(self, item: QueuedFrame) -> None:
         self._pending_bytes -= item.size
         if self._in_flight.get(item.coordinates) is item:
             del self._in_flight[item.coordinates]
@@ -455,7 +437,7 @@ class DataHandler:
 
     # -- observers: their errors never stop the frames -------------------------------------------
 
-    def _notify(self, future: Any, item: _Item, *, processed: bool, stored: bool) -> None:
+    def _notify(self, future: Any, item: QueuedFrame, *, processed: bool, stored: bool) -> None:
         try:
             future._notify_data(
                 item.coordinates, item.data, item.metadata, processed=processed, stored=stored
@@ -463,7 +445,7 @@ class DataHandler:
         except BaseException:
             _log.exception("a future raised when it was told of the frame at %s", item.coordinates)
 
-    def _publish(self, item: _Item) -> None:
+    def _publish(self, item: QueuedFrame) -> None:
         try:
             self._executor.publish_notification(DataStoredNotification(item.coordinates))
         except BaseException:
@@ -505,34 +487,6 @@ def _takes(storage: object, name: str, *arguments: Any, **named: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _as_items(result: Any, given: _Item) -> list[_Item]:
-    """Return what a process function returned as a list of frames, which nobody else can change.
-
-    It may return one buffer again and again: all but the array and metadata that it was given is copied.
-    """
-    if result is None:
-        return []
-    frames = [result] if isinstance(result, tuple) and not _is_frame_sequence(result) else list(result)
-    items = []
-    for frame in frames:
-        if not isinstance(frame, (tuple, list)) or len(frame) != 3:
-            raise TypeError(
-                "a process function returns (coordinates, data, metadata), a list of these, or None; "
-                f"got {type(frame).__name__}"
-            )
-        coordinates, data, metadata = frame
-        if isinstance(data, np.ndarray) and data is not given.data:
-            data = data.copy()
-        if metadata is not given.metadata:
-            metadata = clean_metadata(metadata)
-        items.append(_Item(snapshot(coordinates), data, metadata, given.future, processed=True))
-    return items
-
-
-def _is_frame_sequence(result: tuple[Any, ...]) -> bool:
-    return bool(result) and isinstance(result[0], tuple)
 
 
 def _axes_given(coordinates: object) -> Mapping[Any, Any]:
