@@ -11,7 +11,22 @@ from exengine.kernel.metadata import clean_metadata
 
 
 class QueuedFrame:
-    """A frame on its way."""
+    """A frame on its way.
+
+    Attributes
+    ----------
+    coordinates : DataCoordinates
+    data : numpy.ndarray
+        Its own copy, unless it was given away.
+    metadata : JSON value
+        Checked, and its own copy.
+    future : object or None
+        Is told of it.
+    processed : bool
+        Whether it has come out of the process function.
+    size : int
+        Of the pixels, in bytes.
+    """
 
     __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
 
