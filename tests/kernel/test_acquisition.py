@@ -262,7 +262,7 @@ def test_an_error_of_the_storage_cancels_the_run_and_is_raised_with_the_ledger(c
     assert ledger.stored == 3 and ledger.offered < 5000 and ledger.balanced and not ledger.complete
     dataset = open_dataset(path)
     assert dataset.status is DatasetStatus.FAILED and [c["time"] for c in dataset] == [0, 1, 2]
-    assert dataset.annotations.get("ledger") is None or dataset.annotations["ledger"]["stored"] == 3
+    assert dataset.annotations["ledger"]["stored"] == 3
 
 
 # -- when the source fails -----------------------------------------------------------------------

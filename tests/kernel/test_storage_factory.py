@@ -111,6 +111,8 @@ def test_a_config_and_a_backend_at_once_are_refused(installed, more):
         open_storage(*more, config={"storage": {"backend": "memory"}})
     with pytest.raises(ConfigError, match="either a config, or a backend"):
         open_storage(config={"storage": {"backend": "memory"}}, gain=1)
+    with pytest.raises(ConfigError, match="either a config, or a backend"):
+        open_storage(config={"storage": {"backend": "memory"}}, if_exists="number")
 
 
 def test_the_plan_knows_everything_and_makes_nothing(installed, path):

@@ -523,6 +523,19 @@ class WritesAfterAFailure(Disk):
             raise
 
 
+@fault("N1")
+class ForgetsAfterClose(Plain):
+    """Give black pictures once it is closed."""
+
+    def close(self):
+        super().close()
+        self.closed = True
+
+    def get_data(self, coordinates):
+        data = super().get_data(coordinates)
+        return np.zeros_like(data) if getattr(self, "closed", False) else data
+
+
 @fault("P7")
 class ForgetsASyncThatFailed(Disk):
     def flush(self, durable=False):

@@ -31,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"  levels   {', '.join(map(str, facts['resolution_levels']))}")
     print(f"  size     {human_bytes(facts['bytes'])} on disk")
     ledger = facts["annotations"].get("ledger")
-    if ledger:
-        print(f"  ledger   {ledger['offered']} offered, {ledger['stored']} stored, {ledger['failed']} failed")
+    if isinstance(ledger, dict):  # anybody may have written it
+        counts = [f"{ledger[word]} {word}" for word in ("offered", "stored", "failed") if word in ledger]
+        print(f"  ledger   {', '.join(counts) or 'not in a form that is known'}")
     if facts["status"] == "incomplete" and not facts["being_written"]:
         print(f"  next     exengine recover {shlex.quote(options.path)}")
     if facts["problem"]:

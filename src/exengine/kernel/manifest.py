@@ -136,7 +136,12 @@ def take_lock(folder: str) -> int | None:
         When it cannot be made, or something that is no regular file stands in its place.
     """
     descriptor = platform.open_regular(os.path.join(folder, LOCK_NAME), os.O_RDWR | os.O_CREAT)
-    if platform.try_lock(descriptor):
+    try:
+        taken = platform.try_lock(descriptor)
+    except BaseException:  # a file system without locks
+        os.close(descriptor)
+        raise
+    if taken:
         return descriptor
     os.close(descriptor)
     return None

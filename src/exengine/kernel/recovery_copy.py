@@ -114,7 +114,7 @@ class RecoveryIntoCopy(Recovery):
         """Write the copy in a hidden folder, and rename it when it is finished and on the disk."""
         report = self.report
         parent, name = os.path.split(report.path)
-        workshop = os.path.join(parent, f".{name}.recovering")
+        workshop = os.path.join(parent, f".{platform.cut_name(name)}.recovering")
         built = os.path.join(workshop, name)
         try:
             os.makedirs(parent, exist_ok=True)

@@ -37,7 +37,7 @@ def open_storage(
     /,
     *,
     config: "str | PathLike[str] | Mapping[str, Any] | Config | None" = None,
-    if_exists: IfExists = "error",
+    if_exists: IfExists | None = None,
     **options: Any,
 ) -> DataStorage:
     """Make a storage for a new dataset.
@@ -50,9 +50,9 @@ def open_storage(
         Where the dataset will lie, exactly. Needed by a backend that keeps data on disk.
     config : path, mapping or Config, optional
         Instead of all the others: a config file, or what one holds.
-    if_exists : {'error', 'number', 'overwrite'}
-        What to do when something is at the path: raise, take ``path_1``, ``path_2`` ..., or delete the
-        old dataset (and only a dataset).
+    if_exists : {'error', 'number', 'overwrite'}, optional
+        What to do when something is at the path: raise (the default), take ``path_1``, ``path_2`` ...,
+        or delete the old dataset (and only a dataset).
     **options
         Of the backend.
 
@@ -79,15 +79,15 @@ def open_storage(
     (4, 4)
     """
     if config is not None:
-        if backend is not None or path is not None or options:
-            raise ConfigError("give either a config, or a backend with its path and options")
+        if backend is not None or path is not None or if_exists is not None or options:
+            raise ConfigError("give either a config, or a backend with its path, if_exists and options")
         settings = resolve(config)
     else:
         arguments: dict[str, Any] = {f"storage.options.{name}": value for name, value in options.items()}
         arguments["storage.backend"] = backend
         if path is not None:
             arguments["storage.path"] = os.fspath(path)
-        arguments["storage.if_exists"] = if_exists
+        arguments["storage.if_exists"] = "error" if if_exists is None else if_exists
         settings = resolve(arguments=arguments, environment={}, user=False)
     return StoragePlan(settings).create()
 

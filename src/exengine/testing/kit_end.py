@@ -4,6 +4,8 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import ExEngineError, StorageStateError, UnsupportedOperationError
 from exengine.testing.kit_read import finished
@@ -192,8 +194,12 @@ class EndPromises:
         storage.finish()
         storage.close()
         gc.collect()
-        for call in (storage.get_data, storage.get_metadata, storage.__getitem__):
-            refusal_of(lambda read=call: read(subject.axes(0)))  # type: ignore[misc]
+        seen: list[Any] = []
+        for call in (storage.get_data, storage.__getitem__):
+            refusal_of(lambda read=call: seen.append(read(subject.axes(0))))  # type: ignore[misc]
+        if any(not np.array_equal(pixels, subject.frame(subject.axes(0))) for pixels in seen):
+            raise PromiseBrokenError("N1", "a closed storage returns pixels that were never put")
+        refusal_of(lambda: storage.get_metadata(subject.axes(0)))
         refusal_of(storage.flush)
         refusal_of(lambda: storage.flush(True))
         refusal_of(lambda: list(storage))
