@@ -39,11 +39,17 @@ def test_the_checksum_of_two_halves_is_that_of_the_whole(size):
 
 
 def test_it_makes_one_call_at_a_time_and_the_next_one_after_it(thread):
-    gate = threading.Event()
-    first = thread.begin(gate.wait)
-    assert thread.begin(crc32c.crc32c, b"abc") is None
+    started, gate = threading.Event(), threading.Event()
+
+    def wait():
+        started.set()
+        return gate.wait(10)
+
+    first = thread.begin(wait)
+    assert started.wait(10)
+    refused = thread.begin(crc32c.crc32c, b"abc")
     gate.set()
-    assert first.end() is True
+    assert refused is None and first.end() is True
     assert thread.begin(crc32c.crc32c, b"xyz", 5).end() == crc32c.crc32c(b"xyz", 5)
 
 
@@ -70,15 +76,15 @@ def test_the_thread_ends_when_it_is_told_and_begins_again_when_it_is_needed(thre
 @pytest.mark.filterwarnings("ignore:This process.*fork")
 def test_a_fork_has_a_thread_of_its_own(thread):
     gate = threading.Event()
-    unfinished = thread.begin(gate.wait)  # of the parent: the child must not wait for it
+    unfinished = thread.begin(gate.wait, 10)  # of the parent: the child must not wait for it
     child = os.fork()
     if child == 0:
         thread_ended = thread.begin(crc32c.crc32c, b"abc", 5).end() == crc32c.crc32c(b"abc", 5)
         thread.end()
         os._exit(0 if thread_ended else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    status = os.waitpid(child, 0)[1]
     gate.set()
-    assert unfinished.end() is True
+    assert status == 0 and unfinished.end() is True
 
 
 @pytest.mark.parametrize("many", [False, True])

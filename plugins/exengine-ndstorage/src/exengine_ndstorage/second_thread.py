@@ -46,6 +46,9 @@ class Job(Generic[Result]):
             self._value = self._call(*self._arguments)
         except BaseException as error:
             self._error = error
+
+    def tell(self) -> None:
+        """Let :meth:`end` return."""
         self._done.release()
 
     def end(self) -> Result:
@@ -60,7 +63,7 @@ class _Worker:
     """The thread of one process, and how it is reached."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self.at_work = False
         self.thread = threading.Thread(target=self._work, name="exengine-second", daemon=True)
 
@@ -74,9 +77,10 @@ class _Worker:
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
             self.at_work = True
-            job()
+            job.run()
+            self.at_work = False  # before it is told: who has waited finds the thread free
+            job.tell()
             del job  # what it holds is free until the next one comes, which may be never
-            self.at_work = False
 
     def end(self) -> None:
         self.jobs.put(None)
@@ -98,14 +102,14 @@ class SecondThread:
         if worker is None or worker.is_busy():
             return None
         job = Job(call, arguments)
-        worker.jobs.put(job.run)
+        worker.jobs.put(job)
         return job
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
         """Let the system begin to write a part of a file to the disk; waits for nothing."""
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is not None:
-            worker.jobs.put(lambda: platform.begin_writing(file.descriptor, offset, size))
+            worker.jobs.put(Job(_begin_writing, (file, offset, size)))
 
     def _start(self) -> _Worker | None:
         mine = _Worker()
@@ -127,3 +131,7 @@ class SecondThread:
         worker = self._workers.pop(os.getpid(), None)
         if worker is not None:
             worker.end()
+
+
+def _begin_writing(file: OpenFile, offset: int, size: int) -> None:
+    platform.begin_writing(file.descriptor, offset, size)
