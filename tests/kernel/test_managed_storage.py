@@ -1188,3 +1188,39 @@ def test_a_backend_that_miscounts_what_it_wrote_is_an_error_and_no_endless_loop(
     storage = make(batch_frames=4, write_frames=lambda self, number, batch: written)
     with pytest.raises(ValueError, match=f"write_frames returned {written} for"):
         storage.put_many([({"time": time}, frame_at(time), None) for time in range(2)])
+
+
+@pytest.mark.parametrize("read", ["get_data", "get_metadata"])
+@pytest.mark.parametrize("line", [1, 2, 3, 4, 5])
+def test_a_read_that_was_interrupted_keeps_close_from_nothing(make, read, line):
+    storage = make()
+    put(storage, 0)
+    seen = 0
+
+    def trace(frame, event, _):
+        """Raise before the given line of the method, as a signal that comes there does."""
+        nonlocal seen
+        if event == "line" and frame.f_code.co_name == read:
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            getattr(storage, read)({"time": 0})
+    finally:
+        sys.settrace(before)
+    storage.close()
+
+
+def test_byte_order_is_no_difference_where_all_frames_are_alike(make):
+    storage = make(capabilities=StorageCapabilities(persistent=True, reopen=True, same_shape=True))
+    for time, order in enumerate("<>="):
+        storage.put({"time": time}, np.arange(12, dtype=f"{order}u2").reshape(3, 4), None)
+    for time in range(3):
+        assert np.array_equal(storage[{"time": time}], np.arange(12).reshape(3, 4))
+    with pytest.raises(UnsupportedDataError, match="one shape and dtype"):
+        storage.put({"time": 3}, np.zeros((3, 4), np.int16), None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exengine.kernel import manifest
+from exengine.kernel import manifest, platform
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetDamagedError
 from exengine.kernel.manifest import has_writer, read_manifest, status_of, take_lock, write_manifest
@@ -219,4 +219,16 @@ def test_no_descriptor_is_left_open(folder):
     lock = take_lock(folder)
     assert take_lock(folder) is None and has_writer(folder)
     os.close(lock)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lock_that_the_file_system_does_not_have_leaves_no_file_open(tmp_path, monkeypatch):
+    def no_locks(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(platform, "try_lock", no_locks)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No locks available"):
+            manifest.take_lock(str(tmp_path))
     assert len(os.listdir("/proc/self/fd")) == before

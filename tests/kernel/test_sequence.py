@@ -1,5 +1,6 @@
 """From a useq sequence to coordinates: the names of the axes, and frames that would collide."""
 
+import copy
 import subprocess
 import sys
 
@@ -39,6 +40,39 @@ def test_the_settings_are_not_changed():
 def test_a_misspelt_field_is_refused_with_the_one_that_was_meant():
     with pytest.raises(ConfigError, match=r"sequence\.channel is no field .*did you mean 'channels'\?"):
         parse_sequence({"channel": ["DAPI"]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"time_plan": {"interval": 0, "loops": 10, "loop": 3}}, r"sequence\.time_plan\.loop .*'loops'"),
+        ({"time_plan": [{"interval": 0, "loops": 1, "lops": 1}]}, r"sequence\.time_plan\[0\]\.lops .*'loops'"),
+        ({"z_plan": {"range": 4, "step": 1, "top": 3}}, r"sequence\.z_plan\.top is no field"),
+        ({"channels": ["A", {"config": "B", "exposur": 5}]}, r"sequence\.channels\[1\]\.exposur .*'exposure'"),
+        (
+            {"stage_positions": [{"x": 0, "sequence": {"z_plan": {"range": 4, "step": 1, "stepp": 2}}}]},
+            r"sequence\.stage_positions\[0\]\.sequence\.z_plan\.stepp .*'step'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_misspelt_field_is_refused_at_any_depth(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        parse_sequence(settings)
+
+
+def test_what_useq_understands_is_taken_at_any_depth_and_the_settings_stay():
+    settings = {
+        "metadata": {"anything": {"at": "all"}},
+        "time_plan": {"phases": [{"interval": 0, "loops": 2}, {"interval": {"seconds": 1}, "loops": 3}]},
+        "stage_positions": [{"x": 0, "y": 0, "row": 1, "col": 2}, {"x": 1, "name": "A"}],
+        "grid_plan": {"rows": 2, "columns": 2, "overlap": 10},
+        "channels": ["A", {"config": "B", "group": "Channel", "exposure": 5}],
+        "autofocus_plan": {"autofocus_motor_offset": 1, "axes": ["t"]},
+    }
+    before = copy.deepcopy(settings)
+    sequence = parse_sequence(settings)
+    assert len(sequence.channels) == 2 and len(sequence.stage_positions) == 2
+    assert settings == before
 
 
 def test_every_unknown_field_is_named():

@@ -255,3 +255,30 @@ def test_a_picture_that_cannot_be_written_is_a_plain_message(make, path, tmp_pat
     make(finish=True)
     code, out, err = run(capsys, "preview", path, "-o", tmp_path / where)
     assert (code, out) == (status, "") and err.startswith("exengine: the picture cannot be written to ")
+
+
+def test_an_empty_path_is_no_dataset_also_in_the_folder_of_one(make, path, monkeypatch, capsys):
+    make()
+    before = (path / "exengine.json").read_bytes()
+    monkeypatch.chdir(path)
+    code, _, err = run(capsys, "recover", "", "--in-place")
+    assert code == 1 and "there is nothing at" in err
+    assert (path / "exengine.json").read_bytes() == before
+
+
+def test_a_dataset_of_a_very_long_name_is_recovered(tmp_path, capsys):
+    path = tmp_path / ("a" * 238)
+    storage = exengine.open_storage("ndtiff", path)
+    storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
+    storage.close()
+    code, *_ = run(capsys, "recover", path, "-o", tmp_path / ("b" * 250))
+    assert code == 0 and len(exengine.open_dataset(tmp_path / ("b" * 250))) == 1
+
+
+@pytest.mark.parametrize("ledger", [{"stored": 1}, "all of them", {}])
+def test_a_ledger_of_somebody_else_is_shown_as_far_as_it_goes(ledger, path, capsys):
+    with exengine.open_storage("ndtiff", path) as storage:
+        storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
+        storage.annotate("ledger", ledger)
+    code, out, _ = run(capsys, "info", path)
+    assert code == 0 and ("ledger   1 stored" in out) == (ledger == {"stored": 1})

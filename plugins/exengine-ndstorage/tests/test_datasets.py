@@ -14,6 +14,8 @@ from exengine.errors import (
     CoordinatesError,
     CoordinatesNotFoundError,
     DatasetDamagedError,
+    OptionError,
+    StorageClosedError,
     UnsupportedOperationError,
 )
 
@@ -104,6 +106,20 @@ def test_the_stitched_view_never_invents_tiles(example_data, opened):
     np.testing.assert_array_equal(
         mosaic[0, :28, :28], dataset[{"channel": 0, "row": 0, "column": 0}][2:-2, 2:-2]
     )
+
+
+@pytest.mark.parametrize("missing", [0, "mask"])
+def test_a_stitched_view_of_a_dataset_that_was_closed_is_an_error_and_no_filler(missing, example_data):
+    with exengine.open_dataset(example_data / PYRAMIDS[0]) as dataset:
+        mosaic = dataset.as_array(stitched=True, missing=missing)
+    with pytest.raises(StorageClosedError):
+        mosaic.compute()
+
+
+@pytest.mark.parametrize("missing", [1.5, "bad", -1])
+def test_a_filler_that_tiles_cannot_hold_is_refused_at_once(missing, example_data, opened):
+    with pytest.raises(OptionError, match="missing is 'raise', 'mask' or a number"):
+        opened(example_data / PYRAMIDS[0]).as_array(stitched=True, missing=missing)
 
 
 def test_axes_of_a_stitched_view_are_checked(example_data, opened):

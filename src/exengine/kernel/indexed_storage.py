@@ -48,7 +48,7 @@ class IndexedStorage(DataStorage):
         self._closed = False
         # One item per read in progress. Appending and popping are atomic, and a reader appends
         # before it looks at _closed, so that close() cannot miss it.
-        self._reads: set[object] = set()  # those under way
+        self._reads: set[int] = set()  # threads that are reading
 
     # -- for subclasses --------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class IndexedStorage(DataStorage):
     # -- reading ---------------------------------------------------------------------------------
 
     def get_data(self, data_coordinates: CoordinatesLike) -> npt.NDArray[Any]:
-        mine = object()
+        mine = threading.get_ident()
         try:
             self._reads.add(mine)
             return self.read_frame(self._number(data_coordinates))
@@ -85,7 +85,7 @@ class IndexedStorage(DataStorage):
             self._reads.discard(mine)
 
     def get_metadata(self, data_coordinates: CoordinatesLike) -> JsonValue:
-        mine = object()
+        mine = threading.get_ident()
         try:
             self._reads.add(mine)
             return self.read_frame_metadata(self._number(data_coordinates))
@@ -155,7 +155,8 @@ class IndexedStorage(DataStorage):
             if self._closed:
                 return
             self._closed = True
-        while self._reads:
+        # A read of this thread is over; an interrupt may have kept it from saying so.
+        while self._reads - {threading.get_ident()}:
             time.sleep(0.0005)  # a read takes milliseconds, and close is rare
         self.release()
 

@@ -4,11 +4,12 @@
 position is its name, or its number where it has none; a channel is its name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import ConfigError, SourceError
+from exengine.kernel.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import useq
@@ -44,19 +45,12 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     import useq
 
     settings = {str(name): value for name, value in settings.items()}
-    unknown = sorted(set(settings) - set(useq.MDASequence.model_fields))
+    fields = useq.MDASequence.model_fields
+    unknown = [_no_field(f"sequence.{name}", fields) for name in sorted(settings.keys() - fields.keys())]
     if unknown:
-        from exengine.kernel.suggest import did_you_mean
-
-        raise ConfigError(
-            "; ".join(
-                f"sequence.{name} is no field of a "
-                f"sequence{did_you_mean(name, useq.MDASequence.model_fields)}"
-                for name in unknown
-            )
-        )
+        raise ConfigError("; ".join(unknown))
     try:
-        return useq.MDASequence.model_validate(settings)
+        sequence = useq.MDASequence.model_validate(settings)
     except pydantic.ValidationError as error:
         faults: dict[str, dict[str, None]] = {}
         for fault in error.errors():
@@ -69,6 +63,36 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
         raise ConfigError("\n".join(lines)) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sequence: {error}") from None
+    unknown = list(_unknown_fields(settings, sequence, "sequence"))
+    if unknown:
+        raise ConfigError("; ".join(unknown))
+    return sequence
+
+
+def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
+    """Find what useq has passed over, at any depth: it takes unknown fields in silence."""
+    fields = getattr(type(made), "model_fields", None)
+    if isinstance(given, Mapping) and fields is not None:
+        for name, value in given.items():
+            if name in fields:
+                yield from _unknown_fields(value, getattr(made, name), f"{place}.{name}")
+            elif _RENAMED.get(name) not in fields:
+                yield _no_field(f"{place}.{name}", fields)
+        return
+    made = getattr(made, "phases", made)  # a time plan that is a list becomes one with phases
+    if isinstance(given, list | tuple) and isinstance(made, list | tuple) and len(given) == len(made):
+        for number, (value, one) in enumerate(zip(given, made, strict=True)):
+            yield from _unknown_fields(value, one, f"{place}[{number}]")
+
+
+_RENAMED = {"row": "grid_row", "col": "grid_col"}
+"""Old names of fields that useq takes as well."""
+
+
+def _no_field(path: str, fields: Iterable[str]) -> str:
+    place, _, name = path.rpartition(".")
+    of = "a sequence" if place == "sequence" else place
+    return f"{path} is no field of {of}{did_you_mean(name, fields)}"
 
 
 _EXAMPLES = {

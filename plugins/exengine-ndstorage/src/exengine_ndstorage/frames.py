@@ -72,16 +72,10 @@ def read_pixels(
     DatasetDamagedError
         When the file is too short.
     """
-    data: Any
-    if form.pixel_bytes < _TWO_THREADS_BYTES:
-        data = platform.read_at(file.descriptor, form.pixel_bytes, begin)
-    else:
-        data, _ = _read_large(file, form.pixel_bytes, begin, thread)
+    data, _ = _read(file, form.pixel_bytes, begin, thread)
     if len(data) != form.pixel_bytes:
         raise DatasetDamagedError(f"the pixels of {describe()} end too early")
-    pixels = np.ndarray(form.shape, form.dtype, data)
-    pixels.flags.writeable = False  # as bytes cannot be, whatever the size
-    return pixels
+    return _pixels_in(data, form)
 
 
 def read_checked_pixels(
@@ -112,25 +106,24 @@ def read_checked_pixels(
         When they are not what was written.
     """
     whole, begin = form.ifd_bytes + form.pixel_bytes, max(0, begin - form.ifd_bytes)
-    data: Any
-    if form.pixel_bytes < _TWO_THREADS_BYTES:
-        data = platform.read_at(file.descriptor, whole, begin)
-        pixels_crc = crc32c.crc32c(memoryview(data)[form.ifd_bytes :], axes_crc)
-    else:
-        data, pixels_crc = _read_large(file, whole, begin, thread, form.ifd_bytes, axes_crc)
+    data, pixels_crc = _read(file, whole, begin, thread, form.ifd_bytes, axes_crc)
     if len(data) == whole:
         checksums = form.checksums(data)
         if checksums is not None and pixels_crc == checksums[0]:
-            pixels = np.ndarray(form.shape, form.dtype, data, form.ifd_bytes)
-            pixels.flags.writeable = False
-            return pixels
+            return _pixels_in(data, form, form.ifd_bytes)
     raise DatasetDamagedError(f"the pixels or coordinates of {describe()} are not those that were written")
 
 
-def _read_large(
+def _pixels_in(data: Any, form: layout.FrameLayout, at: int = 0) -> npt.NDArray[Any]:
+    pixels: npt.NDArray[Any] = np.ndarray(form.shape, form.dtype, data, at)
+    pixels.flags.writeable = False  # as those in bytes are, whatever the size
+    return pixels
+
+
+def _read(
     file: OpenFile, size: int, begin: int, thread: SecondThread, skip: int = 0, crc: int | None = None
-) -> tuple[npt.NDArray[np.uint8], int]:
-    """Read a part of a file, its second half on the second thread.
+) -> tuple[Any, int]:
+    """Read a part of a file; of a large one the second half on the second thread.
 
     Parameters
     ----------
@@ -145,11 +138,14 @@ def _read_large(
 
     Returns
     -------
-    data : numpy.ndarray
+    data : bytes or numpy.ndarray
         Its bytes, fewer at the end of the file.
     checksum : int
         Of all bytes, where they are all there.
     """
+    if size < _TWO_THREADS_BYTES:
+        small = platform.read_at(file.descriptor, size, begin)
+        return small, 0 if crc is None else crc32c.crc32c(memoryview(small)[skip:], crc)
     data: Any = np.empty(size, np.uint8)
     view = memoryview(data)
     half = skip + (size - skip) // 2
