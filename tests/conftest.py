@@ -73,12 +73,12 @@ import threading
 
 import numpy as np
 
-from exengine.kernel.coordinate_index import CoordinateIndex
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import StorageCapabilities
-from exengine.kernel.indexed_storage import DatasetReader
-from exengine.kernel.managed_storage import ManagedStorage
-from exengine.kernel.manifest import read_manifest, status_of
+from exengine.kernel.storage.reading import DatasetReader
+from exengine.kernel.storage.managed import ManagedStorage
+from exengine.kernel.storage.manifest import read_manifest, status_of
 
 _ONE_AT_A_TIME = threading.Lock()  # numpy parses the header with ast, which Python 3.11 can do in one thread only
 
@@ -215,7 +215,7 @@ def make_distribution(tmp_path, monkeypatch):
 @pytest.fixture
 def backends_of(tmp_path):
     """Return what makes a registry of the backends in some folders, by default ``tmp_path / 'site'``."""
-    from exengine.kernel.registry import BACKENDS_GROUP, PluginRegistry
+    from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
 
     def make(*folders):
         return PluginRegistry(BACKENDS_GROUP, "backend", map(str, folders or [tmp_path / "site"]))
@@ -226,12 +226,12 @@ def backends_of(tmp_path):
 @pytest.fixture
 def installed(make_distribution, backends_of, monkeypatch):
     """Put a registry with the backends ``memory`` and ``disk`` in place of the installed plugins."""
-    from exengine.kernel import registry
+    from exengine.kernel.registry import plugins
 
     make_distribution("exengine-memory", {"memory": "exengine_memory:MemoryStorage"}, MEMORY)
     make_distribution("exengine-disk", {"disk": "exengine_disk:DiskStorage"}, DISK)
     backends = backends_of()
-    monkeypatch.setattr(registry, "backends", backends)
+    monkeypatch.setattr(plugins, "BACKENDS", backends)
     return backends
 
 

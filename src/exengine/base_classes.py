@@ -2,8 +2,8 @@
 
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
-from exengine.kernel.indexed_storage import DatasetReader, IndexedStorage
-from exengine.kernel.managed_storage import ManagedStorage
+from exengine.kernel.storage.managed import ManagedStorage
+from exengine.kernel.storage.reading import DatasetReader, IndexedStorage
 
 __all__ = [
     "DataStorage",

@@ -22,9 +22,10 @@ from unittest import mock
 from results import save
 
 import exengine
+from exengine.acquisition.run import Acquisition
 from exengine.frame_sources import simulated
-from exengine.kernel import dataset_place, manifest, notifications
-from exengine.kernel.acquisition import Acquisition
+from exengine.kernel import notifications
+from exengine.kernel.storage import manifest, place
 
 HOURS = 72
 FRAME_EVERY_S = 100
@@ -81,7 +82,7 @@ class Clock:
         )
         with (
             mock.patch.object(simulated, "time", SimpleNamespace(perf_counter=passing)),
-            mock.patch.object(dataset_place, "time", fake),
+            mock.patch.object(place, "time", fake),
             mock.patch.object(notifications, "datetime", SimpleNamespace(now=self.now)),
             mock.patch.object(time, "time", self.time_of_day),
             mock.patch.object(source, "_cancelled", SimpleNamespace(wait=self.wait, is_set=lambda: False)),

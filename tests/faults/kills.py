@@ -203,9 +203,9 @@ def acknowledge_early() -> None:
 
 def index_first(pause_s: float = 0) -> None:
     """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
-    from exengine.kernel import platform
+    from exengine.kernel.system import files
 
-    real = platform.write_at
+    real = files.write_at
     waiting: list[Any] = []
 
     def swapped(descriptor: int, parts: list[Any], offset: int, size: int | None = None) -> int:
@@ -220,7 +220,7 @@ def index_first(pause_s: float = 0) -> None:
             real(descriptor, parts, offset, size)
         return offset + whole
 
-    platform.write_at = swapped
+    files.write_at = swapped
 
 
 SPOILS = {"acknowledge-early": acknowledge_early, "index-first": index_first}

@@ -5,7 +5,7 @@ import sys
 import pytest
 from clock_steps import time_lapse
 
-from exengine.kernel.indexed_storage import IndexedStorage
+from exengine.kernel.storage.reading import IndexedStorage
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read from /proc")

@@ -220,16 +220,16 @@ NOT_PROMISED: dict[str, Trial] = {
 
 def no_lock() -> None:
     """Make a lock that everybody gets."""
-    from exengine.kernel import platform
+    from exengine.kernel.system import files
 
-    platform.try_lock = lambda descriptor, *, shared=False: True
+    files.try_lock = lambda descriptor, *, shared=False: True
 
 
 def children_keep_it() -> None:
     """Make a lock that a forked child does not let go."""
-    from exengine.kernel import exit_hooks
+    from exengine.kernel.system import at_exit
 
-    exit_hooks._disown_all.__code__ = (
+    at_exit._disown_all.__code__ = (
         lambda: None
     ).__code__  # what the system calls in a child is this function
 

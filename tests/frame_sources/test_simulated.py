@@ -9,10 +9,10 @@ import useq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exengine.frame_sources.sequence import event_coordinates
 from exengine.frame_sources.simulated import SimulatedSource, decode, encode
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import DatasetDamagedError, OptionError, SourceError, UnsupportedDataError
-from exengine.kernel.sequence import event_coordinates
 
 SEQUENCE = useq.MDASequence(
     channels=["DAPI", "FITC"],

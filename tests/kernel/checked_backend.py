@@ -11,9 +11,9 @@ import numpy as np
 
 from exengine import DataCoordinates, DatasetReader, ManagedStorage, StorageCapabilities
 from exengine.errors import DatasetDamagedError
-from exengine.kernel import platform
-from exengine.kernel.coordinate_index import CoordinateIndex
-from exengine.kernel.manifest import read_manifest, status_of
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
+from exengine.kernel.storage.manifest import read_manifest, status_of
+from exengine.kernel.system import files
 
 CAPABILITIES = StorageCapabilities(
     persistent=True, metadata=True, iterable=True, reopen=True, checksums=True, path_suffixes=(".checked",)
@@ -57,7 +57,7 @@ class CheckedStorage(ManagedStorage):
         os.replace(new, os.path.join(path, "index"))
         for name in unnamed(path, lines):
             os.unlink(os.path.join(path, name))
-        platform.sync_folder(path)
+        files.sync_folder(path)
 
     def write_frame(self, number, coordinates, data, checked):
         content = data.tobytes()

@@ -8,9 +8,9 @@ import pytest
 @pytest.fixture
 def checked(installed, make_distribution, backends_of, monkeypatch):
     """Install the backend ``checked`` beside ``memory`` and ``disk``; return its class."""
-    from exengine.kernel import registry
+    from exengine.kernel.registry import plugins
 
     source = Path(__file__).with_name("checked_backend.py").read_text(encoding="utf-8")
     make_distribution("exengine-checked", {"checked": "exengine_checked:CheckedStorage"}, source)
-    monkeypatch.setattr(registry, "backends", backends_of())
-    return registry.backends.load("checked")
+    monkeypatch.setattr(plugins, "BACKENDS", backends_of())
+    return plugins.BACKENDS.load("checked")

@@ -10,10 +10,10 @@ from collections import namedtuple
 
 import pytest
 
+from exengine.acquisition.run import Acquisition, acquire
+from exengine.config.layers import resolve
+from exengine.datasets.creation import open_dataset
 from exengine.frame_sources.simulated import decode
-from exengine.kernel import manifest, registry
-from exengine.kernel.acquisition import Acquisition, acquire
-from exengine.kernel.config import resolve
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import (
     AcquisitionError,
@@ -29,8 +29,9 @@ from exengine.kernel.errors import (
     StorageFailedError,
     UnsupportedDataError,
 )
-from exengine.kernel.registry import SOURCES_GROUP, PluginRegistry
-from exengine.kernel.storage_factory import open_dataset
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.plugins import SOURCES_GROUP, PluginRegistry
+from exengine.kernel.storage import manifest
 
 SEQUENCE = {
     "channels": ["DAPI", "FITC"],
@@ -314,7 +315,7 @@ def with_source(config, make_distribution, monkeypatch, tmp_path):
         text = SOURCE % {"init": init, "prepare": prepare, "run": run}
         make_distribution("a-source", {"odd": "a_source:Source"}, text, group=SOURCES_GROUP)
         monkeypatch.setattr(
-            registry, "sources", PluginRegistry(SOURCES_GROUP, "source", [str(tmp_path / "site")])
+            plugins, "SOURCES", PluginRegistry(SOURCES_GROUP, "source", [str(tmp_path / "site")])
         )
         return config(
             source={"name": "odd", "options": options}, sequence={"time_plan": {"interval": 0, "loops": 3}}
@@ -420,7 +421,7 @@ def test_a_source_is_closed_when_something_else_is_wrong(with_source, monkeypatc
     def close(self):
         closed.append(self)
 
-    monkeypatch.setattr(registry.sources.load("odd"), "close", close)
+    monkeypatch.setattr(plugins.SOURCES.load("odd"), "close", close)
     del tree["sequence"]
     with pytest.raises(ConfigError):
         acquire(tree)
@@ -434,9 +435,7 @@ def test_a_broken_source_is_refused_by_name(
     config, make_distribution, monkeypatch, tmp_path, path, source, error
 ):
     make_distribution("a-source", {"odd": "a_source:Source"}, source, group=SOURCES_GROUP)
-    monkeypatch.setattr(
-        registry, "sources", PluginRegistry(SOURCES_GROUP, "source", [str(tmp_path / "site")])
-    )
+    monkeypatch.setattr(plugins, "SOURCES", PluginRegistry(SOURCES_GROUP, "source", [str(tmp_path / "site")]))
     with pytest.raises(error, match="the source 'odd' of a-source 1.0 is"):
         acquire(config(source={"name": "odd"}))
     assert not path.exists()

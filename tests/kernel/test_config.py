@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exengine.kernel import platform
-from exengine.kernel.config import SETTINGS, Config, parse_bytes, read_file, resolve
+from exengine.config.layers import SETTINGS, Config, parse_bytes, read_file, resolve
 from exengine.kernel.errors import ConfigError
-from exengine.kernel.options import TextValue
+from exengine.kernel.registry.options import TextValue
+from exengine.kernel.system import files
 
 FULL = {
     "storage": {
@@ -42,7 +42,7 @@ def user_file(monkeypatch, tmp_path):
     """Return what writes the file in the user's config folder."""
 
     def write(text):
-        folder = platform.config_folder()
+        folder = files.config_folder()
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "config.yaml")
         with open(path, "w") as file:

@@ -7,10 +7,10 @@ import typing
 import pytest
 from annotated_types import Ge, Interval, Le
 
-from exengine.kernel import contract
-from exengine.kernel.contract import FAULTS, RESERVED_OPTIONS, Finding, check_class
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
+from exengine.kernel.registry import class_checks
+from exengine.kernel.registry.class_checks import FAULTS, RESERVED_OPTIONS, Finding, check_class
 
 
 class Six(DataStorage):
@@ -505,7 +505,7 @@ def test_a_finding_is_text_and_json():
 
 def test_without_docstrings_only_the_interface_is_checked(run_python, make_distribution):
     source = (
-        "from exengine.kernel.contract import DOCS_STRIPPED, check_class\n"
+        "from exengine.kernel.registry.class_checks import DOCS_STRIPPED, check_class\n"
         "from exengine.kernel.data_storage_base import DataStorage\n"
         "class Six(DataStorage):\n"
         "    '''Document nothing.'''\n"
@@ -520,4 +520,4 @@ def test_without_docstrings_only_the_interface_is_checked(run_python, make_distr
     )
     assert run_python(source).stdout.split() == ["False", "EX104", "EX202", "EX204"]
     assert run_python(source, options=["-OO"]).stdout.split() == ["True", "EX104"]
-    assert contract.DOCS_STRIPPED is False
+    assert class_checks.DOCS_STRIPPED is False

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from exengine.kernel.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.data_coords import INT_LIMIT, DataCoordinates
+from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 
 positions = (
     st.integers(-3, 3)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exengine.kernel import exit_hooks
+from exengine.datasets.creation import open_dataset
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
@@ -27,7 +27,7 @@ from exengine.kernel.errors import (
     UnsupportedDataError,
 )
 from exengine.kernel.notifications import DataStoredNotification
-from exengine.kernel.storage_factory import open_dataset
+from exengine.kernel.system import at_exit
 
 PATIENCE_S = 5
 
@@ -92,7 +92,7 @@ def make():
 
     yield make
     for handler in made:
-        exit_hooks.release(handler)  # a handler that hangs shall not hang the end of the tests, too
+        at_exit.release(handler)  # a handler that hangs shall not hang the end of the tests, too
         getattr(handler._storage, "gate", threading.Event()).set()
         handler.finish()
         for thread in handler._threads:

@@ -8,7 +8,7 @@ import pytest
 from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.data_storage_base import StorageCapabilities
 from exengine.kernel.errors import HandlerError, StorageFailedError
-from exengine.kernel.managed_storage import ManagedStorage
+from exengine.kernel.storage.managed import ManagedStorage
 
 PATIENCE_S = 10
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from exengine.kernel import manifest, platform
 from exengine.kernel.data_storage_base import DatasetStatus
-from exengine.kernel.dataset_place import DatasetPlace
 from exengine.kernel.errors import DatasetAccessError, DatasetExistsError, DatasetLockedError
+from exengine.kernel.storage import manifest
+from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.system import files
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_a_path_that_cannot_be_used_is_refused_and_nothing_is_left(tmp_path, cla
 def test_the_names_of_folders_that_were_made_on_the_way_are_synced(tmp_path, claim, monkeypatch):
     place = claim(tmp_path / "a" / "b" / "data")
     synced = []
-    monkeypatch.setattr("exengine.kernel.platform.sync_folder", lambda folder: synced.append(str(folder)))
+    monkeypatch.setattr("exengine.kernel.system.files.sync_folder", lambda folder: synced.append(str(folder)))
     place.conclude(DatasetStatus.COMPLETE, "", 0)
     assert {str(tmp_path / "a" / "b"), str(tmp_path / "a"), str(tmp_path)} <= set(synced)
 
@@ -204,7 +205,7 @@ def test_the_names_of_the_folders_are_on_the_disk_before_the_manifest_says_compl
         assert manifest.read_manifest(tmp_path / "data")["status"] == "incomplete"
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("exengine.kernel.platform.sync_folder", fail)
+    monkeypatch.setattr("exengine.kernel.system.files.sync_folder", fail)
     with pytest.raises(OSError, match="Input/output error"):
         place.conclude(DatasetStatus.COMPLETE, "", 3)
 
@@ -296,7 +297,7 @@ def test_of_many_threads_that_want_one_place_one_gets_it(tmp_path):
 
 CLAIM = """
 import sys, time
-from exengine.kernel.dataset_place import DatasetPlace
+from exengine.kernel.storage.place import DatasetPlace
 try:
     place = DatasetPlace.claim(sys.argv[1], "test")
 except Exception as error:
@@ -321,8 +322,9 @@ def test_of_many_processes_that_want_one_place_one_gets_it(tmp_path):
 
 FORKING = """
 import os, sys, time
-from exengine.kernel.dataset_place import DatasetPlace
-from exengine.kernel import manifest, platform
+from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.storage import manifest
+from exengine.kernel.system import files
 from exengine_disk import DiskStorage
 storage = DiskStorage(sys.argv[1])
 child = os.fork()
@@ -402,7 +404,7 @@ def test_whoever_only_looks_for_a_writer_does_not_hinder_a_recovery(tmp_path):
     place = DatasetPlace.claim(str(tmp_path / "data"), "disk")
     place.unlock()
     with open(tmp_path / "data" / manifest.LOCK_NAME) as file:
-        assert platform.try_lock(file.fileno(), shared=True)
+        assert files.try_lock(file.fileno(), shared=True)
         looker = threading.Timer(0.03, file.close)
         looker.start()
         DatasetPlace.reclaim(str(tmp_path / "data")).unlock()

@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from exengine.kernel import discovery
+from exengine.kernel.registry import discovery
 
 GROUP = "exengine.storage_backends"
 

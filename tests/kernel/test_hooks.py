@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import exengine
-from exengine.kernel import hooks, observers
-from exengine.kernel.acquisition import Acquisition
-from exengine.kernel.hooks import HookManager
-from exengine.kernel.ledger import Ledger
-from exengine.kernel.observers import Observers
+from exengine.acquisition import observers
+from exengine.acquisition.observers import Observers
+from exengine.acquisition.run import Acquisition
+from exengine.kernel.frames.ledger import Ledger
+from exengine.kernel.registry import hooks
+from exengine.kernel.registry.hooks import HookManager
 
 WATCHER = """
 import threading
@@ -399,7 +400,7 @@ def test_what_a_plugin_prints_at_import_stays_off_stdout(manager, hook_plugin, c
 def test_plugins_that_end_or_hold_up_the_process_are_found_broken_by_a_probe(hook_plugin, monkeypatch):
     hook_plugin("exengine-a-good", WATCHER)
     hook_plugin("exengine-exiting", "import os; os._exit(7)", entry="exiting")
-    monkeypatch.setattr("exengine.kernel.probing.TIME_LIMIT_S", 3.0)
+    monkeypatch.setattr("exengine.kernel.registry.probing.TIME_LIMIT_S", 3.0)
     hook_plugin("exengine-hanging", "import time; time.sleep(60)", entry="hanging")
     monkeypatch.setattr(hooks, "hooks", HookManager())
     found = {record["distribution"]: record for record in hooks.probe()}
@@ -416,8 +417,9 @@ def test_without_a_plugin_pluggy_is_not_imported_and_no_thread_starts(run_python
     # Other distributions of this environment may have hooks: only the folder of the test is scanned.
     program = """
 import sys, threading
-from exengine.kernel import discovery, observers
-from exengine.kernel.hooks import HookManager
+from exengine.acquisition import observers
+from exengine.kernel.registry import discovery
+from exengine.kernel.registry.hooks import HookManager
 observers.hooks = HookManager([sys.argv[1]])
 import exengine
 config = {"storage": {"backend": "memory"}, "source": {"name": "simulated"},
@@ -442,7 +444,7 @@ def test_the_storing_thread_does_something_per_frame_only_when_somebody_watches_
         executors.append(more["_executor"])
         return exengine.DataHandler(*arguments, **more)
 
-    monkeypatch.setattr("exengine.kernel.acquisition.DataHandler", make)
+    monkeypatch.setattr("exengine.acquisition.run.DataHandler", make)
     hook_plugin("exengine-some", IMPL + f"def {hook}(): ...")
     exengine.acquire(plan())
     assert [executor is not None for executor in executors] == [hook == "exengine_frames_stored"]

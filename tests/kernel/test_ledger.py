@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from exengine.kernel.ledger import Ledger
+from exengine.kernel.frames.ledger import Ledger
 
 
 class Unruly(dict):

@@ -13,8 +13,7 @@ import threading
 import numpy as np
 import pytest
 
-from exengine.kernel import manifest, platform
-from exengine.kernel.coordinate_index import CoordinateIndex
+from exengine.datasets.creation import open_dataset
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, StorageCapabilities
 from exengine.kernel.errors import (
@@ -32,7 +31,9 @@ from exengine.kernel.errors import (
     UnsupportedDataError,
     UnsupportedOperationError,
 )
-from exengine.kernel.storage_factory import open_dataset
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
+from exengine.kernel.storage import manifest
+from exengine.kernel.system import files
 
 
 @pytest.fixture
@@ -281,7 +282,7 @@ def test_p6_and_d2_after_kill_9_every_acknowledged_frame_is_there_and_the_lock_i
     assert not manifest.has_writer(path)
     dataset = open_dataset(path)
     assert dataset.status is DatasetStatus.INCOMPLETE and len(dataset) in (acknowledged, acknowledged + 1)
-    assert_whole(dataset, range(acknowledged))
+    assert_whole(dataset, range(len(dataset)))
 
 
 # -- P7: errors of the disk ----------------------------------------------------------------------
@@ -750,8 +751,8 @@ def test_f2_only_a_durable_flush_syncs(make):
 
 def test_without_a_sync_of_its_own_a_backend_syncs_the_file_system(make, monkeypatch, disk_storage):
     synced = []
-    monkeypatch.setattr(platform, "sync_filesystem", synced.append)
-    from exengine.kernel.managed_storage import ManagedStorage
+    monkeypatch.setattr(files, "sync_filesystem", synced.append)
+    from exengine.kernel.storage.managed import ManagedStorage
 
     storage = make(sync_frames=ManagedStorage.sync_frames, finish_frames=ManagedStorage.finish_frames)
     storage.flush(durable=True)
@@ -761,7 +762,7 @@ def test_without_a_sync_of_its_own_a_backend_syncs_the_file_system(make, monkeyp
 
 @pytest.fixture
 def memory():
-    from exengine.kernel.managed_storage import ManagedStorage
+    from exengine.kernel.storage.managed import ManagedStorage
 
     class Memory(ManagedStorage):
         capabilities = StorageCapabilities(metadata=True)
@@ -1063,7 +1064,7 @@ def test_a_forked_child_can_neither_write_nor_end_the_storage_of_its_parent(inst
 
 def test_a_forked_child_of_a_failed_storage_changes_nothing(installed, run_python, path):
     before = "storage.fail_at = 1\ntry: storage.put({'time': 1}, frame, {})\nexcept OSError: pass"
-    after = "from exengine.kernel.manifest import read_manifest; print(read_manifest(storage.path)['status'])\nstorage.close()"
+    after = "from exengine.kernel.storage.manifest import read_manifest; print(read_manifest(storage.path)['status'])\nstorage.close()"
     result = run_python(FORK % (before, after), path, timeout=30)
     assert result.stdout.split()[-1] == "incomplete"
 

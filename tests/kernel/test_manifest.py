@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exengine.kernel import manifest, platform
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetDamagedError
-from exengine.kernel.manifest import has_writer, read_manifest, status_of, take_lock, write_manifest
+from exengine.kernel.storage import manifest
+from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of, take_lock, write_manifest
+from exengine.kernel.system import files
 
 CONTENT = {"backend": "disk", "status": "incomplete", "annotations": {"config": {"ä": [1, None]}}}
 
@@ -209,7 +210,7 @@ def test_several_may_look_at_once(folder):
     lock = take_lock(folder)
     os.close(lock)
     descriptor = os.open(os.path.join(folder, "exengine.lock"), os.O_RDONLY)
-    assert manifest.platform.try_lock(descriptor, shared=True)
+    assert manifest.files.try_lock(descriptor, shared=True)
     assert not has_writer(folder)
     os.close(descriptor)
 
@@ -226,7 +227,7 @@ def test_a_lock_that_the_file_system_does_not_have_leaves_no_file_open(tmp_path,
     def no_locks(*_, **__):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(platform, "try_lock", no_locks)
+    monkeypatch.setattr(files, "try_lock", no_locks)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(OSError, match="No locks available"):

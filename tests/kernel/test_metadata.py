@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exengine.kernel.errors import MetadataError
-from exengine.kernel.metadata import MAX_DEPTH, clean_metadata
+from exengine.kernel.frames.metadata import MAX_DEPTH, clean_metadata
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text

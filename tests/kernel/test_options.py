@@ -12,11 +12,11 @@ from annotated_types import Ge, Interval, Lt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exengine.kernel.annotations import describe_type
 from exengine.kernel.data_storage_base import StorageCapabilities
-from exengine.kernel.docstrings import documentation_of, same_default
 from exengine.kernel.errors import OptionError
-from exengine.kernel.options import (
+from exengine.kernel.registry.annotations import describe_type
+from exengine.kernel.registry.docstrings import documentation_of, same_default
+from exengine.kernel.registry.options import (
     REQUIRED,
     TextValue,
     options_of,

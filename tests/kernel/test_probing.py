@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from exengine.kernel import probing
 from exengine.kernel.errors import ContractError, PluginBrokenError
-from exengine.kernel.registry import BACKENDS_GROUP
+from exengine.kernel.registry import probing
+from exengine.kernel.registry.plugins import BACKENDS_GROUP
 
 GOOD = '''
 from exengine.base_classes import DataStorage
@@ -165,7 +165,7 @@ def test_an_interrupt_by_the_user_stops_probing_and_leaves_no_child(make_distrib
     source = f"import os, pathlib\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n{ENDLESS}"
     make_distribution("exengine-faulty", {"faulty": "exengine_faulty:Good"}, source)
     program = (
-        "from exengine.kernel.registry import backends\n"
+        "from exengine.kernel.registry.plugins import BACKENDS as backends\n"
         "try: backends.probe(isolated=True)\n"
         "except KeyboardInterrupt: print('interrupted', backends.find('faulty').state)\n"
     )
@@ -185,7 +185,7 @@ def test_an_interrupt_by_the_user_stops_probing_and_leaves_no_child(make_distrib
 
 CTRL_C = """
 import json, signal, sys
-from exengine.kernel.registry import backends
+from exengine.kernel.registry.plugins import BACKENDS as backends
 from exengine.kernel.errors import PluginError
 try:
     backends.load("faulty")

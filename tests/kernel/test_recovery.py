@@ -9,7 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from exengine.kernel import manifest
+from exengine.datasets.creation import open_dataset
+from exengine.datasets.recovery import recover
+from exengine.datasets.recovery_base import MAX_NAMED
+from exengine.datasets.verification import LostFrame, verify
 from exengine.kernel.errors import (
     DatasetAccessError,
     DatasetExistsError,
@@ -19,10 +22,7 @@ from exengine.kernel.errors import (
     StorageFailedError,
     UnsupportedOperationError,
 )
-from exengine.kernel.recovery import recover
-from exengine.kernel.recovery_base import MAX_NAMED
-from exengine.kernel.storage_factory import open_dataset
-from exengine.kernel.verification import LostFrame, verify
+from exengine.kernel.storage import manifest
 from exengine.testing.kills import killed_at_call
 
 
@@ -335,14 +335,14 @@ def test_a_backend_that_knows_nothing_of_recovery_is_recovered_into_a_copy(make,
 
 
 def test_the_name_of_the_copy_is_on_the_disk_when_recover_returns(make, path, target, monkeypatch):
-    from exengine.kernel import platform
+    from exengine.kernel.system import files
 
     make()
     done = []
-    rename, sync_folder = os.rename, platform.sync_folder
+    rename, sync_folder = os.rename, files.sync_folder
     monkeypatch.setattr(os, "rename", lambda old, new: (rename(old, new), done.append(str(new)))[0])
     monkeypatch.setattr(
-        platform, "sync_folder", lambda folder: (sync_folder(folder), done.append(f"sync {folder}"))[0]
+        files, "sync_folder", lambda folder: (sync_folder(folder), done.append(f"sync {folder}"))[0]
     )
     recover(path)
     assert f"sync {target.parent}" in done[done.index(str(target)) :]

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from exengine.kernel import registry
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     ContractError,
@@ -17,7 +16,8 @@ from exengine.kernel.errors import (
     PluginError,
     PluginNotFoundError,
 )
-from exengine.kernel.registry import BACKENDS_GROUP, SOURCES_GROUP, PluginRegistry
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.plugins import BACKENDS_GROUP, SOURCES_GROUP, PluginRegistry
 
 GOOD = '''
 from exengine.base_classes import DataStorage
@@ -467,7 +467,7 @@ def test_the_outcome_is_the_same_under_each_hash_seed(make_distribution, run_pyt
         make_distribution(name, {"store": f"{name.replace('-', '_')}:Good", name: "m:Good"})
     program = (
         "import sys, json\n"
-        "from exengine.kernel.registry import PluginRegistry\n"
+        "from exengine.kernel.registry.plugins import PluginRegistry\n"
         "found = PluginRegistry('exengine.storage_backends', 'backend', [sys.argv[1]])\n"
         "print(json.dumps([record.to_dict() for record in found.records().values()]))\n"
         "try: found.load('store')\n"
@@ -588,18 +588,18 @@ def test_threads_that_load_at_once_get_the_same_class(with_good):
 
 def test_a_plugin_that_looks_at_the_registry_while_it_is_imported_is_loaded(with_good, monkeypatch):
     backends = with_good(
-        "from exengine.kernel import registry\n"
-        "assert registry.backends.load('good').__name__ == 'Good'\n" + GOOD,
+        "from exengine.kernel.registry import plugins\n"
+        "assert plugins.BACKENDS.load('good').__name__ == 'Good'\n" + GOOD,
         "exengine_faulty:Good",
     )
-    monkeypatch.setattr(registry, "backends", backends)
+    monkeypatch.setattr(plugins, "BACKENDS", backends)
     assert backends.load("faulty").__name__ == "Good"
 
 
 def test_the_registries_of_the_process_have_the_two_groups():
-    assert (registry.backends.group, registry.backends.kind) == (BACKENDS_GROUP, "backend")
-    assert (registry.sources.group, registry.sources.kind) == (SOURCES_GROUP, "source")
-    assert registry.sources.find("simulated").distribution == "exengine"
+    assert (plugins.BACKENDS.group, plugins.BACKENDS.kind) == (BACKENDS_GROUP, "backend")
+    assert (plugins.SOURCES.group, plugins.SOURCES.kind) == (SOURCES_GROUP, "source")
+    assert plugins.SOURCES.find("simulated").distribution == "exengine"
     from exengine.kernel.frame_source_base import FrameSource
 
-    assert registry.backends.base_class is DataStorage and registry.sources.base_class is FrameSource
+    assert plugins.BACKENDS.base_class is DataStorage and plugins.SOURCES.base_class is FrameSource

@@ -10,8 +10,8 @@ import os
 import numpy as np
 import pytest
 
-from exengine.kernel import manifest
-from exengine.kernel.config import resolve
+from exengine.config.layers import resolve
+from exengine.datasets.creation import StoragePlan, open_dataset, open_storage
 from exengine.kernel.errors import (
     ConfigError,
     DatasetAccessError,
@@ -20,18 +20,18 @@ from exengine.kernel.errors import (
     MetadataError,
     PluginNotFoundError,
 )
-from exengine.kernel.safe_json import MAX_VALUES, parse_json
-from exengine.kernel.safe_text import MAX_DEPTH, parse_toml, parse_yaml
-from exengine.kernel.storage_factory import StoragePlan, open_dataset, open_storage
+from exengine.kernel.storage import manifest
+from exengine.kernel.system.bounded_json import MAX_VALUES, parse_json
+from exengine.kernel.system.bounded_text import MAX_DEPTH, parse_toml, parse_yaml
 
 DECOY = "exengine_decoy"
 
 PROGRAM = """
 import json, resource, sys
-from exengine.kernel.config import resolve
+from exengine.config.layers import resolve
 from exengine.kernel.errors import ExEngineError
-from exengine.kernel.storage_factory import StoragePlan, open_dataset
-from exengine.kernel.verification import verify
+from exengine.datasets.creation import StoragePlan, open_dataset
+from exengine.datasets.verification import verify
 from exengine.testing.watch import Watch
 
 def do(kind, path):
@@ -102,7 +102,7 @@ BACKENDS = {
     "decoy": DECOY, "decoy class": f"{DECOY}:Store", "decoy inside": f"{DECOY}.inner:Store.x", "up": "../x",
     "absolute": "/etc/passwd", "empty": "", "null": "disk\0", "long": "x" * 200_000, "code": "__import__('os')",
     "colons": "a:b:c:d", "private": "_x", "surrogate": "\ud800", "number": 5, "list": ["disk"], "dict": {"a": 1},
-    "module of ours": "exengine.kernel.manifest:read_manifest", "alias": "exengine.storage_backends.x:Y",
+    "module of ours": "exengine.kernel.storage.manifest:read_manifest", "alias": "exengine.storage_backends.x:Y",
 }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_a_writer_goes_through_no_lock_of_others(kind, if_exists, make, tmp_path
 
 
 def test_a_dataset_that_is_recovered_in_place_locks_nothing_of_others(make, tmp_path):
-    from exengine.kernel.dataset_place import DatasetPlace
+    from exengine.kernel.storage.place import DatasetPlace
 
     dataset = make("trap")
     (dataset / "exengine.lock").unlink()
@@ -176,7 +176,7 @@ def test_a_dataset_that_is_recovered_in_place_locks_nothing_of_others(make, tmp_
 
 
 def test_a_recovery_clears_no_folder_of_others(make, tmp_path):
-    from exengine.kernel.recovery import recover
+    from exengine.datasets.recovery import recover
 
     victim = tmp_path / "victim"
     victim.mkdir()

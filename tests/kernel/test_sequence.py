@@ -7,9 +7,9 @@ import sys
 import pytest
 import useq
 
+from exengine.frame_sources.sequence import check_unique, event_coordinates, parse_sequence
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import ConfigError, SourceError
-from exengine.kernel.sequence import check_unique, event_coordinates, parse_sequence
 
 # -- parse_sequence ------------------------------------------------------------------------------
 
@@ -193,6 +193,8 @@ def test_an_autofocus_event_is_no_frame_and_collides_with_none():
 
 
 def test_the_module_does_not_import_useq():
-    code = "import sys, exengine.kernel.sequence; print('useq' in sys.modules, 'pydantic' in sys.modules)"
+    code = (
+        "import sys, exengine.frame_sources.sequence; print('useq' in sys.modules, 'pydantic' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.split() == ["False", "False"]

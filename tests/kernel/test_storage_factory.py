@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from exengine.kernel import manifest, overwriting
+from exengine.datasets import overwriting
+from exengine.datasets.creation import StoragePlan, open_dataset, open_storage
 from exengine.kernel.errors import (
     ConfigError,
     ContractError,
@@ -22,7 +23,7 @@ from exengine.kernel.errors import (
     PluginNotFoundError,
     UnsupportedOperationError,
 )
-from exengine.kernel.storage_factory import StoragePlan, open_dataset, open_storage
+from exengine.kernel.storage import manifest
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_a_config_and_a_backend_at_once_are_refused(installed, more):
 
 
 def test_the_plan_knows_everything_and_makes_nothing(installed, path):
-    from exengine.kernel.config import resolve
+    from exengine.config.layers import resolve
 
     plan = StoragePlan(resolve({"storage": {"backend": "disk", "path": path, "options": {"fail_at": 2}}}))
     assert (plan.name, plan.path, plan.options, plan.if_exists) == (

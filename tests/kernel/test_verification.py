@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from exengine.kernel.acquisition import acquire
+from exengine.acquisition.run import acquire
+from exengine.datasets.verification import LostFrame, verify
 from exengine.kernel.errors import DatasetNotFoundError
-from exengine.kernel.verification import LostFrame, verify
 
 
 @pytest.fixture

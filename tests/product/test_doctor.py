@@ -13,8 +13,8 @@ from exengine.cli import disk, doctor
 from exengine.cli.disk import DiskSpeed, Needs, compare, measure_disk
 from exengine.cli.main import main
 from exengine.errors import DatasetAccessError
-from exengine.kernel import hooks, registry
-from exengine.kernel.hooks import HookManager
+from exengine.kernel.registry import hooks, plugins
+from exengine.kernel.registry.hooks import HookManager
 
 BACKEND = """
 from exengine.kernel.data_storage_base import DataStorage
@@ -35,10 +35,10 @@ def only_here(make_distribution, tmp_path, monkeypatch):
     """Let only the distributions of the test be installed; return what adds one."""
     folders = [str(tmp_path / "site")]
     for name, group, kind in (
-        ("backends", registry.BACKENDS_GROUP, "backend"),
-        ("sources", registry.SOURCES_GROUP, "source"),
+        ("backends", plugins.BACKENDS_GROUP, "backend"),
+        ("sources", plugins.SOURCES_GROUP, "source"),
     ):
-        monkeypatch.setattr(registry, name, registry.PluginRegistry(group, kind, folders))
+        monkeypatch.setattr(plugins, name.upper(), plugins.PluginRegistry(group, kind, folders))
     monkeypatch.setattr(hooks, "hooks", HookManager(folders))
 
     def add(name, entry, source=BACKEND, requires=(), **more):

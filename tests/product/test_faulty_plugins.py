@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from exengine.cli.main import main
-from exengine.kernel import registry
-from exengine.kernel.registry import BACKENDS_GROUP, PluginRegistry
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
 
 GOOD = '''
 from exengine import DataStorage, StorageCapabilities
@@ -186,7 +186,7 @@ def site(make_distribution, monkeypatch):
             fault.spoil(folder / f"exengine_{key.replace('-', '_')}-1.0.dist-info")
         for distribution, name, target in fault.also:
             make_distribution(distribution, {name: target}, GOOD)
-    monkeypatch.setattr(registry, "backends", PluginRegistry(BACKENDS_GROUP, "backend"))
+    monkeypatch.setattr(plugins, "BACKENDS", PluginRegistry(BACKENDS_GROUP, "backend"))
     return folder
 
 
@@ -229,7 +229,7 @@ def test_a_faulty_plugin_is_refused_by_name_and_the_reason_is_said(key, site, ca
     out, err = capsys.readouterr()
     assert out == ""
     assert fault.reason in err and "Traceback" not in err
-    record = registry.backends.records()[name_of(key)]
+    record = plugins.BACKENDS.records()[name_of(key)]
     assert (record.state, record.stage) == (fault.state, fault.stage)
     if fault.state != "conflict":
         assert f"exengine{'-' if '-' in record.distribution else '_'}" in err  # whose it is
@@ -249,24 +249,24 @@ def test_what_ends_the_process_is_refused_by_check_and_the_command_goes_on(key, 
 
 def assert_the_good_ones_work():
     for name in ("good", "exengine-ndstorage:ndram"):
-        storage = registry.backends.load(name).create()
+        storage = plugins.BACKENDS.load(name).create()
         storage.put({"time": 0}, np.full((2, 2), 7, np.uint16), {})
         assert storage[{"time": 0}][0, 0] == 7
         storage.finish()
         storage.close()
-    assert registry.backends.load("ndtiff").capabilities.persistent
+    assert plugins.BACKENDS.load("ndtiff").capabilities.persistent
 
 
 def test_a_conflict_is_settled_by_the_name_of_the_distribution(site, capsys):
     assert main(["backends", "show", "twin"]) == 2
     assert "write 'exengine-twin:twin' or 'twin-b:twin', or uninstall one" in capsys.readouterr().err
     assert main(["backends", "show", "twin-b:twin"]) == 0
-    assert registry.backends.load("exengine-twin:twin").__module__ == "faulty_twin"
+    assert plugins.BACKENDS.load("exengine-twin:twin").__module__ == "faulty_twin"
 
 
 def test_what_a_good_plugin_prints_does_not_spoil_the_json(make_distribution, site, capsys):
     make_distribution("exengine-chatty", {"chatty": "exengine_chatty:Store"}, "print('welcome')\n" + GOOD)
-    registry.backends.refresh()
+    plugins.BACKENDS.refresh()
     assert main(["backends", "show", "chatty", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["output"] == "welcome\n"
@@ -351,7 +351,7 @@ def plain(html):
 OUTCOMES = """
 import itertools, json, random, sys
 from exengine.kernel.errors import PluginError
-from exengine.kernel.registry import BACKENDS_GROUP, PluginRegistry
+from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
 folders = sys.argv[1:]
 orders = [folders, folders[::-1], folders[1:] + folders[:1], folders[2:] + folders[:2], [folders[n] for n in (1, 3, 0, 2)]]
 assert len(set(map(tuple, orders))) == 5

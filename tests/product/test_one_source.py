@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from exengine.kernel import registry
-from exengine.kernel.options import options_of
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.options import options_of
 
 ROOT = Path(__file__).parents[2]
 OURS = [
-    (plugins, name)
-    for plugins, names in (
-        (registry.backends, ("ndtiff", "ndram")),
-        (registry.sources, ("simulated", "micromanager")),
+    (registry, name)
+    for registry, names in (
+        (plugins.BACKENDS, ("ndtiff", "ndram")),
+        (plugins.SOURCES, ("simulated", "micromanager")),
     )
     for name in names
 ]
@@ -33,9 +33,9 @@ def _written() -> dict[Path, str]:
     }
 
 
-@pytest.mark.parametrize(("plugins", "name"), OURS, ids=[name for _, name in OURS])
-def test_the_meaning_of_an_option_stands_in_its_class_and_on_no_page(plugins, name):
-    cls = plugins.load(name)
+@pytest.mark.parametrize(("registry", "name"), OURS, ids=[name for _, name in OURS])
+def test_the_meaning_of_an_option_stands_in_its_class_and_on_no_page(registry, name):
+    cls = registry.load(name)
     home = " ".join(inspect.getsource(inspect.getmodule(cls)).split())
     written = _written()
     assert len(written) > 20
@@ -45,17 +45,17 @@ def test_the_meaning_of_an_option_stands_in_its_class_and_on_no_page(plugins, na
         assert not [page for page, text in written.items() if option.text in text], option.name
 
 
-@pytest.mark.parametrize(("plugins", "name"), OURS, ids=[name for _, name in OURS])
-def test_an_option_is_the_same_wherever_it_is_shown(plugins, name, capsys):
+@pytest.mark.parametrize(("registry", "name"), OURS, ids=[name for _, name in OURS])
+def test_an_option_is_the_same_wherever_it_is_shown(registry, name, capsys):
     import json
 
     from exengine.cli.main import main
-    from exengine.kernel.config_schema import config_schema
+    from exengine.config.schema import config_schema
 
-    options = {option.name: option for option in options_of(plugins.load(name))}
-    assert main([f"{plugins.kind}s", "show", name, "--json"]) == 0
+    options = {option.name: option for option in options_of(registry.load(name))}
+    assert main([f"{registry.kind}s", "show", name, "--json"]) == 0
     shown = {option["name"]: option for option in json.loads(capsys.readouterr().out)["options"]}
-    section, key = ("storage", "backend") if plugins.kind == "backend" else ("source", "name")
+    section, key = ("storage", "backend") if registry.kind == "backend" else ("source", "name")
     rules = config_schema()["properties"][section]["allOf"]
     schema = next(rule["then"] for rule in rules if rule["if"]["properties"][key]["const"] == name)
     described = schema["properties"]["options"]["properties"]

@@ -17,7 +17,7 @@ import yaml
 import exengine
 from exengine.cli import new
 from exengine.cli.main import main
-from exengine.kernel.registry import BACKENDS_GROUP, PluginRegistry
+from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
 
 
 @pytest.fixture(scope="module")

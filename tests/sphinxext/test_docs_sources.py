@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import exengine
-from exengine.kernel import config
+from exengine.config import layers
 
 DOCS = Path(__file__).parents[2] / "docs"
 BACKEND = DOCS / "how-to" / "my-backend"
@@ -40,7 +40,7 @@ def test_every_public_name_is_in_the_reference():
 @pytest.mark.parametrize("text", _blocks("yaml"))
 def test_every_config_that_is_shown_is_understood(text):
     settings = yaml.safe_load(text)
-    assert config.resolve(settings, environment={}).to_dict()
+    assert layers.resolve(settings, environment={}).to_dict()
 
 
 @pytest.mark.parametrize("text", _blocks("python"))

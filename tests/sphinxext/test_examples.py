@@ -3,7 +3,7 @@
 import pytest
 from sphinx.errors import ExtensionError
 
-from exengine.sphinxext.examples import ExampleRun, Step, run_example
+from exengine.checks.examples import ExampleRun, Step, run_example
 
 
 def shelf(example):

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from sphinx.errors import ExtensionError
 
-from exengine.kernel import config
-from exengine.kernel.contract import FAULTS
+from exengine.config import layers
 from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.registry.class_checks import FAULTS
 from exengine.sphinxext.attribute_docs import attribute_docs
 
 DOCUMENTED = '''"""Put frames on a shelf.
@@ -91,7 +91,7 @@ def test_the_config_snippet_is_a_config_that_is_understood(site, build):
     assert '# wood: "oak"' in snippet
     assert "polish" not in snippet
     settings = yaml.safe_load(snippet.replace("width:   #", "width: 3  #"))
-    resolved = config.resolve(settings, environment={})
+    resolved = layers.resolve(settings, environment={})
     assert resolved["storage.backend"] == "shelf"
     assert resolved["storage.path"] == "data/example.shelf"
     assert resolved.section("storage.options") == {"width": 3}

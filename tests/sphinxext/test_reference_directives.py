@@ -1,7 +1,7 @@
 """The settings and the codes, as the reference shows them."""
 
-from exengine.kernel.codes import FAULTS
-from exengine.kernel.config import SETTINGS
+from exengine.config.layers import SETTINGS
+from exengine.kernel.registry.codes import FAULTS
 
 START = "Start\n=====\n\n"
 ALL_CODES = "".join(f".. exengine-code:: {code}\n\n   Mend it so.\n\n" for code in FAULTS)

@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, StorageCapabilities
 from exengine.kernel.errors import (
@@ -30,11 +29,12 @@ from exengine.kernel.errors import (
     StorageFinishedError,
     UnsupportedDataError,
 )
-from exengine.kernel.indexed_storage import DatasetReader
-from exengine.kernel.managed_storage import ManagedStorage
-from exengine.kernel.manifest import read_manifest, status_of
-from exengine.kernel.metadata import clean_metadata
-from exengine.kernel.platform import open_regular
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
+from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.storage.managed import ManagedStorage
+from exengine.kernel.storage.manifest import read_manifest, status_of
+from exengine.kernel.storage.reading import DatasetReader
+from exengine.kernel.system.files import open_regular
 
 FAULTS = {}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exengine.kernel import registry
+from exengine.kernel.registry import plugins
 from exengine.testing.conformance import StorageConformance
-from exengine.testing.kit_run import judge
+from exengine.testing.kit.run import judge
 from exengine.testing.promises import marks_of
 from exengine.testing.results import make_results
 from exengine.testing.subject import Subject
@@ -31,10 +31,10 @@ def module(tmp_path_factory):
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-backends\nVersion: 2.5\n")
         lines = "".join(f"{name.lower()} = broken_backends:{name}\n" for name in classes)
         (info / "entry_points.txt").write_text(f"[exengine.storage_backends]\n{lines}")
-        registry.backends.refresh()
+        plugins.BACKENDS.refresh()
         yield loaded
         sys.modules.pop("broken_backends", None)
-    registry.backends.refresh()
+    plugins.BACKENDS.refresh()
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def results_of(module, tmp_path):
     """Return what runs the tests of the kit that are about some labels or codes, and gives the results."""
 
     def run(name, *wanted, without=()):
-        cls = registry.backends.load(name.lower())
+        cls = plugins.BACKENDS.load(name.lower())
         reports = []
         for test in [test for test in dir(StorageConformance) if test.startswith("test_")]:
             function = getattr(StorageConformance, test)

@@ -4,7 +4,7 @@ import pytest
 
 from exengine.kernel.data_coords import snapshot
 from exengine.kernel.errors import CoordinatesError, MetadataError
-from exengine.kernel.metadata import clean_metadata
+from exengine.kernel.frames.metadata import clean_metadata
 from exengine.testing import catalogues
 from exengine.testing.subject import same_json
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exengine.kernel.codes import CONFORMANCE
-from exengine.testing.model import StorageMachine, run_model
+from exengine.kernel.registry.codes import CONFORMANCE
+from exengine.testing.kit.model import StorageMachine, run_model
 from exengine.testing.promises import NEED_FAULTS, PROMISES, PromiseBrokenError
 from exengine.testing.subject import Subject
 

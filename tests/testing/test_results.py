@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exengine.kernel.codes import CONFORMANCE
-from exengine.testing.kit_run import judge
+from exengine.kernel.registry.codes import CONFORMANCE
+from exengine.testing.kit.run import judge
 from exengine.testing.promises import PROMISES, PromiseBrokenError, marks_of, promise
 from exengine.testing.results import TestReport, make_results, read_results, shortened, write_results
 

@@ -111,11 +111,11 @@ def fill(package):
 
 @pytest.fixture
 def shelf(make_distribution, backends_of, monkeypatch, tmp_path):
-    from exengine.kernel import registry
+    from exengine.kernel.registry import plugins
 
     plugin = Shelf(make_distribution, tmp_path)
     plugin.registry = backends_of()
-    monkeypatch.setattr(registry, "backends", plugin.registry)
+    monkeypatch.setattr(plugins, "BACKENDS", plugin.registry)
     return plugin
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from exengine.kernel.codes import CONFORMANCE, CONTRACT, DOCUMENTATION, FAULTS, PACKAGING
+from exengine.checks.documentation import example_fault
+from exengine.checks.report import check_folder, check_name
 from exengine.kernel.errors import PluginConflictError, PluginNotFoundError
-from exengine.testing.plugin_check import check_folder, check_name
-from exengine.testing.plugin_docs import example_fault
+from exengine.kernel.registry.codes import CONFORMANCE, CONTRACT, DOCUMENTATION, FAULTS, PACKAGING
 
 
 def codes(report):
@@ -179,7 +179,7 @@ DEPENDENCIES = {
 
 @pytest.mark.parametrize("requirement", DEPENDENCIES)
 def test_a_dependency_has_both_bounds_or_ex404(requirement):
-    from exengine.testing.plugin_packaging import dependency_fault
+    from exengine.checks.packaging import dependency_fault
 
     assert (dependency_fault(["numpy", requirement]) == "") is DEPENDENCIES[requirement]
 

@@ -6,8 +6,8 @@ from importlib import resources
 import exengine
 import pytest
 from exengine.errors import OptionError
-from exengine.kernel.contract import check_class
-from exengine.kernel.options import options_of
+from exengine.kernel.registry.class_checks import check_class
+from exengine.kernel.registry.options import options_of
 
 import exengine_npy_folder.storage
 from exengine_npy_folder import NpyFolderStorage

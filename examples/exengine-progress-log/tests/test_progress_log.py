@@ -5,9 +5,9 @@ import sys
 
 import exengine
 import pytest
-from exengine.kernel import registry
-from exengine.kernel.acquisition import Acquisition
-from exengine.kernel.hooks import hooks
+from exengine.acquisition.run import Acquisition
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.hooks import hooks
 
 BACKEND = '''
 import os
@@ -43,7 +43,7 @@ def acquire(tmp_path, monkeypatch):
     (site / "some_backend.py").write_text(BACKEND)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setattr(
-        registry, "backends", registry.PluginRegistry(registry.BACKENDS_GROUP, "backend", [str(site)])
+        plugins, "BACKENDS", plugins.PluginRegistry(plugins.BACKENDS_GROUP, "backend", [str(site)])
     )
 
     def run(name="data", loops=5, fail_at=None):

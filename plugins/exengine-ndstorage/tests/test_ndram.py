@@ -19,8 +19,8 @@ from exengine.errors import (
     UnsupportedDataError,
     UnsupportedOperationError,
 )
-from exengine.kernel.contract import check_class
 from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.registry.class_checks import check_class
 from exengine_ndstorage import ndram
 
 

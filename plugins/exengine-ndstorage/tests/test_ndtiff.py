@@ -23,11 +23,13 @@ from exengine.errors import (
     StorageFinishedError,
     UnsupportedDataError,
 )
-from exengine.kernel import manifest, platform
-from exengine.kernel.contract import check_class
-from exengine.kernel.coordinate_index import CoordinateIndex
 from exengine.kernel.data_storage_base import DataStorage
-from exengine_ndstorage import files, layout
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
+from exengine.kernel.registry.class_checks import check_class
+from exengine.kernel.storage import manifest
+from exengine.kernel.system import files
+from exengine_ndstorage import layout
+from exengine_ndstorage.files import FilePool
 
 AT = {"time": 0, "channel": "DAPI"}
 
@@ -786,7 +788,7 @@ def test_a_folder_that_takes_no_files_fails_at_once_and_says_so(path, monkeypatc
 
 
 def test_a_pool_holds_no_more_files_than_it_may(tmp_path):
-    pool = files.FilePool(most=2)
+    pool = FilePool(most=2)
     for number in range(5):
         (tmp_path / str(number)).write_bytes(b"%d" % number)
     held = [pool.open(number, str(tmp_path / str(number))) for number in range(5)]
@@ -855,7 +857,7 @@ def test_an_interrupt_when_the_first_file_is_begun_leaves_an_empty_dataset(path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(platform, "write_at", interrupted)
+        patch.setattr(files, "write_at", interrupted)
         with pytest.raises(KeyboardInterrupt):
             NDTiffStorage(path)
     dataset = opened(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exengine.testing.conformance import StorageConformance
-from exengine.testing.kit_run import judge
+from exengine.testing.kit.run import judge
 from exengine.testing.promises import marks_of
 from exengine.testing.subject import Subject
 

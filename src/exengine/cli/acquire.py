@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+from exengine.acquisition.run import Acquisition
 from exengine.cli.output import human_bytes, human_time, print_json, say
 from exengine.cli.settings import resolve_settings
-from exengine.kernel.acquisition import Acquisition
 from exengine.kernel.errors import AcquisitionError
-from exengine.kernel.ledger import Ledger
+from exengine.kernel.frames.ledger import Ledger
 
 _LINE_EVERY_S = 2.0  # when nobody watches a terminal
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exengine.cli.output import print_json, say
-from exengine.kernel.codes import FAULTS
-from exengine.kernel.contract import Finding
+from exengine.kernel.registry.class_checks import Finding
+from exengine.kernel.registry.codes import FAULTS
 
 if TYPE_CHECKING:
-    from exengine.testing.plugin_check import PluginReport
+    from exengine.checks.report import PluginReport
 
 
 def run(options: argparse.Namespace) -> int:
     """Check one plugin, or those of a folder: 0 clean, 1 with faults, 2 where it cannot be checked."""
-    from exengine.testing.plugin_check import check_folder, check_name, is_folder
+    from exengine.checks.report import check_folder, check_name, is_folder
 
     if sys.stderr.isatty():
         say("The conformance kit writes many datasets; this may take a minute.")

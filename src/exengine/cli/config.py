@@ -5,14 +5,14 @@ import json
 
 from exengine.cli.output import print_json, print_table, say
 from exengine.cli.settings import resolve_settings
-from exengine.kernel.config import Config
+from exengine.config.layers import Config
 from exengine.kernel.errors import ExEngineError
 
 
 def run(options: argparse.Namespace) -> int:
     """Explain the settings, or print their schema."""
     if options.what == "schema":
-        from exengine.kernel.config_schema import config_schema
+        from exengine.config.schema import config_schema
 
         print_json(config_schema())
         return 0
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _settle(config: Config) -> str:
     """Let the backend say which settings it has no use for; return why it would refuse, if so."""
-    from exengine.kernel.storage_factory import StoragePlan
+    from exengine.datasets.creation import StoragePlan
 
     try:
         StoragePlan(config)

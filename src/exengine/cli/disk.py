@@ -20,7 +20,7 @@ from exengine.kernel.errors import DatasetAccessError
 if TYPE_CHECKING:
     import useq
 
-    from exengine.kernel.acquisition import Acquisition
+    from exengine.acquisition.run import Acquisition
 
 LIMIT_BYTES = 512 * 2**20
 LIMIT_S = 3.0
@@ -161,8 +161,8 @@ class Needs:
 
 def needs_of(acquisition: "Acquisition") -> Needs:
     """Return what a prepared acquisition will give."""
-    from exengine.kernel.acquisition import OVERHEAD_BYTES
-    from exengine.kernel.sequence import parse_sequence
+    from exengine.acquisition.run import OVERHEAD_BYTES
+    from exengine.frame_sources.sequence import parse_sequence
 
     plan = acquisition.plan
     summary = plan.summary or {}

@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 from exengine.cli.output import human_bytes, print_json, print_table
-from exengine.kernel import config, hooks, registry
+from exengine.config import layers
 from exengine.kernel.errors import ConfigError, ExEngineError
-from exengine.kernel.platform import config_folder
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry import hooks, plugins
+from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.system.files import config_folder
 
 _LIBRARIES = ("exengine", "numpy", "pluggy", "PyYAML", "useq-schema", "pydantic", "docstring_parser")
 
@@ -65,7 +66,7 @@ def examine(config_path: str | None = None, folder: str | None = None) -> dict[s
     report["requirements"] = requirements
     problems += unfit
     try:
-        resolved = config.resolve(config_path)
+        resolved = layers.resolve(config_path)
         report["config_files"] = resolved.files
         needs, target = _check_config(resolved) if config_path is not None else (None, None)
         report["acquisition"] = needs and needs.to_dict()
@@ -85,14 +86,14 @@ def _plugins() -> dict[str, Any]:
     problems: list[str] = []
     conflicts: list[dict[str, Any]] = []
     listed: dict[str, Any] = {}
-    for kind, plugins in (("backends", registry.backends), ("sources", registry.sources)):
-        records = list(plugins.probe(isolated=True).values())
+    for kind, registry in (("backends", plugins.BACKENDS), ("sources", plugins.SOURCES)):
+        records = list(registry.probe(isolated=True).values())
         listed[kind] = [record.to_dict() for record in records]
         for record in records:
             if record.state == "conflict":
-                conflicts.append(_conflict(plugins.kind, record))
+                conflicts.append(_conflict(registry.kind, record))
             if record.state != "valid":
-                problems.append(f"{plugins.kind} {record.name!r}: {record.error}")
+                problems.append(f"{registry.kind} {record.name!r}: {record.error}")
     listed["hooks"] = hooks.probe()
     problems += [
         f"hooks {record['name']!r} of {record['distribution']}: {record['error']}"
@@ -140,8 +141,8 @@ def _requirements() -> tuple[list[dict[str, Any]], list[str]]:
 
 def _distributions() -> set[tuple[str, str, str]]:
     records: list[PluginRecord] = [*hooks.hooks.records()]
-    for plugins in (registry.backends, registry.sources):
-        for record in plugins.records().values():
+    for registry in (plugins.BACKENDS, plugins.SOURCES):
+        for record in registry.records().values():
             records += record.candidates or (record,)
     return {
         (record.distribution, record.version, record.location) for record in records if record.distribution
@@ -242,10 +243,10 @@ def _platform() -> dict[str, str]:
 # -- config and disk -----------------------------------------------------------------------------
 
 
-def _check_config(resolved: config.Config) -> tuple[Any, str | None]:
+def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
     """Prepare the acquisition of a config; return what it needs, and the folder of its dataset."""
+    from exengine.acquisition.run import Acquisition
     from exengine.cli.disk import existing_folder, needs_of
-    from exengine.kernel.acquisition import Acquisition
 
     with Acquisition(resolved, check_space=False) as acquisition:
         target = (

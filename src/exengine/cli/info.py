@@ -6,11 +6,11 @@ import shlex
 from typing import Any
 
 from exengine.cli.output import human_bytes, print_json
-from exengine.kernel.coordinate_index import summarize_positions
+from exengine.datasets.creation import open_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
-from exengine.kernel.manifest import has_writer
-from exengine.kernel.storage_factory import open_dataset
+from exengine.kernel.frames.coordinate_index import summarize_positions
+from exengine.kernel.storage.manifest import has_writer
 
 
 def run(options: argparse.Namespace) -> int:

@@ -17,8 +17,8 @@ import sys
 import time
 
 from exengine.cli.output import print_json, say
-from exengine.kernel import registry
 from exengine.kernel.errors import ExEngineError, OptionError
+from exengine.kernel.registry import plugins
 
 FILES = {
     ".github/workflows/ci.yml": "ci.yml",
@@ -121,7 +121,7 @@ def _names(name: str) -> dict[str, str]:
     distribution = "exengine-" + re.sub("[-_]+", "-", name)
     class_name = "".join(part.capitalize() for part in re.split("[-_]+", name))
     class_name += "" if class_name.endswith("Storage") else "Storage"
-    for known, record in registry.backends.records().items():
+    for known, record in plugins.BACKENDS.records().items():
         others = {claim.distribution for claim in record.candidates or (record,)} - {distribution}
         if known.replace("-", "_") == alias and others:
             raise OptionError(

@@ -3,19 +3,19 @@
 import argparse
 
 from exengine.cli.output import print_json, print_table
-from exengine.kernel import registry
-from exengine.kernel.records import PluginRecord
-from exengine.kernel.registry import PluginRegistry
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.plugins import PluginRegistry
+from exengine.kernel.registry.records import PluginRecord
 
 
 def run(options: argparse.Namespace) -> int:
     """List plugins, or show one."""
-    plugins = registry.backends if options.verb == "backends" else registry.sources
-    return _list(plugins, options) if options.what == "list" else _show(plugins, options)
+    registry = plugins.BACKENDS if options.verb == "backends" else plugins.SOURCES
+    return _list(registry, options) if options.what == "list" else _show(registry, options)
 
 
-def _list(plugins: PluginRegistry, options: argparse.Namespace) -> int:
-    records = plugins.records().values()
+def _list(registry: PluginRegistry, options: argparse.Namespace) -> int:
+    records = registry.records().values()
     if options.json:
         print_json([record.to_dict() for record in records])
     elif records:
@@ -27,7 +27,7 @@ def _list(plugins: PluginRegistry, options: argparse.Namespace) -> int:
             ),
         )
     else:
-        print(f"no {plugins.kind} is installed; in a clone of ExEngine: pip install ./plugins/*")
+        print(f"no {registry.kind} is installed; in a clone of ExEngine: pip install ./plugins/*")
     return 0
 
 
@@ -35,17 +35,17 @@ def _package(record: PluginRecord) -> str:
     return f"{record.distribution} {record.version}".strip() or "-"
 
 
-def _show(plugins: PluginRegistry, options: argparse.Namespace) -> int:
+def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     import textwrap
 
-    from exengine.kernel.docstrings import documentation_of
-    from exengine.kernel.options import options_of
+    from exengine.kernel.registry.docstrings import documentation_of
+    from exengine.kernel.registry.options import options_of
 
-    cls = plugins.load(options.name)
-    record = plugins.find(options.name)
+    cls = registry.load(options.name)
+    record = registry.find(options.name)
     doc, known = documentation_of(cls), options_of(cls)
     capabilities = dict(cls.capabilities.items()) if hasattr(cls, "capabilities") else {}
-    snippet = config_snippet(plugins.kind, record.name, cls)
+    snippet = config_snippet(registry.kind, record.name, cls)
     if options.json:
         described = [
             {
@@ -93,7 +93,7 @@ def config_snippet(kind: str, name: str, cls: type) -> str:
     """Return a piece of a config file that names this plugin, with its options as they are by default."""
     import yaml
 
-    from exengine.kernel.options import options_of
+    from exengine.kernel.registry.options import options_of
 
     section: dict[str, object] = {"backend" if kind == "backend" else "name": name}
     if kind == "backend" and cls.capabilities.persistent:  # type: ignore[attr-defined]

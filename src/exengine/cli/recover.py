@@ -4,8 +4,8 @@ import argparse
 
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import FrameProgress
-from exengine.kernel.recovery import recover
-from exengine.kernel.recovery_base import RecoverReport
+from exengine.datasets.recovery import recover
+from exengine.datasets.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:

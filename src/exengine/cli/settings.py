@@ -3,8 +3,9 @@
 import argparse
 from typing import Any
 
-from exengine.kernel.config import Config, TextValue, resolve
+from exengine.config.layers import Config, resolve
 from exengine.kernel.errors import ConfigError
+from exengine.kernel.registry.options import TextValue
 
 
 def resolve_settings(options: argparse.Namespace) -> Config:

@@ -5,7 +5,7 @@ import shlex
 
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import FrameProgress
-from exengine.kernel.verification import VerifyReport, verify
+from exengine.datasets.verification import VerifyReport, verify
 
 
 def run(options: argparse.Namespace) -> int:

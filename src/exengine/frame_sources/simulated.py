@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Le
 
+from exengine.frame_sources.sequence import check_unique, event_coordinates
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import (
     CoordinatesError,
@@ -31,7 +32,6 @@ from exengine.kernel.errors import (
     UnsupportedDataError,
 )
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
-from exengine.kernel.sequence import check_unique, event_coordinates
 
 if TYPE_CHECKING:
     import useq

@@ -2,7 +2,7 @@
 
 Responsible for one representation of coordinates (axis name -> int or str), its validation, its
 hash and its JSON. Not responsible for which coordinates exist in a dataset: that is
-:mod:`exengine.kernel.coordinate_index`.
+:mod:`exengine.kernel.frames.coordinate_index`.
 
 Coordinates are mutable until they are hashed. The hash freezes them: a key that changed after it
 went into a dict or a set would be lost there. The axes are the instance's ``__dict__``, which makes

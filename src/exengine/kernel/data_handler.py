@@ -5,7 +5,7 @@ error to the caller. Not responsible for what a storage promises.
 
 Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemons,
 so that a forgotten handler does not keep the interpreter alive; at exit it is drained
-(:mod:`exengine.kernel.exit_hooks`). All state below is guarded by one condition; user code (process
+(:mod:`exengine.kernel.system.at_exit`). All state below is guarded by one condition; user code (process
 function, storage, futures) is called without it.
 
 The first error stays: the next ``put`` and ``await_completion`` raise it. Frames that were accepted
@@ -23,7 +23,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from exengine.kernel import exit_hooks
 from exengine.kernel.data_coords import DataCoordinates, of_checked_axes, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DataStorage, JsonValue
 from exengine.kernel.errors import (
@@ -35,10 +34,11 @@ from exengine.kernel.errors import (
     UnsupportedDataError,
     UnsupportedOperationError,
 )
-from exengine.kernel.ledger import MAX_NAMED, Ledger
-from exengine.kernel.metadata import clean_metadata
+from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
+from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.notifications import DataStoredNotification
 from exengine.kernel.queued_frame import QueuedFrame, frames_of
+from exengine.kernel.system import at_exit
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
@@ -112,7 +112,7 @@ class DataHandler:
             self._threads.append(
                 threading.Thread(target=self._process_all, name="exengine-process", daemon=True)
             )
-        exit_hooks.watch_handler(self)
+        at_exit.watch_handler(self)
         for thread in self._threads:
             thread.start()
 
@@ -418,7 +418,7 @@ class DataHandler:
         with self._changed:
             self._concluded = True
             self._changed.notify_all()
-        exit_hooks.release(self)
+        at_exit.release(self)
 
     def _end_early(self, reason: str, *, failed: bool) -> None:
         if _takes(self._storage, "abort", reason, failed=failed):

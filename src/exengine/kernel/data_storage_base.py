@@ -3,7 +3,7 @@
 A backend is a class with six methods. Everything else here has an honest default: it works, or it
 raises ``UnsupportedOperationError``; it never gives a wrong answer. A class need not even call
 ``super().__init__()``. Backends that write to disk do better to start from
-:class:`exengine.kernel.managed_storage.ManagedStorage`, which keeps the storage promises for them.
+:class:`exengine.kernel.storage.managed.ManagedStorage`, which keeps the storage promises for them.
 
 Life cycle: created (``create`` or the class itself) -> any number of ``put`` -> ``finish`` (read
 only from here) -> ``close``. The kernel passes all arguments by position.

@@ -139,7 +139,7 @@ class ContractError(PluginError, TypeError):
 
     Attributes
     ----------
-    findings : tuple of exengine.kernel.contract.Finding
+    findings : tuple of exengine.kernel.registry.class_checks.Finding
         Each fault with its code.
     """
 
@@ -173,7 +173,7 @@ class AcquisitionError(ExEngineError, RuntimeError):
 
     Attributes
     ----------
-    ledger : exengine.kernel.ledger.Ledger or None
+    ledger : exengine.kernel.frames.ledger.Ledger or None
         What was stored and what was not.
     """
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import JsonValue
-from exengine.kernel.metadata import clean_metadata
+from exengine.kernel.frames.metadata import clean_metadata
 
 
 class QueuedFrame:

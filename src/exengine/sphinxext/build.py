@@ -18,13 +18,13 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-from exengine.kernel import registry
+from exengine.checks.examples import run_examples
+from exengine.checks.findings import note_findings
 from exengine.kernel.errors import PluginError
-from exengine.kernel.probing import probe_records
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry import plugins
+from exengine.kernel.registry.probing import probe_records
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext import rst
-from exengine.sphinxext.examples import run_examples
-from exengine.sphinxext.findings import note_findings
 from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
 from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup, normalized
 from exengine.sphinxext.pages import plugin_page
@@ -71,18 +71,18 @@ class PluginPages:
         _guard_log(self._foreign)
 
     def _collect(self, app: Sphinx, kind: Kind) -> list[PluginRecord]:
-        plugins = _registry(app, kind)
+        registry = _registry(app, kind)
         limit = app.config.exengine_plugins
         wanted = None if limit is None else {normalized(name) for name in limit}
         records = []
-        for record in plugins.records().values():
+        for record in registry.records().values():
             claims = record.candidates or (record,)
             if wanted is not None and not wanted & {normalized(claim.distribution) for claim in claims}:
                 continue
             if not record.group and kind is not BACKENDS:
                 continue  # metadata that cannot be read: shown once
             records.append(record)
-        _load(plugins, [claim for record in records for claim in record.candidates or (record,)])
+        _load(registry, [claim for record in records for claim in record.candidates or (record,)])
         return records
 
     # -- while reading ---------------------------------------------------------------------------
@@ -116,11 +116,11 @@ class PluginPages:
 # -- configuration -------------------------------------------------------------------------------
 
 
-def _registry(app: Sphinx, kind: Kind) -> registry.PluginRegistry:
+def _registry(app: Sphinx, kind: Kind) -> plugins.PluginRegistry:
     path = app.config.exengine_path
     if path is None:
-        return registry.backends if kind is BACKENDS else registry.sources
-    return registry.PluginRegistry(kind.group, kind.folder.removesuffix("s"), path)
+        return plugins.BACKENDS if kind is BACKENDS else plugins.SOURCES
+    return plugins.PluginRegistry(kind.group, kind.folder.removesuffix("s"), path)
 
 
 def _setup_of(app: Sphinx) -> Setup:
@@ -143,14 +143,14 @@ def _with_findings(app: Sphinx, setup: Setup, found: Mapping[Kind, Iterable[Plug
     return replace(setup, examples=examples, results=results)
 
 
-def _load(plugins: registry.PluginRegistry, records: Iterable[PluginRecord]) -> None:
+def _load(registry: plugins.PluginRegistry, records: Iterable[PluginRecord]) -> None:
     """Probe each plugin in a process of its own; import those that came through, for autodoc."""
     wanted = [record for record in records if record.state == "found"]
-    probe_records(wanted, plugins.group, plugins.kind)
+    probe_records(wanted, registry.group, registry.kind)
     for record in wanted:
         if record.state == "valid":
             with contextlib.suppress(PluginError):  # the record says it
-                plugins.load(record.qualified_name)
+                registry.load(record.qualified_name)
 
 
 def _refuse_faults(app: Sphinx, records: Iterable[PluginRecord]) -> None:

@@ -1,7 +1,7 @@
 """The page of a plugin that cannot be used: what is wrong with it, and how to mend it."""
 
-from exengine.kernel.codes import FAULTS
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry.codes import FAULTS
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.kinds import Kind
 from exengine.sphinxext.rst import escape, heading, line, literal, literal_block, table
 

@@ -3,8 +3,8 @@
 import doctest
 from collections.abc import Iterator
 
-from exengine.kernel.records import PluginRecord
-from exengine.sphinxext.examples import FAILS, ExampleRun, Step
+from exengine.checks.examples import FAILS, ExampleRun, Step
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.rst import clean, escape, indent, literal_block, safe_block
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from exengine.kernel import docstrings
 from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry import docstrings
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.attribute_docs import attribute_docs
 from exengine.sphinxext.capabilities import capability_mark
 from exengine.sphinxext.kinds import Kind, Setup

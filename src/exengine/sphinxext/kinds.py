@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from exengine.kernel.records import PluginRecord
-from exengine.kernel.registry import BACKENDS_GROUP, SOURCES_GROUP
-from exengine.sphinxext.examples import ExampleRun
+from exengine.checks.examples import ExampleRun
+from exengine.kernel.registry.plugins import BACKENDS_GROUP, SOURCES_GROUP
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.results import Results
 
 MARK = ".. Made by exengine.sphinxext from an installed plugin; changes are overwritten.\n"

@@ -9,9 +9,10 @@ import importlib.resources
 import json
 from collections.abc import Callable, Iterator
 
-from exengine.kernel import annotations, config, docstrings, hooks, options
+from exengine.config import layers
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry import annotations, docstrings, hooks, options
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.capabilities import capabilities_table
 from exengine.sphinxext.error_pages import error_page, findings_table
 from exengine.sphinxext.example_section import example_section
@@ -157,7 +158,7 @@ def _yaml_default(option: options.Option) -> str:
 
 def environment_variable(kind: Kind, option: str) -> str:
     """Return the variable that sets an option; empty where its name cannot be written as one."""
-    name = f"{config.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
+    name = f"{layers.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
     return name if option == option.lower() and "__" not in option else ""
 
 

@@ -1,6 +1,6 @@
 """Which promises a backend keeps, as the conformance kit found: a section of its page, and marks."""
 
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.results import Promise, Results
 from exengine.sphinxext.rst import escape, line, literal, literal_block, table
 from exengine.testing.promises import PROMISES

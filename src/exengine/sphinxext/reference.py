@@ -15,8 +15,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from exengine.kernel.codes import FAULTS
-from exengine.kernel.config import ENVIRONMENT_PREFIX, SETTINGS, Setting
+from exengine.config.layers import ENVIRONMENT_PREFIX, SETTINGS, Setting
+from exengine.kernel.registry.codes import FAULTS
 from exengine.sphinxext.rst import literal, table
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exengine.kernel.contract import Finding
-from exengine.kernel.records import PluginRecord
+from exengine.kernel.registry.class_checks import Finding
+from exengine.kernel.registry.records import PluginRecord
 from exengine.testing.results import read_results
 
 OUTCOMES = ("kept", "broken", "not promised", "not run")

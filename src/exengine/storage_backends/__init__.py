@@ -27,11 +27,11 @@ class _AliasFinder:
         name = fullname.removeprefix(_PREFIX)
         if "." in name or name.startswith("_"):
             return None
-        from exengine.kernel import registry
         from exengine.kernel.errors import PluginError
+        from exengine.kernel.registry import plugins
 
         try:
-            record = registry.backends.find(name)
+            record = plugins.BACKENDS.find(name)
         except PluginError as error:
             raise ModuleNotFoundError(f"no module named {fullname!r}: {error}", name=fullname) from None
         if record.state == "broken":

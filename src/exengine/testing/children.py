@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exengine.kernel import registry
 from exengine.kernel.errors import ExEngineError
+from exengine.kernel.registry import plugins
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of, tree_of
 from exengine.testing.watch import Watch
@@ -297,7 +297,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
     """Create a dataset as the kernel does; return what was raised, by name, or None."""
-    from exengine.kernel.storage_factory import open_storage
+    from exengine.datasets.creation import open_storage
 
     def create() -> None:
         if subject.name:
@@ -400,7 +400,7 @@ def _say(**content: Any) -> None:
 
 def _load(spec: dict[str, Any]) -> Any:
     if spec["name"]:
-        return registry.backends.load(spec["name"])
+        return plugins.BACKENDS.load(spec["name"])
     module, _, attribute = spec["target"].partition(":")
     try:
         loaded: Any = importlib.import_module(module)

@@ -21,18 +21,18 @@ from typing import Any, ClassVar
 
 import pytest
 
-from exengine.kernel import registry
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.testing.kit_capabilities import HonestCapabilities
-from exengine.testing.kit_disk import DiskPromises
-from exengine.testing.kit_end import EndPromises
-from exengine.testing.kit_hostile import HostileInput
-from exengine.testing.kit_processes import ProcessPromises
-from exengine.testing.kit_put import PutPromises
-from exengine.testing.kit_read import ReadPromises
-from exengine.testing.kit_recover import RecoveryPromises
-from exengine.testing.kit_resources import ResourcePromises
-from exengine.testing.kit_security import SecurityPromises
+from exengine.kernel.registry import plugins
+from exengine.testing.kit.capabilities import HonestCapabilities
+from exengine.testing.kit.disk import DiskPromises
+from exengine.testing.kit.end import EndPromises
+from exengine.testing.kit.hostile import HostileInput
+from exengine.testing.kit.processes import ProcessPromises
+from exengine.testing.kit.put import PutPromises
+from exengine.testing.kit.read import ReadPromises
+from exengine.testing.kit.recover import RecoveryPromises
+from exengine.testing.kit.resources import ResourcePromises
+from exengine.testing.kit.security import SecurityPromises
 from exengine.testing.promises import promise
 from exengine.testing.subject import Subject
 
@@ -67,14 +67,14 @@ class StorageConformance(
         """Return what makes a new empty storage: called with its path, or without where it keeps nothing."""
         if not self.backend:
             raise TypeError(f"{type(self).__name__} names no backend, and has no fixture storage_factory")
-        cls, options = registry.backends.load(self.backend), self.options
+        cls, options = plugins.BACKENDS.load(self.backend), self.options
         return lambda *place: cls.create(*place, **options)
 
     @pytest.fixture
     def subject(self, storage_factory: Callable[..., DataStorage], tmp_path: Path) -> Iterator[Subject]:
         """Return the backend under test."""
         if self.backend:
-            cls = registry.backends.load(self.backend)
+            cls = plugins.BACKENDS.load(self.backend)
         else:
             cls = _class_made_by(storage_factory, tmp_path / "first")
         subject = Subject(storage_factory, cls, tmp_path, self.backend, dict(self.options))
@@ -84,7 +84,7 @@ class StorageConformance(
     @promise("P1", "P2", "P3", "P4", "P5", "P9", "R1", "R4", "N1", "N4")
     def test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict(self, subject: Subject) -> None:
         pytest.importorskip("hypothesis", reason="hypothesis is not installed: pip install 'exengine[test]'")
-        from exengine.testing.model import run_model
+        from exengine.testing.kit.model import run_model
 
         run_model(subject)
 

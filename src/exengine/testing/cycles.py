@@ -124,7 +124,7 @@ def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
 
 def _fail_once(calls: list[str]) -> None:
     """Put a call that fails the first time in the place of everything that brings data to the disk."""
-    from exengine.kernel import platform
+    from exengine.kernel.system import files
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -135,7 +135,7 @@ def _fail_once(calls: list[str]) -> None:
 
         return call
 
-    for module, name in ((os, "fsync"), (os, "fdatasync"), (os, "sync"), (platform, "sync_filesystem")):
+    for module, name in ((os, "fsync"), (os, "fdatasync"), (os, "sync"), (files, "sync_filesystem")):
         if hasattr(module, name):
             setattr(module, name, failing(getattr(module, name)))
 

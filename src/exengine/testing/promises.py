@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from exengine.kernel.codes import CONFORMANCE
+from exengine.kernel.registry.codes import CONFORMANCE
 
 Test = Callable[..., None]
 
@@ -83,8 +83,7 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     *labels : str
         Keys of ``PROMISES``.
     code : str, optional
-        Key of ``exengine.kernel.codes.CONFORMANCE``: what is reported when the first of the promises is
-        broken.
+        Key of ``CONFORMANCE``: what is reported when the first of the promises is broken.
 
     Examples
     --------

@@ -29,6 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Bring in the rest, where an option of the kit is used."""
     if config.getoption("exengine_backend") or config.getoption("exengine_results"):
-        from exengine.testing.kit_run import KitRun
+        from exengine.testing.kit.run import KitRun
 
         config.pluginmanager.register(KitRun(config), "exengine-kit")

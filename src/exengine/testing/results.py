@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
 
-from exengine.kernel.codes import CONFORMANCE
+from exengine.kernel.registry.codes import CONFORMANCE
 from exengine.testing.promises import NEED_FAULTS, PROMISES
 
 Outcome = Literal["kept", "broken", "not promised", "not run"]

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import tempfile
 
-from exengine.kernel import registry
 from exengine.kernel.errors import PluginError
+from exengine.kernel.registry import plugins
 from exengine.testing.results import Results, make_results, read_results, write_results
 
 TIMEOUT_S = 600.0
@@ -70,7 +70,7 @@ def run_conformance(
 
 def _not_run(backend: str, reason: str) -> Results:
     try:
-        record = registry.backends.find(backend)
+        record = plugins.BACKENDS.find(backend)
     except PluginError as error:
         return make_results(backend, (), reason=f"{reason}; {error}")
     return make_results(backend, (), distribution=record.distribution, version=record.version, reason=reason)

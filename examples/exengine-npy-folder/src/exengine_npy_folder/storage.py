@@ -26,9 +26,9 @@ from exengine.errors import (
     OptionError,
     UnsupportedDataError,
 )
-from exengine.kernel.coordinate_index import CoordinateIndex
-from exengine.kernel.manifest import read_manifest, status_of
-from exengine.kernel.platform import open_regular
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
+from exengine.kernel.storage.manifest import read_manifest, status_of
+from exengine.kernel.system.files import open_regular
 
 INDEX_NAME = "npy-index.jsonl"
 

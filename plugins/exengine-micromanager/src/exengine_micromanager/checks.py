@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exengine.kernel.errors import SourceError
-from exengine.kernel.suggest import did_you_mean
+from exengine.kernel.wording import did_you_mean
 
 if TYPE_CHECKING:
     import useq

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine.kernel import platform
+from exengine.kernel.system import files
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import OpenFile
 from exengine_ndstorage.second_thread import SecondThread
@@ -144,7 +144,7 @@ def _read(
         Of all bytes, where they are all there.
     """
     if size < _TWO_THREADS_BYTES:
-        small = platform.read_at(file.descriptor, size, begin)
+        small = files.read_at(file.descriptor, size, begin)
         return small, 0 if crc is None else crc32c.crc32c(memoryview(small)[skip:], crc)
     data: Any = np.empty(size, np.uint8)
     view = memoryview(data)
@@ -167,7 +167,7 @@ def _read_part(file: OpenFile, view: memoryview, begin: int, skip: int, crc: int
     done, size, value = 0, len(view), crc or 0
     piece_bytes = size if crc is None else _PIECE_BYTES
     while done < size and (
-        got := platform.read_into(file.descriptor, view[done : done + piece_bytes], begin + done)
+        got := files.read_into(file.descriptor, view[done : done + piece_bytes], begin + done)
     ):
         if crc is not None:
             value = crc32c.crc32c(view[max(done, skip) : done + got], value)

@@ -19,8 +19,8 @@ from exengine.errors import (
     DatasetDamagedError,
     UnsupportedOperationError,
 )
-from exengine.kernel.array_view import refuse_filler
 from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.storage.array_view import refuse_filler
 from exengine_ndstorage import layout
 from exengine_ndstorage.reader import NDTiffReader, refuse_link
 

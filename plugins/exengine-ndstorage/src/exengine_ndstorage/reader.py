@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from exengine.base_classes import DatasetReader, DataStorage
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine.kernel import manifest, platform
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-from exengine.kernel.indexed_storage import wait_until
-from exengine.kernel.safe_json import parse_json
+from exengine.kernel.storage import manifest
+from exengine.kernel.storage.reading import wait_until
+from exengine.kernel.system import files
+from exengine.kernel.system.bounded_json import parse_json
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import CHUNK_BYTES, READ, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, read_checked_pixels, read_pixels
@@ -88,7 +89,7 @@ def read_header(path: str) -> tuple[int, JsonValue]:
     except OSError as error:
         raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
     descriptor = file.descriptor
-    head = platform.read_at(descriptor, 28, 0)
+    head = files.read_at(descriptor, 28, 0)
     if len(head) < 28 or head[:4] != b"II*\0":
         raise DatasetDamagedError(f"{path} is no little-endian TIFF file")
     magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:])
@@ -101,7 +102,7 @@ def read_header(path: str) -> tuple[int, JsonValue]:
             f"{path}: the summary metadata are longer than the file, or than {layout.MAX_SUMMARY_BYTES} bytes"
         )
     try:
-        return int(major), parse_json(platform.read_at(descriptor, size, 28))
+        return int(major), parse_json(files.read_at(descriptor, size, 28))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path}: the summary metadata cannot be understood: {error}") from None
 
@@ -143,7 +144,7 @@ class _GrowingTable:
             return
         size = os.fstat(file.descriptor).st_size
         while self._read < size:
-            chunk = platform.read_at(file.descriptor, CHUNK_BYTES, self._read)
+            chunk = files.read_at(file.descriptor, CHUNK_BYTES, self._read)
             taken = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
             self.checksum = crc32c.crc32c(memoryview(chunk)[:taken], self.checksum)
             self._read += taken
@@ -358,10 +359,10 @@ class NDTiffReader(DatasetReader):
                 f"the metadata of {self._name(number)} have {size} bytes; at most "
                 f"{layout.MAX_METADATA_BYTES} are read"
             )
-        data = platform.read_at(descriptor, size, at)
+        data = files.read_at(descriptor, size, at)
         if self._checked:
             shape = self._layouts.get(form) or self._layout(form, opened)
-            ifd = platform.read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            ifd = files.read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
             axes_crc = axes_checksum(table.coordinates(number))
             return decode_metadata(data, size, ifd, shape, axes_crc, lambda: self._name(number))
         try:
@@ -400,7 +401,7 @@ class NDTiffReader(DatasetReader):
                 shape = self._layouts.get(form) or self._layout(form, opened)
             except DatasetDamagedError:
                 continue
-            ifd = platform.read_at(opened.descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            ifd = files.read_at(opened.descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
             if len(ifd) == shape.ifd_bytes and shape.checksums(ifd) is not None:
                 return True
         return False

@@ -1,0 +1,177 @@
+"""Tells the observers of an acquisition what happens, without ever making the storing wait.
+
+Threads: each observer (one plugin of the group ``exengine.hooks``) has a daemon thread of its own,
+``exengine-observer-<name>``, from :meth:`Observers.opened` to :meth:`Observers.finished`. All its calls
+come from there, in the order opened, frames, finished. The thread that stores frames only appends
+coordinates to a deque per observer, which needs no lock and wakes nobody; the observer's thread looks
+at intervals, so that a slow observer finds what has come meanwhile as one longer batch.
+
+An observer that raises is called again for the next event; what it raised is logged, counted, and
+part of what :meth:`Observers.finished` returns.
+"""
+
+import copy
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.frames.ledger import Ledger
+from exengine.kernel.registry.hooks import HookManager, Implementation, failure, hooks
+
+INTERVAL_S = 0.25
+"""How often an observer is told of frames, at most."""
+
+PATIENCE_S = 10.0
+"""How long the end of an acquisition waits for its observers, all together."""
+
+MAX_WAITING = 1_000_000
+"""How many frames may wait for one observer; of more it is not told, and that is reported."""
+
+_log = logging.getLogger("exengine")
+
+
+class Observers:
+    """The observers of one acquisition. Without any installed, all of it does nothing.
+
+    Parameters
+    ----------
+    manager : HookManager, optional
+        By default that of the installed plugins.
+    """
+
+    def __init__(self, manager: HookManager | None = None) -> None:
+        manager = manager or hooks
+        by_plugin: dict[int, list[Implementation]] = {}
+        for one in manager.implementations():
+            if one.hook != "exengine_docs_sections":
+                by_plugin.setdefault(id(one.record), []).append(one)
+        self._observers = [_Observer(implementations) for implementations in by_plugin.values()]
+        self._watching = [observer.waiting for observer in self._observers if observer.watches_frames]
+        self._refused = manager.refused()
+        for text in self._refused:
+            _log.error("%s", text)
+
+    @property
+    def watch_frames(self) -> bool:
+        """Whether anybody wants to know of frames."""
+        return bool(self._watching)
+
+    def publish_notification(self, notification: Any) -> None:
+        """Note that a frame was stored: what a ``DataHandler`` calls on the thread that stores."""
+        for waiting in self._watching:
+            waiting.append(notification.payload)
+
+    def opened(self, storage: Any, backend: str, path: str | None) -> None:
+        """Start the threads, and tell that the storage is there. Returns at once."""
+        for observer in self._observers:
+            observer.start({"storage": storage, "backend": backend, "path": path})
+
+    def finished(self, ledger: Ledger, status: str, path: str | None) -> list[str]:
+        """Tell the end, wait for the observers, and return what went wrong, one line each.
+
+        Parameters
+        ----------
+        ledger : Ledger
+            Each observer gets a copy.
+        status : str
+        path : str or None
+        """
+        for observer in self._observers:
+            observer.end({"ledger": copy.deepcopy(ledger), "status": status, "path": path})
+        deadline = time.monotonic() + PATIENCE_S
+        problems = list(self._refused)
+        for observer in self._observers:
+            problems += observer.join(max(0.0, deadline - time.monotonic()))
+        return problems
+
+
+class _Waiting(deque[DataCoordinates]):
+    """Coordinates for an observer; one thread appends, another takes."""
+
+    missed = 0
+
+    def append(self, coordinates: DataCoordinates) -> None:
+        """Add one, where there is room."""
+        if len(self) < MAX_WAITING:
+            super().append(coordinates)
+        else:
+            self.missed += 1
+
+    def take(self) -> list[DataCoordinates]:
+        """Return and remove what is there now."""
+        return [self.popleft() for _ in range(len(self))]
+
+
+class _Observer:
+    """One plugin, its thread, and its errors."""
+
+    def __init__(self, implementations: list[Implementation]) -> None:
+        self.name = implementations[0].record.qualified_name
+        self.waiting = _Waiting()
+        self._implementations = implementations
+        self._errors: dict[tuple[str, str], int] = {}  # hook and line -> how often
+        self._ended = threading.Event()
+        self._begin: Mapping[str, Any] = {}
+        self._end: Mapping[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, name=f"exengine-observer-{self.name}", daemon=True)
+
+    @property
+    def watches_frames(self) -> bool:
+        return any(one.hook == "exengine_frames_stored" for one in self._implementations)
+
+    def start(self, arguments: Mapping[str, Any]) -> None:
+        self._begin = arguments
+        self._thread.start()
+
+    def end(self, arguments: Mapping[str, Any]) -> None:
+        self._end = arguments
+        self._ended.set()
+
+    def join(self, timeout_s: float) -> list[str]:
+        """Wait for the thread, and return the errors, one line each."""
+        self._thread.join(timeout_s)
+        texts = [
+            text if count == 1 else f"{text} ({count} times)"
+            for (_, text), count in list(self._errors.items())
+        ]
+        if self.waiting.missed:
+            texts.append(f"{self.name} was too slow: it was not told of {self.waiting.missed} frames")
+        if self._thread.is_alive():
+            texts.append(f"{self.name} did not return within {PATIENCE_S:g} s, and was left behind")
+            _log.error("%s", texts[-1])
+        return texts
+
+    def _run(self) -> None:
+        self._call("exengine_storage_opened", self._begin)
+        while not self._ended.wait(INTERVAL_S if self.watches_frames else None):
+            self._tell_frames()
+        self._tell_frames()
+        self._call("exengine_acquisition_finished", self._end)
+
+    def _tell_frames(self) -> None:
+        batch = self.waiting.take()
+        if batch:
+            self._call("exengine_frames_stored", {"coordinates": batch})
+
+    def _call(self, hook: str, arguments: Mapping[str, Any]) -> None:
+        for implementation in self._implementations:
+            if implementation.hook != hook:
+                continue
+            try:
+                implementation(arguments)
+            except BaseException as error:  # SystemExit too: no observer ends anything
+                self._note(implementation, error)
+
+    def _note(self, implementation: Implementation, error: BaseException) -> None:
+        text = failure(implementation, error)
+        key = (implementation.hook, text)
+        if len(self._errors) >= 20 and key not in self._errors:
+            key = (implementation.hook, f"{self.name} raised other errors in {implementation.hook}")
+        self._errors[key] = self._errors.get(key, 0) + 1
+        if self._errors[key] == 1:
+            _log.error("%s", text)
+            _log.debug("%s", text, exc_info=error)

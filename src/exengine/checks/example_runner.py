@@ -1,0 +1,76 @@
+"""The child's side of running an example: what each of its statements gave.
+
+Runs in a process that :mod:`exengine.kernel.registry.probing` starts, and nowhere else.
+"""
+
+import doctest
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from exengine.kernel.registry.probing import answer
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.FAIL_FAST
+
+
+def main(request: Mapping[str, Any]) -> None:
+    """Run the example of the request, answer, and end the process."""
+    sys.path[:0] = request["folders"]
+    os.environ["TMPDIR"] = os.getcwd()  # temporary folders go when this one goes
+    answer(request, {"steps": run(request["target"], request["text"])})
+
+
+def run(target: str, text: str) -> list[dict[str, Any]]:
+    """Run an example with the names of the module that it belongs to, as doctest does.
+
+    Parameters
+    ----------
+    target : str
+        ``module:Class``.
+    text : str
+        The section ``Examples`` of the docstring.
+
+    Returns
+    -------
+    list of dict
+        For each statement ``output`` and ``failed``; an empty dict where it was not run.
+    """
+    module = importlib.import_module(target.partition(":")[0])
+    examples = doctest.DocTestParser().get_examples(text, target)
+    runner = _Runner()
+    runner.run(doctest.DocTest(examples, dict(vars(module)), target, None, 0, text), clear_globs=False)
+    return [runner.steps.get(id(example), {}) for example in examples]
+
+
+class _Runner(doctest.DocTestRunner):
+    """Notes what each statement of an example gave, and prints nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(verbose=False, optionflags=FLAGS)
+        self.steps: dict[int, dict[str, Any]] = {}
+
+    def _note(self, example: doctest.Example, output: str, *, failed: bool) -> None:
+        self.steps[id(example)] = {"output": output, "failed": failed}
+
+    def report_start(self, out: Any, test: doctest.DocTest, example: doctest.Example) -> None:
+        pass
+
+    def report_success(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        self._note(example, got, failed=False)
+
+    def report_failure(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        self._note(example, got, failed=True)
+
+    def report_unexpected_exception(
+        self,
+        out: Any,
+        test: doctest.DocTest,
+        example: doctest.Example,
+        exc_info: tuple[type[BaseException], BaseException, TracebackType],
+    ) -> None:
+        last = "".join(traceback.format_exception_only(exc_info[1]))
+        self._note(example, f"Traceback (most recent call last):\n  ...\n{last}", failed=True)

@@ -1,0 +1,1 @@
+"""Settings: their table, the layers they come from, config files and the JSON Schema."""

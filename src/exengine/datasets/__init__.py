@@ -1,0 +1,1 @@
+"""From a path to a dataset: create, open, overwrite, verify and recover one."""

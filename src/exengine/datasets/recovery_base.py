@@ -1,0 +1,172 @@
+"""What every recovery has in common: its report, what is known of the source, and what is said of it."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from exengine.datasets.verification import LostFrame, OnProgress, VerifyReport, as_count, lost_frames, survey
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
+from exengine.kernel.errors import UnsupportedOperationError
+from exengine.kernel.storage import manifest
+
+MAX_NAMED = 1000
+"""How many lost frames the manifest names; the others are counted."""
+_MAX_NAMED_BYTES = 2**20
+_MAX_SENTENCE = 500
+
+FINISHED = frozenset((DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED))
+
+
+@dataclass
+class RecoverReport:
+    """What :func:`exengine.recover` did, or would do.
+
+    Attributes
+    ----------
+    source : str
+        The dataset that was looked at.
+    path : str
+        Where the finished dataset lies: the copy, or the source itself.
+    outcome : {'recovered', 'already recovered', 'nothing to recover'}
+    backend : str
+        Who writes it.
+    status : str
+        Of the finished dataset.
+    reason : str
+        Why the status is what it is.
+    frames : int
+        How many the finished dataset holds.
+    total : int
+        How many there were, as far as index, manifest and ledger tell.
+    lost : list of LostFrame
+        Frames that did not survive, and why. There may be more of them that nothing names: see
+        ``total``.
+    problems : list of str
+        What else was wrong with the source, a sentence each.
+    in_place, dry_run : bool
+    """
+
+    source: str
+    path: str
+    outcome: str = "recovered"
+    backend: str = ""
+    status: str = ""
+    reason: str = ""
+    frames: int = 0
+    total: int = 0
+    lost: list[LostFrame] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    in_place: bool = False
+    dry_run: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether every frame survived."""
+        return not self.lost and self.frames == self.total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON."""
+        return {**vars(self), "lost": [frame.to_dict() for frame in self.lost], "ok": self.ok}
+
+
+class Recovery:
+    """What both ways have in common: what is known of the source, and what is said of it.
+
+    Parameters
+    ----------
+    report : RecoverReport
+    on_progress : callable or None
+    """
+
+    def __init__(self, report: RecoverReport, cls: type[DataStorage], on_progress: OnProgress | None) -> None:
+        self.report = report
+        self.cls = cls
+        self.on_progress = on_progress
+
+    def survey(self, dataset: DataStorage) -> VerifyReport:
+        return survey(dataset, self.report.source, self.on_progress)
+
+    def take(self, found: VerifyReport, annotations: dict[str, Any]) -> None:
+        """Note what survives and what does not, this time and in recoveries before."""
+        report = self.report
+        report.lost = [*found.damaged, *found.missing]
+        report.frames = found.frames - len(report.lost)
+        self.complete(found.problems, annotations)
+
+    def complete(self, problems: list[str], annotations: dict[str, Any]) -> None:
+        """Add to what was found what manifest, ledger and earlier recoveries say."""
+        report = self.report
+        before = annotations.get("recovery")
+        before = before if isinstance(before, dict) else {}
+        known = {_key(frame.coordinates) for frame in report.lost}
+        earlier = [f for f in lost_frames(before.get("lost")) if _key(f.coordinates) not in known]
+        report.lost = [*earlier, *report.lost]
+        noted = before.get("problems")
+        noted = [str(problem) for problem in noted] if isinstance(noted, list) else []
+        report.problems = [*dict.fromkeys([*noted, *problems])]
+        ledger = annotations.get("ledger")
+        counts = [
+            before.get("total"),
+            manifest_count(report.source),
+            ledger.get("stored") if isinstance(ledger, dict) else None,
+        ]
+        report.total = max(report.frames + len(report.lost), *(as_count(count) or 0 for count in counts))
+        report.status = str(DatasetStatus.ABORTED)
+        report.reason = f"recovered from {report.source}: {report.frames} of {report.total} frames"
+
+    def nothing(self, found: VerifyReport) -> RecoverReport:
+        """Report that the source is finished and whole."""
+        report = self.report
+        report.outcome, report.path = "nothing to recover", report.source
+        report.frames = report.total = found.frames
+        report.status, report.reason = found.status, found.reason
+        return report
+
+    def note(self) -> dict[str, Any]:
+        """Return what the manifest of the finished dataset keeps of the recovery."""
+        report = self.report
+        return {
+            "source": report.source,
+            "in_place": report.in_place,
+            "frames": report.frames,
+            "total": report.total,
+            "lost_count": len(report.lost),
+            "lost": _named(report.lost),
+            "problems": [problem[:_MAX_SENTENCE] for problem in report.problems[:MAX_NAMED]],
+        }
+
+
+def _named(lost: list[LostFrame]) -> list[dict[str, Any]]:
+    """Return the first of the lost frames, as many as a manifest has room for."""
+    named: list[dict[str, Any]] = []
+    room = _MAX_NAMED_BYTES
+    for frame in lost[:MAX_NAMED]:
+        item = {"coordinates": frame.coordinates, "reason": frame.reason[:_MAX_SENTENCE]}
+        room -= len(str(item))
+        if room < 0:
+            break
+        named.append(item)
+    return named
+
+
+def is_whole(found: VerifyReport) -> bool:
+    """Return whether a dataset is finished and nothing of it is damaged."""
+    return found.status in FINISHED and found.ok
+
+
+def manifest_count(path: str) -> int | None:
+    """Return how many frames the manifest of a finished dataset says that it has."""
+    content = manifest.read_manifest(path) if os.path.isdir(path) else None
+    return as_count(content.get("frames")) if content else None
+
+
+def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, str]]:
+    return frozenset((axis, repr(value)) for axis, value in coordinates.items())
+
+
+def status_of(storage: DataStorage) -> DatasetStatus | None:
+    """Return the status of a storage or a dataset; None where the backend keeps none."""
+    try:
+        return storage.status
+    except UnsupportedOperationError:
+        return None

@@ -1,0 +1,273 @@
+"""Recovers a dataset into another one, beside it.
+
+The copy is built in a hidden folder of a fixed name beside its place, under a lock, and renamed when it
+is finished and on the disk. So it is there whole or not at all, and what a killed run has left is found
+by the next one.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+
+from exengine.datasets.creation import open_dataset
+from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
+from exengine.datasets.verification import (
+    LostFrame,
+    OnProgress,
+    VerifyReport,
+    annotations_of,
+    backend_of,
+    describe,
+    read_all,
+)
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
+from exengine.kernel.errors import (
+    DatasetAccessError,
+    DatasetDamagedError,
+    DatasetExistsError,
+    DatasetLockedError,
+    ExEngineError,
+    MetadataError,
+    OptionError,
+    PluginError,
+    StorageStateError,
+    UnsupportedOperationError,
+)
+from exengine.kernel.registry.options import options_of
+from exengine.kernel.storage import manifest
+from exengine.kernel.system import files
+
+
+class RecoveryIntoCopy(Recovery):
+    """Recovers a dataset into another one."""
+
+    def __init__(
+        self, source: str, target: str, cls: type[DataStorage], dry_run: bool, on_progress: OnProgress | None
+    ) -> None:
+        super().__init__(RecoverReport(source, target, dry_run=dry_run), cls, on_progress)
+
+    def run(self) -> RecoverReport:
+        report = self.report
+        if report.path == report.source:
+            raise OptionError(f"{report.path} is the dataset itself; to recover it there, say in_place")
+        if os.path.join(report.path, "").startswith(os.path.join(report.source, "")):
+            raise OptionError(f"{report.path} lies inside the dataset, which is not written to")
+        with contextlib.closing(open_dataset(report.source)) as dataset:
+            report.backend = backend_of(dataset)
+            taken = os.path.lexists(report.path) and not _is_empty_folder(report.path)
+            if (report.dry_run and not taken) or status_of(dataset) in FINISHED:
+                found = self.survey(dataset)
+                if is_whole(found):
+                    return self.nothing(found)
+                self.take(found, annotations_of(dataset))
+            if taken:
+                return self._compare(dataset)
+            if not report.dry_run:
+                self._build(dataset)
+        return report
+
+    def _compare(self, dataset: DataStorage) -> RecoverReport:
+        """Look whether what is at the target was recovered from this dataset, and is the same."""
+        report = self.report
+        refusal = DatasetExistsError(
+            f"{report.path} is there already, and was not recovered from {report.source}; choose another "
+            "output"
+        )
+        try:
+            other = open_dataset(report.path)
+        except ExEngineError as error:
+            raise refusal from error
+        with contextlib.closing(other):
+            note = annotations_of(other).get("recovery")
+            if not isinstance(note, dict) or note.get("source") != report.source:
+                raise refusal
+            found = VerifyReport(report.source)
+            report.lost, report.frames = [], 0
+            for frame in read_all(dataset, found, self.on_progress):
+                lost = LostFrame(frame.coordinates.coordinate_dict, frame.problem or "")
+                if frame.problem is not None:
+                    report.lost.append(lost)
+                elif _holds(other, frame):
+                    report.frames += 1
+                elif frame.coordinates in other:
+                    raise DatasetExistsError(
+                        f"{report.path} was recovered from {report.source}, but differs at "
+                        f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
+                    )
+                else:  # the backend could not take it, which was said then
+                    report.lost.append(LostFrame(lost.coordinates, "it is not in what was recovered"))
+            if report.frames != len(other):
+                raise DatasetExistsError(
+                    f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
+                    f"instead of {report.frames}; remove it, or choose another output"
+                )
+            self.complete([], annotations_of(other))
+            report.outcome = "already recovered"
+            report.status = str(other.status)
+            report.reason = str(getattr(other, "status_reason", ""))
+        return report
+
+    def _build(self, dataset: DataStorage) -> None:
+        """Write the copy in a hidden folder, and rename it when it is finished and on the disk."""
+        report = self.report
+        parent, name = os.path.split(report.path)
+        workshop = os.path.join(parent, f".{files.cut_name(name)}.recovering")
+        built = os.path.join(workshop, name)
+        try:
+            os.makedirs(parent, exist_ok=True)
+            lock = _enter(workshop)
+        except OSError as error:
+            if isinstance(error, ExEngineError):
+                raise
+            raise _access_error(report.path, error) from error
+        try:
+            _clear(workshop)
+            self._write(dataset, built)
+            if os.path.lexists(report.path) and not _is_empty_folder(report.path):
+                raise DatasetExistsError(f"{report.path} has come to be there meanwhile; it is left as it is")
+            os.rename(built, report.path)
+            files.sync_folder(parent)
+            files.sync_folder(workshop)
+        except OSError as error:
+            if isinstance(error, ExEngineError):
+                raise
+            raise _access_error(report.path, error) from error
+        finally:
+            _leave(workshop, lock)
+
+    def _write(self, dataset: DataStorage, built: str) -> None:
+        report = self.report
+        storage = self._create(dataset, built)
+        try:
+            found = VerifyReport(report.source)
+            report.lost, report.frames = [], 0
+            for frame in read_all(dataset, found, self.on_progress):
+                problem = frame.problem
+                if problem is None:
+                    assert frame.pixels is not None
+                    try:
+                        storage.put(frame.coordinates, frame.pixels, frame.metadata)
+                    except StorageStateError:
+                        raise  # the disk, and not the frame
+                    except ExEngineError as error:
+                        problem = f"it cannot be written again: {error}"
+                if problem is None:
+                    report.frames += 1
+                else:
+                    report.lost.append(LostFrame(frame.coordinates.coordinate_dict, problem))
+            self.complete(self._problems_of(dataset) + found.problems, annotations_of(dataset))
+            for name, value in {**annotations_of(dataset), "recovery": self.note()}.items():
+                try:
+                    storage.annotate(name, value)
+                except (UnsupportedOperationError, MetadataError) as error:
+                    report.problems.append(f"the annotation {name!r} could not be kept: {error}")
+            storage.abort(report.reason)
+            if status_of(storage) not in (None, DatasetStatus.ABORTED):
+                storage.flush(True)  # raises why it could not be finished
+                raise DatasetAccessError(f"{report.path} could not be finished")
+        finally:
+            storage.close()
+
+    def _create(self, dataset: DataStorage, built: str) -> DataStorage:
+        """Make the storage of the copy, with the metadata of the whole dataset where there are such."""
+        options: dict[str, JsonValue] = {}
+        if any(option.name == "summary_metadata" for option in options_of(self.cls)):
+            with contextlib.suppress(ExEngineError):
+                options["summary_metadata"] = dataset.summary_metadata
+        try:
+            try:
+                return self.cls.create(built, **options)
+            except ExEngineError as error:
+                if not options or isinstance(error, OSError):
+                    raise
+                self.report.problems.append(f"the summary metadata could not be kept: {error}")
+                return self.cls.create(built)
+        except ExEngineError:
+            raise
+        except OSError as error:
+            raise _access_error(self.report.path, error) from error
+        except Exception as error:
+            raise PluginError(f"{self.cls.__name__} cannot make the copy: {describe(error)}") from error
+
+    def _problems_of(self, dataset: DataStorage) -> list[str]:
+        problems = list(self.report.problems)
+        with contextlib.suppress(UnsupportedOperationError, DatasetDamagedError):
+            problems += dataset.check_structure()
+        status, reason = status_of(dataset), str(getattr(dataset, "status_reason", ""))
+        if status is DatasetStatus.DAMAGED and reason and reason not in problems:
+            problems.append(reason)
+        if len(getattr(dataset, "resolution_levels", ())) > 1:
+            problems.append("only the frames at full resolution were kept, not the other resolution levels")
+        return problems
+
+
+def _holds(other: DataStorage, frame: Any) -> bool:
+    try:
+        pixels = other.get_data(frame.coordinates)
+        same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
+        return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
+    except Exception:  # it is not there, or it is damaged: not the same
+        return False
+
+
+def _is_empty_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.listdir(path)
+
+
+def _access_error(path: str, error: OSError) -> DatasetAccessError:
+    refusal = DatasetAccessError(f"cannot make a dataset at {path}: {error.strerror or error}")
+    refusal.errno = error.errno
+    return refusal
+
+
+def _enter(workshop: str) -> int:
+    """Take the lock of the hidden folder, which is made where it is not there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(workshop)
+    if os.path.islink(workshop):  # what it leads to would be cleared
+        raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it")
+    busy = DatasetLockedError(f"another recovery is at work in {workshop}; wait until it has ended")
+    try:
+        lock = manifest.take_lock(workshop)
+    except FileNotFoundError:  # another one has just ended there
+        raise busy from None
+    if lock is None:
+        raise busy
+    # Another one may have ended, and taken the file away, between opening it and locking it.
+    try:
+        same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(workshop, manifest.LOCK_NAME)))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        os.close(lock)
+        raise busy
+    return lock
+
+
+def _clear(workshop: str) -> None:
+    """Remove what one that was killed has left."""
+    with os.scandir(workshop) as entries:
+        for entry in entries:
+            if entry.name == manifest.LOCK_NAME:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+def _leave(workshop: str, lock: int) -> None:
+    """Remove the hidden folder as far as possible, the lock last, and let others in."""
+    with contextlib.suppress(OSError):
+        _clear(workshop)
+        if os.name == "nt":  # pragma: no cover - an open file cannot be removed there
+            os.close(lock)
+            lock = -1
+        os.unlink(os.path.join(workshop, manifest.LOCK_NAME))
+        os.rmdir(workshop)
+    if lock >= 0:
+        os.close(lock)

@@ -1,0 +1,317 @@
+"""Checks a dataset: every frame, the ledger that was kept with it, the format's own structure.
+
+Responsible for reading all that a dataset names and for saying what is not as it was written. It
+changes nothing; :mod:`exengine.datasets.recovery` does.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from exengine.datasets.creation import open_dataset
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
+from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
+from exengine.kernel.storage import manifest
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+OnProgress = Callable[[int, int], None]
+"""Called now and then with how many frames are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class LostFrame:
+    """A frame that cannot be had, and why.
+
+    Attributes
+    ----------
+    coordinates : dict of str to int or str
+    reason : str
+    """
+
+    coordinates: dict[str, int | str]
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"coordinates": self.coordinates, "reason": self.reason}
+
+    def __str__(self) -> str:
+        return f"{self.coordinates}: {self.reason}"
+
+
+@dataclass
+class VerifyReport:
+    """What :func:`exengine.verify` found.
+
+    Attributes
+    ----------
+    path : str
+    backend : str
+        Who reads it.
+    status : str
+        Of the dataset, as :class:`DatasetStatus` has them; ``unknown`` where the backend keeps none.
+    reason : str
+        Why the status is what it is.
+    frames : int
+        How many the dataset names.
+    checked : int
+        How many of them were read, with their metadata, and found good.
+    has_checksums : bool
+        Whether what was read could be compared with what was written. If not, that a frame can be
+        read is all that is known of it.
+    structure_checked : bool
+        Whether the backend looks at its format's structure.
+    damaged : list of LostFrame
+        Frames that are not what was written.
+    missing : list of LostFrame
+        Frames whose bytes are gone, and those that the ledger names as not stored.
+    problems : list of str
+        What else is wrong, a sentence each: the status, the structure, the ledger.
+    """
+
+    path: str
+    backend: str = ""
+    status: str = "unknown"
+    reason: str = ""
+    frames: int = 0
+    checked: int = 0
+    has_checksums: bool = False
+    structure_checked: bool = False
+    damaged: list[LostFrame] = field(default_factory=list)
+    missing: list[LostFrame] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged, missing or wrong."""
+        return not (self.damaged or self.missing or self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON."""
+        return {
+            **vars(self),
+            "damaged": [frame.to_dict() for frame in self.damaged],
+            "missing": [frame.to_dict() for frame in self.missing],
+            "ok": self.ok,
+        }
+
+
+def verify(
+    path: "str | PathLike[str]", *, backend: str | None = None, on_progress: OnProgress | None = None
+) -> VerifyReport:
+    """Read every frame of a dataset, and say what is not as it was written. Writes nothing.
+
+    Of a dataset that is being written, what is there by now is verified.
+
+    Parameters
+    ----------
+    path : path
+        Of the dataset.
+    backend : str, optional
+        Who reads it, as for :func:`exengine.open_dataset`.
+    on_progress : callable, optional
+        Called with the number of frames that were read, and of all.
+
+    Returns
+    -------
+    VerifyReport
+        Its ``ok`` is False when anything is damaged, missing or wrong.
+
+    Raises
+    ------
+    ExEngineError
+        When the dataset cannot be opened at all, as :func:`exengine.open_dataset`.
+
+    Examples
+    --------
+    >>> import exengine, numpy as np, tempfile
+    >>> path = tempfile.mkdtemp()
+    >>> with exengine.open_storage("ndtiff", path) as storage:
+    ...     storage.put({"time": 0}, np.zeros((4, 4), np.uint16), None)
+    >>> report = exengine.verify(path)
+    >>> report.ok, report.checked, report.status
+    (True, 1, 'complete')
+    """
+    path = os.fspath(path)
+    dataset = open_dataset(path, backend=backend)
+    try:
+        report = survey(dataset, path, on_progress)
+        _compare_with_ledger(report, annotations_of(dataset), _frames_in_manifest(path))
+    finally:
+        dataset.close()
+    return report
+
+
+def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = None) -> VerifyReport:
+    """Read every frame of an opened dataset and look at its structure; leave the ledger aside."""
+    report = VerifyReport(path, backend_of(dataset))
+    report.has_checksums = bool(getattr(dataset, "has_checksums", dataset.capabilities.checksums))
+    for name, tiles in _parts(dataset):
+        for frame in read_all(tiles, report, on_progress):
+            if frame.problem is None:
+                report.checked += 1
+            else:
+                lost = LostFrame(frame.coordinates.coordinate_dict, name + frame.problem)
+                (report.missing if frame.gone else report.damaged).append(lost)
+    try:
+        report.problems += dataset.check_structure()
+        report.structure_checked = True
+    except UnsupportedOperationError:
+        pass
+    except Exception as error:
+        report.problems.append(f"the structure cannot be looked at: {describe(error)}")
+    # After the frames: of a dataset that is being written, the status at the end counts.
+    try:
+        report.status = str(dataset.status)
+    except UnsupportedOperationError:
+        report.status = "unknown"
+    report.reason = str(getattr(dataset, "status_reason", ""))
+    if report.status == DatasetStatus.DAMAGED and report.reason not in report.problems:
+        report.problems.insert(0, report.reason or "the backend says that the dataset is damaged")
+    return report
+
+
+@dataclass(slots=True)
+class ReadFrame:
+    """A frame that was read, or why it was not.
+
+    Attributes
+    ----------
+    coordinates : DataCoordinates
+    pixels, metadata
+        None when there is a problem.
+    problem : str or None
+        Why it cannot be read.
+    gone : bool
+        Whether its bytes are not there any more.
+    """
+
+    coordinates: DataCoordinates
+    pixels: npt.NDArray[Any] | None = None
+    metadata: JsonValue = None
+    problem: str | None = None
+    gone: bool = False
+
+
+def read_all(
+    dataset: DataStorage, report: VerifyReport, on_progress: OnProgress | None = None
+) -> Iterator[ReadFrame]:
+    """Yield every frame that a dataset names, with its metadata, whatever reading it raises."""
+    try:
+        count = len(dataset)
+        listed = iter(dataset)
+    except UnsupportedOperationError as error:
+        report.problems.append(f"its frames cannot be found: {error}")
+        return
+    before = report.frames
+    for number, coordinates in enumerate(listed, 1):
+        report.frames += 1
+        frame = ReadFrame(coordinates)
+        try:
+            frame.pixels = dataset.get_data(coordinates)
+            frame.metadata = dataset.get_metadata(coordinates)
+        except Exception as error:  # of a library beneath the backend, perhaps
+            frame.pixels = frame.metadata = None
+            frame.problem, frame.gone = describe(error), _says_gone(error)
+        yield frame
+        if on_progress is not None:
+            on_progress(before + number, before + max(count, number))
+
+
+def _parts(dataset: DataStorage) -> Iterator[tuple[str, DataStorage]]:
+    """Yield a dataset, and the levels of a pyramid that are not its own frames."""
+    yield "", dataset
+    for level in getattr(dataset, "resolution_levels", ())[1:]:
+        yield f"resolution level {level}: ", dataset.level(level)  # type: ignore[attr-defined]
+
+
+def _says_gone(error: BaseException) -> bool:
+    """Return whether a file that is not there has led to an error."""
+    seen: BaseException | None = error
+    for _ in range(10):
+        if isinstance(seen, FileNotFoundError):
+            return True
+        seen = None if seen is None else seen.__cause__ or seen.__context__
+    return False
+
+
+def describe(error: BaseException) -> str:
+    """Return a sentence for people; an exception that is none of ours is named."""
+    return str(error) if isinstance(error, ExEngineError) else f"{type(error).__name__}: {error}"
+
+
+def backend_of(dataset: DataStorage) -> str:
+    """Return the name of who reads a dataset."""
+    return str(getattr(dataset, "backend_name", "")) or type(dataset).__name__
+
+
+def annotations_of(dataset: DataStorage) -> dict[str, Any]:
+    """Return what was kept beside a dataset."""
+    annotations = getattr(dataset, "annotations", None)
+    return annotations if isinstance(annotations, dict) else {}
+
+
+def _frames_in_manifest(path: str) -> int | None:
+    content = manifest.read_manifest(path) if os.path.isdir(path) else None
+    return as_count(content.get("frames")) if content else None
+
+
+def as_count(value: Any) -> int | None:
+    """Return a number of frames that a file claims; None where it is none."""
+    return value if type(value) is int and value >= 0 else None
+
+
+def lost_frames(value: Any) -> list[LostFrame]:
+    """Return the frames that a ledger or a recovery has named; what is no such list gives none."""
+    return [
+        LostFrame(item["coordinates"], str(item.get("reason", "")))
+        for item in (value if isinstance(value, list) else [])
+        if isinstance(item, dict) and isinstance(item.get("coordinates"), dict)
+    ]
+
+
+def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_manifest: int | None) -> None:
+    """Add what manifest, ledger and an earlier recovery say, and the frames do not."""
+    frames = report.frames
+    if in_manifest is not None and in_manifest != frames:
+        _add(report, f"the manifest says {in_manifest} frames, the dataset names {frames}")
+    recovery = annotations.get("recovery")
+    total = frames
+    if isinstance(recovery, dict):
+        lost = lost_frames(recovery.get("lost"))
+        report.missing += [
+            LostFrame(frame.coordinates, f"did not survive the recovery: {frame.reason}") for frame in lost
+        ]
+        total = max(frames, as_count(recovery.get("total")) or 0)
+        if total > frames + len(lost):
+            _add(
+                report,
+                f"{total - frames - len(lost)} frames did not survive the recovery, and nothing names them",
+            )
+    ledger = annotations.get("ledger")
+    if not isinstance(ledger, dict):
+        return
+    stored = as_count(ledger.get("stored"))
+    if stored is not None and stored != total:
+        _add(report, f"the ledger says {stored} frames were stored, the dataset accounts for {total}")
+    if ledger.get("balanced") is False:
+        _add(report, "the ledger does not balance: some frames were on their way when it was written")
+    unstored = lost_frames(ledger.get("not_stored"))
+    report.missing += [LostFrame(frame.coordinates, f"not stored: {frame.reason}") for frame in unstored]
+    counted = (as_count(ledger.get("failed")) or 0) + (as_count(ledger.get("dropped")) or 0)
+    if counted > len(unstored):
+        _add(
+            report,
+            f"{counted - len(unstored)} more frames were not stored, and the ledger does not name them",
+        )
+
+
+def _add(report: VerifyReport, problem: str) -> None:
+    if problem not in report.problems:
+        report.problems.append(problem)

@@ -1,0 +1,167 @@
+"""From a useq sequence to coordinates: the one place that knows how axes are named.
+
+``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. A
+position is its name, or its number where it has none; a channel is its name.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import ConfigError, SourceError
+from exengine.kernel.wording import did_you_mean
+
+if TYPE_CHECKING:
+    import useq
+
+AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
+
+
+def axis_name(key: str) -> str:
+    """Return our name of a useq axis, which may be a member of an enum.
+
+    Examples
+    --------
+    >>> axis_name("t"), axis_name("g")
+    ('time', 'g')
+    """
+    return AXIS_NAMES.get(key) or str.__str__(key)
+
+
+def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
+    """Return the sequence that a config describes.
+
+    Parameters
+    ----------
+    settings : mapping
+        The fields of a ``useq.MDASequence``.
+
+    Raises
+    ------
+    ConfigError
+        With one line per fault.
+    """
+    import pydantic
+    import useq
+
+    settings = {str(name): value for name, value in settings.items()}
+    fields = useq.MDASequence.model_fields
+    unknown = [_no_field(f"sequence.{name}", fields) for name in sorted(settings.keys() - fields.keys())]
+    if unknown:
+        raise ConfigError("; ".join(unknown))
+    try:
+        sequence = useq.MDASequence.model_validate(settings)
+    except pydantic.ValidationError as error:
+        faults: dict[str, dict[str, None]] = {}
+        for fault in error.errors():
+            name = str(fault["loc"][0]) if fault["loc"] else ""
+            faults.setdefault(name, {})[fault["msg"].lower()] = None
+        lines = [
+            f"sequence.{name} is {settings.get(name)!r:.100}: {', or '.join(messages)}; {_example(name)}"
+            for name, messages in faults.items()
+        ]
+        raise ConfigError("\n".join(lines)) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"sequence: {error}") from None
+    unknown = list(_unknown_fields(settings, sequence, "sequence"))
+    if unknown:
+        raise ConfigError("; ".join(unknown))
+    return sequence
+
+
+def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
+    """Find what useq has passed over, at any depth: it takes unknown fields in silence."""
+    fields = getattr(type(made), "model_fields", None)
+    if isinstance(given, Mapping) and fields is not None:
+        for name, value in given.items():
+            if name in fields:
+                yield from _unknown_fields(value, getattr(made, name), f"{place}.{name}")
+            elif _RENAMED.get(name) not in fields:
+                yield _no_field(f"{place}.{name}", fields)
+        return
+    made = getattr(made, "phases", made)  # a time plan that is a list becomes one with phases
+    if isinstance(given, list | tuple) and isinstance(made, list | tuple) and len(given) == len(made):
+        for number, (value, one) in enumerate(zip(given, made, strict=True)):
+            yield from _unknown_fields(value, one, f"{place}[{number}]")
+
+
+_RENAMED = {"row": "grid_row", "col": "grid_col"}
+"""Old names of fields that useq takes as well."""
+
+
+def _no_field(path: str, fields: Iterable[str]) -> str:
+    place, _, name = path.rpartition(".")
+    of = "a sequence" if place == "sequence" else place
+    return f"{path} is no field of {of}{did_you_mean(name, fields)}"
+
+
+_EXAMPLES = {
+    "channels": "[DAPI, FITC]",
+    "time_plan": "{interval: 0.5, loops: 10} (interval in seconds)",
+    "z_plan": "{range: 4, step: 1} (in um)",
+    "stage_positions": "[{x: 0, y: 0, name: A1}] (in um)",
+    "grid_plan": "{rows: 2, columns: 2, overlap: 10}",
+}
+
+
+def _example(name: str) -> str:
+    if name in _EXAMPLES:
+        return f"write it as in {name}: {_EXAMPLES[name]}"
+    return "its fields are those of useq-schema's MDASequence"
+
+
+def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
+    """Return the coordinates of a frame of this event.
+
+    Examples
+    --------
+    >>> import useq
+    >>> event = useq.MDAEvent(index={"t": 1, "c": 0}, channel="DAPI")
+    >>> event_coordinates(event)
+    DataCoordinates({'time': 1, 'channel': 'DAPI'})
+    """
+    axes: dict[str, int | str] = {}
+    for key, number in event.index.items():
+        name = axis_name(key)
+        if name == "channel" and event.channel is not None:
+            axes[name] = event.channel.config
+        elif name == "position" and event.pos_name:
+            axes[name] = event.pos_name
+        else:
+            axes[name] = number
+    return DataCoordinates(axes)
+
+
+def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:
+    """Return the number of frames, having checked that no two would collide.
+
+    Raises
+    ------
+    SourceError
+        When two events have the same coordinates: two positions of one name, a channel twice; or
+        when the sequence has no end.
+    """
+    import useq
+
+    seen: dict[DataCoordinates, Mapping[str, int]] = {}
+    try:
+        if isinstance(sequence, useq.MDASequence):
+            # With an autofocus plan it remembers its last event: iterate a copy that nobody else has.
+            sequence = useq.MDASequence.model_validate(sequence.model_dump())
+        events: list[Any] = list(sequence)
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise SourceError(f"the sequence cannot be laid out: {type(error).__name__}: {error}") from None
+    for event in events:
+        if event.action is not None and event.action.type != "acquire_image":
+            continue  # such as an autofocus, which gives no frame
+        coordinates = event_coordinates(event)
+        if coordinates in seen:
+            first, second = dict(seen[coordinates]), dict(event.index)
+            axes = [axis_name(key) for key in second if first.get(key) != second[key]]
+            raise SourceError(
+                f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
+                f"{' and '.join(axes) or 'an axis'} names the same thing twice; "
+                "give each position and each channel a name of its own"
+            )
+        seen[coordinates] = event.index
+    return len(seen)

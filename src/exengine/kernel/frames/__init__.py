@@ -1,0 +1,1 @@
+"""Frames apart from pixels: metadata, the index of coordinates, the ledger."""

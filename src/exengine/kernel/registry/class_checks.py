@@ -1,0 +1,217 @@
+"""What makes a plugin class valid: the contract, and its documentation, each fault with a code.
+
+EX101 - EX109 are about the interface, EX201 - EX207 about options and their docstring. A class with any
+of them is refused when it is loaded. The codes are stable; each has a page in the documentation.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
+from exengine.kernel.registry import annotations, codes, docstrings, options
+from exengine.kernel.wording import did_you_mean
+
+RESERVED_OPTIONS = frozenset(("path", "if_exists", "backend", "config", "options"))
+"""Settings of the kernel, which a backend cannot have as options."""
+
+DOCS_STRIPPED = sys.flags.optimize >= 2
+"""Whether ``python -OO`` has thrown the docstrings away, so that documentation cannot be checked."""
+
+FAULTS = codes.CONTRACT
+"""Every code that loading a class can give, with its meaning."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a plugin.
+
+    Attributes
+    ----------
+    code : str
+        Such as ``EX202``.
+    message : str
+        What, where, and how to mend it.
+    """
+
+    code: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the finding as JSON."""
+        return {"code": self.code, "message": self.message}
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message}"
+
+
+def check_class(cls: Any, base: type) -> list[Finding]:
+    """Return the faults of a plugin class, in the order of their codes; empty for a valid one.
+
+    Parameters
+    ----------
+    cls : object
+        What an entry point named. Nothing of it is called.
+    base : type
+        ``DataStorage`` or ``FrameSource``.
+
+    Examples
+    --------
+    >>> from exengine.kernel.data_storage_base import DataStorage
+    >>> [finding.code for finding in check_class(print, DataStorage)]
+    ['EX101']
+    """
+    try:
+        findings = list(_interface(cls, base))
+        blocking = {"EX101", "EX102", "EX105", "EX106"}
+        if not DOCS_STRIPPED and not blocking & {finding.code for finding in findings}:
+            findings += _documentation(cls)
+    except BaseException as error:  # a property or a metaclass of the plugin that raises, or exits
+        return [Finding("EX101", f"looking at the class raised {describe_error(error)}")]
+    return findings
+
+
+def _interface(cls: Any, base: type) -> Iterator[Finding]:
+    if not inspect.isclass(cls):
+        yield Finding("EX101", f"the entry point names {_article(type(cls).__name__)}, not a class")
+        return
+    # Neither a metaclass nor register() has a say in what the class inherits.
+    if base not in type.__dict__["__mro__"].__get__(cls) or cls is base:
+        yield Finding("EX102", f"{cls.__name__} is no subclass of exengine.{base.__name__}")
+        return
+    left = sorted(getattr(cls, "__abstractmethods__", ()))
+    if left:
+        yield Finding("EX103", f"{cls.__name__} does not implement {', '.join(left)}")
+    yield from _signatures(cls, base, left)
+    parameters = options.init_parameters(cls)
+    hiding = [
+        str(parameter)
+        for parameter in parameters
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if hiding:
+        yield Finding("EX105", f"__init__ has {', '.join(hiding)}: name every option instead")
+    try:
+        options.annotations_of(cls)
+    except Exception as error:  # evaluating an annotation may raise anything
+        yield Finding("EX106", f"an annotation of __init__ cannot be resolved: {describe_error(error)}")
+    if issubclass(base, DataStorage):
+        for parameter in parameters:
+            if parameter.name in RESERVED_OPTIONS:
+                yield Finding(
+                    "EX107", f"option {parameter.name!r} has the name of a setting of the kernel; rename it"
+                )
+        capabilities = inspect.getattr_static(cls, "capabilities", None)
+        if not isinstance(capabilities, StorageCapabilities):
+            yield Finding(
+                "EX108", f"capabilities is {_article(type(capabilities).__name__)}, not StorageCapabilities"
+            )
+        elif capabilities.persistent and not _takes_path(cls):
+            yield Finding(
+                "EX109",
+                "the backend is persistent, but __init__ takes no path as its first "
+                "argument, and create() is not overridden",
+            )
+
+
+def _signatures(cls: type, base: type, left: list[str]) -> Iterator[Finding]:
+    for name in sorted(getattr(base, "__abstractmethods__", ())):
+        if name in left:
+            continue
+        method = inspect.getattr_static(cls, name)
+        function = getattr(method, "__func__", method)
+        if not inspect.isfunction(function):
+            if not callable(function):
+                yield Finding("EX104", f"{name} is {_article(type(function).__name__)}, not a method")
+            continue
+        expected = list(inspect.signature(getattr(base, name)).parameters)
+        try:
+            inspect.signature(function).bind(*expected)
+        except TypeError as error:
+            wanted = ", ".join(expected)
+            yield Finding(
+                "EX104", f"{name}{inspect.signature(function)} cannot be called as {name}({wanted}): {error}"
+            )
+
+
+def _takes_path(cls: type) -> bool:
+    if cls.create.__func__ is not DataStorage.create.__func__:  # type: ignore[attr-defined]
+        return True
+    first = next(iter(inspect.signature(cls).parameters.values()), None)
+    return first is not None and first.kind not in (first.KEYWORD_ONLY, first.VAR_KEYWORD)
+
+
+def _documentation(cls: type) -> Iterator[Finding]:
+    doc = docstrings.documentation_of(cls)
+    parameters = {parameter.name: parameter for parameter in options.init_parameters(cls)}
+    known = {*parameters, *options.place_parameters(cls)}
+    annotated = options.annotations_of(cls)
+    if not doc.summary:
+        yield Finding("EX201", f"{cls.__name__} has no docstring; its first line says what the plugin is for")
+    for name in parameters:
+        if name not in doc.parameters or not doc.parameters[name].text:
+            yield Finding("EX202", f"option {name!r} is not documented; describe it under Parameters")
+    for name in doc.parameters:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            yield Finding(
+                "EX203", f"the docstring documents {name!r}, which is no parameter of __init__{hint}"
+            )
+    for name in parameters:
+        documented = doc.parameters.get(name)
+        if name not in annotated and not (documented and documented.type_text):
+            yield Finding(
+                "EX204", f"option {name!r} has no type; annotate it, or give the type in the docstring"
+            )
+    yield from _defaults(parameters, doc, annotated)
+
+
+def _defaults(
+    parameters: Mapping[str, inspect.Parameter], doc: docstrings.Documentation, annotated: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Look whether docstring, annotation and default of each option agree."""
+    for name, parameter in parameters.items():
+        documented = doc.parameters.get(name)
+        if documented is None or documented.default is None:
+            continue
+        if parameter.default is parameter.empty:
+            yield Finding(
+                "EX205", f"option {name!r} has no default, the docstring states {documented.default}"
+            )
+        elif not docstrings.same_default(documented.default, parameter.default):
+            yield Finding(
+                "EX205",
+                f"the default of option {name!r} is {parameter.default!r}, the docstring "
+                f"states {documented.default}",
+            )
+    for name in parameters.keys() & annotated.keys() & doc.parameters.keys():
+        type_text = doc.parameters[name].type_text
+        if annotations.contradicts(type_text, annotated[name]):
+            yield Finding(
+                "EX206",
+                f"option {name!r} takes {annotations.describe_type(annotated[name])}, the docstring says "
+                f"{type_text}",
+            )
+    for name, parameter in parameters.items():
+        if name in annotated and parameter.default is not parameter.empty:
+            refusal = annotations.refusal_of(parameter.default, annotated[name])
+            if refusal:
+                yield Finding(
+                    "EX207", f"the default of option {name!r}, {parameter.default!r}, is not {refusal}"
+                )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and text of an exception, whatever its own ``__str__`` does."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # of the plugin that made the exception
+        return name
+    return f"{name}: {text:.500}" if text else name
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

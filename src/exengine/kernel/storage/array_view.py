@@ -1,0 +1,135 @@
+"""All frames of a storage as one lazy array: the one place that knows dask."""
+
+import math
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exengine.kernel.errors import (
+    CoordinatesError,
+    CoordinatesNotFoundError,
+    OptionError,
+    UnsupportedOperationError,
+)
+
+if TYPE_CHECKING:
+    from exengine.kernel.storage.reading import IndexedStorage
+
+
+def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any) -> Any:
+    """Return a dask array ``(*axes, *frame)``; see ``DataStorage.as_array``.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        When dask is not installed, or frames differ in shape or dtype.
+    CoordinatesError
+        When ``axes`` are not those of the dataset.
+    CoordinatesNotFoundError
+        When frames are missing and ``missing`` is ``'raise'``.
+    OptionError
+        When ``missing`` cannot stand for a frame.
+    """
+    try:
+        import dask.array as da
+    except ImportError:
+        raise UnsupportedOperationError("as_array needs dask: pip install 'dask[array]'") from None
+    positions = storage.axes
+    order = tuple(positions) if axes is None else tuple(axes)
+    if sorted(order) != sorted(positions):
+        raise CoordinatesError(f"axes are {', '.join(positions)} in any order; got {', '.join(order)}")
+    values = [sorted(positions[axis], key=_sort_key) for axis in order]
+    places = [{value: place for place, value in enumerate(some)} for some in values]
+    shape = tuple(len(some) for some in values)
+    there = np.zeros(shape, dtype=bool)
+    first = None
+    for coordinates in storage:
+        first = first or coordinates
+        if len(coordinates) != len(order):
+            raise UnsupportedOperationError(
+                f"frames have different axes ({', '.join(coordinates)} and {', '.join(order)}): no one array"
+            )
+        there[tuple(place[coordinates[axis]] for axis, place in zip(order, places, strict=True))] = True
+    if first is None:
+        raise UnsupportedOperationError("the dataset has no frames, so that their shape is not known")
+    if missing == "raise" and not there.all():
+        gap = next(iter(np.argwhere(~there)))
+        where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
+        raise CoordinatesNotFoundError(
+            f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; "
+            "pass missing='mask', or a number that stands for them"
+        )
+    example = storage.get_data(first)
+    refuse_filler(missing, example.dtype)
+    masked = isinstance(missing, str) and missing == "mask"
+    meta = np.ma.empty((0,) * (len(order) + example.ndim), example.dtype) if masked else None
+    return da.map_blocks(  # type: ignore[no-untyped-call]
+        _ReadBlock(storage, order, values, missing, example.shape, example.dtype.str),
+        name=f"exengine-frames-{uuid.uuid4().hex}",  # else dask pickles the storage to find a name
+        dtype=example.dtype,
+        chunks=tuple((1,) * size for size in shape) + tuple((size,) for size in example.shape),
+        meta=meta if masked else np.empty((0,) * (len(order) + example.ndim), example.dtype),
+    )
+
+
+def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
+    """Refuse what cannot stand for missing frames of a dtype: a number that it does not hold, another text.
+
+    Raises
+    ------
+    OptionError
+    """
+    if isinstance(missing, str) and missing in ("raise", "mask"):
+        return
+    try:
+        given = np.asarray(missing)
+        fits = given.shape == () and given.dtype.kind in ("biufc" if dtype.kind == "c" else "biuf")
+        if fits and dtype.kind not in "fc":
+            with np.errstate(all="ignore"):
+                fits = bool(given.astype(dtype) == given)
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise OptionError(f"missing is 'raise', 'mask' or a number that {dtype} holds; got {missing!r:.60}")
+
+
+def _sort_key(value: int | str) -> tuple[int, Any]:
+    # Ints before texts; texts keep the order in which they arrived, because sorting is stable.
+    return (0, value) if isinstance(value, int) else (1, 0)
+
+
+class _ReadBlock:
+    """Reads the frame of one block; can be pickled when the storage can."""
+
+    def __init__(
+        self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str
+    ) -> None:
+        self._storage = storage
+        self._order = order
+        self._values = values
+        self._missing = missing
+        self._shape = shape
+        self._dtype = dtype
+
+    def __call__(self, block_id: tuple[int, ...] | None = None) -> Any:
+        assert block_id is not None
+        places = block_id[: len(self._order)]
+        axes = {axis: self._values[k][places[k]] for k, axis in enumerate(self._order)}
+        lead = (None,) * len(self._order)
+        try:
+            data = self._storage.get_data(axes)
+        except CoordinatesNotFoundError:  # and nothing else: a storage that is closed has no gaps
+            if self._missing == "raise":
+                raise
+            if self._missing == "mask":
+                return np.ma.masked_all(self._shape, np.dtype(self._dtype))[lead]  # type: ignore[no-untyped-call]
+            return np.full(self._shape, self._missing, np.dtype(self._dtype))[lead]
+        if data.shape != self._shape or data.dtype.str != self._dtype:
+            raise UnsupportedOperationError(
+                f"the frame at {axes} is {data.shape} {data.dtype}, the first is "
+                f"{self._shape} {self._dtype}: "
+                "no one array holds both"
+            )
+        return np.ma.asarray(data)[lead] if self._missing == "mask" else data[lead]

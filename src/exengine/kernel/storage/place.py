@@ -1,0 +1,270 @@
+"""The place of a dataset that is being written: its folder, its lock, its manifest.
+
+A folder appears whole: it is made beside its place, with lock and manifest inside, and renamed.
+So of two that want the same place one wins, and whoever can see the dataset can open it.
+"""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from typing import Any
+
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import (
+    DatasetAccessError,
+    DatasetExistsError,
+    DatasetLockedError,
+    DatasetNotFoundError,
+)
+from exengine.kernel.storage import manifest
+from exengine.kernel.system import files
+
+_LOOKS = 10  # before a lock counts as that of a writer
+_MOST_OF_A_REASON = 8000  # characters; what is left free in a manifest holds them
+
+
+class DatasetPlace:
+    """A claimed folder; made by :meth:`claim` or :meth:`reclaim`.
+
+    Attributes
+    ----------
+    path : str
+        Of the folder, absolute, with symbolic links resolved.
+    """
+
+    def __init__(self, path: str, lock: int, content: dict[str, Any], made: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self._lock: int | None = lock
+        self._content = content
+        self._made = made  # folders whose names may not have reached the disk
+        self._synced = False  # whether these names are on the disk
+        self._late: list[str] = []  # annotations that no manifest on the disk has yet
+
+    @classmethod
+    def claim(cls, path: str, backend: str) -> "DatasetPlace":
+        """Make the folder of a new dataset, with its lock and its first manifest.
+
+        Parameters
+        ----------
+        path : str
+            Nothing may be there, or an empty folder. Parents are made.
+        backend : str
+            Who writes: the name that the manifest keeps.
+
+        Raises
+        ------
+        DatasetExistsError, DatasetLockedError, DatasetAccessError
+        """
+        if not path or "\0" in path:
+            raise DatasetAccessError(f"{path!r} is no path for a dataset")
+        path = os.path.realpath(path)
+        parent, name = os.path.split(path)
+        content: dict[str, Any] = {
+            "backend": backend,
+            "status": DatasetStatus.INCOMPLETE.value,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "annotations": {},
+        }
+        building = os.path.join(
+            parent, f".{files.cut_name(name)}.creating-{os.getpid()}-{time.monotonic_ns()}"
+        )
+        lock = None
+        made: tuple[str, ...] = ()
+        try:
+            made = _make_parents(parent)
+            os.mkdir(building)
+            lock = manifest.take_lock(building)
+            # On the disk before the dataset can be seen, or power loss may leave one with an empty manifest.
+            manifest.write_manifest(building, content, durable=True)
+            cls._refuse_what_is_there(path)
+            _rename_into_place(building, path)
+        except BaseException as error:
+            if lock is not None:
+                os.close(lock)
+            shutil.rmtree(building, ignore_errors=True)
+            if not isinstance(error, OSError) or isinstance(error, DatasetExistsError | DatasetLockedError):
+                raise
+            if os.path.isdir(path) and os.listdir(path):
+                cls._refuse_what_is_there(path)
+            refusal = DatasetAccessError(
+                f"cannot make a dataset at {path}: {error.strerror or error}; choose a "
+                "folder where you may write"
+            )
+            refusal.errno = error.errno
+            raise refusal from error
+        assert lock is not None  # the folder was new, so its lock was free
+        return cls(path, lock, content, made)
+
+    @classmethod
+    def reclaim(cls, path: str) -> "DatasetPlace":
+        """Take over a dataset whose writer is gone, to finish it.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            When no manifest is there.
+        DatasetLockedError
+            When a writer is at work.
+        DatasetAccessError
+            When the lock cannot be made, or is no regular file.
+        """
+        path = os.path.realpath(path)
+        if manifest.read_manifest(path) is None:
+            raise DatasetNotFoundError(f"{path} is no dataset with a manifest")
+        try:
+            lock, looks = manifest.take_lock(path), 1
+            while lock is None and looks < _LOOKS:
+                time.sleep(0.01)  # whoever only looks whether there is a writer holds it for a moment
+                lock, looks = manifest.take_lock(path), looks + 1
+        except OSError as error:
+            refusal = DatasetAccessError(f"{path} cannot be locked: {error.strerror or error}")
+            refusal.errno = error.errno
+            raise refusal from error
+        if lock is None:
+            raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
+        content = manifest.read_manifest(path)  # as whoever had the lock before has left it
+        assert content is not None
+        content.setdefault("annotations", {})
+        return cls(path, lock, content)
+
+    @staticmethod
+    def _refuse_what_is_there(path: str) -> None:
+        if not os.path.lexists(path):
+            return
+        if not os.path.isdir(path):
+            raise DatasetExistsError(f"{path} is there already, and is no folder; choose another path")
+        if manifest.has_writer(path):
+            raise DatasetLockedError(
+                f"{path} is being written by another storage; choose another path, or wait "
+                "until that one is closed"
+            )
+        if os.listdir(path):
+            raise DatasetExistsError(
+                f"{path} is there already and not empty; choose another path, or "
+                "if_exists='number' to count up"
+            )
+
+    def annotate(self, name: str, value: Any) -> None:
+        """Keep a JSON value in the manifest.
+
+        Raises
+        ------
+        MetadataError
+            When the manifest would be larger than one that is read; then nothing was changed.
+        """
+        self._annotate(name, value)
+        # What replaces a manifest that is on the disk has to be there first, or power loss leaves none.
+        manifest.write_manifest(self.path, self._content, durable=True)
+
+    def annotate_later(self, name: str, value: Any) -> None:
+        """Keep a JSON value in the last manifest, when a disk that has failed takes that. Raises as above."""
+        self._annotate(name, value)
+        self._late.append(name)
+
+    def _annotate(self, name: str, value: Any) -> None:
+        content = {**self._content, "annotations": {**self._content["annotations"], name: value}}
+        manifest.refuse_if_too_large(content, f"with the annotation {name!r:.60}")
+        self._content = content
+
+    def sync(self) -> None:
+        """Bring the names of the folders to the disk, so that the dataset is found there."""
+        if not self._synced:
+            for folder in (os.path.dirname(self.path), *self._made):
+                files.sync_folder(folder)
+            self._synced = True
+
+    def reopen(self, name: str, value: Any) -> None:
+        """Mark the dataset as incomplete again and keep a JSON value, so that both survive power loss.
+
+        Raises
+        ------
+        MetadataError
+            As :meth:`annotate`.
+        """
+        self._annotate(name, value)
+        content = self._content
+        content["status"] = DatasetStatus.INCOMPLETE.value
+        for outdated in ("facts", "frames", "reason"):
+            content.pop(outdated, None)
+        manifest.write_manifest(self.path, self._content, durable=True)
+
+    def conclude(
+        self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
+    ) -> None:
+        """Bring the name of the folder to the disk, then write the last manifest, durably.
+
+        Parameters
+        ----------
+        status : DatasetStatus
+        reason : str
+            Why it is that.
+        frames : int
+            How many the dataset holds.
+        facts : dict, optional
+            JSON: what a reader of the format compares the dataset with.
+
+        Raises
+        ------
+        OSError
+            When the disk did not take it; then the dataset is marked as failed, as far as possible.
+        """
+        self._content.update(status=status.value, frames=frames)
+        for outdated in ("facts", "reason"):
+            self._content.pop(outdated, None)
+        if facts:
+            self._content["facts"] = facts
+        if reason:
+            self._content["reason"] = reason[:_MOST_OF_A_REASON]
+        try:
+            # The manifest comes last: what says "complete" stands on names that are on the disk.
+            for folder in (os.path.dirname(self.path), *self._made):
+                files.sync_folder(folder)
+            manifest.write_manifest(self.path, self._content, durable=True)
+        except OSError as error:
+            self._mark_as_failed(error)
+            raise
+
+    def _mark_as_failed(self, error: OSError) -> None:
+        """Take back a status that may not have reached the disk, as far as the disk allows."""
+        self._content.update(status=DatasetStatus.FAILED.value)
+        self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
+        try:
+            manifest.write_manifest(self.path, self._content, durable=False)
+        except OSError:
+            for name in self._late:  # there may be room for what is shorter
+                del self._content["annotations"][name]
+            self._late.clear()
+            with suppress(OSError):
+                manifest.write_manifest(self.path, self._content, durable=False)
+
+    def unlock(self) -> None:
+        """Let another writer in. Idempotent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with suppress(OSError):  # nothing was written through it, and the system frees it all the same
+                os.close(lock)
+
+
+def _make_parents(folder: str) -> tuple[str, ...]:
+    """Make a folder and those above it; return the folders that hold a new name, the deepest first."""
+    holders = []
+    above = folder
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+        holders.append(above)
+    os.makedirs(folder, exist_ok=True)
+    return tuple(holders)
+
+
+def _rename_into_place(building: str, path: str) -> None:
+    try:
+        os.rename(building, path)
+    except OSError:
+        # An empty folder that cannot be replaced, because it is a mount point or because the system
+        # never replaces folders: move the contents, the manifest last.
+        if not (os.path.isdir(path) and not os.listdir(path)):
+            raise
+        for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
+            os.rename(os.path.join(building, name), os.path.join(path, name))
+        os.rmdir(building)

@@ -1,0 +1,1 @@
+"""The operating system: files, locks, syncing, the end of the process, untrusted text."""

@@ -1,0 +1,1 @@
+"""The conformance kit, one module for each group of promises."""

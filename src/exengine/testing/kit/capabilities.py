@@ -1,0 +1,221 @@
+"""Honest capabilities, in both directions: what is declared works, what is not is refused as documented.
+
+Here are EX301 - EX304. The others stand where their promises are: EX305 and EX306 in ``kit_read`` and
+``kit_processes``, EX307 in ``kit_disk``, EX308 and EX309 in ``kit_processes``.
+"""
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.errors import CoordinatesError, ExEngineError, MetadataError, UnsupportedDataError
+from exengine.testing.frames import Array, check_frame, frame_of
+from exengine.testing.kit.read import finished
+from exengine.testing.promises import PromiseBrokenError, promise
+from exengine.testing.subject import Subject, check_metadata, refusal_of, shape_of
+
+NUMBERS = (
+    "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32",
+    "float64", "complex64", "complex128",
+)  # fmt: skip
+"""The dtypes that a backend without a list has to take."""
+
+DIMENSIONS = range(6)
+"""The numbers of dimensions that a backend without a list has to take."""
+
+
+class HonestCapabilities:
+    """What a backend declares is what it does."""
+
+    @promise("N2", code="EX301")
+    def test_persistence_is_as_declared(self, subject: Subject) -> None:
+        if not isinstance(subject.can, StorageCapabilities):
+            raise PromiseBrokenError("N2", "capabilities is no StorageCapabilities")
+        path = subject.new_path()
+        if not subject.can.persistent:
+            if subject.can.reopen or subject.can.durable_flush or subject.can.safety_of_put != "accepted":
+                raise PromiseBrokenError(
+                    "N2", "a backend that is not persistent declares what only a disk gives"
+                )
+            subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
+            subject.not_promised("persistent")
+        finished(subject, path, 3)
+        if not os.path.lexists(path):
+            raise PromiseBrokenError("N2", "nothing lies at the path of a dataset that was finished")
+
+    @promise("N2", code="EX301")
+    def test_reopening_is_as_declared(self, subject: Subject) -> None:
+        path = subject.new_path()
+        if not subject.can.reopen:
+            if subject.can.persistent:
+                finished(subject, path, 3)
+            if subject.cls.can_open(os.fspath(path)):
+                raise PromiseBrokenError("N2", "reopen is not declared, and can_open(path) is True")
+            subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
+            subject.not_promised("reopen")
+        model = finished(subject, path, 3)
+        if not subject.cls.can_open(os.fspath(path)):
+            raise PromiseBrokenError("N2", "can_open(path) is False for a dataset of its own")
+        model.check(subject.open(path), "N2")
+        nothing = subject.new_path()
+        if subject.cls.can_open(os.fspath(nothing)) or subject.cls.can_open(os.fspath(subject.folder)):
+            raise PromiseBrokenError("N2", "can_open(path) is True where no dataset lies")
+
+    @promise("P8", code="EX302")
+    def test_dtypes_are_as_declared(self, subject: Subject) -> None:
+        declared = subject.can.dtypes
+        for name in NUMBERS if declared is None else declared:
+            shapes = [shape_of(ndim) for ndim in _dimensions(subject)]
+            frames = [frame_of({"time": 0}, shape, name) for shape in shapes]
+            faults = [_store(subject, frame) for frame in frames]
+            if all(faults):
+                raise PromiseBrokenError("P8", f"dtype {name} is declared; {faults[0]}")
+            wrong = [fault for fault in faults if fault and not fault.startswith("refused")]
+            if wrong:
+                raise PromiseBrokenError("P8", f"dtype {name}: {wrong[0]}")
+        for name in NUMBERS:
+            if declared is not None and name not in declared:
+                _refuse(subject, frame_of({"time": 0}, subject.shape, name), f"dtype {name}")
+
+    @promise("P8", code="EX302")
+    def test_numbers_of_dimensions_are_as_declared(self, subject: Subject) -> None:
+        declared = subject.can.ndim
+        dtypes = subject.can.dtypes or (subject.dtype.name,)
+        for ndim in DIMENSIONS if declared is None else declared:
+            faults = [_store(subject, frame_of({"time": 0}, shape_of(ndim), name)) for name in dtypes]
+            wrong = [fault for fault in faults if fault and not fault.startswith("refused")]
+            if all(faults) or wrong:
+                raise PromiseBrokenError("P8", f"{ndim} dimensions are declared; {(wrong or faults)[0]}")
+        for ndim in DIMENSIONS:
+            if declared is not None and ndim not in declared:
+                _refuse(subject, frame_of({"time": 0}, shape_of(ndim), subject.dtype), f"{ndim} dimensions")
+
+    @promise("P8", code="EX302")
+    def test_frames_of_other_shapes_are_taken_unless_all_must_be_alike(self, subject: Subject) -> None:
+        smaller = tuple(
+            max(side // 2, 1) if number < 2 else side for number, side in enumerate(subject.shape)
+        )
+        others = [] if smaller == subject.shape else [frame_of(subject.axes(1), smaller, subject.dtype)]
+        dtypes = [name for name in subject.can.dtypes or NUMBERS if np.dtype(name) != subject.dtype]
+        others += [frame_of(subject.axes(1), subject.shape, name) for name in dtypes[:1]]
+        for other in others:
+            storage = subject.create()
+            model = subject.fill(storage, 1)
+            put = functools.partial(storage.put, subject.axes(1), other, subject.metadata_value)
+            error = refusal_of(put)
+            what = f"a second frame of shape {other.shape} {other.dtype}"
+            if subject.can.same_shape and not isinstance(error, UnsupportedDataError):
+                raise PromiseBrokenError("P8", f"same_shape is declared; {what} gave {error!r:.150}")
+            if not subject.can.same_shape:
+                if error is not None:
+                    raise PromiseBrokenError(
+                        "P8", f"same_shape is not declared, and {what} was refused: {error}"
+                    )
+                model.add(subject.axes(1), other, subject.metadata_value)
+            model.check(storage, "P8")
+
+    @promise("P2", code="EX303")
+    def test_positions_that_are_texts_are_as_declared(self, subject: Subject) -> None:
+        names = ["FITC", "TRITC", "Zähler", "\U0001f52c", "Cy 5", "a/b"]
+        self._positions(subject, "channel", names, subject.can.string_axes, "string_axes")
+
+    @promise("P2", code="EX303")
+    def test_positions_below_zero_are_as_declared(self, subject: Subject) -> None:
+        self._positions(subject, "z", [-1, -2, -1000], subject.can.negative_indices, "negative_indices")
+
+    @staticmethod
+    def _positions(subject: Subject, axis: str, values: list[Any], declared: bool, name: str) -> None:
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = subject.fill(storage, 1)
+        for value in values:
+            axes = {**subject.axes(0), axis: value}
+            try:
+                error = refusal_of(lambda at=axes: model.put(storage, at))  # type: ignore[misc]
+            except PromiseBrokenError as fault:
+                raise PromiseBrokenError("P2", f"{name}={declared}; {axes}: {fault}") from fault
+            if declared and error is not None:
+                raise PromiseBrokenError("P2", f"{name} is declared, and {axes} was refused: {error}")
+            if not declared and not isinstance(error, CoordinatesError):
+                raise PromiseBrokenError("P2", f"{name} is not declared, and {axes} gave {error!r:.150}")
+        model.check(storage, "P2")
+        storage.finish()
+        storage.close()
+        if subject.can.persistent and subject.can.reopen:
+            model.check(subject.open(path), "P2")
+
+    @promise("P9", code="EX304")
+    def test_metadata_is_as_declared(self, subject: Subject) -> None:
+        value = {"exposure_ms": 10.5, "channel": {"name": "DAPI", "list": [1, None, "a"]}}
+        storage = subject.create()
+        axes = subject.axes(0)
+        if not subject.can.metadata:
+            error = refusal_of(lambda: storage.put(axes, subject.frame(axes), value))
+            if error is None:
+                subject.refuses(lambda: storage.get_metadata(axes), "metadata")
+            elif not isinstance(error, MetadataError | NotImplementedError):
+                raise PromiseBrokenError("P9", f"metadata is not declared; put gave {error!r:.150}")
+            subject.not_promised("metadata")
+        path = subject.new_path()
+        storage = subject.create(path)
+        storage.put(axes, subject.frame(axes), value)
+        storage.put(subject.axes(1), subject.frame(subject.axes(1)), None)
+        check_metadata(storage, axes, value)
+        check_metadata(storage, subject.axes(1), None)
+        storage.finish()
+        storage.close()
+        if subject.can.persistent and subject.can.reopen:
+            opened = subject.open(path)
+            check_metadata(opened, axes, value)
+            check_metadata(opened, subject.axes(1), None)
+
+    @promise("N4")
+    def test_annotations_are_kept_or_refused(self, subject: Subject) -> None:
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = subject.fill(storage, 1)
+        error = refusal_of(lambda: storage.annotate("config", {"storage": {"backend": "x"}}))
+        model.check(storage, "N4")
+        if error is not None:
+            subject.refuses(lambda: storage.annotate("config", {}), "annotate")
+            subject.not_promised("persistent")
+        storage.finish()
+        storage.close()
+        if subject.can.reopen:
+            kept = getattr(subject.open(path), "annotations", {})
+            if kept.get("config") != {"storage": {"backend": "x"}}:
+                raise PromiseBrokenError("N4", f"an annotation came back as {kept.get('config')!r:.100}")
+
+
+def _dimensions(subject: Subject) -> tuple[int, ...]:
+    return subject.can.ndim or (2,)
+
+
+def _store(subject: Subject, frame: Array) -> str:
+    """Put a frame into a storage of its own and read it; return what went wrong, or nothing."""
+    storage = subject.create()
+    axes = subject.axes(0)
+    try:
+        storage.put(axes, frame.copy(), subject.metadata_value)
+        check_frame(storage.get_data(axes), frame, axes, "P8")
+    except ExEngineError as error:
+        return f"refused: {frame.shape} {frame.dtype}: {type(error).__name__}: {error!s:.150}"
+    except Exception as error:
+        return f"{frame.shape} {frame.dtype}: {type(error).__name__}: {error!s:.150}"
+    finally:
+        storage.close()
+    return ""
+
+
+def _refuse(subject: Subject, frame: Array, what: str) -> None:
+    storage = subject.create()
+    axes = subject.axes(0)
+    error = refusal_of(lambda: storage.put(axes, frame, subject.metadata_value))
+    if not isinstance(error, UnsupportedDataError):
+        raise PromiseBrokenError("P8", f"{what} is not declared; put gave {error!r:.150}")
+    if axes in storage:
+        raise PromiseBrokenError("P8", f"{what} was refused, and is in the storage")
+    storage.close()

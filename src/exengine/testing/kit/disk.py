@@ -1,0 +1,291 @@
+"""The promises about what lies on the disk: D1, C1, C2, C3."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exengine.testing.children import Child, try_to_create
+from exengine.testing.kit.read import finished
+from exengine.testing.promises import NotRun, PromiseBrokenError, promise
+from exengine.testing.subject import Subject, coordinates_of, tree_of
+
+FRAMES = 6
+_FLIPS = 40
+_SECONDS = 10.0
+_MIB = 1024
+
+
+class DiskPromises:
+    """What holds of datasets that are old, incomplete, or damaged."""
+
+    @promise("D1")
+    def test_a_new_dataset_never_lands_on_an_old_one(self, subject: Subject) -> None:
+        if not subject.can.persistent:
+            subject.needs_reopen()
+        if not subject.name:
+            raise NotRun("the kernel looks after the place: name an installed backend")
+        from exengine.datasets.creation import open_storage
+
+        for ended in (True, False):
+            path = subject.new_path()
+            storage = subject.create(path)
+            model = subject.fill(storage, 3)
+            if ended:
+                storage.finish()
+            storage.close()
+            before = tree_of(path)
+            told = try_to_create(subject, os.fspath(path), "error")["refused"]
+            if told is None or "DatasetExistsError" not in told["kinds"]:
+                raise PromiseBrokenError("D1", f"creating where a dataset is gave {told and told['message']}")
+            if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
+                raise PromiseBrokenError("D1", "if_exists='number' was refused where a dataset is")
+            if tree_of(path) != before:
+                raise PromiseBrokenError("D1", "creating where a dataset is has changed that dataset")
+            numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
+            told_path = getattr(numbered, "path", None)
+            numbered.close()
+            if told_path and (not os.path.lexists(told_path) or os.path.samefile(told_path, path)):
+                raise PromiseBrokenError("D1", f"the dataset was made elsewhere than at {told_path}")
+            others = [name for name in os.listdir(path.parent) if name != path.name]
+            if not others:
+                raise PromiseBrokenError("D1", "if_exists='number' made no dataset beside the old one")
+            if subject.can.reopen:
+                model.check(subject.open(path), "D1")
+
+    @promise("D1")
+    def test_overwriting_leaves_nothing_of_the_old_dataset(self, subject: Subject) -> None:
+        if not subject.can.persistent:
+            subject.needs_reopen()
+        if not subject.name:
+            raise NotRun("the kernel looks after the place: name an installed backend")
+        from exengine.datasets.creation import open_storage
+
+        path = subject.new_path()
+        finished(subject, path, 4)
+        storage = open_storage(subject.name, path, if_exists="overwrite", **subject.options)
+        model = subject.fill(storage, 1, first=9)
+        storage.finish()
+        storage.close()
+        if subject.can.reopen:
+            model.check(subject.open(path), "D1", absent=subject.axes(0))
+
+    @promise("D1")
+    def test_what_is_no_dataset_is_never_overwritten(self, subject: Subject) -> None:
+        if not subject.can.persistent:
+            subject.needs_reopen()
+        if not subject.name:
+            raise NotRun("the kernel looks after the place: name an installed backend")
+        for make in (_a_file, _a_folder):
+            path = subject.new_path()
+            make(path)
+            before = tree_of(path.parent)
+            for if_exists in ("error", "overwrite"):
+                if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
+                    raise PromiseBrokenError(
+                        "D1", f"if_exists={if_exists!r} replaced the work of somebody else"
+                    )
+            if tree_of(path.parent) != before:
+                raise PromiseBrokenError("D1", "the work of somebody else was changed")
+
+    @promise("C3")
+    def test_opening_an_incomplete_dataset_writes_nothing(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = subject.fill(storage, 5)
+        storage.close()
+        before = _state_of(path.parent)
+        for _ in range(2):
+            opened = subject.open(path)
+            model.check(opened, "C3")
+            if subject.can.iterable:
+                coordinates_of(opened)
+            opened.close()
+        if _state_of(path.parent) != before:
+            raise PromiseBrokenError("C3", "opening an incomplete dataset to read has changed its files")
+
+    @promise("C3")
+    def test_opening_what_a_killed_writer_left_writes_nothing(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        path = subject.new_path()
+        with Child(subject, "write", path=os.fspath(path), count=5, level="put", end="wait") as child:
+            child.wait_for(4)
+            child.kill()
+        before = _state_of(path.parent)
+        with Child(subject, "read", path=os.fspath(path), count=5) as child:
+            child.result()
+        if _state_of(path.parent) != before:
+            raise PromiseBrokenError("C3", "opening what a killed writer left has changed its files")
+
+    @promise("C1", "C2", "D3")
+    def test_opening_anything_ends_with_a_status_or_an_exception_of_ours(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        original = subject.new_path()
+        finished(subject, original, FRAMES)
+        probe(
+            subject,
+            dict(_garbage(subject, original)),
+            "C2",
+            judge_pixels=subject.can.checksums,
+            good=original,
+        )
+
+    @promise("C2", "C1", "D3", code="EX307")
+    def test_a_damaged_frame_is_never_returned_as_good(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        original = subject.new_path()
+        finished(subject, original, FRAMES)
+        probe(
+            subject,
+            dict(_flipped(subject, original)),
+            "C2",
+            judge_pixels=subject.can.checksums,
+            good=original,
+        )
+        if not subject.can.checksums:
+            subject.not_promised("checksums")
+
+
+def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels: bool, good: Path) -> None:
+    """Open damaged datasets in another process, and raise unless it took them as it should.
+
+    Parameters
+    ----------
+    subject : Subject
+    damaged : dict
+        Path -> what is wrong there.
+    label : str
+        Of the promise that wrong pixels break.
+    judge_pixels : bool
+        Whether they do.
+    good : pathlib.Path
+        A dataset that is as it should be: with it everything that opening needs is imported.
+    """
+    seen: set[str] = set()
+    faults: list[tuple[str, str]] = []
+    ended = ""
+    with Child(subject, "probe", paths=list(damaged), count=FRAMES, good=os.fspath(good)) as child:
+        try:
+            for line in child.lines(2 * _SECONDS, each_line=True):
+                faults += _faults_of(line, damaged, label if judge_pixels else "")
+                seen.add(line.get("path", ""))
+        except PromiseBrokenError as error:
+            ended = f": {error!s:.300}"
+    left = [path for path in damaged if path not in seen]
+    if left or ended:
+        at = f", at {damaged[left[0]]}" if left else ""
+        faults.append(("C1", f"opening did not come to its end{at}{ended}"))
+    if faults:
+        broken, first = faults[0]
+        more = f"; and {len(faults) - 1} more of {len(damaged)}" if len(faults) > 1 else ""
+        raise PromiseBrokenError(broken, first + more)
+
+
+def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> list[tuple[str, str]]:
+    """Return what is wrong with what another process says of one dataset, each with its label."""
+    if "fault" in line:
+        return [("C1", line["fault"])]
+    if "memory_mib" in line:
+        memory = line["memory_mib"]
+        return [("C1", f"opening damaged datasets took {memory:.0f} MiB")] if memory > _MIB else []
+    what = damaged[line["path"]]
+    faults = []
+    if line["foreign"]:
+        faults.append(("C1", f"{what}: {line['foreign']:.200}, which is no exception of ours"))
+    if line["reached"]:
+        faults.append(("D3", f"{what}: {line['reached'][0]}"))
+    if line["seconds"] > _SECONDS:
+        faults.append(("C1", f"{what}: opening took {line['seconds']:.0f} s"))
+    if line["wrong"] and label:
+        faults.append((label, f"{what}: {line['wrong']}"))
+    return faults
+
+
+def copy_of(subject: Subject, original: Path) -> Path:
+    """Return the path of a copy of a dataset."""
+    path = subject.new_path()
+    if original.is_dir():
+        shutil.copytree(original, path)
+    else:
+        shutil.copy2(original, path)
+    return path
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a dataset, the largest first."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
+
+
+def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
+    """Yield paths where no good dataset lies, with what is wrong there."""
+    noise = bytes((number * 197 + 31) % 256 for number in range(4096))
+    for make in (_a_file, _a_folder, _an_empty_folder):
+        path = subject.new_path()
+        make(path)
+        yield os.fspath(path), make.__name__.strip("_").replace("_", " ")
+    yield os.fspath(subject.new_path()), "nothing"
+    if sys.platform != "win32":
+        path = subject.new_path()
+        path.symlink_to(path)
+        yield os.fspath(path), "a link to itself"
+    for file in files_of(original)[:12]:
+        name = file.relative_to(original) if original.is_dir() else Path()
+        size = file.stat().st_size
+        changes: list[tuple[str, Any]] = [
+            ("cut to nothing", lambda content: b""), ("cut to one byte", lambda content: content[:1]),
+            ("cut in half", lambda content: content[: len(content) // 2]),
+            ("cut by one byte", lambda content: content[:-1]), ("replaced by noise", lambda content: noise),
+            ("half noise", lambda content: content[: len(content) // 2] + noise),
+            ("zeros", lambda content: bytes(len(content))),
+            ("followed by noise", lambda content: content + noise),
+            ("removed", None), ("a folder", ...),
+        ]  # fmt: skip
+        for what, change in changes:
+            path = copy_of(subject, original)
+            target = path / name
+            if change is None or change is ...:
+                target.unlink()
+                if change is ...:
+                    target.mkdir()
+            else:
+                target.write_bytes(change(target.read_bytes()))
+            yield os.fspath(path), f"a file of {size} bytes, {file.name}, {what}"
+
+
+def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
+    """Yield copies of a dataset with one bit changed: most in its largest file, some in the others."""
+    for rank, file in enumerate(files_of(original)[:12]):
+        name = file.relative_to(original) if original.is_dir() else Path()
+        size = file.stat().st_size
+        flips = _FLIPS if not rank else 6
+        for offset in sorted(
+            {size * k // flips + (size // flips) // 2 for k in range(flips)} if size else ()
+        ):
+            path = copy_of(subject, original)
+            target = path / name
+            content = bytearray(target.read_bytes())
+            content[min(offset, size - 1)] ^= 0x10
+            target.write_bytes(content)
+            yield os.fspath(path), f"one bit of {file.name} changed, at {offset} of {size} bytes"
+
+
+def _a_file(path: Path) -> None:
+    path.write_text("the work of somebody else")
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.txt").write_text("the work of somebody else")
+
+
+def _an_empty_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _state_of(folder: Path) -> dict[str, tuple[str, int]]:
+    """Return content and time of change of everything in a folder."""
+    return {name: (digest, (folder / name).lstat().st_mtime_ns) for name, digest in tree_of(folder).items()}

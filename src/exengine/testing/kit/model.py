@@ -1,0 +1,314 @@
+"""A Hypothesis state machine: any sequence of calls, with a dict as the model of the storage.
+
+The coordinates come from a small set, so that frames meet. Failures are reduced to the shortest
+sequence that shows them, and every run takes the same examples.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+from hypothesis import stateful, strategies
+
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import CoordinatesExistError, CoordinatesNotFoundError, StorageStateError
+from exengine.testing.kit.put import in_thread
+from exengine.testing.promises import PromiseBrokenError
+from exengine.testing.subject import Axes, Model, Subject, check_metadata, refusal_of
+
+EXAMPLES = 25
+STEPS = 25
+PLACES = 14
+
+_numbers = strategies.integers(0, PLACES - 1)
+_bad_coordinates: strategies.SearchStrategy[Any] = strategies.sampled_from(
+    [None, 5, [], {"": 0}, {"time": 0.5}, {"time": None}, {"_x": 1}]
+)
+_bad_arrays = strategies.sampled_from(["none", "text", "objects"])
+_json = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers(-(2**53), 2**53)
+    | strategies.floats(allow_nan=False, allow_infinity=False) | strategies.text(max_size=8),
+    lambda inner: strategies.lists(inner, max_size=3)
+    | strategies.dictionaries(strategies.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+_open = stateful.precondition(lambda machine: machine.state == "open")
+_reading = stateful.precondition(lambda machine: machine.state != "closed")
+_ended = stateful.precondition(lambda machine: machine.state != "open")
+
+
+class StorageMachine(stateful.RuleBasedStateMachine):
+    """Calls of a storage in any order; ``state`` is open, finished, reopened or closed."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.path = subject.new_path()
+        self.storage: DataStorage = subject.create(self.path)
+        self.model = Model(subject)
+        self.state = "open"
+        self.reopens = subject.can.persistent and subject.can.reopen
+
+    def teardown(self) -> None:
+        """Close what is open."""
+        self.subject.close_all()
+
+    def _frame(self, number: int, metadata: Any) -> tuple[Axes, Any, Any]:
+        axes = self.subject.axes(number)
+        return axes, self.subject.frame(axes), metadata if self.subject.can.metadata else {}
+
+    def _is_there(self, number: int) -> bool:
+        return frozenset(self.subject.axes(number).items()) in self.model.frames
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    @_open
+    @stateful.rule(number=_numbers, metadata=_json)
+    def put(self, number: int, metadata: Any) -> None:
+        """Put a frame; where one is, that is refused."""
+        axes, frame, metadata = self._frame(number, metadata)
+        given = copy.deepcopy(metadata)
+        error = refusal_of(lambda: self.storage.put(axes, frame.copy(), given))
+        if self._is_there(number) != isinstance(error, CoordinatesExistError):
+            raise PromiseBrokenError("P4", f"put at {axes} gave {error!r:.200}")
+        if error is None:
+            self.model.add(axes, frame, metadata)
+
+    @_open
+    @stateful.rule(numbers=strategies.lists(_numbers, max_size=5))
+    def put_many(self, numbers: list[int]) -> None:
+        """Put several frames; those before one that is refused are stored."""
+        batch = [self._frame(number, {"batch": number}) for number in numbers]
+        wanted_error = False
+        error = refusal_of(lambda: self.storage.put_many(batch))
+        for number, frame in zip(numbers, batch, strict=True):
+            if self._is_there(number):
+                wanted_error = True
+                break
+            self.model.add(*frame)
+        if wanted_error != isinstance(error, CoordinatesExistError):
+            raise PromiseBrokenError("P4", f"put_many at {numbers} gave {error!r:.200}")
+
+    @_open
+    @stateful.precondition(lambda machine: machine.model.frames)
+    @stateful.rule(data=strategies.data())
+    def put_twice(self, data: Any) -> None:
+        """Put where a frame is: refused, whatever is put."""
+        axes = data.draw(strategies.sampled_from([put.axes for put in self.model.frames.values()]))
+        other = self.subject.frame(axes, salt=1)
+        if not isinstance(refusal_of(lambda: self.storage.put(axes, other, {})), CoordinatesExistError):
+            raise PromiseBrokenError("P4", f"the frame at {axes} was replaced")
+
+    @_open
+    @stateful.rule(axes=_bad_coordinates)
+    def put_at_bad_coordinates(self, axes: Any) -> None:
+        """Put at what are no coordinates."""
+        frame = self.subject.frame(self.subject.axes(0))
+        if refusal_of(lambda: self.storage.put(axes, frame, {})) is None:
+            raise PromiseBrokenError("P2", f"a frame was taken at {axes!r}")
+
+    @_open
+    @stateful.rule(number=_numbers, kind=_bad_arrays)
+    def put_bad_array(self, number: int, kind: str) -> None:
+        """Put what is no array of numbers."""
+        import numpy as np
+
+        data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
+        axes = self.subject.axes(number)
+        if refusal_of(lambda: self.storage.put(axes, data, {})) is None:
+            raise PromiseBrokenError("P2", f"{kind} was taken as an array")
+
+    @_open
+    @stateful.precondition(lambda machine: machine.subject.can.metadata)
+    @stateful.rule(number=_numbers, value=strategies.sampled_from([float("nan"), b"x", {1: 2}, {"a": {1}}]))
+    def put_bad_metadata(self, number: int, value: Any) -> None:
+        """Put metadata that JSON cannot hold."""
+        axes, frame, _ = self._frame(number, None)
+        if refusal_of(lambda: self.storage.put(axes, frame, value)) is None:
+            raise PromiseBrokenError("P9", f"the metadata {value!r} was taken")
+
+    @_open
+    @stateful.rule(number=_numbers)
+    def put_and_change_the_array(self, number: int) -> None:
+        """Put a frame and change the array at once."""
+        if not self._is_there(number):
+            axes, frame, metadata = self._frame(number, {"changed": []})
+            given, kept = frame.copy(), copy.deepcopy(metadata)
+            self.storage.put(axes, given, metadata)
+            given[...] = 0
+            metadata.get("changed", []).append(1)
+            self.model.add(axes, frame, kept)
+
+    @_open
+    @stateful.rule(durable=strategies.booleans())
+    def flush(self, durable: bool) -> None:
+        """Flush; a backend that cannot says so."""
+        error = refusal_of(lambda: self.storage.flush(durable))
+        if error is not None and not isinstance(error, NotImplementedError):
+            raise PromiseBrokenError(
+                "F2" if durable else "F1", f"flush(durable={durable}) raised {error!r:.200}"
+            )
+        if durable and (error is None) != self.subject.can.durable_flush:
+            raise PromiseBrokenError(
+                "F2", f"durable_flush={self.subject.can.durable_flush}, and flush gave {error!r}"
+            )
+
+    @_open
+    @stateful.rule(value=_json)
+    def annotate(self, value: Any) -> None:
+        """Keep a value beside the dataset, or refuse it as documented."""
+        error = refusal_of(lambda: self.storage.annotate("note", value))
+        if error is not None and not isinstance(error, NotImplementedError):
+            raise PromiseBrokenError("N4", f"annotate({value!r:.80}) raised {error!r:.200}")
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @_reading
+    @stateful.rule(number=_numbers)
+    def get(self, number: int) -> None:
+        """Read a frame, or learn that there is none."""
+        axes = self.subject.axes(number)
+        error = refusal_of(lambda: self.storage.get_data(axes))
+        if self._is_there(number) == isinstance(error, CoordinatesNotFoundError):
+            raise PromiseBrokenError("R1", f"get_data({axes}) gave {error!r:.200}")
+
+    @_reading
+    @stateful.rule(number=_numbers)
+    def get_metadata(self, number: int) -> None:
+        """Read metadata, or learn that there is none."""
+        axes = self.subject.axes(number)
+        if not self._is_there(number):
+            if not isinstance(refusal_of(lambda: self.storage.get_metadata(axes)), CoordinatesNotFoundError):
+                raise PromiseBrokenError("R1", f"get_metadata({axes}) found something")
+        elif self.subject.can.metadata:
+            check_metadata(self.storage, axes, self.model.frames[frozenset(axes.items())].metadata)
+
+    @_reading
+    @stateful.rule()
+    def read_in_another_thread(self) -> None:
+        """Compare everything, in another thread."""
+        in_thread(lambda: self.model.check(self.storage))
+
+    @stateful.rule(value=strategies.sampled_from([None, 3, "time", [], object(), {"time": []}, {1: 1}]))
+    def look_for_nonsense(self, value: Any) -> None:
+        """Ask for what are no coordinates."""
+        try:
+            found = value in self.storage
+        except Exception as error:
+            raise PromiseBrokenError("R1", f"`in` raised {error!r:.200} for {value!r}") from error
+        if found:
+            raise PromiseBrokenError("R1", f"{value!r} is in the storage")
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    @_reading
+    @stateful.rule()
+    def finish(self) -> None:
+        """Finish, once or again."""
+        self._ends(self.storage.finish, "finish")
+        self.state = "finished" if self.state == "open" else self.state
+
+    @stateful.rule()
+    def close(self) -> None:
+        """Close, once or again."""
+        self._ends(self.storage.close, "close")
+        self.state = "closed"
+
+    @_open
+    @stateful.rule()
+    def abort(self) -> None:
+        """End it as aborted: what is there stays, and nothing more is taken."""
+        self._ends(lambda: self.storage.abort("of the model"), "abort")
+        self.state = "finished"
+
+    def _ends(self, call: Callable[[], None], what: str) -> None:
+        try:
+            call()
+        except Exception as error:
+            raise PromiseBrokenError("N1", f"{what}() when {self.state} raised {error!r:.200}") from error
+
+    @_ended
+    @stateful.rule(number=_numbers)
+    def put_after_the_end(self, number: int) -> None:
+        """Put into a storage that takes nothing any more."""
+        axes, frame, metadata = self._frame(number, {})
+        error = refusal_of(lambda: self.storage.put(axes, frame, metadata))
+        if not isinstance(error, StorageStateError | NotImplementedError):
+            raise PromiseBrokenError("P5", f"a storage that is {self.state} gave {error!r:.200}")
+
+    @stateful.precondition(lambda machine: machine.state == "closed" and machine.reopens)
+    @stateful.rule()
+    def reopen(self) -> None:
+        """Open the dataset again, finished or not."""
+        self.storage = self.subject.open(self.path)
+        self.state = "reopened"
+
+    # -- what always holds -----------------------------------------------------------------------
+
+    @stateful.invariant()
+    def is_true(self) -> None:
+        """Look whether the storage is True, also when it is empty."""
+        if not self.storage:
+            raise PromiseBrokenError("R4", "a storage is False")
+
+    @stateful.invariant()
+    def holds_the_newest_and_the_oldest_frame(self) -> None:
+        """Compare the first and the last frame."""
+        if self.state != "closed" and self.model.frames:
+            known = list(self.model.frames.values())
+            for put in (known[0], known[-1]):
+                self.model.check_one(self.storage, put, "P1")
+
+    @stateful.invariant()
+    def holds_nothing_else(self) -> None:
+        """Compare every place of the small set with the model."""
+        if self.state != "closed":
+            for number in range(PLACES):
+                if (self.subject.axes(number) in self.storage) != self._is_there(number):
+                    raise PromiseBrokenError("P2", f"`in` is wrong for {self.subject.axes(number)}")
+
+    @stateful.invariant()
+    def counts_its_frames(self) -> None:
+        """Compare ``len`` with the model."""
+        if (
+            self.state != "closed"
+            and self.subject.can.iterable
+            and len(self.storage) != len(self.model.frames)
+        ):
+            raise PromiseBrokenError("P2", f"len is {len(self.storage)}, of {len(self.model.frames)} frames")
+
+    @stateful.invariant()
+    def keeps_the_order(self) -> None:
+        """Compare the order with that of put."""
+        if self.state != "closed" and self.subject.can.iterable:
+            if [frozenset(dict(axes).items()) for axes in self.storage] != list(self.model.frames):
+                raise PromiseBrokenError("R4", "the order is not that of put")
+
+    @stateful.invariant()
+    def knows_whether_it_is_finished(self) -> None:
+        """Compare ``is_finished`` with the model, where the backend knows."""
+        if self.state in ("open", "finished"):
+            try:
+                finished = self.storage.is_finished()
+            except NotImplementedError:
+                return
+            if finished != (self.state == "finished"):
+                raise PromiseBrokenError("N4", f"is_finished() is {finished}; the storage is {self.state}")
+
+
+def run_model(subject: Subject, *, reduce: bool = True) -> None:
+    """Run the state machine on a backend; raise what it finds, reduced to few calls unless told otherwise."""
+    phases = [phase for phase in hypothesis.Phase if reduce or phase.name in ("explicit", "generate")]
+    settings = hypothesis.settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        phases=phases,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    stateful.run_state_machine_as_test(lambda: StorageMachine(subject), settings=settings)  # type: ignore[arg-type]  # Hypothesis calls it

@@ -1,0 +1,277 @@
+"""The promises that need another process: P6, P7, F1, F2, R3, R4 under hash seeds, D2, N5 at exit."""
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.testing.children import Child, look, try_to_create
+from exengine.testing.kit.read import at_once, put_in_odd_order
+from exengine.testing.promises import NotRun, PromiseBrokenError, promise
+from exengine.testing.subject import Subject, status_of, tree_of
+
+FRAMES = 30
+SECONDS = 100
+"""Second writers in threads, all of which are refused."""
+_LIMIT_BYTES = 65536
+
+_PATIENCE_S = 5.0
+
+
+class ProcessPromises:
+    """What holds when a process is killed, and when there are two."""
+
+    @promise("P6", code="EX308")
+    def test_a_frame_survives_the_death_of_the_process_when_put_has_returned(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        if subject.can.safety_of_put == "accepted":
+            subject.not_promised("safety_of_put")
+        for count in (1, FRAMES):
+            _killed_after(subject, count, "put", "P6")
+
+    @promise("F1")
+    def test_after_flush_frames_survive_the_death_of_the_process(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        if not _flushes(subject) and subject.can.safety_of_put == "accepted":
+            subject.not_promised("safety_of_put")
+        for count in (1, FRAMES):
+            _killed_after(subject, count, "flush" if _flushes(subject) else "put", "F1")
+
+    @promise("F2", code="EX309")
+    def test_after_a_durable_flush_frames_survive_the_death_of_the_process(self, subject: Subject) -> None:
+        if not subject.can.durable_flush:
+            storage = subject.create()
+            subject.fill(storage, 2)
+            subject.refuses(lambda: storage.flush(True), "flush(durable=True)")
+            subject.not_promised("durable_flush")
+        subject.needs_reopen()
+        for count in (1, FRAMES):
+            _killed_after(subject, count, "durable", "F2")
+
+    @promise("P7", "P5")
+    def test_the_first_error_of_the_disk_stays_and_reaches_the_caller(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        if sys.platform == "win32":
+            raise NotRun("this system cannot limit the size of files")
+        path = subject.new_path()
+        spec: dict[str, Any] = {
+            "path": os.fspath(path),
+            "count": 400,
+            "limit": _LIMIT_BYTES,
+            "flush": _flushes(subject),
+        }
+        with Child(subject, "limit", **spec) as child:
+            told = child.result()
+        met = told["met"]
+        if met is None and told["faults"]:
+            raise PromiseBrokenError(
+                "P7", f"the disk took no more, nothing was raised, and {told['faults'][0]}"
+            )
+        if met is None:
+            raise NotRun("the backend wrote all frames although no file may grow beyond 64 KiB")
+        if "UnsupportedDataError" in met["kinds"]:
+            raise NotRun("the backend takes no frame that is larger than a file may be")
+        if "ExEngineError" not in met["kinds"]:
+            raise PromiseBrokenError("P7", f"an error of the disk reached the caller as {met['message']}")
+        if not told["has_cause"]:
+            raise PromiseBrokenError("P7", f"the error does not name its cause, an OSError: {met['message']}")
+        if told["after"] is None or "ExEngineError" not in told["after"]["kinds"]:
+            raise PromiseBrokenError("P7", f"a put after the error of the disk gave {told['after']}")
+        if told["changed"]:
+            raise PromiseBrokenError("P5", "a put after an error of the disk has changed the files")
+        foreign = [end["message"] for end in told["ends"] if end and "ExEngineError" not in end["kinds"]]
+        if foreign or told["faults"]:
+            raise PromiseBrokenError("P7", f"after an error of the disk: {[*foreign, *told['faults']][0]}")
+        _holds(subject, path, told["stored"], "P7")
+
+    @promise("R3", code="EX306")
+    def test_another_process_reads_while_this_one_writes(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        if not subject.can.read_while_writing:
+            _opens_or_refuses(subject)
+            subject.not_promised("read_while_writing")
+        path = subject.new_path()
+        storage = subject.create(path)
+        with Child(subject, "watch", path=os.fspath(path), count=120) as child:
+            child.wait_for(0)
+            subject.fill(storage, 120)
+            if subject.can.safety_of_put == "accepted" and _flushes(subject):
+                storage.flush()
+            child.say_stop()
+            told = child.result()
+        storage.close()
+        if told["faults"]:
+            raise PromiseBrokenError("R3", f"a reader in another process: {told['faults'][0]}")
+        counts = told["counts"]
+        if counts != sorted(counts):
+            raise PromiseBrokenError("R3", f"the number of frames that a reader saw went down: {counts}")
+        if counts[-1] != 120:
+            raise PromiseBrokenError(
+                "R3", f"120 frames were put; a reader that opened after that saw {counts[-1]}"
+            )
+
+    @promise("R4", code="EX305")
+    def test_the_order_is_the_same_under_any_hash_seed(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        if not subject.can.iterable:
+            subject.not_promised("iterable")
+        path = subject.new_path()
+        storage = subject.create(path)
+        wanted = [[list(item) for item in axes] for axes in put_in_odd_order(storage, subject)]
+        storage.finish()
+        storage.close()
+        for seed in ("0", "1", "77"):
+            with Child(subject, "read", hash_seed=seed, path=os.fspath(path), count=0) as child:
+                order = child.result()["order"]
+            if order != wanted:
+                raise PromiseBrokenError("R4", f"under the hash seed {seed} the order is {order!r:.300}")
+
+    @promise("D2")
+    def test_a_second_writer_is_refused(self, subject: Subject) -> None:
+        _needs_place(subject)
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = subject.fill(storage, 3)
+        link = path.parent / f"link-to-{path.name}"
+        spellings = [os.fspath(path), os.path.join(path.parent, ".", "..", path.parent.name, path.name)]
+        if sys.platform != "win32":
+            link.symlink_to(path)
+            spellings.append(os.fspath(link))
+        before = set(tree_of(path.parent))
+        ways = ("error", "overwrite") if subject.name else ("error",)
+        attempts = [(spelling, if_exists) for spelling in spellings for if_exists in ways]
+        seconds: list[Callable[[], Any]] = []
+        for spelling, if_exists in attempts:
+            what = f"a second writer at {spelling!r} with if_exists={if_exists!r}"
+            _refused(try_to_create(subject, spelling, if_exists), what)
+            seconds.append(functools.partial(_second, subject, spelling, if_exists, what))
+        for _ in range(SECONDS // len(seconds)):
+            at_once(seconds)
+        with Child(subject, "second", attempts=attempts * 3) as child:
+            for told in child.lines():
+                _refused(told, f"a second writer in another process ({told})")
+        if set(tree_of(path.parent)) - before:
+            raise PromiseBrokenError("D2", "a second writer that was refused has left files behind")
+        model.put(storage, subject.axes(3), subject.numbered(3))
+        model.check(storage, "D2")
+        storage.finish()
+        storage.close()
+        if subject.can.reopen:
+            model.check(subject.open(path), "D2")
+
+    @promise("D2")
+    def test_a_killed_writer_hinders_no_other(self, subject: Subject) -> None:
+        _needs_place(subject)
+        if not subject.name:
+            raise NotRun("overwriting goes through the registry: name an installed backend")
+        path = subject.new_path()
+        with Child(subject, "write", path=os.fspath(path), count=2, level="put", end="wait") as child:
+            child.wait_for(1)
+            child.kill()
+        told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
+        if told is not None:
+            raise PromiseBrokenError(
+                "D2", f"after its writer was killed, the place is refused: {told['message']}"
+            )
+
+    @promise("D2")
+    def test_a_killed_writer_that_had_forked_hinders_no_other(self, subject: Subject) -> None:
+        _needs_place(subject)
+        if not subject.name:
+            raise NotRun("overwriting goes through the registry: name an installed backend")
+        if not hasattr(os, "fork"):
+            raise NotRun("this system cannot fork")
+        path = subject.new_path()
+        spec: dict[str, Any] = {"count": 2, "level": "put", "end": "wait", "fork": True}
+        with Child(subject, "write", path=os.fspath(path), **spec) as child:
+            child.wait_for(True, key="forked")
+            child.kill()
+        deadline = time.monotonic() + _PATIENCE_S
+        # A fork lets go when it runs for the first time, which a busy machine may put off.
+        while (told := try_to_create(subject, os.fspath(path), "overwrite")["refused"]) is not None:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        if told is not None:
+            raise PromiseBrokenError(
+                "D2", f"a process that a killed writer had forked holds the place: {told['message']}"
+            )
+
+    @promise("N5")
+    def test_a_storage_that_was_forgotten_at_exit_keeps_its_frames(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        path = subject.new_path()
+        with Child(subject, "write", path=os.fspath(path), count=5, level="put", end="exit") as child:
+            child.result()
+            said = child.errors()
+        status = _holds(subject, path, 5, "N5")
+        if status not in (None, DatasetStatus.ABORTED):
+            raise PromiseBrokenError("N5", f"a storage that was forgotten left the status {status}")
+        if status and "Warning" not in said:
+            raise PromiseBrokenError("N5", "a storage was forgotten, and no warning said so")
+
+
+def _flushes(subject: Subject) -> bool:
+    """Return whether the backend has a flush; without one it refuses as documented."""
+    from exengine.testing.subject import refusal_of
+
+    storage = subject.create()
+    error = refusal_of(storage.flush)
+    storage.close()
+    if error is not None and not isinstance(error, NotImplementedError):
+        raise PromiseBrokenError("F1", f"flush() raised {type(error).__name__}: {error}")
+    return error is None
+
+
+def _killed_after(subject: Subject, count: int, level: str, label: str) -> None:
+    path = subject.new_path()
+    with Child(subject, "write", path=os.fspath(path), count=count, level=level, end="wait") as child:
+        child.wait_for(count - 1)
+        child.kill()
+    _holds(subject, path, count, label)
+
+
+def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatus | None:
+    """Raise unless a dataset holds the first frames, whole; return its status."""
+    opened = subject.open(path)
+    present, faults = look(subject, opened, count)
+    if faults:
+        raise PromiseBrokenError(label, faults[0])
+    lost = sorted(set(range(count)) - set(present))
+    if lost:
+        raise PromiseBrokenError(label, f"{len(lost)} of {count} frames are lost: number {lost[:10]}")
+    return status_of(opened)
+
+
+def _needs_place(subject: Subject) -> None:
+    if not subject.can.persistent:
+        subject.needs_reopen()
+
+
+def _second(subject: Subject, path: str, if_exists: str, what: str) -> None:
+    _refused(try_to_create(subject, path, if_exists), what + " in another thread")
+
+
+def _refused(told: dict[str, Any], what: str) -> None:
+    refused = told["refused"]
+    if refused is None:
+        raise PromiseBrokenError("D2", f"{what} was admitted")
+    if "ExEngineError" not in refused["kinds"]:
+        raise PromiseBrokenError("D2", f"{what} raised {refused['message']}, which is no exception of ours")
+
+
+def _opens_or_refuses(subject: Subject) -> None:
+    """Raise unless opening what is being written gives right frames, or an exception of ours."""
+    path = subject.new_path()
+    storage = subject.create(path)
+    subject.fill(storage, 4)
+    with Child(subject, "probe", paths=[os.fspath(path)], count=4) as child:
+        first = next(iter(child.lines()))
+    if first.get("foreign") or first.get("wrong"):
+        raise PromiseBrokenError(
+            "R3", f"a dataset that is being written: {first['foreign'] or first['wrong']}"
+        )

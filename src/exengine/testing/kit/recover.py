@@ -1,0 +1,144 @@
+"""The promise about recovery: C3. What survives becomes a finished dataset, twice the same."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
+from exengine.kernel.errors import UnsupportedOperationError
+from exengine.testing.children import Child
+from exengine.testing.promises import NotRun, PromiseBrokenError, promise
+from exengine.testing.subject import Model, Subject, refusal_of, status_of, tree_of
+
+_FRAMES = 7
+
+
+class RecoveryPromises:
+    """What holds of ``recover``."""
+
+    @promise("C3")
+    def test_recovering_what_a_killed_writer_left_makes_a_finished_copy_of_all_frames(
+        self, subject: Subject
+    ) -> None:
+        _needs_recovery(subject)
+        source, output = subject.new_path(), subject.new_path()
+        with Child(subject, "write", path=os.fspath(source), count=_FRAMES, level="put", end="wait") as child:
+            child.wait_for(_FRAMES - 1)
+            child.kill()
+        model = _model(subject)
+        if subject.can.safety_of_put == "accepted":  # what survives is what there is to recover
+            model = _surviving(subject, source)
+        before = tree_of(source.parent)
+        report = _recover(source, output=output)
+        _is_recovered(subject, output, model, report)
+        first = tree_of(output.parent)
+        again = _recover(source, output=output)
+        if again.outcome != "already recovered" or tree_of(output.parent) != first:
+            raise PromiseBrokenError(
+                "C3", f"recovering a second time gave {again.outcome!r}, or changed the copy"
+            )
+        if tree_of(source.parent) != before:
+            raise PromiseBrokenError("C3", "recovering into a copy has changed the original")
+
+    @promise("C3")
+    def test_recovering_a_finished_dataset_finds_nothing_to_do(self, subject: Subject) -> None:
+        _needs_recovery(subject)
+        source, output = subject.new_path(), subject.new_path()
+        with subject.create(source) as storage:
+            subject.fill(storage, _FRAMES)
+        before = tree_of(source.parent)
+        report = _recover(source, output=output)
+        if report.outcome != "nothing to recover" or os.path.lexists(output):
+            raise PromiseBrokenError(
+                "C3", f"recovering a finished dataset gave {report.outcome!r}, or a copy"
+            )
+        if tree_of(source.parent) != before:
+            raise PromiseBrokenError("C3", "recovering a finished dataset has changed it")
+
+    @promise("C3")
+    def test_recovering_in_place_keeps_all_frames_or_is_refused(self, subject: Subject) -> None:
+        _needs_recovery(subject)
+        source = subject.new_path()
+        storage = subject.create(source)
+        model = subject.fill(storage, _FRAMES)
+        storage.close()
+        if subject.can.safety_of_put == "accepted":
+            model = _surviving(subject, source)
+        before = tree_of(source.parent)
+        hook: Any = subject.cls.recover_in_place
+        if hook.__func__ is DataStorage.recover_in_place.__func__:  # type: ignore[attr-defined]
+            error = refusal_of(lambda: _recover(source, in_place=True))
+            if not isinstance(error, UnsupportedOperationError) or tree_of(source.parent) != before:
+                raise PromiseBrokenError(
+                    "C3", f"recover_in_place is not there; in_place=True gave {error!r:.200}"
+                )
+            return
+        planned = _recover(source, in_place=True, dry_run=True)
+        if tree_of(source.parent) != before:
+            raise PromiseBrokenError("C3", "a dry run of a recovery in place has changed the dataset")
+        report = _recover(source, in_place=True)
+        _is_recovered(subject, source, model, report)
+        if (planned.frames, planned.total) != (report.frames, report.total):
+            raise PromiseBrokenError(
+                "C3", f"the dry run told of {planned.frames} frames, then {report.frames}"
+            )
+        first = tree_of(source.parent)
+        again = _recover(source, in_place=True)
+        if again.outcome != "nothing to recover" or tree_of(source.parent) != first:
+            raise PromiseBrokenError(
+                "C3", f"recovering a second time gave {again.outcome!r}, or changed files"
+            )
+
+
+def _recover(source: Path, **how: Any) -> Any:
+    from exengine.datasets.recovery import recover
+
+    return recover(source, **how)
+
+
+def _needs_recovery(subject: Subject) -> None:
+    subject.needs_reopen()
+    if not subject.name:
+        raise NotRun("the kernel recovers by the name of the backend: name an installed backend")
+    if not subject.can.iterable:
+        source = subject.new_path()
+        storage = subject.create(source)
+        subject.fill(storage, 2)
+        storage.close()
+        subject.refuses(lambda: _recover(source, output=subject.new_path()), "recover")
+        subject.not_promised("iterable")
+
+
+def _model(subject: Subject) -> Model:
+    model = Model(subject)
+    for number in range(_FRAMES):
+        model.add(subject.axes(number), subject.frame(subject.axes(number)), subject.numbered(number))
+    return model
+
+
+def _surviving(subject: Subject, source: Path) -> Model:
+    opened = subject.open(source)
+    whole, model = _model(subject), Model(subject)
+    for put in whole.frames.values():
+        if put.axes in opened:
+            model.add(put.axes, put.frame, put.metadata)
+    opened.close()
+    return model
+
+
+def _is_recovered(subject: Subject, path: Path, model: Model, report: Any) -> None:
+    from exengine.datasets.verification import verify
+
+    if (report.outcome, report.frames, report.lost) != ("recovered", len(model.frames), []):
+        raise PromiseBrokenError(
+            "C3", f"of {len(model.frames)} frames, recover told {report.to_dict()!r:.300}"
+        )
+    opened = subject.open(path)
+    model.check(opened, "C3")
+    if status_of(opened) not in (None, DatasetStatus.ABORTED):
+        raise PromiseBrokenError(
+            "C3", f"what was recovered says {status_of(opened)}, and was not finished by it"
+        )
+    opened.close()
+    if not verify(path).ok:
+        raise PromiseBrokenError("C3", f"what was recovered is not whole: {verify(path).to_dict()!r:.300}")

@@ -1,0 +1,108 @@
+"""What is left behind after many cycles, and many threads that put at once: P1, P4, P7, N1, C1."""
+
+import os
+import threading
+from typing import Any
+
+from exengine.kernel.errors import CoordinatesExistError
+from exengine.testing.children import Child
+from exengine.testing.kit.read import at_once
+from exengine.testing.promises import NotRun, PromiseBrokenError, promise
+from exengine.testing.subject import Model, Subject, refusal_of
+
+WRITERS = 8
+_EACH = 12
+_MOST = {"kib": 64.0, "descriptors": 0.1, "threads": 0.1}
+"""What may be added in each cycle: less than half of one frame, and nothing."""
+
+
+class ResourcePromises:
+    """What holds when it is done again and again, and by many at once."""
+
+    @promise("P1")
+    def test_threads_put_into_one_storage_at_once(self, subject: Subject) -> None:
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = Model(subject)
+
+        def write(first: int) -> None:
+            for number in range(first, first + _EACH):
+                axes = subject.axes(number)
+                storage.put(axes, subject.frame(axes), subject.numbered(number))
+                model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
+
+        at_once([lambda start=k * _EACH: write(start) for k in range(WRITERS)])  # type: ignore[misc]
+        _holds_all(storage, subject)
+        storage.finish()
+        storage.close()
+        if subject.can.persistent and subject.can.reopen:
+            _holds_all(subject.open(path), subject)
+
+    @promise("P4")
+    def test_of_threads_that_put_at_the_same_coordinates_one_stores_its_frame(self, subject: Subject) -> None:
+        storage = subject.create()
+        stored: list[tuple[int, int]] = []
+        refused: list[tuple[int, int]] = []
+        lock = threading.Lock()
+
+        def write(salt: int) -> None:
+            for number in range(_EACH):
+                axes = subject.axes(number)
+                frame = subject.frame(axes, salt)
+                error = refusal_of(lambda at=axes, new=frame: storage.put(at, new, {}))  # type: ignore[misc]
+                if error is not None and not isinstance(error, CoordinatesExistError):
+                    raise PromiseBrokenError("P4", f"put where another thread puts gave {error!r:.200}")
+                with lock:
+                    (refused if error else stored).append((number, salt))
+
+        at_once([lambda salt=k: write(salt) for k in range(WRITERS)])  # type: ignore[misc]
+        if sorted(number for number, _ in stored) != list(range(_EACH)):
+            raise PromiseBrokenError("P4", f"{len(stored)} threads stored a frame at {_EACH} coordinates")
+        model = Model(subject)
+        for number, salt in stored:
+            axes = subject.axes(number)
+            model.check_one(storage, model.entry(axes, subject.frame(axes, salt), {}), "P4")
+
+    @promise("P1", "N1", "C1")
+    def test_what_is_done_again_and_again_leaves_nothing_behind(self, subject: Subject) -> None:
+        labels = {"create": "N1", "open": "C1", "get": "P1"}
+        with Child(subject, "cycles", path=os.fspath(subject.new_path())) as child:
+            for line in child.lines():
+                if "fault" in line:
+                    raise PromiseBrokenError("", f"in another process: {line['fault']}")
+                name = line.pop("cycle")
+                more = {what: slope for what, slope in line.items() if slope > _MOST[what]}
+                if more:
+                    each = ", ".join(f"{slope:.1f} {what}" for what, slope in more.items())
+                    label = labels[name.partition(",")[0].split()[0]]
+                    raise PromiseBrokenError(label, f"each cycle of {name} leaves {each} behind")
+
+    @promise("F2", "P7", code="EX309")
+    def test_a_sync_that_failed_is_never_tried_again_as_if_it_were_new(self, subject: Subject) -> None:
+        if not subject.can.durable_flush:
+            storage = subject.create()
+            subject.refuses(lambda: storage.flush(True), "flush(durable=True)")
+            subject.not_promised("durable_flush")
+        with Child(subject, "failed_sync", path=os.fspath(subject.new_path())) as child:
+            told: dict[str, Any] = child.result()
+        if not told["calls"]:
+            raise NotRun("the backend brings data to the disk in another way than Python's os.fsync")
+        if not told["first"]:
+            raise PromiseBrokenError("F2", "flush(durable=True) returned, and its sync had failed")
+        for what in ("again", "put", "finish"):
+            if not told[what]:
+                call = {"again": "flush(durable=True)", "put": "put", "finish": "finish"}[what]
+                raise PromiseBrokenError(
+                    "P7", f"after a sync that failed, {call} returned as if nothing were"
+                )
+        if told["status"] == "complete":
+            raise PromiseBrokenError("P7", "after a sync that failed, the dataset says that it is complete")
+
+
+def _holds_all(storage: Any, subject: Subject) -> None:
+    model = Model(subject)
+    for number in range(WRITERS * _EACH):
+        axes = subject.axes(number)
+        model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
+    if subject.can.iterable and len(storage) != WRITERS * _EACH:
+        raise PromiseBrokenError("P1", f"{WRITERS * _EACH} frames were put by threads; len is {len(storage)}")

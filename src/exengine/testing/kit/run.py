@@ -1,0 +1,160 @@
+"""One run of pytest with the kit: collects its tests, gathers what they tell, writes the results.
+
+What a test tells travels in the report of pytest, so that it arrives from worker processes too.
+"""
+
+import dataclasses
+import os
+import types
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exengine.kernel.errors import PluginError
+from exengine.kernel.registry import plugins
+from exengine.testing import conformance
+from exengine.testing.promises import PromiseBrokenError, marks_of
+from exengine.testing.results import Results, TestReport, make_results, shortened, write_results
+
+_TOLD = "exengine"
+
+
+class KitTests(pytest.Module):
+    """The tests of the kit for one backend, which lie in no file of the user's."""
+
+    backend = ""
+
+    def _getobj(self) -> types.ModuleType:
+        cls = type("Conformance", (conformance.StorageConformance,), {"backend": self.backend})
+        module = types.ModuleType(f"exengine_conformance_of_{self.backend}")
+        module.TestConformance = cls  # type: ignore[attr-defined]  # what pytest collects
+        return module
+
+
+class KitRun:
+    """The hooks of pytest that the kit needs; see the module.
+
+    Parameters
+    ----------
+    config : pytest.Config
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
+        self.target: str | None = config.getoption("exengine_results")
+        self._reports: dict[str, list[TestReport]] = {}
+        self._results: dict[str, Results] = {}
+
+    # -- collecting ------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Load the backends; without a path on the command line, collect nothing but the kit."""
+        for name in self.names:
+            try:
+                plugins.BACKENDS.load(name)
+            except PluginError as error:
+                raise pytest.UsageError(f"--exengine-backend: {error}") from None
+            self._reports[name] = []
+        if self.names and self.config.args_source is not pytest.Config.ArgsSource.ARGS:
+            self.config.args = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Add the tests of the kit."""
+        for name in self.names:
+            tests = KitTests.from_parent(
+                session, path=Path(conformance.__file__), nodeid=f"exengine-backend::{name}", name=name
+            )
+            tests.backend = name
+            items.extend(session.genitems(tests))
+
+    # -- running ---------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: "pytest.CallInfo[None]"
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add to the report which promises it is about."""
+        report = yield
+        cls, marks = getattr(item, "cls", None), marks_of(getattr(item, "function", None))
+        if cls is not None and marks and issubclass(cls, conformance.StorageConformance):
+            subject = getattr(item, "funcargs", {}).get("subject")
+            error = call.excinfo.value if call.excinfo else None
+            told = judge(item.name, marks, error, getattr(subject, "not_promised_by", ""))
+            made = [cls.backend or cls.__name__, *dataclasses.astuple(told)]
+            report.user_properties = [*report.user_properties, (_TOLD, made)]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Gather what the tests told."""
+        told: Any = dict(report.user_properties).get(_TOLD)
+        if told and (report.when == "call" or not report.passed):
+            backend, test, labels, code, outcome, message = told
+            made = TestReport(test, tuple(labels), code, outcome, message)
+            self._reports.setdefault(backend, []).append(made)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Write the results; in a worker process there are none."""
+        if hasattr(self.config, "workerinput"):
+            return
+        for name, reports in self._reports.items():
+            if reports:
+                self._results[name] = make_results(name, reports, **_origin(name))
+        if self.target is None:
+            return
+        for name, results in self._results.items():
+            several = len(self._results) > 1 or os.path.isdir(self.target)
+            write_results(os.path.join(self.target, f"{name}.json") if several else self.target, results)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say for each backend which promises it keeps."""
+        for name, results in self._results.items():
+            terminalreporter.section(f"promises of {name}")
+            for label, entry in results["promises"].items():
+                because = shortened("; ".join(entry["because"]), 90)
+                because = "" if entry["outcome"] == "kept" else because
+                terminalreporter.write_line(f"{label:3} {entry['outcome']:12} {because}".rstrip())
+            if results["codes"]:
+                terminalreporter.write_line(f"codes: {', '.join(results['codes'])}")
+
+
+def judge(
+    test: str, marks: tuple[tuple[str, ...], str], error: BaseException | None, not_promised_by: str
+) -> TestReport:
+    """Return what a test told, from how it ended.
+
+    Parameters
+    ----------
+    test : str
+        Its name.
+    marks : tuple
+        Its labels and its code; see ``promises.marks_of``. The code goes with the first of the labels.
+    error : exception, optional
+        What it raised. A broken promise may name its label, also one that the test is not about.
+    not_promised_by : str
+        The capabilities that do not promise what it tests.
+    """
+    labels, code = marks
+    if error is None:
+        return TestReport(test, labels, code, "not promised" if not_promised_by else "kept", not_promised_by)
+    if isinstance(error, pytest.skip.Exception):
+        return TestReport(test, labels, code, "not run", str(error))
+    if isinstance(error, PromiseBrokenError):
+        broken = (error.label,) if error.label else labels
+        return TestReport(test, broken, code if broken[0] == labels[0] else "", "broken", str(error))
+    return TestReport(test, labels, code, "broken", f"{type(error).__name__}: {error}")
+
+
+def _origin(name: str) -> dict[str, str]:
+    try:
+        record = plugins.BACKENDS.find(name)
+    except PluginError:  # a class that is not registered
+        return {}
+    return {"distribution": record.distribution, "version": record.version}

@@ -1,0 +1,175 @@
+"""The promise that a dataset of a stranger does no harm: D3, C1. Nothing runs, nothing outside is reached.
+
+Every hostile dataset is opened and read in another process, which listens to what Python does there.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
+from exengine.testing.children import try_to_create
+from exengine.testing.kit.disk import FRAMES, copy_of, files_of, probe
+from exengine.testing.kit.read import finished
+from exengine.testing.promises import PromiseBrokenError, promise
+from exengine.testing.subject import Subject, tree_of
+from exengine.testing.watch import DECOY
+
+BACKEND_NAMES = (
+    f"{DECOY}:Store", f"{DECOY}.inner:Store", DECOY, "os:system", "subprocess:Popen", "builtins:eval",
+    "pickle:loads", "os.system", "../x", "/etc/passwd", "a\0b", "", " ", "x" * 100_000,
+    "__import__('os').system('true')",
+    "!!python/object/apply:os.system", "exengine.testing.children:main", "\ud800", "a:b:c", "%s%n{0}",
+)  # fmt: skip
+"""What a manifest may name as the backend that wrote a dataset."""
+
+_MOST_FILES = 6
+
+
+class SecurityPromises:
+    """What holds of datasets that somebody made to do harm."""
+
+    @promise("D3", "C1")
+    def test_a_hostile_dataset_runs_no_code_and_reaches_nothing_outside(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        original = subject.new_path()
+        finished(subject, original, FRAMES)
+        hostile = dict(_hostile(subject, original))
+        probe(subject, hostile, "D3", judge_pixels=False, good=original)
+
+    @promise("D3", "D1")
+    def test_a_new_dataset_writes_through_nothing_that_stands_in_its_place(self, subject: Subject) -> None:
+        if not subject.can.persistent:
+            subject.needs_reopen()
+        outside = subject.new_path().parent / "outside"
+        outside.mkdir()
+        (outside / "thesis.txt").write_text("the work of somebody else")
+        before = tree_of(outside)
+        ways = ("error", "overwrite") if subject.name else ("error",)
+        for make in _traps():
+            for if_exists in ways:
+                path = subject.new_path()
+                make(path, outside)
+                told = try_to_create(subject, os.fspath(path), if_exists)["refused"]
+                if told is not None and "ExEngineError" not in told["kinds"]:
+                    raise PromiseBrokenError(
+                        "D1", f"{make.__name__}: {told['message']}, which is no exception of ours"
+                    )
+                if tree_of(outside) != before:
+                    raise PromiseBrokenError(
+                        "D3", f"{make.__name__}: creating a dataset changed files outside"
+                    )
+
+
+def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
+    """Yield paths of hostile datasets, with what is wrong there."""
+    outside = subject.new_path().parent / "outside"
+    if original.is_dir():
+        shutil.copytree(original, outside)
+        for file in files_of(original)[:_MOST_FILES]:
+            yield from _with_other_kinds(subject, original, file.relative_to(original), outside)
+        yield from _with_other_manifests(subject, original)
+
+
+def _with_other_kinds(
+    subject: Subject, original: Path, name: Path, outside: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield datasets in which something else stands in the place of a file."""
+    kinds: list[tuple[str, Callable[[Path], Any]]] = []
+    if sys.platform != "win32":
+        kinds = [
+            # The file that it leads to is a good one: only where it lies is wrong.
+            ("a link to a good file outside", lambda place: place.symlink_to(outside / name)),
+            ("a link to /etc/passwd", lambda place: place.symlink_to("/etc/passwd")),
+            ("a link to /dev/zero", lambda place: place.symlink_to("/dev/zero")),
+            ("a link to nothing", lambda place: place.symlink_to("nothing")),
+            ("a link to itself", lambda place: place.symlink_to(place)),
+            ("a link to a folder", lambda place: place.symlink_to(outside)),
+            ("a pipe", os.mkfifo),
+        ]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            kinds.append(("a device", lambda place: os.mknod(place, 0o20666, os.makedev(1, 5))))
+    for what, make in kinds:
+        path = copy_of(subject, original)
+        (path / name).unlink()
+        try:
+            make(path / name)
+        except PermissionError:  # a container without the right to make devices
+            continue
+        yield os.fspath(path), f"{name} is {what}"
+
+
+def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
+    """Yield datasets whose manifest says what was never written."""
+    if not (original / MANIFEST_NAME).is_file():
+        return
+    good = json.loads((original / MANIFEST_NAME).read_text(encoding="utf-8"))
+    changed: list[tuple[str, Any]] = [
+        (f"backend {name!r:.60}", {**good, "backend": name}) for name in BACKEND_NAMES
+    ]
+    changed += [
+        (f"{key} {value!r:.40}", {**good, key: value})
+        for key in ("status", "frames", "annotations", "reason", "created", "format_version")
+        for value in (None, -1, 1e300, [], {}, [[["a"]]], "../../x", {"__class__": DECOY}, True)
+    ]
+    for what, content in changed:
+        path = copy_of(subject, original)
+        (path / MANIFEST_NAME).write_bytes(json.dumps(content).encode())
+        yield os.fspath(path), f"the manifest has {what}"
+    texts = [
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"[" + b"[]," * 3_000_000 + b"0]",
+        b"9" * 100_000,
+        b"\xff\xfe",
+        b"NaN",
+    ]
+    for text in texts:
+        path = copy_of(subject, original)
+        (path / MANIFEST_NAME).write_bytes(text)
+        yield os.fspath(path), f"the manifest is {len(text)} bytes that begin with {text[:8]!r}"
+
+
+def _traps() -> list[Callable[[Path, Path], None]]:
+    """Return what stands where a new dataset shall lie, made before it."""
+
+    def the_lock_is_a_link(path: Path, outside: Path) -> None:
+        path.mkdir()
+        (path / LOCK_NAME).symlink_to(outside / "thesis.txt")
+
+    def the_lock_is_a_link_to_nothing(path: Path, outside: Path) -> None:
+        path.mkdir()
+        (path / LOCK_NAME).symlink_to(outside / "new.txt")
+
+    def the_lock_is_a_pipe(path: Path, outside: Path) -> None:
+        path.mkdir()
+        os.mkfifo(path / LOCK_NAME)
+
+    def the_manifest_is_a_link(path: Path, outside: Path) -> None:
+        path.mkdir()
+        (path / MANIFEST_NAME).symlink_to(outside / "thesis.txt")
+
+    def the_new_manifest_is_a_link(path: Path, outside: Path) -> None:
+        path.mkdir()
+        (path / f"{MANIFEST_NAME}.new").symlink_to(outside / "thesis.txt")
+
+    def the_place_is_a_pipe(path: Path, outside: Path) -> None:
+        os.mkfifo(path)
+
+    def the_place_is_a_link_to_a_device(path: Path, outside: Path) -> None:
+        path.symlink_to("/dev/null")
+
+    def the_place_is_a_link_to_a_folder_of_others(path: Path, outside: Path) -> None:
+        path.symlink_to(outside)
+
+    if sys.platform == "win32":
+        return []
+    return [
+        the_lock_is_a_link, the_lock_is_a_link_to_nothing, the_lock_is_a_pipe, the_manifest_is_a_link,
+        the_new_manifest_is_a_link, the_place_is_a_pipe, the_place_is_a_link_to_a_device,
+        the_place_is_a_link_to_a_folder_of_others,
+    ]  # fmt: skip
