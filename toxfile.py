@@ -6,11 +6,13 @@ environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``
 new folder needs no edit, here or elsewhere.
 """
 
+import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 from tox.config.loader.memory import MemoryLoader
+from tox.config.set_env import SetEnv
 from tox.config.sets import ConfigSet
 from tox.config.types import Command
 from tox.plugin import impl
@@ -47,6 +49,9 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
 
     for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
+    sources = [ROOT / "src", *(folder / "src" for folder in FOLDERS)]
+    paths = "PYTHONPATH=" + os.pathsep.join(map(str, sources))
+    _seed(state, "imports", set_env=SetEnv(paths, "set_env", "imports", ROOT))
     packages = [str(marker.parent.relative_to(ROOT)) for folder in FOLDERS for marker in _typed(folder)]
     _seed(state, "types", commands=[_with_arguments(state, "mypy", "src/exengine", *packages)])
 

@@ -8,152 +8,16 @@ that are really installed.
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-MEMORY = '''
-from typing import Annotated, Literal
-
-from annotated_types import Ge
-
-from exengine.kernel.data_coords import snapshot
-from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
-from exengine.kernel.errors import CoordinatesNotFoundError
+BACKENDS = Path(__file__).parent / "backends"
 
 
-class MemoryStorage(DataStorage):
-    """Keep frames in a dict.
-
-    Parameters
-    ----------
-    gain : int, default: 1
-        A number from 1.
-    mode : str
-        One of two.
-    """
-
-    capabilities = StorageCapabilities(string_axes=True, metadata=True)
-
-    def __init__(self, gain: Annotated[int, Ge(1)] = 1, mode: Literal["fast", "safe"] = "fast") -> None:
-        self.gain, self.mode = gain, mode
-        self.frames = {}
-        self.ended = []
-
-    def put(self, coordinates, data, metadata):
-        self.frames[snapshot(coordinates)] = (data.copy(), metadata)
-
-    def get_data(self, coordinates):
-        return self._find(coordinates)[0]
-
-    def get_metadata(self, coordinates):
-        return self._find(coordinates)[1]
-
-    def _find(self, coordinates):
-        if coordinates not in self:
-            raise CoordinatesNotFoundError(f"nothing at {coordinates}")
-        return self.frames[snapshot(coordinates)]
-
-    def __contains__(self, coordinates):
-        return snapshot(coordinates) in self.frames
-
-    def finish(self):
-        self.ended.append("finish")
-
-    def abort(self, reason="", *, failed=False):
-        self.ended.append(f"failed: {reason}" if failed else f"aborted: {reason}")
-
-    def close(self):
-        self.ended.append("close")
-'''
-
-DISK = '''
-import json
-import os
-import threading
-
-import numpy as np
-
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.data_storage_base import StorageCapabilities
-from exengine.kernel.storage.reading import DatasetReader
-from exengine.kernel.storage.managed import ManagedStorage
-from exengine.kernel.storage.manifest import read_manifest, status_of
-
-_ONE_AT_A_TIME = threading.Lock()  # numpy parses the header with ast, which Python 3.11 can do in one thread only
-
-
-class DiskStorage(ManagedStorage):
-    """Write each frame as two files.
-
-    Parameters
-    ----------
-    path : path
-        Where the dataset will lie.
-    fail_at : int, optional
-        The number of the frame that the disk does not take.
-    """
-
-    capabilities = StorageCapabilities(
-        persistent=True, string_axes=True, negative_indices=True, metadata=True, iterable=True,
-        reopen=True, safety_of_put="written", durable_flush=True, path_suffixes=(".disk",),
-    )
-    backend_name = "disk"
-
-    def __init__(self, path: str | os.PathLike[str], fail_at: int | None = None) -> None:
-        self.fail_at = fail_at
-        self.calls = []
-        super().__init__(path)
-
-    @classmethod
-    def can_open(cls, path):
-        return os.path.isfile(os.path.join(path, "0.npy"))
-
-    @classmethod
-    def open(cls, path):
-        return DiskReader.open(path)
-
-    def write_frame(self, number, coordinates, data, checked):
-        self.calls.append(("write", number))
-        if number == self.fail_at:
-            raise OSError(28, "No space left on device")
-        np.save(os.path.join(self.path, f"{number}.npy"), data)
-        with open(os.path.join(self.path, f"{number}.json"), "w") as file:
-            json.dump([coordinates.coordinate_dict, checked], file)
-
-    def sync_frames(self):
-        self.calls.append(("sync", len(self._frames)))
-
-    def finish_frames(self):
-        self.calls.append(("finish", len(self._frames)))
-
-    def read_frame(self, number):
-        with _ONE_AT_A_TIME:
-            return np.load(os.path.join(self.path, f"{number}.npy"))
-
-    def read_frame_metadata(self, number):
-        with open(os.path.join(self.path, f"{number}.json")) as file:
-            return json.load(file)[1]
-
-
-class DiskReader(DatasetReader):
-    """What DiskStorage wrote."""
-
-    read_frame = DiskStorage.read_frame
-    read_frame_metadata = DiskStorage.read_frame_metadata
-
-    @classmethod
-    def open(cls, path):
-        path = os.path.realpath(path)
-        index, manifest = CoordinateIndex(), read_manifest(path)
-        while os.path.isfile(name := os.path.join(path, f"{len(index)}.json")):
-            with open(name) as file:
-                try:
-                    index.add(DataCoordinates(json.load(file)[0]).coordinate_dict)
-                except ValueError:  # killed half way
-                    break
-        return cls(path, index, status_of(manifest), manifest)
-'''
+def source_of(backend):
+    """Return the source of a backend in ``tests/backends``."""
+    return (BACKENDS / f"{backend}.py").read_text(encoding="utf-8")
 
 
 class Site:
@@ -228,8 +92,8 @@ def installed(make_distribution, backends_of, monkeypatch):
     """Put a registry with the backends ``memory`` and ``disk`` in place of the installed plugins."""
     from exengine.kernel.registry import plugins
 
-    make_distribution("exengine-memory", {"memory": "exengine_memory:MemoryStorage"}, MEMORY)
-    make_distribution("exengine-disk", {"disk": "exengine_disk:DiskStorage"}, DISK)
+    make_distribution("exengine-memory", {"memory": "exengine_memory:MemoryStorage"}, source_of("memory"))
+    make_distribution("exengine-disk", {"disk": "exengine_disk:DiskStorage"}, source_of("disk"))
     backends = backends_of()
     monkeypatch.setattr(plugins, "BACKENDS", backends)
     return backends

@@ -1,4 +1,4 @@
-"""The directive ``fault-campaigns``: what the campaigns of tests/faults found, each with how to repeat it."""
+"""The directive ``fault-campaigns``: results of tests/campaigns, each with the command that repeats it."""
 
 import json
 from pathlib import Path

@@ -1,16 +1,81 @@
-"""Short import path of what plugins derive from."""
+"""The flat namespace of plugin authors: base classes, their types, and the helpers to build on.
 
-from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
-from exengine.kernel.frame_source_base import FrameSource, SourcePlan
+A backend or a frame source imports from here, from :mod:`exengine.errors` and from ``exengine``; its tests
+import from :mod:`exengine.testing` too. Every other module of ExEngine may move.
+"""
+
+from exengine.frame_sources.sequence import check_unique, event_coordinates
+from exengine.kernel.data_coords import DataCoordinates, snapshot
+from exengine.kernel.data_storage_base import (
+    CoordinatesLike,
+    DatasetStatus,
+    DataStorage,
+    Frame,
+    JsonValue,
+    StorageCapabilities,
+    dtype_names,
+)
+from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
+from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
+from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.managed import ManagedStorage
-from exengine.kernel.storage.reading import DatasetReader, IndexedStorage
+from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of
+from exengine.kernel.storage.reading import DatasetReader, FrameIndex, IndexedStorage, wait_until
+from exengine.kernel.system.bounded_json import parse_json
+from exengine.kernel.system.files import (
+    begin_writing,
+    open_regular,
+    read_at,
+    read_into,
+    sync_filesystem,
+    sync_folder,
+    try_lock,
+    write_at,
+)
+from exengine.kernel.wording import did_you_mean
 
 __all__ = [
+    # a storage backend
     "DataStorage",
-    "DatasetReader",
-    "FrameSource",
-    "IndexedStorage",
-    "ManagedStorage",
-    "SourcePlan",
     "StorageCapabilities",
+    "DatasetStatus",
+    "ManagedStorage",
+    "IndexedStorage",
+    "DatasetReader",
+    # a frame source
+    "FrameSource",
+    "SourcePlan",
+    "Sink",
+    # frames
+    "DataCoordinates",
+    "CoordinatesLike",
+    "CoordinateIndex",
+    "Frame",
+    "FrameIndex",
+    "JsonValue",
+    "clean_metadata",
+    "dtype_names",
+    "refuse_filler",
+    "snapshot",
+    "summarize_positions",
+    # sequences
+    "check_unique",
+    "event_coordinates",
+    # datasets and their files
+    "has_writer",
+    "read_manifest",
+    "status_of",
+    "wait_until",
+    "open_regular",
+    "read_at",
+    "read_into",
+    "write_at",
+    "begin_writing",
+    "sync_folder",
+    "sync_filesystem",
+    "try_lock",
+    "parse_json",
+    # messages
+    "did_you_mean",
 ]

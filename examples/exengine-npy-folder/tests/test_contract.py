@@ -6,8 +6,7 @@ from importlib import resources
 import exengine
 import pytest
 from exengine.errors import OptionError
-from exengine.kernel.registry.class_checks import check_class
-from exengine.kernel.registry.options import options_of
+from exengine.testing import check_class
 
 import exengine_npy_folder.storage
 from exengine_npy_folder import NpyFolderStorage
@@ -17,8 +16,9 @@ def test_the_class_has_no_fault_of_the_contract_and_the_documentation():
     assert check_class(NpyFolderStorage, exengine.DataStorage) == []
 
 
-def test_the_options_are_those_of_the_signature_without_the_place():
-    assert [option.name for option in options_of(NpyFolderStorage)] == ["sync_every", "summary_metadata"]
+def test_the_options_are_those_of_the_signature_without_the_place(tmp_path):
+    with pytest.raises(OptionError, match="its options are sync_every, summary_metadata$"):
+        exengine.open_storage("npy-folder", tmp_path / "data", path="elsewhere")
 
 
 def test_the_examples_of_the_docstrings_run():

@@ -21,6 +21,7 @@ from exengine.errors import (
     StorageFinishedError,
     UnsupportedDataError,
 )
+from exengine.testing import decode
 
 import exengine_npy_folder
 from exengine_npy_folder import NpyFolderStorage
@@ -75,8 +76,6 @@ sequence:
     ledger = exengine.acquire(config)
     assert (ledger.stored, ledger.failed, ledger.complete) == (6, 0, True)
     with exengine.open_dataset(path) as dataset:
-        from exengine.frame_sources.simulated import decode
-
         assert dataset.status == "complete"
         assert len(dataset) == 6
         for coordinates in dataset:

@@ -1,13 +1,13 @@
 """The log file: a line for the beginning, for each batch and for the end, beside the dataset."""
 
+import json
 import re
 import sys
 
 import exengine
 import pytest
-from exengine.acquisition.run import Acquisition
-from exengine.kernel.registry import plugins
-from exengine.kernel.registry.hooks import hooks
+from exengine.cli.main import main
+from exengine.testing import refresh_plugins
 
 BACKEND = '''
 import os
@@ -42,9 +42,7 @@ def acquire(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("[exengine.storage_backends]\nfile = some_backend:FileStorage\n")
     (site / "some_backend.py").write_text(BACKEND)
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr(
-        plugins, "BACKENDS", plugins.PluginRegistry(plugins.BACKENDS_GROUP, "backend", [str(site)])
-    )
+    refresh_plugins()
 
     def run(name="data", loops=5, fail_at=None):
         config = {
@@ -52,7 +50,7 @@ def acquire(tmp_path, monkeypatch):
             "source": {"name": "simulated", "options": {"width": 32, "height": 32}},
             "sequence": {"time_plan": {"interval": 0, "loops": loops}},
         }
-        acquisition = Acquisition(config)
+        acquisition = exengine.Acquisition(config)
         monkeypatch.setattr(sys.modules["some_backend"].FileStorage, "fail_at", fail_at)
         with acquisition:
             try:
@@ -63,6 +61,8 @@ def acquire(tmp_path, monkeypatch):
 
     yield run
     sys.modules.pop("some_backend", None)
+    monkeypatch.undo()
+    refresh_plugins()
 
 
 def lines_of(log):
@@ -72,9 +72,11 @@ def lines_of(log):
     return [line.split(" ", 1)[1] for line in lines]
 
 
-def test_exengine_finds_the_observer_and_refuses_none_of_its_hooks():
-    (record,) = [record for record in hooks.load() if record.distribution == "exengine-progress-log"]
-    assert (record.name, record.state, record.error) == ("progress-log", "valid", "")
+def test_exengine_finds_the_observer_and_refuses_none_of_its_hooks(capsys):
+    main(["doctor", "--json"])
+    hooks = json.loads(capsys.readouterr().out)["hooks"]
+    (record,) = [record for record in hooks if record["distribution"] == "exengine-progress-log"]
+    assert (record["name"], record["state"], record["error"]) == ("progress-log", "valid", "")
 
 
 def test_an_acquisition_leaves_a_log_beside_its_dataset(acquire, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import useq
 from demo_lab import SEQUENCE_TESTER, timelapse
 
-from exengine.kernel.errors import SourceError
+from exengine.errors import SourceError
 from exengine_micromanager import engine as engine_module
 
 

@@ -8,7 +8,7 @@ import pytest
 import useq
 from demo_lab import CAMERA_ONLY, snaps, timelapse
 
-from exengine.kernel.errors import SourceError
+from exengine.errors import SourceError
 
 
 def refused(source, sequence=None) -> str:

@@ -11,7 +11,7 @@ import pytest
 import useq
 from demo_lab import CAMERA_ONLY, TWO_CAMERAS, snaps, timelapse
 
-from exengine.kernel.errors import OptionError, SourceError
+from exengine.errors import OptionError, SourceError
 from exengine_micromanager import MicroManagerSource
 from exengine_micromanager import engine as engine_module
 

@@ -8,9 +8,8 @@ import io
 import os
 import warnings
 
-from exengine.base_classes import DataStorage, StorageCapabilities
+from exengine.base_classes import DataStorage, StorageCapabilities, snapshot
 from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, UnsupportedDataError
-from exengine.kernel.data_coords import snapshot
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def test_every_acknowledged_frame_is_readable_with_its_metadata_after_kill_9(
 
 
 def test_the_lock_of_a_killed_writer_is_free(tmp_path, start_python):
-    from exengine.kernel.storage.manifest import has_writer
+    from exengine.base_classes import has_writer
 
     writer = start_python(WRITER, tmp_path / "a")
     assert writer.stdout.readline() == b"ready\n"

@@ -7,6 +7,7 @@ import pytest
 from exengine.storage_backends.ndram import NDRAMStorage
 
 import exengine
+from exengine.base_classes import DataStorage
 from exengine.errors import (
     CoordinatesError,
     CoordinatesExistError,
@@ -19,8 +20,7 @@ from exengine.errors import (
     UnsupportedDataError,
     UnsupportedOperationError,
 )
-from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.registry.class_checks import check_class
+from exengine.testing import check_class
 from exengine_ndstorage import ndram
 
 

@@ -10,6 +10,7 @@ from exengine.storage_backends.ndtiff import NDTiffStorage
 
 import exengine
 from exengine import DataCoordinates
+from exengine.base_classes import CoordinateIndex, DataStorage, has_writer
 from exengine.errors import (
     CoordinatesError,
     CoordinatesExistError,
@@ -23,11 +24,7 @@ from exengine.errors import (
     StorageFinishedError,
     UnsupportedDataError,
 )
-from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
-from exengine.kernel.registry.class_checks import check_class
-from exengine.kernel.storage import manifest
-from exengine.kernel.system import files
+from exengine.testing import check_class
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import FilePool
 
@@ -857,9 +854,9 @@ def test_an_interrupt_when_the_first_file_is_begun_leaves_an_empty_dataset(path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_at", interrupted)
+        patch.setattr("exengine_ndstorage.ndtiff.write_at", interrupted)
         with pytest.raises(KeyboardInterrupt):
             NDTiffStorage(path)
     dataset = opened(path)
     assert (dataset.status, len(dataset)) == ("failed", 0)
-    assert not manifest.has_writer(path)
+    assert not has_writer(path)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import exengine
+from exengine.base_classes import begin_writing, read_into, write_at
 from exengine.errors import DatasetDamagedError, StorageFailedError
-from exengine.kernel.system import files
 from exengine_ndstorage.frames import combined_checksum
 from exengine_ndstorage.second_thread import WORTH_BYTES, SecondThread
 
@@ -150,11 +150,9 @@ def test_the_writer_says_when_a_large_frame_was_cut_off_and_reads_the_others(pat
 def test_a_hole_in_the_first_half_is_no_frame_although_the_second_one_is_there(path, new, frame, monkeypatch):
     with new() as storage:
         storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
-        real = files.read_into
         monkeypatch.setattr(
-            files,
-            "read_into",
-            lambda *given: real(*given) if threading.current_thread().name == "exengine-second" else 0,
+            "exengine_ndstorage.frames.read_into",
+            lambda *given: read_into(*given) if threading.current_thread().name == "exengine-second" else 0,
         )
         with pytest.raises(DatasetDamagedError, match="end too early"):
             storage[{"time": 0}]
@@ -166,15 +164,15 @@ def test_an_error_of_the_disk_in_either_half_is_the_error_of_the_read(
 ):
     with new() as storage:
         storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
-    dataset, real = opened(), files.read_into
+    dataset = opened()
 
     def broken(descriptor, view, offset):
         if (threading.current_thread().name == "exengine-second") == on_second_thread:
             raise OSError(errno.EIO, "Input/output error")
-        return real(descriptor, view, offset)
+        return read_into(descriptor, view, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "read_into", broken)
+        patch.setattr("exengine_ndstorage.frames.read_into", broken)
         with pytest.raises((OSError, DatasetDamagedError), match="Input/output error"):
             dataset[{"time": 0}]
     assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
@@ -185,14 +183,13 @@ def test_an_error_in_the_middle_of_a_large_frame_ends_the_storage_and_no_thread_
 ):
     storage = new()
     storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
-    real = files.write_at
 
     def full(descriptor, parts, *place):
         if sum(memoryview(part).nbytes for part in parts) > 1_000_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(descriptor, parts, *place)
+        return write_at(descriptor, parts, *place)
 
-    monkeypatch.setattr(files, "write_at", full)
+    monkeypatch.setattr("exengine_ndstorage.ndtiff.write_at", full)
     with pytest.raises(StorageFailedError, match="No space left"):
         storage.put({"time": 1}, frame({"time": 1}, LARGE), None)
     monkeypatch.undo()
@@ -233,7 +230,7 @@ def begun(monkeypatch):
     def begin(descriptor, offset, size):
         begun.put((os.fstat(descriptor).st_ino, offset, size))
 
-    monkeypatch.setattr(files, "begin_writing", begin)
+    monkeypatch.setattr("exengine_ndstorage.second_thread.begin_writing", begin)
     return begun
 
 
@@ -267,7 +264,9 @@ def test_an_error_on_the_second_thread_is_raised_by_whoever_waits_and_the_thread
 
 
 def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
-    monkeypatch.setattr(files, "begin_writing", lambda *_: pytest.fail("the disk was told to begin"))
+    monkeypatch.setattr(
+        "exengine_ndstorage.second_thread.begin_writing", lambda *_: pytest.fail("the disk was told to begin")
+    )
     storage = new()
     for number in range(12):
         storage.put({"time": number}, frame({"time": number}, (512, 512)), None)
@@ -278,8 +277,8 @@ def test_beginning_to_write_is_no_promise_and_never_an_error(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         file.write(bytes(100_000))
         file.flush()
-        files.begin_writing(file.fileno(), 0, 100_000)
-    files.begin_writing(-1, 0, 1)
+        begin_writing(file.fileno(), 0, 100_000)
+    begin_writing(-1, 0, 1)
 
 
 def test_where_the_system_gives_no_thread_frames_are_stored_and_read_without_it(tmp_path, monkeypatch):

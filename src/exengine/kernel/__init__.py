@@ -1,1 +1,54 @@
-"""The contract, the registry, and the way of a frame; knows no format and no plugin."""
+"""The contract of storages and frame sources, the registry of plugins, and what storages build on.
+
+This package also answers for modules that have moved: ``_MOVED`` lists the paths that plugins of the first
+template import, each with the door to import from instead, and the paths that stand in pickles.
+"""
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+_MOVED = {
+    "contract": ("kernel.registry.class_checks", "exengine.testing"),
+    "coordinate_index": ("kernel.frames.coordinate_index", "exengine.base_classes"),
+    "manifest": ("kernel.storage.manifest", "exengine.base_classes"),
+    "platform": ("kernel.system.files", "exengine.base_classes"),
+    "array_view": ("kernel.storage.array_view", ""),
+    "ledger": ("kernel.frames.ledger", ""),
+    "records": ("kernel.registry.records", ""),
+    "recovery_base": ("datasets.recovery_base", ""),
+    "verification": ("datasets.verification", ""),
+}
+
+
+class _MovedModules:
+    """Finds a module of this package under its former name; the last finder that Python asks."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        prefix, _, name = fullname.rpartition(".")
+        if prefix != __name__ or name not in _MOVED:
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(fullname, _MovedModules())  # type: ignore[arg-type]  # it has both methods
+
+    def create_module(self, spec: "ModuleSpec") -> None:
+        """Let Python make the module, which :meth:`exec_module` replaces."""
+
+    def exec_module(self, module: "ModuleType") -> None:
+        import importlib
+        import warnings
+
+        home, door = _MOVED[module.__name__.rpartition(".")[2]]
+        if door:
+            message = f"{module.__name__} has moved; import from {door} instead"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+        sys.modules[module.__name__] = importlib.import_module(f"exengine.{home}")
+
+
+if not any(getattr(finder, "__name__", "") == _MovedModules.__name__ for finder in sys.meta_path):
+    sys.meta_path.append(_MovedModules)

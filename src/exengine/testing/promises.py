@@ -42,7 +42,7 @@ PROMISES = {
 """Label -> what is promised, in the order of the results."""
 
 NEED_FAULTS = {
-    "N3": "only a loss of power shows it: tests/faults/power_loss.py in ExEngine's repository tests it, "
+    "N3": "only a loss of power shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
     "not this kit"
 }
 """Promises that the kit cannot test by itself, and why."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge
 from exengine import DataCoordinates, DatasetReader, DatasetStatus, ManagedStorage, StorageCapabilities
+from exengine.base_classes import CoordinateIndex, open_regular, read_manifest, status_of
 from exengine.errors import (
     DatasetAccessError,
     DatasetDamagedError,
@@ -26,9 +27,6 @@ from exengine.errors import (
     OptionError,
     UnsupportedDataError,
 )
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
-from exengine.kernel.storage.manifest import read_manifest, status_of
-from exengine.kernel.system.files import open_regular
 
 INDEX_NAME = "npy-index.jsonl"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exengine.kernel.errors import SourceError
-from exengine.kernel.wording import did_you_mean
+from exengine.base_classes import did_you_mean
+from exengine.errors import SourceError
 
 if TYPE_CHECKING:
     import useq

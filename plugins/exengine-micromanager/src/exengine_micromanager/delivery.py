@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from exengine.frame_sources.sequence import event_coordinates
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.frame_source_base import Sink
+from exengine.base_classes import DataCoordinates, Sink, event_coordinates
 from exengine_micromanager.metadata import frame_json
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pymmcore_plus import CMMCorePlus
 from pymmcore_plus.mda import MDAEngine
 
-from exengine.kernel.errors import SourceError
+from exengine.errors import SourceError
 
 if TYPE_CHECKING:
     import useq

@@ -14,9 +14,8 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from exengine.frame_sources.sequence import check_unique
-from exengine.kernel.errors import OptionError, SourceError
-from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
+from exengine.base_classes import FrameSource, Sink, SourcePlan, check_unique
+from exengine.errors import OptionError, SourceError
 from exengine_micromanager.checks import Needs, PropertyValue, load_config, set_exposure, set_property
 from exengine_micromanager.delivery import Delivery
 from exengine_micromanager.metadata import summary_json

@@ -11,7 +11,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from exengine.kernel.data_coords import DataCoordinates
+from exengine.base_classes import DataCoordinates
 from exengine_ndstorage import layout
 
 _NUMBERS_BYTES = layout.INDEX_NUMBERS.size

@@ -7,7 +7,7 @@ thread is reading from it, and nobody reads from a descriptor that already means
 import os
 import threading
 
-from exengine.kernel.system import files
+from exengine.base_classes import open_regular
 
 MOST_OPEN = 64
 """Files that a pool holds open; a dataset of 4 GiB files has fewer up to 256 GiB."""
@@ -38,7 +38,7 @@ class OpenFile:
     __slots__ = ("descriptor",)
 
     def __init__(self, path: str, flags: int) -> None:
-        self.descriptor = files.open_regular(path, flags)
+        self.descriptor = open_regular(path, flags)
 
     def __del__(self) -> None:
         descriptor = getattr(self, "descriptor", None)

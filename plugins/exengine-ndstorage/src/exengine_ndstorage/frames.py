@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from exengine.base_classes import read_at, read_into
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine.kernel.system import files
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import OpenFile
 from exengine_ndstorage.second_thread import SecondThread
@@ -144,7 +144,7 @@ def _read(
         Of all bytes, where they are all there.
     """
     if size < _TWO_THREADS_BYTES:
-        small = files.read_at(file.descriptor, size, begin)
+        small = read_at(file.descriptor, size, begin)
         return small, 0 if crc is None else crc32c.crc32c(memoryview(small)[skip:], crc)
     data: Any = np.empty(size, np.uint8)
     view = memoryview(data)
@@ -166,9 +166,7 @@ def _read_part(file: OpenFile, view: memoryview, begin: int, skip: int, crc: int
     """Fill a buffer from a file; return how many bytes came, and their checksum, where one is wanted."""
     done, size, value = 0, len(view), crc or 0
     piece_bytes = size if crc is None else _PIECE_BYTES
-    while done < size and (
-        got := files.read_into(file.descriptor, view[done : done + piece_bytes], begin + done)
-    ):
+    while done < size and (got := read_into(file.descriptor, view[done : done + piece_bytes], begin + done)):
         if crc is not None:
             value = crc32c.crc32c(view[max(done, skip) : done + got], value)
         done += got

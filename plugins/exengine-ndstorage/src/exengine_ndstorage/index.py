@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from exengine.base_classes import DataCoordinates, summarize_positions
 from exengine.errors import CoordinatesError
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.frames.coordinate_index import summarize_positions
 from exengine_ndstorage import layout
 from exengine_ndstorage.entries import Template, prove_chain, u32
 

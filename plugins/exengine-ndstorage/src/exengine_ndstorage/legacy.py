@@ -14,11 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import DatasetReader, DataStorage
+from exengine.base_classes import (
+    CoordinateIndex,
+    DatasetReader,
+    DatasetStatus,
+    DataStorage,
+    JsonValue,
+    open_regular,
+    read_at,
+)
 from exengine.errors import DatasetDamagedError
-from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
-from exengine.kernel.system import files
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
 from exengine_ndstorage.index import FrameTable
@@ -60,7 +65,7 @@ def _refuse_what_the_library_would_follow(path: str) -> None:
                 raise DatasetDamagedError(f"{entry.path} is no regular file, and not read")
             if entry.name.endswith(".tif"):
                 size = os.stat(entry.path).st_size
-                with os.fdopen(files.open_regular(entry.path), "rb") as file:
+                with os.fdopen(open_regular(entry.path), "rb") as file:
                     head = file.read(24)
                 told = int.from_bytes(head[20:24], "little")
                 if len(head) < 24 or told > min(size, layout.MAX_SUMMARY_BYTES):
@@ -76,7 +81,7 @@ def _refuse_what_no_file_holds(folder: str) -> None:
     table = FrameTable()
     done = 0
     while done < size:
-        taken = table.feed(files.read_at(file.descriptor, CHUNK_BYTES, done))
+        taken = table.feed(read_at(file.descriptor, CHUNK_BYTES, done))
         if not taken:
             raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} on")
         done += taken

@@ -12,9 +12,8 @@ import annotated_types
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import ManagedStorage, StorageCapabilities
+from exengine.base_classes import DataCoordinates, ManagedStorage, StorageCapabilities
 from exengine.errors import StorageFullError
-from exengine.kernel.data_coords import DataCoordinates
 
 SLAB_BYTES = 64 * 2**20
 _ALIGNMENT = 64  # of a cache line, and of every numpy item

@@ -18,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from exengine.base_classes import DataStorage, ManagedStorage, StorageCapabilities
+from exengine.base_classes import (
+    DataCoordinates,
+    DataStorage,
+    ManagedStorage,
+    StorageCapabilities,
+    clean_metadata,
+    read_at,
+    sync_folder,
+    write_at,
+)
 from exengine.errors import (
     CoordinatesError,
     MetadataError,
@@ -26,9 +35,6 @@ from exengine.errors import (
     StorageFailedError,
     UnsupportedDataError,
 )
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.frames.metadata import clean_metadata
-from exengine.kernel.system import files
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import CHUNK_BYTES, NEW, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, encode_json, read_pixels
@@ -315,9 +321,9 @@ class NDTiffStorage(ManagedStorage):
             end += size + (size & 1)
         assert self._file is not None and self._index_file is not None
         if parts:
-            files.write_at(self._file.descriptor, parts, begin, end - begin)
+            write_at(self._file.descriptor, parts, begin, end - begin)
         place, entry = (places[0], entries[0]) if len(places) == 1 else (b"".join(places), b"".join(entries))
-        index_end = files.write_at(self._index_file.descriptor, (entry,), self._index_end, len(entry))
+        index_end = write_at(self._index_file.descriptor, (entry,), self._index_end, len(entry))
         if kinds:
             self._kinds.update(kinds)
         # No call stands between these, so that an interrupt leaves either all of them or none.
@@ -344,11 +350,11 @@ class NDTiffStorage(ManagedStorage):
         assert self._file is not None
         padding = b" " * ((form.ifd_bytes + form.pixel_bytes + len(metadata)) & 1)
         try:
-            files.write_at(self._file.descriptor, (pixels, metadata, padding), offset + form.ifd_bytes)
+            write_at(self._file.descriptor, (pixels, metadata, padding), offset + form.ifd_bytes)
         finally:
             pixels_crc = running.end()
         ifd = form.ifd(offset, len(metadata), pixels_crc, crc32c.crc32c(metadata, axes_crc))
-        files.write_at(self._file.descriptor, (ifd,), offset, form.ifd_bytes)
+        write_at(self._file.descriptor, (ifd,), offset, form.ifd_bytes)
 
     def _are_known(self, coordinates: DataCoordinates) -> bool:
         kinds = {axis: type(value) for axis, value in coordinates.__dict__.items()}
@@ -395,7 +401,7 @@ class NDTiffStorage(ManagedStorage):
         path = self._path_of(name)
         file = OpenFile(path, NEW)
         try:
-            end = files.write_at(file.descriptor, [self._header], 0)
+            end = write_at(file.descriptor, [self._header], 0)
         except BaseException:
             del file  # or the exception, which is kept, would keep it open, and its place on the disk taken
             os.unlink(path)  # nothing is in it
@@ -416,7 +422,7 @@ class NDTiffStorage(ManagedStorage):
         if self._file is not None:
             os.ftruncate(self._file.descriptor, self._end)
             at = self._last_next_at if self._last_next_at >= 0 else layout.FIRST_IFD_AT
-            files.write_at(self._file.descriptor, [bytes(4)], at)
+            write_at(self._file.descriptor, [bytes(4)], at)
 
     def sync_frames(self) -> None:
         assert self.path is not None
@@ -428,8 +434,8 @@ class NDTiffStorage(ManagedStorage):
         for descriptor in [file.descriptor for file in (self._file, self._index_file) if file is not None]:
             os.fsync(descriptor)
         if not self._names_synced:
-            files.sync_folder(self.path)
-            files.sync_folder(os.path.dirname(self.path))
+            sync_folder(self.path)
+            sync_folder(os.path.dirname(self.path))
             self._names_synced = True
 
     def finish_frames(self) -> None:
@@ -446,7 +452,7 @@ class NDTiffStorage(ManagedStorage):
         checksum = at = 0
         if self._index_file is None:  # not even begun
             return {}
-        while data := files.read_at(self._index_file.descriptor, CHUNK_BYTES, at):
+        while data := read_at(self._index_file.descriptor, CHUNK_BYTES, at):
             checksum, at = crc32c.crc32c(data, checksum), at + len(data)
         return {"index_crc32c": checksum}
 
@@ -485,8 +491,8 @@ class NDTiffStorage(ManagedStorage):
         file, kind, at, size, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
         form = self._layout_list[kind]
         opened = self._opened(file)
-        ifd = files.read_at(opened.descriptor, form.ifd_bytes, at - form.ifd_bytes)
-        data = files.read_at(opened.descriptor, size, at + form.pixel_bytes)
+        ifd = read_at(opened.descriptor, form.ifd_bytes, at - form.ifd_bytes)
+        data = read_at(opened.descriptor, size, at + form.pixel_bytes)
         return decode_metadata(data, size, ifd, form, axes_crc, lambda: f"frame {number} of {self.path}")
 
     def _opened(self, number: int) -> OpenFile:

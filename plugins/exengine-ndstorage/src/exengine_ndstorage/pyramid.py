@@ -12,15 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import DatasetReader, IndexedStorage
+from exengine.base_classes import DatasetReader, DatasetStatus, IndexedStorage, refuse_filler
 from exengine.errors import (
     CoordinatesError,
     CoordinatesNotFoundError,
     DatasetDamagedError,
     UnsupportedOperationError,
 )
-from exengine.kernel.data_storage_base import DatasetStatus
-from exengine.kernel.storage.array_view import refuse_filler
 from exengine_ndstorage import layout
 from exengine_ndstorage.reader import NDTiffReader, refuse_link
 

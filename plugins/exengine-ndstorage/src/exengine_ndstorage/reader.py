@@ -15,14 +15,20 @@ import crc32c
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import DatasetReader, DataStorage
+from exengine.base_classes import (
+    DataCoordinates,
+    DatasetReader,
+    DatasetStatus,
+    DataStorage,
+    JsonValue,
+    has_writer,
+    parse_json,
+    read_at,
+    read_manifest,
+    status_of,
+    wait_until,
+)
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-from exengine.kernel.storage import manifest
-from exengine.kernel.storage.reading import wait_until
-from exengine.kernel.system import files
-from exengine.kernel.system.bounded_json import parse_json
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import CHUNK_BYTES, READ, FilePool, OpenFile
 from exengine_ndstorage.frames import axes_checksum, decode_metadata, read_checked_pixels, read_pixels
@@ -89,7 +95,7 @@ def read_header(path: str) -> tuple[int, JsonValue]:
     except OSError as error:
         raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
     descriptor = file.descriptor
-    head = files.read_at(descriptor, 28, 0)
+    head = read_at(descriptor, 28, 0)
     if len(head) < 28 or head[:4] != b"II*\0":
         raise DatasetDamagedError(f"{path} is no little-endian TIFF file")
     magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:])
@@ -102,7 +108,7 @@ def read_header(path: str) -> tuple[int, JsonValue]:
             f"{path}: the summary metadata are longer than the file, or than {layout.MAX_SUMMARY_BYTES} bytes"
         )
     try:
-        return int(major), parse_json(files.read_at(descriptor, size, 28))
+        return int(major), parse_json(read_at(descriptor, size, 28))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path}: the summary metadata cannot be understood: {error}") from None
 
@@ -144,7 +150,7 @@ class _GrowingTable:
             return
         size = os.fstat(file.descriptor).st_size
         while self._read < size:
-            chunk = files.read_at(file.descriptor, CHUNK_BYTES, self._read)
+            chunk = read_at(file.descriptor, CHUNK_BYTES, self._read)
             taken = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
             self.checksum = crc32c.crc32c(memoryview(chunk)[:taken], self.checksum)
             self._read += taken
@@ -211,8 +217,8 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         self._growing = _GrowingTable(self._folder)
-        content = manifest.read_manifest(self._folder)
-        super().__init__(path, self._growing, manifest.status_of(content), content)
+        content = read_manifest(self._folder)
+        super().__init__(path, self._growing, status_of(content), content)
         self._ours = bool(content and content["backend"] == NDTiffStorage.backend_name)
         self._pool = FilePool()
         self._second = SecondThread()
@@ -233,14 +239,12 @@ class NDTiffReader(DatasetReader):
     def _settle(self) -> None:
         """Decide on the status from manifest, lock, index and files."""
         table = self._growing
-        status = manifest.status_of(self._manifest) if self._manifest else DatasetStatus.COMPLETE
+        status = status_of(self._manifest) if self._manifest else DatasetStatus.COMPLETE
         reason = str(self._manifest.get("reason", ""))
         problem = table.problem
         if status is DatasetStatus.INCOMPLETE:
             reason = (
-                "its writer is at work"
-                if manifest.has_writer(self._folder)
-                else "its writer ended without finish()"
+                "its writer is at work" if has_writer(self._folder) else "its writer ended without finish()"
             )
             self._read_summary()
         else:
@@ -289,7 +293,7 @@ class NDTiffReader(DatasetReader):
     def status(self) -> DatasetStatus:
         if self._status is DatasetStatus.INCOMPLETE:
             with self._lock:
-                content = manifest.read_manifest(self._folder)
+                content = read_manifest(self._folder)
                 if content is not None and content["status"] != DatasetStatus.INCOMPLETE:
                     self._growing.refresh()  # after the manifest: nothing comes any more
                     self._manifest = content
@@ -308,7 +312,7 @@ class NDTiffReader(DatasetReader):
 
     def is_finished(self) -> bool:
         """Return whether no more frames will come: finished, or its writer is gone."""
-        return self.status is not DatasetStatus.INCOMPLETE or not manifest.has_writer(self._folder)
+        return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
         # Whether the writer is gone is asked first: what it has written until then is seen after.
@@ -359,10 +363,10 @@ class NDTiffReader(DatasetReader):
                 f"the metadata of {self._name(number)} have {size} bytes; at most "
                 f"{layout.MAX_METADATA_BYTES} are read"
             )
-        data = files.read_at(descriptor, size, at)
+        data = read_at(descriptor, size, at)
         if self._checked:
             shape = self._layouts.get(form) or self._layout(form, opened)
-            ifd = files.read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            ifd = read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
             axes_crc = axes_checksum(table.coordinates(number))
             return decode_metadata(data, size, ifd, shape, axes_crc, lambda: self._name(number))
         try:
@@ -401,7 +405,7 @@ class NDTiffReader(DatasetReader):
                 shape = self._layouts.get(form) or self._layout(form, opened)
             except DatasetDamagedError:
                 continue
-            ifd = files.read_at(opened.descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            ifd = read_at(opened.descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
             if len(ifd) == shape.ifd_bytes and shape.checksums(ifd) is not None:
                 return True
         return False

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from exengine.base_classes import DataCoordinates, open_regular, read_at, sync_folder, write_at
 from exengine.errors import DatasetDamagedError
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.system import files
 from exengine_ndstorage import layout
 from exengine_ndstorage.entries import prove_chain
 from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
@@ -63,7 +62,7 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
             os.unlink(os.path.join(path, name))
         else:
             file.mend(headers)
-    files.sync_folder(path)
+    sync_folder(path)
 
 
 # -- the index -----------------------------------------------------------------------------------
@@ -90,7 +89,7 @@ def _chunks(path: str) -> Iterator[bytes]:
         return
     file = OpenFile(path, READ)
     at = 0
-    while chunk := files.read_at(file.descriptor, CHUNK_BYTES, at):
+    while chunk := read_at(file.descriptor, CHUNK_BYTES, at):
         yield chunk
         _, ends = prove_chain(chunk)
         if not len(ends):
@@ -114,9 +113,9 @@ def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> N
                     parts.append(chunk[start:end])
                 number += 1
             if parts:
-                at = files.write_at(descriptor, [b"".join(parts)], at)
+                at = write_at(descriptor, [b"".join(parts)], at)
             done += int(ends[-1]) if len(ends) else 0
-    files.sync_folder(folder)
+    sync_folder(folder)
 
 
 def _keep_index(folder: str) -> None:
@@ -128,16 +127,16 @@ def _keep_index(folder: str) -> None:
     with _replacing(backup) as descriptor:
         file = OpenFile(index, READ)
         at = 0
-        while data := files.read_at(file.descriptor, CHUNK_BYTES, at):
-            at = files.write_at(descriptor, [data], at)
-    files.sync_folder(folder)
+        while data := read_at(file.descriptor, CHUNK_BYTES, at):
+            at = write_at(descriptor, [data], at)
+    sync_folder(folder)
 
 
 @contextmanager
 def _replacing(path: str) -> Iterator[int]:
     """Give a new file to write to; it takes its place when all of it is on the disk."""
     temporary = path + ".new"
-    descriptor = files.open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         yield descriptor
         os.fsync(descriptor)
@@ -171,10 +170,10 @@ class _Headers:
             path = os.path.join(folder, name)
             if _has_header(path):
                 file = OpenFile(path, READ)
-                summary_bytes = files.read_at(file.descriptor, 4, _SUMMARY_BYTES_AT)
+                summary_bytes = read_at(file.descriptor, 4, _SUMMARY_BYTES_AT)
                 size = _SUMMARY_AT + int.from_bytes(summary_bytes, "little")
                 size += size & 1
-                self._good[size] = files.read_at(file.descriptor, size, 0)
+                self._good[size] = read_at(file.descriptor, size, 0)
                 return
 
     def of(self, size: int) -> bytes:
@@ -225,7 +224,7 @@ class _MendedFile(OpenFile):
             self._put(first.to_bytes(4, "little"), layout.FIRST_IFD_AT)
         links = [*(directory.begin for directory in self._frames[1:]), 0]
         for directory, link in zip(self._frames, links, strict=False):
-            there = files.read_at(self.descriptor, directory.form.ifd_bytes, directory.begin)
+            there = read_at(self.descriptor, directory.form.ifd_bytes, directory.begin)
             wanted = directory.as_written(there, link)
             if there != wanted:
                 self._put(wanted, directory.begin)
@@ -238,7 +237,7 @@ class _MendedFile(OpenFile):
             return
         end = max((directory.end for directory in self._frames), default=0)
         if not end:
-            summary_bytes = int.from_bytes(files.read_at(self.descriptor, 4, _SUMMARY_BYTES_AT), "little")
+            summary_bytes = int.from_bytes(read_at(self.descriptor, 4, _SUMMARY_BYTES_AT), "little")
             end = _SUMMARY_AT + summary_bytes + (summary_bytes & 1)
         behind = self._size() - end
         largest = max((directory.end - directory.begin for directory in self._frames), default=0)
@@ -254,4 +253,4 @@ class _MendedFile(OpenFile):
         return os.fstat(self.descriptor).st_size
 
     def _put(self, data: bytes, at: int) -> None:
-        files.write_at(self.descriptor, [data], at)
+        write_at(self.descriptor, [data], at)

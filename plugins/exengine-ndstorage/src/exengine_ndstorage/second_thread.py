@@ -19,7 +19,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from exengine.kernel.system import files
+from exengine.base_classes import begin_writing
 from exengine_ndstorage.files import OpenFile
 
 WORTH_BYTES = 2**20
@@ -134,4 +134,4 @@ class SecondThread:
 
 
 def _begin_writing(file: OpenFile, offset: int, size: int) -> None:
-    files.begin_writing(file.descriptor, offset, size)
+    begin_writing(file.descriptor, offset, size)

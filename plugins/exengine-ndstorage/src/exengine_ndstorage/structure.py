@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from exengine.base_classes import read_at
 from exengine.errors import DatasetDamagedError
-from exengine.kernel.system import files
 from exengine_ndstorage import layout
 from exengine_ndstorage.files import READ, OpenFile
 from exengine_ndstorage.index import FrameTable
@@ -128,7 +128,7 @@ def _own_directories(
             continue
         if read_link(file, link) != directory.begin:
             yield f"{name}: {said_by} does not lead to the frame at {table.coordinates(directory.number)}"
-        if directory.differs(files.read_at(file.descriptor, directory.form.ifd_bytes, directory.begin)):
+        if directory.differs(read_at(file.descriptor, directory.form.ifd_bytes, directory.begin)):
             yield f"{where} is not as it was written"
         link, said_by = directory.begin + directory.form.next_at, "the directory before"
         end = directory.end
@@ -209,7 +209,7 @@ def _layout(width: int, height: int, pixel_type: int, *compressions: int) -> lay
 
 def read_link(file: OpenFile, at: int) -> int:
     """Return the offset that stands at a place of a file; -1 behind its end."""
-    data = files.read_at(file.descriptor, 4, at)
+    data = read_at(file.descriptor, 4, at)
     return int(struct.unpack("<I", data)[0]) if len(data) == 4 else -1
 
 
@@ -234,11 +234,11 @@ def _foreign_directories(
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
     """Return where the pixels of a directory are and where the next directory is; -1 where it is none."""
-    head = files.read_at(file.descriptor, 2, at)
+    head = read_at(file.descriptor, 2, at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= _MOST_TAGS:
         return -1, -1
-    data = files.read_at(file.descriptor, 12 * tags + 4, at + 2)
+    data = read_at(file.descriptor, 12 * tags + 4, at + 2)
     if len(data) != 12 * tags + 4:
         return -1, -1
     strip = -1

@@ -367,6 +367,12 @@ SOURCES = PluginRegistry(SOURCES_GROUP, "source")
 """The frame sources that are installed."""
 
 
+def refresh_plugins() -> None:
+    """Scan for plugins again at the next use: distributions were installed or removed."""
+    BACKENDS.refresh()
+    SOURCES.refresh()
+
+
 def backends() -> Mapping[str, PluginRecord]:
     """Return name -> record of every installed storage backend, without importing any.
 

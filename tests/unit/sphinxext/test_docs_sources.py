@@ -13,7 +13,7 @@ import yaml
 import exengine
 from exengine.config import layers
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 BACKEND = DOCS / "how-to" / "my-backend"
 PAGES = [page for page in DOCS.rglob("*.rst") if not {"_build", "usage", "my-backend"} & set(page.parts)]
 

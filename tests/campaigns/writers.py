@@ -1,6 +1,6 @@
 """The campaign of second writers: refused while the first one lives, admitted when it was killed.
 
-``python tests/faults/writers.py --times 100 --seed 1 [--save]``
+``python tests/campaigns/writers.py --times 100 --seed 1 [--save]``
 
 The second comes from a thread, from another process, by another spelling of the path, through a symbolic link, with
 ``if_exists='overwrite'``. The killed one had forked before: with ``os.fork``, with ``multiprocessing``, with a
@@ -273,7 +273,7 @@ def main() -> int:
         "longest until admitted, ms": round(1000 * max(waits_s, default=0)),
         "seconds": round(time.monotonic() - began),
     }
-    command = f"python tests/faults/writers.py --times {given.times} --seed {given.seed}"
+    command = f"python tests/campaigns/writers.py --times {given.times} --seed {given.seed}"
     return results.conclude("writers", command, given.seed, figures, broken, keep=given.save)
 
 

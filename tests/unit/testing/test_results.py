@@ -106,7 +106,7 @@ def test_a_long_reason_is_cut_between_words():
 def test_the_tutorial_counts_the_tests_of_the_kit_as_they_are():
     from exengine.testing import StorageConformance
 
-    tutorial = Path(__file__).parents[2] / "docs" / "tutorials" / "your_first_backend.rst"
+    tutorial = Path(__file__).parents[3] / "docs" / "tutorials" / "your_first_backend.rst"
     passed, skipped = re.search(
         r"= (\d+) passed, (\d+) skipped", tutorial.read_text(encoding="utf-8")
     ).groups()

@@ -10,10 +10,8 @@ import zlib
 import numpy as np
 
 from exengine import DataCoordinates, DatasetReader, ManagedStorage, StorageCapabilities
+from exengine.base_classes import CoordinateIndex, read_manifest, status_of, sync_folder
 from exengine.errors import DatasetDamagedError
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
-from exengine.kernel.storage.manifest import read_manifest, status_of
-from exengine.kernel.system import files
 
 CAPABILITIES = StorageCapabilities(
     persistent=True, metadata=True, iterable=True, reopen=True, checksums=True, path_suffixes=(".checked",)
@@ -57,7 +55,7 @@ class CheckedStorage(ManagedStorage):
         os.replace(new, os.path.join(path, "index"))
         for name in unnamed(path, lines):
             os.unlink(os.path.join(path, name))
-        files.sync_folder(path)
+        sync_folder(path)
 
     def write_frame(self, number, coordinates, data, checked):
         content = data.tobytes()

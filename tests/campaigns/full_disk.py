@@ -8,7 +8,7 @@ and the same process writes a whole dataset elsewhere.
 Memory is no part of the disk: a frame for which there is none is refused, and the next one is taken when
 there is some again.
 
-Run ``python tests/faults/full_disk.py``; ``--only NAME`` runs one case and shows all that was said.
+Run ``python tests/campaigns/full_disk.py``; ``--only NAME`` runs one case and shows all that was said.
 """
 
 import argparse
@@ -327,11 +327,11 @@ def main() -> int:
         print(f"{name}: {value}")
     print(f"seconds: {time.monotonic() - begin:.0f}")
     for name, faults in failures.items():
-        print(f"again: python tests/faults/full_disk.py --only {name}  # {'; '.join(faults)[:300]}")
+        print(f"again: python tests/campaigns/full_disk.py --only {name}  # {'; '.join(faults)[:300]}")
     for kind, why in lacking.items():
         print(f"cannot run: {kind}: {why}")
     if given.save and not failures and not lacking and not given.swallow:
-        save("full_disk", "python tests/faults/full_disk.py", None, figures)
+        save("full_disk", "python tests/campaigns/full_disk.py", None, figures)
     return 1 if failures or (lacking and NIGHTLY) else 0
 
 

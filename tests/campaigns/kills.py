@@ -1,6 +1,6 @@
 """The campaign of ``kill -9``: a writer is killed at every point where it touches the disk, and at random.
 
-``python tests/faults/kills.py --count 3000 --seed 1 [--save]``
+``python tests/campaigns/kills.py --count 3000 --seed 1 [--save]``
 
 A first run of each job that is not disturbed shows the points: every call that makes, writes, syncs, renames or
 closes a file. Then a writer is killed before each, after each, and in the middle of each write, when half of it is
@@ -203,9 +203,9 @@ def acknowledge_early() -> None:
 
 def index_first(pause_s: float = 0) -> None:
     """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
-    from exengine.kernel.system import files
+    from exengine.base_classes import write_at as real
+    from exengine_ndstorage import ndtiff
 
-    real = files.write_at
     waiting: list[Any] = []
 
     def swapped(descriptor: int, parts: list[Any], offset: int, size: int | None = None) -> int:
@@ -220,7 +220,7 @@ def index_first(pause_s: float = 0) -> None:
             real(descriptor, parts, offset, size)
         return offset + whole
 
-    files.write_at = swapped
+    ndtiff.write_at = swapped
 
 
 SPOILS = {"acknowledge-early": acknowledge_early, "index-first": index_first}
@@ -485,7 +485,7 @@ def main() -> int:
         "points": f"{len(campaign.hit)} of {len(campaign.known)}",
         "seconds": round(time.monotonic() - began),
     }
-    command = f"python tests/faults/kills.py --count {given.count} --seed {given.seed}"
+    command = f"python tests/campaigns/kills.py --count {given.count} --seed {given.seed}"
     return results.conclude("kills", command, given.seed, figures, campaign.broken, keep=given.save)
 
 

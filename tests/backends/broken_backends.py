@@ -17,9 +17,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from exengine.kernel.data_coords import DataCoordinates, snapshot
-from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, StorageCapabilities
-from exengine.kernel.errors import (
+from exengine.base_classes import (
+    CoordinateIndex,
+    DataCoordinates,
+    DatasetReader,
+    DatasetStatus,
+    DataStorage,
+    ManagedStorage,
+    StorageCapabilities,
+    clean_metadata,
+    open_regular,
+    read_manifest,
+    snapshot,
+    status_of,
+)
+from exengine.errors import (
     CoordinatesError,
     CoordinatesExistError,
     CoordinatesNotFoundError,
@@ -29,12 +41,6 @@ from exengine.kernel.errors import (
     StorageFinishedError,
     UnsupportedDataError,
 )
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
-from exengine.kernel.frames.metadata import clean_metadata
-from exengine.kernel.storage.managed import ManagedStorage
-from exengine.kernel.storage.manifest import read_manifest, status_of
-from exengine.kernel.storage.reading import DatasetReader
-from exengine.kernel.system.files import open_regular
 
 FAULTS = {}
 

@@ -1,6 +1,6 @@
 """The campaign of readers: eight processes read a dataset while another one writes it.
 
-``python tests/faults/readers.py --seconds 180 --seed 1 [--save]``
+``python tests/campaigns/readers.py --seconds 180 --seed 1 [--save]``
 
 Some open it anew each time, others keep it open and ask again by ``len``, by iteration, by ``await_new_data``. Each
 compares what it sees with what the writer had acknowledged before, which stands in memory that they share: no
@@ -204,7 +204,7 @@ def main() -> int:
         "looks": totals["looked"],
         "frames compared": totals["compared"],
     }
-    command = f"python tests/faults/readers.py --seconds {given.seconds:g} --seed {given.seed}"
+    command = f"python tests/campaigns/readers.py --seconds {given.seconds:g} --seed {given.seed}"
     return results.conclude("readers", command, given.seed, figures, broken, keep=given.save)
 
 

@@ -18,7 +18,7 @@ Where nobody was told, the dataset must be complete and whole.
 The tracer is there when the tampered ``getppid`` says so; the calls count from the dataset's first. With
 the handler the storage exists before, so that the calls of its one thread are counted by themselves.
 
-Run ``python tests/faults/io_errors.py``; a case that is shown runs again with ``--only NAME``.
+Run ``python tests/campaigns/io_errors.py``; a case that is shown runs again with ``--only NAME``.
 """
 
 import argparse
@@ -495,10 +495,15 @@ def main() -> int:
         _print(f"{name}: {value}")
     _print(f"seconds: {time.monotonic() - begin:.0f}")
     for name, faults in failures.items():
-        _print(f"again: python tests/faults/io_errors.py --only {name}  # {'; '.join(faults)[:300]}")
+        _print(f"again: python tests/campaigns/io_errors.py --only {name}  # {'; '.join(faults)[:300]}")
     if given.save and given.writer == "ndtiff" and not failures:
         count = f" --count {given.count}" if given.count else ""
-        save("io_errors", f"python tests/faults/io_errors.py --seed {given.seed}{count}", given.seed, figures)
+        save(
+            "io_errors",
+            f"python tests/campaigns/io_errors.py --seed {given.seed}{count}",
+            given.seed,
+            figures,
+        )
     return 1 if failures else 0
 
 

@@ -14,7 +14,7 @@ from exengine.testing.promises import marks_of
 from exengine.testing.results import make_results
 from exengine.testing.subject import Subject
 
-SOURCE = Path(__file__).with_name("broken_backends.py")
+SOURCE = Path(__file__).parents[2] / "backends" / "broken_backends.py"
 
 
 @pytest.fixture(scope="session")

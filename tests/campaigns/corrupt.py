@@ -1,6 +1,6 @@
 """The campaign of damaged datasets: each is opened and read to its end, in bounded time and memory.
 
-``python tests/faults/corrupt.py --count 10000 --seed 1 [--save]``
+``python tests/campaigns/corrupt.py --count 10000 --seed 1 [--save]``
 
 A few originals, our own (finished, unfinished, of several files, RGB, of mixed shapes) and real ones of other
 programs where there are some, are damaged by ``damage.py``: cut at every offset, then edited as the seed decides.
@@ -392,7 +392,7 @@ def main() -> int:
     hidden = [f"hidden {times} times: {text}" for text, times in campaign.hidden.most_common(20)]
     return results.conclude(
         "corrupt",
-        f"python tests/faults/corrupt.py --count {given.count} --seed {given.seed}",
+        f"python tests/campaigns/corrupt.py --count {given.count} --seed {given.seed}",
         given.seed,
         figures,
         campaign.broken,

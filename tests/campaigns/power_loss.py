@@ -17,7 +17,7 @@ whatever has not reached the disk, its journal included; it is mounted again, an
 ``ndstorage``
     The other control: the library alone, after its own ``finish``.
 
-Run ``python tests/faults/power_loss.py``, as root.
+Run ``python tests/campaigns/power_loss.py``, as root.
 """
 
 import argparse
@@ -228,7 +228,7 @@ def main() -> int:
     faults = [text for tally in tallies.values() for text in tally.broken]
     _print(f"runs: {sum(tally.cuts for tally in tallies.values())}, seconds: {time.monotonic() - begin:.0f}")
     for text in faults:
-        _print(f"again: python tests/faults/power_loss.py {text}")
+        _print(f"again: python tests/campaigns/power_loss.py {text}")
     if given.save and not faults and not given.without_sync and given.backend == "ndtiff":
         figures: dict[str, object] = {}
         for mode, tally in tallies.items():
@@ -236,7 +236,7 @@ def main() -> int:
             figures[f"{mode}: frames acknowledged"] = tally.put
             figures[f"{mode}: lost"] = tally.lost
             figures[f"{mode}: most lost in one cut"] = tally.most_lost
-        command = f"python tests/faults/power_loss.py --cuts {given.cuts} --seed {given.seed}"
+        command = f"python tests/campaigns/power_loss.py --cuts {given.cuts} --seed {given.seed}"
         save("power_loss", command, given.seed, figures)
     return 1 if faults else 0
 

@@ -1,4 +1,4 @@
-"""Fixtures of the kernel's tests: a backend that finds damage, and what damages it."""
+"""Fixtures of the unit tests: a backend that finds damage, and what damages it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def checked(installed, make_distribution, backends_of, monkeypatch):
     """Install the backend ``checked`` beside ``memory`` and ``disk``; return its class."""
     from exengine.kernel.registry import plugins
 
-    source = Path(__file__).with_name("checked_backend.py").read_text(encoding="utf-8")
+    source = (Path(__file__).parents[1] / "backends" / "checked.py").read_text(encoding="utf-8")
     make_distribution("exengine-checked", {"checked": "exengine_checked:CheckedStorage"}, source)
     monkeypatch.setattr(plugins, "BACKENDS", backends_of())
     return plugins.BACKENDS.load("checked")

@@ -4,7 +4,7 @@ The clock is injected: the source's waits let it go on at once. The time of day 
 an hour forth and back, as at the change to summer time, by days and to before the dataset began. The order
 of frames must follow the acquisition, in the dataset and after reopening, and none may be missing.
 
-Run ``python tests/faults/clock_steps.py``.
+Run ``python tests/campaigns/clock_steps.py``.
 """
 
 import argparse
@@ -182,9 +182,9 @@ def main() -> int:
     for name, value in figures.items():
         print(f"{name}: {value}")
     for text in found:
-        print(f"BROKEN {text}\nagain: python tests/faults/clock_steps.py")
+        print(f"BROKEN {text}\nagain: python tests/campaigns/clock_steps.py")
     if given.save and not found:
-        save("clock_steps", "python tests/faults/clock_steps.py", None, figures)
+        save("clock_steps", "python tests/campaigns/clock_steps.py", None, figures)
     return 1 if found else 0
 
 

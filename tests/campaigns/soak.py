@@ -5,7 +5,7 @@ turns; each is opened again, counted, compared in places, and deleted, so that t
 each cycle descriptors and threads are as after the first, and memory must not rise: a line is laid through
 the later half of the cycles.
 
-Run ``python tests/faults/soak.py --minutes 20``.
+Run ``python tests/campaigns/soak.py --minutes 20``.
 """
 
 import argparse
@@ -198,9 +198,9 @@ def main() -> int:
     for text in found:
         print(f"BROKEN {text}")
     if found:
-        print(f"again: python tests/faults/soak.py --minutes {given.minutes} --cycle-mb {given.cycle_mb}")
+        print(f"again: python tests/campaigns/soak.py --minutes {given.minutes} --cycle-mb {given.cycle_mb}")
     if given.save and not found and not given.leak:
-        save("soak", f"python tests/faults/soak.py --minutes {given.minutes:g}", None, figures)
+        save("soak", f"python tests/campaigns/soak.py --minutes {given.minutes:g}", None, figures)
     return 1 if found else 0
 
 

@@ -10,12 +10,13 @@ from exengine.testing.kit.model import StorageMachine, run_model
 from exengine.testing.promises import NEED_FAULTS, PROMISES, PromiseBrokenError
 from exengine.testing.subject import Subject
 
+SOURCE = Path(__file__).parents[2] / "backends" / "broken_backends.py"
 MODEL = "test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict"
 
 
 def _faults():
     """Return class -> what has to go red, read from the source, as tests are collected before it can be imported."""
-    tree = ast.parse(Path(__file__).with_name("broken_backends.py").read_text(encoding="utf-8"))
+    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
     found = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
