@@ -180,3 +180,16 @@ class AcquisitionError(ExEngineError, RuntimeError):
     def __init__(self, message: str, ledger: object = None) -> None:
         super().__init__(message)
         self.ledger = ledger
+
+
+# -- how much of a call was done ---------------------------------------------------------------------
+
+
+def note_stored(error: BaseException, frames: int) -> None:
+    """Record on an exception, as ``frames_stored``, how many frames of a ``put_many`` were stored."""
+    error.frames_stored = frames  # type: ignore[attr-defined]
+
+
+def frames_stored_before(error: BaseException) -> int:
+    """Return the number that :func:`note_stored` recorded, or 0."""
+    return int(getattr(error, "frames_stored", 0))
