@@ -5,6 +5,7 @@ import from :mod:`exengine.testing` too. Every other module of ExEngine may move
 """
 
 from exengine.frame_sources.sequence import check_unique, event_coordinates
+from exengine.kernel.capabilities import StorageCapabilities, dtype_names
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import (
     CoordinatesLike,
@@ -12,8 +13,6 @@ from exengine.kernel.data_storage_base import (
     DataStorage,
     Frame,
     JsonValue,
-    StorageCapabilities,
-    dtype_names,
 )
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
@@ -21,7 +20,8 @@ from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of
-from exengine.kernel.storage.reading import DatasetReader, FrameIndex, IndexedStorage, wait_until
+from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
+from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.bounded_json import parse_json
 from exengine.kernel.system.files import (
     begin_writing,

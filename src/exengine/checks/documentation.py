@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.registry import docstrings
 from exengine.kernel.registry.class_checks import DOCS_STRIPPED, Finding
 from exengine.kernel.registry.probing import run_child

@@ -19,7 +19,7 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
     Examples
     --------
-    >>> from exengine.kernel.data_storage_base import StorageCapabilities
+    >>> from exengine.kernel.capabilities import StorageCapabilities
     >>> attribute_docs(StorageCapabilities)["persistent"]
     'The dataset outlives the process and lies at a path.'
     """

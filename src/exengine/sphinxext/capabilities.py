@@ -1,6 +1,6 @@
 """What a backend declares that it can do, as tables and as words."""
 
-from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.sphinxext.attribute_docs import attribute_docs
 from exengine.sphinxext.rst import escape, table
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import docstrings
 from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.attribute_docs import attribute_docs

@@ -225,6 +225,7 @@ class NDTiffReader(DatasetReader):
         self._layouts: dict[int, layout.FrameLayout] = {}
         self._reason = ""
         self._summary: JsonValue = None
+        self._settling = threading.RLock()
         # Without a manifest, frames say it themselves: their checksums are compared all the same.
         self._checked = self._ours or (content is None and self._frames_have_checksums())
         self._settle()
@@ -292,7 +293,7 @@ class NDTiffReader(DatasetReader):
     @property
     def status(self) -> DatasetStatus:
         if self._status is DatasetStatus.INCOMPLETE:
-            with self._lock:
+            with self._settling:
                 content = read_manifest(self._folder)
                 if content is not None and content["status"] != DatasetStatus.INCOMPLETE:
                     self._growing.refresh()  # after the manifest: nothing comes any more

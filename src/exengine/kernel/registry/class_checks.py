@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import annotations, codes, docstrings, options
 from exengine.kernel.wording import did_you_mean
 

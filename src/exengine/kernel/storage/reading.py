@@ -9,8 +9,8 @@ A subclass locates frames by their number: ``read_frame`` and ``read_frame_metad
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -18,51 +18,10 @@ from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
-    StorageClosedError,
     StorageFinishedError,
 )
 from exengine.kernel.storage import array_view
-
-
-class FrameIndex(Protocol):
-    """The lookup of a frame's number; ``CoordinateIndex`` implements it."""
-
-    @property
-    def axes(self) -> tuple[str, ...]: ...
-    def find(self, axes: Mapping[str, int | str]) -> int | None: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[DataCoordinates]: ...
-    def positions(self) -> dict[str, list[int | str]]: ...
-    def describe_absence(self, axes: Mapping[str, int | str]) -> str: ...
-
-
-class ReadState:
-    """The state that these base classes keep for themselves.
-
-    It lies in one attribute of the storage, ``_exengine``, so that a subclass may use any other name.
-    """
-
-    __slots__ = ("closed", "index", "lock", "reads")
-
-    def __init__(self, index: FrameIndex) -> None:
-        self.index = index
-        self.lock = threading.RLock()
-        self.closed = False
-        # The threads that are reading. Adding and discarding are atomic, and a reader adds itself before it
-        # looks at ``closed``, so that close() cannot miss it.
-        self.reads: set[int] = set()
-
-    def refuse_if_closed(self, path: str | None) -> None:
-        """Raise where the storage is closed."""
-        if self.closed:
-            raise StorageClosedError(f"the storage is closed; {how_to_reopen(path)}")
-
-
-def how_to_reopen(path: str | None) -> str:
-    """Return a hint for the user of a closed storage."""
-    if path is None:
-        return "its frames were in memory and are gone"
-    return f"open it again with exengine.open_dataset({path!r})"
+from exengine.kernel.storage.state import FrameIndex, ReadState
 
 
 class IndexedStorage(DataStorage):
@@ -215,11 +174,13 @@ class DatasetReader(IndexedStorage):
     backend_name: str = ""
     """The name of the reading backend; by default that of the writer, from the manifest."""
 
+    path: str  # an attribute in the place of the computed default
+
     def __init__(
         self, path: str, index: FrameIndex, status: DatasetStatus, manifest: dict[str, Any] | None = None
     ) -> None:
         super().__init__(index)
-        self.path = path  # type: ignore[misc]  # replaces the computed default
+        self.path = path
         self._status = status
         self._manifest = manifest or {}
         if not self.backend_name:
