@@ -18,6 +18,7 @@ from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.storage.array_view import refuse_filler
+from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
@@ -25,6 +26,7 @@ from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.bounded_json import parse_json
 from exengine.kernel.system.files import (
     begin_writing,
+    open_new,
     open_regular,
     read_at,
     read_into,
@@ -67,6 +69,8 @@ __all__ = [
     "read_manifest",
     "status_of",
     "wait_until",
+    "FilePatterns",
+    "open_new",
     "open_regular",
     "read_at",
     "read_into",

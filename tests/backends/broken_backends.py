@@ -331,6 +331,8 @@ class Disk(ManagedStorage):
         read_while_writing=True, concurrent_readers=True, checksums=True, safety_of_put="written", durable_flush=True,
     )  # fmt: skip
 
+    dataset_files = ("{number}.frame", "{number}.frame.new")
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
 
@@ -420,6 +422,13 @@ class Reader(DatasetReader):
         reader.read_frame = lambda number: _read(reader, reader.numbers[number])[1]
         reader.read_frame_metadata = lambda number: _read(reader, reader.numbers[number])[0][3]
         return reader
+
+
+@fault("EX301", "N2")
+class RecognisesEverything(Disk):
+    @classmethod
+    def can_open(cls, path):
+        return True
 
 
 @fault("EX301", "N2")
@@ -644,7 +653,22 @@ class WritesToTheOriginalInARecovery(Disk):
         return reader
 
 
-@fault("D1", "D2")
+@fault("D4")
+class ClaimsFilesOfOthers(Disk):
+    dataset_files = ("{name}.frame", "{name}.frame.new")
+
+
+@fault("D1", "D4")
+class KnowsNotAllOfItsFiles(Disk):
+    dataset_files = ("0.frame", "{number}.frame.new")
+
+
+@fault("D4")
+class DeclaresEveryFile(Disk):
+    dataset_files = ("{name}",)
+
+
+@fault("D1")
 class MovesIn(DataStorage):
     capabilities = StorageCapabilities(persistent=True)
 

@@ -5,7 +5,9 @@ What was recovered is read with ``ndstorage`` and with tifffile too, which use n
 
 import contextlib
 import errno
+import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -15,9 +17,15 @@ import pytest
 from tifffile import TiffFile
 
 import exengine
-from exengine.errors import DatasetLockedError, StorageFailedError, UnsupportedOperationError
+from exengine.errors import (
+    DatasetExistsError,
+    DatasetLockedError,
+    StorageFailedError,
+    UnsupportedOperationError,
+)
 from exengine.testing.kills import killed_at_call
 from exengine_ndstorage import layout
+from exengine_ndstorage.ndtiff import NDTiffStorage
 
 COUNT = 12  # frames, in files of some frames each
 BACKUP = "NDTiff.index.before-recovery"
@@ -629,3 +637,58 @@ def test_recover_may_be_killed_at_any_call(in_place, when, path, new, put, asser
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(tmp_path / "original", path)
     assert call > 20
+
+
+# -- files of others -----------------------------------------------------------------------------
+
+
+def incomplete(path, name=None, recorded=True):
+    """Make an incomplete dataset, with or without the names of its files in the manifest."""
+    storage = NDTiffStorage(path.parent if name else path, name)
+    storage.put({"time": 0}, np.zeros((4, 4), np.uint16), None)
+    storage.close()
+    if not recorded:  # an earlier version
+        content = json.loads((path / "exengine.json").read_text())
+        del content["files"]
+        (path / "exengine.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("name", ["thesis_NDTiffStack.tif", "thesis_NDTiffStack_3.tif"])
+def test_in_place_a_file_that_only_looks_like_one_of_the_dataset_stays(tmp_path, name, recorded):
+    incomplete(tmp_path / "data", recorded=recorded)
+    (tmp_path / "data" / name).write_text("mine")
+    exengine.recover(tmp_path / "data", in_place=True)
+    assert (tmp_path / "data" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["thesis_NDTiffStack.tif", "NDTiffStack (copy).tif", "NDTiff.index.orig", "a.tif"]
+)
+def test_a_dataset_with_a_file_that_only_looks_like_one_of_it_is_not_overwritten(tmp_path, name):
+    incomplete(tmp_path / "data")
+    (tmp_path / "data" / name).write_text("mine")
+    with pytest.raises(DatasetExistsError, match=re.escape(name)):
+        exengine.open_storage("ndtiff", tmp_path / "data", if_exists="overwrite")
+    assert (tmp_path / "data" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("name", ["data", "{number}", "{name}", "a {b", "a}"])
+def test_a_dataset_of_several_files_that_was_recovered_is_overwritten(tmp_path, name, recorded):
+    path = tmp_path / name
+    with NDTiffStorage(tmp_path, name, max_file_bytes=4096) as storage:
+        for time in range(9):
+            storage.put({"time": time}, np.zeros((16, 16), np.uint16), None)
+    if not recorded:
+        content = json.loads((path / "exengine.json").read_text())
+        del content["files"]
+        (path / "exengine.json").write_text(json.dumps(content))
+    content = bytearray((path / f"{name}_NDTiffStack.tif").read_bytes())
+    content[-300] ^= 1
+    (path / f"{name}_NDTiffStack.tif").write_bytes(content)
+    exengine.recover(path, in_place=True)
+    assert (path / BACKUP).exists() and (path / f"{name}_NDTiffStack_1.tif").exists()
+    with exengine.open_storage("ndtiff", path, if_exists="overwrite") as storage:
+        storage.put({"time": 0}, np.ones((4, 4), np.uint16), None)
+    assert sorted(os.listdir(path)) == ["NDTiff.index", "NDTiffStack.tif", "exengine.json", "exengine.lock"]

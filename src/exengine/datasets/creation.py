@@ -53,7 +53,7 @@ def open_storage(
         Instead of all the others: a config file, or what one holds.
     if_exists : {'error', 'number', 'overwrite'}, optional
         What to do when something is at the path: raise (the default), take ``path_1``, ``path_2`` ...,
-        or delete the old dataset (and only a dataset).
+        or delete the old dataset. Only a dataset of ExEngine with nothing else inside is deleted.
     **options
         Of the backend.
 
@@ -140,10 +140,9 @@ class StoragePlan:
         if self.path is None:
             return self._make()
         if self.if_exists == "overwrite":
-            # Through a symbolic link, what it leads to is replaced, and the link stays.
-            real = os.path.realpath(self.path)
-            with moved_aside(real, _is_known):
-                return self._create_at(real)
+            # Through a symbolic link, the dataset that it leads to is replaced, and the link stays.
+            with moved_aside(self.path, _files_of) as place:
+                return self._create_at(place)
         if self.if_exists == "number":
             return self._create_numbered(self.path)
         return self._create_at(self.path)
@@ -188,8 +187,9 @@ def _refuse_occupied(path: str) -> None:
         )
 
 
-def _is_known(path: str) -> bool:
-    return next(_openers(path), None) is not None
+def _files_of(backend: str) -> tuple[str, ...]:
+    """Return the names of the files that a backend writes, which a manifest names."""
+    return tuple(_find_writer(backend).dataset_files)
 
 
 # -- existing datasets ---------------------------------------------------------------------------
@@ -251,17 +251,22 @@ def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
 
 
 def _load_writer(name: str, path: str) -> type[DataStorage]:
+    try:
+        return _find_writer(name)
+    except PluginError as error:
+        error.args = (f"{path} was written by the backend {name!r}: {error}",)
+        raise
+
+
+def _find_writer(name: str) -> type[DataStorage]:
+    """Return the installed backend of a name that a manifest gives."""
     writer: type[DataStorage]
     for record in plugins.BACKENDS.records().values():
         for claim in record.candidates or (record,):
             if claim.target == name:  # a class that was used without its name
                 writer = plugins.BACKENDS.load(claim.qualified_name)
                 return writer
-    try:
-        writer = plugins.BACKENDS.load(name)
-    except PluginError as error:
-        error.args = (f"{path} was written by the backend {name!r}: {error}",)
-        raise
+    writer = plugins.BACKENDS.load(name)
     return writer
 
 

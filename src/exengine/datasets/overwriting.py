@@ -1,108 +1,227 @@
 """Puts an old dataset out of the way of a new one, for ``if_exists: overwrite``.
 
+Only a dataset of ExEngine is moved, and only its files are deleted; ``dataset_content`` decides what that is.
+No backend's ``can_open`` is called. What was moved is compared with what was checked; if another process has
+put something else in its place, that is moved back.
+
 Of several processes that overwrite one dataset, one does at a time; the others find a writer at work, and are
 refused. What was overwritten is deleted when the new dataset stands, and comes back when it cannot be made.
 A process that is killed in between leaves it beside its place: :func:`left_beside` finds it.
 """
 
 import os
-import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from exengine.kernel.errors import DatasetExistsError, DatasetLockedError, ExEngineError
+from exengine.datasets.content import (
+    DatasetContent,
+    FilesOf,
+    refuse_link_to_no_dataset,
+    refuse_mount_point,
+    refuse_other_kind,
+)
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import (
+    DatasetAccessError,
+    DatasetExistsError,
+    DatasetLockedError,
+    ExEngineError,
+)
 from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
+from exengine.kernel.system.held_folder import HeldFolder
 
 _MOST_WAITING_S = 10.0
 
 
 @contextmanager
-def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
-    """Put what is at a path out of the way while a new dataset is made there.
+def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
+    """Put the dataset at a path out of the way while a new dataset is made there.
 
     Parameters
     ----------
     path : str
-        With symbolic links resolved.
-    is_dataset : callable
-        Whether an installed backend knows what is there, when it has no manifest.
+        A dataset, a symbolic link to one, an empty folder, or nothing.
+    files_of : callable
+        Returns the names of the files that a backend writes; see ``dataset_content.FilesOf``.
+
+    Yields
+    ------
+    str
+        Where the new dataset belongs: the path with symbolic links resolved.
 
     Raises
     ------
     DatasetLockedError
-        When a writer is at work there.
+        If a writer is at work there.
     DatasetExistsError
-        When it is no dataset, or another one lies inside: then it is not deleted.
+        If anything else is there, or anything else is in the dataset: then it stays as it is.
     """
-    parent, name = os.path.split(path)
-    aside = os.path.join(parent, f".{files.cut_name(name)}.replaced-{os.getpid()}-{time.monotonic_ns()}")
-    with _alone_in(parent):
-        if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
-            yield
-            return
-        if manifest.has_writer(path):
-            raise DatasetLockedError(f"{path} is being written by another storage; it is not overwritten")
-        if (not os.path.isdir(path) or manifest.read_manifest(path) is None) and not is_dataset(path):
-            raise DatasetExistsError(
-                f"{path} is no dataset that an installed backend knows; it is not deleted"
-            )
-        if (inner := _dataset_inside(path)) is not None:
-            raise DatasetExistsError(f"{path} holds another dataset, {inner}; it is not deleted")
-        try:
-            os.rename(path, aside)
-            yield
-        except BaseException as error:
-            _bring_back(aside, path, error)
-            raise
-    try:
-        if os.path.isdir(aside):
-            shutil.rmtree(aside)
-        else:
-            os.remove(aside)
-    except OSError as error:  # the new dataset stands: that is what was asked for
-        warnings.warn(f"what was overwritten could not be deleted, and is in {aside}: {error}", stacklevel=2)
-
-
-def _bring_back(aside: str, path: str, error: BaseException) -> None:
-    """Put back what was moved aside, unless a new dataset with frames is in its place."""
-    if not os.path.lexists(aside):
+    if "\0" in path:
+        yield path  # which cannot be created either
         return
+    real = os.path.realpath(path)
+    is_link = os.path.islink(path.rstrip("/") or path)
+    parent = _open_parent(real)
+    if parent is None:
+        if is_link:
+            refuse_link_to_no_dataset(path, real)
+        yield real
+        return
+    with parent:
+        with _alone_in(parent):
+            old = _OldDataset.find(real, parent, files_of)
+            if old is None:
+                if is_link:
+                    refuse_link_to_no_dataset(path, real)
+                yield real
+                return
+            try:
+                old.move_aside()
+                yield real
+            except BaseException as error:
+                old.bring_back(error)
+                raise
+        old.delete()
+
+
+def _open_parent(path: str) -> HeldFolder | None:
+    """Return the folder that a path is in; None if there is none."""
     try:
-        begun = manifest.read_manifest(path) if os.path.isdir(path) else None
-        if begun is not None and begun.get("frames") == 0 and not manifest.has_writer(path):
-            shutil.rmtree(path)  # claimed, and not even begun
-        if not os.path.lexists(path):
-            os.rename(aside, path)
+        return HeldFolder(os.path.dirname(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        refusal = DatasetAccessError(
+            f"cannot look at {os.path.dirname(path)}: {error.strerror or error}; choose another folder"
+        )
+        refusal.errno = error.errno
+        raise refusal from error
+
+
+class _OldDataset:
+    """A dataset that is in the way; made by :meth:`find`."""
+
+    def __init__(self, path: str, parent: HeldFolder, folder: HeldFolder, content: DatasetContent) -> None:
+        self._path = path
+        self._parent = parent
+        self._folder = folder
+        self._content = content
+        self._name = os.path.basename(path)
+        self._aside_name = f".{files.cut_name(self._name)}.replaced-{os.getpid()}-{time.monotonic_ns()}"
+        self._aside = os.path.join(parent.path, self._aside_name)
+
+    @classmethod
+    def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | None":
+        """Return the dataset at a path; None if nothing or an empty folder is there.
+
+        Raises
+        ------
+        DatasetExistsError, DatasetLockedError
+            If something else is there, or a writer is at work.
+        """
+        name = os.path.basename(path)
+        try:
+            status = parent.status(name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            refusal = DatasetAccessError(f"cannot look at {path}: {error.strerror}; choose another path")
+            refusal.errno = error.errno
+            raise refusal from error
+        refuse_other_kind(path, status)
+        try:
+            folder = parent.enter(name)
+            if not folder.names():
+                folder.close()
+                return None
+        except OSError as error:
+            refusal = DatasetAccessError(f"cannot look into {path}: {error.strerror}; it is not deleted")
+            refusal.errno = error.errno
+            raise refusal from error
+        try:
+            refuse_mount_point(folder, parent)
+            return cls(path, parent, folder, DatasetContent(folder, files_of))
+        except OSError as error:
+            folder.close()
+            if isinstance(error, ExEngineError):
+                raise
+            raise DatasetAccessError(f"cannot look into {path}: {error}; it is not deleted") from error
+        except BaseException:
+            folder.close()
+            raise
+
+    def move_aside(self) -> None:
+        """Rename the dataset, and see that it is the one that was checked, still with nothing else inside."""
+        try:
+            self._parent.rename(self._name, self._aside_name)
+        except OSError as error:
+            refusal = DatasetAccessError(f"{self._path} cannot be moved out of the way: {error.strerror}")
+            refusal.errno = error.errno
+            raise refusal from error
+        if self._parent.identity_of(self._aside_name) != self._folder.identity:
+            raise DatasetExistsError(
+                f"{self._path} was exchanged for something else while it was to be overwritten; that is left "
+                "as it is. Look at it, and try again"
+            )
+        self._content.check()
+
+    def bring_back(self, error: BaseException) -> None:
+        """Put back what was moved aside, unless a new dataset with frames is in its place."""
+        try:
+            if self._parent.identity_of(self._aside_name) is None:
+                return
+            try:
+                self._remove_failed_attempt(error)
+                self._parent.rename(self._aside_name, self._name)
+            except (OSError, ExEngineError):
+                error.add_note(f"what was to be overwritten is in {self._aside}")
+        finally:
+            self._folder.close()
+
+    def _remove_failed_attempt(self, error: BaseException) -> None:
+        """Remove a new dataset that was claimed and holds no frame."""
+        if isinstance(error, DatasetExistsError | DatasetLockedError):
+            return  # what is there was made by another process
+        if self._parent.identity_of(self._name) is None:
             return
-    except (OSError, ExEngineError):
-        pass
-    error.add_note(f"what was to be overwritten is in {aside}")
+        with self._parent.enter(self._name) as folder:
+            begun = manifest.read_manifest(folder.path, dir_fd=folder.descriptor)
+            if begun is None or begun["status"] != DatasetStatus.FAILED.value or begun.get("frames") != 0:
+                return
+            DatasetContent(folder, self._content.files_of).delete()
+            if self._parent.identity_of(self._name) == folder.identity:
+                self._parent.remove_folder(self._name)
 
-
-def _dataset_inside(path: str) -> str | None:
-    """Return a dataset of ours that lies somewhere below another one."""
-    for folder, _, names in os.walk(path):
-        if folder != path and manifest.MANIFEST_NAME in names:
-            return folder
-    return None
+    def delete(self) -> None:
+        """Delete what was moved aside; warn if something of it stays."""
+        try:
+            self._content.delete()
+            if self._parent.identity_of(self._aside_name) == self._folder.identity:
+                self._parent.remove_folder(self._aside_name)
+        except OSError as error:  # the new dataset stands: that is what was asked for
+            warnings.warn(
+                f"what was overwritten could not be deleted, and is in {self._aside}: {error}", stacklevel=4
+            )
+        finally:
+            self._folder.close()
 
 
 @contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
+def _alone_in(folder: HeldFolder) -> Iterator[None]:
     """Let others that overwrite something in a folder wait; where it cannot be locked, nobody waits."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    if folder.descriptor is None:  # Windows opens no folders
         yield
         return
+    # Of an opening of its own: threads of this process wait, too.
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.descriptor)
     try:
         deadline = time.monotonic() + _MOST_WAITING_S
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:
-                raise DatasetLockedError(f"another storage is being made in {folder}; try again")
+                raise DatasetLockedError(f"another storage is being made in {folder.path}; try again")
             time.sleep(0.005)  # a lock that is waited for has no time limit
         yield
     finally:

@@ -88,6 +88,13 @@ class DataStorage(ABC):
         """The path of the dataset; None for a backend that keeps nothing, or does not report it."""
         return None
 
+    dataset_files: ClassVar[tuple[str, ...]] = ()
+    """The names of all files that a dataset of this backend may have, beside those of ExEngine itself, as
+    patterns relative to the folder of the dataset: ``"index"``, ``"frame-{number}.npy"``,
+    ``"c/{number}/{number}"``. ``{number}`` matches digits, ``{name}`` any text, once in a pattern and beside
+    letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it matches; without
+    patterns it deletes none."""
+
     # -- required operations ---------------------------------------------------------------------
 
     @abstractmethod

@@ -7,6 +7,7 @@ becomes text on its page; a fault of one that the project names in ``exengine_st
 
 import contextlib
 import logging as standard_logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from exengine.kernel.errors import PluginError
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.probing import probe_records
 from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.system.files import open_regular
 from exengine.sphinxext import rst
 from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
 from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup, normalized
@@ -200,14 +202,25 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
     for name, text in pages.items():
         path = folder / f"{name}.rst"
         content = f"{MARK}\n{text}"
-        old = path.read_text(encoding="utf-8") if path.is_file() else None
+        old = _read_page(path)
         if old is not None and MARK not in old[:200]:
             logger.warning("%s was not written by exengine.sphinxext, and is left as it is", path)
         elif old != content:
             path.write_text(content, encoding="utf-8")
     for path in folder.glob("*.rst"):
-        if path.stem not in pages and MARK in path.read_text(encoding="utf-8", errors="replace")[:200]:
+        if path.stem not in pages and MARK in (_read_page(path) or "")[:200]:
             path.unlink()
+
+
+def _read_page(path: Path) -> str | None:
+    """Return the text of a page; None if nothing is there, and "" for anything but a regular file."""
+    try:
+        with os.fdopen(open_regular(path), encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
 
 
 # -- the log -------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 INDEX_NAME = "NDTiff.index"
+BACKUP_NAME = INDEX_NAME + ".before-recovery"
+"""An index from which a recovery took entries; what only it names may lie in the files."""
 MAX_FILE_BYTES = 2**32
 """Offsets in the index and in TIFF have 32 bits."""
 

@@ -105,6 +105,16 @@ class NDTiffStorage(ManagedStorage):
         readers=("Micro-Manager", "Pycro-Manager", "ndstorage", "napari-ndtiff", "tifffile", "ImageJ"),
     )
     place_parameters = ("directory", "name")
+    dataset_files = (
+        layout.INDEX_NAME,
+        f"{layout.INDEX_NAME}.new",
+        layout.BACKUP_NAME,
+        f"{layout.BACKUP_NAME}.new",
+        "NDTiffStack.tif",
+        "NDTiffStack_{number}.tif",
+        "{name}_NDTiffStack.tif",
+        "{name}_NDTiffStack_{number}.tif",
+    )
     backend_name = "ndtiff"
     batch_frames = 32
 
@@ -193,6 +203,12 @@ class NDTiffStorage(ManagedStorage):
         from exengine_ndstorage.recovery import recover_in_place
 
         recover_in_place(os.fspath(path), lost)
+
+    def claimed_files(self) -> tuple[str, ...]:
+        """Return the names of the files with the prefix of this dataset, and no other."""
+        prefix = self._prefix.replace("{", "{{").replace("}", "}}")
+        others = [pattern for pattern in self.dataset_files if "NDTiffStack" not in pattern]
+        return (*others, f"{prefix}NDTiffStack.tif", f"{prefix}NDTiffStack_{{number}}.tif")
 
     # -- writing ---------------------------------------------------------------------------------
 

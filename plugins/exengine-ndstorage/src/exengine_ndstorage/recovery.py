@@ -15,14 +15,22 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from exengine.base_classes import DataCoordinates, open_regular, read_at, sync_folder, write_at
+from exengine.base_classes import (
+    DataCoordinates,
+    FilePatterns,
+    open_new,
+    read_at,
+    read_manifest,
+    sync_folder,
+    write_at,
+)
 from exengine.errors import DatasetDamagedError
 from exengine_ndstorage import layout
 from exengine_ndstorage.entries import prove_chain
 from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
 from exengine_ndstorage.index import FrameTable
 from exengine_ndstorage.reader import read_header
-from exengine_ndstorage.structure import BACKUP_NAME, Directory, directories, is_stack, read_link
+from exengine_ndstorage.structure import Directory, directories, is_stack, read_link
 
 _SUMMARY_BYTES_AT, _SUMMARY_AT = 24, 28  # in the header
 _LEAST_HEADER = _SUMMARY_AT + 2
@@ -121,7 +129,7 @@ def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> N
 def _keep_index(folder: str) -> None:
     """Keep a copy of the index, unless one is there: that is of an earlier run, and the older one."""
     index = os.path.join(folder, layout.INDEX_NAME)
-    backup = os.path.join(folder, BACKUP_NAME)
+    backup = os.path.join(folder, layout.BACKUP_NAME)
     if os.path.lexists(backup) or not os.path.lexists(index):
         return
     with _replacing(backup) as descriptor:
@@ -136,7 +144,7 @@ def _keep_index(folder: str) -> None:
 def _replacing(path: str) -> Iterator[int]:
     """Give a new file to write to; it takes its place when all of it is on the disk."""
     temporary = path + ".new"
-    descriptor = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    descriptor = open_new(temporary, os.O_RDWR)
     try:
         yield descriptor
         os.fsync(descriptor)
@@ -149,9 +157,20 @@ def _replacing(path: str) -> Iterator[int]:
 
 
 def _stacks(folder: str, named: Collection[str]) -> list[str]:
-    """Return the names of the files that hold, or held, frames."""
+    """Return the names of the files with frames: those that the index or the manifest names."""
     there = set(os.listdir(folder))
-    return sorted(there & ({*named} | {name for name in there if is_stack(name)}))
+    return sorted(
+        there & ({*named} | {name for name in there if is_stack(name) and _is_own(folder, name, named)})
+    )
+
+
+def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
+    """Return whether a file that the index does not name is of this dataset, or was put there later."""
+    content = read_manifest(folder)
+    if content and "files" in content:
+        return FilePatterns(content["files"]).match_file(name)
+    own = {other.rpartition("NDTiffStack")[0] for other in named} or {"", f"{os.path.basename(folder)}_"}
+    return name.rpartition("NDTiffStack")[0] in own
 
 
 class _Headers:
@@ -247,7 +266,7 @@ class _MendedFile(OpenFile):
             _keep_index(self._folder)
 
     def _index_was_changed(self) -> bool:
-        return os.path.lexists(os.path.join(self._folder, BACKUP_NAME))
+        return os.path.lexists(os.path.join(self._folder, layout.BACKUP_NAME))
 
     def _size(self) -> int:
         return os.fstat(self.descriptor).st_size

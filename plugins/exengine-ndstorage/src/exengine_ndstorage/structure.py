@@ -21,9 +21,6 @@ from exengine_ndstorage.index import FrameTable
 MOST_SENTENCES = 50
 """How many faults are told; the others are counted."""
 
-BACKUP_NAME = layout.INDEX_NAME + ".before-recovery"
-"""An index from which a recovery took entries; what only it names may lie in the files."""
-
 _STACK = re.compile(r"(?:.*_)?NDTiffStack(?:_\d+)?\.tif")
 _STRIP_OFFSETS = 273
 _MOST_TAGS = 1000  # of a directory; NDTiff has about 15
@@ -90,7 +87,7 @@ def _faults(
 
 def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
     """Look at the files that hold no frame: such a file ends with its header."""
-    if os.path.lexists(os.path.join(folder, BACKUP_NAME)):
+    if os.path.lexists(os.path.join(folder, layout.BACKUP_NAME)):
         return  # their frames were taken out of the index
     named = set(table.files)
     for name in sorted(os.listdir(folder)):
@@ -137,7 +134,7 @@ def _own_directories(
     if read_link(file, link) != 0:
         yield f"{name}: the chain of directories does not end with the last frame"
     size = os.fstat(file.descriptor).st_size
-    if end and size > end and not os.path.lexists(os.path.join(folder, BACKUP_NAME)):
+    if end and size > end and not os.path.lexists(os.path.join(folder, layout.BACKUP_NAME)):
         yield f"{name}: {size - end} bytes lie behind the last frame"
 
 

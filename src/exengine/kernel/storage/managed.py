@@ -80,7 +80,7 @@ class ManagedStorage(FormatHooks):
         self._exengine = state = WriteState(checks, clean_metadata(summary_metadata))
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
-            state.place = DatasetPlace.claim(os.fspath(path), name)
+            state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files())
         at_exit.watch_storage(self)
 
     # -- identity --------------------------------------------------------------------------------

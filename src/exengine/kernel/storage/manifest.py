@@ -1,8 +1,9 @@
 """The manifest of a dataset: ``exengine.json``, and the lock beside it.
 
-It names the backend that wrote the dataset, its status, the config and the ledger. It is written
-when the dataset appears, and for the last time when it is finished: temporary file, fsync, rename,
-fsync of the folder. A manifest that does not say "finished" means that the writer lives or died.
+It names the backend that wrote the dataset, the files that it may have, its status, the config and the
+ledger. It is written when the dataset appears, and for the last time when it is finished: temporary file,
+fsync, rename, fsync of the folder. A manifest that does not say "finished" means that the writer lives or
+died.
 """
 
 import errno
@@ -40,8 +41,7 @@ def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> No
     """
     path = os.path.join(folder, MANIFEST_NAME)
     temporary = path + ".new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with os.fdopen(files.open_regular(temporary, flags), "wb") as file:
+    with os.fdopen(files.open_new(temporary), "wb") as file:
         file.write(encode_manifest(content))
         if durable:
             file.flush()
@@ -72,8 +72,14 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
         raise MetadataError(f"the manifest of the dataset is too large {what}: {error}") from None
 
 
-def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
+def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> dict[str, Any] | None:
     """Return the manifest in a folder, or None where there is none.
+
+    Parameters
+    ----------
+    folder : path
+    dir_fd : int, optional
+        A descriptor of this folder, if it is open: then the path serves for messages only.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
     """
     path = os.path.join(folder, MANIFEST_NAME)
     try:
-        with os.fdopen(files.open_regular(path), "rb") as file:
+        with os.fdopen(_open_in(folder, MANIFEST_NAME, dir_fd), "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -98,6 +104,10 @@ def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
         raise DatasetDamagedError(f"{path} cannot be understood: {error}") from None
 
 
+def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) -> int:
+    return files.open_regular(os.path.join(folder, name) if dir_fd is None else name, dir_fd=dir_fd)
+
+
 def _checked(content: Any) -> dict[str, Any]:
     """Return what a manifest holds, when it is of the form that its users rely on."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -110,7 +120,13 @@ def _checked(content: Any) -> dict[str, Any]:
     backend = content.get("backend")
     if not isinstance(backend, str) or len(backend) > MAX_BACKEND_CHARACTERS:
         raise ValueError("it names no backend")
-    for key, kind in (("annotations", dict), ("facts", dict), ("reason", str), ("frames", int)):
+    for key, kind in (
+        ("annotations", dict),
+        ("facts", dict),
+        ("reason", str),
+        ("frames", int),
+        ("files", list),
+    ):
         if key in content and type(content[key]) is not kind:
             raise ValueError(f"its {key} is no {kind.__name__}, got {type(content[key]).__name__}")
     DatasetStatus(str(content.get("status"))[:60])
@@ -147,10 +163,17 @@ def take_lock(folder: str) -> int | None:
     return None
 
 
-def has_writer(folder: "str | os.PathLike[str]") -> bool:
-    """Return whether a writer is at work on the dataset. Changes nothing on the disk."""
+def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
+    """Return whether a writer is at work on the dataset. Changes nothing on the disk.
+
+    Parameters
+    ----------
+    folder : path
+    dir_fd : int, optional
+        A descriptor of this folder, if it is open: then the path is not used.
+    """
     try:
-        descriptor = files.open_regular(os.path.join(folder, LOCK_NAME))
+        descriptor = _open_in(folder, LOCK_NAME, dir_fd)
     except OSError:  # none, or nothing that a writer of ours locks
         return False
     try:
