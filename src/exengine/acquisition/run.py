@@ -30,6 +30,8 @@ from exengine.kernel.errors import (
     SourceError,
     UnsupportedDataError,
     UnsupportedOperationError,
+    describe,
+    message_of,
 )
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.frames.ledger import Ledger
@@ -121,9 +123,7 @@ class Acquisition:
             raise
         except Exception as error:
             name = self.config["source.name"]
-            raise SourceError(
-                f"the source {name!r} could not prepare: {type(error).__name__}: {error}"
-            ) from error
+            raise SourceError(f"the source {name!r} could not prepare: {describe(error)}") from error
 
     def _refuse_frames_of(self, plan: SourcePlan) -> None:
         """Refuse frames that the backend is known not to take, before anything is written."""
@@ -228,7 +228,7 @@ class Acquisition:
         if isinstance(own_error, HandlerError):
             own_error = None  # the handler has it already
         if own_error is not None:
-            handler.abort(f"{type(own_error).__name__}: {own_error}", failed=handler.error is not None)
+            handler.abort(describe(own_error), failed=handler.error is not None)
         elif self._cancelled is not None:
             handler.abort(self._cancelled)
         handler.finish()
@@ -247,8 +247,9 @@ class Acquisition:
         where = f" in {self.path}" if self.path else ""
         if isinstance(cause, HandlerError) and cause.__cause__ is not None:
             cause = cause.__cause__
-        text = str(cause) if isinstance(cause, ExEngineError) else f"{type(cause).__name__}: {cause}"
-        raise AcquisitionError(f"{text}\n{kept}{where}, status {self.status}", self.ledger) from cause
+        raise AcquisitionError(
+            f"{message_of(cause)}\n{kept}{where}, status {self.status}", self.ledger
+        ) from cause
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run soon, from any thread; what is stored is finished as aborted."""
@@ -338,7 +339,7 @@ def _make_source(config: Config) -> FrameSource:
     except ExEngineError:
         raise
     except Exception as error:
-        raise SourceError(f"the source {name!r} could not start: {type(error).__name__}: {error}") from error
+        raise SourceError(f"the source {name!r} could not start: {describe(error)}") from error
     return source
 
 

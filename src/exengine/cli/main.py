@@ -160,8 +160,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(error: Exception, options: argparse.Namespace) -> int:
-    ours = isinstance(error, errors.ExEngineError)
-    text = str(error) if ours else f"{type(error).__name__}: {error}"
+    text = errors.message_of(error)
     if options.debug:
         import traceback
 
@@ -171,6 +170,6 @@ def _report(error: Exception, options: argparse.Namespace) -> int:
 
         print(json.dumps({"error": {"type": type(error).__name__, "message": text}}))
     print(f"exengine: {text}", file=sys.stderr)
-    if not ours and not options.debug:
+    if not isinstance(error, errors.ExEngineError) and not options.debug:
         print("exengine: this is not expected; --debug shows where it happened", file=sys.stderr)
     return 2 if isinstance(error, WRONG_USE) else 1

@@ -26,6 +26,7 @@ from exengine.kernel.errors import (
     ExEngineError,
     OptionError,
     UnsupportedOperationError,
+    from_os,
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import DatasetPlace
@@ -138,9 +139,8 @@ class _InPlace(Recovery):
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
-            refusal = DatasetAccessError(f"{source} cannot be recovered in place: {error}")
-            refusal.errno = error.errno
-            raise refusal from error
+            message = f"{source} cannot be recovered in place: {error}"
+            raise from_os(DatasetAccessError, message, error) from error
         finally:
             place.unlock()
 

@@ -33,6 +33,7 @@ from exengine.kernel.errors import (
     OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
+    describe,
 )
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
 from exengine.kernel.frames.metadata import clean_metadata
@@ -389,7 +390,7 @@ class DataHandler:
                 self._ledger.failed_out += 1
             else:
                 self._ledger.failed_in += 1
-            self._ledger.name_loss(item.coordinates.__dict__, f"{type(error).__name__}: {error}")
+            self._ledger.name_loss(item.coordinates.__dict__, describe(error))
             self._error = self._error or error
             self._leave(item)
             self._changed.notify_all()

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import UnsupportedOperationError
+from exengine.kernel.errors import UnsupportedOperationError, describe
 
 CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
 """What every method takes as coordinates."""
@@ -377,7 +377,7 @@ class DataStorage(ABC):
             if error is None:
                 self.finish()
             else:
-                self.abort(f"{type(error).__name__}: {error}")
+                self.abort(describe(error))
         finally:
             self.close()
 

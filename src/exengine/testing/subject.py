@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, StorageCapabilities
-from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
+from exengine.kernel.errors import ExEngineError, UnsupportedOperationError, describe
 from exengine.testing.frames import Array, check_frame, frame_of
 from exengine.testing.promises import NotPromised, PromiseBrokenError
 
@@ -171,7 +171,7 @@ class Subject:
             return
         except Exception as error:
             raise PromiseBrokenError(
-                "", f"{what} is not declared; it raised {type(error).__name__}: {error}, and not "
+                "", f"{what} is not declared; it raised {describe(error)}, and not "
                 "UnsupportedOperationError"
             ) from error  # fmt: skip
         raise PromiseBrokenError(
@@ -244,7 +244,7 @@ class Model:
             got = storage.get_data(put.axes)
         except Exception as error:
             raise PromiseBrokenError(
-                label, f"get_data({put.axes!r:.200}) raised {type(error).__name__}: {error}"
+                label, f"get_data({put.axes!r:.200}) raised {describe(error)}"
             ) from error
         check_frame(got, put.frame, put.axes, label, others)
         if self.subject.can.metadata:

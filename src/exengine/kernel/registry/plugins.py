@@ -19,6 +19,7 @@ from exengine.kernel.errors import (
     PluginConflictError,
     PluginError,
     PluginNotFoundError,
+    describe,
 )
 from exengine.kernel.registry import discovery
 from exengine.kernel.registry.records import PluginRecord
@@ -303,13 +304,11 @@ def _import_target(record: PluginRecord, interrupted: Callable[[], bool]) -> Any
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its faults, too
         if interrupted():
             raise KeyboardInterrupt from error
-        from exengine.kernel.registry.class_checks import describe_error
-
         doing = "importing" if stage == "import" else "reading"
         record.mark(
             "broken",
             stage,
-            f"{doing} {record.target} raised {describe_error(error)}",
+            f"{doing} {record.target} raised {describe(error)}",
             "".join(traceback.format_exception(error))[-20_000:],
         )
     finally:

@@ -36,6 +36,7 @@ from exengine.kernel.errors import (
     StorageFinishedError,
     StorageStateError,
     UnsupportedOperationError,
+    from_os,
 )
 from exengine.kernel.frames.coordinate_index import CoordinateIndex
 from exengine.kernel.frames.metadata import clean_metadata
@@ -369,12 +370,13 @@ class ManagedStorage(IndexedStorage):
     def _failed_error(self, what: str) -> StorageFailedError:
         self._failure_told = True
         where = f" {self.path}" if self.path else ""
-        error = StorageFailedError(
+        error = from_os(
+            StorageFailedError,
             f"writing{where} failed: {self._why_failed()}; {what}. The {len(self._frames)} "
             "frames before are safe; go on in a new dataset"
-            f"{', on a disk with space' if isinstance(self._failure, OSError) else ''}"
+            f"{', on a disk with space' if isinstance(self._failure, OSError) else ''}",
+            self._failure,
         )
-        error.errno = getattr(self._failure, "errno", None)
         error.__cause__ = self._failure
         return error
 
