@@ -15,7 +15,7 @@ from typing import Any
 from exengine.kernel.errors import ConfigError
 from exengine.kernel.registry.options import TextValue
 from exengine.kernel.system import files
-from exengine.kernel.system.bounded_text import parse_toml, parse_yaml
+from exengine.kernel.system.bounded import parse_toml, parse_yaml
 from exengine.kernel.wording import did_you_mean
 
 MAX_FILE_BYTES = 2**20
