@@ -338,7 +338,7 @@ def test_no_layer_of_settings_imports_what_is_not_registered(
     "text", [LAUGHS.replace("\n", ", ")[:-2].join("{}"), "1" + ":59" * 500, "!!python/name:os.system"]
 )
 def test_a_variable_with_a_bomb_is_refused(text):
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         resolve(environment={"EXENGINE_SEQUENCE__METADATA": text}, user=False)
 
 
