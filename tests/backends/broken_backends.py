@@ -556,7 +556,7 @@ class ForgetsASyncThatFailed(Disk):
 class LocksInForks(Disk):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
-        self.second = os.dup(self._place._lock)
+        self.second = os.dup(self._exengine.place._lock)
 
     def release(self):
         os.close(self.second)

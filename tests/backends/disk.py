@@ -66,10 +66,10 @@ class DiskStorage(ManagedStorage):
             json.dump([coordinates.coordinate_dict, checked], file)
 
     def sync_frames(self):
-        self.calls.append(("sync", len(self._frames)))
+        self.calls.append(("sync", self.frames_stored))
 
     def finish_frames(self):
-        self.calls.append(("finish", len(self._frames)))
+        self.calls.append(("finish", self.frames_stored))
 
     def read_frame(self, number):
         with _ONE_AT_A_TIME:

@@ -60,10 +60,10 @@ class Observers:
         """Whether anybody wants to know of frames."""
         return bool(self._watching)
 
-    def publish_notification(self, notification: Any) -> None:
-        """Note that a frame was stored: what a ``DataHandler`` calls on the thread that stores."""
+    def frames_stored(self, coordinates: list[DataCoordinates]) -> None:
+        """Queue the coordinates of stored frames for the observers; called on the thread that stores."""
         for waiting in self._watching:
-            waiting.append(notification.payload)
+            waiting.add(coordinates)
 
     def opened(self, storage: Any, backend: str, path: str | None) -> None:
         """Start the threads, and tell that the storage is there. Returns at once."""
@@ -94,12 +94,11 @@ class _Waiting(deque[DataCoordinates]):
 
     missed = 0
 
-    def append(self, coordinates: DataCoordinates) -> None:
-        """Add one, where there is room."""
-        if len(self) < MAX_WAITING:
-            super().append(coordinates)
-        else:
-            self.missed += 1
+    def add(self, coordinates: list[DataCoordinates]) -> None:
+        """Add those for which there is room, and count the others as missed."""
+        room = max(0, MAX_WAITING - len(self))
+        self.extend(coordinates[:room])
+        self.missed += max(0, len(coordinates) - room)
 
     def take(self) -> list[DataCoordinates]:
         """Return and remove what is there now."""

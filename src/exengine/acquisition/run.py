@@ -169,14 +169,14 @@ class Acquisition:
         config = _as_json(self.config.to_dict())
         observers = Observers()
         self.storage = self._storage_plan.create()
-        self.path = getattr(self.storage, "path", None) or self.path
+        self.path = self.storage.path or self.path
         with contextlib.suppress(
             UnsupportedOperationError
         ):  # nothing outlives the process, or no place for it
             self.storage.annotate("config", config)
         handler = DataHandler(
             self.storage,
-            _executor=observers if observers.watch_frames else None,
+            on_stored=observers.frames_stored if observers.watch_frames else None,
             max_pending=self.config["handler.max_pending"],
             when_full=self.config["handler.when_full"],
         )

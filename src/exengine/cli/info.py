@@ -59,17 +59,17 @@ def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "path": path,
         "status": _or_none(lambda: dataset.status.value),
-        "reason": getattr(dataset, "status_reason", ""),
+        "reason": dataset.status_reason,
         "being_written": has_writer(path),
-        "backend": getattr(dataset, "backend_name", "") or type(dataset).__name__,
+        "backend": dataset.backend_name or type(dataset).__name__,
         "frames": _or_none(lambda: len(dataset)),
-        "axes": getattr(dataset, "axes", {}),
+        "axes": _or_none(lambda: dict(dataset.axes)) or {},
         "shape": None,
         "dtype": None,
-        "resolution_levels": getattr(dataset, "resolution_levels", ()),
-        "bytes": _bytes_on_disk(getattr(dataset, "root", path)),
+        "resolution_levels": dataset.resolution_levels if len(dataset.resolution_levels) > 1 else (),
+        "bytes": _bytes_on_disk(path),
         "summary_metadata": _or_none(lambda: dataset.summary_metadata),
-        "annotations": getattr(dataset, "annotations", {}),
+        "annotations": dataset.annotations,
         "problem": "",
     }
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from exengine.datasets.creation import open_dataset, reader_class
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.recovery_copy import RecoveryIntoCopy
-from exengine.datasets.verification import OnProgress, annotations_of, backend_of
+from exengine.datasets.verification import OnProgress, backend_of
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import (
@@ -129,7 +129,7 @@ class _InPlace(Recovery):
                 found = self.survey(dataset)
                 if is_whole(found):
                     return self.nothing(found)
-                self.take(found, annotations_of(dataset))
+                self.take(found, dict(dataset.annotations))
         self._refuse_what_cannot_be_mended()
         if self.report.dry_run:
             return self.report
@@ -159,7 +159,7 @@ class _InPlace(Recovery):
 
     def _mend(self, place: DatasetPlace) -> RecoverReport:
         with contextlib.closing(open_dataset(place.path)) as dataset:
-            annotations = annotations_of(dataset)
+            annotations = dict(dataset.annotations)
             found = self.survey(dataset)
         lost = [frame.coordinates for frame in (*found.damaged, *found.missing)]
         if is_whole(found):  # somebody else was faster

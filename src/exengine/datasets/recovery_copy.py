@@ -19,7 +19,6 @@ from exengine.datasets.verification import (
     LostFrame,
     OnProgress,
     VerifyReport,
-    annotations_of,
     backend_of,
     read_all,
 )
@@ -64,7 +63,7 @@ class RecoveryIntoCopy(Recovery):
                 found = self.survey(dataset)
                 if is_whole(found):
                     return self.nothing(found)
-                self.take(found, annotations_of(dataset))
+                self.take(found, dict(dataset.annotations))
             if taken:
                 return self._compare(dataset)
             if not report.dry_run:
@@ -83,7 +82,7 @@ class RecoveryIntoCopy(Recovery):
         except ExEngineError as error:
             raise refusal from error
         with contextlib.closing(other):
-            note = annotations_of(other).get("recovery")
+            note = other.annotations.get("recovery")
             if not isinstance(note, dict) or note.get("source") != report.source:
                 raise refusal
             found = VerifyReport(report.source)
@@ -106,10 +105,10 @@ class RecoveryIntoCopy(Recovery):
                     f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
                     f"instead of {report.frames}; remove it, or choose another output"
                 )
-            self.complete([], annotations_of(other))
+            self.complete([], dict(other.annotations))
             report.outcome = "already recovered"
             report.status = str(other.status)
-            report.reason = str(getattr(other, "status_reason", ""))
+            report.reason = other.status_reason
         return report
 
     def _build(self, dataset: DataStorage) -> None:
@@ -160,8 +159,8 @@ class RecoveryIntoCopy(Recovery):
                     report.frames += 1
                 else:
                     report.lost.append(LostFrame(frame.coordinates.coordinate_dict, problem))
-            self.complete(self._problems_of(dataset) + found.problems, annotations_of(dataset))
-            for name, value in {**annotations_of(dataset), "recovery": self.note()}.items():
+            self.complete(self._problems_of(dataset) + found.problems, dict(dataset.annotations))
+            for name, value in {**dataset.annotations, "recovery": self.note()}.items():
                 try:
                     storage.annotate(name, value)
                 except (UnsupportedOperationError, MetadataError) as error:
@@ -198,10 +197,10 @@ class RecoveryIntoCopy(Recovery):
         problems = list(self.report.problems)
         with contextlib.suppress(UnsupportedOperationError, DatasetDamagedError):
             problems += dataset.check_structure()
-        status, reason = status_of(dataset), str(getattr(dataset, "status_reason", ""))
+        status, reason = status_of(dataset), dataset.status_reason
         if status is DatasetStatus.DAMAGED and reason and reason not in problems:
             problems.append(reason)
-        if len(getattr(dataset, "resolution_levels", ())) > 1:
+        if len(dataset.resolution_levels) > 1:
             problems.append("only the frames at full resolution were kept, not the other resolution levels")
         return problems
 

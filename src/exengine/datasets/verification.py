@@ -142,7 +142,7 @@ def verify(
     dataset = open_dataset(path, backend=backend)
     try:
         report = survey(dataset, path, on_progress)
-        _compare_with_ledger(report, annotations_of(dataset), _frames_in_manifest(path))
+        _compare_with_ledger(report, dict(dataset.annotations), _frames_in_manifest(path))
     finally:
         dataset.close()
     return report
@@ -151,7 +151,7 @@ def verify(
 def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = None) -> VerifyReport:
     """Read every frame of an opened dataset and look at its structure; leave the ledger aside."""
     report = VerifyReport(path, backend_of(dataset))
-    report.has_checksums = bool(getattr(dataset, "has_checksums", dataset.capabilities.checksums))
+    report.has_checksums = dataset.has_checksums
     for name, tiles in _parts(dataset):
         for frame in read_all(tiles, report, on_progress):
             if frame.problem is None:
@@ -171,7 +171,7 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
         report.status = str(dataset.status)
     except UnsupportedOperationError:
         report.status = "unknown"
-    report.reason = str(getattr(dataset, "status_reason", ""))
+    report.reason = dataset.status_reason
     if report.status == DatasetStatus.DAMAGED and report.reason not in report.problems:
         report.problems.insert(0, report.reason or "the backend says that the dataset is damaged")
     return report
@@ -227,8 +227,8 @@ def read_all(
 def _parts(dataset: DataStorage) -> Iterator[tuple[str, DataStorage]]:
     """Yield a dataset, and the levels of a pyramid that are not its own frames."""
     yield "", dataset
-    for level in getattr(dataset, "resolution_levels", ())[1:]:
-        yield f"resolution level {level}: ", dataset.level(level)  # type: ignore[attr-defined]
+    for level in dataset.resolution_levels[1:]:
+        yield f"resolution level {level}: ", dataset.level(level)
 
 
 def _says_gone(error: BaseException) -> bool:
@@ -242,14 +242,8 @@ def _says_gone(error: BaseException) -> bool:
 
 
 def backend_of(dataset: DataStorage) -> str:
-    """Return the name of who reads a dataset."""
-    return str(getattr(dataset, "backend_name", "")) or type(dataset).__name__
-
-
-def annotations_of(dataset: DataStorage) -> dict[str, Any]:
-    """Return what was kept beside a dataset."""
-    annotations = getattr(dataset, "annotations", None)
-    return annotations if isinstance(annotations, dict) else {}
+    """Return the name of the backend that reads a dataset."""
+    return dataset.backend_name or type(dataset).__name__
 
 
 def _frames_in_manifest(path: str) -> int | None:

@@ -9,7 +9,6 @@ went into a dict or a set would be lost there. The axes are the instance's ``__d
 reading an axis as an attribute as fast as Python can, and creation cheap.
 """
 
-import operator
 from collections.abc import (
     ItemsView,
     Iterable,
@@ -24,10 +23,8 @@ from json import dumps as _json_dumps
 from json import loads as _json_loads
 from typing import Any
 
+from exengine.kernel.axes import check_name, checked, checked_names, position_of, reserve_names
 from exengine.kernel.errors import CoordinatesError, CoordinatesFrozenError, CoordinatesTypeError
-
-INT_LIMIT = 2**63
-"""Integer positions lie in ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
 
 
 class DataCoordinates:
@@ -106,9 +103,9 @@ class DataCoordinates:
 
     def __setitem__(self, axis: str, position: "int | str") -> None:
         self._refuse_if_frozen(f"set {axis!r}")
-        if type(axis) is not str or axis not in _checked_names:
-            axis = _check_name(axis)
-        self.__dict__[axis] = _position(axis, position)
+        if type(axis) is not str or axis not in checked_names:
+            axis = check_name(axis)
+        self.__dict__[axis] = position_of(axis, position)
 
     def __delitem__(self, axis: str) -> None:
         self._refuse_if_frozen(f"delete {axis!r}")
@@ -145,7 +142,7 @@ class DataCoordinates:
             New, and mutable until hashed.
         """
         changed = {**self.__dict__, **axes}
-        return of_checked_axes(_checked({name: at for name, at in changed.items() if at is not None}))
+        return of_checked_axes(checked({name: at for name, at in changed.items() if at is not None}))
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -280,9 +277,7 @@ MutableMapping.register(DataCoordinates)
 _new = DataCoordinates.__new__
 _set_axes = DataCoordinates.__dict__["__dict__"].__set__
 _set_hash = DataCoordinates.__dict__["_hash"].__set__
-_RESERVED_NAMES = frozenset(dir(DataCoordinates)) - {"time", "channel", "z"}
-_checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
-_MAX_CHECKED_NAMES = 4096
+reserve_names(frozenset(dir(DataCoordinates)) - {"time", "channel", "z"})
 
 
 def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
@@ -299,31 +294,12 @@ def _axes_of_either(
     """Return the axes of either way to give them, each in its one representation."""
     named = {name: value for name, value in named.items() if value is not None}
     if coordinate_dict is None:
-        return _checked(named)
+        return checked(named)
     if named:
         raise CoordinatesError(
             f"give either a dict of all axes or the axes by name, not both: got a dict and {', '.join(named)}"
         )
     return _axes_of(coordinate_dict)
-
-
-def _checked(axes: "dict[str, Any]") -> "dict[str, int | str]":
-    """Return the same dict, its names checked and its positions in their one representation."""
-    if _checked_names.issuperset(axes):
-        for value in axes.values():
-            if type(value) is int:
-                if -INT_LIMIT <= value < INT_LIMIT:
-                    continue
-            elif type(value) is str and value.isascii():
-                continue
-            break
-        else:
-            return axes
-    for name, value in axes.items():
-        if name not in _checked_names:
-            _check_name(name)
-        axes[name] = _position(name, value)
-    return axes
 
 
 def _axes_of(mapping: object) -> "dict[str, int | str]":
@@ -338,57 +314,8 @@ def _axes_of(mapping: object) -> "dict[str, int | str]":
             f"got {type(mapping).__name__}: {mapping!r:.80}"
         )
     if set(map(type, axes)) != {str}:
-        axes = {_check_name(name): value for name, value in axes.items()}
-    return _checked(axes)
-
-
-def _check_name(name: object) -> str:
-    if isinstance(name, str):
-        name = str.__str__(name)  # of a subclass, such as an enum or a numpy str, the plain text
-    else:
-        raise CoordinatesError(f"an axis name is a str, got {type(name).__name__}: {name!r:.80}")
-    if not name or name.startswith("_") or name in _RESERVED_NAMES:
-        raise CoordinatesError(
-            f"{name!r} cannot be the name of an axis: it is empty, starts with '_' or is a method of "
-            "DataCoordinates; choose another name, such as 'time', 'position' or 'angle'"
-        )
-    _check_text(name, name)
-    if len(_checked_names) < _MAX_CHECKED_NAMES:
-        _checked_names.add(name)
-    return name
-
-
-def _check_text(axis: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise CoordinatesError(
-            f"axis {axis!r}: {text!r:.80} holds half a surrogate pair and is no text"
-        ) from None
-    return text
-
-
-def _position(axis: str, value: object) -> "int | str":
-    """Return the one representation of a position, or refuse it."""
-    if type(value) is int and -INT_LIMIT <= value < INT_LIMIT:
-        return value
-    if isinstance(value, str):
-        return _check_text(axis, str.__str__(value))
-    if type(value).__name__ not in ("bool", "bool_"):  # numpy has a bool of its own
-        number = None
-        try:
-            number = operator.index(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            is_integer = getattr(value, "is_integer", None)
-            if callable(is_integer) and is_integer():
-                number = int(value)  # type: ignore[call-overload]
-        if number is not None:
-            if -INT_LIMIT <= number < INT_LIMIT:
-                return number
-            raise CoordinatesError(f"axis {axis!r}: an int position has at most 64 bits")
-    raise CoordinatesError(
-        f"axis {axis!r}: a position is an int or a str, got {type(value).__name__}: {value!r:.80}"
-    )
+        axes = {check_name(name): value for name, value in axes.items()}
+    return checked(axes)
 
 
 def snapshot(coordinates: object) -> DataCoordinates:

@@ -12,7 +12,6 @@ The first error stays: the next ``put`` and ``await_completion`` raise it. Frame
 before are still given to the storage.
 """
 
-import inspect
 import logging
 import threading
 import warnings
@@ -29,17 +28,21 @@ from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     HandlerError,
     HandlerFullError,
-    MetadataError,
     OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
     describe,
+    frames_stored_before,
 )
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
 from exengine.kernel.frames.metadata import clean_metadata
-from exengine.kernel.notifications import DataStoredNotification
+from exengine.kernel.notifications import notifications_to
 from exengine.kernel.queued_frame import QueuedFrame, frames_of
+from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.system import at_exit
+
+OnStored = Callable[[list[DataCoordinates]], None]
+"""Called with the coordinates of frames that were stored, in their order."""
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
@@ -59,11 +62,14 @@ class DataHandler:
         them, or None to discard the frame. It may change the array that it was given; other arrays that
         it returns are copied.
     _executor : object, optional
-        Its ``publish_notification(notification)`` is called for each stored frame.
+        An executor of ExEngine 0.4.0: ``publish_notification(notification)`` is called for each stored frame.
     max_pending : int
-        How many bytes of pixels may wait. A frame that is larger waits alone.
+        The number of bytes of pixels that may wait. A frame that is larger waits alone.
     when_full : {'block', 'error'}
         Whether ``put`` waits for room or raises ``HandlerFullError``.
+    on_stored : callable, optional
+        Called with a list of ``DataCoordinates`` after each batch of frames that was stored, on the thread
+        that stores. It must be quick; an exception is logged.
 
     Examples
     --------
@@ -85,15 +91,14 @@ class DataHandler:
         *,
         max_pending: int = 2**30,
         when_full: Literal["block", "error"] = "block",
+        on_stored: OnStored | None = None,
     ) -> None:
         if max_pending <= 0 or when_full not in ("block", "error"):
             raise OptionError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
         self._storage = storage
-        # A ManagedStorage that writes several frames at once, and counts them.
-        most = getattr(storage, "batch_frames", 1)
-        self._writes_batches = isinstance(most, int) and most > 1 and hasattr(storage, "put_counting")
+        self._writes_batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._process_function = process_function
-        self._executor = _executor
+        self._on_stored = [observer for observer in (on_stored, notifications_to(_executor)) if observer]
         self._max_pending = max_pending
         self._when_full = when_full
         self._changed = threading.Condition()
@@ -189,7 +194,7 @@ class DataHandler:
                     ledger.name_loss(_axes_given(coordinates), str(error))
             raise
         if execution_future is not None:
-            self._notify(execution_future, item, processed=False, stored=False)
+            item.notify(processed=False, stored=False)
 
     def _admit(self, item: QueuedFrame) -> None:
         """Wait for room; raise when the frame cannot be taken. Called with the lock held."""
@@ -339,7 +344,7 @@ class DataHandler:
                 self._changed.notify_all()
             for result in results:
                 if result.future is not None:
-                    self._notify(result.future, result, processed=True, stored=False)
+                    result.notify(processed=True, stored=False)
         with self._changed:
             self._ready_ended = True
             self._changed.notify_all()
@@ -356,20 +361,18 @@ class DataHandler:
         self._conclude()
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Give frames to the storage; return how many it has stored, and why not the next one."""
-        storage: Any = self._storage
-        stored = [0]
+        """Give frames to the storage; return how many it has stored, and the error of the next one."""
         try:
             if not self._writes_batches or len(batch) == 1:
-                storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
+                self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-            storage.put_counting([(item.coordinates, item.data, item.metadata) for item in batch], stored)
+            self._storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
         except BaseException as error:
-            return stored[0], error
+            return frames_stored_before(error), error
         return len(batch), None
 
     def _settle(self, stored: list[QueuedFrame]) -> None:
-        """Note frames that the storage has stored, and tell of them."""
+        """Count frames that the storage has stored, and notify the observers."""
         if not stored:
             return
         with self._changed:
@@ -378,11 +381,14 @@ class DataHandler:
                 self._ledger.stored_bytes += item.size
                 self._leave(item)
             self._changed.notify_all()
+        for observer in self._on_stored:
+            try:
+                observer([item.coordinates for item in stored])
+            except BaseException:
+                _log.exception("the observer %r raised after %d frames were stored", observer, len(stored))
         for item in stored:
-            if self._executor is not None:
-                self._publish(item)
             if item.future is not None:
-                self._notify(item.future, item, processed=True, stored=True)
+                item.notify(processed=True, stored=True)
 
     def _lose(self, item: QueuedFrame, error: BaseException, *, out: bool) -> None:
         with self._changed:
@@ -403,15 +409,15 @@ class DataHandler:
     def _conclude(self) -> None:
         try:
             try:
-                self._keep_ledger()
+                keep_ledger(self._storage, self._ledger)
             except UnsupportedOperationError:
                 pass  # a storage that keeps no annotations
             except BaseException as error:  # the dataset must be ended all the same
                 self._error = self._error or error
             if self._error is not None or not self._ledger.complete:
-                self._end_early(str(self._error or "frames were not stored"), failed=True)
+                end_early(self._storage, str(self._error or "frames were not stored"), failed=True)
             elif self._abort is not None:
-                self._end_early(self._abort[0], failed=self._abort[1])
+                end_early(self._storage, self._abort[0], failed=self._abort[1])
             else:
                 self._storage.finish()
         except BaseException as error:
@@ -420,37 +426,6 @@ class DataHandler:
             self._concluded = True
             self._changed.notify_all()
         at_exit.release(self)
-
-    def _end_early(self, reason: str, *, failed: bool) -> None:
-        if _takes(self._storage, "abort", reason, failed=failed):
-            self._storage.abort(reason, failed=failed)
-        else:
-            self._storage.finish()
-
-    def _keep_ledger(self) -> None:
-        if not _takes(self._storage, "annotate", "ledger", {}):
-            return
-        ledger = self._ledger.to_dict()
-        try:
-            self._storage.annotate("ledger", ledger)
-        except MetadataError:  # too long beside what else the manifest holds: the counts, at least
-            self._storage.annotate("ledger", {**ledger, "not_stored": []})
-
-    # -- observers: their errors never stop the frames -------------------------------------------
-
-    def _notify(self, future: Any, item: QueuedFrame, *, processed: bool, stored: bool) -> None:
-        try:
-            future._notify_data(
-                item.coordinates, item.data, item.metadata, processed=processed, stored=stored
-            )
-        except BaseException:
-            _log.exception("a future raised when it was told of the frame at %s", item.coordinates)
-
-    def _publish(self, item: QueuedFrame) -> None:
-        try:
-            self._executor.publish_notification(DataStoredNotification(item.coordinates))
-        except BaseException:
-            _log.exception("the executor raised when it was told of the frame at %s", item.coordinates)
 
     # -- the end of the process ------------------------------------------------------------------
 
@@ -476,18 +451,6 @@ class DataHandler:
         self._changed = threading.Condition()
         self._error = RuntimeError("this handler belongs to the process that forked this one")
         self._concluded = True
-
-
-def _takes(storage: object, name: str, *arguments: Any, **named: Any) -> bool:
-    """Return whether a storage has a method to call so; one of the same name may be its author's own."""
-    method = getattr(storage, name, None)
-    if not callable(method):
-        return False
-    try:
-        inspect.signature(method).bind(*arguments, **named)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _axes_given(coordinates: object) -> Mapping[Any, Any]:

@@ -1,8 +1,8 @@
 """The contract of a storage backend: the ``DataStorage`` abstract base class.
 
-A backend is a class with six methods. Everything else here has an honest default: it works, or it
-raises ``UnsupportedOperationError``; it never gives a wrong answer. A class need not even call
-``super().__init__()``. Backends that write to disk do better to start from
+A backend is a class with six methods. Every other member has an honest default: it works, or it raises
+``UnsupportedOperationError``; it never returns a wrong answer. A class need not even call
+``super().__init__()``. Backends that write to disk should derive from
 :class:`exengine.kernel.storage.managed.ManagedStorage`, which keeps the storage promises for them.
 
 Life cycle: created (``create`` or the class itself) -> any number of ``put`` -> ``finish`` (read
@@ -11,19 +11,19 @@ only from here) -> ``close``. The kernel passes all arguments by position.
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import UnsupportedOperationError, describe
+from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
 
 CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
-"""What every method takes as coordinates."""
+"""Coordinates as every method accepts them."""
 
 JsonValue: TypeAlias = Any
 """Metadata: None, bool, int, float, str, or a list or a dict with str keys of these."""
@@ -33,31 +33,31 @@ Frame: TypeAlias = tuple[CoordinatesLike, npt.NDArray[Any], JsonValue]
 
 
 class DatasetStatus(enum.StrEnum):
-    """In which state a dataset is; see the storage promises."""
+    """The status of a dataset; see the storage promises."""
 
     INCOMPLETE = "incomplete"
     """Being written, or its writer died; every written frame is readable."""
     COMPLETE = "complete"
     """Finished, and no frame was dropped or failed."""
     ABORTED = "aborted"
-    """Finished before the end of the acquisition; what is there is whole."""
+    """Finished before the end of the acquisition; every stored frame is whole."""
     FAILED = "failed"
     """Finished after an error: some frames were not stored."""
     DAMAGED = "damaged"
-    """Something that the dataset names is missing or was changed."""
+    """A frame or a file that the dataset names is missing or was changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageCapabilities:
-    """What a backend can do. The defaults claim the least.
+    """The abilities and limits of a backend. The defaults claim the least.
 
-    What is declared here is tested by the conformance kit and shown in the documentation.
+    The conformance kit tests each declaration, and the documentation shows it.
     """
 
     persistent: bool = False
     """The dataset outlives the process and lies at a path."""
     dtypes: tuple[str, ...] | None = None
-    """Names of the numpy dtypes it holds; None: any."""
+    """Names of the numpy dtypes that the format holds; None: any."""
     ndim: tuple[int, ...] | None = None
     """Numbers of dimensions of a frame; None: any."""
     same_shape: bool = False
@@ -69,27 +69,27 @@ class StorageCapabilities:
     metadata: bool = False
     """Metadata of each frame is kept: any JSON value."""
     iterable: bool = False
-    """``iter`` gives the coordinates and ``len`` their number."""
+    """``iter`` yields the coordinates and ``len`` returns their number."""
     reopen: bool = False
-    """``open`` reads a dataset that was left behind."""
+    """``open`` reads an existing dataset."""
     read_while_writing: bool = False
     """A second process can read while the first writes."""
     concurrent_readers: bool = False
     """Several threads may read at once."""
     checksums: bool = False
-    """A damaged frame is recognised."""
+    """A damaged frame is detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
-    """What a frame survives when ``put`` has returned: nothing, the death of the process, power loss."""
+    """The fault that a frame survives once ``put`` has returned: none, death of the process, power loss."""
     durable_flush: bool = False
     """``flush(durable=True)`` makes every frame survive power loss."""
     compression: tuple[str, ...] = ()
-    """Names of the compressions it offers."""
+    """Names of the compressions that the backend offers."""
     pyramids: bool = False
     """Datasets may hold resolution levels."""
     remote: bool = False
     """The path may be a URL."""
     path_suffixes: tuple[str, ...] = ()
-    """What the path of a dataset ends in, if anything, such as ``.ome.zarr``."""
+    """Endings of a dataset's path, such as ``.ome.zarr``; empty where any path will do."""
     readers: tuple[str, ...] = ()
     """Programs that open the dataset."""
 
@@ -99,8 +99,23 @@ class StorageCapabilities:
             yield field.name, getattr(self, field.name)
 
 
+if TYPE_CHECKING:
+    _replaceable = property
+else:
+
+    class _replaceable:  # noqa: N801 - used like property
+        """A computed default that a subclass replaces by a property, or an instance by an attribute."""
+
+        def __init__(self, function: Callable[[Any], Any]) -> None:
+            self._function = function
+            self.__doc__ = function.__doc__
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            return self if instance is None else self._function(instance)
+
+
 class DataStorage(ABC):
-    """Where frames are put and read back: the base class of every storage backend.
+    """The base class of every storage backend: frames are put into it and read back.
 
     Implement the six abstract methods, describe every parameter of ``__init__`` in the class's
     docstring, and register the class under the entry-point group ``exengine.storage_backends``.
@@ -109,11 +124,22 @@ class DataStorage(ABC):
     # -- identity and capabilities ---------------------------------------------------------------
 
     capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
-    """What the backend can do."""
+    """The abilities and limits of the backend."""
 
     place_parameters: ClassVar[tuple[str, ...] | None] = None
-    """The parameters of ``__init__`` that say where the dataset lies, and so are no options. None: the
-    first one, for a persistent backend. Whoever names others overrides :meth:`create` too."""
+    """The parameters of ``__init__`` that name the place of the dataset, and therefore are not options. None:
+    the first one, for a persistent backend. Override :meth:`create` as well if you set this."""
+
+    batch_frames: ClassVar[int] = 1
+    """The number of frames that :meth:`put_many` writes most efficiently at once; 1 if it is only a loop."""
+
+    backend_name: str = ""
+    """The entry-point name of the backend that writes or reads the dataset; empty where it is unknown."""
+
+    @_replaceable
+    def path(self) -> str | None:
+        """The path of the dataset; None for a backend that keeps nothing, or does not report it."""
+        return None
 
     # -- required operations ---------------------------------------------------------------------
 
@@ -124,19 +150,19 @@ class DataStorage(ABC):
         Parameters
         ----------
         data_coordinates : DataCoordinates or mapping of str to int or str
-            Where the frame belongs.
+            The position of the frame on each axis.
         data : numpy.ndarray
             The pixels, conventionally ``(Y, X)`` or ``(Y, X, 3)``. The caller may change the array
             as soon as ``put`` has returned.
         metadata : JSON value
-            What is known of the frame.
+            Metadata of the frame.
 
         Raises
         ------
         CoordinatesExistError
-            When a frame is there already.
+            When the coordinates hold a frame already.
         UnsupportedDataError, MetadataError, CoordinatesError
-            When the frame cannot be held; then nothing was changed.
+            When the format cannot hold the frame; then nothing was changed.
         StorageStateError
             When the storage is finished, closed or failed.
         """
@@ -148,7 +174,7 @@ class DataStorage(ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            When nothing was put there. It is a ``KeyError``.
+            When the coordinates hold no frame. It is a ``KeyError``.
         """
 
     @abstractmethod
@@ -158,7 +184,7 @@ class DataStorage(ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            When nothing was put there. It is a ``KeyError``.
+            When the coordinates hold no frame. It is a ``KeyError``.
         """
 
     @abstractmethod
@@ -167,11 +193,11 @@ class DataStorage(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Say that no more frames will come. The dataset is immutable from here. Idempotent."""
+        """End the dataset: it accepts no more frames and is immutable from here on. Idempotent."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the storage holds. Idempotent."""
+        """Release files and memory. Idempotent."""
 
     def __getitem__(self, data_coordinates: CoordinatesLike) -> npt.NDArray[Any]:
         """Return the same as :meth:`get_data`."""
@@ -181,12 +207,12 @@ class DataStorage(ABC):
 
     @classmethod
     def create(cls, path: str | PathLike[str] | None = None, /, **options: Any) -> Self:
-        """Make a storage for a new dataset.
+        """Create a storage for a new dataset.
 
         Parameters
         ----------
         path : path, optional
-            Where the dataset will lie, exactly. The kernel has checked that nothing is there. None
+            The exact path of the new dataset. The kernel has checked that nothing exists there. None
             for a backend that keeps nothing.
         **options
             The parameters of ``__init__``.
@@ -197,7 +223,7 @@ class DataStorage(ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read what lies at the path. Cheap; opens no more than it must."""
+        """Return whether :meth:`open` can read the file or folder at a path. Opens no more than it must."""
         return False
 
     @classmethod
@@ -213,27 +239,27 @@ class DataStorage(ABC):
 
     @classmethod
     def recover_in_place(cls, path: str | PathLike[str], lost: Collection[DataCoordinates], /) -> None:
-        """Bring the format of a dataset in order, in place: all its frames but those that are lost.
+        """Repair the files of a dataset in place, so that they hold every frame except the lost ones.
 
-        ``exengine recover --in-place`` calls it. The kernel holds the lock of the dataset, has kept
-        what is lost in the manifest, and marks the dataset as finished afterwards.
+        ``exengine recover --in-place`` calls it. The kernel holds the lock of the dataset, has recorded
+        the lost frames in the manifest, and marks the dataset as finished afterwards.
 
         Parameters
         ----------
         path : path
-            Of the dataset; its writer is gone.
+            The dataset, whose writer no longer exists.
         lost : collection of DataCoordinates
-            Frames that the dataset names, and that cannot be read back. They are taken out.
+            Frames that the dataset names and that cannot be read back. The backend removes them.
 
         Notes
         -----
-        The process may be killed at any point, and the call comes again then. It returns when all is
-        at A2 (synced). What it takes out of an index it keeps beside it.
+        The process may be killed at any point; the kernel then calls the method again. It returns when
+        everything is at A2 (synced), and keeps what it removes from an index in a file beside it.
 
         Raises
         ------
         UnsupportedOperationError
-            When the backend cannot; a copy can be made of any dataset.
+            When the backend cannot; any dataset can be recovered into a copy.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset in place")
 
@@ -249,10 +275,17 @@ class DataStorage(ABC):
         Raises
         ------
         ExEngineError
-            As :meth:`put`. The frames before the one that was refused are stored.
+            As :meth:`put`, for the first frame that is not stored. The frames before it are stored;
+            ``frames_stored`` of the exception is their number.
         """
-        for coordinates, data, metadata in frames:
-            self.put(coordinates, data, metadata)
+        stored = 0
+        try:
+            for coordinates, data, metadata in frames:
+                self.put(coordinates, data, metadata)
+                stored += 1
+        except BaseException as error:
+            note_stored(error, stored)
+            raise
 
     def __iter__(self) -> Iterator[DataCoordinates]:
         """Yield the coordinates of every frame, in the order in which they were put."""
@@ -263,7 +296,7 @@ class DataStorage(ABC):
         raise self._unsupported("does not count its frames")
 
     def __bool__(self) -> bool:
-        """Return True: a storage is not False because it is empty."""
+        """Return True, also for an empty storage."""
         return True
 
     def flush(self, durable: bool = False) -> None:
@@ -277,50 +310,97 @@ class DataStorage(ABC):
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
-        """Finish before the end; a backend that keeps a status marks the dataset.
+        """Finish early; a backend that keeps a status marks the dataset.
 
         Parameters
         ----------
         reason : str
-            Why, for people.
+            The cause, for people.
         failed : bool
-            The status is ``failed`` and not ``aborted``.
+            True marks the dataset as ``failed``, False as ``aborted``.
         """
         self.finish()
 
     def annotate(self, name: str, value: JsonValue) -> None:
-        """Keep a JSON value beside the dataset, such as the config it was made with.
+        """Keep a JSON value with the dataset, such as the config of the acquisition.
 
-        After an I/O error, until the dataset is ended, it is kept for the end, as far as the disk allows.
+        After an I/O error the value is written when the dataset ends, if the disk accepts it.
 
         Raises
         ------
         UnsupportedOperationError
-            When the backend has no place for it.
+            When the backend keeps no annotations.
         """
         raise self._unsupported("keeps no annotations")
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will come."""
-        raise self._unsupported("does not tell whether it is finished")
+        """Return whether the dataset accepts no more frames."""
+        raise self._unsupported("does not report whether it is finished")
 
     @property
     def status(self) -> DatasetStatus:
-        """In which state the dataset is."""
+        """The status of the dataset."""
         raise self._unsupported("has no status")
+
+    @_replaceable
+    def status_reason(self) -> str:
+        """The cause of the status, for people; empty for a complete dataset."""
+        return ""
+
+    @_replaceable
+    def annotations(self) -> Mapping[str, JsonValue]:
+        """The JSON values that :meth:`annotate` kept with the dataset, such as its config and its ledger."""
+        return {}
 
     @property
     def summary_metadata(self) -> JsonValue:
         """Metadata of the whole dataset."""
         raise self._unsupported("has no summary metadata")
 
+    @_replaceable
+    def axes(self) -> Mapping[str, list[int | str]]:
+        """The positions that occur on each axis; axes and positions in the order of arrival.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            When the backend does not list its coordinates.
+        """
+        found: dict[str, dict[int | str, None]] = {}
+        for coordinates in self:
+            for axis, position in coordinates.items():
+                found.setdefault(axis, {})[position] = None
+        return {axis: list(positions) for axis, positions in found.items()}
+
+    @_replaceable
+    def has_checksums(self) -> bool:
+        """Whether this dataset has checksums, so that a damaged frame is detected."""
+        return self.capabilities.checksums
+
+    @_replaceable
+    def resolution_levels(self) -> tuple[int, ...]:
+        """The resolution levels: level 0 is full resolution, level n is smaller by ``2**n``."""
+        return (0,)
+
+    def level(self, number: int) -> "DataStorage":
+        """Return the frames of one resolution level.
+
+        Raises
+        ------
+        CoordinatesNotFoundError
+            When the dataset does not have the level.
+        """
+        if number != 0:
+            raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
+        return self
+
     def check_structure(self) -> list[str]:
-        """Look at the format's own structure, apart from the frames: headers, directories, lengths.
+        """Check the format's own structure, apart from the frames: headers, directories, lengths.
 
         Returns
         -------
         list of str
-            What is not as it must be, a sentence each; empty when all is.
+            The faults, a sentence each; empty when the structure is sound.
 
         Raises
         ------
@@ -335,7 +415,7 @@ class DataStorage(ABC):
         Parameters
         ----------
         timeout : float, optional
-            In seconds; None waits without end.
+            In seconds; None waits without a limit.
 
         Returns
         -------
@@ -354,7 +434,7 @@ class DataStorage(ABC):
         axes : iterable of str, optional
             Order of the leading axes; by default the order in which they first appeared.
         missing : {'raise', 'mask'} or number
-            What stands where no frame was put: an error, a mask, or this value.
+            The treatment of absent frames: an error, a mask, or this value in their place.
 
         Returns
         -------

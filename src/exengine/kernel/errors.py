@@ -243,3 +243,16 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
     error = error_class(message)
     error.errno = getattr(cause, "errno", None)
     return error
+
+
+# -- how much of a call was done ---------------------------------------------------------------------
+
+
+def note_stored(error: BaseException, frames: int) -> None:
+    """Record on an exception, as ``frames_stored``, how many frames of a ``put_many`` were stored."""
+    error.frames_stored = frames  # type: ignore[attr-defined]
+
+
+def frames_stored_before(error: BaseException) -> int:
+    """Return the number that :func:`note_stored` recorded, or 0."""
+    return int(getattr(error, "frames_stored", 0))

@@ -1,13 +1,18 @@
-"""What a ``DataHandler`` publishes to an executor, as in ExEngine 0.4.0."""
+"""Notifications that a ``DataHandler`` publishes to an executor, as in ExEngine 0.4.0."""
 
+import logging
+from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from exengine.kernel.data_coords import DataCoordinates
 
+_log = logging.getLogger("exengine")
+
 
 class NotificationCategory(Enum):
-    """What a notification is about."""
+    """The subject of a notification."""
 
     Event = "event"
     Data = "data"
@@ -23,9 +28,9 @@ class DataStoredNotification:
     category : NotificationCategory
         ``Data``.
     payload : DataCoordinates
-        Of the frame.
+        The coordinates of the frame.
     timestamp : datetime.datetime
-        When.
+        The time at which the notification was made.
     """
 
     category = NotificationCategory.Data
@@ -35,3 +40,18 @@ class DataStoredNotification:
     def __init__(self, payload: DataCoordinates) -> None:
         self.payload = payload
         self.timestamp = datetime.now()
+
+
+def notifications_to(executor: Any) -> Callable[[list[DataCoordinates]], None] | None:
+    """Return an observer of stored frames that publishes each to an executor; None without an executor."""
+    if executor is None:
+        return None
+
+    def publish(stored: list[DataCoordinates]) -> None:
+        for coordinates in stored:
+            try:
+                executor.publish_notification(DataStoredNotification(coordinates))
+            except BaseException:
+                _log.exception("the executor raised when it was notified of the frame at %s", coordinates)
+
+    return publish

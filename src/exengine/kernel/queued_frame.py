@@ -1,5 +1,6 @@
-"""A frame on its way from a producer to a storage, and what a process function makes of it."""
+"""A frame on its way from a producer to a storage, and the frames that a process function makes of it."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import JsonValue
 from exengine.kernel.frames.metadata import clean_metadata
 
+_log = logging.getLogger("exengine")
+
 
 class QueuedFrame:
     """A frame on its way.
@@ -17,15 +20,15 @@ class QueuedFrame:
     ----------
     coordinates : DataCoordinates
     data : numpy.ndarray
-        Its own copy, unless it was given away.
+        A private copy, unless the producer handed the array over.
     metadata : JSON value
-        Checked, and its own copy.
+        Checked, and a private copy.
     future : object or None
-        Is told of it.
+        Notified when the frame arrives, is processed, and is stored.
     processed : bool
-        Whether it has come out of the process function.
+        Whether the process function has returned it.
     size : int
-        Of the pixels, in bytes.
+        The number of bytes of the pixels.
     """
 
     __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
@@ -45,11 +48,21 @@ class QueuedFrame:
         self.processed = processed
         self.size = int(getattr(data, "nbytes", 0))
 
+    def notify(self, *, processed: bool, stored: bool) -> None:
+        """Notify the future; an exception that it raises is logged and never stops the frames."""
+        try:
+            self.future._notify_data(
+                self.coordinates, self.data, self.metadata, processed=processed, stored=stored
+            )
+        except BaseException:
+            _log.exception("a future raised when it was notified of the frame at %s", self.coordinates)
+
 
 def frames_of(result: Any, given: QueuedFrame) -> list[QueuedFrame]:
-    """Return what a process function returned as a list of frames, which nobody else can change.
+    """Return the result of a process function as a list of frames that no other code can change.
 
-    It may return one buffer again and again: all but the array and metadata that it was given is copied.
+    A process function may return one buffer again and again: everything is copied except the array and the
+    metadata that it was given.
     """
     if result is None:
         return []

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exengine.kernel.data_coords import INT_LIMIT, DataCoordinates, DataCoordinatesIterator, snapshot
+from exengine.kernel.axes import INT_LIMIT
+from exengine.kernel.data_coords import DataCoordinates, DataCoordinatesIterator, snapshot
 from exengine.kernel.errors import CoordinatesError, CoordinatesFrozenError, CoordinatesTypeError
 
 # Every text that may name an axis: not a method's name, no underscore first.

@@ -121,7 +121,7 @@ def test_what_somebody_else_puts_into_the_storage_is_not_taken_for_a_frame_of_th
         written = real(number, batch)
         if number == 1:  # in the batch whose last frame will be refused
             for other in range(3):
-                storage._frames.add({"other": other})
+                storage._exengine.frames.add({"other": other})
         return written
 
     storage.write_frames = with_others

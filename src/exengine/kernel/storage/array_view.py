@@ -3,10 +3,11 @@
 import math
 import uuid
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     CoordinatesError,
     CoordinatesNotFoundError,
@@ -14,11 +15,8 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
 )
 
-if TYPE_CHECKING:
-    from exengine.kernel.storage.reading import IndexedStorage
 
-
-def as_array(storage: "IndexedStorage", axes: Iterable[str] | None, missing: Any) -> Any:
+def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> Any:
     """Return a dask array ``(*axes, *frame)``; see ``DataStorage.as_array``.
 
     Raises

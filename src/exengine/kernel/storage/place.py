@@ -4,6 +4,7 @@ A folder appears whole: it is made beside its place, with lock and manifest insi
 So of two that want the same place one wins, and whoever can see the dataset can open it.
 """
 
+import copy
 import os
 import shutil
 import time
@@ -144,6 +145,11 @@ class DatasetPlace:
                 f"{path} is there already and not empty; choose another path, or "
                 "if_exists='number' to count up"
             )
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """The JSON values that were kept so far; a copy."""
+        return copy.deepcopy(self._content["annotations"])
 
     def annotate(self, name: str, value: Any) -> None:
         """Keep a JSON value in the manifest.

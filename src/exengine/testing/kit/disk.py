@@ -45,7 +45,7 @@ class DiskPromises:
             if tree_of(path) != before:
                 raise PromiseBrokenError("D1", "creating where a dataset is has changed that dataset")
             numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
-            told_path = getattr(numbered, "path", None)
+            told_path = numbered.path
             numbered.close()
             if told_path and (not os.path.lexists(told_path) or os.path.samefile(told_path, path)):
                 raise PromiseBrokenError("D1", f"the dataset was made elsewhere than at {told_path}")

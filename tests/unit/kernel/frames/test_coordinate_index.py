@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from exengine.kernel.data_coords import INT_LIMIT, DataCoordinates
+from exengine.kernel.axes import INT_LIMIT
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 
 positions = (

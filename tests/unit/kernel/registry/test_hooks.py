@@ -5,7 +5,6 @@ import logging
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,7 +204,7 @@ def test_the_same_error_again_is_counted_and_logged_once(manager, hook_plugin, m
     (observer,) = watching._observers
     with caplog.at_level(logging.ERROR, "exengine"):
         for number in range(3):
-            watching.publish_notification(SimpleNamespace(payload=exengine.DataCoordinates(time=number)))
+            watching.frames_stored([exengine.DataCoordinates(time=number)])
             wait_until(lambda: not observer.waiting and sum(observer._errors.values()) == number + 2)  # noqa: B023
         problems = watching.finished(Ledger(), "complete", None)
     frames = [text for text in problems if "frames_stored" in text]
@@ -231,7 +230,7 @@ def test_the_storing_goes_on_while_an_observer_is_stuck_and_its_batches_are_merg
     module = sys.modules["exengine_slow"]
     assert module.entered.wait(30)
     for number in range(5000):  # returns although the observer is stuck in its first call
-        watching.publish_notification(SimpleNamespace(payload=number))
+        watching.frames_stored([number])
     assert module.told == []
     module.released.set()
     assert watching.finished(Ledger(), "complete", None) == []
@@ -261,7 +260,7 @@ def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
     hook_plugin("exengine-watch", WATCHER)
     watching = Observers(manager)
     for number in range(25):  # its thread has not started: nobody takes them
-        watching.publish_notification(SimpleNamespace(payload=number))
+        watching.frames_stored([number])
     watching.opened(None, "memory", None)
     problems = watching.finished(Ledger(), "complete", None)
     assert problems == ["exengine-watch:observer was too slow: it was not told of 15 frames"]
@@ -441,7 +440,7 @@ def test_the_storing_thread_does_something_per_frame_only_when_somebody_watches_
     executors = []
 
     def make(*arguments, **more):
-        executors.append(more["_executor"])
+        executors.append(more["on_stored"])
         return exengine.DataHandler(*arguments, **more)
 
     monkeypatch.setattr("exengine.acquisition.run.DataHandler", make)

@@ -469,7 +469,7 @@ def test_an_interrupt_between_writing_and_counting_never_shifts_the_frames_behin
     put(storage, 0)
     frames = [({"time": time}, frame_at(time), {"time": time}) for time in (1, 2)]
     with monkeypatch.context() as patch:
-        patch.setattr(CoordinateIndex, "commit", Interrupt(storage._frames.commit, 1, after))
+        patch.setattr(CoordinateIndex, "commit", Interrupt(storage._exengine.frames.commit, 1, after))
         with pytest.raises(KeyboardInterrupt):
             storage.put_many(frames) if many else storage.put(*frames[0])
     with pytest.raises(StorageFailedError, match="interrupted by KeyboardInterrupt"):
@@ -490,7 +490,7 @@ def test_an_interrupt_between_writing_and_counting_never_shifts_the_frames_behin
 def test_a_finish_that_was_interrupted_takes_no_more_frames_and_can_be_done_again(make, path, where, after):
     storage = make()
     put(storage, 0)
-    owner = storage if where == "finish_frames" else storage._place
+    owner = storage if where == "finish_frames" else storage._exengine.place
     real = getattr(owner, where)
     setattr(owner, where, Interrupt(real, 1, after))
     with pytest.raises(KeyboardInterrupt):
@@ -810,7 +810,7 @@ def test_who_waits_for_data_is_woken_by_a_frame_and_by_every_end(make, event):
     woken = []
     waiter = threading.Thread(target=lambda: woken.append(storage.await_new_data(20)))
     waiter.start()
-    while not storage._waiting:
+    while not storage._exengine.waiting:
         assert waiter.is_alive()
     event(storage)
     waiter.join(10)

@@ -1,0 +1,94 @@
+"""Names and positions of axes: validation, and the one representation of each.
+
+An axis has a name, which a coordinate may read as an attribute, and positions, which are ints of 64 bits
+or str. :mod:`exengine.kernel.data_coords` builds on this module.
+"""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from exengine.kernel.errors import CoordinatesError
+
+INT_LIMIT = 2**63
+"""Integer positions lie in ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
+
+checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
+"""Names that are known to be valid."""
+
+_MAX_CHECKED_NAMES = 4096
+_reserved_names: set[str] = set()
+
+
+def reserve_names(names: Iterable[str]) -> None:
+    """Refuse these names for axes: they are attributes of coordinates."""
+    _reserved_names.update(names)
+
+
+def checked(axes: "dict[str, Any]") -> "dict[str, int | str]":
+    """Return the same dict, its names checked and its positions in their one representation."""
+    if checked_names.issuperset(axes):
+        for value in axes.values():
+            if type(value) is int:
+                if -INT_LIMIT <= value < INT_LIMIT:
+                    continue
+            elif type(value) is str and value.isascii():
+                continue
+            break
+        else:
+            return axes
+    for name, value in axes.items():
+        if name not in checked_names:
+            check_name(name)
+        axes[name] = position_of(name, value)
+    return axes
+
+
+def check_name(name: object) -> str:
+    """Return the name of an axis as a plain str, or refuse it."""
+    if isinstance(name, str):
+        name = str.__str__(name)  # of a subclass, such as an enum or a numpy str, the plain text
+    else:
+        raise CoordinatesError(f"an axis name is a str, got {type(name).__name__}: {name!r:.80}")
+    if not name or name.startswith("_") or name in _reserved_names:
+        raise CoordinatesError(
+            f"{name!r} cannot be the name of an axis: it is empty, starts with '_' or is a method of "
+            "DataCoordinates; choose another name, such as 'time', 'position' or 'angle'"
+        )
+    _check_text(name, name)
+    if len(checked_names) < _MAX_CHECKED_NAMES:
+        checked_names.add(name)
+    return name
+
+
+def _check_text(axis: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CoordinatesError(
+            f"axis {axis!r}: {text!r:.80} holds half a surrogate pair and is no text"
+        ) from None
+    return text
+
+
+def position_of(axis: str, value: object) -> "int | str":
+    """Return the one representation of a position, or refuse it."""
+    if type(value) is int and -INT_LIMIT <= value < INT_LIMIT:
+        return value
+    if isinstance(value, str):
+        return _check_text(axis, str.__str__(value))
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy has a bool of its own
+        number = None
+        try:
+            number = operator.index(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            is_integer = getattr(value, "is_integer", None)
+            if callable(is_integer) and is_integer():
+                number = int(value)  # type: ignore[call-overload]
+        if number is not None:
+            if -INT_LIMIT <= number < INT_LIMIT:
+                return number
+            raise CoordinatesError(f"axis {axis!r}: an int position has at most 64 bits")
+    raise CoordinatesError(
+        f"axis {axis!r}: a position is an int or a str, got {type(value).__name__}: {value!r:.80}"
+    )

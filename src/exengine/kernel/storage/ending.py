@@ -1,0 +1,43 @@
+"""How a data handler ends a storage: the ledger kept with the dataset, and an end before time.
+
+A storage of ExEngine 0.4.0, or a stand-in of a test, may lack ``annotate`` and ``abort``, or have methods of
+these names with another meaning; such a method is not called.
+"""
+
+import inspect
+from typing import Any
+
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import MetadataError
+from exengine.kernel.frames.ledger import Ledger
+
+
+def end_early(storage: DataStorage, reason: str, *, failed: bool) -> None:
+    """Abort the dataset, or finish it where the storage cannot abort."""
+    if _accepts(storage, "abort", reason, failed=failed):
+        storage.abort(reason, failed=failed)
+    else:
+        storage.finish()
+
+
+def keep_ledger(storage: DataStorage, ledger: Ledger) -> None:
+    """Keep a ledger with the dataset; without the names of lost frames where the manifest has no room."""
+    if not _accepts(storage, "annotate", "ledger", {}):
+        return
+    content = ledger.to_dict()
+    try:
+        storage.annotate("ledger", content)
+    except MetadataError:
+        storage.annotate("ledger", {**content, "not_stored": []})
+
+
+def _accepts(storage: object, name: str, *arguments: Any, **named: Any) -> bool:
+    """Return whether a storage has a method that accepts these arguments."""
+    method = getattr(storage, name, None)
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind(*arguments, **named)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,114 @@
+"""The hooks that a backend overrides: check, write, sync and finish frames of its format.
+
+:class:`exengine.kernel.storage.managed.ManagedStorage` calls them, and keeps everything else.
+"""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import JsonValue
+from exengine.kernel.storage.reading import IndexedStorage
+from exengine.kernel.system import files
+
+CheckedFrame = tuple[DataCoordinates, npt.NDArray[Any], Any]
+"""Coordinates, pixels, and the result of ``check_frame``."""
+
+
+class FormatHooks(IndexedStorage):
+    """The part of a storage that knows the format.
+
+    The hooks are called with the lock of the storage held, never two at once.
+    """
+
+    batch_frames: ClassVar[int] = 1
+    """The number of frames of ``put_many`` that go to :meth:`write_frames` at once."""
+
+    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
+        """Refuse a frame that the format cannot hold, before anything changes.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates
+            A private copy.
+        data : numpy.ndarray
+            An array of an accepted dtype and number of dimensions; possibly not contiguous.
+        metadata : JSON value
+            Plain Python objects, a private copy.
+
+        Returns
+        -------
+        object
+            The last argument of ``write_frame``, such as the encoded metadata.
+
+        Raises
+        ------
+        UnsupportedDataError, MetadataError, CoordinatesError
+        """
+        return metadata
+
+    @abstractmethod
+    def write_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
+        """Write frame ``number``, so that it survives the death of the process (A1).
+
+        Parameters
+        ----------
+        number : int
+            The number of the frame, counted from 0 without a gap. After a failed write the next frame gets
+            the same number.
+        coordinates : DataCoordinates
+        data : numpy.ndarray
+            The caller's array: valid only during this call.
+        checked : object
+            The result of ``check_frame``.
+
+        Raises
+        ------
+        OSError
+            Makes the storage fail.
+        """
+
+    def write_frames(self, number: int, batch: list[CheckedFrame]) -> int:
+        """Write the first frames of a batch; override together with ``batch_frames``.
+
+        Parameters
+        ----------
+        number : int
+            The number of the first frame.
+        batch : list of (coordinates, data, checked)
+            At least one frame, as ``write_frame`` takes it. All were checked before the first is written.
+
+        Returns
+        -------
+        int
+            The number of frames written, at least one; the method is called again for the others.
+
+        Raises
+        ------
+        OSError
+            Makes the storage fail. No frame of the batch counts as written then.
+        UnsupportedDataError, CoordinatesError
+            When the first frame does not fit those of the batch that were written before it.
+        """
+        self.write_frame(number, *batch[0])
+        return 1
+
+    def sync_frames(self) -> None:
+        """Bring every written frame to the disk (A2). By default the whole file system is synced."""
+        if self.path is not None:
+            files.sync_filesystem(self.path)
+
+    def finish_frames(self) -> None:
+        """Write the end of the format and bring everything to the disk. The manifest follows."""
+        self.sync_frames()
+
+    def finished_facts(self) -> dict[str, JsonValue]:
+        """Return facts that readers verify later, such as a checksum of the index.
+
+        Called after ``finish_frames``, unless something has failed. The manifest keeps them as ``facts``.
+        """
+        return {}

@@ -1,0 +1,92 @@
+"""The life of a managed storage: its state, its first error, and how its dataset ended.
+
+::
+
+    open --finish, abort--> finished --close--> closed
+      |                                           ^
+      |--close (the dataset stays incomplete)-----'
+      |--fail--> failed  (for good; finish, abort and close end the dataset as failed)
+      '--fork--> disowned, in the child only
+
+The state answers one question, which every write asks first: does the storage refuse it, and with which
+error? The owner guards every change with its lock.
+"""
+
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import (
+    StorageClosedError,
+    StorageFailedError,
+    StorageFinishedError,
+    StorageStateError,
+)
+
+
+class Lifecycle:
+    """The state of one storage.
+
+    Attributes
+    ----------
+    refusal : type of StorageStateError, or None
+        The error that a write raises in this state; None while the storage is open.
+    error : BaseException or None
+        The first error; it stays.
+    reported : bool
+        Whether a caller has received the error.
+    status : DatasetStatus or None
+        How the dataset ended; None until then.
+    reason : str
+        The cause of that status, for people.
+    """
+
+    __slots__ = ("error", "reason", "refusal", "reported", "status")
+
+    def __init__(self) -> None:
+        self.refusal: type[StorageStateError] | None = None
+        self.error: BaseException | None = None
+        self.reported = True
+        self.status: DatasetStatus | None = None
+        self.reason = ""
+
+    def fail(self, error: BaseException) -> bool:
+        """Enter the failed state; return False where an earlier error has already done so."""
+        if self.error is not None:
+            return False
+        self.error = error
+        self.refusal = StorageFailedError
+        return True
+
+    def begin_end(self) -> None:
+        """Refuse writes while the dataset is being ended; after an interrupt, ``finish`` may end it again."""
+        if self.refusal is None:
+            self.refusal = StorageFinishedError
+
+    def end(self, status: DatasetStatus, reason: str) -> None:
+        """Record how the dataset ended."""
+        self.status, self.reason = status, reason
+        if self.error is None:
+            self.refusal = StorageFinishedError
+
+    def close(self) -> None:
+        """Refuse writes because the storage is closed; a failed storage goes on naming its error."""
+        if self.refusal is not StorageFailedError:
+            self.refusal = StorageClosedError
+
+    def disown(self) -> None:
+        """Refuse writes in a forked child, and forget an error that belongs to the parent."""
+        self.error, self.reported = None, True
+        self.refusal = StorageStateError
+
+    @property
+    def disowned(self) -> bool:
+        """Whether the storage belongs to the process that forked this one."""
+        return self.refusal is StorageStateError
+
+    @property
+    def can_end(self) -> bool:
+        """Whether the dataset can still be ended: the storage is open, failed or half-way through its end."""
+        return self.status is None and self.refusal in (None, StorageFailedError, StorageFinishedError)
+
+    @property
+    def failure(self) -> str:
+        """The first error, for people."""
+        return str(self.error) or f"interrupted by {type(self.error).__name__}"
