@@ -108,7 +108,7 @@ def test_info_of_a_dataset_without_an_end_points_at_recover(make, path, capsys):
 @pytest.mark.parametrize("verb", ["verify", "recover"])
 def test_where_no_dataset_is_the_code_is_1_and_without_a_path_2(verb, tmp_path, capsys):
     code, out, err = run(capsys, verb, tmp_path / "nothing")
-    assert (code, out) == (1, "") and "there is nothing at" in err
+    assert (code, out) == (1, "") and "does not exist" in err
     code, out, err = run(capsys, verb)
     assert (code, out) == (2, "") and "usage" in err
     code, out, err = run(capsys, "verify", tmp_path, "--backend", "ndtif")
@@ -262,7 +262,7 @@ def test_an_empty_path_is_no_dataset_also_in_the_folder_of_one(make, path, monke
     before = (path / "exengine.json").read_bytes()
     monkeypatch.chdir(path)
     code, _, err = run(capsys, "recover", "", "--in-place")
-    assert code == 1 and "there is nothing at" in err
+    assert code == 1 and "does not exist" in err
     assert (path / "exengine.json").read_bytes() == before
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from exengine.config.layers import resolve
-from exengine.datasets.creation import StoragePlan, open_dataset, open_storage
+from exengine.datasets.creation import StoragePlan, open_storage
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.errors import (
     ConfigError,
     DatasetAccessError,
@@ -29,13 +30,14 @@ PROGRAM = """
 import json, resource, sys
 from exengine.config.layers import resolve
 from exengine.kernel.errors import ExEngineError
-from exengine.datasets.creation import StoragePlan, open_dataset
+from exengine.datasets.creation import StoragePlan
+from exengine.datasets.opening import open_dataset
 from exengine.datasets.verification import verify
 from exengine.testing.watch import Watch
 
 def do(kind, path):
     if kind == "config":
-        return StoragePlan(resolve(path, user=False)).name
+        return StoragePlan.from_config(resolve(path, user=False)).name
     with open_dataset(path) as dataset:
         dataset.annotations, dataset.status_reason, dataset.is_finished(), list(dataset)
     return str(verify(path).status)
@@ -331,7 +333,7 @@ def test_no_layer_of_settings_imports_what_is_not_registered(
     key = "EXENGINE_STORAGE__BACKEND" if layer == "environment" else "storage.backend"
     layers = {"environment": {}, layer: {key: value}}
     with pytest.raises((PluginNotFoundError, ConfigError)):
-        StoragePlan(resolve({"storage": {"path": str(path)}}, user=False, **layers))
+        StoragePlan.from_config(resolve({"storage": {"path": str(path)}}, user=False, **layers))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class Acquisition:
         self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
     ) -> None:
         self.config = resolve(config)
-        self._storage_plan = StoragePlan(self.config)
+        self._storage_plan = StoragePlan.from_config(self.config)
         self.source: FrameSource = _make_source(self.config)
         self.storage: DataStorage | None = None
         self.ledger = Ledger()

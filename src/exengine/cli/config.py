@@ -52,7 +52,7 @@ def _settle(config: Config) -> str:
     from exengine.datasets.creation import StoragePlan
 
     try:
-        StoragePlan(config)
+        StoragePlan.from_config(config)
     except ExEngineError as error:
         return str(error)
     return ""

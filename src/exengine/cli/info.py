@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from exengine.cli.output import human_bytes, print_json
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
 from exengine.kernel.frames.coordinate_index import summarize_positions

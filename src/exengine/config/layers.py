@@ -21,7 +21,7 @@ from exengine.config.settings import (
     SECTIONS,
     SETTINGS,
     check_keys,
-    check_value,
+    check_values,
 )
 from exengine.kernel.errors import ConfigError
 from exengine.kernel.registry.options import TextValue
@@ -278,9 +278,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
 
 
 def _check_values(config: Config) -> None:
-    for key, value in list(config.values.items()):
-        if key in BY_KEY:
-            plain = str(value) if isinstance(value, TextValue) else value
-            config.values[key] = check_value(key, plain, config.origin(key))
-        elif key.startswith("sequence."):
-            config.values[key] = _read_text(config, key, value)
+    values = config.values
+    for key, value in values.items():
+        if key.startswith("sequence."):
+            values[key] = _read_text(config, key, value)
+        elif key in BY_KEY and isinstance(value, TextValue):
+            values[key] = str(value)
+    checked = {key: value for key, value in values.items() if key in BY_KEY}
+    check_values(checked, config.origin)
+    values.update(checked)

@@ -4,7 +4,7 @@ The checks of values, the environment variables, the JSON Schema and the referen
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ NAMED_BY = {"storage.options": "storage.backend", "source.options": "source.name
 """Section of options -> the setting that names their plugin."""
 
 
-def check_keys(keys: "Mapping[str, Any]", where: str) -> None:
+def check_keys(keys: Mapping[str, Any], where: str) -> None:
     """Refuse keys that are not settings.
 
     Parameters
@@ -89,32 +89,32 @@ def check_keys(keys: "Mapping[str, Any]", where: str) -> None:
             )
 
 
-def check_value(key: str, value: Any, origin: object) -> Any:
-    """Return the value of a setting, checked and converted to its unit.
+def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> None:
+    """Check the values of settings, and convert them to their units in place.
 
     Parameters
     ----------
-    key : str
-        A key of the table.
-    value : object
-        None is accepted for a text.
-    origin : object
-        The origin of the value, for messages.
+    values : dict
+        Key of the table -> value. None is accepted for a text.
+    origin : callable
+        Returns the origin of the value of a key, for messages.
 
     Raises
     ------
     ConfigError
     """
-    choices = BY_KEY[key].schema.get("enum")
-    if choices is not None:
-        if value not in choices:
-            near = did_you_mean(str(value), choices)
-            raise ConfigError(f"{key} ({origin}) is {value!r:.60}{near}; it takes {', '.join(choices)}")
-    elif key == "handler.max_pending":
-        return parse_bytes(value, f"{key} ({origin})")
-    elif value is not None and not isinstance(value, (str, os.PathLike)):
-        raise ConfigError(f"{key} ({origin}) must be a text, got {value!r:.60}")
-    return value
+    for key, value in values.items():
+        choices = BY_KEY[key].schema.get("enum")
+        if choices is not None:
+            if value not in choices:
+                near = did_you_mean(str(value), choices)
+                raise ConfigError(
+                    f"{key} ({origin(key)}) is {value!r:.60}{near}; it takes {', '.join(choices)}"
+                )
+        elif key == "handler.max_pending":
+            values[key] = parse_bytes(value, f"{key} ({origin(key)})")
+        elif value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ConfigError(f"{key} ({origin(key)}) must be a text, got {value!r:.60}")
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {

@@ -14,7 +14,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from exengine.datasets.creation import open_dataset, reader_class
+from exengine.datasets.opening import open_dataset, reader_class
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.recovery_copy import RecoveryIntoCopy
 from exengine.datasets.verification import OnProgress, backend_of

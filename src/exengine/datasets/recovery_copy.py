@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.verification import (
     LostFrame,

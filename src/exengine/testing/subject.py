@@ -124,7 +124,7 @@ class Subject:
 
     def open(self, path: Path) -> DataStorage:
         """Open a dataset as the registry would; it is closed when the test ends."""
-        from exengine.datasets.creation import open_dataset
+        from exengine.datasets.opening import open_dataset
 
         storage = open_dataset(path, backend=self.name) if self.name else self.cls.open(os.fspath(path))
         self._made.append(storage)

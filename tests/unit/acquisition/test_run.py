@@ -12,7 +12,7 @@ import pytest
 
 from exengine.acquisition.run import Acquisition, acquire
 from exengine.config.layers import resolve
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.frame_sources.simulated import decode
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import (
