@@ -126,6 +126,9 @@ class DataStorage(ABC):
     capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
     """The abilities and limits of the backend."""
 
+    overhead_bytes_per_frame: ClassVar[int] = 8192
+    """Estimated size on disk of the metadata, index and headers of one frame, in bytes; generous."""
+
     place_parameters: ClassVar[tuple[str, ...] | None] = None
     """The parameters of ``__init__`` that name the place of the dataset, and therefore are not options. None:
     the first one, for a persistent backend. Override :meth:`create` as well if you set this."""
