@@ -76,7 +76,7 @@ def test_a_damaged_dataset_gives_1_and_the_coordinates(damaged, capsys):
     code, out, err = run(capsys, "verify", damaged)
     assert (code, err) == (1, "")
     assert "damaged  {'time': 1}: the pixels or coordinates" in out
-    assert "2 of 3 are good" in out and "Not all is well." in out
+    assert "2 of 3 are good" in out and "The dataset has problems." in out
     assert f"exengine recover '{damaged}'" in out
 
 
@@ -93,7 +93,7 @@ def test_a_dataset_that_is_being_written_is_verified_and_not_to_be_recovered(pat
         storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
         code, out, _ = run(capsys, "verify", path)
         assert code == 0 and "incomplete (its writer is at work)" in out
-        assert out.endswith("Every frame that is there is good.\n")
+        assert out.endswith("Every frame in it is good.\n")
         assert "exengine recover" not in out
         _, out, _ = run(capsys, "info", path)
         assert "exengine recover" not in out
@@ -234,7 +234,7 @@ def test_progress_is_shown_on_a_terminal_and_taken_away_again(monkeypatch, capsy
     from exengine.cli import progress
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(progress, "_EVERY_S", 0)
+    monkeypatch.setattr(progress, "_TERMINAL_S", 0)
     with progress.FrameProgress("verified") as shown:
         shown(1, 4)
         shown(2, 4)

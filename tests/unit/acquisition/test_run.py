@@ -145,7 +145,7 @@ def test_progress_is_told_on_the_callers_thread_with_a_growing_ledger(config):
 def test_an_acquisition_runs_once(config):
     with Acquisition(config()) as run:
         run.run()
-        with pytest.raises(AcquisitionError, match="an acquisition runs once"):
+        with pytest.raises(AcquisitionError, match="an acquisition runs only once"):
             run.run()
 
 
