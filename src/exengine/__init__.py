@@ -26,7 +26,7 @@ _HOMES = {
     "backends": "exengine.kernel.registry.plugins",
     "errors": "exengine",
     "hookimpl": "exengine.kernel.registry.hookspecs",
-    "open_dataset": "exengine.datasets.creation",
+    "open_dataset": "exengine.datasets.opening",
     "open_storage": "exengine.datasets.creation",
     "recover": "exengine.datasets.recovery",
     "sources": "exengine.kernel.registry.plugins",

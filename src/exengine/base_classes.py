@@ -17,13 +17,14 @@ from exengine.kernel.data_storage_base import (
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.registry.options import check_options
 from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.state import FrameIndex
-from exengine.kernel.system.bounded_json import parse_json
+from exengine.kernel.system.bounded import parse_json
 from exengine.kernel.system.files import (
     begin_writing,
     open_new,
@@ -56,6 +57,7 @@ __all__ = [
     "Frame",
     "FrameIndex",
     "JsonValue",
+    "check_options",
     "clean_metadata",
     "dtype_names",
     "refuse_filler",

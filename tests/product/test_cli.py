@@ -75,11 +75,11 @@ def test_what_is_wrong_is_said_in_a_few_lines_and_nothing_is_written(case, confi
 FILES = {
     "missing": (None, "cannot read"),
     "empty": (b"", "is empty"),
-    "not YAML": (b"storage: [1,", "is no YAML"),
+    "not YAML": (b"storage: [1,", "is not valid YAML"),
     "text": (b"hello", "not sections"),
-    "bytes": (bytes(range(256)), "is no YAML"),
+    "bytes": (bytes(range(256)), "is not valid YAML"),
     "a misspelt section": (b"storge: {}", "did you mean 'storage'"),
-    "a section that is none": (b"storage: 3", "is a section"),
+    "a section that is none": (b"storage: 3", "must be a section"),
     "no backend": (b"source: {name: simulated}\nsequence: {channels: [a]}", "no backend is named"),
     "no source": (b"storage: {backend: ndram}\nsequence: {channels: [a]}", "no frame source is named"),
     "no sequence": (b"storage: {backend: ndram}\nsource: {name: simulated}", "has no sequence"),
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_config_is_refused_by_name(case, tmp_path, capsys):
 def test_an_existing_dataset_is_not_touched(config, dataset, capsys):
     before = {path.name: path.read_bytes() for path in dataset.iterdir()}
     assert main(["acquire", str(config)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in dataset.iterdir()} == before
 
 
@@ -163,7 +163,7 @@ def test_info_tells_status_axes_and_size(dataset, capsys):
 
 def test_info_of_something_else_says_so(tmp_path, capsys):
     assert main(["info", str(tmp_path / "nothing")]) == 1
-    assert "there is nothing at" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 1
     assert "no installed backend recognises" in capsys.readouterr().err
 

@@ -249,7 +249,7 @@ def test_what_is_there_is_never_touched(kind, tmp_path, capsys):
     before = files_in(tmp_path)
     assert main(["backends", "new", "my-storage", "--yes", "--folder", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and "is there already" in err and "not expected" not in err
+    assert out == "" and "already exists" in err and "is not expected" not in err
     assert files_in(tmp_path) == before and list(tmp_path.iterdir()) == [place]
 
 
@@ -262,7 +262,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
 def test_where_writing_fails_half_way_nothing_is_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(new, "FILES", {**new.FILES, "README.md/below": "README.md"})
     assert main(["backends", "new", "my-storage", "--yes", "--folder", str(tmp_path)]) == 1
-    assert "removed again" in capsys.readouterr().err
+    assert "are removed" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

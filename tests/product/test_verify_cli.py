@@ -77,7 +77,7 @@ def test_a_damaged_dataset_gives_1_and_the_coordinates(damaged, capsys):
     code, out, err = run(capsys, "verify", damaged)
     assert (code, err) == (1, "")
     assert "damaged  {'time': 1}: the pixels or coordinates" in out
-    assert "2 of 3 are good" in out and "Not all is well." in out
+    assert "2 of 3 are good" in out and "The dataset has problems." in out
     assert f"exengine recover '{damaged}'" in out
 
 
@@ -94,7 +94,7 @@ def test_a_dataset_that_is_being_written_is_verified_and_not_to_be_recovered(pat
         storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
         code, out, _ = run(capsys, "verify", path)
         assert code == 0 and "incomplete (its writer is at work)" in out
-        assert out.endswith("Every frame that is there is good.\n")
+        assert out.endswith("Every frame in it is good.\n")
         assert "exengine recover" not in out
         _, out, _ = run(capsys, "info", path)
         assert "exengine recover" not in out
@@ -109,7 +109,7 @@ def test_info_of_a_dataset_without_an_end_points_at_recover(make, path, capsys):
 @pytest.mark.parametrize("verb", ["verify", "recover"])
 def test_where_no_dataset_is_the_code_is_1_and_without_a_path_2(verb, tmp_path, capsys):
     code, out, err = run(capsys, verb, tmp_path / "nothing")
-    assert (code, out) == (1, "") and "there is nothing at" in err
+    assert (code, out) == (1, "") and "does not exist" in err
     code, out, err = run(capsys, verb)
     assert (code, out) == (2, "") and "usage" in err
     code, out, err = run(capsys, "verify", tmp_path, "--backend", "ndtif")
@@ -235,7 +235,7 @@ def test_progress_is_shown_on_a_terminal_and_taken_away_again(monkeypatch, capsy
     from exengine.cli import progress
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(progress, "_EVERY_S", 0)
+    monkeypatch.setattr(progress, "_TERMINAL_S", 0)
     with progress.FrameProgress("verified") as shown:
         shown(1, 4)
         shown(2, 4)
@@ -313,7 +313,7 @@ def test_an_empty_path_is_no_dataset_also_in_the_folder_of_one(make, path, monke
     before = (path / "exengine.json").read_bytes()
     monkeypatch.chdir(path)
     code, _, err = run(capsys, "recover", "", "--in-place")
-    assert code == 1 and "there is nothing at" in err
+    assert code == 1 and "does not exist" in err
     assert (path / "exengine.json").read_bytes() == before
 
 

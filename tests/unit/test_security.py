@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from exengine.config.layers import resolve
-from exengine.datasets.creation import StoragePlan, open_dataset, open_storage
+from exengine.datasets.creation import StoragePlan, open_storage
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.errors import (
     ConfigError,
     DatasetAccessError,
@@ -21,8 +22,7 @@ from exengine.kernel.errors import (
     PluginNotFoundError,
 )
 from exengine.kernel.storage import manifest
-from exengine.kernel.system.bounded_json import MAX_VALUES, parse_json
-from exengine.kernel.system.bounded_text import MAX_DEPTH, parse_toml, parse_yaml
+from exengine.kernel.system.bounded import MAX_DEPTH, MAX_JSON_VALUES, parse_json, parse_toml, parse_yaml
 
 DECOY = "exengine_decoy"
 
@@ -30,13 +30,14 @@ PROGRAM = """
 import json, resource, sys
 from exengine.config.layers import resolve
 from exengine.kernel.errors import ExEngineError
-from exengine.datasets.creation import StoragePlan, open_dataset
+from exengine.datasets.creation import StoragePlan
+from exengine.datasets.opening import open_dataset
 from exengine.datasets.verification import verify
 from exengine.testing.watch import Watch
 
 def do(kind, path):
     if kind == "config":
-        return StoragePlan(resolve(path, user=False)).name
+        return StoragePlan.from_config(resolve(path, user=False)).name
     with open_dataset(path) as dataset:
         dataset.annotations, dataset.status_reason, dataset.is_finished(), list(dataset)
     return str(verify(path).status)
@@ -197,7 +198,7 @@ def test_a_manifest_of_any_content_takes_less_than_512_mib(make, watched):
     texts = {
         "lists": b"[" + b"[]," * 5_000_000 + b"0]",
         "dicts": b"[" + b"{}," * 5_000_000 + b"0]",
-        "below the limit": b"[" + b"[]," * (MAX_VALUES // 2 - 10) + b"0]",
+        "below the limit": b"[" + b"[]," * (MAX_JSON_VALUES // 2 - 10) + b"0]",
         "deep": b"[" * 1_000_000,
         "deep dicts": b'{"a":' * 1_000_000,
         "digits": b"9" * 1_000_000,
@@ -223,7 +224,7 @@ def test_an_annotation_that_would_make_the_manifest_unreadable_is_refused_and_no
     installed, path
 ):
     with open_storage("disk", path) as storage:
-        for value in ("x" * manifest.MAX_BYTES, [0] * (MAX_VALUES + 1)):
+        for value in ("x" * manifest.MAX_BYTES, [0] * (MAX_JSON_VALUES + 1)):
             with pytest.raises(MetadataError, match="the manifest of the dataset is too large"):
                 storage.annotate("big", value)
         storage.annotate("small", 1)
@@ -242,9 +243,9 @@ def test_the_reason_of_an_end_never_makes_the_manifest_unreadable(installed, pat
 
 
 def test_json_of_too_many_values_is_refused_before_it_is_made():
-    assert len(parse_json(b"[" + b"0," * (MAX_VALUES // 2) + b"0]")) == MAX_VALUES // 2 + 1
+    assert len(parse_json(b"[" + b"0," * (MAX_JSON_VALUES // 2) + b"0]")) == MAX_JSON_VALUES // 2 + 1
     with pytest.raises(ValueError, match="at most 1000000 are read"):
-        parse_json(b"[" + b"0," * MAX_VALUES + b"0]")
+        parse_json(b"[" + b"0," * MAX_JSON_VALUES + b"0]")
 
 
 # -- configs -------------------------------------------------------------------------------------
@@ -332,14 +333,14 @@ def test_no_layer_of_settings_imports_what_is_not_registered(
     key = "EXENGINE_STORAGE__BACKEND" if layer == "environment" else "storage.backend"
     layers = {"environment": {}, layer: {key: value}}
     with pytest.raises((PluginNotFoundError, ConfigError)):
-        StoragePlan(resolve({"storage": {"path": str(path)}}, user=False, **layers))
+        StoragePlan.from_config(resolve({"storage": {"path": str(path)}}, user=False, **layers))
 
 
 @pytest.mark.parametrize(
     "text", [LAUGHS.replace("\n", ", ")[:-2].join("{}"), "1" + ":59" * 500, "!!python/name:os.system"]
 )
 def test_a_variable_with_a_bomb_is_refused(text):
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         resolve(environment={"EXENGINE_SEQUENCE__METADATA": text}, user=False)
 
 

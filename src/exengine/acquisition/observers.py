@@ -1,13 +1,13 @@
-"""Tells the observers of an acquisition what happens, without ever making the storing wait.
+"""Notifies the observers of an acquisition, without delaying the thread that stores frames.
 
 Threads: each observer (one plugin of the group ``exengine.hooks``) has a daemon thread of its own,
-``exengine-observer-<name>``, from :meth:`Observers.opened` to :meth:`Observers.finished`. All its calls
-come from there, in the order opened, frames, finished. The thread that stores frames only appends
-coordinates to a deque per observer, which needs no lock and wakes nobody; the observer's thread looks
-at intervals, so that a slow observer finds what has come meanwhile as one longer batch.
+``exengine-observer-<name>``, from :meth:`Observers.opened` to :meth:`Observers.finished`. It makes all calls
+of the observer, in the order opened, frames, finished. The thread that stores frames only appends coordinates
+to a deque per observer, without a lock or a signal. The observer's thread empties the deque at intervals, so
+that a slow observer receives longer batches.
 
-An observer that raises is called again for the next event; what it raised is logged, counted, and
-part of what :meth:`Observers.finished` returns.
+An observer that raises is called again for the next event. Its errors are logged, counted and returned by
+:meth:`Observers.finished`.
 """
 
 import copy
@@ -23,24 +23,24 @@ from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.registry.hooks import HookManager, Implementation, failure, hooks
 
 INTERVAL_S = 0.25
-"""How often an observer is told of frames, at most."""
+"""Shortest time between two notifications of stored frames."""
 
-PATIENCE_S = 10.0
-"""How long the end of an acquisition waits for its observers, all together."""
+TIMEOUT_S = 10.0
+"""Longest time that the end of an acquisition waits for all observers together."""
 
 MAX_WAITING = 1_000_000
-"""How many frames may wait for one observer; of more it is not told, and that is reported."""
+"""Largest number of frames that wait for one observer; it misses the others, and the number is reported."""
 
 _log = logging.getLogger("exengine")
 
 
 class Observers:
-    """The observers of one acquisition. Without any installed, all of it does nothing.
+    """The observers of one acquisition. Does nothing if none are installed.
 
     Parameters
     ----------
     manager : HookManager, optional
-        By default that of the installed plugins.
+        By default the one of the installed plugins.
     """
 
     def __init__(self, manager: HookManager | None = None) -> None:
@@ -57,7 +57,7 @@ class Observers:
 
     @property
     def watch_frames(self) -> bool:
-        """Whether anybody wants to know of frames."""
+        """Whether any observer wants to be notified of frames."""
         return bool(self._watching)
 
     def frames_stored(self, coordinates: list[DataCoordinates]) -> None:
@@ -66,12 +66,12 @@ class Observers:
             waiting.add(coordinates)
 
     def opened(self, storage: Any, backend: str, path: str | None) -> None:
-        """Start the threads, and tell that the storage is there. Returns at once."""
+        """Start the threads, and notify the observers of the storage. Returns at once."""
         for observer in self._observers:
             observer.start({"storage": storage, "backend": backend, "path": path})
 
     def finished(self, ledger: Ledger, status: str, path: str | None) -> list[str]:
-        """Tell the end, wait for the observers, and return what went wrong, one line each.
+        """Notify the observers of the end, wait for them, and return their errors, one line each.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Observers:
         """
         for observer in self._observers:
             observer.end({"ledger": copy.deepcopy(ledger), "status": status, "path": path})
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         problems = list(self._refused)
         for observer in self._observers:
             problems += observer.join(max(0.0, deadline - time.monotonic()))
@@ -90,7 +90,7 @@ class Observers:
 
 
 class _Waiting(deque[DataCoordinates]):
-    """Coordinates for an observer; one thread appends, another takes."""
+    """Coordinates for an observer; one thread adds, another takes."""
 
     missed = 0
 
@@ -101,7 +101,7 @@ class _Waiting(deque[DataCoordinates]):
         self.missed += max(0, len(coordinates) - room)
 
     def take(self) -> list[DataCoordinates]:
-        """Return and remove what is there now."""
+        """Remove and return the coordinates that are waiting now."""
         return [self.popleft() for _ in range(len(self))]
 
 
@@ -112,7 +112,7 @@ class _Observer:
         self.name = implementations[0].record.qualified_name
         self.waiting = _Waiting()
         self._implementations = implementations
-        self._errors: dict[tuple[str, str], int] = {}  # hook and line -> how often
+        self._errors: dict[tuple[str, str], int] = {}  # hook and line -> count
         self._ended = threading.Event()
         self._begin: Mapping[str, Any] = {}
         self._end: Mapping[str, Any] = {}
@@ -138,20 +138,20 @@ class _Observer:
             for (_, text), count in list(self._errors.items())
         ]
         if self.waiting.missed:
-            texts.append(f"{self.name} was too slow: it was not told of {self.waiting.missed} frames")
+            texts.append(f"{self.name} was too slow: it missed {self.waiting.missed} frames")
         if self._thread.is_alive():
-            texts.append(f"{self.name} did not return within {PATIENCE_S:g} s, and was left behind")
+            texts.append(f"{self.name} did not return within {TIMEOUT_S:g} s, and was abandoned")
             _log.error("%s", texts[-1])
         return texts
 
     def _run(self) -> None:
         self._call("exengine_storage_opened", self._begin)
         while not self._ended.wait(INTERVAL_S if self.watches_frames else None):
-            self._tell_frames()
-        self._tell_frames()
+            self._notify_of_frames()
+        self._notify_of_frames()
         self._call("exengine_acquisition_finished", self._end)
 
-    def _tell_frames(self) -> None:
+    def _notify_of_frames(self) -> None:
         batch = self.waiting.take()
         if batch:
             self._call("exengine_frames_stored", {"coordinates": batch})
@@ -162,7 +162,7 @@ class _Observer:
                 continue
             try:
                 implementation(arguments)
-            except BaseException as error:  # SystemExit too: no observer ends anything
+            except BaseException as error:  # SystemExit included: an observer must not end the program
                 self._note(implementation, error)
 
     def _note(self, implementation: Implementation, error: BaseException) -> None:

@@ -1,20 +1,19 @@
 """One acquisition, from its config to its ledger: source -> handler -> storage.
 
-Everything that can be checked is checked before anything is written: names, options, the sequence,
-the devices, the space on the disk. Then the source runs on a thread of its own, and the caller's
-thread watches: it reports progress, and an interrupt there ends the run cleanly.
+Names, options, the sequence, the devices and the disk space are checked before anything is written. The
+source then runs on a thread of its own. The caller's thread reports progress; an interrupt there ends the run
+cleanly.
 """
 
 import contextlib
 import json
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.observers import Observers
+from exengine.acquisition.space import bytes_on_disk, refuse_full_disk
 from exengine.config.layers import Config, resolve
 from exengine.datasets.creation import StoragePlan
 from exengine.frame_sources.sequence import parse_sequence
@@ -23,56 +22,56 @@ from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import (
     AcquisitionError,
     ConfigError,
-    DatasetAccessError,
     ExEngineError,
     HandlerError,
     MetadataError,
     SourceError,
     UnsupportedDataError,
     UnsupportedOperationError,
+    describe,
+    message_of,
 )
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import validate_options
+from exengine.kernel.wording import either, listed
 
 if TYPE_CHECKING:
     from os import PathLike
 
-OVERHEAD_BYTES = 8192
-"""Metadata, index and TIFF headers, per frame, on top of the pixels; generous."""
-_CANCEL_PATIENCE_S = 30.0
+_CANCEL_TIMEOUT_S = 30.0
 
 
 class Acquisition:
-    """A prepared acquisition: everything is checked, nothing is written.
+    """A prepared acquisition: everything is checked, nothing is written yet.
 
     Parameters
     ----------
     config : path, mapping or Config
-        A config file, or what one holds.
+        A config file or its content.
     check_space : bool
-        Whether to refuse to start when the disk has not enough room.
+        Whether to refuse a dataset that does not fit on the disk.
 
     Attributes
     ----------
     config : Config
     plan : SourcePlan
-        What the source will deliver.
+        The frames that the source will deliver.
     storage : DataStorage or None
-        From :meth:`run` on; finished afterwards, and readable until :meth:`close`.
+        Created by :meth:`run`; finished afterwards, and readable until :meth:`close`.
     ledger : Ledger
-        What became of every frame.
+        Counts of all frames.
     duration_s : float
-        From the first frame asked for to the end of the dataset.
+        Time from the request of the first frame to the end of the dataset, in seconds.
     observer_errors : list of str
-        What went wrong in hooks, a line each; the acquisition itself is not touched by it.
+        Errors of hooks, a line each. They do not affect the acquisition.
 
     Raises
     ------
     ExEngineError
-        For whatever is wrong with the config, the plugins, the devices or the place.
+        If the config, a plugin, a device or the path cannot be used.
 
     Examples
     --------
@@ -89,7 +88,7 @@ class Acquisition:
         self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
     ) -> None:
         self.config = resolve(config)
-        self._storage_plan = StoragePlan(self.config)
+        self._storage_plan = StoragePlan.from_config(self.config)
         self.source: FrameSource = _make_source(self.config)
         self.storage: DataStorage | None = None
         self.ledger = Ledger()
@@ -101,7 +100,7 @@ class Acquisition:
             self.plan = self._prepare()
             self.path = self._storage_plan.path
             if check_space and self.path is not None:
-                _check_space(self.path, self.plan)
+                refuse_full_disk(self.path, self.plan, self._storage_plan.cls)
         except BaseException:
             self.source.close()
             raise
@@ -110,32 +109,29 @@ class Acquisition:
         settings = self.config.section("sequence")
         if not settings:
             raise ConfigError(
-                "the config has no sequence: say what to acquire, such as sequence: "
-                "{time_plan: {interval: 0, loops: 10}}"
+                "the config has no sequence; add one, such as sequence: {time_plan: {interval: 0, loops: 10}}"
             )
         try:
             plan = self.source.prepare(parse_sequence(settings))
-            self._refuse_frames_of(plan)
+            self._refuse_frames(plan)
             return plan
         except ExEngineError:
             raise
         except Exception as error:
             name = self.config["source.name"]
-            raise SourceError(
-                f"the source {name!r} could not prepare: {type(error).__name__}: {error}"
-            ) from error
+            raise SourceError(f"the source {name!r} could not prepare: {describe(error)}") from error
 
-    def _refuse_frames_of(self, plan: SourcePlan) -> None:
-        """Refuse frames that the backend is known not to take, before anything is written."""
+    def _refuse_frames(self, plan: SourcePlan) -> None:
+        """Refuse frames of a dtype or shape that the backend does not accept."""
         takes, name = self._storage_plan.cls.capabilities, self._storage_plan.name
         if plan.dtype is not None and takes.dtypes is not None and plan.dtype not in takes.dtypes:
             raise UnsupportedDataError(
-                f"the source gives frames of {plan.dtype}, backend {name!r} takes {' or '.join(takes.dtypes)}"
+                f"the source delivers frames of {plan.dtype}, backend {name!r} takes {either(takes.dtypes)}"
             )
         if plan.shape is not None and takes.ndim is not None and len(plan.shape) not in takes.ndim:
             raise UnsupportedDataError(
-                f"the source gives frames of {len(plan.shape)} dimensions, backend {name!r} takes "
-                f"{' or '.join(map(str, takes.ndim))}"
+                f"the source delivers frames of {len(plan.shape)} dimensions, backend {name!r} takes "
+                f"{either(takes.ndim)}"
             )
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
@@ -144,9 +140,9 @@ class Acquisition:
         Parameters
         ----------
         on_progress : callable, optional
-            Called on this thread, with the growing ledger, about every ``interval_s`` seconds.
+            Called on this thread with the current ledger.
         interval_s : float
-            In seconds.
+            Time between two calls, in seconds.
 
         Returns
         -------
@@ -156,12 +152,12 @@ class Acquisition:
         Raises
         ------
         AcquisitionError
-            When the source or the storage failed. What was stored is finished as failed or aborted.
+            If the source or the storage failed. The dataset is finished as failed or aborted.
         KeyboardInterrupt
-            After what was stored was finished as aborted.
+            Raised again after the dataset was finished as aborted.
         """
         if self.storage is not None:
-            raise AcquisitionError("an acquisition runs once; prepare another one")
+            raise AcquisitionError("an acquisition runs only once; create another one")
         options = self._storage_plan.options
         if self.plan.summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
@@ -170,9 +166,7 @@ class Acquisition:
         observers = Observers()
         self.storage = self._storage_plan.create()
         self.path = self.storage.path or self.path
-        with contextlib.suppress(
-            UnsupportedOperationError
-        ):  # nothing outlives the process, or no place for it
+        with contextlib.suppress(UnsupportedOperationError):  # the backend keeps no annotations
             self.storage.annotate("config", config)
         handler = DataHandler(
             self.storage,
@@ -195,13 +189,13 @@ class Acquisition:
                     on_progress(handler.ledger)
                 if handler.error is not None and self._cancelled is None:
                     self.cancel("storing a frame failed")
-        except BaseException as error:  # an interrupt, or an observer that raised
+        except BaseException as error:  # an interrupt, or on_progress raised
             interrupt = error
             self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
-            thread.join(_CANCEL_PATIENCE_S)
+            thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
-        finally:  # also when a second interrupt comes meanwhile
+        finally:  # also after a second interrupt
             self.duration_s = time.perf_counter() - begin
             self.observer_errors = observers.finished(self.ledger, self.status, self.path)
         if interrupt is not None:
@@ -223,20 +217,20 @@ class Acquisition:
         expected, offered = self.plan.frames, handler.ledger.offered
         if interrupt is None and self._cancelled is None and self._source_error is None:
             if expected is not None and offered != expected:
-                self._source_error = SourceError(f"the source gave {offered} of {expected} frames")
+                self._source_error = SourceError(f"the source delivered {offered} of {expected} frames")
         own_error = self._source_error
         if isinstance(own_error, HandlerError):
-            own_error = None  # the handler has it already
+            own_error = None  # recorded by the handler
         if own_error is not None:
-            handler.abort(f"{type(own_error).__name__}: {own_error}", failed=handler.error is not None)
+            handler.abort(describe(own_error), failed=handler.error is not None)
         elif self._cancelled is not None:
             handler.abort(self._cancelled)
         handler.finish()
-        with contextlib.suppress(HandlerError):  # raised below, together with the ledger
+        with contextlib.suppress(HandlerError):  # raised later, with the ledger
             handler.await_completion()
         try:
             self.source.close()
-        except Exception as error:  # the frames are stored; that the devices were not released is told
+        except Exception as error:  # reported, although all frames are stored
             self._source_error = self._source_error or error
 
     def _raise_errors(self, handler: DataHandler) -> None:
@@ -247,18 +241,24 @@ class Acquisition:
         where = f" in {self.path}" if self.path else ""
         if isinstance(cause, HandlerError) and cause.__cause__ is not None:
             cause = cause.__cause__
-        text = str(cause) if isinstance(cause, ExEngineError) else f"{type(cause).__name__}: {cause}"
-        raise AcquisitionError(f"{text}\n{kept}{where}, status {self.status}", self.ledger) from cause
+        raise AcquisitionError(
+            f"{message_of(cause)}\n{kept}{where}, status {self.status}", self.ledger
+        ) from cause
+
+    @property
+    def bytes_on_disk(self) -> int | None:
+        """Estimated size of the dataset, in bytes; None if the plan does not give it."""
+        return bytes_on_disk(self.plan, self._storage_plan.cls)
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """End the run soon, from any thread; what is stored is finished as aborted."""
+        """End the run soon, from any thread. The dataset is finished as aborted."""
         if self._cancelled is None:
             self._cancelled = reason
         self.source.cancel()
 
     @property
     def status(self) -> str:
-        """Status of the dataset, as far as the backend tells."""
+        """Status of the dataset; derived from the ledger if the backend has none."""
         if self.storage is None:
             return DatasetStatus.INCOMPLETE.value
         try:
@@ -269,7 +269,7 @@ class Acquisition:
             return (DatasetStatus.ABORTED if self._cancelled else DatasetStatus.COMPLETE).value
 
     def close(self) -> None:
-        """Release devices, and the storage with what it holds in memory. Idempotent."""
+        """Close the source and the storage. Idempotent."""
         try:
             self.source.close()
         finally:
@@ -284,10 +284,10 @@ class Acquisition:
 
 
 def _as_json(config: dict[str, Any]) -> Any:
-    """Return a config as JSON; what only Python can express as the text or the fields that it has."""
+    """Return a config as JSON. Python objects are replaced by their fields or their text."""
 
     def plain(value: Any) -> Any:
-        dump = getattr(value, "model_dump", None)  # of useq and pydantic
+        dump = getattr(value, "model_dump", None)  # useq and pydantic objects
         return dump(mode="json") if callable(dump) else str(value)
 
     try:
@@ -297,24 +297,24 @@ def _as_json(config: dict[str, Any]) -> Any:
 
 
 def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledger:
-    """Run the acquisition that a config describes, to its end.
+    """Run the acquisition of a config to its end.
 
     Parameters
     ----------
     config : path, mapping or Config
-        A config file, or what one holds.
+        A config file or its content.
 
     Returns
     -------
     Ledger
-        What became of every frame.
+        Counts of all frames.
 
     Raises
     ------
     AcquisitionError
-        When it ended before its end; its ``ledger`` says what is safe.
+        If it ended early; its ``ledger`` counts the stored frames.
     ExEngineError
-        When the config is wrong; nothing was written.
+        If the config is wrong; nothing was written.
 
     Examples
     --------
@@ -329,7 +329,7 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
 def _make_source(config: Config) -> FrameSource:
     name = config["source.name"]
     if not name:
-        installed = ", ".join(plugins.SOURCES.records()) or "none"
+        installed = listed(plugins.SOURCES.records())
         raise ConfigError(f"no frame source is named: set source.name in the config. Installed: {installed}")
     cls = plugins.SOURCES.load(name)
     options = validate_options(cls, config.section("source.options"), f"source {name!r}")
@@ -338,20 +338,5 @@ def _make_source(config: Config) -> FrameSource:
     except ExEngineError:
         raise
     except Exception as error:
-        raise SourceError(f"the source {name!r} could not start: {type(error).__name__}: {error}") from error
+        raise SourceError(f"the source {name!r} could not start: {describe(error)}") from error
     return source
-
-
-def _check_space(path: str, plan: SourcePlan) -> None:
-    if plan.total_bytes is None or plan.frames is None:
-        return
-    folder = os.path.abspath(path)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    need = plan.total_bytes + plan.frames * OVERHEAD_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise DatasetAccessError(
-            f"the acquisition needs {need / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free; "
-            "choose another disk with storage.path, or acquire fewer frames"
-        )

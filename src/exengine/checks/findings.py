@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from exengine.checks.documentation import check_documentation
 from exengine.checks.packaging import check_packaging, of_installed
-from exengine.kernel.registry.class_checks import Finding, describe_error
+from exengine.kernel.errors import describe
+from exengine.kernel.registry.class_checks import Finding
 from exengine.kernel.registry.records import PluginRecord
 
 
@@ -29,7 +30,7 @@ def note_findings(records: Iterable[PluginRecord]) -> None:
             try:
                 found += check(record)
             except Exception as error:  # something of the plugin raised while it was looked at
-                found.append(Finding("EX101", f"looking at the class raised {describe_error(error)}"))
+                found.append(Finding("EX101", f"looking at the class raised {describe(error)}"))
         record.findings = tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.code))
 
 

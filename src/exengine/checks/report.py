@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from exengine.checks import documentation, packaging
-from exengine.kernel.errors import PluginError, PluginNotFoundError
+from exengine.kernel.errors import PluginError, PluginNotFoundError, describe
 from exengine.kernel.registry import plugins
-from exengine.kernel.registry.class_checks import Finding, describe_error
+from exengine.kernel.registry.class_checks import Finding
 from exengine.kernel.registry.plugins import SOURCES_GROUP, PluginRegistry
 from exengine.kernel.registry.probing import probe_record
 from exengine.kernel.registry.records import PluginRecord
@@ -183,7 +183,7 @@ def _conformance(report: PluginReport) -> None:
             report.not_run.append(f"conformance: it needs the extra, pip install exengine[test] ({error})")
             return
         except Exception as error:  # of the kit, or of the plugin in it
-            report.not_run.append(f"conformance: the kit stopped with {describe_error(error)}")
+            report.not_run.append(f"conformance: the kit stopped with {describe(error)}")
             return
     report.conformance = dict(results["promises"])
     if results.get("outcome") == "not run":

@@ -43,16 +43,16 @@ def run(options: argparse.Namespace) -> int:
         for item in config.set_aside:
             print(f"  {item.key} = {_short(item.value)} ({item.origin}): {item.reason}")
     if problem:
-        say(f"exengine: with these settings acquire would refuse: {problem}")
+        say(f"exengine: acquire would refuse these settings: {problem}")
     return 0
 
 
 def _settle(config: Config) -> str:
-    """Let the backend say which settings it has no use for; return why it would refuse, if so."""
+    """Set aside settings that the backend does not use; return the reason of a refusal, or ``""``."""
     from exengine.datasets.creation import StoragePlan
 
     try:
-        StoragePlan(config)
+        StoragePlan.from_config(config)
     except ExEngineError as error:
         return str(error)
     return ""

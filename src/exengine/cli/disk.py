@@ -1,7 +1,7 @@
-"""Measures the disk under a folder, and compares it with what an acquisition needs of it.
+"""Measures the speed of a disk, and compares it with the needs of an acquisition.
 
-The measurement writes frames into a temporary file without a name (or, where the system knows no such
-files, one that the system itself deletes): nothing is left behind, whatever ends the program.
+The measurement writes frames into a temporary file without a name (or, on systems without such files, one
+that the system deletes): no file remains, however the program ends.
 """
 
 import contextlib
@@ -31,20 +31,20 @@ _SMALL_SYNCS = 10
 
 @dataclass(frozen=True)
 class DiskSpeed:
-    """What a disk did.
+    """The measured speed of a disk.
 
     Attributes
     ----------
     folder : str
-        Where it was measured.
+        The folder of the measurement.
     free_bytes : int
-        What is free there for this user.
+        Free space for this user.
     write_bytes_per_s : float
-        Sustained: frames written one after another, the time of the sync at the end included.
+        Sustained rate of frames written one after another, including the sync at the end.
     sync_ms : float
-        Median time to bring 4 kB to the disk.
+        Median time to write and sync 4 kB.
     measured_bytes : int
-        How much was written for it.
+        Size of the written frames.
     """
 
     folder: str
@@ -58,34 +58,27 @@ class DiskSpeed:
         return asdict(self)
 
 
-def existing_folder(path: "str | os.PathLike[str]") -> str:
-    """Return the folder in which a path will be made: the nearest one above it that is there."""
-    folder = os.path.abspath(path)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    return folder
-
-
 def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float = LIMIT_S) -> DiskSpeed:
-    """Write frames of 512 x 512 uint16 until a limit is reached, sync, and take the time.
+    """Measure the time of writing frames of 512 x 512 uint16 up to a limit, and of syncing them.
 
     Parameters
     ----------
     folder : str
-        An existing one, in which this user may write.
+        An existing folder in which this user may write.
     limit_bytes : int
-        Never more than half of what is free.
+        Never more than half of the free space.
     limit_s : float
-        In seconds; for the writing, the sync at the end takes what it takes.
+        Longest time of the writing, in seconds; the sync at the end has no limit.
 
     Raises
     ------
     DatasetAccessError
-        When the folder cannot be written to, or has no room.
+        If the folder is not writable, or has no room.
     """
     import numpy as np
 
-    # Noise, as of a camera: a disk that compresses gains nothing. Each frame starts with its number.
+    # Noise, as from a camera, so that compression by the disk gains nothing. Each frame starts with its
+    # number.
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 2**16, FRAME_SHAPE, dtype=np.uint16) for _ in range(4)]
     try:
@@ -125,21 +118,21 @@ def _measure(
     return DiskSpeed(folder, free, written / seconds, statistics.median(syncs), written)
 
 
-# -- what an acquisition needs -------------------------------------------------------------------
+# -- needs of an acquisition ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What an acquisition will give; None where it is not known.
+    """Size and rate of an acquisition; None if unknown.
 
     Attributes
     ----------
     frames, frame_bytes : int or None
     total_bytes : int or None
-        Room on the disk, for metadata and the index too.
+        Size on the disk, with metadata and index.
     frames_per_s : float or None
     rate_from : str
-        How the rate is known, or why it is not.
+        The origin of the rate, or the reason why it is unknown.
     """
 
     frames: int | None
@@ -150,35 +143,31 @@ class Needs:
 
     @property
     def bytes_per_s(self) -> float | None:
-        """Pixels per second, in bytes."""
+        """Rate of the pixels, in bytes per second."""
         known = self.frames_per_s is not None and self.frame_bytes is not None
         return self.frames_per_s * self.frame_bytes if known else None  # type: ignore[operator]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is known as JSON."""
+        """Return the needs as JSON."""
         return {**asdict(self), "bytes_per_s": self.bytes_per_s}
 
 
 def needs_of(acquisition: "Acquisition") -> Needs:
-    """Return what a prepared acquisition will give."""
-    from exengine.acquisition.run import OVERHEAD_BYTES
+    """Return the needs of a prepared acquisition."""
     from exengine.frame_sources.sequence import parse_sequence
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    if "rate_hz" in summary:  # the source says it itself
+    if "rate_hz" in summary:  # the source states its rate
         rate = summary["rate_hz"]
-        why = "the source's rate_hz" if rate else "the source gives frames as fast as they are taken"
+        why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"
     else:
         rate, why = _rate_of(parse_sequence(acquisition.config.section("sequence")), plan.frames)
-    total = plan.total_bytes
-    if total is not None and plan.frames is not None:
-        total += plan.frames * OVERHEAD_BYTES
-    return Needs(plan.frames, plan.frame_bytes, total, float(rate) if rate else None, why)
+    return Needs(plan.frames, plan.frame_bytes, acquisition.bytes_on_disk, float(rate) if rate else None, why)
 
 
 def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | None, str]:
-    """Return frames per second, from the shortest interval of the time plan."""
+    """Return frames per second, from the shortest interval of the time plan, and the reason."""
     if sequence.time_plan is None:
         return None, "the sequence has no time plan"
     with contextlib.suppress(TypeError, ValueError):
@@ -187,11 +176,11 @@ def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | 
         points = sequence.sizes.get("t") or len(times)
         if frames and gaps and min(gaps) > 0:
             return frames / points / min(gaps), f"{frames / points:g} frames every {min(gaps):g} s"
-    return None, "the time plan has no interval: frames come as fast as the devices give them"
+    return None, "the time plan has no interval: frames come as fast as the devices deliver them"
 
 
 def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
-    """Return one sentence on disk and acquisition, and what is wrong with them."""
+    """Return a sentence on disk and acquisition, and the problems found."""
     text = f"this disk sustains {human_bytes(speed.write_bytes_per_s)}/s"
     if needs is None:
         return f"{text}, with {human_bytes(speed.free_bytes)} free", []
@@ -199,15 +188,15 @@ def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
     rate = needs.bytes_per_s
     if rate:
         room_s = speed.free_bytes / rate
-        text += f", the acquisition gives {human_bytes(rate)}/s, room for {human_time(room_s)}"
+        text += f", the acquisition needs {human_bytes(rate)}/s, room for {human_time(room_s)}"
         if rate > speed.write_bytes_per_s:
             problems.append(
                 f"{speed.folder} is too slow: it sustains {human_bytes(speed.write_bytes_per_s)}/s, the "
-                f"acquisition gives {human_bytes(rate)}/s; choose another disk with storage.path, a longer "
+                f"acquisition needs {human_bytes(rate)}/s; choose another disk with storage.path, a longer "
                 "interval, or smaller frames"
             )
     else:
-        text += f"; the rate of the acquisition is not known ({needs.rate_from})"
+        text += f"; the rate of the acquisition is unknown ({needs.rate_from})"
         if needs.frame_bytes:
             text += f", room for {speed.free_bytes // needs.frame_bytes:,} frames"
     if needs.total_bytes is not None and needs.total_bytes > speed.free_bytes:

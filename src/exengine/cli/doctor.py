@@ -246,7 +246,8 @@ def _platform() -> dict[str, str]:
 def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
     """Prepare the acquisition of a config; return what it needs, and the folder of its dataset."""
     from exengine.acquisition.run import Acquisition
-    from exengine.cli.disk import existing_folder, needs_of
+    from exengine.acquisition.space import existing_folder
+    from exengine.cli.disk import needs_of
 
     with Acquisition(resolved, check_space=False) as acquisition:
         target = (

@@ -1,12 +1,12 @@
-"""``exengine info PATH``: what a dataset holds, and its status."""
+"""``exengine info PATH``: the content and the status of a dataset."""
 
 import argparse
 import os
 import shlex
 from typing import Any
 
-from exengine.cli.output import human_bytes, print_json
-from exengine.datasets.creation import open_dataset
+from exengine.cli.output import counts, human_bytes, print_json
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
 from exengine.kernel.frames.coordinate_index import summarize_positions
@@ -14,7 +14,7 @@ from exengine.kernel.storage.manifest import has_writer
 
 
 def run(options: argparse.Namespace) -> int:
-    """Describe a dataset; changes nothing in it."""
+    """Describe a dataset, without changing it."""
     with OpenDataset(options.path) as dataset:
         facts = describe(dataset, options.path)
     if options.json:
@@ -31,9 +31,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"  levels   {', '.join(map(str, facts['resolution_levels']))}")
     print(f"  size     {human_bytes(facts['bytes'])} on disk")
     ledger = facts["annotations"].get("ledger")
-    if isinstance(ledger, dict):  # anybody may have written it
-        counts = [f"{ledger[word]} {word}" for word in ("offered", "stored", "failed") if word in ledger]
-        print(f"  ledger   {', '.join(counts) or 'not in a form that is known'}")
+    if isinstance(ledger, dict):  # another program may have written it
+        print(f"  ledger   {counts(ledger, 'offered', 'stored', 'failed') or 'of an unknown form'}")
     if facts["status"] == "incomplete" and not facts["being_written"]:
         print(f"  next     exengine recover {shlex.quote(options.path)}")
     if facts["problem"]:
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class OpenDataset:
-    """Opens a dataset, and closes it without a word about finishing."""
+    """Opens a dataset, and closes it without finishing it."""
 
     def __init__(self, path: str) -> None:
         self._dataset = open_dataset(path)
@@ -55,7 +54,7 @@ class OpenDataset:
 
 
 def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
-    """Return what is known of a dataset, as JSON."""
+    """Return the facts about a dataset, as JSON."""
     facts: dict[str, Any] = {
         "path": path,
         "status": _or_none(lambda: dataset.status.value),

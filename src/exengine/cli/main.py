@@ -1,7 +1,7 @@
 """The parser of the ``exengine`` command, and its exit codes.
 
-0 good, 1 the work failed, 2 wrong use, 130 interrupted. Imports little: each verb's module is
-imported when the verb is used.
+0 success, 1 failure, 2 wrong use, 130 interrupted. Imports little: the module of a verb is imported when the
+verb is used.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from exengine.kernel import errors
 
 WRONG_USE = (errors.ConfigError, errors.OptionError, errors.PluginNotFoundError, errors.PluginConflictError)
-"""Errors that the user mends by asking for something else: exit code 2."""
+"""Errors in the request itself: exit code 2."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command; the CLI reference is made from it."""
+    """Return the parser of all verbs; the CLI reference is made from it."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--json", action="store_true", help="print one JSON document and nothing else on stdout"
@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     settings.add_argument(
         "--backend", metavar="NAME", help="storage backend, instead of the one in the config"
     )
-    settings.add_argument("--path", metavar="P", help="where the dataset will lie")
+    settings.add_argument("--path", metavar="P", help="path of the new dataset")
     settings.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     parser = argparse.ArgumentParser(
-        prog="exengine", description="Store what a microscope produces, in the backend that you name."
+        prog="exengine", description="Store microscopy data, in the backend that you name."
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=False)
@@ -53,19 +53,17 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
 
     for kind, text in (("backends", "storage backends"), ("sources", "frame sources")):
-        group = verbs.add_parser(
-            kind, help=f"what is installed: {text}", description=f"The installed {text}."
-        )
+        group = verbs.add_parser(kind, help=f"installed {text}", description=f"The installed {text}.")
         group.set_defaults(parser=group)
         inner = group.add_subparsers(dest="what", metavar="WHAT", required=True)
-        add("list", "plugins", f"list the installed {text}, without importing any", to=inner)
-        show = add("show", "plugins", "show the documentation and the options of one", to=inner)
+        add("list", "plugins", f"list the installed {text}, without importing them", to=inner)
+        show = add("show", "plugins", "show documentation and options of a plugin", to=inner)
         show.add_argument("name", metavar="NAME")
         if kind == "backends":
             check = add(
                 "check",
                 "check",
-                "check one against contract, documentation, promises and packaging",
+                "check contract, documentation, promises and packaging of a plugin",
                 to=inner,
             )
             check.add_argument(
@@ -75,19 +73,17 @@ def make_parser() -> argparse.ArgumentParser:
                 "--format",
                 choices=("text", "github"),
                 default="text",
-                help="how faults are printed: github for CI annotations",
+                help="format of the faults: github for CI annotations",
             )
-            new = add("new", "new", "write a new plugin from the template", to=inner)
-            new.add_argument("name", metavar="NAME", help="of the backend, such as my-storage")
-            new.add_argument("--folder", metavar="FOLDER", default=".", help="where the new folder goes")
+            new = add("new", "new", "create a new plugin from the template", to=inner)
+            new.add_argument("name", metavar="NAME", help="name of the backend, such as my-storage")
+            new.add_argument("--folder", metavar="FOLDER", default=".", help="parent of the new folder")
             new.add_argument("--yes", action="store_true", help="ask nothing; take the defaults")
 
-    group = verbs.add_parser("config", help="settings and where they come from", description="The settings.")
+    group = verbs.add_parser("config", help="settings and their origins", description="The settings.")
     group.set_defaults(parser=group)
     inner = group.add_subparsers(dest="what", metavar="WHAT", required=True)
-    verb = add(
-        "explain", "config", "show every setting, its value and where it came from", settings, to=inner
-    )
+    verb = add("explain", "config", "show every setting, its value and its origin", settings, to=inner)
     verb.add_argument("config", metavar="CONFIG", nargs="?")
     add("schema", "config", "print the JSON Schema of the config, for editors", to=inner)
 
@@ -98,24 +94,26 @@ def make_parser() -> argparse.ArgumentParser:
         "--disk", metavar="FOLDER", nargs="?", const=".", help="measure the speed of a disk too"
     )
 
-    verb = add("info", "info", "tell what a dataset holds, and its status")
+    verb = add("info", "info", "show the content and the status of a dataset")
     verb.add_argument("path", metavar="PATH")
 
-    verb = add("verify", "verify", "read every frame of a dataset, and tell what is damaged or missing")
-    verb.add_argument("path", metavar="PATH")
-    verb.add_argument("--backend", metavar="NAME", help="who reads it, instead of the one that wrote it")
-
-    verb = add("recover", "recover", "make a finished dataset of what survives of another one")
+    verb = add("verify", "verify", "read every frame of a dataset, and list damaged and missing ones")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
-        "-o", "--output", metavar="P", help="where the finished dataset will lie; by default PATH-recovered"
+        "--backend", metavar="NAME", help="read with this backend instead of the one that wrote it"
+    )
+
+    verb = add("recover", "recover", "create a finished dataset from the frames that survived in another one")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "-o", "--output", metavar="P", help="path of the finished dataset; by default PATH-recovered"
     )
     verb.add_argument(
-        "--in-place", action="store_true", help="mend the dataset itself, instead of making another one"
+        "--in-place", action="store_true", help="repair the dataset itself, instead of creating another one"
     )
-    verb.add_argument("--dry-run", action="store_true", help="only tell what would be done; write nothing")
+    verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
-    verb = add("preview", "preview", "make a picture of a dataset: a contact sheet")
+    verb = add("preview", "preview", "create a picture of a dataset: a contact sheet")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
     return parser
@@ -150,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:
         print("exengine: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone, as head does. Nothing more can be said.
+        # The reader of the output, such as head, has ended.
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -160,8 +158,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(error: Exception, options: argparse.Namespace) -> int:
-    ours = isinstance(error, errors.ExEngineError)
-    text = str(error) if ours else f"{type(error).__name__}: {error}"
+    text = errors.message_of(error)
     if options.debug:
         import traceback
 
@@ -171,6 +168,6 @@ def _report(error: Exception, options: argparse.Namespace) -> int:
 
         print(json.dumps({"error": {"type": type(error).__name__, "message": text}}))
     print(f"exengine: {text}", file=sys.stderr)
-    if not ours and not options.debug:
-        print("exengine: this is not expected; --debug shows where it happened", file=sys.stderr)
+    if not isinstance(error, errors.ExEngineError) and not options.debug:
+        print("exengine: this error is not expected; --debug shows its traceback", file=sys.stderr)
     return 2 if isinstance(error, WRONG_USE) else 1

@@ -1,7 +1,7 @@
-"""``exengine backends new``: writes a complete distribution with a small backend, from templates.
+"""``exengine backends new``: creates a complete distribution with a small backend, from templates.
 
-The templates are the files in ``exengine/scaffold``. Nothing is written but one new folder, and where
-that fails half way it is taken away again.
+The templates are the files in ``exengine/scaffold``. Only one new folder is written; after an error it is
+removed again.
 """
 
 import argparse
@@ -42,7 +42,7 @@ FILES = {
     "tests/test_storage.py": "tests/test_storage.py",
     "tox.ini": "tox.ini",
 }
-"""Each file of the distribution, and its template."""
+"""File of the distribution -> its template."""
 
 COMMANDS = (
     "cd {folder}",
@@ -52,27 +52,27 @@ COMMANDS = (
     "pytest --exengine-backend {name} --exengine-results docs/_results/{name}.json",
     "sphinx-build -W -b html docs docs/_build/html",
 )
-"""What comes next; the README that is written says the same."""
+"""The next steps, as in the README of the distribution."""
 
-# The registry's rule for names, and it ends in a letter or a digit, as a distribution does.
+# The rule of the registry for names; the last character is a letter or a digit, as in names of distributions.
 _NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,62}[a-z0-9])?")
-# A real module in exengine.storage_backends, which would hide the alias; and classes of ExEngine's own.
+# A real module in exengine.storage_backends, which would hide the alias, and classes of ExEngine.
 _RESERVED = {"ndtiff_and_ndram", "data", "data_storage", "managed", "managed_storage"}
 
 
 class FolderError(ExEngineError, OSError):
-    """The folder of the new distribution is there already, or cannot be written."""
+    """The folder of the new distribution already exists, or cannot be written."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the distribution, and say what to do next."""
+    """Write the distribution, and print the next steps."""
     name = options.name
     asking = not (options.yes or options.json) and sys.stdin.isatty()
     if asking:
         name = _ask("Name of the backend", name)
     values = _names(name)
     folder = os.path.join(os.path.abspath(options.folder), values["distribution"])
-    _refuse_what_is_there(folder)
+    _refuse_existing(folder)
     author = f"The {values['distribution']} developers"
     description = f"Storage backend {name} for ExEngine: frames in one file, and an index beside it"
     if asking:
@@ -100,11 +100,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-# -- what goes into the templates --------------------------------------------------------------------
+# -- values of the templates -------------------------------------------------------------------------
 
 
 def _names(name: str) -> dict[str, str]:
-    """Return every name that follows from that of the backend.
+    """Return all names that derive from the name of the backend.
 
     Examples
     --------
@@ -114,12 +114,12 @@ def _names(name: str) -> dict[str, str]:
     """
     if not _NAME.fullmatch(name):
         raise OptionError(
-            f"{name!r:.80} is no name for a new backend: a-z first, then a-z, 0-9, '-' and '_', at most 64 "
-            "in all, and a letter or a digit at the end, as in my-storage"
+            f"{name!r:.80} is not a valid name for a new backend: a-z first, then a-z, 0-9, '-' and '_', a "
+            "letter or a digit at the end, at most 64 characters, as in my-storage"
         )
     alias = name.replace("-", "_")
     if alias in _RESERVED or keyword.iskeyword(alias):
-        raise OptionError(f"{name!r} is a name of Python's or of ExEngine's own; choose another")
+        raise OptionError(f"{name!r} is reserved by Python or ExEngine; choose another name")
     distribution = "exengine-" + re.sub("[-_]+", "-", name)
     class_name = "".join(part.capitalize() for part in re.split("[-_]+", name))
     class_name += "" if class_name.endswith("Storage") else "Storage"
@@ -127,8 +127,8 @@ def _names(name: str) -> dict[str, str]:
         others = {claim.distribution for claim in record.candidates or (record,)} - {distribution}
         if known.replace("-", "_") == alias and others:
             raise OptionError(
-                f"a backend {known!r} is installed already, from {', '.join(sorted(others))}; two of one "
-                "name are in conflict: choose another"
+                f"a backend {known!r} is already installed, from {', '.join(sorted(others))}; choose another "
+                "name, to avoid a conflict"
             )
     return {
         "name": name,
@@ -146,7 +146,7 @@ def _texts(author: str, description: str) -> dict[str, str]:
     author, description = " ".join(author.split()), " ".join(description.split())
     for text in (author, description):
         if not text.isprintable() or len(text) > 200:
-            raise OptionError(f"a line of at most 200 characters is needed, got {text!r:.80}")
+            raise OptionError(f"expected a line of at most 200 characters, got {text!r:.80}")
     return {
         "author": author,
         "author_quoted": _quoted(author),
@@ -170,7 +170,7 @@ def _template(name: str) -> str:
 
 
 def _ask(question: str, default: str) -> str:
-    # On stderr, for stdout may go elsewhere, which input() would write to.
+    # On stderr, because input() writes to stdout, which may be redirected.
     print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() or default
 
@@ -178,21 +178,21 @@ def _ask(question: str, default: str) -> str:
 # -- the folder --------------------------------------------------------------------------------------
 
 
-def _refuse_what_is_there(folder: str) -> None:
+def _refuse_existing(folder: str) -> None:
     if os.path.lexists(folder):
-        raise FolderError(f"{folder} is there already; remove it, or choose another name or --folder")
+        raise FolderError(f"{folder} already exists; remove it, or choose another name or --folder")
 
 
 def _write(folder: str, files: dict[str, str]) -> None:
-    """Make the folder with its files; all of them, or none."""
+    """Create the folder with all of its files, or nothing."""
     try:
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         os.mkdir(folder)
     except FileExistsError:
-        _refuse_what_is_there(folder)
-        raise FolderError(f"{os.path.dirname(folder)} is no folder; choose another --folder") from None
+        _refuse_existing(folder)
+        raise FolderError(f"{os.path.dirname(folder)} is not a folder; choose another --folder") from None
     except OSError as error:
-        raise FolderError(f"cannot make {folder}: {error.strerror}; choose another --folder") from error
+        raise FolderError(f"cannot create {folder}: {error.strerror}; choose another --folder") from error
     written = []
     made = HeldFolder(os.path.realpath(folder))
     try:
@@ -207,7 +207,7 @@ def _write(folder: str, files: dict[str, str]) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(folder)  # only an empty one
         if isinstance(error, OSError):
-            say("exengine: what was written of it is removed again")
+            say("exengine: the files written so far are removed")
             raise FolderError(f"cannot write {folder}: {error.strerror}") from error
         raise
     finally:

@@ -1,7 +1,7 @@
-"""How results are shown: tables and JSON on stdout, messages on stderr."""
+"""Output of the verbs: tables and JSON on stdout, messages on stderr."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -13,12 +13,12 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Say something to the person at the terminal."""
+    """Print a message for people on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns; the last one is as wide as it is."""
+    """Print columns; the last one is not padded."""
     table = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head) - 1)]
     for row in table:
@@ -27,15 +27,26 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 MOST_LINES = 200
-"""Of a list that may have one line per frame, so many are printed."""
+"""Largest number of printed lines of a list that may have one line per frame."""
 
 
 def print_some(label: str, things: Sequence[object]) -> None:
-    """Print things, a line each under a label, and of very many the number that is left out."""
+    """Print things, a labelled line each; of a very long list the first ones and the number of the others."""
     for thing in things[:MOST_LINES]:
         print(f"  {label:8} {thing}")
     if len(things) > MOST_LINES:
         print(f"  {label:8} {len(things) - MOST_LINES} more; --json lists all")
+
+
+def counts(ledger: Mapping[str, Any], *names: str) -> str:
+    """Return counts of frames; names that the ledger does not have are left out.
+
+    Examples
+    --------
+    >>> counts({"offered": 3, "stored": 2}, "offered", "stored", "failed")
+    '3 offered, 2 stored'
+    """
+    return ", ".join(f"{ledger[name]} {name}" for name in names if name in ledger)
 
 
 def human_bytes(size: float) -> str:

@@ -1,6 +1,6 @@
-"""``exengine preview PATH``: a contact sheet, to see at a glance what was acquired.
+"""``exengine preview PATH``: a contact sheet, an overview of a dataset.
 
-A row per channel and position, frames spread evenly over each row, contrast common to a row.
+It has a row per channel and position, with frames spread evenly over the dataset and a common contrast.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the picture and say where it is."""
+    """Write the picture and print its path."""
     output = options.output or options.path.rstrip("/\\") + ".png"
     with OpenDataset(options.path) as dataset:
         rows = choose_frames(dataset)
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose_frames(dataset: DataStorage) -> list[list[DataCoordinates]]:
-    """Return the coordinates of the frames to show, a list for each row."""
+    """Return the coordinates of the frames of the picture, a list for each row."""
     groups: dict[tuple[Any, ...], list[DataCoordinates]] = {}
     for coordinates in dataset:
         key = tuple((axis, value) for axis, value in coordinates.items() if isinstance(value, str))
@@ -61,7 +61,7 @@ def _spread(items: list[Any], most: int) -> list[Any]:
 
 
 def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -> list[str]:
-    """Draw the contact sheet; return why frames could not be read, one text each."""
+    """Draw the contact sheet; return an error text for each frame that cannot be read."""
     try:
         from PIL import Image, ImageDraw
     except ImportError:
@@ -105,11 +105,11 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
 
 
 def _plane(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return something that can be shown of a frame of any shape: its first plane."""
+    """Return the first plane of a frame of any shape."""
     if data.dtype.kind == "c":
         data = np.abs(data)
     if data.dtype.kind not in "buif" or not data.size:
-        raise UnsupportedDataError(f"a frame of {data.dtype}, shape {data.shape}, is no picture")
+        raise UnsupportedDataError(f"a frame of {data.dtype}, shape {data.shape}, cannot be shown")
     data = np.nan_to_num(data.astype(np.float32)) if data.dtype.kind == "f" else data
     if data.ndim < 2:
         data = data.reshape(1, -1)

@@ -1,41 +1,101 @@
-"""How far a long pass over the frames of a dataset is: one line that changes, on a terminal only."""
+"""Progress on stderr: one line that changes on a terminal, or a line now and then elsewhere."""
 
 import sys
 import time
+from typing import Self
 
-from exengine.cli.output import human_time
+from exengine.cli.output import human_bytes, human_time, say
+from exengine.kernel.frames.ledger import Ledger
 
-_EVERY_S = 0.2
+_TERMINAL_S = 0.2
+_ELSEWHERE_S = 2.0
 
 
-class FrameProgress:
-    """Shows on stderr how many frames are done; a context manager, which takes the line away again.
+class StatusLine:
+    """Shows one line at intervals. A context manager, which removes the line from a terminal.
 
     Parameters
     ----------
-    doing : str
-        What is being done, such as ``verified``.
+    elsewhere : bool
+        Whether to print lines also if stderr is not a terminal.
     """
 
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
+    def __init__(self, *, elsewhere: bool) -> None:
         self._terminal = sys.stderr.isatty()
+        self._interval_s = _TERMINAL_S if self._terminal else _ELSEWHERE_S if elsewhere else None
         self._begin = self._shown = time.monotonic()
         self._width = 0
 
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not self._terminal or now - self._shown < _EVERY_S:
-            return
-        self._shown = now
-        rate = done / (now - self._begin)
-        text = f"{done} of {total} frames {self._doing}, {human_time((total - done) / rate)} left"
-        print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
-        self._width = len(text)
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the start, in seconds."""
+        return time.monotonic() - self._begin
 
-    def __enter__(self) -> "FrameProgress":
+    @property
+    def due(self) -> bool:
+        """Whether to show the next line now."""
+        return self._interval_s is not None and time.monotonic() - self._shown >= self._interval_s
+
+    def show(self, text: str) -> None:
+        """Show a line in place of the one before."""
+        self._shown = time.monotonic()
+        if self._terminal:
+            print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        else:
+            say(text)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._width:
             print("\r" + " " * self._width + "\r", end="", file=sys.stderr, flush=True)
+            self._width = 0
+
+
+class FrameProgress(StatusLine):
+    """Progress of a pass over the frames of a dataset, on a terminal only.
+
+    Parameters
+    ----------
+    participle : str
+        The work, such as ``verified``.
+    """
+
+    def __init__(self, participle: str) -> None:
+        super().__init__(elsewhere=False)
+        self._participle = participle
+
+    def __call__(self, done: int, total: int) -> None:
+        if done and self.due:
+            left_s = (total - done) * self.elapsed_s / done
+            self.show(f"{done} of {total} frames {self._participle}, {human_time(left_s)} left")
+
+
+class AcquisitionProgress(StatusLine):
+    """Progress of an acquisition.
+
+    Parameters
+    ----------
+    expected : int or None
+        The number of frames, if known.
+    """
+
+    def __init__(self, expected: int | None) -> None:
+        super().__init__(elsewhere=True)
+        self._expected = expected
+
+    def __call__(self, ledger: Ledger) -> None:
+        if not self.due:
+            return
+        elapsed_s, expected = self.elapsed_s, self._expected
+        rate = ledger.stored / elapsed_s if elapsed_s else 0.0
+        text = f"{ledger.stored} of {expected} frames" if expected else f"{ledger.stored} frames"
+        bytes_per_s = ledger.stored_bytes / elapsed_s if elapsed_s else 0.0
+        text += f", {rate:.1f} frames/s, {human_bytes(bytes_per_s)}/s"
+        if expected and rate:
+            text += f", {human_time(max(0, expected - ledger.stored) / rate)} left"
+        if ledger.failed or ledger.dropped:
+            text += f", {ledger.failed} failed, {ledger.dropped} dropped"
+        self.show(text)

@@ -1,4 +1,4 @@
-"""``exengine recover PATH``: makes a finished dataset of what survives."""
+"""``exengine recover PATH``: creates a finished dataset from the frames that survived."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from exengine.datasets.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:
-    """Recover a dataset; 0 when the finished one is there, 1 when no frame of several has survived."""
+    """Recover a dataset: 0 if a finished one exists now, 1 if none of its frames has survived."""
     with FrameProgress("read") as progress:
         report = recover(
             options.path,
@@ -34,4 +34,4 @@ def _print(report: RecoverReport) -> None:
     print_some("lost", report.lost)
     unnamed = report.total - report.frames - len(report.lost)
     if unnamed:
-        print(f"  lost     {unnamed} that nothing names")
+        print(f"  lost     {unnamed} without known coordinates")

@@ -1,4 +1,4 @@
-"""The settings that a command line gives: ``--backend``, ``--path`` and ``--set``."""
+"""Settings from the command line: ``--backend``, ``--path`` and ``--set``."""
 
 import argparse
 from typing import Any
@@ -9,7 +9,7 @@ from exengine.kernel.registry.options import TextValue
 
 
 def resolve_settings(options: argparse.Namespace) -> Config:
-    """Return the config of a verb with the layer of its command line."""
+    """Return the config of a verb, with the command line as a layer."""
     layer: dict[str, Any] = {}
     for item in options.set:
         key, equals, value = item.partition("=")

@@ -1,4 +1,4 @@
-"""``exengine verify PATH``: every frame, the ledger and the structure of a dataset."""
+"""``exengine verify PATH``: checks every frame, the ledger and the structure of a dataset."""
 
 import argparse
 import shlex
@@ -9,7 +9,7 @@ from exengine.datasets.verification import VerifyReport, verify
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify a dataset; 0 when all is as it was written, 1 when anything is not."""
+    """Verify a dataset: 0 if it is as it was written, else 1."""
     with FrameProgress("verified") as progress:
         report = verify(options.path, backend=options.backend, on_progress=progress)
     if options.json:
@@ -24,11 +24,9 @@ def _print(report: VerifyReport) -> None:
     print(f"{report.path}\n  status   {report.status}{reason}\n  backend  {report.backend}")
     print(f"  frames   {report.checked} of {report.frames} are good")
     if not report.has_checksums:
-        print(
-            "  note     it has no checksums: its frames could be read, but not compared with what was written"
-        )
+        print("  note     it has no checksums: its frames were read, but not compared with the written ones")
     if not report.structure_checked:
-        print("  note     the backend does not check the structure of its format")
+        print("  note     the backend cannot check the structure of its format")
     print_some("problem", report.problems)
     print_some("damaged", report.damaged)
     print_some("missing", report.missing)
@@ -36,8 +34,8 @@ def _print(report: VerifyReport) -> None:
         if "is at work" not in report.reason:
             print(f"  next     exengine recover {shlex.quote(report.path)}")
     if not report.ok:
-        print("Not all is well.")
+        print("The dataset has problems.")
     elif report.status == "complete":
         print("All is well.")
     else:
-        print("Every frame that is there is good.")
+        print("Every frame in it is good.")

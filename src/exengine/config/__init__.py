@@ -1,1 +1,1 @@
-"""Settings: their table, the layers they come from, config files and the JSON Schema."""
+"""Settings: their table, the layers that they come from, config files and the JSON Schema."""

@@ -1,16 +1,16 @@
-"""JSON Schema of the whole config, made from the one list of settings and the installed plugins."""
+"""JSON Schema of the config, made from the table of settings and the installed plugins."""
 
 from typing import Any
 
-from exengine.config.layers import SETTINGS
+from exengine.config.settings import SETTINGS
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import options_of
 
 
 def config_schema() -> dict[str, Any]:
-    """Return a JSON Schema with which an editor checks and completes a config file.
+    """Return a JSON Schema, with which editors check and complete a config file.
 
-    The options of every installed and valid plugin are in it. Plugins are imported.
+    It has the options of every installed and valid plugin. Plugins are imported.
     """
     sections: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -61,7 +61,7 @@ _SHORT_FORMS = {"Channel": {"type": "string"}, "AbsolutePosition": {"type": "arr
 
 
 def _as_useq_reads(schema: Any) -> Any:
-    """Allow what useq reads and its schema does not tell.
+    """Allow the short forms that useq reads, but omits from its schema.
 
     A duration may be a number of seconds, a channel its name, a position its x, y and z.
     """

@@ -1,30 +1,31 @@
-"""Makes storages and opens datasets: the only place where config meets registry.
+"""Creates storages for new datasets: the place where settings meet the registry.
 
-Responsible for the path of a dataset (what is there already, counting up, overwriting) and for
-finding the backend of an existing one. A backend sees a path where nothing is.
+Responsible for the path of a dataset: it may exist, be numbered or be overwritten. A backend receives a path
+that is free.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from exengine.config.layers import Config, resolve
-from exengine.datasets.overwriting import left_beside, moved_aside
+from exengine.config.settings import check_values
+from exengine.datasets.opening import find_writer
+from exengine.datasets.overwriting import moved_aside
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     ConfigError,
     DatasetAccessError,
-    DatasetDamagedError,
     DatasetExistsError,
     DatasetLockedError,
-    DatasetNotFoundError,
     ExEngineError,
     PluginError,
+    describe,
+    from_os,
 )
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import options_of, validate_options
-from exengine.kernel.storage import manifest
-from exengine.kernel.wording import did_you_mean
+from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -41,21 +42,21 @@ def open_storage(
     if_exists: IfExists | None = None,
     **options: Any,
 ) -> DataStorage:
-    """Make a storage for a new dataset.
+    """Create a storage for a new dataset.
 
     Parameters
     ----------
     backend : str
-        Its name; see ``exengine backends list``.
+        Name of the backend; see ``exengine backends list``.
     path : path, optional
-        Where the dataset will lie, exactly. Needed by a backend that keeps data on disk.
+        Exact path of the new dataset. Required by backends that write to disk.
     config : path, mapping or Config, optional
-        Instead of all the others: a config file, or what one holds.
+        A config file or its content, in place of all other arguments.
     if_exists : {'error', 'number', 'overwrite'}, optional
-        What to do when something is at the path: raise (the default), take ``path_1``, ``path_2`` ...,
-        or delete the old dataset. Only a dataset of ExEngine with nothing else inside is deleted.
+        Reaction to an existing path: raise (the default), use ``path_1``, ``path_2`` ..., or delete the old
+        dataset. Only a dataset of ExEngine with nothing else inside is deleted.
     **options
-        Of the backend.
+        Options of the backend.
 
     Returns
     -------
@@ -65,11 +66,11 @@ def open_storage(
     Raises
     ------
     PluginNotFoundError, PluginConflictError, PluginBrokenError, ContractError
-        When the backend cannot be had.
+        If the backend cannot be loaded.
     OptionError, ConfigError
-        When an option or a setting is wrong. Nothing was written.
+        If an option or a setting is wrong. Nothing was written.
     DatasetExistsError, DatasetLockedError, DatasetAccessError
-        When the path cannot be used.
+        If the path cannot be used.
 
     Examples
     --------
@@ -79,68 +80,97 @@ def open_storage(
     >>> storage.get_data({"time": 0}).shape
     (4, 4)
     """
-    if config is not None:
-        if backend is not None or path is not None or if_exists is not None or options:
-            raise ConfigError("give either a config, or a backend with its path, if_exists and options")
-        settings = resolve(config)
-    else:
-        arguments: dict[str, Any] = {f"storage.options.{name}": value for name, value in options.items()}
-        arguments["storage.backend"] = backend
-        if path is not None:
-            arguments["storage.path"] = os.fspath(path)
-        arguments["storage.if_exists"] = "error" if if_exists is None else if_exists
-        settings = resolve(arguments=arguments, environment={}, user=False)
-    return StoragePlan(settings).create()
+    if config is None:
+        reaction: IfExists = "error" if if_exists is None else if_exists
+        return StoragePlan(backend, path, if_exists=reaction, options=options).create()
+    if backend is not None or path is not None or if_exists is not None or options:
+        raise ConfigError("give either a config, or a backend with its path, if_exists and options")
+    return StoragePlan.from_config(resolve(config)).create()
 
 
 class StoragePlan:
-    """A backend, its options and its path, all checked, and nothing made yet.
+    """A backend, its options and its path, all checked; nothing is created yet.
 
     Parameters
     ----------
-    config : Config
-        Only the section ``storage`` is used. A path that the backend has no use for is set aside.
+    backend : str or None
+        Name of the backend; required.
+    path : path, optional
+        Ignored by a backend that keeps its frames in memory, required by the others.
+    if_exists : {'error', 'number', 'overwrite'}
+    options : mapping
+        Options of the backend.
 
     Attributes
     ----------
-    name : str
-        Of the backend.
     cls : type
-        Its class.
+        Class of the backend.
     options : dict
-        Checked.
+        Validated options.
     path : str or None
-        As configured; the dataset may get another one with ``if_exists: number``.
+        The requested path; with ``if_exists: number`` the dataset may get another one.
     """
 
-    def __init__(self, config: Config) -> None:
-        name = config["storage.backend"]
-        if not name:
-            installed = ", ".join(plugins.BACKENDS.records()) or "none"
+    def __init__(
+        self,
+        backend: str | None,
+        path: "str | PathLike[str] | None" = None,
+        *,
+        if_exists: IfExists = "error",
+        options: Mapping[str, Any],
+    ) -> None:
+        path = None if path is None else os.fspath(path)
+        check_values(
+            {"storage.backend": backend, "storage.path": path, "storage.if_exists": if_exists},
+            origin=lambda key: "argument",
+        )
+        if not backend:
             raise ConfigError(
                 "no backend is named: set storage.backend in the config, or --backend. "
-                f"Installed: {installed}"
+                f"Installed: {listed(plugins.BACKENDS.records())}"
             )
-        self.cls: type[DataStorage] = plugins.BACKENDS.load(name)
-        self.name = plugins.BACKENDS.find(name).name
-        self.options = validate_options(self.cls, config.section("storage.options"), f"backend {name!r}")
-        self.if_exists: IfExists = config["storage.if_exists"]
-        if not self.cls.capabilities.persistent:
-            config.set_aside_value("storage.path", f"backend {name!r} keeps its frames in memory")
-        elif not config["storage.path"]:
-            raise ConfigError(f"backend {name!r} writes to disk: set storage.path, or --path")
-        self.path: str | None = config["storage.path"] and os.fspath(config["storage.path"])
+        self._named = backend
+        self.cls: type[DataStorage] = plugins.BACKENDS.load(backend)
+        self.options = validate_options(self.cls, options, f"backend {backend!r}")
+        self.if_exists = if_exists
+        self.path: str | None = None
+        if self.cls.capabilities.persistent:
+            if not path:
+                raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
+            self.path = path
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Return the plan of the section ``storage`` of a config.
+
+        A path that the backend does not use is set aside.
+        """
+        plan = cls(
+            config["storage.backend"],
+            config["storage.path"],
+            if_exists=config["storage.if_exists"],
+            options=config.section("storage.options"),
+        )
+        if plan.path is None:
+            reason = f"backend {config['storage.backend']!r} keeps its frames in memory"
+            config.set_aside_value("storage.path", reason)
+        return plan
+
+    @property
+    def name(self) -> str:
+        """Name of the backend, as registered."""
+        return plugins.BACKENDS.find(self._named).name
 
     def takes(self, option: str) -> bool:
         """Return whether the backend has this option."""
         return any(known.name == option for known in options_of(self.cls))
 
     def create(self) -> DataStorage:
-        """Make the storage; see :func:`open_storage`."""
+        """Create the storage; see :func:`open_storage`."""
         if self.path is None:
-            return self._make()
+            return self._create()
         if self.if_exists == "overwrite":
-            # Through a symbolic link, the dataset that it leads to is replaced, and the link stays.
+            # The target of a symbolic link is replaced; the link stays.
             with moved_aside(self.path, _files_of) as place:
                 return self._create_at(place)
         if self.if_exists == "number":
@@ -148,26 +178,28 @@ class StoragePlan:
         return self._create_at(self.path)
 
     def _create_at(self, path: str) -> DataStorage:
-        _refuse_occupied(path)
-        return self._make(path)
+        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise DatasetExistsError(
+                f"{path} already exists; choose another path, or if_exists: number to count up "
+                "(overwrite deletes an old dataset)"
+            )
+        return self._create(path)
 
-    def _make(self, *place: str) -> DataStorage:
+    def _create(self, *path: str) -> DataStorage:
         try:
-            return self.cls.create(*place, **self.options)
+            return self.cls.create(*path, **self.options)
         except ExEngineError:
             raise
         except OSError as error:
-            refusal = DatasetAccessError(f"backend {self.name!r} cannot begin: {error}")
-            refusal.errno = error.errno
-            raise refusal from error
-        except Exception as error:
-            raise PluginError(
-                f"backend {self.name!r} cannot begin: {type(error).__name__}: {error}"
+            raise from_os(
+                DatasetAccessError, f"backend {self.name!r} cannot begin: {error}", error
             ) from error
+        except Exception as error:
+            raise PluginError(f"backend {self.name!r} cannot begin: {describe(error)}") from error
 
     def _create_numbered(self, path: str) -> DataStorage:
         stem, suffix = path, ""
-        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest counts
+        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest match is kept
             if path.endswith(known):
                 stem, suffix = path.removesuffix(known), known
         for number in range(1_000_000):
@@ -176,124 +208,9 @@ class StoragePlan:
                 return self._create_at(candidate)
             except (DatasetExistsError, DatasetLockedError):
                 continue
-        raise DatasetExistsError(f"every number up to {number} is taken beside {path}")
-
-
-def _refuse_occupied(path: str) -> None:
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise DatasetExistsError(
-            f"{path} is there already; choose another path, or if_exists: number to count up "
-            "(overwrite deletes an old dataset)"
-        )
+        raise DatasetExistsError(f"{path} and all numbers up to {number} after it already exist")
 
 
 def _files_of(backend: str) -> tuple[str, ...]:
     """Return the names of the files that a backend writes, which a manifest names."""
-    return tuple(_find_writer(backend).dataset_files)
-
-
-# -- existing datasets ---------------------------------------------------------------------------
-
-
-def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> DataStorage:
-    """Open an existing dataset to read. Writes nothing.
-
-    Parameters
-    ----------
-    path : path
-        Of the dataset.
-    backend : str, optional
-        Who reads it; by default the dataset's manifest, or else the installed backends, say.
-
-    Returns
-    -------
-    DataStorage
-        Its ``status`` tells complete, aborted, failed, incomplete or damaged.
-
-    Raises
-    ------
-    DatasetNotFoundError
-        When nothing, or no dataset that an installed backend knows, is there.
-    DatasetDamagedError
-        When it cannot be read.
-    PluginError
-        When the backend that wrote it is not installed, or broken.
-    """
-    path = os.fspath(path)
-    cls = reader_class(path, backend=backend)
-    return _open_with(cls, os.path.abspath(path))  # whatever folder the program changes to
-
-
-def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
-    """Return the class that reads an existing dataset; see :func:`open_dataset`."""
-    if not os.path.exists(path):
-        parent, name = os.path.split(os.path.abspath(path))
-        siblings = os.listdir(parent) if os.path.isdir(parent) else []
-        left = left_beside(path)
-        hint = f"; {left} was there, and was being overwritten: rename it" if left else ""
-        raise DatasetNotFoundError(f"there is nothing at {path}{hint or did_you_mean(name, siblings)}")
-    if backend is not None:
-        named: type[DataStorage] = plugins.BACKENDS.load(backend)
-        return named
-    written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
-    if written_by is not None:
-        return _load_writer(written_by["backend"], path)
-    for cls in _openers(path):
-        return cls
-    installed = ", ".join(plugins.BACKENDS.records()) or "none"
-    inside = [
-        name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
-    ]
-    hint = f" It holds datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
-    raise DatasetNotFoundError(
-        f"no installed backend recognises {path} as a dataset.{hint} Installed: {installed}"
-    )
-
-
-def _load_writer(name: str, path: str) -> type[DataStorage]:
-    try:
-        return _find_writer(name)
-    except PluginError as error:
-        error.args = (f"{path} was written by the backend {name!r}: {error}",)
-        raise
-
-
-def _find_writer(name: str) -> type[DataStorage]:
-    """Return the installed backend of a name that a manifest gives."""
-    writer: type[DataStorage]
-    for record in plugins.BACKENDS.records().values():
-        for claim in record.candidates or (record,):
-            if claim.target == name:  # a class that was used without its name
-                writer = plugins.BACKENDS.load(claim.qualified_name)
-                return writer
-    writer = plugins.BACKENDS.load(name)
-    return writer
-
-
-def _openers(path: str) -> Iterator[type[DataStorage]]:
-    """Yield the classes that say that they can open what lies at a path; broken plugins are passed over."""
-    for record in plugins.BACKENDS.records().values():
-        if record.state == "conflict":
-            continue
-        try:
-            cls = plugins.BACKENDS.load(record.name)
-            if cls.can_open(path):
-                yield cls
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # a plugin that raises here has no say
-            continue
-
-
-def _open_with(cls: type[DataStorage], path: str) -> DataStorage:
-    try:
-        dataset: DataStorage = cls.open(path)
-    except ExEngineError:
-        raise
-    except Exception as error:
-        raise DatasetDamagedError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    return dataset
-
-
-def _listdir(path: str) -> list[str]:
-    return os.listdir(path) if os.path.isdir(path) else []
+    return tuple(find_writer(backend).dataset_files)

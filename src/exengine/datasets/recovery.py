@@ -15,7 +15,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from exengine.datasets.creation import open_dataset, reader_class
+from exengine.datasets.opening import open_dataset, reader_class
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.recovery_copy import RecoveryIntoCopy
 from exengine.datasets.verification import OnProgress, backend_of
@@ -28,6 +28,7 @@ from exengine.kernel.errors import (
     ExEngineError,
     OptionError,
     UnsupportedOperationError,
+    from_os,
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import DatasetPlace
@@ -142,9 +143,8 @@ class _InPlace(Recovery):
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
-            refusal = DatasetAccessError(f"{source} cannot be recovered in place: {error}")
-            refusal.errno = error.errno
-            raise refusal from error
+            message = f"{source} cannot be recovered in place: {error}"
+            raise from_os(DatasetAccessError, message, error) from error
         finally:
             place.unlock()
 

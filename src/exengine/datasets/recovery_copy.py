@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from exengine.datasets.content import DatasetContent, FilesOf
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.verification import (
     LostFrame,
     OnProgress,
     VerifyReport,
     backend_of,
-    describe,
     read_all,
 )
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
@@ -36,6 +35,8 @@ from exengine.kernel.errors import (
     PluginError,
     StorageStateError,
     UnsupportedOperationError,
+    from_os,
+    message_of,
 )
 from exengine.kernel.registry.options import options_of
 from exengine.kernel.storage import manifest
@@ -193,7 +194,7 @@ class RecoveryIntoCopy(Recovery):
         except OSError as error:
             raise _access_error(self.report.path, error) from error
         except Exception as error:
-            raise PluginError(f"{self.cls.__name__} cannot make the copy: {describe(error)}") from error
+            raise PluginError(f"{self.cls.__name__} cannot make the copy: {message_of(error)}") from error
 
     def _problems_of(self, dataset: DataStorage) -> list[str]:
         problems = list(self.report.problems)
@@ -221,9 +222,8 @@ def _is_empty_folder(path: str) -> bool:
 
 
 def _access_error(path: str, error: OSError) -> DatasetAccessError:
-    refusal = DatasetAccessError(f"cannot make a dataset at {path}: {error.strerror or error}")
-    refusal.errno = error.errno
-    return refusal
+    message = f"cannot make a dataset at {path}: {error.strerror or error}"
+    return from_os(DatasetAccessError, message, error)
 
 
 def _enter(workshop: str) -> int:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
-from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
+from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
     except UnsupportedOperationError:
         pass
     except Exception as error:
-        report.problems.append(f"the structure cannot be looked at: {describe(error)}")
+        report.problems.append(f"the structure cannot be looked at: {message_of(error)}")
     # After the frames: of a dataset that is being written, the status at the end counts.
     try:
         report.status = str(dataset.status)
@@ -218,7 +218,7 @@ def read_all(
             frame.metadata = dataset.get_metadata(coordinates)
         except Exception as error:  # of a library beneath the backend, perhaps
             frame.pixels = frame.metadata = None
-            frame.problem, frame.gone = describe(error), _says_gone(error)
+            frame.problem, frame.gone = message_of(error), _says_gone(error)
         yield frame
         if on_progress is not None:
             on_progress(before + number, before + max(count, number))
@@ -239,11 +239,6 @@ def _says_gone(error: BaseException) -> bool:
             return True
         seen = None if seen is None else seen.__cause__ or seen.__context__
     return False
-
-
-def describe(error: BaseException) -> str:
-    """Return a sentence for people; an exception that is none of ours is named."""
-    return str(error) if isinstance(error, ExEngineError) else f"{type(error).__name__}: {error}"
 
 
 def backend_of(dataset: DataStorage) -> str:

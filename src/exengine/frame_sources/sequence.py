@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import ConfigError, SourceError
+from exengine.kernel.errors import ConfigError, SourceError, describe
 from exengine.kernel.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:
             sequence = useq.MDASequence.model_validate(sequence.model_dump())
         events: list[Any] = list(sequence)
     except (ArithmeticError, ValueError, TypeError) as error:
-        raise SourceError(f"the sequence cannot be laid out: {type(error).__name__}: {error}") from None
+        raise SourceError(f"the sequence cannot be laid out: {describe(error)}") from None
     for event in events:
         if event.action is not None and event.action.type != "acquire_image":
             continue  # such as an autofocus, which gives no frame

@@ -27,11 +27,11 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import (
     CoordinatesError,
     DatasetDamagedError,
-    OptionError,
     SourceError,
     UnsupportedDataError,
 )
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
+from exengine.kernel.registry.options import check_options
 
 if TYPE_CHECKING:
     import useq
@@ -196,14 +196,15 @@ class SimulatedSource(FrameSource):
         rgb: bool = False,
         fail_after: Annotated[int, Ge(0)] | None = None,
     ) -> None:
-        if not (16 <= width <= 16384 and 16 <= height <= 16384):
-            raise OptionError(f"width and height are 16 to 16384 pixels, got {width} and {height}")
-        if dtype not in ("uint16", "uint8"):
-            raise OptionError(f"dtype is 'uint16' or 'uint8', got {dtype!r}")
-        if rate_hz is not None and not rate_hz > 0:
-            raise OptionError(f"rate_hz is greater than 0, got {rate_hz}")
-        if seed < 0 or (fail_after is not None and fail_after < 0):
-            raise OptionError(f"seed and fail_after are 0 or greater, got {seed} and {fail_after}")
+        check_options(
+            SimulatedSource,
+            width=width,
+            height=height,
+            dtype=dtype,
+            rate_hz=rate_hz,
+            seed=seed,
+            fail_after=fail_after,
+        )
         self._shape = (height, width, 3) if rgb else (height, width)
         self._dtype = np.dtype(dtype)
         self._rate_hz = rate_hz

@@ -31,6 +31,7 @@ from exengine.kernel.errors import (
     OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
+    describe,
     frames_stored_before,
 )
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
@@ -395,7 +396,7 @@ class DataHandler:
                 self._ledger.failed_out += 1
             else:
                 self._ledger.failed_in += 1
-            self._ledger.name_loss(item.coordinates.__dict__, f"{type(error).__name__}: {error}")
+            self._ledger.name_loss(item.coordinates.__dict__, describe(error))
             self._error = self._error or error
             self._leave(item)
             self._changed.notify_all()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, note_stored
+from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
 
 CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
 """Coordinates as every method accepts them."""
@@ -72,6 +72,9 @@ class DataStorage(ABC):
 
     capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
     """The abilities and limits of the backend."""
+
+    overhead_bytes_per_frame: ClassVar[int] = 8192
+    """Estimated size on disk of the metadata, index and headers of one frame, in bytes; generous."""
 
     place_parameters: ClassVar[tuple[str, ...] | None] = None
     """The parameters of ``__init__`` that name the place of the dataset, and therefore are not options. None:
@@ -411,6 +414,6 @@ class DataStorage(ABC):
             if error is None:
                 self.finish()
             else:
-                self.abort(f"{type(error).__name__}: {error}")
+                self.abort(describe(error))
         finally:
             self.close()

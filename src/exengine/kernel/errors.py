@@ -1,53 +1,59 @@
 """Every exception that ExEngine raises, in one tree.
 
-Each class is an :class:`ExEngineError` *and* the builtin it refines, so that a caller may catch
-either. Classes are cut by what a handler would do next, not by where the error came from::
+Each class is an :class:`ExEngineError` *and* the builtin it refines, so that a caller can catch either.
+The classes differ in how a caller reacts to them, not in where they are raised::
 
     ExEngineError
-    ├── CoordinatesError (ValueError)            mend the coordinates
+    ├── CoordinatesError (ValueError)            correct the coordinates
     │   ├── CoordinatesExistError                 choose other coordinates
     │   ├── CoordinatesFrozenError (TypeError)    use .replace(...)
     │   └── CoordinatesTypeError (TypeError)      pass a mapping
-    ├── CoordinatesNotFoundError (KeyError)      nothing was put there
+    ├── CoordinatesNotFoundError (KeyError)      no frame has these coordinates
     ├── UnsupportedDataError (ValueError)        the format cannot hold this array
     ├── MetadataError (ValueError)               JSON cannot hold this metadata
-    ├── UnsupportedOperationError (NotImplementedError)   this backend does not offer that
-    ├── StorageStateError (RuntimeError)         the storage cannot do that any more
-    │   ├── StorageFinishedError                  finished: read only
+    ├── UnsupportedOperationError (NotImplementedError)   the backend does not offer the operation
+    ├── StorageStateError (RuntimeError)         the state of the storage does not allow it
+    │   ├── StorageFinishedError                  finished: read-only
     │   ├── StorageClosedError                    closed: open the dataset again
-    │   └── StorageFailedError (OSError)          writing failed; ``__cause__`` says why
-    ├── StorageFullError (MemoryError)           the bound on memory was reached
+    │   └── StorageFailedError (OSError)          writing failed; see ``__cause__``
+    ├── StorageFullError (MemoryError)           the memory limit was reached
     ├── DatasetExistsError (FileExistsError)     choose another path, or if_exists
-    ├── DatasetNotFoundError (FileNotFoundError) nothing there
-    ├── DatasetLockedError (BlockingIOError)     another writer is at work
+    ├── DatasetNotFoundError (FileNotFoundError) the path does not exist, or holds no dataset
+    ├── DatasetLockedError (BlockingIOError)     another writer holds the dataset
     ├── DatasetAccessError (OSError)             the folder cannot be used
-    ├── DatasetDamagedError (ValueError)         what is there is not what was written
-    ├── PluginError                              something about a plugin
+    ├── DatasetDamagedError (ValueError)         the data differ from those that were written
+    ├── PluginError                              a plugin cannot be used
     │   ├── PluginNotFoundError (LookupError)     misspelt, or not installed
     │   ├── PluginConflictError (LookupError)     two distributions share a name
-    │   ├── PluginBrokenError (ImportError)       installed, but it cannot be loaded
+    │   ├── PluginBrokenError (ImportError)       installed, but cannot be loaded
     │   └── ContractError (TypeError)             loaded, but not valid: see ``findings``
     ├── OptionError (ValueError)                 an option is unknown, or its value is wrong
     ├── ConfigError (ValueError)                 the config file or a setting is wrong
-    ├── SourceError (RuntimeError)               the frame source cannot do what was asked
-    ├── HandlerError (RuntimeError)              a frame was not stored; ``__cause__`` says why
+    ├── SourceError (RuntimeError)               the frame source cannot do the request
+    ├── HandlerError (RuntimeError)              a frame was not stored; see ``__cause__``
     │   └── HandlerFullError (BlockingIOError)    the queue is full and ``when_full`` is ``error``
-    └── AcquisitionError (RuntimeError)          the run failed; ``ledger`` says what is safe
+    └── AcquisitionError (RuntimeError)          the run failed; see ``ledger`` for the stored frames
 
-This module imports nothing, so that every other module may import it.
+This module imports nothing, so that every other module can import it.
 """
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _OSErrorT = TypeVar("_OSErrorT", bound=OSError)
 
 
 class ExEngineError(Exception):
-    """Base of every exception raised by ExEngine."""
+    """Base class of every exception that ExEngine raises."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument; a message is for people.
+        # KeyError would show the repr of its argument.
         return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
 
 class CoordinatesError(ExEngineError, ValueError):
-    """Coordinates that are not axis name -> int or str."""
+    """The coordinates are not a mapping of axis names to int or str."""
 
 
 class CoordinatesExistError(CoordinatesError):
@@ -55,15 +61,15 @@ class CoordinatesExistError(CoordinatesError):
 
 
 class CoordinatesFrozenError(CoordinatesError, TypeError):
-    """Coordinates were changed after they had been hashed."""
+    """The coordinates cannot change: they were hashed."""
 
 
 class CoordinatesTypeError(CoordinatesError, TypeError):
-    """Something that is neither ``DataCoordinates`` nor a mapping was given as coordinates."""
+    """The coordinates are neither ``DataCoordinates`` nor a mapping."""
 
 
 class CoordinatesNotFoundError(ExEngineError, KeyError):
-    """Nothing was put at these coordinates (promise R1)."""
+    """No frame was put at these coordinates (promise R1)."""
 
 
 class UnsupportedDataError(ExEngineError, ValueError):
@@ -71,7 +77,7 @@ class UnsupportedDataError(ExEngineError, ValueError):
 
 
 class MetadataError(ExEngineError, ValueError):
-    """Metadata holds something that JSON cannot hold; nothing was changed (promise P9)."""
+    """JSON cannot hold this metadata; nothing was changed (promise P9)."""
 
 
 class UnsupportedOperationError(ExEngineError, NotImplementedError):
@@ -79,7 +85,7 @@ class UnsupportedOperationError(ExEngineError, NotImplementedError):
 
 
 class StorageStateError(ExEngineError, RuntimeError):
-    """The storage cannot do this in the state in which it is."""
+    """The state of the storage does not allow this operation."""
 
 
 class StorageFinishedError(StorageStateError):
@@ -91,23 +97,23 @@ class StorageClosedError(StorageStateError):
 
 
 class StorageFailedError(StorageStateError, OSError):
-    """An I/O error made the storage fail; every later call that writes says so (promise P7)."""
+    """An I/O error made the storage fail; every later write raises this error (promise P7)."""
 
 
 class StorageFullError(ExEngineError, MemoryError):
-    """The bound that the user set on the memory of a storage was reached."""
+    """A storage reached the memory limit that the user set."""
 
 
 class DatasetExistsError(ExEngineError, FileExistsError):
-    """A dataset, or something else, is already at the path (promise D1)."""
+    """The path already exists, as a dataset or otherwise (promise D1)."""
 
 
 class DatasetNotFoundError(ExEngineError, FileNotFoundError):
-    """There is nothing, or no dataset, at the path."""
+    """The path does not exist, or holds no dataset."""
 
 
 class DatasetLockedError(ExEngineError, BlockingIOError):
-    """Another writer is at work on the dataset (promise D2)."""
+    """Another writer holds the dataset (promise D2)."""
 
 
 class DatasetAccessError(ExEngineError, OSError):
@@ -115,11 +121,11 @@ class DatasetAccessError(ExEngineError, OSError):
 
 
 class DatasetDamagedError(ExEngineError, ValueError):
-    """A dataset, or one frame of it, is not what was written (promise C2)."""
+    """A dataset, or one of its frames, differs from the data that were written (promise C2)."""
 
 
 class PluginError(ExEngineError):
-    """Base of the errors about plugins."""
+    """Base class of errors about plugins."""
 
 
 class PluginNotFoundError(PluginError, LookupError):
@@ -140,7 +146,7 @@ class ContractError(PluginError, TypeError):
     Attributes
     ----------
     findings : tuple of exengine.kernel.registry.class_checks.Finding
-        Each fault with its code.
+        All faults, each with its code.
     """
 
     def __init__(self, message: str, findings: tuple = ()) -> None:  # type: ignore[type-arg]
@@ -149,7 +155,7 @@ class ContractError(PluginError, TypeError):
 
 
 class OptionError(ExEngineError, ValueError):
-    """An option that does not exist, or a value that it does not take."""
+    """An option does not exist, or does not accept the value."""
 
 
 class ConfigError(ExEngineError, ValueError):
@@ -157,29 +163,86 @@ class ConfigError(ExEngineError, ValueError):
 
 
 class SourceError(ExEngineError, RuntimeError):
-    """A frame source cannot do what the config or the sequence asks of it."""
+    """A frame source cannot do what the config or the sequence requests."""
 
 
 class HandlerError(ExEngineError, RuntimeError):
-    """A frame given to a ``DataHandler`` was not stored; ``__cause__`` says why."""
+    """A ``DataHandler`` did not store a frame; ``__cause__`` has the reason."""
 
 
 class HandlerFullError(HandlerError, BlockingIOError):
-    """The queue of the handler is full and its policy is to raise."""
+    """The queue of the handler is full, and ``when_full`` is ``error``."""
 
 
 class AcquisitionError(ExEngineError, RuntimeError):
-    """An acquisition ended before its end; ``__cause__`` says why.
+    """An acquisition ended early; ``__cause__`` has the reason.
 
     Attributes
     ----------
     ledger : exengine.kernel.frames.ledger.Ledger or None
-        What was stored and what was not.
+        Counts of the stored and the lost frames.
     """
 
     def __init__(self, message: str, ledger: object = None) -> None:
         super().__init__(message)
         self.ledger = ledger
+
+
+# -- exceptions as text and from the operating system --------------------------------------------
+
+
+def describe(error: BaseException, limit: int = 500) -> str:
+    """Return type and text of an exception, even if its own ``__str__`` raises.
+
+    Parameters
+    ----------
+    error : BaseException
+    limit : int
+        Largest number of characters of the text.
+
+    Examples
+    --------
+    >>> describe(ValueError("no number")), describe(ValueError())
+    ('ValueError: no number', 'ValueError')
+    """
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # raised by the exception's own __str__
+        return name
+    return f"{name}: {text[:limit]}" if text else name
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an ExEngine error, and :func:`describe` any other exception.
+
+    Examples
+    --------
+    >>> message_of(ConfigError("no backend is named")), message_of(KeyError("time"))
+    ('no backend is named', "KeyError: 'time'")
+    """
+    return str(error) if isinstance(error, ExEngineError) else describe(error)
+
+
+def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException | None) -> "_OSErrorT":
+    """Return an error with the ``errno`` of its cause. Raise it ``from`` the cause.
+
+    Parameters
+    ----------
+    error_class : type
+        A subclass of ``OSError``, such as ``DatasetAccessError``.
+    message : str
+    cause : BaseException or None
+        Usually an ``OSError``; without an ``errno`` the new error has none either.
+
+    Examples
+    --------
+    >>> from_os(DatasetAccessError, "cannot write here", PermissionError(13, "Permission denied")).errno
+    13
+    """
+    error = error_class(message)
+    error.errno = getattr(cause, "errno", None)
+    return error
 
 
 # -- how much of a call was done ---------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""Near names: what an unknown name may have meant."""
+"""Words of messages: near names, articles and lists of alternatives."""
 
 from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for a near name, else an empty text.
+    """Return ``"; did you mean 'x'?"`` if a known name resembles this one, else an empty text.
 
     Examples
     --------
@@ -12,7 +12,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     "; did you mean 'ndtiff'?"
     """
     near = near_names(name, known)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"; did you mean {either(map(repr, near))}?" if near else ""
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
@@ -22,3 +22,36 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
     folded = {candidate.lower().replace("-", "_"): candidate for candidate in known}
     key = name.lower().replace("-", "_")
     return [folded[match] for match in difflib.get_close_matches(key, folded, n=2, cutoff=0.6)]
+
+
+def a(noun: str) -> str:
+    """Return a noun with its indefinite article.
+
+    Examples
+    --------
+    >>> a("int"), a("list")
+    ('an int', 'a list')
+    """
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def either(choices: Iterable[object]) -> str:
+    """Return alternatives, joined by "or".
+
+    Examples
+    --------
+    >>> either([2, 3])
+    '2 or 3'
+    """
+    return " or ".join(map(str, choices))
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names, joined by commas, or ``none`` if there are none.
+
+    Examples
+    --------
+    >>> listed(["ndram", "ndtiff"]), listed([])
+    ('ndram, ndtiff', 'none')
+    """
+    return ", ".join(map(str, names)) or "none"

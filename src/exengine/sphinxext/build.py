@@ -21,7 +21,7 @@ from sphinx.util import logging
 
 from exengine.checks.examples import run_examples
 from exengine.checks.findings import note_findings
-from exengine.kernel.errors import PluginError
+from exengine.kernel.errors import PluginError, describe
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.probing import probe_records
 from exengine.kernel.registry.records import PluginRecord
@@ -191,7 +191,7 @@ def _isolated_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
         if setup.owns(record):
             message = f"the page of {record.qualified_name} cannot be made: {error}"
             raise ExtensionError(message, error) from error
-        record.mark("broken", "page", f"making its page raised {type(error).__name__}: {error}")
+        record.mark("broken", "page", f"making its page raised {describe(error)}")
         record.loaded = None
         return plugin_page(record, kind, setup)
 

@@ -9,7 +9,7 @@ import importlib.resources
 import json
 from collections.abc import Callable, Iterator
 
-from exengine.config import layers
+from exengine.config import settings
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import annotations, docstrings, hooks, options
 from exengine.kernel.registry.records import PluginRecord
@@ -158,7 +158,7 @@ def _yaml_default(option: options.Option) -> str:
 
 def environment_variable(kind: Kind, option: str) -> str:
     """Return the variable that sets an option; empty where its name cannot be written as one."""
-    name = f"{layers.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
+    name = f"{settings.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
     return name if option == option.lower() and "__" not in option else ""
 
 

@@ -15,7 +15,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from exengine.config.layers import ENVIRONMENT_PREFIX, SETTINGS, Setting
+from exengine.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
 from exengine.kernel.registry.codes import FAULTS
 from exengine.sphinxext.rst import literal, table
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exengine.kernel.errors import describe
 from exengine.kernel.registry.class_checks import Finding
 from exengine.kernel.registry.records import PluginRecord
 from exengine.testing.results import read_results
@@ -91,7 +92,7 @@ def results_in(path: Path) -> Results:
             tuple(Finding(str(f["code"]), str(f["message"])) for f in content.get("findings", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{path} is damaged: {describe(error)}") from None
 
 
 def _promise(found: Mapping[str, Any]) -> Promise:

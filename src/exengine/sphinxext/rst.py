@@ -19,6 +19,8 @@ from docutils.utils import Reporter
 from sphinx.util.docutils import CustomReSTDispatcher
 from sphinx.util.rst import escape as _escape
 
+from exengine.kernel.errors import describe
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -138,7 +140,7 @@ def problems(text: str, *, sections: bool) -> str:
     try:
         document, warnings = _parse(prefix + text)
     except Exception as error:  # the parser's own faults on hostile input
-        return f"{type(error).__name__}: {error}"
+        return describe(error)
     if warnings:
         return warnings
     if sections and len(document.children) != 1:

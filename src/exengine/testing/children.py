@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exengine.kernel.errors import ExEngineError
+from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.registry import plugins
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of, tree_of
@@ -229,7 +229,7 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
         except ExEngineError as error:
             outcome = type(error).__name__
         except BaseException as error:
-            foreign = f"{type(error).__name__}: {error}"
+            foreign = describe(error)
         if watch:
             watch.rest()
         seconds, reached = time.monotonic() - started, watch.reached[:5] if watch else []
@@ -319,7 +319,7 @@ def _kind_of(call: Any) -> dict[str, Any] | None:
 
 def _describe(error: BaseException) -> dict[str, Any]:
     kinds = [kind.__name__ for kind in type(error).__mro__]
-    return {"kinds": kinds, "message": f"{type(error).__name__}: {error!s:.300}"}
+    return {"kinds": kinds, "message": describe(error, 300)}
 
 
 def _last_cause(error: BaseException) -> BaseException:
@@ -332,7 +332,7 @@ def _fault_of(model: Model, storage: Any, put: Any) -> str:
     try:
         model.check_one(storage, put, "P7")
     except Exception as error:
-        return f"{type(error).__name__}: {error!s:.300}"
+        return describe(error, 300)
     return ""
 
 
@@ -356,7 +356,7 @@ def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[st
         try:
             model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
         except Exception as error:
-            faults.append(f"{type(error).__name__}: {error!s:.300}")
+            faults.append(describe(error, 300))
     return present, faults
 
 
@@ -377,7 +377,7 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
         except ExEngineError:
             continue
         except Exception as error:
-            return f"{type(error).__name__}: {error}", wrong
+            return describe(error), wrong
     status = status_of(storage)
     if missing and status == "complete":
         wrong = wrong or f"{missing} frames are gone, and the status is complete"
@@ -420,7 +420,7 @@ def main(verb: str, text: str) -> None:
         home = "exengine.testing.cycles" if verb in _IN_CYCLES else __name__
         getattr(sys.modules.get(home) or importlib.import_module(home), f"run_{verb}")(subject, spec)
     except Exception as error:
-        _say(fault=f"{type(error).__name__}: {error!s:.500}")
+        _say(fault=describe(error))
     subject.close_all()
 
 

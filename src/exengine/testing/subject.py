@@ -18,7 +18,7 @@ import numpy as np
 
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
-from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
+from exengine.kernel.errors import ExEngineError, UnsupportedOperationError, describe
 from exengine.testing.frames import Array, check_frame, frame_of
 from exengine.testing.promises import NotPromised, PromiseBrokenError
 
@@ -125,7 +125,7 @@ class Subject:
 
     def open(self, path: Path) -> DataStorage:
         """Open a dataset as the registry would; it is closed when the test ends."""
-        from exengine.datasets.creation import open_dataset
+        from exengine.datasets.opening import open_dataset
 
         storage = open_dataset(path, backend=self.name) if self.name else self.cls.open(os.fspath(path))
         self._made.append(storage)
@@ -172,7 +172,7 @@ class Subject:
             return
         except Exception as error:
             raise PromiseBrokenError(
-                "", f"{what} is not declared; it raised {type(error).__name__}: {error}, and not "
+                "", f"{what} is not declared; it raised {describe(error)}, and not "
                 "UnsupportedOperationError"
             ) from error  # fmt: skip
         raise PromiseBrokenError(
@@ -245,7 +245,7 @@ class Model:
             got = storage.get_data(put.axes)
         except Exception as error:
             raise PromiseBrokenError(
-                label, f"get_data({put.axes!r:.200}) raised {type(error).__name__}: {error}"
+                label, f"get_data({put.axes!r:.200}) raised {describe(error)}"
             ) from error
         check_frame(got, put.frame, put.axes, label, others)
         if self.subject.can.metadata:

@@ -12,7 +12,7 @@ import pytest
 
 from exengine.acquisition.run import Acquisition, acquire
 from exengine.config.layers import resolve
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.frame_sources.simulated import decode
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import (
@@ -145,7 +145,7 @@ def test_progress_is_told_on_the_callers_thread_with_a_growing_ledger(config):
 def test_an_acquisition_runs_once(config):
     with Acquisition(config()) as run:
         run.run()
-        with pytest.raises(AcquisitionError, match="an acquisition runs once"):
+        with pytest.raises(AcquisitionError, match="an acquisition runs only once"):
             run.run()
 
 
@@ -175,7 +175,7 @@ WRONG = {
     "a wrong option of the source": ({"source__options__width": "wide"}, OptionError, "'width' of source 'simulated'"),
     "an unknown option of the source": ({"source__options__wdth": 5}, OptionError, "did you mean 'width'"),
     "an unknown option of the backend": ({"storage__options__fail": 5}, OptionError, "has no option 'fail'"),
-    "no sequence": ({"sequence": {}}, ConfigError, "the config has no sequence: say what to acquire"),
+    "no sequence": ({"sequence": {}}, ConfigError, "the config has no sequence; add one, such as"),
     "a misspelt field": ({"sequence__chanels": ["DAPI"]}, ConfigError, "did you mean 'channels'"),
     "a bad plan": ({"sequence__time_plan": {"interval": 0, "loops": "many"}}, ConfigError, "sequence.time_plan"),
     "two frames in one place": (
@@ -379,7 +379,7 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
 ):
     cls = installed.load("disk")
     for limits, says in (
-        ({"dtypes": ("uint8",)}, "the source gives frames of uint16, backend 'disk' takes uint8"),
+        ({"dtypes": ("uint8",)}, "the source delivers frames of uint16, backend 'disk' takes uint8"),
         ({"dtypes": None, "ndim": (3,)}, "frames of 2 dimensions, backend 'disk' takes 3"),
     ):
         monkeypatch.setattr(cls, "capabilities", dataclasses.replace(cls.capabilities, **limits))
@@ -389,7 +389,7 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
 
 
 def test_a_source_that_gives_fewer_frames_than_it_said_is_an_error(with_source, path):
-    with pytest.raises(AcquisitionError, match="the source gave 3 of 5 frames"):
+    with pytest.raises(AcquisitionError, match="the source delivered 3 of 5 frames"):
         acquire(with_source(frames=3, planned=5))
     assert open_dataset(path).status is DatasetStatus.ABORTED
 

@@ -9,7 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exengine.config.layers import SETTINGS, Config, parse_bytes, read_file, resolve
+from exengine.config.files import read_file
+from exengine.config.layers import Config, resolve
+from exengine.config.settings import SETTINGS, parse_bytes
 from exengine.kernel.errors import ConfigError
 from exengine.kernel.registry.options import TextValue
 from exengine.kernel.system import files
@@ -216,7 +218,7 @@ def test_fields_of_the_sequence_come_from_the_environment_as_yaml():
 
 
 def test_a_field_of_the_sequence_that_is_no_yaml_is_refused_by_the_name_of_the_variable():
-    with pytest.raises(ConfigError, match=r"EXENGINE_SEQUENCE__CHANNELS\) is no YAML"):
+    with pytest.raises(ConfigError, match=r"EXENGINE_SEQUENCE__CHANNELS\) is not valid YAML"):
         resolve(environment={"EXENGINE_SEQUENCE__CHANNELS": "[DAPI"})
 
 
@@ -236,7 +238,7 @@ def test_other_variables_are_no_concern():
     ],
 )
 def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(name, meant):
-    with pytest.raises(ConfigError, match=f"variable {name} is no setting; did you mean '{meant}'"):
+    with pytest.raises(ConfigError, match=f"variable {name} is not a setting; did you mean '{meant}'"):
         resolve(environment={name: "x"})
 
 
@@ -276,13 +278,13 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ({1: {}}, "unknown key 1"),
         ({None: {}}, "unknown key None"),
         ({"storage": {1: 2}}, r"unknown key 'storage\.1'"),
-        ({"storage": "ndtiff"}, "storage is a section with keys of its own, got 'ndtiff'"),
-        ({"storage": ["ndtiff"]}, "storage is a section"),
-        ({"sequence": [1]}, "sequence is a section"),
-        ({"storage": {"options": 5}}, r"storage\.options maps option names to values, got 5"),
-        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) is a text, got 5"),
-        ({"storage": {"path": ["a"]}}, r"storage\.path .* is a text"),
-        ({"storage": {"path": b"a"}}, r"storage\.path .* is a text"),
+        ({"storage": "ndtiff"}, "storage must be a section with keys, got 'ndtiff'"),
+        ({"storage": ["ndtiff"]}, "storage must be a section"),
+        ({"sequence": [1]}, "sequence must be a section"),
+        ({"storage": {"options": 5}}, r"storage\.options must map option names to values, got 5"),
+        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) must be a text, got 5"),
+        ({"storage": {"path": ["a"]}}, r"storage\.path .* must be a text"),
+        ({"storage": {"path": b"a"}}, r"storage\.path .* must be a text"),
         (
             {"storage": {"if_exists": "overwrit"}},
             r"is 'overwrit'; did you mean 'overwrite'\?; it takes error, number, ",
@@ -290,10 +292,13 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ({"storage": {"if_exists": None}}, "is None"),
         ({"storage": {"if_exists": ["error"]}}, "it takes error, number, overwrite"),
         ({"handler": {"when_full": "drop"}}, "it takes block, error"),
-        ({"handler": {"max_pending": "much"}}, "is a number of bytes such as 268435456 or 1 GiB, got 'much'"),
-        ({"handler": {"max_pending": 0}}, "is a number of bytes"),
-        ({"handler": {"max_pending": True}}, "is a number of bytes"),
-        ({"handler": {"max_pending": None}}, "is a number of bytes"),
+        (
+            {"handler": {"max_pending": "much"}},
+            "must be a number of bytes, such as 268435456 or 1 GiB, got 'much'",
+        ),
+        ({"handler": {"max_pending": 0}}, "must be a number of bytes"),
+        ({"handler": {"max_pending": True}}, "must be a number of bytes"),
+        ({"handler": {"max_pending": None}}, "must be a number of bytes"),
     ],
 )
 def test_what_is_wrong_is_refused_with_what_is_allowed(mapping, says):
@@ -304,7 +309,7 @@ def test_what_is_wrong_is_refused_with_what_is_allowed(mapping, says):
 
 @pytest.mark.parametrize("thing", [5, b"config.yaml", ["a"], object()])
 def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
-    with pytest.raises(ConfigError, match="is the path of a file or a mapping, got"):
+    with pytest.raises(ConfigError, match="must be the path of a file or a mapping, got"):
         resolve(thing, environment={})
 
 
@@ -317,18 +322,18 @@ def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
         ("a.yaml", b"", "is empty; it needs at least storage"),
         ("a.yaml", b"# a comment\n", "is empty"),
         ("a.toml", b"", "is empty"),
-        ("a.yaml", b"storage: [", "is no YAML"),
-        ("a.yaml", b"storage: {backend: ndtiff", "is no YAML: .*line 1"),
-        ("a.yaml", b"\tstorage: 1", "is no YAML"),
-        ("a.yaml", b"{[1]: 2}", "is no YAML|unknown key|sections"),
-        ("a.yaml", b"!!python/object/apply:os.system [true]", "is no YAML"),
-        ("a.yaml", b"a: &a [*a]", "is no YAML: it is nested deeper than 50 levels, or holds itself"),
-        ("a.yaml", b"[" * 5000, "is no YAML"),
-        ("a.yaml", b"\xff\xfe\x00", "is no YAML"),
-        ("a.yaml", b"\x00", "is no YAML"),
-        ("a.yaml", b"a: 1\n---\nb: 2", "is no YAML"),
-        ("a.toml", b"storage = ", "is no TOML"),
-        ("a.toml", b"\xff", "is no TOML"),
+        ("a.yaml", b"storage: [", "is not valid YAML"),
+        ("a.yaml", b"storage: {backend: ndtiff", "is not valid YAML: .*line 1"),
+        ("a.yaml", b"\tstorage: 1", "is not valid YAML"),
+        ("a.yaml", b"{[1]: 2}", "is not valid YAML|unknown key|sections"),
+        ("a.yaml", b"!!python/object/apply:os.system [true]", "is not valid YAML"),
+        ("a.yaml", b"a: &a [*a]", "is not valid YAML: it is nested deeper than 50 levels, or holds itself"),
+        ("a.yaml", b"[" * 5000, "is not valid YAML"),
+        ("a.yaml", b"\xff\xfe\x00", "is not valid YAML"),
+        ("a.yaml", b"\x00", "is not valid YAML"),
+        ("a.yaml", b"a: 1\n---\nb: 2", "is not valid YAML"),
+        ("a.toml", b"storage = ", "is not valid TOML"),
+        ("a.toml", b"\xff", "is not valid TOML"),
         ("a.yaml", b"just words", "holds a str, not sections"),
         ("a.yaml", b"[1, 2]", "holds a list, not sections"),
         ("a.yaml", b"5", "holds an int, not sections"),
@@ -403,7 +408,7 @@ def test_a_number_of_bytes_has_a_unit_or_none(value, size):
     ],
 )
 def test_what_is_no_number_of_bytes_is_refused(value):
-    with pytest.raises(ConfigError, match="it is a number of bytes such as"):
+    with pytest.raises(ConfigError, match="it must be a number of bytes, such as"):
         parse_bytes(value, "it")
 
 
@@ -451,7 +456,8 @@ def test_setting_a_field_within_one_changes_nothing_of_the_mapping_that_was_give
 
 def test_a_field_within_what_has_none_is_refused_with_what_stands_there():
     with pytest.raises(
-        ConfigError, match=r"sequence.channels .* has no field 0.*\['DAPI'\]; give sequence.channels"
+        ConfigError,
+        match=r"sequence.channels .* has no field 0.*\['DAPI'\]; set the whole of sequence.channels",
     ):
         resolve({"sequence": {"channels": ["DAPI"]}}, command_line={"sequence.channels.0": "FITC"})
 
@@ -460,7 +466,7 @@ def test_a_field_within_what_has_none_is_refused_with_what_stands_there():
     "name", ["EXENGINE_STORAGE_BACKEND", "EXENGINE_storage_options_level", "EXENGINE_SEQUENCE"]
 )
 def test_a_variable_with_one_underscore_is_refused_as_it_would_have_no_effect(name):
-    with pytest.raises(ConfigError, match=f"{name} is no setting.*EXENGINE_STORAGE__BACKEND"):
+    with pytest.raises(ConfigError, match=f"{name} is not a setting.*EXENGINE_STORAGE__BACKEND"):
         resolve(environment={name: "ndtiff"})
 
 

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from exengine.datasets.creation import StoragePlan, open_dataset, open_storage
+from exengine.datasets.creation import StoragePlan, open_storage
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.errors import (
     ConfigError,
     ContractError,
@@ -119,7 +120,9 @@ def test_a_config_and_a_backend_at_once_are_refused(installed, more):
 def test_the_plan_knows_everything_and_makes_nothing(installed, path):
     from exengine.config.layers import resolve
 
-    plan = StoragePlan(resolve({"storage": {"backend": "disk", "path": path, "options": {"fail_at": 2}}}))
+    plan = StoragePlan.from_config(
+        resolve({"storage": {"backend": "disk", "path": path, "options": {"fail_at": 2}}})
+    )
     assert (plan.name, plan.path, plan.options, plan.if_exists) == (
         "disk",
         str(path),
@@ -147,7 +150,7 @@ def test_a_dataset_a_file_and_a_folder_with_files_are_refused_and_stay(installed
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     before = tree(tmp_path / "folder"), tree(tmp_path / "dataset")
     for name in ("dataset", "file", "folder", "dangling"):
-        with pytest.raises(DatasetExistsError, match="is there already") as info:
+        with pytest.raises(DatasetExistsError, match="already exists") as info:
             open_storage("disk", tmp_path / name)
         assert isinstance(info.value, FileExistsError)
     assert (tree(tmp_path / "folder"), tree(tmp_path / "dataset")) == before
@@ -380,7 +383,8 @@ def test_what_was_being_overwritten_when_its_process_was_killed_is_found(install
     make_dataset(path, 1)
     path.rename(path.parent / ".data.replaced-1-2")
     with pytest.raises(
-        DatasetNotFoundError, match=r"\.data\.replaced-1-2 was there, and was being overwritten"
+        DatasetNotFoundError,
+        match=r"overwriting it was interrupted: the old dataset is .*\.data\.replaced-1-2",
     ):
         open_dataset(path)
 
@@ -494,7 +498,7 @@ def test_a_dataset_of_a_backend_that_is_broken_says_so(installed, make_distribut
 
 def test_nothing_at_the_path_is_answered_with_a_near_name(installed, path):
     make_dataset(path)
-    with pytest.raises(DatasetNotFoundError, match="there is nothing at .*dta; did you mean 'data'") as info:
+    with pytest.raises(DatasetNotFoundError, match="dta does not exist; did you mean 'data'") as info:
         open_dataset(path.parent / "dta")
     assert isinstance(info.value, FileNotFoundError)
 

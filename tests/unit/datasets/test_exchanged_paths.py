@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exengine.datasets.creation import open_dataset, open_storage
+from exengine.datasets.creation import open_storage
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.errors import DatasetExistsError, ExEngineError
 from exengine.kernel.system.held_folder import HeldFolder
 from exengine.testing.own_nodes import make_file, make_folder, make_socket

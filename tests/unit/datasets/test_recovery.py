@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery import recover
 from exengine.datasets.recovery_base import MAX_NAMED
 from exengine.datasets.verification import LostFrame, verify

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exengine.datasets.creation import open_dataset, open_storage
+from exengine.datasets.creation import open_storage
+from exengine.datasets.opening import open_dataset
 from exengine.errors import ExEngineError
 from exengine.kernel.storage import manifest
 from exengine.testing.own_nodes import make_device, make_file, make_folder, make_socket

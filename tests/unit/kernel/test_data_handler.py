@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage

@@ -108,3 +108,22 @@ def test_the_module_imports_nothing():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.split() == ["exengine", "exengine.kernel", "exengine.kernel.errors"]
+
+
+def test_an_exception_as_text_is_bounded_and_survives_its_own_faults():
+    class Sly(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert errors.describe(Sly()) == "Sly"
+    assert errors.describe(ValueError()) == "ValueError"
+    assert len(errors.describe(ValueError("x" * 10**6))) < 600
+    assert errors.describe(ValueError("long text"), 4) == "ValueError: long"
+    assert errors.message_of(errors.ConfigError("plain")) == "plain"
+    assert errors.message_of(OSError("no")) == "OSError: no"
+
+
+def test_an_error_from_the_system_keeps_its_number():
+    error = errors.from_os(errors.DatasetAccessError, "cannot write", PermissionError(errno.EACCES, "no"))
+    assert (type(error), str(error), error.errno) == (errors.DatasetAccessError, "cannot write", errno.EACCES)
+    assert errors.from_os(errors.StorageFailedError, "stopped", KeyboardInterrupt()).errno is None

@@ -1,6 +1,6 @@
 """The settings and the codes, as the reference shows them."""
 
-from exengine.config.layers import SETTINGS
+from exengine.config.settings import SETTINGS
 from exengine.kernel.registry.codes import FAULTS
 
 START = "Start\n=====\n\n"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from exengine.kernel.errors import MetadataError
+from exengine.kernel.wording import a
 
 MAX_DEPTH = 64
 """How deep lists and dicts may be nested."""
@@ -101,7 +102,7 @@ def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
     for plain in (str, bool, int, float):
         if isinstance(value, plain):
             return _clean(plain.__str__(value) if plain is str else plain(value), depth, place)
-    raise _refusal(place, f"is {_article(kind.__name__)}, which JSON cannot hold")
+    raise _refusal(place, f"is {a(kind.__name__)}, which JSON cannot hold")
 
 
 def _clean_key(key: Any, place: tuple[Any, ...]) -> str:
@@ -123,7 +124,3 @@ def _refusal(place: tuple[Any, ...], what: str) -> MetadataError:
     if len(place) > 8:
         where += "[...]"
     return MetadataError(f"{where} {what}. Metadata is any JSON value; nothing was stored")
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

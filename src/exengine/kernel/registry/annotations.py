@@ -1,4 +1,4 @@
-"""What an annotation takes: in words for people, and as far as a class alone can be checked by it."""
+"""Annotations of options: their description for people, and the values that they accept."""
 
 import enum
 import inspect
@@ -10,9 +10,11 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from exengine.kernel.wording import either
+
 
 def describe_type(annotation: Any) -> str:
-    """Return a type as people write it, with its choices and its range.
+    """Return a readable type, with its choices and its range.
 
     Examples
     --------
@@ -28,11 +30,11 @@ def describe_type(annotation: Any) -> str:
     if origin is typing.Annotated:
         return describe_type(args[0]) + "".join(f", {words} {value}" for words, _, value in _limits(args[1:]))
     if origin is typing.Literal:
-        return " or ".join(map(repr, args))
+        return either(map(repr, args))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe_type(part) for part in args)
+        return either(map(describe_type, args))
     if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
-        return " or ".join(repr(member.value) for member in annotation)
+        return either(repr(member.value) for member in annotation)
     if origin is not None and getattr(origin, "__name__", "") == "PathLike":
         return "path"
     if origin is not None and args:
@@ -52,7 +54,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 def _limits(marks: tuple[Any, ...]) -> Iterator[tuple[str, Callable[[Any, Any], bool], Any]]:
-    """Give the words for each limit, its comparison, and its value."""
+    """Yield the words of each limit, its comparison, and its value."""
     for mark in marks:
         parts = mark if isinstance(mark, (list, tuple)) else [mark, *getattr(mark, "metadata", ())]
         for part in parts:
@@ -68,14 +70,14 @@ _WORDS = {
     "sequence": "list", "iterable": "list", "set": "list", "dict": "dict", "mapping": "dict", "path": "str",
     "pathlike": "str", "path-like": "str", "enum": "", "none": "None",
 }  # fmt: skip
-"""Words for simple types -> the kind of values that they mean; a path may be given as text."""
-_TAKEN_AS = {"int": {"int", "bool"}, "float": {"float", "int"}}
+"""Names of simple types -> the kind of their values; text is accepted as a path."""
+_ACCEPTED_AS = {"int": {"int", "bool"}, "float": {"float", "int"}}
 
 
 def kinds_of(annotation: Any) -> set[str] | None:
-    """Return the kinds of values that an annotation takes, such as ``{"int", "None"}``.
+    """Return the kinds of values that an annotation accepts, such as ``{"int", "None"}``.
 
-    None where it names anything but simple types.
+    None if it contains anything but simple types.
 
     Examples
     --------
@@ -110,9 +112,9 @@ def _kind_of(value: Any) -> str:
 
 
 def contradicts(type_text: str, annotation: Any) -> bool:
-    """Return whether a type in a docstring means other values than the annotation takes.
+    """Return whether a type in a docstring contradicts the annotation.
 
-    Only where both name simple types: free text is left to its author.
+    Only simple types are compared; other text is not checked.
 
     Examples
     --------
@@ -128,7 +130,9 @@ def contradicts(type_text: str, annotation: Any) -> bool:
 
 
 def refusal_of(value: Any, annotation: Any) -> str:
-    """Return why an annotation does not take a default, as far as types, choices and limits tell; or ``""``.
+    """Return the type, choice or limit that a value violates, or ``""`` if it violates none.
+
+    Annotations of other than simple types are not checked.
 
     Examples
     --------
@@ -138,7 +142,7 @@ def refusal_of(value: Any, annotation: Any) -> str:
     ('at most 9', 'int', '')
     """
     kinds = kinds_of(annotation)
-    if kinds is not None and not any(_kind_of(value) in _TAKEN_AS.get(kind, {kind}) for kind in kinds):
+    if kinds is not None and not any(_kind_of(value) in _ACCEPTED_AS.get(kind, {kind}) for kind in kinds):
         return describe_type(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal and value not in args:

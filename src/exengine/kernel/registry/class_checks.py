@@ -12,8 +12,9 @@ from typing import Any
 
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import describe
 from exengine.kernel.registry import annotations, codes, docstrings, options
-from exengine.kernel.wording import did_you_mean
+from exengine.kernel.wording import a, did_you_mean
 
 RESERVED_OPTIONS = frozenset(("path", "if_exists", "backend", "config", "options"))
 """Settings of the kernel, which a backend cannot have as options."""
@@ -70,13 +71,13 @@ def check_class(cls: Any, base: type) -> list[Finding]:
         if not DOCS_STRIPPED and not blocking & {finding.code for finding in findings}:
             findings += _documentation(cls)
     except BaseException as error:  # a property or a metaclass of the plugin that raises, or exits
-        return [Finding("EX101", f"looking at the class raised {describe_error(error)}")]
+        return [Finding("EX101", f"looking at the class raised {describe(error)}")]
     return findings
 
 
 def _interface(cls: Any, base: type) -> Iterator[Finding]:
     if not inspect.isclass(cls):
-        yield Finding("EX101", f"the entry point names {_article(type(cls).__name__)}, not a class")
+        yield Finding("EX101", f"the entry point names {a(type(cls).__name__)}, not a class")
         return
     # Neither a metaclass nor register() has a say in what the class inherits.
     if base not in type.__dict__["__mro__"].__get__(cls) or cls is base:
@@ -97,7 +98,7 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
     try:
         options.annotations_of(cls)
     except Exception as error:  # evaluating an annotation may raise anything
-        yield Finding("EX106", f"an annotation of __init__ cannot be resolved: {describe_error(error)}")
+        yield Finding("EX106", f"an annotation of __init__ cannot be resolved: {describe(error)}")
     if issubclass(base, DataStorage):
         for parameter in parameters:
             if parameter.name in RESERVED_OPTIONS:
@@ -107,7 +108,7 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
         capabilities = inspect.getattr_static(cls, "capabilities", None)
         if not isinstance(capabilities, StorageCapabilities):
             yield Finding(
-                "EX108", f"capabilities is {_article(type(capabilities).__name__)}, not StorageCapabilities"
+                "EX108", f"capabilities is {a(type(capabilities).__name__)}, not StorageCapabilities"
             )
         elif capabilities.persistent and not _takes_path(cls):
             yield Finding(
@@ -125,7 +126,7 @@ def _signatures(cls: type, base: type, left: list[str]) -> Iterator[Finding]:
         function = getattr(method, "__func__", method)
         if not inspect.isfunction(function):
             if not callable(function):
-                yield Finding("EX104", f"{name} is {_article(type(function).__name__)}, not a method")
+                yield Finding("EX104", f"{name} is {a(type(function).__name__)}, not a method")
             continue
         expected = list(inspect.signature(getattr(base, name)).parameters)
         try:
@@ -202,17 +203,3 @@ def _defaults(
                 yield Finding(
                     "EX207", f"the default of option {name!r}, {parameter.default!r}, is not {refusal}"
                 )
-
-
-def describe_error(error: BaseException) -> str:
-    """Return type and text of an exception, whatever its own ``__str__`` does."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:  # of the plugin that made the exception
-        return name
-    return f"{name}: {text:.500}" if text else name
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

@@ -1,27 +1,53 @@
-"""What a docstring in numpy style says: summary, parameters with types and defaults, examples, notes."""
+"""Parses numpy-style docstrings: summary, parameters with types and defaults, examples, notes."""
 
 import ast
+import contextlib
+import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def once_per_class(function: Callable[[type], _T]) -> Callable[[type], _T]:
+    """Cache a function of a class, for each class by itself, as long as the class exists.
+
+    The results are attributes of the class: they cannot outlive it, even if they refer to it, and a subclass
+    has its own. A class that cannot be given attributes is not cached.
+    """
+    name = f"_exengine_{function.__name__}"
+
+    @functools.wraps(function)
+    def cached(cls: type) -> _T:
+        attributes = type.__dict__["__dict__"].__get__(cls)  # whatever its metaclass does
+        owner, result = attributes.get(name, (None, None))
+        if owner is cls:  # not copied from another class, together with its other attributes
+            return result  # type: ignore[no-any-return]
+        result = function(cls)
+        with contextlib.suppress(TypeError):  # a built-in class
+            type.__setattr__(cls, name, (cls, result))
+        return result
+
+    return cached
 
 
 @dataclass(frozen=True)
 class DocumentedParameter:
-    """A parameter as the docstring tells it."""
+    """A parameter, as documented."""
 
     name: str
     type_text: str
     text: str
     default: str | None
-    """As stated; None where no default is stated."""
+    """The default, as stated; None if none is stated."""
 
 
 @dataclass(frozen=True)
 class Documentation:
-    """A docstring, taken apart."""
+    """A parsed docstring."""
 
     summary: str = ""
     description: str = ""
@@ -30,8 +56,9 @@ class Documentation:
     notes: str = ""
 
 
+@once_per_class
 def documentation_of(cls: type) -> Documentation:
-    """Return the documentation of a class: its own docstring, or parameters from ``__init__``'s."""
+    """Return the docstring of a class, parsed; its parameters may be documented in ``__init__`` instead."""
     own = _parse(cls.__dict__.get("__doc__"))
     if not own.parameters:
         of_init = _parse(getattr(cls.__dict__.get("__init__"), "__doc__", None))
@@ -57,7 +84,7 @@ def _parse(docstring: Any) -> Documentation:
         if item.args[0] != "param":
             continue
         text = " ".join((item.description or "").split())
-        # The library knows fewer ways to state a default, and guesses one from any sentence with the word.
+        # The library finds fewer ways to state a default, and guesses one from any sentence with the word.
         head = re.compile(rf"{re.escape(item.arg_name)}\s*:\s*(?P<type>.*)")
         found = next(filter(None, map(head.match, heads)), None)
         type_text = found["type"] if found else item.type_name or ""
@@ -78,7 +105,7 @@ def _parse(docstring: Any) -> Documentation:
 
 
 def _sections(text: str) -> dict[str, str]:
-    """Split a numpy-style docstring at its underlined headings; '' is the text after the summary."""
+    """Split a numpy-style docstring at its underlined headings; the key '' has the text after the summary."""
     lines = text.splitlines()
     sections: dict[str, list[str]] = {"": []}
     heading = ""
@@ -117,7 +144,7 @@ def _stated(match: "re.Match[str] | None") -> str | None:
 
 
 def same_default(stated: str, default: Any) -> bool:
-    """Return whether a default, as stated in a docstring, is the real one.
+    """Return whether a docstring states the real default.
 
     Examples
     --------

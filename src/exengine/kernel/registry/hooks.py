@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from exengine.kernel.errors import describe
 from exengine.kernel.registry import discovery, plugins
 from exengine.kernel.registry.records import PluginRecord
 from exengine.kernel.wording import did_you_mean
@@ -166,12 +167,8 @@ def failure(implementation: Implementation, error: BaseException) -> str:
     >>> failure(Implementation("exengine_storage_opened", record, print, ()), ValueError("no"))
     'exengine-log:log raised in exengine_storage_opened: ValueError: no'
     """
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # an exception of the plugin's own making
-        text = "it cannot be shown"
-    what = f"{type(error).__name__}: {text:.300}" if text else type(error).__name__
-    return f"{implementation.record.qualified_name} raised in {implementation.hook}: {what}"
+    text = " ".join(describe(error, 300).split())
+    return f"{implementation.record.qualified_name} raised in {implementation.hook}: {text}"
 
 
 # -- loading -------------------------------------------------------------------------------------

@@ -1,30 +1,35 @@
-"""The options of a class, from its signature and its docstring: the one source, no second copy.
+"""Options of a class, read from its signature and its docstring: the one source, no second copy.
 
-From here come the validation of options, ``exengine backends show``, the environment variables, the
-JSON Schema of the config and the options table in the docs. What a class says in its signature and
-docstring is said nowhere else.
+Validation of options, ``exengine backends show``, the environment variables, the JSON Schema of the config
+and the option tables in the docs are all made from here.
 """
 
+import functools
 import inspect
+import numbers
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exengine.kernel.errors import OptionError
-from exengine.kernel.registry.annotations import describe_type
-from exengine.kernel.registry.docstrings import documentation_of
+from exengine.kernel.registry.annotations import describe_type, refusal_of
+from exengine.kernel.registry.docstrings import documentation_of, once_per_class
+from exengine.kernel.system.bounded import parse_yaml
 from exengine.kernel.wording import did_you_mean
+
+if TYPE_CHECKING:
+    import pydantic
 
 
 class TextValue(str):
-    """A value that came as text, from the environment or the command line, of no known type yet."""
+    """A value given as text, in the environment or on the command line; its type is not known yet."""
 
     __slots__ = ()
 
 
 REQUIRED = inspect.Parameter.empty
-"""The default of an option that has none."""
+"""The default of a required option."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,13 @@ class Option:
     ----------
     name : str
     annotation : object
-        As resolved from the signature; ``Parameter.empty`` where there is none.
+        The resolved annotation; ``Parameter.empty`` if the signature has none.
     default : object
-        ``REQUIRED`` where there is none.
+        ``REQUIRED`` if the signature has none.
     type_text : str
-        The type for people.
+        The type, for people.
     text : str
-        What it means.
+        The description from the docstring.
     """
 
     name: str
@@ -52,24 +57,34 @@ class Option:
 
     @property
     def required(self) -> bool:
-        """Whether it must be given."""
+        """Whether the option has no default."""
         return self.default is REQUIRED
 
     @property
     def default_text(self) -> str:
-        """The default for people."""
+        """The default, for people."""
         return "required" if self.required else repr(self.default)
 
-    @property
-    def json_schema(self) -> dict[str, Any] | None:
-        """JSON Schema of its values; None where a config cannot express them (Python only)."""
-        if self.annotation is inspect.Parameter.empty:
-            return {}
+    @functools.cached_property
+    def adapter(self) -> "pydantic.TypeAdapter[Any] | None":
+        """The validator of the annotation; None if pydantic does not support the type."""
         import pydantic
 
         try:
-            schema = pydantic.TypeAdapter(self.annotation).json_schema()
-        except Exception:  # whatever pydantic raises for a type that it does not know
+            return pydantic.TypeAdapter(self.annotation)
+        except Exception:  # pydantic raises various errors for types that it does not support
+            return None
+
+    @property
+    def json_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the values; None if a config cannot express them (Python only)."""
+        if self.annotation is inspect.Parameter.empty:
+            return {}
+        if self.adapter is None:
+            return None
+        try:
+            schema = self.adapter.json_schema()
+        except Exception:  # as above, for types without a schema
             return None
         if not self.required and _is_json(self.default):
             schema["default"] = self.default
@@ -77,12 +92,12 @@ class Option:
 
     @property
     def python_only(self) -> bool:
-        """Whether its values cannot be written in a config."""
+        """Whether a config cannot express the values."""
         return self.json_schema is None
 
 
 def place_parameters(cls: type) -> tuple[str, ...]:
-    """Return the parameters of ``__init__`` that say where the dataset lies, and so are no options."""
+    """Return the parameters of ``__init__`` that give the path of the dataset. They are not options."""
     declared = getattr(cls, "place_parameters", None)
     if declared is not None:
         return tuple(declared)
@@ -102,7 +117,7 @@ def _init_parameters(cls: type) -> list[inspect.Parameter]:
 
 
 def init_parameters(cls: type) -> list[inspect.Parameter]:
-    """Return the parameters of ``__init__`` without ``self`` and without the place."""
+    """Return the parameters of ``__init__`` without ``self`` and the path."""
     place = place_parameters(cls)
     return [parameter for parameter in _init_parameters(cls) if parameter.name not in place]
 
@@ -113,11 +128,12 @@ def annotations_of(cls: type) -> dict[str, Any]:
     Raises
     ------
     Exception
-        Whatever resolving one of them raises.
+        Any exception that an annotation raises.
     """
     return typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
 
 
+@once_per_class
 def options_of(cls: type) -> tuple[Option, ...]:
     """Return the options of a valid plugin class, in the order of its signature.
 
@@ -152,22 +168,22 @@ def _is_json(value: Any) -> bool:
 # -- validation ----------------------------------------------------------------------------------
 
 
-def validate_options(cls: type, given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Return the options of a class, checked and converted to their types.
+def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Return the options of a class, validated and converted to their types.
 
     Parameters
     ----------
     cls : type
         A valid plugin class.
     given : mapping
-        Option name -> value; ``TextValue`` for what came as text.
-    what : str
-        Whose options, for messages, such as ``"backend 'ndtiff'"``.
+        Option name -> value; ``TextValue`` for values given as text.
+    owner : str
+        The plugin, for messages, such as ``"backend 'ndtiff'"``.
 
     Raises
     ------
     OptionError
-        For every fault at once: unknown names, missing options, wrong values with those allowed.
+        One error for all faults: unknown names, missing options, wrong values with the allowed ones.
     """
     options = {option.name: option for option in options_of(cls)}
     faults = []
@@ -176,20 +192,70 @@ def validate_options(cls: type, given: Mapping[str, Any], what: str) -> dict[str
         option = options.get(name)
         if option is None:
             known = f"its options are {', '.join(options)}" if options else "it has no options"
-            faults.append(f"{what} has no option {name!r}{did_you_mean(str(name), options)}; {known}")
+            faults.append(f"{owner} has no option {name!r}{did_you_mean(str(name), options)}; {known}")
             continue
         try:
             checked[name] = _validate(option, value)
         except ValueError as error:
-            faults.append(f"option {name!r} of {what}: got {_plain(value)!r:.80}; {error}")
+            faults.append(_refusal(name, owner, _plain(value), str(error)))
     faults += [
-        f"{what} needs the option {option.name!r} ({option.type_text}): {option.text}"
+        f"{owner} needs the option {option.name!r} ({option.type_text}): {option.text}"
         for option in options.values()
-        if option.required and option.name not in given
+        if option.default is REQUIRED and option.name not in given
     ]
     if faults:
         raise OptionError("\n".join(faults))
     return checked
+
+
+def check_options(cls: type, /, **values: Any) -> None:
+    """Check arguments of ``__init__`` against its annotations: types, choices and limits.
+
+    The registry validates the options that it passes. Call this at the start of an ``__init__`` that Python
+    code calls as well. Annotations of other than simple types are not checked.
+
+    Parameters
+    ----------
+    cls : type
+        The class that defines the ``__init__``.
+    **values
+        Option name -> value.
+
+    Raises
+    ------
+    OptionError
+        With the value and the values allowed.
+
+    Examples
+    --------
+    >>> from typing import Annotated
+    >>> from annotated_types import Ge
+    >>> class Camera:
+    ...     def __init__(self, gain: Annotated[int, Ge(1)] = 1):
+    ...         check_options(Camera, gain=gain)
+    >>> Camera(0)
+    Traceback (most recent call last):
+    exengine.kernel.errors.OptionError: option 'gain' of Camera: got 0; it takes int, at least 1
+    """
+    for option in options_of(cls):
+        value = values.get(option.name, option.default)
+        if value is option.default or option.annotation is inspect.Parameter.empty:
+            continue
+        value = _as_builtin(value)
+        if refusal_of(value, option.annotation):
+            message = _refusal(option.name, cls.__name__, value, f"it takes {option.type_text}")
+            raise OptionError(message)
+
+
+def _refusal(name: str, owner: str, value: Any, reason: str) -> str:
+    return f"option {name!r} of {owner}: got {value!r:.80}; {reason}"
+
+
+def _as_builtin(value: Any) -> Any:
+    """Return a number, such as one of numpy, as an int or a float."""
+    if type(value) in (bool, int, float) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _plain(value: Any) -> Any:
@@ -199,27 +265,14 @@ def _plain(value: Any) -> Any:
 def _validate(option: Option, value: Any) -> Any:
     if option.annotation is inspect.Parameter.empty:
         return _plain(value)
+    if option.adapter is None:
+        raise ValueError("this option can be given in Python only")
     import pydantic
 
-    try:
-        adapter = pydantic.TypeAdapter(option.annotation)
-    except pydantic.errors.PydanticUserError:
-        raise ValueError("this option can be given in Python only") from None
-    attempts = [value]
-    if isinstance(value, TextValue):
-        import yaml
-
-        text = str(value)
-        try:
-            read = yaml.safe_load(text)
-            plain = isinstance(read, str) and text.lstrip()[:1] not in ("'", '"')
-            attempts = [text] if plain else [read, text]  # YAML would fold the blanks of plain text
-        except yaml.YAMLError:
-            attempts = [text]
     problem: pydantic.ValidationError | None = None
-    for attempt in attempts:
+    for reading in _readings(value) if isinstance(value, TextValue) else [value]:
         try:
-            return adapter.validate_python(attempt)
+            return option.adapter.validate_python(reading)
         except pydantic.ValidationError as error:
             problem = problem or error
     assert problem is not None
@@ -227,3 +280,15 @@ def _validate(option: Option, value: Any) -> Any:
     where = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int))
     detail = "" if "literal" in first["type"] else f" ({where}{' ' if where else ''}{first['msg'].lower()})"
     raise ValueError(f"it takes {option.type_text}{detail}")
+
+
+def _readings(value: TextValue) -> list[Any]:
+    """Return the values that a text may stand for, the likeliest first."""
+    text = str(value)
+    try:
+        read = parse_yaml(text)
+    except (ValueError, RecursionError):
+        return [text]
+    if isinstance(read, str) and text.lstrip()[:1] not in ("'", '"'):
+        return [text]  # YAML would fold the blanks of plain text
+    return [read, text]

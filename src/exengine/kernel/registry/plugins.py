@@ -19,6 +19,7 @@ from exengine.kernel.errors import (
     PluginConflictError,
     PluginError,
     PluginNotFoundError,
+    describe,
 )
 from exengine.kernel.registry import discovery
 from exengine.kernel.registry.records import PluginRecord
@@ -59,7 +60,8 @@ class PluginRegistry:
         self.kind = kind
         self._path = None if path is None else tuple(path)
         self._lock = threading.RLock()
-        self._records: dict[str, PluginRecord] | None = None
+        self._records: Mapping[str, PluginRecord] | None = None
+        self._by_key: dict[str, PluginRecord] = {}
 
     # -- listing ---------------------------------------------------------------------------------
 
@@ -67,8 +69,10 @@ class PluginRegistry:
         """Return name -> record, sorted by name. Imports no plugin. One scan per process."""
         with self._lock:
             if self._records is None:
-                self._records = self._collect()
-            return MappingProxyType(self._records)
+                records = self._collect()
+                self._by_key = {_key(name): record for name, record in records.items()}
+                self._records = MappingProxyType(records)
+            return self._records
 
     def refresh(self) -> None:
         """Forget the scan and what was loaded: packages were installed or removed."""
@@ -133,9 +137,9 @@ class PluginRegistry:
         PluginConflictError
             When two distributions claim the name.
         """
-        records = self.records()
+        self.records()  # fills the index
         distribution, _, plain = name.rpartition(":")
-        record = {_key(known): record for known, record in records.items()}.get(_key(plain))
+        record = self._by_key.get(_key(plain))
         if record is not None and distribution:
             claims = record.candidates or (record,)
             chosen = [claim for claim in claims if _key(claim.distribution) == _key(distribution)]
@@ -303,13 +307,11 @@ def _import_target(record: PluginRecord, interrupted: Callable[[], bool]) -> Any
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a plugin are its faults, too
         if interrupted():
             raise KeyboardInterrupt from error
-        from exengine.kernel.registry.class_checks import describe_error
-
         doing = "importing" if stage == "import" else "reading"
         record.mark(
             "broken",
             stage,
-            f"{doing} {record.target} raised {describe_error(error)}",
+            f"{doing} {record.target} raised {describe(error)}",
             "".join(traceback.format_exception(error))[-20_000:],
         )
     finally:

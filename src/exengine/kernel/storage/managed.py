@@ -31,6 +31,7 @@ from exengine.kernel.errors import (
     StorageStateError,
     UnsupportedOperationError,
     frames_stored_before,
+    from_os,
     note_stored,
 )
 from exengine.kernel.frames.metadata import clean_metadata
@@ -266,12 +267,13 @@ class ManagedStorage(FormatHooks):
         life = self._exengine.life
         life.reported = True
         where = f" {self.path}" if self.path else ""
-        error = StorageFailedError(
+        error = from_os(
+            StorageFailedError,
             f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} "
             "frames before are safe; go on in a new dataset"
-            f"{', on a disk with space' if isinstance(life.error, OSError) else ''}"
+            f"{', on a disk with space' if isinstance(life.error, OSError) else ''}",
+            life.error,
         )
-        error.errno = getattr(life.error, "errno", None)
         error.__cause__ = life.error
         return error
 

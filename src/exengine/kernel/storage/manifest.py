@@ -14,7 +14,7 @@ from typing import Any
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetAccessError, DatasetDamagedError, MetadataError
 from exengine.kernel.system import files
-from exengine.kernel.system.bounded_json import parse_json, refuse_too_many_values
+from exengine.kernel.system.bounded import parse_json, refuse_too_many_values
 
 MANIFEST_NAME = "exengine.json"
 LOCK_NAME = "exengine.lock"

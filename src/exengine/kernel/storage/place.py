@@ -17,6 +17,7 @@ from exengine.kernel.errors import (
     DatasetExistsError,
     DatasetLockedError,
     DatasetNotFoundError,
+    from_os,
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
@@ -96,12 +97,12 @@ class DatasetPlace:
                 raise
             if os.path.isdir(path) and os.listdir(path):
                 cls._refuse_what_is_there(path)
-            refusal = DatasetAccessError(
+            raise from_os(
+                DatasetAccessError,
                 f"cannot make a dataset at {path}: {error.strerror or error}; choose a "
-                "folder where you may write"
-            )
-            refusal.errno = error.errno
-            raise refusal from error
+                "folder where you may write",
+                error,
+            ) from error
         assert lock is not None  # the folder was new, so its lock was free
         return cls(path, lock, content, made)
 
@@ -127,9 +128,8 @@ class DatasetPlace:
                 time.sleep(0.01)  # whoever only looks whether there is a writer holds it for a moment
                 lock, looks = manifest.take_lock(path), looks + 1
         except OSError as error:
-            refusal = DatasetAccessError(f"{path} cannot be locked: {error.strerror or error}")
-            refusal.errno = error.errno
-            raise refusal from error
+            message = f"{path} cannot be locked: {error.strerror or error}"
+            raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
         content = manifest.read_manifest(path)  # as whoever had the lock before has left it

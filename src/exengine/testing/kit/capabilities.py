@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from exengine.kernel.capabilities import StorageCapabilities
-from exengine.kernel.errors import CoordinatesError, ExEngineError, MetadataError, UnsupportedDataError
+from exengine.kernel.errors import (
+    CoordinatesError,
+    ExEngineError,
+    MetadataError,
+    UnsupportedDataError,
+    describe,
+)
 from exengine.testing.frames import Array, check_frame, frame_of
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import PromiseBrokenError, promise
@@ -202,9 +208,9 @@ def _store(subject: Subject, frame: Array) -> str:
         storage.put(axes, frame.copy(), subject.metadata_value)
         check_frame(storage.get_data(axes), frame, axes, "P8")
     except ExEngineError as error:
-        return f"refused: {frame.shape} {frame.dtype}: {type(error).__name__}: {error!s:.150}"
+        return f"refused: {frame.shape} {frame.dtype}: {describe(error, 150)}"
     except Exception as error:
-        return f"{frame.shape} {frame.dtype}: {type(error).__name__}: {error!s:.150}"
+        return f"{frame.shape} {frame.dtype}: {describe(error, 150)}"
     finally:
         storage.close()
     return ""

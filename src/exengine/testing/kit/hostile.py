@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import ExEngineError
+from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing import catalogues
 from exengine.testing.catalogues import EITHER, REFUSED, STORED, Entry
 from exengine.testing.frames import check_frame
@@ -211,14 +211,14 @@ def _judge(error: ExEngineError | None, outcome: str) -> None:
     if error is None and outcome == REFUSED:
         raise PromiseBrokenError("", "was accepted, and no format can give it back")
     if error is not None and outcome == STORED:
-        raise PromiseBrokenError("", f"was refused ({type(error).__name__}: {error!s:.150})")
+        raise PromiseBrokenError("", f"was refused ({describe(error, 150)})")
 
 
 def _contains(storage: DataStorage, axes: Any) -> bool:
     try:
         return axes in storage
     except Exception as error:
-        raise PromiseBrokenError("R1", f"`in` raised {type(error).__name__}: {error}") from error
+        raise PromiseBrokenError("R1", f"`in` raised {describe(error)}") from error
 
 
 @contextlib.contextmanager
@@ -256,7 +256,7 @@ def _fault(identity: str, attempt: Callable[[], None]) -> list[tuple[str, str]]:
     except PromiseBrokenError as error:
         return [(error.label, f"{identity}: {error}")]
     except Exception as error:
-        return [("", f"{identity}: {type(error).__name__}: {error!s:.200}")]
+        return [("", f"{identity}: {describe(error, 200)}")]
     return []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import describe
 from exengine.testing.children import Child, look, try_to_create
 from exengine.testing.kit.read import at_once, put_in_odd_order
 from exengine.testing.promises import NotRun, PromiseBrokenError, promise
@@ -231,7 +232,7 @@ def _flushes(subject: Subject) -> bool:
     error = refusal_of(storage.flush)
     storage.close()
     if error is not None and not isinstance(error, NotImplementedError):
-        raise PromiseBrokenError("F1", f"flush() raised {type(error).__name__}: {error}")
+        raise PromiseBrokenError("F1", f"flush() raised {describe(error)}")
     return error is None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from exengine.kernel.errors import PluginError
+from exengine.kernel.errors import PluginError, describe
 from exengine.kernel.registry import plugins
 from exengine.testing import conformance
 from exengine.testing.promises import PromiseBrokenError, marks_of
@@ -161,7 +161,7 @@ def judge(
     if isinstance(error, PromiseBrokenError):
         broken = (error.label,) if error.label else labels
         return TestReport(test, broken, code if broken[0] == labels[0] else "", "broken", str(error))
-    return TestReport(test, labels, code, "broken", f"{type(error).__name__}: {error}")
+    return TestReport(test, labels, code, "broken", describe(error))
 
 
 def _origin(name: str) -> dict[str, str]:

@@ -241,16 +241,14 @@ def test_the_storing_goes_on_while_an_observer_is_stuck_and_its_batches_are_merg
 def test_an_observer_that_never_returns_is_left_behind_and_named(
     installed, manager, hook_plugin, monkeypatch
 ):
-    monkeypatch.setattr(observers, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(observers, "TIMEOUT_S", 0.05)
     source = "from exengine import hookimpl\nimport threading\nstop = threading.Event()\n"
     source += "@hookimpl\ndef exengine_acquisition_finished():\n    stop.wait()\n"
     hook_plugin("exengine-stuck", source)
     with Acquisition(plan()) as run:
         assert run.run().stored == 3
     sys.modules["exengine_stuck"].stop.set()
-    assert run.observer_errors == [
-        "exengine-stuck:observer did not return within 0.05 s, and was left behind"
-    ]
+    assert run.observer_errors == ["exengine-stuck:observer did not return within 0.05 s, and was abandoned"]
 
 
 def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
@@ -263,7 +261,7 @@ def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
         watching.frames_stored([number])
     watching.opened(None, "memory", None)
     problems = watching.finished(Ledger(), "complete", None)
-    assert problems == ["exengine-watch:observer was too slow: it was not told of 15 frames"]
+    assert problems == ["exengine-watch:observer was too slow: it missed 15 frames"]
     assert told_to("exengine_watch")[1][2] == list(range(10))
 
 

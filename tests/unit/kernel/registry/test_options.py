@@ -1,9 +1,11 @@
 """Options come from signature and docstring alone, and values are checked against them."""
 
 import enum
+import gc
 import os
 import pathlib
 import string
+import weakref
 from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
@@ -19,6 +21,7 @@ from exengine.kernel.registry.docstrings import documentation_of, same_default
 from exengine.kernel.registry.options import (
     REQUIRED,
     TextValue,
+    check_options,
     options_of,
     place_parameters,
     validate_options,
@@ -158,6 +161,67 @@ def test_the_place_of_a_dataset_is_no_option():
     assert [each.name for each in options_of(Disk)] == ["gain"]
     assert place_parameters(Two) == ("path", "gain") and options_of(Two) == ()
     assert place_parameters(Memory) == () and len(options_of(Memory)) == 2
+
+
+def test_a_class_is_read_once_and_a_subclass_by_itself(monkeypatch):
+    from exengine.kernel.registry import docstrings
+
+    class Base:
+        """Be first.
+
+        Parameters
+        ----------
+        gain : int
+            Of the first.
+        """
+
+        def __init__(self, gain: int = 1): ...
+
+    class Child(Base):
+        """Be second.
+
+        Parameters
+        ----------
+        gain : int
+            Of the second.
+        """
+
+    parsed = []
+    real = docstrings._parse
+    monkeypatch.setattr(docstrings, "_parse", lambda text: (parsed.append(text), real(text))[1])
+    for _ in range(3):
+        assert [cls.text for cls in (*options_of(Base), *options_of(Child))] == [
+            "Of the first.",
+            "Of the second.",
+        ]
+    assert parsed == [Base.__doc__, Child.__doc__]
+    copied = type("Copied", (Base,), {**vars(Base), "__doc__": None})
+    assert options_of(copied)[0].text == ""
+    assert options_of(Base)[0].adapter is options_of(Base)[0].adapter
+
+
+def test_what_is_known_of_a_class_goes_with_it():
+    class Mode(enum.Enum):
+        FAST = "fast"
+
+    class Short:
+        """Live briefly.
+
+        Parameters
+        ----------
+        mode : Mode
+            How.
+        """
+
+        def __init__(self, mode: Mode = Mode.FAST): ...
+
+    Mode.owner = Short
+    Short.__init__.__annotations__["mode"] = Mode
+    assert options_of(Short)[0].adapter is not None
+    alive = weakref.ref(Short)
+    del Short, Mode
+    gc.collect()
+    assert alive() is None
 
 
 # -- docstrings ----------------------------------------------------------------------------------
@@ -327,3 +391,59 @@ def test_every_number_survives_the_way_through_text(number):
 @given(st.text())
 def test_every_text_survives_the_way_through_text(text):
     assert validate(size=1, other=TextValue(text))["other"] == text
+
+
+# -- arguments given in Python -------------------------------------------------------------------
+
+
+class Camera:
+    """Take pictures.
+
+    Parameters
+    ----------
+    size : int
+        In pixels.
+    mode : str
+        How.
+    rate : float, optional
+        Per second.
+    array : numpy.ndarray, optional
+        Not checked.
+    plain
+        Not checked.
+    """
+
+    def __init__(
+        self,
+        size: Annotated[int, Interval(ge=1, le=9)] = 5,
+        mode: Literal["fast", "safe"] = "fast",
+        rate: Annotated[float, Ge(1)] | None = None,
+        array: np.ndarray | None = None,
+        plain=None,
+    ) -> None:
+        check_options(Camera, size=size, mode=mode, rate=rate, array=array, plain=plain)
+
+
+@pytest.mark.parametrize(
+    ("given_options", "says"),
+    [
+        ({"size": 0}, r"option 'size' of Camera: got 0; it takes int, at least 1, at most 9"),
+        ({"size": np.int64(10)}, "got 10; it takes int, at least 1, at most 9"),
+        ({"size": True + 9}, "got 10"),
+        ({"size": "5"}, "got '5'"),
+        ({"size": 1.5}, "got 1.5"),
+        ({"size": None}, "got None"),
+        ({"mode": "slow"}, "got 'slow'; it takes 'fast' or 'safe'"),
+        ({"rate": 0.5}, "got 0.5; it takes float, at least 1 or None"),
+        ({"rate": float("nan")}, "got nan"),
+    ],
+)
+def test_an_argument_that_its_annotation_refuses_is_refused(given_options, says):
+    with pytest.raises(OptionError, match=says):
+        Camera(**given_options)
+
+
+def test_arguments_that_their_annotations_accept_are_accepted():
+    Camera()
+    Camera(9, "safe", 2, np.zeros(2), object())
+    Camera(np.uint8(9), rate=np.float32(1.5))

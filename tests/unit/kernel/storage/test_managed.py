@@ -13,7 +13,7 @@ import threading
 import numpy as np
 import pytest
 
-from exengine.datasets.creation import open_dataset
+from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, StorageCapabilities
 from exengine.kernel.errors import (

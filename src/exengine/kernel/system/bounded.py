@@ -1,38 +1,68 @@
-"""YAML and TOML of strangers: no objects, no code, and no more than a config can hold.
+"""Readers of untrusted JSON, YAML and TOML: no objects, no code, bounded time and memory.
 
-A text of a hundred bytes can stand for billions of values, or keep a parser busy for hours. So what
-it stands for is counted before values are made of it.
+A hundred bytes can stand for billions of values, and ``[[],[],...`` becomes forty times its size as Python
+objects. The values are therefore counted before they are created.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-MAX_DEPTH = 50
-"""How deep lists and mappings may be nested."""
+MAX_JSON_VALUES = 1_000_000
+"""Largest number of values of a JSON document, lists and dicts included: about 200 MB as Python objects."""
 MAX_VALUES = 50_000
-"""Values in one file; what an alias repeats counts each time."""
+"""Largest number of values of a YAML or TOML document; each repetition through an alias counts."""
+MAX_DEPTH = 50
+"""Deepest nesting of lists and mappings in YAML and TOML."""
 MAX_INT_BITS = 64
 MAX_KEY_PARTS = 30
-"""Parts of a dotted key of TOML."""
-_MOST_DIGITS = 400  # of a number, a date or a word such as true
+"""Largest number of parts of a dotted TOML key."""
+_MAX_SCALAR_CHARS = 400  # a number, a date or a word such as true
 
-# tomllib needs a time that grows with the square of the number of parts.
+# The time of tomllib grows with the square of the number of parts.
 _LONG_KEY = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+)"""
     f"{{{MAX_KEY_PARTS}}}"
 )
 
 
-def parse_yaml(text: str) -> Any:
-    """Return what a YAML document holds, by YAML's safe schema.
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON document of at most ``MAX_JSON_VALUES`` values.
 
     Raises
     ------
     ValueError
-        When it is no YAML, asks for Python objects, or holds more than a config does.
+        If it is not JSON, or holds more values.
     RecursionError
-        When it is nested too deeply.
+        If it is nested too deeply.
+
+    Examples
+    --------
+    >>> parse_json(b'{"Width": 512}')
+    {'Width': 512}
+    """
+    refuse_too_many_values(data)
+    return json.loads(data)
+
+
+def refuse_too_many_values(data: bytes) -> None:
+    """Raise ValueError for a JSON document that may hold more than ``MAX_JSON_VALUES`` values."""
+    # Each value but the first follows one of these characters, or the colon of a key that follows one.
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if values > MAX_JSON_VALUES:
+        raise ValueError(f"it may hold {values} values; at most {MAX_JSON_VALUES} are read")
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML document, by YAML's safe schema.
+
+    Raises
+    ------
+    ValueError
+        If it is not YAML, requests Python objects, or exceeds a limit.
+    RecursionError
+        If it is nested too deeply.
     """
     import yaml
 
@@ -40,7 +70,7 @@ def parse_yaml(text: str) -> Any:
         nodes = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            self.nodes += 1  # here and not at the end, because PyYAML reads 20,000 in a second
+            self.nodes += 1  # counted here, because PyYAML reads only 20,000 in a second
             if self.nodes > MAX_VALUES:
                 raise ValueError(f"it holds more than {MAX_VALUES} values")
             return super().compose_node(parent, index)
@@ -57,12 +87,12 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
     except (ValueError, RecursionError):
         raise
-    except Exception as error:  # YAMLError; and PyYAML lets out others, such as an IndexError for "!!int ''"
+    except Exception as error:  # YAMLError and others, such as an IndexError for "!!int ''"
         raise ValueError(str(error) or type(error).__name__) from None
 
 
 def parse_toml(text: str) -> Any:
-    """Return what a TOML document holds; None for an empty one. Raises as :func:`parse_yaml`."""
+    """Return the content of a TOML document; None for an empty one. Raises as :func:`parse_yaml`."""
     import tomllib
 
     if _LONG_KEY.search(text):
@@ -78,12 +108,12 @@ def _without_excess(content: Any) -> Any:
 def _measure(
     thing: Any, level: int, children_of: Callable[[Any], Iterable[Any]], known: dict[int, tuple[int, int]]
 ) -> tuple[int, int]:
-    """Return how many values a thing is when it is written out, and how many levels it has.
+    """Return the number of values in a thing, aliases expanded, and the number of its levels.
 
     Raises
     ------
     ValueError
-        When it is more than ``MAX_VALUES``, deeper than ``MAX_DEPTH``, or holds itself.
+        If it has more than ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, or holds itself.
     """
     count, height = known.get(id(thing), (1, 1))
     if level + height - 1 > MAX_DEPTH:
@@ -99,7 +129,7 @@ def _measure(
 
 
 def _children_of_node(node: Any) -> Iterable[Any]:
-    """Yield what a node of PyYAML holds, as it was written: nothing was made of it yet."""
+    """Yield the nodes in a node of PyYAML, before any value is created."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
@@ -107,8 +137,8 @@ def _children_of_node(node: Any) -> Iterable[Any]:
             yield from pair
     elif isinstance(node, yaml.SequenceNode):
         yield from node.value
-    elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MOST_DIGITS:
-        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters and is no text")
+    elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MAX_SCALAR_CHARS:
+        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters and is not a text")
 
 
 def _children_of_value(value: Any) -> Iterable[Any]:

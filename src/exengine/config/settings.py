@@ -1,0 +1,154 @@
+"""The table of settings: every key of a config, with its default, type, unit and description.
+
+The checks of values, the environment variables, the JSON Schema and the reference page are made from it.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exengine.kernel.errors import ConfigError
+from exengine.kernel.wording import did_you_mean
+
+ENVIRONMENT_PREFIX = "EXENGINE_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of the config, with its default, JSON Schema and description."""
+
+    key: str
+    default: Any
+    schema: Mapping[str, Any]
+    text: str
+
+
+SETTINGS = (
+    Setting("storage.backend", None, {"type": "string"}, "Name of the storage backend; there is no default."),
+    Setting("storage.path", None, {"type": "string"}, "Exact path of the dataset."),
+    Setting(
+        "storage.if_exists",
+        "error",
+        {"enum": ["error", "number", "overwrite"]},
+        "Reaction to an existing path: refuse it, append the next free number, or delete the old dataset.",
+    ),
+    Setting("storage.options", {}, {"type": "object"}, "Options of the backend: see its page."),
+    Setting(
+        "handler.max_pending",
+        2**30,
+        {"type": ["integer", "string"]},
+        "Largest total size of the frames that wait in memory, in bytes or with a unit, such as 1 GiB.",
+    ),
+    Setting(
+        "handler.when_full",
+        "block",
+        {"enum": ["block", "error"]},
+        "Reaction to max_pending: block the source, or end the acquisition with an error.",
+    ),
+    Setting("source.name", None, {"type": "string"}, "Name of the frame source; there is no default."),
+    Setting("source.options", {}, {"type": "object"}, "Options of the source: see its page."),
+    Setting(
+        "sequence", {}, {"type": "object"}, "The acquisition sequence: fields of a useq-schema MDASequence."
+    ),
+)
+"""The whole config; everything that lists settings is made from this table."""
+
+BY_KEY = {setting.key: setting for setting in SETTINGS}
+SECTIONS = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETTINGS))
+FREE_SECTIONS = ("storage.options", "source.options", "sequence")
+"""Sections with keys that plugins or useq define."""
+NAMED_BY = {"storage.options": "storage.backend", "source.options": "source.name"}
+"""Section of options -> the setting that names their plugin."""
+
+
+def check_keys(keys: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that are not settings.
+
+    Parameters
+    ----------
+    keys : mapping
+        Flat keys, such as ``storage.options.width``, and their values.
+    where : str
+        The origin, for messages.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for key in keys:
+        if key in FREE_SECTIONS:
+            raise ConfigError(f"{where}: {key} has keys of its own; write {key}.NAME=VALUE")
+        if key not in BY_KEY and not key.startswith(tuple(free + "." for free in FREE_SECTIONS)):
+            known = [known for known in BY_KEY if known not in FREE_SECTIONS] + [
+                "storage.options.NAME",
+                "source.options.NAME",
+            ]
+            raise ConfigError(
+                f"{where}: unknown key {key!r}{did_you_mean(key, known)}; the keys are {', '.join(known)}"
+            )
+
+
+def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> None:
+    """Check the values of settings, and convert them to their units in place.
+
+    Parameters
+    ----------
+    values : dict
+        Key of the table -> value. None is accepted for a text.
+    origin : callable
+        Returns the origin of the value of a key, for messages.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for key, value in values.items():
+        choices = BY_KEY[key].schema.get("enum")
+        if choices is not None:
+            if value not in choices:
+                near = did_you_mean(str(value), choices)
+                raise ConfigError(
+                    f"{key} ({origin(key)}) is {value!r:.60}{near}; it takes {', '.join(choices)}"
+                )
+        elif key == "handler.max_pending":
+            values[key] = parse_bytes(value, f"{key} ({origin(key)})")
+        elif value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ConfigError(f"{key} ({origin(key)}) must be a text, got {value!r:.60}")
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40
+}  # fmt: skip
+
+
+def parse_bytes(value: Any, key: str) -> int:
+    """Return a number of bytes from an int or a text with a unit.
+
+    Parameters
+    ----------
+    value : int or str
+    key : str
+        The setting, for messages.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> parse_bytes("1 GiB", "handler.max_pending")
+    1073741824
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str):
+        number = value.strip().rstrip("abBgGiIkKmMtT ")
+        unit = value.strip()[len(number) :].strip().lower()
+        try:
+            size = float(number) * _UNITS[unit]
+        except (ValueError, KeyError):
+            size = 0
+        if 1 <= size < 2**63:
+            return int(size)
+    raise ConfigError(f"{key} must be a number of bytes, such as 268435456 or 1 GiB, got {value!r:.60}")

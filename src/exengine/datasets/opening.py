@@ -1,0 +1,136 @@
+"""Opens existing datasets: finds the backend that reads a path, and lets it open the dataset.
+
+The dataset's manifest names its backend. Without a manifest, the installed backends are asked in turn.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from exengine.datasets.overwriting import left_beside
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import (
+    DatasetDamagedError,
+    DatasetNotFoundError,
+    ExEngineError,
+    PluginError,
+    describe,
+)
+from exengine.kernel.registry import plugins
+from exengine.kernel.storage import manifest
+from exengine.kernel.wording import did_you_mean, listed
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> DataStorage:
+    """Open an existing dataset to read. Writes nothing.
+
+    Parameters
+    ----------
+    path : path
+        The dataset.
+    backend : str, optional
+        Name of the backend that reads it. By default the dataset's manifest names it, or else an installed
+        backend recognises the dataset.
+
+    Returns
+    -------
+    DataStorage
+        Its ``status`` is complete, aborted, failed, incomplete or damaged.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If the path does not exist, or no installed backend recognises a dataset there.
+    DatasetDamagedError
+        If the dataset cannot be read.
+    PluginError
+        If the backend that wrote it is not installed, or broken.
+    """
+    path = os.fspath(path)
+    cls = reader_class(path, backend=backend)
+    absolute = os.path.abspath(path)  # valid also after the program changes its folder
+    try:
+        dataset: DataStorage = cls.open(absolute)
+    except ExEngineError:
+        raise
+    except Exception as error:
+        raise DatasetDamagedError(f"{absolute} cannot be read: {describe(error)}") from error
+    return dataset
+
+
+def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
+    """Return the class that reads an existing dataset; see :func:`open_dataset`."""
+    if not os.path.exists(path):
+        raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
+    if backend is not None:
+        named: type[DataStorage] = plugins.BACKENDS.load(backend)
+        return named
+    written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
+    if written_by is not None:
+        return _load_writer(written_by["backend"], path)
+    for cls in openers(path):
+        return cls
+    inside = [
+        name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
+    ]
+    hint = f" It holds datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
+    raise DatasetNotFoundError(
+        f"no installed backend recognises {path} as a dataset.{hint} "
+        f"Installed: {listed(plugins.BACKENDS.records())}"
+    )
+
+
+def openers(path: str) -> Iterator[type[DataStorage]]:
+    """Yield the backend classes that can open a path; a plugin that raises is skipped."""
+    for record in plugins.BACKENDS.records().values():
+        if record.state == "conflict":
+            continue
+        try:
+            cls = plugins.BACKENDS.load(record.name)
+            if cls.can_open(path):
+                yield cls
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a plugin may raise anything, SystemExit included
+            continue
+
+
+def find_writer(name: str) -> type[DataStorage]:
+    """Return the installed backend that a manifest names.
+
+    Raises
+    ------
+    PluginError
+        If it is not installed, or broken.
+    """
+    writer: type[DataStorage]
+    for record in plugins.BACKENDS.records().values():
+        for claim in record.candidates or (record,):
+            if claim.target == name:  # the manifest has module:Class, because the class has no backend_name
+                writer = plugins.BACKENDS.load(claim.qualified_name)
+                return writer
+    writer = plugins.BACKENDS.load(name)
+    return writer
+
+
+def _load_writer(name: str, path: str) -> type[DataStorage]:
+    try:
+        return find_writer(name)
+    except PluginError as error:
+        error.args = (f"{path} was written by the backend {name!r}: {error}",)
+        raise
+
+
+def _hint(path: str) -> str:
+    """Return how to find a missing dataset: an interrupted overwriting, or a near name."""
+    if (left := left_beside(path)) is not None:
+        return f"; overwriting it was interrupted: the old dataset is {left}, rename it"
+    parent, name = os.path.split(os.path.abspath(path))
+    return did_you_mean(name, _listdir(parent))
+
+
+def _listdir(path: str) -> list[str]:
+    return os.listdir(path) if os.path.isdir(path) else []
