@@ -21,7 +21,7 @@ from exengine.kernel.registry.options import check_options
 from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
-from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of
+from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.bounded import parse_json
@@ -67,6 +67,7 @@ __all__ = [
     "check_unique",
     "event_coordinates",
     # datasets and their files
+    "Manifest",
     "has_writer",
     "read_manifest",
     "status_of",

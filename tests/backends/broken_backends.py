@@ -416,9 +416,9 @@ class Reader(DatasetReader):
                 if index.add(DataCoordinates(head[0]).coordinate_dict) is not None:
                     reader.numbers.append(number)
             except DatasetDamagedError:
-                reader._status = DatasetStatus.DAMAGED
+                reader.set_status(DatasetStatus.DAMAGED)
         if manifest is None or manifest.get("frames", len(numbers)) != len(numbers):
-            reader._status = DatasetStatus.DAMAGED if manifest else reader._status
+            reader.set_status(DatasetStatus.DAMAGED if manifest else reader.status)
         reader.read_frame = lambda number: _read(reader, reader.numbers[number])[1]
         reader.read_frame_metadata = lambda number: _read(reader, reader.numbers[number])[0][3]
         return reader
@@ -632,7 +632,7 @@ class SaysCompleteWhenFramesAreGone(Disk):
     @classmethod
     def open(cls, path):
         reader = super().open(path)
-        reader._status = DatasetStatus.COMPLETE
+        reader.set_status(DatasetStatus.COMPLETE)
         return reader
 
 

@@ -51,10 +51,10 @@ class DatasetContent:
                 folder.path,
                 f"it has no manifest {manifest.MANIFEST_NAME}, so ExEngine did not write it as a dataset",
             )
-        backend = content["backend"]
+        backend = content.backend
         try:
             declared = tuple(files_of(backend))
-            recorded = content.get("files")
+            recorded = content.files
             self._patterns = [FilePatterns(declared)]
             if recorded is not None:
                 self._patterns.append(FilePatterns(recorded))

@@ -5,6 +5,7 @@ The dataset's manifest names its backend. Without a manifest, the installed back
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from exengine.datasets.overwriting import left_beside
@@ -50,10 +51,11 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
         If the backend that wrote it is not installed, or broken.
     """
     path = os.fspath(path)
-    cls = reader_class(path, backend=backend)
+    cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # valid also after the program changes its folder
     try:
-        dataset: DataStorage = cls.open(absolute)
+        with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
+            dataset: DataStorage = cls.open(absolute)
     except ExEngineError:
         raise
     except Exception as error:
@@ -63,16 +65,20 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
 
 def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
     """Return the class that reads an existing dataset; see :func:`open_dataset`."""
+    return _find_reader(path, backend)[0]
+
+
+def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], manifest.Manifest | None]:
+    """Return the class that reads a dataset, and the manifest that was read to find it."""
     if not os.path.exists(path):
         raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
     if backend is not None:
-        named: type[DataStorage] = plugins.BACKENDS.load(backend)
-        return named
+        return plugins.BACKENDS.load(backend), None
     written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
     if written_by is not None:
-        return _load_writer(written_by["backend"], path)
+        return _load_writer(written_by.backend, path), written_by
     for cls in openers(path):
-        return cls
+        return cls, None
     inside = [
         name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
     ]

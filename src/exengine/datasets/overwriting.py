@@ -189,7 +189,7 @@ class _OldDataset:
             return
         with self._parent.enter(self._name) as folder:
             begun = manifest.read_manifest(folder.path, dir_fd=folder.descriptor)
-            if begun is None or begun["status"] != DatasetStatus.FAILED.value or begun.get("frames") != 0:
+            if begun is None or begun.status is not DatasetStatus.FAILED or begun.frames != 0:
                 return
             DatasetContent(folder, self._content.files_of).delete()
             if self._parent.identity_of(self._name) == folder.identity:

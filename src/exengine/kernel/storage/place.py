@@ -132,10 +132,9 @@ class DatasetPlace:
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
-        content = manifest.read_manifest(path)  # as whoever had the lock before has left it
-        assert content is not None
-        content.setdefault("annotations", {})
-        return cls(path, lock, content)
+        left = manifest.read_manifest(path)  # the last manifest of the previous writer
+        assert left is not None
+        return cls(path, lock, {"annotations": {}, **left})
 
     @staticmethod
     def _refuse_what_is_there(path: str) -> None:

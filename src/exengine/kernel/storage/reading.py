@@ -21,7 +21,8 @@ from exengine.kernel.errors import (
     StorageFinishedError,
 )
 from exengine.kernel.storage import array_view
-from exengine.kernel.storage.state import FrameIndex, ReadState
+from exengine.kernel.storage.manifest import Manifest
+from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
 
 
 class IndexedStorage(DataStorage):
@@ -167,8 +168,8 @@ class DatasetReader(IndexedStorage):
         Its frames.
     status : DatasetStatus
         The status according to the manifest or the format itself.
-    manifest : dict or None
-        The content of the dataset's ``exengine.json``.
+    manifest : Manifest or None
+        The dataset's ``exengine.json``, as :func:`~exengine.base_classes.read_manifest` returns it.
     """
 
     backend_name: str = ""
@@ -176,32 +177,57 @@ class DatasetReader(IndexedStorage):
 
     path: str  # an attribute in the place of the computed default
 
+    _exengine: DatasetState
+
     def __init__(
-        self, path: str, index: FrameIndex, status: DatasetStatus, manifest: dict[str, Any] | None = None
+        self, path: str, index: FrameIndex, status: DatasetStatus, manifest: Manifest | None = None
     ) -> None:
-        super().__init__(index)
+        self._exengine = DatasetState(index, status, manifest)
         self.path = path
-        self._status = status
-        self._manifest = manifest or {}
-        if not self.backend_name:
-            self.backend_name = str(self._manifest.get("backend", ""))
+        if not self.backend_name and manifest is not None:
+            self.backend_name = manifest.backend
+
+    def set_status(
+        self, status: DatasetStatus, reason: str = "", *, manifest: "Manifest | None" = None
+    ) -> None:
+        """Change the status: for subclasses that find damage, or follow a dataset that is being written.
+
+        Parameters
+        ----------
+        status : DatasetStatus
+        reason : str
+            The cause, for people; by default that of the manifest.
+        manifest : Manifest, optional
+            A newer manifest, read again.
+        """
+        state = self._exengine
+        state.status, state.reason = status, reason
+        if manifest is not None:
+            state.manifest = manifest
+
+    @property
+    def manifest(self) -> "Manifest | None":
+        """The dataset's ``exengine.json``, read when the dataset was opened; None without one."""
+        return self._exengine.manifest
 
     @property
     def status(self) -> DatasetStatus:
-        return self._status
+        return self._exengine.status
 
     @property
     def status_reason(self) -> str:
         """The cause of the status, for people; empty for a complete dataset."""
-        return str(self._manifest.get("reason", ""))
+        state = self._exengine
+        return state.reason or (state.manifest.reason if state.manifest is not None else "")
 
     @property
     def annotations(self) -> dict[str, JsonValue]:
         """The JSON values that the writer kept with the dataset, such as its config and its ledger."""
-        return dict(self._manifest.get("annotations", {}))
+        manifest = self._exengine.manifest
+        return manifest.annotations if manifest is not None else {}
 
     def is_finished(self) -> bool:
-        return self._status is not DatasetStatus.INCOMPLETE
+        return self._exengine.status is not DatasetStatus.INCOMPLETE
 
     def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue) -> None:
         raise StorageFinishedError(

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.data_storage_base import JsonValue
+from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.errors import StorageClosedError
 from exengine.kernel.frames.coordinate_index import CoordinateIndex
 from exengine.kernel.storage.frame_checks import FrameChecks
 from exengine.kernel.storage.lifecycle import Lifecycle
+from exengine.kernel.storage.manifest import Manifest
 from exengine.kernel.storage.place import DatasetPlace
 
 
@@ -52,6 +53,18 @@ def how_to_reopen(path: str | None) -> str:
     if path is None:
         return "its frames were in memory and are gone"
     return f"open it again with exengine.open_dataset({path!r})"
+
+
+class DatasetState(ReadState):
+    """The state of an existing dataset that is open to read."""
+
+    __slots__ = ("manifest", "reason", "status")
+
+    def __init__(self, index: FrameIndex, status: DatasetStatus, manifest: Manifest | None) -> None:
+        super().__init__(index)
+        self.status = status
+        self.reason = ""
+        self.manifest = manifest
 
 
 class WriteState(ReadState):
