@@ -35,7 +35,7 @@ _EXTRAS = {
 """Optional distributions with their purpose."""
 
 _TESTED_ON = {"Linux": "tested"}
-_UNTESTED = "written for it, but not tested on it"
+_UNTESTED = "written for it, not tested on it"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -266,7 +266,7 @@ def _print(report: dict[str, Any]) -> None:
     for problem in report["problems"]:
         print(f"problem: {problem}")
     if not report["problems"]:
-        print("No problems.")
+        print("All is well.")
 
 
 def _print_plugins(kind: str, records: list[dict[str, Any]]) -> None:

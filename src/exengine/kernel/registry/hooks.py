@@ -119,11 +119,17 @@ class HookManager:
             A line for each implementation that raised, or returned something else.
         """
         sections: list[DocsSection] = []
-        problems = []
-        for implementation in self.implementations("exengine_docs_sections"):
+        problems: list[str] = []
+        implementations = self.implementations("exengine_docs_sections")
+        if not implementations:
+            return sections, problems
+        from exengine.kernel.registry import hookspecs
+
+        for implementation in implementations:
             try:
-                given = implementation({"name": name, "cls": cls})
-                sections += _as_sections(given, implementation.record)
+                returned = implementation({"name": name, "cls": cls})
+                pairs = hookspecs.checked_sections(returned)
+                sections += [DocsSection(implementation.record, title, text) for title, text in pairs]
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a plugin cannot harm the other parts of the page
@@ -146,16 +152,6 @@ class DocsSection:
     record: PluginRecord
     title: str
     text: str
-
-
-def _as_sections(given: Any, record: PluginRecord) -> list[DocsSection]:
-    sections = []
-    for pair in given or ():
-        title, text = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (None, None)
-        if not isinstance(title, str) or not isinstance(text, str):
-            raise TypeError(f"it must return a list of (title, text), and returned {pair!r:.60}")
-        sections.append(DocsSection(record, title, text))
-    return sections
 
 
 def failure(implementation: Implementation, error: BaseException) -> str:

@@ -6,7 +6,7 @@ under the entry-point group ``exengine.hooks``; it may leave out parameters that
 :mod:`exengine.kernel.registry.hooks` loads implementations, and describes how their errors are handled.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -81,3 +81,20 @@ def exengine_docs_sections(name: str, cls: type) -> list[tuple[str, str]]:  # ty
         Title and reStructuredText of each section; an empty list adds none. Underline headings
         inside the text with ``-``.
     """
+
+
+def checked_sections(returned: Any) -> list[tuple[str, str]]:
+    """Return the sections that an implementation of :func:`exengine_docs_sections` has returned.
+
+    Raises
+    ------
+    TypeError
+        If it returned anything else; None counts as no sections.
+    """
+    sections = []
+    for pair in returned or ():
+        title, text = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (None, None)
+        if not isinstance(title, str) or not isinstance(text, str):
+            raise TypeError(f"it must return a list of (title, text), and returned {pair!r:.60}")
+        sections.append((title, text))
+    return sections
