@@ -1,7 +1,7 @@
-"""Checks how a plugin is packaged: EX401 - EX408.
+"""Checks the distribution of a plugin: EX401 - EX408.
 
 The facts come from the metadata of an installed distribution, or from the ``pyproject.toml`` of a
-folder; the checks are the same. Nothing of the plugin is imported.
+folder; the checks are the same. They import no module of the plugin.
 """
 
 import importlib.util
@@ -15,39 +15,39 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from exengine.checks.documentation import page_names
-from exengine.kernel.registry.class_checks import Finding
-from exengine.kernel.registry.plugins import BACKENDS_GROUP, SOURCES_GROUP, check_identity
+from exengine.kernel.registry.codes import Finding
+from exengine.kernel.registry.names import BACKENDS_GROUP, SOURCES_GROUP, fold, identity_fault, same_name
 from exengine.kernel.registry.records import PluginRecord
 
 KERNEL = "exengine"
-"""The distribution that the rules for plugins are not made for."""
+"""The distribution of ExEngine itself, which is exempt from the rules for plugins."""
 
 DEPENDENCY = "exengine>=1,<2"
-"""What a plugin depends on: the contract may change with the first number."""
+"""The dependency of a plugin: the contract may change with the first number."""
 
 _PROJECT_FIELDS = ("license", "description", "requires-python", "dependencies")
 
 
 @dataclass
 class Packaging:
-    """What is known of a distribution.
+    """Facts about a distribution.
 
     Attributes
     ----------
     name : str
     licence, summary, requires_python : str
-        Empty where there is none.
+        Empty if missing.
     requires : list of str
-        Requirements as written, those of extras left out.
+        Requirements as written.
     entries : list of PluginRecord
-        What it registers with us.
+        The plugins that it registers.
     unknown : set of str
-        Fields of a ``pyproject.toml`` that are made while it is built.
+        Fields of a ``pyproject.toml`` that the build computes.
     files : set of str, optional
-        What is installed, relative to ``site-packages``; None where that is not what a wheel holds,
-        for an editable installation or a folder.
+        Installed files, relative to ``site-packages``; None if they are not those of a wheel, as for an
+        editable installation or a folder.
     folder : Path, optional
-        Of the project, where it is known.
+        Folder of the project, if known.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Packaging:
     folder: Path | None = None
 
 
-# -- where the facts come from -------------------------------------------------------------------
+# -- facts ---------------------------------------------------------------------------------------
 
 
 def of_installed(record: PluginRecord) -> Packaging:
-    """Return the facts of the distribution that a record belongs to.
+    """Return the facts of the distribution of a record.
 
     Raises
     ------
     ValueError
-        When its metadata cannot be read.
+        If its metadata cannot be read.
     """
     try:
         found = (
@@ -88,12 +88,12 @@ def of_installed(record: PluginRecord) -> Packaging:
             licence or "".join(classifiers[:1]),
             (fields.get("Summary") or "").strip(),
             fields.get("Requires-Python") or "",
-            [text for text in found.requires or () if "extra ==" not in text],
+            list(found.requires or ()),
             [record],
             files=None if files is None or _is_editable(direct) else {file.as_posix() for file in files},
             folder=_project_folder(direct),
         )
-    except Exception as error:  # whatever corrupt metadata make of the standard library
+    except Exception as error:  # corrupt metadata may raise anything
         raise ValueError(f"the metadata of {record.distribution} cannot be read: {error}") from error
 
 
@@ -110,12 +110,12 @@ def _project_folder(direct_url: dict[str, Any]) -> Path | None:
 
 
 def of_project(folder: Path) -> Packaging:
-    """Return the facts that a folder's ``pyproject.toml`` tells.
+    """Return the facts of the ``pyproject.toml`` of a folder.
 
     Raises
     ------
     ValueError
-        When there is none, or it has no table ``project``.
+        If the file is missing, or has no table ``project``.
     """
     import tomllib
 
@@ -125,7 +125,7 @@ def of_project(folder: Path) -> Packaging:
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{file} is no TOML: {error}") from None
+        raise ValueError(f"{file} is not TOML: {error}") from None
     if not isinstance(project, dict) or not isinstance(project.get("name"), str):
         raise ValueError(f"{file} has no table [project] with a name; install the plugin, and check its name")
     name, version = project["name"], str(project.get("version", ""))
@@ -154,10 +154,9 @@ def of_project(folder: Path) -> Packaging:
 def check_packaging(facts: Packaging) -> list[Finding]:
     """Return the faults of a distribution, in the order of their codes.
 
-    The distribution of ExEngine itself is no plugin: what concerns its dependency and the place of
-    its modules is not asked.
+    The distribution of ExEngine itself is exempt from the rules about its dependency and its modules.
     """
-    findings = [*_metadata(facts)]
+    findings = list(_metadata(facts))
     for record in facts.entries:
         findings += _names(facts, record)
         findings += _files(facts, record)
@@ -168,18 +167,18 @@ def check_packaging(facts: Packaging) -> list[Finding]:
 def _metadata(facts: Packaging) -> Iterator[Finding]:
     if not facts.licence and "license" not in facts.unknown:
         yield Finding("EX401", 'no licence is named; write license = "..." in pyproject.toml')
-    if _plain(facts.name) != KERNEL and "dependencies" not in facts.unknown:
+    if not same_name(facts.name, KERNEL) and "dependencies" not in facts.unknown:
         fault = dependency_fault(facts.requires)
         if fault:
             yield Finding("EX404", f'{fault}; write "{DEPENDENCY}"')
     if not facts.summary and "description" not in facts.unknown:
-        yield Finding("EX406", "there is no summary; write description in pyproject.toml: lists show it")
+        yield Finding("EX406", "the summary is missing; write description in pyproject.toml: lists show it")
     if not facts.requires_python and "requires-python" not in facts.unknown:
-        yield Finding("EX407", 'write requires-python = ">=3.11" in pyproject.toml, or what else is true')
+        yield Finding("EX407", 'write requires-python = ">=3.11" in pyproject.toml, or the real range')
 
 
 def dependency_fault(requires: Iterable[str]) -> str:
-    """Return what is wrong with the dependency on ExEngine, or nothing.
+    """Return the fault of the dependency on ExEngine, or an empty text.
 
     Examples
     --------
@@ -188,61 +187,79 @@ def dependency_fault(requires: Iterable[str]) -> str:
     >>> dependency_fault(["exengine>=1"])
     "'exengine>=1' has no upper bound below 2"
     """
-    pattern = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*\(?([^;()]*)\)?")
-    ours = [found for text in requires if (found := pattern.match(text)) and _plain(found[1]) == KERNEL]
-    if not ours:
-        return "there is no dependency on exengine"
-    text = f"{ours[0][1]}{ours[0][2].strip()}"
-    lower = upper = False
-    for operator, number in re.findall(r"(~=|===?|>=?|<=?)\s*v?(\d+)", ours[0][2]):
-        lower |= operator in ("~=", "==", "===", ">=", ">") and int(number) >= 1
-        upper |= operator in ("~=", "==", "===", "<=") and int(number) < 2
-        upper |= operator == "<" and int(number) <= 2
-    if not lower:
-        return f"{text!r} has no lower bound of 1"
-    return "" if upper else f"{text!r} has no upper bound below 2"
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in requires:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement as error:
+            if fold(text).startswith(KERNEL):
+                return f"{text!r} is not a valid requirement: {str(error).splitlines()[0]}"
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue  # of an extra, or of another system
+        if same_name(requirement.name, KERNEL):
+            shown = f"{requirement.name}{requirement.specifier}"
+            bounds = [_bounds(part.operator, part.version) for part in requirement.specifier]
+            if not any(lower for lower, _ in bounds):
+                return f"{shown!r} has no lower bound of 1"
+            return "" if any(upper for _, upper in bounds) else f"{shown!r} has no upper bound below 2"
+    return "there is no dependency on exengine"
+
+
+def _bounds(operator: str, text: str) -> tuple[bool, bool]:
+    """Return whether a part of a version specifier excludes everything before 1, and everything from 2."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        version = Version(text.removesuffix(".*"))
+    except InvalidVersion:  # the operator === accepts any text
+        return False, False
+    exact = operator in ("~=", "==", "===")
+    lower = version.major >= 1 and (exact or operator in (">=", ">"))
+    upper = (version.major < 2 and (exact or operator == "<=")) or (
+        operator == "<" and version <= Version("2")
+    )
+    return lower, upper
 
 
 def _names(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
-    looked_at = PluginRecord(record.name, record.group, record.target, "", "")
-    check_identity(looked_at)
-    if looked_at.error:
-        yield Finding("EX403", looked_at.error)
+    _, fault = identity_fault(record.name, record.target)
+    if fault:
+        yield Finding("EX403", fault)
         return
-    top = _top(record)
-    if _plain(facts.name) == KERNEL:
+    top = record.package
+    if same_name(facts.name, KERNEL):
         return
     if top == KERNEL:
-        yield Finding(
-            "EX403",
-            f"{record.target} lies in the package exengine, which is ours; give the plugin its own module",
-        )
+        text = f"{record.target} is in the package exengine, which belongs to ExEngine"
+        yield Finding("EX403", f"{text}; give the plugin a module of its own")
     elif facts.folder is not None:
         if package_folder(facts, top) is None:
-            yield Finding("EX403", f"the module {top} is not in {facts.folder.name}; name one of its own")
+            yield Finding("EX403", f"the module {top} is not in {facts.folder.name}; name one of its modules")
     elif facts.files is not None and not _in_files(facts.files, top):
-        yield Finding("EX403", f"the module {top} is none that {facts.name} installs; name one of its own")
+        yield Finding("EX403", f"{facts.name} does not install the module {top}; name one of its modules")
 
 
 def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
-    top = _top(record)
+    top = record.package
     package = package_folder(facts, top)
     if package is None:
-        return  # EX403 says it, or nothing can be known
+        return  # EX403 reports it, or nothing is known
     if package.suffix == ".py":
         yield Finding("EX402", f"{package.name} is a single module; make it a package with an empty py.typed")
         return
     if not (package / "py.typed").is_file():
-        yield Finding("EX402", f"{top}/py.typed is missing: an empty file tells type checkers to look there")
+        yield Finding("EX402", f"{top}/py.typed is missing: type checkers need the empty file")
     if facts.files is None or facts.folder is None:
         return
     for wanted in ("__init__.py", "py.typed", *page_names(record.name)):
         if (package / wanted).is_file() and f"{top}/{wanted}" not in facts.files:
-            yield Finding("EX405", f"{top}/{wanted} is in the project, but not in what was installed")
+            yield Finding("EX405", f"{top}/{wanted} is in the project, but not in the installed distribution")
 
 
 def package_folder(facts: Packaging, top: str) -> Path | None:
-    """Return where the top-level package of a plugin lies: a folder, or the file of a single module."""
+    """Return the folder of the top-level package of a plugin, or the file of a single module."""
     if facts.folder is not None:
         return _in_folder(facts.folder, top)
     try:
@@ -267,11 +284,3 @@ def _in_folder(folder: Path, top: str) -> Path | None:
 
 def _in_files(files: Iterable[str], top: str) -> bool:
     return any(re.match(rf"{re.escape(top)}(/|\.[^/]*$)", file) for file in files)
-
-
-def _top(record: PluginRecord) -> str:
-    return record.target.partition(":")[0].partition(".")[0]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
