@@ -10,7 +10,7 @@ import pytest
 
 import exengine
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ndstorage import layout
+from exengine_ndstorage.ndtiff import format as layout
 
 PROGRAM = """
 import json, sys

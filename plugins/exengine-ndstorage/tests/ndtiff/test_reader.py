@@ -24,7 +24,7 @@ from exengine.errors import (
     StorageFinishedError,
     UnsupportedOperationError,
 )
-from exengine_ndstorage.index import FrameTable
+from exengine_ndstorage.ndtiff.index_table import FrameTable
 
 PIXELS_AT = 2  # which of the numbers of an index entry
 SHAPE = (24, 32)

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from exengine.base_classes import read_at
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage import layout
-from exengine_ndstorage.files import READ, OpenFile
-from exengine_ndstorage.index import FrameTable
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff.files import READ, OpenFile
+from exengine_ndstorage.ndtiff.index_table import FrameTable
 
 MOST_SENTENCES = 50
 """How many faults are told; the others are counted."""

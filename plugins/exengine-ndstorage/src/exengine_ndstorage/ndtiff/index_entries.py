@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import DataCoordinates
-from exengine_ndstorage import layout
+from exengine_ndstorage.ndtiff import format as layout
 
 _NUMBERS_BYTES = layout.INDEX_NUMBERS.size
 _MAX_TEXT = layout.MAX_TEXT_BYTES + 1

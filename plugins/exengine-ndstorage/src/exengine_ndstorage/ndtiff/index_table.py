@@ -1,8 +1,9 @@
 """Reads ``NDTiff.index``: a million entries in a second, a lookup in microseconds.
 
 An entry is: length of the axes (4 bytes), axes as JSON, length of the file name, file name, eight
-numbers of 4 bytes. Many are decoded at once, from where :mod:`exengine_ndstorage.entries` finds them. The
-JSON is compared with texts seen before, digits aside; an unknown text goes through the JSON parser.
+numbers of 4 bytes. Many are decoded at once, from where :mod:`exengine_ndstorage.ndtiff.index_entries`
+finds them. The JSON is compared with texts seen before, digits aside; an unknown text goes through the
+JSON parser.
 
 What is kept is columns of numbers, 20 bytes per frame and 4 per axis.
 """
@@ -17,8 +18,8 @@ import orjson
 
 from exengine.base_classes import DataCoordinates, summarize_positions
 from exengine.errors import CoordinatesError
-from exengine_ndstorage import layout
-from exengine_ndstorage.entries import Template, prove_chain, u32
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff.index_entries import Template, prove_chain, u32
 
 _NUMBERS_BYTES = layout.INDEX_NUMBERS.size
 _MAX_ENTRY = 2**20  # more than two texts and the numbers take

@@ -17,12 +17,12 @@ import numpy as np
 
 from exengine.base_classes import DataCoordinates, open_regular, read_at, sync_folder, write_at
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage import layout
-from exengine_ndstorage.entries import prove_chain
-from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
-from exengine_ndstorage.index import FrameTable
-from exengine_ndstorage.reader import read_header
-from exengine_ndstorage.structure import BACKUP_NAME, Directory, directories, is_stack, read_link
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff.files import CHUNK_BYTES, READ, OpenFile
+from exengine_ndstorage.ndtiff.index_entries import prove_chain
+from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.reader import read_header
+from exengine_ndstorage.ndtiff.structure import BACKUP_NAME, Directory, directories, is_stack, read_link
 
 _SUMMARY_BYTES_AT, _SUMMARY_AT = 24, 28  # in the header
 _LEAST_HEADER = _SUMMARY_AT + 2

@@ -17,7 +17,7 @@ from tifffile import TiffFile
 import exengine
 from exengine.errors import DatasetLockedError, StorageFailedError, UnsupportedOperationError
 from exengine.testing.kills import killed_at_call
-from exengine_ndstorage import layout
+from exengine_ndstorage.ndtiff import format as layout
 
 COUNT = 12  # frames, in files of some frames each
 BACKUP = "NDTiff.index.before-recovery"

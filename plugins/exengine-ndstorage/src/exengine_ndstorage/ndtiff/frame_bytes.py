@@ -16,9 +16,9 @@ import orjson
 
 from exengine.base_classes import read_at, read_into
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ndstorage import layout
-from exengine_ndstorage.files import OpenFile
-from exengine_ndstorage.second_thread import SecondThread
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff.files import OpenFile
+from exengine_ndstorage.ndtiff.helper_thread import SecondThread
 
 _TWO_THREADS_BYTES = 2 * 2**20  # below, the second thread gains less than handing over costs
 _PIECE_BYTES = 2**20  # is still near the processor when its checksum is computed

@@ -35,10 +35,10 @@ from exengine.errors import (
     StorageFailedError,
     UnsupportedDataError,
 )
-from exengine_ndstorage import layout
-from exengine_ndstorage.files import CHUNK_BYTES, NEW, FilePool, OpenFile
-from exengine_ndstorage.frames import axes_checksum, decode_metadata, encode_json, read_pixels
-from exengine_ndstorage.second_thread import WORTH_BYTES, Job, SecondThread
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff.files import CHUNK_BYTES, NEW, FilePool, OpenFile
+from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, decode_metadata, encode_json, read_pixels
+from exengine_ndstorage.ndtiff.helper_thread import WORTH_BYTES, Job, SecondThread
 
 _INT32 = 2**31
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
@@ -183,14 +183,14 @@ class NDTiffStorage(ManagedStorage):
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DataStorage:
         """Open a dataset to read: version 3 and pyramids here, version 2 through ``ndstorage``."""
-        from exengine_ndstorage.reader import open_ndtiff
+        from exengine_ndstorage.ndtiff.reader import open_ndtiff
 
         return open_ndtiff(os.fspath(path))
 
     @classmethod
     def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
         """Mend index and files: what is lost is taken out of the index, which is kept beside it."""
-        from exengine_ndstorage.recovery import recover_in_place
+        from exengine_ndstorage.ndtiff.recovery import recover_in_place
 
         recover_in_place(os.fspath(path), lost)
 

@@ -14,8 +14,8 @@ import pytest
 import exengine
 from exengine.base_classes import begin_writing, read_into, write_at
 from exengine.errors import DatasetDamagedError, StorageFailedError
-from exengine_ndstorage.frames import combined_checksum
-from exengine_ndstorage.second_thread import WORTH_BYTES, SecondThread
+from exengine_ndstorage.ndtiff.frame_bytes import combined_checksum
+from exengine_ndstorage.ndtiff.helper_thread import WORTH_BYTES, SecondThread
 
 LARGE = (1024, 1100)  # above what two threads read, and no multiple of a piece
 
@@ -151,7 +151,7 @@ def test_a_hole_in_the_first_half_is_no_frame_although_the_second_one_is_there(p
     with new() as storage:
         storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
         monkeypatch.setattr(
-            "exengine_ndstorage.frames.read_into",
+            "exengine_ndstorage.ndtiff.frame_bytes.read_into",
             lambda *given: read_into(*given) if threading.current_thread().name == "exengine-second" else 0,
         )
         with pytest.raises(DatasetDamagedError, match="end too early"):
@@ -172,7 +172,7 @@ def test_an_error_of_the_disk_in_either_half_is_the_error_of_the_read(
         return read_into(descriptor, view, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr("exengine_ndstorage.frames.read_into", broken)
+        patch.setattr("exengine_ndstorage.ndtiff.frame_bytes.read_into", broken)
         with pytest.raises((OSError, DatasetDamagedError), match="Input/output error"):
             dataset[{"time": 0}]
     assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
@@ -189,7 +189,7 @@ def test_an_error_in_the_middle_of_a_large_frame_ends_the_storage_and_no_thread_
             raise OSError(errno.ENOSPC, "No space left on device")
         return write_at(descriptor, parts, *place)
 
-    monkeypatch.setattr("exengine_ndstorage.ndtiff.write_at", full)
+    monkeypatch.setattr("exengine_ndstorage.ndtiff.writer.write_at", full)
     with pytest.raises(StorageFailedError, match="No space left"):
         storage.put({"time": 1}, frame({"time": 1}, LARGE), None)
     monkeypatch.undo()
@@ -230,7 +230,7 @@ def begun(monkeypatch):
     def begin(descriptor, offset, size):
         begun.put((os.fstat(descriptor).st_ino, offset, size))
 
-    monkeypatch.setattr("exengine_ndstorage.second_thread.begin_writing", begin)
+    monkeypatch.setattr("exengine_ndstorage.ndtiff.helper_thread.begin_writing", begin)
     return begun
 
 
@@ -265,7 +265,8 @@ def test_an_error_on_the_second_thread_is_raised_by_whoever_waits_and_the_thread
 
 def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
     monkeypatch.setattr(
-        "exengine_ndstorage.second_thread.begin_writing", lambda *_: pytest.fail("the disk was told to begin")
+        "exengine_ndstorage.ndtiff.helper_thread.begin_writing",
+        lambda *_: pytest.fail("the disk was told to begin"),
     )
     storage = new()
     for number in range(12):

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exengine.errors import CoordinatesError
-from exengine_ndstorage import index, layout
-from exengine_ndstorage.index import FrameTable
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff import index_table as index
+from exengine_ndstorage.ndtiff.index_table import FrameTable
 
 MIB = 2**20
 

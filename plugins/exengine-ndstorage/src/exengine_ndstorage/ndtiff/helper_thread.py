@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from exengine.base_classes import begin_writing
-from exengine_ndstorage.files import OpenFile
+from exengine_ndstorage.ndtiff.files import OpenFile
 
 WORTH_BYTES = 2**20
 """From this size on the second thread gains more than it costs."""

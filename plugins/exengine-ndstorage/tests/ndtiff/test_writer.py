@@ -25,8 +25,8 @@ from exengine.errors import (
     UnsupportedDataError,
 )
 from exengine.testing import check_class
-from exengine_ndstorage import layout
-from exengine_ndstorage.files import FilePool
+from exengine_ndstorage.ndtiff import format as layout
+from exengine_ndstorage.ndtiff.files import FilePool
 
 AT = {"time": 0, "channel": "DAPI"}
 
@@ -854,7 +854,7 @@ def test_an_interrupt_when_the_first_file_is_begun_leaves_an_empty_dataset(path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("exengine_ndstorage.ndtiff.write_at", interrupted)
+        patch.setattr("exengine_ndstorage.ndtiff.writer.write_at", interrupted)
         with pytest.raises(KeyboardInterrupt):
             NDTiffStorage(path)
     dataset = opened(path)
