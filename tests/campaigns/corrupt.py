@@ -191,7 +191,7 @@ def compare_no_checksum() -> None:
     from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
     frames_of_others = property(lambda self: False, lambda self, value: None)
-    NDTiffReader._checked = NDTiffReader._ours = frames_of_others
+    NDTiffReader._checked = NDTiffReader._written_here = frames_of_others
 
 
 def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:

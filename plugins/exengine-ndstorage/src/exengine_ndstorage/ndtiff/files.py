@@ -1,26 +1,65 @@
-"""Open files of a dataset: however many it has, only so many descriptors are held.
+"""The files of a dataset: which names and folders belong to it, and a bounded number of open descriptors.
 
-A descriptor is closed with the last reference to it. So a file may leave the pool while another
-thread is reading from it, and nobody reads from a descriptor that already means another file.
+A descriptor is closed with the last reference to it. A file may therefore leave the pool while another
+thread reads from it, and a descriptor that a thread holds never refers to another file.
 """
 
 import os
+import re
 import threading
 
 from exengine.base_classes import open_regular
-
-MOST_OPEN = 64
-"""Files that a pool holds open; a dataset of 4 GiB files has fewer up to 256 GiB."""
-
-CHUNK_BYTES = 2 * 2**20
-"""How much of an index is read at once."""
+from exengine.errors import DatasetDamagedError, DatasetNotFoundError
+from exengine_ndstorage.ndtiff.sizes import MAX_NAME_BYTES, MAX_OPEN_FILES
 
 READ = os.O_RDONLY
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
+_DATASET_NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
+
+
+def existing_folder(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a dataset, which stays valid when the program changes its folder.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If the path is not a folder.
+    """
+    folder = os.path.abspath(path)
+    if not os.path.isdir(folder):
+        raise DatasetNotFoundError(f"there is no dataset at {folder}")
+    return folder
+
+
+def refuse_link(folder: str) -> None:
+    """Refuse a folder of a dataset that is a link to another place (promise D3).
+
+    Raises
+    ------
+    DatasetDamagedError
+    """
+    if os.path.islink(folder):
+        raise DatasetDamagedError(f"{folder} is a symbolic link, and not a folder of the dataset")
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a name in an index is that of a file in the dataset's own folder (promise D3)."""
+    return bool(name) and os.path.basename(name) == name and name not in (".", "..") and "\0" not in name
+
+
+def is_dataset_name(name: object) -> bool:
+    """Return whether a name is valid for the folder and the files of a new dataset."""
+    if not isinstance(name, str) or not _DATASET_NAME.fullmatch(name) or name.strip(". ") != name:
+        return False
+    try:
+        return len(name.encode()) <= MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False
+
 
 class OpenFile:
-    """A regular file, open as long as somebody refers to this object.
+    """A regular file that stays open while a reference to this object exists.
 
     Parameters
     ----------
@@ -31,7 +70,7 @@ class OpenFile:
     Raises
     ------
     OSError
-        When it cannot be opened, or is no regular file: a link, a pipe or a device is refused without
+        If it cannot be opened, or is not a regular file: a link, a pipe or a device is refused without
         opening it.
     """
 
@@ -47,32 +86,32 @@ class OpenFile:
 
 
 class FilePool:
-    """The files that were used last, by their number in the dataset.
+    """The most recent files of a dataset, by their number.
 
     Parameters
     ----------
     most : int
-        How many to hold.
+        The maximum number of files that the pool holds.
     """
 
-    def __init__(self, most: int = MOST_OPEN) -> None:
+    def __init__(self, most: int = MAX_OPEN_FILES) -> None:
         self._most = most
         self._files: dict[int, OpenFile] = {}
         self._lock = threading.Lock()
         self.get = self._files.get
 
     def open(self, number: int, path: str) -> OpenFile:
-        """Return a file, opened to read where it is not held."""
+        """Return a file from the pool, or open it for reading."""
         return self.get(number) or self.hold(number, OpenFile(path, READ))
 
     def hold(self, number: int, file: OpenFile) -> OpenFile:
-        """Hold a file, in the place of the one that came first when there are too many."""
+        """Add a file to the pool, and remove the oldest ones if the pool is full."""
         with self._lock:
             while len(self._files) >= self._most:
                 del self._files[next(iter(self._files))]
             return self._files.setdefault(number, file)
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """Remove all files from the pool."""
         with self._lock:
             self._files.clear()

@@ -6,30 +6,52 @@ order of arrival) and TIFF files of at most 4 GiB. A frame in a TIFF file is a d
 pixels and the metadata as JSON, in this order and without a gap.
 
 Two private tags of the IFD hold CRC-32C checksums: 65330 of the coordinates followed by the pixels,
-65331 of the coordinates followed by the metadata. Coordinates count as compact JSON in UTF-8 with sorted
-keys, ``{"channel":"DAPI","time":0}``. Other readers pass over these tags.
+65331 of the coordinates followed by the metadata. For the checksum, coordinates are compact JSON in UTF-8
+with sorted keys, ``{"channel":"DAPI","time":0}``. Other readers skip these tags.
 """
 
 import struct
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from exengine.base_classes import StorageCapabilities
+from exengine.errors import CoordinatesError, UnsupportedDataError
+from exengine_ndstorage.ndtiff.sizes import MAX_AXES
+
+BACKEND_NAME = "ndtiff"
+"""The name of the backend in the manifest of a dataset."""
+
+CAPABILITIES = StorageCapabilities(
+    persistent=True,
+    dtypes=("uint8", "uint16"),
+    ndim=(2, 3),
+    string_axes=True,
+    negative_indices=True,
+    metadata=True,
+    iterable=True,
+    reopen=True,
+    read_while_writing=True,
+    concurrent_readers=True,
+    checksums=True,
+    safety_of_put="written",
+    durable_flush=True,
+    pyramids=True,
+    readers=("Micro-Manager", "Pycro-Manager", "ndstorage", "napari-ndtiff", "tifffile", "ImageJ"),
+)
+"""The capabilities of the writer and of all readers."""
+
 INDEX_NAME = "NDTiff.index"
-MAX_FILE_BYTES = 2**32
-"""Offsets in the index and in TIFF have 32 bits."""
+FULL_RESOLUTION = "Full resolution"
+"""The folder of a pyramid that holds the tiles as they were acquired."""
 
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
-FIRST_IFD_AT = 4  # where the header says where the first IFD is
-MAX_TEXT_BYTES = 2**16 - 1
-"""Of coordinates, as JSON, and of a file name; more is no NDTiff."""
-MAX_AXES = 255
-"""Different axes in a dataset."""
-MAX_SUMMARY_BYTES = 16 * 2**20
-MAX_METADATA_BYTES = 64 * 2**20
-"""Of a frame, as JSON. The format has room for more, the memory of a reader perhaps not."""
-MD_PADDING = 5  # a TIFF value of up to 4 bytes stands in the tag itself: metadata is made longer
+FIRST_IFD_AT = 4  # the place in the header of the offset of the first IFD
+MAX_LENGTH = 2**31  # exclusive: readers keep a height or a width as a signed number
+METADATA_PADDING = 5  # TIFF keeps a value of up to 4 bytes in the tag itself: shorter metadata is padded
 
 # Pixel types of the index; 3 - 6 are uint16 of which fewer bits are used.
 GRAY8, GRAY16, RGB8 = 0, 1, 2
@@ -37,17 +59,17 @@ DTYPES: dict[int, npt.DTypeLike] = {0: "<u1", 1: "<u2", 2: "<u1", 3: "<u2", 4: "
 
 PIXELS_CRC_TAG, METADATA_CRC_TAG = 65330, 65331
 
-_HEADER = struct.Struct("<2sHIIIIII")
-_TAG = struct.Struct("<HHII")
-_SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
-FULL_RESOLUTION = "Full resolution"
-"""The folder of a pyramid that holds its tiles as they were acquired."""
-
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
-_SHAPE = struct.Struct("<10xI8xI8xI56xI")  # values of the tags of width, height, bits and rows of the strip
-_BITS = 2  # which of them
+_HEADER = struct.Struct("<2sHIIIIII")
+_TAG = struct.Struct("<HHII")
+_SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
+_SIZES = struct.Struct("<10xI8xI8xI56xI")  # values of the tags of width, height, bits and rows of the strip
+_BITS = 2  # the position of the bits among them
+
+EntryLayout = tuple[int, int, int, int, int]
+"""A frame layout in an index entry: width, height, pixel type, compression of pixels and of metadata."""
 
 
 def header(summary: bytes) -> bytes:
@@ -70,7 +92,7 @@ def header(summary: bytes) -> bytes:
 
 
 class FrameLayout:
-    """How frames of one height, width and pixel type lie in a TIFF file; makes their IFDs.
+    """The layout in a TIFF file of frames of one height, width and pixel type; makes their IFDs.
 
     Parameters
     ----------
@@ -79,7 +101,7 @@ class FrameLayout:
     pixel_type : int
         ``GRAY8``, ``GRAY16`` or ``RGB8``.
     number : int, default: 0
-        By which a writer finds it again.
+        The writer's number for this layout.
     """
 
     def __init__(self, height: int, width: int, pixel_type: int, number: int = 0) -> None:
@@ -90,14 +112,14 @@ class FrameLayout:
         self.shape = (height, width, 3) if rgb else (height, width)
         self.dtype = np.dtype(DTYPES[pixel_type])
         self.pixel_bytes = height * width * (bits // 8) * (3 if rgb else 1)
-        # Values that depend on where the frame lies are 0 here, and named by their place.
+        # Values that depend on the place of the frame in the file are 0 here; `places` lists them.
         tags = [
             (256, _LONG, 1, width),
             (257, _LONG, 1, height),
             (258, _SHORT, 3 if rgb else 1, 0 if rgb else bits),
             (259, _SHORT, 1, 1),  # not compressed
             (262, _SHORT, 1, 2 if rgb else 1),  # RGB, or black is zero
-            (273, _LONG, 1, 0),  # where the pixels are
+            (273, _LONG, 1, 0),  # offset of the pixels
             (277, _SHORT, 1, 3 if rgb else 1),
             (278, _LONG, 1, height),  # one strip
             (279, _LONG, 1, self.pixel_bytes),
@@ -111,11 +133,11 @@ class FrameLayout:
         ifd = struct.pack("<H", len(tags)) + b"".join(_TAG.pack(*tag) for tag in tags) + bytes(4)
         tail = (struct.pack("<HHH", 8, 8, 8) if rgb else b"") + struct.pack("<IIII", 1, 1, 1, 1)
         self.ifd_bytes = len(ifd) + len(tail)
-        """From the beginning of the IFD to the pixels."""
+        """Bytes from the beginning of the IFD to the pixels."""
         self.next_at = len(ifd) - 4
-        """Where in the IFD the offset of the next one stands."""
+        """The place in the IFD of the offset of the next one."""
         self.checksums_at = self.next_at - 24
-        """Where in the IFD the two checksum tags begin."""
+        """The place in the IFD of the two checksum tags."""
         value_at = {tag[0]: 2 + 12 * number + 8 for number, tag in enumerate(tags)}
         places = [value_at[258]] if rgb else []
         places += [value_at[273], value_at[282], value_at[283], value_at[51123] - 4, value_at[51123]]
@@ -125,10 +147,16 @@ class FrameLayout:
         self._parts = tuple(
             whole[begin:end] for begin, end in zip(begins, [*places, len(whole)], strict=True)
         )
-        form = "I".join(f"{len(part)}s" for part in self._parts)
-        self._pack = struct.Struct("<" + form).pack
+        parts_and_values = "I".join(f"{len(part)}s" for part in self._parts)
+        self._pack = struct.Struct("<" + parts_and_values).pack
         self._rgb = rgb
-        self._shape = (width, height, bits, height)
+        self._sizes = (width, height, bits, height)
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: np.dtype[Any], number: int) -> Self:
+        """Return the layout of frames with a shape and dtype that NDTiff can hold."""
+        pixel_type = RGB8 if len(shape) == 3 else GRAY8 if dtype.itemsize == 1 else GRAY16
+        return cls(shape[0], shape[1], pixel_type, number)
 
     def ifd(self, offset: int, metadata_bytes: int, pixels_crc: int, metadata_crc: int) -> bytes:
         """Return the IFD of a frame at ``offset`` of its file, followed by another frame."""
@@ -147,45 +175,109 @@ class FrameLayout:
             p[4], metadata, p[5], pixels_crc, p[6], metadata_crc, p[7], end, p[8],
         )  # fmt: skip
 
-    def checksums(self, ifd: bytes) -> tuple[int, int] | None:
-        """Return the checksums of pixels and metadata in an IFD; None when it is not one of ours.
+    def index_entry(self, axes: bytes, file_name: bytes, pixels_at: int, metadata_bytes: int) -> bytes:
+        """Return the entry of a frame in ``NDTiff.index``.
 
-        None too when it says another shape: of two with as many bytes checksums do not tell the right one.
+        Parameters
+        ----------
+        axes : bytes
+            Coordinates, a JSON object.
+        file_name : bytes
+            The name of the TIFF file, in the same folder, as :func:`text_in_entry` returns it.
+        pixels_at : int
+            The offset of the pixels in the file.
+        metadata_bytes : int
         """
-        pixels_tag, kind, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
+        # Pixels and metadata are not compressed: 0.
+        numbers = INDEX_NUMBERS.pack(
+            pixels_at, self.width, self.height, self.pixel_type, 0,
+            pixels_at + self.pixel_bytes, metadata_bytes, 0,
+        )  # fmt: skip
+        return b"".join((LENGTH.pack(len(axes)), axes, file_name, numbers))
+
+    def checksums(self, ifd: bytes) -> tuple[int, int] | None:
+        """Return the checksums of pixels and metadata in an IFD.
+
+        Returns
+        -------
+        tuple of two int, or None
+            None if this backend did not write the IFD, and if the IFD states another layout: checksums do not
+            distinguish two layouts with equally many bytes.
+        """
+        pixels_tag, tag_type, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
             ifd, self.checksums_at
         )
-        if (pixels_tag, metadata_tag, kind, count) != (PIXELS_CRC_TAG, METADATA_CRC_TAG, _LONG, 1):
+        if (pixels_tag, metadata_tag, tag_type, count) != (PIXELS_CRC_TAG, METADATA_CRC_TAG, _LONG, 1):
             return None
-        shape = _SHAPE.unpack_from(ifd)
-        if shape != self._shape and self._is_contradicted_by(shape):
+        sizes = _SIZES.unpack_from(ifd)
+        if sizes != self._sizes and self._is_contradicted_by(sizes):
             return None
         return pixels_crc, metadata_crc
 
-    def _is_contradicted_by(self, shape: tuple[int, ...]) -> bool:
-        """Return whether more than one number of an IFD is of another shape: one may be damaged."""
-        others = [told != known for told, known in zip(shape, self._shape, strict=True)]
+    def _is_contradicted_by(self, sizes: tuple[int, ...]) -> bool:
+        """Return whether more than one number of an IFD differs from this layout: one may be damaged."""
+        differ = [found != expected for found, expected in zip(sizes, self._sizes, strict=True)]
         if self._rgb:
-            del others[_BITS]  # what stands there is where the bits are
-        return sum(others) > 1
+            del differ[_BITS]  # the value of an RGB frame is the offset of the bits
+        return sum(differ) > 1
 
 
-def text_in_entry(text: bytes) -> bytes:
-    """Return a text as it stands in an entry of the index: its length, then itself."""
-    return LENGTH.pack(len(text)) + text
+def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a frame of uint8 or uint16 with a shape that NDTiff cannot hold.
+
+    Raises
+    ------
+    UnsupportedDataError
+    """
+    if len(shape) == 3 and (shape[2] != 3 or dtype.itemsize != 1):
+        raise UnsupportedDataError(
+            f"NDTiff accepts (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {shape} {dtype}"
+        )
+    if 0 in shape or max(shape) >= MAX_LENGTH:
+        raise UnsupportedDataError(f"NDTiff accepts frames of at least one pixel; got the shape {shape}")
 
 
-def index_entry(axes: bytes, file_name: bytes, numbers: tuple[int, ...]) -> bytes:
-    """Return one entry of ``NDTiff.index``.
+def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -> dict[str, type]:
+    """Refuse axes that contradict those of earlier frames, and axes that readers cannot handle.
 
     Parameters
     ----------
-    axes : bytes
-        Coordinates, a JSON object.
-    file_name : bytes
-        Of the TIFF file, in the same folder, as :func:`text_in_entry` gives it.
-    numbers : tuple of 8 int
-        Offset of the pixels, width, height, pixel type, compression of the pixels (0), offset and
-        length of the metadata, compression of the metadata (0).
+    positions : mapping of str to int or str
+        The coordinates of a frame.
+    known : mapping of str to type
+        The type of the positions along each axis of the earlier frames.
+
+    Returns
+    -------
+    dict of str to type
+        The type of each position.
+
+    Raises
+    ------
+    CoordinatesError
     """
-    return b"".join((LENGTH.pack(len(axes)), axes, file_name, INDEX_NUMBERS.pack(*numbers)))
+    types = {axis: type(position) for axis, position in positions.items()}
+    for axis, position_type in types.items():
+        first_type = known.get(axis, position_type)
+        if position_type is not first_type:
+            raise CoordinatesError(
+                f"NDTiff accepts either int or str along one axis: {axis!r} began with "
+                f"{first_type.__name__}, got {positions[axis]!r:.40}"
+            )
+    if "self" in types:
+        raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
+    if len(known.keys() | types.keys()) > MAX_AXES:
+        raise CoordinatesError(f"NDTiff datasets have at most {MAX_AXES} axes")
+    return types
+
+
+def text_in_entry(text: bytes) -> bytes:
+    """Return a text as an entry of the index holds it: its length, then the text."""
+    return LENGTH.pack(len(text)) + text
+
+
+def pixel_bytes(layout: EntryLayout) -> int:
+    """Return how many bytes the pixels of a frame with this layout have."""
+    width, height, pixel_type, *_ = layout
+    samples = 3 if pixel_type == RGB8 else 1
+    return width * height * samples * np.dtype(DTYPES.get(pixel_type, "<u1")).itemsize

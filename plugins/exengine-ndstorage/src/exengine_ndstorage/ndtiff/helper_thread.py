@@ -1,16 +1,16 @@
-"""What a second thread does meanwhile: half of reading a large frame, checksums, an early start of the disk.
+"""A helper thread for large frames: half of a read, a checksum during a write, and early writing to the disk.
 
-Copying to and from the disk's cache and CRC-32C both let go of the interpreter's lock, so that on two
-processors a large frame is checked while it is written, and is read and checked in two halves at once.
-Handing over takes about 20 us: smaller frames are better done in place.
+Copying to and from the disk's cache and CRC-32C both release the interpreter's lock. On two processors a
+large frame is therefore checked while it is written, and is read and checked in two halves at once. Passing
+a job to the thread takes about 20 us: smaller frames are faster without it.
 
 Small frames keep the processor busy and the disk idle, until ``finish`` or a durable flush waits for all of
-them at once. So the second thread tells the system every few megabytes to begin with what is there. Nothing
-is safer by that: errors are told by the sync that follows.
+them. The helper thread therefore tells the system every few megabytes to start writing them to the disk.
+This adds no safety: the sync that follows reports the errors.
 
-Threads: a ``SecondThread`` belongs to one storage, which ends it. It does one job at a time; who
-comes while it is at work does the work himself. What a job was given is kept alive until it is
-done, also when its owner was interrupted and does not wait any more.
+Threads: a ``HelperThread`` belongs to one storage, which ends it. It runs one job at a time; if it is busy,
+the caller does the work itself. The arguments of a job stay alive until the job is done, also if its caller
+was interrupted and no longer waits.
 """
 
 import os
@@ -22,14 +22,11 @@ from typing import Any, Generic, TypeVar
 from exengine.base_classes import begin_writing
 from exengine_ndstorage.ndtiff.files import OpenFile
 
-WORTH_BYTES = 2**20
-"""From this size on the second thread gains more than it costs."""
-
 Result = TypeVar("Result")
 
 
 class Job(Generic[Result]):
-    """A call that the second thread makes; begun by :meth:`SecondThread.begin`."""
+    """A call on the helper thread; created by :meth:`HelperThread.begin`."""
 
     __slots__ = ("_arguments", "_call", "_done", "_error", "_value")
 
@@ -41,18 +38,18 @@ class Job(Generic[Result]):
         self._value: Result | None = None
 
     def run(self) -> None:
-        """Make the call. On the second thread; what it raises is raised by :meth:`end`."""
+        """Make the call, on the helper thread. :meth:`end` raises the exception of the call."""
         try:
             self._value = self._call(*self._arguments)
         except BaseException as error:
             self._error = error
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Let :meth:`end` return."""
         self._done.release()
 
     def end(self) -> Result:
-        """Wait for the call, and return what it returned. Once only."""
+        """Wait for the call, and return its result. May be called once."""
         self._done.acquire()
         if self._error is not None:
             raise self._error
@@ -60,43 +57,46 @@ class Job(Generic[Result]):
 
 
 class _Worker:
-    """The thread of one process, and how it is reached."""
+    """The thread of one process, with its queue of jobs."""
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
-        self.at_work = False
-        self.thread = threading.Thread(target=self._work, name="exengine-second", daemon=True)
+        self.thread = threading.Thread(target=self._work, name="exengine-helper", daemon=True)
+        self._at_work = False
 
     def is_busy(self) -> bool:
-        """Return whether a new job would wait. Now and then it waits all the same: nothing is locked.
+        """Return whether a new job would wait. Without a lock, the answer may rarely be wrong.
 
-        A lock could be left behind by a thread that is interrupted between taking it and handing over.
+        A thread that is interrupted between taking a lock and passing the job would never release the lock.
         """
-        return self.at_work or not self.jobs.empty()
+        return self._at_work or not self.jobs.empty()
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
-            self.at_work = True
+            self._at_work = True
             job.run()
-            self.at_work = False  # before it is told: who has waited finds the thread free
-            job.tell()
-            del job  # what it holds is free until the next one comes, which may be never
+            self._at_work = False  # before the notification: the caller that waited finds the thread free
+            job.notify()
+            del job  # free its arguments now: the next job may never come
 
     def end(self) -> None:
         self.jobs.put(None)
         self.thread.join()
 
 
-class SecondThread:
-    """The second thread of a storage; it begins with the first job that there is for it."""
+class HelperThread:
+    """The helper thread of a storage; it starts with the first job."""
 
     def __init__(self) -> None:
-        self._workers: dict[int, _Worker] = {}  # by process: a fork has the object, and no thread
+        self._workers: dict[int, _Worker] = {}  # by process: a fork copies the object, but not the thread
 
     def begin(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
-        """Begin a call, unless there is another one under way, or the system gives no thread.
+        """Start a call; the arguments must not change until :meth:`Job.end` returns.
 
-        Nobody may change its arguments until :meth:`Job.end`.
+        Returns
+        -------
+        Job or None
+            None if another call is running, or the system cannot start a thread.
         """
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is None or worker.is_busy():
@@ -106,27 +106,27 @@ class SecondThread:
         return job
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
-        """Let the system begin to write a part of a file to the disk; waits for nothing."""
+        """Let the system start to write a part of a file to the disk, without waiting."""
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is not None:
             worker.jobs.put(Job(_begin_writing, (file, offset, size)))
 
     def _start(self) -> _Worker | None:
-        mine = _Worker()
+        started = _Worker()
         try:
-            mine.thread.start()
-        except RuntimeError:  # of threads or of memory there are no more
+            started.thread.start()
+        except RuntimeError:  # the system has no more threads or memory
             return None
-        # Of two readers that come first at once, one is served; no lock, which a fork could inherit.
-        worker = self._workers.setdefault(os.getpid(), mine)
-        if worker is not mine:
-            mine.end()
+        # If two readers start a worker at once, one of them is kept. A fork could inherit a lock.
+        worker = self._workers.setdefault(os.getpid(), started)
+        if worker is not started:
+            started.end()
         return worker
 
     def end(self) -> None:
-        """Let the thread end, and wait until it has. Idempotent; :meth:`begin` starts another.
+        """Stop the thread, and wait until it has ended. Idempotent; :meth:`begin` starts another one.
 
-        Nobody may begin anything meanwhile.
+        No other thread may start a job during this call.
         """
         worker = self._workers.pop(os.getpid(), None)
         if worker is not None:

@@ -1,7 +1,7 @@
-"""Multi-resolution pyramids: a folder of tiles per resolution level, and the mosaic that they make.
+"""Multi-resolution pyramids: a folder of tiles per resolution level, and the mosaic of the tiles.
 
-Micro-Manager writes them when it explores: each tile has a ``row`` and a ``column``. Tiles at full
-resolution overlap, by what the summary metadata says; those of the other levels do not.
+Micro-Manager writes pyramids in its explore mode: each tile has a ``row`` and a ``column``. Tiles at full
+resolution overlap by the number of pixels in the summary metadata; tiles of the other levels do not overlap.
 """
 
 import os
@@ -19,31 +19,32 @@ from exengine.errors import (
     DatasetDamagedError,
     UnsupportedOperationError,
 )
-from exengine_ndstorage.ndtiff import format as layout
-from exengine_ndstorage.ndtiff.reader import NDTiffReader, refuse_link
+from exengine_ndstorage.ndtiff.files import refuse_link
+from exengine_ndstorage.ndtiff.format import FULL_RESOLUTION
+from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
-_MOST_TILES = 4_000_000  # of one array; rows and columns may begin anywhere, and have gaps
+_MOST_TILES = 4_000_000  # in one array; rows and columns may begin at any number, and have gaps
 
 
 class PyramidReader(NDTiffReader):
-    """A pyramid, opened to read: its frames are the tiles at full resolution.
+    """A reader of a pyramid; its frames are the tiles at full resolution.
 
     Parameters
     ----------
     path : str
-        Of the folder that holds one folder per resolution level.
+        The folder with one folder per resolution level.
     """
 
     def __init__(self, path: str) -> None:
         self._levels: dict[int, NDTiffReader] = {0: self}
-        super().__init__(path, os.path.join(path, layout.FULL_RESOLUTION))
+        super().__init__(path, os.path.join(path, FULL_RESOLUTION))
         for name in sorted(os.listdir(path)):
             match = re.fullmatch(r"Downsampled_x(\d{1,9})", name)
             if match and os.path.isdir(os.path.join(path, name)):
                 refuse_link(os.path.join(path, name))
                 factor = int(match[1])
                 if factor & (factor - 1) or factor < 2:
-                    raise DatasetDamagedError(f"{path}: {name} is no power of 2")
+                    raise DatasetDamagedError(f"{path}: the factor of {name} is not a power of 2")
                 self._levels[factor.bit_length() - 1] = NDTiffReader(os.path.join(path, name))
         for tiles in self._levels.values():
             if tiles.status is DatasetStatus.DAMAGED and self._status is not DatasetStatus.DAMAGED:
@@ -68,7 +69,7 @@ class PyramidReader(NDTiffReader):
         Raises
         ------
         CoordinatesNotFoundError
-            When there is no such level.
+            If the pyramid does not have this level.
         """
         if number not in self._levels:
             raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
@@ -87,12 +88,12 @@ class PyramidReader(NDTiffReader):
         Parameters
         ----------
         axes : iterable of str, optional
-            Order of the leading axes; by default the order in which they first appeared. ``row`` and
-            ``column`` are none of them in the stitched view.
+            Order of the leading axes, without ``row`` and ``column`` in the stitched view; by default the
+            order of their first appearance.
         missing : {'raise', 'mask'} or number
-            What stands where no tile was acquired: an error, a mask, or this value.
+            The result for positions without a tile: an error, masked pixels, or this value.
         stitched : bool
-            Lay the tiles side by side, without their overlap, instead of along ``row`` and ``column``.
+            Join the tiles to one image, without their overlap, instead of along ``row`` and ``column``.
         level : int
             Resolution level.
 
@@ -104,7 +105,7 @@ class PyramidReader(NDTiffReader):
         Raises
         ------
         CoordinatesNotFoundError
-            When there is no such level, or tiles are missing and ``missing`` is ``'raise'``.
+            If the pyramid does not have this level, or tiles are missing and ``missing`` is ``'raise'``.
         """
         tiles = self.level(level)
         if not stitched:
@@ -116,9 +117,9 @@ class PyramidReader(NDTiffReader):
         overlap = tuple(summary.get(f"GridPixelOverlap{axis}") for axis in "YX")
         if not all(type(pixels) is int and pixels >= 0 for pixels in overlap):
             raise UnsupportedOperationError(
-                f"the summary metadata of {self.path} do not say by how much the tiles overlap"
+                f"{self.path} cannot be stitched: the summary metadata does not state the overlap of tiles"
             )
-        return overlap  # type: ignore[return-value]  # two ints, as was looked at
+        return overlap  # type: ignore[return-value]  # two ints, checked above
 
     def release(self) -> None:
         super().release()
@@ -130,25 +131,25 @@ class PyramidReader(NDTiffReader):
 def _stitched(
     tiles: DatasetReader, axes: Iterable[str] | None, missing: Any, overlap: tuple[int, int]
 ) -> Any:
-    """Return the mosaic of a level, lazily."""
+    """Return the mosaic of a level as a lazy array."""
     import dask.array as da
 
     positions = tiles.axes
     if not {"row", "column"} <= positions.keys():
-        raise UnsupportedOperationError("tiles need the axes row and column to be laid side by side")
+        raise UnsupportedOperationError("tiles without the axes row and column cannot be stitched")
     others = tuple(axis for axis in positions if axis not in ("row", "column"))
     order = others if axes is None else tuple(axes)
     if sorted(order) != sorted(others):
         raise CoordinatesError(f"axes are {', '.join(others)} in any order; got {', '.join(order)}")
     if not len(tiles):
-        raise CoordinatesNotFoundError(f"there is no tile in {tiles.path}")
+        raise CoordinatesNotFoundError(f"{tiles.path} has no tiles")
     values: list[Any] = [
         sorted(positions[axis], key=lambda value: (isinstance(value, str), value)) for axis in order
     ]
     for axis in ("row", "column"):
         numbers = [value for value in positions[axis] if isinstance(value, int)]
         if len(numbers) != len(positions[axis]):
-            raise UnsupportedOperationError(f"a {axis} that is no number has no place in a mosaic")
+            raise UnsupportedOperationError(f"tiles can be stitched only if every {axis} is a number")
         values.append(range(min(numbers), max(numbers) + 1))
     shape = [len(some) for some in values]
     count = int(np.prod(shape, dtype=float))
@@ -156,12 +157,12 @@ def _stitched(
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(
-            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number that "
-            "stands for them"
+            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number for "
+            "their pixels"
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)
-    # Half of the overlap is cut off at each side, the larger half at the end.
+    # Cut off half of the overlap at each side, the larger half at the end.
     cut = tuple(
         slice(pixels // 2, size - (pixels + 1) // 2)
         for pixels, size in zip(overlap, example.shape, strict=False)
@@ -187,7 +188,7 @@ def _stitched(
 
 
 class _ReadTile:
-    """Reads one tile of a mosaic; can be pickled."""
+    """Reads one tile of a mosaic. Dask pickles it."""
 
     def __init__(
         self,
@@ -207,7 +208,7 @@ class _ReadTile:
         masked = isinstance(self._missing, str)
         try:
             data = self._tiles.get_data(axes)
-        except CoordinatesNotFoundError:  # and nothing else: a dataset that is closed has no gaps
+        except CoordinatesNotFoundError:  # only this error is a gap: a closed dataset raises another one
             if self._missing == "raise":
                 raise
             tile = (

@@ -1,135 +1,72 @@
-"""Opens NDTiff datasets to read: of version 3 with our own index, older ones and pyramids too.
+"""Reads NDTiff datasets of version 3.
 
-Reading writes nothing, and works while another process writes: the index is read on when
-coordinates are asked for that were not there, and at ``len``, iteration and ``await_new_data``.
+Reading writes nothing, and works while another process writes: the reader reads the rest of the index at a
+lookup without a result, and at ``len``, iteration and ``await_new_data``.
 """
 
 import json
 import os
-import struct
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import crc32c
-import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import (
     DataCoordinates,
     DatasetReader,
     DatasetStatus,
-    DataStorage,
     JsonValue,
     has_writer,
-    parse_json,
     read_at,
     read_manifest,
     status_of,
     wait_until,
 )
-from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_ndstorage.ndtiff import format as layout
-from exengine_ndstorage.ndtiff.files import CHUNK_BYTES, READ, FilePool, OpenFile
+from exengine.errors import DatasetDamagedError
+from exengine_ndstorage.ndtiff.files import READ, FilePool, OpenFile, existing_folder, is_file_name
+from exengine_ndstorage.ndtiff.format import (
+    BACKEND_NAME,
+    CAPABILITIES,
+    DTYPES,
+    GRAY16,
+    INDEX_NAME,
+    FrameLayout,
+    pixel_bytes,
+)
 from exengine_ndstorage.ndtiff.frame_bytes import (
     axes_checksum,
     decode_metadata,
     read_checked_pixels,
     read_pixels,
 )
-from exengine_ndstorage.ndtiff.helper_thread import SecondThread
-from exengine_ndstorage.ndtiff.index_table import Form, FrameTable
-from exengine_ndstorage.ndtiff.writer import NDTiffStorage
-
-
-def open_ndtiff(path: str) -> DataStorage:
-    """Open a dataset of any version.
-
-    Raises
-    ------
-    DatasetNotFoundError
-        When no folder is there.
-    DatasetDamagedError
-        When it cannot be read at all.
-    """
-    path = os.path.abspath(path)  # whatever folder the program changes to
-    if not os.path.isdir(path):
-        raise DatasetNotFoundError(f"there is no dataset at {path}")
-    full = os.path.join(path, layout.FULL_RESOLUTION)
-    if not os.path.isdir(full):
-        return NDTiffReader(path)
-    refuse_link(full)
-    name = _first_tiff(full)
-    if name is not None and read_header(os.path.join(full, name))[0] < 3:
-        from exengine_ndstorage.ndtiff.version2 import Version2Reader
-
-        return Version2Reader(path)
-    from exengine_ndstorage.ndtiff.pyramid import PyramidReader
-
-    return PyramidReader(path)
-
-
-def refuse_link(folder: str) -> None:
-    """Refuse a folder of a dataset that leads to another place (promise D3).
-
-    Raises
-    ------
-    DatasetDamagedError
-    """
-    if os.path.islink(folder):
-        raise DatasetDamagedError(f"{folder} is a symbolic link, and not a folder of the dataset")
-
-
-def _first_tiff(folder: str) -> str | None:
-    """Return the name of the first TIFF file of a dataset, where one is there."""
-    names = [name for name in os.listdir(folder) if name.endswith(".tif")]
-    first = [name for name in names if name.endswith("NDTiffStack.tif")]
-    return min(first or names, default=None)
-
-
-def read_header(path: str) -> tuple[int, JsonValue]:
-    """Return the major version and the summary metadata of a TIFF file.
-
-    Raises
-    ------
-    DatasetDamagedError
-        When it is no NDTiff file.
-    """
-    try:
-        file = OpenFile(path, READ)
-    except OSError as error:
-        raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
-    descriptor = file.descriptor
-    head = read_at(descriptor, 28, 0)
-    if len(head) < 28 or head[:4] != b"II*\0":
-        raise DatasetDamagedError(f"{path} is no little-endian TIFF file")
-    magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:])
-    if magic != layout.MAGIC:
-        raise DatasetDamagedError(f"{path} is a TIFF file, but no NDTiff")
-    if major < 3 or summary_magic != layout.SUMMARY_MAGIC:
-        return int(major), {}
-    if size > min(layout.MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
-        raise DatasetDamagedError(
-            f"{path}: the summary metadata are longer than the file, or than {layout.MAX_SUMMARY_BYTES} bytes"
-        )
-    try:
-        return int(major), parse_json(read_at(descriptor, size, 28))
-    except (ValueError, RecursionError) as error:
-        raise DatasetDamagedError(f"{path}: the summary metadata cannot be understood: {error}") from None
+from exengine_ndstorage.ndtiff.header import first_tiff, read_header
+from exengine_ndstorage.ndtiff.helper_thread import HelperThread
+from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_METADATA_BYTES
+from exengine_ndstorage.ndtiff.structure import check_structure
 
 
 class _GrowingTable:
-    """The frames of a dataset that may still be written: a ``FrameTable`` that reads on.
+    """The frames of a dataset that may still be written: a ``FrameTable`` that grows with the index.
 
-    While it is ``live``, one thread at a time looks into the table; later it does not change any more.
+    While it is ``live``, a lock protects the table. A table that is not live does not change.
+
+    Attributes
+    ----------
+    table : FrameTable
+    live : bool
+    checksum : int
+        CRC-32C of the part of the index that was read.
     """
 
     def __init__(self, folder: str) -> None:
         self.table = FrameTable()
         self.live = True
-        self._path = os.path.join(folder, layout.INDEX_NAME)
+        self.checksum = 0
+        self._path = os.path.join(folder, INDEX_NAME)
         self._read = 0
-        self.checksum = 0  # of what was read
         self._lock = threading.RLock()
         self.refresh()
 
@@ -138,17 +75,17 @@ class _GrowingTable:
         return self.table.axes
 
     def refresh(self) -> bool:
-        """Read what was added; return whether there were frames in it."""
+        """Read the new part of the index; return whether it has frames."""
         with self._lock:
             before = len(self.table)
             if not self.table.problem:
-                self._read_on()
+                self._read_rest()
             return len(self.table) > before
 
-    def _read_on(self) -> None:
+    def _read_rest(self) -> None:
         try:
             file = OpenFile(self._path, READ)
-        except FileNotFoundError:  # the writer has just made the folder
+        except FileNotFoundError:  # the writer has just created the folder
             return
         except OSError as error:
             self.table.problem = f"it cannot be opened: {error.strerror}"
@@ -156,15 +93,15 @@ class _GrowingTable:
         size = os.fstat(file.descriptor).st_size
         while self._read < size:
             chunk = read_at(file.descriptor, CHUNK_BYTES, self._read)
-            taken = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
-            self.checksum = crc32c.crc32c(memoryview(chunk)[:taken], self.checksum)
-            self._read += taken
-            if not taken:
+            used = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
+            self.checksum = crc32c.crc32c(memoryview(chunk)[:used], self.checksum)
+            self._read += used
+            if not used:
                 break
 
     @property
     def torn_bytes(self) -> int:
-        """How many bytes at the end of the index make no whole entry."""
+        """The number of bytes at the end of the index that are not a whole entry."""
         return os.path.getsize(self._path) - self._read if os.path.isfile(self._path) else 0
 
     @property
@@ -207,37 +144,37 @@ class _GrowingTable:
 
 
 class NDTiffReader(DatasetReader):
-    """An NDTiff dataset of version 3, opened to read.
+    """A reader of an NDTiff dataset of version 3.
 
     Parameters
     ----------
     path : str
-        Of the dataset.
+        The folder of the dataset.
     folder : str, optional
-        Where its index and its files are, when that is not the path.
+        The folder with the index and the files; by default the folder of the dataset.
     """
 
-    capabilities = NDTiffStorage.capabilities
+    capabilities = CAPABILITIES
 
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         self._growing = _GrowingTable(self._folder)
         content = read_manifest(self._folder)
         super().__init__(path, self._growing, status_of(content), content)
-        self._ours = bool(content and content["backend"] == NDTiffStorage.backend_name)
+        self._written_here = bool(content and content["backend"] == BACKEND_NAME)
         self._pool = FilePool()
-        self._second = SecondThread()
-        self._layouts: dict[int, layout.FrameLayout] = {}
+        self._helper = HelperThread()
+        self._layouts: dict[int, FrameLayout] = {}
         self._reason = ""
         self._summary: JsonValue = None
-        # Without a manifest, frames say it themselves: their checksums are compared all the same.
-        self._checked = self._ours or (content is None and self._frames_have_checksums())
+        # A dataset that has lost its manifest still has checksums, which are compared.
+        self._checked = self._written_here or (content is None and self._frames_have_checksums())
         self._settle()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> DataStorage:
-        """Open a dataset; see ``NDTiffStorage.open``."""
-        return NDTiffStorage.open(path)
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a dataset of this version; ``NDTiffStorage.open`` opens any version."""
+        return cls(existing_folder(path))
 
     # -- status ----------------------------------------------------------------------------------
 
@@ -249,44 +186,44 @@ class NDTiffReader(DatasetReader):
         problem = table.problem
         if status is DatasetStatus.INCOMPLETE:
             reason = (
-                "its writer is at work" if has_writer(self._folder) else "its writer ended without finish()"
+                "its writer is active" if has_writer(self._folder) else "its writer ended without finish()"
             )
             self._read_summary()
         else:
-            table.table.settle()  # before other threads look without a lock
+            table.table.settle()  # before other threads use the table without a lock
             table.live = False
             problem = problem or self._disagreement() or self._read_summary()
         self._status, self._reason = (DatasetStatus.DAMAGED, problem) if problem else (status, reason)
 
     def _disagreement(self) -> str:
-        """Say where index, files and manifest of a finished dataset disagree."""
+        """Return how index, files and manifest of a finished dataset disagree; empty if they agree."""
         growing, table = self._growing, self._growing.table
-        if not os.path.lexists(os.path.join(self._folder, layout.INDEX_NAME)):
-            # A disk that took no index made the writer fail, and the manifest says so.
+        if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
+            # The writer failed when it created the index, and the manifest records that.
             if self._manifest.get("status") == DatasetStatus.FAILED and self._manifest.get("frames") == 0:
                 return ""
-            return f"there is no {layout.INDEX_NAME}"
-        for name, end in table.ends([pixel_bytes(form) for form in table.forms]).items():
+            return f"there is no {INDEX_NAME}"
+        for name, end in table.ends().items():
             path = os.path.join(self._folder, name)
-            if not _is_plain(name) or os.path.islink(path) or not os.path.isfile(path):
-                return f"the index names the file {name!r}, which is not there"
+            if not is_file_name(name) or os.path.islink(path) or not os.path.isfile(path):
+                return f"the index names the file {name!r}, which does not exist"
             size = os.path.getsize(path)
             if size < end:
                 return f"{name} has {size} bytes, the index needs {end}"
         if growing.torn_bytes:
-            return f"the last {growing.torn_bytes} bytes of the index are no whole entry"
+            return f"the last {growing.torn_bytes} bytes of the index are not a whole entry"
         expected = self._manifest.get("frames")
         if isinstance(expected, int) and expected != len(table):
-            return f"the index has {len(table)} frames, {expected} were written"
+            return f"the index has {len(table)} frames, but {expected} were written"
         if self._manifest.get("facts", {}).get("index_crc32c", growing.checksum) != growing.checksum:
-            return "the index is not the one that was written: frames may have other coordinates"
+            return "the index differs from the one that was written: frames may have wrong coordinates"
         return ""
 
     def _read_summary(self) -> str:
-        """Read the summary metadata, and return why they cannot be read."""
+        """Read the summary metadata; return why it cannot be read, or an empty text."""
         if self._summary is None:
-            names = [name for name in self._growing.table.files[:1] if _is_plain(name)]
-            name = names[0] if names else _first_tiff(self._folder)
+            names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
+            name = names[0] if names else first_tiff(self._folder)
             if name is not None:
                 try:
                     self._summary = read_header(os.path.join(self._folder, name))[1]
@@ -300,7 +237,7 @@ class NDTiffReader(DatasetReader):
             with self._lock:
                 content = read_manifest(self._folder)
                 if content is not None and content["status"] != DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after the manifest: nothing comes any more
+                    self._growing.refresh()  # after the manifest: the index is complete
                     self._manifest = content
                 self._settle()
         return self._status
@@ -312,114 +249,110 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # the writer may have written it by now, and other damage may hide it
+            self._read_summary()  # the writer may have written it since, and other damage may have hidden it
         return self._summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will come: finished, or its writer is gone."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
-        # Whether the writer is gone is asked first: what it has written until then is seen after.
         count = len(self._growing.table)
 
-        def something_came() -> bool:
-            finished = self.is_finished()
+        def has_new_data() -> bool:
+            finished = self.is_finished()  # before the refresh, which then sees the last frames of the writer
             return self._growing.refresh() or len(self._growing.table) > count or finished
 
-        return wait_until(something_came, timeout)
+        return wait_until(has_new_data, timeout)
 
     @property
     def has_checksums(self) -> bool:
-        """Whether a damaged frame is recognised: the frames were written by this backend."""
+        """Whether a damaged frame is detected: frames have checksums if this backend wrote them."""
         return self._checked
 
     def check_structure(self) -> list[str]:
-        from exengine_ndstorage.ndtiff.structure import check_structure
-
         finished = self.is_finished() and self.status is not DatasetStatus.INCOMPLETE
         return check_structure(
-            self._folder, self._growing.table, read_header, ours=self._ours, finished=finished
+            self._folder, self._growing.table, written_here=self._written_here, finished=finished
         )
 
     # -- frames ----------------------------------------------------------------------------------
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         table = self._growing.table
-        file, form, begin, _, _ = table.place(number)
+        file, layout_number, begin, _, _ = table.place(number)
         opened = self._pool.get(file) or self._file(file)
-        shape = self._layouts.get(form) or self._layout(form, opened)
+        layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
         if self._checked:
             axes_crc = axes_checksum(table.coordinates(number))
             return read_checked_pixels(
-                opened, begin, shape, axes_crc, self._second, lambda: self._name(number)
+                opened, begin, layout, axes_crc, self._helper, lambda: self._name(number)
             )
-        return read_pixels(opened, begin, shape, self._second, lambda: self._name(number))
+        return read_pixels(opened, begin, layout, self._helper, lambda: self._name(number))
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         table = self._growing.table
-        file, form, begin, at, size = table.place(number)
+        file, layout_number, begin, at, size = table.place(number)
         opened = self._pool.get(file) or self._file(file)
         descriptor = opened.descriptor
         if at + size > os.fstat(descriptor).st_size:
-            raise DatasetDamagedError(f"the metadata of {self._name(number)} are longer than the file")
-        if size > layout.MAX_METADATA_BYTES:
+            raise DatasetDamagedError(f"the metadata of {self._name(number)} is longer than the file")
+        if size > MAX_METADATA_BYTES:
             raise DatasetDamagedError(
-                f"the metadata of {self._name(number)} have {size} bytes; at most "
-                f"{layout.MAX_METADATA_BYTES} are read"
+                f"the metadata of {self._name(number)} has {size} bytes; the limit is {MAX_METADATA_BYTES}"
             )
         data = read_at(descriptor, size, at)
         if self._checked:
-            shape = self._layouts.get(form) or self._layout(form, opened)
-            ifd = read_at(descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
+            layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
+            ifd = read_at(descriptor, layout.ifd_bytes, max(0, begin - layout.ifd_bytes))
             axes_crc = axes_checksum(table.coordinates(number))
-            return decode_metadata(data, size, ifd, shape, axes_crc, lambda: self._name(number))
+            return decode_metadata(data, size, ifd, layout, axes_crc, lambda: self._name(number))
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise DatasetDamagedError(
-                f"the metadata of {self._name(number)} cannot be understood: {error}"
+                f"the metadata of {self._name(number)} cannot be parsed: {error}"
             ) from None
 
     def _name(self, number: int) -> str:
         return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"
 
-    def _layout(self, form: int, file: OpenFile) -> layout.FrameLayout:
-        """Return how frames of a form lie in a file, unless this file cannot hold one."""
-        width, height, pixel_type, *compressions = self._growing.table.forms[form]
-        if pixel_type not in layout.DTYPES or any(compressions) or not width or not height:
+    def _layout(self, number: int, file: OpenFile) -> FrameLayout:
+        """Return a frame layout of the index; refuse one that is not NDTiff or exceeds the file."""
+        width, height, pixel_type, *compressions = self._growing.table.layouts[number]
+        if pixel_type not in DTYPES or any(compressions) or not width or not height:
             raise DatasetDamagedError(
                 f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, compression "
                 f"{compressions} is not NDTiff"
             )
         if pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
             raise DatasetDamagedError(f"{self.path}: a frame of {width} x {height} is larger than its file")
-        if layout.DTYPES[pixel_type] == "<u2":
-            pixel_type = layout.GRAY16
-        shape = self._layouts[form] = layout.FrameLayout(height, width, pixel_type)
-        return shape
+        if DTYPES[pixel_type] == "<u2":
+            pixel_type = GRAY16
+        layout = self._layouts[number] = FrameLayout(height, width, pixel_type)
+        return layout
 
     def _frames_have_checksums(self) -> bool:
         """Look at the first, the middle and the last frame: one of them may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():
-            file, form, begin, _, _ = table.place(number)
+            file, layout_number, begin, _, _ = table.place(number)
             try:
                 opened = self._file(file)
-                shape = self._layouts.get(form) or self._layout(form, opened)
+                layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
             except DatasetDamagedError:
                 continue
-            ifd = read_at(opened.descriptor, shape.ifd_bytes, max(0, begin - shape.ifd_bytes))
-            if len(ifd) == shape.ifd_bytes and shape.checksums(ifd) is not None:
+            ifd = read_at(opened.descriptor, layout.ifd_bytes, max(0, begin - layout.ifd_bytes))
+            if len(ifd) == layout.ifd_bytes and layout.checksums(ifd) is not None:
                 return True
         return False
 
     def _file(self, number: int) -> OpenFile:
         name = self._growing.table.files[number]
-        if not _is_plain(name):
+        if not is_file_name(name):
             raise DatasetDamagedError(
-                f"{self.path}: the index names {name!r}, which is no file of the dataset"
+                f"{self.path}: the index names {name!r}, which is not a file of the dataset"
             )
         try:
             return self._pool.open(number, os.path.join(self._folder, name))
@@ -429,17 +362,5 @@ class NDTiffReader(DatasetReader):
             ) from None
 
     def release(self) -> None:
-        self._second.end()
+        self._helper.end()
         self._pool.release()
-
-
-def _is_plain(name: str) -> bool:
-    """Return whether this is the name of a file in the dataset's own folder (promise D3)."""
-    return bool(name) and os.path.basename(name) == name and name not in (".", "..") and "\0" not in name
-
-
-def pixel_bytes(form: Form) -> int:
-    """Return how many bytes the pixels of a frame of this form have."""
-    width, height, pixel_type, *_ = form
-    samples = 3 if pixel_type == layout.RGB8 else 1
-    return width * height * samples * np.dtype(layout.DTYPES.get(pixel_type, "<u1")).itemsize

@@ -1,57 +1,61 @@
-"""Looks at the structure of NDTiff: headers, the chain of directories, what the index says of both.
+"""Checks the structure of NDTiff: headers, the chain of directories, and their agreement with the index.
 
-A file that is opened here may hold anything: no more is read of it than the index names frames, and
-nothing is believed that leads out of the file.
+A file may hold anything: the check reads no more directories than the index has frames, and follows no
+offset out of the file.
 """
 
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import read_at
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage.ndtiff import format as layout
-from exengine_ndstorage.ndtiff.files import READ, OpenFile
+from exengine_ndstorage.ndtiff.files import READ, OpenFile, is_file_name
+from exengine_ndstorage.ndtiff.format import (
+    FIRST_IFD_AT,
+    GRAY8,
+    GRAY16,
+    INDEX_NAME,
+    RGB8,
+    EntryLayout,
+    FrameLayout,
+)
+from exengine_ndstorage.ndtiff.header import read_header
 from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.sizes import MAX_FILE_BYTES
 
 MOST_SENTENCES = 50
-"""How many faults are told; the others are counted."""
+"""How many faults are listed; the others are counted."""
 
-BACKUP_NAME = layout.INDEX_NAME + ".before-recovery"
-"""An index from which a recovery took entries; what only it names may lie in the files."""
+BACKUP_NAME = INDEX_NAME + ".before-recovery"
+"""The index before a recovery removed entries; the files may still hold the removed frames."""
 
 _STACK = re.compile(r"(?:.*_)?NDTiffStack(?:_\d+)?\.tif")
 _STRIP_OFFSETS = 273
-_MOST_TAGS = 1000  # of a directory; NDTiff has about 15
-
-ReadHeader = Callable[[str], object]
+_MOST_TAGS = 1000  # in a directory; NDTiff has about 15
 
 
-def check_structure(
-    folder: str, table: FrameTable, read_header: ReadHeader, *, ours: bool, finished: bool
-) -> list[str]:
-    """Return what is not as it must be in the files of a dataset, a sentence each.
+def check_structure(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> list[str]:
+    """Return the faults in the files of a dataset, one sentence for each.
 
     Parameters
     ----------
     folder : str
-        With the index and the files.
+        The folder with the index and the files.
     table : FrameTable
         The index.
-    read_header : callable
-        Reads the header of a file; raises ``DatasetDamagedError``.
-    ours : bool
-        Whether ExEngine wrote the dataset: then each directory is known to the byte.
+    written_here : bool
+        Whether this backend wrote the dataset: then every byte of each directory is known.
     finished : bool
-        Whether nothing may follow the last frame.
+        Whether the last frame must be the end of its file.
     """
     found: list[str] = []
     count = 0
-    for sentence in _faults(folder, table, read_header, ours, finished):
+    for sentence in _faults(folder, table, written_here=written_here, finished=finished):
         count += 1
         if count <= MOST_SENTENCES:
             found.append(sentence)
@@ -60,38 +64,36 @@ def check_structure(
     return found
 
 
-def _faults(
-    folder: str, table: FrameTable, read_header: ReadHeader, ours: bool, finished: bool
-) -> Iterator[str]:
-    if ours and table.superseded:
+def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> Iterator[str]:
+    if written_here and table.superseded:
         yield f"{len(table.superseded)} entries of the index have the coordinates of a later one"
-    if ours and finished:
+    if written_here and finished:
         yield from _own_empty_files(folder, table)
-    for number, frames in table.in_file_order(table.superseded if ours else ()).items():
+    for number, frames in table.in_file_order(table.superseded if written_here else ()).items():
         name = table.files[number]
         path = os.path.join(folder, name)
-        if os.path.basename(name) != name or "\0" in name or name in ("", ".", ".."):
-            yield f"the index names {name!r:.200}, which is no file of the dataset"
+        if not is_file_name(name):
+            yield f"the index names {name!r:.200}, which is not a file of the dataset"
             continue
         try:
             file = OpenFile(path, READ)
             read_header(path)
         except FileNotFoundError:
-            yield f"the index names the file {name!r}, which is not there"
+            yield f"the index names the file {name!r}, which does not exist"
             continue
         except (OSError, DatasetDamagedError) as error:
             yield f"{name}: {getattr(error, 'strerror', None) or error}"
             continue
-        if ours:
-            yield from _own_directories(file, name, table, frames, finished, folder)
+        if written_here:
+            yield from _own_directories(file, name, table, frames, finished=finished, folder=folder)
         else:
             yield from _foreign_directories(file, name, table, frames)
 
 
 def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
-    """Look at the files that hold no frame: such a file ends with its header."""
+    """Check the files without frames: such a file ends with its header."""
     if os.path.lexists(os.path.join(folder, BACKUP_NAME)):
-        return  # their frames were taken out of the index
+        return  # a recovery removed their frames from the index
     named = set(table.files)
     for name in sorted(os.listdir(folder)):
         if not is_stack(name) or name in named:
@@ -101,12 +103,12 @@ def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
         except OSError as error:
             yield f"{name}: {error}"
             continue
-        if read_link(file, layout.FIRST_IFD_AT) != 0:
-            yield f"{name}: the index names no frame in it, its header does"
+        if read_link(file, FIRST_IFD_AT) != 0:
+            yield f"{name}: the header leads to a frame, and the index has none in this file"
 
 
 def is_stack(name: str) -> bool:
-    """Return whether a file is named like one that holds frames."""
+    """Return whether a file has the name of a file of frames."""
     return _STACK.fullmatch(name) is not None
 
 
@@ -115,22 +117,23 @@ def _own_directories(
     name: str,
     table: FrameTable,
     frames: npt.NDArray[np.intp],
+    *,
     finished: bool,
     folder: str,
 ) -> Iterator[str]:
-    """Compare every directory with the one that is written for such a frame."""
-    link, said_by = layout.FIRST_IFD_AT, "the header"
+    """Compare every directory with the one that this backend writes for the frame."""
+    link, link_in = FIRST_IFD_AT, "the header"
     end = 0
     for directory in directories(table, frames):
         where = f"{name}: the directory of the frame at {table.coordinates(directory.number)}"
         if directory.begin < end:
-            yield f"{where} lies in the frame before it"
+            yield f"{where} overlaps the frame before it"
             continue
         if read_link(file, link) != directory.begin:
-            yield f"{name}: {said_by} does not lead to the frame at {table.coordinates(directory.number)}"
-        if directory.differs(read_at(file.descriptor, directory.form.ifd_bytes, directory.begin)):
-            yield f"{where} is not as it was written"
-        link, said_by = directory.begin + directory.form.next_at, "the directory before"
+            yield f"{name}: {link_in} does not lead to the frame at {table.coordinates(directory.number)}"
+        if directory.differs(read_at(file.descriptor, directory.layout.ifd_bytes, directory.begin)):
+            yield f"{where} differs from the one that was written"
+        link, link_in = directory.begin + directory.layout.next_at, "the directory before"
         end = directory.end
     if not finished:
         return
@@ -138,77 +141,92 @@ def _own_directories(
         yield f"{name}: the chain of directories does not end with the last frame"
     size = os.fstat(file.descriptor).st_size
     if end and size > end and not os.path.lexists(os.path.join(folder, BACKUP_NAME)):
-        yield f"{name}: {size - end} bytes lie behind the last frame"
+        yield f"{name}: {size - end} bytes follow the last frame"
 
 
 class Directory:
-    """Where the directory of a frame of ours lies, and what it must hold.
+    """The place and the content of the directory of a frame that this backend wrote.
+
+    Parameters
+    ----------
+    number : int
+        The number of the frame in the index.
+    layout : FrameLayout
+    pixels_at : int
+        The offset of the pixels in the file.
+    metadata_bytes : int
 
     Attributes
     ----------
-    number : int
-        Of the frame, in the index.
-    form : FrameLayout
     begin, end : int
-        Of the frame in its file: directory, pixels and metadata, with the byte that makes it even.
+        The place of the frame in its file: directory, pixels and metadata, padded to an even length.
     """
 
-    __slots__ = ("_metadata_bytes", "begin", "end", "form", "number")
+    __slots__ = ("_metadata_bytes", "begin", "end", "layout", "number")
 
-    def __init__(self, number: int, form: layout.FrameLayout, pixels_at: int, metadata_bytes: int) -> None:
+    def __init__(self, number: int, layout: FrameLayout, pixels_at: int, metadata_bytes: int) -> None:
         self.number = number
-        self.form = form
-        self.begin = pixels_at - form.ifd_bytes
+        self.layout = layout
+        self.begin = pixels_at - layout.ifd_bytes
         self._metadata_bytes = metadata_bytes
-        end = pixels_at + form.pixel_bytes + metadata_bytes
+        end = pixels_at + layout.pixel_bytes + metadata_bytes
         self.end = end + (end & 1)
 
-    def as_written(self, like: bytes, following: int) -> bytes:
-        """Return the directory as it must be, with the checksums of the one that is there."""
-        checksums = self.form.checksums(like)
-        assert checksums is not None  # else the frame could not be read
-        whole = bytearray(self.form.ifd(self.begin, self._metadata_bytes, *checksums))
-        struct.pack_into("<I", whole, self.form.next_at, following)
+    def expected(self, found: bytes, following: int) -> bytes:
+        """Return the expected directory, with the checksums of the one that was found.
+
+        Parameters
+        ----------
+        found : bytes
+            The directory in the file.
+        following : int
+            The offset of the next directory.
+        """
+        checksums = self.layout.checksums(found)
+        assert checksums is not None  # otherwise the frame could not be read
+        whole = bytearray(self.layout.ifd(self.begin, self._metadata_bytes, *checksums))
+        struct.pack_into("<I", whole, self.layout.next_at, following)
         return bytes(whole)
 
-    def differs(self, there: bytes) -> bool:
-        """Return whether a directory is not as it must be, whatever follows it."""
-        form = self.form
-        if len(there) != form.ifd_bytes or form.checksums(there) is None:
+    def differs(self, found: bytes) -> bool:
+        """Return whether a directory differs from the expected one, apart from the next offset."""
+        layout = self.layout
+        if len(found) != layout.ifd_bytes or layout.checksums(found) is None:
             return True
-        (following,) = struct.unpack_from("<I", there, form.next_at)
-        return self.as_written(there, following) != there
+        (following,) = struct.unpack_from("<I", found, layout.next_at)
+        return self.expected(found, following) != found
 
 
 def directories(table: FrameTable, frames: npt.NDArray[np.intp]) -> Iterator[Directory]:
-    """Yield the directories of frames of ours; frames that can be none are passed over."""
-    forms: dict[int, layout.FrameLayout | None] = {}
-    for number in frames.tolist():
-        _, form, pixels_at, metadata_at, metadata_bytes = table.place(number)
-        if form not in forms:
-            forms[form] = _layout(*table.forms[form])
-        known = forms[form]
+    """Yield the directories of frames that this backend wrote; skip frames that it cannot have written."""
+    layouts: dict[int, FrameLayout | None] = {}
+    for frame in frames.tolist():
+        _, number, pixels_at, metadata_at, metadata_bytes = table.place(frame)
+        if number not in layouts:
+            layouts[number] = _layout(table.layouts[number])
+        layout = layouts[number]
         if (
-            known is not None
-            and pixels_at >= known.ifd_bytes
-            and metadata_at == pixels_at + known.pixel_bytes
-            and metadata_at + metadata_bytes <= layout.MAX_FILE_BYTES
+            layout is not None
+            and pixels_at >= layout.ifd_bytes
+            and metadata_at == pixels_at + layout.pixel_bytes
+            and metadata_at + metadata_bytes <= MAX_FILE_BYTES
         ):
-            yield Directory(number, known, pixels_at, metadata_bytes)
+            yield Directory(frame, layout, pixels_at, metadata_bytes)
 
 
-def _layout(width: int, height: int, pixel_type: int, *compressions: int) -> layout.FrameLayout | None:
-    known = pixel_type in (layout.GRAY8, layout.GRAY16, layout.RGB8)
-    if not known or any(compressions) or not 0 < width * height * 3 < layout.MAX_FILE_BYTES * 3:
+def _layout(entry: EntryLayout) -> FrameLayout | None:
+    width, height, pixel_type, *compressions = entry
+    written = pixel_type in (GRAY8, GRAY16, RGB8) and not any(compressions)
+    if not written or not 0 < width * height < MAX_FILE_BYTES:
         return None
     try:
-        return layout.FrameLayout(height, width, pixel_type)
+        return FrameLayout(height, width, pixel_type)
     except struct.error:  # larger than the tags hold
         return None
 
 
 def read_link(file: OpenFile, at: int) -> int:
-    """Return the offset that stands at a place of a file; -1 behind its end."""
+    """Return the offset at a place of a file; -1 after the end of the file."""
     data = read_at(file.descriptor, 4, at)
     return int(struct.unpack("<I", data)[0]) if len(data) == 4 else -1
 
@@ -216,9 +234,9 @@ def read_link(file: OpenFile, at: int) -> int:
 def _foreign_directories(
     file: OpenFile, name: str, table: FrameTable, frames: npt.NDArray[np.intp]
 ) -> Iterator[str]:
-    """Follow the chain of directories: it must come to the pixels of every frame, and end."""
+    """Follow the chain of directories: it must reach the pixels of every frame, and end."""
     wanted = {table.place(number)[2]: number for number in frames.tolist()}
-    at = read_link(file, layout.FIRST_IFD_AT)
+    at = read_link(file, FIRST_IFD_AT)
     for _ in range(len(wanted) + 1):
         if at <= 0:
             break
@@ -227,13 +245,13 @@ def _foreign_directories(
     if at < 0:
         yield f"{name}: the chain of directories leads out of the file"
     elif at > 0:
-        yield f"{name}: the chain of directories goes on behind the frames of the index"
+        yield f"{name}: the chain of directories continues after the frames of the index"
     for number in wanted.values():
         yield f"{name}: no directory leads to the frame at {table.coordinates(number)}"
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
-    """Return where the pixels of a directory are and where the next directory is; -1 where it is none."""
+    """Return the offsets of the pixels and of the next directory; -1 and -1 if it is not a directory."""
     head = read_at(file.descriptor, 2, at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= _MOST_TAGS:

@@ -1,6 +1,7 @@
-"""NDTiff of version 2: what the ``ndstorage`` library knows best.
+"""Reads NDTiff version 2 through the ``ndstorage`` library.
 
-The library prints to stdout while it opens, and raises bare exceptions; neither gets out of here.
+The library prints to stdout when it opens a dataset, and raises bare exceptions. This module suppresses the
+output, and raises errors of ExEngine.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +19,21 @@ from exengine.base_classes import (
     CoordinateIndex,
     DatasetReader,
     DatasetStatus,
-    DataStorage,
     JsonValue,
     open_regular,
     read_at,
 )
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage.ndtiff import format as layout
-from exengine_ndstorage.ndtiff.files import CHUNK_BYTES, READ, OpenFile
+from exengine_ndstorage.ndtiff.files import READ, OpenFile, existing_folder, refuse_link
+from exengine_ndstorage.ndtiff.format import CAPABILITIES, INDEX_NAME, pixel_bytes
 from exengine_ndstorage.ndtiff.index_table import FrameTable
-from exengine_ndstorage.ndtiff.reader import pixel_bytes, refuse_link
-from exengine_ndstorage.ndtiff.writer import NDTiffStorage
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_SUMMARY_BYTES
 
 _opening = threading.Lock()
 
 
 class _Silence:
-    """A stdout that one thread cannot write to, and all others can."""
+    """A stdout that discards the output of one thread, and prints that of all others."""
 
     def __init__(self, stdout: Any) -> None:
         self._stdout = stdout
@@ -49,61 +48,67 @@ class _Silence:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    # stdout and the filters of warnings belong to the whole process: one at a time.
+    # stdout and the filters of warnings belong to the whole process: only one thread may replace them.
     with _opening, warnings.catch_warnings(), contextlib.redirect_stdout(_Silence(sys.stdout)):
         warnings.simplefilter("ignore")
         yield
 
 
-def _refuse_what_the_library_would_follow(path: str) -> None:
-    """Refuse links, pipes and devices, which the library opens, and lengths that it believes."""
+def _refuse_unsafe_files(path: str) -> None:
+    """Refuse links, pipes, devices and impossible lengths, which the library does not check."""
     for folder in (path, *(entry.path for entry in list(os.scandir(path)) if entry.is_dir())):
         if folder != path:
             refuse_link(folder)
         for entry in list(os.scandir(folder)):
             if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
-                raise DatasetDamagedError(f"{entry.path} is no regular file, and not read")
+                raise DatasetDamagedError(f"{entry.path} is not read: it is not a regular file")
             if entry.name.endswith(".tif"):
                 size = os.stat(entry.path).st_size
                 with os.fdopen(open_regular(entry.path), "rb") as file:
                     head = file.read(24)
-                told = int.from_bytes(head[20:24], "little")
-                if len(head) < 24 or told > min(size, layout.MAX_SUMMARY_BYTES):
-                    raise DatasetDamagedError(f"{entry.path}: the summary metadata are longer than the file")
-        if os.path.lexists(os.path.join(folder, layout.INDEX_NAME)):
-            _refuse_what_no_file_holds(folder)
+                summary_bytes = int.from_bytes(head[20:24], "little")
+                if len(head) < 24 or summary_bytes > min(size, MAX_SUMMARY_BYTES):
+                    raise DatasetDamagedError(f"{entry.path}: the summary metadata is longer than the file")
+        if os.path.lexists(os.path.join(folder, INDEX_NAME)):
+            _refuse_impossible_lengths(folder)
 
 
-def _refuse_what_no_file_holds(folder: str) -> None:
-    """Refuse an index that claims more than a file has: the library takes memory for it."""
-    file = OpenFile(os.path.join(folder, layout.INDEX_NAME), READ)  # of the same form in all versions
+def _refuse_impossible_lengths(folder: str) -> None:
+    """Refuse an index that claims more bytes than a file has: the library would allocate them."""
+    file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
     done = 0
     while done < size:
-        taken = table.feed(read_at(file.descriptor, CHUNK_BYTES, done))
-        if not taken:
+        used = table.feed(read_at(file.descriptor, CHUNK_BYTES, done))
+        if not used:
             raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} on")
-        done += taken
+        done += used
     names = [entry.name for entry in list(os.scandir(folder)) if entry.name.endswith(".tif")]
     most = max((os.stat(os.path.join(folder, name)).st_size for name in names), default=0)
     for number in range(len(table) + len(table.superseded)):
-        _, form, _, _, metadata_bytes = table.place(number)
-        if max(pixel_bytes(table.forms[form]), metadata_bytes) > most:
+        _, layout, _, _, metadata_bytes = table.place(number)
+        if max(pixel_bytes(table.layouts[layout]), metadata_bytes) > most:
             raise DatasetDamagedError(f"{folder}: the index claims more bytes for a frame than a file has")
 
 
 class Version2Reader(DatasetReader):
-    """A dataset of NDTiff version 2, opened to read through ``ndstorage``."""
+    """A reader of an NDTiff dataset of version 2.
 
-    capabilities = NDTiffStorage.capabilities
+    Parameters
+    ----------
+    path : str
+        The folder of the dataset.
+    """
+
+    capabilities = CAPABILITIES
 
     def __init__(self, path: str) -> None:
         frames = CoordinateIndex()
         super().__init__(path, frames, DatasetStatus.COMPLETE)
-        self._library = threading.Lock()  # it reads from one place of one file
+        self._library = threading.Lock()  # the library reads at one position of a shared file
         self._dataset: Any = None
-        _refuse_what_the_library_would_follow(path)
+        _refuse_unsafe_files(path)
         with self._translated(), _silence():
             import ndstorage  # type: ignore[import-untyped]
 
@@ -115,7 +120,7 @@ class Version2Reader(DatasetReader):
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn whatever the library raises into an error of ours."""
+        """Turn any exception of the library into an error of ExEngine."""
         with self._library:
             try:
                 yield
@@ -125,13 +130,13 @@ class Version2Reader(DatasetReader):
                 ) from error
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> DataStorage:
-        """Open a dataset; see ``NDTiffStorage.open``."""
-        return NDTiffStorage.open(path)
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a dataset of version 2; ``NDTiffStorage.open`` opens any version."""
+        return cls(existing_folder(path))
 
     @property
     def has_checksums(self) -> bool:
-        """Return False: the format has none."""
+        """False: version 2 has no checksums."""
         return False
 
     @property
