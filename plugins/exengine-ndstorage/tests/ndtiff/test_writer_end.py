@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -69,6 +70,28 @@ def test_n3_finish_and_durable_flush_sync_every_file_and_the_names_of_the_files(
     storage.finish()
     last = max(path.glob("*.tif"), key=lambda file: file.stat().st_mtime_ns)
     assert synced >= {str(last), str(path / "NDTiff.index"), str(path)}
+
+
+def test_n3_finish_syncs_each_file_once_and_each_folder_once_per_change(path, new, monkeypatch, frame):
+    storage = new()
+    storage.put(at(0), frame(at(0)), None)
+    synced = Counter()
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.update([os.path.realpath(f"/proc/self/fd/{fd}")]) or fsync(fd)
+    )
+    storage.finish()
+    assert synced == {
+        str(path / "NDTiffStack.tif"): 1,
+        str(path / "NDTiff.index"): 1,
+        str(path / "exengine.json.new"): 1,
+        str(path): 2,  # by the plugin for the names of its files, by the kernel for the new manifest
+        str(path.parent): 1,  # by the kernel
+    }
+    synced.clear()
+    storage.finish()
+    storage.close()
+    assert not synced
 
 
 def test_n5_close_without_finish_leaves_an_incomplete_dataset_that_can_be_read(path, new, opened, frame):
