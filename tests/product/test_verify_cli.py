@@ -93,7 +93,7 @@ def test_a_dataset_that_is_being_written_is_verified_and_not_to_be_recovered(pat
     with exengine.open_storage("ndtiff", path) as storage:
         storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
         code, out, _ = run(capsys, "verify", path)
-        assert code == 0 and "incomplete (its writer is at work)" in out
+        assert code == 0 and "incomplete (its writer is active)" in out
         assert out.endswith("Every frame in it is good.\n")
         assert "exengine recover" not in out
         _, out, _ = run(capsys, "info", path)

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exengine.errors import CoordinatesError
-from exengine_ndstorage import index, layout
-from exengine_ndstorage.index import FrameTable
+from exengine_ndstorage.ndtiff import index_table
+from exengine_ndstorage.ndtiff.format import RGB8, FrameLayout, text_in_entry
+from exengine_ndstorage.ndtiff.index_table import FrameTable
 
 MIB = 2**20
 
@@ -101,7 +102,7 @@ def test_it_agrees_with_a_dict_for_any_entries_in_any_pieces(entries, cuts, torn
     for number, (_, _, file, numbers) in enumerate(entries):
         place = table.place(number)
         assert table.files[place[0]] == file.decode()
-        assert table.forms[place[1]] == (numbers[1], numbers[2], numbers[3], numbers[4], numbers[7])
+        assert table.layouts[place[1]] == (numbers[1], numbers[2], numbers[3], numbers[4], numbers[7])
         assert list(place[2:]) == [numbers[0], numbers[5], numbers[6]]
     appeared = dict.fromkeys(axis for axes, *_ in entries for axis in axes)
     assert table.axes == tuple(appeared)
@@ -119,8 +120,8 @@ def test_it_agrees_with_a_dict_for_any_entries_in_any_pieces(entries, cuts, torn
 @pytest.fixture
 def small_limits(monkeypatch):
     """Make frames go from the dict to sorted keys after 10, and texts to the JSON parser after 2."""
-    monkeypatch.setattr(index, "_TAIL", 10)
-    monkeypatch.setattr(index, "_MAX_TEMPLATES", 2)
+    monkeypatch.setattr(index_table, "_TAIL", 10)
+    monkeypatch.setattr(index_table, "_MAX_TEMPLATES", 2)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -324,23 +325,24 @@ def test_claims_beyond_64_bits_do_not_hide_the_ends_of_the_files():
         entry({"time": 0}, b"a.tif", (100, 2**32 - 1, 2**32 - 1, 1, 0, 50, 7, 0))
         + entry({"time": 1}, b"b.tif"),
     )
-    ends = table.ends([2 * form[0] * form[1] for form in table.forms])
+    ends = table.ends()
     assert ends["a.tif"] > 2**60 and ends["b.tif"] == 0
 
 
-def test_there_may_be_more_files_and_forms_than_16_bits_count():
+def test_there_may_be_more_files_and_layouts_than_16_bits_count():
     count = 66_000
     data = b"".join(entry(b'{"n":%d}' % n, b"%d" % n, (0, n, 1, 0, 0, 0, 0, 0)) for n in range(count))
     table = FrameTable()
     assert feed(table, data) == len(data)
     for n in (0, 1, 65_535, 65_536, count - 1):
         place = table.place(n)
-        assert (table.files[place[0]], table.forms[place[1]][0]) == (str(n), n)
+        assert (table.files[place[0]], table.layouts[place[1]][0]) == (str(n), n)
 
 
-def test_what_is_written_here_is_what_the_format_describes():
-    ours = layout.index_entry(b'{"time":0}', layout.text_in_entry(b"a.tif"), tuple(range(8)))
-    assert ours == entry(b'{"time":0}', b"a.tif", tuple(range(8)))
+def test_a_written_entry_has_the_bytes_that_the_format_describes():
+    layout = FrameLayout(height=5, width=7, pixel_type=RGB8)
+    written = layout.index_entry(b'{"time":0}', text_in_entry(b"a.tif"), pixels_at=300, metadata_bytes=9)
+    assert written == entry(b'{"time":0}', b"a.tif", (300, 7, 5, 2, 0, 300 + 3 * 35, 9, 0))
 
 
 def test_absence_is_described_by_what_is_there():

@@ -1,34 +1,32 @@
 """Reads ``NDTiff.index``: a million entries in a second, a lookup in microseconds.
 
-An entry is: length of the axes (4 bytes), axes as JSON, length of the file name, file name, eight
-numbers of 4 bytes. Many are decoded at once, from where :mod:`exengine_ndstorage.entries` finds them. The
-JSON is compared with texts seen before, digits aside; an unknown text goes through the JSON parser.
+An entry holds the length of the axes (4 bytes), the axes as JSON, the length of the file name, the file name,
+and eight numbers of 4 bytes. Entries of one length are decoded together, at the places that
+:mod:`exengine_ndstorage.ndtiff.index_entries` finds. Their JSON is compared with earlier texts, ignoring
+digits; a new text goes through the JSON parser.
 
-What is kept is columns of numbers, 20 bytes per frame and 4 per axis.
+The table keeps columns of numbers, 20 bytes per frame and 4 per axis.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from exengine.base_classes import DataCoordinates, summarize_positions
 from exengine.errors import CoordinatesError
-from exengine_ndstorage import layout
-from exengine_ndstorage.entries import Template, prove_chain, u32
+from exengine_ndstorage.ndtiff.format import INDEX_NUMBERS, LENGTH, EntryLayout, pixel_bytes
+from exengine_ndstorage.ndtiff.index_entries import Template, parse_checked_axes, prove_chain, u32
+from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_TEXT_BYTES
 
-_NUMBERS_BYTES = layout.INDEX_NUMBERS.size
-_MAX_ENTRY = 2**20  # more than two texts and the numbers take
-_MAX_TEXT = layout.MAX_TEXT_BYTES + 1
-_MAX_TEMPLATES = 32  # texts that differ in more than digits; beyond, each is parsed by itself
+_NUMBERS_BYTES = INDEX_NUMBERS.size
+_MAX_ENTRY = 2**20  # more than two texts and the numbers of an entry
+_MAX_TEXT = MAX_TEXT_BYTES + 1
+_MAX_TEMPLATES = 32  # texts that differ in more than digits; further ones go through the JSON parser
 _DIRECT = 2**29  # ints 0 <= i < _DIRECT are their own code; others, and str, are interned
-_TAIL = 65_536  # frames that may arrive before the sorted keys are made anew
-
-Form = tuple[int, int, int, int, int]
-"""Width, height, pixel type, compression of pixels and of metadata."""
+_TAIL = 65_536  # new frames before the sorted keys are computed again
 
 
 class FrameTable:
@@ -38,22 +36,22 @@ class FrameTable:
     ----------
     files : list of str
         Names of the TIFF files.
-    forms : list of Form
-        What the frames look like.
+    layouts : list of EntryLayout
+        The layouts of the frames.
     problem : str
-        Why the index could not be read to its end; empty when it could.
+        Why the index could not be read to its end; empty without a problem.
     """
 
     def __init__(self) -> None:
         self.files: list[str] = []
-        self.forms: list[Form] = []
+        self.layouts: list[EntryLayout] = []
         self.problem = ""
         self._file_numbers: dict[bytes, int] = {}
-        self._form_numbers: dict[Form, int] = {}
+        self._layout_numbers: dict[EntryLayout, int] = {}
         self._axes: dict[str, int] = {}  # axis -> column of _codes
-        self._names: list[str] = []  # of the axes, in the order of the columns
-        # Columns arise in any order, because entries of one length are taken together. Axes are told in
-        # the order in which they stand in the index: by the frame, and the place in its text.
+        self._names: list[str] = []  # the axis of each column
+        # Columns arise in any order, because entries of one length are decoded together. The order of the
+        # axes is that of their first appearance in the index: the frame, and the place in its text.
         self._appeared: list[tuple[int, int]] = []
         self._order_of_axes: tuple[int, ...] = ()
         self._interned: list[dict[int | str, int]] = []
@@ -61,37 +59,37 @@ class FrameTable:
         self._templates: dict[tuple[int, int], list[Template]] = {}
         self._count = 0
         self._codes = np.zeros((0, 0), np.int32)
-        self._places = np.zeros((0, 5), np.uint32)  # file, form, and three numbers of the entry
-        # The first _sorted frames are found by sorted keys, those up to _remembered by a dict.
+        self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers of the entry
+        # Sorted keys find the first _sorted frames, a dict those up to _remembered.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64).data  # which Python compares twice as fast as an array
+        self._keys = np.zeros(0, np.int64).data  # Python compares it twice as fast as an array
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []
-        self._tail: dict[int, int] = {}  # by the codes, 32 bits each, as one number
-        self._by_dict = False  # all of them, because no number of 64 bits can be their key
+        self._tail: dict[int, int] = {}  # key: the codes, 32 bits each, as one number
+        self._by_dict = False  # for all frames: their keys exceed 64 bits
         self._superseded: set[int] = set()
 
     # -- feeding ---------------------------------------------------------------------------------
 
     def feed(self, data: bytes, *, expected_bytes: int = 0) -> int:
-        """Take the entries at the beginning of ``data``.
+        """Add the entries at the beginning of ``data``.
 
         Parameters
         ----------
         data : bytes
-            From where the last call ended.
+            The index from the end of the last call on.
         expected_bytes : int
-            About how many more will come, so that memory is taken once.
+            An estimate of the bytes that later calls add, to allocate memory once.
 
         Returns
         -------
         int
-            How many bytes were taken. The rest is the beginning of an entry, or ``problem`` is set.
+            The number of bytes used. The rest is the beginning of an entry, or ``problem`` is set.
         """
         starts, ends = prove_chain(data)
         if not len(starts):
-            if len(data) >= 4 and layout.LENGTH.unpack_from(data)[0] > _MAX_TEXT:
+            if len(data) >= 4 and LENGTH.unpack_from(data)[0] > _MAX_TEXT:
                 self.problem = "an entry has an impossible length"
             return 0
         self._reserve(len(starts), len(starts) * (len(data) + expected_bytes) // max(int(ends[-1]), 1))
@@ -120,7 +118,7 @@ class FrameTable:
         starts: npt.NDArray[np.int64],
         ends: npt.NDArray[np.int64],
     ) -> int:
-        """Decode proven entries into the columns; return how many, fewer when one is not valid."""
+        """Decode proven entries into the columns; return their number, up to the first invalid one."""
         axes_bytes = u32(raw, starts)
         sizes = ends - starts
         group = axes_bytes * _MAX_ENTRY + sizes
@@ -131,14 +129,15 @@ class FrameTable:
             length, size = divmod(int(key), _MAX_ENTRY)
             table = np.lib.stride_tricks.sliding_window_view(raw, size)[starts[rows]]
             self._take_numbers(begin + rows, table[:, -_NUMBERS_BYTES:])
-            self._take_files(begin + rows, table[:, 8 + length : -_NUMBERS_BYTES])
+            names = table[:, 8 + length : -_NUMBERS_BYTES]
+            self._places[begin + rows, 0] = _distinct(names, self._file_number)
             left = self._match(begin + rows, table[:, 4 : 4 + length], (length, size))
             done[rows] = True
             for entry, at in zip(rows[left].tolist(), (starts[rows[left]] + 4).tolist(), strict=True):
                 done[entry] = self._take_one(begin + entry, data[at : at + length])
         taken = len(starts) if done.all() else int(np.argmin(done))
         if taken < len(starts):
-            self.problem = f"the coordinates of entry {begin + taken} cannot be understood"
+            self.problem = f"the coordinates of entry {begin + taken} cannot be parsed"
         self._order_of_axes = tuple(sorted(range(len(self._names)), key=self._appeared.__getitem__))
         self._count += taken
         return taken
@@ -149,51 +148,38 @@ class FrameTable:
         places[rows, 2] = numbers[:, 0]  # offset of the pixels
         places[rows, 3] = numbers[:, 5]  # offset of the metadata
         places[rows, 4] = numbers[:, 6]  # length of the metadata
-        forms = numbers[:, [1, 2, 3, 4, 7]]
-        if (forms == forms[0]).all():
-            places[rows, 1] = self._form(forms[0])
-        else:
-            unique, inverse = np.unique(forms, axis=0, return_inverse=True)
-            places[rows, 1] = np.array([self._form(form) for form in unique])[inverse.reshape(-1)]
+        places[rows, 1] = _distinct(numbers[:, [1, 2, 3, 4, 7]], self._layout_number)
 
-    def _form(self, numbers: npt.NDArray[np.uint32]) -> int:
-        form: Any = tuple(int(number) for number in numbers)
-        number = self._form_numbers.setdefault(form, len(self.forms))
-        if number == len(self.forms):
-            self.forms.append(form)
+    def _layout_number(self, numbers: npt.NDArray[np.uint32]) -> int:
+        layout: Any = tuple(int(number) for number in numbers)
+        number = self._layout_numbers.setdefault(layout, len(self.layouts))
+        if number == len(self.layouts):
+            self.layouts.append(layout)
         return number
 
-    def _take_files(self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8]) -> None:
-        if (table == table[0]).all():
-            self._places[rows, 0] = self._file(table[0].tobytes())
-        else:
-            unique, inverse = np.unique(table, axis=0, return_inverse=True)
-            self._places[rows, 0] = np.array([self._file(name.tobytes()) for name in unique])[
-                inverse.reshape(-1)
-            ]
-
-    def _file(self, name: bytes) -> int:
+    def _file_number(self, row: npt.NDArray[np.uint8]) -> int:
+        name = row.tobytes()
         number = self._file_numbers.setdefault(name, len(self.files))
         if number == len(self.files):
             self.files.append(name.decode("utf-8", "replace"))
         return number
 
     def _match(
-        self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8], shape: tuple[int, int]
+        self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8], lengths: tuple[int, int]
     ) -> npt.NDArray[np.int64]:
-        """Decode the axes of rows that look like a text seen before; return the rows that do not."""
-        known = self._templates.setdefault(shape, [])
+        """Decode the axes of rows that match an earlier text; return the other rows."""
+        templates = self._templates.setdefault(lengths, [])
         left = np.arange(len(table))
         tried = 0
         while len(left):
-            if tried == len(known):
-                if len(known) >= _MAX_TEMPLATES:
+            if tried == len(templates):
+                if len(templates) >= _MAX_TEMPLATES:
                     return left
                 template = Template.of(table[left[0]].tobytes())
                 if template is None or not self._has_room_for(template.axes):
                     return left
-                known.append(template)
-            template = known[tried]
+                templates.append(template)
+            template = templates[tried]
             tried += 1
             some = table if len(left) == len(table) else table[left]
             good = template.matches(some)
@@ -224,7 +210,7 @@ class FrameTable:
 
     def _take_one(self, row: int, text: bytes) -> bool:
         """Decode the axes of one row with a JSON parser; return whether they are valid."""
-        axes = self._parse_known(text)
+        axes = parse_checked_axes(text, self._axes)
         if axes is None:
             try:
                 axes = DataCoordinates.from_json(text).__dict__
@@ -239,23 +225,8 @@ class FrameTable:
                 self._appeared[column] = (row, place)
         return True
 
-    def _parse_known(self, text: bytes) -> dict[str, int | str] | None:
-        """Return axes whose names were checked before; None for all that needs a closer look."""
-        try:
-            axes = orjson.loads(text)
-        except ValueError:
-            return None
-        if type(axes) is not dict:
-            return None
-        for axis, value in axes.items():
-            if axis not in self._axes or not (
-                type(value) is str or (type(value) is int and -(2**63) <= value < 2**63)
-            ):
-                return None
-        return axes
-
     def _has_room_for(self, axes: Iterable[str]) -> bool:
-        return len(self._axes.keys() | set(axes)) <= layout.MAX_AXES
+        return len(self._axes.keys() | set(axes)) <= MAX_AXES
 
     def _column(self, axis: str) -> int:
         column = self._axes.get(axis)
@@ -280,7 +251,7 @@ class FrameTable:
         return code
 
     def settle(self) -> None:
-        """Make what was fed findable, at once instead of when something is looked for."""
+        """Make all added frames findable now, not at the next lookup."""
         if self._remembered == self._count:
             return
         if self._count - self._sorted > _TAIL and not self._by_dict:
@@ -304,7 +275,7 @@ class FrameTable:
             self._tail[key] = number
 
     def _sort(self) -> None:
-        """Make one sorted key per frame from its codes; the last of equal ones counts."""
+        """Compute one sorted key per frame from its codes; of equal keys the last one counts."""
         codes = self._codes[: self._count]
         radices = [int(codes[:, column].max(initial=0)) + 1 for column in range(codes.shape[1])]
         weights = [1] * len(radices)
@@ -335,7 +306,7 @@ class FrameTable:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes, in the order in which they first appeared."""
+        """The axes, in the order of their first appearance."""
         return tuple(self._names[column] for column in self._order_of_axes)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
@@ -361,7 +332,7 @@ class FrameTable:
         key = column = 0
         radices, weights = self._radices, self._weights
         while codes:
-            if column == len(radices):  # an axis that is younger than the keys
+            if column == len(radices):  # an axis that is newer than the keys
                 return None
             code = codes & 0xFFFFFFFF
             if code >= radices[column]:
@@ -376,14 +347,14 @@ class FrameTable:
         return place if self._order is None else int(self._order[place])
 
     def place(self, number: int) -> tuple[int, int, int, int, int]:
-        """Return file, form, offset of the pixels, offset and length of the metadata of a frame."""
+        """Return file, layout, offset of the pixels, offset and length of the metadata of a frame."""
         place: tuple[int, int, int, int, int] = self._places[number].tolist()
         return place
 
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         names, values, order = self._names, self._values, self._order_of_axes
-        codes = self._codes[number].tolist()  # after the order, which names no axis that it has not
+        codes = self._codes[number].tolist()  # after the order, which may not name an axis without codes
         axes: dict[str, int | str] = {}
         for column in order:
             code = codes[column]
@@ -394,7 +365,7 @@ class FrameTable:
         return axes
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of every frame that is there now, in the order of arrival."""
+        """Yield the coordinates of the frames that the table holds now, in the order of arrival."""
         self.settle()
         return self._iterate(self._codes[: self._count], self._order_of_axes, frozenset(self._superseded))
 
@@ -405,19 +376,13 @@ class FrameTable:
         for begin in range(0, len(rows), 4096):
             for number, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
                 if number not in superseded:
-                    yield DataCoordinates(
-                        {
-                            names[column]: self._value(column, codes[column])
-                            for column in order
-                            if codes[column]
-                        }
-                    )
+                    yield DataCoordinates({names[c]: self._value(c, codes[c]) for c in order if codes[c]})
 
     def _value(self, column: int, code: int) -> int | str:
         return code >> 1 if code & 1 else self._values[column][(code >> 1) - 1]
 
     def positions(self) -> dict[str, list[int | str]]:
-        """Return the positions that occur on each axis, in the order of arrival."""
+        """Return the positions on each axis, in the order of arrival."""
         found = {}
         for column in self._order_of_axes:
             codes, first = np.unique(self._codes[: self._count, column], return_index=True)
@@ -426,7 +391,7 @@ class FrameTable:
         return found
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a sentence for people: what is there instead of these coordinates."""
+        """Return a sentence for people: why there is no frame at these coordinates."""
         if not self._count:
             return "the dataset has no frames yet"
         unknown = [axis for axis in axes if axis not in self._axes]
@@ -443,17 +408,17 @@ class FrameTable:
 
     @property
     def superseded(self) -> frozenset[int]:
-        """Frames that have the coordinates of a later one, and are not found."""
+        """The frames with the coordinates of a later one; lookups do not find them."""
         self.settle()
         return frozenset(self._superseded)
 
     def in_file_order(self, dropped: Collection[int] = ()) -> dict[int, npt.NDArray[np.intp]]:
-        """Return for each file with frames their numbers, in the order in which they lie there.
+        """Return for each file the numbers of its frames, in the order of their places.
 
         Parameters
         ----------
         dropped : collection of int
-            Frames that are left out.
+            Frames to leave out.
         """
         places = self._places[: self._count]
         order = np.lexsort((places[:, 2], places[:, 0]))
@@ -465,13 +430,21 @@ class FrameTable:
         begins = np.flatnonzero(np.concatenate(([True], files[1:] != files[:-1])))
         return dict(zip(files[begins].tolist(), np.split(order, begins[1:]), strict=True))
 
-    def ends(self, pixel_bytes: list[int]) -> dict[str, int]:
-        """Return for each file how long it must be at least, given the bytes of each form."""
+    def ends(self) -> dict[str, int]:
+        """Return for each file the least length that holds its frames."""
         places = self._places[: self._count]
-        # A form that is no NDTiff may claim more bytes than a number of 64 bits holds.
-        claimed = np.array([min(size, 2**62) for size in pixel_bytes or [0]], np.int64)
+        # A layout that is not NDTiff may claim more bytes than a 64-bit number holds.
+        claimed = np.array([min(pixel_bytes(layout), 2**62) for layout in self.layouts] or [0], np.int64)
         pixels = places[:, 2].astype(np.int64) + claimed[places[:, 1]]
         metadata = places[:, 3].astype(np.int64) + places[:, 4]
         ends = np.zeros(len(self.files), np.int64)
         np.maximum.at(ends, places[:, 0], np.maximum(pixels, metadata))
         return {name: int(end) for name, end in zip(self.files, ends, strict=True)}
+
+
+def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
+    """Return the number of each row of a table; mostly all rows are equal, and one number is returned."""
+    if (table == table[0]).all():
+        return number_of(table[0])
+    unique, inverse = np.unique(table, axis=0, return_inverse=True)
+    return np.array([number_of(row) for row in unique])[inverse.reshape(-1)]

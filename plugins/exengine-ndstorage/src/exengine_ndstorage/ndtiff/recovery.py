@@ -1,12 +1,12 @@
-"""Mends an NDTiff dataset of ours in place, so that it is as if its last frame had been finished.
+"""Repairs an NDTiff dataset in place, as if it had been finished after its last frame.
 
-The order is that of a writer: the index is replaced when the one before is safe beside it, then the
-files are brought into agreement with it. Every step looks at what is there and does what is left to
-do, so that after being killed anywhere the same call comes to the same end.
+The order is that of a writer: first the index is replaced, with a safe copy of the old one beside it, then
+the files are brought into agreement with the new index. Each step checks the files and does the work that is
+left, so that a recovery that was killed continues with the next call.
 
-What a writer had begun when it died, and the index does not name, is cut off the end of the files. Nothing
-else is: where the index itself was damaged, or frames are taken out of it, all bytes stay where they are,
-in case somebody can make something of them. Then the index from before lies beside the new one.
+Recovery cuts off data that a writer had begun when it died and that the index does not name, and nothing
+else. If the index itself was damaged, or frames are removed from it, all bytes of the files stay, for a later
+rescue by hand. The old index then lies beside the new one.
 """
 
 import os
@@ -25,34 +25,33 @@ from exengine.base_classes import (
     write_at,
 )
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage import layout
-from exengine_ndstorage.entries import prove_chain
-from exengine_ndstorage.files import CHUNK_BYTES, READ, OpenFile
-from exengine_ndstorage.index import FrameTable
-from exengine_ndstorage.reader import read_header
-from exengine_ndstorage.structure import Directory, directories, is_stack, read_link
+from exengine_ndstorage.ndtiff.files import READ, OpenFile
+from exengine_ndstorage.ndtiff.format import BACKUP_NAME, FIRST_IFD_AT, INDEX_NAME, MAJOR_VERSION, header
+from exengine_ndstorage.ndtiff.header import SUMMARY_AT, SUMMARY_BYTES_AT, read_header
+from exengine_ndstorage.ndtiff.index_entries import prove_chain
+from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_TORN_BYTES
+from exengine_ndstorage.ndtiff.structure import Directory, directories, is_stack, read_link
 
-_SUMMARY_BYTES_AT, _SUMMARY_AT = 24, 28  # in the header
-_LEAST_HEADER = _SUMMARY_AT + 2
-_ONE_WRITE_BYTES = 5 * 2**20  # a batch of small frames; a larger frame goes alone
+_LEAST_HEADER = SUMMARY_AT + 2
 
 
 def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
-    """Take lost frames out of the index of a dataset, and bring its files into agreement with it.
+    """Remove lost frames from the index of a dataset, and bring its files into agreement with it.
 
     Parameters
     ----------
     path : str
-        Of a dataset that this backend wrote, and whose lock the caller holds.
+        The folder of a dataset that this backend wrote. The caller holds its lock.
     lost : collection of DataCoordinates
-        Frames that cannot be read back.
+        The frames that cannot be read.
 
     Raises
     ------
     OSError
-        When something cannot be written. The next call goes on from there.
+        If a file cannot be written. The next call continues.
     """
-    index = os.path.join(path, layout.INDEX_NAME)
+    index = os.path.join(path, INDEX_NAME)
     table, whole_bytes = _read_index(index)
     dropped = set(table.superseded)
     for coordinates in lost:
@@ -65,11 +64,11 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
     headers = _Headers(path, [*kept])
     for name in _stacks(path, kept):
         frames = [*directories(table, kept.get(name, np.zeros(0, np.intp)))]
-        file = _MendedFile(path, name, frames)
+        file = _RepairedFile(path, name, frames)
         if file.is_an_attempt and kept:
             os.unlink(os.path.join(path, name))
         else:
-            file.mend(headers)
+            file.repair(headers)
     sync_folder(path)
 
 
@@ -81,7 +80,7 @@ def _size(path: str) -> int:
 
 
 def _read_index(path: str) -> tuple[FrameTable, int]:
-    """Return the frames that an index names, and how many of its bytes name them."""
+    """Return the frames of an index, and the number of bytes of their entries."""
     table = FrameTable()
     done = 0
     for chunk in _chunks(path):
@@ -92,7 +91,7 @@ def _read_index(path: str) -> tuple[FrameTable, int]:
 
 
 def _chunks(path: str) -> Iterator[bytes]:
-    """Yield an index in pieces that begin where an entry begins."""
+    """Yield an index in pieces that begin with an entry."""
     if not os.path.lexists(path):
         return
     file = OpenFile(path, READ)
@@ -106,8 +105,8 @@ def _chunks(path: str) -> Iterator[bytes]:
 
 
 def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> None:
-    """Write an index without some entries and without what follows the last one; keep the old one."""
-    index = os.path.join(folder, layout.INDEX_NAME)
+    """Write an index without the dropped entries and without a torn last one; keep the old index."""
+    index = os.path.join(folder, INDEX_NAME)
     _keep_index(folder)
     with _replacing(index) as descriptor:
         at = number = done = 0
@@ -127,9 +126,9 @@ def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> N
 
 
 def _keep_index(folder: str) -> None:
-    """Keep a copy of the index, unless one is there: that is of an earlier run, and the older one."""
-    index = os.path.join(folder, layout.INDEX_NAME)
-    backup = os.path.join(folder, layout.BACKUP_NAME)
+    """Copy the index, unless an earlier recovery did: its copy is the older one."""
+    index = os.path.join(folder, INDEX_NAME)
+    backup = os.path.join(folder, BACKUP_NAME)
     if os.path.lexists(backup) or not os.path.lexists(index):
         return
     with _replacing(backup) as descriptor:
@@ -142,7 +141,7 @@ def _keep_index(folder: str) -> None:
 
 @contextmanager
 def _replacing(path: str) -> Iterator[int]:
-    """Give a new file to write to; it takes its place when all of it is on the disk."""
+    """Open a new file for writing; at the end, when it is on the disk, it replaces the old one."""
     temporary = path + ".new"
     descriptor = open_new(temporary, os.O_RDWR)
     try:
@@ -158,29 +157,29 @@ def _replacing(path: str) -> Iterator[int]:
 
 def _stacks(folder: str, named: Collection[str]) -> list[str]:
     """Return the names of the files with frames: those that the index or the manifest names."""
-    there = set(os.listdir(folder))
+    names = set(os.listdir(folder))
     return sorted(
-        there & ({*named} | {name for name in there if is_stack(name) and _is_own(folder, name, named)})
+        names & ({*named} | {name for name in names if is_stack(name) and _is_own(folder, name, named)})
     )
 
 
 def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
-    """Return whether a file that the index does not name is of this dataset, or was put there later."""
-    content = read_manifest(folder)
-    if content and "files" in content:
-        return FilePatterns(content["files"]).match_file(name)
+    """Return whether a file that the index does not name belongs to this dataset."""
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.files is not None:
+        return FilePatterns(manifest.files).match_file(name)
     own = {other.rpartition("NDTiffStack")[0] for other in named} or {"", f"{os.path.basename(folder)}_"}
     return name.rpartition("NDTiffStack")[0] in own
 
 
 class _Headers:
-    """A header of the dataset for files that have none: that of another file, or one without metadata.
+    """Headers for files that lost theirs: that of another file of the dataset, or one without metadata.
 
     Parameters
     ----------
     folder : str
     names : list of str
-        Of the files; all have the same header, apart from its last bytes.
+        The files; all have the same header, apart from its last bytes.
     """
 
     def __init__(self, folder: str, names: list[str]) -> None:
@@ -189,35 +188,35 @@ class _Headers:
             path = os.path.join(folder, name)
             if _has_header(path):
                 file = OpenFile(path, READ)
-                summary_bytes = read_at(file.descriptor, 4, _SUMMARY_BYTES_AT)
-                size = _SUMMARY_AT + int.from_bytes(summary_bytes, "little")
+                summary_bytes = read_at(file.descriptor, 4, SUMMARY_BYTES_AT)
+                size = SUMMARY_AT + int.from_bytes(summary_bytes, "little")
                 size += size & 1
                 self._good[size] = read_at(file.descriptor, size, 0)
                 return
 
     def of(self, size: int) -> bytes:
-        """Return a header up to the first directory, which lies at ``size``."""
+        """Return a header of ``size`` bytes; the first directory follows it."""
         good = self._good.get(size)
         if good is None:
-            good = layout.header(b"{}" + b" " * (size - _LEAST_HEADER))
+            good = header(b"{}" + b" " * (size - _LEAST_HEADER))
         return good
 
 
 def _has_header(path: str) -> bool:
     try:
-        return read_header(path)[0] == layout.MAJOR_VERSION
+        return read_header(path)[0] == MAJOR_VERSION
     except (DatasetDamagedError, OSError):
         return False
 
 
-class _MendedFile(OpenFile):
-    """A file whose header leads to the first of its frames, each frame to the next, the last to none.
+class _RepairedFile(OpenFile):
+    """A file to repair: the header must lead to the first frame, each frame to the next, the last to none.
 
     Parameters
     ----------
     folder, name : str
     frames : list of Directory
-        Those that are kept.
+        The frames that stay.
     """
 
     __slots__ = ("_folder", "_frames", "_path")
@@ -230,43 +229,43 @@ class _MendedFile(OpenFile):
 
     @property
     def is_an_attempt(self) -> bool:
-        """Whether the writer died before the header was whole."""
-        small = self._size() <= _ONE_WRITE_BYTES
+        """Whether the writer died before it had written the whole header."""
+        small = self._size() <= MAX_TORN_BYTES
         return small and not self._frames and not self._index_was_changed() and not _has_header(self._path)
 
-    def mend(self, headers: "_Headers") -> None:
-        """Write what differs from what must be there."""
+    def repair(self, headers: "_Headers") -> None:
+        """Replace all bytes that differ from the expected ones."""
         first = self._frames[0].begin if self._frames else 0
         if not _has_header(self._path) and (first >= _LEAST_HEADER or not self._frames):
             self._put(headers.of(first or _LEAST_HEADER), 0)
-        if read_link(self, layout.FIRST_IFD_AT) != first:
-            self._put(first.to_bytes(4, "little"), layout.FIRST_IFD_AT)
+        if read_link(self, FIRST_IFD_AT) != first:
+            self._put(first.to_bytes(4, "little"), FIRST_IFD_AT)
         links = [*(directory.begin for directory in self._frames[1:]), 0]
         for directory, link in zip(self._frames, links, strict=False):
-            there = read_at(self.descriptor, directory.form.ifd_bytes, directory.begin)
-            wanted = directory.as_written(there, link)
-            if there != wanted:
-                self._put(wanted, directory.begin)
+            found = read_at(self.descriptor, directory.layout.ifd_bytes, directory.begin)
+            expected = directory.expected(found, link)
+            if found != expected:
+                self._put(expected, directory.begin)
         self._cut()
         os.fsync(self.descriptor)
 
     def _cut(self) -> None:
-        """Cut off what a writer had begun when it died: at most what goes to the disk in one write."""
+        """Cut off the data that a writer had begun when it died: at most one write."""
         if self._index_was_changed():
             return
         end = max((directory.end for directory in self._frames), default=0)
         if not end:
-            summary_bytes = int.from_bytes(read_at(self.descriptor, 4, _SUMMARY_BYTES_AT), "little")
-            end = _SUMMARY_AT + summary_bytes + (summary_bytes & 1)
-        behind = self._size() - end
+            summary_bytes = int.from_bytes(read_at(self.descriptor, 4, SUMMARY_BYTES_AT), "little")
+            end = SUMMARY_AT + summary_bytes + (summary_bytes & 1)
+        torn = self._size() - end
         largest = max((directory.end - directory.begin for directory in self._frames), default=0)
-        if 0 < behind <= max(_ONE_WRITE_BYTES, 2 * largest):
+        if 0 < torn <= max(MAX_TORN_BYTES, 2 * largest):
             os.ftruncate(self.descriptor, end)
-        elif behind > 0:
+        elif torn > 0:
             _keep_index(self._folder)
 
     def _index_was_changed(self) -> bool:
-        return os.path.lexists(os.path.join(self._folder, layout.BACKUP_NAME))
+        return os.path.lexists(os.path.join(self._folder, BACKUP_NAME))
 
     def _size(self) -> int:
         return os.fstat(self.descriptor).st_size

@@ -1,4 +1,4 @@
-"""The second thread of a storage: checksums of large frames, and the disk that begins early."""
+"""The helper thread of a storage: checksums of large frames, and the disk that begins early."""
 
 import errno
 import os
@@ -14,15 +14,16 @@ import pytest
 import exengine
 from exengine.base_classes import begin_writing, read_into, write_at
 from exengine.errors import DatasetDamagedError, StorageFailedError
-from exengine_ndstorage.frames import combined_checksum
-from exengine_ndstorage.second_thread import WORTH_BYTES, SecondThread
+from exengine_ndstorage.ndtiff.frame_bytes import combined_checksum
+from exengine_ndstorage.ndtiff.helper_thread import HelperThread
+from exengine_ndstorage.ndtiff.sizes import SHARED_WRITE_BYTES
 
 LARGE = (1024, 1100)  # above what two threads read, and no multiple of a piece
 
 
 @pytest.fixture
 def thread():
-    thread = SecondThread()
+    thread = HelperThread()
     yield thread
     thread.end()
 
@@ -66,10 +67,10 @@ def test_a_job_whose_owner_was_interrupted_keeps_nobody_from_the_next_one(thread
 def test_the_thread_ends_when_it_is_told_and_begins_again_when_it_is_needed(thread):
     for _ in range(3):
         thread.begin(int).end()
-        assert "exengine-second" in names_of_threads()
+        assert "exengine-helper" in names_of_threads()
         thread.end()
         thread.end()
-        assert "exengine-second" not in names_of_threads()
+        assert "exengine-helper" not in names_of_threads()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -90,7 +91,7 @@ def test_a_fork_has_a_thread_of_its_own(thread):
 @pytest.mark.parametrize("many", [False, True])
 def test_frames_of_every_size_are_the_same_for_all_readers(many, path, new, opened, oracle, frame):
     storage = new(max_file_bytes=6_000_000)
-    side = int((WORTH_BYTES / 2) ** 0.5)
+    side = int((SHARED_WRITE_BYTES / 2) ** 0.5)
     shapes = [(24, 32), (side - 1, side), (side, side), (side + 1, side), LARGE, LARGE, (8, 8), LARGE]
     frames = [
         ({"time": number}, frame({"time": number}, shape), {"n": number})
@@ -151,28 +152,28 @@ def test_a_hole_in_the_first_half_is_no_frame_although_the_second_one_is_there(p
     with new() as storage:
         storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
         monkeypatch.setattr(
-            "exengine_ndstorage.frames.read_into",
-            lambda *given: read_into(*given) if threading.current_thread().name == "exengine-second" else 0,
+            "exengine_ndstorage.ndtiff.frame_bytes.read_into",
+            lambda *given: read_into(*given) if threading.current_thread().name == "exengine-helper" else 0,
         )
         with pytest.raises(DatasetDamagedError, match="end too early"):
             storage[{"time": 0}]
 
 
-@pytest.mark.parametrize("on_second_thread", [False, True])
+@pytest.mark.parametrize("on_helper_thread", [False, True])
 def test_an_error_of_the_disk_in_either_half_is_the_error_of_the_read(
-    on_second_thread, path, new, opened, frame, monkeypatch
+    on_helper_thread, path, new, opened, frame, monkeypatch
 ):
     with new() as storage:
         storage.put({"time": 0}, frame({"time": 0}, LARGE), None)
     dataset = opened()
 
     def broken(descriptor, view, offset):
-        if (threading.current_thread().name == "exengine-second") == on_second_thread:
+        if (threading.current_thread().name == "exengine-helper") == on_helper_thread:
             raise OSError(errno.EIO, "Input/output error")
         return read_into(descriptor, view, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr("exengine_ndstorage.frames.read_into", broken)
+        patch.setattr("exengine_ndstorage.ndtiff.frame_bytes.read_into", broken)
         with pytest.raises((OSError, DatasetDamagedError), match="Input/output error"):
             dataset[{"time": 0}]
     assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
@@ -189,12 +190,12 @@ def test_an_error_in_the_middle_of_a_large_frame_ends_the_storage_and_no_thread_
             raise OSError(errno.ENOSPC, "No space left on device")
         return write_at(descriptor, parts, *place)
 
-    monkeypatch.setattr("exengine_ndstorage.ndtiff.write_at", full)
+    monkeypatch.setattr("exengine_ndstorage.ndtiff.writer.write_at", full)
     with pytest.raises(StorageFailedError, match="No space left"):
         storage.put({"time": 1}, frame({"time": 1}, LARGE), None)
     monkeypatch.undo()
     storage.close()
-    assert "exengine-second" not in names_of_threads()
+    assert "exengine-helper" not in names_of_threads()
     dataset = opened()
     assert [dict(where) for where in dataset] == [{"time": 0}]
     assert np.array_equal(dataset[{"time": 0}], frame({"time": 0}, LARGE))
@@ -219,7 +220,7 @@ def test_many_threads_read_large_frames_at_once(path, new, frame):
         for one in threads:
             one.join()
     assert not wrong
-    assert "exengine-second" not in names_of_threads()
+    assert "exengine-helper" not in names_of_threads()
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def begun(monkeypatch):
     def begin(descriptor, offset, size):
         begun.put((os.fstat(descriptor).st_ino, offset, size))
 
-    monkeypatch.setattr("exengine_ndstorage.second_thread.begin_writing", begin)
+    monkeypatch.setattr("exengine_ndstorage.ndtiff.helper_thread.begin_writing", begin)
     return begun
 
 
@@ -257,7 +258,7 @@ def test_the_disk_begins_anew_with_each_file(path, new, frame, begun):
     assert [offset for _, offset, _ in parts] == [0, 0]
 
 
-def test_an_error_on_the_second_thread_is_raised_by_whoever_waits_and_the_thread_goes_on(thread):
+def test_an_error_on_the_helper_thread_is_raised_by_whoever_waits_and_the_thread_goes_on(thread):
     with pytest.raises(TypeError):
         thread.begin(crc32c.crc32c, "no buffer").end()
     assert thread.begin(crc32c.crc32c, b"abc").end() == crc32c.crc32c(b"abc")
@@ -265,7 +266,8 @@ def test_an_error_on_the_second_thread_is_raised_by_whoever_waits_and_the_thread
 
 def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
     monkeypatch.setattr(
-        "exengine_ndstorage.second_thread.begin_writing", lambda *_: pytest.fail("the disk was told to begin")
+        "exengine_ndstorage.ndtiff.helper_thread.begin_writing",
+        lambda *_: pytest.fail("the disk was told to begin"),
     )
     storage = new()
     for number in range(12):
@@ -304,7 +306,7 @@ def test_of_many_that_begin_at_once_one_starts_the_thread():
     sys.setswitchinterval(1e-6)  # so that they meet
     try:
         for _ in range(100):
-            thread, barrier, sums = SecondThread(), threading.Barrier(4), []
+            thread, barrier, sums = HelperThread(), threading.Barrier(4), []
 
             def begin(thread=thread, barrier=barrier, sums=sums):
                 barrier.wait()
@@ -319,6 +321,6 @@ def test_of_many_that_begin_at_once_one_starts_the_thread():
                 starter.join()
             thread.end()
             assert set(sums) == {crc32c.crc32c(b"abc")}
-            assert "exengine-second" not in names_of_threads()
+            assert "exengine-helper" not in names_of_threads()
     finally:
         sys.setswitchinterval(interval)

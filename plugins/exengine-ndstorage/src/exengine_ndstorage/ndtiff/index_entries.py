@@ -1,41 +1,44 @@
-"""The bytes of ``NDTiff.index``: where entries begin and end, and the texts of coordinates in them.
+"""The bytes of ``NDTiff.index``: where entries begin and end, and the coordinates in them.
 
-Entries have no fixed length, so that the place of each is known from the one before only. Here many are
-read at once: places where an entry *may* begin are found by their look, and the chain of lengths then
-proves them. Where it does not, the entries are walked one by one.
+Entries vary in length, so the place of an entry follows only from the entry before it. This module reads
+many entries at once: it finds the places that look like the beginning of an entry, and the chain of lengths
+then proves them. If the chain does not, the entries are read one by one.
 """
 
 import json
 import re
+from collections.abc import Container
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from exengine.base_classes import DataCoordinates
-from exengine_ndstorage import layout
+from exengine_ndstorage.ndtiff.format import INDEX_NUMBERS, LENGTH
+from exengine_ndstorage.ndtiff.sizes import MAX_TEXT_BYTES
 
-_NUMBERS_BYTES = layout.INDEX_NUMBERS.size
-_MAX_TEXT = layout.MAX_TEXT_BYTES + 1
+_NUMBERS_BYTES = INDEX_NUMBERS.size
+_MAX_TEXT = MAX_TEXT_BYTES + 1
 
 _PAIR = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*(?:(-?)(\d+)|("(?:[^"\\]|\\.)*"))\s*([,}])')
 
 
 def u32(raw: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the little-endian numbers of 4 bytes at these places."""
+    """Return the little-endian 4-byte numbers at these places."""
     window = np.lib.stride_tricks.sliding_window_view(raw, 4)[at]
     return np.ascontiguousarray(window).view("<u4")[:, 0].astype(np.int64)
 
 
 def prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where the whole entries at the beginning of ``data`` begin and end.
+    """Return the beginnings and the ends of the whole entries at the beginning of ``data``.
 
-    Entries whose coordinates cannot be understood are among them; see :meth:`FrameTable.feed`.
+    The coordinates in the entries are not checked; see :meth:`FrameTable.feed`.
     """
     raw = np.frombuffer(data, np.uint8)
     nothing = np.zeros(0, np.int64)
     if len(raw) < 8 + _NUMBERS_BYTES:
         return nothing, nothing
-    # An entry begins with a length below 65,536, whose upper bytes are 0, and the brace of its JSON.
+    # An entry begins with a length below 65,536, so with upper bytes of 0, and the brace of its JSON.
     at = np.flatnonzero((raw[4:] == 0x7B) & (raw[3:-1] == 0) & (raw[2:-2] == 0))
     lengths = u32(raw, at)
     inside = at + 8 + lengths + _NUMBERS_BYTES <= len(raw)
@@ -56,11 +59,11 @@ def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     starts, ends = [], []
     position = 0
     while len(data) - position >= 8 + _NUMBERS_BYTES:
-        (length,) = layout.LENGTH.unpack_from(data, position)
+        (length,) = LENGTH.unpack_from(data, position)
         after = position + 4 + length
         if not 2 <= length < _MAX_TEXT or after + 4 + _NUMBERS_BYTES > len(data):
             break
-        (name,) = layout.LENGTH.unpack_from(data, after)
+        (name,) = LENGTH.unpack_from(data, after)
         end = after + 4 + name + _NUMBERS_BYTES
         if name >= _MAX_TEXT or end > len(data):
             break
@@ -71,7 +74,22 @@ def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 class Template:
-    """A text of axes in which the digits of numbers may differ."""
+    """Coordinates as JSON, in which the digits of numbers may differ.
+
+    Attributes
+    ----------
+    axes : list of str
+        In the order of the text.
+    texts : list of (axis, text)
+        The axes with a text as position.
+    numbers : list of (axis, sign, begin, end)
+        The axes with a number as position, and the place of its digits.
+
+    Raises
+    ------
+    ValueError
+        If the text is not valid.
+    """
 
     def __init__(self, text: bytes) -> None:
         self.texts: list[tuple[str, str]] = []
@@ -93,22 +111,40 @@ class Template:
         names = [text[0] for text in self.texts] + [number[0] for number in self.numbers]
         if text[:1] != b"{" or text[-1:] != b"}" or position != len(text) or len(set(names)) != len(names):
             raise ValueError(text)
-        self.axes = list(DataCoordinates.from_json(text))  # refuses what is not valid
+        self.axes = list(DataCoordinates.from_json(text))  # raises for axes that are not valid
         self._fixed = np.flatnonzero(~digits)
         self._digits = np.flatnonzero(digits)
         self._bytes = row[self._fixed]
 
     @classmethod
     def of(cls, text: bytes) -> "Template | None":
+        """Return a template for a text; None if the text must go through the JSON parser."""
         try:
             template = cls(text)
         except (ValueError, RecursionError):
             return None
-        # Numbers beyond 18 digits do not fit the columns: the JSON parser shall refuse them.
+        # Numbers beyond 18 digits do not fit the columns; the JSON parser rejects them.
         if any(end - begin > 18 or end - begin == 0 for _, _, begin, end in template.numbers):
             return None
         return template
 
     def matches(self, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Return for each row of a table of texts whether it differs from this one in digits only."""
         good = (table[:, self._fixed] == self._bytes).all(axis=1)
         return good & ((table[:, self._digits] - 48) <= 9).all(axis=1)  # type: ignore[no-any-return]
+
+
+def parse_checked_axes(text: bytes, checked: Container[str]) -> dict[str, int | str] | None:
+    """Return coordinates with axes that were checked before; None if anything else is in the text."""
+    try:
+        axes = orjson.loads(text)
+    except ValueError:
+        return None
+    if type(axes) is not dict:
+        return None
+    for axis, position in axes.items():
+        if axis not in checked or not (
+            type(position) is str or (type(position) is int and -(2**63) <= position < 2**63)
+        ):
+            return None
+    return axes

@@ -1,6 +1,6 @@
-"""``verify`` finds what is not as it was written; ``recover`` makes a finished dataset of the rest.
+"""``recover`` makes a finished dataset of the frames that survived.
 
-What was recovered is read with ``ndstorage`` and with tifffile too, which use nothing of ours.
+The recovered datasets are also read with ``ndstorage`` and with tifffile, which use none of the code under test.
 """
 
 import contextlib
@@ -10,11 +10,22 @@ import os
 import re
 import shutil
 import signal
-import struct
 
 import numpy as np
 import pytest
-from tifffile import TiffFile
+from ndtiff_bytes import (
+    BACKUP,
+    COUNT,
+    cut_file,
+    damage_header,
+    entries,
+    flip,
+    flip_metadata,
+    flip_pixel,
+    in_order,
+    numbers_in,
+    pages_of,
+)
 
 import exengine
 from exengine.errors import (
@@ -24,258 +35,8 @@ from exengine.errors import (
     UnsupportedOperationError,
 )
 from exengine.testing.kills import killed_at_call
-from exengine_ndstorage import layout
 from exengine_ndstorage.ndtiff import NDTiffStorage
-
-COUNT = 12  # frames, in files of some frames each
-BACKUP = "NDTiff.index.before-recovery"
-
-
-def where(number):
-    return {"time": number, "channel": "ab"[number % 2]}
-
-
-@pytest.fixture
-def put(frame):
-    def make(storage, numbers):
-        for number in numbers:
-            storage.put(where(number), frame(where(number)), {"number": number})
-
-    return make
-
-
-@pytest.fixture
-def finished(path, new, put):
-    """Make a finished dataset with three files; return its path."""
-    storage = new(max_file_bytes=9000, summary_metadata={"who": "me"})
-    put(storage, range(COUNT))
-    storage.finish()
-    storage.close()
-    return path
-
-
-@pytest.fixture
-def cut_short(path, new, put):
-    """Make a dataset whose writer has ended without a word; return its path."""
-    storage = new(max_file_bytes=9000, summary_metadata={"who": "me"})
-    put(storage, range(COUNT))
-    storage.close()
-    return path
-
-
-@pytest.fixture
-def assert_good(opened, frame, oracle, keys_of):
-    """Return what looks whether a dataset is finished, and holds these frames and no others."""
-
-    def look(path, numbers, status="aborted"):
-        numbers = list(numbers)
-        dataset = opened(path)
-        assert dataset.status == status, dataset.status_reason
-        assert [coordinates["time"] for coordinates in dataset] == numbers
-        other = oracle(path)
-        assert sorted(key["time"] for key in keys_of(other)) == numbers
-        for number in numbers:
-            wanted = frame(where(number))
-            np.testing.assert_array_equal(dataset[where(number)], wanted, strict=True)
-            assert dataset.get_metadata(where(number)) == {"number": number}
-            np.testing.assert_array_equal(other.read_image(**where(number)), wanted, strict=True)
-        pages = [page for file in in_order(path) for page in pages_of(file)]
-        assert len(pages) == len(numbers)
-        for page, number in zip(pages, numbers, strict=True):
-            np.testing.assert_array_equal(page, frame(where(number)), strict=True)
-
-    return look
-
-
-def in_order(path):
-    return sorted(path.glob("*.tif"), key=lambda file: int("0" + "".join(filter(str.isdigit, file.stem))))
-
-
-def pages_of(file):
-    with TiffFile(file) as tiff:
-        return [page.asarray() for page in tiff.pages]
-
-
-def entries_of(path):
-    """Return coordinates, name of the file and numbers of each entry; an own reading of the format."""
-    data = (path / "NDTiff.index").read_bytes()
-    found, at = [], 0
-    while at < len(data):
-        begin = at
-        (size,) = struct.unpack_from("<I", data, at)
-        axes = data[at + 4 : at + 4 + size]
-        at += 4 + size
-        (size,) = struct.unpack_from("<I", data, at)
-        name = data[at + 4 : at + 4 + size].decode()
-        at += 4 + size
-        found.append((axes, name, struct.unpack_from("<8I", data, at), begin))
-        at += 32
-    return found
-
-
-def flip(file, at, bit=1):
-    with open(file, "r+b") as handle:
-        handle.seek(at)
-        byte = handle.read(1)[0]
-        handle.seek(at)
-        handle.write(bytes([byte ^ bit]))
-
-
-def flip_pixel(path, number):
-    _, name, numbers, _ = entries_of(path)[number]
-    flip(path / name, numbers[0] + 100)
-
-
-def flip_metadata(path, number):
-    _, name, numbers, _ = entries_of(path)[number]
-    flip(path / name, numbers[5] + 11)
-
-
-def damage_header(path):
-    with open(path / "NDTiffStack.tif", "r+b") as file:
-        file.write(b"XX")
-
-
-def cut_file(path, number):
-    _, name, numbers, _ = entries_of(path)[number]
-    os.truncate(path / name, numbers[0] + 10)
-
-
-# -- verify --------------------------------------------------------------------------------------
-
-
-def test_a_finished_dataset_is_good(finished):
-    report = exengine.verify(finished)
-    assert report.ok, report
-    assert (report.frames, report.checked, report.has_checksums, report.structure_checked) == (
-        COUNT,
-        COUNT,
-        True,
-        True,
-    )
-
-
-def test_a_dataset_without_frames_is_good(path, new):
-    new().finish()
-    assert exengine.verify(path).ok
-
-
-def test_a_dataset_whose_writer_was_killed_is_good_as_far_as_it_goes(cut_short):
-    report = exengine.verify(cut_short)
-    assert report.ok and report.status == "incomplete"
-    assert report.checked == COUNT
-
-
-@pytest.mark.parametrize("damage", [flip_pixel, flip_metadata])
-def test_a_changed_bit_of_a_frame_is_found(damage, finished):
-    damage(finished, 7)
-    report = exengine.verify(finished)
-    assert [frame.coordinates for frame in report.damaged] == [where(7)]
-    assert report.missing == report.problems == [] and not report.ok
-
-
-def test_a_file_that_is_gone_makes_its_frames_missing(finished):
-    gone = [number for number, entry in enumerate(entries_of(finished)) if entry[1] == "NDTiffStack_1.tif"]
-    (finished / "NDTiffStack_1.tif").unlink()
-    report = exengine.verify(finished)
-    assert [frame.coordinates for frame in report.missing] == [where(number) for number in gone]
-    assert report.damaged == []
-    assert report.problems == ["the index names the file 'NDTiffStack_1.tif', which is not there"]
-
-
-def test_every_changed_byte_of_a_directory_is_found(finished):
-    """Each by the structure, or by the checksums of the frame that it belongs to."""
-    _, name, numbers, _ = entries_of(finished)[1]
-    form = layout.FrameLayout(24, 32, layout.GRAY16)
-    for at in range(numbers[0] - form.ifd_bytes, numbers[0]):
-        flip(finished / name, at)
-        assert not exengine.verify(finished).ok, at
-        flip(finished / name, at)
-    assert exengine.verify(finished).ok
-
-
-STRUCTURES = {
-    "bytes behind the last frame": (
-        lambda path: os.truncate(path / "NDTiffStack_1.tif", size_of(path / "NDTiffStack_1.tif") + 5),
-        "5 bytes lie behind the last frame",
-    ),
-    "no end of the chain": (
-        lambda path: flip(path / "NDTiffStack_1.tif", last_link(path, "NDTiffStack_1.tif")),
-        "does not end with the last frame",
-    ),
-    "a header that leads nowhere": (
-        lambda path: flip(path / "NDTiffStack.tif", 5),
-        "the header does not lead",
-    ),
-    "a header that is none": (lambda path: flip(path / "NDTiffStack_1.tif", 0), "no little-endian TIFF"),
-}
-
-
-def size_of(file):
-    return file.stat().st_size
-
-
-def last_link(path, name):
-    numbers = [entry[2] for entry in entries_of(path) if entry[1] == name][-1]
-    form = layout.FrameLayout(24, 32, layout.GRAY16)
-    return numbers[0] - form.ifd_bytes + form.next_at
-
-
-@pytest.mark.parametrize("case", STRUCTURES)
-def test_what_is_wrong_with_a_file_is_told(case, finished):
-    damage, says = STRUCTURES[case]
-    damage(finished)
-    report = exengine.verify(finished)
-    assert any(says in problem for problem in report.problems), report.problems
-    assert report.checked == COUNT
-
-
-def test_many_faults_are_counted_and_not_all_told(path, new, put):
-    storage = new(max_file_bytes=4096)
-    put(storage, range(120))
-    storage.finish()
-    for file in path.glob("*.tif"):
-        with open(file, "ab") as handle:
-            handle.write(b"x")
-    problems = exengine.verify(path).problems
-    assert len(problems) == 51 and "more such faults" in problems[-1]
-
-
-def test_a_dataset_of_another_program_is_good_and_nothing_is_said_of_checksums(example_data):
-    report = exengine.verify(example_data / "v3/ndtiff3.2_monochrome")
-    assert report.ok and report.checked == 128
-    assert not report.has_checksums and report.structure_checked
-
-
-@pytest.mark.parametrize("level", ["Full resolution", "Downsampled_x4"])
-def test_every_level_of_a_pyramid_is_read(level, example_data, tmp_path):
-    copy = tmp_path / "pyramid"
-    shutil.copytree(example_data / "v3/ndtiff3.2_magellan_explore_rgb", copy)
-    assert exengine.verify(copy).checked == 12
-    (file,) = (copy / level).glob("*.tif")
-    os.truncate(file, os.path.getsize(file) - 10)
-    report = exengine.verify(copy)
-    assert len(report.damaged) == 1 and report.checked == 11
-    assert ("resolution level 2" in report.damaged[0].reason) == (level != "Full resolution")
-
-
-@pytest.mark.parametrize("link", [7, 2**31, 2**32 - 1])
-def test_a_chain_of_another_program_that_leads_anywhere_ends(link, example_data, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(example_data / "v3/ndtiffv3.0_test", copy)
-    (file,) = copy.glob("*.tif")
-    with open(file, "r+b") as handle:
-        handle.seek(4)
-        (first,) = struct.unpack("<I", handle.read(4))
-        handle.seek(first)
-        (tags,) = struct.unpack("<H", handle.read(2))
-        handle.seek(first + 2 + 12 * tags)
-        handle.write(struct.pack("<I", link if link != 7 else first))
-    report = exengine.verify(copy)
-    assert report.checked == 10 and report.problems
-
-
-# -- recover -------------------------------------------------------------------------------------
+from exengine_ndstorage.ndtiff.format import GRAY16, FrameLayout
 
 
 def recovered(path, in_place):
@@ -303,7 +64,7 @@ def test_a_dataset_without_an_end_is_finished(in_place, cut_short, assert_good, 
 
 def missing_file(path):
     (path / "NDTiffStack_1.tif").unlink()
-    return [number for number, entry in enumerate(entries_of(path)) if entry[1] == "NDTiffStack_1.tif"]
+    return numbers_in(path, "NDTiffStack_1.tif")
 
 
 def cut_tail(path):
@@ -313,7 +74,7 @@ def cut_tail(path):
 
 def cut_in_the_middle(path):
     cut_file(path, 1)
-    first = [number for number, entry in enumerate(entries_of(path)) if entry[1] == "NDTiffStack.tif"]
+    first = numbers_in(path, "NDTiffStack.tif")
     return first[1:]
 
 
@@ -325,7 +86,7 @@ def changed_frames(path):
 
 
 def changed_coordinates(path):
-    _, _, _, begin = entries_of(path)[5]
+    begin = entries(path)[5].begin
     data = (path / "NDTiff.index").read_bytes()
     at = data.index(b"5", begin)
     (path / "NDTiff.index").write_bytes(data[:at] + b"8" + data[at + 1 :])
@@ -333,9 +94,9 @@ def changed_coordinates(path):
 
 
 def changed_directory(path):
-    _, name, numbers, _ = entries_of(path)[2]
-    form = layout.FrameLayout(24, 32, layout.GRAY16)
-    flip(path / name, numbers[0] - form.ifd_bytes + form.next_at)
+    _, name, numbers, *_ = entries(path)[2]
+    layout = FrameLayout(24, 32, GRAY16)
+    flip(path / name, numbers[0] - layout.ifd_bytes + layout.next_at)
     return []
 
 
@@ -345,7 +106,7 @@ def no_header(path):
 
 
 def all_of_a_file(path):
-    lost = [number for number, entry in enumerate(entries_of(path)) if entry[1] == "NDTiffStack.tif"]
+    lost = numbers_in(path, "NDTiffStack.tif")
     for number in lost:
         flip_pixel(path, number)
     return lost
@@ -392,7 +153,7 @@ def test_what_survives_damage_is_in_a_finished_dataset(
 
 
 def test_a_frame_whose_coordinates_became_those_of_another_is_told(finished):
-    _, _, _, begin = entries_of(finished)[5]
+    begin = entries(finished)[5].begin
     data = (finished / "NDTiff.index").read_bytes()
     at = data.index(b"5", begin)
     (finished / "NDTiff.index").write_bytes(data[:at] + b"7" + data[at + 1 :])
@@ -408,7 +169,7 @@ def test_at_every_length_of_the_index_the_frames_it_names_are_recovered(
     in_place, cut_short, assert_good, tmp_path, opened
 ):
     whole = (cut_short / "NDTiff.index").read_bytes()
-    begins = [entry[3] for entry in entries_of(cut_short)] + [len(whole)]
+    begins = [entry.begin for entry in entries(cut_short)] + [len(whole)]
     for size in [0, 1, 30, *range(begins[4] - 1, begins[5] + 2, 3), begins[-2] + 1, len(whole) - 1]:
         copy = tmp_path / f"copy-{size}"
         shutil.copytree(cut_short, copy)
@@ -549,7 +310,7 @@ def test_the_index_of_another_program_that_is_cut_is_recovered_into_a_copy(
     with pytest.raises(UnsupportedOperationError, match="recover it into a copy"):
         exengine.recover(copy, in_place=True)
     report = exengine.recover(copy)
-    assert report.frames == 7 and any("no whole entry" in problem for problem in report.problems)
+    assert report.frames == 7 and any("not a whole entry" in problem for problem in report.problems)
     assert digest(copy) == before
     dataset, original = opened(report.path), opened(example_data / "v3/12_bit_pycromanager_mda")
     assert len(dataset) == 7
@@ -597,9 +358,6 @@ def test_in_place_each_file_is_on_the_disk_before_it_takes_a_place_and_the_manif
     last = len(done) - 1 - done[::-1].index("-> exengine.json")
     for file in finished.glob("*.tif"):
         assert file.name in done[:last]
-
-
-# -- killed --------------------------------------------------------------------------------------
 
 
 @both
