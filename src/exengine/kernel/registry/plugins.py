@@ -29,7 +29,7 @@ from exengine.kernel.registry.names import (
     providers,
     same_name,
 )
-from exengine.kernel.registry.records import Outcome, PluginRecord, broken
+from exengine.kernel.registry.records import NOT_LOADED, Outcome, PluginRecord, broken
 from exengine.kernel.wording import either, listed, near_names
 
 
@@ -173,17 +173,18 @@ class PluginRegistry:
         """
         record = self.find(name)
         with self._lock:
-            if record.state == "found":
-                outcome = self._load(record)
-                if record.state == "found":  # a plugin may load itself while it is imported
-                    record.settle(outcome)
-        if record.state == "valid":
-            return record.loaded
+            if record.outcome is NOT_LOADED:
+                loaded = self._load(record)
+                if record.outcome is NOT_LOADED:  # a plugin may load itself while it is imported
+                    record.settle(loaded)
+        outcome = record.outcome
+        if outcome.state == "valid":
+            return outcome.loaded
         where = f"{record.name!r} of {record.distribution} {record.version}"
-        if record.state == "invalid":
-            faults = "\n".join(f"  {finding}" for finding in record.findings)
-            raise ContractError(f"the {self.kind} {where} is not valid:\n{faults}", record.findings)
-        error = PluginBrokenError(f"the {self.kind} {where} is installed, but broken: {record.error}")
+        if outcome.state == "invalid":
+            faults = "\n".join(f"  {finding}" for finding in outcome.findings)
+            raise ContractError(f"the {self.kind} {where} is not valid:\n{faults}", outcome.findings)
+        error = PluginBrokenError(f"the {self.kind} {where} is installed, but broken: {outcome.error}")
         error.name = record.target
         raise error
 

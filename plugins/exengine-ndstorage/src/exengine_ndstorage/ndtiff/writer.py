@@ -351,7 +351,7 @@ class NDTiffStorage(ManagedStorage):
         path = self._path_of(name)
         file = OpenFile(path, NEW)
         try:
-            end = write_at(file.descriptor, [self._header], 0)
+            end = write_at(file.descriptor, [self._header], 0, len(self._header))
         except BaseException:
             del (
                 file
