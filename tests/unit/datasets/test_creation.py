@@ -214,7 +214,7 @@ def test_what_is_no_dataset_is_never_overwritten(installed, tmp_path):
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name in ("folder", "file"):
-        with pytest.raises(DatasetExistsError, match="is no dataset that an installed backend knows"):
+        with pytest.raises(DatasetExistsError, match="is not a dataset of an installed backend"):
             open_storage("disk", tmp_path / name, if_exists="overwrite")
     assert tree(tmp_path)["folder/thesis.txt"] == tree(tmp_path)["file"] == b"mine"
 

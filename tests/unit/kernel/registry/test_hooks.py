@@ -248,9 +248,7 @@ def test_an_observer_that_never_returns_is_left_behind_and_named(
     with Acquisition(plan()) as run:
         assert run.run().stored == 3
     sys.modules["exengine_stuck"].stop.set()
-    assert run.observer_errors == [
-        "exengine-stuck:observer did not return within 0.05 s, and was abandoned"
-    ]
+    assert run.observer_errors == ["exengine-stuck:observer did not return within 0.05 s, and was abandoned"]
 
 
 def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
