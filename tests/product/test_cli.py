@@ -54,7 +54,7 @@ WRONG = {
     "sequence whose frames collide": (
         ["--set", "sequence.channels=[a, a]"],
         1,
-        "channel names the same thing twice",
+        "channel repeats a name",
     ),
 }
 

@@ -1,12 +1,12 @@
-"""Puts an old dataset out of the way of a new one, for ``if_exists: overwrite``.
+"""Moves an old dataset aside for a new one, for ``if_exists: overwrite``.
 
-Only a dataset of ExEngine is moved, and only its files are deleted; ``dataset_content`` decides what that is.
-No backend's ``can_open`` is called. What was moved is compared with what was checked; if another process has
-put something else in its place, that is moved back.
+Only a dataset of ExEngine is moved, and only its files are deleted; :mod:`exengine.datasets.content` defines
+them. No backend's ``can_open`` is called. The folder that was moved is compared with the one that was
+checked; if another process has exchanged them, it is moved back.
 
-Of several processes that overwrite one dataset, one does at a time; the others find a writer at work, and are
-refused. What was overwritten is deleted when the new dataset stands, and comes back when it cannot be made.
-A process that is killed in between leaves it beside its place: :func:`left_beside` finds it.
+If several processes overwrite a dataset, they take turns; all but the first find a writer, and are refused.
+The old dataset is deleted once the new one exists, and restored if the new one cannot be created. A killed
+process leaves the old dataset beside its path, where :func:`left_beside` finds it.
 """
 
 import os
@@ -38,29 +38,29 @@ _MOST_WAITING_S = 10.0
 
 @contextmanager
 def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
-    """Put the dataset at a path out of the way while a new dataset is made there.
+    """Move the dataset at a path aside while a new dataset is created there.
 
     Parameters
     ----------
     path : str
         A dataset, a symbolic link to one, an empty folder, or nothing.
     files_of : callable
-        Returns the names of the files that a backend writes; see ``dataset_content.FilesOf``.
+        Returns the names of the files that a backend writes; see ``exengine.datasets.content.FilesOf``.
 
     Yields
     ------
     str
-        Where the new dataset belongs: the path with symbolic links resolved.
+        The path of the new dataset, with symbolic links resolved.
 
     Raises
     ------
     DatasetLockedError
-        If a writer is at work there.
+        If another writer holds the dataset.
     DatasetExistsError
-        If anything else is there, or anything else is in the dataset: then it stays as it is.
+        If the path is not a dataset, or the dataset contains anything else. Nothing is changed then.
     """
     if "\0" in path:
-        yield path  # which cannot be created either
+        yield path  # creating it fails with the right error
         return
     real = os.path.realpath(path)
     is_link = os.path.islink(path.rstrip("/") or path)
@@ -88,7 +88,7 @@ def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
 
 
 def _open_parent(path: str) -> HeldFolder | None:
-    """Return the folder that a path is in; None if there is none."""
+    """Return the folder of a path; None if it does not exist."""
     try:
         return HeldFolder(os.path.dirname(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -102,7 +102,7 @@ def _open_parent(path: str) -> HeldFolder | None:
 
 
 class _OldDataset:
-    """A dataset that is in the way; made by :meth:`find`."""
+    """A dataset that is to be overwritten; made by :meth:`find`."""
 
     def __init__(self, path: str, parent: HeldFolder, folder: HeldFolder, content: DatasetContent) -> None:
         self._path = path
@@ -115,12 +115,12 @@ class _OldDataset:
 
     @classmethod
     def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | None":
-        """Return the dataset at a path; None if nothing or an empty folder is there.
+        """Return the dataset at a path; None if the path is free or an empty folder.
 
         Raises
         ------
         DatasetExistsError, DatasetLockedError
-            If something else is there, or a writer is at work.
+            If the path is not a dataset, or a writer holds it.
         """
         name = os.path.basename(path)
         try:
@@ -154,22 +154,22 @@ class _OldDataset:
             raise
 
     def move_aside(self) -> None:
-        """Rename the dataset, and see that it is the one that was checked, still with nothing else inside."""
+        """Rename the dataset, and check that it is the same one, still without anything else inside."""
         try:
             self._parent.rename(self._name, self._aside_name)
         except OSError as error:
-            refusal = DatasetAccessError(f"{self._path} cannot be moved out of the way: {error.strerror}")
+            refusal = DatasetAccessError(f"{self._path} cannot be moved aside: {error.strerror}")
             refusal.errno = error.errno
             raise refusal from error
         if self._parent.identity_of(self._aside_name) != self._folder.identity:
             raise DatasetExistsError(
-                f"{self._path} was exchanged for something else while it was to be overwritten; that is left "
-                "as it is. Look at it, and try again"
+                f"{self._path} was exchanged by another process before it was overwritten; it is not "
+                "changed. Look at it, and try again"
             )
         self._content.check()
 
     def bring_back(self, error: BaseException) -> None:
-        """Put back what was moved aside, unless a new dataset with frames is in its place."""
+        """Move the old dataset back, unless a new one with frames exists."""
         try:
             if self._parent.identity_of(self._aside_name) is None:
                 return
@@ -177,14 +177,14 @@ class _OldDataset:
                 self._remove_failed_attempt(error)
                 self._parent.rename(self._aside_name, self._name)
             except (OSError, ExEngineError):
-                error.add_note(f"what was to be overwritten is in {self._aside}")
+                error.add_note(f"the old dataset is in {self._aside}")
         finally:
             self._folder.close()
 
     def _remove_failed_attempt(self, error: BaseException) -> None:
         """Remove a new dataset that was claimed and holds no frame."""
         if isinstance(error, DatasetExistsError | DatasetLockedError):
-            return  # what is there was made by another process
+            return  # another process has created it
         if self._parent.identity_of(self._name) is None:
             return
         with self._parent.enter(self._name) as folder:
@@ -196,14 +196,15 @@ class _OldDataset:
                 self._parent.remove_folder(self._name)
 
     def delete(self) -> None:
-        """Delete what was moved aside; warn if something of it stays."""
+        """Delete the old dataset; warn if a part of it remains."""
         try:
             self._content.delete()
             if self._parent.identity_of(self._aside_name) == self._folder.identity:
                 self._parent.remove_folder(self._aside_name)
-        except OSError as error:  # the new dataset stands: that is what was asked for
+        except OSError as error:  # not an error of the caller: the new dataset exists
             warnings.warn(
-                f"what was overwritten could not be deleted, and is in {self._aside}: {error}", stacklevel=4
+                f"the overwritten dataset could not be deleted, and is in {self._aside}: {error}",
+                stacklevel=4,
             )
         finally:
             self._folder.close()
@@ -211,7 +212,7 @@ class _OldDataset:
 
 @contextmanager
 def _alone_in(folder: HeldFolder) -> Iterator[None]:
-    """Let others that overwrite something in a folder wait; where it cannot be locked, nobody waits."""
+    """Let other processes that overwrite a dataset in this folder wait, if the folder can be locked."""
     if folder.descriptor is None:  # Windows opens no folders
         yield
         return

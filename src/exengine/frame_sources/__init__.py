@@ -1,1 +1,1 @@
-"""The frame sources that need no library of their own. Importing this package imports none of them."""
+"""Frame sources without a library of their own. Importing this package imports none of them."""

@@ -1,4 +1,4 @@
-"""From a useq sequence to coordinates: the one place that knows how axes are named.
+"""Converts a useq sequence to coordinates: the single home of axis names.
 
 ``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. A
 position is its name, or its number where it has none; a channel is its name.
@@ -18,7 +18,7 @@ AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
 
 
 def axis_name(key: str) -> str:
-    """Return our name of a useq axis, which may be a member of an enum.
+    """Return ExEngine's name of a useq axis, which may be a member of an enum.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def axis_name(key: str) -> str:
 
 
 def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
-    """Return the sequence that a config describes.
+    """Return the sequence of a config.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     Raises
     ------
     ConfigError
-        With one line per fault.
+        With a line per fault.
     """
     import pydantic
     import useq
@@ -70,7 +70,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
 
 
 def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
-    """Find what useq has passed over, at any depth: it takes unknown fields in silence."""
+    """Yield the unknown fields at any depth: useq ignores them silently."""
     fields = getattr(type(made), "model_fields", None)
     if isinstance(given, Mapping) and fields is not None:
         for name, value in given.items():
@@ -79,20 +79,20 @@ def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
             elif _RENAMED.get(name) not in fields:
                 yield _no_field(f"{place}.{name}", fields)
         return
-    made = getattr(made, "phases", made)  # a time plan that is a list becomes one with phases
+    made = getattr(made, "phases", made)  # useq turns a list of time plans into a plan with phases
     if isinstance(given, list | tuple) and isinstance(made, list | tuple) and len(given) == len(made):
         for number, (value, one) in enumerate(zip(given, made, strict=True)):
             yield from _unknown_fields(value, one, f"{place}[{number}]")
 
 
 _RENAMED = {"row": "grid_row", "col": "grid_col"}
-"""Old names of fields that useq takes as well."""
+"""Old names of fields that useq still accepts."""
 
 
 def _no_field(path: str, fields: Iterable[str]) -> str:
     place, _, name = path.rpartition(".")
     of = "a sequence" if place == "sequence" else place
-    return f"{path} is no field of {of}{did_you_mean(name, fields)}"
+    return f"{path} is not a field of {of}{did_you_mean(name, fields)}"
 
 
 _EXAMPLES = {
@@ -111,7 +111,7 @@ def _example(name: str) -> str:
 
 
 def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
-    """Return the coordinates of a frame of this event.
+    """Return the coordinates of the frame of an event.
 
     Examples
     --------
@@ -133,35 +133,35 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
 
 
 def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:
-    """Return the number of frames, having checked that no two would collide.
+    """Return the number of frames, after checking that their coordinates differ.
 
     Raises
     ------
     SourceError
-        When two events have the same coordinates: two positions of one name, a channel twice; or
-        when the sequence has no end.
+        If two events have the same coordinates, such as two positions of one name or a channel twice; or if
+        the sequence has no end.
     """
     import useq
 
     seen: dict[DataCoordinates, Mapping[str, int]] = {}
     try:
         if isinstance(sequence, useq.MDASequence):
-            # With an autofocus plan it remembers its last event: iterate a copy that nobody else has.
+            # With an autofocus plan, a sequence keeps its last event: iterate a private copy.
             sequence = useq.MDASequence.model_validate(sequence.model_dump())
         events: list[Any] = list(sequence)
     except (ArithmeticError, ValueError, TypeError) as error:
         raise SourceError(f"the sequence cannot be laid out: {describe(error)}") from None
     for event in events:
         if event.action is not None and event.action.type != "acquire_image":
-            continue  # such as an autofocus, which gives no frame
+            continue  # such as an autofocus, without a frame
         coordinates = event_coordinates(event)
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
             axes = [axis_name(key) for key in second if first.get(key) != second[key]]
             raise SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
-                f"{' and '.join(axes) or 'an axis'} names the same thing twice; "
-                "give each position and each channel a name of its own"
+                f"{' and '.join(axes) or 'an axis'} repeats a name; "
+                "give each position and each channel a unique name"
             )
         seen[coordinates] = event.index
     return len(seen)

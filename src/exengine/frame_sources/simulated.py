@@ -1,13 +1,12 @@
-"""The frame source ``simulated``: a camera without a microscope, whose frames name themselves.
+"""The frame source ``simulated``: a camera without a microscope, with frames that carry their coordinates.
 
-Responsible for frames that look like a fluorescence picture and carry their own coordinates in
-their first pixels, so that a frame which ends up in the wrong place can be told from its pixels
-alone: :func:`encode` writes the code, :func:`decode` reads it. Not responsible for realism.
+Responsible for frames that look like fluorescence images and hold their own coordinates in their first
+pixels, so that the pixels alone reveal a misplaced frame: :func:`encode` writes the code, :func:`decode`
+reads it. Not responsible for realism.
 
-The code holds one byte per pixel value, in the order of the array in memory (C order; the three
-colours of a pixel are three values), whatever the dtype: magic ``EXF1``, the length of the text (2
-bytes, big-endian), the CRC-32 of the text (4 bytes, big-endian), and the coordinates as JSON in
-UTF-8.
+The code holds one byte per pixel value, in C order (the three colours of a pixel are three values), for every
+dtype: magic ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text (4 bytes,
+big-endian), and the coordinates as JSON in UTF-8.
 """
 
 import math
@@ -41,17 +40,17 @@ _HEADER = struct.Struct(">4sHI")
 _TEXT_LIMIT = 0xFFFF
 
 _TILE_LIMIT = 512
-"""Largest side of the picture that is computed, in pixels. It has no seams: a larger frame repeats it."""
+"""Largest side of the computed picture, in pixels. A larger frame repeats the picture, without seams."""
 
 _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
-"""By how many pixels (y, x) the picture moves per step of an axis."""
+"""Shift of the picture per step of an axis, in pixels (y, x)."""
 _OTHER_STEP = (149, 97)
 
 _LOOKS = 12
-"""Channels look different up to this number; after that they repeat, which bounds the memory."""
+"""Number of different channels; further channels repeat them, which bounds the memory."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
-"""Blur in focus and out of it."""
+"""Blur from in focus to out of focus."""
 
 
 def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
@@ -60,14 +59,14 @@ def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
     Parameters
     ----------
     array : numpy.ndarray of an integer or float dtype, any shape
-        Changed in place; it stays the caller's.
+        Changed in place; the caller keeps it.
     coordinates : DataCoordinates
-        What :func:`decode` will return.
+        The coordinates that :func:`decode` returns.
 
     Raises
     ------
     UnsupportedDataError
-        When the array has fewer values than the code has bytes.
+        If the array has fewer values than the code has bytes.
 
     Examples
     --------
@@ -101,12 +100,12 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     Raises
     ------
     DatasetDamagedError
-        When the frame holds no code, or a code that was changed. It is a ``ValueError``.
+        If the frame holds no code, or a changed one. It is a ``ValueError``.
     """
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise DatasetDamagedError(
-            "the first pixels of the frame hold no code; was it made by the source `simulated`?"
+            "the first pixels of the frame hold no code; is it a frame of the source `simulated`?"
         )
     _, length, checksum = _HEADER.unpack(header)
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
@@ -117,7 +116,9 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     try:
         return DataCoordinates.from_json(text)
     except CoordinatesError as error:
-        raise DatasetDamagedError(f"the code in the first pixels of the frame is no code: {error}") from error
+        raise DatasetDamagedError(
+            f"the code in the first pixels of the frame is not valid: {error}"
+        ) from error
 
 
 def _code(coordinates: DataCoordinates) -> bytes:
@@ -128,8 +129,8 @@ def _code(coordinates: DataCoordinates) -> bytes:
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes; values that are no byte end them, so that no code is found."""
-    with np.errstate(invalid="ignore"):  # a NaN is no byte either
+    """Return values as bytes; empty if a value is not a byte, so that no code is found."""
+    with np.errstate(invalid="ignore"):  # NaN is not a byte
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""
 
@@ -137,9 +138,9 @@ def _bytes_of(values: npt.NDArray[Any]) -> bytes:
 class SimulatedSource(FrameSource):
     """Simulated camera: cells that drift in time, blur out of focus and carry their coordinates.
 
-    Needs no hardware and no option. Every frame holds its own coordinates in its first pixels;
-    :func:`exengine.frame_sources.simulated.decode` reads them back. The same options and the same
-    sequence give the same pixels.
+    It needs neither hardware nor options. Every frame holds its own coordinates in its first pixels;
+    :func:`exengine.frame_sources.simulated.decode` reads them. The same options and the same sequence give
+    the same pixels.
 
     Parameters
     ----------
@@ -150,19 +151,19 @@ class SimulatedSource(FrameSource):
     dtype : {"uint16", "uint8"}
         Type of a pixel value.
     rate_hz : float, optional
-        Frames per second. Without it frames come as fast as the storage takes them; the interval of
-        a time plan is not waited for.
+        Frames per second. By default frames come as fast as they are stored; the interval of a time plan is
+        ignored.
     seed : int
-        Another number gives other cells.
+        Seed of the random cells.
     rgb : bool
-        Colour frames of shape ``(Y, X, 3)``.
+        Whether to deliver colour frames of shape ``(Y, X, 3)``.
     fail_after : int, optional
-        Break down with a ``SourceError`` after this many frames, to try what happens then.
+        Number of frames after which the source raises a ``SourceError``, to test failures.
 
     Raises
     ------
     OptionError
-        When an option has a value that it does not take.
+        If an option has a wrong value.
 
     Notes
     -----
@@ -170,7 +171,7 @@ class SimulatedSource(FrameSource):
     of the run, and, where the sequence gives them, ``exposure_ms``, ``channel`` and ``position_um``
     with ``x``, ``y`` and ``z``.
 
-    A source that was cancelled stays cancelled: make a new one.
+    A cancelled source stays cancelled; create a new one.
 
     Examples
     --------
@@ -215,7 +216,7 @@ class SimulatedSource(FrameSource):
         self._cancelled = threading.Event()
 
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
-        """Check that each frame has coordinates of its own, which fit into its pixels.
+        """Check that each frame has unique coordinates, and enough pixels for their code.
 
         Parameters
         ----------
@@ -230,7 +231,7 @@ class SimulatedSource(FrameSource):
         Raises
         ------
         SourceError
-            When two frames have the same coordinates, or a frame is too small for its code.
+            If two frames have the same coordinates, or a frame is too small for its code.
         """
         frames = check_unique(sequence)
         self._check_room(sequence)
@@ -252,20 +253,20 @@ class SimulatedSource(FrameSource):
         Parameters
         ----------
         sink : callable
-            Called with coordinates, pixels and metadata; every array is new and the sink's to keep.
+            Called with coordinates, pixels and metadata; it owns the array, which is always new.
 
         Raises
         ------
         SourceError
-            When nothing was prepared, and after ``fail_after`` frames.
+            Without a prepared sequence, and after ``fail_after`` frames.
         """
         if self._sequence is None:
             raise SourceError("the source has no sequence: call prepare(sequence) before run(sink)")
         started = time.perf_counter()
         delivered = 0
         for event in _image_events(self._sequence):
-            self._break_down(delivered)
-            # A deadline for each frame, counted from the start: no drift, however long the sink took.
+            self._fail_when_due(delivered)
+            # Deadlines count from the start, so that a slow sink causes no drift.
             due = started + delivered / self._rate_hz if self._rate_hz else 0.0
             if self._cancelled.wait(max(0.0, due - time.perf_counter())):
                 return
@@ -274,25 +275,27 @@ class SimulatedSource(FrameSource):
             encode(frame, coordinates)
             sink(coordinates, frame, _metadata(event, delivered, (time.perf_counter() - started) * 1000))
             delivered += 1
-        self._break_down(delivered)
+        self._fail_when_due(delivered)
 
     def cancel(self) -> None:
-        """Make :meth:`run` end soon, without an error; a run that starts later ends at once."""
+        """End :meth:`run` soon, without an error; a later run ends at once."""
         self._cancelled.set()
 
     def close(self) -> None:
-        """Forget the sequence and the pictures. Idempotent."""
+        """Release the sequence and the pictures. Idempotent."""
         self._sequence = None
         self._tiles = {}
 
-    def _break_down(self, delivered: int) -> None:
+    def _fail_when_due(self, delivered: int) -> None:
         if delivered == self._fail_after and not self._cancelled.is_set():
-            raise SourceError(f"the simulated camera broke down after {delivered} frames, as fail_after asks")
+            raise SourceError(
+                f"the simulated camera failed after {delivered} frames, as requested by fail_after"
+            )
 
     def _check_room(self, sequence: "useq.MDASequence") -> None:
         values = math.prod(self._shape)
-        # Coordinates hold names that stand in the sequence, and numbers. Where all of the sequence
-        # would fit, none of the events needs to be looked at; there may be millions.
+        # Coordinates hold names of the sequence, and numbers. If the whole sequence fits, no event needs to
+        # be checked; there may be millions.
         if 2 * len(sequence.model_dump_json()) + 1024 <= min(values, _TEXT_LIMIT):
             return
         for event in _image_events(sequence):
@@ -304,7 +307,7 @@ class SimulatedSource(FrameSource):
             if needed > values:
                 raise SourceError(
                     f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small to hold the code of "
-                    f"{coordinates!r}, {needed} bytes; make width or height larger"
+                    f"{coordinates!r}, {needed} bytes; increase width or height"
                 )
 
     def _render(self, event: "useq.MDAEvent") -> npt.NDArray[Any]:
@@ -323,7 +326,7 @@ class SimulatedSource(FrameSource):
         return frame
 
     def _tile(self, look: int, blur: int) -> npt.NDArray[Any]:
-        """Return the picture of a channel, repeated twice each way: any window into it is a picture."""
+        """Return the picture of a channel, tiled 2 x 2, so that any window of it is a picture."""
         tile = self._tiles.get((look, blur))
         if tile is None:
             height, width = (min(side, _TILE_LIMIT) for side in self._shape[:2])
@@ -339,12 +342,12 @@ class SimulatedSource(FrameSource):
 
 
 def _image_events(sequence: "useq.MDASequence") -> "Iterator[useq.MDAEvent]":
-    """Yield the events that give a frame; an autofocus event gives none."""
+    """Yield the events with a frame; an autofocus event has none."""
     return (event for event in sequence if event.action.type == "acquire_image")
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
-    """Return which picture an event shows: number of the channel's look, and of the blur."""
+    """Return the number of the channel's look and of the blur in the picture of an event."""
     blur = 0
     if planes > 1:
         from_focus = abs(2 * event.index.get("z", 0) / (planes - 1) - 1)  # 0 in the middle, 1 at the ends
@@ -370,9 +373,9 @@ def _metadata(event: "useq.MDAEvent", number: int, elapsed_ms: float) -> dict[st
 
 
 def _cells(height: int, width: int, seed: int, look: int, blur_px: float) -> npt.NDArray[np.float64]:
-    """Return a picture without seams, values 0 to 1: the nuclei, the bodies or the walls of cells.
+    """Return a seamless picture with values from 0 to 1: the nuclei, the bodies or the walls of cells.
 
-    The cells are the same for each three looks, which show different parts of them.
+    Three looks in a row show different parts of the same cells.
     """
     group, part = divmod(look, 3)
     rng = np.random.default_rng((seed, group))
@@ -395,5 +398,5 @@ def _cells(height: int, width: int, seed: int, look: int, blur_px: float) -> npt
         picture = body * (0.45 + 0.25 * near) * (1 - 0.6 * nucleus)
     else:
         picture = 3.2 * body * (1 - body) + 0.08 * body
-    grain = 0.015 * rng.standard_normal((height, width))  # of the camera, so not blurred
+    grain = 0.015 * rng.standard_normal((height, width))  # noise of the camera, therefore not blurred
     return np.clip(0.04 + 0.8 * blurred(picture, blur_px) + grain, 0.0, 1.0)

@@ -82,7 +82,7 @@ def test_what_is_exchanged_between_check_and_move_comes_back(installed, kind, tm
             os.rename(folder / "other", folder / "data")
 
         exchange_when_moved(exchange)
-        with pytest.raises(DatasetExistsError, match="was exchanged for something else"):
+        with pytest.raises(DatasetExistsError, match="was exchanged by another process"):
             open_storage("disk", folder / "data", if_exists="overwrite")
         assert [snapshot(folder / name) for name in ("elsewhere", "data", "photos")] == before
         assert sorted(os.listdir(folder)) == ["data", "elsewhere", "photos"]

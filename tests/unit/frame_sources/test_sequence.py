@@ -38,7 +38,7 @@ def test_the_settings_are_not_changed():
 
 
 def test_a_misspelt_field_is_refused_with_the_one_that_was_meant():
-    with pytest.raises(ConfigError, match=r"sequence\.channel is no field .*did you mean 'channels'\?"):
+    with pytest.raises(ConfigError, match=r"sequence\.channel is not a field .*did you mean 'channels'\?"):
         parse_sequence({"channel": ["DAPI"]})
 
 
@@ -47,7 +47,7 @@ def test_a_misspelt_field_is_refused_with_the_one_that_was_meant():
     [
         ({"time_plan": {"interval": 0, "loops": 10, "loop": 3}}, r"sequence\.time_plan\.loop .*'loops'"),
         ({"time_plan": [{"interval": 0, "loops": 1, "lops": 1}]}, r"sequence\.time_plan\[0\]\.lops .*'loops'"),
-        ({"z_plan": {"range": 4, "step": 1, "top": 3}}, r"sequence\.z_plan\.top is no field"),
+        ({"z_plan": {"range": 4, "step": 1, "top": 3}}, r"sequence\.z_plan\.top is not a field"),
         ({"channels": ["A", {"config": "B", "exposur": 5}]}, r"sequence\.channels\[1\]\.exposur .*'exposure'"),
         (
             {"stage_positions": [{"x": 0, "sequence": {"z_plan": {"range": 4, "step": 1, "stepp": 2}}}]},
@@ -174,7 +174,7 @@ def test_check_unique_returns_the_number_of_frames():
     ],
 )
 def test_a_name_used_twice_is_refused_with_its_axis_and_a_way_out(settings, axis):
-    with pytest.raises(SourceError, match=f"{axis} names the same thing twice; give each") as caught:
+    with pytest.raises(SourceError, match=f"{axis} repeats a name; give each") as caught:
         check_unique(useq.MDASequence(**settings))
     assert "DAPI" in str(caught.value) or "'A'" in str(caught.value)
 
