@@ -27,7 +27,7 @@ from ndtiff_bytes import (
 
 import exengine
 from exengine.errors import DatasetLockedError, StorageFailedError, UnsupportedOperationError
-from exengine.testing.kills import killed_at_call
+from exengine.testing import killed_at_call
 from exengine_ndstorage.ndtiff.format import GRAY16, FrameLayout
 
 
