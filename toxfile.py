@@ -1,9 +1,13 @@
-"""Gives tox what it cannot see in tox.ini: the plugins, one for each folder in ``plugins/``.
+"""Adds environments to those of tox.ini: for the plugins, and for the fault campaigns.
 
-Each plugin gets an environment per version of Python, ``py311-ndstorage`` for
-``plugins/exengine-ndstorage``; ``py311-exengine-ndstorage`` is the same under its full name. The
-environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all. A
-new folder needs no edit, here or elsewhere.
+Each folder in ``plugins/`` gets an environment per version of Python: ``plugins/exengine-ndstorage`` gets
+``py311-ndstorage``, and ``py311-exengine-ndstorage`` as its full name. The environments that need every
+plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
+
+Each entry of ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
+``nightly``.
+
+A new folder or entry needs no other edit.
 """
 
 import os
@@ -22,17 +26,19 @@ PYTHONS = ("py311", "py312", "py313")
 ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
+CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
 
 
 @impl
 def tox_extend_envs() -> Iterable[str]:
-    """Name the environments of the plugins, in both spellings."""
-    return [name for python in PYTHONS for folder in FOLDERS for name in _names(python, folder)]
+    """Name the environments of the campaigns and of the plugins, these in both spellings."""
+    plugins = [name for python in PYTHONS for folder in FOLDERS for name in _names(python, folder)]
+    return [*(f"faults-{name}" for name in CAMPAIGNS), *plugins]
 
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
-    """Configure these environments, and add them to those that `tox run` runs."""
+    """Configure these environments; `tox run` runs those of the plugins."""
     for python in PYTHONS:
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"
@@ -47,6 +53,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                 )
             core_conf["env_list"].envs.append(_names(python, folder)[0])
 
+    _add_campaigns(state)
     for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
     sources = [ROOT / "src", *(folder / "src" for folder in FOLDERS)]
@@ -56,6 +63,30 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     _seed(state, "types", commands=[_with_arguments(state, "mypy", "src/exengine", *packages)])
 
 
+def _add_campaigns(state: State) -> None:
+    """Configure an environment for each fault campaign, and the one that runs them all."""
+    install = _install(ROOT / "plugins" / "exengine-ndstorage", extra="[test]")
+    scripts = {
+        name: ("python", f"tests/campaigns/{name.replace('-', '_')}.py", *campaign["arguments"])
+        for name, campaign in CAMPAIGNS.items()
+    }
+    for name, script in scripts.items():
+        needs = "; ".join(CAMPAIGNS[name]["needs"])
+        _seed(
+            state,
+            f"faults-{name}",
+            description="one fault campaign, at full length; --save keeps its figures for the docs"
+            + (f"; needs {needs}" if needs else ""),
+            extras={"test"},
+            commands_pre=[install],
+            commands=[_with_arguments(state, *script)],
+        )
+    _seed(state, "faults", commands_pre=[install])
+    arguments = state.conf.pos_args(None) or ("--save",)
+    every = [Command([*script, *arguments]) for script in scripts.values()]
+    _seed(state, "nightly", commands_pre=[install], commands=[Command(["pytest", "tests/campaigns"]), *every])
+
+
 def _names(python: str, folder: Path) -> tuple[str, ...]:
     """Return the short and the full name of an environment; they may be the same."""
     short = folder.name.removeprefix("exengine-")
@@ -63,12 +94,12 @@ def _names(python: str, folder: Path) -> tuple[str, ...]:
 
 
 def _seed(state: State, name: str, **settings: object) -> None:
-    """Set values of an environment; they go before those of tox.ini."""
+    """Set values of an environment; they override those of tox.ini."""
     state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings))
 
 
 def _install(*folders: Path, extra: str = "") -> Command:
-    """Return the command that builds and installs plugins anew, for their version does not change."""
+    """Return the command that builds and reinstalls plugins, because their version stays the same."""
     command = ["uv", "pip", "install", "-q"]
     for folder in folders:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -77,7 +108,7 @@ def _install(*folders: Path, extra: str = "") -> Command:
 
 
 def _with_arguments(state: State, *command: str) -> Command:
-    """Return a command with what follows ``--`` on the command line of tox."""
+    """Return a command with the arguments after ``--`` on the command line of tox."""
     return Command([*command, *(state.conf.pos_args(None) or ())])
 
 

@@ -1,6 +1,7 @@
 """The directive ``fault-campaigns``: results of tests/campaigns, each with the command that repeats it."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,26 @@ FOLDER = "_results/faults"
 
 _NONE = """\
 This documentation was built without figures of the campaigns. ``tox run -e nightly`` runs all of them, and
-notes what they find.
+saves what they find.
 """
 
 
 class FaultCampaigns(SphinxDirective):
-    """Shows a table for each campaign, in the order of its options; without files, how to get them."""
-
-    has_content = True
+    """Shows a table for each campaign, in the order of ``campaigns.toml``; without files, how to get them."""
 
     def run(self) -> list[nodes.Node]:
         folder = Path(self.env.srcdir, FOLDER)
+        campaigns = Path(self.env.srcdir).parent / "tests" / "campaigns" / "campaigns.toml"
+        self.env.note_dependency(str(campaigns))
         self.env.note_dependency(str(folder))
         found = {file.stem: file for file in sorted(folder.glob("*.json"))}
         if not found:
             return self.parse_text_to_nodes(_NONE)
-        titles = dict(line.split(": ", 1) for line in self.content if ": " in line)
+        table = tomllib.loads(campaigns.read_text(encoding="utf-8"))
+        titles = {name.replace("-", "_"): entry["title"] for name, entry in table.items()}
         unknown = sorted(found.keys() - titles.keys())
         if unknown:
-            raise self.error(f"campaigns without a title in this directive: {', '.join(unknown)}")
+            raise self.error(f"results of campaigns that are not in {campaigns.name}: {', '.join(unknown)}")
         made: list[nodes.Node] = []
         for name, title in titles.items():
             if name in found:

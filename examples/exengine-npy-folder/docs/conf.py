@@ -1,4 +1,4 @@
-"""The documentation of exengine-npy-folder. The page below ``usage/`` is written by ExEngine."""
+"""The documentation of exengine-npy-folder. ExEngine writes the page in ``usage/``."""
 
 project = "exengine-npy-folder"
 author = "The ExEngine developers"

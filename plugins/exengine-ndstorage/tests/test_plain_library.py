@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exengine.testing.conformance import StorageConformance
-from exengine.testing.kit.run import judge
-from exengine.testing.promises import marks_of
-from exengine.testing.subject import Subject
+from exengine.testing import reports_of
 
 RED = {
     "P2": "was refused, and is in the storage",
@@ -38,34 +35,19 @@ def plain(monkeypatch):
     gc.collect()  # here, where the warnings about files that the library has left open are ignored
 
 
-def reports_of(cls, folder, label):
-    """Return what the tests of the kit tell that are about a promise, and not about I/O errors as well."""
-    for name in [name for name in dir(StorageConformance) if name.startswith("test_")]:
-        function = getattr(StorageConformance, name)
-        labels, code = marks_of(function)
-        if label not in labels or "P7" in labels or name == MODEL:
-            continue
-        place = folder / name[:60]
-        place.mkdir()
-        subject, raised = Subject(cls, cls, place, "", {}), None
-        try:
-            function(StorageConformance(), subject)
-        except (Exception, pytest.skip.Exception) as error:
-            raised = error
-        finally:
-            subject.close_all()
-        yield judge(name, (labels, code), raised, subject.not_promised_by)
+def reports_about(label, cls, folder):
+    """Return the reports about a promise, without the tests that inject I/O errors as well."""
+    return [*reports_of(cls, folder, label, without=("P7", MODEL))]
 
 
 @pytest.mark.filterwarnings("ignore")  # the library leaves files open
 @pytest.mark.parametrize("label", RED)
 def test_the_kit_goes_red_for_the_library_as_it_is(label, plain, tmp_path):
-    told = [report for report in reports_of(plain, tmp_path, label) if report.outcome == "broken"]
+    told = [report for report in reports_about(label, plain, tmp_path) if report.outcome == "broken"]
     assert any(re.search(RED[label], report.message) for report in told), told
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_same_adapter_is_green_where_the_library_keeps_its_word(plain, tmp_path):
-    told = [*reports_of(plain, tmp_path, "P3")]
-    kept = {report.test for report in told if report.outcome == "kept"}
+    kept = {report.test for report in reports_about("P3", plain, tmp_path) if report.outcome == "kept"}
     assert "test_changing_metadata_after_put_changes_nothing_stored" in kept

@@ -16,7 +16,7 @@ from exengine_ndstorage.ndtiff.format import header
 PROGRAM = """
 import json, sys
 import exengine
-from exengine.testing.watch import Watch
+from exengine.testing import Watch
 
 def peak():
     with open("/proc/self/status") as file:

@@ -1,17 +1,19 @@
 """The conformance kit: tests any storage backend against the storage promises.
 
-``pytest --exengine-backend NAME`` runs it on an installed backend, without a test file. The other names
-below serve the tests that plugins write themselves. The kernel never imports this package, and importing
-it imports neither pytest nor numpy.
+``pytest --exengine-backend NAME`` runs it on an installed backend, without a test file. The names below are
+for the tests of plugins; the modules of this package may move. The kernel never imports this package, and
+importing it imports neither pytest nor numpy.
 """
 
 _HOMES = {
     "StorageConformance": "exengine.testing.conformance",
+    "Watch": "exengine.testing.watch",
     "check_class": "exengine.kernel.registry.class_checks",
     "decode": "exengine.frame_sources.simulated",
     "killed_at_call": "exengine.testing.kills",
     "read_results": "exengine.testing.results",
     "refresh_plugins": "exengine.kernel.registry.plugins",
+    "reports_of": "exengine.testing.reports",
     "run_conformance": "exengine.testing.run",
 }
 

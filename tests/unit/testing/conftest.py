@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from exengine.kernel.registry import plugins
-from exengine.testing.conformance import StorageConformance
-from exengine.testing.kit.run import judge
-from exengine.testing.promises import marks_of
+from exengine.testing import reports_of
 from exengine.testing.results import make_results
-from exengine.testing.subject import Subject
 
 SOURCE = Path(__file__).parents[2] / "backends" / "broken_backends.py"
 
@@ -39,27 +36,11 @@ def module(tmp_path_factory):
 
 @pytest.fixture
 def results_of(module, tmp_path):
-    """Return what runs the tests of the kit that are about some labels or codes, and gives the results."""
+    """Return a function that runs the tests of the kit for some labels or codes, and returns the results."""
 
     def run(name, *wanted, without=()):
         cls = plugins.BACKENDS.load(name.lower())
-        reports = []
-        for test in [test for test in dir(StorageConformance) if test.startswith("test_")]:
-            function = getattr(StorageConformance, test)
-            labels, code = marks_of(function)
-            if (wanted and not {*labels, code} & set(wanted)) or test in without:
-                continue
-            folder = tmp_path / f"{name}-{test}"[:100]
-            folder.mkdir()
-            subject = Subject(cls.create, cls, folder, name.lower(), {})
-            error = None
-            try:
-                function(StorageConformance(), subject)
-            except (Exception, pytest.skip.Exception) as raised:
-                error = raised
-            finally:
-                subject.close_all()
-            reports.append(judge(test, (labels, code), error, subject.not_promised_by))
-        return make_results(name, reports)
+        reports = reports_of(cls, tmp_path, *wanted, name=name.lower(), without=without)
+        return make_results(name, list(reports))
 
     return run

@@ -1,8 +1,8 @@
-"""The backend ``npy-folder``: each frame a ``.npy`` file, and an index that is only appended to.
+"""The backend ``npy-folder``: each frame a ``.npy`` file, and an index that only grows.
 
-The index is the truth: a file that no line of it names does not exist. A line is written, in one
-call, after the file that it names, so that a program that dies leaves at most a file too many and half
-a line. What the kernel's base classes do (states, coordinates, lock, manifest) is not done again here.
+The index decides: a file without a line in it is not part of the dataset. The backend writes a line in one
+call, after the file that it names. A program that dies therefore leaves at most one extra file and half a
+line. The base classes of ExEngine handle states, coordinates, lock and manifest.
 """
 
 import errno
@@ -34,18 +34,18 @@ INDEX_NAME = "npy-index.jsonl"
 class NpyFolderStorage(ManagedStorage):
     """Write each frame as a ``.npy`` file, which ``numpy.load`` opens.
 
-    For frames of any dtype and any number of dimensions, in moderate numbers: each costs the system a
-    file. A frame survives the death of the program as soon as ``put`` has returned, and power loss
-    after ``finish``. Frames and the index carry checksums.
+    For frames of any dtype and any number of dimensions, in moderate numbers: each frame needs a file. A
+    frame survives the death of the program when ``put`` returns, and power loss after ``finish``. Frames
+    and the index have checksums.
 
     Parameters
     ----------
     path : path, optional
-        Where the dataset will lie. Without it, in a new folder for temporary files: its place is
-        ``storage.path``, and it stays until you delete it.
+        The folder of the dataset. By default a new temporary folder, which ``storage.path`` returns; it
+        stays until you delete it.
     sync_every : int, default: 0
-        After how many frames all that was written is brought to the disk, so that it survives power
-        loss; 1 after each frame. With 0 only ``flush(durable=True)`` and ``finish`` do so.
+        The number of frames between two syncs to the disk, after which frames survive power loss; 1
+        syncs each frame. With 0 only ``flush(durable=True)`` and ``finish`` sync.
     summary_metadata : dict, optional
         Metadata of the whole dataset.
 
@@ -93,14 +93,14 @@ class NpyFolderStorage(ManagedStorage):
             tempfile.mkdtemp(prefix="npy-folder-") if path is None else path,
             summary_metadata={} if summary_metadata is None else summary_metadata,
         )
-        assert self.path is not None  # the base class has claimed it
+        assert self.path is not None  # the base class has created it
         self._folder = self.path
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             self._index_file = os.open(os.path.join(self._folder, INDEX_NAME), flags, 0o666)
             self.annotate("summary_metadata", self.summary_metadata)
         except OSError as error:
-            self.abort(f"the index could not be made: {error}", failed=True)
+            self.abort(f"the index could not be created: {error}", failed=True)
             self.close()
             raise DatasetAccessError(f"cannot write in {self._folder}: {error}") from error
 
@@ -117,13 +117,13 @@ class NpyFolderStorage(ManagedStorage):
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> str:
         if not _fits_npy(data.dtype):
             raise UnsupportedDataError(
-                f"a .npy file cannot hold the dtype {data.dtype}: it would come back as another; "
-                "convert the array to a dtype of numpy's own"
+                f"a .npy file cannot hold the dtype {data.dtype}: it would return another one; "
+                "convert the array to a dtype of numpy"
             )
         try:
             return json.dumps(metadata)
         except ValueError as error:  # an int of thousands of digits
-            raise MetadataError(f"metadata that JSON cannot hold: {error}") from None
+            raise MetadataError(f"the metadata cannot be encoded as JSON: {error}") from None
 
     def write_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: str
@@ -138,7 +138,7 @@ class NpyFolderStorage(ManagedStorage):
         ).encode()
         line = text + f', "line_crc32": {zlib.crc32(text)}}}\n'.encode()
         if os.write(self._index_file, line) != len(line):
-            raise OSError(errno.ENOSPC, "a line of the index was written in part")
+            raise OSError(errno.ENOSPC, "a line of the index was only partly written")
         if self._sync_every and (number + 1) % self._sync_every == 0:
             self.sync_frames()
         self._line_offsets.append(self._index_bytes)
@@ -146,14 +146,14 @@ class NpyFolderStorage(ManagedStorage):
 
     def finish_frames(self) -> None:
         if self._index_file >= 0:
-            os.ftruncate(self._index_file, self._index_bytes)  # half a line, where a write has failed
+            os.ftruncate(self._index_file, self._index_bytes)  # cut off half a line after a failed write
         self.sync_frames()
 
     def release(self) -> None:
         if self._index_file >= 0:
             os.close(self._index_file)
 
-    # -- reading what was written ---------------------------------------------------------------------
+    # -- reading written frames ------------------------------------------------------------------------
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         return _read_pixels(self._folder, self._line_offsets[number])
@@ -163,16 +163,16 @@ class NpyFolderStorage(ManagedStorage):
 
 
 class NpyFolderReader(DatasetReader):
-    """A dataset of ``npy-folder``, opened to read: with the frames that were there at that moment."""
+    """A reader of an ``npy-folder`` dataset, with the frames at the time of opening."""
 
     capabilities = NpyFolderStorage.capabilities
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Read the index; skip a torn last line, whose ``put`` never returned."""
+        """Read the index; skip a torn last line, because its ``put`` never returned."""
         folder = os.path.realpath(path)
         if not os.path.isdir(folder):
-            raise DatasetNotFoundError(f"{folder} is no folder, so no dataset of npy-folder")
+            raise DatasetNotFoundError(f"{folder} is not a folder, and not an npy-folder dataset")
         manifest = read_manifest(folder)
         status = status_of(manifest)
         index = CoordinateIndex()
@@ -222,9 +222,9 @@ def _fits_npy(dtype: np.dtype[Any]) -> bool:
 
 
 def _index_lines(folder: str) -> Iterator[bytes]:
-    """Yield the whole lines of the index; none where the writer died before it made one."""
+    """Yield the whole lines of the index; none if the writer died before it created the index."""
     try:
-        # Datasets come from strangers: a link, a pipe or a device is refused.
+        # A dataset is untrusted: a link, a pipe or a device is refused.
         with os.fdopen(open_regular(os.path.join(folder, INDEX_NAME)), "rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))
     except FileNotFoundError:
@@ -234,10 +234,10 @@ def _index_lines(folder: str) -> Iterator[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Return what a line of the index says, having compared its checksum."""
+    """Compare the checksum of a line of the index, and return its content."""
     text, _, check = line.rpartition(b', "line_crc32": ')
     if check != b"%d}\n" % zlib.crc32(text):
-        raise DatasetDamagedError(f"a line of the index is not what was written: {line[:60]!r}")
+        raise DatasetDamagedError(f"a line of the index differs from the written one: {line[:60]!r}")
     record: dict[str, Any] = json.loads(line)
     return record
 
@@ -250,7 +250,7 @@ def _read_record(folder: str, offset: int) -> dict[str, Any]:
 
 def _read_pixels(folder: str, offset: int) -> npt.NDArray[Any]:
     record = _read_record(folder, offset)
-    # The name is made again, so that no index leads out of the folder.
+    # The name is built from the number, so that no index leads out of the folder.
     path = os.path.join(folder, _file_name(record["number"]))
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -258,6 +258,6 @@ def _read_pixels(folder: str, offset: int) -> npt.NDArray[Any]:
     except OSError as error:
         raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
     if zlib.crc32(content) != record["crc32"]:
-        raise DatasetDamagedError(f"the frame in {path} is not the one that was written")
+        raise DatasetDamagedError(f"the frame in {path} differs from the one that was written")
     pixels: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
     return pixels

@@ -34,7 +34,7 @@ from exengine.errors import (
     StorageFailedError,
     UnsupportedOperationError,
 )
-from exengine.testing.kills import killed_at_call
+from exengine.testing import killed_at_call
 from exengine_ndstorage.ndtiff import NDTiffStorage
 from exengine_ndstorage.ndtiff.format import GRAY16, FrameLayout
 

@@ -1,0 +1,59 @@
+"""Runs tests of the kit on a class, without a session of pytest: for tests of the kit and of adapters."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.testing.conformance import StorageConformance
+from exengine.testing.kit.run import judge
+from exengine.testing.promises import marks_of
+from exengine.testing.results import TestReport
+from exengine.testing.subject import Subject
+
+
+def reports_of(
+    cls: type[DataStorage],
+    folder: Path,
+    *wanted: str,
+    name: str = "",
+    without: tuple[str, ...] = (),
+) -> Iterator[TestReport]:
+    """Run the tests of the kit for some promises on a class, and yield a report of each test.
+
+    Parameters
+    ----------
+    cls : type
+        The backend under test.
+    folder : pathlib.Path
+        An existing folder for the datasets; each test uses a folder of its own in it.
+    *wanted : str
+        Labels and codes, such as ``"P4"``; by default all tests run.
+    name : str, optional
+        The registered name of the backend; empty for a class that is not registered.
+    without : tuple of str, optional
+        Labels and names of tests to leave out.
+
+    Yields
+    ------
+    TestReport
+        ``outcome`` is ``"kept"``, ``"broken"``, ``"not promised"`` or ``"not run"``.
+    """
+    for test in [test for test in dir(StorageConformance) if test.startswith("test_")]:
+        function = getattr(StorageConformance, test)
+        labels, code = marks_of(function) or ((), "")
+        about = {*labels, code}
+        if (wanted and not about & set(wanted)) or (about | {test}) & set(without):
+            continue
+        place = folder / f"{cls.__name__}-{test}"[:100]
+        place.mkdir()
+        subject = Subject(cls.create, cls, place, name, {})
+        error: BaseException | None = None
+        try:
+            function(StorageConformance(), subject)
+        except (Exception, pytest.skip.Exception) as raised:
+            error = raised
+        finally:
+            subject.close_all()
+        yield judge(test, (labels, code), error, subject.not_promised_by)
