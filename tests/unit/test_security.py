@@ -80,7 +80,7 @@ def make(installed, tmp_path):
 @pytest.fixture
 def watched(make, make_distribution, run_python, tmp_path):
     """Return what opens datasets and configs in a process that is listened to."""
-    make_distribution(DECOY, None, "open('/tmp/exengine-decoy', 'w')")
+    make_distribution(DECOY, None, f"open({os.fspath(tmp_path / 'decoy')!r}, 'w')")
     config = tmp_path / "good.yaml"
     config.write_text("storage: {backend: disk, path: x}")
     toml = tmp_path / "good.toml"
@@ -258,7 +258,7 @@ MERGES = "a: &a {x: 1, y: 2}\n" + "".join(
     for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 CONFIGS = {
-    "object.yaml": "!!python/object/apply:os.system ['touch /tmp/exengine-decoy']",
+    "object.yaml": "!!python/object/apply:os.system ['true']",
     "new.yaml": "storage: !!python/object/new:subprocess.Popen [['true']]",
     "module.yaml": f"storage: !!python/module:{DECOY} ''",
     "name.yaml": f"storage: {{backend: !!python/name:{DECOY}.run ''}}",

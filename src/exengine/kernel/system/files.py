@@ -56,14 +56,18 @@ def open_regular(
     """
     if not flags & os.O_EXCL:  # which makes a new file or fails
         try:
-            _refuse_other_kinds(os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_links), path)
+            if dir_fd is None:
+                _refuse_other_kinds((os.stat if follow_links else os.lstat)(path), path)
+            else:
+                _refuse_other_kinds(os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_links), path)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
     # Between the look and the opening another may come into its place.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, flags, 0o666, dir_fd=dir_fd)
+    relative = {} if dir_fd is None else {"dir_fd": dir_fd}
+    descriptor = os.open(path, flags, 0o666, **relative)
     try:
         _refuse_other_kinds(os.fstat(descriptor), path)
     except OSError:
