@@ -12,12 +12,12 @@ FOLDER = "_results/faults"
 
 _NONE = """\
 This documentation was built without figures of the campaigns. ``tox run -e nightly`` runs all of them, and
-notes what they find.
+saves their results.
 """
 
 
 class FaultCampaigns(SphinxDirective):
-    """Shows a table for each campaign, in the order of its options; without files, how to get them."""
+    """Shows a table for each campaign in its content, or the command that runs the campaigns."""
 
     has_content = True
 
