@@ -1,4 +1,4 @@
-"""Sphinx configuration. The pages below ``usage/`` are made by ``exengine.sphinxext``."""
+"""Sphinx configuration. ``exengine.sphinxext`` writes the pages below ``usage/``."""
 
 import sys
 import tomllib
@@ -21,7 +21,7 @@ version = ".".join(release.split(".")[:2])
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",  # source links that stay in these pages
+    "sphinx.ext.viewcode",  # source links inside these pages
     "sphinx_copybutton",
     "sphinx_design",
     "exengine.sphinxext",
@@ -33,14 +33,14 @@ extensions = [
 exclude_patterns = ["_benchmarks", "_build", "_ext", "_plugins", "how-to/my-backend"]
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:(class|data)", r"(?!exengine\.).*"),  # types in docstrings are words for people
-    (r"py:class", r"exengine\.kernel\.contract\.Finding"),
-    (r"py:meth", r"(write|read)_\w+"),  # hooks for the kernel are not on a plugin's page
-    (r"py:func", r"exengine\.frame_sources\..*"),  # nor are the functions beside its class
+    (r"py:(class|data)", r"(?!exengine\.).*"),  # types in docstrings are written for people
+    (r"py:class", r"exengine\.kernel\.registry\.(class_checks|codes)\.Finding"),
+    (r"py:meth", r"(write|read)_\w+"),  # hooks for the kernel are not on the page of a plugin
+    (r"py:func", r"exengine\.frame_sources\..*"),  # nor are functions outside its class
 ]
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the types stand in the docstrings, for people
+autodoc_typehints = "none"  # the docstrings state the types, for people
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
@@ -53,7 +53,7 @@ exengine_local_plugins = {
     tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]: f"./plugins/{file.parent.name}"
     for file in sorted(HERE.parent.glob("plugins/*/pyproject.toml"))
 }
-# Ours: any fault in one of them ends the build.
+# The plugins of this repository: any fault in one of them ends the build.
 exengine_strict = ["exengine", *exengine_local_plugins]
 
 # -- HTML ----------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ html_title = f"ExEngine {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_favicon = "_static/logo.svg"
-html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
+html_context = {"default_mode": "auto"}  # light or dark, as the system of the reader
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

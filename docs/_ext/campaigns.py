@@ -13,12 +13,12 @@ FOLDER = "_results/faults"
 
 _NONE = """\
 This documentation was built without figures of the campaigns. ``tox run -e nightly`` runs all of them, and
-saves what they find.
+saves their results.
 """
 
 
 class FaultCampaigns(SphinxDirective):
-    """Shows a table for each campaign, in the order of ``campaigns.toml``; without files, how to get them."""
+    """Shows a table for each campaign, in the order of ``campaigns.toml``, or the command that runs them."""
 
     def run(self) -> list[nodes.Node]:
         folder = Path(self.env.srcdir, FOLDER)

@@ -1,4 +1,4 @@
-"""The directive ``changelog``: CHANGELOG.md, whose few forms of Markdown are known, as a page."""
+"""The directive ``changelog``: CHANGELOG.md as a page; it supports the few forms of Markdown in that file."""
 
 import re
 from pathlib import Path

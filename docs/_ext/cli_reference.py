@@ -13,7 +13,7 @@ from exengine.sphinxext import rst
 
 
 class CliReference(SphinxDirective):
-    """Shows a section for each verb: what it does, how it is called, its arguments."""
+    """Shows a section for each verb: its purpose, its usage, its arguments."""
 
     def run(self) -> list[nodes.Node]:
         parser = make_parser()
@@ -31,7 +31,7 @@ class CliReference(SphinxDirective):
 
 
 def _verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parsers that do something; those that only lead to others do not."""
+    """Yield the parsers of verbs, not those of groups of verbs."""
     groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not groups:
         yield parser

@@ -1,4 +1,4 @@
-"""The directive ``benchmark-figures``: a table of benchmarks/, and its drawing, where they are there."""
+"""The directive ``benchmark-figures``: a table of benchmarks/, and its drawing, if they exist."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _SCRIPTS = {"figures": "run.py", "before": "bench_before.py"}
 
 
 class BenchmarkFigures(SphinxDirective):
-    """Shows ``figures.rst``, or the table of another name, and its drawing; without them, how to get them."""
+    """Shows the named table and its drawing (default: ``figures``), or the command that measures them."""
 
     optional_arguments = 1
 

@@ -1,23 +1,30 @@
-"""Plugins with every fault we know of: listed, refused by name, each with its page, and the good ones beside them.
+"""Plugins with every known fault: listed, rejected by name, each with its page, and the good ones beside them.
 
 Each fault is a distribution of its own; all of them are installed at once, beside the plugins that
-are really there. Whatever one does, the others are as if it were not there.
+are really there. No fault has an effect on another plugin. ``exengine backends check`` and the page of a
+plugin agree in every code.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import unescape
 
 import numpy as np
 import pytest
 
+import exengine.testing
+from exengine.checks.report import check_name
 from exengine.cli.main import main
-from exengine.kernel.registry import plugins
+from exengine.kernel.registry import codes, plugins
 from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
+from exengine.testing.results import TestReport, make_results, write_results
 
 GOOD = '''
 from exengine import DataStorage, StorageCapabilities
@@ -30,10 +37,18 @@ class Store(DataStorage):
     ----------
     gain : int, default: 1
         A number.
+
+    Examples
+    --------
+    >>> import os
+    >>> with open(os.environ.get("EXAMPLES_RUN", os.devnull), "a") as file:
+    ...     print(__name__, file=file)
+    >>> Store(3).gain
+    3
     """
 
     def __init__(self, gain: int = 1) -> None:
-        self.frames = {}
+        self.frames, self.gain = {}, gain
 
     def put(self, c, d, m): self.frames[tuple(dict(c).items())] = d.copy()
     def get_data(self, c): return self.frames[tuple(dict(c).items())]
@@ -143,6 +158,8 @@ FAULTS = {
     "unreal-option": invalid(good_but("    gain : int", "    pain : int\n        Much.\n    gain : int"), "EX203"),
     "no-type": invalid(GOOD.replace("gain: int = 1", "gain=1").replace("gain : int, default: 1", "gain"), "EX204"),
     "wrong-default": invalid(good_but("default: 1", "default: 2"), "EX205 the default of option 'gain' is 1"),
+    "wrong-type": invalid(good_but("gain : int,", "gain : str,"), "EX206 option 'gain' takes int"),
+    "rejected-default": invalid(good_but("gain: int = 1", "gain: int = 'x'").replace(", default: 1", ""), "EX207 the default of option 'gain'"),
     "bad-name": Fault(GOOD, "is not a valid name", stage="name", listed="broken", name="Store No. 1"),
     "two-modules": Fault(GOOD, "is not a valid target", stage="target", listed="broken", target="json;import os:x"),
     "no-colon": Fault(GOOD, "is not a valid target", stage="target", listed="broken", target="json"),
@@ -165,6 +182,84 @@ FAULTS = {
     ),
 }  # fmt: skip
 FAULTS["os-system"].target = "os:system"
+
+
+# -- plugins that work, with faults in documentation, conformance or packaging ------------------------
+
+METADATA = """\
+Metadata-Version: 2.4
+Name: {name}
+Version: 1.0
+Summary: Frames in a dict
+License-Expression: MIT
+Requires-Python: >=3.11
+Requires-Dist: exengine>=1,<2
+"""
+
+
+@dataclass
+class Flaw:
+    """A change to a plugin without faults, and the codes that it yields.
+
+    ``spoil`` changes the package, ``metadata`` is removed from the metadata, or replaced by another text.
+    """
+
+    codes: str
+    source: str = GOOD
+    spoil: object = None
+    metadata: tuple = ("", "")
+
+
+def declares(capability):
+    return good_but("    def put", f"    capabilities = StorageCapabilities({capability})\n\n    def put")
+
+
+def empty_page(package):
+    next((package / "docs").iterdir()).write_text(" \n")
+
+
+def remove_py_typed(package):
+    (package / "py.typed").unlink()
+
+
+def record_another_module(package):
+    name = package.name.removeprefix("flawed_")
+    (package.parent / f"exengine_{name}-1.0.dist-info" / "RECORD").write_text("somebody_else/__init__.py,,\n")
+
+
+EXAMPLE = GOOD[GOOD.index("    Examples") : GOOD.index('    """\n\n    def __init__')]
+OWN_CAPABILITY = good_but(
+    "class Store(DataStorage)",
+    "from dataclasses import dataclass\n@dataclass(frozen=True, kw_only=True)\n"
+    "class More(StorageCapabilities):\n    drawers: int = 2\n\n\nclass Store(DataStorage)",
+).replace("    def put", "    capabilities = More()\n\n    def put")
+FLAWS = {
+    "no-example": Flaw("EX211", good_but(EXAMPLE, "")),
+    "skipped-example": Flaw("EX211", good_but(EXAMPLE, "    Examples\n    --------\n    >>> 1  # doctest: +SKIP\n")),
+    "wrong-example": Flaw("EX212", good_but("    3\n    \"\"\"", "    4\n    \"\"\"")),
+    "raising-example": Flaw("EX212", good_but("Store(3).gain", "Store(3).loss")),
+    "exiting-example": Flaw("EX212", good_but("Store(3).gain", "os._exit(4)")),
+    "crashing-example": Flaw("EX212", good_but("Store(3).gain", "import ctypes; ctypes.string_at(0)")),
+    "unparsable-example": Flaw("EX212", good_but(EXAMPLE, EXAMPLE + "    >>>bad\n")),
+    "no-page": Flaw("EX213", spoil=lambda package: next((package / "docs").iterdir()).unlink()),
+    "empty-page": Flaw("EX213", spoil=empty_page),
+    "unknown-compression": Flaw("EX214", declares("compression=('zstd',)")),
+    "unknown-pyramids": Flaw("EX214", declares("pyramids=True")),
+    "unknown-remote": Flaw("EX214", declares("remote=True")),
+    "unknown-readers": Flaw("EX214", declares("readers=('napari', 'Fiji')")),
+    "unknown-suffix": Flaw("EX214", declares("path_suffixes=('.shelf',)")),
+    "unknown-capability": Flaw("EX214", OWN_CAPABILITY),
+    **{f"not-kept-{code.lower()}": Flaw(code) for code in codes.CONFORMANCE},
+    "no-licence": Flaw("EX401", metadata=("License-Expression: MIT\n", "")),
+    "no-py-typed": Flaw("EX402", spoil=remove_py_typed),
+    "another-module": Flaw("EX403", spoil=record_another_module),
+    "no-dependency": Flaw("EX404", metadata=("exengine>=1", "numpy>=1")),
+    "no-upper-bound": Flaw("EX404", metadata=("exengine>=1,<2", "exengine>=1")),
+    "no-lower-bound": Flaw("EX404", metadata=("exengine>=1,<2", "exengine<2")),
+    "no-summary-there": Flaw("EX406", metadata=("Summary: Frames in a dict\n", "")),
+    "any-python": Flaw("EX407", metadata=("Requires-Python: >=3.11\n", "")),
+    "many-flaws": Flaw("EX212 EX213 EX401", good_but("Store(3).gain", "Store(3).loss"), empty_page, ("License-Expression: MIT\n", "")),
+}  # fmt: skip
 DEADLY = [key for key, fault in FAULTS.items() if fault.deadly]
 
 
@@ -186,6 +281,21 @@ def site(make_distribution, monkeypatch):
             fault.spoil(folder / f"exengine_{key.replace('-', '_')}-1.0.dist-info")
         for distribution, name, target in fault.also:
             make_distribution(distribution, {name: target}, GOOD)
+    for key, flaw in FLAWS.items():
+        module = f"flawed_{key.replace('-', '_')}"
+        make_distribution(
+            f"exengine-{key}", {key: f"{module}:Store"}, flaw.source, module=f"{module}/__init__"
+        )
+        package = folder / module
+        (package / "py.typed").touch()
+        (package / "docs").mkdir()
+        (package / "docs" / f"{key}.rst").write_text("Frames stay in memory.\n")
+        info = folder / f"exengine_{key.replace('-', '_')}-1.0.dist-info"
+        old, new = flaw.metadata
+        assert old in METADATA
+        (info / "METADATA").write_text(METADATA.format(name=f"exengine-{key}").replace(old, new))
+        if flaw.spoil is not None:
+            flaw.spoil(package)
     monkeypatch.setattr(plugins, "BACKENDS", PluginRegistry(BACKENDS_GROUP, "backend"))
     return folder
 
@@ -198,7 +308,8 @@ def listed(site, capsys):
 
 
 def test_there_are_faults_enough():
-    assert len(FAULTS) >= 24 + 4
+    checked = [key for key, fault in FAULTS.items() if fault.state != "conflict"]
+    assert len(checked) + len(FLAWS) >= 60
 
 
 def test_every_faulty_plugin_is_listed_with_what_can_be_known_without_importing_it(listed):
@@ -282,15 +393,42 @@ html_theme = "basic"
 """
 
 
-def test_doctor_and_the_documentation_meet_every_fault_and_come_to_an_end(site, tmp_path, run_python):
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Save results of the conformance kit for the documentation, and return the same from the kit itself.
+
+    The kit has tests of its own, and would take minutes here.
+    """
+
+    def results_of(name):
+        code = FLAWS[name].codes if name in FLAWS and FLAWS[name].codes in codes.CONFORMANCE else ""
+        report = TestReport(
+            "test_put", ("P1",), code, "broken" if code else "kept", "it differs" if code else ""
+        )
+        return make_results(name, [report], distribution=f"exengine-{name}", version="1.0")
+
+    for name in FLAWS:
+        write_results(tmp_path / "docs" / "_results" / f"{name}.json", results_of(name))
+    monkeypatch.setitem(
+        vars(exengine.testing), "run_conformance", lambda backend, path: results_of(backend.partition(":")[2])
+    )
+
+
+def codes_on(page):
+    """Return the codes in the table of faults of a page, sorted."""
+    tables = re.findall(r"<table[^>]*exengine-faults.*?</table>", page, re.S)
+    return sorted(code for table in tables for code in re.findall(r"<tr.*?<td>.*?(EX\d{3})", table, re.S))
+
+
+@pytest.mark.timeout(600)  # each of seventy plugins starts several processes
+def test_check_and_the_documentation_find_every_fault_and_agree_in_every_code(
+    site, results, tmp_path, monkeypatch
+):
     pytest.importorskip("sphinx", reason="the pages need the extra docs")
     source = tmp_path / "docs"
-    source.mkdir()
-    # Sphinx itself does not start beside corrupt metadata: it finds the modules, and we the distributions.
+    # Sphinx itself does not start beside corrupt metadata: it finds the modules, ExEngine the distributions.
     modules = tmp_path / "modules"
-    modules.mkdir()
-    for module in site.glob("*.py"):
-        shutil.copy(module, modules)
+    shutil.copytree(site, modules, ignore=shutil.ignore_patterns("*.dist-info"))
     (source / "conf.py").write_text(CONF.format(modules=str(modules), site=str(site)))
     (source / "index.rst").write_text("Start\n=====\n\n.. toctree::\n   :glob:\n\n   usage/*/index\n")
     command = [
@@ -306,14 +444,18 @@ def test_doctor_and_the_documentation_meet_every_fault_and_come_to_an_end(site, 
         tmp_path / "out",
     ]
     building = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "EXAMPLES_RUN": str(tmp_path / "examples run by docs")},
     )
-    doctor = run_python(
-        "from exengine.cli.main import main; raise SystemExit(main(['doctor', '--json']))",
-        timeout=100,
-        check=False,
-    )
-    said = building.communicate(timeout=100)[0]
+    monkeypatch.setenv("EXAMPLES_RUN", str(tmp_path / "examples run by check"))
+    checked = {key: name_of(key) for key, fault in FAULTS.items() if fault.state != "conflict"}
+    checked |= {key: key for key in FLAWS}
+    with ThreadPoolExecutor(2) as pool:
+        reports = dict(zip(checked, pool.map(check_name, checked.values()), strict=True))
+    said = building.communicate(timeout=300)[0]
 
     assert building.returncode == 0, said
     pages = [plain(page.read_text()) for page in (tmp_path / "out" / "usage" / "backends").glob("*.html")]
@@ -331,6 +473,37 @@ def test_doctor_and_the_documentation_meet_every_fault_and_come_to_an_end(site, 
         assert found, key
     assert "Keep frames in a dict." in plain((tmp_path / "out/usage/backends/good.html").read_text())
 
+    found = {key: sorted(finding.code for finding in report.findings) for key, report in reports.items()}
+    shown = {
+        key: codes_on(
+            (tmp_path / f"out/usage/backends/{re.sub('[^a-z0-9_-]', '-', name.lower())}.html").read_text()
+        )
+        for key, name in checked.items()
+    }
+    assert shown == found
+    assert len(found) >= 60 and all(found.values())
+    assert {key: " ".join(found[key]) for key in FLAWS} == {key: flaw.codes for key, flaw in FLAWS.items()}
+    # EX405 needs a project's folder and an installed wheel of it.
+    assert {code for some in found.values() for code in some} == codes.FAULTS.keys() - {"EX405"}
+
+    by_docs, by_check = (
+        Counter((tmp_path / f"examples run by {path}").read_text().split()) for path in ("docs", "check")
+    )
+    ran = {f"flawed_{key.replace('-', '_')}" for key in FLAWS if FLAWS[key].codes != "EX211"} - {
+        "flawed_unparsable_example"
+    }
+    assert {module for module in by_check if module.startswith("flawed_")} == ran
+    assert set(by_check.values()) == set(by_docs.values()) == {1}
+    assert by_check.keys() <= by_docs.keys()
+
+
+@pytest.mark.timeout(300)
+def test_doctor_finds_every_fault(site, run_python):
+    doctor = run_python(
+        "from exengine.cli.main import main; raise SystemExit(main(['doctor', '--json']))",
+        timeout=280,
+        check=False,
+    )
     assert doctor.returncode == 1
     report = json.loads(doctor.stdout)
     states = {record["name"]: record["state"] for record in report["backends"]}

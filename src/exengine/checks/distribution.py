@@ -204,7 +204,7 @@ def dependency_fault(requires: Iterable[str]) -> str:
             if not any(lower for lower, _ in bounds):
                 return f"{shown!r} has no lower bound of 1"
             return "" if any(upper for _, upper in bounds) else f"{shown!r} has no upper bound below 2"
-    return "there is no dependency on exengine"
+    return "the dependency on exengine is missing"
 
 
 def _bounds(operator: str, text: str) -> tuple[bool, bool]:

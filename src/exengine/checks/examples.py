@@ -63,7 +63,7 @@ class ExampleRun:
 
     @property
     def failed(self) -> bool:
-        """Whether the example does not do what the docstring states."""
+        """Whether the output differs from the docstring, or the process ended early."""
         return bool(self.error) or any(step.failed for step in self.steps)
 
 
@@ -84,7 +84,7 @@ def run_examples(records: Iterable[PluginRecord]) -> dict[PluginRecord, ExampleR
     Parameters
     ----------
     records : iterable of PluginRecord
-        A record that is not loaded, or whose class has no example that runs, has no entry in the result.
+        A record without a loaded class, or without an example that runs, has no entry in the result.
     """
     texts = {record: text for record in records if (text := _runnable_text(record))}
     if not texts:

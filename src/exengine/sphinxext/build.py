@@ -142,7 +142,7 @@ def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     except ValueError as error:
         logger.warning("%s", error)
         return None, str(error)
-    return results, "" if results else "there are no saved results"
+    return results, "" if results else "the documentation has no results of the kit"
 
 
 def _reject_faults(

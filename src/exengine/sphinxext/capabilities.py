@@ -36,13 +36,13 @@ def attribute_docs(cls: type) -> dict[str, str]:
     Returns
     -------
     dict
-        Attribute name -> text as one line; empty if there is no source.
+        Attribute name -> text as one line; empty without source.
 
     Examples
     --------
     >>> from exengine.kernel.data_storage_base import StorageCapabilities
-    >>> attribute_docs(StorageCapabilities)["persistent"]
-    'The dataset outlives the process and lies at a path.'
+    >>> attribute_docs(StorageCapabilities).keys() >= {"persistent", "dtypes"}
+    True
     """
     try:
         module = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls)))

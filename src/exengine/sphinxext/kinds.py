@@ -44,7 +44,7 @@ class Setup:
     local : mapping of str to str
         Folded name of a distribution -> folder to install it from, in a clone.
     own : frozenset of str
-        Folded names of the distributions whose docstrings the project owns: faults in them are shown.
+        Folded names of distributions. The project owns their docstrings, so Sphinx reports faults in them.
     """
 
     local: Mapping[str, str] = field(default_factory=dict)

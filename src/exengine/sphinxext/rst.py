@@ -202,7 +202,7 @@ class _Checked(Directive):
 
 
 class _Opaque(_Checked):
-    """Replaces a directive whose content is not markup."""
+    """Replaces a directive with content that is not markup."""
 
     def run(self) -> list[nodes.Node]:
         return [nodes.container()]

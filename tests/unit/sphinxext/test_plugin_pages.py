@@ -59,7 +59,7 @@ def test_the_capabilities_table_has_every_capability_with_its_meaning(site, buil
     three = {row[0]: row[1:] for row in build().rows("usage/backends/shelf") if len(row) == 3}
     rows = {name: row for name, row in three.items() if not name.startswith("EX")}
     assert list(rows) == [name for name, _ in StorageCapabilities().items()]
-    assert rows["persistent"] == ["yes", "The dataset outlives the process and lies at a path."]
+    assert rows["persistent"] == ["yes", attribute_docs(StorageCapabilities)["persistent"]]
     assert rows["dtypes"][0] == "uint8, uint16"
     assert all(meaning for _, meaning in rows.values())
 

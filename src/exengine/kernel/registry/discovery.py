@@ -18,7 +18,7 @@ _METADATA_BYTES = 4096  # name, version and summary are at the top
 
 
 def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
-    """Return a record for each entry point whose group starts with ``exengine.``.
+    """Return a record for each entry point in a group that starts with ``exengine.``.
 
     Parameters
     ----------

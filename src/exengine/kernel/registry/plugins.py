@@ -96,9 +96,9 @@ class PluginRegistry:
     def _conflict(self, claims: list[PluginRecord]) -> PluginRecord:
         claims.sort(key=lambda record: (record.distribution, record.target))
         name = claims[0].name
-        who = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
+        claimants = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
         how = either(repr(claim.qualified_name) for claim in claims)
-        error = f"{who} both register the {self.kind} {name!r}; write {how}, or uninstall one"
+        error = f"{claimants} both register the {self.kind} {name!r}; write {how}, or uninstall one"
         outcome = Outcome("conflict", "name", error)
         return PluginRecord(name, self.group, "", "", "", candidates=tuple(claims), outcome=outcome)
 

@@ -1,4 +1,4 @@
-"""Probes plugins in processes of their own, because an import may do what no ``try`` can contain.
+"""Probes plugins in processes of their own, because no ``try`` can contain everything that an import may do.
 
 Importing a plugin may end the process (``os._exit``, a segmentation fault) or never return. Commands that
 examine plugins therefore load each in a child process first, with limits on its time and its output. The

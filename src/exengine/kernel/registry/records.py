@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 NOT_LOADED = Outcome("found")
-"""What a record reports until its outcome is set."""
+"""The outcome of a record until it is set."""
 
 
 def broken(stage: str, error: str, traceback: str = "", output: str = "") -> Outcome:
