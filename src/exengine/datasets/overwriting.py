@@ -92,7 +92,7 @@ def _dataset_inside(path: str) -> str | None:
 
 @contextmanager
 def _alone_in(folder: str) -> Iterator[None]:
-    """Hold a lock on a folder, so that overwriting in it takes turns; without locks there is no order."""
+    """Hold a lock on a folder, so that overwriting in it takes turns; skipped if folders cannot be locked."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows cannot open folders
