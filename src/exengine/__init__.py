@@ -20,7 +20,7 @@ _HOMES = {
     "ManagedStorage": "exengine.kernel.storage.managed",
     "RecoverReport": "exengine.datasets.recovery_base",
     "SourcePlan": "exengine.kernel.frame_source_base",
-    "StorageCapabilities": "exengine.kernel.data_storage_base",
+    "StorageCapabilities": "exengine.kernel.capabilities",
     "VerifyReport": "exengine.datasets.verification",
     "acquire": "exengine.acquisition.run",
     "backends": "exengine.kernel.registry.plugins",

@@ -9,12 +9,12 @@ from exengine.datasets.recovery_base import RecoverReport as RecoverReport
 from exengine.datasets.verification import LostFrame as LostFrame
 from exengine.datasets.verification import VerifyReport as VerifyReport
 from exengine.datasets.verification import verify as verify
+from exengine.kernel.capabilities import StorageCapabilities as StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates as DataCoordinates
 from exengine.kernel.data_coords import DataCoordinatesIterator as DataCoordinatesIterator
 from exengine.kernel.data_handler import DataHandler as DataHandler
 from exengine.kernel.data_storage_base import DatasetStatus as DatasetStatus
 from exengine.kernel.data_storage_base import DataStorage as DataStorage
-from exengine.kernel.data_storage_base import StorageCapabilities as StorageCapabilities
 from exengine.kernel.errors import ExEngineError as ExEngineError
 from exengine.kernel.frame_source_base import FrameSource as FrameSource
 from exengine.kernel.frame_source_base import SourcePlan as SourcePlan

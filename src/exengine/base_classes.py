@@ -5,6 +5,7 @@ import from :mod:`exengine.testing` too. Every other module of ExEngine may move
 """
 
 from exengine.frame_sources.sequence import check_unique, event_coordinates
+from exengine.kernel.capabilities import StorageCapabilities, dtype_names
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import (
     CoordinatesLike,
@@ -12,20 +13,21 @@ from exengine.kernel.data_storage_base import (
     DataStorage,
     Frame,
     JsonValue,
-    StorageCapabilities,
-    dtype_names,
 )
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry.options import check_options
 from exengine.kernel.storage.array_view import refuse_filler
+from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
-from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of
-from exengine.kernel.storage.reading import DatasetReader, FrameIndex, IndexedStorage, wait_until
+from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
+from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
+from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.bounded import parse_json
 from exengine.kernel.system.files import (
     begin_writing,
+    open_new,
     open_regular,
     read_at,
     read_into,
@@ -65,10 +67,13 @@ __all__ = [
     "check_unique",
     "event_coordinates",
     # datasets and their files
+    "Manifest",
     "has_writer",
     "read_manifest",
     "status_of",
     "wait_until",
+    "FilePatterns",
+    "open_new",
     "open_regular",
     "read_at",
     "read_into",

@@ -331,6 +331,8 @@ class Disk(ManagedStorage):
         read_while_writing=True, concurrent_readers=True, checksums=True, safety_of_put="written", durable_flush=True,
     )  # fmt: skip
 
+    dataset_files = ("{number}.frame", "{number}.frame.new")
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
 
@@ -414,12 +416,19 @@ class Reader(DatasetReader):
                 if index.add(DataCoordinates(head[0]).coordinate_dict) is not None:
                     reader.numbers.append(number)
             except DatasetDamagedError:
-                reader._status = DatasetStatus.DAMAGED
+                reader.set_status(DatasetStatus.DAMAGED)
         if manifest is None or manifest.get("frames", len(numbers)) != len(numbers):
-            reader._status = DatasetStatus.DAMAGED if manifest else reader._status
+            reader.set_status(DatasetStatus.DAMAGED if manifest else reader.status)
         reader.read_frame = lambda number: _read(reader, reader.numbers[number])[1]
         reader.read_frame_metadata = lambda number: _read(reader, reader.numbers[number])[0][3]
         return reader
+
+
+@fault("EX301", "N2")
+class RecognisesEverything(Disk):
+    @classmethod
+    def can_open(cls, path):
+        return True
 
 
 @fault("EX301", "N2")
@@ -623,7 +632,7 @@ class SaysCompleteWhenFramesAreGone(Disk):
     @classmethod
     def open(cls, path):
         reader = super().open(path)
-        reader._status = DatasetStatus.COMPLETE
+        reader.set_status(DatasetStatus.COMPLETE)
         return reader
 
 
@@ -644,7 +653,22 @@ class WritesToTheOriginalInARecovery(Disk):
         return reader
 
 
-@fault("D1", "D2")
+@fault("D4")
+class ClaimsFilesOfOthers(Disk):
+    dataset_files = ("{name}.frame", "{name}.frame.new")
+
+
+@fault("D1", "D4")
+class KnowsNotAllOfItsFiles(Disk):
+    dataset_files = ("0.frame", "{number}.frame.new")
+
+
+@fault("D4")
+class DeclaresEveryFile(Disk):
+    dataset_files = ("{name}",)
+
+
+@fault("D1")
 class MovesIn(DataStorage):
     capabilities = StorageCapabilities(persistent=True)
 

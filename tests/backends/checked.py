@@ -31,6 +31,7 @@ class CheckedStorage(ManagedStorage):
 
     backend_name = "checked"
     capabilities = CAPABILITIES
+    dataset_files = ("index", "index.new", "{number}.raw")
 
     def __init__(self, path: str | os.PathLike[str], summary_metadata: dict | None = None) -> None:
         super().__init__(path, summary_metadata=summary_metadata or {})

@@ -43,6 +43,7 @@ class DiskStorage(ManagedStorage):
         path_suffixes=(".disk",),
     )
     backend_name = "disk"
+    dataset_files = ("{number}.npy", "{number}.json")
 
     def __init__(self, path: str | os.PathLike[str], fail_at: int | None = None) -> None:
         self.fail_at = fail_at

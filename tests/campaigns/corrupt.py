@@ -188,17 +188,17 @@ def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None)
 
 def compare_no_checksum() -> None:
     """Make a reader that is wrong: it believes what it reads."""
-    from exengine_ndstorage.reader import NDTiffReader
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
     frames_of_others = property(lambda self: False, lambda self, value: None)
-    NDTiffReader._checked = NDTiffReader._ours = frames_of_others
+    NDTiffReader._checked = NDTiffReader._written_here = frames_of_others
 
 
 def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
     """Return what makes a reader do something foolish where an index cannot be read."""
 
     def spoil() -> None:
-        from exengine_ndstorage.reader import NDTiffReader
+        from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
         real = NDTiffReader._settle
 
@@ -213,13 +213,13 @@ def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
 
 
 def _raise_in_await() -> None:
-    from exengine_ndstorage.reader import NDTiffReader
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
     NDTiffReader.await_new_data = lambda self, timeout: {}["nothing"]
 
 
 def _take_memory() -> None:
-    from exengine_ndstorage.reader import NDTiffReader
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
     NDTiffReader.await_new_data = lambda self, timeout: bytes(2 * MOST_BYTES)
 

@@ -204,7 +204,7 @@ def acknowledge_early() -> None:
 def index_first(pause_s: float = 0) -> None:
     """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
     from exengine.base_classes import write_at as real
-    from exengine_ndstorage import ndtiff
+    from exengine_ndstorage.ndtiff import writer
 
     waiting: list[Any] = []
 
@@ -220,7 +220,7 @@ def index_first(pause_s: float = 0) -> None:
             real(descriptor, parts, offset, size)
         return offset + whole
 
-    ndtiff.write_at = swapped
+    writer.write_at = swapped
 
 
 SPOILS = {"acknowledge-early": acknowledge_early, "index-first": index_first}

@@ -266,6 +266,23 @@ def test_where_writing_fails_half_way_nothing_is_left(tmp_path, monkeypatch, cap
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_writing_fails_half_way_what_another_has_put_there_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(new, "FILES", {**new.FILES, "README.md/below": "README.md"})
+    place = tmp_path / "exengine-my-storage"
+    real = os.makedirs
+
+    def makedirs(path, **options):
+        real(path, **options)
+        if str(path).endswith("below") or str(path).endswith("README.md"):
+            return
+        if place.is_dir() and not (place / "thesis.txt").exists():
+            (place / "thesis.txt").write_text("mine")
+
+    monkeypatch.setattr(os, "makedirs", makedirs)
+    assert main(["backends", "new", "my-storage", "--yes", "--folder", str(tmp_path)]) == 1
+    assert [path.name for path in place.rglob("*")] == ["thesis.txt"]
+
+
 # -- questions ---------------------------------------------------------------------------------------
 
 

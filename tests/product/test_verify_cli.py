@@ -10,6 +10,7 @@ import pytest
 
 import exengine
 from exengine.cli.main import main
+from exengine.testing.own_nodes import make_device, make_socket
 
 _NAMED = os.environ.get("EXENGINE_TEST_DATA")
 _BESIDE = Path(__file__).parents[3] / "shared" / "data"
@@ -92,7 +93,7 @@ def test_a_dataset_that_is_being_written_is_verified_and_not_to_be_recovered(pat
     with exengine.open_storage("ndtiff", path) as storage:
         storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
         code, out, _ = run(capsys, "verify", path)
-        assert code == 0 and "incomplete (its writer is at work)" in out
+        assert code == 0 and "incomplete (its writer is active)" in out
         assert out.endswith("Every frame in it is good.\n")
         assert "exengine recover" not in out
         _, out, _ = run(capsys, "info", path)
@@ -255,6 +256,56 @@ def test_a_picture_that_cannot_be_written_is_a_plain_message(make, path, tmp_pat
     make(finish=True)
     code, out, err = run(capsys, "preview", path, "-o", tmp_path / where)
     assert (code, out) == (status, "") and err.startswith("exengine: the picture cannot be written to ")
+
+
+def test_a_picture_replaces_an_older_one_and_nothing_else(make, path, tmp_path, capsys):
+    image_module = pytest.importorskip("PIL.Image", reason="the picture needs the extra 'preview'")
+    make(finish=True)
+    for _ in range(2):
+        assert run(capsys, "preview", path)[0] == 0
+    with image_module.open(f"{path}.png") as picture:
+        assert picture.size[0] > 100
+    assert run(capsys, "preview", path, "-o", tmp_path / "sheet.png")[0] == 0
+    (tmp_path / "text.png").write_text("mine")
+    image_module.new("RGB", (4, 4)).save(tmp_path / "figure.png")
+    image_module.new("RGB", (4, 4)).save(tmp_path / "photo.jpg")
+    (tmp_path / "link.png").symlink_to("sheet.png")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "folder.png").mkdir()
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe.png")
+        make_socket(tmp_path / "socket.png")
+        if os.geteuid() == 0:
+            make_device(tmp_path / "device.png")
+    names = sorted(set(os.listdir(tmp_path)) - {path.name, f"{path.name}.png", "sheet.png"})
+    names = [name for name in names if name.endswith((".png", ".jpg"))]
+    assert len(names) >= 6
+    before = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
+    for name in names:
+        code, out, err = run(capsys, "preview", path, "-o", tmp_path / name)
+        assert (code, out) == (1, "") and "is not a picture that exengine preview has made" in err, name
+    after = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
+    assert {name: (s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns) for name, s in before.items()} == {
+        name: (s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns) for name, s in after.items()
+    }
+    assert (tmp_path / "text.png").read_text() == "mine"
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_older_one(make, path, capsys, monkeypatch):
+    image_module = pytest.importorskip("PIL.Image", reason="the picture needs the extra 'preview'")
+    make(finish=True)
+    run(capsys, "preview", path)
+    before = Path(f"{path}.png").read_bytes()
+
+    def save(self, file, *_, **__):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(image_module.Image, "save", save)
+    code, _, err = run(capsys, "preview", path)
+    assert code == 1 and "No space left on device" in err
+    assert Path(f"{path}.png").read_bytes() == before
+    assert [name for name in os.listdir(path.parent) if name.startswith(".")] == []
 
 
 def test_an_empty_path_is_no_dataset_also_in_the_folder_of_one(make, path, monkeypatch, capsys):

@@ -111,4 +111,25 @@ def test_a_log_that_cannot_be_written_is_reported_and_the_frames_are_stored(acqu
     run = acquire()
     assert run.ledger.stored == 5
     assert "exengine-progress-log:progress-log raised in exengine_storage_opened" in run.observer_errors[0]
-    assert "IsADirectoryError" in run.observer_errors[0]
+    assert "it is a folder, and no regular file" in run.observer_errors[0]
+
+
+@pytest.mark.parametrize("kind", ["notes", "link"])
+def test_a_file_of_another_kind_with_the_name_of_the_log_is_left_alone(acquire, tmp_path, kind):
+    (tmp_path / "notes").write_text("mine")
+    if kind == "link":
+        (tmp_path / "data.log").symlink_to("notes")
+    else:
+        (tmp_path / "notes").rename(tmp_path / "data.log")
+    run = acquire()
+    assert run.ledger.stored == 5 and len(run.observer_errors) >= 1
+    assert (tmp_path / "data.log").read_text() == "mine"
+
+
+def test_an_older_log_is_appended_to(acquire, tmp_path):
+    acquire()
+    first = lines_of(tmp_path / "data.log")
+    (tmp_path / "data").rmdir()
+    acquire()
+    assert lines_of(tmp_path / "data.log")[: len(first)] == first
+    assert len(lines_of(tmp_path / "data.log")) > len(first)

@@ -130,7 +130,9 @@ def test_a_failure_that_is_kept_holds_no_file_open(path, new, monkeypatch, frame
             return pwritev(*where)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("os.pwritev" if what == "header" else "exengine_ndstorage.ndtiff.sync_folder", fail)
+    monkeypatch.setattr(
+        "os.pwritev" if what == "header" else "exengine_ndstorage.ndtiff.writer.sync_folder", fail
+    )
     with pytest.raises(StorageFailedError) as kept:
         storage.put({"time": 2}, frame({"time": 2}), None) if what == "header" else storage.flush(
             durable=True

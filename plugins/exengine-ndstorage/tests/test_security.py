@@ -10,7 +10,8 @@ import pytest
 
 import exengine
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ndstorage import layout
+from exengine_ndstorage.ndtiff import sizes
+from exengine_ndstorage.ndtiff.format import header
 
 PROGRAM = """
 import json, sys
@@ -198,7 +199,7 @@ def test_summary_metadata_of_any_content_take_less_than_512_mib(dataset, watched
     ]  # fmt: skip
     for text in texts:
         path = dataset()
-        (path / "NDTiffStack.tif").write_bytes(layout.header(text) + bytes(1000))
+        (path / "NDTiffStack.tif").write_bytes(header(text) + bytes(1000))
         paths.append(path)
     sparse = dataset()
     with open(sparse / "NDTiffStack.tif", "r+b") as file:
@@ -219,20 +220,20 @@ def test_metadata_of_a_sparse_file_are_not_read_beyond_the_limit(dataset, watche
     assert more_mib < 100
     with (
         exengine.open_dataset(path) as opened,
-        pytest.raises(DatasetDamagedError, match="at most 67108864 are read"),
+        pytest.raises(DatasetDamagedError, match="the limit is 67108864"),
     ):
         opened.get_metadata({"time": 0})
 
 
 def test_what_a_reader_does_not_take_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(layout, "MAX_METADATA_BYTES", 1000)
+    monkeypatch.setattr(sizes, "MAX_METADATA_BYTES", 1000)
     with exengine.open_storage("ndtiff", tmp_path / "data") as storage:
-        with pytest.raises(MetadataError, match="takes 2007 bytes as JSON; .* at most 1000"):
+        with pytest.raises(MetadataError, match="has 2007 bytes as JSON; .* at most 1000"):
             storage.put({"time": 0}, np.zeros((4, 4), np.uint16), {"x": "y" * 1999})
         assert {"time": 0} not in storage
-    with pytest.raises(MetadataError, match="readers take at most"):
+    with pytest.raises(MetadataError, match="readers accept at most"):
         exengine.open_storage(
-            "ndtiff", tmp_path / "other", summary_metadata={"x": "y" * layout.MAX_SUMMARY_BYTES}
+            "ndtiff", tmp_path / "other", summary_metadata={"x": "y" * sizes.MAX_SUMMARY_BYTES}
         )
     assert not (tmp_path / "other").exists()
 

@@ -1,1 +1,1 @@
-"""Everything that is known about a plugin: contract, documentation, example, packaging, conformance."""
+"""One report of everything known about a plugin: contract, documentation, example, packaging, conformance."""

@@ -1,35 +1,76 @@
-"""The child's side of running an example: runs it as doctest does, and tells its first fault.
+"""The child's side of running an example: runs each statement, and reports its output.
 
 Runs in a process that :mod:`exengine.kernel.registry.probing` starts, and nowhere else.
 """
 
 import doctest
 import importlib
-import io
+import os
+import traceback
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
-from exengine.kernel.registry.probe_child import show_where_it_stands
+from exengine.kernel.registry.probe_child import report_position
 from exengine.kernel.registry.probing import answer
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.FAIL_FAST
 
 
 def main(request: Mapping[str, Any]) -> None:
     """Run the example of the request, answer, and end the process."""
-    show_where_it_stands(request)
-    answer(request, {"fault": _run(request["target"], request["text"], request["flags"])})
+    report_position(request)
+    os.environ["TMPDIR"] = os.getcwd()  # temporary files are deleted with this folder
+    answer(request, {"steps": run(request["target"], request["text"])})
 
 
-def _run(target: str, text: str, flags: int) -> str:
+def run(target: str, text: str) -> list[dict[str, Any]]:
+    """Run an example with the names of the module that it belongs to, as doctest does.
+
+    Parameters
+    ----------
+    target : str
+        ``module:Class``.
+    text : str
+        The section ``Examples`` of the docstring.
+
+    Returns
+    -------
+    list of dict
+        ``output`` and ``failed`` of each statement; an empty dict for a statement that did not run.
+    """
     module = importlib.import_module(target.partition(":")[0])
     examples = doctest.DocTestParser().get_examples(text, target)
-    test = doctest.DocTest(examples, dict(vars(module)), "example", None, 0, text)
-    said = io.StringIO()
-    runner = doctest.DocTestRunner(verbose=False, optionflags=flags | doctest.FAIL_FAST)
-    runner.run(test, out=said.write)
-    return _without_frame(said.getvalue())
+    runner = _Runner()
+    runner.run(doctest.DocTest(examples, dict(vars(module)), target, None, 0, text), clear_globs=False)
+    return [runner.steps.get(id(example), {}) for example in examples]
 
 
-def _without_frame(report: str) -> str:
-    """Return the report of a failure without its ruler and its place, which the reader knows."""
-    lines = [line for line in report.splitlines() if not line.startswith(("*" * 20, "File ", "Line "))]
-    return "\n".join(lines).strip()[:2000]
+class _Runner(doctest.DocTestRunner):
+    """Records the output of each statement, and prints nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(verbose=False, optionflags=FLAGS)
+        self.steps: dict[int, dict[str, Any]] = {}
+
+    def _note(self, example: doctest.Example, output: str, *, failed: bool) -> None:
+        self.steps[id(example)] = {"output": output, "failed": failed}
+
+    def report_start(self, out: Any, test: doctest.DocTest, example: doctest.Example) -> None:
+        pass
+
+    def report_success(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        self._note(example, got, failed=False)
+
+    def report_failure(self, out: Any, test: doctest.DocTest, example: doctest.Example, got: str) -> None:
+        self._note(example, got, failed=True)
+
+    def report_unexpected_exception(
+        self,
+        out: Any,
+        test: doctest.DocTest,
+        example: doctest.Example,
+        exc_info: tuple[type[BaseException], BaseException, TracebackType],
+    ) -> None:
+        last = "".join(traceback.format_exception_only(exc_info[1]))
+        self._note(example, f"Traceback (most recent call last):\n  ...\n{last}", failed=True)

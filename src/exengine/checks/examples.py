@@ -1,41 +1,41 @@
-"""Runs the examples of plugins while the documentation is built, each in a process and a folder of its own.
+"""Runs the examples of plugins, each once, in a process and a temporary folder of its own.
 
-Responsible for what an example gave, whatever it did: printed, raised, crashed, hung. Not responsible
-for how that is shown.
+Responsible for the output of each statement, even if the example raises, crashes or never returns. The
+example sees the names of its module, as under doctest. :mod:`exengine.checks.example_child` is the
+child's side.
 """
 
+import doctest
 import os
 import tempfile
+import textwrap
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from exengine.kernel.registry import docstrings
-from exengine.kernel.registry.class_checks import Finding
 from exengine.kernel.registry.probing import run_child
 from exengine.kernel.registry.records import PluginRecord
 
 TIME_LIMIT_S = 60.0
-"""After this an example is stopped, and counts as failed."""
+"""Time limit for the example of one class."""
 
-FAILS = "EX212"
-"""The code of an example that fails."""
-
-_MOST_OUTPUT = 20_000  # characters of one statement that are shown
+_MOST_OUTPUT = 20_000  # characters of one statement
+_MOST_MESSAGE = 2_000
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one statement of an example gave.
+    """The output of one statement.
 
     Attributes
     ----------
     output : str
-        What was printed, as it was.
+        The printed text.
     failed : bool
-        Whether that is not what the docstring says.
+        Whether the docstring states another output.
     ran : bool
-        False after a failure, and for what is marked ``+SKIP``.
+        False after a failure, and for a statement marked ``+SKIP``.
     """
 
     output: str = ""
@@ -45,16 +45,16 @@ class Step:
 
 @dataclass(frozen=True)
 class ExampleRun:
-    """What an example gave.
+    """The result of running an example.
 
     Attributes
     ----------
     steps : tuple of Step
-        One for each statement, in order; empty where the process gave no report.
+        One for each statement, in order; empty if the process ended without a report.
     error : str
-        Why there is no report.
+        The way in which the process ended without a report.
     output : str
-        What the process printed, where there is no report.
+        The text that such a process printed.
     """
 
     steps: tuple[Step, ...] = ()
@@ -63,88 +63,98 @@ class ExampleRun:
 
     @property
     def failed(self) -> bool:
-        """Whether the docstring promises something else."""
+        """Whether the example does not do what the docstring states."""
         return bool(self.error) or any(step.failed for step in self.steps)
 
 
-def run_examples(
-    records: Iterable[PluginRecord], path: Iterable[str], time_limit_s: float = TIME_LIMIT_S
-) -> dict[str, ExampleRun]:
-    """Run the examples of all valid plugins, side by side; note a failure among a record's findings.
+def statements_of(text: str) -> list[doctest.Example]:
+    """Return the statements of an example.
+
+    Raises
+    ------
+    ValueError
+        If prompts and indentation are inconsistent.
+    """
+    return doctest.DocTestParser().get_examples(text)
+
+
+def run_examples(records: Iterable[PluginRecord]) -> dict[PluginRecord, ExampleRun]:
+    """Run the example of each valid plugin, several at a time.
 
     Parameters
     ----------
     records : iterable of PluginRecord
-        Those that are not loaded, or whose class has no example in Python, are left out.
-    path : iterable of str
-        Folders to put before ``sys.path`` in the processes.
-    time_limit_s : float
-        For each example.
-
-    Returns
-    -------
-    dict
-        Qualified name -> what its example gave.
+        A record that is not loaded, or whose class has no example that runs, has no entry in the result.
     """
-    texts = {record.qualified_name: (record, _text_of(record)) for record in records if record.loaded}
-    jobs = {name: (record, text) for name, (record, text) in texts.items() if ">>>" in text}
-    folders = list(path)
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="examples") as pool:
-        futures = {
-            name: pool.submit(run_example, record.target, text, folders, time_limit_s)
-            for name, (record, text) in jobs.items()
-        }
-        runs = {name: future.result() for name, future in futures.items()}
-    for name, run in runs.items():
-        record, _ = jobs[name]
-        kept = tuple(finding for finding in record.findings if finding.code != FAILS)
-        record.findings = (*kept, Finding(FAILS, _what_failed(run))) if run.failed else kept
-    return runs
+    texts = {record: text for record in records if (text := _runnable_text(record))}
+    if not texts:
+        return {}
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="exengine-example") as pool:
+        runs = pool.map(run_example, [record.target for record in texts], texts.values())
+        return dict(zip(texts, runs, strict=True))
 
 
-def _text_of(record: PluginRecord) -> str:
-    try:
-        return docstrings.documentation_of(record.loaded).examples if record.loaded else ""
-    except Exception:  # of a plugin's own objects; its page says so
+def _runnable_text(record: PluginRecord) -> str:
+    if record.loaded is None:
         return ""
+    try:
+        text = docstrings.documentation_of(record.loaded).examples
+        runs = any(not statement.options.get(doctest.SKIP) for statement in statements_of(text))
+    except Exception:  # raised by objects of the plugin; the check of its documentation reports it
+        return ""
+    return text if runs else ""
 
 
-def _what_failed(run: ExampleRun) -> str:
-    if run.error:
-        said = run.output.strip().splitlines()
-        return f"running the example: {run.error}" + (f": {said[-1]}" if said else "")
-    number, step = next((number, step) for number, step in enumerate(run.steps, 1) if step.failed)
-    gave = step.output.strip().splitlines()[-1:] or ["nothing"]
-    return f"statement {number} of the example gives something else than it says: {gave[0]}"
-
-
-def run_example(
-    target: str, text: str, path: Iterable[str] = (), time_limit_s: float = TIME_LIMIT_S
-) -> ExampleRun:
-    """Run one example in a temporary folder.
+def run_example(target: str, text: str, time_limit_s: float = TIME_LIMIT_S) -> ExampleRun:
+    """Run one example.
 
     Parameters
     ----------
     target : str
-        ``module:Class``; the example sees the names of the module.
+        ``module:Class``.
     text : str
         The section ``Examples`` of the docstring.
-    path : iterable of str
-        Folders to put before ``sys.path``.
     time_limit_s : float
-        After this the process and what it started are killed.
+        After this time the process, and every process that it started, is killed.
     """
     with tempfile.TemporaryDirectory(prefix="exengine-example-", ignore_cleanup_errors=True) as folder:
         work = os.path.realpath(folder)
-        request = {"target": target, "text": text, "folders": [os.path.abspath(entry) for entry in path]}
-        child = run_child("exengine.checks.example_runner", request, time_limit_s=time_limit_s, folder=work)
-        if child.answer is None:
-            return ExampleRun(error=f"it {child.ending}", output=child.output)
-        return ExampleRun(tuple(_step(found, work) for found in child.answer["steps"]))
+        request = {"target": target, "text": text}
+        child = run_child("exengine.checks.example_child", request, time_limit_s=time_limit_s, folder=work)
+    if child.answer is None:
+        return ExampleRun(error=f"it {child.ending}", output=child.output)
+    return ExampleRun(tuple(_step(found, work) for found in child.answer["steps"]))
 
 
 def _step(found: dict[str, object], work: str) -> Step:
     if not found:
         return Step()
-    output = str(found["output"]).replace(work, "/tmp")  # noqa: S108 - what a reader sees, not a place
+    output = str(found["output"]).replace(work, "/tmp")  # noqa: S108 - shown to readers, never opened
     return Step(output[:_MOST_OUTPUT], bool(found["failed"]), ran=True)
+
+
+def fault_of(text: str, run: ExampleRun) -> str:
+    r"""Return the first fault of an example that failed.
+
+    Examples
+    --------
+    >>> print(fault_of(">>> 6 * 7\n41\n", ExampleRun((Step("42\n", failed=True, ran=True),))))
+    statement 1, 6 * 7
+    Expected:
+        41
+    Got:
+        42
+    """
+    if run.error:
+        said = run.output.strip()
+        return (run.error + (f"\n{said}" if said else ""))[:_MOST_MESSAGE]
+    number, step = next((number, step) for number, step in enumerate(run.steps) if step.failed)
+    statement = statements_of(text)[number]
+    fault = [f"statement {number + 1}, {statement.source.strip()}"]
+    fault += _shown("Expected", statement.want)
+    fault += _shown("Got", step.output)
+    return "\n".join(fault)[:_MOST_MESSAGE]
+
+
+def _shown(label: str, text: str) -> list[str]:
+    return [f"{label}:", textwrap.indent(text.rstrip("\n"), "    ")] if text.strip() else [f"{label} nothing"]

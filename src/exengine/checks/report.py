@@ -1,67 +1,69 @@
-"""Checks a plugin as a whole: contract, documentation, conformance, packaging; each fault with a code.
+"""The one report on a plugin: ``exengine backends check`` prints it, the documentation shows it.
 
-Responsible for what is looked at, in which order, and for saying what was not. The faults themselves
-are found elsewhere: by the registry in a process of its own, :mod:`exengine.checks.documentation`,
-:mod:`exengine.checks.packaging` and the conformance kit.
+Responsible for the order of the checks and for noting which were not run. The faults are found elsewhere:
+by the registry in a process of its own, by :mod:`exengine.checks.documentation`,
+:mod:`exengine.checks.distribution` and the conformance kit.
 """
 
-import os
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from exengine.checks import documentation, packaging
-from exengine.kernel.errors import PluginError, PluginNotFoundError, describe
+from exengine.checks import distribution
+from exengine.checks.conformance import Conformance, Results, run_kit
+from exengine.checks.documentation import check_documentation, narrative_page
+from exengine.checks.examples import ExampleRun, run_examples
+from exengine.kernel.errors import PluginNotFoundError, describe
 from exengine.kernel.registry import plugins
-from exengine.kernel.registry.class_checks import Finding
-from exengine.kernel.registry.plugins import SOURCES_GROUP, PluginRegistry
-from exengine.kernel.registry.probing import probe_record
+from exengine.kernel.registry.codes import Finding
+from exengine.kernel.registry.names import SOURCES_GROUP
+from exengine.kernel.registry.plugins import PluginRegistry
 from exengine.kernel.registry.records import PluginRecord
 
 _CODE_OF_STAGE = {"metadata": "EX408", "name": "EX403", "target": "EX403"}
-"""What a record that is broken before it is imported stands for; after that it is EX101."""
+"""The code of a plugin that breaks before its import; after that it is EX101."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class PluginReport:
-    """What was found of one plugin.
+    """Everything known about one plugin.
 
     Attributes
     ----------
     record : PluginRecord
-        With its state; in it, too, what the plugin printed and its traceback.
-    findings : list of Finding
-        In the order of their codes.
-    not_run : list of str
-        What was not looked at, and why.
-    conformance : dict
-        Promise -> what was found; empty where the kit did not run.
+        With its outcome.
+    findings : tuple of Finding
+        All faults, in the order of their codes.
+    not_run : tuple of str
+        The checks that were not run, each with the reason.
+    page : str
+        The narrative page in the plugin's package, or empty.
+    example : ExampleRun or None
+        The result of running the example; None if it did not run.
+    results : Results or None
+        The results of the conformance kit; None if there are none.
     """
 
     record: PluginRecord
-    findings: list[Finding] = field(default_factory=list)
-    not_run: list[str] = field(default_factory=list)
-    conformance: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    not_run: tuple[str, ...] = ()
+    page: str = ""
+    example: ExampleRun | None = None
+    results: Results | None = None
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Promises that the conformance kit found broken: label -> why."""
-        return {
-            label: "; ".join(str(why).removeprefix(f"{label}: ") for why in found.get("because", ()))
-            or "see pytest --exengine-backend"
-            for label, found in self.conformance.items()
-            if found["outcome"] == "broken"
-        }
+        """Label -> failures of each promise that the conformance kit found broken."""
+        return self.results.broken_promises if self.results else {}
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found; something may not have been looked at."""
+        """Whether no fault was found; some checks may not have been run."""
         return not self.findings and not self.broken_promises
 
     def place_of(self, finding: Finding) -> tuple[str, int]:
-        """Return file and line to which a finding belongs; ``("", 0)`` where neither is known."""
+        """Return file and line of a finding; ``("", 0)`` if neither is known."""
         return ("", 0) if finding.code >= "EX4" else self.record.source
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,9 +74,93 @@ class PluginReport:
                 {**finding.to_dict(), "file": self.place_of(finding)[0], "line": self.place_of(finding)[1]}
                 for finding in self.findings
             ],
-            "not_run": self.not_run,
-            "conformance": self.conformance,
+            "not_run": list(self.not_run),
+            "conformance": self.results.to_dict() if self.results else {},
         }
+
+    def _with(self, findings: Sequence[Finding] = (), not_run: Sequence[str] = ()) -> "PluginReport":
+        """Return the report with more findings, sorted, and more checks that were not run."""
+        unique = dict.fromkeys((*self.findings, *findings))
+        return replace(
+            self,
+            findings=tuple(sorted(unique, key=lambda finding: finding.code)),
+            not_run=(*self.not_run, *not_run),
+        )
+
+
+# -- making reports ------------------------------------------------------------------------------
+
+
+def make_reports(
+    records: Sequence[PluginRecord],
+    registry: PluginRegistry,
+    conformance: Callable[[PluginRecord], Conformance] = run_kit,
+) -> list[PluginReport]:
+    """Check plugins: contract first, in processes of their own, then the rest of each valid one.
+
+    Parameters
+    ----------
+    records : sequence of PluginRecord
+        Records of the registry; each has an outcome afterwards.
+    registry : PluginRegistry
+    conformance : callable
+        Returns the results of the conformance kit: it runs the kit, or reads saved results.
+    """
+    return [_with_packaging(report) for report in _reports(records, registry, conformance)]
+
+
+def _reports(
+    records: Sequence[PluginRecord],
+    registry: PluginRegistry,
+    conformance: Callable[[PluginRecord], Conformance] = run_kit,
+) -> list[PluginReport]:
+    """Return the reports of plugins without their packaging."""
+    registry.examine(records)
+    runs = run_examples(records)
+    return [_report(record, runs.get(record), conformance) for record in records]
+
+
+def _report(
+    record: PluginRecord, run: ExampleRun | None, conformance: Callable[[PluginRecord], Conformance]
+) -> PluginReport:
+    report = PluginReport(record, example=run)._with(list(_contract(record)))
+    if record.loaded is None:
+        return report._with(not_run=["documentation and conformance: the class cannot be used"])
+    report = replace(report, page=narrative_page(record))
+    try:
+        report = report._with(list(check_documentation(record, report.page, run)))
+    except Exception as error:  # raised by objects of the plugin
+        report = report._with([Finding("EX101", f"inspecting the class raised {describe(error)}")])
+    if record.group == SOURCES_GROUP:
+        return report._with(not_run=["conformance: the kit is for storage backends"])
+    results, not_run = conformance(record)
+    report = replace(report, results=results)._with(not_run=[f"conformance: {not_run}"] if not_run else [])
+    if results and results.version in ("", record.version):
+        report = report._with(results.findings)
+    return report
+
+
+def _contract(record: PluginRecord) -> Iterator[Finding]:
+    yield from record.findings
+    if record.state == "broken":
+        yield Finding(_CODE_OF_STAGE.get(record.stage, "EX101"), record.error)
+
+
+def _with_packaging(report: PluginReport) -> PluginReport:
+    record = report.record
+    if record.stage == "metadata" or record.state == "conflict":
+        return report
+    try:
+        facts = distribution.of_installed(record)
+    except ValueError as error:
+        return report._with([Finding("EX408", str(error))])
+    not_run = []
+    if facts.files is None:
+        not_run = ["files of the wheel (EX405): the contents of the plugin's wheel are unknown"]
+    return report._with(distribution.check_packaging(facts), not_run)
+
+
+# -- for `exengine backends check` -----------------------------------------------------------------
 
 
 def check_name(name: str, registry: PluginRegistry | None = None) -> PluginReport:
@@ -85,7 +171,7 @@ def check_name(name: str, registry: PluginRegistry | None = None) -> PluginRepor
     name : str
         ``distribution:name`` settles a conflict.
     registry : PluginRegistry, optional
-        By default that of the installed backends.
+        By default the installed backends.
 
     Raises
     ------
@@ -93,126 +179,50 @@ def check_name(name: str, registry: PluginRegistry | None = None) -> PluginRepor
         As :meth:`exengine.kernel.registry.plugins.PluginRegistry.find`.
     """
     registry = plugins.BACKENDS if registry is None else registry
-    report = check_class(registry.find(name), registry)
-    if report.record.stage != "metadata":
-        report.findings += _packaging_of(report)
-    return _sorted(report)
+    return make_reports([registry.find(name)], registry)[0]
 
 
 def check_folder(folder: Path) -> list[PluginReport]:
     """Check every plugin that the ``pyproject.toml`` of a folder registers.
 
-    What concerns the classes is looked at where the distribution is installed; the packaging is that
-    of the folder.
+    The classes are checked if the distribution is installed; the packaging is that of the folder.
 
     Raises
     ------
     PluginNotFoundError
-        When the folder is no project, or registers nothing.
+        If the folder is not a project, or registers no plugin.
     """
     try:
-        facts = packaging.of_project(folder)
+        facts = distribution.of_project(folder)
     except ValueError as error:
         raise PluginNotFoundError(str(error)) from None
     if not facts.entries:
         raise PluginNotFoundError(
-            f"{folder} registers no plugin: [project.entry-points] has no group of ours"
+            f"{folder} registers no plugin: [project.entry-points] has no group of ExEngine"
         )
-    reports = []
-    for entry in facts.entries:
-        registry = plugins.SOURCES if entry.group == SOURCES_GROUP else plugins.BACKENDS
-        report = PluginReport(entry)
-        try:
-            installed = registry.find(f"{facts.name}:{entry.name}")
-        except PluginNotFoundError:
-            report.not_run.append(
-                f"contract, documentation and conformance: {facts.name} is not installed here; "
-                f"run pip install {folder}"
-            )
-        else:
-            report = check_class(installed, registry)
-            facts.files = _files_of(installed)
-        one = packaging.Packaging(**{**vars(facts), "entries": [entry]})
-        report.findings += packaging.check_packaging(one)
-        if facts.files is None:
-            report.not_run.append("files of the wheel (EX405): no wheel of the plugin is installed here")
-        reports.append(_sorted(report))
-    return reports
+    return [_check_entry(entry, facts) for entry in facts.entries]
 
 
-def check_class(record: PluginRecord, registry: PluginRegistry, *, conformance: bool = True) -> PluginReport:
-    """Check the class of a record: contract first, in a process of its own, and the rest if it is valid."""
-    report = PluginReport(record)
-    if record.state == "found":
-        probe_record(record, registry.group, registry.kind)
-    report.findings += list(_contract(record))
-    if record.state != "valid":
-        report.not_run.append("documentation and conformance: the class cannot be used")
-        return report
+def _check_entry(entry: PluginRecord, facts: distribution.Packaging) -> PluginReport:
+    registry = plugins.SOURCES if entry.group == SOURCES_GROUP else plugins.BACKENDS
+    files: set[str] | None = None
     try:
-        registry.load(record.qualified_name)
-    except PluginError as error:
-        report.findings.append(Finding("EX101", f"it can be imported only in a process of its own: {error}"))
-        return report
-    report.findings += documentation.check_documentation(record)
-    if not conformance or registry.group == SOURCES_GROUP:
-        report.not_run.append("conformance: the kit is for storage backends")
-        return report
-    _conformance(report)
-    return report
+        installed = registry.find(f"{facts.name}:{entry.name}")
+    except PluginNotFoundError:
+        how = f"{facts.name} is not installed here; run pip install {facts.folder}"
+        report = PluginReport(entry, not_run=(f"contract, documentation and conformance: {how}",))
+    else:
+        (report,) = _reports([installed], registry)
+        files = _installed_files(installed)
+    not_run = []
+    if files is None:
+        not_run = ["files of the wheel (EX405): no wheel of the plugin is installed here"]
+    one = replace(facts, entries=[entry], files=files)
+    return report._with(distribution.check_packaging(one), not_run)
 
 
-def _contract(record: PluginRecord) -> Iterator[Finding]:
-    yield from record.findings
-    if record.state == "broken":
-        yield Finding(_CODE_OF_STAGE.get(record.stage, "EX101"), record.error)
-
-
-def _conformance(report: PluginReport) -> None:
-    import exengine.testing as kit
-
+def _installed_files(record: PluginRecord) -> set[str] | None:
     try:
-        run_conformance: Any = kit.run_conformance
-    except ImportError as error:
-        report.not_run.append(f"conformance: it needs the extra, pip install exengine[test] ({error})")
-        return
-    with tempfile.TemporaryDirectory(prefix="exengine-check-") as folder:
-        try:
-            results = run_conformance(report.record.qualified_name, Path(folder, "results.json"))
-        except ImportError as error:
-            report.not_run.append(f"conformance: it needs the extra, pip install exengine[test] ({error})")
-            return
-        except Exception as error:  # of the kit, or of the plugin in it
-            report.not_run.append(f"conformance: the kit stopped with {describe(error)}")
-            return
-    report.conformance = dict(results["promises"])
-    if results.get("outcome") == "not run":
-        report.not_run.append(f"conformance: {results.get('reason') or 'the kit gave no reason'}")
-    report.findings += [Finding(found["code"], found["message"]) for found in results["findings"]]
-
-
-def _packaging_of(report: PluginReport) -> list[Finding]:
-    try:
-        facts = packaging.of_installed(report.record)
-    except ValueError as error:
-        return [Finding("EX408", str(error))]
-    if facts.files is None:
-        report.not_run.append("files of the wheel (EX405): it is not known what a wheel of the plugin holds")
-    return packaging.check_packaging(facts)
-
-
-def _files_of(record: PluginRecord) -> set[str] | None:
-    try:
-        return packaging.of_installed(record).files
+        return distribution.of_installed(record).files
     except ValueError:
         return None
-
-
-def _sorted(report: PluginReport) -> PluginReport:
-    report.findings = sorted(dict.fromkeys(report.findings), key=lambda finding: finding.code)
-    return report
-
-
-def is_folder(target: str) -> bool:
-    """Return whether what a person wrote means a folder, and no name."""
-    return target in (".", "..") or os.sep in target or "/" in target or os.path.isdir(target)

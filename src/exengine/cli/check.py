@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exengine.cli.output import print_json, say
-from exengine.kernel.registry.class_checks import Finding
-from exengine.kernel.registry.codes import FAULTS
+from exengine.kernel.registry.codes import FAULTS, Finding
 
 if TYPE_CHECKING:
     from exengine.checks.report import PluginReport
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check one plugin, or those of a folder: 0 clean, 1 with faults, 2 where it cannot be checked."""
-    from exengine.checks.report import check_folder, check_name, is_folder
+    """Check one plugin, or those of a folder: 0 clean, 1 with faults, 2 if it cannot be checked."""
+    from exengine.checks.report import check_folder, check_name
 
     if sys.stderr.isatty():
         say("The conformance kit writes many datasets; this may take a minute.")
-    by_folder = is_folder(options.target)
+    by_folder = _is_folder(options.target)
     folder = Path(options.target)
     reports = check_folder(folder) if by_folder else [check_name(options.target)]
     project = str(folder / "pyproject.toml") if by_folder else ""
     clean = all(report.clean for report in reports)
-    incomplete = any(report.record.state == "found" for report in reports)  # a folder that is not installed
+    incomplete = any(report.record.state == "found" for report in reports)  # the project is not installed
     if options.json:
         print_json(
             {
@@ -52,13 +51,17 @@ def run(options: argparse.Namespace) -> int:
     return 2 if clean and incomplete else 0 if clean else 1
 
 
+def _is_folder(target: str) -> bool:
+    """Return whether the argument means a folder, not a name."""
+    return target in (".", "..") or os.sep in target or "/" in target or os.path.isdir(target)
+
+
 def _print_report(report: "PluginReport") -> None:
     record = report.record
     where = f"{record.distribution} {record.version}".strip()
     if report.clean:
         print(
-            f"{record.name} ({where}): nothing found"
-            + (", as far as it was checked" if report.not_run else "")
+            f"{record.name} ({where}): no faults" + (" in the checks that were run" if report.not_run else "")
         )
         return
     count = len(report.findings) + len(report.broken_promises)
@@ -74,7 +77,7 @@ def _print_report(report: "PluginReport") -> None:
 
 
 def _place(report: "PluginReport", finding: Finding, project: str) -> tuple[str, int]:
-    """Return file and line, relative to the current folder; the project's file for its packaging."""
+    """Return file and line, relative to the current folder; for packaging, the file of the project."""
     file, line = (project, 1 if project else 0) if finding.code >= "EX4" else report.place_of(finding)
     here = os.getcwd() + os.sep
     return file.removeprefix(here), line
@@ -94,7 +97,7 @@ def github_line(finding: Finding, file: str, line: int) -> str:
 
 
 def _escape(text: str, also: str = "") -> str:
-    """Escape as the workflow commands of GitHub want it."""
+    """Escape text for the workflow commands of GitHub."""
     for mark in "%\r\n" + also:
         text = text.replace(mark, f"%{ord(mark):02X}")
     return text

@@ -1,4 +1,4 @@
-"""``exengine doctor [CONFIG]``: tells whether this installation is well, and the disk fast enough."""
+"""``exengine doctor [CONFIG]``: checks the installation, and the speed of the disk."""
 
 import argparse
 import os
@@ -10,10 +10,20 @@ from exengine.cli.output import human_bytes, print_json, print_table
 from exengine.config import layers
 from exengine.kernel.errors import ConfigError, ExEngineError
 from exengine.kernel.registry import hooks, plugins
+from exengine.kernel.registry.names import INSTALL_ALL
 from exengine.kernel.registry.records import PluginRecord
 from exengine.kernel.system.files import config_folder
 
-_LIBRARIES = ("exengine", "numpy", "pluggy", "PyYAML", "useq-schema", "pydantic", "docstring_parser")
+_LIBRARIES = (
+    "exengine",
+    "numpy",
+    "pluggy",
+    "PyYAML",
+    "useq-schema",
+    "pydantic",
+    "docstring_parser",
+    "packaging",
+)
 
 _EXTRAS = {
     "pillow": "pictures of datasets: exengine preview",
@@ -22,16 +32,16 @@ _EXTRAS = {
     "hypothesis": "tests of a backend with generated frames",
     "sphinx": "pages of plugins in HTML documentation",
 }
-"""Distributions that nothing needs to have, and what they are for."""
+"""Optional distributions with their purpose."""
 
 _TESTED_ON = {"Linux": "tested"}
 _UNTESTED = "written for it, not tested on it"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Report on plugins, versions, config and disk; 1 when something is wrong."""
+    """Report on plugins, versions, config and disk; 1 if there is a problem."""
     if options.disk is not None and not os.path.isdir(options.disk):
-        raise ConfigError(f"--disk takes a folder that is there; {options.disk} is none")
+        raise ConfigError(f"--disk takes an existing folder; {options.disk} is not one")
     report = examine(options.config, options.disk)
     if options.json:
         print_json(report)
@@ -41,15 +51,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examine(config_path: str | None = None, folder: str | None = None) -> dict[str, Any]:
-    """Return the state of the installation as JSON. Every plugin is imported, in a process of its own.
+    """Return the state of the installation as JSON. Imports every plugin, each in a process of its own.
 
     Parameters
     ----------
     config_path : str, optional
-        A config to check too; the disk of its dataset is measured.
+        A config to check; the disk of its dataset is measured.
     folder : str, optional
-        Measure the disk under this folder instead; ``.``, which a bare ``--disk`` means, gives way
-        to the one of the config.
+        Measure the disk of this folder instead. The value ``.``, which a bare ``--disk`` means, yields to
+        the folder of the config.
     """
     report: dict[str, Any] = {
         "versions": _versions(),
@@ -104,7 +114,7 @@ def _plugins() -> dict[str, Any]:
 
 
 def _conflict(kind: str, record: PluginRecord) -> dict[str, Any]:
-    """Return who claims a name, and each way out."""
+    """Return the distributions that claim a name, and each way to resolve the conflict."""
     ways = [f"write {claim.qualified_name!r} instead of {record.name!r}" for claim in record.candidates]
     ways += [f"pip uninstall {claim.distribution}" for claim in record.candidates]
     return {
@@ -119,7 +129,7 @@ def _conflict(kind: str, record: PluginRecord) -> dict[str, Any]:
 
 
 def _requirements() -> tuple[list[dict[str, Any]], list[str]]:
-    """Return what the plugins and ExEngine require, beside what is installed; and what does not fit."""
+    """Return the requirements of ExEngine and the plugins with the installed versions, and the problems."""
     found: list[dict[str, Any]] = []
     problems = []
     for name, version, location in sorted(_distributions()):
@@ -143,7 +153,7 @@ def _distributions() -> set[tuple[str, str, str]]:
     records: list[PluginRecord] = [*hooks.hooks.records()]
     for registry in (plugins.BACKENDS, plugins.SOURCES):
         for record in registry.records().values():
-            records += record.candidates or (record,)
+            records += record.claims
     return {
         (record.distribution, record.version, record.location) for record in records if record.distribution
     } | {("exengine", _version("exengine") or "", "")}
@@ -156,24 +166,23 @@ def _required_by(name: str, location: str) -> list[str]:
     try:
         at = metadata.Distribution.at(Path(location)) if location else metadata.distribution(name)
         return list(at.requires or ())
-    except Exception:  # metadata that cannot be read: the record of the plugin says so
+    except Exception:  # unreadable metadata: the record of the plugin reports them
         return []
 
 
 def _fit(text: str) -> tuple[str | None, bool, str | None]:
-    """Return what a requirement names, whether it is met, and which version is installed.
+    """Return the distribution that a requirement names, whether it is met, and the installed version.
 
-    The name is None where the requirement does not apply here: of an extra, or of another system.
+    The name is None if the requirement does not apply here, because it belongs to an extra or another
+    system.
 
     Examples
     --------
     >>> _fit("numpy>=1.0")[:2], _fit("numpy<1.0")[:2], _fit("numpy; extra == 'test'")[0]
     (('numpy', True), ('numpy', False), None)
     """
-    try:
-        from packaging.requirements import InvalidRequirement, Requirement
-    except ImportError:
-        return _simple_fit(text)
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         requirement = Requirement(text)
     except InvalidRequirement:
@@ -183,40 +192,6 @@ def _fit(text: str) -> tuple[str | None, bool, str | None]:
     installed = _version(requirement.name)
     fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
     return requirement.name, fits, installed
-
-
-def _simple_fit(text: str) -> tuple[str | None, bool, str | None]:
-    """Do as :func:`_fit` without the library ``packaging``: plain bounds; whatever else counts as met.
-
-    Examples
-    --------
-    >>> _simple_fit("numpy>=1.0,<900")[:2], _simple_fit("numpy>=900")[:2]
-    (('numpy', True), ('numpy', False))
-    """
-    import re
-
-    plain, _, marker = text.partition(";")
-    match = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*\(?([^)]*)", plain)
-    if match is None or marker.strip():
-        return None, True, None
-    installed = _version(match[1])
-    if installed is None:
-        return match[1], False, None
-    have = _numbers(installed)
-    fits = True
-    for operator, bound in re.findall(r"(>=|<=|<|>)\s*([0-9][^,\s]*)", match[2]):
-        limit = _numbers(bound)
-        width = max(len(have), len(limit))
-        left, right = (numbers + (0,) * (width - len(numbers)) for numbers in (have, limit))
-        fits &= {">=": left >= right, "<=": left <= right, "<": left < right, ">": left > right}[operator]
-    return match[1], fits, installed
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    import re
-
-    release = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, release[0].split("."))) if release else ()
 
 
 def _versions() -> dict[str, str]:
@@ -244,7 +219,7 @@ def _platform() -> dict[str, str]:
 
 
 def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
-    """Prepare the acquisition of a config; return what it needs, and the folder of its dataset."""
+    """Prepare the acquisition of a config; return its needs, and the folder of its dataset."""
     from exengine.acquisition.run import Acquisition
     from exengine.acquisition.space import existing_folder
     from exengine.cli.disk import needs_of
@@ -265,7 +240,7 @@ def _check_disk(report: dict[str, Any], needs: Any, folder: str) -> list[str]:
     return problems
 
 
-# -- for people ----------------------------------------------------------------------------------
+# -- output --------------------------------------------------------------------------------------
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -300,7 +275,7 @@ def _print_plugins(kind: str, records: list[dict[str, Any]]) -> None:
         return
     print(f"\n{kind.capitalize()}")
     if not records:
-        print("  none is installed; in a clone of ExEngine: pip install ./plugins/*")
+        print(f"  none is installed; {INSTALL_ALL}")
         return
     rows = [
         (f"  {r['name']}", f"{r['distribution']} {r['version']}".strip() or "-", r["state"]) for r in records

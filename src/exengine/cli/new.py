@@ -5,20 +5,22 @@ removed again.
 """
 
 import argparse
+import contextlib
 import importlib.resources
 import json
 import keyword
 import os
 import re
 import shlex
-import shutil
 import string
 import sys
 import time
+from collections.abc import Iterable
 
 from exengine.cli.output import print_json, say
 from exengine.kernel.errors import ExEngineError, OptionError
 from exengine.kernel.registry import plugins
+from exengine.kernel.system.held_folder import HeldFolder
 
 FILES = {
     ".github/workflows/ci.yml": "ci.yml",
@@ -191,15 +193,38 @@ def _write(folder: str, files: dict[str, str]) -> None:
         raise FolderError(f"{os.path.dirname(folder)} is not a folder; choose another --folder") from None
     except OSError as error:
         raise FolderError(f"cannot create {folder}: {error.strerror}; choose another --folder") from error
+    written = []
+    made = HeldFolder(os.path.realpath(folder))
     try:
         for path, text in files.items():
             target = os.path.join(folder, *path.split("/"))
             os.makedirs(os.path.dirname(target), exist_ok=True)
             with open(target, "x", encoding="utf-8", newline="\n") as file:
+                written.append(path)
                 file.write(text)
     except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        _take_back(made, written)
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # only an empty one
         if isinstance(error, OSError):
             say("exengine: the files written so far are removed")
             raise FolderError(f"cannot write {folder}: {error.strerror}") from error
         raise
+    finally:
+        made.close()
+
+
+def _take_back(folder: HeldFolder, paths: Iterable[str]) -> None:
+    """Remove files that were written, and the folders that they leave empty."""
+    below: dict[str, list[str]] = {}
+    for path in paths:
+        name, _, rest = path.partition("/")
+        below.setdefault(name, []).append(rest)
+    for name, rests in below.items():
+        with contextlib.suppress(OSError):
+            if rests == [""]:
+                folder.remove_file(name)
+            else:
+                with folder.enter(name) as inner:
+                    _take_back(inner, rests)
+                folder.remove_folder(name)

@@ -4,6 +4,7 @@ import argparse
 
 from exengine.cli.output import print_json, print_table
 from exengine.kernel.registry import plugins
+from exengine.kernel.registry.names import INSTALL_ALL
 from exengine.kernel.registry.plugins import PluginRegistry
 from exengine.kernel.registry.records import PluginRecord
 
@@ -27,7 +28,7 @@ def _list(registry: PluginRegistry, options: argparse.Namespace) -> int:
             ),
         )
     else:
-        print(f"no {registry.kind} is installed; in a clone of ExEngine: pip install ./plugins/*")
+        print(f"no {registry.kind} is installed; {INSTALL_ALL}")
     return 0
 
 
@@ -38,6 +39,7 @@ def _package(record: PluginRecord) -> str:
 def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     import textwrap
 
+    from exengine.checks.describe import capability_text, config_snippet
     from exengine.kernel.registry.docstrings import documentation_of
     from exengine.kernel.registry.options import options_of
 
@@ -45,7 +47,7 @@ def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     record = registry.find(options.name)
     doc, known = documentation_of(cls), options_of(cls)
     capabilities = dict(cls.capabilities.items()) if hasattr(cls, "capabilities") else {}
-    snippet = config_snippet(registry.kind, record.name, cls)
+    snippet = config_snippet(record.name, cls, record.group)
     if options.json:
         described = [
             {
@@ -71,39 +73,8 @@ def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     if capabilities:
         print("\nCapabilities")
         for name, value in capabilities.items():
-            print(f"  {name:20} {describe_capability(value)}")
+            print(f"  {name:20} {capability_text(value)}")
     print(f"\nIn a config\n{textwrap.indent(snippet, '  ')}")
     if doc.examples:
         print(f"\nExample\n{textwrap.indent(doc.examples, '  ')}")
     return 0
-
-
-def describe_capability(value: object) -> str:
-    """Return the value of a capability for people."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "any"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
-
-
-def config_snippet(kind: str, name: str, cls: type) -> str:
-    """Return a piece of a config file that names this plugin, with its options as they are by default."""
-    import yaml
-
-    from exengine.kernel.registry.options import options_of
-
-    section: dict[str, object] = {"backend" if kind == "backend" else "name": name}
-    if kind == "backend" and cls.capabilities.persistent:  # type: ignore[attr-defined]
-        section["path"] = "data/my-dataset"
-    defaults = {
-        option.name: None if option.required else option.default
-        for option in options_of(cls)
-        if not option.python_only
-    }
-    if defaults:
-        section["options"] = defaults
-    text: str = yaml.safe_dump({"storage" if kind == "backend" else "source": section}, sort_keys=False)
-    return text.rstrip()

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from exengine.cli.info import OpenDataset
 from exengine.cli.output import print_json, say
+from exengine.cli.picture_file import save_picture
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
-    DatasetAccessError,
     ExEngineError,
-    OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
 )
@@ -101,14 +100,7 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
                 for axis, value in coordinates.items()
             )
             pen.text((left, top + 2), label[:26], fill=_TEXT)
-    try:
-        sheet.save(output)
-    except ValueError as error:
-        raise OptionError(f"the picture cannot be written to {output}: {error}") from None
-    except OSError as error:
-        raise DatasetAccessError(
-            f"the picture cannot be written to {output}: {error.strerror or error}"
-        ) from None
+    save_picture(sheet, output)
     return unreadable
 
 

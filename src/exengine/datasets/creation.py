@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from exengine.config.layers import Config, resolve
 from exengine.config.settings import check_values
-from exengine.datasets.opening import openers
+from exengine.datasets.opening import find_writer
 from exengine.datasets.overwriting import moved_aside
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
@@ -54,7 +54,7 @@ def open_storage(
         A config file or its content, in place of all other arguments.
     if_exists : {'error', 'number', 'overwrite'}, optional
         Reaction to an existing path: raise (the default), use ``path_1``, ``path_2`` ..., or delete the old
-        dataset (and nothing but a dataset).
+        dataset. Only a dataset of ExEngine with nothing else inside is deleted.
     **options
         Options of the backend.
 
@@ -171,9 +171,8 @@ class StoragePlan:
             return self._create()
         if self.if_exists == "overwrite":
             # The target of a symbolic link is replaced; the link stays.
-            real = os.path.realpath(self.path)
-            with moved_aside(real, _is_dataset):
-                return self._create_at(real)
+            with moved_aside(self.path, _files_of) as place:
+                return self._create_at(place)
         if self.if_exists == "number":
             return self._create_numbered(self.path)
         return self._create_at(self.path)
@@ -212,5 +211,6 @@ class StoragePlan:
         raise DatasetExistsError(f"{path} and all numbers up to {number} after it already exist")
 
 
-def _is_dataset(path: str) -> bool:
-    return next(openers(path), None) is not None
+def _files_of(backend: str) -> tuple[str, ...]:
+    """Return the names of the files that a backend writes, which a manifest names."""
+    return tuple(find_writer(backend).dataset_files)

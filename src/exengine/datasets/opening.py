@@ -5,6 +5,7 @@ The dataset's manifest names its backend. Without a manifest, the installed back
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from exengine.datasets.overwriting import left_beside
@@ -50,10 +51,11 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
         If the backend that wrote it is not installed, or broken.
     """
     path = os.fspath(path)
-    cls = reader_class(path, backend=backend)
+    cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # valid also after the program changes its folder
     try:
-        dataset: DataStorage = cls.open(absolute)
+        with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
+            dataset: DataStorage = cls.open(absolute)
     except ExEngineError:
         raise
     except Exception as error:
@@ -63,16 +65,20 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
 
 def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
     """Return the class that reads an existing dataset; see :func:`open_dataset`."""
+    return _find_reader(path, backend)[0]
+
+
+def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], manifest.Manifest | None]:
+    """Return the class that reads a dataset, and the manifest that was read to find it."""
     if not os.path.exists(path):
         raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
     if backend is not None:
-        named: type[DataStorage] = plugins.BACKENDS.load(backend)
-        return named
+        return plugins.BACKENDS.load(backend), None
     written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
     if written_by is not None:
-        return _load_writer(written_by["backend"], path)
+        return _load_writer(written_by.backend, path), written_by
     for cls in openers(path):
-        return cls
+        return cls, None
     inside = [
         name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
     ]
@@ -98,19 +104,30 @@ def openers(path: str) -> Iterator[type[DataStorage]]:
             continue
 
 
-def _load_writer(name: str, path: str) -> type[DataStorage]:
+def find_writer(name: str) -> type[DataStorage]:
+    """Return the installed backend that a manifest names.
+
+    Raises
+    ------
+    PluginError
+        If it is not installed, or broken.
+    """
     writer: type[DataStorage]
     for record in plugins.BACKENDS.records().values():
         for claim in record.candidates or (record,):
             if claim.target == name:  # the manifest has module:Class, because the class has no backend_name
                 writer = plugins.BACKENDS.load(claim.qualified_name)
                 return writer
+    writer = plugins.BACKENDS.load(name)
+    return writer
+
+
+def _load_writer(name: str, path: str) -> type[DataStorage]:
     try:
-        writer = plugins.BACKENDS.load(name)
+        return find_writer(name)
     except PluginError as error:
         error.args = (f"{path} was written by the backend {name!r}: {error}",)
         raise
-    return writer
 
 
 def _hint(path: str) -> str:

@@ -1,108 +1,229 @@
 """Moves an old dataset aside for a new one, for ``if_exists: overwrite``.
 
+Only a dataset of ExEngine is moved, and only its files are deleted; :mod:`exengine.datasets.content` defines
+them. No backend's ``can_open`` is called. The folder that was moved is compared with the one that was
+checked; if another process has exchanged them, it is moved back.
+
 If several processes overwrite a dataset, they take turns; all but the first find a writer, and are refused.
 The old dataset is deleted once the new one exists, and restored if the new one cannot be created. A killed
 process leaves the old dataset beside its path, where :func:`left_beside` finds it.
 """
 
 import os
-import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from exengine.kernel.errors import DatasetExistsError, DatasetLockedError, ExEngineError
+from exengine.datasets.content import (
+    DatasetContent,
+    FilesOf,
+    refuse_link_to_no_dataset,
+    refuse_mount_point,
+    refuse_other_kind,
+)
+from exengine.kernel.data_storage_base import DatasetStatus
+from exengine.kernel.errors import (
+    DatasetAccessError,
+    DatasetExistsError,
+    DatasetLockedError,
+    ExEngineError,
+    from_os,
+)
 from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
+from exengine.kernel.system.held_folder import HeldFolder
 
 _MAX_WAIT_S = 10.0
 
 
 @contextmanager
-def moved_aside(path: str, is_dataset: Callable[[str], bool]) -> Iterator[None]:
-    """Move the dataset at a path aside while a new one is created there.
+def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
+    """Move the dataset at a path aside while a new dataset is created there.
 
     Parameters
     ----------
     path : str
-        With symbolic links resolved.
-    is_dataset : callable
-        Returns whether an installed backend recognises a path without a manifest.
+        A dataset, a symbolic link to one, an empty folder, or nothing.
+    files_of : callable
+        Returns the names of the files that a backend writes; see ``exengine.datasets.content.FilesOf``.
+
+    Yields
+    ------
+    str
+        The path of the new dataset, with symbolic links resolved.
 
     Raises
     ------
     DatasetLockedError
-        If another writer holds it.
+        If another writer holds the dataset.
     DatasetExistsError
-        If the path is not a dataset, or contains another one. It is not deleted.
+        If the path is not a dataset, or the dataset contains anything else. Nothing is changed then.
     """
-    parent, name = os.path.split(path)
-    aside = os.path.join(parent, f".{files.cut_name(name)}.replaced-{os.getpid()}-{time.monotonic_ns()}")
-    with _alone_in(parent):
-        if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
-            yield
-            return
-        if manifest.has_writer(path):
-            raise DatasetLockedError(f"{path} is being written by another storage; it is not overwritten")
-        if (not os.path.isdir(path) or manifest.read_manifest(path) is None) and not is_dataset(path):
-            raise DatasetExistsError(f"{path} is not a dataset of an installed backend; it is not deleted")
-        if (inner := _dataset_inside(path)) is not None:
-            raise DatasetExistsError(f"{path} holds another dataset, {inner}; it is not deleted")
-        try:
-            os.rename(path, aside)
-            yield
-        except BaseException as error:
-            _bring_back(aside, path, error)
-            raise
-    try:
-        if os.path.isdir(aside):
-            shutil.rmtree(aside)
-        else:
-            os.remove(aside)
-    except OSError as error:  # not an error of the caller: the new dataset exists
-        warnings.warn(
-            f"the overwritten dataset could not be deleted, and is in {aside}: {error}", stacklevel=2
-        )
-
-
-def _bring_back(aside: str, path: str, error: BaseException) -> None:
-    """Move the old dataset back, unless a new one with frames exists."""
-    if not os.path.lexists(aside):
+    if "\0" in path:
+        yield path  # creating it fails with the right error
         return
+    real = os.path.realpath(path)
+    is_link = os.path.islink(path.rstrip("/") or path)
+    parent = _open_parent(real)
+    if parent is None:
+        if is_link:
+            refuse_link_to_no_dataset(path, real)
+        yield real
+        return
+    with parent:
+        with _alone_in(parent):
+            old = _OldDataset.find(real, parent, files_of)
+            if old is None:
+                if is_link:
+                    refuse_link_to_no_dataset(path, real)
+                yield real
+                return
+            try:
+                old.move_aside()
+                yield real
+            except BaseException as error:
+                old.bring_back(error)
+                raise
+        old.delete()
+
+
+def _open_parent(path: str) -> HeldFolder | None:
+    """Return the folder of a path; None if it does not exist."""
     try:
-        begun = manifest.read_manifest(path) if os.path.isdir(path) else None
-        if begun is not None and begun.get("frames") == 0 and not manifest.has_writer(path):
-            shutil.rmtree(path)  # claimed, without a frame
-        if not os.path.lexists(path):
-            os.rename(aside, path)
+        return HeldFolder(os.path.dirname(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise from_os(
+            DatasetAccessError,
+            f"cannot access {os.path.dirname(path)}: {error.strerror or error}; choose another folder",
+            error,
+        ) from error
+
+
+class _OldDataset:
+    """A dataset to be overwritten; created by :meth:`find`."""
+
+    def __init__(self, path: str, parent: HeldFolder, folder: HeldFolder, content: DatasetContent) -> None:
+        self._path = path
+        self._parent = parent
+        self._folder = folder
+        self._content = content
+        self._name = os.path.basename(path)
+        self._aside_name = f".{files.cut_name(self._name)}.replaced-{os.getpid()}-{time.monotonic_ns()}"
+        self._aside = os.path.join(parent.path, self._aside_name)
+
+    @classmethod
+    def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | None":
+        """Return the dataset at a path; None if the path is free or an empty folder.
+
+        Raises
+        ------
+        DatasetExistsError, DatasetLockedError
+            If the path is not a dataset, or a writer holds it.
+        """
+        name = os.path.basename(path)
+        try:
+            status = parent.status(name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise from_os(
+                DatasetAccessError, f"cannot access {path}: {error.strerror}; choose another path", error
+            ) from error
+        refuse_other_kind(path, status)
+        try:
+            folder = parent.enter(name)
+            if not folder.names():
+                folder.close()
+                return None
+        except OSError as error:
+            raise from_os(
+                DatasetAccessError, f"cannot read {path}: {error.strerror}; it is not deleted", error
+            ) from error
+        try:
+            refuse_mount_point(folder, parent)
+            return cls(path, parent, folder, DatasetContent(folder, files_of))
+        except OSError as error:
+            folder.close()
+            if isinstance(error, ExEngineError):
+                raise
+            raise DatasetAccessError(f"cannot read {path}: {error}; it is not deleted") from error
+        except BaseException:
+            folder.close()
+            raise
+
+    def move_aside(self) -> None:
+        """Rename the dataset, and check that it is the same one, still without anything else inside."""
+        try:
+            self._parent.rename(self._name, self._aside_name)
+        except OSError as error:
+            raise from_os(
+                DatasetAccessError, f"{self._path} cannot be moved aside: {error.strerror}", error
+            ) from error
+        if self._parent.identity_of(self._aside_name) != self._folder.identity:
+            raise DatasetExistsError(
+                f"{self._path} was exchanged by another process before it was overwritten; it is not "
+                "changed. Check it, and try again"
+            )
+        self._content.check()
+
+    def bring_back(self, error: BaseException) -> None:
+        """Move the old dataset back, unless a new one with frames exists."""
+        try:
+            if self._parent.identity_of(self._aside_name) is None:
+                return
+            try:
+                self._remove_failed_attempt(error)
+                self._parent.rename(self._aside_name, self._name)
+            except (OSError, ExEngineError):
+                error.add_note(f"the old dataset is in {self._aside}")
+        finally:
+            self._folder.close()
+
+    def _remove_failed_attempt(self, error: BaseException) -> None:
+        """Remove a new dataset that was claimed and holds no frame."""
+        if isinstance(error, DatasetExistsError | DatasetLockedError):
+            return  # another process has created it
+        if self._parent.identity_of(self._name) is None:
             return
-    except (OSError, ExEngineError):
-        pass
-    error.add_note(f"the old dataset is in {aside}")
+        with self._parent.enter(self._name) as folder:
+            begun = manifest.read_manifest(folder.path, dir_fd=folder.descriptor)
+            if begun is None or begun.status is not DatasetStatus.FAILED or begun.frames != 0:
+                return
+            DatasetContent(folder, self._content.files_of).delete()
+            if self._parent.identity_of(self._name) == folder.identity:
+                self._parent.remove_folder(self._name)
 
-
-def _dataset_inside(path: str) -> str | None:
-    """Return a dataset with a manifest below another one, or None."""
-    for folder, _, names in os.walk(path):
-        if folder != path and manifest.MANIFEST_NAME in names:
-            return folder
-    return None
+    def delete(self) -> None:
+        """Delete the old dataset; warn if a part of it remains."""
+        try:
+            self._content.delete()
+            if self._parent.identity_of(self._aside_name) == self._folder.identity:
+                self._parent.remove_folder(self._aside_name)
+        except OSError as error:  # not an error of the caller: the new dataset exists
+            warnings.warn(
+                f"the overwritten dataset could not be deleted, and is in {self._aside}: {error}",
+                stacklevel=4,
+            )
+        finally:
+            self._folder.close()
 
 
 @contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
+def _alone_in(folder: HeldFolder) -> Iterator[None]:
     """Hold a lock on a folder, so that overwriting in it takes turns; skipped if folders cannot be locked."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows cannot open folders
+    if folder.descriptor is None:  # Windows cannot open folders
         yield
         return
+    # A separate descriptor, so that threads of this process wait, too.
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.descriptor)
     try:
         deadline = time.monotonic() + _MAX_WAIT_S
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:
-                raise DatasetLockedError(f"another storage is being created in {folder}; try again")
+                raise DatasetLockedError(f"another storage is being created in {folder.path}; try again")
             time.sleep(0.005)  # a blocking lock has no time limit
         yield
     finally:

@@ -12,6 +12,7 @@ afterwards nothing of it can be found any more.
 
 import contextlib
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from exengine.datasets.opening import open_dataset, reader_class
@@ -22,6 +23,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import (
     DatasetAccessError,
+    DatasetExistsError,
     DatasetLockedError,
     ExEngineError,
     OptionError,
@@ -101,6 +103,8 @@ def recover(
         raise DatasetLockedError(f"{source} is being written; recover it when its writer has ended")
     if in_place:
         return _InPlace(source, cls, dry_run, on_progress).run()
+    if output is not None and os.path.islink(output) and not os.path.exists(output):
+        raise DatasetExistsError(f"{output} is a symbolic link that leads nowhere; choose another output")
     target = os.path.realpath(output) if output is not None else _beside(source, cls)
     return RecoveryIntoCopy(source, target, cls, dry_run, on_progress).run()
 
@@ -156,6 +160,14 @@ class _InPlace(Recovery):
                 f"{self.cls.__name__} cannot recover a dataset in place; recover it into a copy, without "
                 "--in-place"
             )
+        for folder, _, names in os.walk(source):
+            for path in (os.path.join(folder, name) for name in names):
+                status = os.lstat(path)
+                if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                    raise UnsupportedOperationError(
+                        f"{path} has another name elsewhere (a hard link, as in some backups), where its "
+                        "content would change, too; recover the dataset into a copy, without --in-place"
+                    )
 
     def _mend(self, place: DatasetPlace) -> RecoverReport:
         with contextlib.closing(open_dataset(place.path)) as dataset:

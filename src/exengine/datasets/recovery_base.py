@@ -157,7 +157,7 @@ def is_whole(found: VerifyReport) -> bool:
 def manifest_count(path: str) -> int | None:
     """Return how many frames the manifest of a finished dataset says that it has."""
     content = manifest.read_manifest(path) if os.path.isdir(path) else None
-    return as_count(content.get("frames")) if content else None
+    return as_count(content.frames) if content else None
 
 
 def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, str]]:

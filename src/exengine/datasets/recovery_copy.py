@@ -8,11 +8,12 @@ by the next one.
 import contextlib
 import errno
 import os
-import shutil
+import stat
 from typing import Any
 
 import numpy as np
 
+from exengine.datasets.content import DatasetContent, FilesOf
 from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.verification import (
@@ -39,7 +40,9 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.registry.options import options_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.place import discard_building
 from exengine.kernel.system import files
+from exengine.kernel.system.held_folder import HeldFolder
 
 
 class RecoveryIntoCopy(Recovery):
@@ -124,12 +127,12 @@ class RecoveryIntoCopy(Recovery):
             if isinstance(error, ExEngineError):
                 raise
             raise _access_error(report.path, error) from error
+        is_clear = False
         try:
-            _clear(workshop)
+            _clear(workshop, name, lambda _: self.cls.dataset_files)
+            is_clear = True
             self._write(dataset, built)
-            if os.path.lexists(report.path) and not _is_empty_folder(report.path):
-                raise DatasetExistsError(f"{report.path} has come to be there meanwhile; it is left as it is")
-            os.rename(built, report.path)
+            _put_in_place(built, report.path)
             files.sync_folder(parent)
             files.sync_folder(workshop)
         except OSError as error:
@@ -137,7 +140,7 @@ class RecoveryIntoCopy(Recovery):
                 raise
             raise _access_error(report.path, error) from error
         finally:
-            _leave(workshop, lock)
+            _leave(workshop, lock, is_clear)
 
     def _write(self, dataset: DataStorage, built: str) -> None:
         report = self.report
@@ -225,10 +228,15 @@ def _access_error(path: str, error: OSError) -> DatasetAccessError:
 
 def _enter(workshop: str) -> int:
     """Take the lock of the hidden folder, which is made where it is not there."""
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(workshop)
-    if os.path.islink(workshop):  # what it leads to would be cleared
-        raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it")
+    except FileExistsError:
+        if os.path.islink(workshop):  # what it leads to would be cleared
+            raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it") from None
+        if manifest.LOCK_NAME not in os.listdir(workshop) and os.listdir(workshop):
+            raise DatasetExistsError(
+                f"{workshop} is there already, and was not made by a recovery; move it away"
+            ) from None
     busy = DatasetLockedError(f"another recovery is at work in {workshop}; wait until it has ended")
     try:
         lock = manifest.take_lock(workshop)
@@ -247,26 +255,61 @@ def _enter(workshop: str) -> int:
     return lock
 
 
-def _clear(workshop: str) -> None:
-    """Remove what one that was killed has left."""
-    with os.scandir(workshop) as entries:
-        for entry in entries:
-            if entry.name == manifest.LOCK_NAME:
+def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
+    """Remove what a recovery that was killed has left: the dataset that it was writing, and nothing else."""
+    remedy = "move it away, or delete it yourself"
+    with HeldFolder(workshop) as folder:
+        building = f".{files.cut_name(name)}.creating-"
+        left = [entry for entry in folder.names() if entry != manifest.LOCK_NAME]
+        for entry in left:
+            is_folder = stat.S_ISDIR(folder.status(entry).st_mode)
+            if not is_folder or not (entry == name or entry.startswith(building)):
+                raise DatasetExistsError(
+                    f"{workshop} holds {entry!r:.200}, which a recovery has not left there; {remedy}"
+                )
+        for entry in left:
+            path = os.path.join(workshop, entry)
+            if entry != name:
+                discard_building(path)
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+            with folder.enter(entry) as unfinished:
+                if unfinished.names():
+                    try:
+                        DatasetContent(unfinished, files_of).delete()
+                    except DatasetExistsError as error:
+                        raise DatasetExistsError(
+                            f"{path} was left by a recovery, and is not cleared away; {remedy}: {error}"
+                        ) from error
+            folder.remove_folder(entry)
 
 
-def _leave(workshop: str, lock: int) -> None:
-    """Remove the hidden folder as far as possible, the lock last, and let others in."""
-    with contextlib.suppress(OSError):
-        _clear(workshop)
+def _put_in_place(built: str, path: str) -> None:
+    """Rename the finished copy; only an empty folder may be in its place."""
+    try:
+        if os.path.isdir(built) and not os.path.islink(path) and _is_empty_folder(path):
+            os.rename(built, path)  # which replaces a folder only while it is empty
+        else:
+            files.rename_to_free_name(built, path)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise DatasetExistsError(f"{path} has come to be there meanwhile; it is left as it is") from error
+
+
+def _leave(workshop: str, lock: int, is_clear: bool) -> None:
+    """Remove the hidden folder as far as possible, the lock last, and let others in.
+
+    Where it was cleared, what is in it now was made by this recovery.
+    """
+    with contextlib.suppress(OSError), HeldFolder(workshop) as folder:
+        for name in folder.names():
+            if name != manifest.LOCK_NAME and is_clear:
+                folder.remove_tree(name)
         if os.name == "nt":  # pragma: no cover - an open file cannot be removed there
             os.close(lock)
             lock = -1
-        os.unlink(os.path.join(workshop, manifest.LOCK_NAME))
-        os.rmdir(workshop)
+        if folder.names() == [manifest.LOCK_NAME]:
+            folder.remove_file(manifest.LOCK_NAME)
+            os.rmdir(workshop)
     if lock >= 0:
         os.close(lock)

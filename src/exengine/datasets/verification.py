@@ -248,7 +248,7 @@ def backend_of(dataset: DataStorage) -> str:
 
 def _frames_in_manifest(path: str) -> int | None:
     content = manifest.read_manifest(path) if os.path.isdir(path) else None
-    return as_count(content.get("frames")) if content else None
+    return as_count(content.frames) if content else None
 
 
 def as_count(value: Any) -> int | None:

@@ -16,7 +16,7 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -191,7 +191,7 @@ class DataHandler:
                         self._refused.add(where)
                     ledger.offered += 1
                     ledger.failed_in += 1
-                    ledger.name_loss(_axes_given(coordinates), str(error))
+                    ledger.name_loss(coordinates, str(error))
             raise
         if execution_future is not None:
             item.notify(processed=False, stored=False)
@@ -451,9 +451,3 @@ class DataHandler:
         self._changed = threading.Condition()
         self._error = RuntimeError("this handler belongs to the process that forked this one")
         self._concluded = True
-
-
-def _axes_given(coordinates: object) -> Mapping[Any, Any]:
-    if isinstance(coordinates, DataCoordinates):
-        return coordinates.__dict__
-    return coordinates if isinstance(coordinates, Mapping) else {}

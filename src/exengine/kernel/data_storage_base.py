@@ -12,13 +12,12 @@ only from here) -> ``close``. The kernel passes all arguments by position.
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
 
@@ -45,58 +44,6 @@ class DatasetStatus(enum.StrEnum):
     """Finished after an error: some frames were not stored."""
     DAMAGED = "damaged"
     """A frame or a file that the dataset names is missing or was changed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StorageCapabilities:
-    """The abilities and limits of a backend. The defaults claim the least.
-
-    The conformance kit tests each declaration, and the documentation shows it.
-    """
-
-    persistent: bool = False
-    """The dataset outlives the process and lies at a path."""
-    dtypes: tuple[str, ...] | None = None
-    """Names of the numpy dtypes that the format holds; None: any."""
-    ndim: tuple[int, ...] | None = None
-    """Numbers of dimensions of a frame; None: any."""
-    same_shape: bool = False
-    """All frames must have the shape and dtype of the first."""
-    string_axes: bool = False
-    """Positions may be str."""
-    negative_indices: bool = False
-    """Positions may be negative."""
-    metadata: bool = False
-    """Metadata of each frame is kept: any JSON value."""
-    iterable: bool = False
-    """``iter`` yields the coordinates and ``len`` returns their number."""
-    reopen: bool = False
-    """``open`` reads an existing dataset."""
-    read_while_writing: bool = False
-    """A second process can read while the first writes."""
-    concurrent_readers: bool = False
-    """Several threads may read at once."""
-    checksums: bool = False
-    """A damaged frame is detected."""
-    safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
-    """The fault that a frame survives once ``put`` has returned: none, death of the process, power loss."""
-    durable_flush: bool = False
-    """``flush(durable=True)`` makes every frame survive power loss."""
-    compression: tuple[str, ...] = ()
-    """Names of the compressions that the backend offers."""
-    pyramids: bool = False
-    """Datasets may hold resolution levels."""
-    remote: bool = False
-    """The path may be a URL."""
-    path_suffixes: tuple[str, ...] = ()
-    """Endings of a dataset's path, such as ``.ome.zarr``; empty where any path will do."""
-    readers: tuple[str, ...] = ()
-    """Programs that open the dataset."""
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the value of each capability, in order."""
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
 
 
 if TYPE_CHECKING:
@@ -143,6 +90,13 @@ class DataStorage(ABC):
     def path(self) -> str | None:
         """The path of the dataset; None for a backend that keeps nothing, or does not report it."""
         return None
+
+    dataset_files: ClassVar[tuple[str, ...]] = ()
+    """The names of all files that a dataset of this backend may have, beside those of ExEngine itself, as
+    patterns relative to the folder of the dataset: ``"index"``, ``"frame-{number}.npy"``,
+    ``"c/{number}/{number}"``. ``{number}`` matches digits, ``{name}`` any text, once in a pattern and beside
+    letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it matches; without
+    patterns it deletes none."""
 
     # -- required operations ---------------------------------------------------------------------
 
@@ -463,14 +417,3 @@ class DataStorage(ABC):
                 self.abort(describe(error))
         finally:
             self.close()
-
-
-def dtype_names(*types: type[np.generic]) -> tuple[str, ...]:
-    """Return the names that ``StorageCapabilities.dtypes`` takes for numpy scalar types.
-
-    Examples
-    --------
-    >>> dtype_names(np.uint8, np.uint16)
-    ('uint8', 'uint16')
-    """
-    return tuple(np.dtype(kind).name for kind in types)

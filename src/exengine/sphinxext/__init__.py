@@ -8,21 +8,21 @@ In ``conf.py``::
 Before Sphinx reads its documents, pages appear below the source folder: ``usage/backends/<name>.rst``,
 ``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and
 ``usage/backends/matrix.rst``, which compares the backends. They are made from the signature and the
-docstring that the registry validates, from ``docs/<name>.rst`` in the plugin's package, from what the
-example in the docstring prints when it is run, and from the results of the conformance kit. Add the index
-pages to a toctree, and the folders to ``.gitignore``.
+docstring that the registry validates, from ``docs/<name>.rst`` in the plugin's package, from the output
+of the example in the docstring, and from the results of the conformance kit. Add the index pages to a
+toctree, and the folders to ``.gitignore``.
 
 ===========================  ========================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.
-``exengine_strict``          Names of distributions any fault of which ends the build.
+``exengine_strict``          Names of distributions; any fault of one of them ends the build.
 ``exengine_local_plugins``   Distribution -> folder that it is installed from, in a clone.
-``exengine_path``            Folders in which installed packages are looked for. Default: ``sys.path``.
+``exengine_path``            Folders with installed packages. Default: ``sys.path``.
 ``exengine_results``         Folder beside ``conf.py`` with result files of the conformance kit, one for
                              each backend, ``<backend>.json``. Default: ``_results``.
 ===========================  ========================================================================
 
-The docstrings of a distribution that the project does not name in one of these are taken for what
-they may be: anything. Where they do not parse they are shown as plain text; they never fail a build.
+The docstrings of a distribution that the project does not name in one of these are untrusted: if they do
+not parse they are shown as plain text, and they never fail a build.
 """
 
 from pathlib import Path
@@ -36,8 +36,7 @@ _STATIC = Path(__file__).parent / "static"
 
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Register the extension; Sphinx calls it."""
-    from exengine.sphinxext.anchors import add_anchors
-    from exengine.sphinxext.build import PluginPages
+    from exengine.sphinxext.build import PluginPages, add_anchors
     from exengine.sphinxext.reference import SettingsDirective, check_codes, parse_code
 
     app.setup_extension("sphinx.ext.autodoc")
@@ -57,7 +56,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("missing-reference", pages.resolve_quietly)
     app.connect("warn-missing-reference", pages.keep_quiet)
     app.connect("env-check-consistency", check_codes)
-    app.connect("doctree-read", add_anchors, priority=400)  # before those who link to them
+    app.connect("doctree-read", add_anchors, priority=400)  # before the handlers that link to them
     app.connect("html-page-context", _add_script)
     app.add_css_file("exengine.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -68,6 +67,6 @@ def _add_static(app: "Sphinx") -> None:
 
 
 def _add_script(app: "Sphinx", page: str, template: str, context: dict[str, Any], document: object) -> None:
-    """Give the script that sorts and filters to the one page that has something to sort."""
+    """Add the script that sorts and filters tables to the one page that needs it."""
     if page == "usage/backends/matrix":
         app.add_js_file("exengine-matrix.js", loading_method="defer")

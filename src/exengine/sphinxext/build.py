@@ -1,96 +1,90 @@
-"""The pages of the plugins during a Sphinx build: what is written, when, and what stops a build.
+"""The pages of the plugins during a Sphinx build: writing them, and the faults that end a build.
 
-Pages are written into the source folder before Sphinx looks for documents, and only where their
-content changed, so that an incremental build reads only what it must. A fault of a foreign plugin
-becomes text on its page; a fault of one that the project names in ``exengine_strict`` ends the build.
+Pages are written into the source folder before Sphinx looks for documents, and only if their content
+changed, so that an incremental build reads no more than necessary. A fault of a foreign plugin becomes
+text on its page; a fault of a plugin that the project names in ``exengine_strict`` ends the build.
 """
 
-import contextlib
 import logging as standard_logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
-from exengine.checks.examples import run_examples
-from exengine.checks.findings import note_findings
-from exengine.kernel.errors import PluginError, describe
+from exengine.checks.conformance import Conformance, saved_results
+from exengine.checks.report import PluginReport, make_reports
+from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
-from exengine.kernel.registry.probing import probe_records
-from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.registry.names import fold
+from exengine.kernel.registry.records import PluginRecord, broken
+from exengine.kernel.system.files import open_regular
 from exengine.sphinxext import rst
 from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
-from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup, normalized
+from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup
 from exengine.sphinxext.pages import plugin_page
-from exengine.sphinxext.results import results_of
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "usage"
-"""Where the pages are, below the source folder of the project."""
+"""Folder of the pages, below the source folder of the project."""
 
 
 class PluginPages:
     """The generated pages of one Sphinx application; its methods are event handlers."""
 
     def __init__(self) -> None:
-        self._records: dict[str, PluginRecord] = {}  # document name -> what it shows
+        self._records: dict[str, PluginRecord] = {}  # document name -> the plugin that it shows
         self._foreign: dict[str, PluginRecord] = {}
 
     # -- before reading --------------------------------------------------------------------------
 
     def write(self, app: Sphinx) -> None:
-        """Write every page and index, and take away those of plugins that are gone."""
-        found = {kind: self._collect(app, kind) for kind in KINDS}
-        setup = _with_findings(app, _setup_of(app), found)
-        _refuse_faults(app, [record for records in found.values() for record in records])
-        limited = app.config.exengine_plugins is not None
-        for kind, records in found.items():
-            folder = Path(app.srcdir, FOLDER, kind.folder)
-            written: dict[str, str] = {}
-            pages: dict[str, PluginRecord] = {}
-            for record in records:
-                page = _page_name(record, pages)
-                pages[page] = record
-                written[page] = _isolated_page(record, kind, setup)
-                self._records[f"{FOLDER}/{kind.folder}/{page}"] = record
-                if not setup.owns(record):
-                    self._foreign[f"{FOLDER}/{kind.folder}/{page}"] = record
-            compared = comparable(pages) if kind is BACKENDS else {}
-            if pages or not limited:
-                written["index"] = index_page(pages, kind, setup, compared=bool(compared))
-            if compared:
-                written[MATRIX] = matrix_page(compared, setup)
-            _write_folder(folder, written)
+        """Write every page and index, and delete those of plugins that are gone."""
+        setup = _setup_of(app)
+        registries = {kind: _registry(app, kind) for kind in KINDS}
+        shown = {kind: _shown(app, kind, registry) for kind, registry in registries.items()}
+        reports: dict[PluginRecord, PluginReport] = {}
+        for kind, registry in registries.items():
+            claims = [claim for record in shown[kind] for claim in record.claims]
+            made = make_reports(claims, registry, partial(_conformance, app))
+            reports |= dict(zip(claims, made, strict=True))
+        _reject_faults(app, [record for records in shown.values() for record in records], reports)
+        for kind, records in shown.items():
+            self._write_kind(app, kind, setup, [reports.get(one, PluginReport(one)) for one in records])
         _guard_log(self._foreign)
 
-    def _collect(self, app: Sphinx, kind: Kind) -> list[PluginRecord]:
-        registry = _registry(app, kind)
-        limit = app.config.exengine_plugins
-        wanted = None if limit is None else {normalized(name) for name in limit}
-        records = []
-        for record in registry.records().values():
-            claims = record.candidates or (record,)
-            if wanted is not None and not wanted & {normalized(claim.distribution) for claim in claims}:
-                continue
-            if not record.group and kind is not BACKENDS:
-                continue  # metadata that cannot be read: shown once
-            records.append(record)
-        _load(registry, [claim for record in records for claim in record.candidates or (record,)])
-        return records
+    def _write_kind(self, app: Sphinx, kind: Kind, setup: Setup, reports: Iterable[PluginReport]) -> None:
+        written: dict[str, str] = {}
+        pages: dict[str, PluginReport] = {}
+        for report in reports:
+            page = _page_name(report.record, pages)
+            written[page], pages[page] = _isolated_page(report, kind, setup)
+            document = f"{FOLDER}/{kind.folder}/{page}"
+            self._records[document] = report.record
+            if not setup.owns(report.record):
+                self._foreign[document] = report.record
+        compared = comparable(pages) if kind is BACKENDS else {}
+        if pages or app.config.exengine_plugins is None:
+            written["index"] = index_page(pages, kind, setup, compared=bool(compared))
+        if compared:
+            written[MATRIX] = matrix_page(compared)
+        _write_folder(Path(app.srcdir, FOLDER, kind.folder), written)
 
     # -- while reading ---------------------------------------------------------------------------
 
     def process_docstring(
         self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
     ) -> None:
-        """Shorten the class's own docstring, which the page shows already; make foreign ones safe."""
+        """Shorten the docstring of the class, which the page shows already; make foreign docstrings safe."""
         document = app.env.docname
         record = self._records.get(document)
         if record is None:
@@ -105,11 +99,11 @@ class PluginPages:
     def resolve_quietly(
         self, app: Sphinx, env: object, node: nodes.Element, content: nodes.Element
     ) -> nodes.Element | None:
-        """Show a code as plain text where the project has no page of the codes."""
+        """Show a code as plain text if the project has no page of codes."""
         return content if node.get("reftype") == "exengine-code" else None
 
     def keep_quiet(self, app: Sphinx, domain: object, node: nodes.Element) -> bool | None:
-        """Return True where a reference that leads nowhere stands on a foreign plugin's page."""
+        """Return True if a reference without a target is on the page of a foreign plugin."""
         return True if node.get("refdoc") in self._foreign else None
 
 
@@ -124,74 +118,97 @@ def _registry(app: Sphinx, kind: Kind) -> plugins.PluginRegistry:
 
 
 def _setup_of(app: Sphinx) -> Setup:
-    local = {normalized(name): folder for name, folder in app.config.exengine_local_plugins.items()}
+    local = {fold(name): folder for name, folder in app.config.exengine_local_plugins.items()}
     named = [*app.config.exengine_strict, *(app.config.exengine_plugins or ())]
-    return Setup(local, frozenset((*local, *map(normalized, named))))
+    return Setup(local, frozenset((*local, *map(fold, named))))
 
 
-def _with_findings(app: Sphinx, setup: Setup, found: Mapping[Kind, Iterable[PluginRecord]]) -> Setup:
-    """Return the setup with what the examples gave, and what the conformance kit found."""
-    everything = [
-        claim for records in found.values() for record in records for claim in record.candidates or (record,)
+def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[PluginRecord]:
+    """Return the records that get pages."""
+    limit = app.config.exengine_plugins
+    wanted = None if limit is None else set(map(fold, limit))
+    return [
+        record
+        for record in registry.records().values()
+        if (wanted is None or wanted & {fold(claim.distribution) for claim in record.claims})
+        and (record.group or kind is BACKENDS)  # unreadable metadata have no group: shown once
     ]
-    examples = run_examples(everything, app.config.exengine_path or ())
-    folder = Path(app.srcdir, app.config.exengine_results)
-    results, faults = results_of([record for record in everything if record.group == BACKENDS.group], folder)
-    for fault in faults:
-        logger.warning("%s", fault)
-    note_findings(everything)
-    return replace(setup, examples=examples, results=results)
 
 
-def _load(registry: plugins.PluginRegistry, records: Iterable[PluginRecord]) -> None:
-    """Probe each plugin in a process of its own; import those that came through, for autodoc."""
-    wanted = [record for record in records if record.state == "found"]
-    probe_records(wanted, registry.group, registry.kind)
-    for record in wanted:
-        if record.state == "valid":
-            with contextlib.suppress(PluginError):  # the record says it
-                registry.load(record.qualified_name)
+def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
+    """Return the saved results of the conformance kit; warn of a file that is not usable."""
+    try:
+        results = saved_results(record, Path(app.srcdir, app.config.exengine_results))
+    except ValueError as error:
+        logger.warning("%s", error)
+        return None, str(error)
+    return results, "" if results else "there are no saved results"
 
 
-def _refuse_faults(app: Sphinx, records: Iterable[PluginRecord]) -> None:
-    strict = {normalized(name) for name in app.config.exengine_strict}
+def _reject_faults(
+    app: Sphinx, records: Iterable[PluginRecord], reports: Mapping[PluginRecord, PluginReport]
+) -> None:
+    strict = set(map(fold, app.config.exengine_strict))
     faults = []
     for record in records:
-        claims = record.candidates or (record,)
-        for claim in claims:
-            if normalized(claim.distribution) not in strict:
-                continue
-            shown = record if record.state == "conflict" else claim
-            if shown.state != "valid" or shown.findings:
-                texts = [str(finding) for finding in shown.findings] or [f"{shown.state}: {shown.error}"]
+        for claim in record.claims:
+            if fold(claim.distribution) in strict:
+                texts = [str(finding) for finding in reports[claim].findings]
+                if record.state == "conflict":
+                    texts = [f"{record.state}: {record.error}"]
                 faults += [f"{claim.distribution}, {claim.name!r}: {text}" for text in texts]
     if faults:
-        raise ExtensionError(
-            "plugins named in exengine_strict are not in order:\n  " + "\n  ".join(dict.fromkeys(faults))
-        )
+        faults = list(dict.fromkeys(faults))
+        raise ExtensionError("plugins named in exengine_strict have faults:\n  " + "\n  ".join(faults))
+
+
+# -- anchors ------------------------------------------------------------------------------------
+
+
+def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
+    """Give an anchor to each Python name that a plugin's page documents without listing it in the index.
+
+    A class that the project may document elsewhere too has ``:no-index:``, and Sphinx then gives it no
+    anchor. Links from source code back to the page need one.
+
+    Parameters
+    ----------
+    app : Sphinx
+    doctree : nodes.document
+        Changed in place.
+    """
+    if not app.env.docname.startswith(tuple(f"{FOLDER}/{kind.folder}/" for kind in KINDS)):
+        return
+    for signature in doctree.findall(addnodes.desc_signature):
+        name = f"{signature.get('module')}.{signature.get('fullname')}"
+        if signature.get("module") and not signature["ids"] and name not in doctree.ids:
+            signature["ids"].append(name)
+            doctree.ids[name] = signature
 
 
 # -- files ---------------------------------------------------------------------------------------
 
 
-def _page_name(record: PluginRecord, taken: Mapping[str, PluginRecord]) -> str:
-    """Return a file name: the plugin's own where it is one and is free."""
+def _page_name(record: PluginRecord, taken: Mapping[str, PluginReport]) -> str:
+    """Return a file name: the name of the plugin, if it is a file name and not taken."""
     name = re.sub(r"[^a-z0-9_-]", "-", (record.name or record.distribution).lower())[:64] or "unnamed"
     while name in taken or name in ("index", MATRIX):
         name += "-2"
     return name
 
 
-def _isolated_page(record: PluginRecord, kind: Kind, setup: Setup) -> str:
+def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str, PluginReport]:
+    """Return the page of a plugin, with the report that it shows."""
     try:
-        return plugin_page(record, kind, setup)
-    except Exception as error:  # something of the plugin raised while it was looked at
+        return plugin_page(report, kind, setup), report
+    except Exception as error:  # raised by an object of the plugin
+        record = report.record
         if setup.owns(record):
             message = f"the page of {record.qualified_name} cannot be made: {error}"
             raise ExtensionError(message, error) from error
-        record.mark("broken", "page", f"making its page raised {describe(error)}")
-        record.loaded = None
-        return plugin_page(record, kind, setup)
+        fault = broken("page", f"making its page raised {describe(error)}")
+        failed = replace(report, record=record.with_outcome(fault))
+        return plugin_page(failed, kind, setup), failed
 
 
 def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
@@ -200,21 +217,32 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
     for name, text in pages.items():
         path = folder / f"{name}.rst"
         content = f"{MARK}\n{text}"
-        old = path.read_text(encoding="utf-8") if path.is_file() else None
+        old = _read_page(path)
         if old is not None and MARK not in old[:200]:
-            logger.warning("%s was not written by exengine.sphinxext, and is left as it is", path)
+            logger.warning("%s was not written by exengine.sphinxext, and is left unchanged", path)
         elif old != content:
             path.write_text(content, encoding="utf-8")
     for path in folder.glob("*.rst"):
-        if path.stem not in pages and MARK in path.read_text(encoding="utf-8", errors="replace")[:200]:
+        if path.stem not in pages and MARK in (_read_page(path) or "")[:200]:
             path.unlink()
+
+
+def _read_page(path: Path) -> str | None:
+    """Return the text of a page; None if nothing is there, and "" for anything but a regular file."""
+    try:
+        with os.fdopen(open_regular(path), encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
 
 
 # -- the log -------------------------------------------------------------------------------------
 
 
 class _ForeignPagesFilter(standard_logging.Filter):
-    """Takes warnings about the pages of foreign plugins out of the count that fails a build."""
+    """Excludes warnings about the pages of foreign plugins from the count that fails a build."""
 
     def __init__(self, foreign: Mapping[str, PluginRecord]) -> None:
         super().__init__()
@@ -241,7 +269,7 @@ class _ForeignPagesFilter(standard_logging.Filter):
 
 
 def _guard_log(foreign: Mapping[str, PluginRecord]) -> None:
-    """Put the filter before Sphinx's own, one of which counts the warnings."""
+    """Insert the filter before those of Sphinx, one of which counts the warnings."""
     if not foreign:
         return
     for handler in standard_logging.getLogger(logging.NAMESPACE).handlers:

@@ -1,38 +1,39 @@
-"""The example of a plugin on its page: its text, its code, and what the code printed when it was run."""
+"""The example of a plugin on its page: its text, its code, and the output of running it."""
 
 import doctest
 from collections.abc import Iterator
 
-from exengine.checks.examples import FAILS, ExampleRun, Step
-from exengine.kernel.registry.records import PluginRecord
+from exengine.checks.examples import ExampleRun, Step
+from exengine.checks.report import PluginReport
 from exengine.sphinxext.rst import clean, escape, indent, literal_block, safe_block
 
+FAILS = "EX212"
+"""The code of an example that fails."""
 
-def example_section(record: PluginRecord, text: str, run: ExampleRun | None, *, trusted: bool) -> str:
+
+def example_section(report: PluginReport, text: str, *, trusted: bool) -> str:
     """Return an example as markup.
 
     Parameters
     ----------
-    record : PluginRecord
-        Whose example it is.
+    report : PluginReport
+        With the result of running the example.
     text : str
         The section ``Examples`` of the docstring.
-    run : ExampleRun or None
-        What it gave; None where it has no Python to run.
     trusted : bool
         Whether the project owns the text.
     """
-    if run is None:
-        return safe_block(text, trusted=trusted)
-    parts = [_failure(record), *_blocks(text, run, trusted)]
-    if not run.failed:
+    run, record = report.example, report.record
+    body = [safe_block(text, trusted=trusted)] if run is None else _blocks(text, run, trusted)
+    parts = [_failure(report), *body]
+    if run is not None and not run.failed:
         release = f"{escape(record.distribution)} {escape(record.version)}".strip()
         parts.append(f"This ran, and printed this, when the page was made, with {release}.\n")
     return "\n".join(part for part in parts if part.strip())
 
 
-def _failure(record: PluginRecord) -> str:
-    message = next((finding.message for finding in record.findings if finding.code == FAILS), "")
+def _failure(report: PluginReport) -> str:
+    message = next((finding.message for finding in report.findings if finding.code == FAILS), "")
     if not message:
         return ""
     return f".. error::\n\n   :exengine-code:`{FAILS}` {escape(message)}\n"
@@ -70,5 +71,5 @@ def _statement(example: doctest.Example, step: Step) -> str:
 def _code_block(statements: list[str]) -> str:
     if not statements:
         return ""
-    # Whatever the code printed, the highlighter does not complain.
+    # Accepts any output of the code.
     return f".. code-block:: pycon\n   :force:\n\n{indent(chr(10).join(statements))}\n"

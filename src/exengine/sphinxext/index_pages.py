@@ -2,33 +2,34 @@
 
 from collections.abc import Iterable, Mapping
 
-from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
+from exengine.checks.conformance import Results
+from exengine.checks.report import PluginReport
+from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import docstrings
 from exengine.kernel.registry.records import PluginRecord
-from exengine.sphinxext.attribute_docs import attribute_docs
-from exengine.sphinxext.capabilities import capability_mark
+from exengine.sphinxext.capabilities import attribute_docs, capability_mark
 from exengine.sphinxext.kinds import Kind, Setup
 from exengine.sphinxext.promises import promise_mark, promise_name
-from exengine.sphinxext.results import Results
 from exengine.sphinxext.rst import escape, heading, indent, safe_line, table
 
 MATRIX = "matrix"
 """File name of the page that compares the backends, without its ending."""
 
 
-def index_page(pages: Mapping[str, PluginRecord], kind: Kind, setup: Setup, *, compared: bool = False) -> str:
+def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, compared: bool = False) -> str:
     """Return the page that lists all plugins of a kind.
 
     Parameters
     ----------
-    pages : mapping of str to PluginRecord
-        File name without its ending -> the record shown there.
+    pages : mapping of str to PluginReport
+        File name without its ending -> the report shown there.
     compared : bool
-        Whether there is a page that compares them, beside this one.
+        Whether a page beside this one compares them.
     """
     rows = [
-        (f":doc:`{title_of(record)} <{page}>`", _what(record, setup), _from(record), _state(record))
-        for page, record in pages.items()
+        (f":doc:`{title_of(record)} <{page}>`", _purpose(record, setup), _from(record), _state(record))
+        for page, record in ((page, report.record) for page, report in pages.items())
     ]
     documents = [*pages, MATRIX] if compared else [*pages]
     toctree = ".. toctree::\n   :hidden:\n\n" + indent("\n".join(documents)) + "\n" if documents else ""
@@ -36,9 +37,11 @@ def index_page(pages: Mapping[str, PluginRecord], kind: Kind, setup: Setup, *, c
         f".. _exengine-{kind.folder}:\n",
         heading(kind.plural, "#"),
         f"Every {kind.name} that was installed when this documentation was built.\n",
-        f":doc:`Compare them <{MATRIX}>`: what each can do, and what it promises.\n" if compared else "",
+        f":doc:`Compare them <{MATRIX}>`: their capabilities, and the promises that they keep.\n"
+        if compared
+        else "",
         toctree,
-        table(("Name", "What it is for", "Provided by", "State"), rows, "exengine-index", "18 44 24 14")
+        table(("Name", "Purpose", "Provided by", "State"), rows, "exengine-index", "18 44 24 14")
         if rows
         else "None was installed.\n",
     ]
@@ -50,15 +53,15 @@ def title_of(record: PluginRecord) -> str:
     return escape(record.name or record.distribution or "unnamed")
 
 
-def _what(record: PluginRecord, setup: Setup) -> str:
+def _purpose(record: PluginRecord, setup: Setup) -> str:
     if record.loaded is not None:
         return safe_line(docstrings.documentation_of(record.loaded).summary, trusted=setup.owns(record))
     return escape(record.summary)
 
 
 def _from(record: PluginRecord) -> str:
-    claims = record.candidates or (record,)
-    return ", ".join(f"{escape(claim.distribution)} {escape(claim.version)}".strip() for claim in claims)
+    names = (f"{escape(claim.distribution)} {escape(claim.version)}".strip() for claim in record.claims)
+    return ", ".join(names)
 
 
 def _state(record: PluginRecord) -> str:
@@ -68,33 +71,33 @@ def _state(record: PluginRecord) -> str:
 # -- the matrix ----------------------------------------------------------------------------------
 
 
-def comparable(pages: Mapping[str, PluginRecord]) -> dict[str, PluginRecord]:
-    """Return the pages of those backends whose class could be loaded."""
+def comparable(pages: Mapping[str, PluginReport]) -> dict[str, PluginReport]:
+    """Return the pages of the valid backends."""
     return {
-        page: record
-        for page, record in pages.items()
-        if record.loaded is not None and issubclass(record.loaded, DataStorage)
+        page: report
+        for page, report in pages.items()
+        if report.record.loaded is not None and issubclass(report.record.loaded, DataStorage)
     }
 
 
-def matrix_page(pages: Mapping[str, PluginRecord], setup: Setup) -> str:
+def matrix_page(pages: Mapping[str, PluginReport]) -> str:
     """Return the page that compares backends: their capabilities, and the promises that they keep.
 
-    A script of the extension lets the reader sort and filter the tables; they are whole without it.
+    A script of the extension lets the reader sort and filter the tables; they are complete without it.
 
     Parameters
     ----------
-    pages : mapping of str to PluginRecord
-        As :func:`comparable` gives them.
+    pages : mapping of str to PluginReport
+        From :func:`comparable`.
     """
-    header = [f":doc:`{title_of(record)} <{page}>`" for page, record in pages.items()]
-    results = [setup.results.get(record.qualified_name) for record in pages.values()]
+    header = [f":doc:`{title_of(report.record)} <{page}>`" for page, report in pages.items()]
+    results = [report.results for report in pages.values()]
     parts = [
         ".. _exengine-matrix:\n",
         heading("Backends compared", "#"),
-        "What each installed backend declares that it can do, and what it promises.\n",
+        "The declared capabilities of each installed backend, and the promises that it keeps.\n",
         heading("Capabilities", "="),
-        _capabilities(list(pages.values()), header),
+        _capabilities([report.record for report in pages.values()], header),
         heading("Promises", "="),
         _promises(results, header),
     ]
@@ -117,7 +120,7 @@ def _promises(results: list[Results | None], header: list[str]) -> str:
         return "The conformance kit was not run on any of them.\n"
     rows = [(promise_name(label), *(promise_mark(found, label) for found in results)) for label in labels]
     return (
-        "As the conformance kit found when it was last run on each. *Not promised* is what a backend says "
-        "itself, in its capabilities.\n\n"
+        "Results of the last run of the conformance kit on each. *Not promised*: the backend declares in its "
+        "capabilities that it does not keep the promise.\n\n"
         + table(("Promise", *header), rows, "exengine-matrix exengine-promised")
     )

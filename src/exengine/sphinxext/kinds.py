@@ -1,66 +1,55 @@
-"""What the pages of backends and of frame sources differ in, and what the project says of its plugins."""
+"""The two kinds of plugins that have pages, and the settings of the documentation project about plugins."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from exengine.checks.examples import ExampleRun
-from exengine.kernel.registry.plugins import BACKENDS_GROUP, SOURCES_GROUP
+from exengine.checks.describe import config_keys
+from exengine.kernel.registry.names import BACKENDS_GROUP, SOURCES_GROUP, fold
 from exengine.kernel.registry.records import PluginRecord
-from exengine.sphinxext.results import Results
 
 MARK = ".. Made by exengine.sphinxext from an installed plugin; changes are overwritten.\n"
 """First line of every generated file."""
 
 KERNEL = "exengine"
-"""The distribution that needs no installing."""
+"""The distribution that needs no installation."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What differs between the pages of backends and those of frame sources."""
+    """The differences between the pages of backends and those of frame sources."""
 
     group: str
     name: str
     plural: str
     folder: str
-    """Of the pages; and the verb of the command line."""
-    section: str
-    """Of the config."""
-    name_key: str
-    """The key in that section that names the plugin."""
+    """Folder of the pages; also the verb of the command line."""
+
+    @property
+    def section(self) -> str:
+        """The section of the config."""
+        return config_keys(self.group)[0]
 
 
-BACKENDS = Kind(BACKENDS_GROUP, "storage backend", "Storage backends", "backends", "storage", "backend")
-SOURCES = Kind(SOURCES_GROUP, "frame source", "Frame sources", "sources", "source", "name")
+BACKENDS = Kind(BACKENDS_GROUP, "storage backend", "Storage backends", "backends")
+SOURCES = Kind(SOURCES_GROUP, "frame source", "Frame sources", "sources")
 KINDS = (BACKENDS, SOURCES)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the documentation project says of its plugins, and what was measured for it.
+    """The settings of the documentation project about plugins.
 
     Attributes
     ----------
     local : mapping of str to str
-        Distribution -> folder to install it from, in a clone.
+        Folded name of a distribution -> folder to install it from, in a clone.
     own : frozenset of str
-        Normalized distributions whose text the project owns, so that faults in it are shown as such.
-    examples : mapping of str to ExampleRun
-        Qualified name -> what happened when the plugin's example was run.
-    results : mapping of str to Results
-        Qualified name -> what the conformance kit found.
+        Folded names of the distributions whose docstrings the project owns: faults in them are shown.
     """
 
     local: Mapping[str, str] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
-    examples: Mapping[str, ExampleRun] = field(default_factory=dict)
-    results: Mapping[str, Results] = field(default_factory=dict)
 
     def owns(self, record: PluginRecord) -> bool:
-        """Return whether the text of a plugin is the project's own."""
-        return normalized(record.distribution) in self.own
-
-
-def normalized(distribution: str) -> str:
-    """Return the name of a distribution in the form in which names are compared."""
-    return distribution.lower().replace("_", "-").replace(".", "-")
+        """Return whether the project owns the docstrings of a plugin."""
+        return fold(record.distribution) in self.own

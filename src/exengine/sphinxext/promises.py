@@ -1,7 +1,7 @@
-"""Which promises a backend keeps, as the conformance kit found: a section of its page, and marks."""
+"""The promises of a backend with the results of the conformance kit: a section of its page, and marks."""
 
-from exengine.kernel.registry.records import PluginRecord
-from exengine.sphinxext.results import Promise, Results
+from exengine.checks.conformance import Promise, Results
+from exengine.checks.report import PluginReport
 from exengine.sphinxext.rst import escape, line, literal, literal_block, table
 from exengine.testing.promises import PROMISES
 
@@ -11,16 +11,17 @@ MARKS = {
     "not promised": "not promised",
     "not run": "not run",
 }
-"""Outcome -> what a table shows."""
+"""Outcome -> text in a table."""
 
 
-def promises_section(record: PluginRecord, results: Results | None) -> str:
-    """Return the promises of a backend with their outcomes, or how to find them out."""
+def promises_section(report: PluginReport) -> str:
+    """Return the promises of a backend with their outcomes, or the command that tests them."""
+    record, results = report.record, report.results
     if results is None:
         name = line(record.name)
         command = f"pytest --exengine-backend {name} --exengine-results {name}.json"
         return (
-            "Not run: there are no results of the conformance kit for this backend. This gives them:\n\n"
+            "Not run: this documentation has no results of the conformance kit for this backend. Run it:\n\n"
             + literal_block(command, "console")
         )
     where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
@@ -51,6 +52,6 @@ def promise_name(label: str) -> str:
 
 
 def promise_mark(results: Results | None, label: str) -> str:
-    """Return the mark of one promise, ``not run`` where nothing is known of it."""
+    """Return the mark of one promise, ``not run`` without results."""
     promise = results.promises.get(label) if results else None
     return MARKS[promise.outcome if promise else "not run"]

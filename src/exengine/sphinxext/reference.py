@@ -1,8 +1,8 @@
 """Directives for the reference: the settings of the config, and the codes of the faults.
 
-``exengine-settings`` makes the table of every setting. ``exengine-code`` documents one code: what it
-means comes from the kernel, how to mend it is the directive's content. A page of codes that leaves
-one out is a warning.
+``exengine-settings`` renders the table of every setting. ``exengine-code`` documents one code: its meaning
+comes from the kernel, its fix is the content of the directive. A code that the page of codes leaves out is
+a warning.
 """
 
 import json
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class SettingsDirective(SphinxDirective):
-    """``.. exengine-settings::``: every setting with what it takes, its default and its variable."""
+    """``.. exengine-settings::``: every setting with its type, default and variable."""
 
     has_content = False
 
@@ -66,18 +66,18 @@ def _meaning(setting: Setting) -> str:
 
 
 def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signature) -> str:
-    """Fill the heading of ``exengine-code``: the code, and what the kernel says that it means."""
+    """Fill the heading of ``exengine-code``: the code, and its meaning."""
     code = signature.strip()
     node += addnodes.desc_name(code, code)
     meaning = FAULTS.get(code)
     if meaning is None:
-        logger.warning("%r is no code of ours", code, location=(env.docname, None))
+        logger.warning("%r is not a code of ExEngine", code, location=(env.docname, None))
     node += addnodes.desc_annotation("", f"  {meaning or 'unknown'}")
     return code
 
 
 def check_codes(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of codes that the page of codes leaves out; a project without such a page has none."""
+    """Warn of codes that the page of codes leaves out; only a project with such a page is checked."""
     documented: dict[str, str] = {}
     for kind, code in env.domains.standard_domain.objects:
         if kind == "exengine-code":

@@ -1,8 +1,8 @@
-"""reStructuredText from text that nobody vouches for.
+"""reStructuredText from untrusted text.
 
-Responsible for small pieces of markup (headings, literals, tables) and for one question: does this
-text parse cleanly, with nothing in it that reaches outside its page? Where the answer is no, the
-text is shown as it stands, in a literal block. Knows no plugin.
+Responsible for small pieces of markup (headings, literals, tables) and for one question: does a text
+parse cleanly, without reaching outside its page? If not, the text is shown unchanged in a literal block.
+Knows nothing about plugins.
 """
 
 import io
@@ -25,7 +25,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def clean(text: object) -> str:
-    """Return text that can be written as UTF-8 and read as lines: no control characters, no tabs."""
+    """Return text that is valid UTF-8 and splits into lines: no control characters, no tabs."""
     plain = str(text).encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", plain).expandtabs(4)
 
@@ -41,7 +41,7 @@ def escape(text: object) -> str:
 
 
 def literal(text: object) -> str:
-    """Return one line as an inline literal, or escaped where a literal cannot hold it."""
+    """Return one line as an inline literal, or escaped if a literal cannot hold it."""
     plain = line(text)
     if not plain or "``" in plain or plain[0] == "`" or plain[-1] in "`\\":
         return escape(plain)
@@ -96,21 +96,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str, width
     return "\n".join(out) + "\n"
 
 
-# -- text of others ------------------------------------------------------------------------------
+# -- untrusted text -------------------------------------------------------------------------------
 
 
 def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
-    """Return text as markup where it is sound, else as a literal block.
+    """Return text as markup if it is sound, else as a literal block.
 
     Parameters
     ----------
     text : str
-        Of a plugin.
+        Text of a plugin.
     trusted : bool
-        Whoever builds the documentation owns the text and wants to hear of its faults: it is
-        returned as it is.
+        Whether the project owns the text: it is returned unchanged, so that Sphinx reports its faults.
     sections : bool
-        Whether it may have headings.
+        Whether headings are allowed.
     """
     text = clean(text).strip("\n")
     if trusted or not problems(text, sections=sections):
@@ -119,7 +118,7 @@ def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
 
 
 def safe_line(text: str, *, trusted: bool) -> str:
-    """Return one line as markup where it is sound, else escaped."""
+    """Return one line as markup if it is sound, else escaped."""
     plain = line(text)
     if trusted or (not problems(plain, sections=False) and _is_paragraph(plain)):
         return plain
@@ -131,15 +130,15 @@ def _is_paragraph(text: str) -> bool:
 
 
 def problems(text: str, *, sections: bool) -> str:
-    """Return what is wrong with markup; empty where nothing is.
+    """Return the faults of markup, or an empty text.
 
-    Anything that reaches outside the text counts as wrong, too: labels, footnotes, pictures,
-    included files, references to documents.
+    Anything that reaches outside the text is a fault too: labels, footnotes, pictures, included files,
+    references to documents.
     """
     prefix = f"{heading('Page', '#')}\n{heading('Guide', '=')}\n" if sections else ""
     try:
         document, warnings = _parse(prefix + text)
-    except Exception as error:  # the parser's own faults on hostile input
+    except Exception as error:  # the parser itself may fail on hostile input
         return describe(error)
     if warnings:
         return warnings
@@ -147,9 +146,9 @@ def problems(text: str, *, sections: bool) -> str:
         return "the headings do not fit below the page's own"
     for node in document.findall(nodes.Element):
         if isinstance(node, _REACHING) or (isinstance(node, nodes.section) and not sections):
-            return f"{type(node).__name__} is not taken from a plugin"
+            return f"{type(node).__name__} is not allowed in the text of a plugin"
         if isinstance(node, nodes.target) and not node.get("refuri"):
-            return "labels are not taken from a plugin"
+            return "labels are not allowed in the text of a plugin"
     return ""
 
 
@@ -179,7 +178,7 @@ _ROLES = frozenset((
 
 
 class _AnyOption(dict):  # type: ignore[type-arg]
-    """An option specification that takes every option."""
+    """An option specification that accepts every option."""
 
     def __bool__(self) -> bool:
         return True
@@ -189,7 +188,7 @@ class _AnyOption(dict):  # type: ignore[type-arg]
 
 
 class _Checked(Directive):
-    """Stands for a directive of which only the content is parsed."""
+    """Replaces a directive, so that only its content is parsed."""
 
     optional_arguments = 1
     final_argument_whitespace = True
@@ -203,14 +202,14 @@ class _Checked(Directive):
 
 
 class _Opaque(_Checked):
-    """Stands for a directive whose content is no markup."""
+    """Replaces a directive whose content is not markup."""
 
     def run(self) -> list[nodes.Node]:
         return [nodes.container()]
 
 
 class _Code(_Checked):
-    """Stands for a block of code; the highlighter must know its language and understand it."""
+    """Replaces a block of code, if the highlighter accepts its language and its content."""
 
     def run(self) -> list[nodes.Node]:
         import pygments.lexers
@@ -230,7 +229,7 @@ def _inline(name: str, rawtext: str, text: str, *_: object, **__: object) -> Any
 
 
 class _Dispatcher(CustomReSTDispatcher):
-    """Knows only what may stand in the text of a plugin."""
+    """Knows only the directives and roles that the text of a plugin may use."""
 
     def directive(
         self, directive_name: str, language_module: ModuleType, document: nodes.document

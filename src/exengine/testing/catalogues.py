@@ -11,6 +11,7 @@ import decimal
 import enum
 import fractions
 import functools
+import os
 import pathlib
 import types
 import uuid
@@ -122,10 +123,9 @@ FOR_IN: list[Entry] = [
 # -- names -------------------------------------------------------------------------------------------
 
 NAMES: dict[str, str] = {
-    "up": "..", "up-up": "../..", "up-and-down": "../escaped", "deep-up": "../" * 12 + "tmp/exengine-escaped",
-    "here": ".", "root": "/", "absolute": "/tmp/exengine-escaped",  # noqa: S108 - never written
-    "etc": "/etc/passwd", "home": "~", "home-of": "~root", "slash": "a/b", "slash-end": "a/",
-    "slash-start": "/a", "double-slash": "a//b", "backslash": "a\\b", "backslash-up": "..\\..\\escaped",
+    "up": "..", "up-up": "../..", "up-and-down": "../escaped", "here": ".", "home": "~", "home-below": "~/a",
+    "slash": "a/b", "slash-end": "a/", "double-slash": "a//b", "backslash": "a\\b",
+    "backslash-up": "..\\..\\escaped",
     "drive": "C:\\escaped", "drive-relative": "C:escaped", "unc": "\\\\host\\share", "colon": "a:b",
     "stream": "a:stream:$DATA", "null": "a\0b", "null-end": "a\0", "newline": "a\nb", "return": "a\rb",
     "tab": "a\tb", "escape": "\x1b[31mred", "bell": "\a", "delete": "\x7f", "space": " ", "space-end": "a ",
@@ -135,7 +135,7 @@ NAMES: dict[str, str] = {
     "quote": "a'b", "double-quote": 'a"b', "backtick": "`id`", "dollar": "$HOME", "substitute": "$(id)",
     "pipe": "a|b", "semicolon": "a;b", "ampersand": "a&b", "less": "<a>", "percent": "%s%n",
     "brace": "{0.__class__}",
-    "url": "file:///etc/passwd", "json": '"}, "x": {"', "comma": "a,b", "equals": "a=b", "hash": "#",
+    "json": '"}, "x": {"', "comma": "a,b", "equals": "a=b", "hash": "#",
     "unicode": "Zähler",
     "emoji": "\U0001f52c", "right-to-left": "\u202egnp.exe", "combining": "A\u030a", "composed": "\u00c5",
     "zero-width": "a\u200bb", "line-separator": "a\u2028b", "no-break": "a\u00a0b", "private": "\ue000",
@@ -143,6 +143,24 @@ NAMES: dict[str, str] = {
     "lock": "exengine.lock", "digits": "0", "minus": "-1", "none": "None", "nan": "nan", "true": "true",
 }  # fmt: skip
 """Texts that may become positions, axes and keys of metadata: none of them may reach a path."""
+
+
+def names_that_lead_to(folder: "str | os.PathLike[str]") -> dict[str, str]:
+    """Return absolute names, as :data:`NAMES`, of what lies in a folder, so that they harm nothing elsewhere.
+
+    Examples
+    --------
+    >>> names_that_lead_to("/kit")["absolute"]
+    '/kit/escaped'
+    """
+    folder = os.path.abspath(folder)
+    below_root = os.path.splitdrive(folder)[1].lstrip("/\\")
+    return {
+        "root": folder, "root-end": os.path.join(folder, ""), "absolute": os.path.join(folder, "escaped"),
+        "known": os.path.join(folder, "thesis.txt"), "url": f"file://{folder}/thesis.txt",
+        "deep-up": "../" * 64 + f"{below_root}/escaped", "double-root": f"//{below_root}/escaped",
+    }  # fmt: skip
+
 
 # -- arrays ------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from exengine.testing.kit.capabilities import HonestCapabilities
 from exengine.testing.kit.disk import DiskPromises
 from exengine.testing.kit.end import EndPromises
 from exengine.testing.kit.hostile import HostileInput
+from exengine.testing.kit.overwrite import OverwritePromises
 from exengine.testing.kit.processes import ProcessPromises
 from exengine.testing.kit.put import PutPromises
 from exengine.testing.kit.read import ReadPromises
@@ -43,6 +44,7 @@ class StorageConformance(
     ReadPromises,
     EndPromises,
     DiskPromises,
+    OverwritePromises,
     SecurityPromises,
     RecoveryPromises,
     ProcessPromises,

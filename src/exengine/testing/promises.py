@@ -38,6 +38,7 @@ PROMISES = {
     "D1": "a new dataset never lands on an old one",
     "D2": "one writer per dataset",
     "D3": "names never reach outside the dataset",
+    "D4": "overwriting deletes a dataset of ExEngine, and nothing else",
 }
 """Label -> what is promised, in the order of the results."""
 

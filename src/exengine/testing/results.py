@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any, Literal
 
 from exengine.kernel.registry.codes import CONFORMANCE
+from exengine.kernel.system.files import open_new, open_regular
 from exengine.testing.promises import NEED_FAULTS, PROMISES
 
 Outcome = Literal["kept", "broken", "not promised", "not run"]
@@ -143,14 +144,44 @@ def _kernel_version() -> str:
 
 
 def write_results(path: "str | os.PathLike[str]", results: Results) -> None:
-    """Write a results file, whole or not at all; folders are made."""
+    """Write a results file, whole or not at all; folders are made.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there that is not a results file.
+    """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
+    refuse_other_file(path)
     temporary = os.fspath(path) + ".new"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with os.fdopen(open_new(temporary), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1, ensure_ascii=False)
         file.write("\n")
     os.replace(temporary, path)
+
+
+def refuse_other_file(path: "str | os.PathLike[str]") -> None:
+    """Raise if something is at a path that is not a results file.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    if os.path.lexists(path) and not _is_results_file(path):
+        raise FileExistsError(
+            f"{os.fspath(path)} is there already, and is not a results file of the conformance kit; choose "
+            "another file, or remove it yourself"
+        )
+
+
+def _is_results_file(path: "str | os.PathLike[str]") -> bool:
+    """Return whether a regular file begins as results files of any version do."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return bool(json.loads(file.read(MAX_BYTES + 1)).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def read_results(path: "str | os.PathLike[str]") -> Results:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError, describe
 from exengine.testing.frames import Array, check_frame, frame_of
 from exengine.testing.promises import NotPromised, PromiseBrokenError

@@ -1,4 +1,4 @@
-"""A plugin that is in order, to be spoilt in one place."""
+"""A plugin without faults, to be spoilt in one place."""
 
 import pytest
 
@@ -127,6 +127,9 @@ def kit(monkeypatch):
     results = {
         "outcome": "kept",
         "reason": "",
+        "distribution": "exengine-shelf",
+        "version": "1.5",
+        "kernel": "1.0.0",
         "promises": {"P1": {"outcome": "kept"}},
         "codes": [],
         "findings": [],

@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pytest
 
-from exengine.datasets import overwriting
 from exengine.datasets.creation import StoragePlan, open_storage
 from exengine.datasets.opening import open_dataset
 from exengine.kernel.errors import (
@@ -25,6 +24,7 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
 )
 from exengine.kernel.storage import manifest
+from exengine.kernel.system import files
 
 
 @pytest.fixture
@@ -188,11 +188,12 @@ def test_numbers_do_not_hide_that_the_folder_cannot_be_used(installed, tmp_path)
 
 
 def test_overwriting_replaces_a_dataset_and_leaves_nothing_of_it(installed, path):
-    make_dataset(path, 1)
-    (path / "leftover.txt").write_text("old")
+    with open_storage("disk", path) as storage:
+        for time in range(3):
+            storage.put({"time": time}, np.ones((3, 4), np.uint8), {})
     make_dataset(path, 2, if_exists="overwrite")
     assert value_at(path) == 2
-    assert not (path / "leftover.txt").exists()
+    assert sorted(os.listdir(path)) == ["0.json", "0.npy", "exengine.json", "exengine.lock"]
     assert os.listdir(path.parent).count("data") == 1
     assert [name for name in os.listdir(path.parent) if name.startswith(".")] == []
 
@@ -213,8 +214,8 @@ def test_what_is_no_dataset_is_never_overwritten(installed, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name in ("folder", "file"):
-        with pytest.raises(DatasetExistsError, match="is not a dataset of an installed backend"):
+    for name, why in (("folder", "has no manifest exengine.json"), ("file", "it is a file")):
+        with pytest.raises(DatasetExistsError, match=f"{name} is not deleted: .*{why}"):
             open_storage("disk", tmp_path / name, if_exists="overwrite")
     assert tree(tmp_path)["folder/thesis.txt"] == tree(tmp_path)["file"] == b"mine"
 
@@ -224,7 +225,7 @@ def test_a_dataset_that_holds_another_one_is_not_overwritten(installed, path):
     make_dataset(path / "analysis" / "second", 2)
     before = tree(path)
     with pytest.raises(
-        DatasetExistsError, match="holds another dataset, .*analysis.second; it is not deleted"
+        DatasetExistsError, match="is not deleted: it holds another dataset, .*analysis.second, which is not"
     ):
         open_storage("disk", path, if_exists="overwrite")
     assert tree(path) == before
@@ -286,11 +287,11 @@ def test_the_old_dataset_comes_back_when_the_new_one_fails_after_its_claim(
 def test_a_new_dataset_stands_also_when_the_old_one_cannot_be_deleted(installed, path, monkeypatch):
     make_dataset(path, 3)
 
-    def rmtree(folder):
-        raise PermissionError(13, "Permission denied", folder)
+    def unlink(name, **_):
+        raise PermissionError(13, "Permission denied", name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(overwriting.shutil, "rmtree", rmtree)
+        patch.setattr(os, "unlink", unlink)
         with pytest.warns(UserWarning, match=r"could not be deleted, and is in .*\.replaced-"):
             storage = open_storage("disk", path, if_exists="overwrite")
     storage.put({"time": 0}, np.ones((2, 2)), {})
@@ -363,15 +364,15 @@ def test_of_many_that_overwrite_one_dataset_one_writes_and_keeps_its_place(insta
 def test_an_interrupt_while_the_old_one_is_moved_brings_it_back(installed, path, monkeypatch, after):
     make_dataset(path, 1)
     before = tree(path)
-    rename = os.rename
+    rename = files.rename_to_free_name
 
-    def interrupted(old, new):
+    def interrupted(old, new, **where):
         monkeypatch.undo()
         if after:
-            rename(old, new)
+            rename(old, new, **where)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "rename", interrupted)
+    monkeypatch.setattr(files, "rename_to_free_name", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_storage("disk", path, if_exists="overwrite")
     assert tree(path) == before

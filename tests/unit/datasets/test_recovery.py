@@ -339,8 +339,10 @@ def test_the_name_of_the_copy_is_on_the_disk_when_recover_returns(make, path, ta
 
     make()
     done = []
-    rename, sync_folder = os.rename, files.sync_folder
-    monkeypatch.setattr(os, "rename", lambda old, new: (rename(old, new), done.append(str(new)))[0])
+    rename, sync_folder = files.rename_to_free_name, files.sync_folder
+    monkeypatch.setattr(
+        files, "rename_to_free_name", lambda old, new: (rename(old, new), done.append(str(new)))[0]
+    )
     monkeypatch.setattr(
         files, "sync_folder", lambda folder: (sync_folder(folder), done.append(f"sync {folder}"))[0]
     )
@@ -447,3 +449,85 @@ def test_killed_at_any_call_in_place_the_next_run_comes_to_the_same_end(when, ma
         shutil.rmtree(path)
         shutil.copytree(tmp_path / "original", path)
     assert call > 5
+
+
+# -- nothing of others is removed or changed -----------------------------------------------------
+
+
+def test_a_folder_of_another_with_the_name_of_the_hidden_one_stays(make, path, target):
+    make()
+    workshop = path.parent / f".{target.name}.recovering"
+    workshop.mkdir()
+    (workshop / "thesis.txt").write_text("mine")
+    before = digest(path.parent)
+    with pytest.raises(DatasetExistsError, match="was not made by a recovery; move it away"):
+        recover(path)
+    assert digest(path.parent) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "in the copy", "for the copy"])
+def test_what_another_has_put_into_the_hidden_folder_stays(make, path, target, kind):
+    make()
+    workshop = path.parent / f".{target.name}.recovering"
+    make(at=workshop / target.name)
+    (workshop / "exengine.lock").touch()
+    if kind == "file":
+        (workshop / "thesis.txt").write_text("mine")
+    elif kind == "folder":
+        (workshop / "photos").mkdir()
+    elif kind == "link":
+        (workshop / "link").symlink_to(path)
+    elif kind == "in the copy":
+        (workshop / target.name / "thesis.txt").write_text("mine")
+    else:
+        shutil.rmtree(workshop / target.name)
+        (workshop / target.name).mkdir()
+        (workshop / target.name / "thesis.txt").write_text("mine")
+    before = digest(path.parent)
+    with pytest.raises(DatasetExistsError, match="thesis|photos|link|cleared"):
+        recover(path)
+    assert digest(path.parent) == before
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_comes_into_the_place_of_the_copy_meanwhile_stays(
+    make, path, target, kind, checked, monkeypatch
+):
+    make()
+    real = checked.finish_frames
+
+    def finish(self):
+        real(self)
+        if kind == "file":
+            target.write_text("mine")
+        elif kind == "folder":
+            target.mkdir()
+            (target / "thesis.txt").write_text("mine")
+        else:
+            target.symlink_to("nowhere")
+
+    monkeypatch.setattr(checked, "finish_frames", finish)
+    with pytest.raises(DatasetExistsError, match="has come to be there meanwhile"):
+        recover(path)
+    assert target.is_symlink() or "mine" in (target if kind == "file" else target / "thesis.txt").read_text()
+    assert sorted(path.parent.iterdir()) == [target, path, target.parent / "site"]
+
+
+def test_a_link_that_leads_nowhere_is_not_an_output(make, path, tmp_path):
+    make()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(DatasetExistsError, match="leads nowhere; choose another output"):
+        recover(path, output=tmp_path / "link")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_in_place_a_dataset_with_hard_links_in_a_backup_is_refused(make, path, tmp_path, dry_run):
+    make()
+    (tmp_path / "backup").mkdir()
+    os.link(path / "0.raw", tmp_path / "backup" / "0.raw")
+    before = digest(tmp_path)
+    with pytest.raises(UnsupportedOperationError, match=r"0\.raw has another name elsewhere"):
+        recover(path, in_place=True, dry_run=dry_run)
+    assert digest(tmp_path) == before
+    assert recover(path).frames == 5

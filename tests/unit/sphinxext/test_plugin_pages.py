@@ -8,8 +8,8 @@ from sphinx.errors import ExtensionError
 
 from exengine.config import layers
 from exengine.kernel.data_storage_base import StorageCapabilities
-from exengine.kernel.registry.class_checks import FAULTS
-from exengine.sphinxext.attribute_docs import attribute_docs
+from exengine.kernel.registry.codes import FAULTS
+from exengine.sphinxext.capabilities import attribute_docs
 
 DOCUMENTED = '''"""Put frames on a shelf.
 
@@ -278,5 +278,5 @@ def test_a_page_that_somebody_wrote_is_not_overwritten(site, build, tmp_path):
     page = tmp_path / "docs" / "usage" / "backends" / "shelf.rst"
     page.parent.mkdir(parents=True)
     page.write_text("My own\n======\n")
-    assert "is left as it is" in build(strict=False).warnings
+    assert "is left unchanged" in build(strict=False).warnings
     assert page.read_text() == "My own\n======\n"

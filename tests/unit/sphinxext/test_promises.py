@@ -49,7 +49,7 @@ def test_every_promise_has_its_meaning_and_outcome(site, build, results):
 def test_without_results_the_page_says_not_run_and_how_to_run_it(site, build):
     site.backend()
     text = build().text("usage/backends/shelf")
-    assert "Not run: there are no results" in text
+    assert "Not run: this documentation has no results" in text
     assert "pytest --exengine-backend shelf --exengine-results shelf.json" in text
 
 

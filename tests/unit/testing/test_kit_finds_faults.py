@@ -63,6 +63,12 @@ def test_a_backend_that_is_honest_is_green(name, results_of):
     assert not_run == (list(NEED_FAULTS) if name == "Disk" else [])
 
 
+def test_a_backend_that_recognises_everything_destroys_nothing(results_of):
+    results = results_of("RecognisesEverything", "D1", "D2", "D3", "D4")
+    outcomes = {label: results["promises"][label]["outcome"] for label in ("D1", "D2", "D3", "D4")}
+    assert outcomes == dict.fromkeys(("D1", "D2", "D3", "D4"), "kept"), results["promises"]
+
+
 @pytest.mark.parametrize(
     ("name", "label"), [("ReplacesFrames", "P4"), ("MisplacesFrames", "P1"), ("KeepsTheArray", "P1")]
 )

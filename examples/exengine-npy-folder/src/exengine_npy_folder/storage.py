@@ -61,6 +61,7 @@ class NpyFolderStorage(ManagedStorage):
     """
 
     backend_name = "npy-folder"
+    dataset_files = (INDEX_NAME, "frame-{number}.npy")
     capabilities = StorageCapabilities(
         persistent=True,
         string_axes=True,

@@ -1,14 +1,20 @@
 """Writes a log file beside each dataset while it grows: an observer of ExEngine's acquisitions.
 
 ``data/demo`` gets ``data/demo.log``, with a line when the acquisition begins, one for each batch of
-frames, and one at its end. A dataset in memory gets none.
+frames, and one at its end. A dataset in memory gets none. An older log is appended to; any other file of that
+name is left alone.
 """
 
+import os
+import re
 import threading
 from datetime import datetime
 from typing import TextIO
 
 import exengine
+from exengine.base_classes import open_regular
+
+_FIRST_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} opened ")
 
 
 class ProgressLog:
@@ -26,7 +32,7 @@ class ProgressLog:
         """Open the log."""
         self._mine.file, self._mine.stored = None, 0
         if path is not None:
-            self._mine.file = open(f"{path}.log", "a", encoding="utf-8")  # noqa: SIM115 - closed at the end
+            self._mine.file = _open_log(f"{path}.log")
             self._write(f"opened {path} ({backend})")
 
     @exengine.hookimpl
@@ -49,6 +55,16 @@ class ProgressLog:
         if file is not None:
             file.write(f"{datetime.now().isoformat(timespec='milliseconds')} {text}\n")
             file.flush()
+
+
+def _open_log(path: str) -> TextIO:
+    """Open a new log or one of earlier, to append to it; no link, pipe or device, and no file of another kind."""
+    descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    beginning = os.read(descriptor, 100)
+    if beginning and not _FIRST_LINE.match(beginning):
+        os.close(descriptor)
+        raise FileExistsError(f"{path} is there, and is not a log of this observer; rename it")
+    return open(descriptor, "a", encoding="utf-8")
 
 
 observer = ProgressLog()

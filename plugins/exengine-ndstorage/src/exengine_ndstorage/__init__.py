@@ -6,7 +6,7 @@ __all__ = ["NDRAMStorage", "NDTiffStorage"]
 
 
 def __getattr__(name: str) -> Any:
-    # Each class when it is needed: who keeps frames in memory need not import what writes TIFF.
+    # Lazy: a program that keeps frames in memory does not import the TIFF writer.
     if name == "NDTiffStorage":
         from exengine_ndstorage.ndtiff import NDTiffStorage
 

@@ -1,8 +1,7 @@
-"""The backend ``ndram``: frames in memory, in slabs.
+"""The backend ``ndram``: keeps frames in memory, in slabs of 64 MiB.
 
-A frame is copied into a slab of 64 MiB rather than into memory of its own: most of the cost of a
-small allocation is the page faults, and a slab has them once. A frame larger than a quarter of a slab
-gets its own.
+Most of the cost of a small allocation is its page faults, and a slab has them only once. A frame larger than
+a quarter of a slab gets its own memory.
 """
 
 import copy
@@ -16,23 +15,23 @@ from exengine.base_classes import DataCoordinates, ManagedStorage, StorageCapabi
 from exengine.errors import StorageFullError
 
 SLAB_BYTES = 64 * 2**20
-_ALIGNMENT = 64  # of a cache line, and of every numpy item
+_ALIGNMENT = 64  # a cache line; enough for every numpy dtype
 
 
 class NDRAMStorage(ManagedStorage):
     """Keep frames in memory, of any dtype and number of dimensions.
 
-    For live views, for short acquisitions that are processed at once, and for trying things out:
-    nothing is left when the program ends. Each frame is copied once, so that the caller may use its
-    array again.
+    For live views, for short acquisitions that are processed immediately, and for first experiments: the
+    frames are lost when the program ends. The storage copies each frame once, so the caller may reuse its
+    array.
 
     Parameters
     ----------
     summary_metadata : dict or any JSON value, optional
         Metadata of the whole dataset.
     max_bytes : int, optional
-        The most bytes that pixels may take. When a frame would exceed it, ``put`` raises a
-        ``StorageFullError`` and the frames before stay. By default there is no bound.
+        The limit for the pixels of all frames, in bytes. ``put`` raises ``StorageFullError`` for a frame
+        that would exceed it, and the earlier frames stay. By default unlimited.
 
     Examples
     --------
@@ -71,7 +70,7 @@ class NDRAMStorage(ManagedStorage):
         if self._max_bytes is not None and self._held_bytes + data.nbytes > self._max_bytes:
             raise StorageFullError(
                 f"the frame at {coordinates.__dict__} needs {data.nbytes} bytes, and {self._held_bytes} of "
-                f"max_bytes={self._max_bytes} are taken; raise max_bytes, or store on disk "
+                f"max_bytes={self._max_bytes} are in use; raise max_bytes, or store on disk "
                 "with backend 'ndtiff'"
             )
         return metadata
@@ -81,7 +80,7 @@ class NDRAMStorage(ManagedStorage):
     ) -> None:
         held = self._room(data)
         held[...] = data
-        # A view of it that cannot be written is what readers share.
+        # Read-only: readers share this array.
         held.flags.writeable = False
         self._frames_held.append(held)
         self._metadata_held.append(checked)
@@ -99,7 +98,7 @@ class NDRAMStorage(ManagedStorage):
         return np.ndarray(data.shape, data.dtype, self._slab, begin)
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        """Return the frame without a copy, as an array that cannot be written."""
+        """Return the frame without a copy, as a read-only array."""
         return self._frames_held[number]
 
     def read_frame_metadata(self, number: int) -> Any:

@@ -78,15 +78,15 @@ class Ledger:
         """Whether nothing was dropped and nothing failed."""
         return self.balanced and not self.dropped and not self.failed
 
-    def name_loss(self, coordinates: Mapping[Any, Any], reason: str) -> None:
-        """Note the coordinates of a frame that was not stored, and why.
+    def name_loss(self, coordinates: object, reason: str) -> None:
+        """Record the coordinates of a frame that was not stored, and the reason.
 
         Parameters
         ----------
-        coordinates : mapping
-            As they were given, valid or not: what is no position is kept as a text, a long one cut.
+        coordinates : object
+            The coordinates as given, valid or not: an invalid position is kept as text, a long one cut.
         reason : str
-            Cut when it is long.
+            Cut if it is long.
         """
         if len(self.not_stored) < MAX_NAMED:
             self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
@@ -121,8 +121,8 @@ class Ledger:
         )
 
 
-def _as_json(coordinates: Mapping[Any, Any]) -> dict[str, int | str]:
-    """Return coordinates that may be anything as what a manifest holds."""
+def _as_json(coordinates: Any) -> dict[str, int | str]:
+    """Return coordinates of any kind as JSON for a manifest; without a mapping, an empty dict."""
     try:
         return {
             _plain(axis, _MOST_OF_A_POSITION): value
@@ -130,7 +130,7 @@ def _as_json(coordinates: Mapping[Any, Any]) -> dict[str, int | str]:
             else _plain(value, _MOST_OF_A_POSITION)
             for axis, value in itertools.islice(coordinates.items(), _MOST_AXES)
         }
-    except Exception:  # a mapping of somebody's own
+    except Exception:  # not a mapping, or a foreign one
         return {}
 
 

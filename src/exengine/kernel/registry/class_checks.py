@@ -1,51 +1,29 @@
-"""What makes a plugin class valid: the contract, and its documentation, each fault with a code.
+"""The rules for a valid plugin class: its contract and its documentation, each fault with a code.
 
-EX101 - EX109 are about the interface, EX201 - EX207 about options and their docstring. A class with any
-of them is refused when it is loaded. The codes are stable; each has a page in the documentation.
+EX101 - EX109 concern the interface, EX201 - EX207 the options and their docstring. The registry rejects
+a class with any of them. The codes are stable; the documentation explains each.
 """
 
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from exengine.kernel.data_storage_base import DataStorage, StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import annotations, codes, docstrings, options
+from exengine.kernel.registry.codes import Finding  # also the address of ExEngine 1.0
 from exengine.kernel.wording import a, did_you_mean
 
 RESERVED_OPTIONS = frozenset(("path", "if_exists", "backend", "config", "options"))
-"""Settings of the kernel, which a backend cannot have as options."""
+"""Settings of the kernel; an option of a backend cannot have one of these names."""
 
 DOCS_STRIPPED = sys.flags.optimize >= 2
-"""Whether ``python -OO`` has thrown the docstrings away, so that documentation cannot be checked."""
+"""Whether ``python -OO`` has removed the docstrings, so that documentation cannot be checked."""
 
 FAULTS = codes.CONTRACT
-"""Every code that loading a class can give, with its meaning."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault of a plugin.
-
-    Attributes
-    ----------
-    code : str
-        Such as ``EX202``.
-    message : str
-        What, where, and how to mend it.
-    """
-
-    code: str
-    message: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the finding as JSON."""
-        return {"code": self.code, "message": self.message}
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.message}"
+"""Every code that loading a class can yield, with its meaning."""
 
 
 def check_class(cls: Any, base: type) -> list[Finding]:
@@ -54,7 +32,7 @@ def check_class(cls: Any, base: type) -> list[Finding]:
     Parameters
     ----------
     cls : object
-        What an entry point named. Nothing of it is called.
+        The object of an entry point. It is never called.
     base : type
         ``DataStorage`` or ``FrameSource``.
 
@@ -69,8 +47,8 @@ def check_class(cls: Any, base: type) -> list[Finding]:
         blocking = {"EX101", "EX102", "EX105", "EX106"}
         if not DOCS_STRIPPED and not blocking & {finding.code for finding in findings}:
             findings += _documentation(cls)
-    except BaseException as error:  # a property or a metaclass of the plugin that raises, or exits
-        return [Finding("EX101", f"looking at the class raised {describe(error)}")]
+    except BaseException as error:  # raised by a property or a metaclass of the plugin
+        return [Finding("EX101", f"inspecting the class raised {describe(error)}")]
     return findings
 
 
@@ -78,9 +56,9 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
     if not inspect.isclass(cls):
         yield Finding("EX101", f"the entry point names {a(type(cls).__name__)}, not a class")
         return
-    # Neither a metaclass nor register() has a say in what the class inherits.
+    # The real bases count: neither a metaclass nor register() can add one.
     if base not in type.__dict__["__mro__"].__get__(cls) or cls is base:
-        yield Finding("EX102", f"{cls.__name__} is no subclass of exengine.{base.__name__}")
+        yield Finding("EX102", f"{cls.__name__} is not a subclass of exengine.{base.__name__}")
         return
     left = sorted(getattr(cls, "__abstractmethods__", ()))
     if left:
@@ -102,18 +80,18 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
         for parameter in parameters:
             if parameter.name in RESERVED_OPTIONS:
                 yield Finding(
-                    "EX107", f"option {parameter.name!r} has the name of a setting of the kernel; rename it"
+                    "EX107", f"option {parameter.name!r} has the name of a setting of ExEngine; rename it"
                 )
         capabilities = inspect.getattr_static(cls, "capabilities", None)
         if not isinstance(capabilities, StorageCapabilities):
             yield Finding(
                 "EX108", f"capabilities is {a(type(capabilities).__name__)}, not StorageCapabilities"
             )
-        elif capabilities.persistent and not _takes_path(cls):
+        elif capabilities.persistent and not _accepts_path(cls):
             yield Finding(
                 "EX109",
-                "the backend is persistent, but __init__ takes no path as its first "
-                "argument, and create() is not overridden",
+                "the backend is persistent, but the first parameter of __init__ does not accept a path, "
+                "and create() is not overridden",
             )
 
 
@@ -137,7 +115,7 @@ def _signatures(cls: type, base: type, left: list[str]) -> Iterator[Finding]:
             )
 
 
-def _takes_path(cls: type) -> bool:
+def _accepts_path(cls: type) -> bool:
     if cls.create.__func__ is not DataStorage.create.__func__:  # type: ignore[attr-defined]
         return True
     first = next(iter(inspect.signature(cls).parameters.values()), None)
@@ -150,7 +128,7 @@ def _documentation(cls: type) -> Iterator[Finding]:
     known = {*parameters, *options.place_parameters(cls)}
     annotated = options.annotations_of(cls)
     if not doc.summary:
-        yield Finding("EX201", f"{cls.__name__} has no docstring; its first line says what the plugin is for")
+        yield Finding("EX201", f"{cls.__name__} has no docstring; its first line states the purpose")
     for name in parameters:
         if name not in doc.parameters or not doc.parameters[name].text:
             yield Finding("EX202", f"option {name!r} is not documented; describe it under Parameters")
@@ -158,13 +136,13 @@ def _documentation(cls: type) -> Iterator[Finding]:
         if name not in known:
             hint = did_you_mean(name, known)
             yield Finding(
-                "EX203", f"the docstring documents {name!r}, which is no parameter of __init__{hint}"
+                "EX203", f"the docstring documents {name!r}, which is not a parameter of __init__{hint}"
             )
     for name in parameters:
         documented = doc.parameters.get(name)
         if name not in annotated and not (documented and documented.type_text):
             yield Finding(
-                "EX204", f"option {name!r} has no type; annotate it, or give the type in the docstring"
+                "EX204", f"option {name!r} has no type; annotate it, or state the type in the docstring"
             )
     yield from _defaults(parameters, doc, annotated)
 
@@ -172,7 +150,7 @@ def _documentation(cls: type) -> Iterator[Finding]:
 def _defaults(
     parameters: Mapping[str, inspect.Parameter], doc: docstrings.Documentation, annotated: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """Look whether docstring, annotation and default of each option agree."""
+    """Yield the disagreements between docstring, annotation and default of each option."""
     for name, parameter in parameters.items():
         documented = doc.parameters.get(name)
         if documented is None or documented.default is None:
@@ -192,8 +170,8 @@ def _defaults(
         if annotations.contradicts(type_text, annotated[name]):
             yield Finding(
                 "EX206",
-                f"option {name!r} takes {annotations.describe_type(annotated[name])}, the docstring says "
-                f"{type_text}",
+                f"option {name!r} takes {annotations.describe_type(annotated[name])}, "
+                f"but the docstring states {type_text}",
             )
     for name, parameter in parameters.items():
         if name in annotated and parameter.default is not parameter.empty:

@@ -1,61 +1,86 @@
-"""Every code of a fault that a plugin can have, with its meaning: the one table of them.
+"""The one table of codes: every fault that a plugin can have, with its meaning; and a finding with a code.
 
-The codes are stable: a code keeps its meaning, and none is given again. What to do about each stands
-on the page of codes in the documentation.
+Codes are stable: a code keeps its meaning, and is never reused. The page of codes in the documentation
+describes how to fix each fault.
 """
 
+from dataclasses import dataclass
+
 CONTRACT = {
-    "EX101": "the entry point is no class",
-    "EX102": "the class is no subclass of the base class",
-    "EX103": "abstract methods are left",
+    "EX101": "the entry point is not a class",
+    "EX102": "the class is not a subclass of the base class",
+    "EX103": "abstract methods are not implemented",
     "EX104": "a method takes too few or too many arguments",
-    "EX105": "*args or **kwargs of __init__ hide the options",
+    "EX105": "*args or **kwargs of __init__ hide options",
     "EX106": "an annotation of __init__ cannot be resolved",
     "EX107": "an option has a reserved name",
-    "EX108": "capabilities is no StorageCapabilities",
-    "EX109": "a persistent backend does not take the path of its dataset",
+    "EX108": "capabilities is not a StorageCapabilities",
+    "EX109": "a persistent backend does not accept the path of its dataset",
     "EX201": "the class has no summary",
     "EX202": "an option is not documented",
     "EX203": "the docstring documents an option that does not exist",
     "EX204": "an option has no type",
-    "EX205": "the docstring states a default that is not the real one",
-    "EX206": "the docstring states a type that is not the one of the annotation",
-    "EX207": "the default of an option is a value that its annotation does not take",
+    "EX205": "the docstring states a default other than the real one",
+    "EX206": "the docstring states a type other than the annotation",
+    "EX207": "the annotation of an option rejects its default",
 }
-"""With one of these a class is refused when it is loaded."""
+"""Faults for which the registry rejects a class when it is loaded."""
 
 DOCUMENTATION = {
-    "EX211": "there is no example that can be run",
+    "EX211": "the docstring has no example that runs",
     "EX212": "the example fails",
-    "EX213": "there is no narrative page",
-    "EX214": "a capability has no meaning on the page",
+    "EX213": "the package has no narrative page",
+    "EX214": "a capability is not explained on the page",
 }
-"""What is missing in the documentation of a class that can be used."""
+"""Faults in the documentation of a valid class."""
 
 CONFORMANCE = {
-    "EX301": "persistent or reopen is not what the backend does",
-    "EX302": "dtypes, ndim or same_shape is not what the backend does",
-    "EX303": "string_axes or negative_indices is not what the backend does",
-    "EX304": "metadata is not what the backend does",
-    "EX305": "iterable is not what the backend does",
-    "EX306": "read_while_writing or concurrent_readers is not what the backend does",
-    "EX307": "checksums is declared, and damaged data was returned as good",
-    "EX308": "safety_of_put is declared, and a frame was lost when the process was killed",
-    "EX309": "durable_flush is not what the backend does",
+    "EX301": "persistent or reopen does not match the backend's behaviour",
+    "EX302": "dtypes, ndim or same_shape does not match the backend's behaviour",
+    "EX303": "string_axes or negative_indices does not match the backend's behaviour",
+    "EX304": "metadata does not match the backend's behaviour",
+    "EX305": "iterable does not match the backend's behaviour",
+    "EX306": "read_while_writing or concurrent_readers does not match the backend's behaviour",
+    "EX307": "checksums is declared, but damaged data was returned",
+    "EX308": "safety_of_put is declared, but a frame was lost when the process was killed",
+    "EX309": "durable_flush does not match the backend's behaviour",
 }
-"""Capabilities that are declared and not kept, or kept and not declared: the conformance kit finds them."""
+"""Capabilities that the conformance kit found declared but not kept, or kept but not declared."""
 
 PACKAGING = {
-    "EX401": "the metadata name no licence",
+    "EX401": "the metadata do not name a licence",
     "EX402": "the package has no py.typed",
-    "EX403": "a name breaks the rules: of the entry point, or of the module",
+    "EX403": "the name of the entry point or of the module breaks the rules",
     "EX404": "the dependency on exengine is missing or has no bounds",
-    "EX405": "a file is missing from what is installed",
+    "EX405": "a file is missing from the installed distribution",
     "EX406": "the metadata have no summary",
-    "EX407": "the metadata do not say which Python is needed",
+    "EX407": "the metadata do not state the required Python",
     "EX408": "the metadata cannot be read",
 }
-"""What is wrong with the distribution."""
+"""Faults of the distribution."""
 
 FAULTS = {**CONTRACT, **DOCUMENTATION, **CONFORMANCE, **PACKAGING}
 """Every code with its meaning."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a plugin.
+
+    Attributes
+    ----------
+    code : str
+        Such as ``EX202``.
+    message : str
+        The fault, its place, and how to fix it.
+    """
+
+    code: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the finding as JSON."""
+        return {"code": self.code, "message": self.message}
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message}"

@@ -1,19 +1,20 @@
 """Finds entry points by reading package metadata; imports no plugin, and little else.
 
-``importlib.metadata.entry_points()`` costs 40 ms for 1,000 distributions and raises for all of them
-when one is corrupt. Here each folder of ``sys.path`` is listed, ``entry_points.txt`` read where there
-is one, and parsed only where our prefix occurs in it. Path entries that are no folders, and foreign
-finders, go through ``importlib.metadata``.
+``importlib.metadata.entry_points()`` takes 40 ms for 1,000 distributions, and one corrupt distribution
+makes it raise for all of them. This module lists each folder of ``sys.path``, reads ``entry_points.txt``
+if it exists, and parses it only if the prefix ``exengine.`` occurs in it. Path entries that are not
+folders, and finders of other libraries, go through ``importlib.metadata``.
 """
 
 import os
 import sys
 from collections.abc import Iterable, Iterator
 
-from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.registry.names import fold
+from exengine.kernel.registry.records import PluginRecord, broken
 
 PREFIX = b"exengine."
-_METADATA_BYTES = 4096  # name, version and summary stand at the top
+_METADATA_BYTES = 4096  # name, version and summary are at the top
 
 
 def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
@@ -22,13 +23,13 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
     Parameters
     ----------
     path : iterable of str, optional
-        Folders to look into; by default ``sys.path``. As for imports, the first distribution of a
-        name hides the others.
+        Folders to scan; by default ``sys.path``. The first distribution of a name hides the others, as
+        for imports.
 
     Returns
     -------
     list of PluginRecord
-        Sorted by name and distribution. A corrupt distribution gives a broken record.
+        Sorted by name and distribution. A corrupt distribution yields a broken record.
     """
     found: list[PluginRecord] = []
     seen: set[str] = set()
@@ -39,8 +40,8 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
             if entry and os.path.isfile(entry):
                 found += _scan_with_importlib(seen, path=[entry])
             continue
-        # Two of one name in one folder are what a broken upgrade leaves: the later version, whatever the
-        # order in which the system lists them.
+        # An interrupted upgrade leaves two of one name in one folder: the later version counts, in
+        # whichever order the system lists them.
         for name in sorted(names, reverse=True):
             if name.endswith((".dist-info", ".egg-info")):
                 found += _read_distribution(os.path.join(entry or ".", name), seen)
@@ -53,7 +54,7 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
 def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
     base = os.path.basename(folder).rpartition(".")[0]
     name, _, version = base.partition("-")
-    key = _normalized(name)
+    key = fold(name)
     try:
         with open(os.path.join(folder, "entry_points.txt"), "rb") as file:
             text = file.read()
@@ -63,7 +64,7 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
     except NotADirectoryError:  # an .egg-info file: no entry points
         return
     except OSError as error:
-        if _names_us(base):
+        if _is_about_exengine(base):
             yield _broken(name, version, folder, f"entry_points.txt cannot be read: {error.strerror}")
         return
     if key in seen:
@@ -84,11 +85,11 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
     try:
         entries = list(_parse_entry_points(text.decode()))
     except ValueError as error:
-        yield _broken(name, version, folder, f"entry_points.txt cannot be understood: {error}")
+        yield _broken(name, version, folder, f"entry_points.txt cannot be parsed: {error}")
         return
     for group, entry, target in entries:
-        record = PluginRecord(entry, group, target, name, version, summary, folder)
-        yield record.mark("broken", "metadata", problem) if problem else record
+        outcome = broken("metadata", problem) if problem else None
+        yield PluginRecord(entry, group, target, name, version, summary, folder, outcome=outcome)
 
 
 def _parse_entry_points(text: str) -> Iterator[tuple[str, str, str]]:
@@ -120,16 +121,11 @@ def _headers(text: str) -> dict[str, str]:
 
 
 def _broken(name: str, version: str, folder: str, problem: str) -> PluginRecord:
-    record = PluginRecord(_normalized(name), "", "", name, version, "", folder)
-    return record.mark("broken", "metadata", problem)
+    return PluginRecord(fold(name), "", "", name, version, "", folder, outcome=broken("metadata", problem))
 
 
-def _names_us(text: str) -> bool:
+def _is_about_exengine(text: str) -> bool:
     return "exengine" in text.lower()
-
-
-def _normalized(name: str) -> str:
-    return name.lower().replace("-", "_").replace(".", "_")
 
 
 def _is_foreign(finder: object) -> bool:
@@ -149,13 +145,13 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
     for finder in sys.meta_path:
         try:
             distributions += getattr(finder, "find_distributions", lambda _: ())(context)
-        except Exception:  # of somebody's finder: it cannot tell, the others can
+        except Exception:  # raised by a finder of another library: the others still answer
             continue
     for distribution in distributions:
         name = "?"
         try:
             name = distribution.metadata.get("Name") or "?"  # type: ignore[attr-defined]  # a Message
-            key = _normalized(name)
+            key = fold(name)
             if key in seen:
                 continue
             seen.add(key)
@@ -166,5 +162,5 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
                 summary = distribution.metadata.get("Summary") or ""  # type: ignore[attr-defined]
                 yield PluginRecord(entry, group, target, name, distribution.version, summary)
         except Exception as error:
-            if _names_us(name):
-                yield _broken(name, "", "", f"its metadata cannot be understood: {error}")
+            if _is_about_exengine(name):
+                yield _broken(name, "", "", f"its metadata cannot be parsed: {error}")

@@ -1,11 +1,11 @@
 """Loads the plugins of the group ``exengine.hooks``, each in isolation, and refuses misspelt hooks.
 
-Responsible for which implementations there are, and for what is wrong with the others: a plugin that
-cannot be imported, names a hook that does not exist, or asks for an argument that a hook does not
-give, becomes a record that says so, and the others go on. Unlike backends, two plugins may have one
-name: both are called. Not responsible for threads (:mod:`exengine.acquisition.observers`).
+Responsible for collecting implementations, and for the faults of the others: if a plugin cannot be
+imported, names a hook that does not exist, or expects an argument that a hook does not pass, its record
+holds the fault, and the other plugins work. Unlike backends, two plugins may share a name: both are
+called. Not responsible for threads (:mod:`exengine.acquisition.observers`).
 
-Without a plugin of the group nothing is imported here, pluggy included.
+Without a plugin of the group this module imports nothing, not even pluggy.
 """
 
 import inspect
@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exengine.kernel.errors import describe
-from exengine.kernel.registry import discovery, plugins
-from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.registry import discovery
+from exengine.kernel.registry.loading import import_target, user_interrupt
+from exengine.kernel.registry.names import HOOKS_GROUP, identity_fault
+from exengine.kernel.registry.records import Outcome, PluginRecord, broken
 from exengine.kernel.wording import did_you_mean
 
 if TYPE_CHECKING:
     import pluggy
 
-HOOKS_GROUP = "exengine.hooks"
 _PREFIX = "exengine_"
 
 
@@ -34,13 +35,13 @@ class Implementation:
     Attributes
     ----------
     hook : str
-        What it implements.
+        Name of the hook.
     record : PluginRecord
-        Of its plugin.
+        The plugin.
     function : callable
         Bound to the object that the plugin registered.
     arguments : tuple of str
-        Which of the hook's arguments it takes, in its own order.
+        The arguments of the hook that the function accepts, in its own order.
     """
 
     hook: str
@@ -49,12 +50,12 @@ class Implementation:
     arguments: tuple[str, ...]
 
     def __call__(self, given: Mapping[str, Any]) -> Any:
-        """Call it with those of the given arguments that it takes."""
+        """Call the function with those arguments that it accepts."""
         return self.function(*(given[name] for name in self.arguments))
 
 
 class HookManager:
-    """The hook implementations that are installed.
+    """The installed hook implementations.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ class HookManager:
         self._implementations: tuple[Implementation, ...] | None = None
 
     def records(self) -> tuple[PluginRecord, ...]:
-        """Return a record of each plugin, sorted by name. Imports none. One scan per process."""
+        """Return the record of each plugin, sorted by name. Imports none. One scan per process."""
         with self._lock:
             if self._records is None:
                 found = [record for record in discovery.scan(self._path) if record.group == HOOKS_GROUP]
@@ -77,7 +78,7 @@ class HookManager:
             return self._records
 
     def refresh(self) -> None:
-        """Forget the scan and what was loaded: packages were installed or removed."""
+        """Forget the scan and all outcomes, because packages were installed or removed."""
         with self._lock:
             self._records = self._implementations = None
 
@@ -90,12 +91,12 @@ class HookManager:
             return self.records()
 
     def implementations(self, hook: str | None = None) -> tuple[Implementation, ...]:
-        """Return what implements a hook (or any), in the order in which it is called."""
+        """Return the implementations of a hook, or of all hooks, in the order in which they are called."""
         self.load()
         return tuple(one for one in self._implementations or () if hook is None or one.hook == hook)
 
     def refused(self) -> list[str]:
-        """Return a text for each plugin that is not used: which, and why."""
+        """Return a line for each plugin that is not used, with the reason."""
         return [
             f"the hooks {record.qualified_name} {record.version} are not used: {record.error}"
             for record in self.load()
@@ -103,30 +104,35 @@ class HookManager:
         ]
 
     def docs_sections(self, name: str, cls: type) -> "tuple[list[DocsSection], list[str]]":
-        """Ask for extra sections of the page of a plugin.
+        """Return the extra sections of the page of a plugin.
 
         Parameters
         ----------
         name : str
-            Of the backend or frame source.
+            Name of the backend or frame source.
         cls : type
-            Its class.
 
         Returns
         -------
         list of DocsSection
         list of str
-            What went wrong, one line for each implementation that raised or gave something else.
+            A line for each implementation that raised, or returned something else.
         """
         sections: list[DocsSection] = []
-        problems = []
-        for implementation in self.implementations("exengine_docs_sections"):
+        problems: list[str] = []
+        implementations = self.implementations("exengine_docs_sections")
+        if not implementations:
+            return sections, problems
+        from exengine.kernel.registry import hookspecs
+
+        for implementation in implementations:
             try:
-                given = implementation({"name": name, "cls": cls})
-                sections += _as_sections(given, implementation.record)
+                returned = implementation({"name": name, "cls": cls})
+                pairs = hookspecs.checked_sections(returned)
+                sections += [DocsSection(implementation.record, title, text) for title, text in pairs]
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # whatever a plugin does is kept from the page's other parts
+            except BaseException as error:  # a plugin cannot harm the other parts of the page
                 problems.append(failure(implementation, error))
         return sections, problems
 
@@ -138,7 +144,7 @@ class DocsSection:
     Attributes
     ----------
     record : PluginRecord
-        Of the plugin that gave it.
+        The plugin that wrote it.
     title, text : str
         The text is reStructuredText.
     """
@@ -146,16 +152,6 @@ class DocsSection:
     record: PluginRecord
     title: str
     text: str
-
-
-def _as_sections(given: Any, record: PluginRecord) -> list[DocsSection]:
-    sections = []
-    for pair in given or ():
-        title, text = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (None, None)
-        if not isinstance(title, str) or not isinstance(text, str):
-            raise TypeError(f"it returns a list of (title, text), and gave {pair!r:.60}")
-        sections.append(DocsSection(record, title, text))
-    return sections
 
 
 def failure(implementation: Implementation, error: BaseException) -> str:
@@ -181,19 +177,15 @@ def _load_all(records: tuple[PluginRecord, ...]) -> tuple[Implementation, ...]:
 
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
+    outcomes: dict[PluginRecord, Outcome] = {}
     owners: dict[str, PluginRecord] = {}
-    for record in reversed(records):  # pluggy calls what was registered last before the others
-        plugin = _import(record)
-        if record.state == "found" and plugin is not None:
+    for record in reversed(records):  # pluggy calls the plugin registered last first
+        if record.state == "found":
             name = f"{record.qualified_name} {record.target}"
-            try:
-                _register(manager, plugin, name, record)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a raising property, a metaclass, pluggy's own refusal
-                record.mark("broken", "contract", f"{record.target} cannot be looked at: {error!r:.500}")
-            if record.state == "valid":
-                owners[name] = record
+            outcomes[record] = _load(manager, record, name)
+            owners[name] = record
+    for record, outcome in outcomes.items():  # now: an interrupt has left every record as it was
+        record.settle(outcome)
     specs = (getattr(manager.hook, name) for name in _specs(manager))
     return tuple(
         Implementation(caller.name, owners[one.plugin_name], one.function, tuple(one.argnames))
@@ -202,56 +194,60 @@ def _load_all(records: tuple[PluginRecord, ...]) -> tuple[Implementation, ...]:
     )
 
 
-def _import(record: PluginRecord) -> Any:
-    """Return the object of an entry point, or the module where the target names no object."""
-    if record.state != "found":
-        return None
-    whole = ":" not in record.target
-    # A module has a name: so the same import serves both.
+def _load(manager: "pluggy.PluginManager", record: PluginRecord, name: str) -> Outcome:
+    """Import a plugin and register it with pluggy under a name, if each of its hooks is known."""
+    whole = ":" not in record.target  # then the module itself is the plugin
     target = f"{record.target}:__name__" if whole else record.target
-    asked = PluginRecord(record.name, record.group, target, record.distribution, record.version)
-    plugins.check_identity(asked)
-    plugin = None
-    if asked.state == "found":
-        with plugins._user_interrupt() as interrupted:
-            plugin = plugins._import_target(asked, interrupted)
-        if interrupted():  # and the plugin caught it
-            raise KeyboardInterrupt
-    record.output = asked.output
-    if asked.state != "found":
-        record.mark(asked.state, asked.stage, asked.error.replace(":__name__", ""), asked.traceback)
-        return None
-    plugin = sys.modules.get(record.target) if whole else plugin
+    stage, fault = identity_fault(record.name, target)
+    if fault:
+        return broken(stage, _without_name(fault))
+    with user_interrupt() as interrupted:
+        imported = import_target(target, interrupted)
+    if interrupted():  # and the plugin suppressed it
+        raise KeyboardInterrupt
+    if imported.fault:
+        return imported.fault._replace(error=_without_name(imported.fault.error))
+    plugin = sys.modules.get(record.target) if whole else imported.value
     if plugin is None:
-        record.mark("broken", "attribute", f"{record.target} is None")
-    return plugin
+        return broken("attribute", f"{record.target} is None", output=imported.output)
+    try:
+        faults = _register(manager, plugin, name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # raised by a property, a metaclass, or pluggy
+        text = f"{record.target} cannot be inspected: {error!r:.500}"
+        return broken("contract", text, output=imported.output)
+    if faults:
+        return Outcome("invalid", "contract", "; ".join(faults), output=imported.output)
+    return Outcome("valid", output=imported.output)
 
 
-def _register(manager: "pluggy.PluginManager", plugin: Any, name: str, record: PluginRecord) -> None:
-    """Register a plugin whose every hook is known; else say in its record what is wrong."""
+def _without_name(error: str) -> str:
+    return error.replace(":__name__", "")
+
+
+def _register(manager: "pluggy.PluginManager", plugin: Any, name: str) -> list[str]:
+    """Register a plugin if each of its hooks is known; return its faults."""
     import pluggy
 
     faults = _faults(manager, plugin)
-    if not faults:
-        try:
-            manager.register(plugin, name)
-        except (pluggy.PluginValidationError, ValueError) as error:
-            faults = [" ".join(str(error).split())]
-    if not faults:
-        try:
-            manager.check_pending()  # it looks at all plugins, and all but this one have passed
-        except pluggy.PluginValidationError:
-            callers = manager.get_hookcallers(plugin) or ()
-            known = _specs(manager)
-            faults = [_unknown(caller.name, known) for caller in callers if caller.name not in known]
-            manager.unregister(plugin, name)
     if faults:
-        record.mark("invalid", "contract", "; ".join(faults))
-    else:
-        record.state = "valid"
+        return faults
+    try:
+        manager.register(plugin, name)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        return [" ".join(str(error).split())]
+    try:
+        manager.check_pending()  # checks all plugins; every earlier one has passed
+    except pluggy.PluginValidationError:
+        callers = manager.get_hookcallers(plugin) or ()
+        known = _specs(manager)
+        faults = [_unknown(caller.name, known) for caller in callers if caller.name not in known]
+        manager.unregister(plugin, name)
+    return faults
 
 
-# -- what is wrong with a plugin -----------------------------------------------------------------
+# -- faults of a plugin --------------------------------------------------------------------------
 
 
 def _specs(manager: "pluggy.PluginManager") -> list[str]:
@@ -259,7 +255,7 @@ def _specs(manager: "pluggy.PluginManager") -> list[str]:
 
 
 def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
-    """Return what pluggy would let pass, or would say less clearly."""
+    """Return the faults that pluggy would accept, or describe less clearly."""
     if isinstance(plugin, type):
         return [f"it is the class {plugin.__name__}; register a module, or an object of the class"]
     known = _specs(manager)
@@ -277,7 +273,7 @@ def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
         marked += 1
         hook = marks.get("specname") or name
         if marks.get("wrapper") or marks.get("hookwrapper"):
-            faults.append(f"{name} is a wrapper: implementations are called apart from one another")
+            faults.append(f"{name} is a wrapper: implementations are called independently of each other")
         elif hook in known:
             faults += _signature_faults(name, getattr(plugin, name), getattr(manager.hook, hook).spec)
     if not marked and not faults:
@@ -291,21 +287,21 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> list[str]:
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        return [f"{name} is a coroutine or a generator, which nobody would run: make it a plain function"]
+        return [f"{name} is a coroutine or a generator, which never runs: make it a plain function"]
     given = list(spec.argnames)
     faults = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is not parameter.empty:
-            continue  # pluggy never gives it a value
+            continue  # pluggy never passes it
         if parameter.name not in given:
             faults.append(
                 f"{name} takes {parameter.name!r}, which the hook does not "
-                f"give{did_you_mean(parameter.name, given)}; it gives {', '.join(given)}"
+                f"pass{did_you_mean(parameter.name, given)}; it passes {', '.join(given)}"
             )
         elif parameter.kind is parameter.KEYWORD_ONLY:
-            faults.append(f"{name} takes {parameter.name!r} by keyword only; take the '*' away")
+            faults.append(f"{name} takes {parameter.name!r} by keyword only; remove the '*'")
     return faults
 
 
@@ -315,7 +311,7 @@ def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> lis
 def probe() -> list[dict[str, Any]]:
     """Load every installed plugin in a process of its own; return the records as JSON.
 
-    A plugin that ends the process, or never ends, is found broken like any other.
+    A plugin that ends its process, or never returns, is broken like any other.
     """
     from exengine.kernel.registry.probing import TIME_LIMIT_S, run_child
 
@@ -324,18 +320,16 @@ def probe() -> list[dict[str, Any]]:
         request = {"name": record.name, "distribution": record.distribution, "target": record.target}
         result = run_child("exengine.kernel.registry.hooks", request, time_limit_s=TIME_LIMIT_S)
         if result.answer is None:
-            record = PluginRecord(
-                record.name, record.group, record.target, record.distribution, record.version, record.summary
-            )
-            record.mark("broken", "import", f"importing {record.target} {result.ending}", result.output)
-            found.append({**record.to_dict(), "output": result.output})
+            error = f"importing {record.target} {result.ending}"
+            outcome = broken("import", error, result.output, result.output)
+            found.append(record.with_outcome(outcome).to_dict())
         else:
             found.append(result.answer)
     return found
 
 
 def main(request: Mapping[str, Any]) -> None:
-    """Load the one plugin that the request describes, answer, and end this process: the child's side."""
+    """Load the plugin of the request, answer, and end this process: the child's side of :func:`probe`."""
     from exengine.kernel.registry.probing import answer
 
     wanted = (request["name"], request["distribution"], request["target"])
@@ -349,4 +343,4 @@ def main(request: Mapping[str, Any]) -> None:
 
 
 hooks = HookManager()
-"""The hook implementations that are installed."""
+"""The installed hook implementations."""

@@ -1,13 +1,12 @@
-"""The hooks: what ExEngine tells observers, and what it asks extensions; with the marker for them.
+"""The hooks that ExEngine calls in observers and extensions, and the marker for implementations.
 
-Each function below is a specification; its name and its parameters are the contract, and an
-implementation may leave out parameters that it does not use. Implementations are functions of the
-same name, marked with :data:`exengine.hookimpl`, in a module or an object that is registered under
-the entry-point group ``exengine.hooks``. Who calls them, and what happens when one raises, is in
-:mod:`exengine.kernel.registry.hooks`.
+Each function below is a specification: its name and its parameters are the contract. An implementation is
+a function of the same name, marked with :data:`exengine.hookimpl`, in a module or an object registered
+under the entry-point group ``exengine.hooks``; it may leave out parameters that it does not use.
+:mod:`exengine.kernel.registry.hooks` loads implementations, and describes how their errors are handled.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -26,60 +25,76 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def exengine_storage_opened(storage: "DataStorage", backend: str, path: str | None) -> None:
-    """See that an acquisition has made its storage; frames are about to come.
+    """Observe the start of an acquisition: its storage exists, and no frame has arrived yet.
 
     Parameters
     ----------
     storage : DataStorage
-        To look at. Another thread puts frames meanwhile: neither put, finish nor close it.
+        For reading. Another thread puts frames at the same time: do not put, finish or close.
     backend : str
-        The name in the config.
+        Name in the config.
     path : str or None
-        Where the dataset lies; None for one that is in memory.
+        Path of the dataset; None if it is in memory.
     """
 
 
 @hookspec
 def exengine_frames_stored(coordinates: "list[DataCoordinates]") -> None:
-    """See which frames were stored since the last call; it comes a few times per second at most.
+    """Observe the frames stored since the last call, at most a few times per second.
 
     Parameters
     ----------
     coordinates : list of DataCoordinates
-        Of these frames, in the order in which they were stored; never empty. The list is the
-        observer's own. An observer that is slower than the acquisition gets fewer, longer lists.
+        Coordinates of these frames, in the order in which they were stored; never empty. The list
+        belongs to the observer. An observer slower than the acquisition receives fewer, longer lists.
     """
 
 
 @hookspec
 def exengine_acquisition_finished(ledger: "Ledger", status: str, path: str | None) -> None:
-    """See how an acquisition has ended, well or not; its dataset is finished, and not yet closed.
+    """Observe the end of an acquisition, also of a failed one; its dataset is finished, and not yet closed.
 
     Parameters
     ----------
     ledger : Ledger
-        What became of every frame; a copy.
+        The fate of every frame; a copy.
     status : str
-        ``complete``, ``aborted`` or ``failed``; ``incomplete`` where not even its end could be written.
+        ``complete``, ``aborted`` or ``failed``; ``incomplete`` if its end could not be written.
     path : str or None
-        Where the dataset lies; None for one that was in memory.
+        Path of the dataset; None if it was in memory.
     """
 
 
 @hookspec
 def exengine_docs_sections(name: str, cls: type) -> list[tuple[str, str]]:  # type: ignore[empty-body]
-    """Return what else should stand on the page of a plugin in the HTML documentation.
+    """Return extra sections for the page of a plugin in the HTML documentation.
 
     Parameters
     ----------
     name : str
-        Of the backend or the frame source.
+        Name of the backend or frame source.
     cls : type
-        Its class.
 
     Returns
     -------
     list of (str, str)
-        Title and reStructuredText of each section; an empty list for none. Headings inside are
-        underlined with ``-``.
+        Title and reStructuredText of each section; an empty list adds none. Underline headings
+        inside the text with ``-``.
     """
+
+
+def checked_sections(returned: Any) -> list[tuple[str, str]]:
+    """Return the sections that an implementation of :func:`exengine_docs_sections` has returned.
+
+    Raises
+    ------
+    TypeError
+        If it returned anything else; None counts as no sections.
+    """
+    sections = []
+    for pair in returned or ():
+        title, text = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (None, None)
+        if not isinstance(title, str) or not isinstance(text, str):
+            raise TypeError(f"it must return a list of (title, text), and returned {pair!r:.60}")
+        sections.append((title, text))
+    return sections

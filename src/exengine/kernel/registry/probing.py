@@ -1,9 +1,9 @@
-"""Probes plugins in processes of their own, for what no ``try`` can hold back.
+"""Probes plugins in processes of their own, because an import may do what no ``try`` can contain.
 
-A plugin that is imported may end the process (``os._exit``, a segmentation fault) or never come to an
-end. Where plugins are looked at on purpose, each is loaded in a child process first, with a limit on
-its time and on its output. What kills the child becomes part of the record. The child's side is
-:mod:`exengine.kernel.registry.probe_child`.
+Importing a plugin may end the process (``os._exit``, a segmentation fault) or never return. Commands that
+examine plugins therefore load each in a child process first, with limits on its time and its output. The
+way in which the child ended becomes part of the outcome. :mod:`exengine.kernel.registry.probe_child` is
+the child's side.
 """
 
 import contextlib
@@ -15,20 +15,21 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.registry.codes import Finding
+from exengine.kernel.registry.records import Outcome, PluginRecord, broken
 
 TIME_LIMIT_S = 10.0
-"""How long one plugin may take."""
+"""Time limit for one plugin."""
 
 OUTPUT_LIMIT = 10_000
-"""How many characters of what a child prints are kept."""
+"""Number of characters of the output of a child that are kept."""
 
 AT_ONCE = 2
-"""How many children run at the same time."""
+"""Number of children that run at the same time."""
 
-# -P: what lies in the current folder is not imported. Standard input is the request.
+# -P: modules in the current folder are not imported. Standard input is the request.
 _PROGRAM = """\
 import json, sys
 request = json.load(sys.stdin)
@@ -38,90 +39,60 @@ main(request)
 """
 
 
-class ChildResult:
-    """How a child process ended.
+class ChildResult(NamedTuple):
+    """The end of a child process.
 
     Attributes
     ----------
     answer : dict or None
-        What it answered; None where it did not come to that.
+        None if the child ended without one.
     output : str
-        What it and its libraries printed, to stdout and to stderr, shortened.
+        The beginning of everything printed by the child, to stdout and to stderr.
     ending : str
-        Without an answer: how it ended, such as ``ended the process with signal SIGSEGV``.
+        The way in which a child without an answer ended, such as ``ended the process with signal SIGSEGV``.
     """
 
-    __slots__ = ("answer", "ending", "output")
+    answer: dict[str, Any] | None
+    output: str
+    ending: str
 
-    def __init__(self, answer: dict[str, Any] | None, output: str, ending: str) -> None:
-        self.answer, self.output, self.ending = answer, output, ending
 
-
-def probe_records(
-    records: Sequence[PluginRecord], group: str, kind: str, *, time_limit_s: float = TIME_LIMIT_S
-) -> None:
-    """Load each plugin in a process of its own, and write what was found into its record.
+def probe(records: Sequence[PluginRecord]) -> list[Outcome]:
+    """Load each plugin in a process of its own, and return the outcomes; no record changes.
 
     Parameters
     ----------
     records : sequence of PluginRecord
-        With a target to import. A record that turns out valid has no ``loaded``.
-    group, kind : str
-        Of their registry.
-    time_limit_s : float
-        For one plugin.
+        Records of backends or frame sources.
+
+    Returns
+    -------
+    list of Outcome
+        One for each record. A valid one has no ``loaded``.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     stop = threading.Event()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="exengine-probe") as pool:
-        futures = [pool.submit(_probe, record, group, kind, time_limit_s, stop) for record in records]
+        futures = [pool.submit(_probe, record, stop) for record in records]
         try:
-            for future in futures:
-                future.result()
-        except BaseException:  # Ctrl-C: no child outlives us
+            return [future.result() for future in futures]
+        except BaseException:  # Ctrl-C: no child outlives this process
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def probe_record(
-    record: PluginRecord, group: str, kind: str, *, time_limit_s: float = TIME_LIMIT_S
-) -> PluginRecord:
-    """Probe one plugin, as :func:`probe_records`, and return its record."""
-    probe_records([record], group, kind, time_limit_s=time_limit_s)
-    return record
-
-
-def _probe(record: PluginRecord, group: str, kind: str, time_limit_s: float, stop: threading.Event) -> None:
-    request = {
-        "group": group,
-        "kind": kind,
-        "record": [
-            record.name,
-            record.group,
-            record.target,
-            record.distribution,
-            record.version,
-            record.summary,
-            record.location,
-        ],
-    }
-    result = run_child("exengine.kernel.registry.probe_child", request, time_limit_s=time_limit_s, stop=stop)
-    record.output = result.output
-    if result.answer is None:
-        record.mark("broken", "import", f"importing {record.target} {result.ending}", result.output)
-    else:
-        _fill(record, result.answer)
-
-
-def _fill(record: PluginRecord, answer: Mapping[str, Any]) -> None:
-    from exengine.kernel.registry.class_checks import Finding
-
-    record.mark(answer["state"], answer["stage"], answer["error"], answer["traceback"])
-    record.findings = tuple(Finding(found["code"], found["message"]) for found in answer["findings"])
+def _probe(record: PluginRecord, stop: threading.Event) -> Outcome:
+    request = {"record": record.identity}
+    child = run_child("exengine.kernel.registry.probe_child", request, time_limit_s=TIME_LIMIT_S, stop=stop)
+    if child.answer is None:
+        return broken("import", f"importing {record.target} {child.ending}", child.output, child.output)
+    answer = child.answer
+    stages = (answer["state"], answer["stage"], answer["error"], answer["traceback"])
+    findings = tuple(Finding(found["code"], found["message"]) for found in answer["findings"])
     file, line = answer["source"]
-    record.source = (file, line)
+    return Outcome(*stages, findings, child.output, (file, line))
 
 
 # -- a child -------------------------------------------------------------------------------------
@@ -135,26 +106,26 @@ def run_child(
     folder: str | None = None,
     stop: threading.Event | None = None,
 ) -> ChildResult:
-    """Run ``main(request)`` of a module in a child process, and wait for what it answers.
+    """Run ``main(request)`` of a module in a child process, and wait for its answer.
 
-    The child has our ``sys.path``; with ``request["answer"]`` it gets the file for its answer.
+    The child has the same ``sys.path``; ``request["answer"]`` is the file for its answer.
 
     Parameters
     ----------
     module : str
-        Its ``main`` calls :func:`answer`.
+        The module; its ``main`` calls :func:`answer`.
     request : mapping
         JSON.
     time_limit_s : float
-        Then the child, and whatever it started, is killed.
+        After this time the child and every process that it started are killed.
     folder : str, optional
         The current folder of the child.
     stop : threading.Event, optional
-        When it is set, the child is killed.
+        If it is set, the child is killed.
     """
     with tempfile.TemporaryDirectory(prefix="exengine-probe-") as private:
         file = os.path.join(private, "answer.json")
-        path = [os.path.abspath(entry) for entry in sys.path]  # the child may stand elsewhere
+        path = [os.path.abspath(entry) for entry in sys.path]  # the child may run in another folder
         text = json.dumps({**request, "path": path, "answer": file, "time_limit_s": time_limit_s})
         flags = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
         child = subprocess.Popen(
@@ -173,7 +144,7 @@ def run_child(
         )
         reader.start()
         try:
-            with contextlib.suppress(OSError):  # a child that died at once
+            with contextlib.suppress(OSError):  # the child has ended already
                 child.stdin.write(text.encode())
                 child.stdin.close()
             in_time = _wait(child, time_limit_s, stop)
@@ -188,7 +159,7 @@ def run_child(
 
 
 def answer(request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write the answer of a child, whole or not at all, and end the child: nobody's threads go on."""
+    """Write the answer of a child, whole or not at all, and end the process with all its threads."""
     text = json.dumps(result)
     with open(f"{request['answer']}.part", "w", encoding="utf-8") as file:
         file.write(text)
@@ -200,7 +171,7 @@ def answer(request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 def _keep_some(stream: IO[bytes], kept: list[bytes]) -> None:
-    """Read to the end, so that the child never waits; keep the beginning."""
+    """Read to the end, so that the child never blocks; keep the beginning."""
     room = 4 * OUTPUT_LIMIT
     with contextlib.suppress(OSError, ValueError):
         while chunk := stream.read1(65536):  # type: ignore[attr-defined]
@@ -223,7 +194,7 @@ def _wait(child: "subprocess.Popen[bytes]", time_limit_s: float, stop: threading
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """Kill the child and what it started in its group; also after it has ended by itself."""
+    """Kill the child and all processes in its group, even if the child has ended by itself."""
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

@@ -1,59 +1,98 @@
-"""What is known of a plugin: one record per registered name, whatever state the plugin is in."""
+"""Records of plugins: a frozen identity from the package metadata, and one outcome of loading, set once."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from exengine.kernel.registry.codes import Finding
+
+State = Literal["found", "valid", "invalid", "broken", "conflict"]
+
+
+class Outcome(NamedTuple):
+    """The result of loading a plugin, or of failing to.
+
+    Attributes
+    ----------
+    state, stage, error, traceback, findings, output, source
+        See :class:`PluginRecord`.
+    loaded : type or None
+        The class, if this process imported it.
+    """
+
+    state: State
+    stage: str = ""
+    error: str = ""
+    traceback: str = ""
+    findings: "tuple[Finding, ...]" = ()
+    output: str = ""
+    source: tuple[str, int] = ("", 0)
+    loaded: type | None = None
+
+
+NOT_LOADED = Outcome("found")
+"""What a record reports until its outcome is set."""
+
+
+def broken(stage: str, error: str, traceback: str = "", output: str = "") -> Outcome:
+    """Return the outcome of a plugin that cannot be loaded."""
+    return Outcome("broken", stage, error, traceback, output=output)
 
 
 class PluginRecord:
-    """One entry point, as found; and what loading it told.
+    """One entry point: its identity, which never changes, and its outcome, which is set at most once.
 
     Attributes
     ----------
     name : str
-        Of the entry point; what a config names.
+        Name of the entry point, as used in a config.
     group : str
-        ``exengine.storage_backends`` or ``exengine.frame_sources``.
+        ``exengine.storage_backends``, ``exengine.frame_sources`` or ``exengine.hooks``.
     target : str
         ``module:attribute``, as registered.
     distribution, version, summary : str
-        Of the package, from its metadata.
+        Fields of the package metadata.
     location : str
-        The folder of the metadata.
+        Folder of the metadata.
+    candidates : tuple of PluginRecord
+        In a conflict: the records that claim the name.
     state : {'found', 'valid', 'invalid', 'broken', 'conflict'}
         ``found``: not loaded yet.
     stage : {'', 'metadata', 'name', 'target', 'import', 'attribute', 'contract'}
-        Where it went wrong.
+        The step that failed.
     error : str
-        What went wrong, in a line or two.
+        The fault, in a line or two.
     traceback : str
-        Of the plugin's exception, for ``--debug``.
+        Traceback of the plugin's exception, for ``--debug``.
     output : str
-        What the plugin printed while it was imported.
+        Text that the plugin printed while it was imported.
     source : (str, int)
-        File and line of the class, where a probe found them.
+        File and line of the class, if a probe found them.
     findings : tuple of Finding
         Faults of the contract and of the documentation.
-    candidates : tuple of PluginRecord
-        In a conflict: who claims the name.
+    loaded : type or None
+        The class of a valid plugin that this process has imported.
     """
 
     __slots__ = (
+        "_outcome",
         "candidates",
         "distribution",
-        "error",
-        "findings",
         "group",
-        "loaded",
         "location",
         "name",
-        "output",
-        "source",
-        "stage",
-        "state",
         "summary",
         "target",
-        "traceback",
         "version",
     )
+    name: str
+    group: str
+    target: str
+    distribution: str
+    version: str
+    summary: str
+    location: str
+    candidates: "tuple[PluginRecord, ...]"
+    _outcome: Outcome | None
 
     def __init__(
         self,
@@ -64,30 +103,107 @@ class PluginRecord:
         version: str,
         summary: str = "",
         location: str = "",
+        *,
+        candidates: "tuple[PluginRecord, ...]" = (),
+        outcome: Outcome | None = None,
     ) -> None:
-        self.name = name
-        self.group = group
-        self.target = target
-        self.distribution = distribution
-        self.version = version
-        self.summary = summary
-        self.location = location
-        self.state = "found"
-        self.stage = self.error = self.traceback = self.output = ""
-        self.source = ("", 0)
-        self.findings: tuple[Any, ...] = ()
-        self.candidates: tuple[PluginRecord, ...] = ()
-        self.loaded: type | None = None
+        values = (outcome, candidates, distribution, group, location, name, summary, target, version)
+        for field, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, field, value)
 
-    def mark(self, state: str, stage: str, error: str, traceback: str = "") -> "PluginRecord":
-        """Note a fault and return the record."""
-        self.state, self.stage, self.error, self.traceback = state, stage, error, traceback
-        return self
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a PluginRecord cannot be changed: {name} of {self.qualified_name!r} is fixed")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        self.__setattr__(name, None)
+
+    # -- the outcome -----------------------------------------------------------------------------
+
+    @property
+    def outcome(self) -> Outcome:
+        """The result of loading, or ``NOT_LOADED``."""
+        return self._outcome or NOT_LOADED
+
+    def settle(self, outcome: Outcome) -> None:
+        """Set the outcome.
+
+        Raises
+        ------
+        RuntimeError
+            If the record has an outcome already.
+        """
+        if self._outcome is not None:
+            raise RuntimeError(f"the outcome of {self.qualified_name!r} is already set: {self.state}")
+        object.__setattr__(self, "_outcome", outcome)
+
+    def with_outcome(
+        self, outcome: Outcome | None, candidates: "tuple[PluginRecord, ...] | None" = None
+    ) -> "PluginRecord":
+        """Return a record of the same plugin with another outcome."""
+        return PluginRecord(
+            *self.identity, candidates=self.candidates if candidates is None else candidates, outcome=outcome
+        )
+
+    @property
+    def state(self) -> State:
+        return self.outcome.state
+
+    @property
+    def stage(self) -> str:
+        return self.outcome.stage
+
+    @property
+    def error(self) -> str:
+        return self.outcome.error
+
+    @property
+    def traceback(self) -> str:
+        return self.outcome.traceback
+
+    @property
+    def output(self) -> str:
+        return self.outcome.output
+
+    @property
+    def source(self) -> tuple[str, int]:
+        return self.outcome.source
+
+    @property
+    def findings(self) -> "tuple[Finding, ...]":
+        return self.outcome.findings
+
+    @property
+    def loaded(self) -> type | None:
+        return self.outcome.loaded
+
+    # -- the identity ----------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, str, str, str]:
+        """The arguments that make a record of the same plugin."""
+        return (
+            self.name, self.group, self.target, self.distribution, self.version, self.summary, self.location
+        )  # fmt: skip
 
     @property
     def qualified_name(self) -> str:
-        """``distribution:name``, which no other record has."""
+        """``distribution:name``, unique within the group."""
         return f"{self.distribution}:{self.name}"
+
+    @property
+    def module(self) -> str:
+        """The module that the target names."""
+        return self.target.partition(":")[0]
+
+    @property
+    def package(self) -> str:
+        """The top-level package of the target."""
+        return self.module.partition(".")[0]
+
+    @property
+    def claims(self) -> "tuple[PluginRecord, ...]":
+        """The records of single plugins: the candidates of a conflict, or the record itself."""
+        return self.candidates or (self,)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON."""
@@ -108,3 +224,17 @@ class PluginRecord:
 
     def __repr__(self) -> str:
         return f"PluginRecord({self.qualified_name!r}, {self.state!r})"
+
+    # -- copies and pickles ----------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field: getattr(self, field) for field in self.__slots__}
+
+    def __setstate__(self, state: "dict[str, Any] | tuple[None, dict[str, Any]]") -> None:
+        """Restore a record; pickles of ExEngine 1.0 have the outcome's fields beside the identity."""
+        fields = dict(state[1] if isinstance(state, tuple) else state)
+        if "_outcome" not in fields:
+            outcome = Outcome(**{field: fields.pop(field) for field in Outcome._fields})
+            fields["_outcome"] = None if outcome == NOT_LOADED else outcome
+        for field in self.__slots__:
+            object.__setattr__(self, field, fields[field])

@@ -106,6 +106,19 @@ class FormatHooks(IndexedStorage):
         """Write the end of the format and bring everything to the disk. The manifest follows."""
         self.sync_frames()
 
+    def claimed_files(self) -> tuple[str, ...]:
+        """Return the names of the files that this dataset may have; the manifest keeps them.
+
+        Called once, before the dataset exists. Override it where a dataset has fewer names than
+        ``dataset_files``, such as files that begin with a name that the user has chosen.
+
+        Returns
+        -------
+        tuple of str
+            Patterns as in ``dataset_files``; a file that they do not match does not belong to the dataset.
+        """
+        return self.dataset_files
+
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 

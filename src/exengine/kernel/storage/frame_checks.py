@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.data_storage_base import StorageCapabilities
 from exengine.kernel.errors import CoordinatesError, UnsupportedDataError
 
 

@@ -34,30 +34,12 @@ from exengine.kernel.errors import (
     from_os,
     note_stored,
 )
-from exengine.kernel.frames.coordinate_index import CoordinateIndex
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.storage.format_hooks import CheckedFrame, FormatHooks
 from exengine.kernel.storage.frame_checks import FrameChecks
-from exengine.kernel.storage.lifecycle import Lifecycle
 from exengine.kernel.storage.place import DatasetPlace
-from exengine.kernel.storage.reading import ReadState, how_to_reopen
+from exengine.kernel.storage.state import WriteState, how_to_reopen
 from exengine.kernel.system import at_exit
-
-
-class WriteState(ReadState):
-    """The state of a storage that writes: that of a reader, and what putting frames needs."""
-
-    __slots__ = ("checks", "frames", "life", "new_data", "place", "summary", "waiting")
-
-    def __init__(self, checks: FrameChecks, summary: JsonValue) -> None:
-        self.frames = CoordinateIndex()
-        super().__init__(self.frames)
-        self.life = Lifecycle()
-        self.checks = checks
-        self.summary = summary
-        self.place: DatasetPlace | None = None
-        self.new_data = threading.Condition(self.lock)
-        self.waiting = 0  # threads in await_new_data
 
 
 class ManagedStorage(FormatHooks):
@@ -99,7 +81,7 @@ class ManagedStorage(FormatHooks):
         self._exengine = state = WriteState(checks, clean_metadata(summary_metadata))
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
-            state.place = DatasetPlace.claim(os.fspath(path), name)
+            state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files())
         at_exit.watch_storage(self)
 
     # -- identity --------------------------------------------------------------------------------

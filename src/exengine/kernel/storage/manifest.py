@@ -1,19 +1,27 @@
 """The manifest of a dataset: ``exengine.json``, and the lock beside it.
 
-It names the backend that wrote the dataset, its status, the config and the ledger. It is written
-when the dataset appears, and for the last time when it is finished: temporary file, fsync, rename,
-fsync of the folder. A manifest that does not say "finished" means that the writer lives or died.
+It names the backend that wrote the dataset, the files that it may have, its status, the config and the
+ledger. It is written when the dataset appears, and for the last time when it is finished: temporary file,
+fsync, rename, fsync of the folder. While it says "incomplete", the writer is at work or has died.
+
+A manifest is read and checked once per opening: :func:`handed_over` gives the one that was read to find the
+backend to the backend that opens the dataset.
 """
 
+import copy
 import errno
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetAccessError, DatasetDamagedError, MetadataError
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json, refuse_too_many_values
+from exengine.kernel.wording import a
 
 MANIFEST_NAME = "exengine.json"
 LOCK_NAME = "exengine.lock"
@@ -23,7 +31,122 @@ MAX_BYTES = 16 * 2**20
 """A manifest that is larger is not read, and none is written."""
 _ROOM_FOR_THE_END = 2**17
 MAX_BACKEND_CHARACTERS = 500
-"""Of the name of the backend."""
+"""The longest name of a backend."""
+
+
+class Manifest(Mapping[str, Any]):
+    """The content of ``exengine.json``, checked; it cannot be changed.
+
+    As a mapping it gives the JSON values as they are in the file. The attributes have the types of Python,
+    and stand for what an older file may leave out.
+
+    Parameters
+    ----------
+    content : dict
+        The parsed JSON. The manifest owns it.
+
+    Raises
+    ------
+    ValueError
+        When the content is not that of a manifest, or of a version that this release does not read.
+
+    Examples
+    --------
+    >>> manifest = Manifest(
+    ...     {"format": FORMAT, "format_version": 1, "backend": "ndtiff", "status": "complete", "frames": 3}
+    ... )
+    >>> manifest.status, manifest.frames, manifest.files, manifest["backend"]
+    (<DatasetStatus.COMPLETE: 'complete'>, 3, None, 'ndtiff')
+    """
+
+    __slots__ = ("_content", "status")
+
+    _content: dict[str, Any]
+    status: DatasetStatus
+
+    def __init__(self, content: Any) -> None:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"it does not say that its format is {FORMAT!r}")
+        if content.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"its format version is {content.get('format_version')!r:.60}, this release reads "
+                f"{FORMAT_VERSION}"
+            )
+        backend = content.get("backend")
+        if not isinstance(backend, str) or len(backend) > MAX_BACKEND_CHARACTERS:
+            raise ValueError("it does not name a backend")
+        for key, kind in _KINDS.items():
+            if key in content and type(content[key]) is not kind:
+                raise ValueError(f"its {key} is not {a(kind.__name__)}, got {type(content[key]).__name__}")
+        object.__setattr__(self, "status", DatasetStatus(str(content.get("status"))[:60]))
+        object.__setattr__(self, "_content", content)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a manifest cannot be changed")
+
+    def __getitem__(self, key: str) -> Any:
+        return copy.deepcopy(self._content[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content)
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __reduce__(self) -> "tuple[type[Manifest], tuple[dict[str, Any]]]":
+        return Manifest, (self._content,)
+
+    @property
+    def backend(self) -> str:
+        """The entry-point name of the backend that wrote the dataset, or ``module:Class``."""
+        return str(self._content["backend"])
+
+    @property
+    def reason(self) -> str:
+        """The cause of the status, for people."""
+        return str(self._content.get("reason", ""))
+
+    @property
+    def frames(self) -> int | None:
+        """The number of frames of a finished dataset; None while it is being written."""
+        frames: int | None = self._content.get("frames")
+        return frames
+
+    @property
+    def files(self) -> list[str] | None:
+        """Patterns of the names of its files; None in a dataset of an earlier release."""
+        return self.get("files")
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """The JSON values that were kept with the dataset; a copy."""
+        return self.get("annotations") or {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts that the backend verifies when it opens the finished dataset; a copy."""
+        return self.get("facts") or {}
+
+
+_KINDS = {"annotations": dict, "facts": dict, "reason": str, "frames": int, "files": list}
+_handed: "ContextVar[tuple[str, Manifest | None] | None]" = ContextVar("manifest", default=None)
+
+
+@contextmanager
+def handed_over(folder: str, manifest: Manifest | None) -> Iterator[None]:
+    """Let the next :func:`read_manifest` of this folder return a manifest that was just read.
+
+    Parameters
+    ----------
+    folder : str
+        An absolute path.
+    manifest : Manifest or None
+    """
+    token = _handed.set((os.path.realpath(folder), manifest))
+    try:
+        yield
+    finally:
+        _handed.reset(token)
 
 
 def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> None:
@@ -32,16 +155,15 @@ def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> No
     Parameters
     ----------
     folder : str
-        Of the dataset.
+        The folder of the dataset.
     content : dict
-        JSON.
+        JSON values.
     durable : bool
-        Whether the new one must survive power loss.
+        Whether the new manifest must survive power loss.
     """
     path = os.path.join(folder, MANIFEST_NAME)
     temporary = path + ".new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with os.fdopen(files.open_regular(temporary, flags), "wb") as file:
+    with os.fdopen(files.open_new(temporary), "wb") as file:
         file.write(encode_manifest(content))
         if durable:
             file.flush()
@@ -57,7 +179,7 @@ def encode_manifest(content: dict[str, Any]) -> bytes:
 
 
 def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
-    """Refuse what would make a manifest that nobody reads; some room is left for how the dataset ends.
+    """Refuse a manifest that would be too large to be read; room is left for the end of the dataset.
 
     Raises
     ------
@@ -72,17 +194,29 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
         raise MetadataError(f"the manifest of the dataset is too large {what}: {error}") from None
 
 
-def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
-    """Return the manifest in a folder, or None where there is none.
+def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> Manifest | None:
+    """Return the manifest in a folder, or None if the folder has none.
+
+    Parameters
+    ----------
+    folder : path
+    dir_fd : int, optional
+        A descriptor of this folder, if it is open: then the path serves for messages only.
 
     Raises
     ------
     DatasetDamagedError
-        When it cannot be understood.
+        When it is not a manifest.
+    DatasetAccessError
+        When it cannot be read.
     """
+    handed = _handed.get()
+    if handed is not None and dir_fd is None and handed[0] == os.path.realpath(folder):
+        _handed.set(None)
+        return handed[1]
     path = os.path.join(folder, MANIFEST_NAME)
     try:
-        with os.fdopen(files.open_regular(path), "rb") as file:
+        with os.fdopen(_open_in(folder, MANIFEST_NAME, dir_fd), "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -93,33 +227,18 @@ def read_manifest(folder: "str | os.PathLike[str]") -> dict[str, Any] | None:
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-        return _checked(parse_json(text))
+        return Manifest(parse_json(text))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} cannot be understood: {error}") from None
 
 
-def _checked(content: Any) -> dict[str, Any]:
-    """Return what a manifest holds, when it is of the form that its users rely on."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"it does not say that its format is {FORMAT!r}")
-    if content.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"its format version is {content.get('format_version')!r:.60}, this release reads "
-            f"{FORMAT_VERSION}"
-        )
-    backend = content.get("backend")
-    if not isinstance(backend, str) or len(backend) > MAX_BACKEND_CHARACTERS:
-        raise ValueError("it names no backend")
-    for key, kind in (("annotations", dict), ("facts", dict), ("reason", str), ("frames", int)):
-        if key in content and type(content[key]) is not kind:
-            raise ValueError(f"its {key} is no {kind.__name__}, got {type(content[key]).__name__}")
-    DatasetStatus(str(content.get("status"))[:60])
-    return content
+def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) -> int:
+    return files.open_regular(os.path.join(folder, name) if dir_fd is None else name, dir_fd=dir_fd)
 
 
-def status_of(manifest: dict[str, Any] | None) -> DatasetStatus:
-    """Return the status that a manifest gives; ``incomplete`` where there is none."""
-    return DatasetStatus(manifest["status"]) if manifest else DatasetStatus.INCOMPLETE
+def status_of(manifest: Manifest | None) -> DatasetStatus:
+    """Return the status that a manifest gives; ``incomplete`` without a manifest."""
+    return manifest.status if manifest is not None else DatasetStatus.INCOMPLETE
 
 
 def take_lock(folder: str) -> int | None:
@@ -128,12 +247,12 @@ def take_lock(folder: str) -> int | None:
     Returns
     -------
     int or None
-        A file descriptor that holds the lock until it is closed; None where another writer has it.
+        A file descriptor that holds the lock until it is closed; None while another writer has it.
 
     Raises
     ------
     OSError
-        When it cannot be made, or something that is no regular file stands in its place.
+        When it cannot be created, or its path is not a regular file.
     """
     descriptor = files.open_regular(os.path.join(folder, LOCK_NAME), os.O_RDWR | os.O_CREAT)
     try:
@@ -147,11 +266,18 @@ def take_lock(folder: str) -> int | None:
     return None
 
 
-def has_writer(folder: "str | os.PathLike[str]") -> bool:
-    """Return whether a writer is at work on the dataset. Changes nothing on the disk."""
+def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
+    """Return whether a writer is at work on the dataset. Changes nothing on the disk.
+
+    Parameters
+    ----------
+    folder : path
+    dir_fd : int, optional
+        A descriptor of this folder, if it is open: then the path is not used.
+    """
     try:
-        descriptor = files.open_regular(os.path.join(folder, LOCK_NAME))
-    except OSError:  # none, or nothing that a writer of ours locks
+        descriptor = _open_in(folder, LOCK_NAME, dir_fd)
+    except OSError:  # without a lock file that a writer of ExEngine locks
         return False
     try:
         return not files.try_lock(descriptor, shared=True)

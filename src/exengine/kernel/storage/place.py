@@ -6,8 +6,8 @@ So of two that want the same place one wins, and whoever can see the dataset can
 
 import copy
 import os
-import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
+from exengine.kernel.system.held_folder import HeldFolder
 
 _LOOKS = 10  # before a lock counts as that of a writer
 _MOST_OF_A_REASON = 8000  # characters; what is left free in a manifest holds them
@@ -44,7 +45,7 @@ class DatasetPlace:
         self._late: list[str] = []  # annotations that no manifest on the disk has yet
 
     @classmethod
-    def claim(cls, path: str, backend: str) -> "DatasetPlace":
+    def claim(cls, path: str, backend: str, patterns: Sequence[str] = ()) -> "DatasetPlace":
         """Make the folder of a new dataset, with its lock and its first manifest.
 
         Parameters
@@ -53,6 +54,8 @@ class DatasetPlace:
             Nothing may be there, or an empty folder. Parents are made.
         backend : str
             Who writes: the name that the manifest keeps.
+        patterns : sequence of str
+            Patterns of the names of its files, which the manifest keeps; see ``DataStorage.dataset_files``.
 
         Raises
         ------
@@ -68,14 +71,18 @@ class DatasetPlace:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "annotations": {},
         }
+        if patterns:
+            content["files"] = list(patterns)
         building = os.path.join(
             parent, f".{files.cut_name(name)}.creating-{os.getpid()}-{time.monotonic_ns()}"
         )
         lock = None
         made: tuple[str, ...] = ()
+        is_made = False
         try:
             made = _make_parents(parent)
             os.mkdir(building)
+            is_made = True
             lock = manifest.take_lock(building)
             # On the disk before the dataset can be seen, or power loss may leave one with an empty manifest.
             manifest.write_manifest(building, content, durable=True)
@@ -84,7 +91,8 @@ class DatasetPlace:
         except BaseException as error:
             if lock is not None:
                 os.close(lock)
-            shutil.rmtree(building, ignore_errors=True)
+            if is_made:  # or it is not this writer's
+                discard_building(building)
             if not isinstance(error, OSError) or isinstance(error, DatasetExistsError | DatasetLockedError):
                 raise
             if os.path.isdir(path) and os.listdir(path):
@@ -124,10 +132,9 @@ class DatasetPlace:
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
-        content = manifest.read_manifest(path)  # as whoever had the lock before has left it
-        assert content is not None
-        content.setdefault("annotations", {})
-        return cls(path, lock, content)
+        left = manifest.read_manifest(path)  # the last manifest of the previous writer
+        assert left is not None
+        return cls(path, lock, {"annotations": {}, **left})
 
     @staticmethod
     def _refuse_what_is_there(path: str) -> None:
@@ -271,6 +278,25 @@ def _rename_into_place(building: str, path: str) -> None:
         # never replaces folders: move the contents, the manifest last.
         if not (os.path.isdir(path) and not os.listdir(path)):
             raise
-        for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
-            os.rename(os.path.join(building, name), os.path.join(path, name))
+        moved = []
+        try:
+            for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
+                # Of two writers that fill one folder, the one whose lock is there first has it.
+                files.rename_to_free_name(os.path.join(building, name), os.path.join(path, name))
+                moved.append(name)
+        except BaseException:
+            for name in moved:
+                with suppress(OSError):
+                    files.rename_to_free_name(os.path.join(path, name), os.path.join(building, name))
+            raise
+        os.rmdir(building)
+
+
+def discard_building(building: str) -> None:
+    """Remove a folder that was to become a dataset, and in it what a claim puts there; nothing else."""
+    with suppress(OSError):
+        with HeldFolder(building) as folder:
+            for name in (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_NAME):
+                with suppress(FileNotFoundError):
+                    folder.remove_file(name)
         os.rmdir(building)

@@ -9,8 +9,8 @@ A subclass locates frames by their number: ``read_frame`` and ``read_frame_metad
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -18,51 +18,11 @@ from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
-    StorageClosedError,
     StorageFinishedError,
 )
 from exengine.kernel.storage import array_view
-
-
-class FrameIndex(Protocol):
-    """The lookup of a frame's number; ``CoordinateIndex`` implements it."""
-
-    @property
-    def axes(self) -> tuple[str, ...]: ...
-    def find(self, axes: Mapping[str, int | str]) -> int | None: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[DataCoordinates]: ...
-    def positions(self) -> dict[str, list[int | str]]: ...
-    def describe_absence(self, axes: Mapping[str, int | str]) -> str: ...
-
-
-class ReadState:
-    """The state that these base classes keep for themselves.
-
-    It lies in one attribute of the storage, ``_exengine``, so that a subclass may use any other name.
-    """
-
-    __slots__ = ("closed", "index", "lock", "reads")
-
-    def __init__(self, index: FrameIndex) -> None:
-        self.index = index
-        self.lock = threading.RLock()
-        self.closed = False
-        # The threads that are reading. Adding and discarding are atomic, and a reader adds itself before it
-        # looks at ``closed``, so that close() cannot miss it.
-        self.reads: set[int] = set()
-
-    def refuse_if_closed(self, path: str | None) -> None:
-        """Raise where the storage is closed."""
-        if self.closed:
-            raise StorageClosedError(f"the storage is closed; {how_to_reopen(path)}")
-
-
-def how_to_reopen(path: str | None) -> str:
-    """Return a hint for the user of a closed storage."""
-    if path is None:
-        return "its frames were in memory and are gone"
-    return f"open it again with exengine.open_dataset({path!r})"
+from exengine.kernel.storage.manifest import Manifest
+from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
 
 
 class IndexedStorage(DataStorage):
@@ -208,39 +168,66 @@ class DatasetReader(IndexedStorage):
         Its frames.
     status : DatasetStatus
         The status according to the manifest or the format itself.
-    manifest : dict or None
-        The content of the dataset's ``exengine.json``.
+    manifest : Manifest or None
+        The dataset's ``exengine.json``, as :func:`~exengine.base_classes.read_manifest` returns it.
     """
 
     backend_name: str = ""
     """The name of the reading backend; by default that of the writer, from the manifest."""
 
+    path: str  # an attribute in the place of the computed default
+
+    _exengine: DatasetState
+
     def __init__(
-        self, path: str, index: FrameIndex, status: DatasetStatus, manifest: dict[str, Any] | None = None
+        self, path: str, index: FrameIndex, status: DatasetStatus, manifest: Manifest | None = None
     ) -> None:
-        super().__init__(index)
-        self.path = path  # type: ignore[misc]  # replaces the computed default
-        self._status = status
-        self._manifest = manifest or {}
-        if not self.backend_name:
-            self.backend_name = str(self._manifest.get("backend", ""))
+        self._exengine = DatasetState(index, status, manifest)
+        self.path = path
+        if not self.backend_name and manifest is not None:
+            self.backend_name = manifest.backend
+
+    def set_status(
+        self, status: DatasetStatus, reason: str = "", *, manifest: "Manifest | None" = None
+    ) -> None:
+        """Change the status: for subclasses that find damage, or follow a dataset that is being written.
+
+        Parameters
+        ----------
+        status : DatasetStatus
+        reason : str
+            The cause, for people; by default that of the manifest.
+        manifest : Manifest, optional
+            A newer manifest, read again.
+        """
+        state = self._exengine
+        state.status, state.reason = status, reason
+        if manifest is not None:
+            state.manifest = manifest
+
+    @property
+    def manifest(self) -> "Manifest | None":
+        """The dataset's ``exengine.json``, read when the dataset was opened; None without one."""
+        return self._exengine.manifest
 
     @property
     def status(self) -> DatasetStatus:
-        return self._status
+        return self._exengine.status
 
     @property
     def status_reason(self) -> str:
         """The cause of the status, for people; empty for a complete dataset."""
-        return str(self._manifest.get("reason", ""))
+        state = self._exengine
+        return state.reason or (state.manifest.reason if state.manifest is not None else "")
 
     @property
     def annotations(self) -> dict[str, JsonValue]:
         """The JSON values that the writer kept with the dataset, such as its config and its ledger."""
-        return dict(self._manifest.get("annotations", {}))
+        manifest = self._exengine.manifest
+        return manifest.annotations if manifest is not None else {}
 
     def is_finished(self) -> bool:
-        return self._status is not DatasetStatus.INCOMPLETE
+        return self._exengine.status is not DatasetStatus.INCOMPLETE
 
     def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue) -> None:
         raise StorageFinishedError(

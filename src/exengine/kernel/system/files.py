@@ -11,6 +11,7 @@ from typing import Any
 WINDOWS = sys.platform == "win32"
 
 _KINDS = {
+    stat.S_IFREG: "a file",
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -21,7 +22,11 @@ _KINDS = {
 
 
 def open_regular(
-    path: "str | os.PathLike[str]", flags: int = os.O_RDONLY, *, follow_links: bool = False
+    path: "str | os.PathLike[str]",
+    flags: int = os.O_RDONLY,
+    *,
+    follow_links: bool = False,
+    dir_fd: int | None = None,
 ) -> int:
     """Open a regular file, and refuse whatever else stands in its place, without waiting for it.
 
@@ -35,6 +40,8 @@ def open_regular(
         Of ``os.open``.
     follow_links : bool
         Whether the last part of the path may be a link, to a regular file.
+    dir_fd : int, optional
+        A descriptor of the folder that the path is relative to.
 
     Returns
     -------
@@ -49,14 +56,14 @@ def open_regular(
     """
     if not flags & os.O_EXCL:  # which makes a new file or fails
         try:
-            _refuse_other_kinds((os.stat if follow_links else os.lstat)(path), path)
+            _refuse_other_kinds(os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_links), path)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
     # Between the look and the opening another may come into its place.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = os.open(path, flags, 0o666, dir_fd=dir_fd)
     try:
         _refuse_other_kinds(os.fstat(descriptor), path)
     except OSError:
@@ -67,8 +74,74 @@ def open_regular(
 
 def _refuse_other_kinds(status: os.stat_result, path: "str | os.PathLike[str]") -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise OSError(errno.EINVAL, f"it is {kind}, and no regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, f"it is {kind_of(status)}, and no regular file", os.fspath(path))
+
+
+def kind_of(status: os.stat_result) -> str:
+    """Return in words what has this status, such as "a pipe"."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+
+
+def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
+    """Open a new file, in place of a regular one that a killed process has left.
+
+    The old one is not truncated: it may have another name elsewhere, where its content would be gone, too.
+
+    Raises
+    ------
+    OSError
+        With ``errno.EINVAL`` if something other than a regular file is there; ``strerror`` says what.
+    """
+    try:
+        return open_regular(path, flags | os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        _refuse_other_kinds(os.lstat(path), path)
+    os.unlink(path)
+    return open_regular(path, flags | os.O_CREAT | os.O_EXCL)
+
+
+def rename_to_free_name(source: str, target: str, *, dir_fd: int | None = None) -> None:
+    """Rename what is at a path, unless something is at the new one: then nothing is replaced.
+
+    Parameters
+    ----------
+    source, target : str
+        On one file system.
+    dir_fd : int, optional
+        A descriptor of the folder that both are relative to.
+
+    Raises
+    ------
+    FileExistsError
+        If something is at the target.
+    OSError
+    """
+    if sys.platform.startswith("linux") and _renameat2(source, target, dir_fd):
+        return
+    # Another system, or a file system that cannot: what comes between these two lines is replaced, if it is a
+    # file or an empty folder.
+    try:
+        os.stat(target, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+
+
+def _renameat2(source: str, target: str, dir_fd: int | None) -> bool:
+    """Rename with ``renameat2(2)``, which Python does not have; return False where the system has it not."""
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    folder = -100 if dir_fd is None else dir_fd  # AT_FDCWD
+    if call(folder, os.fsencode(source), folder, os.fsencode(target), 1) == 0:  # RENAME_NOREPLACE
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code), source, None, target)
 
 
 def cut_name(name: str, most: int = 60) -> str:

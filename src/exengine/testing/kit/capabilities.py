@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exengine.kernel.data_storage_base import StorageCapabilities
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.errors import (
     CoordinatesError,
     ExEngineError,

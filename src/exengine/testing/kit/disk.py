@@ -9,7 +9,7 @@ from typing import Any
 
 from exengine.testing.children import Child, try_to_create
 from exengine.testing.kit.read import finished
-from exengine.testing.promises import NotRun, PromiseBrokenError, promise
+from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, coordinates_of, tree_of
 
 FRAMES = 6
@@ -65,6 +65,11 @@ class DiskPromises:
 
         path = subject.new_path()
         finished(subject, path, 4)
+        if not subject.cls.dataset_files:
+            told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
+            if told is None or "DatasetExistsError" not in told["kinds"]:
+                raise PromiseBrokenError("D1", f"overwriting without dataset_files gave {told}")
+            raise NotPromised("dataset_files=()")
         storage = open_storage(subject.name, path, if_exists="overwrite", **subject.options)
         model = subject.fill(storage, 1, first=9)
         storage.finish()

@@ -16,7 +16,14 @@ from exengine.kernel.errors import PluginError, describe
 from exengine.kernel.registry import plugins
 from exengine.testing import conformance
 from exengine.testing.promises import PromiseBrokenError, marks_of
-from exengine.testing.results import Results, TestReport, make_results, shortened, write_results
+from exengine.testing.results import (
+    Results,
+    TestReport,
+    make_results,
+    refuse_other_file,
+    shortened,
+    write_results,
+)
 
 _TOLD = "exengine"
 
@@ -53,6 +60,11 @@ class KitRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
         """Load the backends; without a path on the command line, collect nothing but the kit."""
+        if self.target is not None and not os.path.isdir(self.target):
+            try:
+                refuse_other_file(self.target)
+            except FileExistsError as error:
+                raise pytest.UsageError(f"--exengine-results: {error}") from None
         for name in self.names:
             try:
                 plugins.BACKENDS.load(name)

@@ -15,13 +15,21 @@ from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
 from exengine.testing.children import try_to_create
 from exengine.testing.kit.disk import FRAMES, copy_of, files_of, probe
 from exengine.testing.kit.read import finished
+from exengine.testing.own_nodes import (
+    make_device,
+    make_endless_file,
+    make_folder,
+    make_nodes,
+    make_socket,
+    node_makers,
+)
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
 from exengine.testing.watch import DECOY
 
 BACKEND_NAMES = (
     f"{DECOY}:Store", f"{DECOY}.inner:Store", DECOY, "os:system", "subprocess:Popen", "builtins:eval",
-    "pickle:loads", "os.system", "../x", "/etc/passwd", "a\0b", "", " ", "x" * 100_000,
+    "pickle:loads", "os.system", "../x", "../outside/thesis.txt", "a\0b", "", " ", "x" * 100_000,
     "__import__('os').system('true')",
     "!!python/object/apply:os.system", "exengine.testing.children:main", "\ud800", "a:b:c", "%s%n{0}",
 )  # fmt: skip
@@ -46,14 +54,15 @@ class SecurityPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         outside = subject.new_path().parent / "outside"
-        outside.mkdir()
-        (outside / "thesis.txt").write_text("the work of somebody else")
+        make_folder(outside)
+        nodes = make_nodes(outside)
         before = tree_of(outside)
         ways = ("error", "overwrite") if subject.name else ("error",)
-        for make in _traps():
+        for make in _traps(nodes):
             for if_exists in ways:
                 path = subject.new_path()
                 make(path, outside)
+                there = tree_of(path.parent)
                 told = try_to_create(subject, os.fspath(path), if_exists)["refused"]
                 if told is not None and "ExEngineError" not in told["kinds"]:
                     raise PromiseBrokenError(
@@ -63,20 +72,27 @@ class SecurityPromises:
                     raise PromiseBrokenError(
                         "D3", f"{make.__name__}: creating a dataset changed files outside"
                     )
+                if subject.name and (told is None or tree_of(path.parent) != there):
+                    raise PromiseBrokenError("D1", f"{make.__name__}: a dataset was created in its place")
 
 
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     """Yield paths of hostile datasets, with what is wrong there."""
-    outside = subject.new_path().parent / "outside"
+    outside, secrets = (subject.new_path().parent / name for name in ("outside", "secrets"))
     if original.is_dir():
+        make_folder(secrets)
+        make_endless_file(secrets / "endless")
+        nodes = make_nodes(secrets)
         shutil.copytree(original, outside)
         for file in files_of(original)[:_MOST_FILES]:
-            yield from _with_other_kinds(subject, original, file.relative_to(original), outside)
+            yield from _with_other_kinds(
+                subject, original, file.relative_to(original), outside, secrets, nodes
+            )
         yield from _with_other_manifests(subject, original)
 
 
 def _with_other_kinds(
-    subject: Subject, original: Path, name: Path, outside: Path
+    subject: Subject, original: Path, name: Path, outside: Path, secrets: Path, nodes: list[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield datasets in which something else stands in the place of a file."""
     kinds: list[tuple[str, Callable[[Path], Any]]] = []
@@ -84,22 +100,21 @@ def _with_other_kinds(
         kinds = [
             # The file that it leads to is a good one: only where it lies is wrong.
             ("a link to a good file outside", lambda place: place.symlink_to(outside / name)),
-            ("a link to /etc/passwd", lambda place: place.symlink_to("/etc/passwd")),
-            ("a link to /dev/zero", lambda place: place.symlink_to("/dev/zero")),
+            ("a link to a file of another person", lambda place: place.symlink_to(secrets / "thesis.txt")),
+            ("a link to an endless file", lambda place: place.symlink_to(secrets / "endless")),
             ("a link to nothing", lambda place: place.symlink_to("nothing")),
             ("a link to itself", lambda place: place.symlink_to(place)),
             ("a link to a folder", lambda place: place.symlink_to(outside)),
-            ("a pipe", os.mkfifo),
         ]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            kinds.append(("a device", lambda place: os.mknod(place, 0o20666, os.makedev(1, 5))))
+        kinds += [(f"a {kind}", make) for kind, make in node_makers().items() if kind in nodes]
+        kinds += [
+            (f"a link to a {kind}", lambda place, to=kind: place.symlink_to(secrets / to))  # type: ignore[misc]
+            for kind in nodes
+        ]
     for what, make in kinds:
         path = copy_of(subject, original)
         (path / name).unlink()
-        try:
-            make(path / name)
-        except PermissionError:  # a container without the right to make devices
-            continue
+        make(path / name)
         yield os.fspath(path), f"{name} is {what}"
 
 
@@ -134,7 +149,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
         yield os.fspath(path), f"the manifest is {len(text)} bytes that begin with {text[:8]!r}"
 
 
-def _traps() -> list[Callable[[Path, Path], None]]:
+def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
     """Return what stands where a new dataset shall lie, made before it."""
 
     def the_lock_is_a_link(path: Path, outside: Path) -> None:
@@ -160,16 +175,31 @@ def _traps() -> list[Callable[[Path, Path], None]]:
     def the_place_is_a_pipe(path: Path, outside: Path) -> None:
         os.mkfifo(path)
 
+    def the_place_is_a_socket(path: Path, outside: Path) -> None:
+        make_socket(path)
+
+    def the_place_is_a_device(path: Path, outside: Path) -> None:
+        make_device(path)
+
+    def the_place_is_a_link_to_a_pipe(path: Path, outside: Path) -> None:
+        path.symlink_to(outside / "pipe")
+
+    def the_place_is_a_link_to_a_socket(path: Path, outside: Path) -> None:
+        path.symlink_to(outside / "socket")
+
     def the_place_is_a_link_to_a_device(path: Path, outside: Path) -> None:
-        path.symlink_to("/dev/null")
+        path.symlink_to(outside / "device")  # the kit's own
 
     def the_place_is_a_link_to_a_folder_of_others(path: Path, outside: Path) -> None:
         path.symlink_to(outside)
 
     if sys.platform == "win32":
         return []
-    return [
+    traps: list[Callable[[Path, Path], None]] = [
         the_lock_is_a_link, the_lock_is_a_link_to_nothing, the_lock_is_a_pipe, the_manifest_is_a_link,
-        the_new_manifest_is_a_link, the_place_is_a_pipe, the_place_is_a_link_to_a_device,
-        the_place_is_a_link_to_a_folder_of_others,
+        the_new_manifest_is_a_link, the_place_is_a_pipe, the_place_is_a_socket, the_place_is_a_link_to_a_pipe,
+        the_place_is_a_link_to_a_socket, the_place_is_a_link_to_a_folder_of_others,
     ]  # fmt: skip
+    if "device" in nodes:
+        traps += [the_place_is_a_device, the_place_is_a_link_to_a_device]
+    return traps

@@ -126,11 +126,11 @@ class RaisingMeta(type):
         raise ValueError("not today")
 
 
-def test_ex101_a_class_that_raises_when_it_is_looked_at():
+def test_ex101_a_class_that_raises_when_it_is_inspected():
     class Raising(metaclass=RaisingMeta):
         pass
 
-    assert messages(Raising) == ["looking at the class raised ValueError: not today"]
+    assert messages(Raising) == ["inspecting the class raised ValueError: not today"]
 
 
 @pytest.mark.parametrize("cls", [dict, int, DataStorage, Source])
@@ -438,7 +438,7 @@ def test_ex205_a_sentence_about_defaults_is_no_statement(text):
 )  # fmt: skip
 def test_ex206_a_type_in_the_docstring_that_is_not_the_annotation(annotation, default, stated):
     faulty = documented(f", gain: {annotation} = {default}", f"gain : {stated}\n        A number.")
-    assert "EX206" in codes(faulty) and "the docstring says" in " ".join(messages(faulty))
+    assert "EX206" in codes(faulty) and "the docstring states" in " ".join(messages(faulty))
 
 
 @pytest.mark.parametrize(

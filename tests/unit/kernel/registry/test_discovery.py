@@ -191,7 +191,7 @@ def half_a_heading(info):
 CORRUPTIONS = {
     without_metadata: "metadata cannot be read",
     not_to_be_understood: "line 2 is 'this is no entry point'",
-    not_text: "cannot be understood",
+    not_text: "cannot be parsed",
     a_folder_instead: "cannot be read",
     half_a_heading: "line 1",
 }

@@ -313,7 +313,7 @@ REFUSED = {
     "an argument that the hook does not give": (
         IMPL + "def exengine_frames_stored(coordinate): ...",
         "invalid",
-        "exengine_frames_stored takes 'coordinate', which the hook does not give; did you mean 'coordinates'?",
+        "exengine_frames_stored takes 'coordinate', which the hook does not pass; did you mean 'coordinates'?",
     ),
     "an argument by keyword only": (
         IMPL + "def exengine_frames_stored(*, coordinates): ...",
@@ -354,10 +354,10 @@ def test_a_plugin_with_a_fault_is_refused_by_name_and_the_others_go_on(
 
 TARGETS = {
     "a class": ("exengine_faulty:Observer", "invalid", "it is the class Observer"),
-    "a property that raises": ("exengine_faulty:raising", "broken", "cannot be looked at"),
+    "a property that raises": ("exengine_faulty:raising", "broken", "cannot be inspected"),
     "no such attribute": ("exengine_faulty:nothing", "broken", "AttributeError"),
     "None": ("exengine_faulty:none", "broken", "is None"),
-    "code": ("json;import os:x", "broken", "no valid target"),
+    "code": ("json;import os:x", "broken", "not a valid target"),
 }
 OBJECTS = """
 import exengine
@@ -479,7 +479,7 @@ def test_sections_of_pages_come_in_the_order_of_names_and_faults_are_said(manage
     assert [(one.title, one.text) for one in sections] == [("A", "text"), ("B of disk", "ndarray")]
     assert [one.record.distribution for one in sections] == ["exengine-a", "exengine-b"]
     assert len(problems) == 2
-    assert "it returns a list of (title, text), and gave 't'" in problems[0]
+    assert "it must return a list of (title, text), and returned 't'" in problems[0]
     assert "exengine-d:d raised in exengine_docs_sections: ZeroDivisionError" in problems[1]
 
 
@@ -487,6 +487,7 @@ def test_a_section_stands_on_the_page_of_a_plugin_and_unsound_markup_as_it_is(
     installed, manager, hook_plugin, monkeypatch
 ):
     pytest.importorskip("sphinx", reason="pages are written with the extra 'docs'")
+    from exengine.checks.report import PluginReport
     from exengine.sphinxext.kinds import BACKENDS, Setup
     from exengine.sphinxext.pages import plugin_page
 
@@ -498,11 +499,11 @@ def test_a_section_stands_on_the_page_of_a_plugin_and_unsound_markup_as_it_is(
     hook_plugin("exengine-a", source, entry="a")
     hook_plugin("exengine-b", IMPL + "def exengine_docs_sections(): 1 / 0\n", entry="b")
     installed.load("memory")
-    page = plugin_page(installed.find("memory"), BACKENDS, Setup())
+    page = plugin_page(PluginReport(installed.find("memory")), BACKENDS, Setup())
     assert "Sizes \\*of\\* memory\n====" in page
     assert "\nSome **bold** words.\n" in page
     assert ".. code-block:: text\n\n   .. include:: /etc/passwd" in page
-    assert "Something is missing here: exengine-b:b raised in exengine_docs_sections" in page.replace(
+    assert "A section is missing here: exengine-b:b raised in exengine_docs_sections" in page.replace(
         "\\", ""
     )
     assert page.index("Sizes") < page.index("API reference")

@@ -17,6 +17,7 @@ from exengine.kernel.errors import (
     PluginNotFoundError,
 )
 from exengine.kernel.registry import plugins
+from exengine.kernel.registry.loading import base_class
 from exengine.kernel.registry.plugins import BACKENDS_GROUP, SOURCES_GROUP, PluginRegistry
 
 GOOD = '''
@@ -265,7 +266,7 @@ def test_a_frame_source_is_checked_against_its_own_base_class(make_distribution,
     make_distribution("exengine-good", {"good": "exengine_good:Good"}, GOOD, group=SOURCES_GROUP)
     sources = PluginRegistry(SOURCES_GROUP, "source", [str(tmp_path / "site")])
     with pytest.raises(
-        ContractError, match=r"the source 'good' .*\n  EX102 Good is no subclass of exengine.FrameSource"
+        ContractError, match=r"the source 'good' .*\n  EX102 Good is not a subclass of exengine.FrameSource"
     ):
         sources.load("good")
 
@@ -311,7 +312,7 @@ def test_a_target_that_is_no_module_and_class_is_broken_and_nothing_is_imported(
     backends = with_good("raise AssertionError('it was imported')", target)
     record = backends.records()["faulty"]
     assert (record.state, record.stage) == ("broken", "target")
-    with pytest.raises(PluginBrokenError, match="is no valid target: it must be module:Class"):
+    with pytest.raises(PluginBrokenError, match="is not a valid target: it must be module:Class"):
         backends.load("faulty")
     assert "exengine_faulty" not in sys.modules
     assert_the_good_ones_work(backends)
@@ -340,6 +341,20 @@ def test_names_that_differ_in_dashes_only_are_the_same(with_good):
     backends = with_good(GOOD, "exengine_faulty:Good", "my-store")
     assert backends.load("my_store") is backends.load("my-store")
     assert backends.find("exengine_faulty:my_store") is backends.find("exengine-faulty:my-store")
+
+
+@pytest.mark.parametrize("written", ["My.Dist", "my-dist", "my_dist", "MY--DIST"])
+def test_the_name_of_a_distribution_is_known_in_each_spelling_that_pip_accepts(
+    make_distribution, backends_of, written
+):
+    make_distribution("My.Dist", {"store": "my_dist:Good"}, GOOD, module="my_dist")
+    assert backends_of().load(f"{written}:store").__module__ == "my_dist"
+
+
+def test_a_name_that_breaks_the_rules_takes_nothing_from_the_name_that_it_resembles(with_good):
+    backends = with_good("raise AssertionError('it was imported')", "exengine_faulty:Good", "GOOD")
+    assert backends.load("good").__module__ == "exengine_good"
+    assert backends.find("GOOD").state == "broken"
 
 
 # -- corrupt distributions -----------------------------------------------------------------------
@@ -372,7 +387,7 @@ def test_a_corrupt_distribution_is_listed_and_refused_by_name(with_good, backend
     backends = backends_of()
     broken = [record for record in backends.records().values() if record.state == "broken"]
     assert [(record.stage, record.version) for record in broken] == [("metadata", "0.7")]
-    with pytest.raises(PluginBrokenError, match=r"is installed, but broken: .*(read|understood)"):
+    with pytest.raises(PluginBrokenError, match=r"is installed, but broken: .*(read|parsed)"):
         backends.load(broken[0].name)
     assert_the_good_ones_work(backends)
 
@@ -602,4 +617,4 @@ def test_the_registries_of_the_process_have_the_two_groups():
     assert plugins.SOURCES.find("simulated").distribution == "exengine"
     from exengine.kernel.frame_source_base import FrameSource
 
-    assert plugins.BACKENDS.base_class is DataStorage and plugins.SOURCES.base_class is FrameSource
+    assert base_class(BACKENDS_GROUP) is DataStorage and base_class(SOURCES_GROUP) is FrameSource

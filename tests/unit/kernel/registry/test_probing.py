@@ -11,7 +11,6 @@ import pytest
 
 from exengine.kernel.errors import ContractError, PluginBrokenError
 from exengine.kernel.registry import probing
-from exengine.kernel.registry.plugins import BACKENDS_GROUP
 
 GOOD = '''
 from exengine.base_classes import DataStorage
@@ -31,17 +30,19 @@ ENDLESS = "import time\nwhile True: time.sleep(0.01)"
 
 
 @pytest.fixture
-def probe(make_distribution, backends_of):
-    """Return what probes one plugin beside a good one, and gives its record and the registry."""
+def probe(make_distribution, backends_of, monkeypatch):
+    """Return a function that probes one plugin beside a good one, and returns its record and the registry."""
     make_distribution("exengine-good", {"good": "exengine_good:Good"}, GOOD)
 
     def run(source, target="exengine_faulty:Good", time_limit_s=10.0):
         make_distribution("exengine-faulty", {"faulty": target}, source, "0.7", module="exengine_faulty")
         backends = backends_of()
-        records = [backends.find("faulty"), backends.find("good")]
-        probing.probe_records(records, BACKENDS_GROUP, "backend", time_limit_s=time_limit_s)
-        assert records[1].state == "valid"
-        return records[0], backends
+        with monkeypatch.context() as patch:
+            patch.setattr(probing, "TIME_LIMIT_S", time_limit_s)
+            faulty = backends.probe(isolated=True)["faulty"]
+        backends.examine([backends.find("good")])  # a busy machine may be too slow for a short limit
+        assert backends.find("good").state == "valid"
+        return faulty, backends
 
     return run
 
@@ -126,7 +127,8 @@ def test_a_valid_plugin_is_not_imported_here_until_it_is_loaded(probe):
     record, backends = probe(GOOD)
     assert (record.state, record.loaded) == ("valid", None)
     assert "exengine_faulty" not in sys.modules
-    assert backends.load("faulty") is record.loaded is sys.modules["exengine_faulty"].Good
+    assert backends.find("faulty").state == "found"
+    assert backends.load("faulty") is backends.find("faulty").loaded is sys.modules["exengine_faulty"].Good
 
 
 def test_a_plugin_that_is_valid_only_elsewhere_is_broken_when_it_is_loaded_here(probe):
@@ -134,6 +136,27 @@ def test_a_plugin_that_is_valid_only_elsewhere_is_broken_when_it_is_loaded_here(
     with pytest.raises(PluginBrokenError, match="not here"):
         backends.load("faulty")
     assert backends.find("faulty").state == "broken"
+
+
+def test_to_examine_a_plugin_is_to_probe_it_and_to_load_it_here_if_it_is_valid(
+    make_distribution, backends_of
+):
+    make_distribution("exengine-good", {"good": "exengine_good:Good"}, GOOD)
+    make_distribution("exengine-dead", {"dead": "exengine_dead:Good"}, "import os; os._exit(1)")
+    only_elsewhere = f"import os\nif os.getpid() == {os.getpid()}: raise ImportError('not here')\n{GOOD}"
+    make_distribution("exengine-shy", {"shy": "exengine_shy:Good"}, only_elsewhere)
+    backends = backends_of()
+    dead, good, shy = backends.records().values()
+    backends.examine([dead, good, shy])
+    assert (dead.state, dead.error) == (
+        "broken",
+        "importing exengine_dead:Good ended the process with exit code 1",
+    )
+    assert good.loaded is sys.modules["exengine_good"].Good and good.source[1] == 4
+    assert shy.state == "broken" and shy.error.startswith("it can be imported only in a process of its own: ")
+    before = good.outcome
+    backends.examine([good])
+    assert good.outcome is before
 
 
 def test_the_registry_probes_isolated_and_leaves_alone_what_is_known(make_distribution, backends_of):

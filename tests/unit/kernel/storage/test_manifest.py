@@ -72,8 +72,8 @@ def test_a_durable_manifest_is_synced_before_it_takes_its_name_and_its_folder_af
         ({"format": "other"}, "it does not say that its format is 'exengine-dataset'"),
         ({"format_version": 2}, "its format version is 2, this release reads 1"),
         ({"format_version": None}, "its format version is None"),
-        ({"backend": None}, "it names no backend"),
-        ({"backend": 5}, "it names no backend"),
+        ({"backend": None}, "it does not name a backend"),
+        ({"backend": 5}, "it does not name a backend"),
         ({"status": "fine"}, "'fine' is not a valid DatasetStatus"),
         ({"status": None}, "'?None'? is not a valid DatasetStatus"),
         ({"status": ["complete"]}, "not a valid DatasetStatus"),
@@ -149,12 +149,12 @@ def test_what_is_no_regular_file_is_damage_and_is_not_opened(folder, kind, tmp_p
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"annotations": 5}, "its annotations is no dict"),
-        ({"annotations": [["a", 1]]}, "its annotations is no dict"),
-        ({"frames": True}, "its frames is no int"),
-        ({"frames": "5"}, "its frames is no int"),
-        ({"reason": ["x"]}, "its reason is no str"),
-        ({"backend": "x" * 501}, "it names no backend"),
+        ({"annotations": 5}, "its annotations is not a dict"),
+        ({"annotations": [["a", 1]]}, "its annotations is not a dict"),
+        ({"frames": True}, "its frames is not an int"),
+        ({"frames": "5"}, "its frames is not an int"),
+        ({"reason": ["x"]}, "its reason is not a str"),
+        ({"backend": "x" * 501}, "it does not name a backend"),
     ],
 )
 def test_a_manifest_whose_parts_are_of_another_kind_is_damage(folder, changed, says):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -409,3 +410,55 @@ def test_whoever_only_looks_for_a_writer_does_not_hinder_a_recovery(tmp_path):
         looker.start()
         DatasetPlace.reclaim(str(tmp_path / "data")).unlock()
         looker.join()
+
+
+# -- nothing of others is removed or replaced ----------------------------------------------------
+
+
+def test_a_folder_of_another_with_the_name_of_the_one_that_is_built_stays(tmp_path, claim, monkeypatch):
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 7)
+    other = tmp_path / f".data.creating-{os.getpid()}-7"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(DatasetAccessError, match="File exists"):
+        claim(tmp_path / "data")
+    assert (other / "thesis.txt").read_text() == "mine" and names_below(tmp_path) == [other.name]
+
+
+def test_what_another_has_put_into_the_folder_that_is_built_stays(tmp_path, claim, monkeypatch):
+    def full(source, target):
+        (Path(source) / "thesis.txt").write_text("mine")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(DatasetAccessError, match="No space left"):
+        claim(tmp_path / "data")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["thesis.txt"]
+
+
+def test_of_two_that_fill_an_empty_folder_the_second_replaces_no_lock(tmp_path, claim, monkeypatch):
+    (tmp_path / "data").mkdir()
+    real = os.rename
+
+    def busy(source, target):
+        if os.path.isdir(source):  # a mount point; another writer is there first
+            (tmp_path / "data" / manifest.LOCK_NAME).write_text("of another")
+            monkeypatch.setattr(os, "listdir", lambda *_: [])  # which is not seen
+            raise OSError(16, "Device or resource busy")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", busy)
+    with pytest.raises(DatasetAccessError, match="File exists"):
+        claim(tmp_path / "data")
+    monkeypatch.undo()
+    assert names_below(tmp_path) == ["data"] and names_below(tmp_path / "data") == [manifest.LOCK_NAME]
+    assert (tmp_path / "data" / manifest.LOCK_NAME).read_text() == "of another"
+
+
+def test_an_unfinished_manifest_with_a_second_name_is_not_truncated_there(tmp_path, claim):
+    place = claim(tmp_path / "data")
+    (tmp_path / "thesis.txt").write_text("mine")
+    os.link(tmp_path / "thesis.txt", tmp_path / "data" / "exengine.json.new")
+    place.annotate("a", 1)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert manifest.read_manifest(tmp_path / "data")["annotations"] == {"a": 1}

@@ -1,0 +1,296 @@
+"""The bytes of NDTiff, version 3.3: headers, TIFF directories, index entries.
+
+Source of the format: the README of https://github.com/micro-manager/NDStorage and the files that
+Micro-Manager writes. A dataset is a folder with ``NDTiff.index`` (one binary entry per frame, in the
+order of arrival) and TIFF files of at most 4 GiB. A frame in a TIFF file is a directory (IFD), the
+pixels and the metadata as JSON, in this order and without a gap.
+
+Two private tags of the IFD hold CRC-32C checksums: 65330 of the coordinates followed by the pixels,
+65331 of the coordinates followed by the metadata. For the checksum, coordinates are compact JSON in UTF-8
+with sorted keys, ``{"channel":"DAPI","time":0}``. Other readers skip these tags.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import StorageCapabilities
+from exengine.errors import CoordinatesError, UnsupportedDataError
+from exengine_ndstorage.ndtiff.sizes import MAX_AXES
+
+BACKEND_NAME = "ndtiff"
+"""The name of the backend in the manifest of a dataset."""
+
+CAPABILITIES = StorageCapabilities(
+    persistent=True,
+    dtypes=("uint8", "uint16"),
+    ndim=(2, 3),
+    string_axes=True,
+    negative_indices=True,
+    metadata=True,
+    iterable=True,
+    reopen=True,
+    read_while_writing=True,
+    concurrent_readers=True,
+    checksums=True,
+    safety_of_put="written",
+    durable_flush=True,
+    pyramids=True,
+    readers=("Micro-Manager", "Pycro-Manager", "ndstorage", "napari-ndtiff", "tifffile", "ImageJ"),
+)
+"""The capabilities of the writer and of all readers."""
+
+INDEX_NAME = "NDTiff.index"
+BACKUP_NAME = INDEX_NAME + ".before-recovery"
+"""The index as it was before a recovery removed entries; the files may hold frames that only it names."""
+DATASET_FILES = (
+    INDEX_NAME,
+    f"{INDEX_NAME}.new",
+    BACKUP_NAME,
+    f"{BACKUP_NAME}.new",
+    "NDTiffStack.tif",
+    "NDTiffStack_{number}.tif",
+    "{name}_NDTiffStack.tif",
+    "{name}_NDTiffStack_{number}.tif",
+)
+"""The names of all files of a dataset, as patterns."""
+FULL_RESOLUTION = "Full resolution"
+"""The folder of a pyramid that holds the tiles as they were acquired."""
+
+MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
+SUMMARY_MAGIC = 2355492
+FIRST_IFD_AT = 4  # the place in the header of the offset of the first IFD
+MAX_LENGTH = 2**31  # exclusive: readers keep a height or a width as a signed number
+METADATA_PADDING = 5  # TIFF keeps a value of up to 4 bytes in the tag itself: shorter metadata is padded
+
+# Pixel types of the index; 3 - 6 are uint16 of which fewer bits are used.
+GRAY8, GRAY16, RGB8 = 0, 1, 2
+DTYPES: dict[int, npt.DTypeLike] = {0: "<u1", 1: "<u2", 2: "<u1", 3: "<u2", 4: "<u2", 5: "<u2", 6: "<u2"}
+
+PIXELS_CRC_TAG, METADATA_CRC_TAG = 65330, 65331
+
+LENGTH = struct.Struct("<I")
+INDEX_NUMBERS = struct.Struct("<8I")
+CHECKSUMS = struct.Struct("<HHIIHHII")
+_HEADER = struct.Struct("<2sHIIIIII")
+_TAG = struct.Struct("<HHII")
+_SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
+_SIZES = struct.Struct("<10xI8xI8xI56xI")  # values of the tags of width, height, bits and rows of the strip
+_BITS = 2  # the position of the bits among them
+
+EntryLayout = tuple[int, int, int, int, int]
+"""A frame layout in an index entry: width, height, pixel type, compression of pixels and of metadata."""
+
+
+def header(summary: bytes) -> bytes:
+    """Return the beginning of a TIFF file, up to its first IFD.
+
+    Parameters
+    ----------
+    summary : bytes
+        Summary metadata, a JSON object.
+    """
+    first = _HEADER.size + len(summary)
+    padding = first & 1
+    return (
+        _HEADER.pack(
+            b"II", 42, first + padding, MAGIC, MAJOR_VERSION, MINOR_VERSION, SUMMARY_MAGIC, len(summary)
+        )
+        + summary
+        + b" " * padding
+    )
+
+
+class FrameLayout:
+    """The layout in a TIFF file of frames of one height, width and pixel type; makes their IFDs.
+
+    Parameters
+    ----------
+    height, width : int
+        In pixels.
+    pixel_type : int
+        ``GRAY8``, ``GRAY16`` or ``RGB8``.
+    number : int, default: 0
+        The writer's number for this layout.
+    """
+
+    def __init__(self, height: int, width: int, pixel_type: int, number: int = 0) -> None:
+        self.number = number
+        rgb = pixel_type == RGB8
+        bits = 16 if pixel_type == GRAY16 else 8
+        self.height, self.width, self.pixel_type = height, width, pixel_type
+        self.shape = (height, width, 3) if rgb else (height, width)
+        self.dtype = np.dtype(DTYPES[pixel_type])
+        self.pixel_bytes = height * width * (bits // 8) * (3 if rgb else 1)
+        # Values that depend on the place of the frame in the file are 0 here; `places` lists them.
+        tags = [
+            (256, _LONG, 1, width),
+            (257, _LONG, 1, height),
+            (258, _SHORT, 3 if rgb else 1, 0 if rgb else bits),
+            (259, _SHORT, 1, 1),  # not compressed
+            (262, _SHORT, 1, 2 if rgb else 1),  # RGB, or black is zero
+            (273, _LONG, 1, 0),  # offset of the pixels
+            (277, _SHORT, 1, 3 if rgb else 1),
+            (278, _LONG, 1, height),  # one strip
+            (279, _LONG, 1, self.pixel_bytes),
+            (282, _RATIONAL, 1, 0),
+            (283, _RATIONAL, 1, 0),
+            (296, _SHORT, 1, 1),  # the resolution has no unit: the size of a pixel is in the metadata
+            (51123, _ASCII, 0, 0),  # Micro-Manager's metadata
+            (PIXELS_CRC_TAG, _LONG, 1, 0),
+            (METADATA_CRC_TAG, _LONG, 1, 0),
+        ]
+        ifd = struct.pack("<H", len(tags)) + b"".join(_TAG.pack(*tag) for tag in tags) + bytes(4)
+        tail = (struct.pack("<HHH", 8, 8, 8) if rgb else b"") + struct.pack("<IIII", 1, 1, 1, 1)
+        self.ifd_bytes = len(ifd) + len(tail)
+        """Bytes from the beginning of the IFD to the pixels."""
+        self.next_at = len(ifd) - 4
+        """The place in the IFD of the offset of the next one."""
+        self.checksums_at = self.next_at - 24
+        """The place in the IFD of the two checksum tags."""
+        value_at = {tag[0]: 2 + 12 * number + 8 for number, tag in enumerate(tags)}
+        places = [value_at[258]] if rgb else []
+        places += [value_at[273], value_at[282], value_at[283], value_at[51123] - 4, value_at[51123]]
+        places += [value_at[PIXELS_CRC_TAG], value_at[METADATA_CRC_TAG], self.next_at]
+        whole = ifd + tail
+        begins = [0, *(place + 4 for place in places)]
+        self._parts = tuple(
+            whole[begin:end] for begin, end in zip(begins, [*places, len(whole)], strict=True)
+        )
+        parts_and_values = "I".join(f"{len(part)}s" for part in self._parts)
+        self._pack = struct.Struct("<" + parts_and_values).pack
+        self._rgb = rgb
+        self._sizes = (width, height, bits, height)
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: np.dtype[Any], number: int) -> Self:
+        """Return the layout of frames with a shape and dtype that NDTiff can hold."""
+        pixel_type = RGB8 if len(shape) == 3 else GRAY8 if dtype.itemsize == 1 else GRAY16
+        return cls(shape[0], shape[1], pixel_type, number)
+
+    def ifd(self, offset: int, metadata_bytes: int, pixels_crc: int, metadata_crc: int) -> bytes:
+        """Return the IFD of a frame at ``offset`` of its file, followed by another frame."""
+        pixels = offset + self.ifd_bytes
+        metadata = pixels + self.pixel_bytes
+        end = metadata + metadata_bytes
+        end += end & 1
+        p = self._parts
+        if self._rgb:
+            return self._pack(
+                p[0], pixels - 22, p[1], pixels, p[2], pixels - 16, p[3], pixels - 8, p[4], metadata_bytes,
+                p[5], metadata, p[6], pixels_crc, p[7], metadata_crc, p[8], end, p[9],
+            )  # fmt: skip
+        return self._pack(
+            p[0], pixels, p[1], pixels - 16, p[2], pixels - 8, p[3], metadata_bytes,
+            p[4], metadata, p[5], pixels_crc, p[6], metadata_crc, p[7], end, p[8],
+        )  # fmt: skip
+
+    def index_entry(self, axes: bytes, file_name: bytes, pixels_at: int, metadata_bytes: int) -> bytes:
+        """Return the entry of a frame in ``NDTiff.index``.
+
+        Parameters
+        ----------
+        axes : bytes
+            Coordinates, a JSON object.
+        file_name : bytes
+            The name of the TIFF file, in the same folder, as :func:`text_in_entry` returns it.
+        pixels_at : int
+            The offset of the pixels in the file.
+        metadata_bytes : int
+        """
+        # Pixels and metadata are not compressed: 0.
+        numbers = INDEX_NUMBERS.pack(
+            pixels_at, self.width, self.height, self.pixel_type, 0,
+            pixels_at + self.pixel_bytes, metadata_bytes, 0,
+        )  # fmt: skip
+        return b"".join((LENGTH.pack(len(axes)), axes, file_name, numbers))
+
+    def checksums(self, ifd: bytes) -> tuple[int, int] | None:
+        """Return the checksums of pixels and metadata in an IFD.
+
+        Returns
+        -------
+        tuple of two int, or None
+            None if this backend did not write the IFD, and if the IFD states another layout: checksums do not
+            distinguish two layouts with equally many bytes.
+        """
+        pixels_tag, tag_type, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
+            ifd, self.checksums_at
+        )
+        if (pixels_tag, metadata_tag, tag_type, count) != (PIXELS_CRC_TAG, METADATA_CRC_TAG, _LONG, 1):
+            return None
+        sizes = _SIZES.unpack_from(ifd)
+        if sizes != self._sizes and self._is_contradicted_by(sizes):
+            return None
+        return pixels_crc, metadata_crc
+
+    def _is_contradicted_by(self, sizes: tuple[int, ...]) -> bool:
+        """Return whether more than one number of an IFD differs from this layout: one may be damaged."""
+        differ = [found != expected for found, expected in zip(sizes, self._sizes, strict=True)]
+        if self._rgb:
+            del differ[_BITS]  # the value of an RGB frame is the offset of the bits
+        return sum(differ) > 1
+
+
+def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a frame of uint8 or uint16 with a shape that NDTiff cannot hold.
+
+    Raises
+    ------
+    UnsupportedDataError
+    """
+    if len(shape) == 3 and (shape[2] != 3 or dtype.itemsize != 1):
+        raise UnsupportedDataError(
+            f"NDTiff accepts (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {shape} {dtype}"
+        )
+    if 0 in shape or max(shape) >= MAX_LENGTH:
+        raise UnsupportedDataError(f"NDTiff accepts frames of at least one pixel; got the shape {shape}")
+
+
+def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -> dict[str, type]:
+    """Refuse axes that contradict those of earlier frames, and axes that readers cannot handle.
+
+    Parameters
+    ----------
+    positions : mapping of str to int or str
+        The coordinates of a frame.
+    known : mapping of str to type
+        The type of the positions along each axis of the earlier frames.
+
+    Returns
+    -------
+    dict of str to type
+        The type of each position.
+
+    Raises
+    ------
+    CoordinatesError
+    """
+    types = {axis: type(position) for axis, position in positions.items()}
+    for axis, position_type in types.items():
+        first_type = known.get(axis, position_type)
+        if position_type is not first_type:
+            raise CoordinatesError(
+                f"NDTiff accepts either int or str along one axis: {axis!r} began with "
+                f"{first_type.__name__}, got {positions[axis]!r:.40}"
+            )
+    if "self" in types:
+        raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
+    if len(known.keys() | types.keys()) > MAX_AXES:
+        raise CoordinatesError(f"NDTiff datasets have at most {MAX_AXES} axes")
+    return types
+
+
+def text_in_entry(text: bytes) -> bytes:
+    """Return a text as an entry of the index holds it: its length, then the text."""
+    return LENGTH.pack(len(text)) + text
+
+
+def pixel_bytes(layout: EntryLayout) -> int:
+    """Return how many bytes the pixels of a frame with this layout have."""
+    width, height, pixel_type, *_ = layout
+    samples = 3 if pixel_type == RGB8 else 1
+    return width * height * samples * np.dtype(DTYPES.get(pixel_type, "<u1")).itemsize

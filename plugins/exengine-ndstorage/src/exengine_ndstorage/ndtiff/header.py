@@ -1,0 +1,81 @@
+"""The header of an NDTiff file: the version of the format, and the summary metadata."""
+
+import os
+import struct
+from typing import Any
+
+from exengine.base_classes import JsonValue, parse_json, read_at
+from exengine.errors import DatasetDamagedError, MetadataError
+from exengine_ndstorage.ndtiff.files import READ, OpenFile
+from exengine_ndstorage.ndtiff.format import MAGIC, MAJOR_VERSION, SUMMARY_MAGIC, header
+from exengine_ndstorage.ndtiff.frame_bytes import encode_json
+from exengine_ndstorage.ndtiff.sizes import MAX_SUMMARY_BYTES
+
+SUMMARY_BYTES_AT, SUMMARY_AT = 24, 28
+"""The places of the length of the summary metadata, and of the summary metadata."""
+
+
+def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
+    """Return the header of the files of a dataset.
+
+    Parameters
+    ----------
+    summary : dict
+        Checked JSON.
+    max_file_bytes : int
+        The size of a full file.
+
+    Raises
+    ------
+    MetadataError
+        If the summary metadata is too long for readers or for the files.
+    """
+    whole = header(encode_json(summary))
+    if len(whole) > MAX_SUMMARY_BYTES:
+        raise MetadataError(
+            f"the summary metadata has {len(whole)} bytes; readers accept at most {MAX_SUMMARY_BYTES}"
+        )
+    if len(whole) > max_file_bytes // 2:
+        raise MetadataError(
+            f"the summary metadata has {len(whole)} bytes, and is part of every file: it may have half of "
+            f"max_file_bytes={max_file_bytes}"
+        )
+    return whole
+
+
+def first_tiff(folder: str) -> str | None:
+    """Return the name of the first TIFF file of a dataset; None if there is no TIFF file."""
+    names = [name for name in os.listdir(folder) if name.endswith(".tif")]
+    first = [name for name in names if name.endswith("NDTiffStack.tif")]
+    return min(first or names, default=None)
+
+
+def read_header(path: str) -> tuple[int, JsonValue]:
+    """Return the major version and the summary metadata of a TIFF file; version 2 has no such metadata.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If it is not an NDTiff file.
+    """
+    try:
+        file = OpenFile(path, READ)
+    except OSError as error:
+        raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
+    descriptor = file.descriptor
+    head = read_at(descriptor, SUMMARY_AT, 0)
+    if len(head) < SUMMARY_AT or head[:4] != b"II*\0":
+        raise DatasetDamagedError(f"{path} is not a little-endian TIFF file")
+    magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:])
+    if magic != MAGIC:
+        raise DatasetDamagedError(f"{path} is a TIFF file, but not NDTiff")
+    if major < MAJOR_VERSION or summary_magic != SUMMARY_MAGIC:
+        return int(major), {}
+    if size > min(MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
+        raise DatasetDamagedError(
+            f"{path}: the summary metadata is longer than the file, or than {MAX_SUMMARY_BYTES} bytes"
+        )
+    try:
+        return int(major), parse_json(read_at(descriptor, size, SUMMARY_AT))
+    except (ValueError, RecursionError) as error:
+        raise DatasetDamagedError(f"{path}: the summary metadata cannot be parsed: {error}") from None

@@ -1,0 +1,42 @@
+"""Chooses the reader of an NDTiff dataset: version 3, a pyramid of version 3, or version 2."""
+
+import os
+
+from exengine.base_classes import DataStorage
+from exengine_ndstorage.ndtiff.files import existing_folder, refuse_link
+from exengine_ndstorage.ndtiff.format import FULL_RESOLUTION, MAJOR_VERSION
+from exengine_ndstorage.ndtiff.header import first_tiff, read_header
+from exengine_ndstorage.ndtiff.pyramid import PyramidReader
+from exengine_ndstorage.ndtiff.reader import NDTiffReader
+from exengine_ndstorage.ndtiff.version2 import Version2Reader
+
+
+def open_ndtiff(path: str | os.PathLike[str]) -> DataStorage:
+    """Open a dataset of any version.
+
+    Parameters
+    ----------
+    path : path
+        The folder of the dataset.
+
+    Returns
+    -------
+    DataStorage
+        A reader.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If the path is not a folder.
+    DatasetDamagedError
+        If nothing of the dataset can be read.
+    """
+    folder = existing_folder(path)
+    full = os.path.join(folder, FULL_RESOLUTION)
+    if not os.path.isdir(full):
+        return NDTiffReader(folder)
+    refuse_link(full)
+    name = first_tiff(full)
+    if name is not None and read_header(os.path.join(full, name))[0] < MAJOR_VERSION:
+        return Version2Reader(folder)
+    return PyramidReader(folder)

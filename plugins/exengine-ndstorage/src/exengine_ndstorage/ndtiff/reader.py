@@ -1,0 +1,364 @@
+"""Reads NDTiff datasets of version 3.
+
+Reading writes nothing, and works while another process writes: the reader reads the rest of the index at a
+lookup without a result, and at ``len``, iteration and ``await_new_data``.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import crc32c
+import numpy.typing as npt
+
+from exengine.base_classes import (
+    DataCoordinates,
+    DatasetReader,
+    DatasetStatus,
+    JsonValue,
+    has_writer,
+    read_at,
+    read_manifest,
+    status_of,
+    wait_until,
+)
+from exengine.errors import DatasetDamagedError
+from exengine_ndstorage.ndtiff.files import READ, FilePool, OpenFile, existing_folder, is_file_name
+from exengine_ndstorage.ndtiff.format import (
+    BACKEND_NAME,
+    CAPABILITIES,
+    DTYPES,
+    GRAY16,
+    INDEX_NAME,
+    FrameLayout,
+    pixel_bytes,
+)
+from exengine_ndstorage.ndtiff.frame_bytes import (
+    axes_checksum,
+    decode_metadata,
+    read_checked_pixels,
+    read_pixels,
+)
+from exengine_ndstorage.ndtiff.header import first_tiff, read_header
+from exengine_ndstorage.ndtiff.helper_thread import HelperThread
+from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_METADATA_BYTES
+from exengine_ndstorage.ndtiff.structure import check_structure
+
+
+class _GrowingTable:
+    """The frames of a dataset that may still be written: a ``FrameTable`` that grows with the index.
+
+    While it is ``live``, a lock protects the table. A table that is not live does not change.
+
+    Attributes
+    ----------
+    table : FrameTable
+    live : bool
+    checksum : int
+        CRC-32C of the part of the index that was read.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.table = FrameTable()
+        self.live = True
+        self.checksum = 0
+        self._path = os.path.join(folder, INDEX_NAME)
+        self._read = 0
+        self._lock = threading.RLock()
+        self.refresh()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return self.table.axes
+
+    def refresh(self) -> bool:
+        """Read the new part of the index; return whether it has frames."""
+        with self._lock:
+            before = len(self.table)
+            if not self.table.problem:
+                self._read_rest()
+            return len(self.table) > before
+
+    def _read_rest(self) -> None:
+        try:
+            file = OpenFile(self._path, READ)
+        except FileNotFoundError:  # the writer has just created the folder
+            return
+        except OSError as error:
+            self.table.problem = f"it cannot be opened: {error.strerror}"
+            return
+        size = os.fstat(file.descriptor).st_size
+        while self._read < size:
+            chunk = read_at(file.descriptor, CHUNK_BYTES, self._read)
+            used = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
+            self.checksum = crc32c.crc32c(memoryview(chunk)[:used], self.checksum)
+            self._read += used
+            if not used:
+                break
+
+    @property
+    def torn_bytes(self) -> int:
+        """The number of bytes at the end of the index that are not a whole entry."""
+        return os.path.getsize(self._path) - self._read if os.path.isfile(self._path) else 0
+
+    @property
+    def problem(self) -> str:
+        return (
+            f"the index cannot be read from byte {self._read} on: {self.table.problem}"
+            if self.table.problem
+            else ""
+        )
+
+    def find(self, axes: Mapping[str, int | str]) -> int | None:
+        if not self.live:
+            return self.table.find(axes)
+        with self._lock:
+            number = self.table.find(axes)
+            if number is None and self.refresh():
+                number = self.table.find(axes)
+            return number
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._fresh())
+
+    def __iter__(self) -> Iterator[DataCoordinates]:
+        with self._lock:
+            return iter(self._fresh())
+
+    def positions(self) -> dict[str, list[int | str]]:
+        with self._lock:
+            return self._fresh().positions()
+
+    def describe_absence(self, axes: Mapping[str, int | str]) -> str:
+        with self._lock:
+            return self.table.describe_absence(axes)
+
+    def _fresh(self) -> FrameTable:
+        if self.live:
+            self.refresh()
+        return self.table
+
+
+class NDTiffReader(DatasetReader):
+    """A reader of an NDTiff dataset of version 3.
+
+    Parameters
+    ----------
+    path : str
+        The folder of the dataset.
+    folder : str, optional
+        The folder with the index and the files; by default the folder of the dataset.
+    """
+
+    capabilities = CAPABILITIES
+
+    def __init__(self, path: str, folder: str | None = None) -> None:
+        self._folder = path if folder is None else folder
+        manifest = read_manifest(self._folder)
+        self._growing = _GrowingTable(self._folder)  # after the manifest: a complete one has a complete index
+        super().__init__(path, self._growing, status_of(manifest), manifest)
+        self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
+        self._pool = FilePool()
+        self._helper = HelperThread()
+        self._layouts: dict[int, FrameLayout] = {}
+        self._summary: JsonValue = None
+        self._settling = threading.RLock()
+        # A dataset that has lost its manifest still has checksums, which are compared.
+        self._checked = self._written_here or (manifest is None and self._frames_have_checksums())
+        self._settle()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a dataset of this version; ``NDTiffStorage.open`` opens any version."""
+        return cls(existing_folder(path))
+
+    # -- status ----------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Decide on the status from manifest, lock, index and files."""
+        table, manifest = self._growing, self.manifest
+        status, reason = (manifest.status, manifest.reason) if manifest else (DatasetStatus.COMPLETE, "")
+        problem = table.problem
+        if status is DatasetStatus.INCOMPLETE:
+            reason = (
+                "its writer is active" if has_writer(self._folder) else "its writer ended without finish()"
+            )
+            self._read_summary()
+        else:
+            table.table.settle()  # before other threads use the table without a lock
+            table.live = False
+            problem = problem or self._disagreement() or self._read_summary()
+        if problem:
+            status, reason = DatasetStatus.DAMAGED, problem
+        self.set_status(status, reason)
+
+    def _disagreement(self) -> str:
+        """Return how index, files and manifest of a finished dataset disagree; empty if they agree."""
+        growing, table, manifest = self._growing, self._growing.table, self.manifest
+        if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
+            # The writer failed when it created the index, and the manifest records that.
+            if manifest is not None and manifest.status is DatasetStatus.FAILED and manifest.frames == 0:
+                return ""
+            return f"there is no {INDEX_NAME}"
+        for name, end in table.ends().items():
+            path = os.path.join(self._folder, name)
+            if not is_file_name(name) or os.path.islink(path) or not os.path.isfile(path):
+                return f"the index names the file {name!r}, which does not exist"
+            size = os.path.getsize(path)
+            if size < end:
+                return f"{name} has {size} bytes, the index needs {end}"
+        if growing.torn_bytes:
+            return f"the last {growing.torn_bytes} bytes of the index are not a whole entry"
+        if manifest is None:
+            return ""
+        if manifest.frames is not None and manifest.frames != len(table):
+            return f"the index has {len(table)} frames, but {manifest.frames} were written"
+        if manifest.facts.get("index_crc32c", growing.checksum) != growing.checksum:
+            return "the index differs from the one that was written: frames may have wrong coordinates"
+        return ""
+
+    def _read_summary(self) -> str:
+        """Read the summary metadata; return why it cannot be read, or an empty text."""
+        if self._summary is None:
+            names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
+            name = names[0] if names else first_tiff(self._folder)
+            if name is not None:
+                try:
+                    self._summary = read_header(os.path.join(self._folder, name))[1]
+                except DatasetDamagedError as error:
+                    return str(error)
+        return ""
+
+    @property
+    def status(self) -> DatasetStatus:
+        if super().status is DatasetStatus.INCOMPLETE:
+            with self._settling:
+                manifest = read_manifest(self._folder)
+                if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
+                    self._growing.refresh()  # after the manifest: the index is complete
+                    self.set_status(manifest.status, manifest=manifest)
+                self._settle()
+        return super().status
+
+    @property
+    def summary_metadata(self) -> JsonValue:
+        if self._summary is None:
+            self._read_summary()  # the writer may have written it since, and other damage may have hidden it
+        return self._summary
+
+    def is_finished(self) -> bool:
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
+        return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
+
+    def await_new_data(self, timeout: float | None = None) -> bool:
+        count = len(self._growing.table)
+
+        def has_new_data() -> bool:
+            finished = self.is_finished()  # before the refresh, which then sees the last frames of the writer
+            return self._growing.refresh() or len(self._growing.table) > count or finished
+
+        return wait_until(has_new_data, timeout)
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether a damaged frame is detected: frames have checksums if this backend wrote them."""
+        return self._checked
+
+    def check_structure(self) -> list[str]:
+        finished = self.is_finished() and self.status is not DatasetStatus.INCOMPLETE
+        return check_structure(
+            self._folder, self._growing.table, written_here=self._written_here, finished=finished
+        )
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def read_frame(self, number: int) -> npt.NDArray[Any]:
+        table = self._growing.table
+        file, layout_number, begin, _, _ = table.place(number)
+        opened = self._pool.get(file) or self._file(file)
+        layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
+        if self._checked:
+            axes_crc = axes_checksum(table.coordinates(number))
+            return read_checked_pixels(
+                opened, begin, layout, axes_crc, self._helper, lambda: self._name(number)
+            )
+        return read_pixels(opened, begin, layout, self._helper, lambda: self._name(number))
+
+    def read_frame_metadata(self, number: int) -> JsonValue:
+        table = self._growing.table
+        file, layout_number, begin, at, size = table.place(number)
+        opened = self._pool.get(file) or self._file(file)
+        descriptor = opened.descriptor
+        if at + size > os.fstat(descriptor).st_size:
+            raise DatasetDamagedError(f"the metadata of {self._name(number)} is longer than the file")
+        if size > MAX_METADATA_BYTES:
+            raise DatasetDamagedError(
+                f"the metadata of {self._name(number)} has {size} bytes; the limit is {MAX_METADATA_BYTES}"
+            )
+        data = read_at(descriptor, size, at)
+        if self._checked:
+            layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
+            ifd = read_at(descriptor, layout.ifd_bytes, max(0, begin - layout.ifd_bytes))
+            axes_crc = axes_checksum(table.coordinates(number))
+            return decode_metadata(data, size, ifd, layout, axes_crc, lambda: self._name(number))
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise DatasetDamagedError(
+                f"the metadata of {self._name(number)} cannot be parsed: {error}"
+            ) from None
+
+    def _name(self, number: int) -> str:
+        return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"
+
+    def _layout(self, number: int, file: OpenFile) -> FrameLayout:
+        """Return a frame layout of the index; refuse one that is not NDTiff or exceeds the file."""
+        width, height, pixel_type, *compressions = self._growing.table.layouts[number]
+        if pixel_type not in DTYPES or any(compressions) or not width or not height:
+            raise DatasetDamagedError(
+                f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, compression "
+                f"{compressions} is not NDTiff"
+            )
+        if pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
+            raise DatasetDamagedError(f"{self.path}: a frame of {width} x {height} is larger than its file")
+        if DTYPES[pixel_type] == "<u2":
+            pixel_type = GRAY16
+        layout = self._layouts[number] = FrameLayout(height, width, pixel_type)
+        return layout
+
+    def _frames_have_checksums(self) -> bool:
+        """Look at the first, the middle and the last frame: one of them may be damaged."""
+        table = self._growing.table
+        count = len(table)
+        for number in {0, count // 2, count - 1} if count else ():
+            file, layout_number, begin, _, _ = table.place(number)
+            try:
+                opened = self._file(file)
+                layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
+            except DatasetDamagedError:
+                continue
+            ifd = read_at(opened.descriptor, layout.ifd_bytes, max(0, begin - layout.ifd_bytes))
+            if len(ifd) == layout.ifd_bytes and layout.checksums(ifd) is not None:
+                return True
+        return False
+
+    def _file(self, number: int) -> OpenFile:
+        name = self._growing.table.files[number]
+        if not is_file_name(name):
+            raise DatasetDamagedError(
+                f"{self.path}: the index names {name!r}, which is not a file of the dataset"
+            )
+        try:
+            return self._pool.open(number, os.path.join(self._folder, name))
+        except OSError as error:
+            raise DatasetDamagedError(
+                f"{self.path}: the file {name!r} cannot be read: {error.strerror}"
+            ) from None
+
+    def release(self) -> None:
+        self._helper.end()
+        self._pool.release()

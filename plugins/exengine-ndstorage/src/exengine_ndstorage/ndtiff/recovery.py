@@ -1,0 +1,274 @@
+"""Repairs an NDTiff dataset in place, as if it had been finished after its last frame.
+
+The order is that of a writer: first the index is replaced, with a safe copy of the old one beside it, then
+the files are brought into agreement with the new index. Each step checks the files and does the work that is
+left, so that a recovery that was killed continues with the next call.
+
+Recovery cuts off data that a writer had begun when it died and that the index does not name, and nothing
+else. If the index itself was damaged, or frames are removed from it, all bytes of the files stay, for a later
+rescue by hand. The old index then lies beside the new one.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from exengine.base_classes import (
+    DataCoordinates,
+    FilePatterns,
+    open_new,
+    read_at,
+    read_manifest,
+    sync_folder,
+    write_at,
+)
+from exengine.errors import DatasetDamagedError
+from exengine_ndstorage.ndtiff.files import READ, OpenFile
+from exengine_ndstorage.ndtiff.format import BACKUP_NAME, FIRST_IFD_AT, INDEX_NAME, MAJOR_VERSION, header
+from exengine_ndstorage.ndtiff.header import SUMMARY_AT, SUMMARY_BYTES_AT, read_header
+from exengine_ndstorage.ndtiff.index_entries import prove_chain
+from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_TORN_BYTES
+from exengine_ndstorage.ndtiff.structure import Directory, directories, is_stack, read_link
+
+_LEAST_HEADER = SUMMARY_AT + 2
+
+
+def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
+    """Remove lost frames from the index of a dataset, and bring its files into agreement with it.
+
+    Parameters
+    ----------
+    path : str
+        The folder of a dataset that this backend wrote. The caller holds its lock.
+    lost : collection of DataCoordinates
+        The frames that cannot be read.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written. The next call continues.
+    """
+    index = os.path.join(path, INDEX_NAME)
+    table, whole_bytes = _read_index(index)
+    dropped = set(table.superseded)
+    for coordinates in lost:
+        number = table.find(coordinates.__dict__)
+        if number is not None:
+            dropped.add(number)
+    if dropped or whole_bytes != _size(index):
+        _replace_index(path, whole_bytes, dropped)
+    kept = {table.files[number]: frames for number, frames in table.in_file_order(dropped).items()}
+    headers = _Headers(path, [*kept])
+    for name in _stacks(path, kept):
+        frames = [*directories(table, kept.get(name, np.zeros(0, np.intp)))]
+        file = _RepairedFile(path, name, frames)
+        if file.is_an_attempt and kept:
+            os.unlink(os.path.join(path, name))
+        else:
+            file.repair(headers)
+    sync_folder(path)
+
+
+# -- the index -----------------------------------------------------------------------------------
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.lexists(path) else -1
+
+
+def _read_index(path: str) -> tuple[FrameTable, int]:
+    """Return the frames of an index, and the number of bytes of their entries."""
+    table = FrameTable()
+    done = 0
+    for chunk in _chunks(path):
+        done += table.feed(chunk)
+        if table.problem:
+            break
+    return table, done
+
+
+def _chunks(path: str) -> Iterator[bytes]:
+    """Yield an index in pieces that begin with an entry."""
+    if not os.path.lexists(path):
+        return
+    file = OpenFile(path, READ)
+    at = 0
+    while chunk := read_at(file.descriptor, CHUNK_BYTES, at):
+        yield chunk
+        _, ends = prove_chain(chunk)
+        if not len(ends):
+            return
+        at += int(ends[-1])
+
+
+def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> None:
+    """Write an index without the dropped entries and without a torn last one; keep the old index."""
+    index = os.path.join(folder, INDEX_NAME)
+    _keep_index(folder)
+    with _replacing(index) as descriptor:
+        at = number = done = 0
+        for chunk in _chunks(index):
+            starts, ends = prove_chain(chunk)
+            parts = []
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                if done + end > whole_bytes:
+                    break
+                if number not in dropped:
+                    parts.append(chunk[start:end])
+                number += 1
+            if parts:
+                at = write_at(descriptor, [b"".join(parts)], at)
+            done += int(ends[-1]) if len(ends) else 0
+    sync_folder(folder)
+
+
+def _keep_index(folder: str) -> None:
+    """Copy the index, unless an earlier recovery did: its copy is the older one."""
+    index = os.path.join(folder, INDEX_NAME)
+    backup = os.path.join(folder, BACKUP_NAME)
+    if os.path.lexists(backup) or not os.path.lexists(index):
+        return
+    with _replacing(backup) as descriptor:
+        file = OpenFile(index, READ)
+        at = 0
+        while data := read_at(file.descriptor, CHUNK_BYTES, at):
+            at = write_at(descriptor, [data], at)
+    sync_folder(folder)
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[int]:
+    """Open a new file for writing; at the end, when it is on the disk, it replaces the old one."""
+    temporary = path + ".new"
+    descriptor = open_new(temporary, os.O_RDWR)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+
+
+# -- the files -----------------------------------------------------------------------------------
+
+
+def _stacks(folder: str, named: Collection[str]) -> list[str]:
+    """Return the names of the files with frames: those that the index or the manifest names."""
+    names = set(os.listdir(folder))
+    return sorted(
+        names & ({*named} | {name for name in names if is_stack(name) and _is_own(folder, name, named)})
+    )
+
+
+def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
+    """Return whether a file that the index does not name belongs to this dataset."""
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.files is not None:
+        return FilePatterns(manifest.files).match_file(name)
+    own = {other.rpartition("NDTiffStack")[0] for other in named} or {"", f"{os.path.basename(folder)}_"}
+    return name.rpartition("NDTiffStack")[0] in own
+
+
+class _Headers:
+    """Headers for files that lost theirs: that of another file of the dataset, or one without metadata.
+
+    Parameters
+    ----------
+    folder : str
+    names : list of str
+        The files; all have the same header, apart from its last bytes.
+    """
+
+    def __init__(self, folder: str, names: list[str]) -> None:
+        self._good: dict[int, bytes] = {}
+        for name in names:
+            path = os.path.join(folder, name)
+            if _has_header(path):
+                file = OpenFile(path, READ)
+                summary_bytes = read_at(file.descriptor, 4, SUMMARY_BYTES_AT)
+                size = SUMMARY_AT + int.from_bytes(summary_bytes, "little")
+                size += size & 1
+                self._good[size] = read_at(file.descriptor, size, 0)
+                return
+
+    def of(self, size: int) -> bytes:
+        """Return a header of ``size`` bytes; the first directory follows it."""
+        good = self._good.get(size)
+        if good is None:
+            good = header(b"{}" + b" " * (size - _LEAST_HEADER))
+        return good
+
+
+def _has_header(path: str) -> bool:
+    try:
+        return read_header(path)[0] == MAJOR_VERSION
+    except (DatasetDamagedError, OSError):
+        return False
+
+
+class _RepairedFile(OpenFile):
+    """A file to repair: the header must lead to the first frame, each frame to the next, the last to none.
+
+    Parameters
+    ----------
+    folder, name : str
+    frames : list of Directory
+        The frames that stay.
+    """
+
+    __slots__ = ("_folder", "_frames", "_path")
+
+    def __init__(self, folder: str, name: str, frames: list[Directory]) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder, name)
+        self._frames = frames
+        super().__init__(self._path, os.O_RDWR)
+
+    @property
+    def is_an_attempt(self) -> bool:
+        """Whether the writer died before it had written the whole header."""
+        small = self._size() <= MAX_TORN_BYTES
+        return small and not self._frames and not self._index_was_changed() and not _has_header(self._path)
+
+    def repair(self, headers: "_Headers") -> None:
+        """Replace all bytes that differ from the expected ones."""
+        first = self._frames[0].begin if self._frames else 0
+        if not _has_header(self._path) and (first >= _LEAST_HEADER or not self._frames):
+            self._put(headers.of(first or _LEAST_HEADER), 0)
+        if read_link(self, FIRST_IFD_AT) != first:
+            self._put(first.to_bytes(4, "little"), FIRST_IFD_AT)
+        links = [*(directory.begin for directory in self._frames[1:]), 0]
+        for directory, link in zip(self._frames, links, strict=False):
+            found = read_at(self.descriptor, directory.layout.ifd_bytes, directory.begin)
+            expected = directory.expected(found, link)
+            if found != expected:
+                self._put(expected, directory.begin)
+        self._cut()
+        os.fsync(self.descriptor)
+
+    def _cut(self) -> None:
+        """Cut off the data that a writer had begun when it died: at most one write."""
+        if self._index_was_changed():
+            return
+        end = max((directory.end for directory in self._frames), default=0)
+        if not end:
+            summary_bytes = int.from_bytes(read_at(self.descriptor, 4, SUMMARY_BYTES_AT), "little")
+            end = SUMMARY_AT + summary_bytes + (summary_bytes & 1)
+        torn = self._size() - end
+        largest = max((directory.end - directory.begin for directory in self._frames), default=0)
+        if 0 < torn <= max(MAX_TORN_BYTES, 2 * largest):
+            os.ftruncate(self.descriptor, end)
+        elif torn > 0:
+            _keep_index(self._folder)
+
+    def _index_was_changed(self) -> bool:
+        return os.path.lexists(os.path.join(self._folder, BACKUP_NAME))
+
+    def _size(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def _put(self, data: bytes, at: int) -> None:
+        write_at(self.descriptor, [data], at)

@@ -1,0 +1,264 @@
+"""Checks the structure of NDTiff: headers, the chain of directories, and their agreement with the index.
+
+A file may hold anything: the check reads no more directories than the index has frames, and follows no
+offset out of the file.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import read_at
+from exengine.errors import DatasetDamagedError
+from exengine_ndstorage.ndtiff.files import READ, OpenFile, is_file_name
+from exengine_ndstorage.ndtiff.format import (
+    BACKUP_NAME,
+    FIRST_IFD_AT,
+    GRAY8,
+    GRAY16,
+    RGB8,
+    EntryLayout,
+    FrameLayout,
+)
+from exengine_ndstorage.ndtiff.header import read_header
+from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.sizes import MAX_FILE_BYTES
+
+MOST_SENTENCES = 50
+"""How many faults are listed; the others are counted."""
+
+_STACK = re.compile(r"(?:.*_)?NDTiffStack(?:_\d+)?\.tif")
+_STRIP_OFFSETS = 273
+_MOST_TAGS = 1000  # in a directory; NDTiff has about 15
+
+
+def check_structure(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> list[str]:
+    """Return the faults in the files of a dataset, one sentence for each.
+
+    Parameters
+    ----------
+    folder : str
+        The folder with the index and the files.
+    table : FrameTable
+        The index.
+    written_here : bool
+        Whether this backend wrote the dataset: then every byte of each directory is known.
+    finished : bool
+        Whether the last frame must be the end of its file.
+    """
+    found: list[str] = []
+    count = 0
+    for sentence in _faults(folder, table, written_here=written_here, finished=finished):
+        count += 1
+        if count <= MOST_SENTENCES:
+            found.append(sentence)
+    if count > MOST_SENTENCES:
+        found.append(f"there are {count - MOST_SENTENCES} more such faults")
+    return found
+
+
+def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> Iterator[str]:
+    if written_here and table.superseded:
+        yield f"{len(table.superseded)} entries of the index have the coordinates of a later one"
+    if written_here and finished:
+        yield from _own_empty_files(folder, table)
+    for number, frames in table.in_file_order(table.superseded if written_here else ()).items():
+        name = table.files[number]
+        path = os.path.join(folder, name)
+        if not is_file_name(name):
+            yield f"the index names {name!r:.200}, which is not a file of the dataset"
+            continue
+        try:
+            file = OpenFile(path, READ)
+            read_header(path)
+        except FileNotFoundError:
+            yield f"the index names the file {name!r}, which does not exist"
+            continue
+        except (OSError, DatasetDamagedError) as error:
+            yield f"{name}: {getattr(error, 'strerror', None) or error}"
+            continue
+        if written_here:
+            yield from _own_directories(file, name, table, frames, finished=finished, folder=folder)
+        else:
+            yield from _foreign_directories(file, name, table, frames)
+
+
+def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
+    """Check the files without frames: such a file ends with its header."""
+    if os.path.lexists(os.path.join(folder, BACKUP_NAME)):
+        return  # a recovery removed their frames from the index
+    named = set(table.files)
+    for name in sorted(os.listdir(folder)):
+        if not is_stack(name) or name in named:
+            continue
+        try:
+            file = OpenFile(os.path.join(folder, name), READ)
+        except OSError as error:
+            yield f"{name}: {error}"
+            continue
+        if read_link(file, FIRST_IFD_AT) != 0:
+            yield f"{name}: the header leads to a frame, and the index has none in this file"
+
+
+def is_stack(name: str) -> bool:
+    """Return whether a file has the name of a file of frames."""
+    return _STACK.fullmatch(name) is not None
+
+
+def _own_directories(
+    file: OpenFile,
+    name: str,
+    table: FrameTable,
+    frames: npt.NDArray[np.intp],
+    *,
+    finished: bool,
+    folder: str,
+) -> Iterator[str]:
+    """Compare every directory with the one that this backend writes for the frame."""
+    link, link_in = FIRST_IFD_AT, "the header"
+    end = 0
+    for directory in directories(table, frames):
+        where = f"{name}: the directory of the frame at {table.coordinates(directory.number)}"
+        if directory.begin < end:
+            yield f"{where} overlaps the frame before it"
+            continue
+        if read_link(file, link) != directory.begin:
+            yield f"{name}: {link_in} does not lead to the frame at {table.coordinates(directory.number)}"
+        if directory.differs(read_at(file.descriptor, directory.layout.ifd_bytes, directory.begin)):
+            yield f"{where} differs from the one that was written"
+        link, link_in = directory.begin + directory.layout.next_at, "the directory before"
+        end = directory.end
+    if not finished:
+        return
+    if read_link(file, link) != 0:
+        yield f"{name}: the chain of directories does not end with the last frame"
+    size = os.fstat(file.descriptor).st_size
+    if end and size > end and not os.path.lexists(os.path.join(folder, BACKUP_NAME)):
+        yield f"{name}: {size - end} bytes follow the last frame"
+
+
+class Directory:
+    """The place and the content of the directory of a frame that this backend wrote.
+
+    Parameters
+    ----------
+    number : int
+        The number of the frame in the index.
+    layout : FrameLayout
+    pixels_at : int
+        The offset of the pixels in the file.
+    metadata_bytes : int
+
+    Attributes
+    ----------
+    begin, end : int
+        The place of the frame in its file: directory, pixels and metadata, padded to an even length.
+    """
+
+    __slots__ = ("_metadata_bytes", "begin", "end", "layout", "number")
+
+    def __init__(self, number: int, layout: FrameLayout, pixels_at: int, metadata_bytes: int) -> None:
+        self.number = number
+        self.layout = layout
+        self.begin = pixels_at - layout.ifd_bytes
+        self._metadata_bytes = metadata_bytes
+        end = pixels_at + layout.pixel_bytes + metadata_bytes
+        self.end = end + (end & 1)
+
+    def expected(self, found: bytes, following: int) -> bytes:
+        """Return the expected directory, with the checksums of the one that was found.
+
+        Parameters
+        ----------
+        found : bytes
+            The directory in the file.
+        following : int
+            The offset of the next directory.
+        """
+        checksums = self.layout.checksums(found)
+        assert checksums is not None  # otherwise the frame could not be read
+        whole = bytearray(self.layout.ifd(self.begin, self._metadata_bytes, *checksums))
+        struct.pack_into("<I", whole, self.layout.next_at, following)
+        return bytes(whole)
+
+    def differs(self, found: bytes) -> bool:
+        """Return whether a directory differs from the expected one, apart from the next offset."""
+        layout = self.layout
+        if len(found) != layout.ifd_bytes or layout.checksums(found) is None:
+            return True
+        (following,) = struct.unpack_from("<I", found, layout.next_at)
+        return self.expected(found, following) != found
+
+
+def directories(table: FrameTable, frames: npt.NDArray[np.intp]) -> Iterator[Directory]:
+    """Yield the directories of frames that this backend wrote; skip frames that it cannot have written."""
+    layouts: dict[int, FrameLayout | None] = {}
+    for frame in frames.tolist():
+        _, number, pixels_at, metadata_at, metadata_bytes = table.place(frame)
+        if number not in layouts:
+            layouts[number] = _layout(table.layouts[number])
+        layout = layouts[number]
+        if (
+            layout is not None
+            and pixels_at >= layout.ifd_bytes
+            and metadata_at == pixels_at + layout.pixel_bytes
+            and metadata_at + metadata_bytes <= MAX_FILE_BYTES
+        ):
+            yield Directory(frame, layout, pixels_at, metadata_bytes)
+
+
+def _layout(entry: EntryLayout) -> FrameLayout | None:
+    width, height, pixel_type, *compressions = entry
+    written = pixel_type in (GRAY8, GRAY16, RGB8) and not any(compressions)
+    if not written or not 0 < width * height < MAX_FILE_BYTES:
+        return None
+    try:
+        return FrameLayout(height, width, pixel_type)
+    except struct.error:  # larger than the tags hold
+        return None
+
+
+def read_link(file: OpenFile, at: int) -> int:
+    """Return the offset at a place of a file; -1 after the end of the file."""
+    data = read_at(file.descriptor, 4, at)
+    return int(struct.unpack("<I", data)[0]) if len(data) == 4 else -1
+
+
+def _foreign_directories(
+    file: OpenFile, name: str, table: FrameTable, frames: npt.NDArray[np.intp]
+) -> Iterator[str]:
+    """Follow the chain of directories: it must reach the pixels of every frame, and end."""
+    wanted = {table.place(number)[2]: number for number in frames.tolist()}
+    at = read_link(file, FIRST_IFD_AT)
+    for _ in range(len(wanted) + 1):
+        if at <= 0:
+            break
+        strip, at = _read_directory(file, at)
+        wanted.pop(strip, None)
+    if at < 0:
+        yield f"{name}: the chain of directories leads out of the file"
+    elif at > 0:
+        yield f"{name}: the chain of directories continues after the frames of the index"
+    for number in wanted.values():
+        yield f"{name}: no directory leads to the frame at {table.coordinates(number)}"
+
+
+def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
+    """Return the offsets of the pixels and of the next directory; -1 and -1 if it is not a directory."""
+    head = read_at(file.descriptor, 2, at)
+    tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
+    if not 0 < tags <= _MOST_TAGS:
+        return -1, -1
+    data = read_at(file.descriptor, 12 * tags + 4, at + 2)
+    if len(data) != 12 * tags + 4:
+        return -1, -1
+    strip = -1
+    for place in range(0, 12 * tags, 12):
+        tag, _, _, value = struct.unpack_from("<HHII", data, place)
+        if tag == _STRIP_OFFSETS:
+            strip = value
+    return strip, int(struct.unpack_from("<I", data, 12 * tags)[0])

@@ -1,0 +1,452 @@
+"""Writes NDTiff so that every acknowledged frame survives the process.
+
+One gathered write of IFD, pixels and metadata, then one write of the index entry. The index decides: bytes
+in a TIFF file that no entry names are not part of the dataset. The storage keeps the places of both writes
+itself, so that the next frame overwrites a frame that failed half way, or the end of the file cuts it off.
+"""
+
+import os
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import annotated_types
+import crc32c
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from exengine.base_classes import (
+    DataCoordinates,
+    DataStorage,
+    ManagedStorage,
+    clean_metadata,
+    read_at,
+    sync_folder,
+    write_at,
+)
+from exengine.errors import (
+    CoordinatesError,
+    MetadataError,
+    OptionError,
+    StorageFailedError,
+    UnsupportedDataError,
+)
+from exengine_ndstorage.ndtiff import sizes
+from exengine_ndstorage.ndtiff.files import NEW, FilePool, OpenFile, is_dataset_name
+from exengine_ndstorage.ndtiff.format import (
+    BACKEND_NAME,
+    CAPABILITIES,
+    DATASET_FILES,
+    FIRST_IFD_AT,
+    FULL_RESOLUTION,
+    INDEX_NAME,
+    METADATA_PADDING,
+    FrameLayout,
+    refuse_axes,
+    refuse_shape,
+    text_in_entry,
+)
+from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, decode_metadata, encode_json, read_pixels
+from exengine_ndstorage.ndtiff.header import encode_header
+from exengine_ndstorage.ndtiff.helper_thread import HelperThread, Job
+from exengine_ndstorage.ndtiff.opening import open_ndtiff
+from exengine_ndstorage.ndtiff.recovery import recover_in_place
+
+_INT32 = 2**31
+
+# File, layout, offset of the pixels, length of the metadata, checksum of the axes, length of the entry.
+_PLACE = struct.Struct("<6I")
+
+# check_frame passes to write_frame: metadata and axes as JSON, checksum of the axes, whether its axes are
+# those of earlier frames, its layout if an earlier frame has the same one.
+_Checked = tuple[bytes, bytes, int, bool, FrameLayout | None]
+
+
+class NDTiffStorage(ManagedStorage):
+    """Write NDTiff, the fast TIFF format of Micro-Manager and Pycro-Manager.
+
+    A dataset is a folder with TIFF files and an index. When ``put`` returns, the operating system holds
+    the frame, and it survives the death of the program; after ``finish`` it survives power loss. Frames
+    and their metadata have checksums.
+
+    Parameters
+    ----------
+    directory : path
+        The folder of the dataset.
+    name : str, optional
+        The name of the dataset: its folder is then ``directory/name``, and its files start with the name.
+    summary_metadata : dict, optional
+        Metadata of the whole dataset.
+    max_file_bytes : int, default: 4294967296
+        The size at which a TIFF file is full, and the next one starts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from exengine.storage_backends.ndtiff import NDTiffStorage
+    >>> folder = tempfile.mkdtemp()
+    >>> with NDTiffStorage(folder) as storage:
+    ...     storage.put({"time": 0, "channel": "DAPI"}, np.full((4, 4), 7, np.uint16), {"exposure_ms": 10})
+    >>> import exengine
+    >>> exengine.open_dataset(folder)[{"time": 0, "channel": "DAPI"}][0, 0]
+    np.uint16(7)
+    """
+
+    capabilities = CAPABILITIES
+    place_parameters = ("directory", "name")
+    dataset_files = DATASET_FILES
+    backend_name = BACKEND_NAME
+    batch_frames = 32
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        name: str | None = None,
+        summary_metadata: dict[str, Any] | None = None,
+        max_file_bytes: Annotated[
+            int, annotated_types.Interval(ge=sizes.LEAST_FILE_BYTES, le=sizes.MAX_FILE_BYTES)
+        ] = sizes.MAX_FILE_BYTES,
+    ) -> None:
+        summary = clean_metadata({} if summary_metadata is None else summary_metadata)
+        if not isinstance(summary, dict):
+            raise MetadataError(f"NDTiff's summary metadata is a dict, got {type(summary_metadata).__name__}")
+        if name is not None and not is_dataset_name(name):
+            raise OptionError(
+                f"name {name!r:.80} is not a valid folder name: pass a name without a path, and the path "
+                "as directory"
+            )
+        least, most = sizes.LEAST_FILE_BYTES, sizes.MAX_FILE_BYTES
+        if type(max_file_bytes) is not int or not least <= max_file_bytes <= most:
+            raise OptionError(f"max_file_bytes is an int from {least} to {most}, got {max_file_bytes!r:.40}")
+        self._header = encode_header(summary, max_file_bytes)
+        self._max_file_bytes = max_file_bytes
+        self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
+        self._prefix = "" if name is None else f"{name}_"
+        self._pool = FilePool()
+        self._index_file: OpenFile | None = None
+        self._file: OpenFile | None = None  # the file that is being written
+        self._file_names: list[str] = []
+        self._unsynced: list[int] = []  # complete files that are not yet on the disk
+        self._names_synced = False
+        self._end = self._index_end = 0
+        self._started = 0  # the place in the file up to which early writing has started
+        self._last_next_at = -1  # the place in the file of the offset after its last IFD
+        self._layouts: dict[tuple[tuple[int, ...], str], FrameLayout] = {}
+        self._layout_list: list[FrameLayout] = []  # by their number
+        self._places = bytearray()
+        self._axis_types: dict[str, type] = {}
+        self._helper = HelperThread()
+        super().__init__(Path(directory) / name if name else directory, summary_metadata=summary)
+        try:
+            self._index_file = OpenFile(self._path_of(INDEX_NAME), NEW)
+            self._begin_file()
+        except BaseException as error:
+            self.cannot_begin(error)
+            if not isinstance(error, OSError):
+                raise
+            refusal = StorageFailedError(f"cannot write in {self.path}: {error}")
+            refusal.errno = error.errno
+            raise refusal from error
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
+        """Create a storage for a dataset at exactly this path."""
+        assert path is not None  # the kernel passes a path to a persistent backend
+        return cls(path, None, **options)
+
+    @classmethod
+    def can_open(cls, path: str | os.PathLike[str]) -> bool:
+        """Return whether the folder is an NDTiff dataset, of any version, or a pyramid of them."""
+        return any(
+            os.path.isfile(os.path.join(path, *parts))
+            for parts in ((INDEX_NAME,), (FULL_RESOLUTION, INDEX_NAME))
+        )
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> DataStorage:
+        """Open a dataset for reading: version 3 and pyramids here, version 2 through ``ndstorage``."""
+        return open_ndtiff(path)
+
+    @classmethod
+    def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+        """Repair index and files: lost frames are removed from the index, and the old index is kept."""
+        recover_in_place(os.fspath(path), lost)
+
+    def claimed_files(self) -> tuple[str, ...]:
+        """Return the names of the files with the prefix of this dataset, and no other."""
+        prefix = self._prefix.replace("{", "{{").replace("}", "}}")
+        others = [pattern for pattern in self.dataset_files if "NDTiffStack" not in pattern]
+        return (*others, f"{prefix}NDTiffStack.tif", f"{prefix}NDTiffStack_{{number}}.tif")
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
+        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError; orjson ends the process if it gets no memory
+        layout = self._layouts.get((data.shape, data.dtype.char))
+        if layout is None:
+            refuse_shape(data.shape, data.dtype)
+        positions = coordinates.__dict__
+        axes = orjson.dumps(positions)
+        if len(axes) > sizes.MAX_TEXT_BYTES:
+            raise CoordinatesError(
+                f"NDTiff's coordinates have at most {sizes.MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+            )
+        are_axes_known = True
+        known_type = self._axis_types.get
+        for axis, value in positions.items():
+            value_type = type(value)
+            if value_type is not known_type(axis):
+                are_axes_known = False
+            if value_type is int and not -_INT32 <= value < _INT32:
+                raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
+        if not are_axes_known:
+            refuse_axes(positions, self._axis_types)
+        encoded = encode_json(metadata)
+        size = len(encoded)
+        if size < METADATA_PADDING:
+            encoded = encoded.ljust(METADATA_PADDING)
+        elif size > sizes.MAX_METADATA_BYTES:
+            raise MetadataError(
+                f"the metadata has {size} bytes as JSON; NDTiff's readers here accept at most "
+                f"{sizes.MAX_METADATA_BYTES}"
+            )
+        if data.nbytes + size > self._most_frame_bytes:
+            raise UnsupportedDataError(
+                f"a frame of {data.nbytes} bytes with {size} bytes of metadata does not fit into a TIFF "
+                "file of 4 GiB"
+            )
+        return encoded, axes, axes_checksum(positions), are_axes_known, layout
+
+    def write_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
+        self.write_frames(number, [(coordinates, data, checked)])
+
+    def write_frames(self, number: int, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]]) -> int:
+        """Write the first frames of a batch, up to the end of this file or of one gathered write.
+
+        Parameters
+        ----------
+        number : int
+            The number of the first frame.
+        batch : list of (coordinates, data, checked)
+            At least one frame, with the arguments of :meth:`write_frame`.
+
+        Returns
+        -------
+        int
+            How many frames were written completely; nothing of the others was written.
+        """
+        parts: list[Any] = []
+        entries: list[bytes] = []
+        places: list[bytes] = []
+        begin = end = self._end
+        next_at = -1
+        layout: FrameLayout | None = None
+        new_types: dict[str, type] = {}
+        for coordinates, data, (metadata, axes, axes_crc, are_axes_known, layout) in batch:
+            if not are_axes_known and not self._are_axes_known(coordinates):
+                if parts:
+                    break  # an axis is known when its first frame is written
+                new_types = refuse_axes(coordinates.__dict__, self._axis_types)
+            if layout is None:
+                layout = self._layout_of(data)
+            metadata_bytes = len(metadata)
+            size = layout.ifd_bytes + layout.pixel_bytes + metadata_bytes
+            if end + size + 2 > self._max_file_bytes and end > len(self._header):
+                if parts:
+                    break
+                self._end_file()
+                self._begin_file()
+                begin = end = self._end
+            elif parts and (
+                end + size - begin > sizes.BATCH_BYTES or layout.pixel_bytes >= sizes.SHARED_WRITE_BYTES
+            ):
+                break
+            pixels: Any = np.ascontiguousarray(data, layout.dtype)
+            at = end + layout.ifd_bytes
+            entry = layout.index_entry(axes, self._name_in_entries, at, metadata_bytes)
+            entries.append(entry)
+            file = len(self._file_names) - 1
+            places.append(_PLACE.pack(file, layout.number, at, metadata_bytes, axes_crc, len(entry)))
+            next_at = end + layout.next_at
+            running = (
+                self._helper.begin(crc32c.crc32c, pixels, axes_crc)
+                if layout.pixel_bytes >= sizes.SHARED_WRITE_BYTES
+                else None
+            )
+            if running is not None:
+                self._write_large(end, layout, pixels, metadata, axes_crc, running)
+                end += size + (size & 1)
+                break
+            pixels_crc = crc32c.crc32c(pixels, axes_crc)
+            parts.append(layout.ifd(end, metadata_bytes, pixels_crc, crc32c.crc32c(metadata, axes_crc)))
+            parts.append(pixels)
+            parts.append(metadata)
+            if size & 1:
+                parts.append(b" ")
+            end += size + (size & 1)
+        assert self._file is not None and self._index_file is not None
+        if parts:
+            write_at(self._file.descriptor, parts, begin, end - begin)
+        place, entry = (places[0], entries[0]) if len(places) == 1 else (b"".join(places), b"".join(entries))
+        index_end = write_at(self._index_file.descriptor, (entry,), self._index_end, len(entry))
+        if new_types:
+            self._axis_types.update(new_types)
+        # No call between these assignments, so that an interrupt leaves either all of them or none.
+        self._places += place
+        self._end = end
+        self._index_end = index_end
+        self._last_next_at = next_at
+        if end - self._started >= sizes.EARLY_BYTES:
+            if layout is not None and layout.pixel_bytes < sizes.SMALL_FRAME_BYTES:
+                self._helper.begin_writing(self._file, self._started, end - self._started)
+            self._started = end
+        return len(entries)
+
+    def _write_large(
+        self,
+        offset: int,
+        layout: FrameLayout,
+        pixels: Any,
+        metadata: bytes,
+        axes_crc: int,
+        running: Job[int],
+    ) -> None:
+        """Write pixels and metadata while the helper thread computes the checksum, then the IFD with it."""
+        assert self._file is not None
+        padding = b" " * ((layout.ifd_bytes + layout.pixel_bytes + len(metadata)) & 1)
+        try:
+            write_at(self._file.descriptor, (pixels, metadata, padding), offset + layout.ifd_bytes)
+        finally:
+            pixels_crc = running.end()
+        ifd = layout.ifd(offset, len(metadata), pixels_crc, crc32c.crc32c(metadata, axes_crc))
+        write_at(self._file.descriptor, (ifd,), offset, layout.ifd_bytes)
+
+    def _are_axes_known(self, coordinates: DataCoordinates) -> bool:
+        types = {axis: type(value) for axis, value in coordinates.__dict__.items()}
+        return types.items() <= self._axis_types.items()
+
+    def _layout_of(self, data: npt.NDArray[Any]) -> FrameLayout:
+        key = data.shape, data.dtype.char
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = FrameLayout.of(data.shape, data.dtype, len(self._layout_list))
+            self._layout_list.append(layout)
+            self._layouts[key] = layout
+        return layout
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _path_of(self, name: str) -> str:
+        assert self.path is not None
+        return os.path.join(self.path, name)
+
+    def _begin_file(self) -> None:
+        number = len(self._file_names)
+        name = f"{self._prefix}NDTiffStack{f'_{number}' if number else ''}.tif"
+        path = self._path_of(name)
+        file = OpenFile(path, NEW)
+        try:
+            end = write_at(file.descriptor, [self._header], 0, len(self._header))
+        except BaseException:
+            del (
+                file
+            )  # otherwise the traceback of a stored exception keeps it open, with its space on the disk
+            os.unlink(path)  # it holds no frame
+            raise
+        name_in_entries = text_in_entry(name.encode())
+        self._pool.hold(number, file)
+        if number:
+            self._unsynced.append(number - 1)
+        # No call between these assignments, so that an interrupt leaves the old file or the new one.
+        self._file_names = [*self._file_names, name]
+        self._name_in_entries = name_in_entries
+        self._end, self._last_next_at, self._names_synced = end, -1, False
+        self._started = 0
+        self._file = file
+
+    def _end_file(self) -> None:
+        """Mark the last IFD of the file as the last, and cut off a failed frame after it."""
+        if self._file is not None:
+            os.ftruncate(self._file.descriptor, self._end)
+            at = self._last_next_at if self._last_next_at >= 0 else FIRST_IFD_AT
+            write_at(self._file.descriptor, [bytes(4)], at)
+
+    def sync_frames(self) -> None:
+        assert self.path is not None
+        while self._unsynced:
+            number = self._unsynced[0]
+            os.fsync(self._pool.open(number, self._path_of(self._file_names[number])).descriptor)
+            del self._unsynced[0]
+        # The index after the files that it names. A variable with a file would stay in a stored traceback.
+        for descriptor in [file.descriptor for file in (self._file, self._index_file) if file is not None]:
+            os.fsync(descriptor)
+        if not self._names_synced:
+            sync_folder(self.path)
+            self._names_synced = True
+
+    def finish_frames(self) -> None:
+        self._take_back(len(self))
+        try:
+            if self._index_file is not None:
+                os.ftruncate(self._index_file.descriptor, self._index_end)
+        finally:
+            self._end_file()
+        self.sync_frames()
+
+    def finished_facts(self) -> dict[str, int]:
+        """Return CRC-32C of the index, which detects changed coordinates when the dataset is opened."""
+        checksum = at = 0
+        if self._index_file is None:  # the storage failed before it created the index
+            return {}
+        while data := read_at(self._index_file.descriptor, sizes.CHUNK_BYTES, at):
+            checksum, at = crc32c.crc32c(data, checksum), at + len(data)
+        return {"index_crc32c": checksum}
+
+    def _take_back(self, count: int) -> None:
+        """Remove a written last frame if an interrupt kept ``put`` from returning."""
+        while len(self._places) > count * _PLACE.size:
+            place = len(self._places) - _PLACE.size
+            file, number, at, _, _, entry_bytes = _PLACE.unpack_from(self._places, place)
+            del self._places[place:]
+            self._index_end -= entry_bytes
+            self._end = at - self._layout_list[number].ifd_bytes
+            self._last_next_at = -1
+            if place:
+                before, number, at, *_ = _PLACE.unpack_from(self._places, place - _PLACE.size)
+                if before == file:
+                    layout = self._layout_list[number]
+                    self._last_next_at = at - layout.ifd_bytes + layout.next_at
+
+    def release(self) -> None:
+        self._helper.end()
+        self._pool.release()
+        self._file = self._index_file = None
+
+    # -- reading written frames ------------------------------------------------------------------
+
+    def read_frame(self, number: int) -> npt.NDArray[Any]:
+        file, layout, at, *_ = _PLACE.unpack_from(self._places, number * _PLACE.size)
+        # Without comparing the checksum: this process wrote the frame, and no other one may write. Readers
+        # of the dataset compare it.
+        return read_pixels(
+            self._opened(file), at, self._layout_list[layout], self._helper, lambda: self._name(number)
+        )
+
+    def read_frame_metadata(self, number: int) -> Any:
+        file, layout_number, at, size, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
+        layout = self._layout_list[layout_number]
+        opened = self._opened(file)
+        ifd = read_at(opened.descriptor, layout.ifd_bytes, at - layout.ifd_bytes)
+        data = read_at(opened.descriptor, size, at + layout.pixel_bytes)
+        return decode_metadata(data, size, ifd, layout, axes_crc, lambda: self._name(number))
+
+    def _name(self, number: int) -> str:
+        return f"frame {number} of {self.path}"
+
+    def _opened(self, number: int) -> OpenFile:
+        return self._pool.get(number) or self._pool.open(number, self._path_of(self._file_names[number]))

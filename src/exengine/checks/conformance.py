@@ -1,0 +1,160 @@
+"""Results of the conformance kit for one plugin: from a run, or from a results file that a run has saved.
+
+Responsible for finding the file of a backend and for the values that reports contain. Not responsible for
+the format of the file, nor for the meaning of a promise (:mod:`exengine.testing`).
+"""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from exengine.kernel.errors import describe
+from exengine.kernel.registry.codes import Finding
+from exengine.kernel.registry.names import same_name
+from exengine.kernel.registry.records import PluginRecord
+from exengine.testing.results import Outcome, read_results
+
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+"""The possible outcomes of a promise."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The result of one promise.
+
+    Attributes
+    ----------
+    outcome : {'kept', 'broken', 'not promised', 'not run'}
+    tests, failed : int
+        Number of tests of the promise, and of those that failed.
+    codes : tuple of str
+        Codes of the capabilities that failed.
+    because : tuple of str
+        The failures, the capability that does not promise it, or the reason why it was not run.
+    """
+
+    outcome: str
+    tests: int = 0
+    failed: int = 0
+    codes: tuple[str, ...] = ()
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of the kit for one backend.
+
+    Attributes
+    ----------
+    distribution, version, kernel : str
+        The tested distribution, its version, and the version of ExEngine.
+    promises : mapping of str to Promise
+        Label, such as ``P1`` -> result.
+    findings : tuple of Finding
+        Capabilities that are declared and not kept, or kept and not declared.
+    reason : str
+        The reason why nothing was run, or empty.
+    """
+
+    distribution: str
+    version: str
+    kernel: str
+    promises: Mapping[str, Promise] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+    @property
+    def kept(self) -> int:
+        """The number of promises that are kept."""
+        return sum(promise.outcome == "kept" for promise in self.promises.values())
+
+    @property
+    def tested(self) -> int:
+        """The number of promises that were tested: kept or broken."""
+        return sum(promise.outcome in ("kept", "broken") for promise in self.promises.values())
+
+    @property
+    def broken_promises(self) -> dict[str, str]:
+        """Label -> failures of each broken promise."""
+        return {
+            label: "; ".join(text.removeprefix(f"{label}: ") for text in promise.because)
+            or "see pytest --exengine-backend"
+            for label, promise in self.promises.items()
+            if promise.outcome == "broken"
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return promise -> result as JSON."""
+        return {label: asdict(promise) for label, promise in self.promises.items()}
+
+
+Conformance = tuple[Results | None, str]
+"""Results, and the reason why there are none or not all."""
+
+
+def run_kit(record: PluginRecord) -> Conformance:
+    """Run the conformance kit on an installed backend."""
+    import exengine.testing as kit
+
+    try:
+        run_conformance: Any = kit.run_conformance
+        with tempfile.TemporaryDirectory(prefix="exengine-check-") as folder:
+            content = run_conformance(record.qualified_name, Path(folder, "results.json"))
+    except ImportError as error:
+        return None, f"it needs the extra, pip install exengine[test] ({error})"
+    except Exception as error:  # raised by the kit, or by the plugin in it
+        return None, f"the kit stopped with {describe(error)}"
+    results = _results(content)
+    not_run = results.reason or "the kit gave no reason" if content.get("outcome") == "not run" else ""
+    return results, not_run
+
+
+def saved_results(record: PluginRecord, folder: Path) -> Results | None:
+    """Return the results that a run of the kit has saved for a backend, or None.
+
+    Parameters
+    ----------
+    record : PluginRecord
+        Its file is ``<name>.json``. A file about another distribution of the same name does not count.
+    folder : Path
+        May be missing.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a results file that this release reads; the message states the reason.
+    """
+    path = folder / f"{record.name}.json"
+    if not re.fullmatch(r"[\w.-]+", record.name) or not path.is_file():
+        return None
+    try:
+        results = _results(read_results(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {describe(error)}") from None
+    if results.distribution and not same_name(results.distribution, record.distribution):
+        return None
+    return results
+
+
+def _results(content: Mapping[str, Any]) -> Results:
+    return Results(
+        str(content["distribution"]),
+        str(content["version"]),
+        str(content["kernel"]),
+        {str(label): _promise(found) for label, found in content["promises"].items()},
+        tuple(Finding(str(found["code"]), str(found["message"])) for found in content.get("findings", ())),
+        str(content.get("reason", "")),
+    )
+
+
+def _promise(found: Mapping[str, Any]) -> Promise:
+    outcome = found["outcome"]
+    if outcome not in OUTCOMES:
+        raise ValueError(f"the outcome of a promise is {outcome!r}, not one of {', '.join(OUTCOMES)}")
+    codes, because = (tuple(map(str, found.get(key, ()))) for key in ("codes", "because"))
+    return Promise(outcome, int(found.get("tests", 0)), int(found.get("failed", 0)), codes, because)

@@ -1,0 +1,175 @@
+"""Decides whether a folder holds a dataset of ExEngine and nothing else, and deletes such a dataset.
+
+A dataset is a folder with a well-formed manifest that names an installed backend, in which every file is one
+that the backend writes: its class declares the names (``dataset_files``), and the manifest, where it records
+names of its own, agrees. Nothing else may be inside: no other file or folder, no link, device, pipe or
+socket, no mount point, nothing that is write-protected. See decision 12.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+
+from exengine.kernel.errors import DatasetExistsError, DatasetLockedError, ExEngineError
+from exengine.kernel.storage import manifest
+from exengine.kernel.storage.file_patterns import FilePatterns
+from exengine.kernel.system import files
+from exengine.kernel.system.held_folder import HeldFolder
+
+FilesOf = Callable[[str], Sequence[str]]
+"""Returns the ``dataset_files`` of the backend that a manifest names, or raises ``ExEngineError``."""
+
+_OWN = frozenset((manifest.MANIFEST_NAME, manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new"))
+_MOST_SEARCHED = 10_000  # folders, to name a dataset that lies below another one
+
+
+class DatasetContent:
+    """The files of a dataset in an open folder.
+
+    Parameters
+    ----------
+    folder : HeldFolder
+    files_of : callable
+
+    Raises
+    ------
+    DatasetExistsError
+        If the folder is not a dataset of ExEngine, or if anything else is inside: the message names it.
+    DatasetLockedError
+        If a writer is at work.
+    """
+
+    def __init__(self, folder: HeldFolder, files_of: FilesOf) -> None:
+        self._folder = folder
+        self.files_of = files_of
+        try:
+            content = manifest.read_manifest(folder.path, dir_fd=folder.descriptor)
+        except ExEngineError as error:
+            raise _refusal(folder.path, f"its manifest cannot be read ({error})") from error
+        if content is None:
+            raise _refusal(
+                folder.path,
+                f"it has no manifest {manifest.MANIFEST_NAME}, so ExEngine did not write it as a dataset",
+            )
+        backend = content.backend
+        try:
+            declared = tuple(files_of(backend))
+            recorded = content.files
+            self._patterns = [FilePatterns(declared)]
+            if recorded is not None:
+                self._patterns.append(FilePatterns(recorded))
+        except (ExEngineError, TypeError, ValueError) as error:
+            raise _refusal(
+                folder.path, f"it is not known which files the backend {backend!r:.80} writes ({error})"
+            ) from error
+        if not declared:
+            raise _refusal(
+                folder.path,
+                f"the backend {backend!r:.80} does not declare the names of its files (dataset_files)",
+            )
+        self.check()
+
+    def check(self) -> None:
+        """Raise unless the folder holds this dataset and nothing else, and has no writer."""
+        folder = self._folder
+        if manifest.has_writer(folder.path, dir_fd=folder.descriptor):
+            raise DatasetLockedError(f"{folder.path} is being written by another storage; it is not deleted")
+        if not folder.is_writable():
+            raise _refusal(folder.path, "it is write-protected")
+        for found in self._others(folder, ""):
+            raise _refusal(folder.path, found)
+
+    def _others(self, folder: HeldFolder, below: str) -> Iterator[str]:
+        """Yield what is in a folder and is not part of the dataset, and what keeps it from being deleted."""
+        for entry in folder.names():
+            name = below + entry
+            status = folder.status(entry)
+            if stat.S_ISDIR(status.st_mode):
+                if not self._is_folder(name):
+                    inner = _dataset_at_or_below(os.path.join(folder.path, entry))
+                    what = f"another dataset, {inner}" if inner else f"the folder {name!r:.200}"
+                    yield f"it holds {what}, which is not part of the dataset"
+                    return
+                with folder.enter(entry) as inside:
+                    if not inside.is_on_mount_of(self._folder):
+                        yield f"{name!r:.200} in it is a mount point"
+                        return
+                    if not inside.is_writable():
+                        yield f"the folder {name!r:.200} in it is write-protected"
+                    yield from self._others(inside, f"{name}/")
+            elif not stat.S_ISREG(status.st_mode):
+                yield f"it holds {name!r:.200}, which is {files.kind_of(status)}"
+            elif not self._is_file(name):
+                yield f"it holds the file {name!r:.200}, which is not part of the dataset"
+            elif not status.st_mode & stat.S_IWUSR:
+                yield f"{name!r:.200} in it is write-protected"
+
+    def _is_file(self, name: str) -> bool:
+        return name in _OWN or all(patterns.match_file(name) for patterns in self._patterns)
+
+    def _is_folder(self, name: str) -> bool:
+        return all(patterns.match_folder(name) for patterns in self._patterns)
+
+    def delete(self) -> None:
+        """Delete the files of the dataset, the manifest last; the empty folder itself stays.
+
+        What is not part of the dataset, because it came after the check, stays as well.
+
+        Raises
+        ------
+        OSError
+            If something cannot be deleted.
+        """
+        self._delete(self._folder, "")
+        there = {*self._folder.names()}
+        for name in sorted(_OWN & there, key=lambda name: name == manifest.MANIFEST_NAME):
+            if stat.S_ISREG(self._folder.status(name).st_mode):
+                self._folder.remove_file(name)
+
+    def _delete(self, folder: HeldFolder, below: str) -> None:
+        for entry in folder.names():
+            name = below + entry
+            status = folder.status(entry)
+            if stat.S_ISDIR(status.st_mode) and self._is_folder(name):
+                with folder.enter(entry) as inside:
+                    if not inside.is_on_mount_of(self._folder):
+                        continue
+                    self._delete(inside, f"{name}/")
+                    if not inside.names():
+                        folder.remove_folder(entry)
+            elif stat.S_ISREG(status.st_mode) and name not in _OWN and self._is_file(name):
+                folder.remove_file(entry)
+
+
+def _refusal(path: str, why: str) -> DatasetExistsError:
+    return DatasetExistsError(
+        f"{path} is not deleted: {why}. if_exists: overwrite deletes only datasets of ExEngine with nothing "
+        "else inside; move it away or delete it yourself, or choose another path"
+    )
+
+
+def refuse_other_kind(path: str, status: os.stat_result) -> None:
+    """Raise unless this is the status of a folder."""
+    if not stat.S_ISDIR(status.st_mode):
+        raise _refusal(path, f"it is {files.kind_of(status)}")
+
+
+def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
+    """Raise if a file system is mounted at the folder."""
+    if not folder.is_on_mount_of(parent):
+        raise _refusal(folder.path, "it is a mount point")
+
+
+def refuse_link_to_no_dataset(link: str, path: str) -> None:
+    """Raise: a link may lead to a dataset only."""
+    raise _refusal(link, f"it is a symbolic link, and there is no dataset at {path}")
+
+
+def _dataset_at_or_below(path: str) -> str | None:
+    """Return where a manifest lies at or below a folder, to name it in a message."""
+    for number, (folder, _, names) in enumerate(os.walk(path)):
+        if manifest.MANIFEST_NAME in names:
+            return folder
+        if number == _MOST_SEARCHED:
+            break
+    return None

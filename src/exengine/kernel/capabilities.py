@@ -1,0 +1,70 @@
+"""The abilities and limits that a backend declares, which the kit tests and the documentation shows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageCapabilities:
+    """The abilities and limits of a backend. The defaults claim the least.
+
+    The conformance kit tests each declaration, and the documentation shows it.
+    """
+
+    persistent: bool = False
+    """The dataset outlives the process and lies at a path."""
+    dtypes: tuple[str, ...] | None = None
+    """Names of the numpy dtypes that the format holds; None: any."""
+    ndim: tuple[int, ...] | None = None
+    """Numbers of dimensions of a frame; None: any."""
+    same_shape: bool = False
+    """All frames must have the shape and dtype of the first."""
+    string_axes: bool = False
+    """Positions may be str."""
+    negative_indices: bool = False
+    """Positions may be negative."""
+    metadata: bool = False
+    """Metadata of each frame is kept: any JSON value."""
+    iterable: bool = False
+    """``iter`` yields the coordinates and ``len`` returns their number."""
+    reopen: bool = False
+    """``open`` reads an existing dataset."""
+    read_while_writing: bool = False
+    """A second process can read while the first writes."""
+    concurrent_readers: bool = False
+    """Several threads may read at once."""
+    checksums: bool = False
+    """A damaged frame is detected."""
+    safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
+    """The fault that a frame survives once ``put`` has returned: none, death of the process, power loss."""
+    durable_flush: bool = False
+    """``flush(durable=True)`` makes every frame survive power loss."""
+    compression: tuple[str, ...] = ()
+    """Names of the compressions that the backend offers."""
+    pyramids: bool = False
+    """Datasets may hold resolution levels."""
+    remote: bool = False
+    """The path may be a URL."""
+    path_suffixes: tuple[str, ...] = ()
+    """Endings of a dataset's path, such as ``.ome.zarr``; empty where any path will do."""
+    readers: tuple[str, ...] = ()
+    """Programs that open the dataset."""
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the value of each capability, in order."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+def dtype_names(*types: type[np.generic]) -> tuple[str, ...]:
+    """Return the names that ``StorageCapabilities.dtypes`` takes for numpy scalar types.
+
+    Examples
+    --------
+    >>> dtype_names(np.uint8, np.uint16)
+    ('uint8', 'uint16')
+    """
+    return tuple(np.dtype(kind).name for kind in types)

@@ -1,0 +1,153 @@
+"""Loads one plugin: imports its target, checks the class, and turns every failure into an outcome.
+
+Only an interrupt by the user passes through. A ``KeyboardInterrupt`` or ``SystemExit`` that a plugin
+raises is a fault of the plugin.
+"""
+
+import contextlib
+import io
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from exengine.kernel.errors import describe
+from exengine.kernel.registry.names import SOURCES_GROUP
+from exengine.kernel.registry.records import Outcome, broken
+
+if TYPE_CHECKING:
+    from exengine.kernel.data_storage_base import DataStorage
+    from exengine.kernel.frame_source_base import FrameSource
+
+_MOST_OUTPUT = 10_000  # characters
+_MOST_TRACEBACK = 20_000
+
+
+class Imported(NamedTuple):
+    """The object of an entry point, or the reason why there is none.
+
+    Attributes
+    ----------
+    value : object
+    fault : Outcome or None
+        None if the import succeeded.
+    output : str
+        Text that the plugin printed.
+    """
+
+    value: Any
+    fault: Outcome | None
+    output: str
+
+
+def base_class(group: str) -> "type[DataStorage] | type[FrameSource]":
+    """Return the base class of the plugins of a group."""
+    if group == SOURCES_GROUP:
+        from exengine.kernel.frame_source_base import FrameSource
+
+        return FrameSource
+    from exengine.kernel.data_storage_base import DataStorage
+
+    return DataStorage
+
+
+def load_class(target: str, group: str) -> Outcome:
+    """Import a plugin class and check it against its contract and documentation.
+
+    Parameters
+    ----------
+    target : str
+        A valid target, ``module:Class``.
+    group : str
+        Group of the entry point.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user pressed Ctrl-C, even if the plugin suppressed it.
+    """
+    from exengine.kernel.registry.class_checks import check_class
+
+    with user_interrupt() as interrupted:
+        value, fault, output = import_target(target, interrupted)
+        findings = () if fault else tuple(check_class(value, base_class(group)))
+    if interrupted():
+        raise KeyboardInterrupt
+    if fault:
+        return fault
+    if findings:
+        error = "; ".join(map(str, findings))
+        return Outcome("invalid", "contract", error, findings=findings, output=output)
+    return Outcome("valid", output=output, loaded=value)
+
+
+def import_target(target: str, interrupted: Callable[[], bool]) -> Imported:
+    """Import the object that an entry point names. Standard output of the plugin goes to stderr.
+
+    Parameters
+    ----------
+    target : str
+    interrupted : callable
+        From :func:`user_interrupt`.
+    """
+    import importlib
+    import traceback
+
+    module_name, _, attribute = target.partition(":")
+    doing, stage = "importing", "import"
+    value: Any = None
+    error = details = ""
+    printed = _Captured()
+    try:
+        with contextlib.redirect_stdout(printed):
+            value = importlib.import_module(module_name)
+            doing, stage = "reading", "attribute"
+            for part in attribute.split("."):
+                value = getattr(value, part)
+    except BaseException as raised:  # SystemExit and KeyboardInterrupt of a plugin are its faults too
+        if interrupted():
+            raise KeyboardInterrupt from raised
+        error = f"{doing} {target} raised {describe(raised)}"
+        details = "".join(traceback.format_exception(raised))[-_MOST_TRACEBACK:]
+    output = printed.getvalue()[:_MOST_OUTPUT]
+    if output:
+        sys.stderr.write(output)
+    return Imported(value, broken(stage, error, details, output) if error else None, output)
+
+
+class _Captured(io.StringIO):
+    """A text stream that a plugin cannot close."""
+
+    def close(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def user_interrupt() -> Iterator[Callable[[], bool]]:
+    """Return a function that distinguishes Ctrl-C by the user from a KeyboardInterrupt that a plugin raised.
+
+    Signals reach the main thread only; in any other thread each KeyboardInterrupt comes from the plugin.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    import signal
+
+    pressed = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        if callable(before):
+            before(number, frame)
+
+    if not callable(before):  # ignored, or not set by Python: nothing would be raised
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:  # not a handler that the plugin has set
+            signal.signal(signal.SIGINT, before)

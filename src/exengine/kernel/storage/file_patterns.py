@@ -1,0 +1,95 @@
+"""The names that the files of a dataset have, as patterns: ``NDTiffStack_{number}.tif``.
+
+A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}``
+matches decimal digits, ``{name}`` any text without ``/`` that does not begin with a dot; ``{{`` and ``}}``
+are braces. Everything else matches itself. No pattern makes matching slow: a manifest, which may be hostile,
+has patterns, too.
+"""
+
+import re
+import string
+from collections.abc import Iterable
+
+MOST_PATTERNS = 1000
+MOST_CHARACTERS = 1000
+"""The length of one pattern."""
+
+_FIELDS = {"number": "[0-9]++", "name": r"(?![.])[^/]+"}
+
+
+class FilePatterns:
+    """Decides whether a name is that of a file of a dataset.
+
+    Parameters
+    ----------
+    patterns : iterable of str
+
+    Raises
+    ------
+    ValueError
+        If a pattern is malformed, leaves the folder, or matches every name.
+
+    Examples
+    --------
+    >>> patterns = FilePatterns(["index", "{number}/c/{number}.raw"])
+    >>> patterns.match_file("0/c/12.raw"), patterns.match_file("notes.txt")
+    (True, False)
+    >>> patterns.match_folder("0/c"), patterns.match_folder(".git")
+    (True, False)
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        if isinstance(patterns, str):
+            raise ValueError(f"patterns of file names are a tuple of str, got the str {patterns!r:.80}")
+        files: dict[str, None] = {}
+        folders: dict[str, None] = {}
+        for number, pattern in enumerate(patterns):
+            if number == MOST_PATTERNS:
+                raise ValueError(f"there are more than {MOST_PATTERNS} patterns of file names")
+            parts = _parts_of(pattern)
+            files["/".join(parts)] = None
+            folders.update(("/".join(parts[:depth]), None) for depth in range(1, len(parts)))
+        self._files = _compiled(files)
+        self._folders = _compiled(folders)
+
+    def match_file(self, name: str) -> bool:
+        """Return whether a relative path may be that of a file of the dataset."""
+        return self._files.fullmatch(name) is not None
+
+    def match_folder(self, name: str) -> bool:
+        """Return whether a relative path may be that of a folder with files of the dataset."""
+        return self._folders.fullmatch(name) is not None
+
+
+def _compiled(alternatives: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(alternatives) or r"(?!)", re.DOTALL)
+
+
+def _parts_of(pattern: str) -> list[str]:
+    """Return a regular expression for each part of a pattern."""
+    if not isinstance(pattern, str) or len(pattern) > MOST_CHARACTERS:
+        raise ValueError(f"a pattern of file names is a str of at most {MOST_CHARACTERS} characters")
+    parts, literal, names = [""], "", 0
+    for text, field, spec, conversion in string.Formatter().parse(pattern):
+        for piece in re.split("(/)", text):
+            if piece == "/":
+                parts.append("")
+                literal = ""
+            else:
+                parts[-1] += re.escape(piece)
+                literal += piece
+        if field is None:
+            continue
+        if field not in _FIELDS or spec or conversion:
+            raise ValueError(
+                f"{pattern!r:.80} has the field {field!r:.40}; allowed are {{number}} and {{name}}"
+            )
+        parts[-1] += _FIELDS[field] if not parts[-1] or field == "number" else "[^/]+"
+        names += field == "name"
+    if any(part in ("", r"\.", r"\.\.") for part in parts):
+        raise ValueError(f"{pattern!r:.80} is not a path below the folder of a dataset")
+    if names > 1 or (names and "{name}" in pattern.rpartition("/")[2] and not re.search("[^\\W_]", literal)):
+        raise ValueError(
+            f"{pattern!r:.80} matches too much: {{name}} may stand once, beside letters or digits"
+        )
+    return parts

@@ -1,0 +1,83 @@
+"""The state that the base classes of storages keep for themselves.
+
+It lies in one attribute of a storage, ``_exengine``, so that a subclass may use any other name.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
+from exengine.kernel.errors import StorageClosedError
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
+from exengine.kernel.storage.frame_checks import FrameChecks
+from exengine.kernel.storage.lifecycle import Lifecycle
+from exengine.kernel.storage.manifest import Manifest
+from exengine.kernel.storage.place import DatasetPlace
+
+
+class FrameIndex(Protocol):
+    """The lookup of a frame's number; ``CoordinateIndex`` implements it."""
+
+    @property
+    def axes(self) -> tuple[str, ...]: ...
+    def find(self, axes: Mapping[str, int | str]) -> int | None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[DataCoordinates]: ...
+    def positions(self) -> dict[str, list[int | str]]: ...
+    def describe_absence(self, axes: Mapping[str, int | str]) -> str: ...
+
+
+class ReadState:
+    """The state of a storage that is read."""
+
+    __slots__ = ("closed", "index", "lock", "reads")
+
+    def __init__(self, index: FrameIndex) -> None:
+        self.index = index
+        self.lock = threading.RLock()
+        self.closed = False
+        # The threads that are reading. Adding and discarding are atomic, and a reader adds itself before it
+        # looks at ``closed``, so that close() cannot miss it.
+        self.reads: set[int] = set()
+
+    def refuse_if_closed(self, path: str | None) -> None:
+        """Raise where the storage is closed."""
+        if self.closed:
+            raise StorageClosedError(f"the storage is closed; {how_to_reopen(path)}")
+
+
+def how_to_reopen(path: str | None) -> str:
+    """Return a hint for the user of a closed storage."""
+    if path is None:
+        return "its frames were in memory and are gone"
+    return f"open it again with exengine.open_dataset({path!r})"
+
+
+class DatasetState(ReadState):
+    """The state of an existing dataset that is open to read."""
+
+    __slots__ = ("manifest", "reason", "status")
+
+    def __init__(self, index: FrameIndex, status: DatasetStatus, manifest: Manifest | None) -> None:
+        super().__init__(index)
+        self.status = status
+        self.reason = ""
+        self.manifest = manifest
+
+
+class WriteState(ReadState):
+    """The state of a storage that writes: that of a reader, and what putting frames needs."""
+
+    __slots__ = ("checks", "frames", "life", "new_data", "place", "summary", "waiting")
+
+    def __init__(self, checks: FrameChecks, summary: JsonValue) -> None:
+        self.frames = CoordinateIndex()
+        super().__init__(self.frames)
+        self.life = Lifecycle()
+        self.checks = checks
+        self.summary = summary
+        self.place: DatasetPlace | None = None
+        self.new_data = threading.Condition(self.lock)
+        self.waiting = 0  # threads in await_new_data

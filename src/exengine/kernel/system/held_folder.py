@@ -1,0 +1,142 @@
+"""A folder that stays the same folder, whatever its path leads to later.
+
+Files that are checked and then deleted must be the same files. A path may lead elsewhere in between, so a
+folder is opened once, following no link, and everything in it is reached through the descriptor.
+"""
+
+import os
+import stat
+from typing import Self
+
+from exengine.kernel.system import files
+
+_BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
+
+
+class HeldFolder:
+    """An open folder; a context manager.
+
+    On a system that does not open folders (Windows) it is reached by its path.
+
+    Parameters
+    ----------
+    path : str
+        For messages, and to open it.
+    name : str, optional
+        Together with ``inside``: the name of the folder in there.
+    inside : HeldFolder, optional
+
+    Raises
+    ------
+    OSError
+        If it is not a folder: a link to one is not.
+    """
+
+    def __init__(self, path: str, name: str = "", inside: "HeldFolder | None" = None) -> None:
+        self.path = path
+        self.descriptor: int | None = None
+        if _BY_DESCRIPTOR:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            if inside is None:
+                self.descriptor = os.open(path, flags)
+            else:
+                self.descriptor = os.open(name, flags, dir_fd=inside.descriptor)
+            status = os.fstat(self.descriptor)
+        else:  # pragma: no cover - another system
+            status = os.lstat(path)
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(f"{path} is not a folder")
+        self.identity = (status.st_dev, status.st_ino)
+        self.mode = status.st_mode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder. Idempotent."""
+        descriptor, self.descriptor = self.descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _at(self, name: str) -> str:
+        return name if _BY_DESCRIPTOR else os.path.join(self.path, name)
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, sorted."""
+        return sorted(os.listdir(self.path if self.descriptor is None else self.descriptor))
+
+    def status(self, name: str) -> os.stat_result:
+        """Return what ``lstat`` says of a name in the folder."""
+        return os.stat(self._at(name), dir_fd=self.descriptor, follow_symlinks=False)
+
+    def identity_of(self, name: str) -> tuple[int, int] | None:
+        """Return device and inode of a name in the folder; None if nothing is there."""
+        try:
+            status = self.status(name)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def enter(self, name: str) -> "HeldFolder":
+        """Return a folder in this one, open."""
+        return HeldFolder(os.path.join(self.path, name), name, self)
+
+    def is_writable(self) -> bool:
+        """Return whether this user may remove names from the folder, and its owner has not forbidden it."""
+        if not self.mode & stat.S_IWUSR:
+            return False
+        if self.descriptor is None or os.access not in os.supports_effective_ids:  # pragma: no cover
+            return os.access(self.path, os.W_OK)
+        return os.access(".", os.W_OK | os.X_OK, dir_fd=self.descriptor, effective_ids=True)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give something in the folder a name that is free.
+
+        Raises
+        ------
+        FileExistsError
+            If the new name is not free.
+        """
+        files.rename_to_free_name(self._at(old), self._at(new), dir_fd=self.descriptor)
+
+    def remove_file(self, name: str) -> None:
+        """Remove a name that is not that of a folder."""
+        os.unlink(self._at(name), dir_fd=self.descriptor)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(self._at(name), dir_fd=self.descriptor)
+
+    def remove_tree(self, name: str) -> None:
+        """Remove a file, or a folder with all that is in it; a temporary one, made by this process.
+
+        No link is followed, and no file system that is mounted below is entered.
+
+        Raises
+        ------
+        OSError
+            If something of it stays.
+        """
+        if not stat.S_ISDIR(self.status(name).st_mode):
+            self.remove_file(name)
+            return
+        with self.enter(name) as folder:
+            if folder.is_on_mount_of(self):
+                for entry in folder.names():
+                    folder.remove_tree(entry)
+        self.remove_folder(name)
+
+    def is_on_mount_of(self, other: "HeldFolder") -> bool:
+        """Return whether no file system is mounted between this folder and another one above it."""
+        return self.identity[0] == other.identity[0] and self._mount() == other._mount()
+
+    def _mount(self) -> str:
+        """Return the number of the mount, which tells bind mounts of one file system apart; "" if unknown."""
+        try:
+            with open(f"/proc/self/fdinfo/{self.descriptor}", encoding="ascii") as file:
+                return next((line for line in file if line.startswith("mnt_id:")), "")
+        except OSError:  # only Linux has it
+            return ""

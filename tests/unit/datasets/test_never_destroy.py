@@ -1,0 +1,124 @@
+"""Promise D4: overwriting deletes a dataset of ExEngine, and nothing else, whatever is at the path.
+
+Everything is made in a folder of the test, in a process with mounts of its own.
+"""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SCRIPT = HERE / "things_at_a_path.py"
+ROOT = os.name == "posix" and os.geteuid() == 0
+GREEDY = """
+from exengine_checked import CheckedStorage
+
+
+class GreedyStorage(CheckedStorage):
+    '''Recognise everything as a dataset.
+
+    Parameters
+    ----------
+    path : path
+        Where the dataset will lie.
+    summary_metadata : dict, optional
+        Metadata of the whole dataset.
+    '''
+
+    backend_name = "aaa-greedy"
+
+    @classmethod
+    def can_open(cls, path):
+        return True
+"""
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and users of POSIX")
+
+
+def _names():
+    """Return the names of all things; they are registered when the module is run."""
+    namespace = {"__name__": "things", "__file__": str(SCRIPT)}
+    exec(compile(ast.parse(SCRIPT.read_text(encoding="utf-8")), str(SCRIPT), "exec"), namespace)
+    return [*namespace["THINGS"]]
+
+
+THINGS = _names()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return a folder with the backends ``checked`` and ``aaa-greedy``, which recognises everything."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copy(HERE.parents[1] / "backends" / "checked.py", folder / "exengine_checked.py")
+    (folder / "aaa_greedy.py").write_text(GREEDY)
+    for name, target in (
+        ("checked", "exengine_checked:CheckedStorage"),
+        ("aaa-greedy", "aaa_greedy:GreedyStorage"),
+    ):
+        info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[exengine.storage_backends]\n{name} = {target}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(site):
+    """Return what tries all things in one way, once, and gives the report of each by its name."""
+    known = {}
+
+    def run(backend, user, way):
+        if (backend, user, way) not in known:
+            if user == "root" and not ROOT:
+                pytest.skip("only root can be root")
+            plugins = site if backend == "aaa-greedy" else _without_greedy(site)
+            with tempfile.TemporaryDirectory(prefix="exengine-things-") as folder:
+                os.chmod(folder, 0o777)  # the ordinary user works there
+                done = subprocess.run(
+                    [sys.executable, SCRIPT, folder, backend, user, way],
+                    capture_output=True,
+                    text=True,
+                    env={**os.environ, "PYTHONPATH": str(plugins), "PYTHONDONTWRITEBYTECODE": "1"},
+                    timeout=100,
+                    check=False,
+                )
+            assert done.returncode == 0, done.stderr[-3000:]
+            reports = map(json.loads, done.stdout.splitlines())
+            known[backend, user, way] = {report["name"]: report for report in reports}
+        return known[backend, user, way]
+
+    return run
+
+
+def _without_greedy(site):
+    alone = site.parent / "site-without-greedy"
+    if not alone.exists():
+        shutil.copytree(site, alone, ignore=shutil.ignore_patterns("aaa*"))
+    return alone
+
+
+def test_there_are_enough_things():
+    assert len(THINGS) >= 30
+
+
+@pytest.mark.parametrize("way", ["directly", "through-a-link"])
+@pytest.mark.parametrize("user", ["root", "user"])
+@pytest.mark.parametrize("backend", ["checked", "aaa-greedy"])
+@pytest.mark.parametrize("name", THINGS)
+def test_overwriting_changes_nothing_but_a_dataset(name, backend, user, way, outcomes):
+    report = outcomes(backend, user, way)[name]
+    if "skipped" in report:
+        pytest.skip(report["skipped"])
+    assert report["changed"] == []
+    assert report["outcome"].startswith(report["wanted"]), report["outcome"]
+    if report["wanted"] == "made":
+        assert report["frames"] == [2]
+    else:
+        assert "data" in report["outcome"]
