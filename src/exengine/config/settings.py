@@ -25,7 +25,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("storage.backend", None, {"type": "string"}, "Name of the storage backend; there is no default."),
+    Setting("storage.backend", None, {"type": "string"}, "Name of the storage backend; without a default."),
     Setting("storage.path", None, {"type": "string"}, "Exact path of the dataset."),
     Setting(
         "storage.if_exists",
@@ -46,7 +46,7 @@ SETTINGS = (
         {"enum": ["block", "error"]},
         "Reaction to max_pending: block the source, or end the acquisition with an error.",
     ),
-    Setting("source.name", None, {"type": "string"}, "Name of the frame source; there is no default."),
+    Setting("source.name", None, {"type": "string"}, "Name of the frame source; without a default."),
     Setting("source.options", {}, {"type": "object"}, "Options of the source: see its page."),
     Setting(
         "sequence", {}, {"type": "object"}, "The acquisition sequence: fields of a useq-schema MDASequence."

@@ -28,12 +28,13 @@ from exengine.kernel.errors import (
     DatasetExistsError,
     DatasetLockedError,
     ExEngineError,
+    from_os,
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
-_MOST_WAITING_S = 10.0
+_MAX_WAIT_S = 10.0
 
 
 @contextmanager
@@ -94,15 +95,15 @@ def _open_parent(path: str) -> HeldFolder | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        refusal = DatasetAccessError(
-            f"cannot look at {os.path.dirname(path)}: {error.strerror or error}; choose another folder"
-        )
-        refusal.errno = error.errno
-        raise refusal from error
+        raise from_os(
+            DatasetAccessError,
+            f"cannot access {os.path.dirname(path)}: {error.strerror or error}; choose another folder",
+            error,
+        ) from error
 
 
 class _OldDataset:
-    """A dataset that is to be overwritten; made by :meth:`find`."""
+    """A dataset to be overwritten; created by :meth:`find`."""
 
     def __init__(self, path: str, parent: HeldFolder, folder: HeldFolder, content: DatasetContent) -> None:
         self._path = path
@@ -128,9 +129,9 @@ class _OldDataset:
         except FileNotFoundError:
             return None
         except OSError as error:
-            refusal = DatasetAccessError(f"cannot look at {path}: {error.strerror}; choose another path")
-            refusal.errno = error.errno
-            raise refusal from error
+            raise from_os(
+                DatasetAccessError, f"cannot access {path}: {error.strerror}; choose another path", error
+            ) from error
         refuse_other_kind(path, status)
         try:
             folder = parent.enter(name)
@@ -138,9 +139,9 @@ class _OldDataset:
                 folder.close()
                 return None
         except OSError as error:
-            refusal = DatasetAccessError(f"cannot look into {path}: {error.strerror}; it is not deleted")
-            refusal.errno = error.errno
-            raise refusal from error
+            raise from_os(
+                DatasetAccessError, f"cannot read {path}: {error.strerror}; it is not deleted", error
+            ) from error
         try:
             refuse_mount_point(folder, parent)
             return cls(path, parent, folder, DatasetContent(folder, files_of))
@@ -148,7 +149,7 @@ class _OldDataset:
             folder.close()
             if isinstance(error, ExEngineError):
                 raise
-            raise DatasetAccessError(f"cannot look into {path}: {error}; it is not deleted") from error
+            raise DatasetAccessError(f"cannot read {path}: {error}; it is not deleted") from error
         except BaseException:
             folder.close()
             raise
@@ -158,13 +159,13 @@ class _OldDataset:
         try:
             self._parent.rename(self._name, self._aside_name)
         except OSError as error:
-            refusal = DatasetAccessError(f"{self._path} cannot be moved aside: {error.strerror}")
-            refusal.errno = error.errno
-            raise refusal from error
+            raise from_os(
+                DatasetAccessError, f"{self._path} cannot be moved aside: {error.strerror}", error
+            ) from error
         if self._parent.identity_of(self._aside_name) != self._folder.identity:
             raise DatasetExistsError(
                 f"{self._path} was exchanged by another process before it was overwritten; it is not "
-                "changed. Look at it, and try again"
+                "changed. Check it, and try again"
             )
         self._content.check()
 
@@ -212,18 +213,18 @@ class _OldDataset:
 
 @contextmanager
 def _alone_in(folder: HeldFolder) -> Iterator[None]:
-    """Let other processes that overwrite a dataset in this folder wait, if the folder can be locked."""
-    if folder.descriptor is None:  # Windows opens no folders
+    """Hold a lock on a folder, so that overwriting in it takes turns; skipped if folders cannot be locked."""
+    if folder.descriptor is None:  # Windows cannot open folders
         yield
         return
-    # Of an opening of its own: threads of this process wait, too.
+    # A separate descriptor, so that threads of this process wait, too.
     descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.descriptor)
     try:
-        deadline = time.monotonic() + _MOST_WAITING_S
+        deadline = time.monotonic() + _MAX_WAIT_S
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:
-                raise DatasetLockedError(f"another storage is being made in {folder.path}; try again")
-            time.sleep(0.005)  # a lock that is waited for has no time limit
+                raise DatasetLockedError(f"another storage is being created in {folder.path}; try again")
+            time.sleep(0.005)  # a blocking lock has no time limit
         yield
     finally:
         os.close(descriptor)
@@ -232,12 +233,12 @@ def _alone_in(folder: HeldFolder) -> Iterator[None]:
 def _is_locked(folder: int) -> bool:
     try:
         return files.try_lock(folder)
-    except OSError:  # some network file systems lock no folders
+    except OSError:  # some network file systems cannot lock folders
         return True
 
 
 def left_beside(path: str) -> str | None:
-    """Return where a dataset is that was being overwritten when its process was killed, or None."""
+    """Return the old dataset of an interrupted overwriting, or None."""
     parent, name = os.path.split(os.path.abspath(path))
     begin = f".{files.cut_name(name)}.replaced-"
     with suppress(OSError):

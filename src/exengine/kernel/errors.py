@@ -163,7 +163,7 @@ class ConfigError(ExEngineError, ValueError):
 
 
 class SourceError(ExEngineError, RuntimeError):
-    """A frame source cannot do what the config or the sequence requests."""
+    """A frame source cannot run the requested sequence or config."""
 
 
 class HandlerError(ExEngineError, RuntimeError):
