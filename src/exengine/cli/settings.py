@@ -3,32 +3,29 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from exengine.kernel.errors import ConfigError
-
 if TYPE_CHECKING:
     from exengine.config.layers import Config
 
 
 def settings_parser() -> argparse.ArgumentParser:
-    """Return the parser of these arguments, a parent of the verbs that read a config."""
-    settings = argparse.ArgumentParser(add_help=False)
-    settings.add_argument(
-        "--backend", metavar="NAME", help="storage backend, instead of the one in the config"
-    )
-    settings.add_argument("--path", metavar="P", help="path of the new dataset")
-    settings.add_argument(
+    """Return a parent parser with the arguments of settings."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--backend", metavar="NAME", help="storage backend, instead of the one in the config")
+    parser.add_argument("--path", metavar="P", help="path of the new dataset")
+    parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
         help="any setting, such as storage.if_exists=number",
     )
-    return settings
+    return parser
 
 
 def resolve_settings(options: argparse.Namespace) -> "Config":
     """Return the config of a verb, with the command line as a layer."""
     from exengine.config.layers import resolve
+    from exengine.kernel.errors import ConfigError
     from exengine.kernel.registry.options import TextValue
 
     layer: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Words of messages: near names, articles, lists of alternatives, sizes and durations."""
+"""Words of messages: near names, articles, lists, sizes and durations."""
 
 from collections.abc import Iterable
 
