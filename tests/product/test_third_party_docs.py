@@ -59,7 +59,7 @@ def test_its_page_tells_all_of_the_backend(built):
         "Write each frame as a .npy file, which numpy.load opens.",
         "EXENGINE_STORAGE__OPTIONS__SYNC_EVERY",
         "pip install exengine-npy-folder",
-        "A damaged frame is recognised.",
+        "A damaged frame is detected.",
         "array([1, 2, 3])",
         "What lies in the folder",
     ):
