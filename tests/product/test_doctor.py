@@ -263,13 +263,13 @@ def needs(rate=None, frames=100, frame_bytes=4_200_000):
 
 def test_disk_and_acquisition_are_compared_in_one_sentence():
     text, problems = compare(SPEED, needs(rate=100.0))
-    assert text == "this disk sustains 910.0 MB/s, the acquisition gives 420.0 MB/s, room for 38 min 6 s"
+    assert text == "this disk sustains 910.0 MB/s, the acquisition needs 420.0 MB/s, room for 38 min 6 s"
     assert problems == []
 
 
 def test_an_acquisition_that_is_faster_than_the_disk_is_a_problem():
     (problem,) = compare(SPEED, needs(rate=300.0))[1]
-    assert problem.startswith("/data is too slow: it sustains 910.0 MB/s, the acquisition gives 1.3 GB/s")
+    assert problem.startswith("/data is too slow: it sustains 910.0 MB/s, the acquisition needs 1.3 GB/s")
 
 
 def test_an_acquisition_that_is_larger_than_the_disk_is_a_problem():
@@ -279,7 +279,7 @@ def test_an_acquisition_that_is_larger_than_the_disk_is_a_problem():
 
 def test_a_rate_that_nobody_knows_is_said_to_be_unknown():
     text, problems = compare(SPEED, needs())
-    assert "the rate of the acquisition is not known (nobody says it), room for 228,571 frames" in text
+    assert "the rate of the acquisition is unknown (nobody says it), room for 228,571 frames" in text
     assert problems == []
 
 
@@ -328,14 +328,14 @@ def test_with_a_config_the_disk_of_its_dataset_is_measured(arguments, config, re
     acquisition = found["acquisition"]
     assert (acquisition["frames"], acquisition["frame_bytes"]) == (30, 8192)
     assert (acquisition["frames_per_s"], acquisition["bytes_per_s"]) == (50.0, 50 * 8192)
-    assert "the acquisition gives 409.6 kB/s" in found["disk"]["summary"]
+    assert "the acquisition needs 409.6 kB/s" in found["disk"]["summary"]
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unlimited_source_has_no_rate(config, report, quick):
     code, found = report(config())
     assert (code, found["acquisition"]["frames_per_s"]) == (0, None)
-    assert "not known (the source gives frames as fast as they are taken)" in found["disk"]["summary"]
+    assert "unknown (the source delivers frames as fast as they are stored)" in found["disk"]["summary"]
 
 
 def test_a_disk_that_is_too_slow_for_the_config_gives_1(config, monkeypatch, capsys):

@@ -21,8 +21,11 @@ ADDRESSES = {
     "exengine.notifications",
     "exengine.kernel.notifications",
     "exengine.storage_backends.ndtiff_and_ndram.NDTiffandRAM",
+    "exengine_ndstorage.legacy",
+    "exengine_ndstorage.pyramid",
+    "exengine_ndstorage.reader",
 }
-"""Import paths of ExEngine 0.4.0 and doors: short modules on purpose."""
+"""Doors, import paths of ExEngine 0.4.0, and paths that stand in pickles: short modules on purpose."""
 
 
 def modules_below(*folders):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetAccessError
 from exengine.kernel.frame_source_base import SourcePlan
+from exengine.kernel.wording import human_bytes
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -41,10 +42,13 @@ def refuse_full_disk(path: str, plan: SourcePlan, backend: type[DataStorage]) ->
     ------
     DatasetAccessError
     """
-    need, folder = bytes_on_disk(plan, backend), existing_folder(path)
+    need = bytes_on_disk(plan, backend)
+    if need is None:
+        return
+    folder = existing_folder(path)
     free = shutil.disk_usage(folder).free
-    if need is not None and free < need:
+    if free < need:
         raise DatasetAccessError(
-            f"the acquisition needs {need / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free; "
+            f"the acquisition needs {human_bytes(need)}, and {folder} has {human_bytes(free)} free; "
             "choose another disk with storage.path, or acquire fewer frames"
         )

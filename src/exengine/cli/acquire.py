@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 
 from exengine.acquisition.run import Acquisition
-from exengine.cli.output import counts, human_bytes, human_time, print_json, say
+from exengine.cli.output import counts, print_json, say
 from exengine.cli.progress import AcquisitionProgress
 from exengine.cli.settings import resolve_settings
 from exengine.kernel.errors import AcquisitionError
+from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
-from exengine.cli.output import human_bytes, human_time
 from exengine.kernel.errors import DatasetAccessError
+from exengine.kernel.wording import human_bytes, human_time
 
 if TYPE_CHECKING:
     import useq

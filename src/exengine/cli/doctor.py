@@ -6,13 +6,14 @@ import platform
 import sys
 from typing import Any
 
-from exengine.cli.output import human_bytes, print_json, print_table
+from exengine.cli.output import print_json, print_table
 from exengine.config import layers
 from exengine.kernel.errors import ConfigError, ExEngineError
 from exengine.kernel.registry import hooks, plugins
 from exengine.kernel.registry.names import INSTALL_ALL
 from exengine.kernel.registry.records import PluginRecord
 from exengine.kernel.system.files import config_folder
+from exengine.kernel.wording import human_bytes
 
 _LIBRARIES = (
     "exengine",

@@ -5,12 +5,13 @@ import os
 import shlex
 from typing import Any
 
-from exengine.cli.output import counts, human_bytes, print_json
+from exengine.cli.output import counts, print_json
 from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
 from exengine.kernel.frames.coordinate_index import summarize_positions
 from exengine.kernel.storage.manifest import has_writer
+from exengine.kernel.wording import human_bytes
 
 
 def run(options: argparse.Namespace) -> int:

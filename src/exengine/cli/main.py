@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from exengine.cli.settings import settings_parser
 from exengine.kernel import errors
 
 WRONG_USE = (errors.ConfigError, errors.OptionError, errors.PluginNotFoundError, errors.PluginConflictError)
@@ -21,18 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one JSON document and nothing else on stdout"
     )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    settings = argparse.ArgumentParser(add_help=False)
-    settings.add_argument(
-        "--backend", metavar="NAME", help="storage backend, instead of the one in the config"
-    )
-    settings.add_argument("--path", metavar="P", help="path of the new dataset")
-    settings.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="any setting, such as storage.if_exists=number",
-    )
+    settings = settings_parser()
 
     parser = argparse.ArgumentParser(
         prog="exengine", description="Store microscopy data, in the backend that you name."

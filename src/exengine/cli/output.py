@@ -47,34 +47,3 @@ def counts(ledger: Mapping[str, Any], *names: str) -> str:
     '3 offered, 2 stored'
     """
     return ", ".join(f"{ledger[name]} {name}" for name in names if name in ledger)
-
-
-def human_bytes(size: float) -> str:
-    """Return a size for people.
-
-    Examples
-    --------
-    >>> human_bytes(52428800)
-    '52.4 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def human_time(seconds: float) -> str:
-    """Return a duration for people.
-
-    Examples
-    --------
-    >>> human_time(3.21), human_time(4000)
-    ('3.2 s', '1 h 6 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

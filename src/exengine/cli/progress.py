@@ -4,8 +4,9 @@ import sys
 import time
 from typing import Self
 
-from exengine.cli.output import human_bytes, human_time, say
+from exengine.cli.output import say
 from exengine.kernel.frames.ledger import Ledger
+from exengine.kernel.wording import human_bytes, human_time
 
 _TERMINAL_S = 0.2
 _ELSEWHERE_S = 2.0

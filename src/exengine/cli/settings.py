@@ -1,15 +1,33 @@
 """Settings from the command line: ``--backend``, ``--path`` and ``--set``."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from exengine.config.layers import Config, resolve
-from exengine.kernel.errors import ConfigError
-from exengine.kernel.registry.options import TextValue
+if TYPE_CHECKING:
+    from exengine.config.layers import Config
 
 
-def resolve_settings(options: argparse.Namespace) -> Config:
+def settings_parser() -> argparse.ArgumentParser:
+    """Return a parent parser with the arguments of settings."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--backend", metavar="NAME", help="storage backend, instead of the one in the config")
+    parser.add_argument("--path", metavar="P", help="path of the new dataset")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, such as storage.if_exists=number",
+    )
+    return parser
+
+
+def resolve_settings(options: argparse.Namespace) -> "Config":
     """Return the config of a verb, with the command line as a layer."""
+    from exengine.config.layers import resolve
+    from exengine.kernel.errors import ConfigError
+    from exengine.kernel.registry.options import TextValue
+
     layer: dict[str, Any] = {}
     for item in options.set:
         key, equals, value = item.partition("=")

@@ -6,6 +6,7 @@ import shlex
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import FrameProgress
 from exengine.datasets.verification import VerifyReport, verify
+from exengine.kernel.storage.manifest import has_writer
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,9 +31,8 @@ def _print(report: VerifyReport) -> None:
     print_some("problem", report.problems)
     print_some("damaged", report.damaged)
     print_some("missing", report.missing)
-    if report.damaged or report.status in ("incomplete", "damaged"):
-        if "is at work" not in report.reason:
-            print(f"  next     exengine recover {shlex.quote(report.path)}")
+    if (report.damaged or report.status in ("incomplete", "damaged")) and not has_writer(report.path):
+        print(f"  next     exengine recover {shlex.quote(report.path)}")
     if not report.ok:
         print("The dataset has problems.")
     elif report.status == "complete":

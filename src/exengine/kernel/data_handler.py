@@ -207,10 +207,8 @@ class DataHandler:
                 return
             if self._when_full == "error":
                 raise HandlerFullError(
-                    f"{self._pending_bytes} bytes wait to be stored, of {self._max_pending} "
-                    "allowed: the storage "
-                    "is slower than the source; raise max_pending, or let the source wait "
-                    "with when_full='block'"
+                    f"{self._pending_bytes} of {self._max_pending} bytes are pending: the storage is slower "
+                    "than the source; raise max_pending, or let the source wait with when_full='block'"
                 )
             self._changed.wait()
 

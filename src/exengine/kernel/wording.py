@@ -1,4 +1,4 @@
-"""Words of messages: near names, articles and lists of alternatives."""
+"""Words of messages: near names, articles, lists, sizes and durations."""
 
 from collections.abc import Iterable
 
@@ -55,3 +55,34 @@ def listed(names: Iterable[object]) -> str:
     ('ndram, ndtiff', 'none')
     """
     return ", ".join(map(str, names)) or "none"
+
+
+def human_bytes(size: float) -> str:
+    """Return a size for people.
+
+    Examples
+    --------
+    >>> human_bytes(52428800)
+    '52.4 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """Return a duration for people.
+
+    Examples
+    --------
+    >>> human_time(3.21), human_time(4000)
+    ('3.2 s', '1 h 6 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -185,26 +185,25 @@ def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[st
     OptionError
         One error for all faults: unknown names, missing options, wrong values with the allowed ones.
     """
-    options = {option.name: option for option in options_of(cls)}
-    faults = []
+    options: dict[str, Option] = {}
+    faults, missing = [], []
     checked = {}
+    for option in options_of(cls):
+        options[option.name] = option
+        if option.default is REQUIRED and option.name not in given:
+            missing.append(f"{owner} needs the option {option.name!r} ({option.type_text}): {option.text}")
     for name, value in given.items():
-        option = options.get(name)
-        if option is None:
+        chosen = options.get(name)
+        if chosen is None:
             known = f"its options are {', '.join(options)}" if options else "it has no options"
             faults.append(f"{owner} has no option {name!r}{did_you_mean(str(name), options)}; {known}")
             continue
         try:
-            checked[name] = _validate(option, value)
+            checked[name] = _validate(chosen, value)
         except ValueError as error:
             faults.append(_refusal(name, owner, _plain(value), str(error)))
-    faults += [
-        f"{owner} needs the option {option.name!r} ({option.type_text}): {option.text}"
-        for option in options.values()
-        if option.default is REQUIRED and option.name not in given
-    ]
-    if faults:
-        raise OptionError("\n".join(faults))
+    if faults or missing:
+        raise OptionError("\n".join(faults + missing))
     return checked
 
 

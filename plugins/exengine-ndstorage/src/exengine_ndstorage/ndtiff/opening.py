@@ -4,11 +4,17 @@ import os
 
 from exengine.base_classes import DataStorage
 from exengine_ndstorage.ndtiff.files import existing_folder, refuse_link
-from exengine_ndstorage.ndtiff.format import FULL_RESOLUTION, MAJOR_VERSION
+from exengine_ndstorage.ndtiff.format import FULL_RESOLUTION, INDEX_NAME, MAJOR_VERSION
 from exengine_ndstorage.ndtiff.header import first_tiff, read_header
 from exengine_ndstorage.ndtiff.pyramid import PyramidReader
 from exengine_ndstorage.ndtiff.reader import NDTiffReader
 from exengine_ndstorage.ndtiff.version2 import Version2Reader
+
+
+def is_ndtiff(path: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is an NDTiff dataset of any version, or a pyramid of them."""
+    places = ((INDEX_NAME,), (FULL_RESOLUTION, INDEX_NAME))
+    return any(os.path.isfile(os.path.join(path, *parts)) for parts in places)
 
 
 def open_ndtiff(path: str | os.PathLike[str]) -> DataStorage:

@@ -22,8 +22,7 @@ from exengine.errors import (
 from exengine_ndstorage.ndtiff.files import refuse_link
 from exengine_ndstorage.ndtiff.format import FULL_RESOLUTION
 from exengine_ndstorage.ndtiff.reader import NDTiffReader
-
-_MOST_TILES = 4_000_000  # in one array; rows and columns may begin at any number, and have gaps
+from exengine_ndstorage.ndtiff.sizes import MAX_TILES
 
 
 class PyramidReader(NDTiffReader):
@@ -153,7 +152,7 @@ def _stitched(
         values.append(range(min(numbers), max(numbers) + 1))
     shape = [len(some) for some in values]
     count = int(np.prod(shape, dtype=float))
-    if count > _MOST_TILES:
+    if count > MAX_TILES:
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(

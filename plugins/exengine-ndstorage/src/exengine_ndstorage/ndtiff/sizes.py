@@ -55,6 +55,12 @@ LEAST_FREE_BYTES = 8 * KIB
 CHUNK_BYTES = 2 * MIB
 """How much of an index is read at once: some 10,000 entries, which are decoded together."""
 
+MAX_TAGS = 1000
+"""Tags in a TIFF directory: NDTiff has about 15, and a directory with more is damaged."""
+
+MAX_TILES = 4_000_000
+"""Tiles in one stitched array, gaps included: rows and columns may begin at any number."""
+
 # -- the helper thread -----------------------------------------------------------------------------------
 
 SHARED_WRITE_BYTES = MIB

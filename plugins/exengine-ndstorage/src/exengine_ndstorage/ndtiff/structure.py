@@ -26,14 +26,13 @@ from exengine_ndstorage.ndtiff.format import (
 )
 from exengine_ndstorage.ndtiff.header import read_header
 from exengine_ndstorage.ndtiff.index_table import FrameTable
-from exengine_ndstorage.ndtiff.sizes import MAX_FILE_BYTES
+from exengine_ndstorage.ndtiff.sizes import MAX_FILE_BYTES, MAX_TAGS
 
 MOST_SENTENCES = 50
 """How many faults are listed; the others are counted."""
 
 _STACK = re.compile(r"(?:.*_)?NDTiffStack(?:_\d+)?\.tif")
 _STRIP_OFFSETS = 273
-_MOST_TAGS = 1000  # in a directory; NDTiff has about 15
 
 
 def check_structure(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> list[str]:
@@ -251,7 +250,7 @@ def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
     """Return the offsets of the pixels and of the next directory; -1 and -1 if it is not a directory."""
     head = read_at(file.descriptor, 2, at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
-    if not 0 < tags <= _MOST_TAGS:
+    if not 0 < tags <= MAX_TAGS:
         return -1, -1
     data = read_at(file.descriptor, 12 * tags + 4, at + 2)
     if len(data) != 12 * tags + 4:

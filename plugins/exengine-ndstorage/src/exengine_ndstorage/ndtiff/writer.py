@@ -40,7 +40,6 @@ from exengine_ndstorage.ndtiff.format import (
     CAPABILITIES,
     DATASET_FILES,
     FIRST_IFD_AT,
-    FULL_RESOLUTION,
     INDEX_NAME,
     METADATA_PADDING,
     FrameLayout,
@@ -51,7 +50,7 @@ from exengine_ndstorage.ndtiff.format import (
 from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, decode_metadata, encode_json, read_pixels
 from exengine_ndstorage.ndtiff.header import encode_header
 from exengine_ndstorage.ndtiff.helper_thread import HelperThread, Job
-from exengine_ndstorage.ndtiff.opening import open_ndtiff
+from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place
 
 _INT32 = 2**31
@@ -159,11 +158,7 @@ class NDTiffStorage(ManagedStorage):
 
     @classmethod
     def can_open(cls, path: str | os.PathLike[str]) -> bool:
-        """Return whether the folder is an NDTiff dataset, of any version, or a pyramid of them."""
-        return any(
-            os.path.isfile(os.path.join(path, *parts))
-            for parts in ((INDEX_NAME,), (FULL_RESOLUTION, INDEX_NAME))
-        )
+        return is_ndtiff(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DataStorage:
