@@ -1,8 +1,7 @@
 """Hostile input, as data: coordinates, arrays, metadata and names, sixty of each or more.
 
-An entry says what has to happen. ``REFUSED``: put raises an exception of ours, and nothing has
-changed. ``STORED``: it is there, as ``wanted``. ``EITHER``: the format may choose one of these; a third
-is not possible.
+An entry states the required outcome. ``REFUSED``: put raises an ``ExEngineError``, and nothing has changed.
+``STORED``: the storage returns ``wanted``. ``EITHER``: the format may choose one of the two.
 """
 
 import collections
@@ -36,7 +35,7 @@ class Entry:
         Returns the value, new at each call.
     outcome : {'refused', 'stored', 'either'}
     wanted : object
-        What comes back; the value itself where this is ``...``.
+        The value that the storage must return; ``...`` for the value itself.
     """
 
     id: str
@@ -76,7 +75,7 @@ _AT = {"channel": 0, "z": 0}
 
 
 def _time(outcome: str, **values: Any) -> list[Entry]:
-    """Return entries whose axis ``time`` has these values."""
+    """Return entries with these values on the axis ``time``."""
     return [Entry(f"time-{name}", _constant({"time": at, **_AT}), outcome) for name, at in values.items()]
 
 
@@ -146,7 +145,7 @@ NAMES: dict[str, str] = {
 
 
 def names_that_lead_to(folder: "str | os.PathLike[str]") -> dict[str, str]:
-    """Return absolute names, as :data:`NAMES`, of what lies in a folder, so that they harm nothing elsewhere.
+    """Return absolute names like :data:`NAMES`, all in one folder, so that they cannot harm other files.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""What the kit does in other processes: write and be killed, read, watch, write a second time, open garbage.
+"""The other processes of the kit: they write and are killed, read, watch, write a second time, open garbage.
 
-``python -m exengine.testing.children VERB SPEC``; the specification is JSON. What a child says are JSON
-objects, one a line, the last of which ends it.
+``python -m exengine.testing.children VERB SPEC``; the specification is JSON. A child prints JSON objects, one
+per line; the last one is its result.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ class Child:
     verb : str
         Name of a function of this module, without ``run_``.
     hash_seed : str
-        Of the process.
+        The hash seed of the process.
     **spec : JSON values
-        What the verb needs.
+        The arguments of the verb.
     """
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
-        # Of the kit's own, which takes it away: a process that is killed can take nothing away.
+        # The kit makes and removes it: a killed process removes nothing.
         folder = subject.new_path().parent
         content = {"name": subject.name, "target": target, "options": subject.options, "folder": str(folder)}
         content |= spec
@@ -87,7 +87,7 @@ class Child:
                     stream.close()
 
     def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield what the process says, until it ends; kill it when the time is up, of all or of each line."""
+        """Yield the lines of the process until it ends; kill it after the time limit, for all or for each."""
         timer = threading.Timer(timeout_s, self.process.kill)
         timer.start()
         try:
@@ -110,7 +110,7 @@ class Child:
             )
 
     def result(self, timeout_s: float = 120) -> dict[str, Any]:
-        """Wait for the end and return what the process said last."""
+        """Wait for the end and return the last line of the process."""
         last: dict[str, Any] = {}
         for last in self.lines(timeout_s):
             if "fault" in last:
@@ -132,7 +132,7 @@ class Child:
         self.process.stdin.close()
 
     def errors(self) -> str:
-        """Return the end of what the process wrote to stderr."""
+        """Return the end of the standard error of the process."""
         return self._errors.read_text(errors="replace")[-1500:]
 
 
@@ -164,7 +164,7 @@ def _leave_a_child_behind() -> None:
     """Fork a process that outlives this one for a while, and say that it is there."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # so that nobody waits for this one
+            os.close(stream)  # so that no other process waits for this one
         time.sleep(_CHILD_S)
         os._exit(0)
     _say(forked=True)
@@ -207,13 +207,13 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_second(subject: Subject, spec: dict[str, Any]) -> None:
-    """Try to create datasets, and say what came of it."""
+    """Try to create datasets, and report the outcome."""
     for path, if_exists in spec["attempts"]:
         _say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open things that are no good dataset, read what can be read, and say what was raised and reached."""
+    """Open damaged datasets, read their frames, and report exceptions and forbidden accesses."""
     watch = _watch_after(subject, spec) if spec.get("good") else None
     _limit_memory()
     for path in spec["paths"]:
@@ -238,7 +238,7 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _limit_memory() -> None:
-    """Let what reads without an end run into an error, and not the whole machine."""
+    """Limit memory, so that an endless read fails in this process and not on the whole machine."""
     if sys.platform.startswith("linux"):
         import resource
 
@@ -249,7 +249,7 @@ def _limit_memory() -> None:
 
 
 def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
-    """Return what watches this process from now on, when a good dataset was read: all is imported."""
+    """Read a good dataset, which imports all modules, and return a watch of this process."""
     storage = subject.open(Path(spec["good"]))
     _read_all(subject, storage, spec["count"])
     storage.close()
@@ -296,7 +296,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
-    """Create a dataset as the kernel does; return what was raised, by name, or None."""
+    """Create a dataset as the kernel does; return the name of the exception, or None."""
     from exengine.datasets.creation import open_storage
 
     def create() -> None:
@@ -343,7 +343,7 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 
 def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
-    """Return the numbers of the frames that are there, and what is wrong with them."""
+    """Return the numbers of the frames, and their faults."""
     present: list[int] = []
     faults: list[str] = []
     model = Model(subject)
@@ -361,7 +361,7 @@ def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[st
 
 
 def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read every frame; return a foreign exception, and what was given back and is wrong."""
+    """Read every frame; return a foreign exception, and the frames that are wrong."""
     from exengine.testing.frames import same
 
     wrong = ""
@@ -412,7 +412,7 @@ def _load(spec: dict[str, Any]) -> Any:
 
 
 def main(verb: str, text: str) -> None:
-    """Do what a verb says."""
+    """Run a verb."""
     spec = json.loads(text)
     cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
     subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)

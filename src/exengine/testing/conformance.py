@@ -1,7 +1,6 @@
 """``StorageConformance``: every test of the kit, for one backend.
 
-Whoever wants more than ``pytest --exengine-backend NAME`` subclasses it in a test file, and gives one
-fixture::
+For more control than ``pytest --exengine-backend NAME``, subclass it in a test file, with one fixture::
 
     import pytest
     from exengine.testing import StorageConformance
@@ -56,9 +55,9 @@ class StorageConformance(
     Attributes
     ----------
     backend : str
-        Name of an installed backend; where it is empty, a subclass gives ``storage_factory``.
+        The name of an installed backend; if it is empty, a subclass defines ``storage_factory``.
     options : dict
-        Of the backend.
+        The options of the backend.
     """
 
     backend: ClassVar[str] = ""
@@ -66,9 +65,9 @@ class StorageConformance(
 
     @pytest.fixture
     def storage_factory(self) -> Callable[..., DataStorage]:
-        """Return what makes a new empty storage: called with its path, or without where it keeps nothing."""
+        """Return a function that creates an empty storage, from a path if the backend is persistent."""
         if not self.backend:
-            raise TypeError(f"{type(self).__name__} names no backend, and has no fixture storage_factory")
+            raise TypeError(f"{type(self).__name__} has neither a backend nor a fixture storage_factory")
         cls, options = plugins.BACKENDS.load(self.backend), self.options
         return lambda *place: cls.create(*place, **options)
 

@@ -1,7 +1,7 @@
-"""What the kit does in another process to see what is left behind: resources, and a sync that failed.
+"""Tests of the kit in another process: resources that leak, and a sync that fails.
 
-Resources are measured at several points of many cycles, after some that do not count, because modules
-are imported and pools are filled then. What counts is the slope through the points, per cycle.
+Resources are measured at several points of many cycles, after a warm-up that imports modules and fills pools.
+The result is the slope through the points, per cycle.
 """
 
 import errno
@@ -92,7 +92,7 @@ def _slope(values: list[float]) -> float:
 
 
 def _resources() -> dict[str, float]:
-    """Return what the process holds; where the system does not tell, what Python knows."""
+    """Return the resources of the process from the system, or else from Python."""
     found: dict[str, float] = {"threads": threading.active_count()}
     if sys.platform.startswith("linux"):
         found["threads"] = len(os.listdir("/proc/self/task"))

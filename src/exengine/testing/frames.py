@@ -105,20 +105,20 @@ def _bytes(array: Array) -> bytes:
 def check_frame(
     got: Any, wanted: Array, coordinates: object, label: str = "P1", others: Iterable[tuple[Any, Array]] = ()
 ) -> None:
-    """Raise when an array is not bit-equal to the frame that was put; say whose frame it is.
+    """Raise if an array is not bit-equal to the frame that was put; name the frame that it shows.
 
     Parameters
     ----------
     got : object
-        What the storage returned.
+        The array from the storage.
     wanted : numpy.ndarray
-        What was put.
+        The frame that was put.
     coordinates : object
-        Where, for the message.
+        The coordinates of the frame, for the message.
     label : str
-        The promise that is broken otherwise.
+        The promise that a difference breaks.
     others : iterable of (coordinates, numpy.ndarray)
-        Frames whose pixels have no room for a name, to look the array up in.
+        Frames with too few pixels for a name, which are compared with the array.
 
     Raises
     ------

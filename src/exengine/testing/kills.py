@@ -1,6 +1,6 @@
-"""Kill a piece of code at any of its calls to the system, to see what it leaves behind.
+"""Kills a piece of code at any of its calls to the system, for a test of the files that it leaves.
 
-For tests of what must be safe to run again, such as ``recover_in_place`` of a backend.
+For code that must be safe to run again, such as ``recover_in_place`` of a backend.
 """
 
 import os
@@ -14,32 +14,32 @@ CALLS = (
     "open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "ftruncate", "write",
     "pwrite", "pwritev",
 )  # fmt: skip
-"""Functions of ``os`` that change what is on a disk; renaming to a free name counts, too."""
+"""Functions of ``os`` that change a disk; renaming to a free name counts, too."""
 
 _KILLED = 9
 
 
 def killed_at_call(number: int, when: Literal["before", "after"], what: Callable[[], object]) -> bool:
-    """Run something in a fork of this process, which ends without a word at one call to the system.
+    """Run a function in a fork of this process, which is killed at one of its calls to the system.
 
     Parameters
     ----------
     number : int
-        Of the call, from 1: of all calls of :data:`CALLS` together.
+        The number of the call among all calls of :data:`CALLS`, from 1.
     when : {"before", "after"}
-        Whether the call is still made.
+        Whether the process is killed before or after the call.
     what : callable
-        Without arguments. It must not need threads of this process: a fork has none of them.
+        A function without arguments. It must not need threads of this process: a fork does not have them.
 
     Returns
     -------
     bool
-        Whether it was killed; False when it came to its end in fewer calls.
+        Whether it was killed; False if it ended with fewer calls.
 
     Raises
     ------
     RuntimeError
-        When it raised; the traceback is on the standard error.
+        If the function raised; the traceback is on the standard error.
     AttributeError
         On a system without ``fork``.
 
@@ -60,7 +60,7 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
         _run_and_end(number, when, what)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status not in (0, _KILLED):
-        raise RuntimeError(f"what was to be killed ended with the status {status}")
+        raise RuntimeError(f"the process to kill ended with the status {status}")
     return status == _KILLED
 
 

@@ -1,7 +1,7 @@
 """Files, pipes, sockets and devices for the kit, all made by the kit in a folder of its own.
 
-A backend under test may do anything, with the rights of the user who runs the kit, and that may be root. So
-it gets no path of the system: the targets of links and the places that names spell were made here.
+A backend under test may do anything with the rights of the user, and that may be root. It therefore gets no
+path of the system: the kit makes the targets of links and the places of hostile names.
 """
 
 import os
@@ -16,7 +16,7 @@ _ZERO = (1, 5)  # device numbers of the zero device on Linux
 
 def make_file(path: Path) -> None:
     """Make a file that another person has written."""
-    path.write_text("the work of somebody else")
+    path.write_text("a foreign file")
 
 
 def make_folder(path: Path) -> None:
@@ -57,7 +57,7 @@ def make_endless_file(path: Path) -> None:
 
 
 def node_makers() -> dict[str, Callable[[Path], None]]:
-    """Return what makes each kind of node that this system and this user can make, by its name."""
+    """Return for each kind of node that this system and this user can make its name and a function."""
     if sys.platform == "win32":
         return {}
     makers: dict[str, Callable[[Path], None]] = {"pipe": os.mkfifo, "socket": make_socket}

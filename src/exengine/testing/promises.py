@@ -12,7 +12,7 @@ from exengine.kernel.registry.codes import CONFORMANCE
 Test = Callable[..., None]
 
 PROMISES = {
-    "P1": "what was put is there, bit-equal, from any thread",
+    "P1": "a frame that was put is there, bit-equal, from any thread",
     "P2": "a put that was refused has changed nothing",
     "P3": "changing an array or metadata afterwards changes nothing stored",
     "P4": "a frame is never replaced",
@@ -32,7 +32,7 @@ PROMISES = {
     "N3": "a finished dataset survives power loss",
     "N4": "the dataset says how it ended",
     "N5": "a dataset that was not finished keeps every written frame",
-    "C1": "opening anything ends with a status or with an exception of ours",
+    "C1": "opening anything ends with a status or with an ExEngineError",
     "C2": "a damaged frame is reported, never returned",
     "C3": "opening an incomplete dataset writes nothing",
     "D1": "a new dataset never lands on an old one",
@@ -40,7 +40,7 @@ PROMISES = {
     "D3": "names never reach outside the dataset",
     "D4": "overwriting deletes a dataset of ExEngine, and nothing else",
 }
-"""Label -> what is promised, in the order of the results."""
+"""Label -> promise, in the order of the results."""
 
 NEED_FAULTS = {
     "N3": "only a loss of power shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
@@ -55,9 +55,9 @@ class PromiseBrokenError(AssertionError):
     Parameters
     ----------
     label : str
-        Of the promise: a key of ``PROMISES``; empty for the one that the test names itself.
+        The label of the promise, a key of ``PROMISES``; empty for the label of the test.
     message : str
-        What was found.
+        The fault.
     """
 
     def __init__(self, label: str, message: str) -> None:
@@ -65,26 +65,26 @@ class PromiseBrokenError(AssertionError):
         self.label = label
 
 
-class NotPromised(Exception):  # noqa: N818 - an outcome, no error
+class NotPromised(Exception):  # noqa: N818 - an outcome, not an error
     """The backend does not promise this, and its documented refusal was seen."""
 
 
-class NotRun(Exception):  # noqa: N818 - an outcome, no error
+class NotRun(Exception):  # noqa: N818 - an outcome, not an error
     """The test cannot be run here; the message says why."""
 
 
 def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
-    """Mark a test of the kit with the promises that it is about.
+    """Mark a test of the kit with the promises that it tests.
 
-    The test may raise ``NotPromised``: then it passes, and ``subject.not_promised_by`` says what it
-    raised. With ``NotRun`` it is skipped.
+    The test may raise ``NotPromised``: then it passes, and ``subject.not_promised_by`` keeps the message.
+    With ``NotRun`` it is skipped.
 
     Parameters
     ----------
     *labels : str
         Keys of ``PROMISES``.
     code : str, optional
-        Key of ``CONFORMANCE``: what is reported when the first of the promises is broken.
+        A key of ``CONFORMANCE``, reported if the first of the promises is broken.
 
     Examples
     --------

@@ -27,7 +27,7 @@ _MOST_CHARACTERS = 600
 
 @dataclass(frozen=True)
 class TestReport:
-    """What one test told about one backend.
+    """The report of one test about one backend.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class TestReport:
     labels : tuple of str
         The promises that it is about; after a failure, those that are broken.
     code : str
-        Of the capability that it is about, or empty.
+        The code of the tested capability, or empty.
     outcome : {'kept', 'broken', 'not promised', 'not run'}
     message : str
         The failure; the capability that does not promise; why it was not run.
@@ -67,7 +67,7 @@ def make_results(
         Its name.
     reports : iterable of TestReport
     distribution, version : str
-        Of the package that it comes from.
+        The package of the backend.
     reason : str
         Why nothing was run.
 
@@ -132,7 +132,7 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text on one line, cut at a blank where it has more than so many characters."""
+    """Return a text on one line; a longer one is cut at a blank."""
     return textwrap.shorten(text, most, placeholder=" ...")
 
 
@@ -201,16 +201,16 @@ def read_results(path: "str | os.PathLike[str]") -> Results:
     FileNotFoundError
         When there is none.
     ValueError
-        When it is no results file of a version that this release reads.
+        If it is not a results file, or its version is not supported.
     """
     with open(path, "rb") as file:
         text = file.read(MAX_BYTES + 1)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no results file of the conformance kit: {error}") from None
+        raise ValueError(f"{path} is not a results file of the conformance kit: {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no results file of the conformance kit")
+        raise ValueError(f"{path} is not a results file of the conformance kit")
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has the format version {content.get('format_version')!r}; this release reads "

@@ -41,7 +41,7 @@ def run_conformance(
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     with tempfile.TemporaryDirectory(prefix="exengine-conformance-") as folder:
-        # The folder's own settings of pytest, so that none of the folders above has a say.
+        # Settings of pytest in this folder, so that pytest ignores those of the folders above.
         with open(os.path.join(folder, "pytest.ini"), "w", encoding="utf-8") as file:
             file.write("[pytest]\n")
         fresh = os.path.join(folder, "results.json")

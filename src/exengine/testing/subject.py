@@ -1,7 +1,6 @@
 """The backend under test: makes storages, frames that it takes, and compares it with a model.
 
-The model is a dict of coordinates (as a frozenset of items) to what was put there; it uses nothing
-of the code under test.
+The model is a dict of coordinates (as a frozenset of items) to frames; it uses none of the code under test.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ CHANNELS = ("DAPI", "Cy5", "GFP")
 
 @dataclass
 class Put:
-    """One frame of the model: what a storage has to give back."""
+    """One frame of the model, which the storage must return."""
 
     axes: Axes
     frame: Array
@@ -38,26 +37,26 @@ class Put:
 
 
 def key_of(axes: Any) -> frozenset[tuple[str, int | str]]:
-    """Return what finds a frame in a model, whatever the order of the axes."""
+    """Return the key of a frame in a model; the order of the axes makes no difference."""
     return frozenset(dict(axes).items())
 
 
 class Subject:
-    """A backend under test, with what a test needs to use it.
+    """A backend under test, with helpers to use it.
 
     Parameters
     ----------
     factory : callable
-        Makes a new empty storage; called as ``DataStorage.create`` is: with the path for a backend that
-        is persistent, without arguments for one that keeps nothing.
+        Creates an empty storage; called like ``DataStorage.create``: with the path if the backend is
+        persistent, otherwise without arguments.
     cls : type
-        What it makes.
+        The class of the storage.
     folder : pathlib.Path
-        For the datasets of one test.
+        The folder for the datasets of one test.
     name : str
-        By which the registry knows the backend; empty for a class that is not registered.
+        The registered name of the backend; empty for a class that is not registered.
     options : dict
-        Of the backend.
+        The options of the backend.
     """
 
     def __init__(
@@ -72,11 +71,11 @@ class Subject:
         self._made: list[DataStorage] = []
         self._numbers = 0
 
-    # -- what the backend declares ---------------------------------------------------------------
+    # -- declarations of the backend -------------------------------------------------------------
 
     @property
     def can(self) -> StorageCapabilities:
-        """What the backend declares."""
+        """The capabilities of the backend."""
         return self.cls.capabilities
 
     @functools.cached_property
@@ -136,7 +135,7 @@ class Subject:
         self._made.clear()
 
     def close_all(self) -> None:
-        """Close whatever the test has left open; what closing raises is no part of the test."""
+        """Close all storages of the test; exceptions of closing are not part of the test."""
         while self._made:
             with contextlib.suppress(Exception):
                 self._made.pop().close()
@@ -152,7 +151,7 @@ class Subject:
         """Return metadata that tells one frame from another, where metadata is kept."""
         return {**self.metadata_value, "number": number} if self.can.metadata else {}
 
-    # -- what is not promised --------------------------------------------------------------------
+    # -- limits of the promises ------------------------------------------------------------------
 
     def not_promised(self, *capabilities: str) -> None:
         """End the test: these capabilities say that this is not promised."""
@@ -181,7 +180,7 @@ class Subject:
 
 
 class Model:
-    """What a storage has to hold: a dict, and the comparison with it.
+    """The expected content of a storage: a dict, and the comparison with it.
 
     Parameters
     ----------
@@ -273,13 +272,13 @@ def same_json(got: Any, wanted: Any) -> bool:
 
 
 def shape_of(ndim: int) -> tuple[int, ...]:
-    """Return a shape with so many dimensions that has room for a name."""
+    """Return a shape with this number of dimensions that has room for a name."""
     known: dict[int, tuple[int, ...]] = {0: (), 1: (960,), 2: (24, 40), 3: (24, 40, 3)}
     return known.get(ndim) or (() if ndim == 0 else (*(2,) * (ndim - 2), 24, 40))
 
 
 def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
-    """Return the exception of ours that a call raised; None when it returned.
+    """Return the ``ExEngineError`` of a call; None if it returned.
 
     Raises
     ------
@@ -306,7 +305,7 @@ def status_of(storage: DataStorage) -> DatasetStatus | None:
 
 
 def tree_of(folder: Path) -> dict[str, str]:
-    """Return every name below a folder with a digest of what is there; links are not followed."""
+    """Return every name below a folder with a digest of its content; links are not followed."""
     tree = {}
     for path in sorted(_walk(folder)):
         name = os.fspath(path.relative_to(folder))

@@ -1,6 +1,6 @@
-"""Honest capabilities, in both directions: what is declared works, what is not is refused as documented.
+"""Honest capabilities, in both directions: a declared one works, another one is refused as documented.
 
-Here are EX301 - EX304. The others stand where their promises are: EX305 and EX306 in ``kit_read`` and
+This module has EX301 - EX304. The others are beside their promises: EX305 and EX306 in ``kit_read`` and
 ``kit_processes``, EX307 in ``kit_disk``, EX308 and EX309 in ``kit_processes``.
 """
 
@@ -34,7 +34,7 @@ DIMENSIONS = range(6)
 
 
 class HonestCapabilities:
-    """What a backend declares is what it does."""
+    """The capabilities that a backend declares are those that it has."""
 
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
@@ -44,7 +44,7 @@ class HonestCapabilities:
         if not subject.can.persistent:
             if subject.can.reopen or subject.can.durable_flush or subject.can.safety_of_put != "accepted":
                 raise PromiseBrokenError(
-                    "N2", "a backend that is not persistent declares what only a disk gives"
+                    "N2", "a backend that is not persistent declares a capability that needs a disk"
                 )
             subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
             subject.not_promised("persistent")
@@ -201,7 +201,7 @@ def _dimensions(subject: Subject) -> tuple[int, ...]:
 
 
 def _store(subject: Subject, frame: Array) -> str:
-    """Put a frame into a storage of its own and read it; return what went wrong, or nothing."""
+    """Put a frame into a new storage and read it; return the fault, or an empty text."""
     storage = subject.create()
     axes = subject.axes(0)
     try:

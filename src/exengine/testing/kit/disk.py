@@ -1,4 +1,4 @@
-"""The promises about what lies on the disk: D1, C1, C2, C3."""
+"""The promises about datasets on the disk: D1, C1, C2, C3."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ _MIB = 1024
 
 
 class DiskPromises:
-    """What holds of datasets that are old, incomplete, or damaged."""
+    """Promises about datasets that are old, incomplete, or damaged."""
 
     @promise("D1")
     def test_a_new_dataset_never_lands_on_an_old_one(self, subject: Subject) -> None:
@@ -89,11 +89,9 @@ class DiskPromises:
             before = tree_of(path.parent)
             for if_exists in ("error", "overwrite"):
                 if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
-                    raise PromiseBrokenError(
-                        "D1", f"if_exists={if_exists!r} replaced the work of somebody else"
-                    )
+                    raise PromiseBrokenError("D1", f"if_exists={if_exists!r} replaced a foreign file")
             if tree_of(path.parent) != before:
-                raise PromiseBrokenError("D1", "the work of somebody else was changed")
+                raise PromiseBrokenError("D1", "a foreign file was changed")
 
     @promise("C3")
     def test_opening_an_incomplete_dataset_writes_nothing(self, subject: Subject) -> None:
@@ -123,7 +121,7 @@ class DiskPromises:
         with Child(subject, "read", path=os.fspath(path), count=5) as child:
             child.result()
         if _state_of(path.parent) != before:
-            raise PromiseBrokenError("C3", "opening what a killed writer left has changed its files")
+            raise PromiseBrokenError("C3", "opening the dataset of a killed writer has changed its files")
 
     @promise("C1", "C2", "D3")
     def test_opening_anything_ends_with_a_status_or_an_exception_of_ours(self, subject: Subject) -> None:
@@ -155,19 +153,19 @@ class DiskPromises:
 
 
 def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels: bool, good: Path) -> None:
-    """Open damaged datasets in another process, and raise unless it took them as it should.
+    """Open damaged datasets in another process, and raise unless each one is handled as promised.
 
     Parameters
     ----------
     subject : Subject
     damaged : dict
-        Path -> what is wrong there.
+        Path -> the damage.
     label : str
-        Of the promise that wrong pixels break.
+        The promise that wrong pixels break.
     judge_pixels : bool
-        Whether they do.
+        Whether wrong pixels break a promise.
     good : pathlib.Path
-        A dataset that is as it should be: with it everything that opening needs is imported.
+        An undamaged dataset; reading it imports all modules.
     """
     seen: set[str] = set()
     faults: list[tuple[str, str]] = []
@@ -190,7 +188,7 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
 
 
 def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> list[tuple[str, str]]:
-    """Return what is wrong with what another process says of one dataset, each with its label."""
+    """Return the faults in the report of another process about a dataset, each with its label."""
     if "fault" in line:
         return [("C1", line["fault"])]
     if "memory_mib" in line:
@@ -199,7 +197,7 @@ def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> lis
     what = damaged[line["path"]]
     faults = []
     if line["foreign"]:
-        faults.append(("C1", f"{what}: {line['foreign']:.200}, which is no exception of ours"))
+        faults.append(("C1", f"{what}: {line['foreign']:.200}, which is not an ExEngineError"))
     if line["reached"]:
         faults.append(("D3", f"{what}: {line['reached'][0]}"))
     if line["seconds"] > _SECONDS:
@@ -226,7 +224,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths where no good dataset lies, with what is wrong there."""
+    """Yield paths without a good dataset, each with the damage."""
     noise = bytes((number * 197 + 31) % 256 for number in range(4096))
     for make in (_a_file, _a_folder, _an_empty_folder):
         path = subject.new_path()
@@ -279,12 +277,12 @@ def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 
 
 def _a_file(path: Path) -> None:
-    path.write_text("the work of somebody else")
+    path.write_text("a foreign file")
 
 
 def _a_folder(path: Path) -> None:
     path.mkdir()
-    (path / "thesis.txt").write_text("the work of somebody else")
+    (path / "thesis.txt").write_text("a foreign file")
 
 
 def _an_empty_folder(path: Path) -> None:

@@ -14,7 +14,7 @@ from exengine.testing.subject import Subject, refusal_of, status_of, tree_of
 
 
 class EndPromises:
-    """What holds of flush, finish and close."""
+    """Promises about flush, finish and close."""
 
     @promise("F1")
     def test_flush_changes_nothing_that_is_there_and_more_frames_follow(self, subject: Subject) -> None:
@@ -154,7 +154,7 @@ class EndPromises:
             opened = subject.open(path)
             model.check(opened, "N5", absent=subject.axes(frames))
             if status_of(opened) not in (None, DatasetStatus.INCOMPLETE):
-                raise PromiseBrokenError("N5", f"a dataset that nobody finished says {status_of(opened)}")
+                raise PromiseBrokenError("N5", f"an unfinished dataset has the status {status_of(opened)}")
 
     @promise("N5")
     def test_leaving_a_with_block_finishes_and_closes(self, subject: Subject) -> None:
@@ -214,7 +214,7 @@ def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
         if not closed:  # finish after a close without finish may say that it is too late
             raise PromiseBrokenError("N1", f"after {what!r} (f: finish, c: close): {error!r:.200}") from error
     except Exception as error:
-        kind = "" if isinstance(error, ExEngineError) else ", which is no exception of ours"
+        kind = "" if isinstance(error, ExEngineError) else ", which is not an ExEngineError"
         raise PromiseBrokenError(
             "N1", f"{what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
         ) from error

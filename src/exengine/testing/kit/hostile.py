@@ -23,7 +23,7 @@ from exengine.testing.subject import Model, Subject, check_metadata, key_of, ref
 
 
 class HostileInput:
-    """What holds of input that no format expects."""
+    """Promises about input that no format expects."""
 
     @promise("P2")
     def test_hostile_coordinates_are_refused_or_stored_right(self, subject: Subject) -> None:
@@ -178,7 +178,7 @@ class _Shared:
         return self._storage, self._model, self._subject.axes(10 + self._number)
 
     def check(self) -> None:
-        """Raise unless the storage holds what it took, and no more."""
+        """Raise unless the storage holds the accepted frames, and no others."""
         self._model.check(self._storage, "P2", absent=self._subject.axes(9))
 
 
@@ -237,7 +237,7 @@ def _home_at(folder: Path) -> Iterator[None]:
 
 
 def _outside(path: Any, subject: Subject) -> dict[str, str]:
-    """Return what lies in the folder of a test and is no part of the dataset at a path."""
+    """Return the files in the folder of a test that are not part of the dataset at a path."""
     own = os.path.relpath(path, subject.folder)
     return {name: digest for name, digest in tree_of(subject.folder).items()
             if not name.startswith(own) and os.path.dirname(own) != name}  # fmt: skip

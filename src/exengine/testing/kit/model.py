@@ -51,7 +51,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         self.reopens = subject.can.persistent and subject.can.reopen
 
     def teardown(self) -> None:
-        """Close what is open."""
+        """Close the storage."""
         self.subject.close_all()
 
     def _frame(self, number: int, metadata: Any) -> tuple[Axes, Any, Any]:
@@ -103,7 +103,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(axes=_bad_coordinates)
     def put_at_bad_coordinates(self, axes: Any) -> None:
-        """Put at what are no coordinates."""
+        """Put a frame at invalid coordinates."""
         frame = self.subject.frame(self.subject.axes(0))
         if refusal_of(lambda: self.storage.put(axes, frame, {})) is None:
             raise PromiseBrokenError("P2", f"a frame was taken at {axes!r}")
@@ -111,7 +111,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(number=_numbers, kind=_bad_arrays)
     def put_bad_array(self, number: int, kind: str) -> None:
-        """Put what is no array of numbers."""
+        """Put a value that is not an array of numbers."""
         import numpy as np
 
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
@@ -192,7 +192,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.rule(value=strategies.sampled_from([None, 3, "time", [], object(), {"time": []}, {1: 1}]))
     def look_for_nonsense(self, value: Any) -> None:
-        """Ask for what are no coordinates."""
+        """Read at invalid coordinates."""
         try:
             found = value in self.storage
         except Exception as error:
@@ -218,7 +218,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule()
     def abort(self) -> None:
-        """End it as aborted: what is there stays, and nothing more is taken."""
+        """End it as aborted: the frames stay, and further ones are refused."""
         self._ends(lambda: self.storage.abort("of the model"), "abort")
         self.state = "finished"
 
@@ -244,7 +244,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         self.storage = self.subject.open(self.path)
         self.state = "reopened"
 
-    # -- what always holds -----------------------------------------------------------------------
+    # -- invariants ------------------------------------------------------------------------------
 
     @stateful.invariant()
     def is_true(self) -> None:
@@ -298,7 +298,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
 
 def run_model(subject: Subject, *, reduce: bool = True) -> None:
-    """Run the state machine on a backend; raise what it finds, reduced to few calls unless told otherwise."""
+    """Run the state machine on a backend; raise its fault, by default reduced to few calls."""
     phases = [phase for phase in hypothesis.Phase if reduce or phase.name in ("explicit", "generate")]
     settings = hypothesis.settings(
         max_examples=EXAMPLES,

@@ -1,6 +1,6 @@
 """The promise about ``if_exists: overwrite``: D4. It deletes a dataset of the backend, and nothing else.
 
-What is put in the way is made by the kit, in its own folder.
+The kit makes all obstacles itself, in its own folder.
 """
 
 import json
@@ -26,7 +26,7 @@ State = dict[str, tuple[int, int, str]]
 
 
 class OverwritePromises:
-    """What holds of overwriting."""
+    """Promises about overwriting."""
 
     @promise("D4")
     def test_a_dataset_of_the_backend_is_overwritten(self, subject: Subject) -> None:
@@ -98,7 +98,7 @@ def _needs_declared_files(subject: Subject) -> None:
 
 
 def _stays(subject: Subject, path: Path, what: str) -> None:
-    """Raise unless overwriting what is at a path is refused, and changes nothing."""
+    """Raise unless overwriting is refused at a path, and changes nothing."""
     before = _state_of(path.parent)
     told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is None:
@@ -118,7 +118,7 @@ def _state_of(folder: Path) -> State:
 
 
 def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield what may be in a dataset and is not part of it."""
+    """Yield files and folders that may be in a dataset without being part of it."""
 
     def file_at(name: str) -> Callable[[Path], object]:
         return lambda path: make_file(path / name)
@@ -170,7 +170,7 @@ def _moved_out(path: Path, name: Path) -> None:
 
 
 def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield what may be at a path and is not a dataset of ExEngine."""
+    """Yield files and folders at a path that are not a dataset of ExEngine."""
     manifest = original / MANIFEST_NAME
 
     def checkout(path: Path) -> None:

@@ -24,7 +24,7 @@ _PATIENCE_S = 5.0
 
 
 class ProcessPromises:
-    """What holds when a process is killed, and when there are two."""
+    """Promises about a killed process, and about two processes."""
 
     @promise("P6", code="EX308")
     def test_a_frame_survives_the_death_of_the_process_when_put_has_returned(self, subject: Subject) -> None:
@@ -217,7 +217,7 @@ class ProcessPromises:
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Overwrite a dataset; return what was raised, unless it is that no dataset_files are declared."""
+    """Overwrite a dataset; return the exception, unless it is that dataset_files are not declared."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None
@@ -270,11 +270,11 @@ def _refused(told: dict[str, Any], what: str) -> None:
     if refused is None:
         raise PromiseBrokenError("D2", f"{what} was admitted")
     if "ExEngineError" not in refused["kinds"]:
-        raise PromiseBrokenError("D2", f"{what} raised {refused['message']}, which is no exception of ours")
+        raise PromiseBrokenError("D2", f"{what} raised {refused['message']}, which is not an ExEngineError")
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Raise unless opening what is being written gives right frames, or an exception of ours."""
+    """Raise unless reading during the write returns right frames, or raises an ``ExEngineError``."""
     path = subject.new_path()
     storage = subject.create(path)
     subject.fill(storage, 4)

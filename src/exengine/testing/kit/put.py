@@ -1,4 +1,4 @@
-"""The promises about one put: P1 to P5. What is put hostilely is in ``kit_hostile``."""
+"""The promises about one put: P1 to P5. Hostile input is in ``hostile``."""
 
 import copy
 import threading
@@ -17,7 +17,7 @@ FRAMES = 48
 
 
 class PutPromises:
-    """What holds of every put."""
+    """Promises about every put."""
 
     @promise("P1")
     def test_every_frame_that_was_put_is_there_bit_equal(self, subject: Subject) -> None:
@@ -185,7 +185,7 @@ def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None
     except ExEngineError as error:
         raise PromiseBrokenError("P5", f"put raised {error!r:.200}, which is no StorageStateError") from error
     except Exception as error:
-        raise PromiseBrokenError("P5", f"put raised {error!r:.200}, which is no exception of ours") from error
+        raise PromiseBrokenError("P5", f"put raised {error!r:.200}, which is not an ExEngineError") from error
     raise PromiseBrokenError("P5", "put was accepted by a storage that has ended")
 
 
@@ -205,7 +205,7 @@ def _spellings(axes: dict[str, int | str]) -> list[Any]:
 
 
 def in_thread(work: Callable[[], Any], timeout_s: float = 60) -> None:
-    """Do something in another thread, wait, and raise here what it raised there."""
+    """Call a function in another thread, wait, and raise its exception here."""
     errors: list[BaseException] = []
 
     def run() -> None:

@@ -17,7 +17,7 @@ READERS = 8
 
 
 class ReadPromises:
-    """What holds of every read."""
+    """Promises about every read."""
 
     @promise("R1")
     def test_coordinates_that_hold_nothing_are_named_by_the_error(self, subject: Subject) -> None:

@@ -1,4 +1,4 @@
-"""The promise about recovery: C3. What survives becomes a finished dataset, twice the same."""
+"""The promise about recovery: C3. The surviving frames become a finished dataset, twice the same."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ _FRAMES = 7
 
 
 class RecoveryPromises:
-    """What holds of ``recover``."""
+    """Promises about ``recover``."""
 
     @promise("C3")
     def test_recovering_what_a_killed_writer_left_makes_a_finished_copy_of_all_frames(
@@ -26,7 +26,7 @@ class RecoveryPromises:
             child.wait_for(_FRAMES - 1)
             child.kill()
         model = _model(subject)
-        if subject.can.safety_of_put == "accepted":  # what survives is what there is to recover
+        if subject.can.safety_of_put == "accepted":  # frames may be lost with the process
             model = _surviving(subject, source)
         before = tree_of(source.parent)
         report = _recover(source, output=output)
@@ -137,8 +137,8 @@ def _is_recovered(subject: Subject, path: Path, model: Model, report: Any) -> No
     model.check(opened, "C3")
     if status_of(opened) not in (None, DatasetStatus.ABORTED):
         raise PromiseBrokenError(
-            "C3", f"what was recovered says {status_of(opened)}, and was not finished by it"
+            "C3", f"the recovered dataset has the status {status_of(opened)}, and is not finished"
         )
     opened.close()
     if not verify(path).ok:
-        raise PromiseBrokenError("C3", f"what was recovered is not whole: {verify(path).to_dict()!r:.300}")
+        raise PromiseBrokenError("C3", f"the recovered dataset is not whole: {verify(path).to_dict()!r:.300}")

@@ -1,4 +1,4 @@
-"""What is left behind after many cycles, and many threads that put at once: P1, P4, P7, N1, C1."""
+"""Leaks after many cycles, and many threads that put at once: P1, P4, P7, N1, C1."""
 
 import os
 import threading
@@ -13,11 +13,11 @@ from exengine.testing.subject import Model, Subject, refusal_of
 WRITERS = 8
 _EACH = 12
 _MOST = {"kib": 64.0, "descriptors": 0.1, "threads": 0.1}
-"""What may be added in each cycle: less than half of one frame, and nothing."""
+"""The most that a cycle may add: less than half of one frame, and no descriptor or thread."""
 
 
 class ResourcePromises:
-    """What holds when it is done again and again, and by many at once."""
+    """Promises about many repetitions, and about many threads."""
 
     @promise("P1")
     def test_threads_put_into_one_storage_at_once(self, subject: Subject) -> None:

@@ -1,6 +1,6 @@
-"""One run of pytest with the kit: collects its tests, gathers what they tell, writes the results.
+"""One run of pytest with the kit: collects its tests, gathers their reports, writes the results.
 
-What a test tells travels in the report of pytest, so that it arrives from worker processes too.
+The report of a test is part of the report of pytest, so that it arrives from worker processes too.
 """
 
 import dataclasses
@@ -102,7 +102,7 @@ class KitRun:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Gather what the tests told."""
+        """Gather the reports of the tests."""
         told: Any = dict(report.user_properties).get(_TOLD)
         if told and (report.when == "call" or not report.passed):
             backend, test, labels, code, outcome, message = told
@@ -140,18 +140,18 @@ class KitRun:
 def judge(
     test: str, marks: tuple[tuple[str, ...], str], error: BaseException | None, not_promised_by: str
 ) -> TestReport:
-    """Return what a test told, from how it ended.
+    """Return the report of a test from its end.
 
     Parameters
     ----------
     test : str
         Its name.
     marks : tuple
-        Its labels and its code; see ``promises.marks_of``. The code goes with the first of the labels.
+        Its labels and its code; see ``promises.marks_of``. The code belongs to the first label.
     error : exception, optional
-        What it raised. A broken promise may name its label, also one that the test is not about.
+        The exception of the test. A broken promise may name a label, which may differ from those of the test.
     not_promised_by : str
-        The capabilities that do not promise what it tests.
+        The capabilities without which the tested behaviour is not promised.
     """
     labels, code = marks
     if error is None:

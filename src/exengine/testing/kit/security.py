@@ -33,13 +33,13 @@ BACKEND_NAMES = (
     "__import__('os').system('true')",
     "!!python/object/apply:os.system", "exengine.testing.children:main", "\ud800", "a:b:c", "%s%n{0}",
 )  # fmt: skip
-"""What a manifest may name as the backend that wrote a dataset."""
+"""Hostile names of a backend in the manifest of a dataset."""
 
 _MOST_FILES = 6
 
 
 class SecurityPromises:
-    """What holds of datasets that somebody made to do harm."""
+    """Promises about malicious datasets."""
 
     @promise("D3", "C1")
     def test_a_hostile_dataset_runs_no_code_and_reaches_nothing_outside(self, subject: Subject) -> None:
@@ -66,7 +66,7 @@ class SecurityPromises:
                 told = try_to_create(subject, os.fspath(path), if_exists)["refused"]
                 if told is not None and "ExEngineError" not in told["kinds"]:
                     raise PromiseBrokenError(
-                        "D1", f"{make.__name__}: {told['message']}, which is no exception of ours"
+                        "D1", f"{make.__name__}: {told['message']}, which is not an ExEngineError"
                     )
                 if tree_of(outside) != before:
                     raise PromiseBrokenError(
@@ -77,7 +77,7 @@ class SecurityPromises:
 
 
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths of hostile datasets, with what is wrong there."""
+    """Yield paths of hostile datasets, each with the attack."""
     outside, secrets = (subject.new_path().parent / name for name in ("outside", "secrets"))
     if original.is_dir():
         make_folder(secrets)
@@ -119,7 +119,7 @@ def _with_other_kinds(
 
 
 def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield datasets whose manifest says what was never written."""
+    """Yield datasets with a false manifest."""
     if not (original / MANIFEST_NAME).is_file():
         return
     good = json.loads((original / MANIFEST_NAME).read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
 
 
 def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
-    """Return what stands where a new dataset shall lie, made before it."""
+    """Return obstacles at the path of a new dataset, made before it."""
 
     def the_lock_is_a_link(path: Path, outside: Path) -> None:
         path.mkdir()
