@@ -1,6 +1,6 @@
 """``StorageConformance``: every test of the kit, for one backend.
 
-Whoever wants more than ``pytest --exengine-backend NAME`` subclasses it in a test file, and gives one
+For more control than ``pytest --exengine-backend NAME`` offers, subclass it in a test file and define one
 fixture::
 
     import pytest
@@ -51,14 +51,14 @@ class StorageConformance(
     ResourcePromises,
     HonestCapabilities,
 ):
-    """The promises and the capabilities of a storage backend, each as a test.
+    """Tests of the promises and the declared capabilities of a storage backend.
 
     Attributes
     ----------
     backend : str
-        Name of an installed backend; where it is empty, a subclass gives ``storage_factory``.
+        The name of an installed backend; if empty, a subclass must define ``storage_factory``.
     options : dict
-        Of the backend.
+        The options of the backend.
     """
 
     backend: ClassVar[str] = ""
@@ -66,9 +66,11 @@ class StorageConformance(
 
     @pytest.fixture
     def storage_factory(self) -> Callable[..., DataStorage]:
-        """Return what makes a new empty storage: called with its path, or without where it keeps nothing."""
+        """Return a factory of empty storages: called with the path if persistent, else without arguments."""
         if not self.backend:
-            raise TypeError(f"{type(self).__name__} names no backend, and has no fixture storage_factory")
+            raise TypeError(
+                f"{type(self).__name__} names no backend; set backend, or define the fixture storage_factory"
+            )
         cls, options = plugins.BACKENDS.load(self.backend), self.options
         return lambda *place: cls.create(*place, **options)
 

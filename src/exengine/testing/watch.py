@@ -1,8 +1,7 @@
-"""Sees what opening a dataset makes Python do: run code, start programs, reach files elsewhere.
+"""Detect forbidden actions while a dataset is opened: run code, start programs, access files elsewhere.
 
-It listens to Python's audit events, which tell of what this process does through Python, and not of what
-a C library does by itself. A hook of the audit stays until the process ends, so this is for a process
-of its own.
+The watch listens to Python's audit events. They report actions of this process through Python, but not
+actions of a C library by itself. An audit hook cannot be removed, so use a separate process.
 """
 
 import ast
@@ -14,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 DECOY = "exengine_decoy"
-"""The name of a module that does not exist: whoever imports it took its name from data."""
+"""The name of a module that does not exist: code that imports it took the name from data."""
 
 _NEVER = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "os.kill",
@@ -31,14 +30,14 @@ _MAKE_OR_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Watch:
-    """What happened while datasets were opened.
+    """A record of forbidden actions while datasets are opened.
 
-    Make it when everything that opening needs was imported: on a good dataset, once.
+    Open a good dataset once before you create a watch, so that all modules needed are imported.
 
     Attributes
     ----------
     reached : list of str
-        What must not happen, and did, since :meth:`look_at`.
+        The forbidden actions since :meth:`look_at`.
     """
 
     def __init__(self) -> None:
@@ -49,23 +48,23 @@ class Watch:
         self._installed = self._all_installed
         self._busy = False
         sys.addaudithook(self._hear)
-        # importlib.import_module makes no audit event; the finders are asked all the same.
+        # importlib.import_module raises no audit event, but it calls the finders.
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Note that a module is looked for that only data names; find nothing."""
+        """Record a search for a module that only data can name; find nothing."""
         if self._root is not None and name.startswith(DECOY):
             self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
-        """Begin with a dataset: what lies below this path may be read, and nothing else."""
+        """Start watching a dataset: only files below this path may be read."""
         self.reached = []
         self._root = os.path.realpath(path)
-        # A folder that Python imports from and that holds the dataset, too, is nobody's installation.
+        # A folder on Python's path that contains the dataset does not count as installed.
         self._installed = tuple(entry for entry in self._all_installed if not self._root.startswith(entry))
 
     def rest(self) -> None:
-        """Hear nothing until the next dataset."""
+        """Stop watching until the next dataset."""
         self._root = None
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -85,7 +84,7 @@ class Watch:
         if event in ("os.listdir", "os.scandir"):
             return self._fault_of_listing(event, arguments[0])
         if event in _CODE:
-            # ast.literal_eval, which numpy.load uses, compiles to a tree that nobody runs.
+            # ast.literal_eval, which numpy.load uses, compiles to a syntax tree that is not run.
             harmless = _is_called_from("<frozen importlib") or (event == "compile" and _is_called_from(_AST))
             return "" if harmless else f"{event} {arguments!r:.120}"
         if event.startswith(_NEVER) and event not in _NO_HARM:
@@ -103,14 +102,14 @@ class Watch:
             return f"opened to write: {name}"
         if self._is_inside(real):
             kind = _kind_of(real)
-            return "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else f"opened what is no file: {name}"
+            return "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else f"opened a special file: {name}"
         return "" if real.startswith(self._installed) else f"opened outside: {name}"
 
     def _fault_of_listing(self, event: str, path: Any) -> str:
         if path is None or isinstance(path, int):
             return ""
         real = os.path.realpath(path)
-        # What lies beside a path where nothing is may be named in the error.
+        # An error about a missing path may name its neighbours.
         beside = self._root is not None and real == os.path.dirname(self._root)
         installed = (real + os.sep).startswith(self._installed)
         return "" if self._is_inside(real) or beside or installed else f"{event} outside: {real}"
@@ -127,7 +126,7 @@ def _kind_of(path: str) -> int:
 
 
 def _is_called_from(source: str) -> bool:
-    """Return whether code of a file is at work, such as the machinery that imports what is installed."""
+    """Return whether code from a file is on the call stack, such as the import system."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(source):
