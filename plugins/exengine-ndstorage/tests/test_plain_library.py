@@ -11,8 +11,8 @@ import pytest
 from exengine.testing import reports_of
 
 RED = {
-    "P2": "was refused, and is in the storage",
-    "P4": "which holds data, gave None and not CoordinatesExistError",
+    "P2": "was refused, but is in the storage",
+    "P4": "which holds a frame, returned; it must raise CoordinatesExistError",
     "P5": "put was accepted by a storage that has ended",
     "P6": "of 30 frames are lost|of 1 frames are lost",
 }

@@ -1,7 +1,7 @@
-"""The conformance kit: tests any storage backend against the storage promises.
+"""The conformance kit: tests of the storage promises for any storage backend.
 
-``pytest --exengine-backend NAME`` runs it on an installed backend, without a test file. The names below are
-for the tests of plugins; the modules of this package may move. The kernel never imports this package, and
+``pytest --exengine-backend NAME`` runs it on an installed backend, without a test file. Tests of plugins
+import the names below from this package; its modules may move. The kernel never imports this package, and
 importing it imports neither pytest nor numpy.
 """
 

@@ -1,7 +1,8 @@
-"""Hostile input, as data: coordinates, arrays, metadata and names, sixty of each or more.
+"""Hostile input, as data: at least sixty coordinates, arrays, metadata values and names each.
 
-An entry states the required outcome. ``REFUSED``: put raises an ``ExEngineError``, and nothing has changed.
-``STORED``: the storage returns ``wanted``. ``EITHER``: the format may choose one of the two.
+Each entry defines the required outcome. ``REFUSED``: put raises an ``ExEngineError`` and changes nothing.
+``STORED``: the value is stored and reads back as ``wanted``. ``EITHER``: the format may choose one of the
+two; any other outcome is a fault.
 """
 
 import collections
@@ -30,12 +31,13 @@ class Entry:
     Attributes
     ----------
     id : str
-        Short, for messages.
+        A short name for messages.
     make : callable
-        Returns the value, new at each call.
+        A function that returns a new value at each call.
     outcome : {'refused', 'stored', 'either'}
+        The required outcome of put.
     wanted : object
-        The value that the storage must return; ``...`` for the value itself.
+        The value that a read must return; ``...`` for the same value.
     """
 
     id: str
@@ -80,7 +82,7 @@ def _time(outcome: str, **values: Any) -> list[Entry]:
 
 
 def _axis(outcome: str, **names: Any) -> list[Entry]:
-    """Return entries with an axis of these names."""
+    """Return one entry for each of these axis names."""
     return [Entry(f"axis-{name}", _constant({axis: 0}), outcome) for name, axis in names.items()]
 
 
@@ -109,7 +111,7 @@ COORDINATES: list[Entry] = [
     *_time(EITHER, most=2**63 - 1, least=-(2**63), minus_one=-1, above_32_bits=2**31,
               above_53_bits=2**53 + 1),
 ]  # fmt: skip
-"""What put and ``in`` may be given as coordinates."""
+"""Values passed as coordinates to put and ``in``."""
 
 FOR_IN: list[Entry] = [
     *COORDINATES,
@@ -117,7 +119,7 @@ FOR_IN: list[Entry] = [
     Entry("nested-mapping", lambda: {"time": {"time": {}}}, REFUSED),
     Entry("frame", lambda: np.zeros((4, 4), np.uint16), REFUSED),
 ]
-"""What ``in`` may be given besides; it never raises."""
+"""Values passed to ``in``, which never raises: all coordinates, and a few others."""
 
 # -- names -------------------------------------------------------------------------------------------
 
@@ -141,11 +143,11 @@ NAMES: dict[str, str] = {
     "beyond-bmp": "\U0010ffff", "long": "n" * 300, "longer": "n" * 5000, "manifest": "exengine.json",
     "lock": "exengine.lock", "digits": "0", "minus": "-1", "none": "None", "nan": "nan", "true": "true",
 }  # fmt: skip
-"""Texts that may become positions, axes and keys of metadata: none of them may reach a path."""
+"""Strings used as positions, axes and metadata keys; none of them may end up in a path."""
 
 
 def names_that_lead_to(folder: "str | os.PathLike[str]") -> dict[str, str]:
-    """Return absolute names like :data:`NAMES`, all in one folder, so that they cannot harm other files.
+    """Return names like :data:`NAMES` that are absolute paths, all within a folder of the kit.
 
     Examples
     --------
@@ -242,14 +244,14 @@ def _other_array_entries() -> list[Entry]:
 
 
 ARRAYS: list[Entry] = [*_view_entries(), *_dtype_entries(), *_other_array_entries()]
-"""What put may be given as pixels. ``STORED`` holds where the capabilities allow the dtype and the
-number of dimensions; where they do not, it has to be refused."""
+"""Values passed to put as pixels. ``STORED`` applies if the capabilities allow the dtype and the number of
+dimensions; otherwise put must refuse the array."""
 
 # -- metadata ----------------------------------------------------------------------------------------
 
 
 def nested(depth: int) -> Any:
-    """Return lists in lists."""
+    """Return lists nested to a depth."""
     value: Any = 0
     for _ in range(depth):
         value = [value]
@@ -316,4 +318,4 @@ METADATA: list[Entry] = [
     Entry("str-subclass", _constant({_Text("a"): _Text("b")}), EITHER, {"a": "b"}),
     Entry("minus-zero", _constant({"a": -0.0}), STORED),
 ]  # fmt: skip
-"""What put may be given as metadata, where the capabilities say that it is kept."""
+"""Values passed to put as metadata, if the backend declares ``metadata``."""

@@ -1,7 +1,7 @@
-"""The other processes of the kit: they write and are killed, read, watch, write a second time, open garbage.
+"""Work of the kit in child processes: write until killed, read, watch, write a second time, open garbage.
 
-``python -m exengine.testing.children VERB SPEC``; the specification is JSON. A child prints JSON objects, one
-per line; the last one is its result.
+``python -m exengine.testing.children VERB SPEC``, with the specification as JSON. A child prints JSON
+objects, one per line; the last one is its result.
 """
 
 import contextlib
@@ -28,26 +28,26 @@ _LARGE = (300, 300)
 _CHILD_S = 8.0
 
 
-# -- in the process of the tests ---------------------------------------------------------------------
+# -- in the test process -----------------------------------------------------------------------------
 
 
 class Child:
-    """A process that works with a backend; a context manager, which kills it at the end.
+    """A child process that uses a backend; as a context manager, it kills the process on exit.
 
     Parameters
     ----------
     subject : Subject
     verb : str
-        Name of a function of this module, without ``run_``.
+        The name of a function of this module or of ``cycles``, without ``run_``.
     hash_seed : str
-        The hash seed of the process.
+        The value of ``PYTHONHASHSEED`` in the process.
     **spec : JSON values
         The arguments of the verb.
     """
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
-        # The kit makes and removes it: a killed process removes nothing.
+        # The kit creates and removes the folder: a killed process cannot clean up after itself.
         folder = subject.new_path().parent
         content = {"name": subject.name, "target": target, "options": subject.options, "folder": str(folder)}
         content |= spec
@@ -78,7 +78,7 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """Kill the process and wait until it is gone."""
+        """Kill the process and wait for it to end."""
         self.process.kill()
         self.process.wait(60)
         for stream in (self.process.stdin, self.process.stdout):
@@ -87,7 +87,7 @@ class Child:
                     stream.close()
 
     def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the lines of the process until it ends; kill it after the time limit, for all or for each."""
+        """Yield the output of the process until it ends; kill it after a timeout, in total or per line."""
         timer = threading.Timer(timeout_s, self.process.kill)
         timer.start()
         try:
@@ -103,44 +103,44 @@ class Child:
         finally:
             timer.cancel()
         if code == _NOT_IMPORTABLE:
-            raise NotRun("another process cannot import the class: name an installed backend")
+            raise NotRun("a child process cannot import the class: name an installed backend")
         if code:
             raise PromiseBrokenError(
-                "", f"another process that used the backend ended with {code}: {self.errors()}"
+                "", f"a child process that used the backend exited with code {code}: {self.errors()}"
             )
 
     def result(self, timeout_s: float = 120) -> dict[str, Any]:
-        """Wait for the end and return the last line of the process."""
+        """Wait for the process to end and return the last object that it printed."""
         last: dict[str, Any] = {}
         for last in self.lines(timeout_s):
             if "fault" in last:
-                raise PromiseBrokenError("", f"in another process: {last['fault']}")
+                raise PromiseBrokenError("", f"in a child process: {last['fault']}")
         return last
 
     def wait_for(self, number: int, timeout_s: float = 60, key: str = "put") -> None:
-        """Return when frame ``number`` was acknowledged, or another number was said under another key."""
+        """Wait until the process acknowledges frame ``number``, or prints that number under another key."""
         for line in self.lines(timeout_s):
             if "fault" in line:
-                raise PromiseBrokenError("", f"in another process: {line['fault']}")
+                raise PromiseBrokenError("", f"in a child process: {line['fault']}")
             if line.get(key, -1) == number:
                 return
-        raise PromiseBrokenError("", f"a writer in another process ended early: {self.errors()}")
+        raise PromiseBrokenError("", f"a writer in a child process ended early: {self.errors()}")
 
     def say_stop(self) -> None:
-        """Let the process come to its end."""
+        """Ask the process to end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
 
     def errors(self) -> str:
-        """Return the end of the standard error of the process."""
+        """Return the end of the process's stderr."""
         return self._errors.read_text(errors="replace")[-1500:]
 
 
-# -- in the other process ----------------------------------------------------------------------------
+# -- in the child process ----------------------------------------------------------------------------
 
 
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames and acknowledge each; then wait to be killed, finish, or end and forget the storage."""
+    """Put frames and acknowledge each; then wait to be killed, finish, or exit with an open storage."""
     storage = subject.create(Path(spec["path"]))
     model = Model(subject)
     for number in range(spec["count"]):
@@ -161,17 +161,17 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _leave_a_child_behind() -> None:
-    """Fork a process that outlives this one for a while, and say that it is there."""
+    """Fork a process that outlives this one for a while, and report that it is running."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # so that no other process waits for this one
+            os.close(stream)  # so that the parent does not wait for this process
         time.sleep(_CHILD_S)
         os._exit(0)
     _say(forked=True)
 
 
 def run_read(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset, and say which frames are there, whole."""
+    """Open a dataset and report which frames are present and intact."""
     storage = subject.open(Path(spec["path"]))
     present, faults = look(subject, storage, spec["count"])
     order = coordinates_of(storage) if subject.can.iterable else []
@@ -180,7 +180,7 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset again and again while it is written; say how many whole frames there were."""
+    """Open a dataset repeatedly while it is written; report the number of intact frames each time."""
     stopped = threading.Event()
 
     def wait() -> None:
@@ -196,9 +196,9 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):
-            faults.append(f"frames {present} are there, and others before them are not")
+            faults.append(f"frames {present} are present, but earlier ones are missing")
         if subject.can.iterable and len(storage) < len(present):
-            faults.append(f"len(storage) is {len(storage)}, and {len(present)} frames are there")
+            faults.append(f"len(storage) is {len(storage)}, but {len(present)} frames are present")
         storage.close()
         counts.append(len(present))
         if len(counts) == 1:
@@ -207,13 +207,13 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_second(subject: Subject, spec: dict[str, Any]) -> None:
-    """Try to create datasets, and report the outcome."""
+    """Try to create datasets and report each result."""
     for path, if_exists in spec["attempts"]:
         _say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open damaged datasets, read their frames, and report exceptions and forbidden accesses."""
+    """Open damaged or hostile paths, read them if possible; report exceptions and forbidden actions."""
     watch = _watch_after(subject, spec) if spec.get("good") else None
     _limit_memory()
     for path in spec["paths"]:
@@ -238,7 +238,7 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _limit_memory() -> None:
-    """Limit memory, so that an endless read fails in this process and not on the whole machine."""
+    """Limit memory, so that endless reading raises an error instead of exhausting the machine."""
     if sys.platform.startswith("linux"):
         import resource
 
@@ -249,7 +249,7 @@ def _limit_memory() -> None:
 
 
 def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
-    """Read a good dataset, which imports all modules, and return a watch of this process."""
+    """Read a good dataset, so that everything is imported; then return a watch of this process."""
     storage = subject.open(Path(spec["good"]))
     _read_all(subject, storage, spec["count"])
     storage.close()
@@ -257,11 +257,11 @@ def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
 
 
 def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames until no file may grow any more; say how the storage took it."""
+    """Put frames until a file reaches its size limit; report how the storage reacts."""
     import resource
 
     storage = subject.create(Path(spec["path"]))
-    sys.dont_write_bytecode = True  # a module that is imported under the limit would be cached cut off
+    sys.dont_write_bytecode = True  # the cache of a module imported under the limit would be truncated
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
     model = Model(subject)
@@ -283,7 +283,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
         except BaseException as error:
             met = error
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    # There is room again: a storage that has failed stays so.
+    # The limit is lifted: a storage that has failed stays failed.
     before = tree_of(Path(spec["path"]).parent)
     after = _kind_of(lambda: storage.put(subject.axes(9000), subject.frame(subject.axes(9000)), {}))
     changed = tree_of(Path(spec["path"]).parent) != before
@@ -296,12 +296,12 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
-    """Create a dataset as the kernel does; return the name of the exception, or None."""
+    """Create a dataset as the kernel does; return a description of the exception as ``refused``, or None."""
     from exengine.datasets.creation import open_storage
 
     def create() -> None:
         if subject.name:
-            storage = open_storage(subject.name, path, if_exists=if_exists, **subject.options)  # type: ignore[arg-type]  # one of the words
+            storage = open_storage(subject.name, path, if_exists=if_exists, **subject.options)  # type: ignore[arg-type]  # an allowed value
         else:
             storage = subject.create(Path(path))
         storage.close()
@@ -343,11 +343,11 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 
 def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
-    """Return the numbers of the frames, and their faults."""
+    """Return the numbers of the frames that are present, and their faults."""
     present: list[int] = []
     faults: list[str] = []
     model = Model(subject)
-    # From the last to the first: while frames arrive, those before one that is there are there, too.
+    # From the last to the first: as frames arrive in order, all frames before a present one are present too.
     for number in reversed(range(count)):
         axes = subject.axes(number)
         if axes not in storage:
@@ -361,7 +361,7 @@ def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[st
 
 
 def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read every frame; return a foreign exception, and the frames that are wrong."""
+    """Read every frame; return an exception that is not an ExEngineError, and a fault in the data."""
     from exengine.testing.frames import same
 
     wrong = ""
@@ -372,7 +372,7 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
             if axes not in storage:
                 missing += 1
             elif not same(storage.get_data(axes), subject.frame(axes)):
-                wrong = wrong or f"other pixels at {axes}"
+                wrong = wrong or f"wrong pixels at {axes}"
             storage.get_metadata(axes)
         except ExEngineError:
             continue
@@ -380,7 +380,7 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
             return describe(error), wrong
     status = status_of(storage)
     if missing and status == "complete":
-        wrong = wrong or f"{missing} frames are gone, and the status is complete"
+        wrong = wrong or f"{missing} frames are missing, but the status is complete"
     return "", wrong
 
 

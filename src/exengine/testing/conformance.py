@@ -1,6 +1,7 @@
 """``StorageConformance``: every test of the kit, for one backend.
 
-For more control than ``pytest --exengine-backend NAME``, subclass it in a test file, with one fixture::
+For more control than ``pytest --exengine-backend NAME`` offers, subclass it in a test file and define one
+fixture::
 
     import pytest
     from exengine.testing import StorageConformance
@@ -50,12 +51,12 @@ class StorageConformance(
     ResourcePromises,
     HonestCapabilities,
 ):
-    """The promises and the capabilities of a storage backend, each as a test.
+    """Tests of the promises and the declared capabilities of a storage backend.
 
     Attributes
     ----------
     backend : str
-        The name of an installed backend; if it is empty, a subclass defines ``storage_factory``.
+        The name of an installed backend; if empty, a subclass must define ``storage_factory``.
     options : dict
         The options of the backend.
     """
@@ -65,9 +66,11 @@ class StorageConformance(
 
     @pytest.fixture
     def storage_factory(self) -> Callable[..., DataStorage]:
-        """Return a function that creates an empty storage, from a path if the backend is persistent."""
+        """Return a factory of empty storages: called with the path if persistent, else without arguments."""
         if not self.backend:
-            raise TypeError(f"{type(self).__name__} has neither a backend nor a fixture storage_factory")
+            raise TypeError(
+                f"{type(self).__name__} names no backend; set backend, or define the fixture storage_factory"
+            )
         cls, options = plugins.BACKENDS.load(self.backend), self.options
         return lambda *place: cls.create(*place, **options)
 

@@ -1,7 +1,7 @@
-"""Tests of the kit in another process: resources that leak, and a sync that fails.
+"""Work of the kit in a child process: measure resource leaks, and make a sync fail.
 
-Resources are measured at several points of many cycles, after a warm-up that imports modules and fills pools.
-The result is the slope through the points, per cycle.
+Resources are measured at several points over many cycles. The first cycles are not measured, because they
+import modules and fill pools. The result is the slope through the points, per cycle.
 """
 
 import errno
@@ -21,11 +21,11 @@ WARM_UP = 8
 CYCLES = 24
 _POINTS = 8
 _FRAMES = 3
-_SIDE = 300  # a frame of 180,000 bytes or more: one that is kept in each cycle is seen
+_SIDE = 300  # a frame of at least 180,000 bytes: one leaked frame per cycle is detected
 
 
 def run_cycles(subject: Subject, spec: dict[str, Any]) -> None:
-    """Do the same again and again; say by how much memory, descriptors and threads grow in each cycle."""
+    """Repeat each cycle; report the growth of memory, descriptors and threads per cycle."""
     for name, cycle in _cycles_of(subject, Path(spec["path"])).items():
         _say(cycle=name, **_slopes(cycle))
 
@@ -65,7 +65,7 @@ def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
     kept = write(path)
     cycles: dict[str, Callable[[], None]] = {
         "create, put, finish and close": make,
-        "get, and refused put": read,
+        "get and refused put": read,
     }
     if subject.can.persistent and subject.can.reopen:
         cycles["open, read and close"] = open_and_close
@@ -84,7 +84,7 @@ def _slopes(cycle: Callable[[], None]) -> dict[str, float]:
 
 
 def _slope(values: list[float]) -> float:
-    """Return the slope of the straight line that is nearest to values at 0, 1, 2 ..."""
+    """Return the slope of the least-squares line through values at 0, 1, 2 ..."""
     middle = (len(values) - 1) / 2
     mean = sum(values) / len(values)
     above = sum((at - middle) * (value - mean) for at, value in enumerate(values))
@@ -92,7 +92,7 @@ def _slope(values: list[float]) -> float:
 
 
 def _resources() -> dict[str, float]:
-    """Return the resources of the process from the system, or else from Python."""
+    """Return the resources that the process holds; outside Linux, only the threads that Python knows of."""
     found: dict[str, float] = {"threads": threading.active_count()}
     if sys.platform.startswith("linux"):
         found["threads"] = len(os.listdir("/proc/self/task"))
@@ -102,11 +102,11 @@ def _resources() -> dict[str, float]:
     return found
 
 
-# -- a sync that fails -------------------------------------------------------------------------------
+# -- a failing sync ----------------------------------------------------------------------------------
 
 
 def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
-    """Let the first sync fail and all that follow succeed; say what flush and finish then raise."""
+    """Make the first sync fail and all later ones succeed; report what flush, put and finish raise then."""
     storage = subject.create(Path(spec["path"]))
     model = Model(subject)
     model.put(storage, subject.axes(0), subject.numbered(0))
@@ -123,14 +123,14 @@ def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _fail_once(calls: list[str]) -> None:
-    """Put a call that fails the first time in the place of everything that brings data to the disk."""
+    """Replace every function that syncs data to the disk with one that fails at the first call."""
     from exengine.kernel.system import files
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             calls.append(getattr(real, "__name__", ""))
             if len(calls) == 1:
-                raise OSError(errno.EIO, "a sync that fails, made by the conformance kit")
+                raise OSError(errno.EIO, "a failing sync, injected by the conformance kit")
             return real(*arguments)
 
         return call

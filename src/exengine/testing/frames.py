@@ -1,11 +1,11 @@
-"""Frames that name themselves: pixels made from coordinates, and back.
+"""Frames that identify themselves: pixels computed from coordinates, and coordinates read from pixels.
 
-A frame of any dtype and shape is made from its coordinates alone, so that every process can make it
-again and compare. Where its pixels have room, they begin with the coordinates as text: then a frame
-that turns up in the wrong place says where it belongs.
+A frame of any dtype and shape is computed from its coordinates alone, so that every process can compute it
+again and compare. If the frame is large enough, its pixels begin with the coordinates as text, so that a
+misplaced frame shows where it belongs.
 
 The code is one byte per pixel value (one bit for ``bool``), in C order: a mark, the length of the
-text in two bytes, the text as JSON in UTF-8. Values that follow are noise, seeded by the text.
+text in two bytes, the text as JSON in UTF-8. The values after it are noise, seeded by the text.
 """
 
 import json
@@ -26,26 +26,26 @@ _NUMBERS = "biufc"
 
 
 def text_of(coordinates: Coordinates) -> str:
-    """Return coordinates as JSON, the same for any order of the axes."""
+    """Return coordinates as JSON, independent of the order of the axes."""
     return json.dumps(dict(sorted(coordinates.items())))
 
 
 def frame_of(coordinates: Coordinates, shape: tuple[int, ...], dtype: Any, salt: int = 0) -> Array:
-    """Return the frame that belongs to coordinates.
+    """Return the frame for some coordinates.
 
     Parameters
     ----------
     coordinates : mapping of str to int or str
     shape : tuple of int
     dtype : numpy dtype
-        Any without Python objects.
+        Any dtype without Python objects.
     salt : int
-        Another number gives other pixels after the code, for a second frame at the same place.
+        A seed: another number changes the pixels after the code, for a second frame at the same coordinates.
 
     Returns
     -------
     numpy.ndarray
-        New, contiguous, writeable.
+        A new, contiguous, writeable array.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def frame_of(coordinates: Coordinates, shape: tuple[int, ...], dtype: Any, salt:
 
 
 def name_of(frame: Array) -> dict[str, int | str] | None:
-    """Return the coordinates that a frame holds in its first pixels; None where it holds none."""
+    """Return the coordinates in the first pixels of a frame, or None."""
     if frame.dtype.kind not in _NUMBERS:
         return None
     values = frame.real if frame.dtype.kind == "c" else frame
@@ -89,7 +89,7 @@ def name_of(frame: Array) -> dict[str, int | str] | None:
 
 
 def same(got: Any, wanted: Array) -> bool:
-    """Return whether an array is bit-equal to another; its bytes may be in another order."""
+    """Return whether two arrays are bit-equal, apart from their byte order."""
     return (
         isinstance(got, np.ndarray)
         and got.shape == wanted.shape
@@ -105,12 +105,12 @@ def _bytes(array: Array) -> bytes:
 def check_frame(
     got: Any, wanted: Array, coordinates: object, label: str = "P1", others: Iterable[tuple[Any, Array]] = ()
 ) -> None:
-    """Raise if an array is not bit-equal to the frame that was put; name the frame that it shows.
+    """Raise if an array is not bit-equal to the frame that was put; the message identifies the array.
 
     Parameters
     ----------
     got : object
-        The array from the storage.
+        The value that the storage returned.
     wanted : numpy.ndarray
         The frame that was put.
     coordinates : object
@@ -118,7 +118,7 @@ def check_frame(
     label : str
         The promise that a difference breaks.
     others : iterable of (coordinates, numpy.ndarray)
-        Frames with too few pixels for a name, which are compared with the array.
+        Other frames in the storage, to identify arrays too small to contain their coordinates.
 
     Raises
     ------
@@ -131,9 +131,9 @@ def check_frame(
 
 def _difference(got: Any, wanted: Array, others: Iterable[tuple[Any, Array]]) -> str:
     if not isinstance(got, np.ndarray):
-        return f"came back as {type(got).__name__}, not as an array"
+        return f"was returned as {type(got).__name__}, not as an array"
     if got.shape != wanted.shape or got.dtype.newbyteorder("=") != wanted.dtype.newbyteorder("="):
-        return f"came back as {got.shape} {got.dtype}; {wanted.shape} {wanted.dtype} was put"
+        return f"was returned as {got.shape} {got.dtype}; {wanted.shape} {wanted.dtype} was put"
     named = name_of(got)
     for where, frame in others:
         if named is None and same(got, frame):
@@ -141,9 +141,9 @@ def _difference(got: Any, wanted: Array, others: Iterable[tuple[Any, Array]]) ->
     if named is not None and named != name_of(wanted):
         return f"is the one that was put at {named!r:.200}"
     if got.size and not got.astype(bool).any():
-        return "came back as zeros"
+        return "was returned as zeros"
     different = int((_items(got) != _items(wanted)).any(axis=1).sum())
-    return f"came back with other pixels: {different} of {got.size} values differ"
+    return f"was returned with other pixels: {different} of {got.size} values differ"
 
 
 def _items(array: Array) -> Array:

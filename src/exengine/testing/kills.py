@@ -1,6 +1,6 @@
-"""Kills a piece of code at any of its calls to the system, for a test of the files that it leaves.
+"""Kill a function at any of its system calls, to test the files that it leaves behind.
 
-For code that must be safe to run again, such as ``recover_in_place`` of a backend.
+Use it to test code that must be safe to run again after a crash, such as ``recover_in_place`` of a backend.
 """
 
 import os
@@ -14,34 +14,34 @@ CALLS = (
     "open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "ftruncate", "write",
     "pwrite", "pwritev",
 )  # fmt: skip
-"""Functions of ``os`` that change a disk; renaming to a free name counts, too."""
+"""Functions of ``os`` that may change the disk; ``rename_to_free_name`` of the kernel counts as well."""
 
 _KILLED = 9
 
 
 def killed_at_call(number: int, when: Literal["before", "after"], what: Callable[[], object]) -> bool:
-    """Run a function in a fork of this process, which is killed at one of its calls to the system.
+    """Run a function in a fork of this process, which is killed at one system call.
 
     Parameters
     ----------
     number : int
-        The number of the call among all calls of :data:`CALLS`, from 1.
+        The number of the call, counted from 1 over all functions in :data:`CALLS`.
     when : {"before", "after"}
-        Whether the process is killed before or after the call.
+        Whether to kill the fork before or after the call is made.
     what : callable
-        A function without arguments. It must not need threads of this process: a fork does not have them.
+        A function without arguments. It must not need threads of this process: a fork has none of them.
 
     Returns
     -------
     bool
-        Whether it was killed; False if it ended with fewer calls.
+        Whether the fork was killed; False if the function returned after fewer calls.
 
     Raises
     ------
     RuntimeError
-        If the function raised; the traceback is on the standard error.
+        If the function raised; the traceback is printed to stderr.
     AttributeError
-        On a system without ``fork``.
+        If the system has no ``fork``.
 
     Examples
     --------
@@ -60,7 +60,9 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
         _run_and_end(number, when, what)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status not in (0, _KILLED):
-        raise RuntimeError(f"the process to kill ended with the status {status}")
+        raise RuntimeError(
+            f"the function to be killed ended with status {status}; see its traceback on stderr"
+        )
     return status == _KILLED
 
 

@@ -1,7 +1,7 @@
-"""Files, pipes, sockets and devices for the kit, all made by the kit in a folder of its own.
+"""Files, pipes, sockets and devices that the kit creates in its own folder.
 
-A backend under test may do anything with the rights of the user, and that may be root. It therefore gets no
-path of the system: the kit makes the targets of links and the places of hostile names.
+A backend under test can do anything that the user running the kit may do, and that user may be root. The kit
+therefore uses no system paths: every target of a link or of a hostile name is created here.
 """
 
 import os
@@ -15,8 +15,8 @@ _ZERO = (1, 5)  # device numbers of the zero device on Linux
 
 
 def make_file(path: Path) -> None:
-    """Make a file that another person has written."""
-    path.write_text("a foreign file")
+    """Make a file that stands for the work of another person."""
+    path.write_text("another person's work")
 
 
 def make_folder(path: Path) -> None:
@@ -40,24 +40,24 @@ def make_socket(path: Path) -> None:
 
 
 def make_device(path: Path) -> None:
-    """Make a device node that gives zeros.
+    """Make a device node that reads as zeros.
 
     Raises
     ------
     PermissionError
-        Without the right to make one: as an ordinary user, and in most containers.
+        If the user may not make device nodes: an ordinary user, and root in most containers.
     """
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(*_ZERO))
 
 
 def make_endless_file(path: Path) -> None:
-    """Make a file that claims 1 TiB and takes no space."""
+    """Make a sparse file of 1 TiB, which occupies no disk space."""
     with open(path, "xb") as file:
         file.truncate(2**40)
 
 
 def node_makers() -> dict[str, Callable[[Path], None]]:
-    """Return for each kind of node that this system and this user can make its name and a function."""
+    """Return kind -> function for the kinds of node that this system and this user can make."""
     if sys.platform == "win32":
         return {}
     makers: dict[str, Callable[[Path], None]] = {"pipe": os.mkfifo, "socket": make_socket}
@@ -67,12 +67,12 @@ def node_makers() -> dict[str, Callable[[Path], None]]:
 
 
 def make_nodes(folder: Path) -> list[str]:
-    """Make a node of each kind in a folder, and return their names, which are the kinds."""
+    """Make a node of each kind in a folder, named after its kind; return the names."""
     made = []
     for kind, make in node_makers().items():
         try:
             make(folder / kind)
-        except PermissionError:  # a container without the right to make devices
+        except PermissionError:  # a container that does not allow devices
             continue
         made.append(kind)
     return made

@@ -1,6 +1,6 @@
-"""The labels of the storage promises and the codes of the capabilities, and how a test names them.
+"""The labels of the storage promises and the decorator that marks tests with them.
 
-This module imports nothing heavy: the pytest plugin, the results and the documentation read it.
+This module imports nothing heavy, because the results and the documentation import it.
 """
 
 import functools
@@ -12,41 +12,41 @@ from exengine.kernel.registry.codes import CONFORMANCE
 Test = Callable[..., None]
 
 PROMISES = {
-    "P1": "a frame that was put is there, bit-equal, from any thread",
-    "P2": "a put that was refused has changed nothing",
-    "P3": "changing an array or metadata afterwards changes nothing stored",
+    "P1": "every frame that was put can be read, bit-equal, from any thread",
+    "P2": "a refused put changes nothing",
+    "P3": "changing an array or metadata after put changes nothing stored",
     "P4": "a frame is never replaced",
-    "P5": "put after finish or close raises, and no file changes",
-    "P6": "put returns when the frame survives the death of the process",
-    "P7": "the first I/O error stays, and reaches the caller",
-    "P8": "arrays are stored right, or refused before anything is written",
-    "P9": "metadata is any JSON value, and comes back as it was put",
-    "R1": "coordinates that hold nothing raise CoordinatesNotFoundError; `in` never raises",
+    "P5": "put after finish or close raises and changes no file",
+    "P6": "once put returns, the frame survives the death of the process",
+    "P7": "the first I/O error is permanent and reaches the caller",
+    "P8": "arrays are stored correctly, or refused before anything is written",
+    "P9": "metadata is any JSON value, and is returned as it was put",
+    "R1": "reading at coordinates without a frame raises CoordinatesNotFoundError; `in` never raises",
     "R2": "missing data is never returned as zeros",
-    "R3": "another process reads while this one writes, and sees whole frames only",
+    "R3": "another process can read while this one writes, and sees only whole frames",
     "R4": "the order is the same after reopening, under any hash seed",
     "F1": "after flush() all frames survive the death of the process",
     "F2": "after flush(durable=True) all frames survive power loss",
     "N1": "finish and close are idempotent",
-    "N2": "a finished dataset reopens equal",
+    "N2": "a finished dataset is the same after reopening",
     "N3": "a finished dataset survives power loss",
-    "N4": "the dataset says how it ended",
-    "N5": "a dataset that was not finished keeps every written frame",
-    "C1": "opening anything ends with a status or with an ExEngineError",
+    "N4": "the status of a dataset states how it ended",
+    "N5": "an unfinished dataset keeps every written frame",
+    "C1": "opening any path ends with a status or an ExEngineError",
     "C2": "a damaged frame is reported, never returned",
     "C3": "opening an incomplete dataset writes nothing",
-    "D1": "a new dataset never lands on an old one",
-    "D2": "one writer per dataset",
-    "D3": "names never reach outside the dataset",
-    "D4": "overwriting deletes a dataset of ExEngine, and nothing else",
+    "D1": "a new dataset is never created in or over an existing one",
+    "D2": "a dataset has only one writer",
+    "D3": "no name leads outside the dataset",
+    "D4": "overwriting deletes an ExEngine dataset and nothing else",
 }
 """Label -> promise, in the order of the results."""
 
 NEED_FAULTS = {
-    "N3": "only a loss of power shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
+    "N3": "only a power loss shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
     "not this kit"
 }
-"""Promises that the kit cannot test by itself, and why."""
+"""Label -> reason, for the promises that the kit cannot test."""
 
 
 class PromiseBrokenError(AssertionError):
@@ -55,7 +55,7 @@ class PromiseBrokenError(AssertionError):
     Parameters
     ----------
     label : str
-        The label of the promise, a key of ``PROMISES``; empty for the label of the test.
+        The label of the promise, a key of ``PROMISES``; empty for the promises of the test.
     message : str
         The fault.
     """
@@ -66,18 +66,18 @@ class PromiseBrokenError(AssertionError):
 
 
 class NotPromised(Exception):  # noqa: N818 - an outcome, not an error
-    """The backend does not promise this, and its documented refusal was seen."""
+    """The backend does not promise this, and refuses it as documented."""
 
 
 class NotRun(Exception):  # noqa: N818 - an outcome, not an error
-    """The test cannot be run here; the message says why."""
+    """The test cannot be run here; the message states the reason."""
 
 
 def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     """Mark a test of the kit with the promises that it tests.
 
-    The test may raise ``NotPromised``: then it passes, and ``subject.not_promised_by`` keeps the message.
-    With ``NotRun`` it is skipped.
+    If the test raises ``NotPromised``, it passes, and ``subject.not_promised_by`` holds the message. If it
+    raises ``NotRun``, it is skipped.
 
     Parameters
     ----------
@@ -116,5 +116,5 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
 
 
 def marks_of(test: object) -> tuple[tuple[str, ...], str] | None:
-    """Return the labels and the code of a test; None for a test that is not about promises."""
+    """Return the labels and the code of a test; None for a test of no promise."""
     return getattr(test, "exengine_promise", None)

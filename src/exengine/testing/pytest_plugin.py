@@ -1,6 +1,6 @@
-"""The pytest plugin of the kit: its options, and nothing else until one of them is used.
+"""The pytest plugin of the kit: its options; the rest is loaded only if one of them is used.
 
-It is loaded in every run of pytest wherever ExEngine is installed, so it imports nothing but pytest.
+pytest loads this module in every run if ExEngine is installed, so it imports only pytest.
 """
 
 import pytest
@@ -16,19 +16,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run the conformance kit on this installed backend; may be given several times",
+        help="run the conformance kit on this installed backend; can be repeated",
     )
     group.addoption(
         "--exengine-results",
         default=None,
         metavar="FILE",
-        help="write which promises are kept; with several backends a folder, which gets NAME.json for each",
+        help="write the results to this file; with several backends, a folder for one NAME.json each",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the rest if an option of the kit is used."""
-    # Plugins of an earlier template import modules that have moved, and their tests make warnings errors.
+    """Load the rest of the plugin if an option of the kit is used."""
+    # Plugins from an earlier template import modules that have moved, and turn warnings into errors in tests.
     config.addinivalue_line("filterwarnings", r"default:exengine\.kernel\.\w+ has moved:DeprecationWarning")
     if config.getoption("exengine_backend") or config.getoption("exengine_results"):
         from exengine.testing.kit.run import KitRun

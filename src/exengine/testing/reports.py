@@ -1,4 +1,4 @@
-"""Runs tests of the kit on a class, without a session of pytest: for tests of the kit and of adapters."""
+"""Run tests of the kit on a class, without a pytest session: for tests of the kit and of adapters."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,20 +20,20 @@ def reports_of(
     name: str = "",
     without: tuple[str, ...] = (),
 ) -> Iterator[TestReport]:
-    """Run the tests of the kit for some promises on a class, and yield a report of each test.
+    """Run the tests of some promises on a class, and yield a report of each test.
 
     Parameters
     ----------
     cls : type
         The backend under test.
     folder : pathlib.Path
-        An existing folder for the datasets; each test uses a folder of its own in it.
+        An existing folder for the datasets; each test creates its own folder in it.
     *wanted : str
         Labels and codes, such as ``"P4"``; by default all tests run.
     name : str, optional
         The registered name of the backend; empty for a class that is not registered.
     without : tuple of str, optional
-        Labels and names of tests to leave out.
+        Labels and names of tests to skip.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""The results of the kit: which promises a backend keeps, as a file that the docs and ``check`` read."""
+"""The results of the kit: the outcome of each promise, in a file that the docs and ``check`` read."""
 
 import datetime
 import json
@@ -27,22 +27,22 @@ _MOST_CHARACTERS = 600
 
 @dataclass(frozen=True)
 class TestReport:
-    """The report of one test about one backend.
+    """The result of one test for one backend.
 
     Attributes
     ----------
     test : str
-        Its name.
+        The name of the test.
     labels : tuple of str
-        The promises that it is about; after a failure, those that are broken.
+        The promises that the test is about; after a failure, those that are broken.
     code : str
         The code of the tested capability, or empty.
     outcome : {'kept', 'broken', 'not promised', 'not run'}
     message : str
-        The failure; the capability that does not promise; why it was not run.
+        The failure, the capability that does not promise it, or the reason why it was not run.
     """
 
-    __test__ = False  # pytest looks at names that start with Test
+    __test__ = False  # pytest collects classes with names that start with Test
 
     test: str
     labels: tuple[str, ...]
@@ -59,25 +59,25 @@ def make_results(
     version: str = "",
     reason: str = "",
 ) -> Results:
-    """Return the results of a backend, in an order that does not depend on that of the tests.
+    """Return the results of a backend, in an order independent of the order of the tests.
 
     Parameters
     ----------
     backend : str
-        Its name.
+        The name of the backend.
     reports : iterable of TestReport
     distribution, version : str
-        The package of the backend.
+        The distribution that contains the backend, and its version.
     reason : str
-        Why nothing was run.
+        The reason why nothing was run.
 
     Returns
     -------
     dict
-        ``backend``, ``distribution``, ``version``, ``kernel`` (its version), ``python``, ``date``,
-        ``outcome``, ``reason``, ``promises`` (label -> ``outcome``, ``tests``, ``failed``, ``codes``, and
-        in ``because`` the capabilities, reasons or failures), ``codes`` (those found), ``findings``
-        (each code with the message of its first failure).
+        ``backend``, ``distribution``, ``version``, ``kernel`` (the version of ExEngine), ``python``,
+        ``date``, ``outcome``, ``reason``, ``promises`` (label -> ``outcome``, ``tests``, ``failed``,
+        ``codes``, and ``because`` with the capabilities, reasons or failures), ``codes`` (those found),
+        ``findings`` (each code with the message of its first failure).
 
     Examples
     --------
@@ -132,24 +132,24 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text on one line; a longer one is cut at a blank."""
+    """Return a text on one line, cut at a space if it exceeds a number of characters."""
     return textwrap.shorten(text, most, placeholder=" ...")
 
 
 def _kernel_version() -> str:
     try:
         return metadata.version("exengine")
-    except metadata.PackageNotFoundError:  # from a folder on the path, not installed
+    except metadata.PackageNotFoundError:  # imported from a folder, not installed
         return ""
 
 
 def write_results(path: "str | os.PathLike[str]", results: Results) -> None:
-    """Write a results file, whole or not at all; folders are made.
+    """Write a results file atomically; create its folder if it does not exist.
 
     Raises
     ------
     FileExistsError
-        If something is there that is not a results file.
+        If the path exists and is not a results file.
     """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
@@ -162,7 +162,7 @@ def write_results(path: "str | os.PathLike[str]", results: Results) -> None:
 
 
 def refuse_other_file(path: "str | os.PathLike[str]") -> None:
-    """Raise if something is at a path that is not a results file.
+    """Raise if a path exists and is not a results file.
 
     Raises
     ------
@@ -170,13 +170,13 @@ def refuse_other_file(path: "str | os.PathLike[str]") -> None:
     """
     if os.path.lexists(path) and not _is_results_file(path):
         raise FileExistsError(
-            f"{os.fspath(path)} is there already, and is not a results file of the conformance kit; choose "
-            "another file, or remove it yourself"
+            f"{os.fspath(path)} already exists and is not a results file of the conformance kit; choose "
+            "another path, or remove it yourself"
         )
 
 
 def _is_results_file(path: "str | os.PathLike[str]") -> bool:
-    """Return whether a regular file begins as results files of any version do."""
+    """Return whether a path is a regular file with the results of the kit, in any version of the format."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             return bool(json.loads(file.read(MAX_BYTES + 1)).get("format") == FORMAT)
@@ -199,9 +199,9 @@ def read_results(path: "str | os.PathLike[str]") -> Results:
     Raises
     ------
     FileNotFoundError
-        When there is none.
+        If the file does not exist.
     ValueError
-        If it is not a results file, or its version is not supported.
+        If the file is not a results file, or its format version is not one that this release reads.
     """
     with open(path, "rb") as file:
         text = file.read(MAX_BYTES + 1)
@@ -213,7 +213,7 @@ def read_results(path: "str | os.PathLike[str]") -> Results:
         raise ValueError(f"{path} is not a results file of the conformance kit")
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has the format version {content.get('format_version')!r}; this release reads "
+            f"{path} has format version {content.get('format_version')!r}; this release reads version "
             f"{FORMAT_VERSION}: run the kit again"
         )
     return content

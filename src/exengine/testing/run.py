@@ -1,4 +1,4 @@
-"""Runs the kit on an installed backend, in a process of its own: for ``check`` and the documentation."""
+"""Run the kit on an installed backend, in a separate process: for ``check`` and the documentation."""
 
 import importlib.util
 import os
@@ -23,17 +23,17 @@ def run_conformance(
     Parameters
     ----------
     backend : str
-        Its name, as the registry knows it.
+        The name of the backend in the registry.
     results_path : path
-        Where the results are written.
+        The results file to write.
     timeout_s : float
-        After this time the run is stopped.
+        The time in seconds after which the run is stopped.
 
     Returns
     -------
     dict
-        See :func:`exengine.testing.results.make_results`. ``outcome`` is ``"not run"``, with a ``reason``,
-        when pytest or Hypothesis are not installed, or the kit could not be run; then nothing is written.
+        See :func:`exengine.testing.results.make_results`. If pytest or Hypothesis is not installed, or the
+        kit cannot be run, ``outcome`` is ``"not run"``, ``reason`` states the reason, and nothing is written.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -41,7 +41,7 @@ def run_conformance(
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     with tempfile.TemporaryDirectory(prefix="exengine-conformance-") as folder:
-        # Settings of pytest in this folder, so that pytest ignores those of the folders above.
+        # A pytest.ini of its own, so that pytest reads no settings from the folders above.
         with open(os.path.join(folder, "pytest.ini"), "w", encoding="utf-8") as file:
             file.write("[pytest]\n")
         fresh = os.path.join(folder, "results.json")
@@ -62,7 +62,9 @@ def run_conformance(
             return _not_run(backend, f"the kit took longer than {timeout_s:.0f} s")
         if not os.path.isfile(fresh):
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            return _not_run(backend, f"pytest ended with {done.returncode}: {' '.join(said[-5:])[:600]}")
+            return _not_run(
+                backend, f"pytest exited with code {done.returncode}: {' '.join(said[-5:])[:600]}"
+            )
         results = read_results(fresh)
     write_results(results_path, results)
     return results

@@ -1,6 +1,7 @@
-"""The backend under test: makes storages, frames that it takes, and compares it with a model.
+"""The backend under test: creates its storages and frames, and compares them with a model.
 
-The model is a dict of coordinates (as a frozenset of items) to frames; it uses none of the code under test.
+The model is a dict of coordinates (as a frozenset of items) -> frame and metadata; it uses none of the code
+under test.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ CHANNELS = ("DAPI", "Cy5", "GFP")
 
 @dataclass
 class Put:
-    """One frame of the model, which the storage must return."""
+    """One frame of the model, with its coordinates and metadata, as a storage must return it."""
 
     axes: Axes
     frame: Array
@@ -37,20 +38,20 @@ class Put:
 
 
 def key_of(axes: Any) -> frozenset[tuple[str, int | str]]:
-    """Return the key of a frame in a model; the order of the axes makes no difference."""
+    """Return the key of a frame in a model, independent of the order of the axes."""
     return frozenset(dict(axes).items())
 
 
 class Subject:
-    """A backend under test, with helpers to use it.
+    """A backend under test, with helpers for the tests.
 
     Parameters
     ----------
     factory : callable
-        Creates an empty storage; called like ``DataStorage.create``: with the path if the backend is
-        persistent, otherwise without arguments.
+        A function that returns a new empty storage, called like ``DataStorage.create``: with the path if the
+        backend is persistent, else without arguments.
     cls : type
-        The class of the storage.
+        The class of the storages.
     folder : pathlib.Path
         The folder for the datasets of one test.
     name : str
@@ -67,63 +68,63 @@ class Subject:
         self.folder = folder
         self.name = name
         self.options = options
-        self.not_promised_by = ""  # the capabilities that say so, where a test found that
+        self.not_promised_by = ""  # the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0
 
-    # -- declarations of the backend -------------------------------------------------------------
+    # -- declared capabilities -------------------------------------------------------------------
 
     @property
     def can(self) -> StorageCapabilities:
-        """The capabilities of the backend."""
+        """The declared capabilities of the backend."""
         return self.cls.capabilities
 
     @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
-        """A dtype that it takes."""
+        """A dtype that the backend accepts."""
         names = self.can.dtypes
         return np.dtype("uint16" if names is None or "uint16" in names else names[0])
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """A shape that it takes, conventionally ``(Y, X)``, with room for a name."""
+        """A shape that the backend accepts, conventionally ``(Y, X)``, with room for coordinates."""
         allowed = self.can.ndim
         return shape_of(2 if allowed is None or 2 in allowed else allowed[0])
 
     @property
     def metadata_value(self) -> Any:
-        """Metadata that can be put in any case."""
+        """Metadata that the backend accepts."""
         return {"exposure_ms": 10, "stage": {"x_um": 1.5}} if self.can.metadata else {}
 
     def axes(self, number: int) -> Axes:
-        """Return coordinates number 0, 1, ...: three axes, one of them text where that is declared."""
+        """Return the coordinates of frame 0, 1, ...: three axes, one with str positions if declared."""
         channel: int | str = number // 2 % 3
         if self.can.string_axes:
             channel = CHANNELS[number // 2 % 3]
         return {"time": number // 6, "channel": channel, "z": number % 2}
 
     def frame(self, axes: Axes, salt: int = 0) -> Array:
-        """Return the frame that belongs to coordinates."""
+        """Return the frame for some coordinates."""
         return frame_of(axes, self.shape, self.dtype, salt)
 
     # -- storages --------------------------------------------------------------------------------
 
     def new_path(self) -> Path:
-        """Return a path where nothing is, in a folder of its own."""
+        """Return a path that does not exist, in a new folder."""
         self._numbers += 1
         folder = self.folder / f"place-{self._numbers}"
         folder.mkdir()
         return folder / f"dataset{(*self.can.path_suffixes, '')[0]}"
 
     def create(self, path: Path | None = None) -> DataStorage:
-        """Return a new empty storage; it is closed when the test ends."""
+        """Return a new empty storage, which is closed when the test ends."""
         place = (os.fspath(path or self.new_path()),) if self.can.persistent else ()
         storage = self.factory(*place)
         self._made.append(storage)
         return storage
 
     def open(self, path: Path) -> DataStorage:
-        """Open a dataset as the registry would; it is closed when the test ends."""
+        """Open a dataset as the registry does; it is closed when the test ends."""
         from exengine.datasets.opening import open_dataset
 
         storage = open_dataset(path, backend=self.name) if self.name else self.cls.open(os.fspath(path))
@@ -131,34 +132,34 @@ class Subject:
         return storage
 
     def forget(self) -> None:
-        """Leave the storages that were made so far as they are."""
+        """Drop all storages created so far without closing them."""
         self._made.clear()
 
     def close_all(self) -> None:
-        """Close all storages of the test; exceptions of closing are not part of the test."""
+        """Close all storages that the test left open; ignore exceptions, which are not part of the test."""
         while self._made:
             with contextlib.suppress(Exception):
                 self._made.pop().close()
 
     def fill(self, storage: DataStorage, count: int, first: int = 0) -> "Model":
-        """Put frames and return the model of them."""
+        """Put frames and return a model with them."""
         model = Model(self)
         for number in range(first, first + count):
             model.put(storage, self.axes(number), self.numbered(number))
         return model
 
     def numbered(self, number: int) -> dict[str, Any]:
-        """Return metadata that tells one frame from another, where metadata is kept."""
+        """Return metadata with the number of a frame, if the backend keeps metadata."""
         return {**self.metadata_value, "number": number} if self.can.metadata else {}
 
-    # -- limits of the promises ------------------------------------------------------------------
+    # -- refusals --------------------------------------------------------------------------------
 
     def not_promised(self, *capabilities: str) -> None:
-        """End the test: these capabilities say that this is not promised."""
+        """End the test, because the values of these capabilities rule out the promise."""
         raise NotPromised(", ".join(f"{name}={getattr(self.can, name)!r}" for name in capabilities))
 
     def needs_reopen(self) -> None:
-        """End the test for a backend that cannot reopen, having seen that it says so."""
+        """End the test for a backend that cannot reopen datasets, after checking that ``open`` refuses."""
         if not (self.can.persistent and self.can.reopen):
             self.refuses(lambda: self.cls.open(os.fspath(self.folder)), "open(path)")
             self.not_promised("persistent", "reopen")
@@ -171,16 +172,17 @@ class Subject:
             return
         except Exception as error:
             raise PromiseBrokenError(
-                "", f"{what} is not declared; it raised {describe(error)}, and not "
+                "", f"{what} is not declared; it raised {describe(error)} instead of "
                 "UnsupportedOperationError"
             ) from error  # fmt: skip
         raise PromiseBrokenError(
-            "", f"{what} is not declared, and returned {result!r:.80} in place of UnsupportedOperationError"
+            "",
+            f"{what} is not declared; it returned {result!r:.80}, and must raise UnsupportedOperationError",
         )
 
 
 class Model:
-    """The expected content of a storage: a dict, and the comparison with it.
+    """The expected content of a storage, as a dict, and the comparison with it.
 
     Parameters
     ----------
@@ -192,7 +194,7 @@ class Model:
         self.frames: dict[frozenset[tuple[str, int | str]], Put] = {}
 
     def put(self, storage: DataStorage, axes: Axes, metadata: Any = None, frame: Array | None = None) -> None:
-        """Put a frame into the storage and, when that has returned, into the model."""
+        """Put a frame into the storage and, once that has returned, into the model."""
         frame = self.subject.frame(axes) if frame is None else frame
         metadata = self.subject.metadata_value if metadata is None else metadata
         storage.put(dict(axes), frame.copy(), metadata)
@@ -200,30 +202,30 @@ class Model:
 
     @staticmethod
     def entry(axes: Axes, frame: Array, metadata: Any) -> Put:
-        """Return one frame that a storage has to give back."""
+        """Return one frame as a storage must return it."""
         return Put(dict(axes), frame, metadata)
 
     def add(self, axes: Axes, frame: Array, metadata: Any) -> None:
-        """Note a frame that the storage has taken."""
+        """Add a frame that the storage has accepted."""
         self.frames[key_of(axes)] = self.entry(axes, frame, metadata)
 
     def check(self, storage: DataStorage, label: str = "P1", *, absent: Axes | None = None) -> None:
-        """Raise unless the storage holds exactly this.
+        """Raise unless the storage holds exactly the frames of the model.
 
         Parameters
         ----------
         storage : DataStorage
         label : str
-            The promise that is broken otherwise.
+            The promise that a difference breaks.
         absent : dict, optional
-            Coordinates that must hold nothing.
+            Coordinates that must not hold a frame.
         """
         others = [(put.axes, put.frame) for put in self.frames.values()]
         for put in self.frames.values():
             self.check_one(storage, put, label, others)
         if absent is not None and key_of(absent) not in self.frames:
             if absent in storage:
-                raise PromiseBrokenError(label, f"{absent!r:.200} is in the storage, and was never stored")
+                raise PromiseBrokenError(label, f"{absent!r:.200} is in the storage but was never put")
         if self.subject.can.iterable:
             if len(storage) != len(self.frames):
                 raise PromiseBrokenError(
@@ -233,13 +235,13 @@ class Model:
             if got != list(self.frames):
                 raise PromiseBrokenError(
                     label,
-                    f"the coordinates are {got!r:.300}, and not, in this order, {list(self.frames)!r:.300}",
+                    f"the coordinates are {got!r:.300}; the order of put is {list(self.frames)!r:.300}",
                 )
 
     def check_one(self, storage: DataStorage, put: Put, label: str = "P1", others: Any = ()) -> None:
-        """Raise unless the storage holds this frame, bit-equal, with its metadata."""
+        """Raise unless the storage holds a frame, bit-equal, with its metadata."""
         if put.axes not in storage:
-            raise PromiseBrokenError(label, f"{put.axes!r:.200} was put and is not in the storage")
+            raise PromiseBrokenError(label, f"{put.axes!r:.200} was put but is not in the storage")
         try:
             got = storage.get_data(put.axes)
         except Exception as error:
@@ -252,16 +254,16 @@ class Model:
 
 
 def check_metadata(storage: DataStorage, axes: Axes, wanted: Any, label: str = "P9") -> None:
-    """Raise unless the metadata of a frame is the JSON value that was put."""
+    """Raise unless the metadata of a frame equals the JSON value that was put."""
     got = storage.get_metadata(axes)
     if not same_json(got, wanted):
         raise PromiseBrokenError(
-            label, f"the metadata at {axes!r:.200} came back as {got!r:.200}; {wanted!r:.200} was put"
+            label, f"the metadata at {axes!r:.200} was returned as {got!r:.200}; {wanted!r:.200} was put"
         )
 
 
 def same_json(got: Any, wanted: Any) -> bool:
-    """Return whether two JSON values are the same; ``1``, ``1.0`` and ``True`` are three values."""
+    """Return whether two JSON values are equal; ``1``, ``1.0`` and ``True`` are different values."""
     if type(got) is not type(wanted):
         return False
     if isinstance(wanted, dict):
@@ -272,18 +274,18 @@ def same_json(got: Any, wanted: Any) -> bool:
 
 
 def shape_of(ndim: int) -> tuple[int, ...]:
-    """Return a shape with this number of dimensions that has room for a name."""
+    """Return a shape with a number of dimensions, large enough to contain coordinates if possible."""
     known: dict[int, tuple[int, ...]] = {0: (), 1: (960,), 2: (24, 40), 3: (24, 40, 3)}
     return known.get(ndim) or (() if ndim == 0 else (*(2,) * (ndim - 2), 24, 40))
 
 
 def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
-    """Return the ``ExEngineError`` of a call; None if it returned.
+    """Return the ExEngineError that a call raised; None if it returned.
 
     Raises
     ------
     PromiseBrokenError
-        When it raised anything else.
+        If the call raised any other exception.
     """
     try:
         call()
@@ -291,13 +293,18 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
         return error
     except Exception as error:
         raise PromiseBrokenError(
-            "", f"{type(error).__name__} was raised, which is no ExEngineError: {error!s:.300}"
+            "", f"{type(error).__name__} was raised, which is not an ExEngineError: {error!s:.300}"
         ) from error
     return None
 
 
+def ending_of(error: BaseException | None, most: int = 200) -> str:
+    """Return the end of a call for a message: the exception that it raised, or that it returned."""
+    return "returned" if error is None else f"raised {error!r:.{most}}"
+
+
 def status_of(storage: DataStorage) -> DatasetStatus | None:
-    """Return the status of a storage; None where the backend has none."""
+    """Return the status of a storage; None if the backend has none."""
     try:
         return storage.status
     except UnsupportedOperationError:
@@ -305,7 +312,7 @@ def status_of(storage: DataStorage) -> DatasetStatus | None:
 
 
 def tree_of(folder: Path) -> dict[str, str]:
-    """Return every name below a folder with a digest of its content; links are not followed."""
+    """Return name -> digest for everything below a folder; links are not followed."""
     tree = {}
     for path in sorted(_walk(folder)):
         name = os.fspath(path.relative_to(folder))
@@ -325,7 +332,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Return when a condition holds; raise when the time is up."""
+    """Wait until a condition holds; raise after a timeout."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
@@ -334,5 +341,5 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 def coordinates_of(storage: DataStorage) -> list[list[tuple[str, int | str]]]:
-    """Return the coordinates of a storage in their order, each with its axes in their order."""
+    """Return the coordinates of a storage in order, each as a list of its items in order."""
     return [list(coordinates.items()) for coordinates in storage]

@@ -1,7 +1,7 @@
-"""Watches Python while a dataset is opened, for code that runs, programs, and accesses to other files.
+"""Detect forbidden actions while a dataset is opened: run code, start programs, access files elsewhere.
 
-It listens to Python's audit events, which report the actions of Python code, and not those of a C library. An
-audit hook stays until the process ends, so use it in a separate process.
+The watch listens to Python's audit events. They report actions of this process through Python, but not
+actions of a C library by itself. An audit hook cannot be removed, so use a separate process.
 """
 
 import ast
@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 DECOY = "exengine_decoy"
-"""The name of a module that does not exist: an import takes its name from data."""
+"""The name of a module that does not exist: code that imports it took the name from data."""
 
 _NEVER = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "os.kill",
@@ -30,9 +30,9 @@ _MAKE_OR_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Watch:
-    """The forbidden actions of this process while datasets are opened.
+    """A record of forbidden actions while datasets are opened.
 
-    Create it after reading a good dataset once, which imports all modules.
+    Open a good dataset once before you create a watch, so that all modules needed are imported.
 
     Attributes
     ----------
@@ -48,23 +48,23 @@ class Watch:
         self._installed = self._all_installed
         self._busy = False
         sys.addaudithook(self._hear)
-        # importlib.import_module makes no audit event; the finders are asked all the same.
+        # importlib.import_module raises no audit event, but it calls the finders.
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Note a search for a module that only data names; find nothing."""
+        """Record a search for a module that only data can name; find nothing."""
         if self._root is not None and name.startswith(DECOY):
             self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
-        """Begin with a dataset: only files below this path may be read."""
+        """Start watching a dataset: only files below this path may be read."""
         self.reached = []
         self._root = os.path.realpath(path)
-        # A folder of modules that also holds the dataset does not count as installed.
+        # A folder on Python's path that contains the dataset does not count as installed.
         self._installed = tuple(entry for entry in self._all_installed if not self._root.startswith(entry))
 
     def rest(self) -> None:
-        """Ignore events until the next dataset."""
+        """Stop watching until the next dataset."""
         self._root = None
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -84,7 +84,7 @@ class Watch:
         if event in ("os.listdir", "os.scandir"):
             return self._fault_of_listing(event, arguments[0])
         if event in _CODE:
-            # ast.literal_eval, which numpy.load uses, compiles to a tree that is never run.
+            # ast.literal_eval, which numpy.load uses, compiles to a syntax tree that is not run.
             harmless = _is_called_from("<frozen importlib") or (event == "compile" and _is_called_from(_AST))
             return "" if harmless else f"{event} {arguments!r:.120}"
         if event.startswith(_NEVER) and event not in _NO_HARM:
@@ -126,7 +126,7 @@ def _kind_of(path: str) -> int:
 
 
 def _is_called_from(source: str) -> bool:
-    """Return whether code of a file is running, such as the import system."""
+    """Return whether code from a file is on the call stack, such as the import system."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(source):

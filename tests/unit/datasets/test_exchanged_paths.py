@@ -107,7 +107,7 @@ def test_what_came_into_the_place_of_what_was_moved_stays_and_the_error_says_whe
     aside = next(path for path in tmp_path.iterdir() if ".replaced-" in path.name)
     assert str(aside) in caught.value.__notes__[0]
     assert snapshot(aside) == before
-    assert (tmp_path / "data").read_text() == "a foreign file"
+    assert (tmp_path / "data").read_text() == "another person's work"
 
 
 @pytest.mark.parametrize("put", [make_file, make_folder, os.mkfifo, make_dataset])

@@ -47,7 +47,7 @@ def test_the_message_names_the_frame_that_is_in_the_wrong_place():
     cases = [
         (other, frame, r"P1: the frame at 'here' is the one that was put at {'time': 1}"),
         (small_other, small, "is the one that was put at 'there'"),
-        (frame * 0, frame, "came back as zeros"),
+        (frame * 0, frame, "was returned as zeros"),
         (changed, frame, "1 of 64 values differ"),
         (frame.astype("int32"), frame, "int32; .* uint16 was put"),
         (frame.tolist(), frame, "as list, not as an array"),

@@ -1,7 +1,8 @@
-"""Honest capabilities, in both directions: a declared one works, another one is refused as documented.
+"""Honest capabilities: declared capabilities work, and undeclared ones are refused as documented.
 
-This module has EX301 - EX304. The others are beside their promises: EX305 and EX306 in ``kit_read`` and
-``kit_processes``, EX307 in ``kit_disk``, EX308 and EX309 in ``kit_processes``.
+This module tests EX301 to EX304. The other codes are tested with their promises: EX305 and EX306 in ``read``
+and ``processes``, EX307 in ``disk``, EX308 in ``processes``, EX309 in ``end``, ``processes`` and
+``resources``.
 """
 
 import functools
@@ -21,36 +22,38 @@ from exengine.kernel.errors import (
 from exengine.testing.frames import Array, check_frame, frame_of
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import PromiseBrokenError, promise
-from exengine.testing.subject import Subject, check_metadata, refusal_of, shape_of
+from exengine.testing.subject import Subject, check_metadata, ending_of, refusal_of, shape_of
 
 NUMBERS = (
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32",
     "float64", "complex64", "complex128",
 )  # fmt: skip
-"""The dtypes that a backend without a list has to take."""
+"""The dtypes that a backend must accept if it does not declare a list."""
 
 DIMENSIONS = range(6)
-"""The numbers of dimensions that a backend without a list has to take."""
+"""The numbers of dimensions that a backend must accept if it does not declare a list."""
 
 
 class HonestCapabilities:
-    """The capabilities that a backend declares are those that it has."""
+    """Tests that the declared capabilities match the behaviour of a backend."""
 
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
         if not isinstance(subject.can, StorageCapabilities):
-            raise PromiseBrokenError("N2", "capabilities is no StorageCapabilities")
+            raise PromiseBrokenError("N2", "capabilities is not a StorageCapabilities")
         path = subject.new_path()
         if not subject.can.persistent:
             if subject.can.reopen or subject.can.durable_flush or subject.can.safety_of_put != "accepted":
                 raise PromiseBrokenError(
-                    "N2", "a backend that is not persistent declares a capability that needs a disk"
+                    "N2",
+                    "persistent is not declared, but reopen, durable_flush or a safety_of_put other than "
+                    "'accepted' is",
                 )
             subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
             subject.not_promised("persistent")
         finished(subject, path, 3)
         if not os.path.lexists(path):
-            raise PromiseBrokenError("N2", "nothing lies at the path of a dataset that was finished")
+            raise PromiseBrokenError("N2", "the path of a finished dataset does not exist")
 
     @promise("N2", code="EX301")
     def test_reopening_is_as_declared(self, subject: Subject) -> None:
@@ -59,16 +62,16 @@ class HonestCapabilities:
             if subject.can.persistent:
                 finished(subject, path, 3)
             if subject.cls.can_open(os.fspath(path)):
-                raise PromiseBrokenError("N2", "reopen is not declared, and can_open(path) is True")
+                raise PromiseBrokenError("N2", "reopen is not declared, but can_open(path) is True")
             subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
             subject.not_promised("reopen")
         model = finished(subject, path, 3)
         if not subject.cls.can_open(os.fspath(path)):
-            raise PromiseBrokenError("N2", "can_open(path) is False for a dataset of its own")
+            raise PromiseBrokenError("N2", "can_open(path) is False for a dataset of the backend")
         model.check(subject.open(path), "N2")
         nothing = subject.new_path()
         if subject.cls.can_open(os.fspath(nothing)) or subject.cls.can_open(os.fspath(subject.folder)):
-            raise PromiseBrokenError("N2", "can_open(path) is True where no dataset lies")
+            raise PromiseBrokenError("N2", "can_open(path) is True for a path without a dataset")
 
     @promise("P8", code="EX302")
     def test_dtypes_are_as_declared(self, subject: Subject) -> None:
@@ -114,11 +117,13 @@ class HonestCapabilities:
             error = refusal_of(put)
             what = f"a second frame of shape {other.shape} {other.dtype}"
             if subject.can.same_shape and not isinstance(error, UnsupportedDataError):
-                raise PromiseBrokenError("P8", f"same_shape is declared; {what} gave {error!r:.150}")
+                raise PromiseBrokenError(
+                    "P8", f"same_shape is declared; put of {what} {ending_of(error, 150)}"
+                )
             if not subject.can.same_shape:
                 if error is not None:
                     raise PromiseBrokenError(
-                        "P8", f"same_shape is not declared, and {what} was refused: {error}"
+                        "P8", f"same_shape is not declared, but {what} was refused: {error}"
                     )
                 model.add(subject.axes(1), other, subject.metadata_value)
             model.check(storage, "P8")
@@ -144,9 +149,11 @@ class HonestCapabilities:
             except PromiseBrokenError as fault:
                 raise PromiseBrokenError("P2", f"{name}={declared}; {axes}: {fault}") from fault
             if declared and error is not None:
-                raise PromiseBrokenError("P2", f"{name} is declared, and {axes} was refused: {error}")
+                raise PromiseBrokenError("P2", f"{name} is declared, but {axes} was refused: {error}")
             if not declared and not isinstance(error, CoordinatesError):
-                raise PromiseBrokenError("P2", f"{name} is not declared, and {axes} gave {error!r:.150}")
+                raise PromiseBrokenError(
+                    "P2", f"{name} is not declared, but put at {axes} {ending_of(error, 150)}"
+                )
         model.check(storage, "P2")
         storage.finish()
         storage.close()
@@ -163,7 +170,7 @@ class HonestCapabilities:
             if error is None:
                 subject.refuses(lambda: storage.get_metadata(axes), "metadata")
             elif not isinstance(error, MetadataError | NotImplementedError):
-                raise PromiseBrokenError("P9", f"metadata is not declared; put gave {error!r:.150}")
+                raise PromiseBrokenError("P9", f"metadata is not declared; put {ending_of(error, 150)}")
             subject.not_promised("metadata")
         path = subject.new_path()
         storage = subject.create(path)
@@ -193,7 +200,7 @@ class HonestCapabilities:
         if subject.can.reopen:
             kept = getattr(subject.open(path), "annotations", {})
             if kept.get("config") != {"storage": {"backend": "x"}}:
-                raise PromiseBrokenError("N4", f"an annotation came back as {kept.get('config')!r:.100}")
+                raise PromiseBrokenError("N4", f"an annotation was returned as {kept.get('config')!r:.100}")
 
 
 def _dimensions(subject: Subject) -> tuple[int, ...]:
@@ -201,7 +208,7 @@ def _dimensions(subject: Subject) -> tuple[int, ...]:
 
 
 def _store(subject: Subject, frame: Array) -> str:
-    """Put a frame into a new storage and read it; return the fault, or an empty text."""
+    """Put a frame into a new storage and read it; return the fault, or an empty string."""
     storage = subject.create()
     axes = subject.axes(0)
     try:
@@ -221,7 +228,7 @@ def _refuse(subject: Subject, frame: Array, what: str) -> None:
     axes = subject.axes(0)
     error = refusal_of(lambda: storage.put(axes, frame, subject.metadata_value))
     if not isinstance(error, UnsupportedDataError):
-        raise PromiseBrokenError("P8", f"{what} is not declared; put gave {error!r:.150}")
+        raise PromiseBrokenError("P8", f"{what} is not declared; put {ending_of(error, 150)}")
     if axes in storage:
-        raise PromiseBrokenError("P8", f"{what} was refused, and is in the storage")
+        raise PromiseBrokenError("P8", f"{what} was refused, but is in the storage")
     storage.close()

@@ -1,4 +1,4 @@
-"""The promises about datasets on the disk: D1, C1, C2, C3."""
+"""Tests of datasets on the disk: D1, C1, C2, C3."""
 
 import os
 import shutil
@@ -19,14 +19,16 @@ _MIB = 1024
 
 
 class DiskPromises:
-    """Promises about datasets that are old, incomplete, or damaged."""
+    """Tests of existing, incomplete and damaged datasets."""
 
     @promise("D1")
     def test_a_new_dataset_never_lands_on_an_old_one(self, subject: Subject) -> None:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun("the kernel looks after the place: name an installed backend")
+            raise NotRun(
+                "the kernel creates the dataset by the name of the backend: name an installed backend"
+            )
         from exengine.datasets.creation import open_storage
 
         for ended in (True, False):
@@ -39,19 +41,26 @@ class DiskPromises:
             before = tree_of(path)
             told = try_to_create(subject, os.fspath(path), "error")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
-                raise PromiseBrokenError("D1", f"creating where a dataset is gave {told and told['message']}")
+                result = f"raised {told['message']}" if told else "succeeded"
+                raise PromiseBrokenError("D1", f"creating a dataset at the path of an existing one {result}")
             if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
-                raise PromiseBrokenError("D1", "if_exists='number' was refused where a dataset is")
+                raise PromiseBrokenError("D1", "if_exists='number' was refused for an existing dataset")
             if tree_of(path) != before:
-                raise PromiseBrokenError("D1", "creating where a dataset is has changed that dataset")
+                raise PromiseBrokenError(
+                    "D1", "creating a dataset at the path of an existing one changed that one"
+                )
             numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
             told_path = numbered.path
             numbered.close()
             if told_path and (not os.path.lexists(told_path) or os.path.samefile(told_path, path)):
-                raise PromiseBrokenError("D1", f"the dataset was made elsewhere than at {told_path}")
+                raise PromiseBrokenError(
+                    "D1", f"the dataset was not created at the reported path {told_path}"
+                )
             others = [name for name in os.listdir(path.parent) if name != path.name]
             if not others:
-                raise PromiseBrokenError("D1", "if_exists='number' made no dataset beside the old one")
+                raise PromiseBrokenError(
+                    "D1", "if_exists='number' created no dataset beside the existing one"
+                )
             if subject.can.reopen:
                 model.check(subject.open(path), "D1")
 
@@ -60,7 +69,9 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun("the kernel looks after the place: name an installed backend")
+            raise NotRun(
+                "the kernel creates the dataset by the name of the backend: name an installed backend"
+            )
         from exengine.datasets.creation import open_storage
 
         path = subject.new_path()
@@ -68,7 +79,8 @@ class DiskPromises:
         if not subject.cls.dataset_files:
             told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
-                raise PromiseBrokenError("D1", f"overwriting without dataset_files gave {told}")
+                ended = f"raised {told['message']}" if told else "succeeded"
+                raise PromiseBrokenError("D1", f"overwriting without dataset_files {ended}")
             raise NotPromised("dataset_files=()")
         storage = open_storage(subject.name, path, if_exists="overwrite", **subject.options)
         model = subject.fill(storage, 1, first=9)
@@ -82,16 +94,20 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun("the kernel looks after the place: name an installed backend")
+            raise NotRun(
+                "the kernel creates the dataset by the name of the backend: name an installed backend"
+            )
         for make in (_a_file, _a_folder):
             path = subject.new_path()
             make(path)
             before = tree_of(path.parent)
             for if_exists in ("error", "overwrite"):
                 if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
-                    raise PromiseBrokenError("D1", f"if_exists={if_exists!r} replaced a foreign file")
+                    raise PromiseBrokenError(
+                        "D1", f"if_exists={if_exists!r} replaced files of another person"
+                    )
             if tree_of(path.parent) != before:
-                raise PromiseBrokenError("D1", "a foreign file was changed")
+                raise PromiseBrokenError("D1", "files of another person were changed")
 
     @promise("C3")
     def test_opening_an_incomplete_dataset_writes_nothing(self, subject: Subject) -> None:
@@ -108,7 +124,7 @@ class DiskPromises:
                 coordinates_of(opened)
             opened.close()
         if _state_of(path.parent) != before:
-            raise PromiseBrokenError("C3", "opening an incomplete dataset to read has changed its files")
+            raise PromiseBrokenError("C3", "opening an incomplete dataset for reading changed its files")
 
     @promise("C3")
     def test_opening_what_a_killed_writer_left_writes_nothing(self, subject: Subject) -> None:
@@ -121,7 +137,7 @@ class DiskPromises:
         with Child(subject, "read", path=os.fspath(path), count=5) as child:
             child.result()
         if _state_of(path.parent) != before:
-            raise PromiseBrokenError("C3", "opening the dataset of a killed writer has changed its files")
+            raise PromiseBrokenError("C3", "opening the dataset of a killed writer changed its files")
 
     @promise("C1", "C2", "D3")
     def test_opening_anything_ends_with_a_status_or_an_exception_of_ours(self, subject: Subject) -> None:
@@ -153,19 +169,19 @@ class DiskPromises:
 
 
 def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels: bool, good: Path) -> None:
-    """Open damaged datasets in another process, and raise unless each one is handled as promised.
+    """Open damaged datasets in a child process; raise unless each is handled as promised.
 
     Parameters
     ----------
     subject : Subject
     damaged : dict
-        Path -> the damage.
+        Path -> description of the damage.
     label : str
-        The promise that wrong pixels break.
+        The label of the promise that wrong pixels break.
     judge_pixels : bool
         Whether wrong pixels break a promise.
     good : pathlib.Path
-        An undamaged dataset; reading it imports all modules.
+        An undamaged dataset, opened first so that all modules needed are imported.
     """
     seen: set[str] = set()
     faults: list[tuple[str, str]] = []
@@ -180,7 +196,7 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
     left = [path for path in damaged if path not in seen]
     if left or ended:
         at = f", at {damaged[left[0]]}" if left else ""
-        faults.append(("C1", f"opening did not come to its end{at}{ended}"))
+        faults.append(("C1", f"opening did not end{at}{ended}"))
     if faults:
         broken, first = faults[0]
         more = f"; and {len(faults) - 1} more of {len(damaged)}" if len(faults) > 1 else ""
@@ -188,7 +204,7 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
 
 
 def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> list[tuple[str, str]]:
-    """Return the faults in the report of another process about a dataset, each with its label."""
+    """Return label and description of each fault in the report of a child process about one dataset."""
     if "fault" in line:
         return [("C1", line["fault"])]
     if "memory_mib" in line:
@@ -208,7 +224,7 @@ def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> lis
 
 
 def copy_of(subject: Subject, original: Path) -> Path:
-    """Return the path of a copy of a dataset."""
+    """Copy a dataset to a new path and return that path."""
     path = subject.new_path()
     if original.is_dir():
         shutil.copytree(original, path)
@@ -224,7 +240,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths without a good dataset, each with the damage."""
+    """Yield paths without a good dataset, each with a description of the fault."""
     noise = bytes((number * 197 + 31) % 256 for number in range(4096))
     for make in (_a_file, _a_folder, _an_empty_folder):
         path = subject.new_path()
@@ -277,12 +293,12 @@ def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 
 
 def _a_file(path: Path) -> None:
-    path.write_text("a foreign file")
+    path.write_text("another person's work")
 
 
 def _a_folder(path: Path) -> None:
     path.mkdir()
-    (path / "thesis.txt").write_text("a foreign file")
+    (path / "thesis.txt").write_text("another person's work")
 
 
 def _an_empty_folder(path: Path) -> None:
@@ -290,5 +306,5 @@ def _an_empty_folder(path: Path) -> None:
 
 
 def _state_of(folder: Path) -> dict[str, tuple[str, int]]:
-    """Return content and time of change of everything in a folder."""
+    """Return name -> digest and modification time for everything below a folder."""
     return {name: (digest, (folder / name).lstat().st_mtime_ns) for name, digest in tree_of(folder).items()}

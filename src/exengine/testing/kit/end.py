@@ -1,4 +1,4 @@
-"""The promises about flushing and about how a dataset ends: F1, F2, N1, N2, N4, N5."""
+"""Tests of flushing and of the ways in which a dataset ends: F1, F2, N1, N2, N4, N5."""
 
 import gc
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import ExEngineError, StorageStateError, UnsupportedOperationError
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import NEED_FAULTS, NotRun, PromiseBrokenError, promise
-from exengine.testing.subject import Subject, refusal_of, status_of, tree_of
+from exengine.testing.subject import Subject, ending_of, refusal_of, status_of, tree_of
 
 
 class EndPromises:
-    """Promises about flush, finish and close."""
+    """Tests of flush, finish and close."""
 
     @promise("F1")
     def test_flush_changes_nothing_that_is_there_and_more_frames_follow(self, subject: Subject) -> None:
@@ -64,7 +64,7 @@ class EndPromises:
                     storage.finish()
                     storage.close()
                     if tree_of(path.parent) != before:
-                        raise PromiseBrokenError("N1", "finish changed a dataset that was finished")
+                        raise PromiseBrokenError("N1", "finish changed a finished dataset")
 
     @promise("N3")
     def test_only_a_loss_of_power_shows_what_survives_it(self, subject: Subject) -> None:
@@ -100,7 +100,7 @@ class EndPromises:
         axes = subject.axes(8)
         error = refusal_of(lambda: opened.put(axes, subject.frame(axes), subject.metadata_value))
         if not isinstance(error, StorageStateError | UnsupportedOperationError):
-            raise PromiseBrokenError("P5", f"put into an opened dataset gave {error!r:.200}")
+            raise PromiseBrokenError("P5", f"put into an opened dataset {ending_of(error)}")
         opened.finish()
         opened.close()
         if tree_of(path.parent) != before:
@@ -185,7 +185,9 @@ class EndPromises:
             opened = subject.open(path)
             model.check(opened, "N5")
             if status_of(opened) not in (None, DatasetStatus.ABORTED):
-                raise PromiseBrokenError("N5", f"after an exception the dataset says {status_of(opened)}")
+                raise PromiseBrokenError(
+                    "N5", f"after an exception the dataset has the status {status_of(opened)}"
+                )
 
     @promise("N1")
     def test_a_closed_storage_raises_exceptions_of_ours_only(self, subject: Subject) -> None:
@@ -204,15 +206,15 @@ class EndPromises:
         refusal_of(lambda: storage.flush(True))
         refusal_of(lambda: list(storage))
         if subject.axes(0) not in storage and subject.axes(1) in storage:
-            raise PromiseBrokenError("N1", "a closed storage holds half of its frames")
+            raise PromiseBrokenError("N1", "a closed storage holds only some of its frames")
 
 
 def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
     try:
         call()
     except StorageStateError as error:
-        if not closed:  # finish after a close without finish may say that it is too late
-            raise PromiseBrokenError("N1", f"after {what!r} (f: finish, c: close): {error!r:.200}") from error
+        if not closed:  # finish may be refused after a close without finish
+            raise PromiseBrokenError("N1", f"{what!r} (f: finish, c: close) raised {error!r:.200}") from error
     except Exception as error:
         kind = "" if isinstance(error, ExEngineError) else ", which is not an ExEngineError"
         raise PromiseBrokenError(
@@ -222,10 +224,10 @@ def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
 
 def _has_status(storage: DataStorage, wanted: DatasetStatus, what: str) -> None:
     if status_of(storage) is not wanted:
-        raise PromiseBrokenError("N4", f"{what}, the status is {status_of(storage)}, and not {wanted}")
+        raise PromiseBrokenError("N4", f"{what}: the status is {status_of(storage)} instead of {wanted}")
 
 
 def _takes_nothing(storage: DataStorage, subject: Subject) -> None:
     axes = subject.axes(40)
     if refusal_of(lambda: storage.put(axes, subject.frame(axes), subject.metadata_value)) is None:
-        raise PromiseBrokenError("N5", "a storage that was left takes frames")
+        raise PromiseBrokenError("N5", "a storage accepts frames after its with block")

@@ -1,6 +1,6 @@
-"""The promises about what put refuses, or stores all the same: P2, P8, P9, D3, from the catalogues.
+"""Tests of put with hostile input from the catalogues: P2, P8, P9, D3.
 
-Each test goes through its whole catalogue and reports every entry that went wrong by its id.
+Each test runs its whole catalogue and reports every failed entry by its id.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from exengine.testing.subject import Model, Subject, check_metadata, key_of, ref
 
 
 class HostileInput:
-    """Promises about input that no format expects."""
+    """Tests of input that no format expects."""
 
     @promise("P2")
     def test_hostile_coordinates_are_refused_or_stored_right(self, subject: Subject) -> None:
@@ -39,7 +39,7 @@ class HostileInput:
                 wanted = dict(axes.items()) if entry.wanted is ... else entry.wanted
                 model.add(wanted, frame, subject.metadata_value)
             elif _contains(storage, axes):
-                raise PromiseBrokenError("P2", "was refused, and is in the storage")
+                raise PromiseBrokenError("P2", "was refused, but is in the storage")
             _goes_on(storage, model, subject)
             storage.close()
 
@@ -60,7 +60,7 @@ class HostileInput:
                 model.add(axes, wanted, subject.metadata_value)
                 check_frame(storage.get_data(axes), wanted, axes, "P8")
             elif axes in storage:
-                raise PromiseBrokenError("P2", "was refused, and is in the storage")
+                raise PromiseBrokenError("P2", "was refused, but is in the storage")
 
         _each(catalogues.ARRAYS, attempt)
         shared.check()
@@ -80,7 +80,7 @@ class HostileInput:
             _judge(error, outcome)
             if error is not None:
                 if axes in storage:
-                    raise PromiseBrokenError("P2", "was refused, and is in the storage")
+                    raise PromiseBrokenError("P2", "was refused, but is in the storage")
                 return
             wanted: Any = None
             if subject.can.metadata:
@@ -109,20 +109,20 @@ class HostileInput:
                 if error is None:
                     model.add(axes, frame, metadata)
                 elif _contains(storage, axes) and key_of(axes) not in model.frames:
-                    raise PromiseBrokenError("P2", f"{name!r:.40} was refused, and is in the storage")
+                    raise PromiseBrokenError("P2", f"{name!r:.40} was refused, but is in the storage")
 
         faults = []
         names = {**catalogues.NAMES, **catalogues.names_that_lead_to(home)}
         for identity, name in names.items():
-            with _home_at(home):  # where "~" leads
+            with _home_at(home):  # the target of "~"
                 faults += _fault(identity, lambda at=name: attempt(at))  # type: ignore[misc]
             if _outside(path, subject) != outside:
-                raise PromiseBrokenError("D3", f"the name {identity!r} made a file outside the dataset")
+                raise PromiseBrokenError("D3", f"the name {identity!r} changed files outside the dataset")
         _raise(faults)
         model.check(storage, "D3")
         storage.finish()
         if _outside(path, subject) != outside:
-            raise PromiseBrokenError("D3", "finishing made a file outside the dataset")
+            raise PromiseBrokenError("D3", "finishing changed files outside the dataset")
 
     @promise("P2")
     def test_a_dataset_that_met_all_of_this_finishes_and_holds_what_was_stored(
@@ -159,7 +159,7 @@ class HostileInput:
 
 
 class _Shared:
-    """One storage for a whole catalogue, or a fresh one for each entry where frames must be alike."""
+    """One storage for a whole catalogue, or one for each entry if all frames must have the same shape."""
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
         self._subject = subject
@@ -169,7 +169,7 @@ class _Shared:
         self._model = Model(subject) if fresh else subject.fill(self._storage, 2)
 
     def next(self) -> tuple[DataStorage, Model, dict[str, int | str]]:
-        """Return the storage, its model, and coordinates that hold nothing."""
+        """Return the storage, its model, and unused coordinates."""
         if self._fresh and self._number:
             self.check()
             self._storage.close()
@@ -178,7 +178,7 @@ class _Shared:
         return self._storage, self._model, self._subject.axes(10 + self._number)
 
     def check(self) -> None:
-        """Raise unless the storage holds the accepted frames, and no others."""
+        """Raise unless the storage holds exactly the frames that it accepted."""
         self._model.check(self._storage, "P2", absent=self._subject.axes(9))
 
 
@@ -188,7 +188,7 @@ def _outcome_of_coordinates(entry: Entry, subject: Subject) -> str:
         if not subject.can.negative_indices and any(isinstance(at, int) and at < 0 for at in wanted.values()):
             return REFUSED
     if entry.outcome == STORED and subject.can.string_axes:
-        return EITHER  # the channels before were texts, and a format may want one kind along an axis
+        return EITHER  # earlier channels were strings, and a format may require one type per axis
     return entry.outcome
 
 
@@ -202,14 +202,14 @@ def _outcome_of_array(entry: Entry, data: Any, subject: Subject) -> str:
 
 
 def _goes_on(storage: DataStorage, model: Model, subject: Subject) -> None:
-    """Raise unless the next valid put works, and everything is as it should be."""
+    """Raise unless the next valid put succeeds and all frames are intact."""
     model.put(storage, subject.axes(3), subject.numbered(3))
     model.check(storage, "P2")
 
 
 def _judge(error: ExEngineError | None, outcome: str) -> None:
     if error is None and outcome == REFUSED:
-        raise PromiseBrokenError("", "was accepted, and no format can give it back")
+        raise PromiseBrokenError("", "was accepted, but no format can return it")
     if error is not None and outcome == STORED:
         raise PromiseBrokenError("", f"was refused ({describe(error, 150)})")
 
@@ -223,7 +223,7 @@ def _contains(storage: DataStorage, axes: Any) -> bool:
 
 @contextlib.contextmanager
 def _home_at(folder: Path) -> Iterator[None]:
-    """Let a folder be the user's home for a while."""
+    """Make a folder the user's home temporarily."""
     name = "USERPROFILE" if sys.platform == "win32" else "HOME"
     before = os.environ.get(name)
     os.environ[name] = os.fspath(folder)
@@ -237,7 +237,7 @@ def _home_at(folder: Path) -> Iterator[None]:
 
 
 def _outside(path: Any, subject: Subject) -> dict[str, str]:
-    """Return the files in the folder of a test that are not part of the dataset at a path."""
+    """Return name -> digest for everything in the folder of a test outside the dataset at a path."""
     own = os.path.relpath(path, subject.folder)
     return {name: digest for name, digest in tree_of(subject.folder).items()
             if not name.startswith(own) and os.path.dirname(own) != name}  # fmt: skip

@@ -1,7 +1,7 @@
-"""A Hypothesis state machine: any sequence of calls, with a dict as the model of the storage.
+"""A Hypothesis state machine: random sequences of calls, with a dict as the model of the storage.
 
-The coordinates come from a small set, so that frames meet. Failures are reduced to the shortest
-sequence that shows them, and every run takes the same examples.
+The coordinates are drawn from a small set, so that they collide. Failures are reduced to the shortest
+sequence that reproduces them, and every run uses the same examples.
 """
 
 import copy
@@ -15,7 +15,7 @@ from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import CoordinatesExistError, CoordinatesNotFoundError, StorageStateError
 from exengine.testing.kit.put import in_thread
 from exengine.testing.promises import PromiseBrokenError
-from exengine.testing.subject import Axes, Model, Subject, check_metadata, refusal_of
+from exengine.testing.subject import Axes, Model, Subject, check_metadata, ending_of, refusal_of
 
 EXAMPLES = 25
 STEPS = 25
@@ -39,7 +39,7 @@ _ended = stateful.precondition(lambda machine: machine.state != "open")
 
 
 class StorageMachine(stateful.RuleBasedStateMachine):
-    """Calls of a storage in any order; ``state`` is open, finished, reopened or closed."""
+    """Calls to a storage in any order; ``state`` is open, finished, reopened or closed."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         self.reopens = subject.can.persistent and subject.can.reopen
 
     def teardown(self) -> None:
-        """Close the storage."""
+        """Close all open storages."""
         self.subject.close_all()
 
     def _frame(self, number: int, metadata: Any) -> tuple[Axes, Any, Any]:
@@ -66,19 +66,20 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(number=_numbers, metadata=_json)
     def put(self, number: int, metadata: Any) -> None:
-        """Put a frame; where one is, that is refused."""
+        """Put a frame; this is refused if the coordinates already hold one."""
         axes, frame, metadata = self._frame(number, metadata)
         given = copy.deepcopy(metadata)
         error = refusal_of(lambda: self.storage.put(axes, frame.copy(), given))
         if self._is_there(number) != isinstance(error, CoordinatesExistError):
-            raise PromiseBrokenError("P4", f"put at {axes} gave {error!r:.200}")
+            holds = "hold a frame" if self._is_there(number) else "hold no frame"
+            raise PromiseBrokenError("P4", f"put at {axes}, which {holds}, {ending_of(error)}")
         if error is None:
             self.model.add(axes, frame, metadata)
 
     @_open
     @stateful.rule(numbers=strategies.lists(_numbers, max_size=5))
     def put_many(self, numbers: list[int]) -> None:
-        """Put several frames; those before one that is refused are stored."""
+        """Put several frames; those before a refused one are stored."""
         batch = [self._frame(number, {"batch": number}) for number in numbers]
         wanted_error = False
         error = refusal_of(lambda: self.storage.put_many(batch))
@@ -88,13 +89,13 @@ class StorageMachine(stateful.RuleBasedStateMachine):
                 break
             self.model.add(*frame)
         if wanted_error != isinstance(error, CoordinatesExistError):
-            raise PromiseBrokenError("P4", f"put_many at {numbers} gave {error!r:.200}")
+            raise PromiseBrokenError("P4", f"put_many at {numbers} {ending_of(error)}")
 
     @_open
     @stateful.precondition(lambda machine: machine.model.frames)
     @stateful.rule(data=strategies.data())
     def put_twice(self, data: Any) -> None:
-        """Put where a frame is: refused, whatever is put."""
+        """Put another frame at coordinates that hold one, which must be refused."""
         axes = data.draw(strategies.sampled_from([put.axes for put in self.model.frames.values()]))
         other = self.subject.frame(axes, salt=1)
         if not isinstance(refusal_of(lambda: self.storage.put(axes, other, {})), CoordinatesExistError):
@@ -103,21 +104,21 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(axes=_bad_coordinates)
     def put_at_bad_coordinates(self, axes: Any) -> None:
-        """Put a frame at invalid coordinates."""
+        """Put at invalid coordinates."""
         frame = self.subject.frame(self.subject.axes(0))
         if refusal_of(lambda: self.storage.put(axes, frame, {})) is None:
-            raise PromiseBrokenError("P2", f"a frame was taken at {axes!r}")
+            raise PromiseBrokenError("P2", f"a frame was accepted at {axes!r}")
 
     @_open
     @stateful.rule(number=_numbers, kind=_bad_arrays)
     def put_bad_array(self, number: int, kind: str) -> None:
-        """Put a value that is not an array of numbers."""
+        """Put pixels that are not an array of numbers."""
         import numpy as np
 
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
         axes = self.subject.axes(number)
         if refusal_of(lambda: self.storage.put(axes, data, {})) is None:
-            raise PromiseBrokenError("P2", f"{kind} was taken as an array")
+            raise PromiseBrokenError("P2", f"{kind} was accepted as an array")
 
     @_open
     @stateful.precondition(lambda machine: machine.subject.can.metadata)
@@ -126,12 +127,12 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Put metadata that JSON cannot hold."""
         axes, frame, _ = self._frame(number, None)
         if refusal_of(lambda: self.storage.put(axes, frame, value)) is None:
-            raise PromiseBrokenError("P9", f"the metadata {value!r} was taken")
+            raise PromiseBrokenError("P9", f"the metadata {value!r} was accepted")
 
     @_open
     @stateful.rule(number=_numbers)
     def put_and_change_the_array(self, number: int) -> None:
-        """Put a frame and change the array at once."""
+        """Put a frame and change the array and the metadata right after."""
         if not self._is_there(number):
             axes, frame, metadata = self._frame(number, {"changed": []})
             given, kept = frame.copy(), copy.deepcopy(metadata)
@@ -143,7 +144,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(durable=strategies.booleans())
     def flush(self, durable: bool) -> None:
-        """Flush; a backend that cannot says so."""
+        """Flush, or check that the backend refuses as documented."""
         error = refusal_of(lambda: self.storage.flush(durable))
         if error is not None and not isinstance(error, NotImplementedError):
             raise PromiseBrokenError(
@@ -151,13 +152,13 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             )
         if durable and (error is None) != self.subject.can.durable_flush:
             raise PromiseBrokenError(
-                "F2", f"durable_flush={self.subject.can.durable_flush}, and flush gave {error!r}"
+                "F2", f"durable_flush={self.subject.can.durable_flush}, but flush(True) {ending_of(error)}"
             )
 
     @_open
     @stateful.rule(value=_json)
     def annotate(self, value: Any) -> None:
-        """Keep a value beside the dataset, or refuse it as documented."""
+        """Annotate the dataset, or check that the backend refuses as documented."""
         error = refusal_of(lambda: self.storage.annotate("note", value))
         if error is not None and not isinstance(error, NotImplementedError):
             raise PromiseBrokenError("N4", f"annotate({value!r:.80}) raised {error!r:.200}")
@@ -167,32 +168,36 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_reading
     @stateful.rule(number=_numbers)
     def get(self, number: int) -> None:
-        """Read a frame, or learn that there is none."""
+        """Read a frame, or get CoordinatesNotFoundError if there is none."""
         axes = self.subject.axes(number)
         error = refusal_of(lambda: self.storage.get_data(axes))
         if self._is_there(number) == isinstance(error, CoordinatesNotFoundError):
-            raise PromiseBrokenError("R1", f"get_data({axes}) gave {error!r:.200}")
+            was_put = "a frame was" if self._is_there(number) else "no frame was"
+            raise PromiseBrokenError("R1", f"get_data({axes}) {ending_of(error)}; {was_put} put there")
 
     @_reading
     @stateful.rule(number=_numbers)
     def get_metadata(self, number: int) -> None:
-        """Read metadata, or learn that there is none."""
+        """Read metadata, or get CoordinatesNotFoundError if there is no frame."""
         axes = self.subject.axes(number)
         if not self._is_there(number):
             if not isinstance(refusal_of(lambda: self.storage.get_metadata(axes)), CoordinatesNotFoundError):
-                raise PromiseBrokenError("R1", f"get_metadata({axes}) found something")
+                raise PromiseBrokenError(
+                    "R1",
+                    f"get_metadata({axes}) did not raise CoordinatesNotFoundError; no frame was put there",
+                )
         elif self.subject.can.metadata:
             check_metadata(self.storage, axes, self.model.frames[frozenset(axes.items())].metadata)
 
     @_reading
     @stateful.rule()
     def read_in_another_thread(self) -> None:
-        """Compare everything, in another thread."""
+        """Compare all frames with the model, in another thread."""
         in_thread(lambda: self.model.check(self.storage))
 
     @stateful.rule(value=strategies.sampled_from([None, 3, "time", [], object(), {"time": []}, {1: 1}]))
     def look_for_nonsense(self, value: Any) -> None:
-        """Read at invalid coordinates."""
+        """Look for values that are not coordinates."""
         try:
             found = value in self.storage
         except Exception as error:
@@ -205,21 +210,21 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_reading
     @stateful.rule()
     def finish(self) -> None:
-        """Finish, once or again."""
+        """Finish, for the first time or repeatedly."""
         self._ends(self.storage.finish, "finish")
         self.state = "finished" if self.state == "open" else self.state
 
     @stateful.rule()
     def close(self) -> None:
-        """Close, once or again."""
+        """Close, for the first time or repeatedly."""
         self._ends(self.storage.close, "close")
         self.state = "closed"
 
     @_open
     @stateful.rule()
     def abort(self) -> None:
-        """End it as aborted: the frames stay, and further ones are refused."""
-        self._ends(lambda: self.storage.abort("of the model"), "abort")
+        """Abort the storage: its frames stay, and no more are accepted."""
+        self._ends(lambda: self.storage.abort("by the model"), "abort")
         self.state = "finished"
 
     def _ends(self, call: Callable[[], None], what: str) -> None:
@@ -231,11 +236,11 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_ended
     @stateful.rule(number=_numbers)
     def put_after_the_end(self, number: int) -> None:
-        """Put into a storage that takes nothing any more."""
+        """Put into a storage that has ended and must refuse the frame."""
         axes, frame, metadata = self._frame(number, {})
         error = refusal_of(lambda: self.storage.put(axes, frame, metadata))
         if not isinstance(error, StorageStateError | NotImplementedError):
-            raise PromiseBrokenError("P5", f"a storage that is {self.state} gave {error!r:.200}")
+            raise PromiseBrokenError("P5", f"put into a storage that is {self.state} {ending_of(error)}")
 
     @stateful.precondition(lambda machine: machine.state == "closed" and machine.reopens)
     @stateful.rule()
@@ -248,13 +253,13 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def is_true(self) -> None:
-        """Look whether the storage is True, also when it is empty."""
+        """Check that the storage is truthy, even when it is empty."""
         if not self.storage:
-            raise PromiseBrokenError("R4", "a storage is False")
+            raise PromiseBrokenError("R4", "bool(storage) is False")
 
     @stateful.invariant()
     def holds_the_newest_and_the_oldest_frame(self) -> None:
-        """Compare the first and the last frame."""
+        """Compare the first and the last frame with the model."""
         if self.state != "closed" and self.model.frames:
             known = list(self.model.frames.values())
             for put in (known[0], known[-1]):
@@ -262,7 +267,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def holds_nothing_else(self) -> None:
-        """Compare every place of the small set with the model."""
+        """Compare ``in`` with the model for all coordinates of the set."""
         if self.state != "closed":
             for number in range(PLACES):
                 if (self.subject.axes(number) in self.storage) != self._is_there(number):
@@ -276,18 +281,20 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             and self.subject.can.iterable
             and len(self.storage) != len(self.model.frames)
         ):
-            raise PromiseBrokenError("P2", f"len is {len(self.storage)}, of {len(self.model.frames)} frames")
+            raise PromiseBrokenError(
+                "P2", f"len(storage) is {len(self.storage)} for {len(self.model.frames)} frames"
+            )
 
     @stateful.invariant()
     def keeps_the_order(self) -> None:
-        """Compare the order with that of put."""
+        """Compare the order of the coordinates with the order of put."""
         if self.state != "closed" and self.subject.can.iterable:
             if [frozenset(dict(axes).items()) for axes in self.storage] != list(self.model.frames):
                 raise PromiseBrokenError("R4", "the order is not that of put")
 
     @stateful.invariant()
     def knows_whether_it_is_finished(self) -> None:
-        """Compare ``is_finished`` with the model, where the backend knows."""
+        """Compare ``is_finished`` with the model, if the backend has it."""
         if self.state in ("open", "finished"):
             try:
                 finished = self.storage.is_finished()
@@ -298,7 +305,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
 
 def run_model(subject: Subject, *, reduce: bool = True) -> None:
-    """Run the state machine on a backend; raise its fault, by default reduced to few calls."""
+    """Run the state machine on a backend; raise the first fault, by default reduced to a short sequence."""
     phases = [phase for phase in hypothesis.Phase if reduce or phase.name in ("explicit", "generate")]
     settings = hypothesis.settings(
         max_examples=EXAMPLES,

@@ -1,6 +1,6 @@
-"""The promise about ``if_exists: overwrite``: D4. It deletes a dataset of the backend, and nothing else.
+"""Tests of ``if_exists: overwrite``: D4. It deletes a dataset of the backend and nothing else.
 
-The kit makes all obstacles itself, in its own folder.
+The kit creates all obstacles itself, in its own folder.
 """
 
 import json
@@ -26,7 +26,7 @@ State = dict[str, tuple[int, int, str]]
 
 
 class OverwritePromises:
-    """Promises about overwriting."""
+    """Tests of overwriting."""
 
     @promise("D4")
     def test_a_dataset_of_the_backend_is_overwritten(self, subject: Subject) -> None:
@@ -41,11 +41,11 @@ class OverwritePromises:
             told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
             if told is not None:
                 raise PromiseBrokenError(
-                    "D4", f"a dataset of the backend is not overwritten: {told['message']}"
+                    "D4", f"a dataset of the backend was not overwritten: {told['message']}"
                 )
             others = sorted(set(os.listdir(path.parent)) - {path.name})
             if others:
-                raise PromiseBrokenError("D4", f"overwriting has left {others[0]!r} beside the dataset")
+                raise PromiseBrokenError("D4", f"overwriting left {others[0]!r} beside the dataset")
 
     @promise("D4")
     def test_a_dataset_with_anything_else_inside_is_not_overwritten(self, subject: Subject) -> None:
@@ -78,11 +78,11 @@ def _needs_place(subject: Subject) -> None:
     if not subject.can.persistent:
         subject.needs_reopen()
     if not subject.name:
-        raise NotRun("overwriting goes through the registry: name an installed backend")
+        raise NotRun("overwriting needs the name of the backend: name an installed backend")
 
 
 def _needs_declared_files(subject: Subject) -> None:
-    """End the test for a backend that declares no files, having seen that nothing is deleted."""
+    """End the test for a backend that declares no files, after checking that nothing is deleted."""
     _needs_place(subject)
     declared = subject.cls.dataset_files
     if declared:
@@ -98,7 +98,7 @@ def _needs_declared_files(subject: Subject) -> None:
 
 
 def _stays(subject: Subject, path: Path, what: str) -> None:
-    """Raise unless overwriting is refused at a path, and changes nothing."""
+    """Raise unless overwriting a path is refused and changes nothing."""
     before = _state_of(path.parent)
     told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is None:
@@ -118,7 +118,7 @@ def _state_of(folder: Path) -> State:
 
 
 def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield files and folders that may be in a dataset without being part of it."""
+    """Yield descriptions and functions that add something foreign to a dataset."""
 
     def file_at(name: str) -> Callable[[Path], object]:
         return lambda path: make_file(path / name)
@@ -137,7 +137,7 @@ def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]
         yield f"the file {name!r} of another program", file_at(name)
     yield "a git repository", lambda path: make_folder(path / ".git")
     yield "another dataset", lambda path: shutil.copytree(original, path / "second")
-    yield "a dataset far below", lambda path: shutil.copytree(original, path / "analysis" / "today")
+    yield "a deeply nested dataset", lambda path: shutil.copytree(original, path / "analysis" / "today")
     if sys.platform == "win32":
         return
     yield "a link", lambda path: (path / "link").symlink_to("..")
@@ -145,8 +145,8 @@ def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]
         place = file.relative_to(original)
         for kind, make in node_makers().items():
             if kind != "device" or _makes_devices(original):
-                yield f"a {kind} for {place}", lambda path, at=place, new=make: _in_place(path / at, new)  # type: ignore[misc]
-        yield f"a link for {place}", lambda path, at=place: _moved_out(path, at)  # type: ignore[misc]
+                yield f"a {kind} as {place}", lambda path, at=place, new=make: _in_place(path / at, new)  # type: ignore[misc]
+        yield f"a link as {place}", lambda path, at=place: _moved_out(path, at)  # type: ignore[misc]
 
 
 def _makes_devices(original: Path) -> bool:
@@ -163,14 +163,14 @@ def _in_place(place: Path, make: Callable[[Path], object]) -> None:
 
 
 def _moved_out(path: Path, name: Path) -> None:
-    """Move a file of a dataset out of it, and leave a link."""
+    """Move a file out of a dataset and replace it with a link."""
     out = path.parent / "moved-out"
     (path / name).rename(out)
     (path / name).symlink_to(out)
 
 
 def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield files and folders at a path that are not a dataset of ExEngine."""
+    """Yield descriptions and functions that create something other than an ExEngine dataset at a path."""
     manifest = original / MANIFEST_NAME
 
     def checkout(path: Path) -> None:
@@ -199,7 +199,7 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
     good = json.loads(manifest.read_text(encoding="utf-8"))
     changes = {
         "that is empty": b"",
-        "that is cut": manifest.read_bytes()[:30],
+        "that is truncated": manifest.read_bytes()[:30],
         "of another format": json.dumps({**good, "format": "other"}).encode(),
         "without a backend": json.dumps({key: good[key] for key in good if key != "backend"}).encode(),
         "of a backend that is not installed": json.dumps({**good, "backend": "exengine-kit-none"}).encode(),
@@ -217,4 +217,4 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
         shutil.copytree(original, path)
         (path / MANIFEST_NAME).unlink()
 
-    yield "a dataset that ExEngine has not written, without a manifest", foreign
+    yield "a dataset of another program, without a manifest", foreign

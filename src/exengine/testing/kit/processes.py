@@ -1,4 +1,4 @@
-"""The promises that need another process: P6, P7, F1, F2, R3, R4 under hash seeds, D2, N5 at exit."""
+"""Tests that need another process: P6, P7, F1, F2, R3, R4 under hash seeds, D2, N5 at exit."""
 
 import functools
 import os
@@ -17,14 +17,14 @@ from exengine.testing.subject import Subject, status_of, tree_of
 
 FRAMES = 30
 SECONDS = 100
-"""Second writers in threads, all of which are refused."""
+"""The number of second writers in threads, all of which must be refused."""
 _LIMIT_BYTES = 65536
 
 _PATIENCE_S = 5.0
 
 
 class ProcessPromises:
-    """Promises about a killed process, and about two processes."""
+    """Tests with a killed process, and with two processes."""
 
     @promise("P6", code="EX308")
     def test_a_frame_survives_the_death_of_the_process_when_put_has_returned(self, subject: Subject) -> None:
@@ -70,23 +70,26 @@ class ProcessPromises:
         met = told["met"]
         if met is None and told["faults"]:
             raise PromiseBrokenError(
-                "P7", f"the disk took no more, nothing was raised, and {told['faults'][0]}"
+                "P7", f"the file reached its size limit and nothing was raised; {told['faults'][0]}"
             )
         if met is None:
-            raise NotRun("the backend wrote all frames although no file may grow beyond 64 KiB")
+            raise NotRun("the backend wrote all frames without exceeding the file size limit of 64 KiB")
         if "UnsupportedDataError" in met["kinds"]:
-            raise NotRun("the backend takes no frame that is larger than a file may be")
+            raise NotRun("the backend accepts no frame larger than the file size limit")
         if "ExEngineError" not in met["kinds"]:
-            raise PromiseBrokenError("P7", f"an error of the disk reached the caller as {met['message']}")
+            raise PromiseBrokenError(
+                "P7", f"a disk error reached the caller as {met['message']}, not as an ExEngineError"
+            )
         if not told["has_cause"]:
-            raise PromiseBrokenError("P7", f"the error does not name its cause, an OSError: {met['message']}")
+            raise PromiseBrokenError("P7", f"the error has no OSError as its cause: {met['message']}")
         if told["after"] is None or "ExEngineError" not in told["after"]["kinds"]:
-            raise PromiseBrokenError("P7", f"a put after the error of the disk gave {told['after']}")
+            after = f"raised {told['after']['message']}" if told["after"] else "returned"
+            raise PromiseBrokenError("P7", f"put after a disk error {after}, and must raise an ExEngineError")
         if told["changed"]:
-            raise PromiseBrokenError("P5", "a put after an error of the disk has changed the files")
+            raise PromiseBrokenError("P5", "a put after a disk error changed the files")
         foreign = [end["message"] for end in told["ends"] if end and "ExEngineError" not in end["kinds"]]
         if foreign or told["faults"]:
-            raise PromiseBrokenError("P7", f"after an error of the disk: {[*foreign, *told['faults']][0]}")
+            raise PromiseBrokenError("P7", f"after a disk error: {[*foreign, *told['faults']][0]}")
         _holds(subject, path, told["stored"], "P7")
 
     @promise("R3", code="EX306")
@@ -106,13 +109,13 @@ class ProcessPromises:
             told = child.result()
         storage.close()
         if told["faults"]:
-            raise PromiseBrokenError("R3", f"a reader in another process: {told['faults'][0]}")
+            raise PromiseBrokenError("R3", f"a reader in a child process: {told['faults'][0]}")
         counts = told["counts"]
         if counts != sorted(counts):
-            raise PromiseBrokenError("R3", f"the number of frames that a reader saw went down: {counts}")
+            raise PromiseBrokenError("R3", f"the number of frames that a reader saw decreased: {counts}")
         if counts[-1] != 120:
             raise PromiseBrokenError(
-                "R3", f"120 frames were put; a reader that opened after that saw {counts[-1]}"
+                "R3", f"120 frames were put; a reader that opened the dataset afterwards saw {counts[-1]}"
             )
 
     @promise("R4", code="EX305")
@@ -154,9 +157,9 @@ class ProcessPromises:
             at_once(seconds)
         with Child(subject, "second", attempts=attempts * 3) as child:
             for told in child.lines():
-                _refused(told, f"a second writer in another process ({told})")
+                _refused(told, f"a second writer in a child process ({told})")
         if set(tree_of(path.parent)) - before:
-            raise PromiseBrokenError("D2", "a second writer that was refused has left files behind")
+            raise PromiseBrokenError("D2", "a refused second writer left files behind")
         model.put(storage, subject.axes(3), subject.numbered(3))
         model.check(storage, "D2")
         storage.finish()
@@ -168,7 +171,7 @@ class ProcessPromises:
     def test_a_killed_writer_hinders_no_other(self, subject: Subject) -> None:
         _needs_place(subject)
         if not subject.name:
-            raise NotRun("overwriting goes through the registry: name an installed backend")
+            raise NotRun("overwriting needs the name of the backend: name an installed backend")
         path = subject.new_path()
         with Child(subject, "write", path=os.fspath(path), count=2, level="put", end="wait") as child:
             child.wait_for(1)
@@ -176,14 +179,14 @@ class ProcessPromises:
         told = _refused_by_lock(subject, path)
         if told is not None:
             raise PromiseBrokenError(
-                "D2", f"after its writer was killed, the place is refused: {told['message']}"
+                "D2", f"after its writer was killed, the path is refused: {told['message']}"
             )
 
     @promise("D2")
     def test_a_killed_writer_that_had_forked_hinders_no_other(self, subject: Subject) -> None:
         _needs_place(subject)
         if not subject.name:
-            raise NotRun("overwriting goes through the registry: name an installed backend")
+            raise NotRun("overwriting needs the name of the backend: name an installed backend")
         if not hasattr(os, "fork"):
             raise NotRun("this system cannot fork")
         path = subject.new_path()
@@ -192,14 +195,14 @@ class ProcessPromises:
             child.wait_for(True, key="forked")
             child.kill()
         deadline = time.monotonic() + _PATIENCE_S
-        # A fork lets go when it runs for the first time, which a busy machine may put off.
+        # A fork releases the lock when it first runs, which a busy machine may delay.
         while (told := _refused_by_lock(subject, path)) is not None:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         if told is not None:
             raise PromiseBrokenError(
-                "D2", f"a process that a killed writer had forked holds the place: {told['message']}"
+                "D2", f"a process forked by a killed writer still holds the path: {told['message']}"
             )
 
     @promise("N5")
@@ -211,13 +214,15 @@ class ProcessPromises:
             said = child.errors()
         status = _holds(subject, path, 5, "N5")
         if status not in (None, DatasetStatus.ABORTED):
-            raise PromiseBrokenError("N5", f"a storage that was forgotten left the status {status}")
+            raise PromiseBrokenError(
+                "N5", f"a storage that was never closed has the status {status} after exit"
+            )
         if status and "Warning" not in said:
-            raise PromiseBrokenError("N5", "a storage was forgotten, and no warning said so")
+            raise PromiseBrokenError("N5", "a storage was never closed, and nothing warned of it at exit")
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Overwrite a dataset; return the exception, unless it is that dataset_files are not declared."""
+    """Overwrite a dataset; return the refusal, except one that is due to undeclared dataset_files."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None
@@ -225,7 +230,7 @@ def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
 
 
 def _flushes(subject: Subject) -> bool:
-    """Return whether the backend has a flush; without one it refuses as documented."""
+    """Return whether the backend can flush; raise unless it can, or refuses as documented."""
     from exengine.testing.subject import refusal_of
 
     storage = subject.create()
@@ -245,7 +250,7 @@ def _killed_after(subject: Subject, count: int, level: str, label: str) -> None:
 
 
 def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatus | None:
-    """Raise unless a dataset holds the first frames, whole; return its status."""
+    """Raise unless a dataset holds its first frames intact; return its status."""
     opened = subject.open(path)
     present, faults = look(subject, opened, count)
     if faults:
@@ -268,13 +273,13 @@ def _second(subject: Subject, path: str, if_exists: str, what: str) -> None:
 def _refused(told: dict[str, Any], what: str) -> None:
     refused = told["refused"]
     if refused is None:
-        raise PromiseBrokenError("D2", f"{what} was admitted")
+        raise PromiseBrokenError("D2", f"{what} was accepted")
     if "ExEngineError" not in refused["kinds"]:
         raise PromiseBrokenError("D2", f"{what} raised {refused['message']}, which is not an ExEngineError")
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Raise unless reading during the write returns right frames, or raises an ``ExEngineError``."""
+    """Raise unless opening a dataset during writing returns correct frames or raises an ExEngineError."""
     path = subject.new_path()
     storage = subject.create(path)
     subject.fill(storage, 4)
@@ -282,5 +287,5 @@ def _opens_or_refuses(subject: Subject) -> None:
         first = next(iter(child.lines()))
     if first.get("foreign") or first.get("wrong"):
         raise PromiseBrokenError(
-            "R3", f"a dataset that is being written: {first['foreign'] or first['wrong']}"
+            "R3", f"a dataset opened during writing: {first['foreign'] or first['wrong']}"
         )

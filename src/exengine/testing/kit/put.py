@@ -1,4 +1,4 @@
-"""The promises about one put: P1 to P5. Hostile input is in ``hostile``."""
+"""Tests of put: P1 to P5. Hostile input is tested in ``hostile``."""
 
 import copy
 import threading
@@ -11,13 +11,13 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import CoordinatesExistError, ExEngineError, StorageStateError
 from exengine.testing.promises import PromiseBrokenError, promise
-from exengine.testing.subject import Model, Subject, check_metadata, refusal_of, tree_of
+from exengine.testing.subject import Model, Subject, check_metadata, ending_of, refusal_of, tree_of
 
 FRAMES = 48
 
 
 class PutPromises:
-    """Promises about every put."""
+    """Tests of put and put_many."""
 
     @promise("P1")
     def test_every_frame_that_was_put_is_there_bit_equal(self, subject: Subject) -> None:
@@ -41,11 +41,11 @@ class PutPromises:
         for put in model.frames.values():
             for spelling in _spellings(put.axes):
                 if spelling not in storage:
-                    raise PromiseBrokenError("P1", f"{put.axes} was put, and {spelling!r} is not found")
+                    raise PromiseBrokenError("P1", f"{put.axes} was put, but {spelling!r} is not found")
                 if not np.array_equal(storage.get_data(spelling), put.frame):
-                    raise PromiseBrokenError("P1", f"another frame is at {spelling!r}")
+                    raise PromiseBrokenError("P1", f"get_data({spelling!r}) returned another frame")
                 if not np.array_equal(storage[spelling], put.frame):
-                    raise PromiseBrokenError("P1", f"storage[...] is not get_data(...) at {spelling!r}")
+                    raise PromiseBrokenError("P1", f"storage[...] and get_data(...) differ at {spelling!r}")
 
     @promise("P1")
     def test_what_one_thread_puts_another_reads(self, subject: Subject) -> None:
@@ -74,7 +74,7 @@ class PutPromises:
         batch = [(subject.axes(n), subject.frame(subject.axes(n)), subject.numbered(n)) for n in (2, 0, 3)]
         error = refusal_of(lambda: storage.put_many(batch))
         if not isinstance(error, CoordinatesExistError):
-            raise PromiseBrokenError("P4", f"put_many at coordinates that hold data gave {error!r:.200}")
+            raise PromiseBrokenError("P4", f"put_many at coordinates that hold a frame {ending_of(error)}")
         model.add(subject.axes(2), subject.frame(subject.axes(2)), subject.numbered(2))
         model.check(storage, "P2", absent=subject.axes(3))
 
@@ -142,8 +142,8 @@ class PutPromises:
                 error = refusal_of(lambda at=spelling, new=other: storage.put(at, new, subject.numbered(99)))  # type: ignore[misc]
                 if not isinstance(error, CoordinatesExistError):
                     raise PromiseBrokenError(
-                        "P4", f"put at {spelling!r}, which holds data, gave {error!r:.200} "
-                        "and not CoordinatesExistError"
+                        "P4", f"put at {spelling!r}, which holds a frame, {ending_of(error)}; it must raise "
+                        "CoordinatesExistError"
                     )  # fmt: skip
         model.check(storage, "P4")
 
@@ -174,7 +174,7 @@ class PutPromises:
             _refused_by_state(storage, axes, subject)
         storage.close()
         if tree_of(path.parent) != before:
-            raise PromiseBrokenError("P5", "a put that was refused has changed the files of the dataset")
+            raise PromiseBrokenError("P5", "a refused put changed the files of the dataset")
 
 
 def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None:
@@ -183,14 +183,14 @@ def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None
     except StorageStateError:
         return
     except ExEngineError as error:
-        raise PromiseBrokenError("P5", f"put raised {error!r:.200}, which is no StorageStateError") from error
+        raise PromiseBrokenError("P5", f"put raised {error!r:.200}, not StorageStateError") from error
     except Exception as error:
         raise PromiseBrokenError("P5", f"put raised {error!r:.200}, which is not an ExEngineError") from error
     raise PromiseBrokenError("P5", "put was accepted by a storage that has ended")
 
 
 def _refuses_metadata(subject: Subject) -> None:
-    """Raise unless a backend without metadata refuses it, at put or when it is asked for."""
+    """Raise unless a backend without metadata refuses it, in put or in get_metadata."""
     storage = subject.create()
     axes = subject.axes(0)
     if refusal_of(lambda: storage.put(axes, subject.frame(axes), {"exposure_ms": 10})) is None:
@@ -198,14 +198,14 @@ def _refuses_metadata(subject: Subject) -> None:
 
 
 def _spellings(axes: dict[str, int | str]) -> list[Any]:
-    """Return the same coordinates in other words."""
+    """Return the same coordinates in different forms."""
     numpy_ints = {name: np.int64(at) if isinstance(at, int) else at for name, at in axes.items()}
     backwards = dict(reversed(list(axes.items())))
     return [dict(axes), backwards, DataCoordinates(axes), DataCoordinates(backwards), numpy_ints]
 
 
 def in_thread(work: Callable[[], Any], timeout_s: float = 60) -> None:
-    """Call a function in another thread, wait, and raise its exception here."""
+    """Call a function in another thread, wait for it, and raise its exception here."""
     errors: list[BaseException] = []
 
     def run() -> None:

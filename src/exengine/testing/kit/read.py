@@ -1,4 +1,4 @@
-"""The promises about reading: R1, R2, R4, and readers in threads. Other processes: ``kit_processes``."""
+"""Tests of reading: R1, R2, R4, and readers in threads. Readers in other processes are in ``processes``."""
 
 import functools
 import sys
@@ -17,7 +17,7 @@ READERS = 8
 
 
 class ReadPromises:
-    """Promises about every read."""
+    """Tests of reading."""
 
     @promise("R1")
     def test_coordinates_that_hold_nothing_are_named_by_the_error(self, subject: Subject) -> None:
@@ -31,7 +31,7 @@ class ReadPromises:
             except CoordinatesNotFoundError as error:
                 if not any(axis in str(error) for axis in subject.axes(0) if axis not in axes):
                     raise PromiseBrokenError(
-                        "R1", f"at {axes} the error names no axis that exists: {error!s:.200}"
+                        "R1", f"the error for {axes} names no axis of the dataset: {error!s:.200}"
                     ) from error
 
     @promise("R1")
@@ -45,7 +45,7 @@ class ReadPromises:
             except Exception as error:
                 raise PromiseBrokenError("R1", f"`in` raised {error!r:.200} for {entry.id}") from error
             if found is not False:
-                raise PromiseBrokenError("R1", f"{entry.id} was never put; `in` gave {found!r:.40}")
+                raise PromiseBrokenError("R1", f"{entry.id} was never put; `in` returned {found!r:.40}")
 
     @promise("R1")
     def test_reading_at_what_are_no_coordinates_raises_an_exception_of_ours(self, subject: Subject) -> None:
@@ -55,7 +55,7 @@ class ReadPromises:
             if entry.outcome == catalogues.REFUSED:
                 for read in (storage.get_data, storage.__getitem__):
                     if refusal_of(functools.partial(read, entry.make())) is None:
-                        raise PromiseBrokenError("R1", f"reading at {entry.id} gave data")
+                        raise PromiseBrokenError("R1", f"reading at {entry.id} returned data")
 
     @promise("R2")
     def test_holes_are_never_zeros(self, subject: Subject) -> None:
@@ -96,22 +96,25 @@ class ReadPromises:
             subject.refuses(lambda: len(storage), "len(storage)")
             subject.not_promised("iterable")
         if coordinates_of(storage) or len(storage) or not storage:
-            raise PromiseBrokenError("R4", "an empty storage has no coordinates, length 0, and is no False")
+            raise PromiseBrokenError(
+                "R4", "an empty storage must have no coordinates, length 0, and be truthy"
+            )
         wanted = put_in_odd_order(storage, subject)
-        for attempt in ("at first", "again"):
+        for attempt in ("first", "second"):
             if coordinates_of(storage) != wanted:
                 raise PromiseBrokenError(
                     "R4",
-                    f"iterating {attempt} gave {coordinates_of(storage)!r:.300}; put was {wanted!r:.300}",
+                    f"the {attempt} iteration returned {coordinates_of(storage)!r:.300}; the order of put is "
+                    f"{wanted!r:.300}",
                 )
         storage.finish()
         if coordinates_of(storage) != wanted or len(storage) != len(wanted):
-            raise PromiseBrokenError("R4", "the order was another after finish")
+            raise PromiseBrokenError("R4", "the order changed after finish")
 
     @promise("R4", code="EX305")
     def test_a_storage_that_is_empty_is_true(self, subject: Subject) -> None:
         if not subject.create():
-            raise PromiseBrokenError("R4", "an empty storage is False")
+            raise PromiseBrokenError("R4", "bool() of an empty storage is False")
 
     @promise("R4", code="EX305")
     def test_the_order_is_the_same_after_reopening(self, subject: Subject) -> None:
@@ -126,7 +129,7 @@ class ReadPromises:
         got = coordinates_of(subject.open(path))
         if got != wanted:
             raise PromiseBrokenError(
-                "R4", f"the order after reopening is {got!r:.300}; put was {wanted!r:.300}"
+                "R4", f"the order after reopening is {got!r:.300}; the order of put is {wanted!r:.300}"
             )
 
     @promise("P1", code="EX306")
@@ -166,7 +169,7 @@ class ReadPromises:
 
 
 def put_in_odd_order(storage: DataStorage, subject: Subject) -> list[list[tuple[str, int | str]]]:
-    """Put frames in an order that no sorting gives; return their coordinates as they were put."""
+    """Put frames in an order that no sorting produces; return their coordinates in that order."""
     wanted = []
     for number in (17, 3, 0, 22, 5, 1, 11):
         axes = subject.axes(number)
@@ -176,7 +179,7 @@ def put_in_odd_order(storage: DataStorage, subject: Subject) -> list[list[tuple[
 
 
 def finished(subject: Subject, path: Path, frames: int) -> Model:
-    """Write, finish and close a dataset; return the model of it."""
+    """Write, finish and close a dataset; return its model."""
     storage = subject.create(path)
     model = subject.fill(storage, frames)
     storage.finish()
@@ -200,7 +203,7 @@ def _absent(subject: Subject) -> list[dict[str, int | str]]:
 def _all_missing(storage: DataStorage, absent: list[dict[str, int | str]], label: str = "R1") -> None:
     for axes in absent:
         if axes in storage:
-            raise PromiseBrokenError(label, f"{axes} is in the storage, and was never put")
+            raise PromiseBrokenError(label, f"{axes} is in the storage but was never put")
         for read in (storage.get_data, storage.get_metadata, storage.__getitem__):
             _missing(read, axes, label)
 
@@ -218,13 +221,13 @@ def _missing(read: Callable[[Any], Any], axes: dict[str, int | str], label: str)
         return
     except Exception as error:
         raise PromiseBrokenError(
-            label, f"{what} raised {type(error).__name__} ({error!s:.150}), and not CoordinatesNotFoundError"
+            label, f"{what} raised {type(error).__name__} ({error!s:.150}), not CoordinatesNotFoundError"
         ) from error
     raise PromiseBrokenError(label, f"{what} returned {type(got).__name__}; nothing was put there")
 
 
 def at_once(works: list[Callable[[], Any]]) -> None:
-    """Run each in a thread of its own, all at the same time; raise the first error."""
+    """Run each function in its own thread, all at the same time; raise the first error."""
     errors: list[BaseException] = []
     start = threading.Barrier(len(works))
 

@@ -1,4 +1,4 @@
-"""The promise about recovery: C3. The surviving frames become a finished dataset, twice the same."""
+"""Tests of recovery: C3. The surviving frames become a finished dataset; recovering again changes nothing."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,13 @@ from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.testing.children import Child
 from exengine.testing.promises import NotRun, PromiseBrokenError, promise
-from exengine.testing.subject import Model, Subject, refusal_of, status_of, tree_of
+from exengine.testing.subject import Model, Subject, ending_of, refusal_of, status_of, tree_of
 
 _FRAMES = 7
 
 
 class RecoveryPromises:
-    """Promises about ``recover``."""
+    """Tests of ``recover``."""
 
     @promise("C3")
     def test_recovering_what_a_killed_writer_left_makes_a_finished_copy_of_all_frames(
@@ -26,7 +26,7 @@ class RecoveryPromises:
             child.wait_for(_FRAMES - 1)
             child.kill()
         model = _model(subject)
-        if subject.can.safety_of_put == "accepted":  # frames may be lost with the process
+        if subject.can.safety_of_put == "accepted":  # only the surviving frames can be recovered
             model = _surviving(subject, source)
         before = tree_of(source.parent)
         report = _recover(source, output=output)
@@ -35,10 +35,10 @@ class RecoveryPromises:
         again = _recover(source, output=output)
         if again.outcome != "already recovered" or tree_of(output.parent) != first:
             raise PromiseBrokenError(
-                "C3", f"recovering a second time gave {again.outcome!r}, or changed the copy"
+                "C3", f"recovering again ended with {again.outcome!r}, or changed the copy"
             )
         if tree_of(source.parent) != before:
-            raise PromiseBrokenError("C3", "recovering into a copy has changed the original")
+            raise PromiseBrokenError("C3", "recovering into a copy changed the original")
 
     @promise("C3")
     def test_recovering_a_finished_dataset_finds_nothing_to_do(self, subject: Subject) -> None:
@@ -50,10 +50,10 @@ class RecoveryPromises:
         report = _recover(source, output=output)
         if report.outcome != "nothing to recover" or os.path.lexists(output):
             raise PromiseBrokenError(
-                "C3", f"recovering a finished dataset gave {report.outcome!r}, or a copy"
+                "C3", f"recovering a finished dataset ended with {report.outcome!r}, or made a copy"
             )
         if tree_of(source.parent) != before:
-            raise PromiseBrokenError("C3", "recovering a finished dataset has changed it")
+            raise PromiseBrokenError("C3", "recovering a finished dataset changed it")
 
     @promise("C3")
     def test_recovering_in_place_keeps_all_frames_or_is_refused(self, subject: Subject) -> None:
@@ -70,24 +70,23 @@ class RecoveryPromises:
             error = refusal_of(lambda: _recover(source, in_place=True))
             if not isinstance(error, UnsupportedOperationError) or tree_of(source.parent) != before:
                 raise PromiseBrokenError(
-                    "C3", f"recover_in_place is not there; in_place=True gave {error!r:.200}"
+                    "C3",
+                    f"recover_in_place is not implemented; in_place=True {ending_of(error)} or changed files",
                 )
             return
         planned = _recover(source, in_place=True, dry_run=True)
         if tree_of(source.parent) != before:
-            raise PromiseBrokenError("C3", "a dry run of a recovery in place has changed the dataset")
+            raise PromiseBrokenError("C3", "a dry run of a recovery in place changed the dataset")
         report = _recover(source, in_place=True)
         _is_recovered(subject, source, model, report)
         if (planned.frames, planned.total) != (report.frames, report.total):
             raise PromiseBrokenError(
-                "C3", f"the dry run told of {planned.frames} frames, then {report.frames}"
+                "C3", f"the dry run reported {planned.frames} frames, the recovery {report.frames}"
             )
         first = tree_of(source.parent)
         again = _recover(source, in_place=True)
         if again.outcome != "nothing to recover" or tree_of(source.parent) != first:
-            raise PromiseBrokenError(
-                "C3", f"recovering a second time gave {again.outcome!r}, or changed files"
-            )
+            raise PromiseBrokenError("C3", f"recovering again ended with {again.outcome!r}, or changed files")
 
 
 def _recover(source: Path, **how: Any) -> Any:
@@ -99,7 +98,7 @@ def _recover(source: Path, **how: Any) -> Any:
 def _needs_recovery(subject: Subject) -> None:
     subject.needs_reopen()
     if not subject.name:
-        raise NotRun("the kernel recovers by the name of the backend: name an installed backend")
+        raise NotRun("recovery needs the name of the backend: name an installed backend")
     if not subject.can.iterable:
         source = subject.new_path()
         storage = subject.create(source)
@@ -131,14 +130,14 @@ def _is_recovered(subject: Subject, path: Path, model: Model, report: Any) -> No
 
     if (report.outcome, report.frames, report.lost) != ("recovered", len(model.frames), []):
         raise PromiseBrokenError(
-            "C3", f"of {len(model.frames)} frames, recover told {report.to_dict()!r:.300}"
+            "C3", f"for {len(model.frames)} frames, recover reported {report.to_dict()!r:.300}"
         )
     opened = subject.open(path)
     model.check(opened, "C3")
     if status_of(opened) not in (None, DatasetStatus.ABORTED):
         raise PromiseBrokenError(
-            "C3", f"the recovered dataset has the status {status_of(opened)}, and is not finished"
+            "C3", f"the recovered dataset has the status {status_of(opened)}, not aborted"
         )
     opened.close()
     if not verify(path).ok:
-        raise PromiseBrokenError("C3", f"the recovered dataset is not whole: {verify(path).to_dict()!r:.300}")
+        raise PromiseBrokenError("C3", f"the recovered dataset is damaged: {verify(path).to_dict()!r:.300}")

@@ -1,4 +1,4 @@
-"""Leaks after many cycles, and many threads that put at once: P1, P4, P7, N1, C1."""
+"""Tests of resource leaks, concurrent writers and failed syncs: P1, P4, P7, F2, N1, C1."""
 
 import os
 import threading
@@ -8,16 +8,16 @@ from exengine.kernel.errors import CoordinatesExistError
 from exengine.testing.children import Child
 from exengine.testing.kit.read import at_once
 from exengine.testing.promises import NotRun, PromiseBrokenError, promise
-from exengine.testing.subject import Model, Subject, refusal_of
+from exengine.testing.subject import Model, Subject, ending_of, refusal_of
 
 WRITERS = 8
 _EACH = 12
 _MOST = {"kib": 64.0, "descriptors": 0.1, "threads": 0.1}
-"""The most that a cycle may add: less than half of one frame, and no descriptor or thread."""
+"""The largest accepted growth per cycle: memory of less than half a frame, and nothing else."""
 
 
 class ResourcePromises:
-    """Promises about many repetitions, and about many threads."""
+    """Tests with many cycles, and with many threads at once."""
 
     @promise("P1")
     def test_threads_put_into_one_storage_at_once(self, subject: Subject) -> None:
@@ -51,13 +51,17 @@ class ResourcePromises:
                 frame = subject.frame(axes, salt)
                 error = refusal_of(lambda at=axes, new=frame: storage.put(at, new, {}))  # type: ignore[misc]
                 if error is not None and not isinstance(error, CoordinatesExistError):
-                    raise PromiseBrokenError("P4", f"put where another thread puts gave {error!r:.200}")
+                    raise PromiseBrokenError(
+                        "P4", f"put at the coordinates of another thread {ending_of(error)}"
+                    )
                 with lock:
                     (refused if error else stored).append((number, salt))
 
         at_once([lambda salt=k: write(salt) for k in range(WRITERS)])  # type: ignore[misc]
         if sorted(number for number, _ in stored) != list(range(_EACH)):
-            raise PromiseBrokenError("P4", f"{len(stored)} threads stored a frame at {_EACH} coordinates")
+            raise PromiseBrokenError(
+                "P4", f"{len(stored)} frames were stored at {_EACH} coordinates, not one at each"
+            )
         model = Model(subject)
         for number, salt in stored:
             axes = subject.axes(number)
@@ -69,13 +73,13 @@ class ResourcePromises:
         with Child(subject, "cycles", path=os.fspath(subject.new_path())) as child:
             for line in child.lines():
                 if "fault" in line:
-                    raise PromiseBrokenError("", f"in another process: {line['fault']}")
+                    raise PromiseBrokenError("", f"in a child process: {line['fault']}")
                 name = line.pop("cycle")
                 more = {what: slope for what, slope in line.items() if slope > _MOST[what]}
                 if more:
                     each = ", ".join(f"{slope:.1f} {what}" for what, slope in more.items())
                     label = labels[name.partition(",")[0].split()[0]]
-                    raise PromiseBrokenError(label, f"each cycle of {name} leaves {each} behind")
+                    raise PromiseBrokenError(label, f"each cycle of {name} leaks {each}")
 
     @promise("F2", "P7", code="EX309")
     def test_a_sync_that_failed_is_never_tried_again_as_if_it_were_new(self, subject: Subject) -> None:
@@ -86,17 +90,15 @@ class ResourcePromises:
         with Child(subject, "failed_sync", path=os.fspath(subject.new_path())) as child:
             told: dict[str, Any] = child.result()
         if not told["calls"]:
-            raise NotRun("the backend brings data to the disk in another way than Python's os.fsync")
+            raise NotRun("the backend does not sync with Python's os.fsync")
         if not told["first"]:
-            raise PromiseBrokenError("F2", "flush(durable=True) returned, and its sync had failed")
+            raise PromiseBrokenError("F2", "flush(durable=True) returned although its sync failed")
         for what in ("again", "put", "finish"):
             if not told[what]:
                 call = {"again": "flush(durable=True)", "put": "put", "finish": "finish"}[what]
-                raise PromiseBrokenError(
-                    "P7", f"after a sync that failed, {call} returned as if nothing were"
-                )
+                raise PromiseBrokenError("P7", f"after a failed sync, {call} returned instead of raising")
         if told["status"] == "complete":
-            raise PromiseBrokenError("P7", "after a sync that failed, the dataset says that it is complete")
+            raise PromiseBrokenError("P7", "after a failed sync, the dataset has the status complete")
 
 
 def _holds_all(storage: Any, subject: Subject) -> None:
@@ -105,4 +107,6 @@ def _holds_all(storage: Any, subject: Subject) -> None:
         axes = subject.axes(number)
         model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
     if subject.can.iterable and len(storage) != WRITERS * _EACH:
-        raise PromiseBrokenError("P1", f"{WRITERS * _EACH} frames were put by threads; len is {len(storage)}")
+        raise PromiseBrokenError(
+            "P1", f"threads put {WRITERS * _EACH} frames; len(storage) is {len(storage)}"
+        )

@@ -1,6 +1,6 @@
-"""One run of pytest with the kit: collects its tests, gathers their reports, writes the results.
+"""A run of pytest with the kit: collect the tests, gather their reports, write the results.
 
-The report of a test is part of the report of pytest, so that it arrives from worker processes too.
+The report of a test is attached to pytest's report, so that it also arrives from worker processes.
 """
 
 import dataclasses
@@ -29,19 +29,19 @@ _TOLD = "exengine"
 
 
 class KitTests(pytest.Module):
-    """The tests of the kit for one backend, which lie in no file of the user's."""
+    """The tests of the kit for one backend, collected without a test file of the user."""
 
     backend = ""
 
     def _getobj(self) -> types.ModuleType:
         cls = type("Conformance", (conformance.StorageConformance,), {"backend": self.backend})
         module = types.ModuleType(f"exengine_conformance_of_{self.backend}")
-        module.TestConformance = cls  # type: ignore[attr-defined]  # what pytest collects
+        module.TestConformance = cls  # type: ignore[attr-defined]  # collected by pytest
         return module
 
 
 class KitRun:
-    """The hooks of pytest that the kit needs; see the module.
+    """The pytest hooks of the kit.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class KitRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Load the backends; without a path on the command line, collect nothing but the kit."""
+        """Load the backends; without a path on the command line, collect only the kit."""
         if self.target is not None and not os.path.isdir(self.target):
             try:
                 refuse_other_file(self.target)
@@ -90,7 +90,7 @@ class KitRun:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: "pytest.CallInfo[None]"
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Add to the report which promises it is about."""
+        """Attach the report on the tested promises."""
         report = yield
         cls, marks = getattr(item, "cls", None), marks_of(getattr(item, "function", None))
         if cls is not None and marks and issubclass(cls, conformance.StorageConformance):
@@ -113,7 +113,7 @@ class KitRun:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Write the results; in a worker process there are none."""
+        """Write the results, except in a worker process."""
         if hasattr(self.config, "workerinput"):
             return
         for name, reports in self._reports.items():
@@ -126,7 +126,7 @@ class KitRun:
             write_results(os.path.join(self.target, f"{name}.json") if several else self.target, results)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say for each backend which promises it keeps."""
+        """Print the outcome of each promise for each backend."""
         for name, results in self._results.items():
             terminalreporter.section(f"promises of {name}")
             for label, entry in results["promises"].items():
@@ -140,18 +140,19 @@ class KitRun:
 def judge(
     test: str, marks: tuple[tuple[str, ...], str], error: BaseException | None, not_promised_by: str
 ) -> TestReport:
-    """Return the report of a test from its end.
+    """Return the report of a test.
 
     Parameters
     ----------
     test : str
-        Its name.
+        The name of the test.
     marks : tuple
-        Its labels and its code; see ``promises.marks_of``. The code belongs to the first label.
+        The labels and the code of the test; see ``promises.marks_of``. The code belongs to the first label.
     error : exception, optional
-        The exception of the test. A broken promise may name a label, which may differ from those of the test.
+        The exception that the test raised. A broken promise may name any label, even one that the test does
+        not have.
     not_promised_by : str
-        The capabilities without which the tested behaviour is not promised.
+        The capabilities that rule out the tested promises.
     """
     labels, code = marks
     if error is None:

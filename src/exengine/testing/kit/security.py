@@ -1,6 +1,6 @@
-"""The promise that a dataset of a stranger does no harm: D3, C1. Nothing runs, nothing outside is reached.
+"""Tests that an untrusted dataset is harmless: D3, C1. It runs no code and reaches no file outside.
 
-Every hostile dataset is opened and read in another process, which listens to what Python does there.
+Each hostile dataset is opened and read in a child process that watches Python's audit events.
 """
 
 import json
@@ -33,13 +33,13 @@ BACKEND_NAMES = (
     "__import__('os').system('true')",
     "!!python/object/apply:os.system", "exengine.testing.children:main", "\ud800", "a:b:c", "%s%n{0}",
 )  # fmt: skip
-"""Hostile names of a backend in the manifest of a dataset."""
+"""Hostile names of the backend in a manifest."""
 
 _MOST_FILES = 6
 
 
 class SecurityPromises:
-    """Promises about malicious datasets."""
+    """Tests of datasets made to do harm."""
 
     @promise("D3", "C1")
     def test_a_hostile_dataset_runs_no_code_and_reaches_nothing_outside(self, subject: Subject) -> None:
@@ -77,7 +77,7 @@ class SecurityPromises:
 
 
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths of hostile datasets, each with the attack."""
+    """Yield paths of hostile datasets, each with a description of the fault."""
     outside, secrets = (subject.new_path().parent / name for name in ("outside", "secrets"))
     if original.is_dir():
         make_folder(secrets)
@@ -94,11 +94,11 @@ def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 def _with_other_kinds(
     subject: Subject, original: Path, name: Path, outside: Path, secrets: Path, nodes: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield datasets in which something else stands in the place of a file."""
+    """Yield datasets in which a file is replaced with another kind of node."""
     kinds: list[tuple[str, Callable[[Path], Any]]] = []
     if sys.platform != "win32":
         kinds = [
-            # The file that it leads to is a good one: only where it lies is wrong.
+            # The target is a valid file; only its location is wrong.
             ("a link to a good file outside", lambda place: place.symlink_to(outside / name)),
             ("a link to a file of another person", lambda place: place.symlink_to(secrets / "thesis.txt")),
             ("a link to an endless file", lambda place: place.symlink_to(secrets / "endless")),
@@ -119,7 +119,7 @@ def _with_other_kinds(
 
 
 def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield datasets with a false manifest."""
+    """Yield datasets with hostile manifests."""
     if not (original / MANIFEST_NAME).is_file():
         return
     good = json.loads((original / MANIFEST_NAME).read_text(encoding="utf-8"))
@@ -146,11 +146,11 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
     for text in texts:
         path = copy_of(subject, original)
         (path / MANIFEST_NAME).write_bytes(text)
-        yield os.fspath(path), f"the manifest is {len(text)} bytes that begin with {text[:8]!r}"
+        yield os.fspath(path), f"the manifest has {len(text)} bytes, beginning with {text[:8]!r}"
 
 
 def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
-    """Return obstacles at the path of a new dataset, made before it."""
+    """Return functions that block the path of a new dataset before it is created."""
 
     def the_lock_is_a_link(path: Path, outside: Path) -> None:
         path.mkdir()
@@ -188,7 +188,7 @@ def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
         path.symlink_to(outside / "socket")
 
     def the_place_is_a_link_to_a_device(path: Path, outside: Path) -> None:
-        path.symlink_to(outside / "device")  # the kit's own
+        path.symlink_to(outside / "device")  # created by the kit
 
     def the_place_is_a_link_to_a_folder_of_others(path: Path, outside: Path) -> None:
         path.symlink_to(outside)
