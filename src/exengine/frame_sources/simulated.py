@@ -1,7 +1,7 @@
 """The frame source ``simulated``: a camera without a microscope, with frames that carry their coordinates.
 
 Responsible for frames that look like fluorescence images and hold their own coordinates in their first
-pixels, so that the pixels alone reveal a misplaced frame: :func:`encode` writes the code, :func:`decode`
+pixels, so that the pixels alone reveal a misplaced frame: ``encode`` writes the code, :func:`decode`
 reads it. Not responsible for realism.
 
 The code holds one byte per pixel value, in C order (the three colours of a pixel are three values), for every
@@ -85,7 +85,7 @@ def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
 
 
 def decode(array: npt.NDArray[Any]) -> DataCoordinates:
-    """Return the coordinates that :func:`encode` wrote into a frame.
+    """Return the coordinates that ``encode`` wrote into a frame.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from exengine.testing.promises import NEED_FAULTS, PROMISES
 
 Outcome = Literal["kept", "broken", "not promised", "not run"]
 Results = dict[str, Any]
-"""The content of a results file; see :func:`make_results`."""
+"""The content of a results file; see ``make_results``."""
 
 FORMAT = "exengine-conformance"
 FORMAT_VERSION = 1
@@ -194,7 +194,7 @@ def read_results(path: "str | os.PathLike[str]") -> Results:
     Returns
     -------
     dict
-        See :func:`make_results`.
+        See ``make_results``.
 
     Raises
     ------

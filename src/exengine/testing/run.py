@@ -32,7 +32,7 @@ def run_conformance(
     Returns
     -------
     dict
-        See :func:`exengine.testing.results.make_results`. If pytest or Hypothesis is not installed, or the
+        See ``exengine.testing.results.make_results``. If pytest or Hypothesis is not installed, or the
         kit cannot be run, ``outcome`` is ``"not run"``, ``reason`` states the reason, and nothing is written.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
