@@ -1,7 +1,7 @@
-"""What a change costs: this tree beside an earlier commit, in the same run.
+"""The cost of a change: this tree compared with an earlier commit, in the same run.
 
-``python benchmarks/bench_before.py COMMIT [--quick] [--save FOLDER]``. Each figure is a ratio, ours to that
-of the commit. Both are measured twice, to see how far a figure differs from itself.
+``python benchmarks/bench_before.py COMMIT [--quick] [--save FOLDER]``. Each figure is a ratio, this tree to
+the commit. Both are measured twice, to see how much a figure differs from itself.
 """
 
 import argparse
@@ -22,15 +22,15 @@ def main(table: Table, commit: str, quick: bool) -> None:
         ("tiff", (512, 400), _tiff("512x512")),
         ("tiff", (2048, 40), _tiff("2048x2048")),
     ):
-        found = alternate(what, ["ours", then, "ours#2", f"{then}#2"], rounds, *numbers, best=True)
+        found = alternate(what, ["current", then, "current#2", f"{then}#2"], rounds, *numbers, best=True)
         for figure, name in names.items():
-            ours = [found["ours"][figure], found["ours#2"][figure]]
+            current = [found["current"][figure], found["current#2"][figure]]
             before = [found[then][figure], found[f"{then}#2"][figure]]
-            note = f"{ours[0]:.2f} and {ours[1]:.2f} us, before {before[0]:.2f} and {before[1]:.2f} us"
-            apart = max(max(both) / min(both) - 1 for both in (ours, before))
+            note = f"{current[0]:.2f} and {current[1]:.2f} us, before {before[0]:.2f} and {before[1]:.2f} us"
+            apart = max(max(both) / min(both) - 1 for both in (current, before))
             if apart > VOID_ABOVE:
                 note += f": VOID, the same code differs from itself by {apart:.0%}"
-            table.add(f"{name} / {commit}", min(ours) / min(before), "x", MOST, note=note)
+            table.add(f"{name} / {commit}", min(current) / min(before), "x", MOST, note=note)
 
 
 def _tiff(size: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Import of ``exengine``, and listing with 1,000 distributions installed, over a bare interpreter."""
+"""Importing ``exengine``, and listing with 1,000 distributions installed, relative to a bare interpreter."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,14 @@ from harness import Table, fake_distributions, predecessor_python, temporary, wa
 def main(table: Table, quick: bool) -> None:
     rounds = 7 if quick else 31
     bare = wall_ms([sys.executable, "-c", "pass"], rounds)
-    ours = wall_ms([sys.executable, "-c", "import exengine"], rounds)
+    current = wall_ms([sys.executable, "-c", "import exengine"], rounds)
     old = wall_ms([predecessor_python(), "-c", "import exengine"], 3)
     table.add(
-        "import exengine, over a bare interpreter", ours - bare, "ms", 5, note=f"0.4.0: {old - bare:.0f} ms"
+        "import exengine, over a bare interpreter",
+        current - bare,
+        "ms",
+        5,
+        note=f"0.4.0: {old - bare:.0f} ms",
     )
     with temporary() as folder:
         fake_distributions(Path(folder), 1000)

@@ -1,4 +1,4 @@
-"""Listing what is installed: beside importlib.metadata, xarray and stevedore, as whole processes."""
+"""Listing installed plugins, compared with importlib.metadata, xarray and stevedore, as whole processes."""
 
 import os
 import statistics
@@ -14,12 +14,12 @@ PEERS = ("xarray>=2025.1", "stevedore>=5.4")
 GROUP = "exengine.storage_backends"
 SOURCE = HERE.parent / "src"
 
-# stevedore imports each plugin that it lists; those that are not there are passed over. It keeps what
-# it has found on the disk: the runs before the first measured one fill that cache, as in daily use.
+# stevedore imports each plugin that it lists; those that cannot be imported are skipped. It caches its
+# findings on the disk: the run before the first measured one fills that cache, as in daily use.
 PROGRAMS = {
     "bare": "pass",
     "bare again": "pass",
-    "ours": "import exengine; print(len(exengine.backends()))",
+    "current": "import exengine; print(len(exengine.backends()))",
     "entry_points": f"from importlib.metadata import entry_points; print(len(entry_points(group={GROUP!r})))",
     "xarray": "from xarray.backends.plugins import list_engines; print(len(list_engines()))",
     "stevedore": (
@@ -31,11 +31,11 @@ PROGRAMS = {
 
 
 def peers_python() -> str:
-    """Return the interpreter of a virtual environment with the peers, made when it is not there."""
+    """Return the interpreter of a virtual environment with the peers, created if necessary."""
     folder = HERE / ".peers"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        print("making a virtual environment with", *PEERS, file=sys.stderr)
+        print("creating a virtual environment with", *PEERS, file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         (folder / ".gitignore").write_text("*\n")
         subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], check=True)
@@ -44,7 +44,7 @@ def peers_python() -> str:
 
 
 def listing_ms(python: str, folder: Path, cache: Path, rounds: int) -> dict[str, float]:
-    """Return the median wall time of each program, run in turn with the order rotating."""
+    """Return the median wall time of each program, run in turn in a rotating order."""
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, (folder, SOURCE))),
@@ -62,13 +62,13 @@ def listing_ms(python: str, folder: Path, cache: Path, rounds: int) -> dict[str,
             elapsed = (time.perf_counter() - begin) * 1e3
             if number:  # the first round warms the disk and the caches
                 times[name].append(elapsed)
-            elif name in ("ours", "entry_points", "stevedore"):
+            elif name in ("current", "entry_points", "stevedore"):
                 assert int(done.stdout) == backends_in(folder), f"{name} listed {done.stdout.strip()}"
     return {name: statistics.median(found) for name, found in times.items()}
 
 
 def backends_in(folder: Path) -> int:
-    """Return how many backends the fake distributions register."""
+    """Return the number of backends that the fake distributions register."""
     return sum(GROUP in file.read_text() for file in folder.glob("*.dist-info/entry_points.txt"))
 
 
@@ -83,8 +83,8 @@ def main(table: Table, quick: bool) -> None:
         void = f"; VOID, a bare interpreter differs from itself by {drift:.0%}" if drift > VOID_ABOVE else ""
         for peer in ("entry_points", "xarray", "stevedore"):
             table.add(
-                f"listing, {count:,} distributions / {peer}", found["ours"] / found[peer], "x", 1,
-                note=f"{found['ours']:.0f} ms, {peer} {found[peer]:.0f} ms, "
+                f"listing, {count:,} distributions / {peer}", found["current"] / found[peer], "x", 1,
+                note=f"{found['current']:.0f} ms, {peer} {found[peer]:.0f} ms, "
                 f"bare interpreter {found['bare']:.0f} ms{void}",
             )  # fmt: skip
 

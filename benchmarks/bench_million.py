@@ -12,11 +12,11 @@ def main(table: Table, quick: bool) -> None:
         writes = []
         for number in range(2):
             env = {"EXENGINE_BENCH_DATASET": os.path.join(folder, f"million-{number}")}
-            writes.append(measure("million", "ours", count, env=env))
-        opens = [measure("open_million", "ours", count, env=env) for _ in range(3)]
+            writes.append(measure("million", "current", count, env=env))
+        opens = [measure("open_million", "current", count, env=env) for _ in range(3)]
         old = measure("open_million", "old", count, env=env)
     assert opens[0]["frames"] == old["frames"] == count
-    # Time: the best of the runs, as of all that goes no further than memory. Memory: the most.
+    # Time: the best of the runs, as for every measurement in memory. Memory: the largest.
     first, last = (min(written[f"put_us_{end}"] for written in writes) for end in ("first", "last"))
     growth = max(written["rss_mb_per_100k"] for written in writes)
     open_s, lookup_us = (min(opened[what] for opened in opens) for what in ("open_s", "lookup_us"))

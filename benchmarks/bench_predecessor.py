@@ -1,4 +1,4 @@
-"""Coordinates, frames in RAM, NDTiff: as a ratio to ExEngine 0.4.0 in the same run."""
+"""Coordinates, frames in RAM, and NDTiff, as a ratio to ExEngine 0.4.0 in the same run."""
 
 import sys
 
@@ -12,22 +12,22 @@ def main(table: Table, quick: bool) -> None:
         ("DataCoordinates: create + hash / 0.4.0 create", "coordinates", (20_000,), 0.3),
         ("ndram put 64x64 / 0.4.0", "ram_put", (64, 20_000), 0.5),
     ):
-        # Cheap, and the quietest moment counts: three times as many.
-        found = alternate(what, ["ours", "old"], 3 * rounds, *numbers, best=True)
+        # Cheap, and the least disturbed round counts: three times as many rounds.
+        found = alternate(what, ["current", "old"], 3 * rounds, *numbers, best=True)
         add(table, name, found, "us", goal)
     for size, count, goal in ((64, 10_000, 0.35), (512, 600, 1.0), (2048, 60, 1.0)):
-        found = alternate("tiff", ["ours", "old"], rounds, size, count, best=True)
+        found = alternate("tiff", ["current", "old"], rounds, size, count, best=True)
         add(table, f"ndtiff put {size}x{size} / 0.4.0", found, "put_us", goal)
         add(table, f"ndtiff read {size}x{size} / 0.4.0", found, "read_us", 0.5)
 
 
 def add(table: Table, name: str, found: dict[str, dict[str, float]], figure: str, goal: float) -> None:
-    """Add the ratio of the best rounds, and beside it that of the medians."""
-    ours, old = found["ours"], found["old"]
-    median = ours[f"{figure}_median"] / old[f"{figure}_median"]
+    """Add the ratio of the best rounds, with the ratio of the medians as a note."""
+    current, old = found["current"], found["old"]
+    median = current[f"{figure}_median"] / old[f"{figure}_median"]
     table.add(
-        name, ours[figure] / old[figure], "x", goal,
-        note=f"{ours[figure]:.2f} us, 0.4.0 {old[figure]:.2f} us; by the medians {median:.2f}",
+        name, current[figure] / old[figure], "x", goal,
+        note=f"{current[figure]:.2f} us, 0.4.0 {old[figure]:.2f} us; by the medians {median:.2f}",
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Runs measurements side by side: one process each, in turn, so that a drift of the machine meets all.
+"""Runs measurements side by side: one process each, in turn, so that a drift of the machine affects all.
 
 The reference runs twice per round. A comparison in which the reference differs from itself by more
-than 10 % (median over the rounds) is void and says so.
+than 10 % (median over the rounds) is marked as void.
 """
 
 import json
@@ -21,11 +21,11 @@ VOID_ABOVE = 0.10
 
 
 def predecessor_python() -> str:
-    """Return the interpreter of a virtual environment with ExEngine 0.4.0, made when it is not there."""
+    """Return the interpreter of a virtual environment with ExEngine 0.4.0, created if necessary."""
     folder = HERE / ".predecessor"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        print("making a virtual environment with", PREDECESSOR, file=sys.stderr)
+        print("creating a virtual environment with", PREDECESSOR, file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "-q", PREDECESSOR, "ndstorage==0.1.18"], check=True)
         (folder / "ready").touch()
@@ -33,11 +33,11 @@ def predecessor_python() -> str:
 
 
 def earlier_python(commit: str) -> str:
-    """Return the interpreter of a virtual environment with this project as of a commit, made when needed."""
+    """Return the interpreter of a virtual environment with this project at a commit, created if necessary."""
     folder = HERE / ".earlier" / commit
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
-        print("making a virtual environment with this project as of", commit, file=sys.stderr)
+        print("creating a virtual environment with this project at", commit, file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         source = folder / "source"
         subprocess.run(["git", "clone", "-q", HERE.parent, source], check=True)
@@ -51,15 +51,15 @@ def earlier_python(commit: str) -> str:
 
 
 def warm_memory(megabytes: int = 2048) -> None:
-    """Touch memory once, so that a virtual machine that gets its memory on demand has it."""
+    """Touch memory once, so that a virtual machine that allocates memory on demand has it."""
     bytearray(b"\1") * (megabytes * 2**20)
 
 
 def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = None) -> dict[str, float]:
-    """Run one measurement in a process of its own: by us, ``old``, ``raw``, or ``at COMMIT``."""
+    """Run one measurement in its own process, with ``current``, ``old``, ``raw``, or ``at COMMIT``."""
     python = predecessor_python() if who == "old" else sys.executable
     if who.startswith("at "):
-        python, who = earlier_python(who.removeprefix("at ")), "ours"
+        python, who = earlier_python(who.removeprefix("at ")), "current"
     done = subprocess.run(
         [python, str(HERE / "worker.py"), what, who, *map(str, numbers)],
         stdout=subprocess.PIPE,
@@ -74,11 +74,11 @@ def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = Non
 def alternate(
     what: str, who: list[str], rounds: int, *numbers: int, best: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Measure in turn, the order rotating; return the median (or the best) of each figure, by who.
+    """Measure in turn, in a rotating order; return the median (or the best) of each figure, per candidate.
 
-    The best is for what goes no further than memory: there, all that disturbs makes it slower. A
-    virtual machine that takes memory back, for one, makes the first touch of a page cost 9 us. The
-    median is then there too, under the figure's name with ``_median`` behind it.
+    The best is for measurements in memory, where every disturbance only adds time: a virtual machine that
+    reclaims memory, for example, makes the first touch of a page cost 9 us. The median is then included, too,
+    under the name of the figure with the suffix ``_median``.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in who}
     for number in range(rounds):
@@ -108,7 +108,7 @@ def wall_ms(command: list[str], rounds: int, env: dict[str, str] | None = None) 
 
 
 def fake_distributions(folder: Path, count: int, backends: int = 20) -> None:
-    """Write metadata of ``count`` installed distributions, a few of them with a storage backend."""
+    """Write the metadata of ``count`` installed distributions, a few of them with a storage backend."""
     for number in range(count):
         info = folder / f"some_package_{number}-1.{number}.dist-info"
         info.mkdir(parents=True)
@@ -158,7 +158,7 @@ class Table:
     def _as_rst(self, script: str) -> str:
         machine = f"{platform.system()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
         lines = [
-            f".. Made by benchmarks/{script} on {machine}.",
+            f".. Created by benchmarks/{script} on {machine}.",
             "",
             ".. list-table::",
             "   :header-rows: 1",
@@ -166,7 +166,7 @@ class Table:
             "",
         ]
         for cells in [
-            ("Figure", "Measured", "Goal", "Beside it"),
+            ("Figure", "Measured", "Goal", "Note"),
             *(
                 (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "\u2013")
                 for row in self.rows
@@ -177,5 +177,5 @@ class Table:
 
 
 def temporary() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder on the disk under test: ``EXENGINE_BENCH_DIR``, or the default one."""
+    """Return a temporary folder on the disk under test: ``EXENGINE_BENCH_DIR``, or the default disk."""
     return tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("EXENGINE_BENCH_DIR"))

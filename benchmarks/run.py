@@ -1,8 +1,7 @@
 """Runs all benchmarks: ``python benchmarks/run.py [--quick] [--only NAME ...] [--save FOLDER]``.
 
-Prints each figure beside its goal, and writes ``figures.json``, a table for the docs
-(``figures.rst``) and a plot (``figures.svg``) to the folder. With ``--only`` the other figures of an
-earlier run stay as they are.
+Prints each figure with its goal, and writes ``figures.json``, a table for the docs (``figures.rst``) and a
+plot (``figures.svg``) to the folder. With ``--only``, the other figures of an earlier run are kept.
 """
 
 import argparse
@@ -28,7 +27,7 @@ BENCHES = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds and frames")
-    parser.add_argument("--save", type=Path, default=HERE / "results", help="where the results go")
+    parser.add_argument("--save", type=Path, default=HERE / "results", help="the folder of the results")
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
     options = parser.parse_args()
     table = Table()
@@ -47,7 +46,7 @@ def main() -> int:
 
 
 def plot(table: Table, path: Path) -> None:
-    """Draw the ratios against their goals, as bars, when matplotlib is there."""
+    """Draw the ratios and their goals as a bar chart, if matplotlib is installed."""
     try:
         import matplotlib
     except ImportError:

@@ -1,9 +1,9 @@
-"""One measurement in one process; prints one JSON object. Runs under ExEngine 1.0 and 0.4.0 alike.
+"""One measurement in one process; prints one JSON object. Runs under both ExEngine 1.0 and 0.4.0.
 
     python worker.py WHAT WHO [NUMBERS ...]
 
-WHO is ``ours``, ``old`` (ExEngine 0.4.0) or ``raw``. Imports nothing of ours at the top, so that the
-predecessor's interpreter can run it.
+WHO is ``current``, ``old`` (ExEngine 0.4.0) or ``raw``. Imports no module of this project at the top, so that
+the predecessor's interpreter can run it.
 """
 
 import json
@@ -39,7 +39,7 @@ def per_call_us(function, count, repeats=5):
 def coordinates(who, count):
     from exengine.data import DataCoordinates
 
-    if who == "ours":
+    if who == "current":
         return {"us": per_call_us(lambda: hash(DataCoordinates(time=5, channel="DAPI", z=3)), count)}
     return {"us": per_call_us(lambda: DataCoordinates(time=5, channel="DAPI", z=3), count)}
 
@@ -59,7 +59,7 @@ def ram_put(who, size, count):
 
 
 def tiff(who, size, count):
-    """Write and read back frames of one size; each put comes with new coordinates."""
+    """Write and read back frames of one size; each put has new coordinates."""
     import numpy as np
 
     image = np.random.default_rng(0).integers(0, 60000, (size, size)).astype(np.uint16)
@@ -97,7 +97,7 @@ def tiff(who, size, count):
 
 
 def million(who, count):
-    """Write many tiny frames, then open them in this process; memory and the cost of a put on the way."""
+    """Write many tiny frames; measure the memory and the cost of a put over time."""
     import numpy as np
 
     from exengine.data import DataCoordinates
@@ -119,7 +119,7 @@ def million(who, count):
         memory.append(rss_mb())
     storage.finish()
     storage.close()
-    # The best of ten windows each: what disturbs the machine for a while makes others slower, not these.
+    # The best of ten windows each: a temporary disturbance of the machine slows others, not these.
     head, tail = min(costs[:10]), min(costs[-10:])
     growth = (memory[-1] - memory[0]) / max(1, count - window) * 100_000
     return {"put_us_first": head, "put_us_last": tail, "rss_mb_per_100k": growth}
@@ -157,7 +157,7 @@ def open_million(who, count):
         some = wanted[first : first + len(wanted) // 10]
         begin = time.perf_counter()
         for where in some:
-            where in dataset  # noqa: B015 - the look-up is what is measured
+            where in dataset  # noqa: B015 - only the look-up is measured
         lookup = min(lookup, (time.perf_counter() - begin) / len(some) * 1e6)
     return {"open_s": opened, "rss_mb": memory, "lookup_us": lookup, "frames": frames}
 

@@ -1,7 +1,6 @@
-"""ExEngine: stores what a microscope produces, in the backend that you name, and loses nothing silently.
+"""ExEngine: stores the frames of a microscope, in the backend that you name, and loses nothing silently.
 
-Importing this package imports no backend, and not even numpy: each name below is imported when it
-is first used.
+Importing this package imports no backend, and not even numpy: each name below is imported on first use.
 """
 
 _HOMES = {

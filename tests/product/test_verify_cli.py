@@ -205,7 +205,7 @@ def test_in_place_finishes_the_dataset_itself(damaged, capsys):
 def test_in_place_with_an_output_is_wrong_use(make, path, tmp_path, capsys):
     make()
     code, out, err = run(capsys, "recover", path, "--in-place", "-o", tmp_path / "x")
-    assert (code, out) == (2, "") and "goes with no output" in err
+    assert (code, out) == (2, "") and "either in_place or output" in err
 
 
 def test_what_is_at_the_output_is_left_alone(make, path, tmp_path, capsys):

@@ -171,7 +171,7 @@ def test_a_dataset_that_is_recovered_in_place_locks_nothing_of_others(make, tmp_
     dataset = make("trap")
     (dataset / "exengine.lock").unlink()
     (dataset / "exengine.lock").symlink_to(tmp_path / "made-elsewhere")
-    with pytest.raises(DatasetAccessError, match="it is a symbolic link, and no regular file"):
+    with pytest.raises(DatasetAccessError, match="it is a symbolic link, not a regular file"):
         DatasetPlace.reclaim(str(dataset))
     assert not (tmp_path / "made-elsewhere").exists()
 

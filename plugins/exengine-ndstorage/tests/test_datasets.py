@@ -118,7 +118,7 @@ def test_a_stitched_view_of_a_dataset_that_was_closed_is_an_error_and_no_filler(
 
 @pytest.mark.parametrize("missing", [1.5, "bad", -1])
 def test_a_filler_that_tiles_cannot_hold_is_refused_at_once(missing, example_data, opened):
-    with pytest.raises(OptionError, match="missing is 'raise', 'mask' or a number"):
+    with pytest.raises(OptionError, match="missing must be 'raise', 'mask' or a number"):
         opened(example_data / PYRAMIDS[0]).as_array(stitched=True, missing=missing)
 
 

@@ -75,7 +75,7 @@ def test_the_put_that_met_it_raises_and_all_frames_before_are_readable(limit, ho
 def test_a_disk_without_room_for_a_dataset_is_told_and_nothing_is_left(limit, path, start_python):
     process = start_python(WRITER, path, limit, "one", 2**32)
     _, error = process.communicate(timeout=60)
-    assert b"DatasetAccessError: cannot make a dataset at" in error and b"File too large" in error
+    assert b"DatasetAccessError: cannot create a dataset at" in error and b"File too large" in error
     assert list(path.parent.iterdir()) == []
 
 

@@ -229,7 +229,7 @@ def test_as_array_is_lazy_and_in_the_order_of_the_axes():
 def test_it_cannot_be_made_durable_and_says_so():
     storage = NDRAMStorage()
     storage.flush()
-    with pytest.raises(UnsupportedOperationError, match="keeps nothing after the process"):
+    with pytest.raises(UnsupportedOperationError, match="is not persistent"):
         storage.flush(durable=True)
 
 

@@ -1,10 +1,10 @@
 """Notifies the observers of an acquisition, without delaying the thread that stores frames.
 
-Threads: each observer (one plugin of the group ``exengine.hooks``) has a daemon thread of its own,
-``exengine-observer-<name>``, from :meth:`Observers.opened` to :meth:`Observers.finished`. It makes all calls
-of the observer, in the order opened, frames, finished. The thread that stores frames only appends coordinates
-to a deque per observer, without a lock or a signal. The observer's thread empties the deque at intervals, so
-that a slow observer receives longer batches.
+Threads: each observer (one plugin of the group ``exengine.hooks``) has its own daemon thread,
+``exengine-observer-<name>``, from :meth:`Observers.opened` to :meth:`Observers.finished`. This thread makes
+all calls to the observer, in the order opened, frames, finished. The thread that stores frames only appends
+coordinates to a deque per observer, without a lock or a signal. The observer's thread empties the deque at
+intervals, so that a slow observer receives longer batches.
 
 An observer that raises is called again for the next event. Its errors are logged, counted and returned by
 :meth:`Observers.finished`.
@@ -40,7 +40,7 @@ class Observers:
     Parameters
     ----------
     manager : HookManager, optional
-        By default the one of the installed plugins.
+        The manager of the hooks; by default that of the installed plugins.
     """
 
     def __init__(self, manager: HookManager | None = None) -> None:
@@ -57,7 +57,7 @@ class Observers:
 
     @property
     def watch_frames(self) -> bool:
-        """Whether any observer wants to be notified of frames."""
+        """Whether any observer is to be notified of frames."""
         return bool(self._watching)
 
     def frames_stored(self, coordinates: list[DataCoordinates]) -> None:
@@ -76,7 +76,7 @@ class Observers:
         Parameters
         ----------
         ledger : Ledger
-            Each observer gets a copy.
+            The ledger; each observer receives a copy.
         status : str
         path : str or None
         """
@@ -90,12 +90,12 @@ class Observers:
 
 
 class _Waiting(deque[DataCoordinates]):
-    """Coordinates for an observer; one thread adds, another takes."""
+    """Coordinates for an observer; one thread adds them, another removes them."""
 
     missed = 0
 
     def add(self, coordinates: list[DataCoordinates]) -> None:
-        """Add those for which there is room, and count the others as missed."""
+        """Add as many as there is room for, and count the others as missed."""
         room = max(0, MAX_WAITING - len(self))
         self.extend(coordinates[:room])
         self.missed += max(0, len(coordinates) - room)

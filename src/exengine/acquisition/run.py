@@ -1,7 +1,7 @@
 """One acquisition, from its config to its ledger: source -> handler -> storage.
 
 Names, options, the sequence, the devices and the disk space are checked before anything is written. The
-source then runs on a thread of its own. The caller's thread reports progress; an interrupt there ends the run
+source then runs on its own thread. The caller's thread reports progress; an interrupt there ends the run
 cleanly.
 """
 
@@ -52,7 +52,7 @@ class Acquisition:
     config : path, mapping or Config
         A config file or its content.
     check_space : bool
-        Whether to refuse a dataset that does not fit on the disk.
+        Whether to reject a dataset that does not fit on the disk.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Acquisition:
     duration_s : float
         Time from the request of the first frame to the end of the dataset, in seconds.
     observer_errors : list of str
-        Errors of hooks, a line each. They do not affect the acquisition.
+        Errors of hooks, one line each. They do not affect the acquisition.
 
     Raises
     ------
@@ -122,15 +122,15 @@ class Acquisition:
             raise SourceError(f"the source {name!r} could not prepare: {describe(error)}") from error
 
     def _refuse_frames(self, plan: SourcePlan) -> None:
-        """Refuse frames of a dtype or shape that the backend does not accept."""
+        """Reject frames of a dtype or shape that the backend does not accept."""
         takes, name = self._storage_plan.cls.capabilities, self._storage_plan.name
         if plan.dtype is not None and takes.dtypes is not None and plan.dtype not in takes.dtypes:
             raise UnsupportedDataError(
-                f"the source delivers frames of {plan.dtype}, backend {name!r} takes {either(takes.dtypes)}"
+                f"the source delivers frames of {plan.dtype}, backend {name!r} accepts {either(takes.dtypes)}"
             )
         if plan.shape is not None and takes.ndim is not None and len(plan.shape) not in takes.ndim:
             raise UnsupportedDataError(
-                f"the source delivers frames of {len(plan.shape)} dimensions, backend {name!r} takes "
+                f"the source delivers frames of {len(plan.shape)} dimensions, backend {name!r} accepts "
                 f"{either(takes.ndim)}"
             )
 
@@ -147,14 +147,14 @@ class Acquisition:
         Returns
         -------
         Ledger
-            Balanced.
+            The balanced ledger.
 
         Raises
         ------
         AcquisitionError
             If the source or the storage failed. The dataset is finished as failed or aborted.
         KeyboardInterrupt
-            Raised again after the dataset was finished as aborted.
+            Re-raised after the dataset was finished as aborted.
         """
         if self.storage is not None:
             raise AcquisitionError("an acquisition runs only once; create another one")
@@ -247,7 +247,7 @@ class Acquisition:
 
     @property
     def bytes_on_disk(self) -> int | None:
-        """Estimated size of the dataset, in bytes; None if the plan does not give it."""
+        """Estimated size of the dataset, in bytes; None if the plan does not determine it."""
         return bytes_on_disk(self.plan, self._storage_plan.cls)
 
     def cancel(self, reason: str = "cancelled") -> None:

@@ -1,4 +1,4 @@
-"""Disk space of an acquisition: the size of its dataset, and the room for it."""
+"""Disk space of an acquisition: the size of its dataset, and the free space for it."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def existing_folder(path: "str | PathLike[str]") -> str:
-    """Return the nearest existing folder at or above a path: its disk will hold the path."""
+    """Return the nearest existing folder at or above a path; the path will be on its disk."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -22,13 +22,13 @@ def existing_folder(path: "str | PathLike[str]") -> str:
 
 
 def bytes_on_disk(plan: SourcePlan, backend: type[DataStorage]) -> int | None:
-    """Return the estimated size of a dataset, in bytes; None if the plan does not give it.
+    """Return the estimated size of a dataset, in bytes; None if the plan does not determine it.
 
     Parameters
     ----------
     plan : SourcePlan
     backend : type
-        Its ``overhead_bytes_per_frame`` is added to the pixels.
+        The backend; its ``overhead_bytes_per_frame`` is added to the pixels.
     """
     if plan.total_bytes is None or plan.frames is None:
         return None
@@ -36,7 +36,7 @@ def bytes_on_disk(plan: SourcePlan, backend: type[DataStorage]) -> int | None:
 
 
 def refuse_full_disk(path: str, plan: SourcePlan, backend: type[DataStorage]) -> None:
-    """Refuse an acquisition that does not fit on the disk.
+    """Reject an acquisition that does not fit on the disk.
 
     Raises
     ------

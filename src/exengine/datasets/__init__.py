@@ -1,1 +1,1 @@
-"""From a path to a dataset: create, open, overwrite, verify and recover one."""
+"""Operations on datasets: create, open, overwrite, verify and recover the dataset at a path."""

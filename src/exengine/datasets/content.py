@@ -1,7 +1,7 @@
 """Decides whether a folder holds a dataset of ExEngine and nothing else, and deletes such a dataset.
 
 A dataset is a folder with a well-formed manifest that names an installed backend, in which every file is one
-that the backend writes: its class declares the names (``dataset_files``), and the manifest, where it records
+that the backend writes: its class declares the names (``dataset_files``), and the manifest, if it records
 names of its own, agrees. Nothing else may be inside: no other file or folder, no link, device, pipe or
 socket, no mount point, nothing that is write-protected. See decision 12.
 """
@@ -20,7 +20,7 @@ FilesOf = Callable[[str], Sequence[str]]
 """Returns the ``dataset_files`` of the backend that a manifest names, or raises ``ExEngineError``."""
 
 _OWN = frozenset((manifest.MANIFEST_NAME, manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new"))
-_MOST_SEARCHED = 10_000  # folders, to name a dataset that lies below another one
+_MOST_SEARCHED = 10_000  # folders, to find the name of a dataset inside another one
 
 
 class DatasetContent:
@@ -29,14 +29,16 @@ class DatasetContent:
     Parameters
     ----------
     folder : HeldFolder
+        The folder to check.
     files_of : callable
+        See :data:`FilesOf`.
 
     Raises
     ------
     DatasetExistsError
         If the folder is not a dataset of ExEngine, or if anything else is inside: the message names it.
     DatasetLockedError
-        If a writer is at work.
+        If a writer is active.
     """
 
     def __init__(self, folder: HeldFolder, files_of: FilesOf) -> None:
@@ -80,7 +82,7 @@ class DatasetContent:
             raise _refusal(folder.path, found)
 
     def _others(self, folder: HeldFolder, below: str) -> Iterator[str]:
-        """Yield what is in a folder and is not part of the dataset, and what keeps it from being deleted."""
+        """Yield a clause for every entry that is not part of the dataset or that cannot be deleted."""
         for entry in folder.names():
             name = below + entry
             status = folder.status(entry)
@@ -111,9 +113,9 @@ class DatasetContent:
         return all(patterns.match_folder(name) for patterns in self._patterns)
 
     def delete(self) -> None:
-        """Delete the files of the dataset, the manifest last; the empty folder itself stays.
+        """Delete the files of the dataset, the manifest last; the empty folder itself remains.
 
-        What is not part of the dataset, because it came after the check, stays as well.
+        Files that are not part of the dataset, because they were added after the check, remain as well.
 
         Raises
         ------
@@ -161,12 +163,12 @@ def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
 
 
 def refuse_link_to_no_dataset(link: str, path: str) -> None:
-    """Raise: a link may lead to a dataset only."""
-    raise _refusal(link, f"it is a symbolic link, and there is no dataset at {path}")
+    """Raise: a symbolic link must lead to a dataset."""
+    raise _refusal(link, f"it is a symbolic link, and its target {path} is not a dataset")
 
 
 def _dataset_at_or_below(path: str) -> str | None:
-    """Return where a manifest lies at or below a folder, to name it in a message."""
+    """Return the first dataset at or below a folder, to name it in a message; None without one."""
     for number, (folder, _, names) in enumerate(os.walk(path)):
         if manifest.MANIFEST_NAME in names:
             return folder

@@ -1,7 +1,7 @@
-"""Creates storages for new datasets: the place where settings meet the registry.
+"""Creates storages for new datasets, from settings and the registry.
 
-Responsible for the path of a dataset: it may exist, be numbered or be overwritten. A backend receives a path
-that is free.
+Responsible for the path of a dataset: an existing path is rejected, numbered or overwritten. A backend
+receives a path that is free.
 """
 
 import os
@@ -84,7 +84,7 @@ def open_storage(
         reaction: IfExists = "error" if if_exists is None else if_exists
         return StoragePlan(backend, path, if_exists=reaction, options=options).create()
     if backend is not None or path is not None or if_exists is not None or options:
-        raise ConfigError("give either a config, or a backend with its path, if_exists and options")
+        raise ConfigError("pass either a config, or a backend with its path, if_exists and options")
     return StoragePlan.from_config(resolve(config)).create()
 
 
@@ -192,10 +192,10 @@ class StoragePlan:
             raise
         except OSError as error:
             raise from_os(
-                DatasetAccessError, f"backend {self.name!r} cannot begin: {error}", error
+                DatasetAccessError, f"backend {self.name!r} cannot create a dataset: {error}", error
             ) from error
         except Exception as error:
-            raise PluginError(f"backend {self.name!r} cannot begin: {describe(error)}") from error
+            raise PluginError(f"backend {self.name!r} cannot create a dataset: {describe(error)}") from error
 
     def _create_numbered(self, path: str) -> DataStorage:
         stem, suffix = path, ""
@@ -212,5 +212,5 @@ class StoragePlan:
 
 
 def _files_of(backend: str) -> tuple[str, ...]:
-    """Return the names of the files that a backend writes, which a manifest names."""
+    """Return the ``dataset_files`` of the backend that a manifest names."""
     return tuple(find_writer(backend).dataset_files)

@@ -1,4 +1,4 @@
-"""Opens existing datasets: finds the backend that reads a path, and lets it open the dataset.
+"""Opens existing datasets: finds the backend that reads a path, and makes it open the dataset.
 
 The dataset's manifest names its backend. Without a manifest, the installed backends are asked in turn.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> DataStorage:
-    """Open an existing dataset to read. Writes nothing.
+    """Open an existing dataset for reading. Writes nothing.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
 
 
 def _hint(path: str) -> str:
-    """Return how to find a missing dataset: an interrupted overwriting, or a near name."""
+    """Return a hint for a missing dataset: an interrupted overwrite, or a similar name."""
     if (left := left_beside(path)) is not None:
         return f"; overwriting it was interrupted: the old dataset is {left}, rename it"
     parent, name = os.path.split(os.path.abspath(path))

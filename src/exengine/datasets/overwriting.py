@@ -2,9 +2,9 @@
 
 Only a dataset of ExEngine is moved, and only its files are deleted; :mod:`exengine.datasets.content` defines
 them. No backend's ``can_open`` is called. The folder that was moved is compared with the one that was
-checked; if another process has exchanged them, it is moved back.
+checked; if another process has replaced it, it is moved back.
 
-If several processes overwrite a dataset, they take turns; all but the first find a writer, and are refused.
+If several processes overwrite a dataset, they take turns; all but the first find a writer, and are rejected.
 The old dataset is deleted once the new one exists, and restored if the new one cannot be created. A killed
 process leaves the old dataset beside its path, where :func:`left_beside` finds it.
 """
@@ -164,7 +164,7 @@ class _OldDataset:
             ) from error
         if self._parent.identity_of(self._aside_name) != self._folder.identity:
             raise DatasetExistsError(
-                f"{self._path} was exchanged by another process before it was overwritten; it is not "
+                f"{self._path} was replaced by another process before it was overwritten; it is not "
                 "changed. Check it, and try again"
             )
         self._content.check()
@@ -213,7 +213,7 @@ class _OldDataset:
 
 @contextmanager
 def _alone_in(folder: HeldFolder) -> Iterator[None]:
-    """Hold a lock on a folder, so that overwriting in it takes turns; skipped if folders cannot be locked."""
+    """Hold a lock on a folder, so that overwrites in it take turns; skipped if folders cannot be locked."""
     if folder.descriptor is None:  # Windows cannot open folders
         yield
         return
@@ -238,7 +238,7 @@ def _is_locked(folder: int) -> bool:
 
 
 def left_beside(path: str) -> str | None:
-    """Return the old dataset of an interrupted overwriting, or None."""
+    """Return the old dataset of an interrupted overwrite, or None."""
     parent, name = os.path.split(os.path.abspath(path))
     begin = f".{files.cut_name(name)}.replaced-"
     with suppress(OSError):

@@ -1,13 +1,13 @@
-"""Makes a finished dataset of what survives of another one.
+"""Recovers an incomplete or damaged dataset: creates a finished one from its readable frames.
 
-Into a copy, beside the original, with any backend that can write what it reads; or in place, where
-the backend mends its own format. Responsible for what is kept, for what is said of the rest, and for
-this: whoever is killed on the way leaves nothing that can be taken for a finished dataset, and a
-second run comes to the same end.
+A dataset is recovered into a copy beside the original, with any backend that can both read and write it; or
+in place, if the backend can repair its own format. This package decides which frames are kept, and reports
+the others. If it is killed, it leaves nothing that could be mistaken for a finished dataset, and a second run
+has the same result.
 
-A copy is built in a hidden folder beside its place, under a lock, and renamed when it is finished and
-on the disk. In place, the manifest is written last; what is lost is noted in it first, because
-afterwards nothing of it can be found any more.
+A copy is built in a hidden folder beside its final path, under a lock, and renamed once it is finished and
+synced. In place, the manifest is written last; the lost frames are recorded in it first, because they cannot
+be found afterwards.
 """
 
 import contextlib
@@ -45,42 +45,42 @@ def recover(
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RecoverReport:
-    """Make a finished dataset of every frame that reads back right.
+    """Create a finished dataset from every frame of a dataset that reads back correctly.
 
-    Of a dataset whose writer was killed, or of a damaged one. The status is ``aborted``, and the
-    reason says from what it was recovered. It may be killed at any point and run again. Run twice, it
-    changes nothing the second time.
+    For a dataset that is damaged, or left incomplete by a killed writer. The status of the result is
+    ``aborted``, and its reason names the source. The process may be killed at any point and run again; a
+    second run changes nothing.
 
     Parameters
     ----------
     path : path
-        Of the dataset. It is not written to, unless ``in_place``.
+        The dataset. It is not modified, unless ``in_place`` is set.
     output : path, optional
-        Where the finished dataset will lie; by default beside the other, with ``-recovered`` added to
-        its name.
+        The path of the finished dataset; by default beside the original, with ``-recovered`` added to its
+        name.
     in_place : bool
-        Mend the dataset itself, which needs no more space on the disk. What is damaged is taken out of
-        its index, and an older index is kept beside the new one.
+        Whether to repair the dataset itself, which needs no more disk space. Damaged frames are removed
+        from its index, and the old index is kept beside the new one.
     dry_run : bool
-        Only tell what would be done. Nothing at all is written.
+        Whether to report the result without writing anything.
     on_progress : callable, optional
-        Called with the number of frames that were read, and of all.
+        Called with the number of frames that were read, and the total number.
 
     Returns
     -------
     RecoverReport
-        With the frames that did not survive.
+        The result, with the frames that did not survive.
 
     Raises
     ------
     DatasetLockedError
-        When a writer, or another recovery, is at work.
+        If a writer, or another recovery, is active.
     DatasetExistsError
-        When something else is where the finished dataset should lie.
+        If the path of the finished dataset is in use, and not by an earlier result of this recovery.
     UnsupportedOperationError
-        When the backend cannot do it in place.
+        If the backend cannot recover the dataset in place.
     ExEngineError
-        When the dataset cannot be opened, or the disk cannot take the other one.
+        If the dataset cannot be opened, or the finished dataset cannot be written.
 
     Examples
     --------
@@ -96,15 +96,15 @@ def recover(
     True
     """
     if in_place and output is not None:
-        raise OptionError("in_place mends the dataset where it lies: it goes with no output")
-    cls = reader_class(os.fspath(path))  # an empty path is none, and not the current folder
+        raise OptionError("in_place repairs the dataset itself; pass either in_place or output")
+    cls = reader_class(os.fspath(path))  # an empty path is an error, and not the current folder
     source = os.path.realpath(path)
     if manifest.has_writer(source):
-        raise DatasetLockedError(f"{source} is being written; recover it when its writer has ended")
+        raise DatasetLockedError(f"{source} is being written; recover it after its writer has ended")
     if in_place:
         return _InPlace(source, cls, dry_run, on_progress).run()
     if output is not None and os.path.islink(output) and not os.path.exists(output):
-        raise DatasetExistsError(f"{output} is a symbolic link that leads nowhere; choose another output")
+        raise DatasetExistsError(f"{output} is a broken symbolic link; choose another output")
     target = os.path.realpath(output) if output is not None else _beside(source, cls)
     return RecoveryIntoCopy(source, target, cls, dry_run, on_progress).run()
 
@@ -117,7 +117,7 @@ def _beside(source: str, cls: type[DataStorage]) -> str:
 
 
 class _InPlace(Recovery):
-    """Recovers a dataset where it lies."""
+    """Recovers a dataset in place."""
 
     def __init__(
         self, source: str, cls: type[DataStorage], dry_run: bool, on_progress: OnProgress | None
@@ -128,7 +128,7 @@ class _InPlace(Recovery):
         source = self.report.source
         with contextlib.closing(open_dataset(source)) as dataset:
             self.report.backend = backend_of(dataset)
-            # A dataset that is finished is looked at before its lock is touched: it may be whole.
+            # A finished dataset is checked before its lock is touched: it may need no recovery.
             if self.report.dry_run or status_of(dataset) in FINISHED:
                 found = self.survey(dataset)
                 if is_whole(found):
@@ -152,8 +152,8 @@ class _InPlace(Recovery):
         source = self.report.source
         if not os.path.isdir(source) or manifest.read_manifest(source) is None:
             raise UnsupportedOperationError(
-                f"{source} was not written by ExEngine, so that nothing tells whether its writer is still at "
-                "work; recover it into a copy, without --in-place"
+                f"{source} was not written by ExEngine, so it is unknown whether its writer is still active; "
+                "recover it into a copy, without --in-place"
             )
         if self.cls.recover_in_place.__func__ is DataStorage.recover_in_place.__func__:  # type: ignore[attr-defined]
             raise UnsupportedOperationError(
@@ -165,8 +165,8 @@ class _InPlace(Recovery):
                 status = os.lstat(path)
                 if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
                     raise UnsupportedOperationError(
-                        f"{path} has another name elsewhere (a hard link, as in some backups), where its "
-                        "content would change, too; recover the dataset into a copy, without --in-place"
+                        f"{path} has another hard link (as in some backups), where the content would change, "
+                        "too; recover the dataset into a copy, without --in-place"
                     )
 
     def _mend(self, place: DatasetPlace) -> RecoverReport:
@@ -174,10 +174,10 @@ class _InPlace(Recovery):
             annotations = dict(dataset.annotations)
             found = self.survey(dataset)
         lost = [frame.coordinates for frame in (*found.damaged, *found.missing)]
-        if is_whole(found):  # somebody else was faster
+        if is_whole(found):  # another recovery was faster
             return self.nothing(found)
         self.take(found, annotations)
-        # First, because the frames that are taken out now are not found by the run after this one.
+        # First, because the next run cannot find the frames that are removed now.
         place.reopen("recovery", self.note())
         self.cls.recover_in_place(place.path, [DataCoordinates(axes) for axes in lost])
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)

@@ -1,4 +1,4 @@
-"""What every recovery has in common: its report, what is known of the source, and what is said of it."""
+"""The common part of all recoveries: the report, and the facts about the source and its lost frames."""
 
 import os
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage import manifest
 
 MAX_NAMED = 1000
-"""How many lost frames the manifest names; the others are counted."""
+"""Largest number of lost frames that the manifest names; the others are only counted."""
 _MAX_NAMED_BYTES = 2**20
 _MAX_SENTENCE = 500
 
@@ -19,31 +19,31 @@ FINISHED = frozenset((DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStat
 
 @dataclass
 class RecoverReport:
-    """What :func:`exengine.recover` did, or would do.
+    """The result of :func:`exengine.recover`, or of its dry run.
 
     Attributes
     ----------
     source : str
-        The dataset that was looked at.
+        The dataset to recover.
     path : str
-        Where the finished dataset lies: the copy, or the source itself.
+        The path of the finished dataset: the copy, or the source itself.
     outcome : {'recovered', 'already recovered', 'nothing to recover'}
     backend : str
-        Who writes it.
+        The name of the writing backend.
     status : str
-        Of the finished dataset.
+        The status of the finished dataset.
     reason : str
-        Why the status is what it is.
+        The human-readable cause of the status.
     frames : int
-        How many the finished dataset holds.
+        The number of frames in the finished dataset.
     total : int
-        How many there were, as far as index, manifest and ledger tell.
+        The number of frames that existed, according to the index, the manifest and the ledger.
     lost : list of LostFrame
-        Frames that did not survive, and why. There may be more of them that nothing names: see
-        ``total``.
+        Frames that did not survive, with the reason. ``total`` may include others that are not listed.
     problems : list of str
-        What else was wrong with the source, a sentence each.
+        Other faults of the source, one sentence each.
     in_place, dry_run : bool
+        The options of the recovery.
     """
 
     source: str
@@ -70,12 +70,16 @@ class RecoverReport:
 
 
 class Recovery:
-    """What both ways have in common: what is known of the source, and what is said of it.
+    """Base class of both recoveries: collects the facts about the source in a report.
 
     Parameters
     ----------
     report : RecoverReport
+        The report to fill in.
+    cls : type
+        The class of the backend.
     on_progress : callable or None
+        See :func:`exengine.recover`.
     """
 
     def __init__(self, report: RecoverReport, cls: type[DataStorage], on_progress: OnProgress | None) -> None:
@@ -87,14 +91,14 @@ class Recovery:
         return survey(dataset, self.report.source, self.on_progress)
 
     def take(self, found: VerifyReport, annotations: dict[str, Any]) -> None:
-        """Note what survives and what does not, this time and in recoveries before."""
+        """Record the frames that survive and those that are lost, now and in earlier recoveries."""
         report = self.report
         report.lost = [*found.damaged, *found.missing]
         report.frames = found.frames - len(report.lost)
         self.complete(found.problems, annotations)
 
     def complete(self, problems: list[str], annotations: dict[str, Any]) -> None:
-        """Add to what was found what manifest, ledger and earlier recoveries say."""
+        """Add the facts that manifest, ledger and earlier recoveries record."""
         report = self.report
         before = annotations.get("recovery")
         before = before if isinstance(before, dict) else {}
@@ -115,7 +119,7 @@ class Recovery:
         report.reason = f"recovered from {report.source}: {report.frames} of {report.total} frames"
 
     def nothing(self, found: VerifyReport) -> RecoverReport:
-        """Report that the source is finished and whole."""
+        """Report that the source is finished and undamaged."""
         report = self.report
         report.outcome, report.path = "nothing to recover", report.source
         report.frames = report.total = found.frames
@@ -123,7 +127,7 @@ class Recovery:
         return report
 
     def note(self) -> dict[str, Any]:
-        """Return what the manifest of the finished dataset keeps of the recovery."""
+        """Return the record of the recovery for the manifest of the finished dataset."""
         report = self.report
         return {
             "source": report.source,
@@ -137,7 +141,7 @@ class Recovery:
 
 
 def _named(lost: list[LostFrame]) -> list[dict[str, Any]]:
-    """Return the first of the lost frames, as many as a manifest has room for."""
+    """Return the first lost frames, as many as the manifest has room for."""
     named: list[dict[str, Any]] = []
     room = _MAX_NAMED_BYTES
     for frame in lost[:MAX_NAMED]:
@@ -150,12 +154,12 @@ def _named(lost: list[LostFrame]) -> list[dict[str, Any]]:
 
 
 def is_whole(found: VerifyReport) -> bool:
-    """Return whether a dataset is finished and nothing of it is damaged."""
+    """Return whether a dataset is finished and undamaged."""
     return found.status in FINISHED and found.ok
 
 
 def manifest_count(path: str) -> int | None:
-    """Return how many frames the manifest of a finished dataset says that it has."""
+    """Return the number of frames that the manifest of a finished dataset records."""
     content = manifest.read_manifest(path) if os.path.isdir(path) else None
     return as_count(content.frames) if content else None
 
@@ -165,7 +169,7 @@ def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, str]]:
 
 
 def status_of(storage: DataStorage) -> DatasetStatus | None:
-    """Return the status of a storage or a dataset; None where the backend keeps none."""
+    """Return the status of a storage or a dataset; None if the backend keeps none."""
     try:
         return storage.status
     except UnsupportedOperationError:

@@ -1,8 +1,8 @@
 """Recovers a dataset into another one, beside it.
 
-The copy is built in a hidden folder of a fixed name beside its place, under a lock, and renamed when it
-is finished and on the disk. So it is there whole or not at all, and what a killed run has left is found
-by the next one.
+The copy is built in a hidden folder with a fixed name beside its final path, under a lock, and renamed once
+it is finished and synced. It therefore appears complete or not at all, and the next run finds the remains of
+a killed one.
 """
 
 import contextlib
@@ -56,9 +56,11 @@ class RecoveryIntoCopy(Recovery):
     def run(self) -> RecoverReport:
         report = self.report
         if report.path == report.source:
-            raise OptionError(f"{report.path} is the dataset itself; to recover it there, say in_place")
+            raise OptionError(f"{report.path} is the dataset itself; to recover it there, pass in_place")
         if os.path.join(report.path, "").startswith(os.path.join(report.source, "")):
-            raise OptionError(f"{report.path} lies inside the dataset, which is not written to")
+            raise OptionError(
+                f"{report.path} is inside the dataset, which is not modified; choose another output"
+            )
         with contextlib.closing(open_dataset(report.source)) as dataset:
             report.backend = backend_of(dataset)
             taken = os.path.lexists(report.path) and not _is_empty_folder(report.path)
@@ -74,11 +76,10 @@ class RecoveryIntoCopy(Recovery):
         return report
 
     def _compare(self, dataset: DataStorage) -> RecoverReport:
-        """Look whether what is at the target was recovered from this dataset, and is the same."""
+        """Check whether the dataset at the target was recovered from this one, and has the same frames."""
         report = self.report
         refusal = DatasetExistsError(
-            f"{report.path} is there already, and was not recovered from {report.source}; choose another "
-            "output"
+            f"{report.path} already exists, and was not recovered from {report.source}; choose another output"
         )
         try:
             other = open_dataset(report.path)
@@ -101,8 +102,8 @@ class RecoveryIntoCopy(Recovery):
                         f"{report.path} was recovered from {report.source}, but differs at "
                         f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
                     )
-                else:  # the backend could not take it, which was said then
-                    report.lost.append(LostFrame(lost.coordinates, "it is not in what was recovered"))
+                else:  # the backend rejected it, as the first run reported
+                    report.lost.append(LostFrame(lost.coordinates, "it is not in the recovered dataset"))
             if report.frames != len(other):
                 raise DatasetExistsError(
                     f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
@@ -115,7 +116,7 @@ class RecoveryIntoCopy(Recovery):
         return report
 
     def _build(self, dataset: DataStorage) -> None:
-        """Write the copy in a hidden folder, and rename it when it is finished and on the disk."""
+        """Write the copy in a hidden folder, and rename it once it is finished and synced."""
         report = self.report
         parent, name = os.path.split(report.path)
         workshop = os.path.join(parent, f".{files.cut_name(name)}.recovering")
@@ -155,9 +156,9 @@ class RecoveryIntoCopy(Recovery):
                     try:
                         storage.put(frame.coordinates, frame.pixels, frame.metadata)
                     except StorageStateError:
-                        raise  # the disk, and not the frame
+                        raise  # the disk failed, not the frame
                     except ExEngineError as error:
-                        problem = f"it cannot be written again: {error}"
+                        problem = f"it cannot be written to the copy: {error}"
                 if problem is None:
                     report.frames += 1
                 else:
@@ -167,16 +168,16 @@ class RecoveryIntoCopy(Recovery):
                 try:
                     storage.annotate(name, value)
                 except (UnsupportedOperationError, MetadataError) as error:
-                    report.problems.append(f"the annotation {name!r} could not be kept: {error}")
+                    report.problems.append(f"the annotation {name!r} could not be stored: {error}")
             storage.abort(report.reason)
             if status_of(storage) not in (None, DatasetStatus.ABORTED):
-                storage.flush(True)  # raises why it could not be finished
+                storage.flush(True)  # raises the cause
                 raise DatasetAccessError(f"{report.path} could not be finished")
         finally:
             storage.close()
 
     def _create(self, dataset: DataStorage, built: str) -> DataStorage:
-        """Make the storage of the copy, with the metadata of the whole dataset where there are such."""
+        """Create the storage of the copy, with the summary metadata if the dataset has any."""
         options: dict[str, JsonValue] = {}
         if any(option.name == "summary_metadata" for option in options_of(self.cls)):
             with contextlib.suppress(ExEngineError):
@@ -187,14 +188,14 @@ class RecoveryIntoCopy(Recovery):
             except ExEngineError as error:
                 if not options or isinstance(error, OSError):
                     raise
-                self.report.problems.append(f"the summary metadata could not be kept: {error}")
+                self.report.problems.append(f"the summary metadata could not be stored: {error}")
                 return self.cls.create(built)
         except ExEngineError:
             raise
         except OSError as error:
             raise _access_error(self.report.path, error) from error
         except Exception as error:
-            raise PluginError(f"{self.cls.__name__} cannot make the copy: {message_of(error)}") from error
+            raise PluginError(f"{self.cls.__name__} cannot create the copy: {message_of(error)}") from error
 
     def _problems_of(self, dataset: DataStorage) -> list[str]:
         problems = list(self.report.problems)
@@ -213,7 +214,7 @@ def _holds(other: DataStorage, frame: Any) -> bool:
         pixels = other.get_data(frame.coordinates)
         same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
         return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
-    except Exception:  # it is not there, or it is damaged: not the same
+    except Exception:  # the frame is absent or damaged: not the same
         return False
 
 
@@ -222,29 +223,29 @@ def _is_empty_folder(path: str) -> bool:
 
 
 def _access_error(path: str, error: OSError) -> DatasetAccessError:
-    message = f"cannot make a dataset at {path}: {error.strerror or error}"
+    message = f"cannot create a dataset at {path}: {error.strerror or error}"
     return from_os(DatasetAccessError, message, error)
 
 
 def _enter(workshop: str) -> int:
-    """Take the lock of the hidden folder, which is made where it is not there."""
+    """Create the hidden folder if it does not exist, and acquire its lock."""
     try:
         os.mkdir(workshop)
     except FileExistsError:
-        if os.path.islink(workshop):  # what it leads to would be cleared
+        if os.path.islink(workshop):  # its target would be cleared
             raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it") from None
         if manifest.LOCK_NAME not in os.listdir(workshop) and os.listdir(workshop):
             raise DatasetExistsError(
-                f"{workshop} is there already, and was not made by a recovery; move it away"
+                f"{workshop} already exists, and was not created by a recovery; move it away"
             ) from None
-    busy = DatasetLockedError(f"another recovery is at work in {workshop}; wait until it has ended")
+    busy = DatasetLockedError(f"another recovery is active in {workshop}; wait until it has ended")
     try:
         lock = manifest.take_lock(workshop)
-    except FileNotFoundError:  # another one has just ended there
+    except FileNotFoundError:  # another recovery has just ended
         raise busy from None
     if lock is None:
         raise busy
-    # Another one may have ended, and taken the file away, between opening it and locking it.
+    # Another recovery may have ended, and removed the file, between opening it and locking it.
     try:
         same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(workshop, manifest.LOCK_NAME)))
     except FileNotFoundError:
@@ -256,7 +257,7 @@ def _enter(workshop: str) -> int:
 
 
 def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
-    """Remove what a recovery that was killed has left: the dataset that it was writing, and nothing else."""
+    """Remove the remains of a killed recovery: the dataset that it was writing, and nothing else."""
     remedy = "move it away, or delete it yourself"
     with HeldFolder(workshop) as folder:
         building = f".{files.cut_name(name)}.creating-"
@@ -265,7 +266,7 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
             is_folder = stat.S_ISDIR(folder.status(entry).st_mode)
             if not is_folder or not (entry == name or entry.startswith(building)):
                 raise DatasetExistsError(
-                    f"{workshop} holds {entry!r:.200}, which a recovery has not left there; {remedy}"
+                    f"{workshop} contains {entry!r:.200}, which is not the remains of a recovery; {remedy}"
                 )
         for entry in left:
             path = os.path.join(workshop, entry)
@@ -278,28 +279,31 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
                         DatasetContent(unfinished, files_of).delete()
                     except DatasetExistsError as error:
                         raise DatasetExistsError(
-                            f"{path} was left by a recovery, and is not cleared away; {remedy}: {error}"
+                            f"{path} was left by a recovery, and is not deleted; {remedy}: {error}"
                         ) from error
             folder.remove_folder(entry)
 
 
 def _put_in_place(built: str, path: str) -> None:
-    """Rename the finished copy; only an empty folder may be in its place."""
+    """Rename the finished copy to its final path, which must be free or an empty folder."""
     try:
         if os.path.isdir(built) and not os.path.islink(path) and _is_empty_folder(path):
-            os.rename(built, path)  # which replaces a folder only while it is empty
+            os.rename(built, path)  # this replaces a folder only while it is empty
         else:
             files.rename_to_free_name(built, path)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
-        raise DatasetExistsError(f"{path} has come to be there meanwhile; it is left as it is") from error
+        raise DatasetExistsError(
+            f"{path} was created by another process during the recovery, and is not changed; choose another "
+            "output"
+        ) from error
 
 
 def _leave(workshop: str, lock: int, is_clear: bool) -> None:
-    """Remove the hidden folder as far as possible, the lock last, and let others in.
+    """Remove the hidden folder if possible, the lock file last, and release the lock.
 
-    Where it was cleared, what is in it now was made by this recovery.
+    If the folder was cleared, everything in it now was created by this recovery.
     """
     with contextlib.suppress(OSError), HeldFolder(workshop) as folder:
         for name in folder.names():

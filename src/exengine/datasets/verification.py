@@ -1,7 +1,7 @@
-"""Checks a dataset: every frame, the ledger that was kept with it, the format's own structure.
+"""Verifies a dataset: every frame, the ledger that is stored with it, and the structure of its format.
 
-Responsible for reading all that a dataset names and for saying what is not as it was written. It
-changes nothing; :mod:`exengine.datasets.recovery` does.
+Responsible for reading every frame that a dataset lists, and reporting every fault. It changes nothing;
+:mod:`exengine.datasets.recovery` does.
 """
 
 import os
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
     from os import PathLike
 
 OnProgress = Callable[[int, int], None]
-"""Called now and then with how many frames are done, and of how many."""
+"""Called at intervals with the number of frames that were read, and the total number."""
 
 
 @dataclass(frozen=True)
 class LostFrame:
-    """A frame that cannot be had, and why.
+    """A frame that cannot be read, with the reason.
 
     Attributes
     ----------
     coordinates : dict of str to int or str
+        The coordinates of the frame.
     reason : str
+        The human-readable reason.
     """
 
     coordinates: dict[str, int | str]
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the frame as JSON."""
         return {"coordinates": self.coordinates, "reason": self.reason}
 
     def __str__(self) -> str:
@@ -47,32 +49,32 @@ class LostFrame:
 
 @dataclass
 class VerifyReport:
-    """What :func:`exengine.verify` found.
+    """The result of :func:`exengine.verify`.
 
     Attributes
     ----------
     path : str
+        The path of the dataset.
     backend : str
-        Who reads it.
+        The name of the reading backend.
     status : str
-        Of the dataset, as :class:`DatasetStatus` has them; ``unknown`` where the backend keeps none.
+        The status of the dataset, a value of :class:`DatasetStatus`; ``unknown`` if the backend keeps none.
     reason : str
-        Why the status is what it is.
+        The human-readable cause of the status.
     frames : int
-        How many the dataset names.
+        The number of frames that the dataset lists.
     checked : int
-        How many of them were read, with their metadata, and found good.
+        The number of frames that were read, with their metadata, without a fault.
     has_checksums : bool
-        Whether what was read could be compared with what was written. If not, that a frame can be
-        read is all that is known of it.
+        Whether the frames were compared with checksums. If not, it is only known that they can be read.
     structure_checked : bool
-        Whether the backend looks at its format's structure.
+        Whether the backend checked the structure of its format.
     damaged : list of LostFrame
-        Frames that are not what was written.
+        Frames that differ from the data that were written.
     missing : list of LostFrame
-        Frames whose bytes are gone, and those that the ledger names as not stored.
+        Frames that no longer have data, and frames that the ledger names as not stored.
     problems : list of str
-        What else is wrong, a sentence each: the status, the structure, the ledger.
+        Other faults, one sentence each: of the status, the structure, the ledger.
     """
 
     path: str
@@ -105,28 +107,28 @@ class VerifyReport:
 def verify(
     path: "str | PathLike[str]", *, backend: str | None = None, on_progress: OnProgress | None = None
 ) -> VerifyReport:
-    """Read every frame of a dataset, and say what is not as it was written. Writes nothing.
+    """Read every frame of a dataset, and report every fault. Writes nothing.
 
-    Of a dataset that is being written, what is there by now is verified.
+    If the dataset is being written, the frames that it contains so far are verified.
 
     Parameters
     ----------
     path : path
-        Of the dataset.
+        The dataset.
     backend : str, optional
-        Who reads it, as for :func:`exengine.open_dataset`.
+        The name of the reading backend, as for :func:`exengine.open_dataset`.
     on_progress : callable, optional
-        Called with the number of frames that were read, and of all.
+        Called with the number of frames that were read, and the total number.
 
     Returns
     -------
     VerifyReport
-        Its ``ok`` is False when anything is damaged, missing or wrong.
+        The faults; ``ok`` is False if anything is damaged, missing or wrong.
 
     Raises
     ------
     ExEngineError
-        When the dataset cannot be opened at all, as :func:`exengine.open_dataset`.
+        If the dataset cannot be opened, as for :func:`exengine.open_dataset`.
 
     Examples
     --------
@@ -149,7 +151,7 @@ def verify(
 
 
 def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = None) -> VerifyReport:
-    """Read every frame of an opened dataset and look at its structure; leave the ledger aside."""
+    """Read every frame of an open dataset and check its structure, but not the ledger."""
     report = VerifyReport(path, backend_of(dataset))
     report.has_checksums = dataset.has_checksums
     for name, tiles in _parts(dataset):
@@ -165,31 +167,32 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
     except UnsupportedOperationError:
         pass
     except Exception as error:
-        report.problems.append(f"the structure cannot be looked at: {message_of(error)}")
-    # After the frames: of a dataset that is being written, the status at the end counts.
+        report.problems.append(f"the structure cannot be checked: {message_of(error)}")
+    # After the frames: if the dataset is being written, the status at the end counts.
     try:
         report.status = str(dataset.status)
     except UnsupportedOperationError:
         report.status = "unknown"
     report.reason = dataset.status_reason
     if report.status == DatasetStatus.DAMAGED and report.reason not in report.problems:
-        report.problems.insert(0, report.reason or "the backend says that the dataset is damaged")
+        report.problems.insert(0, report.reason or "the backend reports that the dataset is damaged")
     return report
 
 
 @dataclass(slots=True)
 class ReadFrame:
-    """A frame that was read, or why it was not.
+    """A frame that was read, or the reason why it was not.
 
     Attributes
     ----------
     coordinates : DataCoordinates
+        The coordinates of the frame.
     pixels, metadata
-        None when there is a problem.
+        The content of the frame; None if it cannot be read.
     problem : str or None
-        Why it cannot be read.
+        The reason why the frame cannot be read.
     gone : bool
-        Whether its bytes are not there any more.
+        Whether its data no longer exist.
     """
 
     coordinates: DataCoordinates
@@ -202,12 +205,12 @@ class ReadFrame:
 def read_all(
     dataset: DataStorage, report: VerifyReport, on_progress: OnProgress | None = None
 ) -> Iterator[ReadFrame]:
-    """Yield every frame that a dataset names, with its metadata, whatever reading it raises."""
+    """Yield every frame that a dataset lists, with its metadata, whatever errors reading it raises."""
     try:
         count = len(dataset)
         listed = iter(dataset)
     except UnsupportedOperationError as error:
-        report.problems.append(f"its frames cannot be found: {error}")
+        report.problems.append(f"its frames cannot be listed: {error}")
         return
     before = report.frames
     for number, coordinates in enumerate(listed, 1):
@@ -216,7 +219,7 @@ def read_all(
         try:
             frame.pixels = dataset.get_data(coordinates)
             frame.metadata = dataset.get_metadata(coordinates)
-        except Exception as error:  # of a library beneath the backend, perhaps
+        except Exception as error:  # any error, such as one of a library below the backend
             frame.pixels = frame.metadata = None
             frame.problem, frame.gone = message_of(error), _says_gone(error)
         yield frame
@@ -225,14 +228,14 @@ def read_all(
 
 
 def _parts(dataset: DataStorage) -> Iterator[tuple[str, DataStorage]]:
-    """Yield a dataset, and the levels of a pyramid that are not its own frames."""
+    """Yield a dataset, and its reduced resolution levels, each with a prefix for messages."""
     yield "", dataset
     for level in dataset.resolution_levels[1:]:
         yield f"resolution level {level}: ", dataset.level(level)
 
 
 def _says_gone(error: BaseException) -> bool:
-    """Return whether a file that is not there has led to an error."""
+    """Return whether a missing file caused an error."""
     seen: BaseException | None = error
     for _ in range(10):
         if isinstance(seen, FileNotFoundError):
@@ -252,12 +255,12 @@ def _frames_in_manifest(path: str) -> int | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return a number of frames that a file claims; None where it is none."""
+    """Return a number of frames read from a file; None if it is not a valid number."""
     return value if type(value) is int and value >= 0 else None
 
 
 def lost_frames(value: Any) -> list[LostFrame]:
-    """Return the frames that a ledger or a recovery has named; what is no such list gives none."""
+    """Return the frames that a ledger or a recovery names; an empty list if the value is malformed."""
     return [
         LostFrame(item["coordinates"], str(item.get("reason", "")))
         for item in (value if isinstance(value, list) else [])
@@ -266,10 +269,10 @@ def lost_frames(value: Any) -> list[LostFrame]:
 
 
 def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_manifest: int | None) -> None:
-    """Add what manifest, ledger and an earlier recovery say, and the frames do not."""
+    """Add the faults that follow from the manifest, the ledger and an earlier recovery."""
     frames = report.frames
     if in_manifest is not None and in_manifest != frames:
-        _add(report, f"the manifest says {in_manifest} frames, the dataset names {frames}")
+        _add(report, f"the manifest records {in_manifest} frames, the dataset lists {frames}")
     recovery = annotations.get("recovery")
     total = frames
     if isinstance(recovery, dict):
@@ -281,16 +284,17 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
         if total > frames + len(lost):
             _add(
                 report,
-                f"{total - frames - len(lost)} frames did not survive the recovery, and nothing names them",
+                f"{total - frames - len(lost)} frames did not survive the recovery; their coordinates are "
+                "not known",
             )
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):
         return
     stored = as_count(ledger.get("stored"))
     if stored is not None and stored != total:
-        _add(report, f"the ledger says {stored} frames were stored, the dataset accounts for {total}")
+        _add(report, f"the ledger records {stored} stored frames, the dataset accounts for {total}")
     if ledger.get("balanced") is False:
-        _add(report, "the ledger does not balance: some frames were on their way when it was written")
+        _add(report, "the ledger does not balance: some frames were in flight when it was written")
     unstored = lost_frames(ledger.get("not_stored"))
     report.missing += [LostFrame(frame.coordinates, f"not stored: {frame.reason}") for frame in unstored]
     counted = (as_count(ledger.get("failed")) or 0) + (as_count(ledger.get("dropped")) or 0)

@@ -1,7 +1,7 @@
-"""The contract of storages and frame sources, the registry of plugins, and what storages build on.
+"""The contract of storages and frame sources, the registry of plugins, and the building blocks of storages.
 
-This package also answers for modules that have moved: ``_MOVED`` lists the paths that plugins of the first
-template import, each with the door to import from instead, and the paths that stand in pickles.
+This package also resolves modules that have moved: ``_MOVED`` lists the paths that plugins made from the
+first template import, each with the door to import from instead, and the paths that pickles contain.
 """
 
 import sys
@@ -25,7 +25,7 @@ _MOVED = {
 
 
 class _MovedModules:
-    """Finds a module of this package under its former name; the last finder that Python asks."""
+    """Finds a module of this package under its former name; the last finder that Python tries."""
 
     @staticmethod
     def find_spec(fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
@@ -37,7 +37,7 @@ class _MovedModules:
         return ModuleSpec(fullname, _MovedModules())  # type: ignore[arg-type]  # it has both methods
 
     def create_module(self, spec: "ModuleSpec") -> None:
-        """Let Python make the module, which :meth:`exec_module` replaces."""
+        """Let Python create the module, which :meth:`exec_module` replaces."""
 
     def exec_module(self, module: "ModuleType") -> None:
         import importlib

@@ -1,7 +1,7 @@
-"""Names and positions of axes: validation, and the one representation of each.
+"""Names and positions of axes: their validation and canonical form.
 
-An axis has a name, which a coordinate may read as an attribute, and positions, which are ints of 64 bits
-or str. :mod:`exengine.kernel.data_coords` builds on this module.
+An axis has a name, which is also an attribute of coordinates, and positions, which are 64-bit ints or str.
+:mod:`exengine.kernel.data_coords` builds on this module.
 """
 
 import operator
@@ -11,7 +11,7 @@ from typing import Any
 from exengine.kernel.errors import CoordinatesError
 
 INT_LIMIT = 2**63
-"""Integer positions lie in ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
+"""Integer positions satisfy ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
 
 checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
 """Names that are known to be valid."""
@@ -21,12 +21,12 @@ _reserved_names: set[str] = set()
 
 
 def reserve_names(names: Iterable[str]) -> None:
-    """Refuse these names for axes: they are attributes of coordinates."""
+    """Reserve names that axes cannot have, because they are attributes of coordinates."""
     _reserved_names.update(names)
 
 
 def checked(axes: "dict[str, Any]") -> "dict[str, int | str]":
-    """Return the same dict, its names checked and its positions in their one representation."""
+    """Return the same dict, with its names checked and its positions in canonical form."""
     if checked_names.issuperset(axes):
         for value in axes.values():
             if type(value) is int:
@@ -45,11 +45,11 @@ def checked(axes: "dict[str, Any]") -> "dict[str, int | str]":
 
 
 def check_name(name: object) -> str:
-    """Return the name of an axis as a plain str, or refuse it."""
+    """Return the name of an axis as a plain str, or reject it."""
     if isinstance(name, str):
-        name = str.__str__(name)  # of a subclass, such as an enum or a numpy str, the plain text
+        name = str.__str__(name)  # a subclass, such as an enum or a numpy str, becomes a plain str
     else:
-        raise CoordinatesError(f"an axis name is a str, got {type(name).__name__}: {name!r:.80}")
+        raise CoordinatesError(f"an axis name must be a str, got {type(name).__name__}: {name!r:.80}")
     if not name or name.startswith("_") or name in _reserved_names:
         raise CoordinatesError(
             f"{name!r} cannot be the name of an axis: it is empty, starts with '_' or is a method of "
@@ -66,18 +66,18 @@ def _check_text(axis: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise CoordinatesError(
-            f"axis {axis!r}: {text!r:.80} holds half a surrogate pair and is no text"
+            f"axis {axis!r}: {text!r:.80} contains half a surrogate pair and is not text"
         ) from None
     return text
 
 
 def position_of(axis: str, value: object) -> "int | str":
-    """Return the one representation of a position, or refuse it."""
+    """Return the canonical form of a position, or reject it."""
     if type(value) is int and -INT_LIMIT <= value < INT_LIMIT:
         return value
     if isinstance(value, str):
         return _check_text(axis, str.__str__(value))
-    if type(value).__name__ not in ("bool", "bool_"):  # numpy has a bool of its own
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy has its own bool
         number = None
         try:
             number = operator.index(value)  # type: ignore[arg-type]
@@ -90,5 +90,5 @@ def position_of(axis: str, value: object) -> "int | str":
                 return number
             raise CoordinatesError(f"axis {axis!r}: an int position has at most 64 bits")
     raise CoordinatesError(
-        f"axis {axis!r}: a position is an int or a str, got {type(value).__name__}: {value!r:.80}"
+        f"axis {axis!r}: a position must be an int or a str, got {type(value).__name__}: {value!r:.80}"
     )

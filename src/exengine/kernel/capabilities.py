@@ -15,7 +15,7 @@ class StorageCapabilities:
     """
 
     persistent: bool = False
-    """The dataset outlives the process and lies at a path."""
+    """The dataset outlives the process and is stored at a path."""
     dtypes: tuple[str, ...] | None = None
     """Names of the numpy dtypes that the format holds; None: any."""
     ndim: tuple[int, ...] | None = None
@@ -49,7 +49,7 @@ class StorageCapabilities:
     remote: bool = False
     """The path may be a URL."""
     path_suffixes: tuple[str, ...] = ()
-    """Endings of a dataset's path, such as ``.ome.zarr``; empty where any path will do."""
+    """Suffixes of a dataset's path, such as ``.ome.zarr``; empty if any path is accepted."""
     readers: tuple[str, ...] = ()
     """Programs that open the dataset."""
 
@@ -60,7 +60,7 @@ class StorageCapabilities:
 
 
 def dtype_names(*types: type[np.generic]) -> tuple[str, ...]:
-    """Return the names that ``StorageCapabilities.dtypes`` takes for numpy scalar types.
+    """Return the names of numpy scalar types, for ``StorageCapabilities.dtypes``.
 
     Examples
     --------

@@ -1,12 +1,12 @@
-"""Where a frame belongs: coordinates, and iterators over them.
+"""The position of a frame: coordinates, and iterators over them.
 
-Responsible for one representation of coordinates (axis name -> int or str), its validation, its
-hash and its JSON. Not responsible for which coordinates exist in a dataset: that is
+Responsible for the canonical form of coordinates (axis name -> int or str), their validation, their
+hash and their JSON. Not responsible for the coordinates that a dataset contains: see
 :mod:`exengine.kernel.frames.coordinate_index`.
 
-Coordinates are mutable until they are hashed. The hash freezes them: a key that changed after it
-went into a dict or a set would be lost there. The axes are the instance's ``__dict__``, which makes
-reading an axis as an attribute as fast as Python can, and creation cheap.
+Coordinates are mutable until they are hashed. The hash freezes them: a key that changed after it was
+added to a dict or a set could not be found there. The axes are the instance's ``__dict__``, which makes
+reading an axis as an attribute as fast as Python allows, and creation cheap.
 """
 
 from collections.abc import (
@@ -33,22 +33,22 @@ class DataCoordinates:
     Parameters
     ----------
     coordinate_dict : mapping of str to int or str, optional
-        All axes at once. It is copied, never kept and never changed.
+        All axes at once. It is copied, and never modified.
     time, channel, z : int or str, optional
-        The axes by name, in this order, which are in nearly every acquisition. ``None``: not there.
+        The axes of nearly every acquisition, in this order. ``None``: absent.
     **axes : int or str
-        Other axes by name, behind these.
+        Other axes by name, after these.
 
     Raises
     ------
     CoordinatesError
-        When both are given, or a name or a position is not valid. It is a ``ValueError``.
+        If axes are passed in both ways, or a name or a position is not valid. It is a ``ValueError``.
 
     Notes
     -----
-    Whole floats and numpy integers become ``int``; ``1.5`` and ``True`` are refused. Two
-    coordinates are equal when their axes are, in any order; they compare equal to dicts too.
-    ``time``, ``channel`` and ``z`` read as ``None`` when the axis is not there.
+    Whole floats and numpy integers become ``int``; ``1.5`` and ``True`` are rejected. Two
+    coordinates are equal if their axes are, in any order; they also compare equal to dicts.
+    ``time``, ``channel`` and ``z`` read as ``None`` if the axis is absent.
 
     Examples
     --------
@@ -63,9 +63,9 @@ class DataCoordinates:
 
     __slots__ = ("__dict__", "_hash")
 
-    _hash: "int | None"  # None until it is asked for; then the axes are frozen
+    _hash: "int | None"  # None until it is computed, which freezes the axes
 
-    # What reading an absent axis as an attribute gives, as in ExEngine 0.4.0.
+    # The value of an absent axis read as an attribute, as in ExEngine 0.4.0.
     time: "int | str | None" = None
     channel: "int | str | None" = None
     z: "int | str | None" = None
@@ -79,7 +79,7 @@ class DataCoordinates:
         z: "int | str | None" = None,
         **axes: "int | str | None",
     ) -> None:
-        # The common case first, in as few steps as Python allows: ints from 0 with at most 30 bits.
+        # The common case first, in as few steps as Python allows: nonnegative ints of at most 30 bits.
         if (
             type(time) is int
             and type(channel) is str
@@ -99,7 +99,7 @@ class DataCoordinates:
         named = {"time": time, "channel": channel, "z": z, **axes}
         _set_axes(self, _axes_of_either(coordinate_dict, named))
 
-    # -- changing, until the hash was taken ------------------------------------------------------
+    # -- changing, until hashed ------------------------------------------------------------------
 
     def __setitem__(self, axis: str, position: "int | str") -> None:
         self._refuse_if_frozen(f"set {axis!r}")
@@ -125,7 +125,7 @@ class DataCoordinates:
         if self._hash is not None:
             raise CoordinatesFrozenError(
                 f"cannot {what}: {self!r} was hashed (it is a key somewhere) and is frozen; "
-                "make changed coordinates with .replace(axis=position)"
+                "create changed coordinates with .replace(axis=position)"
             )
 
     def replace(self, /, **axes: "int | str | None") -> "DataCoordinates":
@@ -134,12 +134,12 @@ class DataCoordinates:
         Parameters
         ----------
         **axes : int, str or None
-            New positions; ``None`` takes the axis away.
+            New positions; ``None`` removes the axis.
 
         Returns
         -------
         DataCoordinates
-            New, and mutable until hashed.
+            New coordinates, mutable until hashed.
         """
         changed = {**self.__dict__, **axes}
         return of_checked_axes(checked({name: at for name, at in changed.items() if at is not None}))
@@ -180,7 +180,7 @@ class DataCoordinates:
                 and (channel := self.channel) is not None
                 and (z := self.z) is not None
             ):
-                value = hash((time, channel, z))  # half of what any axes in any order take
+                value = hash((time, channel, z))  # half the time of the general case
             else:
                 value = hash(frozenset(axes.items()))
             _set_hash(self, value)
@@ -206,17 +206,17 @@ class DataCoordinates:
 
     @classmethod
     def from_json(cls, text: "str | bytes") -> "DataCoordinates":
-        """Return the coordinates that :meth:`to_json` wrote.
+        """Return the coordinates in a text that :meth:`to_json` returned.
 
         Raises
         ------
         CoordinatesError
-            When the text is no JSON object of axes.
+            If the text is not a JSON object of axes.
         """
         try:
             axes = _json_loads(text)
         except (ValueError, RecursionError) as error:
-            raise CoordinatesError(f"coordinates are no JSON: {error}") from None
+            raise CoordinatesError(f"coordinates are not valid JSON: {error}") from None
         return of_checked_axes(_axes_of(axes))
 
     # -- the rest of a mapping --------------------------------------------------------------------
@@ -234,11 +234,11 @@ class DataCoordinates:
         return self.__dict__.items()
 
     def get(self, axis: str, default: Any = None) -> Any:
-        """Return the position on an axis, or the default where it is not there."""
+        """Return the position on an axis, or the default if the axis is absent."""
         return self.__dict__.get(axis, default)
 
     def pop(self, axis: str, /, *default: Any) -> Any:
-        """Take an axis away and return its position, or the default where it is not there."""
+        """Remove an axis and return its position, or the default if the axis is absent."""
         if axis not in self.__dict__ and default:
             return default[0]
         position = self[axis]
@@ -246,19 +246,19 @@ class DataCoordinates:
         return position
 
     def popitem(self) -> "tuple[str, int | str]":
-        """Take the last axis away and return it with its position."""
+        """Remove the last axis and return it with its position."""
         if not self.__dict__:
-            raise KeyError("there is no axis")
+            raise KeyError("the coordinates have no axes")
         axis = next(reversed(self.__dict__))
         return axis, self.pop(axis)
 
     def clear(self) -> None:
-        """Take every axis away."""
+        """Remove every axis."""
         for axis in list(self.__dict__):
             del self[axis]
 
     def setdefault(self, axis: str, position: "int | str") -> "int | str":
-        """Return the position on an axis, set to this one where it was not there."""
+        """Return the position on an axis, after setting it to this one if the axis was absent."""
         if axis not in self.__dict__:
             self[axis] = position
         return self[axis]
@@ -271,7 +271,7 @@ class DataCoordinates:
             self.__dict__.update(changed.__dict__)
 
 
-# Registered, not inherited: a class with ABCMeta makes every isinstance() twice as slow.
+# Registered, not inherited: with ABCMeta, every isinstance() takes twice as long.
 MutableMapping.register(DataCoordinates)
 
 _new = DataCoordinates.__new__
@@ -281,7 +281,7 @@ reserve_names(frozenset(dir(DataCoordinates)) - {"time", "channel", "z"})
 
 
 def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
-    """Return coordinates of axes that are known to be valid; the dict is kept, not copied."""
+    """Return coordinates with axes that are known to be valid; the dict is kept, not copied."""
     coordinates = _new(DataCoordinates)
     _set_hash(coordinates, None)
     _set_axes(coordinates, axes)
@@ -291,13 +291,13 @@ def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
 def _axes_of_either(
     coordinate_dict: "Mapping[str, int | str] | None", named: "dict[str, int | str | None]"
 ) -> "dict[str, int | str]":
-    """Return the axes of either way to give them, each in its one representation."""
+    """Return the axes, passed in either way, in canonical form."""
     named = {name: value for name, value in named.items() if value is not None}
     if coordinate_dict is None:
         return checked(named)
     if named:
         raise CoordinatesError(
-            f"give either a dict of all axes or the axes by name, not both: got a dict and {', '.join(named)}"
+            f"pass either a dict of all axes or the axes by name, not both: got a dict and {', '.join(named)}"
         )
     return _axes_of(coordinate_dict)
 
@@ -310,7 +310,7 @@ def _axes_of(mapping: object) -> "dict[str, int | str]":
         axes = dict(mapping.items())
     else:
         raise CoordinatesTypeError(
-            f"coordinates are DataCoordinates or a mapping of axis name to int or str, "
+            f"coordinates must be DataCoordinates or a mapping of axis name to int or str, "
             f"got {type(mapping).__name__}: {mapping!r:.80}"
         )
     if set(map(type, axes)) != {str}:
@@ -319,22 +319,22 @@ def _axes_of(mapping: object) -> "dict[str, int | str]":
 
 
 def snapshot(coordinates: object) -> DataCoordinates:
-    """Return coordinates that nobody else can change.
+    """Return coordinates that no other code can change.
 
     Parameters
     ----------
     coordinates : DataCoordinates or mapping
-        What a caller gave. It is not kept, not changed and not hashed, unless it is frozen already.
+        Coordinates from a caller. They are not kept, modified or hashed, unless they are already frozen.
 
     Returns
     -------
     DataCoordinates
-        A copy; or the same object where it is frozen and so cannot change.
+        A copy, or the same object if it is frozen and therefore cannot change.
 
     Raises
     ------
     CoordinatesError
-        When they are not valid.
+        If the coordinates are not valid.
     """
     if type(coordinates) is DataCoordinates:
         return coordinates if coordinates._hash is not None else of_checked_axes(dict(coordinates.__dict__))
@@ -342,10 +342,10 @@ def snapshot(coordinates: object) -> DataCoordinates:
 
 
 class DataCoordinatesIterator:
-    """An iterable of coordinates made from nearly anything; see :meth:`create`.
+    """An iterable of coordinates from many kinds of input; see :meth:`create`.
 
     A list, tuple, set or other sized collection is copied and checked at once: it can be iterated
-    any number of times, nested loops included. A generator is a stream: it is read once.
+    any number of times, nested loops included. A generator is a stream: it can be read only once.
     """
 
     __slots__ = ("_cursor", "_known", "_stream")
@@ -355,12 +355,12 @@ class DataCoordinatesIterator:
 
     @classmethod
     def create(cls, coordinates: object) -> "DataCoordinatesIterator":
-        """Make an iterator from coordinates, a dict, or an iterable of these.
+        """Create an iterator from coordinates, a dict, or an iterable of these.
 
         Parameters
         ----------
         coordinates : DataCoordinates, mapping, iterable of these, or DataCoordinatesIterator
-            An iterator is returned as it is.
+            The input; a ``DataCoordinatesIterator`` is returned unchanged.
 
         Returns
         -------
@@ -369,7 +369,7 @@ class DataCoordinatesIterator:
         Raises
         ------
         CoordinatesError
-            When an item is not valid; for a generator, when the item is reached.
+            If an item is not valid; for a generator, when the item is reached.
 
         Examples
         --------
@@ -383,7 +383,7 @@ class DataCoordinatesIterator:
             coordinates = (coordinates,)
         if not isinstance(coordinates, Iterable) or isinstance(coordinates, (str, bytes)):
             raise CoordinatesTypeError(
-                f"coordinates, a dict or an iterable of these, got {type(coordinates).__name__}"
+                f"pass coordinates, a dict or an iterable of these; got {type(coordinates).__name__}"
             )
         instance = object.__new__(cls)
         if isinstance(coordinates, Sized):
@@ -401,11 +401,11 @@ class DataCoordinatesIterator:
     _cursor: "Iterator[DataCoordinates]"
 
     def is_finite(self) -> bool:
-        """Return whether all coordinates are known, so that the iterator surely ends."""
+        """Return whether all coordinates are known, so that the iterator is certain to end."""
         return self._known is not None
 
     def might_produce_coordinates(self, coordinates: object) -> "bool | None":
-        """Return whether these coordinates will come.
+        """Return whether the iterator yields these coordinates.
 
         Parameters
         ----------
@@ -414,7 +414,7 @@ class DataCoordinatesIterator:
         Returns
         -------
         bool or None
-            None where it cannot be known, as for a generator.
+            None if it cannot be known, as for a generator.
         """
         if self._known is None:
             return None

@@ -1,15 +1,15 @@
-"""Carries frames from a producer to a storage, on threads of its own, and loses none silently.
+"""Carries frames from a producer to a storage, on its own threads, and loses none silently.
 
-Responsible for a bounded queue, for the process function, for the ledger, and for bringing every
-error to the caller. Not responsible for what a storage promises.
+Responsible for a bounded queue, the process function, the ledger, and reporting every error to the
+caller. Not responsible for the promises of a storage.
 
 Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemons,
 so that a forgotten handler does not keep the interpreter alive; at exit it is drained
 (:mod:`exengine.kernel.system.at_exit`). All state below is guarded by one condition; user code (process
-function, storage, futures) is called without it.
+function, storage, futures) is called without holding it.
 
-The first error stays: the next ``put`` and ``await_completion`` raise it. Frames that were accepted
-before are still given to the storage.
+The first error is kept: the next ``put`` and ``await_completion`` raise it. Frames that were accepted
+before are still passed to the storage.
 """
 
 import logging
@@ -42,12 +42,12 @@ from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.system import at_exit
 
 OnStored = Callable[[list[DataCoordinates]], None]
-"""Called with the coordinates of frames that were stored, in their order."""
+"""Called with the coordinates of stored frames, in order."""
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _log = logging.getLogger("exengine")
-_MOST_AT_ONCE = 64  # frames that are taken from the queue, and told of, together
+_MOST_AT_ONCE = 64  # frames that are removed from the queue, and reported to observers, together
 
 
 class DataHandler:
@@ -56,20 +56,20 @@ class DataHandler:
     Parameters
     ----------
     storage : DataStorage
-        Where the frames go. It is finished by the handler.
+        The storage that receives the frames. The handler finishes it.
     process_function : callable, optional
         Called as ``process_function(coordinates, data, metadata)``. Returns one such tuple, a list of
-        them, or None to discard the frame. It may change the array that it was given; other arrays that
-        it returns are copied.
+        them, or None to discard the frame. It may modify the array that it receives; other arrays that it
+        returns are copied.
     _executor : object, optional
         An executor of ExEngine 0.4.0: ``publish_notification(notification)`` is called for each stored frame.
     max_pending : int
-        The number of bytes of pixels that may wait. A frame that is larger waits alone.
+        Largest number of bytes of pixels in the queue. A larger frame is queued alone.
     when_full : {'block', 'error'}
         Whether ``put`` waits for room or raises ``HandlerFullError``.
     on_stored : callable, optional
-        Called with a list of ``DataCoordinates`` after each batch of frames that was stored, on the thread
-        that stores. It must be quick; an exception is logged.
+        Called with a list of ``DataCoordinates`` after each batch of stored frames, on the thread that
+        stores them. It must be quick; an exception is logged.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class DataHandler:
         on_stored: OnStored | None = None,
     ) -> None:
         if max_pending <= 0 or when_full not in ("block", "error"):
-            raise OptionError("max_pending is a number of bytes above 0, when_full is 'block' or 'error'")
+            raise OptionError("max_pending must be a positive number of bytes, when_full 'block' or 'error'")
         self._storage = storage
         self._writes_batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._process_function = process_function
@@ -112,7 +112,7 @@ class DataHandler:
         self._ledger = Ledger()
         self._error: BaseException | None = None
         self._abort: tuple[str, bool] | None = None
-        self._refused: set[DataCoordinates] = set()  # when they were offered; they may be put again
+        self._refused: set[DataCoordinates] = set()  # rejected when offered; they may be put again
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
             self._threads.append(
@@ -133,7 +133,7 @@ class DataHandler:
         *,
         copy: bool = True,
     ) -> None:
-        """Hand over one frame.
+        """Queue one frame.
 
         Parameters
         ----------
@@ -145,16 +145,16 @@ class DataHandler:
             Its ``_notify_data(coordinates, data, metadata, processed=, stored=)`` is called when
             the frame arrives, is processed, and is stored.
         copy : bool
-            False says that nobody will change the array any more: then it is not copied.
+            Whether to copy the array. Pass False if no code will modify it any more.
 
         Raises
         ------
         HandlerError
-            When an earlier frame could not be stored: this one is not taken. ``__cause__`` says why.
+            If an earlier frame could not be stored: this one is not accepted. ``__cause__`` is the reason.
         HandlerFullError
-            When there is no room and ``when_full`` is ``'error'``.
+            If the queue is full and ``when_full`` is ``'error'``.
         CoordinatesError, MetadataError, UnsupportedDataError
-            When the frame is not valid.
+            If the frame is not valid.
         """
         ledger = self._ledger
         taken, where = False, None
@@ -162,18 +162,17 @@ class DataHandler:
             where = snapshot(coordinates)
             metadata = clean_metadata(metadata)
             if not isinstance(image, np.ndarray):
-                raise UnsupportedDataError(f"data is a numpy array, got {type(image).__name__}")
+                raise UnsupportedDataError(f"data must be a numpy array, got {type(image).__name__}")
             item = QueuedFrame(
                 where, image.copy() if copy else image, metadata, execution_future, processed=False
             )
             with self._changed:
                 self._admit(item)
-                if where in self._refused:  # and is taken now: it counts once
+                if where in self._refused:  # accepted this time: it counts once
                     self._refused.discard(where)
                     ledger.forget_refusals(where.__dict__)
                 self._in_flight[where] = item
-                # No call stands between these and that of append, so that an interrupt finds the frame
-                # counted and in the queue, or neither.
+                # No call until append, so that an interrupt finds the frame counted and queued, or neither.
                 ledger.offered += 1
                 if self._process_function is None:
                     ledger.passed_on += 1
@@ -197,12 +196,12 @@ class DataHandler:
             item.notify(processed=False, stored=False)
 
     def _admit(self, item: QueuedFrame) -> None:
-        """Wait for room; raise when the frame cannot be taken. Called with the lock held."""
+        """Wait for room; raise if the frame cannot be accepted. Called with the lock held."""
         while True:
             if self._error is not None:
-                raise self._handler_error("this frame was not taken")
+                raise self._handler_error("this frame was not accepted")
             if self._intake_ended:
-                raise HandlerError("the handler is finished and takes no more frames")
+                raise HandlerError("the handler is finished and accepts no more frames")
             if not self._pending_bytes or self._pending_bytes + item.size <= self._max_pending:
                 return
             if self._when_full == "error":
@@ -224,15 +223,15 @@ class DataHandler:
         return_metadata: bool = True,
         processed: bool | None = None,
     ) -> tuple[npt.NDArray[Any] | None, JsonValue] | None:
-        """Return a frame, on its way or stored.
+        """Return a frame, in flight or stored.
 
         Parameters
         ----------
         coordinates : DataCoordinates or mapping
         return_data, return_metadata : bool
-            What to read from the storage; the other is None.
+            Whether to read the pixels and the metadata from the storage; an omitted one is None.
         processed : bool, optional
-            True: only when the process function has seen it; until then the result is None.
+            If True, return None until the process function has returned the frame.
 
         Returns
         -------
@@ -241,7 +240,7 @@ class DataHandler:
         Raises
         ------
         CoordinatesNotFoundError
-            When it is neither on its way nor stored.
+            If the frame is neither in flight nor stored.
         """
         where = snapshot(coordinates)
         with self._changed:
@@ -257,7 +256,7 @@ class DataHandler:
 
     @property
     def ledger(self) -> Ledger:
-        """What became of every frame; the counts grow while the handler works."""
+        """The account of every frame; the counts grow while the handler runs."""
         return self._ledger
 
     @property
@@ -267,11 +266,11 @@ class DataHandler:
 
     @property
     def pending_bytes(self) -> int:
-        """How many bytes of pixels wait."""
+        """Number of bytes of pixels in the queue."""
         return self._pending_bytes
 
     def finish(self) -> None:
-        """Say that no more frames will come. Returns at once; see :meth:`await_completion`."""
+        """Accept no more frames. Returns at once; see :meth:`await_completion`."""
         with self._changed:
             self._intake_ended = True
             if self._process_function is None:
@@ -279,26 +278,26 @@ class DataHandler:
             self._changed.notify_all()
 
     def abort(self, reason: str, *, failed: bool = False) -> None:
-        """Finish early: what was accepted is stored, and the dataset marked as aborted (or failed)."""
+        """Finish early: accepted frames are stored, and the dataset is marked as aborted (or failed)."""
         with self._changed:
             if self._abort is None:
                 self._abort = (reason, failed)
         self.finish()
 
     def await_completion(self, timeout: float | None = None) -> None:
-        """Wait until every frame was given to the storage and the storage is finished.
+        """Wait until every frame was passed to the storage and the storage is finished.
 
         Parameters
         ----------
         timeout : float, optional
-            In seconds.
+            The longest time to wait, in seconds.
 
         Raises
         ------
         HandlerError
-            When a frame, or the end of the dataset, could not be stored. ``__cause__`` says why.
+            If a frame was not stored, or the dataset could not be finished. ``__cause__`` is the reason.
         TimeoutError
-            When the time ran out.
+            If the time ran out.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._concluded, timeout):
@@ -306,13 +305,13 @@ class DataHandler:
             if self._error is not None:
                 lost = self._ledger.failed
                 raise self._handler_error(
-                    f"{lost} frames were not stored" if lost else "the dataset is not whole"
+                    f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
                 )
 
     # -- threads ---------------------------------------------------------------------------------
 
     def _next(self, queue: deque[QueuedFrame], ended: str, most: int = 1) -> list[QueuedFrame]:
-        """Wait for frames and return those that are there, ``most`` at the most; none at the end."""
+        """Wait for frames and return the queued ones, at most ``most``; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: queue or getattr(self, ended))
             return [queue.popleft() for _ in range(min(most, len(queue)))]
@@ -322,7 +321,7 @@ class DataHandler:
             item = taken[0]
             try:
                 assert self._process_function is not None
-                # Its own coordinates: those on their way are keys, which cannot be changed.
+                # A copy of the coordinates: those in flight are keys, which cannot be changed.
                 coordinates = of_checked_axes(dict(item.coordinates.__dict__))
                 results = frames_of(self._process_function(coordinates, item.data, item.metadata), item)
             except BaseException as error:
@@ -359,7 +358,7 @@ class DataHandler:
         self._conclude()
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Give frames to the storage; return how many it has stored, and the error of the next one."""
+        """Pass frames to the storage; return the number that it stored, and the error of the next one."""
         try:
             if not self._writes_batches or len(batch) == 1:
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
@@ -410,7 +409,7 @@ class DataHandler:
                 keep_ledger(self._storage, self._ledger)
             except UnsupportedOperationError:
                 pass  # a storage that keeps no annotations
-            except BaseException as error:  # the dataset must be ended all the same
+            except BaseException as error:  # the dataset must be ended anyway
                 self._error = self._error or error
             if self._error is not None or not self._ledger.complete:
                 end_early(self._storage, str(self._error or "frames were not stored"), failed=True)
@@ -428,7 +427,7 @@ class DataHandler:
     # -- the end of the process ------------------------------------------------------------------
 
     def conclude_at_exit(self) -> None:
-        """Drain and finish as aborted, with a warning: the program ended and forgot this handler."""
+        """Drain and finish as aborted, with a warning: the program ended without finishing this handler."""
         forgotten = not self._intake_ended
         if forgotten:
             self.abort("the program ended without finish()")
@@ -445,7 +444,7 @@ class DataHandler:
             )
 
     def disown(self) -> None:
-        """Become unable to work: this process is a fork of the one whose threads store the frames."""
+        """Stop working: this process is a fork, and the threads that store frames are in its parent."""
         self._changed = threading.Condition()
         self._error = RuntimeError("this handler belongs to the process that forked this one")
         self._concluded = True

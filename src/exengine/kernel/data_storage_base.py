@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 else:
 
     class _replaceable:  # noqa: N801 - used like property
-        """A computed default that a subclass replaces by a property, or an instance by an attribute."""
+        """A computed default; a subclass replaces it with a property, or an instance with an attribute."""
 
         def __init__(self, function: Callable[[Any], Any]) -> None:
             self._function = function
@@ -74,27 +74,27 @@ class DataStorage(ABC):
     """The abilities and limits of the backend."""
 
     overhead_bytes_per_frame: ClassVar[int] = 8192
-    """Estimated size on disk of the metadata, index and headers of one frame, in bytes; generous."""
+    """Estimated size on disk of the metadata, index and headers of one frame, in bytes; an upper bound."""
 
     place_parameters: ClassVar[tuple[str, ...] | None] = None
-    """The parameters of ``__init__`` that name the place of the dataset, and therefore are not options. None:
-    the first one, for a persistent backend. Override :meth:`create` as well if you set this."""
+    """The parameters of ``__init__`` that name the path of the dataset, and therefore are not options. None:
+    the first parameter, for a persistent backend. Override :meth:`create` as well if you set this."""
 
     batch_frames: ClassVar[int] = 1
     """The number of frames that :meth:`put_many` writes most efficiently at once; 1 if it is only a loop."""
 
     backend_name: str = ""
-    """The entry-point name of the backend that writes or reads the dataset; empty where it is unknown."""
+    """The entry-point name of the backend that writes or reads the dataset; empty if it is unknown."""
 
     @_replaceable
     def path(self) -> str | None:
-        """The path of the dataset; None for a backend that keeps nothing, or does not report it."""
+        """The path of the dataset; None for a backend that is not persistent, or does not report it."""
         return None
 
     dataset_files: ClassVar[tuple[str, ...]] = ()
-    """The names of all files that a dataset of this backend may have, beside those of ExEngine itself, as
+    """The names of all files that a dataset of this backend may have, besides those of ExEngine itself, as
     patterns relative to the folder of the dataset: ``"index"``, ``"frame-{number}.npy"``,
-    ``"c/{number}/{number}"``. ``{number}`` matches digits, ``{name}`` any text, once in a pattern and beside
+    ``"c/{number}/{number}"``. ``{number}`` matches digits, ``{name}`` any text, once in a pattern and next to
     letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it matches; without
     patterns it deletes none."""
 
@@ -117,21 +117,21 @@ class DataStorage(ABC):
         Raises
         ------
         CoordinatesExistError
-            When the coordinates hold a frame already.
+            If the coordinates already hold a frame.
         UnsupportedDataError, MetadataError, CoordinatesError
-            When the format cannot hold the frame; then nothing was changed.
+            If the format cannot hold the frame; nothing is changed then.
         StorageStateError
-            When the storage is finished, closed or failed.
+            If the storage is finished, closed or failed.
         """
 
     @abstractmethod
     def get_data(self, data_coordinates: CoordinatesLike, /) -> npt.NDArray[Any]:
-        """Return the pixels of one frame, bit-equal to what was put.
+        """Return the pixels of one frame, bit-identical to the array that was put.
 
         Raises
         ------
         CoordinatesNotFoundError
-            When the coordinates hold no frame. It is a ``KeyError``.
+            If the coordinates hold no frame. It is a ``KeyError``.
         """
 
     @abstractmethod
@@ -141,7 +141,7 @@ class DataStorage(ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            When the coordinates hold no frame. It is a ``KeyError``.
+            If the coordinates hold no frame. It is a ``KeyError``.
         """
 
     @abstractmethod
@@ -160,7 +160,7 @@ class DataStorage(ABC):
         """Return the same as :meth:`get_data`."""
         return self.get_data(data_coordinates)
 
-    # -- making and opening datasets -------------------------------------------------------------
+    # -- creating and opening datasets -----------------------------------------------------------
 
     @classmethod
     def create(cls, path: str | PathLike[str] | None = None, /, **options: Any) -> Self:
@@ -170,7 +170,7 @@ class DataStorage(ABC):
         ----------
         path : path, optional
             The exact path of the new dataset. The kernel has checked that nothing exists there. None
-            for a backend that keeps nothing.
+            for a backend that is not persistent.
         **options
             The parameters of ``__init__``.
         """
@@ -180,17 +180,17 @@ class DataStorage(ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. Opens no more than it must."""
+        """Return whether :meth:`open` can read the file or folder at a path. Opens as little as possible."""
         return False
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> "DataStorage":
-        """Open an existing dataset to read; the object may be of another class.
+        """Open an existing dataset for reading; the object may be of another class.
 
         Raises
         ------
         UnsupportedOperationError
-            When the backend cannot.
+            If the backend cannot.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot open an existing dataset")
 
@@ -204,19 +204,19 @@ class DataStorage(ABC):
         Parameters
         ----------
         path : path
-            The dataset, whose writer no longer exists.
+            The dataset, which no longer has a writer.
         lost : collection of DataCoordinates
-            Frames that the dataset names and that cannot be read back. The backend removes them.
+            Frames that the dataset lists but that cannot be read back. The backend removes them.
 
         Notes
         -----
         The process may be killed at any point; the kernel then calls the method again. It returns when
-        everything is at A2 (synced), and keeps what it removes from an index in a file beside it.
+        everything is at A2 (synced), and saves entries that it removes from an index in a file beside it.
 
         Raises
         ------
         UnsupportedOperationError
-            When the backend cannot; any dataset can be recovered into a copy.
+            If the backend cannot; any dataset can be recovered into a copy.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset in place")
 
@@ -232,7 +232,7 @@ class DataStorage(ABC):
         Raises
         ------
         ExEngineError
-            As :meth:`put`, for the first frame that is not stored. The frames before it are stored;
+            The errors of :meth:`put`, for the first frame that is not stored. Earlier frames are stored;
             ``frames_stored`` of the exception is their number.
         """
         stored = 0
@@ -262,31 +262,31 @@ class DataStorage(ABC):
         Raises
         ------
         UnsupportedOperationError
-            When the backend cannot.
+            If the backend cannot.
         """
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
-        """Finish early; a backend that keeps a status marks the dataset.
+        """Finish early; a backend that keeps a status records it.
 
         Parameters
         ----------
         reason : str
-            The cause, for people.
+            The human-readable cause.
         failed : bool
             True marks the dataset as ``failed``, False as ``aborted``.
         """
         self.finish()
 
     def annotate(self, name: str, value: JsonValue) -> None:
-        """Keep a JSON value with the dataset, such as the config of the acquisition.
+        """Store a JSON value with the dataset, such as the config of the acquisition.
 
         After an I/O error the value is written when the dataset ends, if the disk accepts it.
 
         Raises
         ------
         UnsupportedOperationError
-            When the backend keeps no annotations.
+            If the backend keeps no annotations.
         """
         raise self._unsupported("keeps no annotations")
 
@@ -301,12 +301,12 @@ class DataStorage(ABC):
 
     @_replaceable
     def status_reason(self) -> str:
-        """The cause of the status, for people; empty for a complete dataset."""
+        """The human-readable cause of the status; empty for a complete dataset."""
         return ""
 
     @_replaceable
     def annotations(self) -> Mapping[str, JsonValue]:
-        """The JSON values that :meth:`annotate` kept with the dataset, such as its config and its ledger."""
+        """The JSON values that :meth:`annotate` stored with the dataset, such as its config and ledger."""
         return {}
 
     @property
@@ -321,7 +321,7 @@ class DataStorage(ABC):
         Raises
         ------
         UnsupportedOperationError
-            When the backend does not list its coordinates.
+            If the backend does not list its coordinates.
         """
         found: dict[str, dict[int | str, None]] = {}
         for coordinates in self:
@@ -345,7 +345,7 @@ class DataStorage(ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            When the dataset does not have the level.
+            If the dataset does not have the level.
         """
         if number != 0:
             raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
@@ -357,12 +357,12 @@ class DataStorage(ABC):
         Returns
         -------
         list of str
-            The faults, a sentence each; empty when the structure is sound.
+            The faults, one sentence each; empty if the structure is sound.
 
         Raises
         ------
         UnsupportedOperationError
-            When the backend cannot.
+            If the backend cannot.
         """
         raise self._unsupported("does not check its structure")
 
@@ -372,19 +372,19 @@ class DataStorage(ABC):
         Parameters
         ----------
         timeout : float, optional
-            In seconds; None waits without a limit.
+            The longest time to wait, in seconds; None for no limit.
 
         Returns
         -------
         bool
-            False when the time ran out.
+            False if the time ran out.
         """
         raise self._unsupported("cannot wait for data")
 
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
-        """Return all frames as one array, lazily where the backend can.
+        """Return all frames as one array, lazily if the backend can.
 
         Parameters
         ----------

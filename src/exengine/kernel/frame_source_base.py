@@ -1,11 +1,11 @@
-"""The contract of a frame source: where frames come from.
+"""The contract of a frame source, the origin of frames: the ``FrameSource`` abstract base class.
 
-A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame and returns when the
-last one was pushed. The sink may block (that is the back-pressure of a full queue) and may raise
-(then the run must end soon, and the exception must leave ``run``).
+A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame and returns after the last
+one. The sink may block (the back-pressure of a full queue) and may raise (then the run must end soon, and
+the exception must propagate from ``run``).
 
-Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on a thread of its own ->
-``close()``. ``cancel`` may come from any other thread, at any time, more than once.
+Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on its own thread -> ``close()``.
+``cancel`` may be called from any other thread, at any time, more than once.
 """
 
 from abc import ABC, abstractmethod
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     import useq
 
 Sink: TypeAlias = Callable[[DataCoordinates, npt.NDArray[Any], Any], None]
-"""Takes coordinates, pixels and metadata of a frame. It owns the array from then on."""
+"""Receives the coordinates, pixels and metadata of a frame. It owns the array from then on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePlan:
-    """What a source is about to deliver. None where it is not known.
+    """The frames that a source is about to deliver. An attribute is None if it is not known.
 
     Attributes
     ----------
     frames : int or None
-        How many frames.
+        Number of frames.
     shape : tuple of int or None
         Shape of one frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels.
     dtype : str or None
@@ -64,7 +64,7 @@ class SourcePlan:
 
 
 class FrameSource(ABC):
-    """Where frames come from: the base class of every frame source.
+    """The base class of every frame source: the origin of frames.
 
     The options of a source are the parameters of its ``__init__``, each described in the class's
     docstring. Register it under the entry-point group ``exengine.frame_sources``.
@@ -72,18 +72,18 @@ class FrameSource(ABC):
 
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
-        """Check that the sequence can be run, and say what it will give. Nothing moves yet.
+        """Check that the sequence can be run, and return a plan of its frames. Nothing moves yet.
 
         Parameters
         ----------
         sequence : useq.MDASequence
-            What to acquire. Its axes ``t p c z`` become ``time``, ``position``, ``channel``, ``z``.
+            The sequence to acquire. Its axes ``t p c z`` become ``time``, ``position``, ``channel``, ``z``.
 
         Raises
         ------
         SourceError
-            When it cannot be run: a channel or a property that does not exist, two positions
-            with one name.
+            If it cannot be run: a channel or a property does not exist, or two positions have the same
+            name.
         """
 
     @abstractmethod
@@ -93,7 +93,7 @@ class FrameSource(ABC):
         Raises
         ------
         Exception
-            What the sink raised, or what went wrong in the source.
+            The exception of the sink, or an error of the source.
         """
 
     def cancel(self) -> None:

@@ -30,7 +30,7 @@ class DataStoredNotification:
     payload : DataCoordinates
         The coordinates of the frame.
     timestamp : datetime.datetime
-        The time at which the notification was made.
+        The time at which the notification was created.
     """
 
     category = NotificationCategory.Data

@@ -1,4 +1,4 @@
-"""A frame on its way from a producer to a storage, and the frames that a process function makes of it."""
+"""A frame in flight from a producer to a storage, and the frames that a process function makes of it."""
 
 import logging
 from typing import Any
@@ -14,7 +14,7 @@ _log = logging.getLogger("exengine")
 
 
 class QueuedFrame:
-    """A frame on its way.
+    """A frame in flight.
 
     Attributes
     ----------
@@ -61,8 +61,8 @@ class QueuedFrame:
 def frames_of(result: Any, given: QueuedFrame) -> list[QueuedFrame]:
     """Return the result of a process function as a list of frames that no other code can change.
 
-    A process function may return one buffer again and again: everything is copied except the array and the
-    metadata that it was given.
+    Everything is copied except the array and the metadata that the process function received, because it may
+    return the same buffer every time.
     """
     if result is None:
         return []
@@ -71,7 +71,7 @@ def frames_of(result: Any, given: QueuedFrame) -> list[QueuedFrame]:
     for frame in frames:
         if not isinstance(frame, (tuple, list)) or len(frame) != 3:
             raise TypeError(
-                "a process function returns (coordinates, data, metadata), a list of these, or None; "
+                "a process function must return (coordinates, data, metadata), a list of these, or None; "
                 f"got {type(frame).__name__}"
             )
         coordinates, data, metadata = frame

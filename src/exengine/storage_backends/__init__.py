@@ -1,8 +1,8 @@
 """Import path of the backends: ``from exengine.storage_backends.<name> import SomeStorage``.
 
-A name that is registered leads to the plugin's own module: the same module object, the same classes.
-A real package that lies in this folder, as the authors' guide has always said, comes first, because
-the finder of names stands at the end of ``sys.meta_path``.
+A registered name resolves to the plugin's own module: the same module object, the same classes. A real
+package in this folder, as described in the authors' guide, takes precedence, because the finder of names is
+the last one in ``sys.meta_path``.
 """
 
 import importlib
@@ -36,17 +36,18 @@ class _AliasFinder:
             raise ModuleNotFoundError(f"no module named {fullname!r}: {error}", name=fullname) from None
         if record.state == "broken":
             raise ImportError(
-                f"{fullname} leads to {record.distribution}, which is broken: {record.error}", name=fullname
+                f"{fullname} is an alias of {record.distribution}, which is broken: {record.error}",
+                name=fullname,
             )
         real = record.target.partition(":")[0]
         return ModuleSpec(fullname, _AliasLoader(real), origin=real, is_package=True)
 
 
 class _SubmoduleFinder:
-    """Finds what lies inside a package that was imported by its alias: the same modules again.
+    """Finds the submodules of a package that was imported by its alias, as the same module objects.
 
-    It stands first: a module that came by its alias has the ``__path__`` of the real one, so that the
-    path finder would find the file, and load it a second time.
+    It is the first finder: a module that was imported by its alias has the ``__path__`` of the real one, so
+    the path finder would find the file and load it a second time.
     """
 
     @staticmethod
@@ -64,7 +65,7 @@ class _SubmoduleFinder:
 
 
 class _AliasLoader(Loader):
-    """Puts the plugin's module where its alias was imported."""
+    """Registers the plugin's module under its alias."""
 
     def __init__(self, real: str) -> None:
         self._real = real

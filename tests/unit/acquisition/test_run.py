@@ -381,8 +381,8 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
 ):
     cls = installed.load("disk")
     for limits, says in (
-        ({"dtypes": ("uint8",)}, "the source delivers frames of uint16, backend 'disk' takes uint8"),
-        ({"dtypes": None, "ndim": (3,)}, "frames of 2 dimensions, backend 'disk' takes 3"),
+        ({"dtypes": ("uint8",)}, "the source delivers frames of uint16, backend 'disk' accepts uint8"),
+        ({"dtypes": None, "ndim": (3,)}, "frames of 2 dimensions, backend 'disk' accepts 3"),
     ):
         monkeypatch.setattr(cls, "capabilities", dataclasses.replace(cls.capabilities, **limits))
         with pytest.raises(UnsupportedDataError, match=says):

@@ -524,7 +524,7 @@ def test_what_is_no_dataset_is_answered_with_the_datasets_in_it(installed, path)
 def test_a_manifest_that_cannot_be_understood_is_damage(installed, path, content):
     make_dataset(path)
     (path / manifest.MANIFEST_NAME).write_bytes(content)
-    with pytest.raises(DatasetDamagedError, match="cannot be understood"):
+    with pytest.raises(DatasetDamagedError, match="is not a valid manifest"):
         open_dataset(path)
 
 

@@ -82,7 +82,7 @@ def test_what_is_exchanged_between_check_and_move_comes_back(installed, kind, tm
             os.rename(folder / "other", folder / "data")
 
         exchange_when_moved(exchange)
-        with pytest.raises(DatasetExistsError, match="was exchanged by another process"):
+        with pytest.raises(DatasetExistsError, match="was replaced by another process"):
             open_storage("disk", folder / "data", if_exists="overwrite")
         assert [snapshot(folder / name) for name in ("elsewhere", "data", "photos")] == before
         assert sorted(os.listdir(folder)) == ["data", "elsewhere", "photos"]
@@ -102,7 +102,7 @@ def test_what_came_into_the_place_of_what_was_moved_stays_and_the_error_says_whe
         return real(self, name)
 
     monkeypatch.setattr(HeldFolder, "identity_of", identity_of)
-    with pytest.raises(DatasetExistsError, match="was exchanged") as caught:
+    with pytest.raises(DatasetExistsError, match="was replaced") as caught:
         open_storage("disk", tmp_path / "data", if_exists="overwrite")
     aside = next(path for path in tmp_path.iterdir() if ".replaced-" in path.name)
     assert str(aside) in caught.value.__notes__[0]

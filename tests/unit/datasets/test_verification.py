@@ -114,7 +114,7 @@ def test_frames_that_the_ledger_names_as_not_stored_are_missing(make, path):
 
 
 LEDGERS = {
-    "another count": ({"stored": 6, "balanced": True}, "the ledger says 6 frames were stored"),
+    "another count": ({"stored": 6, "balanced": True}, "the ledger records 6 stored frames"),
     "out of balance": ({"stored": 5, "balanced": False}, "does not balance"),
     "more than it names": ({"stored": 5, "failed": 2, "dropped": 1, "not_stored": []}, "3 more frames"),
 }
@@ -141,7 +141,7 @@ def test_a_count_in_the_manifest_that_does_not_agree_is_a_problem(make, path):
     lines = (path / "index").read_text().splitlines(keepends=True)
     (path / "index").write_text("".join(lines[:-1]))
     (path / "4.raw").unlink()
-    assert verify(path).problems == ["the manifest says 5 frames, the dataset names 4"]
+    assert verify(path).problems == ["the manifest records 5 frames, the dataset lists 4"]
 
 
 def test_an_acquisition_is_verified_with_its_ledger(checked, path):
@@ -186,7 +186,7 @@ def test_a_backend_that_lists_nothing_is_a_problem_and_no_success(make, path, ch
     reader = __import__(checked.__module__).CheckedReader
     monkeypatch.setattr(reader, "__len__", DataStorage.__len__)
     report = verify(path)
-    assert not report.ok and "cannot be found" in report.problems[0]
+    assert not report.ok and "cannot be listed" in report.problems[0]
 
 
 def test_where_nothing_is_the_error_says_so(tmp_path, checked):

@@ -275,7 +275,7 @@ def test_a_producer_that_waits_for_room_is_told_when_the_handler_ends(make, how)
     producer.start()
     handler.finish() if how == "finish" else handler.abort("no light")
     producer.join(PATIENCE_S)
-    assert not producer.is_alive() and "takes no more frames" in str(told[0])
+    assert not producer.is_alive() and "accepts no more frames" in str(told[0])
     storage.gate.set()
     handler.await_completion(PATIENCE_S)
     assert times_in(storage) == [0] and storage.ends[0][0] == "failed"
@@ -285,7 +285,7 @@ def test_a_producer_that_waits_for_room_is_told_when_the_handler_ends(make, how)
 @pytest.mark.parametrize("options", [{"max_pending": 0}, {"max_pending": -1}, {"when_full": "drop"}])
 def test_wrong_options_are_an_error_of_ours_and_start_no_thread(options):
     before = threading.active_count()
-    with pytest.raises(ValueError, match="max_pending is a number of bytes above 0") as info:
+    with pytest.raises(ValueError, match="max_pending must be a positive number of bytes") as info:
         DataHandler(Memory(), **options)
     assert threading.active_count() == before
     assert isinstance(info.value, ExEngineError)
@@ -300,7 +300,7 @@ def test_an_error_of_the_storage_reaches_the_next_put_and_the_end(make):
     put(handler, 0)
     put(handler, 1)
     wait_for(lambda: handler.error is not None)
-    with pytest.raises(HandlerError, match="No space left on device; this frame was not taken") as info:
+    with pytest.raises(HandlerError, match="No space left on device; this frame was not accepted") as info:
         put(handler, 2)
     assert info.value.__cause__ is storage.error
     handler.finish()
@@ -372,7 +372,7 @@ def test_an_error_at_the_end_reaches_the_caller_and_the_storage_is_ended_all_the
     handler = make(storage)
     put(handler, 0)
     handler.finish()
-    with pytest.raises(HandlerError, match="the dataset is not whole") as info:
+    with pytest.raises(HandlerError, match="the dataset was not finished correctly") as info:
         handler.await_completion(PATIENCE_S)
     assert info.value.__cause__ is error
     if where == "annotate":
@@ -429,7 +429,7 @@ def test_a_frame_that_is_not_valid_is_refused_and_counted_and_the_others_go_on(
 def test_after_the_end_no_frame_is_taken(make):
     handler = make()
     end(handler)
-    with pytest.raises(HandlerError, match="the handler is finished and takes no more frames"):
+    with pytest.raises(HandlerError, match="the handler is finished and accepts no more frames"):
         put(handler, 0)
 
 

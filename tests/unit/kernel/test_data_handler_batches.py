@@ -126,7 +126,7 @@ def test_what_somebody_else_puts_into_the_storage_is_not_taken_for_a_frame_of_th
 
     storage.write_frames = with_others
     handler = run(storage, [0, 1, 2, 0, 4])
-    with pytest.raises(HandlerError, match="already at"):
+    with pytest.raises(HandlerError, match="already exists at"):
         handler.await_completion(PATIENCE_S)
     assert [where["time"] for where, _ in handler.ledger.not_stored] == [0]
     assert handler.ledger.stored == 4 and {"time": 4} in storage

@@ -42,7 +42,7 @@ def test_each_end_has_its_status(path, frame, opened):
 
 def test_a_dataset_opened_to_read_is_read_only(five, opened):
     dataset = opened()
-    with pytest.raises(StorageFinishedError, match="opened to read"):
+    with pytest.raises(StorageFinishedError, match="open for reading only"):
         dataset.put(at(9), np.ones((3, 3), np.uint8), None)
     with pytest.raises(ValueError, match="read-only"):
         dataset[at(0)][:] = 0
@@ -136,7 +136,7 @@ def test_a_header_that_is_damaged_is_told_and_the_frames_are_read(kind, five, op
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "other"}', b"\xff\xfe"])
 def test_a_manifest_that_cannot_be_understood_is_an_error_of_ours(content, five):
     (five / "exengine.json").write_bytes(content)
-    with pytest.raises(DatasetDamagedError, match=r"exengine\.json cannot be understood"):
+    with pytest.raises(DatasetDamagedError, match=r"exengine\.json is not a valid manifest"):
         exengine.open_dataset(five)
 
 

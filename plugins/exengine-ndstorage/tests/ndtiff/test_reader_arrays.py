@@ -60,7 +60,7 @@ def test_as_array_takes_another_order_of_axes(cube, opened, frame):
     assert array.shape == (2, 3, 4, *SHAPE)
     expected = frame({"time": 3, "channel": "Cy5", "z": 1})
     np.testing.assert_array_equal(array[1, 2, 3].compute(), expected)
-    with pytest.raises(CoordinatesError, match="axes are time, channel, z in any order; got time"):
+    with pytest.raises(CoordinatesError, match="axes must be time, channel, z, in any order; got time"):
         opened().as_array(["time"])
 
 
@@ -86,7 +86,7 @@ def test_frames_that_differ_are_no_one_array(path, opened):
     with exengine.open_storage("ndtiff", path) as storage:
         storage.put({"time": 0}, np.ones((3, 3), np.uint8), None)
         storage.put({"time": 1}, np.ones((3, 4), np.uint8), None)
-    with pytest.raises(UnsupportedOperationError, match="no one array holds both"):
+    with pytest.raises(UnsupportedOperationError, match="one array cannot hold both"):
         opened().as_array().compute()
 
 

@@ -161,7 +161,7 @@ def test_a_frame_whose_coordinates_became_those_of_another_is_told(finished):
     assert "1 entries of the index have the coordinates of a later one" in report.problems
     report = exengine.recover(finished, in_place=True)
     assert (report.frames, report.total) == (COUNT - 1, COUNT)
-    assert "nothing names them" in exengine.verify(finished).problems[0]
+    assert "their coordinates are not known" in exengine.verify(finished).problems[0]
 
 
 @both

@@ -229,9 +229,9 @@ def test_r1_coordinates_that_hold_nothing_raise_a_key_error_that_says_what_is_th
         ({"time": 0, "channel": "FITC"}, "channel is one of 'DAPI'"),
         ({"time": 0, "channel": 0}, "channel is one of 'DAPI'"),
         ({"time": "0", "channel": "DAPI"}, "time is one of 0 - 3"),
-        ({"time": 0}, "channel was not given"),
-        ({"time": 0, "channel": "DAPI", "z": 0}, "there is no axis 'z'"),
-        ({}, "was not given"),
+        ({"time": 0}, "missing: channel"),
+        ({"time": 0, "channel": "DAPI", "z": 0}, "no frame has the axis 'z'"),
+        ({}, "missing: time, channel"),
     ]
     for coordinates, message in absent:
         assert coordinates not in storage

@@ -1,24 +1,24 @@
-"""Which coordinates hold a frame, and which frame: a compact map for millions of them.
+"""The frame index: a compact map from coordinates to frame numbers, for millions of frames.
 
 Coordinates become one integer: position codes, weighted by powers of a prime. An integer in a dict
-costs a third of a frozenset, finds as fast, and decodes back to the coordinates, so that they are
-kept once. Numbers count the frames in the order in which they were put.
+takes a third of the memory of a frozenset, is found as fast, and decodes back to the coordinates, so that
+they are kept only once. Numbers count the frames in the order in which they were put.
 """
 
 from collections.abc import Iterator, Mapping
 
 from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 
-# A prime below 2**32: the low bits of a key, which a dict looks at first, depend on every axis.
+# A prime below 2**32: the low bits of a key, which a dict uses first, depend on every axis.
 _RADIX = 4294967291
-_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are their own code; it fits one digit of Python's
-_MOST_TO_DESCRIBE = 20_000  # a message about a miss may not cost more than a look at so many frames
+_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are their own code; it fits one digit of a Python int
+_MOST_TO_DESCRIBE = 20_000  # frames; a message about a miss may not take longer than visiting these
 
 
 class CoordinateIndex:
-    """A map of coordinates to the number of their frame, in the order of arrival.
+    """A map from coordinates to frame numbers, in the order of arrival.
 
-    Not locked: one thread adds; others may look up at the same time.
+    It has no lock: one thread adds, while others may look up.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class CoordinateIndex:
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
-        self._axis_since: list[tuple[int, str]] = []  # the frame with which an axis came
+        self._axis_since: list[tuple[int, str]] = []  # the frame that introduced an axis
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -47,8 +47,8 @@ class CoordinateIndex:
         return tuple(self._axes_now())
 
     def _axes_now(self) -> list[str]:
-        # A list, while another thread may add an axis: tuple() allocates between the beginning of the
-        # iteration and its end, where the garbage collector may run and let that thread go on.
+        # A list, because another thread may add an axis: tuple() allocates during the iteration, where the
+        # garbage collector may run and let that thread continue.
         return list(self._weights)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
@@ -57,7 +57,7 @@ class CoordinateIndex:
         Parameters
         ----------
         axes : mapping of str to int or str
-            Checked already: the ``__dict__`` of ``DataCoordinates``.
+            Checked axes: the ``__dict__`` of ``DataCoordinates``.
         """
         key = 0
         weights = self._weights
@@ -65,7 +65,7 @@ class CoordinateIndex:
             if axis not in weights:
                 return None
             weight = weights[axis]
-            # Every axis that is there counts from 1, so that an absent one is 0.
+            # The codes of an axis start at 1, so that an absent axis is 0.
             if type(value) is int and 0 <= value < _DIRECT:
                 key += (value + value + 1) * weight
             else:
@@ -76,14 +76,14 @@ class CoordinateIndex:
         return self._numbers.get(key)
 
     def add(self, axes: Mapping[str, int | str]) -> int | None:
-        """Give the next number to these coordinates and return it; None where they hold a frame."""
+        """Assign the next number to these coordinates and return it; None if they hold a frame."""
         key = self.reserve(axes)
         return None if key is None else self.commit(key)
 
     def reserve(self, axes: Mapping[str, int | str]) -> int | None:
-        """Return the key of new coordinates, for :meth:`commit`; None where they hold a frame.
+        """Return the key of new coordinates, for :meth:`commit`; None if they hold a frame.
 
-        Nobody finds them before they are committed.
+        They cannot be found before they are committed.
         """
         key = 0
         weights = self._weights
@@ -97,12 +97,12 @@ class CoordinateIndex:
         return None if key in self._numbers else key
 
     def commit(self, key: int) -> int:
-        """Give the next number to coordinates that were reserved, and return it."""
+        """Assign the next number to reserved coordinates, and return it."""
         number = self._numbers[key] = len(self._numbers)
         return number
 
     def withdraw(self) -> None:
-        """Forget what the last :meth:`reserve` brought: its frame could not be written."""
+        """Undo the last :meth:`reserve`: its frame could not be written."""
         while self._axis_since and self._axis_since[-1][0] >= len(self._numbers):
             del self._weights[self._axis_since.pop()[1]]
 
@@ -133,7 +133,7 @@ class CoordinateIndex:
         return of_checked_axes(axes)
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of every frame that is there now, in the order of arrival."""
+        """Yield the coordinates of every frame present now, in the order of arrival."""
         for key in list(self._numbers):
             yield self._decode(key)
 
@@ -146,25 +146,26 @@ class CoordinateIndex:
         return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a sentence for people: what is there instead of these coordinates."""
+        """Return a clause for an error message: the axes or positions that exist instead."""
         if not self._numbers:
-            return "nothing was put yet"
+            return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in self._weights]
         if unknown:
             return (
-                f"there is no axis {', '.join(map(repr, unknown))}; the axes are {', '.join(self._weights)}"
+                f"no frame has the axis {', '.join(map(repr, unknown))}; "
+                f"the axes are {', '.join(self._weights)}"
             )
         if len(self._numbers) <= _MOST_TO_DESCRIBE:
             positions = self.positions()
             for axis, value in axes.items():
                 if axis not in positions:  # another thread is about to put the first frame with it
-                    return f"there is no axis {axis!r}; the axes are {', '.join(positions)}"
+                    return f"no frame has the axis {axis!r}; the axes are {', '.join(positions)}"
                 if value not in positions[axis]:
                     return f"{axis} is one of {summarize_positions(positions[axis])}"
         absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(self._weights)}; {', '.join(absent)} was not given"
-        return f"no frame among {len(self._numbers)} has these positions together"
+            return f"the axes are {', '.join(self._weights)}; missing: {', '.join(absent)}"
+        return f"none of the {len(self._numbers)} frames has this combination of positions"
 
 
 def summarize_positions(values: list[int | str], most: int = 8) -> str:

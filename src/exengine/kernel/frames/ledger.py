@@ -1,8 +1,7 @@
-"""The ledger of an acquisition: what became of every frame (promise N4).
+"""The ledger of an acquisition: the account of every frame (promise N4).
 
-Two books that must balance. In: offered = passed on + dropped + discarded + failed. Out:
-produced = stored + failed. A frame that was not stored is named with its coordinates and the
-reason.
+It has two sides, each of which must balance. In: offered = passed on + dropped + discarded + failed. Out:
+produced = stored + failed. A frame that was not stored is named with its coordinates and the reason.
 """
 
 import itertools
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_NAMED = 1000
-"""How many frames that were not stored are named; the others are counted."""
+"""Largest number of unstored frames that are named; the others are only counted."""
 
 _MOST_OF_A_REASON = 1000  # characters
 _MOST_OF_A_POSITION = 200
@@ -24,20 +23,20 @@ class Ledger:
     Attributes
     ----------
     offered : int
-        Frames that the source gave.
+        Frames that the source delivered.
     dropped : int
-        Not taken, by a policy that drops.
+        Frames that were not accepted, by a policy that drops frames.
     discarded : int
-        Taken, and deliberately not passed on by the process function.
+        Frames that were accepted, and deliberately not passed on by the process function.
     failed_in : int
-        Lost to an error in the process function, or refused when they were offered, for good: a frame that is
-        put again and taken counts once.
+        Frames lost to an error in the process function, or rejected when they were offered; a frame that is
+        put again and accepted counts once.
     produced : int
-        Frames that came out of the process function; without one, every frame passed on.
+        Frames that the process function returned; without one, all frames passed on.
     stored : int
         Frames for which ``put`` of the storage has returned.
     failed_out : int
-        Frames that the storage refused or could not write.
+        Frames that the storage rejected or could not write.
     stored_bytes : int
         Size of the pixels of the stored frames.
     not_stored : list of (dict, str)
@@ -69,7 +68,7 @@ class Ledger:
 
     @property
     def balanced(self) -> bool:
-        """Whether every frame is accounted for; False while some are on their way."""
+        """Whether every frame is accounted for; False while frames are in flight."""
         taken = self.passed_on + self.dropped + self.discarded + self.failed_in
         return self.offered == taken and self.produced == self.stored + self.failed_out
 
@@ -84,15 +83,16 @@ class Ledger:
         Parameters
         ----------
         coordinates : object
-            The coordinates as given, valid or not: an invalid position is kept as text, a long one cut.
+            The coordinates as passed, valid or not: an invalid position is kept as text, a long one is
+            truncated.
         reason : str
-            Cut if it is long.
+            The reason; a long one is truncated.
         """
         if len(self.not_stored) < MAX_NAMED:
             self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
 
     def forget_refusals(self, coordinates: Mapping[str, int | str]) -> None:
-        """Take back that a frame was refused when it was offered: it was put again, and is taken."""
+        """Undo the record of a rejected frame: it was put again, and accepted."""
         given = _as_json(coordinates)
         kept = [loss for loss in self.not_stored if loss[0] != given]
         self.offered -= len(self.not_stored) - len(kept)
@@ -122,7 +122,7 @@ class Ledger:
 
 
 def _as_json(coordinates: Any) -> dict[str, int | str]:
-    """Return coordinates of any kind as JSON for a manifest; without a mapping, an empty dict."""
+    """Return coordinates of any type as JSON for a manifest; an empty dict if they are not a mapping."""
     try:
         return {
             _plain(axis, _MOST_OF_A_POSITION): value
@@ -130,16 +130,16 @@ def _as_json(coordinates: Any) -> dict[str, int | str]:
             else _plain(value, _MOST_OF_A_POSITION)
             for axis, value in itertools.islice(coordinates.items(), _MOST_AXES)
         }
-    except Exception:  # not a mapping, or a foreign one
+    except Exception:  # not a mapping, or one that raises
         return {}
 
 
 def _plain(value: object, most: int) -> str:
-    """Return a text that can be written, of at most so many characters."""
+    """Return a text that can be encoded, truncated to ``most`` characters."""
     if not isinstance(value, str):
         try:
             value = repr(value)
-        except Exception:  # such as a number of too many digits
+        except Exception:  # such as a number with too many digits
             value = f"<{type(value).__name__}>"
     text = value if len(value) <= most else f"{value[:most]}..."
     return text.encode(errors="backslashreplace").decode()

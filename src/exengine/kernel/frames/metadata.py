@@ -1,7 +1,7 @@
-"""Metadata of a frame: checked, copied, and plain JSON from here on (promise P9).
+"""Metadata of a frame: checked, copied and converted to plain JSON (promise P9).
 
-One recursive walk refuses what JSON cannot hold, by the place where it stands, and returns a copy
-that shares nothing with what the caller holds.
+One recursive walk rejects values that JSON cannot hold, naming their location, and returns a copy
+that shares nothing with the caller's objects.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from exengine.kernel.errors import MetadataError
 from exengine.kernel.wording import a
 
 MAX_DEPTH = 64
-"""How deep lists and dicts may be nested."""
+"""Deepest nesting of lists and dicts."""
 
 
 def clean_metadata(value: Any) -> Any:
@@ -27,13 +27,13 @@ def clean_metadata(value: Any) -> Any:
     Returns
     -------
     JSON value
-        Owned by the caller.
+        A copy, owned by the caller.
 
     Raises
     ------
     MetadataError
-        For NaN, infinity, bytes, sets, keys that are no str, text that is no Unicode, any other
-        object, and nesting deeper than ``MAX_DEPTH`` (cycles included). It names the place.
+        For NaN, infinity, bytes, sets, keys that are not str, text that is not valid Unicode, any other
+        object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message names the location.
 
     Examples
     --------
@@ -48,12 +48,12 @@ def clean_metadata(value: Any) -> Any:
 
 
 _PLAIN = frozenset((bool, type(None)))
-_INT_LIMIT = 10**4000  # Python refuses to read or to print numbers of more than 4,300 digits
+_INT_LIMIT = 10**4000  # Python refuses to parse or print numbers of more than 4,300 digits
 
 
 def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> dict[str, Any]:
     if not depth:
-        raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
+        raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
     copy = {}
     for key, value in mapping.items():
         if type(key) is not str:
@@ -68,7 +68,7 @@ def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> 
         else:
             copy[key] = _clean(value, depth - 1, (*place, key))
     if len(copy) != len(mapping):
-        raise _refusal(place, "has two keys that are the same text")
+        raise _refusal(place, "has two keys with the same text")
     return copy
 
 
@@ -87,18 +87,18 @@ def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
             return value
         raise _refusal(place, f"is {value}, which JSON cannot hold; use None")
     if not depth:
-        raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
+        raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(value, dict):
         return _clean_dict(value, depth, place)
     if isinstance(value, (list, tuple)):
         return [_clean(item, depth - 1, (*place, number)) for number, item in enumerate(value)]
     if isinstance(value, np.floating):
-        return _clean(float(value), depth, place)  # the item of a longdouble would be one again
+        return _clean(float(value), depth, place)  # item() of a longdouble returns a longdouble
     if isinstance(value, np.generic) and value.dtype.kind in "biuU":
         return _clean(value.item(), depth, place)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufU" and type(value) is np.ndarray:
         return _clean(value.tolist(), depth, place)
-    # Subclasses, such as an IntEnum or a str subclass, count as what they are.
+    # Subclasses, such as an IntEnum or a str subclass, become their base type.
     for plain in (str, bool, int, float):
         if isinstance(value, plain):
             return _clean(plain.__str__(value) if plain is str else plain(value), depth, place)
@@ -115,7 +115,7 @@ def _check_text(text: str, place: tuple[Any, ...]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _refusal(place, f"holds {text!r:.40}: half a surrogate pair, which is no text") from None
+        raise _refusal(place, f"contains {text!r:.40}: half a surrogate pair, which is not text") from None
     return text
 
 
@@ -123,4 +123,4 @@ def _refusal(place: tuple[Any, ...], what: str) -> MetadataError:
     where = "metadata" + "".join(f"[{part!r:.40}]" for part in place[:8])
     if len(place) > 8:
         where += "[...]"
-    return MetadataError(f"{where} {what}. Metadata is any JSON value; nothing was stored")
+    return MetadataError(f"{where} {what}. Metadata must be a JSON value; nothing was stored")

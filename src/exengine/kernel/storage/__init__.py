@@ -1,1 +1,1 @@
-"""What a storage backend builds on: states, checks, place, lock and manifest of a dataset."""
+"""The building blocks of storage backends: state, checks, place, lock and manifest of a dataset."""

@@ -1,4 +1,4 @@
-"""All frames of a storage as one lazy array: the one place that knows dask."""
+"""All frames of a storage as one lazy array: the only module that uses dask."""
 
 import math
 import uuid
@@ -22,13 +22,13 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     Raises
     ------
     UnsupportedOperationError
-        When dask is not installed, or frames differ in shape or dtype.
+        If dask is not installed, or frames differ in shape or dtype.
     CoordinatesError
-        When ``axes`` are not those of the dataset.
+        If ``axes`` are not the axes of the dataset.
     CoordinatesNotFoundError
-        When frames are missing and ``missing`` is ``'raise'``.
+        If frames are missing and ``missing`` is ``'raise'``.
     OptionError
-        When ``missing`` cannot stand for a frame.
+        If ``missing`` cannot replace a frame.
     """
     try:
         import dask.array as da
@@ -37,7 +37,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     positions = storage.axes
     order = tuple(positions) if axes is None else tuple(axes)
     if sorted(order) != sorted(positions):
-        raise CoordinatesError(f"axes are {', '.join(positions)} in any order; got {', '.join(order)}")
+        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order; got {', '.join(order)}")
     values = [sorted(positions[axis], key=_sort_key) for axis in order]
     places = [{value: place for place, value in enumerate(some)} for some in values]
     shape = tuple(len(some) for some in values)
@@ -47,17 +47,18 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         first = first or coordinates
         if len(coordinates) != len(order):
             raise UnsupportedOperationError(
-                f"frames have different axes ({', '.join(coordinates)} and {', '.join(order)}): no one array"
+                f"frames have different axes ({', '.join(coordinates)} and {', '.join(order)}): "
+                "they do not form one array"
             )
         there[tuple(place[coordinates[axis]] for axis, place in zip(order, places, strict=True))] = True
     if first is None:
-        raise UnsupportedOperationError("the dataset has no frames, so that their shape is not known")
+        raise UnsupportedOperationError("the dataset has no frames, so the shape of the array is unknown")
     if missing == "raise" and not there.all():
         gap = next(iter(np.argwhere(~there)))
         where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
         raise CoordinatesNotFoundError(
             f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; "
-            "pass missing='mask', or a number that stands for them"
+            "pass missing='mask', or a number that replaces them"
         )
     example = storage.get_data(first)
     refuse_filler(missing, example.dtype)
@@ -65,7 +66,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     meta = np.ma.empty((0,) * (len(order) + example.ndim), example.dtype) if masked else None
     return da.map_blocks(  # type: ignore[no-untyped-call]
         _ReadBlock(storage, order, values, missing, example.shape, example.dtype.str),
-        name=f"exengine-frames-{uuid.uuid4().hex}",  # else dask pickles the storage to find a name
+        name=f"exengine-frames-{uuid.uuid4().hex}",  # otherwise dask pickles the storage to derive a name
         dtype=example.dtype,
         chunks=tuple((1,) * size for size in shape) + tuple((size,) for size in example.shape),
         meta=meta if masked else np.empty((0,) * (len(order) + example.ndim), example.dtype),
@@ -73,7 +74,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
 
 
 def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
-    """Refuse what cannot stand for missing frames of a dtype: a number that it does not hold, another text.
+    """Reject a value that cannot replace missing frames: another string, or a number outside the dtype.
 
     Raises
     ------
@@ -90,16 +91,18 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
-        raise OptionError(f"missing is 'raise', 'mask' or a number that {dtype} holds; got {missing!r:.60}")
+        raise OptionError(
+            f"missing must be 'raise', 'mask' or a number that {dtype} holds; got {missing!r:.60}"
+        )
 
 
 def _sort_key(value: int | str) -> tuple[int, Any]:
-    # Ints before texts; texts keep the order in which they arrived, because sorting is stable.
+    # Ints before strings; strings keep the order of arrival, because sorting is stable.
     return (0, value) if isinstance(value, int) else (1, 0)
 
 
 class _ReadBlock:
-    """Reads the frame of one block; can be pickled when the storage can."""
+    """Reads the frame of one block; it can be pickled if the storage can."""
 
     def __init__(
         self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str
@@ -118,7 +121,7 @@ class _ReadBlock:
         lead = (None,) * len(self._order)
         try:
             data = self._storage.get_data(axes)
-        except CoordinatesNotFoundError:  # and nothing else: a storage that is closed has no gaps
+        except CoordinatesNotFoundError:  # no other error: a closed storage has no gaps
             if self._missing == "raise":
                 raise
             if self._missing == "mask":
@@ -128,6 +131,6 @@ class _ReadBlock:
             raise UnsupportedOperationError(
                 f"the frame at {axes} is {data.shape} {data.dtype}, the first is "
                 f"{self._shape} {self._dtype}: "
-                "no one array holds both"
+                "one array cannot hold both"
             )
         return np.ma.asarray(data)[lead] if self._missing == "mask" else data[lead]

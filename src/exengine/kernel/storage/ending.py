@@ -1,7 +1,7 @@
-"""How a data handler ends a storage: the ledger kept with the dataset, and an end before time.
+"""The end of a storage under a data handler: storing the ledger with the dataset, and ending early.
 
-A storage of ExEngine 0.4.0, or a stand-in of a test, may lack ``annotate`` and ``abort``, or have methods of
-these names with another meaning; such a method is not called.
+A storage of ExEngine 0.4.0, or a test double, may lack ``annotate`` and ``abort``, or have methods of these
+names with another meaning; such a method is not called.
 """
 
 import inspect
@@ -13,7 +13,7 @@ from exengine.kernel.frames.ledger import Ledger
 
 
 def end_early(storage: DataStorage, reason: str, *, failed: bool) -> None:
-    """Abort the dataset, or finish it where the storage cannot abort."""
+    """Abort the dataset, or finish it if the storage cannot abort."""
     if _accepts(storage, "abort", reason, failed=failed):
         storage.abort(reason, failed=failed)
     else:
@@ -21,7 +21,7 @@ def end_early(storage: DataStorage, reason: str, *, failed: bool) -> None:
 
 
 def keep_ledger(storage: DataStorage, ledger: Ledger) -> None:
-    """Keep a ledger with the dataset; without the names of lost frames where the manifest has no room."""
+    """Store a ledger with the dataset; without the names of lost frames if the manifest has no room."""
     if not _accepts(storage, "annotate", "ledger", {}):
         return
     content = ledger.to_dict()

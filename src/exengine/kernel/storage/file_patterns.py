@@ -1,9 +1,9 @@
-"""The names that the files of a dataset have, as patterns: ``NDTiffStack_{number}.tif``.
+"""Patterns of the file names of a dataset, such as ``NDTiffStack_{number}.tif``.
 
 A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}``
 matches decimal digits, ``{name}`` any text without ``/`` that does not begin with a dot; ``{{`` and ``}}``
-are braces. Everything else matches itself. No pattern makes matching slow: a manifest, which may be hostile,
-has patterns, too.
+are literal braces. All other text matches itself. No pattern makes matching slow, because a manifest, which
+is untrusted, has patterns, too.
 """
 
 import re
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 MOST_PATTERNS = 1000
 MOST_CHARACTERS = 1000
-"""The length of one pattern."""
+"""Largest number of characters of one pattern."""
 
 _FIELDS = {"number": "[0-9]++", "name": r"(?![.])[^/]+"}
 
 
 class FilePatterns:
-    """Decides whether a name is that of a file of a dataset.
+    """Matches names against the patterns of the files of a dataset.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class FilePatterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         if isinstance(patterns, str):
-            raise ValueError(f"patterns of file names are a tuple of str, got the str {patterns!r:.80}")
+            raise ValueError(f"patterns of file names must be a tuple of str, got the str {patterns!r:.80}")
         files: dict[str, None] = {}
         folders: dict[str, None] = {}
         for number, pattern in enumerate(patterns):
@@ -53,11 +53,11 @@ class FilePatterns:
         self._folders = _compiled(folders)
 
     def match_file(self, name: str) -> bool:
-        """Return whether a relative path may be that of a file of the dataset."""
+        """Return whether a relative path matches a file of the dataset."""
         return self._files.fullmatch(name) is not None
 
     def match_folder(self, name: str) -> bool:
-        """Return whether a relative path may be that of a folder with files of the dataset."""
+        """Return whether a relative path matches a folder with files of the dataset."""
         return self._folders.fullmatch(name) is not None
 
 
@@ -68,7 +68,7 @@ def _compiled(alternatives: Iterable[str]) -> re.Pattern[str]:
 def _parts_of(pattern: str) -> list[str]:
     """Return a regular expression for each part of a pattern."""
     if not isinstance(pattern, str) or len(pattern) > MOST_CHARACTERS:
-        raise ValueError(f"a pattern of file names is a str of at most {MOST_CHARACTERS} characters")
+        raise ValueError(f"a pattern of file names must be a str of at most {MOST_CHARACTERS} characters")
     parts, literal, names = [""], "", 0
     for text, field, spec, conversion in string.Formatter().parse(pattern):
         for piece in re.split("(/)", text):
@@ -90,6 +90,6 @@ def _parts_of(pattern: str) -> list[str]:
         raise ValueError(f"{pattern!r:.80} is not a path below the folder of a dataset")
     if names > 1 or (names and "{name}" in pattern.rpartition("/")[2] and not re.search("[^\\W_]", literal)):
         raise ValueError(
-            f"{pattern!r:.80} matches too much: {{name}} may stand once, beside letters or digits"
+            f"{pattern!r:.80} matches too much: {{name}} may occur once, next to letters or digits"
         )
     return parts

@@ -1,6 +1,6 @@
 """The hooks that a backend overrides: check, write, sync and finish frames of its format.
 
-:class:`exengine.kernel.storage.managed.ManagedStorage` calls them, and keeps everything else.
+:class:`exengine.kernel.storage.managed.ManagedStorage` calls them, and handles everything else.
 """
 
 from abc import abstractmethod
@@ -18,16 +18,16 @@ CheckedFrame = tuple[DataCoordinates, npt.NDArray[Any], Any]
 
 
 class FormatHooks(IndexedStorage):
-    """The part of a storage that knows the format.
+    """The format-specific part of a storage.
 
     The hooks are called with the lock of the storage held, never two at once.
     """
 
     batch_frames: ClassVar[int] = 1
-    """The number of frames of ``put_many`` that go to :meth:`write_frames` at once."""
+    """The number of frames of ``put_many`` that are passed to :meth:`write_frames` at once."""
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
-        """Refuse a frame that the format cannot hold, before anything changes.
+        """Reject a frame that the format cannot hold, before anything changes.
 
         Parameters
         ----------
@@ -58,11 +58,11 @@ class FormatHooks(IndexedStorage):
         Parameters
         ----------
         number : int
-            The number of the frame, counted from 0 without a gap. After a failed write the next frame gets
+            The number of the frame, counted from 0 without gaps. After a failed write the next frame gets
             the same number.
         coordinates : DataCoordinates
         data : numpy.ndarray
-            The caller's array: valid only during this call.
+            The caller's array, valid only during this call.
         checked : object
             The result of ``check_frame``.
 
@@ -80,7 +80,7 @@ class FormatHooks(IndexedStorage):
         number : int
             The number of the first frame.
         batch : list of (coordinates, data, checked)
-            At least one frame, as ``write_frame`` takes it. All were checked before the first is written.
+            At least one frame, as for ``write_frame``. All are checked before the first is written.
 
         Returns
         -------
@@ -92,36 +92,36 @@ class FormatHooks(IndexedStorage):
         OSError
             Makes the storage fail. No frame of the batch counts as written then.
         UnsupportedDataError, CoordinatesError
-            When the first frame does not fit those of the batch that were written before it.
+            If the first frame is incompatible with those of the batch that were written before it.
         """
         self.write_frame(number, *batch[0])
         return 1
 
     def sync_frames(self) -> None:
-        """Bring every written frame to the disk (A2). By default the whole file system is synced."""
+        """Sync every written frame to the disk (A2). By default the whole file system is synced."""
         if self.path is not None:
             files.sync_filesystem(self.path)
 
     def finish_frames(self) -> None:
-        """Write the end of the format and bring everything to the disk. The manifest follows."""
+        """Finish the files of the format and sync them to the disk. The manifest is written afterwards."""
         self.sync_frames()
 
     def claimed_files(self) -> tuple[str, ...]:
-        """Return the names of the files that this dataset may have; the manifest keeps them.
+        """Return the names of the files that this dataset may have; the manifest records them.
 
-        Called once, before the dataset exists. Override it where a dataset has fewer names than
-        ``dataset_files``, such as files that begin with a name that the user has chosen.
+        Called once, before the dataset exists. Override it if a dataset has fewer names than
+        ``dataset_files``, such as files that begin with a name chosen by the user.
 
         Returns
         -------
         tuple of str
-            Patterns as in ``dataset_files``; a file that they do not match does not belong to the dataset.
+            Patterns as in ``dataset_files``; a file that matches none of them is not part of the dataset.
         """
         return self.dataset_files
 
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 
-        Called after ``finish_frames``, unless something has failed. The manifest keeps them as ``facts``.
+        Called after ``finish_frames``, unless the storage has failed. The manifest records them as ``facts``.
         """
         return {}

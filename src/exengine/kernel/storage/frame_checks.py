@@ -1,4 +1,4 @@
-"""What a backend's capabilities say of a frame, checked before anything is changed (promise P8)."""
+"""Checks of a frame against the backend's capabilities, before anything changes (promise P8)."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from exengine.kernel.errors import CoordinatesError, UnsupportedDataError
 
 
 class FrameChecks:
-    """Refuses arrays and coordinates that a format cannot hold.
+    """Rejects arrays and coordinates that a format cannot hold.
 
     Parameters
     ----------
     owner : str
         Name of the storage class, for messages.
     capabilities : StorageCapabilities
-        Its declaration.
+        The capabilities that the class declares.
     """
 
     def __init__(self, owner: str, capabilities: StorageCapabilities) -> None:
@@ -26,12 +26,12 @@ class FrameChecks:
         self._limits = capabilities
         self._accepted_dtypes: set[np.dtype[Any]] = set()
         self.limits_axes = not (capabilities.string_axes and capabilities.negative_indices)
-        """Whether :meth:`axes` can refuse anything."""
+        """Whether :meth:`axes` can reject anything."""
         self.first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         """Shape and dtype of the first frame that was stored."""
 
     def stored(self, data: npt.NDArray[Any]) -> None:
-        """Note that a frame was stored: where all must be alike, the first decides."""
+        """Record that a frame was stored: the first one sets the shape and dtype that all must have."""
         if self.first is None:
             self.first = (data.shape, data.dtype)
 
@@ -41,12 +41,13 @@ class FrameChecks:
         Raises
         ------
         UnsupportedDataError
-            Saying what the format takes.
+            If the format does not accept the array.
         """
         if type(data) is not np.ndarray:
             if not isinstance(data, np.ndarray):
                 raise UnsupportedDataError(
-                    f"data is a numpy array, got {type(data).__name__}; convert it with numpy.asarray(...)"
+                    f"data must be a numpy array, got {type(data).__name__}; "
+                    "convert it with numpy.asarray(...)"
                 )
             if isinstance(data, np.ma.MaskedArray):
                 raise UnsupportedDataError("a masked array would lose its mask; pass data.filled(value)")
@@ -69,7 +70,7 @@ class FrameChecks:
                 or (self.first[1] != dtype and self.first[1].newbyteorder("=") != dtype.newbyteorder("="))
             ):
                 raise UnsupportedDataError(
-                    f"{self._owner} takes frames of one shape and dtype: the first was "
+                    f"{self._owner} accepts frames of one shape and dtype: the first was "
                     f"{self.first[0]} {self.first[1]}, this one is {data.shape} {dtype}"
                 )
         return data  # type: ignore[no-any-return]
@@ -82,12 +83,12 @@ class FrameChecks:
         if limits.ndim is not None:
             takes.append(f"{' or '.join(map(str, limits.ndim))} dimensions")
         return UnsupportedDataError(
-            f"{self._owner} takes {', '.join(takes)}; got {data.dtype}, shape {data.shape}. "
+            f"{self._owner} accepts {', '.join(takes)}; got {data.dtype}, shape {data.shape}. "
             "Convert the array, or choose another backend"
         )
 
     def axes(self, coordinates: DataCoordinates) -> None:
-        """Refuse str or negative positions where the backend does not declare them.
+        """Reject str or negative positions if the backend does not declare them.
 
         Raises
         ------
@@ -98,7 +99,7 @@ class FrameChecks:
             if type(value) is str:
                 if not limits.string_axes:
                     raise CoordinatesError(
-                        f"{self._owner} takes int positions only; axis {axis!r} is {value!r}"
+                        f"{self._owner} accepts int positions only; axis {axis!r} is {value!r}"
                     )
             elif value < 0 and not limits.negative_indices:
-                raise CoordinatesError(f"{self._owner} takes positions from 0; axis {axis!r} is {value}")
+                raise CoordinatesError(f"{self._owner} accepts positions from 0; axis {axis!r} is {value}")

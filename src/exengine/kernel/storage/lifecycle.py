@@ -1,15 +1,15 @@
-"""The life of a managed storage: its state, its first error, and how its dataset ended.
+"""The life cycle of a managed storage: its state, its first error, and the final status of its dataset.
 
 ::
 
     open --finish, abort--> finished --close--> closed
       |                                           ^
       |--close (the dataset stays incomplete)-----'
-      |--fail--> failed  (for good; finish, abort and close end the dataset as failed)
+      |--fail--> failed  (permanent; finish, abort and close end the dataset as failed)
       '--fork--> disowned, in the child only
 
-The state answers one question, which every write asks first: does the storage refuse it, and with which
-error? The owner guards every change with its lock.
+The state determines whether the storage rejects a write, and with which error; every write checks it first.
+The owner guards every change with its lock.
 """
 
 from exengine.kernel.data_storage_base import DatasetStatus
@@ -29,13 +29,13 @@ class Lifecycle:
     refusal : type of StorageStateError, or None
         The error that a write raises in this state; None while the storage is open.
     error : BaseException or None
-        The first error; it stays.
+        The first error; later ones do not replace it.
     reported : bool
         Whether a caller has received the error.
     status : DatasetStatus or None
-        How the dataset ended; None until then.
+        The final status of the dataset; None until it has ended.
     reason : str
-        The cause of that status, for people.
+        The human-readable cause of that status.
     """
 
     __slots__ = ("error", "reason", "refusal", "reported", "status")
@@ -48,7 +48,7 @@ class Lifecycle:
         self.reason = ""
 
     def fail(self, error: BaseException) -> bool:
-        """Enter the failed state; return False where an earlier error has already done so."""
+        """Enter the failed state; return False if an earlier error already caused it."""
         if self.error is not None:
             return False
         self.error = error
@@ -56,23 +56,23 @@ class Lifecycle:
         return True
 
     def begin_end(self) -> None:
-        """Refuse writes while the dataset is being ended; after an interrupt, ``finish`` may end it again."""
+        """Reject writes while the dataset is being ended; after an interrupt, ``finish`` may be repeated."""
         if self.refusal is None:
             self.refusal = StorageFinishedError
 
     def end(self, status: DatasetStatus, reason: str) -> None:
-        """Record how the dataset ended."""
+        """Record the final status of the dataset."""
         self.status, self.reason = status, reason
         if self.error is None:
             self.refusal = StorageFinishedError
 
     def close(self) -> None:
-        """Refuse writes because the storage is closed; a failed storage goes on naming its error."""
+        """Reject writes because the storage is closed; a failed storage continues to report its error."""
         if self.refusal is not StorageFailedError:
             self.refusal = StorageClosedError
 
     def disown(self) -> None:
-        """Refuse writes in a forked child, and forget an error that belongs to the parent."""
+        """Reject writes in a forked child, and forget an error that belongs to the parent."""
         self.error, self.reported = None, True
         self.refusal = StorageStateError
 
@@ -83,10 +83,10 @@ class Lifecycle:
 
     @property
     def can_end(self) -> bool:
-        """Whether the dataset can still be ended: the storage is open, failed or half-way through its end."""
+        """Whether the dataset can still be ended: the storage is open, failed or partly ended."""
         return self.status is None and self.refusal in (None, StorageFailedError, StorageFinishedError)
 
     @property
     def failure(self) -> str:
-        """The first error, for people."""
+        """The first error, as text."""
         return str(self.error) or f"interrupted by {type(self.error).__name__}"

@@ -1,14 +1,14 @@
-"""The base that keeps the storage promises, so that a backend only encodes and locates frames.
+"""The base class that keeps the storage promises, so that a backend only encodes and locates frames.
 
 ``ManagedStorage`` is responsible for: the life cycle (:mod:`exengine.kernel.storage.lifecycle`), the
 validation of a frame before anything changes, the set of coordinates, the place of the dataset and its lock,
-the manifest, the first I/O error, and the end of the process. It does not know one byte of the format: a
-subclass writes frame ``number`` and reads it back.
+the manifest, the first I/O error, and the end of the process. It does not know the format: a subclass
+writes frame ``number`` and reads it back.
 
 Threads: ``put`` and every change of state hold one lock. Reads hold none.
 
 Interrupts: CPython raises KeyboardInterrupt between bytecodes of the main thread. Decision record 0013
-describes where that may happen in ``put`` and why no acknowledged frame is lost.
+describes where this may happen in ``put`` and why no acknowledged frame is lost.
 """
 
 import contextlib
@@ -43,34 +43,34 @@ from exengine.kernel.system import at_exit
 
 
 class ManagedStorage(FormatHooks):
-    """Base of backends: override the hooks, and call ``super().__init__`` before opening files.
+    """Base class of backends: override the hooks, and call ``super().__init__`` before opening files.
 
     Parameters
     ----------
     path : path, optional
-        The path of the new dataset. It is claimed at once, together with the writer's lock: from here on
-        the dataset exists and can be opened, as empty and incomplete. None for a backend that keeps nothing.
+        The path of the new dataset. It is claimed at once, together with the writer's lock: from then on
+        the dataset exists and can be opened, empty and incomplete. None for a backend that is not persistent.
     summary_metadata : JSON value, optional
         Metadata of the whole dataset.
 
     Raises
     ------
     DatasetExistsError, DatasetLockedError, DatasetAccessError
-        When the path cannot be claimed; then nothing was changed.
+        If the path cannot be claimed; nothing is changed then.
     MetadataError
-        When the summary metadata is not JSON.
+        If the summary metadata is not JSON.
 
     Notes
     -----
     The hooks ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and ``finish_frames``
     are called with the lock held, never two at once. ``read_frame`` and ``read_frame_metadata`` are
-    called from any thread, also during ``write_frame``, for numbers whose ``write_frame`` has returned.
+    called from any thread, also during ``write_frame``, for frames that ``write_frame`` has written.
 
     The base keeps its state in the attribute ``_exengine``. Every other name is free for subclasses.
     """
 
     backend_name: str = ""
-    """The entry-point name, for the manifest; by default ``module:Class``, which readers find as well."""
+    """The entry-point name, for the manifest; by default ``module:Class``, which readers resolve as well."""
 
     _exengine: WriteState
 
@@ -88,7 +88,7 @@ class ManagedStorage(FormatHooks):
 
     @property
     def path(self) -> str | None:
-        """The path of the dataset; None for a backend that keeps nothing."""
+        """The path of the dataset; None for a backend that is not persistent."""
         place = self._exengine.place
         return place.path if place else None
 
@@ -98,12 +98,12 @@ class ManagedStorage(FormatHooks):
 
     @property
     def status_reason(self) -> str:
-        """The cause of the status, for people; empty for a complete dataset."""
+        """The human-readable cause of the status; empty for a complete dataset."""
         return self._exengine.life.reason
 
     @property
     def frames_stored(self) -> int:
-        """The number of frames that were put; known after ``close``, too."""
+        """The number of frames that were put; available after ``close``, too."""
         return len(self._exengine.frames)
 
     @property
@@ -115,7 +115,7 @@ class ManagedStorage(FormatHooks):
 
     @property
     def annotations(self) -> dict[str, JsonValue]:
-        """The JSON values that :meth:`annotate` has kept so far; a copy."""
+        """The JSON values that :meth:`annotate` has stored so far; a copy."""
         place = self._exengine.place
         return place.annotations if place else {}
 
@@ -126,7 +126,7 @@ class ManagedStorage(FormatHooks):
         value = clean_metadata(value)
         with state.lock:
             if state.life.refusal is StorageFailedError and state.life.status is None and not state.closed:
-                state.place.annotate_later(name, value)  # above all the ledger of the lost frames
+                state.place.annotate_later(name, value)  # in particular the ledger with the lost frames
                 return
             if state.life.refusal is not None:
                 self.__refuse()
@@ -134,7 +134,7 @@ class ManagedStorage(FormatHooks):
                 state.place.annotate(name, value)
             except OSError as error:
                 self.__fail(error)
-                raise self.__failed_error(f"{name!r} could not be kept") from error
+                raise self.__failed_error(f"{name!r} could not be stored") from error
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -154,8 +154,8 @@ class ManagedStorage(FormatHooks):
                 raise _exists(coordinates)
             try:
                 self.write_frame(len(state.frames), coordinates, data, checked)
-                # From here on readers find the frame. An interrupt before the commit leaves a frame that is
-                # written and has no number: nothing may be put behind it.
+                # From the commit on, readers find the frame. An interrupt before it leaves a written frame
+                # without a number: nothing may be written after it.
                 state.frames.commit(key)
             except BaseException as error:
                 self.__write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
@@ -166,14 +166,14 @@ class ManagedStorage(FormatHooks):
                 state.new_data.notify_all()
 
     def put_many(self, frames: Iterable[Frame]) -> None:
-        # A generator may reuse the array of one frame for the next, so only a sequence is taken in batches.
+        # A generator may reuse the array of one frame for the next, so only a sequence is stored in batches.
         if self.batch_frames == 1 or not isinstance(frames, list | tuple):
             super().put_many(frames)
             return
         begin = 0
         try:
             while begin < len(frames):
-                # The very first frame goes alone: the others are compared with its shape and dtype.
+                # The very first frame is stored alone: the others are compared with its shape and dtype.
                 end = begin + (self.batch_frames if self._exengine.checks.first else 1)
                 self.__put_batch(frames[begin:end])
                 begin = end
@@ -182,7 +182,7 @@ class ManagedStorage(FormatHooks):
             raise
 
     def __put_batch(self, frames: Sequence[Frame]) -> None:
-        """Check frames up to the first that is refused, write those, then raise."""
+        """Check frames up to the first that is rejected, write them, then raise."""
         state = self._exengine
         refusal: Exception | None = None
         batch: list[CheckedFrame] = []
@@ -234,7 +234,7 @@ class ManagedStorage(FormatHooks):
             raise
 
     def __write_failed(self, error: BaseException, what: str) -> None:
-        """Fail after a write that raised an I/O error or was interrupted. A refusal changes nothing."""
+        """Fail after a write that raised an I/O error or was interrupted. A rejection changes nothing."""
         self._exengine.frames.withdraw()
         if isinstance(error, OSError) or not isinstance(error, Exception):
             self.__fail(error)
@@ -242,25 +242,25 @@ class ManagedStorage(FormatHooks):
                 raise self.__failed_error(what) from error
 
     def __fail(self, error: BaseException) -> None:
-        """Enter the failed state, for good. The first error stays."""
+        """Enter the failed state permanently. The first error is kept."""
         state = self._exengine
         with state.lock:
             if state.life.fail(error):
                 state.new_data.notify_all()
 
     def cannot_begin(self, error: BaseException) -> None:
-        """End a storage whose creation fails: for ``__init__`` of a subclass, which then raises the error.
+        """End a storage that cannot be created: for ``__init__`` of a subclass, which then raises the error.
 
-        The dataset is marked as failed, with the cause, and its lock is free. Of the subclass only
-        ``release`` is called, with the attributes that exist at that moment.
+        The dataset is marked as failed, with the cause, and its lock is released. The only hook of the
+        subclass that is called is ``release``, with the attributes that exist at that moment.
         """
         state = self._exengine
         self.__fail(error)
         state.life.end(DatasetStatus.FAILED, state.life.failure)  # ``close`` has nothing to finish
         if state.place is not None:
-            with contextlib.suppress(OSError):  # without it the dataset is incomplete, and empty
+            with contextlib.suppress(OSError):  # otherwise the dataset remains incomplete, and empty
                 state.place.conclude(DatasetStatus.FAILED, state.life.failure, len(state.frames), None)
-        with contextlib.suppress(Exception):  # ``release`` may miss an attribute of the half-made object
+        with contextlib.suppress(Exception):  # ``release`` may need an attribute that does not exist yet
             self.close()
 
     def __failed_error(self, what: str) -> StorageFailedError:
@@ -270,7 +270,7 @@ class ManagedStorage(FormatHooks):
         error = from_os(
             StorageFailedError,
             f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} "
-            "frames before are safe; go on in a new dataset"
+            "frames before are safe; continue in a new dataset"
             f"{', on a disk with space' if isinstance(life.error, OSError) else ''}",
             life.error,
         )
@@ -282,7 +282,7 @@ class ManagedStorage(FormatHooks):
         if refusal is StorageFailedError:
             raise self.__failed_error("nothing more can be stored")
         if refusal is StorageFinishedError:
-            raise StorageFinishedError("the storage is finished: its dataset cannot be changed any more")
+            raise StorageFinishedError("the storage is finished: its dataset can no longer be changed")
         if refusal is StorageStateError:
             raise StorageStateError("this storage belongs to the process that forked this one")
         raise StorageClosedError(f"the storage is closed; {how_to_reopen(self.path)}")
@@ -297,7 +297,7 @@ class ManagedStorage(FormatHooks):
                 self.__refuse()
             if state.place is None:
                 if durable:
-                    raise UnsupportedOperationError(f"{type(self).__name__} keeps nothing after the process")
+                    raise UnsupportedOperationError(f"{type(self).__name__} is not persistent")
                 return
             if durable:
                 try:
@@ -345,7 +345,7 @@ class ManagedStorage(FormatHooks):
                 self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
-        """Write the end of the dataset, once; after a failure only where the disk allows it."""
+        """End the dataset, once; after a failure only if the disk allows it."""
         state = self._exengine
         life = state.life
         if life.status is not None:
@@ -384,7 +384,7 @@ class ManagedStorage(FormatHooks):
             self.__fail(error)
             if not unreported:
                 unreported, what = True, "its files could not be closed"
-        finally:  # the next writer is let in, whatever a backend's release raises
+        finally:  # the next writer gets the lock, whatever a backend's ``release`` raises
             at_exit.release(self)
             if state.place is not None:
                 state.place.unlock()
@@ -410,9 +410,9 @@ class ManagedStorage(FormatHooks):
             )
 
     def disown(self) -> None:
-        """Become unable to write: this process is a fork of the one that owns the storage."""
+        """Reject writes: this process is a fork of the one that owns the storage."""
         state = self._exengine
-        # A thread that held the lock, or was reading, exists in the parent only.
+        # A thread that held the lock, or was reading, exists only in the parent.
         state.lock = threading.RLock()
         state.new_data = threading.Condition(state.lock)
         state.reads = set()
@@ -423,11 +423,11 @@ class ManagedStorage(FormatHooks):
     def __reduce__(self) -> Any:
         """Pickle as a reader of the same dataset, for the workers that compute on ``as_array``."""
         if self.path is None:
-            raise UnsupportedOperationError(f"{type(self).__name__} lives in this process only")
+            raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)
 
     def __del__(self) -> None:
-        # Only a persistent storage has something to save; a half-made one has no place.
+        # Only a persistent storage has something to save; a partly created one has no place.
         state = self.__dict__.get("_exengine")
         if state is not None and state.place is not None and not state.closed and not state.life.disowned:
             self.conclude_at_exit()
@@ -435,5 +435,5 @@ class ManagedStorage(FormatHooks):
 
 def _exists(coordinates: DataCoordinates) -> CoordinatesExistError:
     return CoordinatesExistError(
-        f"a frame is already at {coordinates.__dict__}; a frame is never replaced, put it elsewhere"
+        f"a frame already exists at {coordinates.__dict__}; a frame is never replaced, use other coordinates"
     )

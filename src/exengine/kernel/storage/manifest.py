@@ -1,11 +1,11 @@
 """The manifest of a dataset: ``exengine.json``, and the lock beside it.
 
-It names the backend that wrote the dataset, the files that it may have, its status, the config and the
-ledger. It is written when the dataset appears, and for the last time when it is finished: temporary file,
-fsync, rename, fsync of the folder. While it says "incomplete", the writer is at work or has died.
+It names the backend that wrote the dataset, the files that the dataset may have, its status, the config and
+the ledger. It is written when the dataset is created, and for the last time when it is finished: temporary
+file, fsync, rename, fsync of the folder. While the status is "incomplete", the writer is active or has died.
 
-A manifest is read and checked once per opening: :func:`handed_over` gives the one that was read to find the
-backend to the backend that opens the dataset.
+A manifest is read and checked once per opening: :func:`handed_over` passes the manifest that was read to find
+the backend on to the backend that opens the dataset.
 """
 
 import copy
@@ -28,17 +28,17 @@ LOCK_NAME = "exengine.lock"
 FORMAT = "exengine-dataset"
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
-"""A manifest that is larger is not read, and none is written."""
+"""Largest size of a manifest; a larger one is neither read nor written."""
 _ROOM_FOR_THE_END = 2**17
 MAX_BACKEND_CHARACTERS = 500
 """The longest name of a backend."""
 
 
 class Manifest(Mapping[str, Any]):
-    """The content of ``exengine.json``, checked; it cannot be changed.
+    """The content of ``exengine.json``, checked and immutable.
 
-    As a mapping it gives the JSON values as they are in the file. The attributes have the types of Python,
-    and stand for what an older file may leave out.
+    As a mapping, it contains the JSON values of the file. The attributes have Python types, and defaults for
+    fields that an older file may omit.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Manifest(Mapping[str, Any]):
     Raises
     ------
     ValueError
-        When the content is not that of a manifest, or of a version that this release does not read.
+        If the content is not a manifest, or has a version that this release does not read.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class Manifest(Mapping[str, Any]):
 
     def __init__(self, content: Any) -> None:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"it does not say that its format is {FORMAT!r}")
+            raise ValueError(f"its format is not {FORMAT!r}")
         if content.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"its format version is {content.get('format_version')!r:.60}, this release reads "
@@ -103,7 +103,7 @@ class Manifest(Mapping[str, Any]):
 
     @property
     def reason(self) -> str:
-        """The cause of the status, for people."""
+        """The human-readable cause of the status."""
         return str(self._content.get("reason", ""))
 
     @property
@@ -114,12 +114,12 @@ class Manifest(Mapping[str, Any]):
 
     @property
     def files(self) -> list[str] | None:
-        """Patterns of the names of its files; None in a dataset of an earlier release."""
+        """Patterns of the names of the dataset's files; None for a dataset of an earlier release."""
         return self.get("files")
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """The JSON values that were kept with the dataset; a copy."""
+        """The JSON values that were stored with the dataset; a copy."""
         return self.get("annotations") or {}
 
     @property
@@ -179,7 +179,7 @@ def encode_manifest(content: dict[str, Any]) -> bytes:
 
 
 def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
-    """Refuse a manifest that would be too large to be read; room is left for the end of the dataset.
+    """Reject a manifest that would be too large to be read; room is reserved for the end of the dataset.
 
     Raises
     ------
@@ -201,14 +201,14 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
     ----------
     folder : path
     dir_fd : int, optional
-        A descriptor of this folder, if it is open: then the path serves for messages only.
+        A descriptor of this folder, if it is open; the path is then used only in messages.
 
     Raises
     ------
     DatasetDamagedError
-        When it is not a manifest.
+        If the file is not a manifest.
     DatasetAccessError
-        When it cannot be read.
+        If the file cannot be read.
     """
     handed = _handed.get()
     if handed is not None and dir_fd is None and handed[0] == os.path.realpath(folder):
@@ -222,14 +222,14 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
         return None
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ELOOP):
-            raise DatasetDamagedError(f"{path} is not read: {error.strerror}") from None
+            raise DatasetDamagedError(f"{path} is not a manifest: {error.strerror}") from None
         raise DatasetAccessError(f"{path} cannot be read: {error.strerror}") from error
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         return Manifest(parse_json(text))
     except (ValueError, RecursionError) as error:
-        raise DatasetDamagedError(f"{path} cannot be understood: {error}") from None
+        raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
 
 
 def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) -> int:
@@ -237,22 +237,22 @@ def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) ->
 
 
 def status_of(manifest: Manifest | None) -> DatasetStatus:
-    """Return the status that a manifest gives; ``incomplete`` without a manifest."""
+    """Return the status in a manifest; ``incomplete`` without a manifest."""
     return manifest.status if manifest is not None else DatasetStatus.INCOMPLETE
 
 
 def take_lock(folder: str) -> int | None:
-    """Take the writer's lock of a dataset.
+    """Acquire the writer's lock of a dataset.
 
     Returns
     -------
     int or None
-        A file descriptor that holds the lock until it is closed; None while another writer has it.
+        A file descriptor that holds the lock until it is closed; None if another writer holds it.
 
     Raises
     ------
     OSError
-        When it cannot be created, or its path is not a regular file.
+        If the lock file cannot be created, or is not a regular file.
     """
     descriptor = files.open_regular(os.path.join(folder, LOCK_NAME), os.O_RDWR | os.O_CREAT)
     try:
@@ -267,17 +267,17 @@ def take_lock(folder: str) -> int | None:
 
 
 def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
-    """Return whether a writer is at work on the dataset. Changes nothing on the disk.
+    """Return whether a writer is active on the dataset. Changes nothing on the disk.
 
     Parameters
     ----------
     folder : path
     dir_fd : int, optional
-        A descriptor of this folder, if it is open: then the path is not used.
+        A descriptor of this folder, if it is open; the path is then not used.
     """
     try:
         descriptor = _open_in(folder, LOCK_NAME, dir_fd)
-    except OSError:  # without a lock file that a writer of ExEngine locks
+    except OSError:  # a writer of ExEngine would have a lock file
         return False
     try:
         return not files.try_lock(descriptor, shared=True)

@@ -1,7 +1,7 @@
-"""The place of a dataset that is being written: its folder, its lock, its manifest.
+"""The place of a dataset that is being written: its folder, its lock and its manifest.
 
-A folder appears whole: it is made beside its place, with lock and manifest inside, and renamed.
-So of two that want the same place one wins, and whoever can see the dataset can open it.
+A folder appears complete: it is created beside its final path, with lock and manifest inside, and renamed.
+If two writers race for a path, exactly one wins; a dataset that is visible can be opened.
 """
 
 import copy
@@ -23,46 +23,46 @@ from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
-_LOOKS = 10  # before a lock counts as that of a writer
-_MOST_OF_A_REASON = 8000  # characters; what is left free in a manifest holds them
+_LOOKS = 10  # attempts, before a lock counts as that of a writer
+_MOST_OF_A_REASON = 8000  # characters; they fit into the reserved room of a manifest
 
 
 class DatasetPlace:
-    """A claimed folder; made by :meth:`claim` or :meth:`reclaim`.
+    """A claimed folder; created by :meth:`claim` or :meth:`reclaim`.
 
     Attributes
     ----------
     path : str
-        Of the folder, absolute, with symbolic links resolved.
+        The absolute path of the folder, with symbolic links resolved.
     """
 
     def __init__(self, path: str, lock: int, content: dict[str, Any], made: tuple[str, ...] = ()) -> None:
         self.path = path
         self._lock: int | None = lock
         self._content = content
-        self._made = made  # folders whose names may not have reached the disk
+        self._made = made  # folders with new names that may not have reached the disk
         self._synced = False  # whether these names are on the disk
-        self._late: list[str] = []  # annotations that no manifest on the disk has yet
+        self._late: list[str] = []  # annotations that the manifest on the disk does not have yet
 
     @classmethod
     def claim(cls, path: str, backend: str, patterns: Sequence[str] = ()) -> "DatasetPlace":
-        """Make the folder of a new dataset, with its lock and its first manifest.
+        """Create the folder of a new dataset, with its lock and its first manifest.
 
         Parameters
         ----------
         path : str
-            Nothing may be there, or an empty folder. Parents are made.
+            A path that is free, or an empty folder. Missing parents are created.
         backend : str
-            Who writes: the name that the manifest keeps.
+            The name of the writing backend, for the manifest.
         patterns : sequence of str
-            Patterns of the names of its files, which the manifest keeps; see ``DataStorage.dataset_files``.
+            Patterns of the names of its files, for the manifest; see ``DataStorage.dataset_files``.
 
         Raises
         ------
         DatasetExistsError, DatasetLockedError, DatasetAccessError
         """
         if not path or "\0" in path:
-            raise DatasetAccessError(f"{path!r} is no path for a dataset")
+            raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {
@@ -84,14 +84,14 @@ class DatasetPlace:
             os.mkdir(building)
             is_made = True
             lock = manifest.take_lock(building)
-            # On the disk before the dataset can be seen, or power loss may leave one with an empty manifest.
+            # Synced before the dataset is visible: otherwise, power loss may leave it with an empty manifest.
             manifest.write_manifest(building, content, durable=True)
             cls._refuse_what_is_there(path)
             _rename_into_place(building, path)
         except BaseException as error:
             if lock is not None:
                 os.close(lock)
-            if is_made:  # or it is not this writer's
+            if is_made:  # otherwise it belongs to another writer
                 discard_building(building)
             if not isinstance(error, OSError) or isinstance(error, DatasetExistsError | DatasetLockedError):
                 raise
@@ -99,8 +99,8 @@ class DatasetPlace:
                 cls._refuse_what_is_there(path)
             raise from_os(
                 DatasetAccessError,
-                f"cannot make a dataset at {path}: {error.strerror or error}; choose a "
-                "folder where you may write",
+                f"cannot create a dataset at {path}: {error.strerror or error}; choose a "
+                "folder that you can write to",
                 error,
             ) from error
         assert lock is not None  # the folder was new, so its lock was free
@@ -108,24 +108,24 @@ class DatasetPlace:
 
     @classmethod
     def reclaim(cls, path: str) -> "DatasetPlace":
-        """Take over a dataset whose writer is gone, to finish it.
+        """Take over a dataset that no longer has a writer, to finish it.
 
         Raises
         ------
         DatasetNotFoundError
-            When no manifest is there.
+            If the folder has no manifest.
         DatasetLockedError
-            When a writer is at work.
+            If a writer is active.
         DatasetAccessError
-            When the lock cannot be made, or is no regular file.
+            If the lock file cannot be created, or is not a regular file.
         """
         path = os.path.realpath(path)
         if manifest.read_manifest(path) is None:
-            raise DatasetNotFoundError(f"{path} is no dataset with a manifest")
+            raise DatasetNotFoundError(f"{path} is not a dataset with a manifest")
         try:
             lock, looks = manifest.take_lock(path), 1
             while lock is None and looks < _LOOKS:
-                time.sleep(0.01)  # whoever only looks whether there is a writer holds it for a moment
+                time.sleep(0.01)  # a check for a writer holds the lock for a moment
                 lock, looks = manifest.take_lock(path), looks + 1
         except OSError as error:
             message = f"{path} cannot be locked: {error.strerror or error}"
@@ -141,7 +141,7 @@ class DatasetPlace:
         if not os.path.lexists(path):
             return
         if not os.path.isdir(path):
-            raise DatasetExistsError(f"{path} is there already, and is no folder; choose another path")
+            raise DatasetExistsError(f"{path} already exists and is not a folder; choose another path")
         if manifest.has_writer(path):
             raise DatasetLockedError(
                 f"{path} is being written by another storage; choose another path, or wait "
@@ -149,29 +149,35 @@ class DatasetPlace:
             )
         if os.listdir(path):
             raise DatasetExistsError(
-                f"{path} is there already and not empty; choose another path, or "
+                f"{path} already exists and is not empty; choose another path, or "
                 "if_exists='number' to count up"
             )
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """The JSON values that were kept so far; a copy."""
+        """The JSON values that were stored so far; a copy."""
         return copy.deepcopy(self._content["annotations"])
 
     def annotate(self, name: str, value: Any) -> None:
-        """Keep a JSON value in the manifest.
+        """Store a JSON value in the manifest.
 
         Raises
         ------
         MetadataError
-            When the manifest would be larger than one that is read; then nothing was changed.
+            If the manifest would be too large to be read; nothing is changed then.
         """
         self._annotate(name, value)
-        # What replaces a manifest that is on the disk has to be there first, or power loss leaves none.
+        # Durable: otherwise power loss may leave neither the old manifest nor the new one.
         manifest.write_manifest(self.path, self._content, durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
-        """Keep a JSON value in the last manifest, when a disk that has failed takes that. Raises as above."""
+        """Store a JSON value in the last manifest, if the disk, which has failed, accepts it.
+
+        Raises
+        ------
+        MetadataError
+            As :meth:`annotate`.
+        """
         self._annotate(name, value)
         self._late.append(name)
 
@@ -181,14 +187,14 @@ class DatasetPlace:
         self._content = content
 
     def sync(self) -> None:
-        """Bring the names of the folders to the disk, so that the dataset is found there."""
+        """Sync the names of the folders, so that the dataset can be found after power loss."""
         if not self._synced:
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
             self._synced = True
 
     def reopen(self, name: str, value: Any) -> None:
-        """Mark the dataset as incomplete again and keep a JSON value, so that both survive power loss.
+        """Mark the dataset as incomplete again and store a JSON value, so that both survive power loss.
 
         Raises
         ------
@@ -205,22 +211,22 @@ class DatasetPlace:
     def conclude(
         self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
     ) -> None:
-        """Bring the name of the folder to the disk, then write the last manifest, durably.
+        """Sync the name of the folder, then write the last manifest, durably.
 
         Parameters
         ----------
         status : DatasetStatus
         reason : str
-            Why it is that.
+            The human-readable cause of the status.
         frames : int
-            How many the dataset holds.
+            The number of frames in the dataset.
         facts : dict, optional
-            JSON: what a reader of the format compares the dataset with.
+            Facts that readers of the format verify, as JSON.
 
         Raises
         ------
         OSError
-            When the disk did not take it; then the dataset is marked as failed, as far as possible.
+            If the disk could not store it; the dataset is then marked as failed, if possible.
         """
         self._content.update(status=status.value, frames=frames)
         for outdated in ("facts", "reason"):
@@ -230,7 +236,7 @@ class DatasetPlace:
         if reason:
             self._content["reason"] = reason[:_MOST_OF_A_REASON]
         try:
-            # The manifest comes last: what says "complete" stands on names that are on the disk.
+            # The manifest is last: "complete" requires that the names are on the disk.
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
             manifest.write_manifest(self.path, self._content, durable=True)
@@ -239,28 +245,28 @@ class DatasetPlace:
             raise
 
     def _mark_as_failed(self, error: OSError) -> None:
-        """Take back a status that may not have reached the disk, as far as the disk allows."""
+        """Revoke a status that may not have reached the disk, if the disk allows it."""
         self._content.update(status=DatasetStatus.FAILED.value)
         self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
         try:
             manifest.write_manifest(self.path, self._content, durable=False)
         except OSError:
-            for name in self._late:  # there may be room for what is shorter
+            for name in self._late:  # there may be room for a shorter manifest
                 del self._content["annotations"][name]
             self._late.clear()
             with suppress(OSError):
                 manifest.write_manifest(self.path, self._content, durable=False)
 
     def unlock(self) -> None:
-        """Let another writer in. Idempotent."""
+        """Release the writer's lock. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with suppress(OSError):  # nothing was written through it, and the system frees it all the same
+            with suppress(OSError):  # nothing was written through it, and the system releases it anyway
                 os.close(lock)
 
 
 def _make_parents(folder: str) -> tuple[str, ...]:
-    """Make a folder and those above it; return the folders that hold a new name, the deepest first."""
+    """Create a folder and its parents; return the folders that contain a new name, the deepest first."""
     holders = []
     above = folder
     while not os.path.isdir(above):
@@ -281,7 +287,7 @@ def _rename_into_place(building: str, path: str) -> None:
         moved = []
         try:
             for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
-                # Of two writers that fill one folder, the one whose lock is there first has it.
+                # If two writers fill one folder, the first one to move its lock there wins.
                 files.rename_to_free_name(os.path.join(building, name), os.path.join(path, name))
                 moved.append(name)
         except BaseException:
@@ -293,7 +299,7 @@ def _rename_into_place(building: str, path: str) -> None:
 
 
 def discard_building(building: str) -> None:
-    """Remove a folder that was to become a dataset, and in it what a claim puts there; nothing else."""
+    """Remove an unfinished folder with the files that a claim creates in it; nothing else."""
     with suppress(OSError):
         with HeldFolder(building) as folder:
             for name in (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_NAME):

@@ -1,9 +1,9 @@
-"""The reading half of a storage whose frames have numbers.
+"""The reading half of a storage with numbered frames.
 
-Responsible for coordinates -> number, errors about absent frames, and closing while other threads read.
-A subclass locates frames by their number: ``read_frame`` and ``read_frame_metadata``.
-:class:`exengine.kernel.storage.managed.ManagedStorage` adds the writing half;
-:class:`DatasetReader` is what a backend's ``open`` returns.
+Responsible for finding the number of a frame from its coordinates, errors about absent frames, and closing
+while other threads read. A subclass locates frames by their number: ``read_frame`` and
+``read_frame_metadata``. :class:`exengine.kernel.storage.managed.ManagedStorage` adds the writing half;
+:class:`DatasetReader` is the result of a backend's ``open``.
 """
 
 import threading
@@ -26,10 +26,10 @@ from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
 
 
 class IndexedStorage(DataStorage):
-    """Base of storages that know their frames by number; see the module.
+    """Base class of storages with numbered frames; see the module.
 
     Any thread may read, also while frames are added and while the storage is being closed: closing waits
-    for the reads that have begun.
+    for reads in progress.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class IndexedStorage(DataStorage):
         super().__init_subclass__(**named)
         if "_exengine" in vars(cls):
             raise TypeError(
-                f"{cls.__name__} defines _exengine, which {IndexedStorage.__name__} keeps its state in; "
+                f"{cls.__name__} defines _exengine, in which {IndexedStorage.__name__} keeps its state; "
                 "choose another name"
             )
 
@@ -63,17 +63,18 @@ class IndexedStorage(DataStorage):
         Returns
         -------
         numpy.ndarray
-            The pixels, with the shape and dtype that were put. Changing the array changes nothing stored.
+            The pixels, with the shape and dtype that were put. Modifying the array does not affect the
+            storage.
 
         Raises
         ------
         DatasetDamagedError
-            When the pixels differ from those that were written.
+            If the pixels differ from those that were written.
         """
 
     @abstractmethod
     def read_frame_metadata(self, number: int) -> JsonValue:
-        """Return the metadata of frame ``number``, as an object that the caller may change."""
+        """Return the metadata of frame ``number``, as an object that the caller may modify."""
 
     def release(self) -> None:
         """Close files and free memory. Called once."""
@@ -122,7 +123,7 @@ class IndexedStorage(DataStorage):
             return state.index.find(data_coordinates.__dict__) is not None
         try:
             return state.index.find(snapshot(data_coordinates).__dict__) is not None
-        except Exception:  # not coordinates, or a foreign mapping that raises
+        except Exception:  # not coordinates, or a mapping that raises
             return False
 
     def __iter__(self) -> Iterator[DataCoordinates]:
@@ -151,21 +152,21 @@ class IndexedStorage(DataStorage):
             if state.closed:
                 return
             state.closed = True
-        # A read of this thread is over, even where an interrupt kept it from discarding itself.
+        # A read of this thread is over, even if an interrupt kept it from discarding itself.
         while state.reads - {threading.get_ident()}:
             time.sleep(0.0005)  # a read takes milliseconds, and close is rare
         self.release()
 
 
 class DatasetReader(IndexedStorage):
-    """An existing dataset, opened to read: the result of a backend's ``open``.
+    """An existing dataset, opened for reading: the result of a backend's ``open``.
 
     Parameters
     ----------
     path : str
         The path of the dataset.
     index : FrameIndex
-        Its frames.
+        The numbers of its frames.
     status : DatasetStatus
         The status according to the manifest or the format itself.
     manifest : Manifest or None
@@ -173,9 +174,9 @@ class DatasetReader(IndexedStorage):
     """
 
     backend_name: str = ""
-    """The name of the reading backend; by default that of the writer, from the manifest."""
+    """The name of the reading backend; by default the name of the writer, from the manifest."""
 
-    path: str  # an attribute in the place of the computed default
+    path: str  # an attribute instead of the computed default
 
     _exengine: DatasetState
 
@@ -196,9 +197,9 @@ class DatasetReader(IndexedStorage):
         ----------
         status : DatasetStatus
         reason : str
-            The cause, for people; by default that of the manifest.
+            The human-readable cause; by default that of the manifest.
         manifest : Manifest, optional
-            A newer manifest, read again.
+            A newer version of the manifest.
         """
         state = self._exengine
         state.status, state.reason = status, reason
@@ -216,13 +217,13 @@ class DatasetReader(IndexedStorage):
 
     @property
     def status_reason(self) -> str:
-        """The cause of the status, for people; empty for a complete dataset."""
+        """The human-readable cause of the status; empty for a complete dataset."""
         state = self._exengine
         return state.reason or (state.manifest.reason if state.manifest is not None else "")
 
     @property
     def annotations(self) -> dict[str, JsonValue]:
-        """The JSON values that the writer kept with the dataset, such as its config and its ledger."""
+        """The JSON values that the writer stored with the dataset, such as its config and its ledger."""
         manifest = self._exengine.manifest
         return manifest.annotations if manifest is not None else {}
 
@@ -231,23 +232,38 @@ class DatasetReader(IndexedStorage):
 
     def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue) -> None:
         raise StorageFinishedError(
-            f"{self.path} was opened to read; write a new dataset with exengine.open_storage(...)"
+            f"{self.path} is open for reading only; write a new dataset with exengine.open_storage(...)"
         )
 
     def finish(self) -> None:
-        """Do nothing: the dataset was opened to read."""
+        """Do nothing: the dataset was opened for reading."""
 
     def __reduce__(self) -> Any:
         return type(self).open, (self.path,)
 
     def __del__(self) -> None:
-        state = self.__dict__.get("_exengine")  # a half-made reader holds nothing
+        state = self.__dict__.get("_exengine")  # a partly created reader holds no resources
         if state is not None and not state.closed:
             self.close()
 
 
 def wait_until(condition: Any, timeout: float | None, poll_s: float = 0.02) -> bool:
-    """Return whether a condition became true in time; for readers of a dataset that is being written."""
+    """Wait until a condition is true; for readers of a dataset that is being written.
+
+    Parameters
+    ----------
+    condition : callable
+        Returns whether to stop waiting.
+    timeout : float or None
+        The longest time to wait, in seconds; None for no limit.
+    poll_s : float
+        Time between two calls of the condition, in seconds.
+
+    Returns
+    -------
+    bool
+        Whether the condition became true in time.
+    """
     end = None if timeout is None else time.monotonic() + timeout
     while not condition():
         if end is not None and time.monotonic() >= end:

@@ -1,6 +1,6 @@
-"""The state that the base classes of storages keep for themselves.
+"""The private state of the base classes of storages.
 
-It lies in one attribute of a storage, ``_exengine``, so that a subclass may use any other name.
+It is kept in one attribute of a storage, ``_exengine``, so that a subclass may use any other name.
 """
 
 import threading
@@ -30,7 +30,7 @@ class FrameIndex(Protocol):
 
 
 class ReadState:
-    """The state of a storage that is read."""
+    """The state that reading needs."""
 
     __slots__ = ("closed", "index", "lock", "reads")
 
@@ -39,11 +39,11 @@ class ReadState:
         self.lock = threading.RLock()
         self.closed = False
         # The threads that are reading. Adding and discarding are atomic, and a reader adds itself before it
-        # looks at ``closed``, so that close() cannot miss it.
+        # checks ``closed``, so that close() cannot miss it.
         self.reads: set[int] = set()
 
     def refuse_if_closed(self, path: str | None) -> None:
-        """Raise where the storage is closed."""
+        """Raise if the storage is closed."""
         if self.closed:
             raise StorageClosedError(f"the storage is closed; {how_to_reopen(path)}")
 
@@ -56,7 +56,7 @@ def how_to_reopen(path: str | None) -> str:
 
 
 class DatasetState(ReadState):
-    """The state of an existing dataset that is open to read."""
+    """The state of an existing dataset that is open for reading."""
 
     __slots__ = ("manifest", "reason", "status")
 
@@ -68,7 +68,7 @@ class DatasetState(ReadState):
 
 
 class WriteState(ReadState):
-    """The state of a storage that writes: that of a reader, and what putting frames needs."""
+    """The state of a storage that writes: the state for reading, and that for putting frames."""
 
     __slots__ = ("checks", "frames", "life", "new_data", "place", "summary", "waiting")
 

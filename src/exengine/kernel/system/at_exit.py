@@ -1,8 +1,8 @@
-"""What happens to handlers and storages that were forgotten, or that a fork has copied.
+"""The end of the process: concludes forgotten handlers and storages, and disowns copies made by a fork.
 
-At interpreter exit, handlers are drained first, then storages finished as aborted, each with a
-warning (promise N5). In a forked child, the copies are disowned at once: they drop the lock that
-they share with the parent, and refuse to write.
+At interpreter exit, handlers are drained first, then storages are finished as aborted, each with a
+warning (promise N5). In a forked child, the copies are disowned at once: they close their copy of the
+parent's lock, and reject writes.
 """
 
 import atexit
@@ -22,7 +22,7 @@ _storages: "weakref.WeakSet[_Owner]" = weakref.WeakSet()
 
 
 def watch_handler(handler: _Owner) -> None:
-    """Conclude this handler at exit, unless it was released by then."""
+    """Conclude this handler at exit, unless it is released first."""
     _handlers.add(handler)
 
 
@@ -32,7 +32,7 @@ def watch_storage(storage: _Owner) -> None:
 
 
 def release(owner: _Owner) -> None:
-    """Forget a handler or a storage that has ended by itself."""
+    """Stop watching a handler or a storage that has ended."""
     _handlers.discard(owner)
     _storages.discard(owner)
 
@@ -42,7 +42,7 @@ def _conclude_all() -> None:
         for owner in list(group):
             try:
                 owner.conclude_at_exit()
-            except BaseException:  # one that cannot end must not keep the others from it
+            except BaseException:  # an owner that fails must not keep the others from ending
                 sys.excepthook(*sys.exc_info())
 
 

@@ -1,6 +1,6 @@
 """Readers of untrusted JSON, YAML and TOML: no objects, no code, bounded time and memory.
 
-A hundred bytes can stand for billions of values, and ``[[],[],...`` becomes forty times its size as Python
+A hundred bytes can expand to billions of values, and ``[[],[],...`` takes forty times its size as Python
 objects. The values are therefore counted before they are created.
 """
 
@@ -20,7 +20,7 @@ MAX_KEY_PARTS = 30
 """Largest number of parts of a dotted TOML key."""
 _MAX_SCALAR_CHARS = 400  # a number, a date or a word such as true
 
-# The time of tomllib grows with the square of the number of parts.
+# tomllib takes time quadratic in the number of parts.
 _LONG_KEY = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+)"""
     f"{{{MAX_KEY_PARTS}}}"
@@ -55,7 +55,7 @@ def refuse_too_many_values(data: bytes) -> None:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the value of a YAML document, by YAML's safe schema.
+    """Return the value of a YAML document, according to YAML's safe schema.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def parse_yaml(text: str) -> Any:
         nodes = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            self.nodes += 1  # counted here, because PyYAML reads only 20,000 in a second
+            self.nodes += 1  # counted during parsing, because PyYAML reads only 20,000 nodes per second
             if self.nodes > MAX_VALUES:
                 raise ValueError(f"it holds more than {MAX_VALUES} values")
             return super().compose_node(parent, index)
@@ -92,7 +92,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_toml(text: str) -> Any:
-    """Return the content of a TOML document; None for an empty one. Raises as :func:`parse_yaml`."""
+    """Return the content of a TOML document; None if it is empty. Raises as :func:`parse_yaml` does."""
     import tomllib
 
     if _LONG_KEY.search(text):
@@ -108,16 +108,16 @@ def _without_excess(content: Any) -> Any:
 def _measure(
     thing: Any, level: int, children_of: Callable[[Any], Iterable[Any]], known: dict[int, tuple[int, int]]
 ) -> tuple[int, int]:
-    """Return the number of values in a thing, aliases expanded, and the number of its levels.
+    """Return the number of values in an object, with aliases expanded, and its depth.
 
     Raises
     ------
     ValueError
-        If it has more than ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, or holds itself.
+        If it has more than ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, or contains itself.
     """
     count, height = known.get(id(thing), (1, 1))
     if level + height - 1 > MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or holds itself")
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if id(thing) not in known:
         for child in children_of(thing):
             more, levels = _measure(child, level + 1, children_of, known)
@@ -138,7 +138,7 @@ def _children_of_node(node: Any) -> Iterable[Any]:
     elif isinstance(node, yaml.SequenceNode):
         yield from node.value
     elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MAX_SCALAR_CHARS:
-        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters and is not a text")
+        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters and is not a string")
 
 
 def _children_of_value(value: Any) -> Iterable[Any]:

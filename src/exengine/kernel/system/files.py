@@ -1,4 +1,4 @@
-"""The few things that differ between operating systems: locks, syncing, where settings lie."""
+"""The operations that differ between operating systems: opening, renaming, locking, syncing, settings."""
 
 import errno
 import functools
@@ -28,18 +28,18 @@ def open_regular(
     follow_links: bool = False,
     dir_fd: int | None = None,
 ) -> int:
-    """Open a regular file, and refuse whatever else stands in its place, without waiting for it.
+    """Open a regular file, and reject any other kind of file without blocking.
 
-    Datasets come from strangers: a pipe would wait for ever, a device may do something when it is
-    opened, and a symbolic link leads to files that are no part of the dataset.
+    Datasets are untrusted: opening a pipe would block forever, opening a device may have side effects,
+    and a symbolic link leads to files that are not part of the dataset.
 
     Parameters
     ----------
     path : path
     flags : int
-        Of ``os.open``.
+        The flags for ``os.open``.
     follow_links : bool
-        Whether the last part of the path may be a link, to a regular file.
+        Whether the last component of the path may be a symbolic link to a regular file.
     dir_fd : int, optional
         A descriptor of the folder that the path is relative to.
 
@@ -52,9 +52,9 @@ def open_regular(
     ------
     FileNotFoundError
     OSError
-        With ``errno.EINVAL`` when it is something else; ``strerror`` says what.
+        With ``errno.EINVAL`` if it is not a regular file; ``strerror`` names its kind.
     """
-    if not flags & os.O_EXCL:  # which makes a new file or fails
+    if not flags & os.O_EXCL:  # which creates a new file or fails
         try:
             if dir_fd is None:
                 _refuse_other_kinds((os.stat if follow_links else os.lstat)(path), path)
@@ -63,7 +63,7 @@ def open_regular(
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
-    # Between the look and the opening another may come into its place.
+    # Another file may take its place between the check and the opening.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
     relative = {} if dir_fd is None else {"dir_fd": dir_fd}
@@ -78,23 +78,23 @@ def open_regular(
 
 def _refuse_other_kinds(status: os.stat_result, path: "str | os.PathLike[str]") -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, f"it is {kind_of(status)}, and no regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, f"it is {kind_of(status)}, not a regular file", os.fspath(path))
 
 
 def kind_of(status: os.stat_result) -> str:
-    """Return in words what has this status, such as "a pipe"."""
+    """Return the kind of a file in words, such as "a pipe"."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
-    """Open a new file, in place of a regular one that a killed process has left.
+    """Open a new file, in place of a regular one that a killed process left behind.
 
-    The old one is not truncated: it may have another name elsewhere, where its content would be gone, too.
+    The old file is unlinked, not truncated: its content may be shared with another hard link.
 
     Raises
     ------
     OSError
-        With ``errno.EINVAL`` if something other than a regular file is there; ``strerror`` says what.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names its kind.
     """
     try:
         return open_regular(path, flags | os.O_CREAT | os.O_EXCL)
@@ -105,25 +105,25 @@ def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
 
 
 def rename_to_free_name(source: str, target: str, *, dir_fd: int | None = None) -> None:
-    """Rename what is at a path, unless something is at the new one: then nothing is replaced.
+    """Rename a file or a folder, without ever replacing another one.
 
     Parameters
     ----------
     source, target : str
-        On one file system.
+        Paths on one file system.
     dir_fd : int, optional
-        A descriptor of the folder that both are relative to.
+        A descriptor of the folder that both paths are relative to.
 
     Raises
     ------
     FileExistsError
-        If something is at the target.
+        If the target exists.
     OSError
     """
     if sys.platform.startswith("linux") and _renameat2(source, target, dir_fd):
         return
-    # Another system, or a file system that cannot: what comes between these two lines is replaced, if it is a
-    # file or an empty folder.
+    # On another system or file system, a file or an empty folder that is created between these two calls is
+    # replaced.
     try:
         os.stat(target, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def rename_to_free_name(source: str, target: str, *, dir_fd: int | None = None) 
 
 
 def _renameat2(source: str, target: str, dir_fd: int | None) -> bool:
-    """Rename with ``renameat2(2)``, which Python does not have; return False where the system has it not."""
+    """Rename with ``renameat2(2)``, which Python does not expose; return False if the system lacks it."""
     import ctypes
 
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -149,25 +149,25 @@ def _renameat2(source: str, target: str, dir_fd: int | None) -> bool:
 
 
 def cut_name(name: str, most: int = 60) -> str:
-    """Return the beginning of a file name, of at most so many bytes, to build another name from."""
+    """Return the beginning of a file name, at most ``most`` bytes, as part of another name."""
     return os.fsencode(name)[:most].decode(errors="ignore")
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Take an advisory lock on an open file, without waiting.
+    """Acquire an advisory lock on an open file, without waiting.
 
     Parameters
     ----------
     descriptor : int
-        Of a file that stays open as long as the lock is held. The system frees the lock when the
-        last descriptor of this opening is closed, also when the process is killed.
+        A file that stays open while the lock is held. The system releases the lock when the last
+        descriptor of this open file is closed, also when the process is killed.
     shared : bool
-        A lock that other shared locks do not hinder: to see whether a writer is at work.
+        Whether to acquire a shared lock, which other shared locks do not block: to detect a writer.
 
     Returns
     -------
     bool
-        Whether the lock was free.
+        Whether the lock was acquired.
     """
     if WINDOWS:  # pragma: no cover - another system
         import msvcrt
@@ -187,7 +187,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def sync_folder(path: "str | os.PathLike[str]") -> None:
-    """Make the names in a folder survive power loss. Does nothing where folders cannot be synced."""
+    """Sync a folder, so that its names survive power loss. Does nothing if folders cannot be synced."""
     if WINDOWS:  # pragma: no cover - another system
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -198,14 +198,14 @@ def sync_folder(path: "str | os.PathLike[str]") -> None:
 
 
 def sync_filesystem(path: "str | os.PathLike[str]") -> None:
-    """Bring all that was written to the file system that holds this folder to the disk.
+    """Sync the whole file system of a folder to the disk.
 
-    The durable flush of backends that know no better: 3 to 10 ms, with ``syncfs(2)``.
+    The durable flush of backends without a more specific one: 3 to 10 ms, with ``syncfs(2)``.
 
     Raises
     ------
     OSError
-        When the disk could not take it.
+        If the disk could not store the data.
     """
     if not sys.platform.startswith("linux"):  # pragma: no cover - another system
         os.sync()
@@ -222,9 +222,9 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 
 
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
-    """Let the system begin to bring a part of a file to the disk; does nothing where that cannot be said.
+    """Start writing a part of a file to the disk; does nothing if the system lacks such a call.
 
-    It makes nothing safe, and tells of no error: a later ``fsync`` has less to do, and does that.
+    It guarantees nothing and reports no errors: that is left to a later ``fsync``, which has less to write.
     """
     call = _sync_file_range()
     if call is not None:
@@ -233,7 +233,7 @@ def begin_writing(descriptor: int, offset: int, size: int) -> None:
 
 @functools.cache
 def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
-    """Return ``sync_file_range(2)``, which Python does not have; None where the system has it not."""
+    """Return ``sync_file_range(2)``, which Python does not expose; None if the system lacks it."""
     if not sys.platform.startswith("linux"):  # pragma: no cover - another system
         return None
     import ctypes
@@ -253,27 +253,27 @@ def config_folder() -> str:
 
 
 def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | None = None) -> int:
-    """Write buffers one after another at a place of a file, all of them.
+    """Write all buffers, one after another, at an offset of a file.
 
     Parameters
     ----------
     descriptor : int
     parts : sequence of buffers
-        Contiguous: bytes, or arrays.
+        Contiguous bytes or arrays.
     offset : int
-        In bytes.
+        The offset, in bytes.
     size : int, optional
-        Of all parts together, in bytes, where the caller knows it.
+        The size of all parts together, in bytes, if the caller knows it.
 
     Returns
     -------
     int
-        The offset behind what was written.
+        The offset after the last byte that was written.
 
     Raises
     ------
     OSError
-        When less than all could be written; what was written is there.
+        If not all bytes could be written; those that were written remain.
     """
     if WINDOWS:  # pragma: no cover - another system
         os.lseek(descriptor, offset, os.SEEK_SET)
@@ -286,18 +286,18 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
     whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
     done = os.pwritev(descriptor, parts, offset)
     if done != whole:
-        # A short write: go on behind it; a full disk raises at the next one.
+        # A short write: continue after it; on a full disk, the next write raises.
         rest = memoryview(b"".join(bytes(part) for part in parts))
         while done < whole:
             more = os.pwrite(descriptor, rest[done:], offset + done)
-            if not more:  # no system should do that, and asking again for ever would hang
-                raise OSError(errno.EIO, "the file system took no more bytes and gave no reason")
+            if not more:  # no system should do that, and retrying forever would hang
+                raise OSError(errno.EIO, "the file system accepted no more bytes and reported no error")
             done += more
     return offset + whole
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return up to ``size`` bytes from a place of a file; fewer only at its end."""
+    """Return up to ``size`` bytes from an offset of a file; fewer only at its end."""
     if WINDOWS:  # pragma: no cover - another system
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -313,7 +313,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def read_into(descriptor: int, view: memoryview, offset: int) -> int:
-    """Read from a place of a file into a buffer; return how many bytes, 0 at the end of the file."""
+    """Read from an offset of a file into a buffer; return the number of bytes, 0 at the end of the file."""
     if WINDOWS:  # pragma: no cover - another system
         data = read_at(descriptor, view.nbytes, offset)
         view[: len(data)] = data

@@ -1,7 +1,7 @@
-"""A folder that stays the same folder, whatever its path leads to later.
+"""An open folder, which remains the same folder even if its path changes.
 
-Files that are checked and then deleted must be the same files. A path may lead elsewhere in between, so a
-folder is opened once, following no link, and everything in it is reached through the descriptor.
+Files that are checked and then deleted must be the same files. Because a path may change in between, a folder
+is opened once, without following links, and everything in it is accessed through the descriptor.
 """
 
 import os
@@ -16,20 +16,21 @@ _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
 class HeldFolder:
     """An open folder; a context manager.
 
-    On a system that does not open folders (Windows) it is reached by its path.
+    On a system that cannot open folders (Windows), it is accessed by its path.
 
     Parameters
     ----------
     path : str
-        For messages, and to open it.
+        The path of the folder, for opening it and for messages.
     name : str, optional
-        Together with ``inside``: the name of the folder in there.
+        The name of the folder in ``inside``; required together with it.
     inside : HeldFolder, optional
+        The folder that contains this one.
 
     Raises
     ------
     OSError
-        If it is not a folder: a link to one is not.
+        If the path is not a folder; a symbolic link to a folder is rejected, too.
     """
 
     def __init__(self, path: str, name: str = "", inside: "HeldFolder | None" = None) -> None:
@@ -56,7 +57,7 @@ class HeldFolder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder. Idempotent."""
+        """Release the folder. Idempotent."""
         descriptor, self.descriptor = self.descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -69,11 +70,11 @@ class HeldFolder:
         return sorted(os.listdir(self.path if self.descriptor is None else self.descriptor))
 
     def status(self, name: str) -> os.stat_result:
-        """Return what ``lstat`` says of a name in the folder."""
+        """Return the ``lstat`` result of a name in the folder."""
         return os.stat(self._at(name), dir_fd=self.descriptor, follow_symlinks=False)
 
     def identity_of(self, name: str) -> tuple[int, int] | None:
-        """Return device and inode of a name in the folder; None if nothing is there."""
+        """Return the device and inode of a name in the folder; None if it does not exist."""
         try:
             status = self.status(name)
         except FileNotFoundError:
@@ -81,11 +82,11 @@ class HeldFolder:
         return status.st_dev, status.st_ino
 
     def enter(self, name: str) -> "HeldFolder":
-        """Return a folder in this one, open."""
+        """Open a folder in this one."""
         return HeldFolder(os.path.join(self.path, name), name, self)
 
     def is_writable(self) -> bool:
-        """Return whether this user may remove names from the folder, and its owner has not forbidden it."""
+        """Return whether this user may remove names from the folder, and its owner may write to it."""
         if not self.mode & stat.S_IWUSR:
             return False
         if self.descriptor is None or os.access not in os.supports_effective_ids:  # pragma: no cover
@@ -93,17 +94,17 @@ class HeldFolder:
         return os.access(".", os.W_OK | os.X_OK, dir_fd=self.descriptor, effective_ids=True)
 
     def rename(self, old: str, new: str) -> None:
-        """Give something in the folder a name that is free.
+        """Rename an entry of the folder to a name that is free.
 
         Raises
         ------
         FileExistsError
-            If the new name is not free.
+            If the new name exists.
         """
         files.rename_to_free_name(self._at(old), self._at(new), dir_fd=self.descriptor)
 
     def remove_file(self, name: str) -> None:
-        """Remove a name that is not that of a folder."""
+        """Remove an entry that is not a folder."""
         os.unlink(self._at(name), dir_fd=self.descriptor)
 
     def remove_folder(self, name: str) -> None:
@@ -111,14 +112,14 @@ class HeldFolder:
         os.rmdir(self._at(name), dir_fd=self.descriptor)
 
     def remove_tree(self, name: str) -> None:
-        """Remove a file, or a folder with all that is in it; a temporary one, made by this process.
+        """Remove a file, or a folder and its content: a temporary one, created by this process.
 
-        No link is followed, and no file system that is mounted below is entered.
+        Links are not followed, and file systems mounted below are not entered.
 
         Raises
         ------
         OSError
-            If something of it stays.
+            If a part of it remains.
         """
         if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove_file(name)
@@ -130,11 +131,11 @@ class HeldFolder:
         self.remove_folder(name)
 
     def is_on_mount_of(self, other: "HeldFolder") -> bool:
-        """Return whether no file system is mounted between this folder and another one above it."""
+        """Return whether no file system is mounted between this folder and one of its ancestors."""
         return self.identity[0] == other.identity[0] and self._mount() == other._mount()
 
     def _mount(self) -> str:
-        """Return the number of the mount, which tells bind mounts of one file system apart; "" if unknown."""
+        """Return the mount ID, which distinguishes bind mounts of one file system; "" if unknown."""
         try:
             with open(f"/proc/self/fdinfo/{self.descriptor}", encoding="ascii") as file:
                 return next((line for line in file if line.startswith("mnt_id:")), "")

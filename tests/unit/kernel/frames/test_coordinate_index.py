@@ -154,12 +154,12 @@ def filled():
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        ({"t": 0}, "there is no axis 't'; the axes are time, channel"),
+        ({"t": 0}, "no frame has the axis 't'; the axes are time, channel"),
         ({"time": 9, "channel": "DAPI"}, "time is one of 0 - 3"),
         ({"time": 0, "channel": "Cy5"}, "channel is one of 'DAPI', 'FITC'"),
-        ({"time": 0}, "the axes are time, channel; channel was not given"),
-        ({}, "the axes are time, channel; time, channel was not given"),
-        ({"time": 2, "channel": "FITC"}, "no frame among 7 has these positions together"),
+        ({"time": 0}, "the axes are time, channel; missing: channel"),
+        ({}, "the axes are time, channel; missing: time, channel"),
+        ({"time": 2, "channel": "FITC"}, "none of the 7 frames has this combination of positions"),
     ],
 )
 def test_an_absence_is_explained_by_what_is_there(filled, where, text):
@@ -168,7 +168,7 @@ def test_an_absence_is_explained_by_what_is_there(filled, where, text):
 
 
 def test_an_empty_index_says_that_nothing_was_put():
-    assert CoordinateIndex().describe_absence({"time": 0}) == "nothing was put yet"
+    assert CoordinateIndex().describe_absence({"time": 0}) == "no frame has been put yet"
 
 
 @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ def test_an_axis_of_which_no_frame_is_there_yet_is_described_as_none():
     index = CoordinateIndex()
     index.add({"time": 0})
     index.reserve({"time": 1, "channel": 0})  # another thread is writing its frame
-    assert index.describe_absence({"channel": 0}) == "there is no axis 'channel'; the axes are time"
+    assert index.describe_absence({"channel": 0}) == "no frame has the axis 'channel'; the axes are time"

@@ -164,7 +164,7 @@ def test_what_holds_itself_is_refused():
     looped_list.append(looped_list)
     looped_dict["self"] = looped_dict
     for value in (looped_list, looped_dict, {"x": looped_list}):
-        with pytest.raises(MetadataError, match="or holds itself"):
+        with pytest.raises(MetadataError, match="or contains itself"):
             clean_metadata(value)
 
 

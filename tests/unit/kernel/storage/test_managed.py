@@ -206,7 +206,7 @@ def test_p4_putting_where_a_frame_is_raises_and_the_first_stays(make):
     storage = make()
     put(storage, 0)
     for coordinates in ({"time": 0}, DataCoordinates(time=0), {"time": np.uint8(0)}):
-        with pytest.raises(CoordinatesExistError, match="a frame is already at {'time': 0}"):
+        with pytest.raises(CoordinatesExistError, match="a frame already exists at {'time': 0}"):
             storage.put(coordinates, frame_at(5), {})
     assert_whole(storage, [0])
 
@@ -541,14 +541,14 @@ def test_p8_arrays_of_every_layout_are_stored_right(make, path, name):
             {"dtypes": ("uint8", "uint16")},
             np.zeros(2, np.uint8),
             np.zeros(2),
-            "takes dtype uint8 or uint16; got float64",
+            "accepts dtype uint8 or uint16; got float64",
         ),
         ({"dtypes": ("uint16",)}, np.zeros(2, ">u2"), np.zeros(2, np.int16), "got int16"),
         (
             {"ndim": (2, 3)},
             np.zeros((2, 2, 3)),
             np.zeros(2),
-            r"takes 2 or 3 dimensions; got float64, shape \(2,\)",
+            r"accepts 2 or 3 dimensions; got float64, shape \(2,\)",
         ),
         (
             {"same_shape": True},
@@ -572,8 +572,8 @@ def test_p8_what_the_format_cannot_hold_is_refused_with_what_it_takes(make, limi
 @pytest.mark.parametrize(
     ("limits", "coordinates", "says"),
     [
-        ({}, {"time": "first"}, "takes int positions only; axis 'time' is 'first'"),
-        ({}, {"time": -1}, "takes positions from 0; axis 'time' is -1"),
+        ({}, {"time": "first"}, "accepts int positions only; axis 'time' is 'first'"),
+        ({}, {"time": -1}, "accepts positions from 0; axis 'time' is -1"),
         ({"string_axes": True}, {"z": 0, "time": -1}, "axis 'time' is -1"),
         ({"negative_indices": True}, {"time": "first"}, "axis 'time' is 'first'"),
     ],
@@ -787,7 +787,7 @@ def test_a_backend_that_keeps_nothing_has_no_path_and_is_forgotten_in_silence(me
     put(memory, 0)
     assert memory.path is None and memory.status is DatasetStatus.INCOMPLETE
     memory.flush()
-    with pytest.raises(UnsupportedOperationError, match="keeps nothing after the process"):
+    with pytest.raises(UnsupportedOperationError, match="is not persistent"):
         memory.flush(durable=True)
     with pytest.raises(UnsupportedOperationError, match="keeps no annotations"):
         memory.annotate("x", 1)

@@ -62,7 +62,7 @@ def test_a_subclass_may_use_any_name_but_one():
 
 @pytest.mark.parametrize("base", [ManagedStorage, DatasetReader])
 def test_a_subclass_that_defines_the_name_of_the_state_is_refused_by_name(base):
-    with pytest.raises(TypeError, match="Careless defines _exengine, which .* choose another name"):
+    with pytest.raises(TypeError, match="Careless defines _exengine, in which .* choose another name"):
         type("Careless", (base,), {"_exengine": None})
 
 

@@ -69,7 +69,7 @@ def test_a_durable_manifest_is_synced_before_it_takes_its_name_and_its_folder_af
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": "other"}, "it does not say that its format is 'exengine-dataset'"),
+        ({"format": "other"}, "its format is not 'exengine-dataset'"),
         ({"format_version": 2}, "its format version is 2, this release reads 1"),
         ({"format_version": None}, "its format version is None"),
         ({"backend": None}, "it does not name a backend"),
@@ -142,7 +142,7 @@ def test_what_is_no_regular_file_is_damage_and_is_not_opened(folder, kind, tmp_p
             "link to a device": "/dev/zero",
         }
         os.symlink(targets[kind], place)
-    with pytest.raises(DatasetDamagedError, match="is not read: it is a (folder|pipe|symbolic link)"):
+    with pytest.raises(DatasetDamagedError, match="is not a manifest: it is a (folder|pipe|symbolic link)"):
         read_manifest(folder)
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_written_through_what_is_no_regular_file(folder, tmp_path, na
     outside.write_text("the work of somebody else")
     place = os.path.join(folder, name)
     os.symlink(outside, place) if kind == "link" else os.mkfifo(place)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         take_lock(folder) if name == "exengine.lock" else write_manifest(folder, CONTENT, durable=False)
     assert not has_writer(folder)
     assert outside.read_text() == "the work of somebody else"

@@ -240,7 +240,7 @@ def test_a_claim_that_fails_half_way_leaves_nothing_and_no_lock(tmp_path, claim,
     monkeypatch.setattr(os, step, fail)
     descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(
-        DatasetAccessError, match="cannot make a dataset at .*: No space left on device"
+        DatasetAccessError, match="cannot create a dataset at .*: No space left on device"
     ) as info:
         claim(tmp_path / "parent" / "data")
     monkeypatch.undo()

@@ -29,6 +29,6 @@ def test_a_short_write_goes_on_behind_what_was_written(descriptor, monkeypatch, 
 def test_a_file_system_that_takes_nothing_is_an_error_and_no_endless_loop(descriptor, monkeypatch):
     monkeypatch.setattr(os, "pwritev", lambda *_: 0)
     monkeypatch.setattr(os, "pwrite", lambda *_: 0)
-    with pytest.raises(OSError, match="took no more bytes") as info:
+    with pytest.raises(OSError, match="accepted no more bytes") as info:
         files.write_at(descriptor, [b"01234"], 0)
     assert info.value.errno == errno.EIO

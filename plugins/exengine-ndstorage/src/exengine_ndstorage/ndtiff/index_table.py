@@ -394,17 +394,17 @@ class FrameTable:
         """Return a sentence for people: why there is no frame at these coordinates."""
         if not self._count:
             return "the dataset has no frames yet"
-        unknown = [axis for axis in axes if axis not in self._axes]
+        unknown = [repr(axis) for axis in axes if axis not in self._axes]
         if unknown:
-            return f"there is no axis {', '.join(map(repr, unknown))}; the axes are {', '.join(self.axes)}"
+            return f"no frame has the axis {', '.join(unknown)}; the axes are {', '.join(self.axes)}"
         if self._count <= _TAIL:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"{axis} is one of {summarize_positions(values)}"
         absent = [axis for axis in self.axes if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(self.axes)}; {', '.join(absent)} was not given"
-        return f"no frame among {self._count} has these positions together"
+            return f"the axes are {', '.join(self.axes)}; missing: {', '.join(absent)}"
+        return f"none of the {self._count} frames has this combination of positions"
 
     @property
     def superseded(self) -> frozenset[int]:
