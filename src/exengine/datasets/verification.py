@@ -185,11 +185,13 @@ class ReadFrame:
     ----------
     coordinates : DataCoordinates
     pixels, metadata
-        None when there is a problem.
+        None if there is a problem; if only the metadata cannot be read, the pixels are set.
     problem : str or None
         Why it cannot be read.
     gone : bool
         Whether its bytes are not there any more.
+    metadata_problem : str or None
+        Why its metadata cannot be read although its pixels can; ``problem`` has the same text.
     """
 
     coordinates: DataCoordinates
@@ -197,6 +199,7 @@ class ReadFrame:
     metadata: JsonValue = None
     problem: str | None = None
     gone: bool = False
+    metadata_problem: str | None = None
 
 
 def read_all(
@@ -215,9 +218,13 @@ def read_all(
         frame = ReadFrame(coordinates)
         try:
             frame.pixels = dataset.get_data(coordinates)
-            frame.metadata = dataset.get_metadata(coordinates)
+            try:
+                frame.metadata = dataset.get_metadata(coordinates)
+            except Exception as error:
+                frame.problem = frame.metadata_problem = message_of(error)
+                frame.gone = _says_gone(error)
         except Exception as error:  # of a library beneath the backend, perhaps
-            frame.pixels = frame.metadata = None
+            frame.pixels = None
             frame.problem, frame.gone = message_of(error), _says_gone(error)
         yield frame
         if on_progress is not None:

@@ -234,7 +234,9 @@ def test_a_run_that_the_disk_has_no_room_for_does_not_start(config, path, monkey
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     tree = config(storage__path=str(path / "not" / "there" / "yet"))
-    with pytest.raises(DatasetAccessError, match=r"needs [\d.]+ [kM]B, and .* has 20.0 kB free; choose another disk"):
+    with pytest.raises(
+        DatasetAccessError, match=r"needs [\d.]+ [kM]B, and .* has 20.0 kB free; choose another disk"
+    ):
         Acquisition(tree)
     assert asked == [str(path.parent)] and not path.exists()
     with Acquisition(tree, check_space=False) as run:
