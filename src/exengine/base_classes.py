@@ -5,7 +5,22 @@ import from :mod:`exengine.testing` too. Every other module of ExEngine may move
 """
 
 from exengine.frame_sources.sequence import check_unique, event_coordinates
-from exengine.kernel.capabilities import StorageCapabilities, dtype_names
+from exengine.frame_sources.sequence_checks import (
+    SEQUENCE_RULES,
+    check_points,
+    check_sequence,
+    sequence_error,
+)
+from exengine.frame_sources.sequence_events import (
+    CompleteEvents,
+    Reference,
+    plans_of,
+    point_plans,
+    private_copy,
+    set_field_of_view,
+    sub_sequences,
+)
+from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities, dtype_names
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import (
     CoordinatesLike,
@@ -24,7 +39,7 @@ from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.state import FrameIndex
-from exengine.kernel.system.bounded import parse_json
+from exengine.kernel.system.bounded import parse_foreign_json, parse_json
 from exengine.kernel.system.files import (
     begin_writing,
     open_new,
@@ -57,6 +72,7 @@ __all__ = [
     "Frame",
     "FrameIndex",
     "JsonValue",
+    "PlannedLayout",
     "check_options",
     "clean_metadata",
     "dtype_names",
@@ -66,6 +82,17 @@ __all__ = [
     # sequences
     "check_unique",
     "event_coordinates",
+    "SEQUENCE_RULES",
+    "check_points",
+    "check_sequence",
+    "sequence_error",
+    "CompleteEvents",
+    "Reference",
+    "private_copy",
+    "plans_of",
+    "point_plans",
+    "set_field_of_view",
+    "sub_sequences",
     # datasets and their files
     "Manifest",
     "has_writer",
@@ -83,6 +110,7 @@ __all__ = [
     "sync_filesystem",
     "try_lock",
     "parse_json",
+    "parse_foreign_json",
     # messages
     "did_you_mean",
 ]

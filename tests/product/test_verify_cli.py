@@ -173,6 +173,16 @@ def test_recover_makes_a_finished_dataset_and_says_where(make, path, capsys):
     assert code == 0 and out.startswith("nothing to recover: ")
 
 
+def test_recover_to_a_place_that_has_nothing_to_recover_says_that_it_made_nothing(
+    make, path, tmp_path, capsys
+):
+    make()
+    run(capsys, "recover", path)
+    code, _, err = run(capsys, "recover", f"{path}-recovered", "-o", tmp_path / "copy")
+    assert code == 1 and not (tmp_path / "copy").exists()
+    assert "copy was not made" in err
+
+
 def test_recover_tells_what_did_not_survive(damaged, tmp_path, capsys):
     code, out, _ = run(capsys, "recover", damaged, "-o", tmp_path / "other", "--json")
     report = json.loads(out)

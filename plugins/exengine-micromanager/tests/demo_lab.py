@@ -44,3 +44,35 @@ def snaps(number: int, **fields) -> useq.MDASequence:
     """A sequence that the demo microscope cannot run as a burst: the stage moves between frames."""
     places = [{"x": 10.0 * n, "y": 0.0} for n in range(number)]
     return useq.MDASequence(stage_positions=places, **fields)
+
+
+SWITCHED_CAMERAS = """\
+Property,Core,Initialize,0
+Device,Left,DemoCamera,DCam
+Device,Right,DemoCamera,DCam
+Device,Both,Utilities,Multi Camera
+Device,Shut,DemoCamera,DShutter
+Device,Shut2,DemoCamera,DShutter
+Device,Z,DemoCamera,DStage
+Device,Piezo,DemoCamera,DStage
+Device,XY,DemoCamera,DXYStage
+Property,Core,Initialize,1
+Property,Both,Physical Camera 1,Left
+Property,Both,Physical Camera 2,Right
+Property,Core,Camera,Left
+Property,Core,Shutter,Shut
+Property,Core,Focus,Z
+Property,Core,XYStage,XY
+Property,Core,AutoShutter,1
+Property,Left,PixelType,16bit
+Property,Right,PixelType,8bit
+ConfigGroup,Channel,OnLeft,Core,Camera,Left
+ConfigGroup,Channel,OnRight,Core,Camera,Right
+ConfigGroup,Channel,OnBoth,Core,Camera,Both
+ConfigGroup,Channel,Second,Core,Shutter,Shut2
+ConfigGroup,Channel,Bright,Left,Gain,5
+ConfigGroup,Channel,Plain,Left,Offset,1
+ConfigGroup,Channel,Slow,Left,Exposure,30
+ConfigPixelSize,Res,Left,Binning,1
+PixelSize_um,Res,1.0
+"""

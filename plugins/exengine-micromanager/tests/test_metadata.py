@@ -95,3 +95,31 @@ def test_all_that_a_frame_says_is_kept():
         "new_in_a_later_version": 5,
         "received_at": "2026-01-02T03:04:05+00:00",
     }
+
+
+LATIN_1 = b"""\
+Device,Camera,DemoCamera,DCam
+Device,Wheel,DemoCamera,DWheel
+Property,Core,Initialize,1
+Property,Core,Camera,Camera
+Label,Wheel,0,2 \xb5m
+ConfigGroup,Channel,A\xb1,Wheel,State,0
+ConfigGroup,Channel,Plain,Wheel,State,0
+"""
+
+
+def test_text_of_devices_that_is_not_utf_8_is_kept_with_a_replacement_and_a_note(
+    make, frames, tmp_path, adapters
+):
+    from exengine.base_classes import clean_metadata
+
+    path = tmp_path / "latin.cfg"
+    path.write_bytes(LATIN_1)
+    source = make(config=str(path), adapter_path=adapters)
+    summary = source.prepare(useq.MDASequence(channels=["Plain"])).summary
+    source.run(frames)
+    assert clean_metadata(summary) == summary
+    wheel = next(device for device in summary["devices"] if device["label"] == "Wheel")
+    assert wheel["properties"]["Label"] == "2 \ufffdm"
+    assert any(place.endswith("properties.Label") for place in summary["replaced_text"])
+    assert len(frames) == 1 and clean_metadata(frames[0][2]) == frames[0][2]

@@ -129,9 +129,9 @@ def test_two_cameras_behind_one_device_give_an_axis_of_their_own(make, frames, w
     plan = source.prepare(timelapse(2, interval=0.001))
     source.run(frames)
     assert plan.frames == 4
-    assert sorted(map(str, frames.coordinates)) == sorted(
-        str({"time": t, "cam": cam}) for t in range(2) for cam in range(2)
-    )
+    assert frames.coordinates == [
+        {"time": t, "camera": camera} for t in range(2) for camera in ("Left", "Right")
+    ]
 
 
 def test_a_relative_stack_starts_where_the_focus_is(make, frames):
@@ -396,15 +396,33 @@ def test_a_camera_that_fails_ends_the_run_with_the_count_of_frames(make):
     assert len(calls) == 2
 
 
-def test_no_frame_is_taken_in_a_channel_that_could_not_be_set(make, frames, write_config, adapters):
-    source = make(config=write_config(CAMERA_ONLY), adapter_path=adapters)
-    source.prepare(useq.MDASequence(channels=["Good", "Bad"]))
-    with pytest.raises(
-        SourceError, match=r"'Bad'.*channel could not be set.*Binning.*1 of 2 frames"
-    ) as caught:
+def test_no_frame_is_taken_in_a_channel_that_could_not_be_set(
+    make, frames, write_config, adapters, monkeypatch
+):
+    class Stuck(engine_module.CarefulCore):
+        def setProperty(self, *args):
+            raise RuntimeError("the filter wheel is stuck")
+
+        def setConfig(self, group, preset):
+            if preset == "Binned":
+                self.setProperty("Camera", "Binning", "2")
+            super().setConfig(group, preset)
+
+    monkeypatch.setattr(engine_module, "CarefulCore", Stuck)
+    source = make(
+        config=write_config(CAMERA_ONLY.replace("Binned,Camera,Binning,2", "Binned,Camera,Gain,2")),
+        adapter_path=adapters,
+    )
+    source.prepare(useq.MDASequence(channels=["Good", "Binned"]))
+    with pytest.raises(SourceError, match=r"'Binned'.*filter wheel is stuck; 1 of 2 frames"):
         source.run(frames)
     assert frames.coordinates == [{"channel": "Good"}]
-    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_preset_with_a_value_that_a_device_does_not_take_is_refused(make, write_config, adapters):
+    source = make(config=write_config(CAMERA_ONLY), adapter_path=adapters)
+    with pytest.raises(SourceError, match=r"'Bad'.*Camera.Binning.*'3'.*takes '1'"):
+        source.prepare(useq.MDASequence(channels=["Good", "Bad"]))
 
 
 def test_a_run_that_quietly_gave_too_few_frames_is_an_error(make, frames, monkeypatch):
@@ -508,13 +526,22 @@ def test_what_we_raise_is_not_printed_as_well_and_the_logger_is_left_as_it_was(w
     done = python(
         "import logging, useq\n"
         "from exengine_micromanager import MicroManagerSource\n"
-        f"source = MicroManagerSource({write_config(CAMERA_ONLY)!r})\n"
-        "source.prepare(useq.MDASequence(channels=['Bad']))\n"
+        "from pymmcore_plus import CMMCorePlus\n"
+        "from exengine_micromanager import engine\n"
+        "class Stuck(CMMCorePlus):\n"
+        "    def snapImage(self):\n"
+        "        raise RuntimeError('stuck')\n"
+        "class StuckCore(engine.CarefulCore, Stuck):\n"
+        "    pass\n"
+        "careful, engine.CarefulCore = engine.CarefulCore, StuckCore\n"
+        "source = MicroManagerSource()\n"
+        "source.prepare(useq.MDASequence(stage_positions=[(1, 2)]))\n"
         "try:\n"
         "    source.run(lambda *frame: None)\n"
         "except RuntimeError as error:\n"
         "    print(type(error).__name__)\n"
-        "source.prepare(useq.MDASequence(channels=['Good']))\n"
+        "engine.CarefulCore = careful\n"
+        "source.prepare(useq.MDASequence(time_plan={'interval': 0, 'loops': 5}))\n"
         "source.run(lambda *frame: source.cancel())\n"
         "logging.getLogger('pymmcore-plus').warning('Failed to set something else')"
     )

@@ -1,8 +1,8 @@
 """One acquisition, from its config to its ledger: source -> handler -> storage.
 
-Names, options, the sequence, the devices and the disk space are checked before anything is written. The
-source then runs on its own thread. The caller's thread reports progress; an interrupt there ends the run
-cleanly.
+Names, options, the sequence, the devices, the planned frames, disk and memory are checked before anything is
+written. The source then runs on its own thread. The caller's thread reports progress; an interrupt there ends
+the run cleanly.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.observers import Observers
-from exengine.acquisition.space import bytes_on_disk, refuse_full_disk
+from exengine.acquisition.plan_checks import check_plan
+from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
 from exengine.config.layers import Config, resolve
 from exengine.datasets.creation import StoragePlan
 from exengine.frame_sources.sequence import parse_sequence
@@ -26,7 +27,6 @@ from exengine.kernel.errors import (
     HandlerError,
     MetadataError,
     SourceError,
-    UnsupportedDataError,
     UnsupportedOperationError,
     describe,
     message_of,
@@ -36,7 +36,7 @@ from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import validate_options
-from exengine.kernel.wording import either, listed
+from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -52,7 +52,8 @@ class Acquisition:
     config : path, mapping or Config
         A config file or its content.
     check_space : bool
-        Whether to reject a dataset that does not fit on the disk.
+        Whether to reject an acquisition that does not fit on the disk, or into memory. The setting
+        ``storage.check_space`` can switch the check off too.
 
     Attributes
     ----------
@@ -99,8 +100,8 @@ class Acquisition:
         try:
             self.plan = self._prepare()
             self.path = self._storage_plan.path
-            if check_space and self.path is not None:
-                refuse_full_disk(self.path, self.plan, self._storage_plan.cls)
+            if check_space and self.config["storage.check_space"]:
+                refuse_missing_space(self.path, self.plan, self._storage_plan.cls)
         except BaseException:
             self.source.close()
             raise
@@ -113,26 +114,13 @@ class Acquisition:
             )
         try:
             plan = self.source.prepare(parse_sequence(settings))
-            self._refuse_frames(plan)
+            check_plan(self._storage_plan.cls, self._storage_plan.name, self._storage_plan.options, plan)
             return plan
         except ExEngineError:
             raise
         except Exception as error:
             name = self.config["source.name"]
             raise SourceError(f"the source {name!r} could not prepare: {describe(error)}") from error
-
-    def _refuse_frames(self, plan: SourcePlan) -> None:
-        """Reject frames of a dtype or shape that the backend does not accept."""
-        takes, name = self._storage_plan.cls.capabilities, self._storage_plan.name
-        if plan.dtype is not None and takes.dtypes is not None and plan.dtype not in takes.dtypes:
-            raise UnsupportedDataError(
-                f"the source delivers frames of {plan.dtype}, backend {name!r} accepts {either(takes.dtypes)}"
-            )
-        if plan.shape is not None and takes.ndim is not None and len(plan.shape) not in takes.ndim:
-            raise UnsupportedDataError(
-                f"the source delivers frames of {len(plan.shape)} dimensions, backend {name!r} accepts "
-                f"{either(takes.ndim)}"
-            )
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
@@ -192,7 +180,9 @@ class Acquisition:
         except BaseException as error:  # an interrupt, or on_progress raised
             interrupt = error
             self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
-            thread.join(_CANCEL_TIMEOUT_S)
+            # A second interrupt ends the wait; the source restores its devices when it is closed.
+            with contextlib.suppress(KeyboardInterrupt):
+                thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
         finally:  # also after a second interrupt
@@ -232,6 +222,12 @@ class Acquisition:
             self.source.close()
         except Exception as error:  # reported, although all frames are stored
             self._source_error = self._source_error or error
+        if self.source.unrestored:
+            left = "; ".join(self.source.unrestored)
+            if self._source_error is None:
+                self._source_error = SourceError(f"after the run, {left}")
+            else:
+                self._source_error.add_note(f"after the run, {left}")
 
     def _raise_errors(self, handler: DataHandler) -> None:
         cause = handler.error or self._source_error

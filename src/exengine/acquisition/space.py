@@ -1,16 +1,19 @@
-"""Disk space of an acquisition: the size of its dataset, and the free space for it."""
+"""Space for an acquisition: the size of its dataset, and the free disk space or memory for it."""
 
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import DatasetAccessError
+from exengine.kernel.errors import DatasetAccessError, StorageFullError
 from exengine.kernel.frame_source_base import SourcePlan
+from exengine.kernel.system import memory
 from exengine.kernel.wording import human_bytes
 
 if TYPE_CHECKING:
     from os import PathLike
+
+_ANYWAY = "storage.check_space: false starts it anyway"
 
 
 def existing_folder(path: "str | PathLike[str]") -> str:
@@ -35,13 +38,19 @@ def bytes_on_disk(plan: SourcePlan, backend: type[DataStorage]) -> int | None:
     return plan.total_bytes + plan.frames * backend.overhead_bytes_per_frame
 
 
-def refuse_full_disk(path: str, plan: SourcePlan, backend: type[DataStorage]) -> None:
-    """Reject an acquisition that does not fit on the disk.
+def refuse_missing_space(path: str | None, plan: SourcePlan, backend: type[DataStorage]) -> None:
+    """Reject an acquisition that does not fit on the disk or, without a path, into memory.
 
     Raises
     ------
     DatasetAccessError
+        If the disk has less space.
+    StorageFullError
+        If the system, or a control group of the process, has less memory.
     """
+    if path is None:
+        _refuse_missing_memory(plan)
+        return
     need = bytes_on_disk(plan, backend)
     if need is None:
         return
@@ -50,5 +59,14 @@ def refuse_full_disk(path: str, plan: SourcePlan, backend: type[DataStorage]) ->
     if free < need:
         raise DatasetAccessError(
             f"the acquisition needs {human_bytes(need)}, and {folder} has {human_bytes(free)} free; "
-            "choose another disk with storage.path, or acquire fewer frames"
+            f"choose another disk with storage.path, or acquire fewer frames ({_ANYWAY})"
+        )
+
+
+def _refuse_missing_memory(plan: SourcePlan) -> None:
+    need, available = plan.total_bytes, memory.available_bytes()
+    if need is not None and available is not None and need > available:
+        raise StorageFullError(
+            f"the frames need {human_bytes(need)} of memory, and {human_bytes(available)} are available; "
+            f"store on disk with backend 'ndtiff', or acquire fewer frames ({_ANYWAY})"
         )

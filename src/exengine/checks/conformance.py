@@ -1,6 +1,6 @@
 """Results of the conformance kit for one plugin: from a run, or from a results file that a run has saved.
 
-Responsible for finding the file of a backend and for the values that reports contain. Not responsible for
+Responsible for finding the file of a plugin and for the values that reports contain. Not responsible for
 the format of the file, nor for the meaning of a promise (:mod:`exengine.testing`).
 """
 
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from exengine.kernel.errors import describe
 from exengine.kernel.registry.codes import Finding
-from exengine.kernel.registry.names import same_name
+from exengine.kernel.registry.names import SOURCES_GROUP, same_name
 from exengine.kernel.registry.records import PluginRecord
 from exengine.testing.results import Outcome, read_results
 
@@ -45,7 +45,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Results:
-    """The results of the kit for one backend.
+    """The results of the kit for one plugin.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Results:
         """Label -> failures of each broken promise."""
         return {
             label: "; ".join(text.removeprefix(f"{label}: ") for text in promise.because)
-            or "see pytest --exengine-backend"
+            or "run the kit with pytest to see why"
             for label, promise in self.promises.items()
             if promise.outcome == "broken"
         }
@@ -96,7 +96,9 @@ Conformance = tuple[Results | None, str]
 
 
 def run_kit(record: PluginRecord) -> Conformance:
-    """Run the conformance kit on an installed backend."""
+    """Run the conformance kit on an installed backend; the kit of a source needs its devices."""
+    if record.group == SOURCES_GROUP:
+        return None, f"it needs the devices of the source: run pytest --exengine-source {record.name}"
     import exengine.testing as kit
 
     try:
@@ -113,7 +115,7 @@ def run_kit(record: PluginRecord) -> Conformance:
 
 
 def saved_results(record: PluginRecord, folder: Path) -> Results | None:
-    """Return the results that a run of the kit has saved for a backend, or None.
+    """Return the results that a run of the kit has saved for a plugin, or None.
 
     Parameters
     ----------

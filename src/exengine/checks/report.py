@@ -131,8 +131,6 @@ def _report(
         report = report._with(list(check_documentation(record, report.page, run)))
     except Exception as error:  # raised by objects of the plugin
         report = report._with([Finding("EX101", f"inspecting the class raised {describe(error)}")])
-    if record.group == SOURCES_GROUP:
-        return report._with(not_run=["conformance: the kit is for storage backends"])
     results, not_run = conformance(record)
     report = replace(report, results=results)._with(not_run=[f"conformance: {not_run}"] if not_run else [])
     if results and results.version in ("", record.version):

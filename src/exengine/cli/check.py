@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exengine.cli.output import print_json, say
+from exengine.kernel.registry import plugins
 from exengine.kernel.registry.codes import FAULTS, Finding
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _is_folder(target: str) -> bool:
-    """Return whether the argument means a folder, not a name."""
-    return target in (".", "..") or os.sep in target or "/" in target or os.path.isdir(target)
+    """Return whether the argument means a folder, not a name.
+
+    The name of an installed plugin is a name, even if a folder has the same name: then write ``./NAME``.
+    """
+    if target in (".", "..") or os.sep in target or "/" in target:
+        return True
+    return os.path.isdir(target) and not any(target in known for known in (plugins.BACKENDS, plugins.SOURCES))
 
 
 def _print_report(report: "PluginReport") -> None:

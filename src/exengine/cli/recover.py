@@ -1,6 +1,7 @@
 """``exengine recover PATH``: creates a finished dataset from the frames that survived."""
 
 import argparse
+import sys
 
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import FrameProgress
@@ -9,7 +10,7 @@ from exengine.datasets.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:
-    """Recover a dataset: 0 if a finished one exists now, 1 if none of its frames has survived."""
+    """Recover a dataset: 0 if a finished one exists now, 1 if none was made or no frame has survived."""
     with FrameProgress("read") as progress:
         report = recover(
             options.path,
@@ -22,6 +23,13 @@ def run(options: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         _print(report)
+    if options.output and report.outcome == "nothing to recover":
+        print(
+            f"{options.output} was not made: {report.path} is finished, and nothing of it is lost; "
+            "copy it instead",
+            file=sys.stderr,
+        )
+        return 1
     return 1 if report.total and not report.frames else 0
 
 

@@ -41,9 +41,11 @@ def read_file(path: str) -> Mapping[str, Any]:
         ) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes, the limit for a config file")
-    language = "TOML" if path.endswith(".toml") else "YAML"
+    language = "TOML" if path.lower().endswith(".toml") else "YAML"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ConfigError(f"{path} is encoded as UTF-16; save it as UTF-8")
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
         content = parse_toml(text) if language == "TOML" else parse_yaml(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid {language}: {' '.join(str(error).split())}") from None

@@ -4,6 +4,7 @@ The checks of values, the environment variables, the JSON Schema and the referen
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,12 @@ SETTINGS = (
         "error",
         {"enum": ["error", "number", "overwrite"]},
         "Reaction to an existing path: refuse it, append the next free number, or delete the old dataset.",
+    ),
+    Setting(
+        "storage.check_space",
+        True,
+        {"type": "boolean"},
+        "Whether an acquisition is refused if the disk, or the memory, does not have enough space.",
     ),
     Setting("storage.options", {}, {"type": "object"}, "Options of the backend: see its page."),
     Setting(
@@ -111,10 +118,71 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
                 raise ConfigError(
                     f"{key} ({origin(key)}) is {value!r:.60}{near}; it takes {', '.join(choices)}"
                 )
+        elif BY_KEY[key].schema.get("type") == "boolean":
+            values[key] = parse_bool(value, f"{key} ({origin(key)})")
         elif key == "handler.max_pending":
             values[key] = parse_bytes(value, f"{key} ({origin(key)})")
         elif value is not None and not isinstance(value, (str, os.PathLike)):
             raise ConfigError(f"{key} ({origin(key)}) must be a text, got {value!r:.60}")
+        elif key == "storage.path" and value is not None:
+            values[key] = user_path(value, f"{key} ({origin(key)})")
+
+
+_VARIABLE = re.compile(r"\$\w+|\$\{|%\w+%")
+
+
+def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[str]":
+    """Return a path with ``~`` expanded.
+
+    Parameters
+    ----------
+    path : path
+    key : str
+        The setting, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it contains an environment variable, which only a shell expands.
+    """
+    text = os.fsdecode(path)
+    variable = _VARIABLE.search(text)
+    if variable is not None:
+        raise ConfigError(
+            f"{key} is {text!r:.80}: variables such as {variable[0]} are not expanded; write the folder "
+            "itself, or ~ for the home folder"
+        )
+    return os.path.expanduser(text) if text.startswith("~") else path
+
+
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
+
+
+def parse_bool(value: Any, key: str) -> bool:
+    """Return a bool from a bool or a word, as an environment variable has it.
+
+    Parameters
+    ----------
+    value : bool or str
+    key : str
+        The setting, for messages.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> parse_bool("no", "storage.check_space")
+    False
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _BOOLEANS:
+        return _BOOLEANS[value.lower()]
+    raise ConfigError(f"{key} must be true or false, got {value!r:.60}")
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {

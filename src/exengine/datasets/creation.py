@@ -120,10 +120,9 @@ class StoragePlan:
         options: Mapping[str, Any],
     ) -> None:
         path = None if path is None else os.fspath(path)
-        check_values(
-            {"storage.backend": backend, "storage.path": path, "storage.if_exists": if_exists},
-            origin=lambda key: "argument",
-        )
+        settings = {"storage.backend": backend, "storage.path": path, "storage.if_exists": if_exists}
+        check_values(settings, origin=lambda key: "argument")
+        path = settings["storage.path"]
         if not backend:
             raise ConfigError(
                 "no backend is named: set storage.backend in the config, or --backend. "
@@ -137,6 +136,11 @@ class StoragePlan:
         if self.cls.capabilities.persistent:
             if not path:
                 raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
+            if "://" in path:
+                raise ConfigError(
+                    f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders of this "
+                    "machine; write the path of a folder"
+                )
             self.path = path
 
     @classmethod

@@ -50,7 +50,7 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     PluginError
         If the backend that wrote it is not installed, or broken.
     """
-    path = os.fspath(path)
+    path = os.path.expanduser(os.fspath(path))
     cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # valid also after the program changes its folder
     try:

@@ -42,6 +42,7 @@ from exengine.kernel.registry.options import options_of
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import discard_building
 from exengine.kernel.system import files
+from exengine.kernel.system.bounded import NOTE_KEY
 from exengine.kernel.system.held_folder import HeldFolder
 
 
@@ -151,6 +152,13 @@ class RecoveryIntoCopy(Recovery):
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
                 problem = frame.problem
+                if frame.metadata_problem is not None:  # intact pixels are kept
+                    problem = None
+                    frame.metadata = {NOTE_KEY: f"the metadata were lost: {frame.metadata_problem}"}
+                    where = frame.coordinates.coordinate_dict
+                    report.problems.append(
+                        f"the metadata of the frame at {where} were lost: {frame.metadata_problem}"
+                    )
                 if problem is None:
                     assert frame.pixels is not None
                     try:

@@ -188,11 +188,14 @@ class ReadFrame:
     coordinates : DataCoordinates
         The coordinates of the frame.
     pixels, metadata
-        The content of the frame; None if it cannot be read.
+        The content of the frame; None if it cannot be read. If only the metadata cannot be read, the
+        pixels are set.
     problem : str or None
         The reason why the frame cannot be read.
     gone : bool
         Whether its data no longer exist.
+    metadata_problem : str or None
+        The reason why its metadata cannot be read although its pixels can; ``problem`` has the same text.
     """
 
     coordinates: DataCoordinates
@@ -200,6 +203,7 @@ class ReadFrame:
     metadata: JsonValue = None
     problem: str | None = None
     gone: bool = False
+    metadata_problem: str | None = None
 
 
 def read_all(
@@ -218,9 +222,13 @@ def read_all(
         frame = ReadFrame(coordinates)
         try:
             frame.pixels = dataset.get_data(coordinates)
-            frame.metadata = dataset.get_metadata(coordinates)
+            try:
+                frame.metadata = dataset.get_metadata(coordinates)
+            except Exception as error:  # the pixels are good all the same
+                frame.problem = frame.metadata_problem = message_of(error)
+                frame.gone = _says_gone(error)
         except Exception as error:  # any error, such as one of a library below the backend
-            frame.pixels = frame.metadata = None
+            frame.pixels = None
             frame.problem, frame.gone = message_of(error), _says_gone(error)
         yield frame
         if on_progress is not None:

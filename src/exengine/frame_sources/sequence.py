@@ -1,10 +1,12 @@
 """Converts a useq sequence to coordinates: the single home of axis names.
 
 ``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. A
-position is its name, or its number where it has none; a channel is its name.
+position is its name, or its number where it has none; a channel is its name. A channel that a sequence
+has more than once, with different exposures, gets the exposure in its name: ``DAPI@50ms``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exengine.kernel.data_coords import DataCoordinates
@@ -14,7 +16,7 @@ from exengine.kernel.wording import did_you_mean
 if TYPE_CHECKING:
     import useq
 
-AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z"}
+AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z", "cam": "camera"}
 
 
 def axis_name(key: str) -> str:
@@ -49,24 +51,77 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     unknown = [_no_field(f"sequence.{name}", fields) for name in sorted(settings.keys() - fields.keys())]
     if unknown:
         raise ConfigError("; ".join(unknown))
+    empty = [name for name in _AXES_FIELDS if settings.get(name) in ([], (), {}, "")]
+    if empty:
+        raise ConfigError(
+            "\n".join(
+                f"sequence.{name} is given, and empty; {_example(name)}, or leave it out" for name in empty
+            )
+        )
+    settings = _as_useq_reads(settings)
     try:
-        sequence = useq.MDASequence.model_validate(settings)
+        with warnings.catch_warnings():
+            # useq warns of what it will leave out of the sequence.
+            warnings.simplefilter("error", UserWarning)
+            sequence = useq.MDASequence.model_validate(settings)
+    except UserWarning as warning:
+        raise ConfigError(
+            f"sequence: {str(warning).partition(' Set x=None')[0]} Leave one of the two out"
+        ) from None
     except pydantic.ValidationError as error:
         faults: dict[str, dict[str, None]] = {}
         for fault in error.errors():
             name = str(fault["loc"][0]) if fault["loc"] else ""
-            faults.setdefault(name, {})[fault["msg"].lower()] = None
+            faults.setdefault(name, {})[_readable(fault["msg"])] = None
         lines = [
             f"sequence.{name} is {settings.get(name)!r:.100}: {', or '.join(messages)}; {_example(name)}"
+            if name
+            else f"sequence: {', or '.join(messages)}"
             for name, messages in faults.items()
         ]
         raise ConfigError("\n".join(lines)) from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"sequence: {error}") from None
+    except ArithmeticError as error:
+        raise ConfigError(
+            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: it gives no number of time points "
+            f"({error}); {_example('time_plan')}"
+        ) from None
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise ConfigError(f"sequence: {_readable(str(error) or type(error).__name__)}") from None
     unknown = list(_unknown_fields(settings, sequence, "sequence"))
     if unknown:
         raise ConfigError("; ".join(unknown))
     return sequence
+
+
+_AXES_FIELDS = ("channels", "stage_positions", "grid_plan", "time_plan", "z_plan", "autofocus_plan")
+
+
+def _readable(message: str) -> str:
+    """Return a message of pydantic as part of a sentence."""
+    message = message.removeprefix("Value error, ").strip()
+    return message[:1].lower() + message[1:]
+
+
+def _as_useq_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with positions as tuples: useq does not read lists, and YAML has no tuples."""
+    read = dict(settings)
+    positions = read.get("stage_positions")
+    if isinstance(positions, list | tuple):
+        read["stage_positions"] = [_as_position(position) for position in positions]
+    return read
+
+
+def _as_position(position: Any) -> Any:
+    if isinstance(position, list | tuple):
+        if not 1 <= len(position) <= 3:
+            raise ConfigError(
+                f"sequence.stage_positions: {position!r:.60} has {len(position)} values; write x, y and z in "
+                "um, as in [10, 20, 5]"
+            )
+        return tuple(position)
+    if isinstance(position, Mapping) and isinstance(position.get("sequence"), Mapping):
+        return {**position, "sequence": _as_useq_reads(position["sequence"])}
+    return position
 
 
 def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
@@ -110,8 +165,14 @@ def _example(name: str) -> str:
     return "its fields are those of useq-schema's MDASequence"
 
 
-def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
+def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> DataCoordinates:
     """Return the coordinates of the frame of an event.
+
+    Parameters
+    ----------
+    event : useq.MDAEvent
+    repeated : container of str
+        Channels that are taken with more than one exposure: see :func:`repeated_channels`.
 
     Examples
     --------
@@ -124,7 +185,9 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
     for key, number in event.index.items():
         name = axis_name(key)
         if name == "channel" and event.channel is not None:
-            axes[name] = event.channel.config
+            config = event.channel.config
+            named = config in repeated and event.exposure is not None
+            axes[name] = f"{config}@{event.exposure:g}ms" if named else config
         elif name == "position" and event.pos_name:
             axes[name] = event.pos_name
         else:
@@ -132,8 +195,32 @@ def event_coordinates(event: "useq.MDAEvent") -> DataCoordinates:
     return DataCoordinates(axes)
 
 
-def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:
+def repeated_channels(sequence: "useq.MDASequence") -> frozenset[str]:
+    """Return the channels that a sequence, or a position's own sequence, has more than once.
+
+    Examples
+    --------
+    >>> import useq
+    >>> repeated_channels(useq.MDASequence(channels=["DAPI", "FITC", {"config": "DAPI", "exposure": 50}]))
+    frozenset({'DAPI'})
+    """
+    parts = [sequence]
+    if isinstance(sequence.stage_positions, tuple):
+        parts += [place.sequence for place in sequence.stage_positions if place.sequence is not None]
+    named = [[channel.config for channel in part.channels] for part in parts]
+    return frozenset(name for names in named for name in names if names.count(name) > 1)
+
+
+def check_unique(
+    sequence: "useq.MDASequence | Iterable[useq.MDAEvent]", repeated: Container[str] = ()
+) -> int:
     """Return the number of frames, after checking that their coordinates differ.
+
+    Parameters
+    ----------
+    sequence : useq.MDASequence or iterable of useq.MDAEvent
+    repeated : container of str
+        As for :func:`event_coordinates`; of a sequence it is known.
 
     Raises
     ------
@@ -146,22 +233,32 @@ def check_unique(sequence: "useq.MDASequence | Iterable[useq.MDAEvent]") -> int:
     seen: dict[DataCoordinates, Mapping[str, int]] = {}
     try:
         if isinstance(sequence, useq.MDASequence):
+            repeated = repeated_channels(sequence)
             # With an autofocus plan, a sequence keeps its last event: iterate a private copy.
-            sequence = useq.MDASequence.model_validate(sequence.model_dump())
+            sequence = useq.MDASequence.model_validate(
+                {**sequence.model_dump(exclude={"setup"}), "setup": sequence.setup}
+            )
         events: list[Any] = list(sequence)
     except (ArithmeticError, ValueError, TypeError) as error:
         raise SourceError(f"the sequence cannot be laid out: {describe(error)}") from None
     for event in events:
         if event.action is not None and event.action.type != "acquire_image":
             continue  # such as an autofocus, without a frame
-        coordinates = event_coordinates(event)
+        coordinates = event_coordinates(event, repeated)
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
             axes = [axis_name(key) for key in second if first.get(key) != second[key]]
-            raise SourceError(
+            advice = "give each position a name of its own"
+            if "channel" in axes:
+                advice = (
+                    "take each channel once, or with exposures that differ, which then name it (DAPI@50ms); "
+                    "for another group, camera or z_offset define a preset with a name of its own"
+                )
+            collision = SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
-                f"{' and '.join(axes) or 'an axis'} repeats a name; "
-                "give each position and each channel a unique name"
+                f"{' and '.join(axes) or 'an axis'} repeats a name; {advice}"
             )
+            collision.rule = "coordinates"
+            raise collision
         seen[coordinates] = event.index
     return len(seen)

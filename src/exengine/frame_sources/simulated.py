@@ -1,43 +1,41 @@
 """The frame source ``simulated``: a camera without a microscope, with frames that carry their coordinates.
 
 Responsible for frames that look like fluorescence images and hold their own coordinates in their first
-pixels, so that the pixels alone reveal a misplaced frame: ``encode`` writes the code, :func:`decode`
-reads it. Not responsible for realism.
-
-The code holds one byte per pixel value, in C order (the three colours of a pixel are three values), for every
-dtype: magic ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text (4 bytes,
-big-endian), and the coordinates as JSON in UTF-8.
+pixels (:mod:`exengine.frame_sources.frame_code`), so that the pixels alone reveal a misplaced frame. Not
+responsible for realism.
 """
 
 import math
-import struct
 import threading
 import time
-import zlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Le
 
-from exengine.frame_sources.sequence import check_unique, event_coordinates
-from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import (
-    CoordinatesError,
-    DatasetDamagedError,
-    SourceError,
-    UnsupportedDataError,
+from exengine.frame_sources.frame_code import TEXT_LIMIT, code_of, decode, encode
+from exengine.frame_sources.sequence import check_unique
+from exengine.frame_sources.sequence_checks import check_points, check_sequence, sequence_error
+from exengine.frame_sources.sequence_events import (
+    CompleteEvents,
+    Reference,
+    private_copy,
+    set_field_of_view,
+    sub_sequences,
 )
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import SourceError, UnsupportedDataError
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.registry.options import check_options
 
 if TYPE_CHECKING:
     import useq
 
-_MAGIC = b"EXF1"
-_HEADER = struct.Struct(">4sHI")
-_TEXT_LIMIT = 0xFFFF
+__all__ = ["SimulatedSource", "decode", "encode"]
+
+PIXEL_SIZE_UM = 1.0
+"""Size of a pixel in the sample; the field of view of grids follows from it."""
 
 _TILE_LIMIT = 512
 """Largest side of the computed picture, in pixels. A larger frame repeats the picture, without seams."""
@@ -51,88 +49,6 @@ _LOOKS = 12
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
 """Blur from in focus to out of focus."""
-
-
-def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
-    """Write coordinates into the first pixels of a frame, in place.
-
-    Parameters
-    ----------
-    array : numpy.ndarray of an integer or float dtype, any shape
-        Changed in place; the caller keeps it.
-    coordinates : DataCoordinates
-        The coordinates that :func:`decode` returns.
-
-    Raises
-    ------
-    UnsupportedDataError
-        If the array has fewer values than the code has bytes.
-
-    Examples
-    --------
-    >>> frame = np.zeros((8, 8), "uint16")
-    >>> encode(frame, DataCoordinates(time=3, channel="DAPI"))
-    >>> decode(frame)
-    DataCoordinates({'time': 3, 'channel': 'DAPI'})
-    """
-    code = _code(coordinates)
-    if array.size < len(code):
-        raise UnsupportedDataError(
-            f"a frame of shape {array.shape} has {array.size} values, and the code of "
-            f"{coordinates!r} needs {len(code)}"
-        )
-    array.flat[: len(code)] = np.frombuffer(code, np.uint8)
-
-
-def decode(array: npt.NDArray[Any]) -> DataCoordinates:
-    """Return the coordinates that ``encode`` wrote into a frame.
-
-    Parameters
-    ----------
-    array : numpy.ndarray, any shape
-        Only read.
-
-    Returns
-    -------
-    DataCoordinates
-        New coordinates.
-
-    Raises
-    ------
-    DatasetDamagedError
-        If the frame holds no code, or a changed one. It is a ``ValueError``.
-    """
-    header = _bytes_of(array.flat[: _HEADER.size])
-    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-        raise DatasetDamagedError(
-            "the first pixels of the frame hold no code; is it a frame of the source `simulated`?"
-        )
-    _, length, checksum = _HEADER.unpack(header)
-    text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
-    if len(text) != length or zlib.crc32(text) != checksum:
-        raise DatasetDamagedError(
-            "the code in the first pixels of the frame was changed: its checksum differs"
-        )
-    try:
-        return DataCoordinates.from_json(text)
-    except CoordinatesError as error:
-        raise DatasetDamagedError(
-            f"the code in the first pixels of the frame is not valid: {error}"
-        ) from error
-
-
-def _code(coordinates: DataCoordinates) -> bytes:
-    text = coordinates.to_json().encode()
-    if len(text) > _TEXT_LIMIT:
-        raise UnsupportedDataError(f"coordinates of {len(text)} bytes; the code holds up to {_TEXT_LIMIT}")
-    return _HEADER.pack(_MAGIC, len(text), zlib.crc32(text)) + text
-
-
-def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes; empty if a value is not a byte, so that no code is found."""
-    with np.errstate(invalid="ignore"):  # NaN is not a byte
-        small = values.astype(np.uint8)
-    return small.tobytes() if np.array_equal(small, values) else b""
 
 
 class SimulatedSource(FrameSource):
@@ -211,7 +127,9 @@ class SimulatedSource(FrameSource):
         self._rate_hz = rate_hz
         self._seed = seed
         self._fail_after = fail_after
-        self._sequence: useq.MDASequence | None = None
+        self._complete: CompleteEvents | None = None
+        self._shutter_open = False
+        self._exposure_ms: float | None = None
         self._tiles: dict[tuple[int, int], npt.NDArray[Any]] = {}
         self._cancelled = threading.Event()
 
@@ -233,9 +151,15 @@ class SimulatedSource(FrameSource):
         SourceError
             If two frames have the same coordinates, or a frame is too small for its code.
         """
-        frames = check_unique(sequence)
-        self._check_room(sequence)
-        self._sequence, self._planes = sequence, sequence.sizes.get("z", 0)
+        check_sequence(sequence)
+        _check_devices(sequence)
+        sequence = private_copy(sequence)
+        set_field_of_view(sequence, self._shape[1] * PIXEL_SIZE_UM, self._shape[0] * PIXEL_SIZE_UM)
+        check_points(sequence)
+        complete = CompleteEvents(sequence)
+        frames = check_unique(complete.image_events(), complete.repeated)
+        self._check_room(complete)
+        self._complete, self._planes = complete, sequence.sizes.get("z", 0)
         # Pictures are computed here, so that the frames of the run need not wait for them.
         for look in range(min(max(len(sequence.channels), 1), _LOOKS)):
             for blur in range(len(_BLUR_PX) if self._planes > 1 else 1):
@@ -245,7 +169,12 @@ class SimulatedSource(FrameSource):
             shape=self._shape,
             dtype=self._dtype.name,
             summary={"source": "simulated", "seed": self._seed, "rate_hz": self._rate_hz},
+            coordinates=lambda: (self._coordinates(complete, event) for event in complete.image_events()),
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Return whether the simulated shutter is open, and the exposure time."""
+        return {"shutter_open": self._shutter_open, "exposure_ms": self._exposure_ms}
 
     def run(self, sink: Sink, /) -> None:
         """Deliver every frame of the prepared sequence to the sink, then return.
@@ -260,22 +189,48 @@ class SimulatedSource(FrameSource):
         SourceError
             Without a prepared sequence, and after ``fail_after`` frames.
         """
-        if self._sequence is None:
+        if self._complete is None:
             raise SourceError("the source has no sequence: call prepare(sequence) before run(sink)")
+        before_ms = self._exposure_ms
+        try:
+            self._run(sink, self._complete)
+        finally:
+            self._shutter_open, self._exposure_ms = False, before_ms
+
+    def _run(self, sink: Sink, complete: CompleteEvents) -> None:
+        setup = complete.sequence.setup
+        start = Reference()
+        if setup is not None:
+            self._exposure_ms = setup.exposure or self._exposure_ms
+            start = Reference(setup.x_pos or 0.0, setup.y_pos or 0.0, setup.z_pos or 0.0)
+        default_ms = self._exposure_ms
         started = time.perf_counter()
         delivered = 0
-        for event in _image_events(self._sequence):
+        for event in complete.events(lambda _: start):
+            if event.action.type != "acquire_image":
+                continue  # the simulated autofocus changes nothing
             self._fail_when_due(delivered)
             # Deadlines count from the start, so that a slow sink causes no drift.
             due = started + delivered / self._rate_hz if self._rate_hz else 0.0
             if self._cancelled.wait(max(0.0, due - time.perf_counter())):
                 return
-            coordinates = event_coordinates(event)
+            self._exposure_ms = event.exposure or default_ms
+            self._shutter_open = True
+            coordinates = self._coordinates(complete, event)
             frame = self._render(event)
             encode(frame, coordinates)
-            sink(coordinates, frame, _metadata(event, delivered, (time.perf_counter() - started) * 1000))
+            self._shutter_open = event.keep_shutter_open
+            metadata = _metadata(event, self._exposure_ms, delivered, (time.perf_counter() - started) * 1000)
+            sink(coordinates, frame, metadata)
             delivered += 1
         self._fail_when_due(delivered)
+
+    @staticmethod
+    def _coordinates(complete: CompleteEvents, event: "useq.MDAEvent") -> DataCoordinates:
+        setup = complete.sequence.setup
+        if event.exposure is None and setup is not None and setup.exposure is not None:
+            event = event.model_copy(update={"exposure": setup.exposure})
+        return complete.coordinates(event)
 
     def cancel(self) -> None:
         """End :meth:`run` soon, without an error; a later run ends at once."""
@@ -283,7 +238,7 @@ class SimulatedSource(FrameSource):
 
     def close(self) -> None:
         """Release the sequence and the pictures. Idempotent."""
-        self._sequence = None
+        self._complete = None
         self._tiles = {}
 
     def _fail_when_due(self, delivered: int) -> None:
@@ -292,16 +247,16 @@ class SimulatedSource(FrameSource):
                 f"the simulated camera failed after {delivered} frames, as requested by fail_after"
             )
 
-    def _check_room(self, sequence: "useq.MDASequence") -> None:
+    def _check_room(self, complete: CompleteEvents) -> None:
         values = math.prod(self._shape)
         # Coordinates hold names of the sequence, and numbers. If the whole sequence fits, no event needs to
         # be checked; there may be millions.
-        if 2 * len(sequence.model_dump_json()) + 1024 <= min(values, _TEXT_LIMIT):
+        if 2 * len(complete.sequence.model_dump_json()) + 1024 <= min(values, TEXT_LIMIT):
             return
-        for event in _image_events(sequence):
-            coordinates = event_coordinates(event)
+        for event in complete.image_events():
+            coordinates = self._coordinates(complete, event)
             try:
-                needed = len(_code(coordinates))
+                needed = len(code_of(coordinates))
             except UnsupportedDataError as error:
                 raise SourceError(f"the names in the sequence are too long: {error}") from error
             if needed > values:
@@ -341,9 +296,24 @@ class SimulatedSource(FrameSource):
         return tile
 
 
-def _image_events(sequence: "useq.MDASequence") -> "Iterator[useq.MDAEvent]":
-    """Yield the events with a frame; an autofocus event has none."""
-    return (event for event in sequence if event.action.type == "acquire_image")
+def _check_devices(sequence: "useq.MDASequence") -> None:
+    """Refuse what needs a device that is not simulated."""
+    setup, parts = sequence.setup, [sequence, *(own for _, own in sub_sequences(sequence))]
+    positions = sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ()
+    for what, needed in (
+        ("the camera of a channel", any(channel.camera for part in parts for channel in part.channels)),
+        ("properties of a position", any(position.properties for position in positions)),
+        *(
+            (f"setup.{name}", setup is not None and getattr(setup, name) is not None)
+            for name in ("channel", "properties", "roi", "slm_image")
+        ),
+    ):
+        if needed:
+            raise sequence_error(
+                "devices",
+                f"the sequence states {what}, and the source 'simulated' has one camera and no properties; "
+                "leave it out, or take the source 'micromanager'",
+            )
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
@@ -355,14 +325,16 @@ def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
     return event.index.get("c", 0) % _LOOKS, blur
 
 
-def _metadata(event: "useq.MDAEvent", number: int, elapsed_ms: float) -> dict[str, Any]:
+def _metadata(
+    event: "useq.MDAEvent", exposure_ms: float | None, number: int, elapsed_ms: float
+) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "source": "simulated",
         "frame_number": number,
         "elapsed_ms": round(elapsed_ms, 3),
     }
-    if event.exposure is not None:
-        metadata["exposure_ms"] = event.exposure
+    if exposure_ms is not None:
+        metadata["exposure_ms"] = exposure_ms
     if event.channel is not None:
         metadata["channel"] = event.channel.config
     stage = {"x": event.x_pos, "y": event.y_pos, "z": event.z_pos}

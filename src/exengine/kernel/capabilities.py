@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+
+PlannedLayout: TypeAlias = tuple[tuple[int, ...], str]
+"""Shape and dtype of planned frames."""
 
 
 @dataclass(frozen=True, kw_only=True)

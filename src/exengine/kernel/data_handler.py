@@ -104,9 +104,7 @@ class DataHandler:
         self._changed = threading.Condition()
         self._intake: deque[QueuedFrame] = deque()
         self._ready: deque[QueuedFrame] = deque() if process_function else self._intake
-        self._intake_ended = False
-        self._ready_ended = False
-        self._concluded = False
+        self._intake_ended = self._ready_ended = self._concluded = False
         self._pending_bytes = 0
         self._in_flight: dict[DataCoordinates, QueuedFrame] = {}
         self._ledger = Ledger()

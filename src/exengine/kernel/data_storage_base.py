@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy.typing as npt
 
-from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
 
@@ -219,6 +219,37 @@ class DataStorage(ABC):
             If the backend cannot; any dataset can be recovered into a copy.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset in place")
+
+    @classmethod
+    def check_plan(
+        cls,
+        layouts: Iterable[PlannedLayout],
+        coordinates: Iterable[CoordinatesLike],
+        /,
+        *,
+        pixel_bytes: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse planned frames that :meth:`put` would refuse, before anything is created.
+
+        The kernel checks the declared capabilities. Override this for further limits; by default it has none.
+
+        Parameters
+        ----------
+        layouts : iterable of (shape, dtype)
+            The layouts of the frames, each once.
+        coordinates : iterable of coordinates
+            The coordinates of every frame.
+        pixel_bytes : int or None
+            Total size of the pixels.
+        options : mapping or None
+            The options of the storage.
+
+        Raises
+        ------
+        UnsupportedDataError, CoordinatesError, StorageFullError
+            The error that ``put`` would raise.
+        """
 
     # -- optional operations, with honest defaults -----------------------------------------------
 

@@ -163,7 +163,15 @@ class ConfigError(ExEngineError, ValueError):
 
 
 class SourceError(ExEngineError, RuntimeError):
-    """A frame source cannot run the requested sequence or config."""
+    """A frame source cannot run the requested sequence or config.
+
+    Attributes
+    ----------
+    rule : str or None
+        The rule that the sequence breaks: a name in the table on the source's page.
+    """
+
+    rule: str | None = None
 
 
 class HandlerError(ExEngineError, RuntimeError):

@@ -9,12 +9,13 @@ Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on its own thread 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy.typing as npt
 
+from exengine.kernel.capabilities import PlannedLayout
 from exengine.kernel.data_coords import DataCoordinates
 
 if TYPE_CHECKING:
@@ -33,17 +34,31 @@ class SourcePlan:
     frames : int or None
         Number of frames.
     shape : tuple of int or None
-        Shape of one frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels.
+        Shape of one frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels. None if frames differ.
     dtype : str or None
-        Name of the numpy dtype.
+        Name of the numpy dtype. None if frames differ.
     summary : dict
         JSON metadata of the whole acquisition: device names, pixel size and the like.
+    layouts : tuple of (shape, dtype)
+        The layouts of the frames, each once. By default ``shape`` and ``dtype``, if both are known.
+    pixel_bytes : int or None
+        Total size of the pixels, if frames differ.
+    coordinates : callable or None
+        Returns a new iterable of the coordinates of every frame, so that the backend can check them before
+        anything is created.
     """
 
     frames: int | None = None
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     summary: dict[str, Any] | None = None
+    layouts: tuple[PlannedLayout, ...] = ()
+    pixel_bytes: int | None = None
+    coordinates: Callable[[], Iterable[DataCoordinates]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layouts and self.shape is not None and self.dtype is not None:
+            object.__setattr__(self, "layouts", ((self.shape, self.dtype),))
 
     @property
     def frame_bytes(self) -> int | None:
@@ -59,6 +74,8 @@ class SourcePlan:
     @property
     def total_bytes(self) -> int | None:
         """Size of the pixels of all frames, in bytes."""
+        if self.pixel_bytes is not None:
+            return self.pixel_bytes
         size = self.frame_bytes
         return None if size is None or self.frames is None else size * self.frames
 
@@ -95,6 +112,23 @@ class FrameSource(ABC):
         Exception
             The exception of the sink, or an error of the source.
         """
+
+    unrestored: tuple[str, ...] = ()
+    """Devices that could not be restored after the last run, a line for each (promise S2)."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the current settings that promise S2 covers; empty for a source without devices.
+
+        The conformance kit compares them before and after runs.
+
+        Returns
+        -------
+        mapping
+            ``shutter_open`` (bool, whether any shutter is open); with several shutters also ``shutters``
+            (their states); further settings with names that the source chooses, such as ``exposure_ms``.
+            Equal settings must compare equal.
+        """
+        return {}
 
     def cancel(self) -> None:
         """Make :meth:`run` end soon, without an error. Called from another thread."""

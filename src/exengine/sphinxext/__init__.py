@@ -50,6 +50,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.add_directive("exengine-settings", SettingsDirective)
     app.add_object_type("exengine-code", "exengine-code", "pair: %s; code", parse_code)
     pages = PluginPages()
+    app.connect("builder-inited", _check_suffix)
     app.connect("builder-inited", pages.write)
     app.connect("builder-inited", _add_static)
     app.connect("autodoc-process-docstring", pages.process_docstring, priority=900)
@@ -60,6 +61,17 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("html-page-context", _add_script)
     app.add_css_file("exengine.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _check_suffix(app: "Sphinx") -> None:
+    """Refuse a project that would not read the pages that are written."""
+    if ".rst" not in app.config.source_suffix:
+        from sphinx.errors import ConfigError
+
+        raise ConfigError(
+            f"source_suffix in conf.py is {list(app.config.source_suffix)}, and the pages of the plugins are "
+            "written as .rst: add '.rst': 'restructuredtext'"
+        )
 
 
 def _add_static(app: "Sphinx") -> None:

@@ -11,6 +11,7 @@ from exengine.checks.describe import config_snippet, text_of
 from exengine.checks.report import PluginReport
 from exengine.config import settings
 from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.frame_source_base import FrameSource
 from exengine.kernel.registry import annotations, docstrings, hooks, options
 from exengine.kernel.registry.names import fold
 from exengine.kernel.registry.records import PluginRecord
@@ -44,6 +45,8 @@ def plugin_page(report: PluginReport, kind: Kind, setup: Setup) -> str:
     if issubclass(cls, DataStorage):
         parts += [heading("Capabilities", "="), capabilities_table(cls.capabilities)]
         parts += [heading("Promises", "="), promises_section(report)]
+    elif issubclass(cls, FrameSource):
+        parts += [heading("Promises", "="), promises_section(report, "source")]
     if doc.examples:
         parts += [heading("Example", "="), example_section(report, doc.examples, trusted=own)]
     if doc.notes:

@@ -3,7 +3,7 @@
 from exengine.checks.conformance import Promise, Results
 from exengine.checks.report import PluginReport
 from exengine.sphinxext.rst import escape, line, literal, literal_block, table
-from exengine.testing.promises import PROMISES
+from exengine.testing.promises import PROMISES, SOURCE_PROMISES
 
 MARKS = {
     "kept": "\N{CHECK MARK} kept",
@@ -14,14 +14,20 @@ MARKS = {
 """Outcome -> text in a table."""
 
 
-def promises_section(report: PluginReport) -> str:
-    """Return the promises of a backend with their outcomes, or the command that tests them."""
+def promises_section(report: PluginReport, kind: str = "backend") -> str:
+    """Return the promises of a plugin with their outcomes, or the command that tests them.
+
+    Parameters
+    ----------
+    report : PluginReport
+    kind : {'backend', 'source'}
+    """
     record, results = report.record, report.results
     if results is None:
         name = line(record.name)
-        command = f"pytest --exengine-backend {name} --exengine-results {name}.json"
+        command = f"pytest --exengine-{kind} {name} --exengine-results {name}.json"
         return (
-            "Not run: this documentation has no results of the conformance kit for this backend. Run it:\n\n"
+            f"Not run: this documentation has no results of the conformance kit for this {kind}. Run it:\n\n"
             + literal_block(command, "console")
         )
     where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
@@ -47,7 +53,7 @@ def _found(promise: Promise) -> str:
 
 def promise_name(label: str) -> str:
     """Return the label of a promise with its meaning."""
-    meaning = PROMISES.get(label, "").replace("`", "``")
+    meaning = {**PROMISES, **SOURCE_PROMISES}.get(label, "").replace("`", "``")
     return f"{literal(label)}\n\n{meaning}" if meaning else literal(label)
 
 

@@ -1,15 +1,17 @@
-"""The conformance kit: tests of the storage promises for any storage backend.
+"""The conformance kit: tests of the promises for any storage backend and any frame source.
 
-``pytest --exengine-backend NAME`` runs it on an installed backend, without a test file. Tests of plugins
-import the names below from this package; its modules may move. The kernel never imports this package, and
-importing it imports neither pytest nor numpy.
+``pytest --exengine-backend NAME`` and ``pytest --exengine-source NAME`` run it on an installed plugin, without
+a test file. Tests of plugins import the names below from this package; its modules may move. The kernel never
+imports this package, and importing it imports neither pytest nor numpy.
 """
 
 _HOMES = {
+    "SimulatedSource": "exengine.frame_sources.simulated",
+    "SourceConformance": "exengine.testing.source_conformance",
     "StorageConformance": "exengine.testing.conformance",
     "Watch": "exengine.testing.watch",
     "check_class": "exengine.kernel.registry.class_checks",
-    "decode": "exengine.frame_sources.simulated",
+    "decode": "exengine.frame_sources.frame_code",
     "killed_at_call": "exengine.testing.kills",
     "read_results": "exengine.testing.results",
     "refresh_plugins": "exengine.kernel.registry.plugins",

@@ -42,6 +42,13 @@ PROMISES = {
 }
 """Label -> promise, in the order of the results."""
 
+SOURCE_PROMISES = {
+    "S1": "every field of the sequence is carried out or refused before the run, and the frames say so",
+    "S2": "settings are as before after every end; after any but a complete one, shutters are closed",
+    "S3": "what the plan shows to be impossible is refused before the run",
+}
+"""Label -> what a frame source promises."""
+
 NEED_FAULTS = {
     "N3": "only a power loss shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
     "not this kit"
@@ -93,7 +100,7 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     >>> marks_of(test_a_frame_is_never_replaced)
     (('P4',), '')
     """
-    unknown = [*(set(labels) - set(PROMISES)), *({code} - {"", *CONFORMANCE})]
+    unknown = [*(set(labels) - {*PROMISES, *SOURCE_PROMISES}), *({code} - {"", *CONFORMANCE})]
     if unknown or not labels:
         raise ValueError(f"no such promise or code: {unknown}")
 

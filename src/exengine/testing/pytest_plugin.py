@@ -5,18 +5,25 @@ pytest loads this module in every run if ExEngine is installed, so it imports on
 
 import pytest
 
-pytest.register_assert_rewrite("exengine.testing.conformance")
+pytest.register_assert_rewrite("exengine.testing.conformance", "exengine.testing.source_conformance")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the kit."""
-    group = parser.getgroup("exengine", "conformance of ExEngine's storage backends")
+    group = parser.getgroup("exengine", "conformance of ExEngine's storage backends and frame sources")
     group.addoption(
         "--exengine-backend",
         action="append",
         default=[],
         metavar="NAME",
         help="run the conformance kit on this installed backend; can be repeated",
+    )
+    group.addoption(
+        "--exengine-source",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run the conformance kit of sources on this installed frame source; may be given several times",
     )
     group.addoption(
         "--exengine-results",
@@ -30,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the rest of the plugin if an option of the kit is used."""
     # Plugins from an earlier template import modules that have moved, and turn warnings into errors in tests.
     config.addinivalue_line("filterwarnings", r"default:exengine\.kernel\.\w+ has moved:DeprecationWarning")
-    if config.getoption("exengine_backend") or config.getoption("exengine_results"):
+    if any(config.getoption(f"exengine_{name}") for name in ("backend", "source", "results")):
         from exengine.testing.kit.run import KitRun
 
         config.pluginmanager.register(KitRun(config), "exengine-kit")

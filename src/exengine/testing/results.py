@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -58,6 +58,7 @@ def make_results(
     distribution: str = "",
     version: str = "",
     reason: str = "",
+    known: Mapping[str, str] = PROMISES,
 ) -> Results:
     """Return the results of a backend, in an order independent of the order of the tests.
 
@@ -70,6 +71,8 @@ def make_results(
         The distribution that contains the backend, and its version.
     reason : str
         The reason why nothing was run.
+    known : mapping
+        The promises, by label: those of backends or those of sources.
 
     Returns
     -------
@@ -85,12 +88,12 @@ def make_results(
     >>> results["outcome"], results["promises"]["P1"]["outcome"], results["promises"]["P2"]["outcome"]
     ('kept', 'kept', 'not run')
     """
-    known = sorted(reports, key=lambda report: report.test)
-    promises = {label: _of_one(label, [r for r in known if label in r.labels]) for label in PROMISES}
+    in_order = sorted(reports, key=lambda report: report.test)
+    promises = {label: _of_one(label, [r for r in in_order if label in r.labels]) for label in known}
     outcomes = {entry["outcome"] for entry in promises.values()}
     findings = []
     for code in CONFORMANCE:
-        messages = [r.message for r in known if r.code == code and r.outcome == "broken"]
+        messages = [r.message for r in in_order if r.code == code and r.outcome == "broken"]
         if messages:
             findings.append(
                 {"code": code, "message": f"{CONFORMANCE[code]}: {shortened(messages[0], _MOST_CHARACTERS)}"}

@@ -21,6 +21,7 @@ FULL = {
         "backend": "ndtiff",
         "path": "a/b",
         "if_exists": "number",
+        "check_space": False,
         "options": {"max_file_bytes": 5000},
     },
     "handler": {"max_pending": "1 GiB", "when_full": "error"},
@@ -91,6 +92,7 @@ def test_toml_says_the_same_as_yaml(write):
 backend = "ndtiff"
 path = "a/b"
 if_exists = "number"
+check_space = false
 options = {max_file_bytes = 5000}
 [handler]
 max_pending = "1 GiB"
@@ -329,7 +331,7 @@ def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
         ("a.yaml", b"!!python/object/apply:os.system [true]", "is not valid YAML"),
         ("a.yaml", b"a: &a [*a]", "is not valid YAML: it is nested deeper than 50 levels, or holds itself"),
         ("a.yaml", b"[" * 5000, "is not valid YAML"),
-        ("a.yaml", b"\xff\xfe\x00", "is not valid YAML"),
+        ("a.yaml", b"\xff\xfe\x00", "UTF-16"),
         ("a.yaml", b"\x00", "is not valid YAML"),
         ("a.yaml", b"a: 1\n---\nb: 2", "is not valid YAML"),
         ("a.toml", b"storage = ", "is not valid TOML"),
@@ -472,3 +474,53 @@ def test_a_variable_with_one_underscore_is_refused_as_it_would_have_no_effect(na
 
 def test_a_variable_that_is_of_something_else_is_none_of_ours():
     assert resolve(environment={"EXENGINE_BENCH_DIR": "x", "EXENGINE_STORAGES": "y"}).values == {}
+
+
+# -- files as people write them ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("storage: {backend: ndram}\nsource: {name: a}\nstorage: {backend: ndtiff}\n", "'storage' is in line 1 and again in line 3"),
+        ("storage:\n  backend: a\n  backend: b\n", "'backend' is in line 2 and again in line 3"),
+        ("storage:\n\tbackend: a\n", "indent with spaces"),
+        ("sequence:\n  channels: [NO]\n", r"line 2: YAML reads NO as false; write 'NO' in quotes"),
+        ("sequence:\n  channels:\n  - config: on\n", r"line 3: YAML reads on as true"),
+        ("source:\n  name: a\n  options: {well: 0100}\n", r"line 3: YAML reads 0100 as 64"),
+        ("source:\n  name: a\n  options: {at: 1:30}\n", r"line 3: YAML reads 1:30 as 90"),
+        ("storage:\n  backend: \u201cndtiff\u201d\n", "line 2: .*typographic quotes"),
+        ("storage: {backend: a}".encode("utf-16"), "UTF-16; save it as UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_yaml_would_read_in_another_way_is_refused_with_what_to_write(write, text, says):
+    with pytest.raises(ConfigError, match=says):
+        resolve(write(text), environment={})
+
+
+def test_quoted_texts_and_true_are_what_they_say(write):
+    text = "source:\n  name: a\n  options: {a: 'NO', b: \"0100\", c: true, d: 0, e: 0.5, f: 100}\n"
+    assert resolve(write(text), environment={}).section("source.options") == {
+        "a": "NO", "b": "0100", "c": True, "d": 0, "e": 0.5, "f": 100,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["config.toml", "CONFIG.TOML"])
+def test_toml_may_have_a_byte_order_mark_and_any_case(write, name):
+    path = write(b"\xef\xbb\xbf[storage]\nbackend = 'ndtiff'\n", name)
+    assert resolve(path, environment={})["storage.backend"] == "ndtiff"
+
+
+def test_the_home_folder_is_expanded_from_every_layer(write, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = str(tmp_path / "x")
+    assert resolve(write("storage: {path: ~/x}\n"), environment={})["storage.path"] == expected
+    assert resolve(environment={}, command_line={"storage.path": "~/x"})["storage.path"] == expected
+    assert resolve(environment={"EXENGINE_STORAGE__PATH": "~/x"})["storage.path"] == expected
+    assert resolve({"storage": {"path": "~/x"}}, environment={})["storage.path"] == expected
+
+
+@pytest.mark.parametrize("path", ["$HOME/x", "${DATA}/x", "%USERPROFILE%/x"])
+def test_variables_in_a_path_are_refused(path):
+    with pytest.raises(ConfigError, match=r"storage\.path.*not expanded.*write the folder"):
+        resolve({"storage": {"path": path}}, environment={})

@@ -104,6 +104,39 @@ def test_a_wrong_value_is_refused_with_its_place(settings, where):
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"channels": []}, r"^sequence\.channels is given, and empty; write it as in channels: \[DAPI"),
+        ({"time_plan": {}}, r"^sequence\.time_plan is given, and empty"),
+        ({"z_plan": {}, "channels": ["A"]}, r"^sequence\.z_plan is given, and empty"),
+        ({"stage_positions": []}, r"^sequence\.stage_positions is given, and empty"),
+        ({"axis_order": "zp", "z_plan": {"range": 2, "step": 1}, "stage_positions": [{"x": 0, "sequence": {"z_plan": {"range": 1, "step": 1}}}]}, r"^sequence: 'z' cannot precede"),
+        ({"time_plan": {"interval": 0, "duration": 3}}, r"interval|time_plan"),
+        ({"stage_positions": [{"x": 5, "y": 0}], "grid_plan": {"top": 1, "left": 0, "bottom": 0, "right": 1}}, r"^sequence: Position x=5.* is ignored .*Leave one"),
+        ({"stage_positions": [[0, 1, 2, 3]]}, r"stage_positions"),
+    ],
+)  # fmt: skip
+def test_what_would_have_no_effect_is_refused_with_what_to_write(settings, says):
+    from exengine.frame_sources.sequence_checks import check_sequence
+
+    with pytest.raises((ConfigError, SourceError), match=says):
+        check_sequence(parse_sequence(settings))
+
+
+def test_positions_may_be_lists_at_any_depth():
+    sequence = parse_sequence({"stage_positions": [[0, 0, 0], [10, 20], {"name": "a"}]})
+    assert [(p.x, p.y, p.z) for p in sequence.stage_positions] == [
+        (0, 0, 0),
+        (10, 20, None),
+        (None, None, None),
+    ]
+
+
+def test_a_sequence_with_setup_is_read_and_counted():
+    assert check_unique(parse_sequence({"setup": {"exposure": 5}, "channels": ["A"]})) == 1
+
+
 def test_two_faults_are_both_told():
     with pytest.raises(ConfigError, match="channels") as caught:
         parse_sequence({"channels": 3, "time_plan": {"interval": 0, "loops": -1}})
@@ -174,7 +207,8 @@ def test_check_unique_returns_the_number_of_frames():
     ],
 )
 def test_a_name_used_twice_is_refused_with_its_axis_and_a_way_out(settings, axis):
-    with pytest.raises(SourceError, match=f"{axis} repeats a name; give each") as caught:
+    advice = "take each channel once" if axis == "channel" else "give each position a name"
+    with pytest.raises(SourceError, match=f"{axis} repeats a name; {advice}") as caught:
         check_unique(useq.MDASequence(**settings))
     assert "DAPI" in str(caught.value) or "'A'" in str(caught.value)
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from sphinx.errors import ExtensionError
+from sphinx.errors import ConfigError, ExtensionError
 
 DOC = '''"""Put frames on a shelf.
 
@@ -93,3 +93,8 @@ def test_what_ends_the_process_is_never_imported_by_the_build(site, build):
     built = build()
     assert "ended the process with exit code 3" in built.text("usage/backends/deadly")
     assert "Put frames on a shelf." in built.text("usage/backends/shelf")
+
+
+def test_a_project_that_does_not_read_rst_is_refused_with_what_to_write(build):
+    with pytest.raises(ConfigError, match="source_suffix.*'.rst': 'restructuredtext'"):
+        build(source_suffix={".md": "restructuredtext"})

@@ -1,20 +1,18 @@
-"""Checks made before anything moves: config, properties, and what a sequence needs.
+"""Checks before anything moves: config, exposure times, properties, devices and channels.
 
-Every error says what was asked for, what there is, and how to go on.
+Every error states the request, the alternatives and the fix.
 """
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from exengine.base_classes import did_you_mean
+from exengine.base_classes import did_you_mean, sequence_error
 from exengine.errors import SourceError
 
 if TYPE_CHECKING:
-    import useq
     from pymmcore_plus import CMMCorePlus
 
 PropertyValue = str | int | float | bool
@@ -24,7 +22,7 @@ PropertyValue = str | int | float | bool
 
 
 def load_config(core: "CMMCorePlus", path: Path) -> None:
-    """Load a Micro-Manager config file, and check that it gives a camera.
+    """Load a Micro-Manager config file, and check that it has a camera.
 
     Parameters
     ----------
@@ -34,7 +32,7 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
     Raises
     ------
     SourceError
-        When there is no such file, it is no config file, or a device does not start.
+        If the file does not exist, is not a config file, or a device does not start.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -48,12 +46,12 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
         raise SourceError(_load_message(core, path, str(error).strip())) from error
     if len(core.getLoadedDevices()) < 2:  # the core itself is one
         raise SourceError(
-            f"config {str(path)!r} names no device: it is no Micro-Manager .cfg file, whose lines look like "
+            f"config {str(path)!r} names no device: it is not a Micro-Manager .cfg file, with lines such as "
             "'Device,Camera,DemoCamera,DCam'; Micro-Manager's Hardware Configuration Wizard writes one"
         )
     if not core.getCameraDevice():
         raise SourceError(
-            f"config {str(path)!r} gives no camera; name one in the file with the line "
+            f"config {str(path)!r} has no camera; name one in the file with the line "
             "'Property,Core,Camera,<label of the camera>'"
         )
 
@@ -78,40 +76,45 @@ def _load_message(core: "CMMCorePlus", path: Path, reason: str) -> str:
 # -- exposure times and properties ----------------------------------------------------------------------
 
 
-def set_exposure(core: "CMMCorePlus", exposure_ms: float, what: str) -> None:
-    """Set an exposure time, and check that the camera took it.
+def set_exposure(core: "CMMCorePlus", camera: str, exposure_ms: float, what: str) -> None:
+    """Set an exposure time, and check that the camera accepted it.
 
-    A camera may round a little; one that cuts the time to what it can do does not say so.
+    A camera may round a little. A camera that clips the time to its limits reports no error.
 
     Parameters
     ----------
     core : pymmcore_plus.CMMCorePlus
+    camera : str
+        Its label.
     exposure_ms : float
     what : str
-        Who asks for it, for the message.
+        The origin of the time, for the message.
 
     Raises
     ------
     SourceError
-        When the camera refuses it, or exposes for a time that differs by more than a tenth.
+        If the camera refuses it, or uses a time that differs by more than a tenth.
     """
     try:
-        core.setExposure(exposure_ms)
-        taken_ms = core.getExposure()
+        core.setExposure(camera, exposure_ms)
+        taken_ms = core.getExposure(camera)
     except RuntimeError as error:
-        raise SourceError(f"{what}: the camera does not take {exposure_ms:g} ms: {error}") from error
+        raise sequence_error(
+            "exposures", f"{what}: the camera {camera!r} does not accept {exposure_ms:g} ms: {error}"
+        ) from error
     if abs(taken_ms - exposure_ms) > max(0.1 * exposure_ms, 0.5):
-        raise SourceError(
-            f"{what}: the camera does not take {exposure_ms:g} ms, it took {taken_ms:g} ms instead; "
-            "choose a time that it can expose for"
+        raise sequence_error(
+            "exposures",
+            f"{what}: the camera {camera!r} does not accept {exposure_ms:g} ms, it uses {taken_ms:g} ms "
+            "instead; choose a time within its limits",
         )
 
 
 def set_property(core: "CMMCorePlus", name: str, value: PropertyValue) -> None:
-    """Set ``Device.Property`` to a value that it takes.
+    """Set ``Device.Property`` to a valid value.
 
-    Micro-Manager itself ignores a value for a property that is read-only, and takes text for a number
-    as 0; both are refused here.
+    Micro-Manager ignores a value for a read-only property, and reads text for a number as 0; both are
+    refused here.
 
     Parameters
     ----------
@@ -123,7 +126,7 @@ def set_property(core: "CMMCorePlus", name: str, value: PropertyValue) -> None:
     Raises
     ------
     SourceError
-        When device or property do not exist, or the property does not take the value.
+        If device or property do not exist, or the property does not accept the value.
     """
     device, prop = _split(core, name)
     text = _checked_value(core, device, prop, value)
@@ -140,11 +143,8 @@ def _split(core: "CMMCorePlus", name: str) -> tuple[str, str]:
     cuts = [position for position, letter in enumerate(name) if letter == "."]
     device = next((name[:cut] for cut in cuts if name[:cut] in devices), None)
     if device is None:
-        wanted = name.partition(".")[0]
-        raise SourceError(
-            f"property {name!r}: the config has no device {wanted!r}{did_you_mean(wanted, devices)}; "
-            f"its devices are {_listed(devices)}"
-        )
+        device = name.partition(".")[0]
+    _check_device(core, name, device)
     prop = name[len(device) + 1 :]
     known = core.getDevicePropertyNames(device)
     if prop not in known:
@@ -155,10 +155,19 @@ def _split(core: "CMMCorePlus", name: str) -> tuple[str, str]:
     return device, prop
 
 
+def _check_device(core: "CMMCorePlus", name: str, device: str) -> None:
+    devices = core.getLoadedDevices()
+    if device not in devices:
+        raise SourceError(
+            f"property {name!r}: the config has no device {device!r}{did_you_mean(device, devices)}; "
+            f"its devices are {_listed(devices)}"
+        )
+
+
 def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyValue) -> str:
     name = f"{device}.{prop}"
     if core.isPropertyReadOnly(device, prop):
-        raise SourceError(f"property {name!r} can only be read; leave it out of the option properties")
+        raise SourceError(f"property {name!r} can only be read; leave it out")
     if core.isPropertyPreInit(device, prop):
         raise SourceError(
             f"property {name!r} is only read when the device starts; set it in the .cfg file, before the "
@@ -175,7 +184,7 @@ def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyV
         if number.is_integer():
             text = str(int(number))
     allowed = core.getAllowedPropertyValues(device, prop)
-    if allowed and text not in allowed:
+    if allowed and text not in allowed and str(value) not in allowed:
         raise SourceError(
             f"property {name!r} does not take {value!r}{did_you_mean(text, allowed)}; "
             f"it takes {_listed(allowed)}"
@@ -187,88 +196,109 @@ def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyV
     return text
 
 
-# -- what a sequence needs ------------------------------------------------------------------------
+# -- devices and channels -------------------------------------------------------------------------
+
+ROLES = ("Camera", "Shutter", "Focus", "XYStage", "AutoFocus", "SLM")
+"""Properties of the core that select the device for each purpose."""
 
 
-@dataclass
-class Needs:
-    """What the events of a sequence ask of the microscope; gathered while they pass by."""
+def role_of(core: "CMMCorePlus", role: str) -> str:
+    """Return the label of the device that is selected for a role, or an empty text."""
+    return str(getattr(core, f"get{_device_method(role)}")())
 
-    channels: dict[tuple[str, str], None] = field(default_factory=dict)
-    settings: set[tuple[str, str]] = field(default_factory=set)
-    exposures_ms: set[float] = field(default_factory=set)
-    focus: bool = False
-    stage: bool = False
-    autofocus: bool = False
-    slm: bool = False
-    roi: bool = False
 
-    def frames_of(self, events: "Iterable[useq.MDAEvent]") -> "Iterator[useq.MDAEvent]":
-        """Note what each event needs; yield those that give frames."""
-        import useq
+def set_role(core: "CMMCorePlus", role: str, label: str) -> None:
+    """Select a device for a role."""
+    getattr(core, f"set{_device_method(role)}")(label)
 
-        for event in events:
-            if event.channel is not None:
-                self.channels[event.channel.group, event.channel.config] = None
-            self.settings.update((device, prop) for device, prop, _ in event.properties or ())
-            if event.exposure is not None:
-                self.exposures_ms.add(event.exposure)
-            self.focus = self.focus or event.z_pos is not None
-            self.stage = self.stage or event.x_pos is not None or event.y_pos is not None
-            self.slm = self.slm or event.slm_image is not None
-            self.roi = self.roi or event.roi is not None
-            self.autofocus = self.autofocus or isinstance(event.action, useq.HardwareAutofocus)
-            if event.action is None or isinstance(event.action, useq.AcquireImage):
-                yield event
 
-    def check(self, core: "CMMCorePlus") -> None:
-        """Raise a :class:`SourceError` where the microscope cannot do what is needed."""
-        for there, needed, what, plan, role in (
-            (core.getFocusDevice(), self.focus, "focus drive", "a z position", "Focus"),
-            (core.getXYStageDevice(), self.stage, "XY stage", "an XY position", "XYStage"),
-            (core.getAutoFocusDevice(), self.autofocus, "autofocus device", "an autofocus step", "AutoFocus"),
-            (core.getSLMDevice(), self.slm, "SLM", "an SLM image", "SLM"),
-        ):
-            if needed and not there:
-                raise SourceError(
-                    f"the sequence has {plan}, but the config has no {what}; take it out of the sequence, or "
-                    f"name the device in the .cfg file with 'Property,Core,{role},<label>'"
-                )
-        for group, preset in self.channels:
-            check_channel(core, group, preset)
-        before_ms = core.getExposure()
-        for exposure_ms in sorted(self.exposures_ms):
-            set_exposure(core, exposure_ms, "the sequence")
-        if self.exposures_ms:
-            core.setExposure(before_ms)
-
-    def changes_image(self, core: "CMMCorePlus") -> bool:
-        """Return whether a channel or an event sets the camera up anew, so that frames may differ."""
-        camera = core.getCameraDevice()
-        settings = set(self.settings)
-        for group, preset in self.channels:
-            settings.update((device, prop) for device, prop, _ in core.getConfigData(group, preset))
-        return self.roi or any(
-            device == camera and prop not in ("Exposure", "Gain", "Offset", "TriggerMode")
-            for device, prop in settings
-        )
+def _device_method(role: str) -> str:
+    return f"{role}Device"
 
 
 def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
-    """Raise a :class:`SourceError` when the config has no such preset."""
+    """Raise a :class:`SourceError` if the preset does not exist, or a device does not accept its values."""
     groups = core.getAvailableConfigGroups()
     if group not in groups:
-        raise SourceError(
+        raise sequence_error(
+            "channels of the config",
             f"channel {preset!r} is of group {group!r}, which the config does not have"
             f"{did_you_mean(group, groups)}; its groups are {_listed(groups)}: name the one with your "
-            "channels in the option channel_group"
+            "channels in the option channel_group",
         )
     presets = core.getAvailableConfigs(group)
     if preset not in presets:
-        raise SourceError(
+        raise sequence_error(
+            "channels of the config",
             f"there is no channel {preset!r} in group {group!r}{did_you_mean(preset, presets)}; "
-            f"its channels are {_listed(presets)}"
+            f"its channels are {_listed(presets)}",
         )
+    for device, prop, value in core.getConfigData(group, preset):
+        if device != "Core":
+            check_property(core, device, prop, value, f"channel {preset!r} of group {group!r}")
+
+
+def check_property(core: "CMMCorePlus", device: str, prop: str, value: Any, what: str) -> None:
+    """Raise a :class:`SourceError` if a property does not exist or does not accept a value.
+
+    Parameters
+    ----------
+    core : pymmcore_plus.CMMCorePlus
+    device, prop : str
+    value : object
+        For ``Position`` a number in micrometres, or a pair for an XY stage.
+    what : str
+        The origin of the value, for the message.
+    """
+    from pymmcore_plus import DeviceType
+
+    name = f"{device}.{prop}"
+    try:
+        if device == "Core" and prop in ROLES:
+            _check_role(core, prop, value)
+            return
+        _check_device(core, name, device)
+        kind = core.getDeviceType(device)
+        if prop == "Position" and kind in (DeviceType.Stage, DeviceType.XYStage):
+            axes = 2 if kind == DeviceType.XYStage else 1
+            if not _is_position(value, axes):
+                form = "[x, y]" if axes == 2 else "a number"
+                raise SourceError(f"property {name!r} takes {form} in um, got {value!r}")
+            return
+        _split(core, name)
+        _checked_value(core, device, prop, value)
+    except SourceError as error:
+        raise sequence_error("properties", f"{what}: {error}") from None
+
+
+def _check_role(core: "CMMCorePlus", role: str, label: Any) -> None:
+    known = core.getLoadedDevices()
+    if label not in known:
+        raise SourceError(f"there is no device {label!r}{did_you_mean(str(label), known)}")
+    if role == "Camera":
+        check_camera(core, label)
+
+
+def check_camera(core: "CMMCorePlus", label: str) -> None:
+    """Raise a :class:`SourceError` if the camera does not exist."""
+    from pymmcore_plus import DeviceType
+
+    cameras = core.getLoadedDevicesOfType(DeviceType.Camera)
+    if label not in cameras:
+        raise sequence_error(
+            "cameras",
+            f"there is no camera {label!r}{did_you_mean(label, cameras)}; the cameras are {_listed(cameras)}",
+        )
+
+
+def _is_position(value: Any, axes: int) -> bool:
+    values = value if axes > 1 else (value,)
+    if not isinstance(values, list | tuple) or len(values) != axes:
+        return False
+    try:
+        return all(math.isfinite(float(one)) for one in values)
+    except (TypeError, ValueError):
+        return False
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,197 +1,374 @@
-"""The acquisition engine: that of pymmcore-plus, with its silent failures made loud.
+"""The acquisition engine: the engine of pymmcore-plus, with complete events and without silent failures.
 
-The engine of pymmcore-plus logs a warning and goes on when a channel cannot be set, a stage does not
-move, or a camera does not expose: the frames that follow are of something else than they say, or
-missing. Here each of these raises, before the camera is asked for the frame. Hardware-triggered
-bursts are read by a loop of our own, because the original one
+The engine of pymmcore-plus applies only the fields that an event states; the rest stays as the previous event
+left it. If a channel cannot be set, a stage does not move or a camera does not expose, it logs a warning and
+continues. Here every event sets channel, properties, camera, exposure times, position and shutter
+(orders.py), and every failure raises before the camera is asked for the frame. A separate loop reads
+hardware-triggered bursts, because the original one
 
-- counts the time that the receiver of a frame takes as silence of the camera, and gives up after 5 s;
-- gives up after 20 s when the exposure is longer than that;
+- counts the time of the receiver of a frame as silence of the camera, and gives up after 5 s;
+- gives up after 20 s if the exposure is longer;
 - does not notice a cancel while it waits for the camera;
-- names frames by their order of arrival, even where the camera says that it skipped one.
+- assigns frames by their order of arrival, even if the camera reports a skipped frame.
 
-Only what pymmcore-plus documents for subclasses is overridden. This module imports pymmcore-plus:
+The overridden methods are documented by pymmcore-plus for subclasses. This module imports pymmcore-plus:
 import it only inside functions.
 """
 
-import functools
-import logging
-import threading
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pymmcore_plus import CMMCorePlus
+from pymmcore_plus import DeviceType
+from pymmcore_plus.core._sequencing import SequencedEvent
 from pymmcore_plus.mda import MDAEngine
 
 from exengine.errors import SourceError
+from exengine_micromanager.careful_core import CarefulCore
+from exengine_micromanager.checks import ROLES, role_of, set_role
+from exengine_micromanager.orders import CORE, Order, Orders
 
 if TYPE_CHECKING:
     import useq
-    from pymmcore_plus.core._sequencing import SequencedEvent
 
 _NEXT_FRAME_S = 5.0
 _FIRST_FRAME_S = 20.0
 _EXPOSURES = 5.0
-_POLL_S = 0.001  # the core tells nobody when a frame has come
+_POLL_S = 0.001  # the core does not notify of new frames
 
-_TOLD_BY_US = ("Failed to set", "Failed to snap", "Unexpected number of images", "MDA Canceled")
+__all__ = ["CarefulCore", "CarefulEngine"]
 
-
-def _remembering(name: str, what: str) -> Callable[..., Any]:
-    original = getattr(CMMCorePlus, name)
-
-    @functools.wraps(original)
-    def method(self: "CarefulCore", *args: Any, **options: Any) -> Any:
-        try:
-            return original(self, *args, **options)
-        except Exception as error:
-            if self.failure is None:
-                self.failure = SourceError(f"{what}: {error}")
-                self.failure.__cause__ = error
-            raise
-
-    return method
-
-
-class CarefulCore(CMMCorePlus):
-    """A core that remembers the first of its failures, for an engine that catches them.
-
-    Attributes
-    ----------
-    failure : SourceError or None
-        What failed first; its ``__cause__`` is what the core raised.
-    """
-
-    failure: SourceError | None = None
-
-    def setShutterOpen(self, *args: Any) -> None:
-        """Open or close a shutter; closing none is nothing, not an error.
-
-        The engine closes the shutter after each image, also where the microscope has none.
-        """
-        if len(args) > 1 or args[0] or self.getShutterDevice():
-            super().setShutterOpen(*args)
-
-    setConfig = _remembering("setConfig", "the channel could not be set")
-    setExposure = _remembering("setExposure", "the exposure time could not be set")
-    setXYPosition = _remembering("setXYPosition", "the XY stage could not be moved")
-    setPosition = _remembering("setPosition", "a stage could not be moved")
-    setProperty = _remembering("setProperty", "a device property could not be set")
-    setROI = _remembering("setROI", "the region of interest could not be set")
-    clearROI = _remembering("clearROI", "the region of interest could not be set")
-    setSLMImage = _remembering("setSLMImage", "the SLM could not be set")
-    setSLMPixelsTo = _remembering("setSLMPixelsTo", "the SLM could not be set")
-    setSLMExposure = _remembering("setSLMExposure", "the SLM could not be set")
-    displaySLMImage = _remembering("displaySLMImage", "the SLM could not be set")
-    snapImage = _remembering("snapImage", "the camera could not take the image")
-
-
-@contextmanager
-def quiet_terminal() -> Iterator[None]:
-    """Keep what we raise ourselves off the terminal, where pymmcore-plus logs it as well.
-
-    Its log file still gets every record; records of other threads, and those that are no failure of
-    ours, go where they always go.
-    """
-    thread = threading.get_ident()
-
-    def quiet(record: logging.LogRecord) -> bool:
-        return record.thread != thread or not record.getMessage().startswith(_TOLD_BY_US)
-
-    handlers = logging.getLogger("pymmcore-plus").handlers
-    terminals = [handler for handler in handlers if not isinstance(handler, logging.FileHandler)]
-    for handler in terminals:
-        handler.addFilter(quiet)
-    try:
-        yield
-    finally:
-        for handler in terminals:
-            handler.removeFilter(quiet)
+_UNKNOWN = object()
 
 
 class CarefulEngine(MDAEngine):
-    """Runs events on the hardware, and raises when one could not be done as it was asked.
+    """Sets the complete state of each event; raises if that fails.
 
     Parameters
     ----------
     core : CarefulCore
+    orders : Orders
+        The complete state of each event.
     stopped : callable
         Whether the run was cancelled or failed.
     """
 
-    def __init__(self, core: CarefulCore, stopped: Callable[[], bool]) -> None:
-        super().__init__(core)
+    def __init__(self, core: CarefulCore, orders: Orders, stopped: Callable[[], bool]) -> None:
+        # The source restores settings after every end; positions are not restored.
+        super().__init__(core, restore_initial_state=False)
         core.failure = None
         self._careful_core = core
+        self._orders = orders
         self._stopped = stopped
-        self._start = _start_position(core)
+        self._applied: dict[tuple[str, str], Any] = {}
+        self._channel: tuple[str, str] | None = None
+        self._exposures_ms: dict[str, float] = {}
+        self._held_open = ""  # the shutter that stays open between events
+        self._missed_focus: set[int | None] = set()
+
+    # -- the sequence --------------------------------------------------------------------------------
+
+    def setup_sequence(self, sequence: "useq.MDASequence") -> None:
+        """Apply the setup of the sequence, then note the state as the start of the run."""
+        core = self.mmcore
+        self._z_correction.clear()
+        core._last_config = ("", "")
+        core._last_xy_position.clear()
+        self._update_config_device_props()
+        self._af_was_engaged = core.isContinuousFocusLocked()
+        setup = sequence.setup
+        if setup is not None:
+            self._set(setup, self._orders.setup_order(setup))
+            self._set_event_roi(setup)
+            self._move(setup)
+            if setup.slm_image is not None:
+                self._set_event_slm_image(setup)
+                self._exec_event_slm_image(setup.slm_image)
+            core.waitForSystem()
+            self._raise_failure()
+        self._orders.begin()
+        self._applied.clear()
+        self._exposures_ms.clear()
+        self._channel = None
+        self._autoshutter_was_set = core.getAutoShutter()
 
     def event_iterator(self, events: "Iterable[useq.MDAEvent]") -> "Iterator[useq.MDAEvent]":
-        """Merge events into bursts, relative z-stacks and grids starting where the stages are now."""
-        return super().event_iterator(anchored(event, self._start) for event in events)
+        """Return the complete events of the sequence, merged into bursts where the hardware can run them."""
+        complete = self._orders.events(anchored=True)
+
+        def together(pair: "tuple[useq.MDAEvent, Order]") -> tuple[Any, ...]:
+            # Autofocus corrects each position separately; a burst has one focus or one focus sequence.
+            position = pair[0].index.get("p") if self._orders.focuses else None
+            return position, *pair[1].burst_key
+
+        for _, group in itertools.groupby(complete, key=together):
+            yield from super().event_iterator(event for event, _ in group)
+
+    def _update_config_device_props(self) -> None:
+        # As in pymmcore-plus, but without the presets whose names are not UTF-8: it cannot query them.
+        core, known = self.mmcore, self._config_device_props
+        known.clear()
+        for group in core.getAvailableConfigGroups():
+            names: dict[tuple[str, str], None] = {}
+            for preset in core.getAvailableConfigs(group):
+                with suppress(TypeError, RuntimeError):
+                    names.update(
+                        {(device, prop): None for device, prop, _ in core.getConfigData(group, preset)}
+                    )
+            known[group] = tuple(names)
+
+    # -- one event -----------------------------------------------------------------------------------
 
     def setup_event(self, event: "useq.MDAEvent") -> None:
-        """Move, switch and wait; raise when one of these failed."""
-        super().setup_event(event)
-        self._raise_failure()
+        """Set the complete state and wait for the devices; raise if anything failed."""
+        burst = event if isinstance(event, SequencedEvent) else None
+        singles = event.events if isinstance(event, SequencedEvent) else (event,)
+        first, last = singles[0], singles[-1]
+        try:
+            order = self._orders.order(first)
+            self._release_shutter_other_than(order)
+            if burst is not None:
+                corrected = tuple(self._corrected(one) for one in singles) if burst.z_sequence else ()
+                self._load_sequenced_event(burst.model_copy(update={"z_sequence": corrected}))
+            self._set(first, order)
+            if burst is not None:
+                self._start_sequences(burst)
+            self._move(first, burst)
+            self.mmcore.waitForSystem()
+            self._raise_failure()
+            self._prepare_shutter(order, keep=last.keep_shutter_open, autofocus=_is_autofocus(first))
+            self._raise_failure()
+        except BaseException:
+            with suppress(Exception):
+                self.teardown_event(event)
+            raise
+
+    def _set(self, event: "useq.MDAEvent", order: Order) -> None:
+        """Set channel, properties, selected devices and exposure times."""
+        core, applied = self.mmcore, self._applied
+        wanted = {name: value for name, value in order.settings.items() if name != (CORE, "AutoShutter")}
+        if order.channel is not None:
+            preset = {name: wanted[name] for name in order.preset if name in wanted}
+            if order.channel != self._channel or any(
+                applied.get(n, _UNKNOWN) != v for n, v in preset.items()
+            ):
+                self._channel = None
+                core.setConfig(*order.channel)
+                applied.update(order.preset)
+                self._forget_exposures(order.preset)
+                self._channel = order.channel
+        changed = {name: v for name, v in wanted.items() if applied.get(name, _UNKNOWN) != v}
+        for name in sorted(changed, key=lambda name: name[0] != CORE):
+            self._set_property(*name, changed[name])
+            applied[name] = changed[name]
+        self._forget_exposures(changed)
+        if role_of(core, "Camera") != order.camera:
+            set_role(core, "Camera", order.camera)
+        for camera, exposure_ms in order.exposures_ms.items():
+            if self._exposures_ms.get(camera) != exposure_ms:
+                core.setExposure(camera, exposure_ms)
+                self._exposures_ms[camera] = exposure_ms
+
+    def _forget_exposures(self, settings: "Iterable[tuple[str, str]]") -> None:
+        # Any setting of a camera may change its exposure time.
+        for device, _ in settings:
+            self._exposures_ms.pop(device, None)
+
+    def _set_property(self, device: str, prop: str, value: Any) -> None:
+        core = self.mmcore
+        if device == CORE and prop in ROLES:
+            set_role(core, prop, value)
+        elif prop == "Position" and core.getDeviceType(device) == DeviceType.XYStage:
+            core.setXYPosition(device, float(value[0]), float(value[1]))
+        elif prop == "Position" and core.getDeviceType(device) == DeviceType.Stage:
+            core.setPosition(device, float(value))
+        else:
+            core.setProperty(device, prop, value)
+
+    def _move(self, event: "useq.MDAEvent", burst: "SequencedEvent | None" = None) -> None:
+        if burst is None or not burst.x_sequence:
+            self._set_event_xy_position(event)
+        if event.z_pos is not None and (burst is None or not burst.z_sequence):
+            self._set_event_z(event)
+
+    def _set_event_xy_position(self, event: "useq.MDAEvent") -> None:
+        if event.x_pos is not None or event.y_pos is not None:
+            x, y = self.mmcore.getXYPosition()
+            wanted = (x if event.x_pos is None else event.x_pos, y if event.y_pos is None else event.y_pos)
+            self.mmcore.setXYPosition(*wanted)
+
+    def _set_event_roi(self, event: "useq.MDAEvent") -> None:
+        if event.roi is not None:
+            self.mmcore.clearROI()
+            self.mmcore.setROI(event.roi.offset_x, event.roi.offset_y, event.roi.width, event.roi.height)
+
+    def _start_sequences(self, burst: "SequencedEvent") -> None:
+        core = self.mmcore
+        if core.isSequenceRunning():
+            self._await_sequence_acquisition()
+        if burst.x_sequence:
+            core.startXYStageSequence(core.getXYStageDevice())
+        if burst.z_sequence:
+            core.startStageSequence(core.getFocusDevice())
+        if burst.exposure_sequence:
+            core.startExposureSequence(core.getCameraDevice())
+            self._exposures_ms.clear()
+        for name in burst.property_sequences:
+            core.startPropertySequence(*name)
+            # The hardware leaves them at their last value.
+            self._applied.pop(name, None)
+            self._channel = None
+
+    def _corrected(self, event: "useq.MDAEvent") -> float:
+        return (event.z_pos or 0.0) + self._z_correction.get(event.index.get("p"), 0.0)
+
+    # -- the shutter -----------------------------------------------------------------------------------
+
+    def _release_shutter_other_than(self, order: Order) -> None:
+        """Close a shutter that was held open if the event uses another one."""
+        shutter = order.settings.get((CORE, "Shutter"), self._held_open)
+        if self._held_open and shutter != self._held_open:
+            self.mmcore.setShutterOpen(self._held_open, False)
+            self._held_open = ""
+
+    def _prepare_shutter(self, order: Order, *, keep: bool, autofocus: bool) -> None:
+        """Open the shutter if it stays open after this event; otherwise autoshutter controls it."""
+        core = self.mmcore
+        wanted = order.settings.get((CORE, "AutoShutter"))
+        self._autoshutter_now = self._autoshutter_was_set if wanted is None else wanted not in ("0", 0, False)
+        if not self._autoshutter_now:
+            core.setAutoShutter(False)
+            return
+        if keep and not autofocus:
+            core.setAutoShutter(False)
+            self._held_open = core.getShutterDevice()
+            core.setShutterOpen(True)
+            core.waitForDevice(self._held_open)
+
+    def teardown_event(self, event: "useq.MDAEvent") -> None:
+        """Return the shutter to autoshutter, unless it stays open; stop hardware sequences."""
+        core = self.mmcore
+        singles = event.events if isinstance(event, SequencedEvent) else (event,)
+        if not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]) and self._held_open:
+            core.setShutterOpen(self._held_open, False)
+            self._held_open = ""
+            core.setAutoShutter(True)
+        if isinstance(event, SequencedEvent):
+            if event.exposure_sequence:
+                core.stopExposureSequence(core.getCameraDevice())
+            if event.x_sequence:
+                core.stopXYStageSequence(core.getXYStageDevice())
+            if event.z_sequence:
+                core.stopStageSequence(core.getFocusDevice())
+            for device, prop in event.property_sequences:
+                core.stopPropertySequence(device, prop)
+
+    # -- images ----------------------------------------------------------------------------------------
+
+    def exec_event(self, event: "useq.MDAEvent") -> "Iterable[Any]":
+        """Take the images of an event, or run autofocus; its failure is logged and noted in the metadata."""
+        yield from super().exec_event(event)
+        if _is_autofocus(event):
+            # The run continues at the last focus: see the page of the source.
+            self._careful_core.failure = None
+            noted = self._missed_focus.discard if self._af_succeeded else self._missed_focus.add
+            noted(event.index.get("p"))
 
     def exec_single_event(self, event: "useq.MDAEvent") -> "Iterator[Any]":
-        """Take one image; raise when the camera could not."""
-        yield from super().exec_single_event(event)
-        self._raise_failure()
+        """Take one image with each camera; raise if one fails."""
+        core = self.mmcore
+        self._careful_core.snapImage()
+        start = event.metadata.get("runner_t0") or time.perf_counter()
+        event_time_ms = (time.perf_counter() - start) * 1000
+        if self._held_open and not event.keep_shutter_open:
+            core.setShutterOpen(self._held_open, False)
+        cameras = core.getNumberOfCameraChannels()
+        for number in range(cameras):
+            meta = self.get_frame_metadata(
+                event,
+                runner_time_ms=event_time_ms,
+                camera_device=core.getPhysicalCameraDevice(number) if cameras > 1 else core.getCameraDevice(),
+                include_position=True,
+            )
+            yield (
+                core.getImage(number) if cameras > 1 else core.getImage(),
+                _of_camera(event, number, cameras),
+                meta,
+            )
+
+    def get_frame_metadata(self, event: "useq.MDAEvent", *args: Any, **options: Any) -> Any:
+        """Return the metadata of a frame, with the exposure time of its own camera."""
+        meta: Any = super().get_frame_metadata(event, *args, **options)
+        camera = meta.get("camera_device")
+        if camera and camera != self.mmcore.getCameraDevice():
+            with suppress(RuntimeError):
+                meta["exposure_ms"] = self.mmcore.getExposure(camera)
+        if event.index.get("p") in self._missed_focus:
+            meta["autofocus_failed"] = True
+        return meta
 
     def _raise_failure(self) -> None:
         if self._careful_core.failure is not None:
             raise self._careful_core.failure
 
     def exec_sequenced_event(self, event: "SequencedEvent") -> Generator[Any, Any, None]:
-        """Run a burst and hand over each frame as it comes."""
+        """Run a burst; yield each frame of every camera as it arrives."""
         core = self.mmcore
-        if event.slm_image is not None or core.getNumberOfCameraChannels() != 1:
-            yield from super().exec_sequenced_event(event)
-            return
+        cameras = core.getNumberOfCameraChannels()
         run_start = event.metadata.get("runner_t0") or time.perf_counter()
         burst_start_ms = (time.perf_counter() - run_start) * 1000
-        exposure_s = max((core.getExposure(), *event.exposure_sequence)) / 1000
+        exposure_s = max((core.getExposure(), *event.exposure_sequence, *self._exposures_ms.values())) / 1000
         patience_s = max(_NEXT_FRAME_S, exposure_s * _EXPOSURES)
+        expected = len(event.events) * cameras
         core.startSequenceAcquisition(len(event.events), 0, True)
         self.post_sequence_started(event)
-        number: int | None = None
-        for count, single in enumerate(event.events):
+        counts = [0] * cameras
+        numbers: list[int | None] = [None] * cameras
+        for count in range(expected):
             waiting_s = patience_s if count else max(_FIRST_FRAME_S, patience_s)
-            if not self._wait_for_frame(waiting_s, f"frame {count + 1} of a burst of {len(event.events)}"):
+            if not self._wait_for_frame(waiting_s, f"frame {count + 1} of a burst of {expected}"):
                 return
             image, popped = core.popNextImageAndMD()
             tags = dict(popped)
-            number = _next_number(tags, number)
-            yield image, single, self._burst_metadata(single, tags, burst_start_ms)
+            camera = _camera_number(tags, cameras)
+            if counts[camera] == len(event.events):
+                raise SourceError(
+                    f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
+                )
+            if cameras == 1:  # several cameras number the frames of their buffer together
+                numbers[camera] = _next_number(tags, numbers[camera])
+            single = event.events[counts[camera]]
+            counts[camera] += 1
+            label = core.getPhysicalCameraDevice(camera) if cameras > 1 else None
+            meta = self._burst_metadata(single, tags, burst_start_ms, label)
+            yield image, _of_camera(single, camera, cameras), meta
             if self._stopped():
                 core.stopSequenceAcquisition()
                 return
         self._wait_until_idle(patience_s)
 
     def _wait_for_frame(self, patience_s: float, what: str) -> bool:
-        """Return True when a frame is there, False when the run was stopped."""
+        """Return True if a frame is available, False if the run was stopped."""
         core = self.mmcore
         deadline = time.monotonic() + patience_s
         while not core.getRemainingImageCount():
             if self._stopped():
                 core.stopSequenceAcquisition()
                 return False
-            # The last frame may have come between the two questions: ask for frames once more.
+            # The last frame may have arrived between the two queries: query the count once more.
             if not core.isSequenceRunning() and not core.getRemainingImageCount():
                 if core.isBufferOverflowed():
                     raise SourceError(
-                        f"the camera was faster than the frames could be taken away: its buffer of "
-                        f"{core.getCircularBufferMemoryFootprint()} MB was full before {what}; set the "
-                        "option buffer_mb higher, use a smaller image, or store to a faster disk"
+                        f"the camera was faster than the storage: its buffer of "
+                        f"{core.getCircularBufferMemoryFootprint()} MB was full before {what}; increase the "
+                        "option buffer_mb, use a smaller image, or store to a faster disk"
                     )
                 raise SourceError(f"the camera stopped before {what}")
             if time.monotonic() > deadline:
                 core.stopSequenceAcquisition()
-                raise SourceError(f"the camera was silent for {patience_s:g} s while we waited for {what}")
+                raise SourceError(f"the camera sent nothing for {patience_s:g} s; expected {what}")
             time.sleep(_POLL_S)
         return True
 
@@ -203,7 +380,9 @@ class CarefulEngine(MDAEngine):
                 return
             time.sleep(_POLL_S)
 
-    def _burst_metadata(self, event: "useq.MDAEvent", tags: dict[str, Any], start_ms: float) -> Any:
+    def _burst_metadata(
+        self, event: "useq.MDAEvent", tags: dict[str, Any], start_ms: float, camera: str | None
+    ) -> Any:
         core = self.mmcore
         try:
             elapsed_ms = float(tags.get("ElapsedTime-ms", 0.0))
@@ -213,7 +392,7 @@ class CarefulEngine(MDAEngine):
             event,
             prop_values=(),
             runner_time_ms=start_ms + elapsed_ms,
-            camera_device=tags.get("Camera") or core.getCameraDevice(),
+            camera_device=camera or tags.get("Camera") or core.getCameraDevice(),
             include_position=self.include_frame_position_metadata is True,
         )
         meta["hardware_triggered"] = True
@@ -223,7 +402,7 @@ class CarefulEngine(MDAEngine):
 
 
 def _next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
-    """Return the number that the camera gave to a frame, having checked that none is missing."""
+    """Return the camera's number of a frame, after checking that none was skipped."""
     try:
         number = int(tags.get("ImageNumber", ""))
     except ValueError:
@@ -231,45 +410,27 @@ def _next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
     if last is not None and number > last + 1:
         raise SourceError(
             f"the camera skipped {number - last - 1} of its frames in a burst (image number {number} came "
-            f"after {last}), so that the later ones would be stored at wrong coordinates; use a longer "
+            f"after {last}), so the later ones would be stored at wrong coordinates; use a longer "
             "exposure or interval, or a smaller image"
         )
     return number
 
 
-def _start_position(core: CMMCorePlus) -> tuple[float, float, float]:
-    x, y = core.getXYPosition() if core.getXYStageDevice() else (0.0, 0.0)
-    return x, y, core.getZPosition() if core.getFocusDevice() else 0.0
+def _camera_number(tags: Mapping[str, Any], cameras: int) -> int:
+    """Return the camera of a frame of a burst, from the tag of the device Multi Camera."""
+    if cameras == 1:
+        return 0
+    number = next((value for key, value in tags.items() if key.endswith("CameraChannelIndex")), "")
+    if not str(number).isdigit() or int(number) >= cameras:
+        raise SourceError(
+            f"the camera of a frame of a burst is unknown: its tag is {number!r}, with {cameras} cameras"
+        )
+    return int(number)
 
 
-def anchored(event: "useq.MDAEvent", start: tuple[float, float, float]) -> "useq.MDAEvent":
-    """Return the event with relative positions made absolute.
+def _of_camera(event: "useq.MDAEvent", number: int, cameras: int) -> "useq.MDAEvent":
+    return event if cameras == 1 else event.model_copy(update={"index": {**event.index, "cam": number}})
 
-    useq gives a relative z-stack or grid whose stage position is not stated as if it were around
-    zero. At the microscope it means: around where the stages are when the run starts.
 
-    Parameters
-    ----------
-    event : useq.MDAEvent
-    start : tuple of float
-        x, y and z when the run started, in micrometres.
-    """
-    sequence = event.sequence
-    if sequence is None:
-        return event
-    z_plan, grid_plan = sequence.z_plan, sequence.grid_plan
-    position = None
-    if "p" in event.index and sequence.stage_positions:
-        position = sequence.stage_positions[event.index["p"]]
-        own = position.sequence
-        if own is not None:
-            z_plan, grid_plan = own.z_plan or z_plan, own.grid_plan or grid_plan
-    moved: dict[str, float] = {}
-    if z_plan is not None and z_plan.is_relative and getattr(position, "z", None) is None:
-        moved["z_pos"] = start[2] + (event.z_pos or 0.0)
-    if grid_plan is not None and grid_plan.is_relative:
-        if getattr(position, "x", None) is None:
-            moved["x_pos"] = start[0] + (event.x_pos or 0.0)
-        if getattr(position, "y", None) is None:
-            moved["y_pos"] = start[1] + (event.y_pos or 0.0)
-    return event.model_copy(update=moved) if moved else event
+def _is_autofocus(event: "useq.MDAEvent") -> bool:
+    return event.action is not None and event.action.type == "hardware_autofocus"

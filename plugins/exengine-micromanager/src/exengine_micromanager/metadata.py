@@ -8,7 +8,7 @@ for where it is kept.
 import datetime
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return str.__str__(value)
+        return readable(str.__str__(value))
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -67,6 +67,30 @@ def plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return plain(value.model_dump(exclude_unset=True))
     return str(value)
+
+
+def readable(text: str) -> str:
+    """Return a text of a device with a replacement for each byte that is not UTF-8.
+
+    Micro-Manager hands on what a device says, in whatever encoding: a Latin-1 ``µ`` is one such byte, which
+    Python shows as half of a surrogate pair, and JSON does not hold.
+    """
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _replaced(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the places of the texts in JSON-like data in which something was replaced."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            place = f"{path}.{key}" if path else key
+            if "\ufffd" in key:
+                yield place
+            yield from _replaced(item, place)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _replaced(item, f"{path}[{number}]")
+    elif isinstance(value, str) and "\ufffd" in value:
+        yield path
 
 
 def event_json(event: "useq.MDAEvent") -> dict[str, Any]:
@@ -149,11 +173,10 @@ def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence", *, config: s
     dict
         JSON.
     """
-    from pymmcore_plus.metadata import summary_metadata
+    from pymmcore_plus.metadata import functions
 
-    state: Mapping[str, Any] = summary_metadata(core, include_property_details=False)
-    system = state["system_info"]
-    image = state["image_infos"][0]
+    system: Mapping[str, Any] = functions.system_info(core)
+    image: Mapping[str, Any] = functions.image_info(core)
     summary = {
         "source": "micromanager",
         "prepared_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -167,9 +190,9 @@ def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence", *, config: s
         "pixel_size_um": image["pixel_size_um"],
         "pixel_size_config": image["pixel_size_config_name"],
         "pixel_size_affine": image.get("pixel_size_affine"),
-        "position": _position_json(state["position"]),
+        "position": _position_json(functions.position(core)),
         "channel_group": core.getChannelGroup(),
-        "devices": [_device_json(device) for device in state["devices"]],
+        "devices": [_device_json(core, label) for label in core.getLoadedDevices()],
         "versions": {
             "mmcore": system["mmcore_version"],
             "device_api": system["device_api_version"],
@@ -182,10 +205,19 @@ def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence", *, config: s
     if "num_camera_adapter_channels" in image:
         summary["cameras"] = image["num_camera_adapter_channels"]
     converted: dict[str, Any] = plain(summary)
+    replaced = list(_replaced(converted))
+    if replaced:
+        converted["replaced_text"] = replaced
     return converted
 
 
-def _device_json(device: Mapping[str, Any]) -> dict[str, Any]:
+def _device_json(core: "CMMCorePlus", label: str) -> dict[str, Any]:
+    from pymmcore_plus.metadata import functions
+
+    try:
+        device: Mapping[str, Any] = functions.device_info(core, label=label, include_property_details=False)
+    except (TypeError, RuntimeError) as error:  # a label that is not UTF-8 cannot be asked for
+        return {"label": label, "problem": str(error)}
     return {
         "label": device["label"],
         "adapter": device["library"],

@@ -1,32 +1,56 @@
-"""The frame source ``micromanager``: life cycle, and the way of a frame from the core to the sink.
+"""The frame source ``micromanager``: its life cycle, from a config to the frames of a sequence.
 
-Responsible for one core with one config, for running one sequence on it, and for never ending a run
-quietly that did not deliver what was planned. Not responsible for where frames go.
+Responsible for one core with one config, for running one sequence on it, and for an error if a run did not
+deliver all planned frames. Not responsible for storing frames.
 
-Threads: ``prepare``, ``run`` and ``close`` come from one thread at a time. ``cancel`` may come from any
-thread; it sets an event that the engine looks at before and after each frame.
+Threads: ``prepare``, ``run`` and ``close`` are called from one thread at a time. ``cancel`` may be called
+from any thread; it sets an event that the engine checks before and after each frame.
 """
 
 import logging
 import math
 import threading
 import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from exengine.base_classes import FrameSource, Sink, SourcePlan, check_unique
+import numpy as np
+
+from exengine.base_classes import (
+    CompleteEvents,
+    DataCoordinates,
+    FrameSource,
+    Sink,
+    SourcePlan,
+    check_points,
+    check_sequence,
+    check_unique,
+    private_copy,
+    set_field_of_view,
+)
 from exengine.errors import OptionError, SourceError
-from exengine_micromanager.checks import Needs, PropertyValue, load_config, set_exposure, set_property
+from exengine_micromanager.checks import PropertyValue, load_config, set_exposure, set_property
 from exengine_micromanager.delivery import Delivery
 from exengine_micromanager.metadata import summary_json
+from exengine_micromanager.orders import Orders
+from exengine_micromanager.plan_checks import (
+    Examined,
+    Layout,
+    check_devices,
+    check_field_of_view,
+    examine_cameras,
+)
+from exengine_micromanager.restoring import Before, read_settings, undisturbed
 
 if TYPE_CHECKING:
     import useq
     from pymmcore_plus import CMMCorePlus
 
-    from exengine_micromanager.engine import CarefulCore
+    from exengine_micromanager.careful_core import CarefulCore
 
 _USEQ_GROUP = "Channel"  # the group of a useq channel that names none
+_CLOSE_TIMEOUT_S = 5.0
 
 
 class MicroManagerSource(FrameSource):
@@ -99,6 +123,10 @@ class MicroManagerSource(FrameSource):
         self._release: weakref.finalize[..., Any] | None = None
         self._sequence: useq.MDASequence | None = None
         self._frames = 0
+        self._orders: Orders | None = None
+        self._complete: CompleteEvents | None = None
+        self._found: Examined | None = None
+        self._running = _Running()
         self._cancelled = threading.Event()
 
     # -- life cycle --------------------------------------------------------------------------------
@@ -115,34 +143,59 @@ class MicroManagerSource(FrameSource):
         -------
         SourcePlan
             Number of frames, their shape and dtype, and the state of the microscope. Shape and dtype are
-            None where the sequence changes settings of the camera on its way.
+            None if frames differ; ``layouts`` then has all of them.
 
         Raises
         ------
         SourceError
-            When config, properties or sequence ask for something that is not there.
+            If config, properties or sequence request something that does not exist.
         """
+        check_sequence(sequence)
         self.close()
         core = self._core = _new_core(self._adapters())
-        # Also when the source is forgotten: a core that lives on at exit aborts the interpreter.
-        self._release = weakref.finalize(self, _release_core, core)
+        # Also without close(): a core that still exists at exit aborts the interpreter.
+        self._running = _Running()
+        self._release = weakref.finalize(self, _release_core, core, self._running)
         try:
             load_config(core, self._config_file())
             self._apply_options(core)
-            sequence = self._adapted(core, sequence)
-            needs = Needs()
-            events = check_unique(cast("useq.MDASequence", needs.frames_of(_fresh(sequence))))
-            if sequence.setup is not None:
-                for _ in needs.frames_of([sequence.setup]):
-                    pass
-            needs.check(core)
-            self._sequence, self._frames = sequence, events * core.getNumberOfCameraChannels()
-            shape, dtype = (None, None) if needs.changes_image(core) else _image_format(core)
-            summary = summary_json(core, sequence, config=self._config)
+            plan = self._planned(core, self._grouped(core, private_copy(sequence)))
         except BaseException:
             self.close()
             raise
-        return SourcePlan(frames=self._frames, shape=shape, dtype=dtype, summary=summary)
+        return plan
+
+    def _planned(self, core: "CarefulCore", sequence: "useq.MDASequence") -> SourcePlan:
+        """Check the sequence against the devices; keep its orders for the run."""
+        complete = CompleteEvents(sequence)
+        check_devices(core, complete)
+        found = examine_cameras(core, complete, self._exposure_ms, laid_out=False)
+        if found.field_of_view_um is not None:
+            set_field_of_view(sequence, *found.field_of_view_um)
+        check_field_of_view(sequence, found.field_of_view_um)
+        check_points(sequence)
+        self._complete = complete = CompleteEvents(sequence)
+        found = self._found = examine_cameras(core, complete, self._exposure_ms)
+        orders = self._orders = Orders(core, complete, found.physical, self._exposure_ms)
+        check_unique((event for event, _ in orders.events(anchored=False)), complete.repeated)
+        frames, total, layouts = 0, 0, dict[Layout, None]()
+        for _, order in orders.events(anchored=False):
+            facts = found.of(order)
+            frames += len(facts.channels)
+            shape, dtype = facts.layout
+            total += len(facts.channels) * math.prod(shape) * np.dtype(dtype).itemsize
+            layouts[facts.layout] = None
+        self._sequence, self._frames = sequence, frames
+        only = next(iter(layouts)) if len(layouts) == 1 else (None, None)
+        return SourcePlan(
+            frames=frames,
+            shape=only[0],
+            dtype=only[1],
+            summary=summary_json(core, sequence, config=self._config),
+            layouts=tuple(layouts),
+            pixel_bytes=total,
+            coordinates=lambda: _coordinates(orders, complete, found),
+        )
 
     def run(self, sink: Sink, /) -> None:
         """Run the prepared sequence, and call the sink with each frame on this thread.
@@ -150,27 +203,33 @@ class MicroManagerSource(FrameSource):
         Parameters
         ----------
         sink : callable
-            Takes coordinates, pixels (``(Y, X)`` or RGB ``(Y, X, 3)``, C-contiguous, the sink's own) and
-            JSON metadata. While it blocks no further image is asked for; a burst goes on into the
-            camera's buffer.
+            Called with coordinates, pixels (``(Y, X)`` or RGB ``(Y, X, 3)``, C-contiguous, owned by the
+            sink) and JSON metadata. While it blocks, no further image is requested; a burst continues into
+            the camera's buffer.
 
         Raises
         ------
         SourceError
-            When a device failed, or fewer frames came than planned.
+            If a device failed, or fewer frames arrived than planned.
         Exception
-            What the sink raised.
+            The exception of the sink.
         """
         core, sequence = self._core, self._sequence
         if core is None or sequence is None:
             raise SourceError("nothing is prepared: call prepare(sequence) before run(sink)")
-        delivery = Delivery(sink, self._cancelled, core)
+        orders = self._orders
+        assert orders is not None and self._complete is not None and self._found is not None
+        delivery = Delivery(sink, self._cancelled, core, self._coordinates)
         failure: Exception | None = None
+        running = self._running
+        running.begin(Before(core, self._found.cameras(core)))
+        complete = False
         try:
-            failure = delivery.run(_fresh(sequence))
+            failure = delivery.run(sequence, orders)
+            complete = failure is None and delivery.error is None and not self._cancelled.is_set()
+            complete = complete and delivery.count == self._frames
         finally:
-            if core.isSequenceRunning():
-                core.stopSequenceAcquisition()
+            self.unrestored = undisturbed(lambda: running.end(complete=complete))
         if delivery.error is not None:
             raise delivery.error
         if self._cancelled.is_set():
@@ -183,15 +242,29 @@ class MicroManagerSource(FrameSource):
             )
         if delivery.count != self._frames:
             raise SourceError(
-                f"the run ended, but only {progress}; the camera gave no image for the others (see the log "
-                f"file {core.getPrimaryLogFile()})"
+                f"the run ended, but only {progress}; the camera delivered no image for the others (see the "
+                f"log file {core.getPrimaryLogFile()})"
             )
 
-    def cancel(self) -> None:
-        """Make the run end after the frame being taken, without an error.
+    def _coordinates(self, event: "useq.MDAEvent", camera: str) -> DataCoordinates:
+        assert self._complete is not None
+        coordinates = self._complete.coordinates(event)
+        return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
 
-        A run that has not begun will end at once. A wait for the next time point ends within half a
-        second, an exposure ends when it ends.
+    def settings(self) -> Mapping[str, Any]:
+        """Return shutters, exposure times, regions of interest, selected devices and stage speeds."""
+        core = self._core
+        if core is None:
+            return {}
+        cameras = core.getLoadedDevicesOfType(2)  # DeviceType.Camera
+        settings = read_settings(core, cameras)
+        return {**settings, "shutter_open": any(settings["shutters"].values())}
+
+    def cancel(self) -> None:
+        """End the run after the current frame, without an error.
+
+        A later run ends at once. A wait for the next time point ends within half a second; an exposure is
+        not shortened.
         """
         self._cancelled.set()
         core = self._core
@@ -199,8 +272,16 @@ class MicroManagerSource(FrameSource):
             core.mda.cancel()
 
     def close(self) -> None:
-        """Release all devices. Idempotent; the source can be prepared again."""
+        """Release all devices. Idempotent; the source can be prepared again.
+
+        A current run is cancelled first, and its settings are restored.
+        """
+        running = self._running
+        if running.is_active() and self._core is not None:
+            self.cancel()
+            running.wait(_CLOSE_TIMEOUT_S)
         self._core, self._sequence, self._frames = None, None, 0
+        self._orders, self._complete, self._found = None, None, None
         if self._release is not None:
             self._release()
 
@@ -211,7 +292,7 @@ class MicroManagerSource(FrameSource):
             folder = Path(self._adapter_path).expanduser()
             if not folder.is_dir():
                 raise SourceError(
-                    f"adapter_path {self._adapter_path!r} is no folder; give the folder of your "
+                    f"adapter_path {self._adapter_path!r} is not a folder; give the folder of your "
                     "Micro-Manager installation, where the files named like 'mmgr_dal_DemoCamera' are"
                 )
             return str(folder.resolve())
@@ -228,49 +309,67 @@ class MicroManagerSource(FrameSource):
         if self._buffer_mb is not None:
             core.setCircularBufferMemoryFootprint(self._buffer_mb)
         if self._exposure_ms is not None:
-            set_exposure(core, self._exposure_ms, "exposure_ms")
+            set_exposure(core, core.getCameraDevice(), self._exposure_ms, "exposure_ms")
 
-    def _adapted(self, core: "CMMCorePlus", sequence: "useq.MDASequence") -> "useq.MDASequence":
-        """Return a copy that knows this microscope: its field of view, its group of channels."""
-        sequence = _fresh(sequence)
+    def _grouped(self, core: "CMMCorePlus", sequence: "useq.MDASequence") -> "useq.MDASequence":
+        """Return a copy in which each channel names its group."""
         group = self._channel_group
         if group is None and _USEQ_GROUP not in core.getAvailableConfigGroups():
             group = core.getChannelGroup() or None
-        if group is not None:
-            sequence = _with_group(sequence, group)
-        if pixel_um := core.getPixelSizeUm():
-            # The engine does the same; the number of tiles of a grid depends on it.
-            *_, width, height = core.getROI()
-            if sequence.setup is not None and sequence.setup.roi is not None:
-                width, height = sequence.setup.roi.width, sequence.setup.roi.height
-            own = [p.sequence for p in sequence.stage_positions if p.sequence is not None]
-            for grid in (part.grid_plan for part in (sequence, *own)):
-                if grid is not None:
-                    grid.fov_width, grid.fov_height = width * pixel_um, height * pixel_um
-        return sequence
+        return sequence if group is None else _with_group(sequence, group)
 
 
 # -- helpers ---------------------------------------------------------------------------------------
 
 
 def _new_core(adapters: str | None) -> "CarefulCore":
-    """Return a core of our own; the process-wide one belongs to the user."""
+    """Return a new core; the process-wide one belongs to the user."""
     root = logging.getLogger()
     level = root.level
-    from exengine_micromanager.engine import CarefulCore
+    from exengine_micromanager import engine
 
     root.setLevel(level)  # pymmcore-plus, when first imported, sets it to DEBUG for the whole process
-    return CarefulCore(adapters, [adapters] if adapters else ())
+    return engine.CarefulCore(adapters, [adapters] if adapters else ())
 
 
-def _release_core(core: "CMMCorePlus") -> None:
-    """Unload all devices, and end the thread on which the core calls into Python."""
+class _Running:
+    """The state of a run, and the settings to restore at its end."""
+
+    def __init__(self) -> None:
+        self._before: Before | None = None
+        self._ended = threading.Event()
+        self._ended.set()
+
+    def begin(self, before: Before) -> None:
+        self._before = before
+        self._ended.clear()
+
+    def end(self, *, complete: bool) -> tuple[str, ...]:
+        before = self._before
+        problems = () if before is None else before.restore(complete=complete)
+        self._ended.set()
+        return problems
+
+    def is_active(self) -> bool:
+        return not self._ended.is_set()
+
+    def wait(self, seconds: float) -> None:
+        self._ended.wait(seconds)
+
+
+def _release_core(core: "CMMCorePlus", running: _Running) -> None:
+    """Restore the settings of a run, unload all devices, and end the thread of the core's callbacks."""
     from pymmcore_plus import CMMCorePlus
 
     try:
-        core.unloadAllDevices()
+        if running.is_active():
+            for problem in undisturbed(lambda: running.end(complete=False)) or ():
+                logging.getLogger("exengine").warning("%s", problem)
     finally:
-        super(CMMCorePlus, core).registerCallback(None)
+        try:
+            core.unloadAllDevices()
+        finally:
+            super(CMMCorePlus, core).registerCallback(None)
 
 
 def _demo_folder() -> str:
@@ -279,20 +378,14 @@ def _demo_folder() -> str:
     return str(mm_test_adapters.device_adapter_path())
 
 
-def _image_format(core: "CMMCorePlus") -> tuple[tuple[int, ...], str]:
-    components = core.getNumberOfComponents()
-    plane = (core.getImageHeight(), core.getImageWidth())
-    shape = plane if components == 1 else (*plane, 3)
-    return shape, f"uint{8 * core.getBytesPerPixel() // components}"
-
-
-def _fresh(sequence: "useq.MDASequence") -> "useq.MDASequence":
-    """Return an equal sequence without memory.
-
-    The autofocus plan of a useq sequence remembers the last event that it gave, so that iterating twice
-    leaves out the first autofocus step of the second time.
-    """
-    return type(sequence).model_validate(sequence.model_dump(exclude_unset=True))
+def _coordinates(orders: Orders, complete: CompleteEvents, found: Examined) -> Iterator[DataCoordinates]:
+    for event, order in orders.events(anchored=False):
+        coordinates = complete.coordinates(event)
+        names = found.of(order).channels
+        if len(names) == 1:
+            yield coordinates
+        else:
+            yield from (coordinates.replace(camera=name) for name in names)
 
 
 def _with_group(sequence: "useq.MDASequence", group: str) -> "useq.MDASequence":

@@ -5,13 +5,20 @@ a quarter of a slab gets its own memory.
 """
 
 import copy
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import annotated_types
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import DataCoordinates, ManagedStorage, StorageCapabilities
+from exengine.base_classes import (
+    CoordinatesLike,
+    DataCoordinates,
+    ManagedStorage,
+    PlannedLayout,
+    StorageCapabilities,
+)
 from exengine.errors import StorageFullError
 
 SLAB_BYTES = 64 * 2**20
@@ -65,6 +72,24 @@ class NDRAMStorage(ManagedStorage):
         self._used = 0
         self._frames_held: list[npt.NDArray[Any]] = []
         self._metadata_held: list[Any] = []
+
+    @classmethod
+    def check_plan(
+        cls,
+        layouts: Iterable[PlannedLayout],
+        coordinates: Iterable[CoordinatesLike],
+        /,
+        *,
+        pixel_bytes: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse planned frames that exceed ``max_bytes``."""
+        most = (options or {}).get("max_bytes")
+        if most is not None and pixel_bytes is not None and pixel_bytes > most:
+            raise StorageFullError(
+                f"the planned frames need {pixel_bytes} bytes, and max_bytes is {most}; raise max_bytes, "
+                "take fewer frames, or store on disk with backend 'ndtiff'"
+            )
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> Any:
         if self._max_bytes is not None and self._held_bytes + data.nbytes > self._max_bytes:

@@ -135,7 +135,10 @@ def test_what_survives_damage_is_in_a_finished_dataset(
     index = (path / "NDTiff.index").read_bytes()
     before = digest(path)
     report, target = recovered(path, in_place)
-    assert_good(target, [number for number in range(COUNT) if number not in lost])
+    kept = 6 if damage is changed_frames and not in_place else None  # a copy keeps pixels without metadata
+    lost = [number for number in lost if number != kept]
+    assert_good(target, [number for number in range(COUNT) if number not in lost], without_metadata=kept)
+    assert kept is None or any("metadata of the frame at {'time': 6" in line for line in report.problems)
     assert (report.frames, report.total) == (COUNT - len(lost), COUNT)
     assert len(report.lost) == len(lost)
     with contextlib.closing(exengine.open_dataset(target)) as dataset:
@@ -326,10 +329,12 @@ def test_a_pyramid_that_is_damaged_is_recovered_at_full_resolution(example_data,
     (file,) = (copy / "Full resolution").glob("*.tif")
     os.truncate(file, os.path.getsize(file) - 10)
     report = exengine.recover(copy)
-    assert (report.frames, len(report.lost)) == (2, 1)
+    # The file ends within the metadata of the last frame: its pixels are kept.
+    assert (report.frames, len(report.lost)) == (3, 0)
+    assert any("metadata of the frame" in problem for problem in report.problems)
     assert any("full resolution" in problem for problem in report.problems)
     verdict = exengine.verify(report.path)
-    assert (verdict.checked, len(verdict.missing), verdict.problems) == (2, 1, [])
+    assert (verdict.checked, len(verdict.missing), verdict.problems) == (3, 0, [])
 
 
 def test_in_place_each_file_is_on_the_disk_before_it_takes_a_place_and_the_manifest_comes_last(
@@ -450,3 +455,31 @@ def test_a_dataset_of_several_files_that_was_recovered_is_overwritten(tmp_path, 
     with exengine.open_storage("ndtiff", path, if_exists="overwrite") as storage:
         storage.put({"time": 0}, np.ones((4, 4), np.uint16), None)
     assert sorted(os.listdir(path)) == ["NDTiff.index", "NDTiffStack.tif", "exengine.json", "exengine.lock"]
+
+
+# -- datasets of other programs -----------------------------------------------------------------
+
+
+def test_metadata_of_another_program_that_are_not_utf_8_spoil_no_frame(example_data, tmp_path):
+    copy = tmp_path / "foreign"
+    shutil.copytree(next(p for p in sorted((example_data / "v3").iterdir()) if list(p.glob("*.tif"))), copy)
+    for file in copy.rglob("*.tif"):
+        file.write_bytes(file.read_bytes().replace(b'"Camera"', b'"C\xb5mera"'))
+    before = exengine.verify(copy)
+    assert before.frames and before.checked == before.frames and not before.damaged
+    report = exengine.recover(copy)
+    assert report.outcome != "failed"
+    with contextlib.closing(exengine.open_dataset(copy)) as dataset:
+        metadata = dataset.get_metadata(next(iter(dataset)))
+        assert metadata["exengine_note"] == "text that is not UTF-8 was replaced"
+        assert "\ufffd" in str(metadata)
+
+
+def test_a_file_without_a_byte_is_called_empty(finished):
+    (finished / "NDTiffStack_9.tif").write_bytes(b"")
+    assert "NDTiffStack_9.tif: the file is empty, it has no header" in exengine.verify(finished).problems
+
+
+def test_a_dataset_of_another_program_is_of_the_backend_ndtiff(example_data):
+    dataset = next(p for p in sorted((example_data / "v3").iterdir()) if list(p.glob("*.tif")))
+    assert exengine.verify(dataset).backend == "ndtiff"

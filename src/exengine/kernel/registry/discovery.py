@@ -9,6 +9,7 @@ folders, and finders of other libraries, go through ``importlib.metadata``.
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from exengine.kernel.registry.names import fold
 from exengine.kernel.registry.records import PluginRecord, broken
@@ -40,15 +41,41 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
             if entry and os.path.isfile(entry):
                 found += _scan_with_importlib(seen, path=[entry])
             continue
-        # An interrupted upgrade leaves two of one name in one folder: the later version counts, in
-        # whichever order the system lists them.
-        for name in sorted(names, reverse=True):
-            if name.endswith((".dist-info", ".egg-info")):
-                found += _read_distribution(os.path.join(entry or ".", name), seen)
+        # An interrupted upgrade leaves two of one name in one folder: the later version counts. pip renames
+        # a folder that it could not remove, to a name that starts with a tilde.
+        for name in _latest_first(names):
+            found += _read_distribution(os.path.join(entry or ".", name), seen)
     if path is None and any(_is_foreign(finder) for finder in sys.meta_path):
         found += _scan_with_importlib(seen, path=None)
     found.sort(key=lambda record: (record.group, record.name, record.distribution, record.target))
     return found
+
+
+def _latest_first(names: Iterable[str]) -> list[str]:
+    """Return the folders of distributions; of one distribution, the latest version first."""
+    folders: dict[str, list[str]] = {}
+    for name in sorted(names, reverse=True):
+        if name.endswith((".dist-info", ".egg-info")) and not name.startswith("~"):
+            folders.setdefault(fold(name.rpartition(".")[0].partition("-")[0]), []).append(name)
+    for same in folders.values():
+        if len(same) > 1:
+            same.sort(key=_version_of, reverse=True)
+    return [name for same in folders.values() for name in same]
+
+
+def _version_of(folder: str) -> tuple[bool, Any]:
+    """Return a key to sort folders of one distribution by version; text that is not a version comes first."""
+    from packaging.version import InvalidVersion, Version  # only imported for duplicates: it takes time
+
+    text = folder.rpartition(".")[0].partition("-")[2].partition("-py")[0]
+    try:
+        return True, Version(text)
+    except InvalidVersion:
+        return False, text
+
+
+def _has_metadata(folder: str) -> bool:
+    return any(os.path.exists(os.path.join(folder, name)) for name in ("METADATA", "PKG-INFO"))
 
 
 def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
@@ -59,7 +86,8 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
         with open(os.path.join(folder, "entry_points.txt"), "rb") as file:
             text = file.read()
     except FileNotFoundError:
-        seen.add(key)
+        if _has_metadata(folder):  # an empty folder is not a distribution, and hides none
+            seen.add(key)
         return
     except NotADirectoryError:  # an .egg-info file: no entry points
         return
@@ -83,12 +111,17 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
     except OSError as error:
         problem = f"its metadata cannot be read: {error.strerror}"
     try:
-        entries = list(_parse_entry_points(text.decode()))
+        entries = list(_parse_entry_points(text.decode("utf-8-sig")))
     except ValueError as error:
         yield _broken(name, version, folder, f"entry_points.txt cannot be parsed: {error}")
         return
+    targets: dict[tuple[str, str], str] = {}
     for group, entry, target in entries:
-        outcome = broken("metadata", problem) if problem else None
+        first = targets.setdefault((group, entry), target)
+        if first != target:
+            problem = f"entry_points.txt registers {entry!r} twice, as {first} and as {target}; keep one"
+    outcome = broken("metadata", problem) if problem else None
+    for (group, entry), target in targets.items():
         yield PluginRecord(entry, group, target, name, version, summary, folder, outcome=outcome)
 
 
@@ -155,7 +188,7 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
             if key in seen:
                 continue
             seen.add(key)
-            text = distribution.read_text("entry_points.txt") or ""
+            text = (distribution.read_text("entry_points.txt") or "").removeprefix("\ufeff")
             if PREFIX.decode() not in text:
                 continue
             for group, entry, target in _parse_entry_points(text):

@@ -38,7 +38,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     order = tuple(positions) if axes is None else tuple(axes)
     if sorted(order) != sorted(positions):
         raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order; got {', '.join(order)}")
-    values = [sorted(positions[axis], key=_sort_key) for axis in order]
+    values = [positions[axis] for axis in order]
     places = [{value: place for place, value in enumerate(some)} for some in values]
     shape = tuple(len(some) for some in values)
     there = np.zeros(shape, dtype=bool)
@@ -94,11 +94,6 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
         raise OptionError(
             f"missing must be 'raise', 'mask' or a number that {dtype} holds; got {missing!r:.60}"
         )
-
-
-def _sort_key(value: int | str) -> tuple[int, Any]:
-    # Ints before strings; strings keep the order of arrival, because sorting is stable.
-    return (0, value) if isinstance(value, int) else (1, 0)
 
 
 class _ReadBlock:

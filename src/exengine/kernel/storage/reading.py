@@ -20,6 +20,7 @@ from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     StorageFinishedError,
 )
+from exengine.kernel.frames.coordinate_index import position_order
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
 from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
@@ -136,8 +137,12 @@ class IndexedStorage(DataStorage):
 
     @property
     def axes(self) -> dict[str, list[int | str]]:
-        """The positions that occur on each axis; axes and positions in the order of arrival."""
-        return self._exengine.index.positions()
+        """The positions on each axis: integers ascending, then names in the order of arrival.
+
+        The axes are in the order of arrival. :meth:`as_array` has its frames in the same order.
+        """
+        positions = self._exengine.index.positions()
+        return {axis: sorted(values, key=position_order) for axis, values in positions.items()}
 
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"

@@ -5,6 +5,7 @@ objects. The values are therefore counted before they are created.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,6 +20,9 @@ MAX_INT_BITS = 64
 MAX_KEY_PARTS = 30
 """Largest number of parts of a dotted TOML key."""
 _MAX_SCALAR_CHARS = 400  # a number, a date or a word such as true
+
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_TYPOGRAPHIC = ("\u201c", "\u201d", "\u2018", "\u2019", "\u201e")
 
 # tomllib takes time quadratic in the number of parts.
 _LONG_KEY = re.compile(
@@ -54,6 +58,57 @@ def refuse_too_many_values(data: bytes) -> None:
         raise ValueError(f"it may hold {values} values; at most {MAX_JSON_VALUES} are read")
 
 
+NOTE_KEY = "exengine_note"
+"""Key in metadata under which a note on unreadable parts is added."""
+
+
+def parse_foreign_json(data: bytes) -> Any:
+    r"""Return the readable part of metadata that another program wrote.
+
+    Bytes that are not UTF-8 are replaced, and numbers that JSON does not have become None. A mapping then
+    gets a note under :data:`NOTE_KEY`.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        As :func:`parse_json`.
+
+    Examples
+    --------
+    >>> parse_foreign_json(b'{"Unit": "\\xb5m"}')["Unit"]
+    '\ufffdm'
+    """
+    refuse_too_many_values(data)
+    try:
+        text, replaced = data.decode(), False
+    except UnicodeDecodeError:
+        text, replaced = data.decode(errors="replace"), True
+    value, changed = _as_json(json.loads(text))
+    if isinstance(value, dict) and (replaced or changed):
+        value[NOTE_KEY] = (
+            "text that is not UTF-8 was replaced" if replaced else "numbers that JSON does not have are null"
+        )
+    return value
+
+
+def _as_json(value: Any) -> tuple[Any, bool]:
+    """Return a value without NaN, infinities and unpaired surrogates, and whether it had any."""
+    if isinstance(value, float):
+        return (value, False) if math.isfinite(value) else (None, True)
+    if isinstance(value, str):
+        if value.isascii():
+            return value, False
+        text = value.encode("utf-8", "replace").decode()
+        return text, text != value
+    if isinstance(value, list):
+        items = [_as_json(item) for item in value]
+        return [item for item, _ in items], any(changed for _, changed in items)
+    if isinstance(value, dict):
+        pairs = [(_as_json(key), _as_json(item)) for key, item in value.items()]
+        return {key: item for (key, _), (item, _) in pairs}, any(a or b for (_, a), (_, b) in pairs)
+    return value, False
+
+
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML document, according to YAML's safe schema.
 
@@ -87,6 +142,9 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
     except (ValueError, RecursionError):
         raise
+    except yaml.scanner.ScannerError as error:
+        tabs = "; indent with spaces: YAML does not allow tabs there" if "'\\t'" in str(error) else ""
+        raise ValueError(f"{error}{tabs}") from None
     except Exception as error:  # YAMLError and others, such as an IndexError for "!!int ''"
         raise ValueError(str(error) or type(error).__name__) from None
 
@@ -133,12 +191,58 @@ def _children_of_node(node: Any) -> Iterable[Any]:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
+        _refuse_repeated_keys(node)
         for pair in node.value:
             yield from pair
     elif isinstance(node, yaml.SequenceNode):
         yield from node.value
     elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MAX_SCALAR_CHARS:
         raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters and is not a string")
+    else:
+        _refuse_ambiguous_value(node)
+
+
+def _refuse_repeated_keys(node: Any) -> None:
+    """Refuse a mapping with a key twice: YAML parsers silently use the last one."""
+    import yaml
+
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise ValueError(
+                f"the key {key.value!r:.60} is in line {seen[key.value]} and again in line {line}; keep one"
+            )
+        seen[key.value] = line
+
+
+def _refuse_ambiguous_value(node: Any) -> None:
+    """Refuse unquoted values that YAML 1.1 converts to an unexpected value, such as ``no`` or ``010``."""
+    kind, value = node.tag.rpartition(":")[2], node.value
+    if node.style is not None:
+        return
+    line = node.start_mark.line + 1
+    if kind == "bool" and value.lower() not in ("true", "false"):
+        meaning = str(value.lower() in ("yes", "on", "y")).lower()
+        raise ValueError(
+            f"line {line}: YAML reads {value} as {meaning}; write '{value}' in quotes for a text, "
+            f"or {meaning}"
+        )
+    if kind == "int" and (_OCTAL.fullmatch(value) or ":" in value):
+        import yaml
+
+        number = yaml.safe_load(value)
+        raise ValueError(
+            f"line {line}: YAML reads {value} as {number}; write '{value}' in quotes for a text, "
+            "or the number without leading zeros and colons"
+        )
+    if value[:1] in _TYPOGRAPHIC or value[-1:] in _TYPOGRAPHIC:
+        raise ValueError(
+            f"line {line}: {value!r:.60} has typographic quotes, which are part of the text in YAML; "
+            "write \" or ' instead"
+        )
 
 
 def _children_of_value(value: Any) -> Iterable[Any]:

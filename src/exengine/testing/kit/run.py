@@ -14,8 +14,8 @@ import pytest
 
 from exengine.kernel.errors import PluginError, describe
 from exengine.kernel.registry import plugins
-from exengine.testing import conformance
-from exengine.testing.promises import PromiseBrokenError, marks_of
+from exengine.testing import conformance, source_conformance
+from exengine.testing.promises import PROMISES, SOURCE_PROMISES, PromiseBrokenError, marks_of
 from exengine.testing.results import (
     Results,
     TestReport,
@@ -29,12 +29,14 @@ _TOLD = "exengine"
 
 
 class KitTests(pytest.Module):
-    """The tests of the kit for one backend, collected without a test file of the user."""
+    """The tests of the kit for one backend or source, collected without a test file of the user."""
 
     backend = ""
+    of_source = False
 
     def _getobj(self) -> types.ModuleType:
-        cls = type("Conformance", (conformance.StorageConformance,), {"backend": self.backend})
+        base = source_conformance.SourceConformance if self.of_source else conformance.StorageConformance
+        cls = type("Conformance", (base,), {"source" if self.of_source else "backend": self.backend})
         module = types.ModuleType(f"exengine_conformance_of_{self.backend}")
         module.TestConformance = cls  # type: ignore[attr-defined]  # collected by pytest
         return module
@@ -51,6 +53,7 @@ class KitRun:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
+        self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
         self._reports: dict[str, list[TestReport]] = {}
         self._results: dict[str, Results] = {}
@@ -71,7 +74,13 @@ class KitRun:
             except PluginError as error:
                 raise pytest.UsageError(f"--exengine-backend: {error}") from None
             self._reports[name] = []
-        if self.names and self.config.args_source is not pytest.Config.ArgsSource.ARGS:
+        for name in self.sources:
+            try:
+                plugins.SOURCES.load(name)
+            except PluginError as error:
+                raise pytest.UsageError(f"--exengine-source: {error}") from None
+            self._reports[name] = []
+        if (self.names or self.sources) and self.config.args_source is not pytest.Config.ArgsSource.ARGS:
             self.config.args = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -83,6 +92,12 @@ class KitRun:
             )
             tests.backend = name
             items.extend(session.genitems(tests))
+        for name in self.sources:
+            tests = KitTests.from_parent(
+                session, path=Path(source_conformance.__file__), nodeid=f"exengine-source::{name}", name=name
+            )
+            tests.backend, tests.of_source = name, True
+            items.extend(session.genitems(tests))
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -93,11 +108,13 @@ class KitRun:
         """Attach the report on the tested promises."""
         report = yield
         cls, marks = getattr(item, "cls", None), marks_of(getattr(item, "function", None))
-        if cls is not None and marks and issubclass(cls, conformance.StorageConformance):
+        kits = (conformance.StorageConformance, source_conformance.SourceConformance)
+        if cls is not None and marks and issubclass(cls, kits):
             subject = getattr(item, "funcargs", {}).get("subject")
             error = call.excinfo.value if call.excinfo else None
             told = judge(item.name, marks, error, getattr(subject, "not_promised_by", ""))
-            made = [cls.backend or cls.__name__, *dataclasses.astuple(told)]
+            name = getattr(cls, "backend", "") or getattr(cls, "source", "") or cls.__name__
+            made = [name, *dataclasses.astuple(told)]
             report.user_properties = [*report.user_properties, (_TOLD, made)]
         return report
 
@@ -118,7 +135,8 @@ class KitRun:
             return
         for name, reports in self._reports.items():
             if reports:
-                self._results[name] = make_results(name, reports, **_origin(name))
+                known = SOURCE_PROMISES if all(r.labels[0] in SOURCE_PROMISES for r in reports) else PROMISES
+                self._results[name] = make_results(name, reports, **_origin(name), known=known)
         if self.target is None:
             return
         for name, results in self._results.items():
@@ -166,8 +184,10 @@ def judge(
 
 
 def _origin(name: str) -> dict[str, str]:
-    try:
-        record = plugins.BACKENDS.find(name)
-    except PluginError:  # a class that is not registered
-        return {}
-    return {"distribution": record.distribution, "version": record.version}
+    for registry in (plugins.BACKENDS, plugins.SOURCES):
+        try:
+            record = registry.find(name)
+        except PluginError:  # of the other kind, or a class that is not registered
+            continue
+        return {"distribution": record.distribution, "version": record.version}
+    return {}

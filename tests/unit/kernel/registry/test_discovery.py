@@ -226,3 +226,51 @@ def test_a_corrupt_distribution_that_has_nothing_to_do_with_us_is_no_concern(mak
         b"\xff\x00"
     )
     assert discovery.scan([str(folder)]) == []
+
+
+# -- versions and leftovers ------------------------------------------------------------------------
+
+
+def folder_of(
+    root, name, text="[exengine.storage_backends]\nstore = a:B\n", metadata="Name: some\nVersion: 1\n"
+):
+    folder = root / name
+    folder.mkdir()
+    if text is not None:
+        (folder / "entry_points.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    if metadata is not None:
+        (folder / "METADATA").write_text(metadata)
+
+
+@pytest.mark.parametrize(("older", "newer"), [("9.0.0", "10.0.0"), ("1.0rc1", "1.0"), ("1.0.dev1", "1.0a1")])
+def test_the_later_version_of_one_folder_counts_by_its_number(tmp_path, older, newer):
+    for version in (older, newer):
+        folder_of(tmp_path, f"some-{version}.dist-info", metadata=f"Name: some\nVersion: {version}\n")
+    assert [record.version for record in discovery.scan([str(tmp_path)])] == [newer]
+
+
+def test_an_empty_folder_hides_no_distribution(tmp_path):
+    folder_of(tmp_path, "some-1.0.dist-info")
+    folder_of(tmp_path, "some-2.0.dist-info", text=None, metadata=None)
+    assert [record.name for record in discovery.scan([str(tmp_path)])] == ["store"]
+
+
+def test_what_pip_could_not_remove_is_not_a_plugin(tmp_path):
+    folder_of(tmp_path, "~ome-1.0.dist-info")
+    assert discovery.scan([str(tmp_path)]) == []
+
+
+def test_a_byte_order_mark_hides_no_plugin(tmp_path):
+    folder_of(tmp_path, "some-1.0.dist-info", text=b"\xef\xbb\xbf[exengine.storage_backends]\nstore = a:B\n")
+    assert [record.name for record in discovery.scan([str(tmp_path)])] == ["store"]
+
+
+def test_a_name_that_one_distribution_registers_twice_is_broken_with_both_targets(tmp_path):
+    folder_of(tmp_path, "some-1.0.dist-info", text="[exengine.storage_backends]\nstore = a:B\nstore = c:D\n")
+    (record,) = discovery.scan([str(tmp_path)])
+    assert (
+        record.state == "broken"
+        and "a:B" in record.error
+        and "c:D" in record.error
+        and "keep one" in record.error
+    )

@@ -11,15 +11,12 @@ with sorted keys, ``{"channel":"DAPI","time":0}``. Other readers skip these tags
 """
 
 import struct
-from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import StorageCapabilities
-from exengine.errors import CoordinatesError, UnsupportedDataError
-from exengine_ndstorage.ndtiff.sizes import MAX_AXES
 
 BACKEND_NAME = "ndtiff"
 """The name of the backend in the manifest of a dataset."""
@@ -233,55 +230,6 @@ class FrameLayout:
         if self._rgb:
             del differ[_BITS]  # the value of an RGB frame is the offset of the bits
         return sum(differ) > 1
-
-
-def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse a frame of uint8 or uint16 with a shape that NDTiff cannot hold.
-
-    Raises
-    ------
-    UnsupportedDataError
-    """
-    if len(shape) == 3 and (shape[2] != 3 or dtype.itemsize != 1):
-        raise UnsupportedDataError(
-            f"NDTiff accepts (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {shape} {dtype}"
-        )
-    if 0 in shape or max(shape) >= MAX_LENGTH:
-        raise UnsupportedDataError(f"NDTiff accepts frames of at least one pixel; got the shape {shape}")
-
-
-def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -> dict[str, type]:
-    """Refuse axes that contradict those of earlier frames, and axes that readers cannot handle.
-
-    Parameters
-    ----------
-    positions : mapping of str to int or str
-        The coordinates of a frame.
-    known : mapping of str to type
-        The type of the positions along each axis of the earlier frames.
-
-    Returns
-    -------
-    dict of str to type
-        The type of each position.
-
-    Raises
-    ------
-    CoordinatesError
-    """
-    types = {axis: type(position) for axis, position in positions.items()}
-    for axis, position_type in types.items():
-        first_type = known.get(axis, position_type)
-        if position_type is not first_type:
-            raise CoordinatesError(
-                f"NDTiff accepts either int or str along one axis: {axis!r} began with "
-                f"{first_type.__name__}, got {positions[axis]!r:.40}"
-            )
-    if "self" in types:
-        raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
-    if len(known.keys() | types.keys()) > MAX_AXES:
-        raise CoordinatesError(f"NDTiff datasets have at most {MAX_AXES} axes")
-    return types
 
 
 def text_in_entry(text: bytes) -> bytes:

@@ -4,7 +4,7 @@ import os
 import struct
 from typing import Any
 
-from exengine.base_classes import JsonValue, parse_json, read_at
+from exengine.base_classes import JsonValue, parse_foreign_json, read_at
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine_ndstorage.ndtiff.files import READ, OpenFile
 from exengine_ndstorage.ndtiff.format import MAGIC, MAJOR_VERSION, SUMMARY_MAGIC, header
@@ -76,6 +76,6 @@ def read_header(path: str) -> tuple[int, JsonValue]:
             f"{path}: the summary metadata is longer than the file, or than {MAX_SUMMARY_BYTES} bytes"
         )
     try:
-        return int(major), parse_json(read_at(descriptor, size, SUMMARY_AT))
+        return int(major), parse_foreign_json(read_at(descriptor, size, SUMMARY_AT))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path}: the summary metadata cannot be parsed: {error}") from None

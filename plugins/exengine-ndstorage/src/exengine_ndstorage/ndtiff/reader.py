@@ -4,7 +4,6 @@ Reading writes nothing, and works while another process writes: the reader reads
 lookup without a result, and at ``len``, iteration and ``await_new_data``.
 """
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from exengine.base_classes import (
     DatasetStatus,
     JsonValue,
     has_writer,
+    parse_foreign_json,
     read_at,
     read_manifest,
     status_of,
@@ -155,6 +155,7 @@ class NDTiffReader(DatasetReader):
     """
 
     capabilities = CAPABILITIES
+    backend_name = BACKEND_NAME
 
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
@@ -306,7 +307,7 @@ class NDTiffReader(DatasetReader):
             axes_crc = axes_checksum(table.coordinates(number))
             return decode_metadata(data, size, ifd, layout, axes_crc, lambda: self._name(number))
         try:
-            return json.loads(data)
+            return parse_foreign_json(data)
         except (ValueError, RecursionError) as error:
             raise DatasetDamagedError(
                 f"the metadata of {self._name(number)} cannot be parsed: {error}"

@@ -99,7 +99,9 @@ def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
         except OSError as error:
             yield f"{name}: {error}"
             continue
-        if read_link(file, FIRST_IFD_AT) != 0:
+        if not os.path.getsize(os.path.join(folder, name)):
+            yield f"{name}: the file is empty, it has no header"
+        elif read_link(file, FIRST_IFD_AT) != 0:
             yield f"{name}: the header leads to a frame, and the index has none in this file"
 
 

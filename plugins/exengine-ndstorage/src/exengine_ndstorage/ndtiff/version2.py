@@ -25,7 +25,7 @@ from exengine.base_classes import (
 )
 from exengine.errors import DatasetDamagedError
 from exengine_ndstorage.ndtiff.files import READ, OpenFile, existing_folder, refuse_link
-from exengine_ndstorage.ndtiff.format import CAPABILITIES, INDEX_NAME, pixel_bytes
+from exengine_ndstorage.ndtiff.format import BACKEND_NAME, CAPABILITIES, INDEX_NAME, pixel_bytes
 from exengine_ndstorage.ndtiff.index_table import FrameTable
 from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_SUMMARY_BYTES
 
@@ -102,6 +102,7 @@ class Version2Reader(DatasetReader):
     """
 
     capabilities = CAPABILITIES
+    backend_name = BACKEND_NAME
 
     def __init__(self, path: str) -> None:
         frames = CoordinateIndex()

@@ -7,7 +7,7 @@ itself, so that the next frame overwrites a frame that failed half way, or the e
 
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -18,22 +18,23 @@ import numpy.typing as npt
 import orjson
 
 from exengine.base_classes import (
+    CoordinatesLike,
     DataCoordinates,
     DataStorage,
     ManagedStorage,
+    PlannedLayout,
     clean_metadata,
     read_at,
     sync_folder,
     write_at,
 )
 from exengine.errors import (
-    CoordinatesError,
     MetadataError,
     OptionError,
     StorageFailedError,
     UnsupportedDataError,
 )
-from exengine_ndstorage.ndtiff import sizes
+from exengine_ndstorage.ndtiff import limits, sizes
 from exengine_ndstorage.ndtiff.files import NEW, FilePool, OpenFile, is_dataset_name
 from exengine_ndstorage.ndtiff.format import (
     BACKEND_NAME,
@@ -43,17 +44,14 @@ from exengine_ndstorage.ndtiff.format import (
     INDEX_NAME,
     METADATA_PADDING,
     FrameLayout,
-    refuse_axes,
-    refuse_shape,
     text_in_entry,
 )
 from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, decode_metadata, encode_json, read_pixels
 from exengine_ndstorage.ndtiff.header import encode_header
 from exengine_ndstorage.ndtiff.helper_thread import HelperThread, Job
+from exengine_ndstorage.ndtiff.limits import INT32
 from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place
-
-_INT32 = 2**31
 
 # File, layout, offset of the pixels, length of the metadata, checksum of the axes, length of the entry.
 _PLACE = struct.Struct("<6I")
@@ -170,6 +168,13 @@ class NDTiffStorage(ManagedStorage):
         """Repair index and files: lost frames are removed from the index, and the old index is kept."""
         recover_in_place(os.fspath(path), lost)
 
+    @classmethod
+    def check_plan(
+        cls, layouts: Iterable[PlannedLayout], coordinates: Iterable[CoordinatesLike], /, **_: Any
+    ) -> None:
+        """Refuse planned frames that NDTiff cannot hold."""
+        limits.refuse_plan(layouts, coordinates)
+
     def claimed_files(self) -> tuple[str, ...]:
         """Return the names of the files with the prefix of this dataset, and no other."""
         prefix = self._prefix.replace("{", "{{").replace("}", "}}")
@@ -182,23 +187,21 @@ class NDTiffStorage(ManagedStorage):
         bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError; orjson ends the process if it gets no memory
         layout = self._layouts.get((data.shape, data.dtype.char))
         if layout is None:
-            refuse_shape(data.shape, data.dtype)
+            limits.refuse_shape(data.shape, data.dtype)
         positions = coordinates.__dict__
         axes = orjson.dumps(positions)
         if len(axes) > sizes.MAX_TEXT_BYTES:
-            raise CoordinatesError(
-                f"NDTiff's coordinates have at most {sizes.MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
-            )
+            limits.refuse_text(axes)
         are_axes_known = True
         known_type = self._axis_types.get
         for axis, value in positions.items():
             value_type = type(value)
             if value_type is not known_type(axis):
                 are_axes_known = False
-            if value_type is int and not -_INT32 <= value < _INT32:
-                raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
+            if value_type is int and not -INT32 <= value < INT32:
+                limits.refuse_position(axis, value)
         if not are_axes_known:
-            refuse_axes(positions, self._axis_types)
+            limits.refuse_axes(positions, self._axis_types)
         encoded = encode_json(metadata)
         size = len(encoded)
         if size < METADATA_PADDING:
@@ -246,7 +249,7 @@ class NDTiffStorage(ManagedStorage):
             if not are_axes_known and not self._are_axes_known(coordinates):
                 if parts:
                     break  # an axis is known when its first frame is written
-                new_types = refuse_axes(coordinates.__dict__, self._axis_types)
+                new_types = limits.refuse_axes(coordinates.__dict__, self._axis_types)
             if layout is None:
                 layout = self._layout_of(data)
             metadata_bytes = len(metadata)

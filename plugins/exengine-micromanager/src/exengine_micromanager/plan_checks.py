@@ -1,0 +1,436 @@
+"""Checks a sequence against the devices of the microscope: promises S1 and S3.
+
+Finds requests that the devices cannot fulfil before anything moves: missing devices, channels and cameras,
+and invalid exposure times, properties and regions of interest. Settings of cameras are changed and restored,
+to learn the layout of their frames and the exposure times they accept; nothing that moves is touched.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from exengine.base_classes import CompleteEvents, plans_of, point_plans, sequence_error, sub_sequences
+from exengine_micromanager.checks import (
+    check_camera,
+    check_channel,
+    check_property,
+    role_of,
+    set_exposure,
+    set_role,
+)
+from exengine_micromanager.orders import CORE, Order, Orders, Setting
+
+if TYPE_CHECKING:
+    import useq
+    from pymmcore_plus import CMMCorePlus
+
+DEVICE_RULES = {
+    "devices": "The config has each device that the sequence moves, focuses with or shows an image on.",
+    "channels of the config": "Every channel is a preset of its config group.",
+    "cameras": "Every camera that a channel names exists; the cameras of one device deliver equal frames.",
+    "exposures": "Every camera accepts the exposure times that are stated for it.",
+    "properties": "Every property exists and accepts its value.",
+    "drives": "x, y and z move one XY stage and one focus drive; nothing else does.",
+    "shutter": "keep_shutter_open_across needs a shutter, and autoshutter on.",
+    "field of view": "Grids need a pixel size in the config, or fov_width and fov_height of their own.",
+    "region of interest": "The roi of setup lies within the sensor of the camera.",
+    "autofocus": "autofocus_device_name is a focus drive, and stands beside autofocus_motor_offset.",
+}
+
+Layout = tuple[tuple[int, ...], str]
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """The frames of a camera with certain settings.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        A name for each frame of one exposure: the labels of the physical cameras if there are several.
+    layout : tuple
+        Shape and dtype.
+    """
+
+    channels: tuple[str, ...]
+    layout: Layout
+
+
+@dataclass
+class Examined:
+    """Facts about the cameras that a sequence uses.
+
+    Attributes
+    ----------
+    physical : dict
+        Camera device -> labels of its physical cameras.
+    facts : dict
+        Camera and its settings -> facts.
+    field_of_view_um : tuple of float or None
+        Width and height after the setup of the sequence; None if the config has no pixel size.
+    """
+
+    physical: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    facts: dict[tuple[str, tuple[tuple[Setting, Any], ...]], CameraFacts] = field(default_factory=dict)
+    field_of_view_um: tuple[float, float] | None = None
+
+    def of(self, order: Order) -> CameraFacts:
+        """Return the facts about the camera of an order."""
+        return self.facts[self.key(order)]
+
+    def cameras(self, core: "CMMCorePlus") -> tuple[str, ...]:
+        """Return every camera that the run may use, and the selected one."""
+        used = {camera for camera, _ in self.facts}
+        behind = {physical for camera in used for physical in self.physical.get(camera, ())}
+        return (core.getCameraDevice(), *used, *behind)
+
+    def key(self, order: Order) -> tuple[str, tuple[tuple[Setting, Any], ...]]:
+        """Return the camera of an order, and the settings that affect its frames."""
+        cameras = {order.camera, *self.physical.get(order.camera, ())}
+        return order.camera, camera_settings(order.settings, cameras)
+
+
+def camera_settings(
+    settings: Mapping[Setting, Any], cameras: Iterable[str]
+) -> tuple[tuple[Setting, Any], ...]:
+    """Return the settings of cameras that may affect their frames."""
+    cameras = set(cameras)
+    plain = ("Exposure", "Gain", "Offset", "TriggerMode")
+    return tuple(
+        (name, value) for name, value in settings.items() if name[0] in cameras and name[1] not in plain
+    )
+
+
+# -- devices, channels and properties ------------------------------------------------------------------------
+
+
+def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
+    """Refuse a sequence that needs a device, channel or property that the config does not have.
+
+    Raises
+    ------
+    SourceError
+        With the rule in ``rule``.
+    """
+    sequence, setup = complete.sequence, complete.sequence.setup
+    parts = [sequence, *(own for _, own in sub_sequences(sequence))]
+    for part in parts:
+        for channel in part.channels:
+            check_channel(core, channel.group, channel.config)
+            if channel.camera is not None:
+                check_camera(core, channel.camera)
+    _check_autofocus(core, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
+    if setup is not None:
+        if setup.channel is not None:
+            check_channel(core, setup.channel.group, setup.channel.config)
+        for device, prop, value in setup.properties or ():
+            check_property(core, device, prop, value, "setup.properties")
+    for position in sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ():
+        for device, prop, value in position.properties or ():
+            where = f"the properties of position {position.name!r}" if position.name else "properties"
+            check_property(core, device, prop, value, where)
+    _check_drives(core, complete)
+    slm = setup is not None and setup.slm_image is not None and not setup.slm_image.device
+    moved = (
+        complete.moves_z or (setup is not None and setup.z_pos is not None),
+        "Focus",
+        "focus drive",
+        "a z position",
+    )
+    if slm and not core.getSLMDevice():
+        moved = (True, "SLM", "SLM", "an SLM image")
+    _need(core, *moved)
+    stage = complete.moves_xy or (setup is not None and (setup.x_pos, setup.y_pos) != (None, None))
+    _need(core, stage, "XYStage", "XY stage", "an XY position")
+    _check_shutter(core, complete)
+
+
+def _need(core: "CMMCorePlus", needed: bool, role: str, what: str, plan: str) -> None:
+    if needed and not role_of(core, role):
+        raise sequence_error(
+            "devices",
+            f"the sequence has {plan}, but the config has no {what}; remove it from the sequence, or "
+            f"name the device in the .cfg file with 'Property,Core,{role},<label>'",
+        )
+
+
+def _check_autofocus(core: "CMMCorePlus", plans: "list[useq.AxesBasedAF]") -> None:
+    from pymmcore_plus import DeviceType
+
+    _need(core, bool(plans), "AutoFocus", "autofocus device", "an autofocus step")
+    drives = core.getLoadedDevicesOfType(DeviceType.Stage)
+    for plan in plans:
+        name = plan.autofocus_device_name
+        if name is not None and name not in drives:
+            raise sequence_error(
+                "autofocus",
+                f"autofocus_device_name {name!r} is the drive of the autofocus offset, and the config has no "
+                f"such focus drive; its focus drives are {', '.join(map(repr, drives)) or 'none'}",
+            )
+        if name is not None and plan.autofocus_motor_offset is None:
+            raise sequence_error(
+                "autofocus",
+                f"autofocus_device_name {name!r} would have no effect without autofocus_motor_offset; "
+                "state the offset in um, or leave the name out",
+            )
+
+
+def _check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
+    sequence = complete.sequence
+    positions: Any = sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ()
+    stated = {(device, prop) for place in positions for device, prop, _ in place.properties or ()}
+    for channel in (
+        c for part in (sequence, *(own for _, own in sub_sequences(sequence))) for c in part.channels
+    ):
+        preset = core.getConfigData(channel.group, channel.config)
+        stated.update((device, prop) for device, prop, _ in preset)
+        for device, prop, value in preset:
+            for role, moves in (("Focus", complete.moves_z), ("XYStage", complete.moves_xy)):
+                if moves and (device, prop) == (CORE, role) and value != role_of(core, role):
+                    raise sequence_error(
+                        "drives",
+                        f"channel {channel.config!r} selects the device {value!r} as {role}, and the "
+                        f"sequence moves {role_of(core, role)!r}; select the device that the sequence moves "
+                        "before the run, or remove the positions",
+                    )
+    for role, moves, instead in (("Focus", complete.moves_z, "z"), ("XYStage", complete.moves_xy, "x and y")):
+        device = role_of(core, role)
+        if moves and device and (device, "Position") in stated:
+            raise sequence_error(
+                "drives",
+                f"the properties set {device}.Position, and the sequence moves the same device; "
+                f"state {instead} of the position instead",
+            )
+
+
+def _check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
+    sequence = complete.sequence
+    if not sequence.keep_shutter_open_across:
+        return
+    selected = {role_of(core, "Shutter")}
+    for part in (sequence, *(own for _, own in sub_sequences(sequence))):
+        for channel in part.channels:
+            selected |= {
+                value
+                for device, prop, value in core.getConfigData(channel.group, channel.config)
+                if (device, prop) == (CORE, "Shutter")
+            }
+    if not any(selected):
+        raise sequence_error(
+            "shutter",
+            "keep_shutter_open_across: the config has no shutter in use; leave it out, or name the shutter "
+            "in the .cfg file with 'Property,Core,Shutter,<label>'",
+        )
+    if not core.getAutoShutter():
+        raise sequence_error(
+            "shutter",
+            "keep_shutter_open_across would have no effect while autoshutter is off; leave it out, or switch "
+            "autoshutter on in the .cfg file with 'Property,Core,AutoShutter,1'",
+        )
+
+
+# -- the cameras --------------------------------------------------------------------------------------------
+
+
+def examine_cameras(
+    core: "CMMCorePlus", complete: CompleteEvents, exposure_ms: float | None, *, laid_out: bool = True
+) -> Examined:
+    """Return facts about the cameras with the settings of the sequence.
+
+    Parameters
+    ----------
+    core : pymmcore_plus.CMMCorePlus
+    complete : CompleteEvents
+    exposure_ms : float or None
+        The option of the source.
+    laid_out : bool
+        Whether the field of view of grids is set; if not, only the field of view is determined.
+
+    Raises
+    ------
+    SourceError
+        If a camera does not accept a region of interest or an exposure time.
+    """
+    from pymmcore_plus import DeviceType
+
+    found = Examined()
+    selected = core.getCameraDevice()
+    cameras = core.getLoadedDevicesOfType(DeviceType.Camera)
+    before: dict[str, Any] = {camera: _attempt(core.getROI, camera) for camera in cameras}
+    times: dict[str, Any] = {camera: _attempt(core.getExposure, camera) for camera in cameras}
+    changed: dict[Setting, Any] = {}
+    try:
+        for label in cameras:
+            found.physical[label] = _exposing(core, label)
+        core.setCameraDevice(selected)
+        orders = Orders(core, complete, found.physical, exposure_ms)
+        _try_setup(core, complete.sequence.setup, orders, changed)
+        orders.begin()
+        found.field_of_view_um = _field_of_view(core, complete.sequence.setup)
+        if not laid_out:
+            return found
+        seen_exposures: dict[tuple[str, float], None] = {}
+        for _, order in orders.events(anchored=False):
+            key = found.key(order)
+            if key not in found.facts:
+                set_role(core, "Camera", order.camera)
+                _try(core, dict(key[1]), changed)
+                found.facts[key] = CameraFacts(_channels(core, order.camera), image_layout(core))
+            for camera, time_ms in order.exposures_ms.items():
+                if time_ms != times.get(camera):
+                    seen_exposures[camera, time_ms] = None
+        for camera, time_ms in sorted(seen_exposures):
+            set_exposure(core, camera, time_ms, "the sequence")
+    finally:
+        _undo(core, selected, changed, before, times)
+    return found
+
+
+def _exposing(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
+    """Return the physical cameras of a camera device, or the device itself."""
+    core.setCameraDevice(label)
+    names = tuple(core.getPhysicalCameraDevice(n) for n in range(_frames(core)) if _frames(core) > 1)
+    return names if names and set(names) <= set(core.getLoadedDevices()) else (label,)
+
+
+def _frames(core: "CMMCorePlus") -> int:
+    with suppress(RuntimeError):
+        return int(core.getNumberOfCameraChannels())
+    return 1
+
+
+def _channels(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
+    number = _frames(core)
+    names = tuple(core.getPhysicalCameraDevice(n) for n in range(number)) if number > 1 else (label,)
+    return names if len(set(names)) == number and all(names) else tuple(f"{label}-{n}" for n in range(number))
+
+
+def image_layout(core: "CMMCorePlus") -> Layout:
+    """Return shape and dtype of the frames of the selected camera."""
+    components = core.getNumberOfComponents()
+    plane = (core.getImageHeight(), core.getImageWidth())
+    if not (components and all(plane) and core.getBytesPerPixel()):
+        raise sequence_error(
+            "cameras",
+            f"camera {core.getCameraDevice()!r} delivers no image with its settings; several cameras of one "
+            "device need the same region of interest, binning and pixel type",
+        )
+    shape = plane if components == 1 else (*plane, 3)
+    return shape, f"uint{8 * core.getBytesPerPixel() // components}"
+
+
+def _try_setup(
+    core: "CMMCorePlus", setup: "useq.MDAEvent | None", orders: Orders, changed: dict[Setting, Any]
+) -> None:
+    """Apply the camera settings of the setup of the sequence."""
+    if setup is None:
+        return
+    order = orders.setup_order(setup)
+    core.setCameraDevice(order.camera)
+    cameras = core.getLoadedDevices()
+    stated = dict(camera_settings(order.settings, cameras))
+    _try(core, {name: value for name, value in stated.items() if name[0] == order.camera}, changed)
+    for camera, time_ms in order.exposures_ms.items():
+        set_exposure(core, camera, time_ms, "setup")
+    if setup.roi is not None:
+        core.clearROI()
+        *_, width, height = core.getROI()
+        roi = setup.roi
+        inside = roi.offset_x + roi.width <= width and roi.offset_y + roi.height <= height
+        if not (inside and roi.width and roi.height):
+            raise sequence_error(
+                "region of interest",
+                f"setup.roi ({roi.offset_x}, {roi.offset_y}, {roi.width}, {roi.height}) is x, y, width and "
+                f"height in pixels, within the {width} x {height} pixels of camera {order.camera!r}",
+            )
+        core.setROI(roi.offset_x, roi.offset_y, roi.width, roi.height)
+
+
+def _try(core: "CMMCorePlus", settings: Mapping[Setting, Any], changed: dict[Setting, Any]) -> None:
+    for name, value in settings.items():
+        before = core.getProperty(*name)
+        if str(before) != str(value):
+            changed.setdefault(name, before)
+            try:
+                core.setProperty(*name, value)
+            except RuntimeError as error:
+                raise sequence_error(
+                    "properties", f"property {'.'.join(name)!r} cannot be set to {value!r}: {error}"
+                ) from error
+
+
+def _undo(
+    core: "CMMCorePlus",
+    selected: str,
+    changed: Mapping[Setting, Any],
+    rois: Mapping[str, Any],
+    times: Mapping[str, Any],
+) -> None:
+    for (device, prop), value in reversed(list(changed.items())):
+        with suppress(RuntimeError):
+            core.setProperty(device, prop, value)
+    for camera, roi in rois.items():
+        if roi is not None and _attempt(core.getROI, camera) != roi:
+            with suppress(RuntimeError):
+                core.setCameraDevice(camera)
+                core.clearROI()
+                if core.getROI(camera) != roi:
+                    core.setROI(camera, *roi)
+    for camera, time_ms in times.items():
+        if time_ms is not None and _attempt(core.getExposure, camera) != time_ms:
+            with suppress(RuntimeError):
+                core.setExposure(camera, time_ms)
+    core.setCameraDevice(selected)
+
+
+def _attempt(read: Any, camera: str) -> Any:
+    with suppress(RuntimeError):
+        return read(camera)
+    return None
+
+
+# -- the field of view ----------------------------------------------------------------------------------
+
+
+def _field_of_view(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> tuple[float, float] | None:
+    pixel_um = _pixel_size_um(core, setup)
+    if not pixel_um:
+        return None
+    *_, width, height = core.getROI()
+    return width * pixel_um, height * pixel_um
+
+
+def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:
+    """Return the pixel size after the setup, which is not applied yet."""
+    stated: dict[Setting, str] = {}
+    if setup is not None:
+        if setup.channel is not None:
+            data = core.getConfigData(setup.channel.group, setup.channel.config)
+            stated = {(device, prop): value for device, prop, value in data}
+        stated.update({(device, prop): str(value) for device, prop, value in setup.properties or ()})
+    if not stated:
+        return float(core.getPixelSizeUm())
+    for name in core.getAvailablePixelSizeConfigs():
+        needs = core.getPixelSizeConfigData(name)
+        if all(stated.get((dev, prop), core.getProperty(dev, prop)) == value for dev, prop, value in needs):
+            binning = 1.0
+            with suppress(RuntimeError, ValueError):
+                binning = float(core.getProperty(core.getCameraDevice(), "Binning"))
+            return float(core.getPixelSizeUmByID(name) * binning / core.getMagnificationFactor())
+    return 0.0
+
+
+def check_field_of_view(sequence: "useq.MDASequence", field_of_view_um: tuple[float, float] | None) -> None:
+    """Refuse plans of points whose spacing is unknown."""
+    if field_of_view_um is not None:
+        return
+    for plan in point_plans(sequence):
+        spaced = hasattr(plan, "overlap") or getattr(plan, "allow_overlap", True) is False
+        if spaced and (plan.fov_width is None or plan.fov_height is None):
+            where = "grid_plan" if "g" in plans_of(sequence) else "well_points_plan"
+            raise sequence_error(
+                "field of view",
+                f"{where}: the field of view is unknown, because the config has no pixel size; state "
+                "fov_width and fov_height of the plan in um, or calibrate the pixel size in Micro-Manager",
+            )

@@ -1,0 +1,107 @@
+"""The limits of NDTiff: layouts of frames, positions along axes, and combinations of frames."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+from exengine.base_classes import CoordinatesLike, PlannedLayout
+from exengine.errors import CoordinatesError, UnsupportedDataError
+from exengine_ndstorage.ndtiff.format import MAX_LENGTH
+from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_FILE_BYTES, MAX_SUMMARY_BYTES, MAX_TEXT_BYTES
+
+INT32 = 2**31
+
+
+def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a frame of uint8 or uint16 with a shape that NDTiff cannot hold.
+
+    Raises
+    ------
+    UnsupportedDataError
+    """
+    if len(shape) == 3 and (shape[2] != 3 or dtype.itemsize != 1):
+        raise UnsupportedDataError(
+            f"NDTiff accepts (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {shape} {dtype}"
+        )
+    if 0 in shape or max(shape) >= MAX_LENGTH:
+        raise UnsupportedDataError(f"NDTiff accepts frames of at least one pixel; got the shape {shape}")
+
+
+def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -> dict[str, type]:
+    """Refuse axes that contradict those of earlier frames, and axes that readers cannot handle.
+
+    Parameters
+    ----------
+    positions : mapping of str to int or str
+        The coordinates of a frame.
+    known : mapping of str to type
+        The type of the positions along each axis of the earlier frames.
+
+    Returns
+    -------
+    dict of str to type
+        The type of each position.
+
+    Raises
+    ------
+    CoordinatesError
+    """
+    types = {axis: type(position) for axis, position in positions.items()}
+    for axis, position_type in types.items():
+        first_type = known.get(axis, position_type)
+        if position_type is not first_type:
+            raise CoordinatesError(
+                f"NDTiff accepts either int or str along one axis: {axis!r} began with "
+                f"{first_type.__name__}, got {positions[axis]!r:.40}; name each {axis}, or none"
+            )
+    if "self" in types:
+        raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
+    if len(known.keys() | types.keys()) > MAX_AXES:
+        raise CoordinatesError(f"NDTiff datasets have at most {MAX_AXES} axes")
+    return types
+
+
+def refuse_text(axes: bytes) -> None:
+    """Refuse coordinates with more bytes of JSON than an entry of the index can hold."""
+    if len(axes) > MAX_TEXT_BYTES:
+        raise CoordinatesError(
+            f"NDTiff's coordinates have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+        )
+
+
+def refuse_position(axis: str, value: int) -> None:
+    """Refuse a position of more than 32 bits."""
+    if not -INT32 <= value < INT32:
+        raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
+
+
+def refuse_plan(layouts: Iterable[PlannedLayout], coordinates: Iterable[CoordinatesLike]) -> None:
+    """Refuse planned frames that NDTiff cannot hold.
+
+    Parameters
+    ----------
+    layouts : iterable of (shape, dtype)
+    coordinates : iterable of coordinates
+        The coordinates of every frame.
+
+    Raises
+    ------
+    UnsupportedDataError, CoordinatesError
+    """
+    for shape, name in layouts:
+        dtype = np.dtype(name)
+        refuse_shape(shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size > MAX_FILE_BYTES - MAX_SUMMARY_BYTES - 1024:
+            raise UnsupportedDataError(f"a frame of {size} bytes does not fit into a TIFF file of 4 GiB")
+    known: dict[str, type] = {}
+    for each in coordinates:
+        positions = dict(each)
+        known.update(refuse_axes(positions, known))
+        refuse_text(orjson.dumps(positions))
+        for axis, value in positions.items():
+            if isinstance(value, int):
+                refuse_position(axis, value)

@@ -1,0 +1,67 @@
+"""Checks a source's plan against the capabilities and limits of a backend: promise S3.
+
+All checks run before anything is created, overwritten or moved.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import SourceError, UnsupportedDataError
+from exengine.kernel.frame_source_base import SourcePlan
+from exengine.kernel.storage.frame_checks import FrameChecks
+from exengine.kernel.wording import either
+
+
+def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any], plan: SourcePlan) -> None:
+    """Refuse planned frames that a backend does not accept.
+
+    Parameters
+    ----------
+    backend : type
+    name : str
+        Name of the backend, for messages.
+    options : mapping
+        The options with which the storage will be created.
+    plan : SourcePlan
+
+    Raises
+    ------
+    UnsupportedDataError, CoordinatesError, StorageFullError
+        The error that ``put`` would raise.
+    SourceError
+        If the plan has no frames.
+    """
+    if plan.frames == 0:
+        raise SourceError("the source plans no frame; add an axis to the sequence, such as channels: [DAPI]")
+    _check_layouts(backend, name, plan)
+    checks = FrameChecks(backend.__name__, backend.capabilities)
+    if plan.coordinates is not None and checks.limits_axes:
+        for coordinates in plan.coordinates():
+            checks.axes(coordinates)
+    planned: Iterable[DataCoordinates] = () if plan.coordinates is None else plan.coordinates()
+    backend.check_plan(plan.layouts, planned, pixel_bytes=plan.total_bytes, options=options)
+
+
+def _check_layouts(backend: type[DataStorage], name: str, plan: SourcePlan) -> None:
+    """Refuse dtypes and shapes that the capabilities exclude."""
+    takes = backend.capabilities
+    for shape, dtype in plan.layouts or ((plan.shape or (), plan.dtype),):
+        if dtype is not None and takes.dtypes is not None and np.dtype(dtype).name not in takes.dtypes:
+            raise UnsupportedDataError(
+                f"the source delivers frames of {dtype}, backend {name!r} takes {either(takes.dtypes)}"
+            )
+        if shape and takes.ndim is not None and len(shape) not in takes.ndim:
+            raise UnsupportedDataError(
+                f"the source delivers frames of {len(shape)} dimensions, backend {name!r} takes "
+                f"{either(takes.ndim)}"
+            )
+    if takes.same_shape and len(plan.layouts) > 1:
+        layouts = ", ".join(f"{shape} {dtype}" for shape, dtype in plan.layouts)
+        raise UnsupportedDataError(
+            f"the source delivers frames of different layouts ({layouts}), and backend {name!r} takes one; "
+            "choose another backend"
+        )

@@ -1,0 +1,105 @@
+"""Coordinates in the pixels of a frame: :func:`encode` writes the code, :func:`decode` reads it.
+
+The code holds one byte per pixel value, in C order (the three colours of a pixel are three values), for every
+dtype: magic ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text (4 bytes,
+big-endian), and the coordinates as JSON in UTF-8.
+"""
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import CoordinatesError, DatasetDamagedError, UnsupportedDataError
+
+_MAGIC = b"EXF1"
+_HEADER = struct.Struct(">4sHI")
+
+TEXT_LIMIT = 0xFFFF
+"""The largest number of bytes of the coordinates as JSON."""
+
+
+def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
+    """Write coordinates into the first pixels of a frame, in place.
+
+    Parameters
+    ----------
+    array : numpy.ndarray of an integer or float dtype, any shape
+        Changed in place; the caller keeps it.
+    coordinates : DataCoordinates
+        The coordinates that :func:`decode` returns.
+
+    Raises
+    ------
+    UnsupportedDataError
+        If the array has fewer values than the code has bytes.
+
+    Examples
+    --------
+    >>> frame = np.zeros((8, 8), "uint16")
+    >>> encode(frame, DataCoordinates(time=3, channel="DAPI"))
+    >>> decode(frame)
+    DataCoordinates({'time': 3, 'channel': 'DAPI'})
+    """
+    code = code_of(coordinates)
+    if array.size < len(code):
+        raise UnsupportedDataError(
+            f"a frame of shape {array.shape} has {array.size} values, and the code of "
+            f"{coordinates!r} needs {len(code)}"
+        )
+    array.flat[: len(code)] = np.frombuffer(code, np.uint8)
+
+
+def decode(array: npt.NDArray[Any]) -> DataCoordinates:
+    """Return the coordinates that :func:`encode` wrote into a frame.
+
+    Parameters
+    ----------
+    array : numpy.ndarray, any shape
+        Only read.
+
+    Returns
+    -------
+    DataCoordinates
+        New coordinates.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If the frame holds no code, or a changed one. It is a ``ValueError``.
+    """
+    header = _bytes_of(array.flat[: _HEADER.size])
+    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
+        raise DatasetDamagedError(
+            "the first pixels of the frame hold no code; is it a frame of the source `simulated`?"
+        )
+    _, length, checksum = _HEADER.unpack(header)
+    text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
+    if len(text) != length or zlib.crc32(text) != checksum:
+        raise DatasetDamagedError(
+            "the code in the first pixels of the frame was changed: its checksum differs"
+        )
+    try:
+        return DataCoordinates.from_json(text)
+    except CoordinatesError as error:
+        raise DatasetDamagedError(
+            f"the code in the first pixels of the frame is not valid: {error}"
+        ) from error
+
+
+def code_of(coordinates: DataCoordinates) -> bytes:
+    """Return the code of coordinates, a byte for each pixel value."""
+    text = coordinates.to_json().encode()
+    if len(text) > TEXT_LIMIT:
+        raise UnsupportedDataError(f"coordinates of {len(text)} bytes; the code holds up to {TEXT_LIMIT}")
+    return _HEADER.pack(_MAGIC, len(text), zlib.crc32(text)) + text
+
+
+def _bytes_of(values: npt.NDArray[Any]) -> bytes:
+    """Return values as bytes; empty if a value is not a byte, so that no code is found."""
+    with np.errstate(invalid="ignore"):  # NaN is not a byte
+        small = values.astype(np.uint8)
+    return small.tobytes() if np.array_equal(small, values) else b""

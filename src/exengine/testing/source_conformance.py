@@ -1,0 +1,242 @@
+"""``SourceConformance``: the promises S1 to S3 of a frame source, each as a test.
+
+``pytest --exengine-source NAME`` runs it. To test a source with options of its own, subclass it::
+
+    from exengine.testing import SourceConformance
+
+
+    class TestMySource(SourceConformance):
+        source = "my_source"
+        options = {"port": "COM3"}
+
+The sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. What the devices did is
+taken from the frames' metadata, where they have ``exposure_ms``, and from :meth:`FrameSource.settings`: a
+source with devices also needs a witness of its own.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from exengine.kernel.errors import ExEngineError, SourceError
+from exengine.kernel.frame_source_base import FrameSource, SourcePlan
+from exengine.kernel.registry import plugins
+from exengine.testing.promises import NotPromised, PromiseBrokenError, promise
+
+if TYPE_CHECKING:
+    import useq
+
+Fields = dict[str, Any]
+
+IMPOSSIBLE: tuple[tuple[str, Fields], ...] = (
+    ("no frame", {}),
+    ("swapped limits of a stack", {"z_plan": {"top": 0, "bottom": 10, "step": 1}}),
+    ("an axis that axis_order leaves out", {"axis_order": "t", "z_plan": {"range": 2, "step": 1}}),
+    ("a position that is not a number", {"stage_positions": [{"x": math.nan, "y": 0}]}),
+    ("an exposure that is not finite", {"channels": [{"config": "C", "exposure": math.inf}]}),
+    ("a time plan without a number of points", {"time_plan": {"interval": 0, "duration": 3}}),
+    ("two positions of one name", {"stage_positions": [{"name": "a"}, {"name": "a"}]}),
+    ("an unknown axis to keep the shutter open", {"channels": ["C"], "keep_shutter_open_across": ["q"]}),
+    ("an unknown axis to focus", {"channels": ["C"], "autofocus_plan": {"axes": ["q"]}}),
+    ("a camera that does not exist", {"channels": [{"config": "C", "camera": "NoSuchCamera"}]}),
+    ("a property that does not exist", {"stage_positions": [{"x": 0, "properties": [["No", "Such", 1]]}]}),
+)
+"""Sequences that useq takes, and that no source can carry out. ``C`` stands for the first channel."""
+
+
+class Subject:
+    """The source under test."""
+
+    def __init__(self, make: Callable[[], FrameSource]) -> None:
+        self.make = make
+        self.not_promised_by = ""
+
+
+class SourceConformance:
+    """The promises of a frame source.
+
+    Attributes
+    ----------
+    source : str
+        Name of an installed source.
+    options : dict
+        Of the source.
+    channels : tuple of str
+        Two channels that it has.
+    """
+
+    source: ClassVar[str] = ""
+    options: ClassVar[dict[str, Any]] = {}
+    channels: ClassVar[tuple[str, str]] = ("DAPI", "FITC")
+
+    @pytest.fixture
+    def subject(self) -> Iterator[Subject]:
+        """Return the source under test; what it made is closed at the end."""
+        cls: type[FrameSource] = plugins.SOURCES.load(self.source)
+        made: list[FrameSource] = []
+
+        def make() -> FrameSource:
+            made.append(cls(**self.options))
+            return made[-1]
+
+        yield Subject(make)
+        for source in made:
+            source.close()
+
+    # -- S1 --------------------------------------------------------------------------------------
+
+    @promise("S1")
+    def test_every_planned_frame_comes_once_at_its_coordinates(self, subject: Subject) -> None:
+        first, second = self.channels
+        plan, frames = _run(
+            subject.make(),
+            channels=[first, second],
+            time_plan={"interval": 0, "loops": 2},
+            z_plan={"range": 2, "step": 1},
+            stage_positions=[{"x": 0, "y": 0, "name": "a"}, {"x": 1, "y": 0, "name": "b"}],
+        )
+        wanted = [
+            {"time": t, "position": p, "channel": c, "z": z}
+            for t in range(2)
+            for p in "ab"
+            for c in (first, second)
+            for z in range(3)
+        ]
+        got = [dict(coordinates) for coordinates, _, _ in frames]
+        if got != wanted or plan.frames != len(wanted):
+            raise PromiseBrokenError("S1", f"{plan.frames} frames were planned; {got!r:.200} came")
+        for coordinates, pixels, _ in frames:
+            if plan.layouts and (pixels.shape, pixels.dtype.name) not in plan.layouts:
+                raise PromiseBrokenError(
+                    "S1", f"the frame at {dict(coordinates)} has a layout that was not planned"
+                )
+
+    @promise("S1")
+    def test_an_exposure_is_not_left_over_from_the_event_before(self, subject: Subject) -> None:
+        first, second = self.channels
+        _, frames = _run(
+            subject.make(),
+            channels=[first, {"config": second, "exposure": 50}],
+            time_plan={"interval": 0, "loops": 2},
+        )
+        told = [(metadata or {}).get("exposure_ms") for _, _, metadata in frames]
+        if told[1] is None:
+            raise NotPromised("its metadata have no exposure_ms")
+        if told[1] != 50 or told[3] != 50 or told[0] == 50 or told[0] != told[2]:
+            raise PromiseBrokenError(
+                "S1", f"the exposures were {told}, where 50 ms were stated for the second channel"
+            )
+
+    @promise("S1")
+    def test_a_setup_is_carried_out_or_refused(self, subject: Subject) -> None:
+        try:
+            _, frames = _run(subject.make(), channels=[self.channels[0]], setup={"exposure": 7})
+        except SourceError:
+            return
+        exposure = (frames[0][2] or {}).get("exposure_ms")
+        if exposure not in (None, 7):
+            raise PromiseBrokenError("S1", f"setup states 7 ms, and the frame was exposed {exposure} ms")
+
+    @promise("S1")
+    def test_a_preset_with_two_exposures_gives_frames_apart_or_is_refused(self, subject: Subject) -> None:
+        name = self.channels[0]
+        channels = [{"config": name, "exposure": 5}, {"config": name, "exposure": 50}]
+        try:
+            _, frames = _run(subject.make(), channels=channels)
+        except SourceError:
+            return
+        if len({coordinates for coordinates, _, _ in frames}) != 2:
+            raise PromiseBrokenError("S1", "two frames have the same coordinates")
+
+    # -- S2 --------------------------------------------------------------------------------------
+
+    @promise("S2")
+    @pytest.mark.parametrize("end", ["complete", "cancel", "cancel beside", "storage", "interrupt"])
+    def test_settings_are_as_before_after_every_end(self, subject: Subject, end: str) -> None:
+        source = subject.make()
+        source.prepare(_sequence(**self._kept_open()))
+        before = dict(source.settings())
+        if not before:
+            raise NotPromised("it has no settings")
+        threads: list[threading.Thread] = []
+
+        def sink(*_: object) -> None:
+            if end == "storage":
+                raise OSError("disk full")
+            if end == "interrupt":
+                raise KeyboardInterrupt
+            if end == "cancel":
+                source.cancel()
+            if end == "cancel beside" and not threads:
+                threads.append(threading.Thread(target=source.cancel, name="canceller"))
+                threads[0].start()
+
+        try:
+            source.run(sink)
+        except (OSError, KeyboardInterrupt):
+            if end not in ("storage", "interrupt"):
+                raise
+        for thread in threads:
+            thread.join()
+        after = dict(source.settings())
+        # Shutters that were open before are closed after any other end.
+        apart = () if end == "complete" else ("shutter_open", "shutters")
+        changed = sorted(name for name in before if name not in apart and after.get(name) != before[name])
+        if changed or source.unrestored:
+            raise PromiseBrokenError("S2", f"after {end!r}, {changed or source.unrestored} are not as before")
+        if end != "complete" and after.get("shutter_open"):
+            raise PromiseBrokenError("S2", f"after {end!r} a shutter is open")
+
+    def _kept_open(self) -> Fields:
+        return {
+            "channels": [{"config": self.channels[0], "exposure": 5}],
+            "z_plan": {"range": 2, "step": 1},
+            "time_plan": {"interval": 0, "loops": 2},
+            "keep_shutter_open_across": ["z"],
+        }
+
+    # -- S3 --------------------------------------------------------------------------------------
+
+    @promise("S3")
+    @pytest.mark.parametrize(("what", "fields"), IMPOSSIBLE, ids=[what for what, _ in IMPOSSIBLE])
+    def test_what_is_impossible_is_refused_by_prepare(
+        self, subject: Subject, what: str, fields: Fields
+    ) -> None:
+        source = subject.make()
+        try:
+            source.prepare(_sequence(**_with_channel(fields, self.channels[0])))
+        except ExEngineError:
+            return
+        raise PromiseBrokenError("S3", f"{what} was accepted: {fields!r:.150}")
+
+    @promise("S3")
+    def test_the_coordinates_of_the_plan_are_those_of_the_frames(self, subject: Subject) -> None:
+        plan, frames = _run(subject.make(), channels=list(self.channels), z_plan={"range": 2, "step": 1})
+        if plan.coordinates is None:
+            raise NotPromised("its plan has no coordinates")
+        if list(plan.coordinates()) != [coordinates for coordinates, _, _ in frames]:
+            raise PromiseBrokenError("S3", "the plan has other coordinates than the frames")
+
+
+def _sequence(**fields: Any) -> "useq.MDASequence":
+    import useq
+
+    return useq.MDASequence(**fields)
+
+
+def _with_channel(value: Any, channel: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_channel(item, channel) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_channel(item, channel) for item in value]
+    return channel if value == "C" else value
+
+
+def _run(source: FrameSource, **fields: Any) -> tuple[SourcePlan, list[Any]]:
+    frames: list[Any] = []
+    plan = source.prepare(_sequence(**fields))
+    source.run(lambda *frame: frames.append(frame))
+    return plan, frames
