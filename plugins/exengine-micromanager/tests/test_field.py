@@ -154,6 +154,8 @@ def test_the_simulated_source_carries_out_the_same_sequences():
     assert len(refused) <= MOST_REFUSED * SEQUENCES, {rule: refused.count(rule) for rule in refused}
 
 
+# The thread of the core for Python devices lets the error of a camera out.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("how", ["cancel", "interrupt", "storage", "device"])
 def test_after_an_interrupt_at_any_moment_the_shutter_is_closed_and_settings_are_restored(microscope, how):
     ended = []

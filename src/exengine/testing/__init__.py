@@ -1,8 +1,8 @@
 """The conformance kit: tests of the promises for any storage backend and any frame source.
 
-``pytest --exengine-backend NAME`` and ``pytest --exengine-source NAME`` run it on an installed plugin, without
-a test file. Tests of plugins import the names below from this package; its modules may move. The kernel never
-imports this package, and importing it imports neither pytest nor numpy.
+``pytest --exengine-backend NAME`` and ``pytest --exengine-source NAME`` run it on an installed plugin,
+without a test file. Tests of plugins import the names below from this package; its modules may move. The
+kernel never imports this package, and importing it imports neither pytest nor numpy.
 """
 
 _HOMES = {
