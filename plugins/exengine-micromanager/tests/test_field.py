@@ -24,7 +24,7 @@ from exengine_micromanager.plan_checks import DEVICE_RULES
 SEQUENCES = int(os.environ.get("EXENGINE_FIELD", "50"))
 INTERRUPTS = 200 if "EXENGINE_FIELD" in os.environ else 20
 SEED = int(os.environ.get("EXENGINE_FIELD_SEED", "13"))
-MOST_REFUSED = 0.3
+MOST_REFUSED = 0.3 if SEQUENCES >= 500 else 0.45  # chance counts where few are drawn
 
 drawn = settings(
     max_examples=SEQUENCES,
@@ -33,7 +33,7 @@ drawn = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(3600 if "EXENGINE_FIELD" in os.environ else 400)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_after_an_interrupt_at_any_moment_the_shutter_is_closed_and_settings_are
             return
         source = microscope()
         plan, _ = prepared(source, sequence)
-        if plan is None:
+        if plan is None or not plan.frames:  # an acquisition refuses a plan without frames
             source.close()
             return
         frames = plan.frames

@@ -52,16 +52,16 @@ def _check_layouts(backend: type[DataStorage], name: str, plan: SourcePlan) -> N
     for shape, dtype in plan.layouts or ((plan.shape or (), plan.dtype),):
         if dtype is not None and takes.dtypes is not None and np.dtype(dtype).name not in takes.dtypes:
             raise UnsupportedDataError(
-                f"the source delivers frames of {dtype}, backend {name!r} takes {either(takes.dtypes)}"
+                f"the source delivers frames of {dtype}, backend {name!r} accepts {either(takes.dtypes)}"
             )
         if shape and takes.ndim is not None and len(shape) not in takes.ndim:
             raise UnsupportedDataError(
-                f"the source delivers frames of {len(shape)} dimensions, backend {name!r} takes "
+                f"the source delivers frames of {len(shape)} dimensions, backend {name!r} accepts "
                 f"{either(takes.ndim)}"
             )
     if takes.same_shape and len(plan.layouts) > 1:
         layouts = ", ".join(f"{shape} {dtype}" for shape, dtype in plan.layouts)
         raise UnsupportedDataError(
-            f"the source delivers frames of different layouts ({layouts}), and backend {name!r} takes one; "
+            f"the source delivers frames of different layouts ({layouts}), and backend {name!r} accepts one; "
             "choose another backend"
         )

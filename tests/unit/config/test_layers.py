@@ -329,7 +329,11 @@ def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
         ("a.yaml", b"\tstorage: 1", "is not valid YAML"),
         ("a.yaml", b"{[1]: 2}", "is not valid YAML|unknown key|sections"),
         ("a.yaml", b"!!python/object/apply:os.system [true]", "is not valid YAML"),
-        ("a.yaml", b"a: &a [*a]", "is not valid YAML: it is nested deeper than 50 levels, or holds itself"),
+        (
+            "a.yaml",
+            b"a: &a [*a]",
+            "is not valid YAML: it is nested deeper than 50 levels, or contains itself",
+        ),
         ("a.yaml", b"[" * 5000, "is not valid YAML"),
         ("a.yaml", b"\xff\xfe\x00", "UTF-16"),
         ("a.yaml", b"\x00", "is not valid YAML"),
