@@ -165,7 +165,7 @@ def _leave_a_child_behind() -> None:
     """Fork a process that outlives this process for a while, and report that the fork has been made."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # so that no reader of the streams waits for this fork
+            os.close(stream)  # otherwise a reader of these streams would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
     _say(forked=True)
@@ -250,7 +250,7 @@ def _limit_memory() -> None:
 
 
 def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
-    """Read an undamaged dataset, so that all modules are imported, then return a watch of this process."""
+    """Read an undamaged dataset so that all modules are imported, then return a watch on this process."""
     storage = subject.open(Path(spec["good"]))
     _read_all(subject, storage, spec["count"])
     storage.close()

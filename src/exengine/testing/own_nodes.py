@@ -1,6 +1,6 @@
 """Files, pipes, sockets and devices that the kit creates in its own folder.
 
-A backend under test has all the permissions of the user that runs the kit, and that user may be root. The
+A backend under test has all the permissions of the user running the kit, and that user may be root. The
 kit therefore uses no system paths: it creates the target of every link and of every hostile name itself.
 """
 

@@ -135,7 +135,7 @@ class Subject:
         return storage
 
     def forget(self) -> None:
-        """Drop all references to the storages created so far, without closing them."""
+        """Forget all storages created so far without closing them."""
         self._made.clear()
 
     def close_all(self) -> None:
@@ -162,7 +162,7 @@ class Subject:
         raise NotPromised(", ".join(f"{name}={getattr(self.can, name)!r}" for name in capabilities))
 
     def needs_reopen(self) -> None:
-        """If the backend cannot reopen datasets, check that ``open`` refuses to, then end the test."""
+        """If the backend cannot reopen datasets, check that ``open`` is refused, then end the test."""
         if not (self.can.persistent and self.can.reopen):
             self.refuses(lambda: self.cls.open(os.fspath(self.folder)), "open(path)")
             self.not_promised("persistent", "reopen")
@@ -346,5 +346,5 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 def coordinates_of(storage: DataStorage) -> list[list[tuple[str, int | str]]]:
-    """Return the coordinates in a storage, in order. Each is given as a list of its items, also in order."""
+    """Return the coordinates of all frames in a storage, in order, each as a list of its items in order."""
     return [list(coordinates.items()) for coordinates in storage]

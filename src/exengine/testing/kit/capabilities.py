@@ -1,4 +1,4 @@
-"""Tests of declared capabilities: they work if declared and are otherwise refused as documented.
+"""Tests of capabilities: declared capabilities must work, and others must be refused as documented.
 
 This module tests the codes EX301 to EX304. The other codes are tested together with their promises: EX305
 and EX306 in ``read`` and ``processes``, EX307 in ``disk``, EX308 in ``processes``, and EX309 in ``end``,

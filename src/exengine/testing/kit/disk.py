@@ -246,7 +246,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths at which there is no valid dataset, each with a description of the fault."""
+    """Yield paths without a valid dataset, each with a description of the fault."""
     noise = bytes((number * 197 + 31) % 256 for number in range(4096))
     for make in (_a_file, _a_folder, _an_empty_folder):
         path = subject.new_path()

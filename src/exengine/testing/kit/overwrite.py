@@ -1,6 +1,6 @@
 """Tests of ``if_exists: overwrite``: D4. Overwriting deletes a dataset of the backend and nothing else.
 
-The kit creates everything that must not be overwritten itself, in its own folder.
+The kit itself creates everything that must not be overwritten, in its own folder.
 """
 
 import json

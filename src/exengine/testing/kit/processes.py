@@ -231,7 +231,7 @@ def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
 
 
 def _flushes(subject: Subject) -> bool:
-    """Return whether the backend can flush. Raise an error if it neither can nor refuses as documented."""
+    """Return whether the backend can flush. Raise an error if flushing fails in an undocumented way."""
     from exengine.testing.subject import refusal_of
 
     storage = subject.create()
@@ -280,7 +280,7 @@ def _refused(told: dict[str, Any], what: str) -> None:
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Raise an error if opening a dataset during writing has any outcome that is not allowed.
+    """Raise an error if opening a dataset during writing has an outcome that is not allowed.
 
     Opening must return correct frames or raise an ExEngineError.
     """

@@ -178,7 +178,7 @@ def judge(
     Returns
     -------
     TestReport
-        The report, with the outcome of the test.
+        The report, which contains the outcome of the test.
     """
     labels, code = marks
     if error is None:

@@ -1,4 +1,4 @@
-"""Tests that an untrusted dataset is harmless: D3, C1. It runs no code and accesses no file outside itself.
+"""Tests that an untrusted dataset is harmless: D3, C1. Opening it runs no code and accesses no outside files.
 
 Each hostile dataset is opened and read in a child process that watches Python's audit events.
 """
