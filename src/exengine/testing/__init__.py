@@ -1,8 +1,9 @@
-"""The conformance kit: tests of the promises for any storage backend and any frame source.
+"""The conformance kit: tests that check whether a storage backend or a frame source keeps its promises.
 
-``pytest --exengine-backend NAME`` and ``pytest --exengine-source NAME`` run it on an installed plugin,
-without a test file. Tests of plugins import the names below from this package; its modules may move. The
-kernel never imports this package, and importing it imports neither pytest nor numpy.
+``pytest --exengine-backend NAME`` and ``pytest --exengine-source NAME`` run the kit on an installed plugin;
+no test file is needed. A plugin's tests should import the names below from this package and not from its
+modules, because the modules may move. The kernel never imports this package, and importing the package
+imports neither pytest nor NumPy.
 """
 
 _HOMES = {

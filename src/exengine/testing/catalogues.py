@@ -1,8 +1,8 @@
-"""Hostile input, as data: at least sixty coordinates, arrays, metadata values and names each.
+"""Catalogues of hostile input: at least sixty entries each for coordinates, arrays, metadata and names.
 
-Each entry defines the required outcome. ``REFUSED``: put raises an ``ExEngineError`` and changes nothing.
-``STORED``: the value is stored and reads back as ``wanted``. ``EITHER``: the format may choose one of the
-two; any other outcome is a fault.
+Each entry defines the required outcome. ``REFUSED`` means that put raises an ``ExEngineError`` and changes
+nothing. ``STORED`` means that the value is stored, and that reading returns ``wanted``. ``EITHER`` means that
+the format may refuse or store the value. Any other outcome is a fault.
 """
 
 import collections
@@ -31,13 +31,13 @@ class Entry:
     Attributes
     ----------
     id : str
-        A short name for messages.
+        A short name used in messages.
     make : callable
-        A function that returns a new value at each call.
+        A function that returns a new value each time it is called.
     outcome : {'refused', 'stored', 'either'}
         The required outcome of put.
     wanted : object
-        The value that a read must return; ``...`` for the same value.
+        The value that reading must return. ``...`` means the value that was put.
     """
 
     id: str
@@ -55,7 +55,7 @@ class _Text(str):
 
 
 class _Raising(dict):  # type: ignore[type-arg]
-    """A mapping that raises when it is read."""
+    """A mapping that raises an exception when it is read."""
 
     def items(self) -> Any:
         raise RuntimeError("a mapping that cannot be read")
@@ -77,7 +77,7 @@ _AT = {"channel": 0, "z": 0}
 
 
 def _time(outcome: str, **values: Any) -> list[Entry]:
-    """Return entries with these values on the axis ``time``."""
+    """Return one entry for each of these positions on the axis ``time``."""
     return [Entry(f"time-{name}", _constant({"time": at, **_AT}), outcome) for name, at in values.items()]
 
 
@@ -111,7 +111,7 @@ COORDINATES: list[Entry] = [
     *_time(EITHER, most=2**63 - 1, least=-(2**63), minus_one=-1, above_32_bits=2**31,
               above_53_bits=2**53 + 1),
 ]  # fmt: skip
-"""Values passed as coordinates to put and ``in``."""
+"""Values passed as coordinates to put and to ``in``."""
 
 FOR_IN: list[Entry] = [
     *COORDINATES,
@@ -119,7 +119,7 @@ FOR_IN: list[Entry] = [
     Entry("nested-mapping", lambda: {"time": {"time": {}}}, REFUSED),
     Entry("frame", lambda: np.zeros((4, 4), np.uint16), REFUSED),
 ]
-"""Values passed to ``in``, which never raises: all coordinates, and a few others."""
+"""Values passed to ``in``, which must never raise an exception: all coordinates, and a few other values."""
 
 # -- names -------------------------------------------------------------------------------------------
 
@@ -143,11 +143,11 @@ NAMES: dict[str, str] = {
     "beyond-bmp": "\U0010ffff", "long": "n" * 300, "longer": "n" * 5000, "manifest": "exengine.json",
     "lock": "exengine.lock", "digits": "0", "minus": "-1", "none": "None", "nan": "nan", "true": "true",
 }  # fmt: skip
-"""Strings used as positions, axes and metadata keys; none of them may end up in a path."""
+"""Strings used as positions, axis names and metadata keys. None of them may become part of a path."""
 
 
 def names_that_lead_to(folder: "str | os.PathLike[str]") -> dict[str, str]:
-    """Return names like :data:`NAMES` that are absolute paths, all within a folder of the kit.
+    """Return further names like those in :data:`NAMES`: paths that lead to one of the kit's own folders.
 
     Examples
     --------
@@ -244,14 +244,14 @@ def _other_array_entries() -> list[Entry]:
 
 
 ARRAYS: list[Entry] = [*_view_entries(), *_dtype_entries(), *_other_array_entries()]
-"""Values passed to put as pixels. ``STORED`` applies if the capabilities allow the dtype and the number of
-dimensions; otherwise put must refuse the array."""
+"""Values passed to put as pixels. ``STORED`` applies only if the backend's capabilities allow the array's
+dtype and number of dimensions. Otherwise, put must refuse the array."""
 
 # -- metadata ----------------------------------------------------------------------------------------
 
 
 def nested(depth: int) -> Any:
-    """Return lists nested to a depth."""
+    """Return lists nested to a given depth."""
     value: Any = 0
     for _ in range(depth):
         value = [value]
@@ -318,4 +318,5 @@ METADATA: list[Entry] = [
     Entry("str-subclass", _constant({_Text("a"): _Text("b")}), EITHER, {"a": "b"}),
     Entry("minus-zero", _constant({"a": -0.0}), STORED),
 ]  # fmt: skip
-"""Values passed to put as metadata, if the backend declares ``metadata``."""
+"""Values passed to put as metadata. ``STORED`` applies only if the backend declares ``metadata``. Otherwise,
+put may also refuse the value."""

@@ -1,7 +1,7 @@
-"""Work of the kit in child processes: write until killed, read, watch, write a second time, open garbage.
+"""Tasks that the kit runs in child processes, such as writing until killed, reading, or opening damaged data.
 
-``python -m exengine.testing.children VERB SPEC``, with the specification as JSON. A child prints JSON
-objects, one per line; the last one is its result.
+A child is started with ``python -m exengine.testing.children VERB SPEC``, where the specification is JSON
+text. It prints JSON objects, one per line. The last object is its result.
 """
 
 import contextlib
@@ -32,22 +32,23 @@ _CHILD_S = 8.0
 
 
 class Child:
-    """A child process that uses a backend; as a context manager, it kills the process on exit.
+    """A child process that uses a backend. Used as a context manager, it kills the process on exit.
 
     Parameters
     ----------
     subject : Subject
+        The backend under test.
     verb : str
-        The name of a function of this module or of ``cycles``, without ``run_``.
+        The task: the name of a function in this module or in ``cycles``, without the prefix ``run_``.
     hash_seed : str
-        The value of ``PYTHONHASHSEED`` in the process.
+        The value of ``PYTHONHASHSEED`` in the child process.
     **spec : JSON values
-        The arguments of the verb.
+        The arguments of the task.
     """
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
-        # The kit creates and removes the folder: a killed process cannot clean up after itself.
+        # The kit creates and removes the folder, because a killed process cannot clean up after itself.
         folder = subject.new_path().parent
         content = {"name": subject.name, "target": target, "options": subject.options, "folder": str(folder)}
         content |= spec
@@ -87,7 +88,7 @@ class Child:
                     stream.close()
 
     def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the output of the process until it ends; kill it after a timeout, in total or per line."""
+        """Yield the process's output until it ends. Kill it after a timeout, either in total or per line."""
         timer = threading.Timer(timeout_s, self.process.kill)
         timer.start()
         try:
@@ -110,7 +111,7 @@ class Child:
             )
 
     def result(self, timeout_s: float = 120) -> dict[str, Any]:
-        """Wait for the process to end and return the last object that it printed."""
+        """Wait until the process ends, and return the last object that it printed."""
         last: dict[str, Any] = {}
         for last in self.lines(timeout_s):
             if "fault" in last:
@@ -118,7 +119,7 @@ class Child:
         return last
 
     def wait_for(self, number: int, timeout_s: float = 60, key: str = "put") -> None:
-        """Wait until the process acknowledges frame ``number``, or prints that number under another key."""
+        """Wait until the process acknowledges frame ``number``, or prints ``number`` under another key."""
         for line in self.lines(timeout_s):
             if "fault" in line:
                 raise PromiseBrokenError("", f"in a child process: {line['fault']}")
@@ -132,7 +133,7 @@ class Child:
         self.process.stdin.close()
 
     def errors(self) -> str:
-        """Return the end of the process's stderr."""
+        """Return the last part of the process's stderr."""
         return self._errors.read_text(errors="replace")[-1500:]
 
 
@@ -140,7 +141,7 @@ class Child:
 
 
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames and acknowledge each; then wait to be killed, finish, or exit with an open storage."""
+    """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage."""
     storage = subject.create(Path(spec["path"]))
     model = Model(subject)
     for number in range(spec["count"]):
@@ -161,10 +162,10 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _leave_a_child_behind() -> None:
-    """Fork a process that outlives this one for a while, and report that it is running."""
+    """Fork a process that outlives this process for a while, and report that the fork has been made."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # so that the parent does not wait for this process
+            os.close(stream)  # otherwise a reader of these streams would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
     _say(forked=True)
@@ -180,7 +181,7 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset repeatedly while it is written; report the number of intact frames each time."""
+    """Open a dataset repeatedly while it is written, and report the number of intact frames each time."""
     stopped = threading.Event()
 
     def wait() -> None:
@@ -192,7 +193,7 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
     faults: list[str] = []
     last_round = False
     while not faults and not last_round:
-        last_round = stopped.is_set()  # one more round, after the last frame
+        last_round = stopped.is_set()  # after the last frame was put, make one more round
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):
@@ -207,13 +208,13 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_second(subject: Subject, spec: dict[str, Any]) -> None:
-    """Try to create datasets and report each result."""
+    """Try to create datasets, and report the result of each attempt."""
     for path, if_exists in spec["attempts"]:
         _say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open damaged or hostile paths, read them if possible; report exceptions and forbidden actions."""
+    """Open damaged or hostile datasets, read those that open, and report errors and forbidden actions."""
     watch = _watch_after(subject, spec) if spec.get("good") else None
     _limit_memory()
     for path in spec["paths"]:
@@ -238,7 +239,7 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _limit_memory() -> None:
-    """Limit memory, so that endless reading raises an error instead of exhausting the machine."""
+    """Limit the memory, so that an endless read raises an error instead of exhausting the machine."""
     if sys.platform.startswith("linux"):
         import resource
 
@@ -249,7 +250,7 @@ def _limit_memory() -> None:
 
 
 def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
-    """Read a good dataset, so that everything is imported; then return a watch of this process."""
+    """Read an undamaged dataset so that all modules are imported, then return a watch on this process."""
     storage = subject.open(Path(spec["good"]))
     _read_all(subject, storage, spec["count"])
     storage.close()
@@ -257,11 +258,11 @@ def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
 
 
 def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames until a file reaches its size limit; report how the storage reacts."""
+    """Put frames until a file reaches the size limit, and report how the storage reacts."""
     import resource
 
     storage = subject.create(Path(spec["path"]))
-    sys.dont_write_bytecode = True  # the cache of a module imported under the limit would be truncated
+    sys.dont_write_bytecode = True  # under the limit, bytecode caches would be truncated
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
     model = Model(subject)
@@ -283,7 +284,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
         except BaseException as error:
             met = error
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    # The limit is lifted: a storage that has failed stays failed.
+    # The limit has been lifted. A storage that has failed must nevertheless remain failed.
     before = tree_of(Path(spec["path"]).parent)
     after = _kind_of(lambda: storage.put(subject.axes(9000), subject.frame(subject.axes(9000)), {}))
     changed = tree_of(Path(spec["path"]).parent) != before
@@ -296,7 +297,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
-    """Create a dataset as the kernel does; return a description of the exception as ``refused``, or None."""
+    """Create a dataset as the kernel does. ``refused`` in the result describes the error, or is None."""
     from exengine.datasets.creation import open_storage
 
     def create() -> None:
@@ -343,11 +344,12 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 
 def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
-    """Return the numbers of the frames that are present, and their faults."""
+    """Return the numbers of the frames that are present, and a list of the faults found in them."""
     present: list[int] = []
     faults: list[str] = []
     model = Model(subject)
-    # From the last to the first: as frames arrive in order, all frames before a present one are present too.
+    # Check the frames from last to first. Frames arrive in order, so if a frame is present, all frames before
+    # it must be present too.
     for number in reversed(range(count)):
         axes = subject.axes(number)
         if axes not in storage:
@@ -361,7 +363,7 @@ def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[st
 
 
 def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read every frame; return an exception that is not an ExEngineError, and a fault in the data."""
+    """Read every frame. Return any exception that is not an ExEngineError, and any fault in the data."""
     from exengine.testing.frames import same
 
     wrong = ""
@@ -412,7 +414,7 @@ def _load(spec: dict[str, Any]) -> Any:
 
 
 def main(verb: str, text: str) -> None:
-    """Run a verb."""
+    """Run the task named ``verb``, with its specification as JSON text."""
     spec = json.loads(text)
     cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
     subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)

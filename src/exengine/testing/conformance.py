@@ -1,7 +1,7 @@
-"""``StorageConformance``: every test of the kit, for one backend.
+"""``StorageConformance``: all of the kit's tests for a storage backend.
 
-For more control than ``pytest --exengine-backend NAME`` offers, subclass it in a test file and define one
-fixture::
+If you need more control than ``pytest --exengine-backend NAME`` offers, define a subclass in a test file and
+give it one fixture::
 
     import pytest
     from exengine.testing import StorageConformance
@@ -51,14 +51,14 @@ class StorageConformance(
     ResourcePromises,
     HonestCapabilities,
 ):
-    """Tests of the promises and the declared capabilities of a storage backend.
+    """Tests of a storage backend's promises and declared capabilities.
 
     Attributes
     ----------
     backend : str
-        The name of an installed backend; if empty, a subclass must define ``storage_factory``.
+        The name of an installed backend. If it is empty, the subclass must define ``storage_factory``.
     options : dict
-        The options of the backend.
+        The options with which the backend is created.
     """
 
     backend: ClassVar[str] = ""
@@ -66,7 +66,10 @@ class StorageConformance(
 
     @pytest.fixture
     def storage_factory(self) -> Callable[..., DataStorage]:
-        """Return a factory of empty storages: called with the path if persistent, else without arguments."""
+        """Return a function that creates an empty storage.
+
+        It is called with the path if the backend is persistent, and without arguments otherwise.
+        """
         if not self.backend:
             raise TypeError(
                 f"{type(self).__name__} names no backend; set backend, or define the fixture storage_factory"

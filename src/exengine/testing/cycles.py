@@ -1,7 +1,7 @@
-"""Work of the kit in a child process: measure resource leaks, and make a sync fail.
+"""Tasks that the kit runs in a child process: measuring resource leaks, and making a sync fail.
 
-Resources are measured at several points over many cycles. The first cycles are not measured, because they
-import modules and fill pools. The result is the slope through the points, per cycle.
+Resource usage is measured at several points over many cycles. The first cycles are not measured, because they
+import modules and fill pools. The result is the growth per cycle: the slope of a line fitted to the points.
 """
 
 import errno
@@ -21,11 +21,11 @@ WARM_UP = 8
 CYCLES = 24
 _POINTS = 8
 _FRAMES = 3
-_SIDE = 300  # a frame of at least 180,000 bytes: one leaked frame per cycle is detected
+_SIDE = 300  # gives a frame of at least 180,000 bytes, so that one leaked frame per cycle is detected
 
 
 def run_cycles(subject: Subject, spec: dict[str, Any]) -> None:
-    """Repeat each cycle; report the growth of memory, descriptors and threads per cycle."""
+    """Run each cycle repeatedly and report how memory, descriptors and threads grow per cycle."""
     for name, cycle in _cycles_of(subject, Path(spec["path"])).items():
         _say(cycle=name, **_slopes(cycle))
 
@@ -84,7 +84,7 @@ def _slopes(cycle: Callable[[], None]) -> dict[str, float]:
 
 
 def _slope(values: list[float]) -> float:
-    """Return the slope of the least-squares line through values at 0, 1, 2 ..."""
+    """Return the slope of the least-squares line through values at positions 0, 1, 2, ..."""
     middle = (len(values) - 1) / 2
     mean = sum(values) / len(values)
     above = sum((at - middle) * (value - mean) for at, value in enumerate(values))
@@ -92,7 +92,7 @@ def _slope(values: list[float]) -> float:
 
 
 def _resources() -> dict[str, float]:
-    """Return the resources that the process holds; outside Linux, only the threads that Python knows of."""
+    """Return the resources in use by the process; on systems other than Linux, only its Python threads."""
     found: dict[str, float] = {"threads": threading.active_count()}
     if sys.platform.startswith("linux"):
         found["threads"] = len(os.listdir("/proc/self/task"))
@@ -106,7 +106,7 @@ def _resources() -> dict[str, float]:
 
 
 def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
-    """Make the first sync fail and all later ones succeed; report what flush, put and finish raise then."""
+    """Make the first sync fail and all later syncs succeed; report the errors that later calls raise."""
     storage = subject.create(Path(spec["path"]))
     model = Model(subject)
     model.put(storage, subject.axes(0), subject.numbered(0))
@@ -123,7 +123,7 @@ def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _fail_once(calls: list[str]) -> None:
-    """Replace every function that syncs data to the disk with one that fails at the first call."""
+    """Wrap every function that syncs data to disk, so that the first of their calls fails."""
     from exengine.kernel.system import files
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,12 @@
 """Frames that identify themselves: pixels computed from coordinates, and coordinates read from pixels.
 
-A frame of any dtype and shape is computed from its coordinates alone, so that every process can compute it
-again and compare. If the frame is large enough, its pixels begin with the coordinates as text, so that a
-misplaced frame shows where it belongs.
+A frame of any dtype and shape is computed from its coordinates alone, so that any process can recompute the
+frame and compare it with the stored one. If the frame is large enough, its first pixels encode the
+coordinates as text, so that a misplaced frame reveals where it belongs.
 
-The code is one byte per pixel value (one bit for ``bool``), in C order: a mark, the length of the
-text in two bytes, the text as JSON in UTF-8. The values after it are noise, seeded by the text.
+The encoded text uses one byte per pixel value (one bit for ``bool``), in C order. It consists of a marker,
+the length of the text in two bytes, and the text itself as JSON in UTF-8. The remaining pixel values are
+noise, generated with the text as the seed.
 """
 
 import json
@@ -26,21 +27,24 @@ _NUMBERS = "biufc"
 
 
 def text_of(coordinates: Coordinates) -> str:
-    """Return coordinates as JSON, independent of the order of the axes."""
+    """Return coordinates as JSON text that does not depend on the order of the axes."""
     return json.dumps(dict(sorted(coordinates.items())))
 
 
 def frame_of(coordinates: Coordinates, shape: tuple[int, ...], dtype: Any, salt: int = 0) -> Array:
-    """Return the frame for some coordinates.
+    """Return the frame that belongs to given coordinates.
 
     Parameters
     ----------
     coordinates : mapping of str to int or str
+        The coordinates of the frame.
     shape : tuple of int
+        The shape of the frame.
     dtype : numpy dtype
-        Any dtype without Python objects.
+        The dtype of the frame: any dtype that contains no Python objects.
     salt : int
-        A seed: another number changes the pixels after the code, for a second frame at the same coordinates.
+        An additional seed. A different value changes the pixels after the encoded coordinates, which gives a
+        second frame for the same coordinates.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def frame_of(coordinates: Coordinates, shape: tuple[int, ...], dtype: Any, salt:
 
 
 def name_of(frame: Array) -> dict[str, int | str] | None:
-    """Return the coordinates in the first pixels of a frame, or None."""
+    """Return the coordinates encoded in the first pixels of a frame, or None if the pixels encode none."""
     if frame.dtype.kind not in _NUMBERS:
         return None
     values = frame.real if frame.dtype.kind == "c" else frame
@@ -89,7 +93,7 @@ def name_of(frame: Array) -> dict[str, int | str] | None:
 
 
 def same(got: Any, wanted: Array) -> bool:
-    """Return whether two arrays are bit-equal, apart from their byte order."""
+    """Return whether two arrays are bit-equal, ignoring differences in byte order."""
     return (
         isinstance(got, np.ndarray)
         and got.shape == wanted.shape
@@ -105,7 +109,9 @@ def _bytes(array: Array) -> bytes:
 def check_frame(
     got: Any, wanted: Array, coordinates: object, label: str = "P1", others: Iterable[tuple[Any, Array]] = ()
 ) -> None:
-    """Raise if an array is not bit-equal to the frame that was put; the message identifies the array.
+    """Raise an error if an array is not bit-equal to the frame that was put.
+
+    The error message identifies the array that was returned instead.
 
     Parameters
     ----------
@@ -114,15 +120,17 @@ def check_frame(
     wanted : numpy.ndarray
         The frame that was put.
     coordinates : object
-        The coordinates of the frame, for the message.
+        The coordinates of the frame, which appear in the message.
     label : str
-        The promise that a difference breaks.
+        The label of the promise that is broken if the arrays differ.
     others : iterable of (coordinates, numpy.ndarray)
-        Other frames in the storage, to identify arrays too small to contain their coordinates.
+        Other frames in the storage. They are used to identify arrays that are too small to contain their
+        coordinates.
 
     Raises
     ------
     PromiseBrokenError
+        If the arrays differ.
     """
     if same(got, wanted):
         return

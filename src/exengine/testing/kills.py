@@ -1,6 +1,7 @@
-"""Kill a function at any of its system calls, to test the files that it leaves behind.
+"""Kill a function at any one of its system calls, to test the files that it leaves behind.
 
-Use it to test code that must be safe to run again after a crash, such as ``recover_in_place`` of a backend.
+Use this module to test code that must be safe to run again after a crash, such as a backend's
+``recover_in_place``.
 """
 
 import os
@@ -14,34 +15,35 @@ CALLS = (
     "open", "mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "ftruncate", "write",
     "pwrite", "pwritev",
 )  # fmt: skip
-"""Functions of ``os`` that may change the disk; ``rename_to_free_name`` of the kernel counts as well."""
+"""Functions of ``os`` that may change the disk. The kernel's ``rename_to_free_name`` is counted as well."""
 
 _KILLED = 9
 
 
 def killed_at_call(number: int, when: Literal["before", "after"], what: Callable[[], object]) -> bool:
-    """Run a function in a fork of this process, which is killed at one system call.
+    """Run a function in a fork of this process and kill the fork at one of its system calls.
 
     Parameters
     ----------
     number : int
-        The number of the call, counted from 1 over all functions in :data:`CALLS`.
+        The number of the call, counted from 1 across all functions in :data:`CALLS`.
     when : {"before", "after"}
-        Whether to kill the fork before or after the call is made.
+        Whether to kill the fork before or after this call is made.
     what : callable
-        A function without arguments. It must not need threads of this process: a fork has none of them.
+        The function to run, without arguments. It must not depend on other threads of this process, because a
+        fork does not inherit them.
 
     Returns
     -------
     bool
-        Whether the fork was killed; False if the function returned after fewer calls.
+        True if the fork was killed; False if the function returned before it reached that call.
 
     Raises
     ------
     RuntimeError
-        If the function raised; the traceback is printed to stderr.
+        If the function raised an exception. The traceback is printed to stderr.
     AttributeError
-        If the system has no ``fork``.
+        If the system does not support ``fork``.
 
     Examples
     --------
@@ -54,7 +56,7 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
     (True, ['a'])
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork of a process with threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # raised for a fork of a process with threads
         child = os.fork()
     if not child:
         _run_and_end(number, when, what)

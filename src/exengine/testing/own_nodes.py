@@ -1,7 +1,7 @@
 """Files, pipes, sockets and devices that the kit creates in its own folder.
 
-A backend under test can do anything that the user running the kit may do, and that user may be root. The kit
-therefore uses no system paths: every target of a link or of a hostile name is created here.
+A backend under test has all the permissions of the user running the kit, and that user may be root. The
+kit therefore uses no system paths: it creates the target of every link and of every hostile name itself.
 """
 
 import os
@@ -11,22 +11,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_ZERO = (1, 5)  # device numbers of the zero device on Linux
+_ZERO = (1, 5)  # the major and minor numbers of /dev/zero on Linux
 
 
 def make_file(path: Path) -> None:
-    """Make a file that stands for the work of another person."""
+    """Make a file that represents another person's work."""
     path.write_text("another person's work")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder with a file."""
+    """Make a folder that contains a file."""
     path.mkdir()
     make_file(path / "thesis.txt")
 
 
 def make_socket(path: Path) -> None:
-    """Make a socket. Its path may be longer than a socket address allows."""
+    """Make a socket. On Linux, its path may be longer than a socket address allows."""
     made = socket.socket(socket.AF_UNIX)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -45,7 +45,8 @@ def make_device(path: Path) -> None:
     Raises
     ------
     PermissionError
-        If the user may not make device nodes: an ordinary user, and root in most containers.
+        If the user is not permitted to make device nodes. This applies to ordinary users and, in most
+        containers, to root.
     """
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(*_ZERO))
 
@@ -57,7 +58,7 @@ def make_endless_file(path: Path) -> None:
 
 
 def node_makers() -> dict[str, Callable[[Path], None]]:
-    """Return kind -> function for the kinds of node that this system and this user can make."""
+    """Return the functions that make special files, by kind, for the kinds that this user can make here."""
     if sys.platform == "win32":
         return {}
     makers: dict[str, Callable[[Path], None]] = {"pipe": os.mkfifo, "socket": make_socket}
@@ -67,12 +68,12 @@ def node_makers() -> dict[str, Callable[[Path], None]]:
 
 
 def make_nodes(folder: Path) -> list[str]:
-    """Make a node of each kind in a folder, named after its kind; return the names."""
+    """Make a special file of each kind in a folder, named after its kind, and return the names."""
     made = []
     for kind, make in node_makers().items():
         try:
             make(folder / kind)
-        except PermissionError:  # a container that does not allow devices
+        except PermissionError:  # raised in a container that does not allow device nodes
             continue
         made.append(kind)
     return made

@@ -1,6 +1,6 @@
-"""The labels of the storage promises and the decorator that marks tests with them.
+"""The labels of the promises made by backends and sources, and the decorator that marks tests with them.
 
-This module imports nothing heavy, because the results and the documentation import it.
+This module has no heavy imports, because the results module and the documentation build import it.
 """
 
 import functools
@@ -40,31 +40,32 @@ PROMISES = {
     "D3": "no name leads outside the dataset",
     "D4": "overwriting deletes an ExEngine dataset and nothing else",
 }
-"""Label -> promise, in the order of the results."""
+"""The promises of a storage backend by label, in the order in which the results list them."""
 
 SOURCE_PROMISES = {
     "S1": "every field of the sequence is carried out or refused before the run, and the frames say so",
     "S2": "settings are as before after every end; after any but a complete one, shutters are closed",
     "S3": "what the plan shows to be impossible is refused before the run",
 }
-"""Label -> what a frame source promises."""
+"""The promises of a frame source by label, in the order in which the results list them."""
 
 NEED_FAULTS = {
     "N3": "only a power loss shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
     "not this kit"
 }
-"""Label -> reason, for the promises that the kit cannot test."""
+"""The promises that the kit cannot test: each label is mapped to the reason."""
 
 
 class PromiseBrokenError(AssertionError):
-    """A test found that a promise is not kept.
+    """Raised when a test finds that a promise is broken.
 
     Parameters
     ----------
     label : str
-        The label of the promise, a key of ``PROMISES``; empty for the promises of the test.
+        The label of the broken promise, a key of ``PROMISES``. If it is empty, all promises that the test is
+        marked with are broken.
     message : str
-        The fault.
+        A description of the fault.
     """
 
     def __init__(self, label: str, message: str) -> None:
@@ -73,25 +74,25 @@ class PromiseBrokenError(AssertionError):
 
 
 class NotPromised(Exception):  # noqa: N818 - an outcome, not an error
-    """The backend does not promise this, and refuses it as documented."""
+    """Raised when the backend does not make the tested promise and refuses the operation as documented."""
 
 
 class NotRun(Exception):  # noqa: N818 - an outcome, not an error
-    """The test cannot be run here; the message states the reason."""
+    """Raised when the test cannot be run in this environment; the message states the reason."""
 
 
 def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     """Mark a test of the kit with the promises that it tests.
 
-    If the test raises ``NotPromised``, it passes, and ``subject.not_promised_by`` holds the message. If it
-    raises ``NotRun``, it is skipped.
+    If the test raises ``NotPromised``, it passes, and the message is stored in ``subject.not_promised_by``.
+    If it raises ``NotRun``, it is skipped.
 
     Parameters
     ----------
     *labels : str
-        Keys of ``PROMISES``.
+        Keys of ``PROMISES`` or ``SOURCE_PROMISES``.
     code : str, optional
-        A key of ``CONFORMANCE``, reported if the first of the promises is broken.
+        A key of ``CONFORMANCE``, which is reported if the first of these promises is broken.
 
     Examples
     --------
@@ -123,5 +124,5 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
 
 
 def marks_of(test: object) -> tuple[tuple[str, ...], str] | None:
-    """Return the labels and the code of a test; None for a test of no promise."""
+    """Return the labels and the code of a test, or None if the test is not marked with a promise."""
     return getattr(test, "exengine_promise", None)

@@ -1,6 +1,6 @@
-"""The pytest plugin of the kit: its options; the rest is loaded only if one of them is used.
+"""The kit's pytest plugin: it defines the options and loads the rest of the kit only if one is used.
 
-pytest loads this module in every run if ExEngine is installed, so it imports only pytest.
+If ExEngine is installed, pytest loads this module in every run. The module therefore imports only pytest.
 """
 
 import pytest
@@ -9,7 +9,7 @@ pytest.register_assert_rewrite("exengine.testing.conformance", "exengine.testing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the kit."""
+    """Add the kit's command-line options."""
     group = parser.getgroup("exengine", "conformance of ExEngine's storage backends and frame sources")
     group.addoption(
         "--exengine-backend",
@@ -34,8 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the rest of the plugin if an option of the kit is used."""
-    # Plugins from an earlier template import modules that have moved, and turn warnings into errors in tests.
+    """Load the rest of the plugin if any of the kit's options is used."""
+    # Plugins created from an earlier template import modules that have since moved, and their test
+    # configuration turns the resulting warnings into errors.
     config.addinivalue_line("filterwarnings", r"default:exengine\.kernel\.\w+ has moved:DeprecationWarning")
     if any(config.getoption(f"exengine_{name}") for name in ("backend", "source", "results")):
         from exengine.testing.kit.run import KitRun

@@ -1,4 +1,4 @@
-"""Run tests of the kit on a class, without a pytest session: for tests of the kit and of adapters."""
+"""Run the kit's tests on a class without a pytest session, for tests of the kit itself and of adapters."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,25 +20,26 @@ def reports_of(
     name: str = "",
     without: tuple[str, ...] = (),
 ) -> Iterator[TestReport]:
-    """Run the tests of some promises on a class, and yield a report of each test.
+    """Run the tests of selected promises on a class, and yield a report for each test.
 
     Parameters
     ----------
     cls : type
         The backend under test.
     folder : pathlib.Path
-        An existing folder for the datasets; each test creates its own folder in it.
+        An existing folder for the datasets. A separate folder is created in it for each test.
     *wanted : str
-        Labels and codes, such as ``"P4"``; by default all tests run.
+        Labels and codes of the tests to run, such as ``"P4"``. By default, all tests are run.
     name : str, optional
         The registered name of the backend; empty for a class that is not registered.
     without : tuple of str, optional
-        Labels and names of tests to skip.
+        Labels, codes and names of the tests to skip.
 
     Yields
     ------
     TestReport
-        ``outcome`` is ``"kept"``, ``"broken"``, ``"not promised"`` or ``"not run"``.
+        The report of one test. Its ``outcome`` is ``"kept"``, ``"broken"``, ``"not promised"`` or
+        ``"not run"``.
     """
     for test in [test for test in dir(StorageConformance) if test.startswith("test_")]:
         function = getattr(StorageConformance, test)

@@ -1,4 +1,4 @@
-"""The results of the kit: the outcome of each promise, in a file that the docs and ``check`` read."""
+"""The kit's results: the outcome for each promise, in a file that ``check`` and the documentation read."""
 
 import datetime
 import json
@@ -16,7 +16,7 @@ from exengine.testing.promises import NEED_FAULTS, PROMISES
 
 Outcome = Literal["kept", "broken", "not promised", "not run"]
 Results = dict[str, Any]
-"""The content of a results file; see ``make_results``."""
+"""The content of a results file, as described for ``make_results``."""
 
 FORMAT = "exengine-conformance"
 FORMAT_VERSION = 1
@@ -27,22 +27,24 @@ _MOST_CHARACTERS = 600
 
 @dataclass(frozen=True)
 class TestReport:
-    """The result of one test for one backend.
+    """The result of one test for one backend or source.
 
     Attributes
     ----------
     test : str
         The name of the test.
     labels : tuple of str
-        The promises that the test is about; after a failure, those that are broken.
+        The promises that the test checks; if the test failed, only the promises that are broken.
     code : str
-        The code of the tested capability, or empty.
+        The code of the tested capability; empty if the test has no code.
     outcome : {'kept', 'broken', 'not promised', 'not run'}
+        The outcome of the test.
     message : str
-        The failure, the capability that does not promise it, or the reason why it was not run.
+        The failure, the declared capabilities that rule out the promise, or the reason why the test was not
+        run.
     """
 
-    __test__ = False  # pytest collects classes with names that start with Test
+    __test__ = False  # otherwise pytest would collect this class, because its name starts with Test
 
     test: str
     labels: tuple[str, ...]
@@ -60,27 +62,28 @@ def make_results(
     reason: str = "",
     known: Mapping[str, str] = PROMISES,
 ) -> Results:
-    """Return the results of a backend, in an order independent of the order of the tests.
+    """Return the results for a backend or source, ordered independently of the order of the tests.
 
     Parameters
     ----------
     backend : str
-        The name of the backend.
+        The name of the backend or source.
     reports : iterable of TestReport
+        The reports of the tests.
     distribution, version : str
-        The distribution that contains the backend, and its version.
+        The distribution that contains the backend or source, and the version of that distribution.
     reason : str
-        The reason why nothing was run.
+        The reason why no test was run.
     known : mapping
-        The promises, by label: those of backends or those of sources.
+        The promises by label: ``PROMISES`` for a backend, ``SOURCE_PROMISES`` for a source.
 
     Returns
     -------
     dict
         ``backend``, ``distribution``, ``version``, ``kernel`` (the version of ExEngine), ``python``,
-        ``date``, ``outcome``, ``reason``, ``promises`` (label -> ``outcome``, ``tests``, ``failed``,
-        ``codes``, and ``because`` with the capabilities, reasons or failures), ``codes`` (those found),
-        ``findings`` (each code with the message of its first failure).
+        ``date``, ``outcome``, ``reason``, ``promises`` (which maps each label to ``outcome``, ``tests``,
+        ``failed``, ``codes``, and ``because`` with the capabilities, reasons or failures), ``codes`` (the
+        codes that were reported) and ``findings`` (each reported code with the message of its first failure).
 
     Examples
     --------
@@ -135,24 +138,24 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text on one line, cut at a space if it exceeds a number of characters."""
+    """Return a text as a single line, truncated at a space if it exceeds ``most`` characters."""
     return textwrap.shorten(text, most, placeholder=" ...")
 
 
 def _kernel_version() -> str:
     try:
         return metadata.version("exengine")
-    except metadata.PackageNotFoundError:  # imported from a folder, not installed
+    except metadata.PackageNotFoundError:  # ExEngine is imported from a folder and is not installed
         return ""
 
 
 def write_results(path: "str | os.PathLike[str]", results: Results) -> None:
-    """Write a results file atomically; create its folder if it does not exist.
+    """Write a results file atomically. Create its folder if the folder does not exist.
 
     Raises
     ------
     FileExistsError
-        If the path exists and is not a results file.
+        If the path already exists and is not a results file.
     """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
@@ -165,11 +168,12 @@ def write_results(path: "str | os.PathLike[str]", results: Results) -> None:
 
 
 def refuse_other_file(path: "str | os.PathLike[str]") -> None:
-    """Raise if a path exists and is not a results file.
+    """Raise an error if a path exists and is not a results file.
 
     Raises
     ------
     FileExistsError
+        If the path exists and is not a results file.
     """
     if os.path.lexists(path) and not _is_results_file(path):
         raise FileExistsError(
@@ -179,7 +183,7 @@ def refuse_other_file(path: "str | os.PathLike[str]") -> None:
 
 
 def _is_results_file(path: "str | os.PathLike[str]") -> bool:
-    """Return whether a path is a regular file with the results of the kit, in any version of the format."""
+    """Return whether a path is a regular file that contains results of the kit, in any format version."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             return bool(json.loads(file.read(MAX_BYTES + 1)).get("format") == FORMAT)
@@ -193,18 +197,19 @@ def read_results(path: "str | os.PathLike[str]") -> Results:
     Parameters
     ----------
     path : path
+        The results file.
 
     Returns
     -------
     dict
-        See ``make_results``.
+        The results, as described for ``make_results``.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file is not a results file, or its format version is not one that this release reads.
+        If the file is not a results file, or if this release cannot read its format version.
     """
     with open(path, "rb") as file:
         text = file.read(MAX_BYTES + 1)

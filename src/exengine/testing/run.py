@@ -1,4 +1,4 @@
-"""Run the kit on an installed backend, in a separate process: for ``check`` and the documentation."""
+"""Run the kit on an installed backend in a separate process, for ``check`` and for the documentation."""
 
 import importlib.util
 import os
@@ -23,17 +23,18 @@ def run_conformance(
     Parameters
     ----------
     backend : str
-        The name of the backend in the registry.
+        The backend's name in the registry.
     results_path : path
-        The results file to write.
+        The path of the results file to write.
     timeout_s : float
         The time in seconds after which the run is stopped.
 
     Returns
     -------
     dict
-        See ``exengine.testing.results.make_results``. If pytest or Hypothesis is not installed, or the
-        kit cannot be run, ``outcome`` is ``"not run"``, ``reason`` states the reason, and nothing is written.
+        The results, as described for ``exengine.testing.results.make_results``. If pytest or Hypothesis is
+        not installed, or if the kit cannot be run for another reason, ``outcome`` is ``"not run"``,
+        ``reason`` states the reason, and no file is written.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -41,7 +42,7 @@ def run_conformance(
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     with tempfile.TemporaryDirectory(prefix="exengine-conformance-") as folder:
-        # A pytest.ini of its own, so that pytest reads no settings from the folders above.
+        # A separate pytest.ini prevents pytest from reading settings from the parent folders.
         with open(os.path.join(folder, "pytest.ini"), "w", encoding="utf-8") as file:
             file.write("[pytest]\n")
         fresh = os.path.join(folder, "results.json")

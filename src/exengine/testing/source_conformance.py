@@ -1,6 +1,6 @@
-"""``SourceConformance``: the promises S1 to S3 of a frame source, each as a test.
+"""``SourceConformance``: tests of a frame source's promises S1 to S3.
 
-``pytest --exengine-source NAME`` runs it. To test a source with options of its own, subclass it::
+``pytest --exengine-source NAME`` runs these tests. To test a source with its own options, define a subclass::
 
     from exengine.testing import SourceConformance
 
@@ -9,9 +9,10 @@
         source = "my_source"
         options = {"port": "COM3"}
 
-The sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. What the devices did is
-taken from the frames' metadata, where they have ``exposure_ms``, and from :meth:`FrameSource.settings`: a
-source with devices also needs a witness of its own.
+The test sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The tests infer the
+actions of the devices from ``exposure_ms`` in the frames' metadata, if it is present, and from
+:meth:`FrameSource.settings`. For a source that controls devices, also write tests that observe the devices
+independently.
 """
 
 import math
@@ -44,7 +45,7 @@ IMPOSSIBLE: tuple[tuple[str, Fields], ...] = (
     ("a camera that does not exist", {"channels": [{"config": "C", "camera": "NoSuchCamera"}]}),
     ("a property that does not exist", {"stage_positions": [{"x": 0, "properties": [["No", "Such", 1]]}]}),
 )
-"""Sequences that useq takes, and that no source can carry out. ``C`` stands for the first channel."""
+"""Sequences that useq accepts but that no source can carry out. ``C`` stands for the first channel."""
 
 
 class Subject:
@@ -56,16 +57,16 @@ class Subject:
 
 
 class SourceConformance:
-    """The promises of a frame source.
+    """Tests of the promises made by a frame source.
 
     Attributes
     ----------
     source : str
-        Name of an installed source.
+        The name of an installed frame source.
     options : dict
-        Of the source.
+        The options with which the source is created.
     channels : tuple of str
-        Two channels that it has.
+        The names of two channels that the source provides.
     """
 
     source: ClassVar[str] = ""
@@ -74,7 +75,7 @@ class SourceConformance:
 
     @pytest.fixture
     def subject(self) -> Iterator[Subject]:
-        """Return the source under test; what it made is closed at the end."""
+        """Return the source under test, and close every instance that it created when the test ends."""
         cls: type[FrameSource] = plugins.SOURCES.load(self.source)
         made: list[FrameSource] = []
 
@@ -182,7 +183,7 @@ class SourceConformance:
         for thread in threads:
             thread.join()
         after = dict(source.settings())
-        # Shutters that were open before are closed after any other end.
+        # After any end other than a complete run, shutters are closed even if they were open before the run.
         apart = () if end == "complete" else ("shutter_open", "shutters")
         changed = sorted(name for name in before if name not in apart and after.get(name) != before[name])
         if changed or source.unrestored:

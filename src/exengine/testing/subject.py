@@ -1,7 +1,7 @@
-"""The backend under test: creates its storages and frames, and compares them with a model.
+"""The backend under test: helpers that create its storages and frames and compare them with a model.
 
-The model is a dict of coordinates (as a frozenset of items) -> frame and metadata; it uses none of the code
-under test.
+The model is a dict that maps coordinates (as a frozenset of items) to a frame and its metadata. It uses none
+of the code under test.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ CHANNELS = ("DAPI", "Cy5", "GFP")
 
 @dataclass
 class Put:
-    """One frame of the model, with its coordinates and metadata, as a storage must return it."""
+    """One frame of the model, with its coordinates and metadata, exactly as a storage must return them."""
 
     axes: Axes
     frame: Array
@@ -38,22 +38,22 @@ class Put:
 
 
 def key_of(axes: Any) -> frozenset[tuple[str, int | str]]:
-    """Return the key of a frame in a model, independent of the order of the axes."""
+    """Return the key under which a model stores a frame; it does not depend on the order of the axes."""
     return frozenset(dict(axes).items())
 
 
 class Subject:
-    """A backend under test, with helpers for the tests.
+    """A backend under test, together with helpers for the tests.
 
     Parameters
     ----------
     factory : callable
-        A function that returns a new empty storage, called like ``DataStorage.create``: with the path if the
-        backend is persistent, else without arguments.
+        A function that returns a new, empty storage. It is called like ``DataStorage.create``: with the path
+        if the backend is persistent, and without arguments otherwise.
     cls : type
         The class of the storages.
     folder : pathlib.Path
-        The folder for the datasets of one test.
+        The folder in which one test creates its datasets.
     name : str
         The registered name of the backend; empty for a class that is not registered.
     options : dict
@@ -68,7 +68,7 @@ class Subject:
         self.folder = folder
         self.name = name
         self.options = options
-        self.not_promised_by = ""  # the capabilities that rule out the tested promise
+        self.not_promised_by = ""  # set to the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0
 
@@ -87,7 +87,7 @@ class Subject:
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """A shape that the backend accepts, conventionally ``(Y, X)``, with room for coordinates."""
+        """A shape that the backend accepts, usually ``(Y, X)``, with enough pixels to encode coordinates."""
         allowed = self.can.ndim
         return shape_of(2 if allowed is None or 2 in allowed else allowed[0])
 
@@ -97,34 +97,37 @@ class Subject:
         return {"exposure_ms": 10, "stage": {"x_um": 1.5}} if self.can.metadata else {}
 
     def axes(self, number: int) -> Axes:
-        """Return the coordinates of frame 0, 1, ...: three axes, one with str positions if declared."""
+        """Return the coordinates of a numbered frame.
+
+        They have three axes. The positions on one of them are strings if the backend declares string axes.
+        """
         channel: int | str = number // 2 % 3
         if self.can.string_axes:
             channel = CHANNELS[number // 2 % 3]
         return {"time": number // 6, "channel": channel, "z": number % 2}
 
     def frame(self, axes: Axes, salt: int = 0) -> Array:
-        """Return the frame for some coordinates."""
+        """Return the frame that belongs to given coordinates."""
         return frame_of(axes, self.shape, self.dtype, salt)
 
     # -- storages --------------------------------------------------------------------------------
 
     def new_path(self) -> Path:
-        """Return a path that does not exist, in a new folder."""
+        """Create a folder and return a path in it that does not exist yet."""
         self._numbers += 1
         folder = self.folder / f"place-{self._numbers}"
         folder.mkdir()
         return folder / f"dataset{(*self.can.path_suffixes, '')[0]}"
 
     def create(self, path: Path | None = None) -> DataStorage:
-        """Return a new empty storage, which is closed when the test ends."""
+        """Return a new, empty storage, which is closed when the test ends."""
         place = (os.fspath(path or self.new_path()),) if self.can.persistent else ()
         storage = self.factory(*place)
         self._made.append(storage)
         return storage
 
     def open(self, path: Path) -> DataStorage:
-        """Open a dataset as the registry does; it is closed when the test ends."""
+        """Open a dataset in the same way as the registry. The storage is closed when the test ends."""
         from exengine.datasets.opening import open_dataset
 
         storage = open_dataset(path, backend=self.name) if self.name else self.cls.open(os.fspath(path))
@@ -132,40 +135,40 @@ class Subject:
         return storage
 
     def forget(self) -> None:
-        """Drop all storages created so far without closing them."""
+        """Forget all storages created so far without closing them."""
         self._made.clear()
 
     def close_all(self) -> None:
-        """Close all storages that the test left open; ignore exceptions, which are not part of the test."""
+        """Close all storages that the test left open. Ignore exceptions, which are not part of the test."""
         while self._made:
             with contextlib.suppress(Exception):
                 self._made.pop().close()
 
     def fill(self, storage: DataStorage, count: int, first: int = 0) -> "Model":
-        """Put frames and return a model with them."""
+        """Put frames and return a model that contains them."""
         model = Model(self)
         for number in range(first, first + count):
             model.put(storage, self.axes(number), self.numbered(number))
         return model
 
     def numbered(self, number: int) -> dict[str, Any]:
-        """Return metadata with the number of a frame, if the backend keeps metadata."""
+        """Return metadata with a frame's number, or an empty dict if the backend stores no metadata."""
         return {**self.metadata_value, "number": number} if self.can.metadata else {}
 
     # -- refusals --------------------------------------------------------------------------------
 
     def not_promised(self, *capabilities: str) -> None:
-        """End the test, because the values of these capabilities rule out the promise."""
+        """End the test because the declared values of these capabilities rule out the promise."""
         raise NotPromised(", ".join(f"{name}={getattr(self.can, name)!r}" for name in capabilities))
 
     def needs_reopen(self) -> None:
-        """End the test for a backend that cannot reopen datasets, after checking that ``open`` refuses."""
+        """If the backend cannot reopen datasets, check that ``open`` is refused, then end the test."""
         if not (self.can.persistent and self.can.reopen):
             self.refuses(lambda: self.cls.open(os.fspath(self.folder)), "open(path)")
             self.not_promised("persistent", "reopen")
 
     def refuses(self, call: Callable[[], Any], what: str) -> None:
-        """Raise unless a call raises UnsupportedOperationError, the documented refusal."""
+        """Raise an error unless a call raises UnsupportedOperationError, which is the documented refusal."""
         try:
             result = call()
         except UnsupportedOperationError:
@@ -182,11 +185,12 @@ class Subject:
 
 
 class Model:
-    """The expected content of a storage, as a dict, and the comparison with it.
+    """The expected content of a storage, kept as a dict, with methods that compare a storage with it.
 
     Parameters
     ----------
     subject : Subject
+        The backend under test.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -194,7 +198,7 @@ class Model:
         self.frames: dict[frozenset[tuple[str, int | str]], Put] = {}
 
     def put(self, storage: DataStorage, axes: Axes, metadata: Any = None, frame: Array | None = None) -> None:
-        """Put a frame into the storage and, once that has returned, into the model."""
+        """Put a frame into the storage and, after that call has returned, into the model."""
         frame = self.subject.frame(axes) if frame is None else frame
         metadata = self.subject.metadata_value if metadata is None else metadata
         storage.put(dict(axes), frame.copy(), metadata)
@@ -202,7 +206,7 @@ class Model:
 
     @staticmethod
     def entry(axes: Axes, frame: Array, metadata: Any) -> Put:
-        """Return one frame as a storage must return it."""
+        """Return an entry of the model: one frame as a storage must return it."""
         return Put(dict(axes), frame, metadata)
 
     def add(self, axes: Axes, frame: Array, metadata: Any) -> None:
@@ -210,15 +214,16 @@ class Model:
         self.frames[key_of(axes)] = self.entry(axes, frame, metadata)
 
     def check(self, storage: DataStorage, label: str = "P1", *, absent: Axes | None = None) -> None:
-        """Raise unless the storage holds exactly the frames of the model.
+        """Raise an error unless the storage contains exactly the frames of the model.
 
         Parameters
         ----------
         storage : DataStorage
+            The storage to compare with the model.
         label : str
-            The promise that a difference breaks.
+            The label of the promise that is broken if they differ.
         absent : dict, optional
-            Coordinates that must not hold a frame.
+            Coordinates at which the storage must not have a frame.
         """
         others = [(put.axes, put.frame) for put in self.frames.values()]
         for put in self.frames.values():
@@ -239,7 +244,7 @@ class Model:
                 )
 
     def check_one(self, storage: DataStorage, put: Put, label: str = "P1", others: Any = ()) -> None:
-        """Raise unless the storage holds a frame, bit-equal, with its metadata."""
+        """Raise an error unless the storage contains a bit-equal copy of a frame, with its metadata."""
         if put.axes not in storage:
             raise PromiseBrokenError(label, f"{put.axes!r:.200} was put but is not in the storage")
         try:
@@ -254,7 +259,7 @@ class Model:
 
 
 def check_metadata(storage: DataStorage, axes: Axes, wanted: Any, label: str = "P9") -> None:
-    """Raise unless the metadata of a frame equals the JSON value that was put."""
+    """Raise an error unless a frame's metadata is equal to the JSON value that was put."""
     got = storage.get_metadata(axes)
     if not same_json(got, wanted):
         raise PromiseBrokenError(
@@ -263,7 +268,7 @@ def check_metadata(storage: DataStorage, axes: Axes, wanted: Any, label: str = "
 
 
 def same_json(got: Any, wanted: Any) -> bool:
-    """Return whether two JSON values are equal; ``1``, ``1.0`` and ``True`` are different values."""
+    """Return whether two JSON values are equal, treating ``1``, ``1.0`` and ``True`` as different values."""
     if type(got) is not type(wanted):
         return False
     if isinstance(wanted, dict):
@@ -274,18 +279,18 @@ def same_json(got: Any, wanted: Any) -> bool:
 
 
 def shape_of(ndim: int) -> tuple[int, ...]:
-    """Return a shape with a number of dimensions, large enough to contain coordinates if possible."""
+    """Return a shape with ``ndim`` dimensions that is, if possible, large enough to encode coordinates."""
     known: dict[int, tuple[int, ...]] = {0: (), 1: (960,), 2: (24, 40), 3: (24, 40, 3)}
     return known.get(ndim) or (() if ndim == 0 else (*(2,) * (ndim - 2), 24, 40))
 
 
 def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
-    """Return the ExEngineError that a call raised; None if it returned.
+    """Return the ExEngineError that a call raises, or None if the call returns.
 
     Raises
     ------
     PromiseBrokenError
-        If the call raised any other exception.
+        If the call raises any other exception.
     """
     try:
         call()
@@ -299,12 +304,12 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
 
 
 def ending_of(error: BaseException | None, most: int = 200) -> str:
-    """Return the end of a call for a message: the exception that it raised, or that it returned."""
+    """Return a phrase for a message that describes how a call ended: with an exception or by returning."""
     return "returned" if error is None else f"raised {error!r:.{most}}"
 
 
 def status_of(storage: DataStorage) -> DatasetStatus | None:
-    """Return the status of a storage; None if the backend has none."""
+    """Return the status of a storage, or None if the backend does not support a status."""
     try:
         return storage.status
     except UnsupportedOperationError:
@@ -312,7 +317,7 @@ def status_of(storage: DataStorage) -> DatasetStatus | None:
 
 
 def tree_of(folder: Path) -> dict[str, str]:
-    """Return name -> digest for everything below a folder; links are not followed."""
+    """Return the digest of each item below a folder, by relative path. Links are not followed."""
     tree = {}
     for path in sorted(_walk(folder)):
         name = os.fspath(path.relative_to(folder))
@@ -332,7 +337,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait until a condition holds; raise after a timeout."""
+    """Wait until a condition is true, and raise an error after a timeout."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
@@ -341,5 +346,5 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 def coordinates_of(storage: DataStorage) -> list[list[tuple[str, int | str]]]:
-    """Return the coordinates of a storage in order, each as a list of its items in order."""
+    """Return the coordinates of all frames in a storage, in order, each as a list of its items in order."""
     return [list(coordinates.items()) for coordinates in storage]

@@ -1,7 +1,8 @@
-"""Detect forbidden actions while a dataset is opened: run code, start programs, access files elsewhere.
+"""Detect forbidden actions while a dataset is opened: running code, starting programs, accessing other files.
 
-The watch listens to Python's audit events. They report actions of this process through Python, but not
-actions of a C library by itself. An audit hook cannot be removed, so use a separate process.
+The watch listens to Python's audit events. They report the actions that this process performs through
+Python, but not those that a C library performs directly. An audit hook cannot be removed, so create a watch
+only in a separate process.
 """
 
 import ast
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 DECOY = "exengine_decoy"
-"""The name of a module that does not exist: code that imports it took the name from data."""
+"""The name of a module that does not exist. Code that tries to import it got the name from data."""
 
 _NEVER = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile", "os.kill",
@@ -30,14 +31,15 @@ _MAKE_OR_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Watch:
-    """A record of forbidden actions while datasets are opened.
+    """A recorder of forbidden actions that occur while datasets are opened.
 
-    Open a good dataset once before you create a watch, so that all modules needed are imported.
+    Open an undamaged dataset once before you create a watch, so that all required modules have already been
+    imported.
 
     Attributes
     ----------
     reached : list of str
-        The forbidden actions since :meth:`look_at`.
+        The forbidden actions recorded since the last call to :meth:`look_at`.
     """
 
     def __init__(self) -> None:
@@ -48,23 +50,23 @@ class Watch:
         self._installed = self._all_installed
         self._busy = False
         sys.addaudithook(self._hear)
-        # importlib.import_module raises no audit event, but it calls the finders.
+        # importlib.import_module does not raise an audit event, but it does call the finders.
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Record a search for a module that only data can name; find nothing."""
+        """Record a search for a module if its name can only come from data. Never find a module."""
         if self._root is not None and name.startswith(DECOY):
             self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
-        """Start watching a dataset: only files below this path may be read."""
+        """Start watching a dataset: from now on, only files under this path may be read."""
         self.reached = []
         self._root = os.path.realpath(path)
-        # A folder on Python's path that contains the dataset does not count as installed.
+        # A folder on Python's search path that contains the dataset does not count as installed.
         self._installed = tuple(entry for entry in self._all_installed if not self._root.startswith(entry))
 
     def rest(self) -> None:
-        """Stop watching until the next dataset."""
+        """Stop watching until :meth:`look_at` is called again."""
         self._root = None
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -84,7 +86,7 @@ class Watch:
         if event in ("os.listdir", "os.scandir"):
             return self._fault_of_listing(event, arguments[0])
         if event in _CODE:
-            # ast.literal_eval, which numpy.load uses, compiles to a syntax tree that is not run.
+            # ast.literal_eval, which numpy.load uses, compiles only to a syntax tree, which is never run.
             harmless = _is_called_from("<frozen importlib") or (event == "compile" and _is_called_from(_AST))
             return "" if harmless else f"{event} {arguments!r:.120}"
         if event.startswith(_NEVER) and event not in _NO_HARM:
@@ -109,7 +111,7 @@ class Watch:
         if path is None or isinstance(path, int):
             return ""
         real = os.path.realpath(path)
-        # An error about a missing path may name its neighbours.
+        # Listing the parent folder is allowed: an error about a missing path may suggest similar names.
         beside = self._root is not None and real == os.path.dirname(self._root)
         installed = (real + os.sep).startswith(self._installed)
         return "" if self._is_inside(real) or beside or installed else f"{event} outside: {real}"
@@ -126,7 +128,7 @@ def _kind_of(path: str) -> int:
 
 
 def _is_called_from(source: str) -> bool:
-    """Return whether code from a file is on the call stack, such as the import system."""
+    """Return whether the call stack contains code from a given source file, such as the import system."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(source):

@@ -1,1 +1,1 @@
-"""The tests of the conformance kit, one module for each group of promises."""
+"""The tests of the conformance kit, with one module for each group of promises."""

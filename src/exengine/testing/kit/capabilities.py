@@ -1,8 +1,8 @@
-"""Honest capabilities: declared capabilities work, and undeclared ones are refused as documented.
+"""Tests of capabilities: declared capabilities must work, and others must be refused as documented.
 
-This module tests EX301 to EX304. The other codes are tested with their promises: EX305 and EX306 in ``read``
-and ``processes``, EX307 in ``disk``, EX308 in ``processes``, EX309 in ``end``, ``processes`` and
-``resources``.
+This module tests the codes EX301 to EX304. The other codes are tested together with their promises: EX305
+and EX306 in ``read`` and ``processes``, EX307 in ``disk``, EX308 in ``processes``, and EX309 in ``end``,
+``processes`` and ``resources``.
 """
 
 import functools
@@ -28,14 +28,14 @@ NUMBERS = (
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32",
     "float64", "complex64", "complex128",
 )  # fmt: skip
-"""The dtypes that a backend must accept if it does not declare a list."""
+"""The dtypes that a backend must accept if it does not declare a list of dtypes."""
 
 DIMENSIONS = range(6)
-"""The numbers of dimensions that a backend must accept if it does not declare a list."""
+"""The numbers of dimensions that a backend must accept if it does not declare a list of them."""
 
 
 class HonestCapabilities:
-    """Tests that the declared capabilities match the behaviour of a backend."""
+    """Tests that a backend's behaviour matches its declared capabilities."""
 
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
@@ -208,7 +208,7 @@ def _dimensions(subject: Subject) -> tuple[int, ...]:
 
 
 def _store(subject: Subject, frame: Array) -> str:
-    """Put a frame into a new storage and read it; return the fault, or an empty string."""
+    """Put a frame into a new storage and read it back. Return the fault, or an empty string."""
     storage = subject.create()
     axes = subject.axes(0)
     try:

@@ -1,4 +1,4 @@
-"""Tests of datasets on the disk: D1, C1, C2, C3."""
+"""Tests of datasets on disk: D1, C1, C2, C3."""
 
 import os
 import shutil
@@ -169,19 +169,25 @@ class DiskPromises:
 
 
 def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels: bool, good: Path) -> None:
-    """Open damaged datasets in a child process; raise unless each is handled as promised.
+    """Open damaged datasets in a child process, and raise an error unless each is handled as promised.
 
     Parameters
     ----------
     subject : Subject
+        The backend under test.
     damaged : dict
-        Path -> description of the damage.
+        The damaged datasets: each path is mapped to a description of the damage.
     label : str
-        The label of the promise that wrong pixels break.
+        The label of the promise that is broken if wrong pixels are returned.
     judge_pixels : bool
-        Whether wrong pixels break a promise.
+        Whether wrong pixels count as a broken promise.
     good : pathlib.Path
-        An undamaged dataset, opened first so that all modules needed are imported.
+        An undamaged dataset. It is opened first, so that all required modules are already imported.
+
+    Raises
+    ------
+    PromiseBrokenError
+        If a dataset is not handled as promised.
     """
     seen: set[str] = set()
     faults: list[tuple[str, str]] = []
@@ -204,7 +210,7 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
 
 
 def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> list[tuple[str, str]]:
-    """Return label and description of each fault in the report of a child process about one dataset."""
+    """Return a label and a description for each fault in a child process's report on one dataset."""
     if "fault" in line:
         return [("C1", line["fault"])]
     if "memory_mib" in line:
@@ -234,13 +240,13 @@ def copy_of(subject: Subject, original: Path) -> Path:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files of a dataset, the largest first."""
+    """Return the files of a dataset, largest first."""
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
 
 
 def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths without a good dataset, each with a description of the fault."""
+    """Yield paths without a valid dataset, each with a description of the fault."""
     noise = bytes((number * 197 + 31) % 256 for number in range(4096))
     for make in (_a_file, _a_folder, _an_empty_folder):
         path = subject.new_path()
@@ -276,7 +282,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 
 
 def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield copies of a dataset with one bit changed: most in its largest file, some in the others."""
+    """Yield copies of a dataset with one bit changed, most often in its largest file."""
     for rank, file in enumerate(files_of(original)[:12]):
         name = file.relative_to(original) if original.is_dir() else Path()
         size = file.stat().st_size
@@ -306,5 +312,5 @@ def _an_empty_folder(path: Path) -> None:
 
 
 def _state_of(folder: Path) -> dict[str, tuple[str, int]]:
-    """Return name -> digest and modification time for everything below a folder."""
+    """Return the digest and modification time of each item below a folder, by relative path."""
     return {name: (digest, (folder / name).lstat().st_mtime_ns) for name, digest in tree_of(folder).items()}

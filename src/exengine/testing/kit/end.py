@@ -1,4 +1,4 @@
-"""Tests of flushing and of the ways in which a dataset ends: F1, F2, N1, N2, N4, N5."""
+"""Tests of flushing and of the ways in which a dataset can end: F1, F2, N1, N2, N4, N5."""
 
 import gc
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from exengine.testing.subject import Subject, ending_of, refusal_of, status_of, 
 
 
 class EndPromises:
-    """Tests of flush, finish and close."""
+    """Tests of flush, finish, abort and close."""
 
     @promise("F1")
     def test_flush_changes_nothing_that_is_there_and_more_frames_follow(self, subject: Subject) -> None:
@@ -213,7 +213,7 @@ def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
     try:
         call()
     except StorageStateError as error:
-        if not closed:  # finish may be refused after a close without finish
+        if not closed:  # after close() without finish(), finish() may be refused
             raise PromiseBrokenError("N1", f"{what!r} (f: finish, c: close) raised {error!r:.200}") from error
     except Exception as error:
         kind = "" if isinstance(error, ExEngineError) else ", which is not an ExEngineError"

@@ -1,6 +1,6 @@
 """Tests of put with hostile input from the catalogues: P2, P8, P9, D3.
 
-Each test runs its whole catalogue and reports every failed entry by its id.
+Each test runs its entire catalogue and reports the entries that failed by their ids.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from exengine.testing.subject import Model, Subject, check_metadata, key_of, ref
 
 
 class HostileInput:
-    """Tests of input that no format expects."""
+    """Tests of put with input that no file format expects."""
 
     @promise("P2")
     def test_hostile_coordinates_are_refused_or_stored_right(self, subject: Subject) -> None:
@@ -114,7 +114,7 @@ class HostileInput:
         faults = []
         names = {**catalogues.NAMES, **catalogues.names_that_lead_to(home)}
         for identity, name in names.items():
-            with _home_at(home):  # the target of "~"
+            with _home_at(home):  # the folder to which "~" expands
                 faults += _fault(identity, lambda at=name: attempt(at))  # type: ignore[misc]
             if _outside(path, subject) != outside:
                 raise PromiseBrokenError("D3", f"the name {identity!r} changed files outside the dataset")
@@ -159,7 +159,10 @@ class HostileInput:
 
 
 class _Shared:
-    """One storage for a whole catalogue, or one for each entry if all frames must have the same shape."""
+    """A storage shared by all entries of a catalogue.
+
+    If all frames of a storage must have the same shape, each entry gets a new storage instead.
+    """
 
     def __init__(self, subject: Subject, *, fresh: bool = False) -> None:
         self._subject = subject
@@ -169,7 +172,7 @@ class _Shared:
         self._model = Model(subject) if fresh else subject.fill(self._storage, 2)
 
     def next(self) -> tuple[DataStorage, Model, dict[str, int | str]]:
-        """Return the storage, its model, and unused coordinates."""
+        """Return the storage, its model, and coordinates that have not been used yet."""
         if self._fresh and self._number:
             self.check()
             self._storage.close()
@@ -178,7 +181,7 @@ class _Shared:
         return self._storage, self._model, self._subject.axes(10 + self._number)
 
     def check(self) -> None:
-        """Raise unless the storage holds exactly the frames that it accepted."""
+        """Raise an error unless the storage contains exactly the frames that it accepted."""
         self._model.check(self._storage, "P2", absent=self._subject.axes(9))
 
 
@@ -188,7 +191,7 @@ def _outcome_of_coordinates(entry: Entry, subject: Subject) -> str:
         if not subject.can.negative_indices and any(isinstance(at, int) and at < 0 for at in wanted.values()):
             return REFUSED
     if entry.outcome == STORED and subject.can.string_axes:
-        return EITHER  # earlier channels were strings, and a format may require one type per axis
+        return EITHER  # earlier channels were strings, and a format may require a single type per axis
     return entry.outcome
 
 
@@ -202,7 +205,7 @@ def _outcome_of_array(entry: Entry, data: Any, subject: Subject) -> str:
 
 
 def _goes_on(storage: DataStorage, model: Model, subject: Subject) -> None:
-    """Raise unless the next valid put succeeds and all frames are intact."""
+    """Raise an error unless the next valid frame is stored and all frames are intact."""
     model.put(storage, subject.axes(3), subject.numbered(3))
     model.check(storage, "P2")
 
@@ -223,7 +226,7 @@ def _contains(storage: DataStorage, axes: Any) -> bool:
 
 @contextlib.contextmanager
 def _home_at(folder: Path) -> Iterator[None]:
-    """Make a folder the user's home temporarily."""
+    """Temporarily make a folder the user's home directory."""
     name = "USERPROFILE" if sys.platform == "win32" else "HOME"
     before = os.environ.get(name)
     os.environ[name] = os.fspath(folder)
@@ -237,7 +240,7 @@ def _home_at(folder: Path) -> Iterator[None]:
 
 
 def _outside(path: Any, subject: Subject) -> dict[str, str]:
-    """Return name -> digest for everything in the folder of a test outside the dataset at a path."""
+    """Return digests, by relative path, of everything in a test's folder that is outside a given dataset."""
     own = os.path.relpath(path, subject.folder)
     return {name: digest for name, digest in tree_of(subject.folder).items()
             if not name.startswith(own) and os.path.dirname(own) != name}  # fmt: skip

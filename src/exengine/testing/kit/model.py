@@ -1,7 +1,7 @@
-"""A Hypothesis state machine: random sequences of calls, with a dict as the model of the storage.
+"""A Hypothesis state machine: random sequences of calls to a storage, with a dict as its model.
 
-The coordinates are drawn from a small set, so that they collide. Failures are reduced to the shortest
-sequence that reproduces them, and every run uses the same examples.
+The coordinates are drawn from a small set, so that collisions are frequent. Each failure is reduced to the
+shortest sequence of calls that reproduces it. Every run uses the same examples.
 """
 
 import copy
@@ -39,7 +39,7 @@ _ended = stateful.precondition(lambda machine: machine.state != "open")
 
 
 class StorageMachine(stateful.RuleBasedStateMachine):
-    """Calls to a storage in any order; ``state`` is open, finished, reopened or closed."""
+    """Calls to a storage in any order. ``state`` is ``open``, ``finished``, ``reopened`` or ``closed``."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(number=_numbers, metadata=_json)
     def put(self, number: int, metadata: Any) -> None:
-        """Put a frame; this is refused if the coordinates already hold one."""
+        """Put a frame, which must be refused if there is already a frame at its coordinates."""
         axes, frame, metadata = self._frame(number, metadata)
         given = copy.deepcopy(metadata)
         error = refusal_of(lambda: self.storage.put(axes, frame.copy(), given))
@@ -79,7 +79,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(numbers=strategies.lists(_numbers, max_size=5))
     def put_many(self, numbers: list[int]) -> None:
-        """Put several frames; those before a refused one are stored."""
+        """Put several frames. If a frame is refused, all frames before it must be stored."""
         batch = [self._frame(number, {"batch": number}) for number in numbers]
         wanted_error = False
         error = refusal_of(lambda: self.storage.put_many(batch))
@@ -95,7 +95,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda machine: machine.model.frames)
     @stateful.rule(data=strategies.data())
     def put_twice(self, data: Any) -> None:
-        """Put another frame at coordinates that hold one, which must be refused."""
+        """Put a different frame at coordinates that already have a frame. The new frame must be refused."""
         axes = data.draw(strategies.sampled_from([put.axes for put in self.model.frames.values()]))
         other = self.subject.frame(axes, salt=1)
         if not isinstance(refusal_of(lambda: self.storage.put(axes, other, {})), CoordinatesExistError):
@@ -104,7 +104,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(axes=_bad_coordinates)
     def put_at_bad_coordinates(self, axes: Any) -> None:
-        """Put at invalid coordinates."""
+        """Put a frame at invalid coordinates."""
         frame = self.subject.frame(self.subject.axes(0))
         if refusal_of(lambda: self.storage.put(axes, frame, {})) is None:
             raise PromiseBrokenError("P2", f"a frame was accepted at {axes!r}")
@@ -124,7 +124,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda machine: machine.subject.can.metadata)
     @stateful.rule(number=_numbers, value=strategies.sampled_from([float("nan"), b"x", {1: 2}, {"a": {1}}]))
     def put_bad_metadata(self, number: int, value: Any) -> None:
-        """Put metadata that JSON cannot hold."""
+        """Put a frame with metadata that JSON cannot represent."""
         axes, frame, _ = self._frame(number, None)
         if refusal_of(lambda: self.storage.put(axes, frame, value)) is None:
             raise PromiseBrokenError("P9", f"the metadata {value!r} was accepted")
@@ -132,7 +132,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(number=_numbers)
     def put_and_change_the_array(self, number: int) -> None:
-        """Put a frame and change the array and the metadata right after."""
+        """Put a frame, and change its array and metadata immediately afterwards."""
         if not self._is_there(number):
             axes, frame, metadata = self._frame(number, {"changed": []})
             given, kept = frame.copy(), copy.deepcopy(metadata)
@@ -144,7 +144,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(durable=strategies.booleans())
     def flush(self, durable: bool) -> None:
-        """Flush, or check that the backend refuses as documented."""
+        """Flush the storage, or check that the backend refuses to flush as documented."""
         error = refusal_of(lambda: self.storage.flush(durable))
         if error is not None and not isinstance(error, NotImplementedError):
             raise PromiseBrokenError(
@@ -158,7 +158,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(value=_json)
     def annotate(self, value: Any) -> None:
-        """Annotate the dataset, or check that the backend refuses as documented."""
+        """Annotate the dataset, or check that the backend refuses annotations as documented."""
         error = refusal_of(lambda: self.storage.annotate("note", value))
         if error is not None and not isinstance(error, NotImplementedError):
             raise PromiseBrokenError("N4", f"annotate({value!r:.80}) raised {error!r:.200}")
@@ -168,7 +168,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_reading
     @stateful.rule(number=_numbers)
     def get(self, number: int) -> None:
-        """Read a frame, or get CoordinatesNotFoundError if there is none."""
+        """Read a frame, or check that CoordinatesNotFoundError is raised if there is no frame."""
         axes = self.subject.axes(number)
         error = refusal_of(lambda: self.storage.get_data(axes))
         if self._is_there(number) == isinstance(error, CoordinatesNotFoundError):
@@ -178,7 +178,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_reading
     @stateful.rule(number=_numbers)
     def get_metadata(self, number: int) -> None:
-        """Read metadata, or get CoordinatesNotFoundError if there is no frame."""
+        """Read a frame's metadata, or check that CoordinatesNotFoundError is raised if there is no frame."""
         axes = self.subject.axes(number)
         if not self._is_there(number):
             if not isinstance(refusal_of(lambda: self.storage.get_metadata(axes)), CoordinatesNotFoundError):
@@ -192,12 +192,12 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_reading
     @stateful.rule()
     def read_in_another_thread(self) -> None:
-        """Compare all frames with the model, in another thread."""
+        """Compare all frames with the model from another thread."""
         in_thread(lambda: self.model.check(self.storage))
 
     @stateful.rule(value=strategies.sampled_from([None, 3, "time", [], object(), {"time": []}, {1: 1}]))
     def look_for_nonsense(self, value: Any) -> None:
-        """Look for values that are not coordinates."""
+        """Check that ``in`` returns False for values that are not coordinates."""
         try:
             found = value in self.storage
         except Exception as error:
@@ -210,20 +210,20 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_reading
     @stateful.rule()
     def finish(self) -> None:
-        """Finish, for the first time or repeatedly."""
+        """Finish the storage, either for the first time or again."""
         self._ends(self.storage.finish, "finish")
         self.state = "finished" if self.state == "open" else self.state
 
     @stateful.rule()
     def close(self) -> None:
-        """Close, for the first time or repeatedly."""
+        """Close the storage, either for the first time or again."""
         self._ends(self.storage.close, "close")
         self.state = "closed"
 
     @_open
     @stateful.rule()
     def abort(self) -> None:
-        """Abort the storage: its frames stay, and no more are accepted."""
+        """Abort the storage: it keeps its frames and accepts no further frames."""
         self._ends(lambda: self.storage.abort("by the model"), "abort")
         self.state = "finished"
 
@@ -236,7 +236,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_ended
     @stateful.rule(number=_numbers)
     def put_after_the_end(self, number: int) -> None:
-        """Put into a storage that has ended and must refuse the frame."""
+        """Put a frame into a storage that is no longer open for writing and must therefore refuse it."""
         axes, frame, metadata = self._frame(number, {})
         error = refusal_of(lambda: self.storage.put(axes, frame, metadata))
         if not isinstance(error, StorageStateError | NotImplementedError):
@@ -245,7 +245,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda machine: machine.state == "closed" and machine.reopens)
     @stateful.rule()
     def reopen(self) -> None:
-        """Open the dataset again, finished or not."""
+        """Reopen the dataset, whether or not it was finished."""
         self.storage = self.subject.open(self.path)
         self.state = "reopened"
 
@@ -259,7 +259,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def holds_the_newest_and_the_oldest_frame(self) -> None:
-        """Compare the first and the last frame with the model."""
+        """Compare the first and the last stored frame with the model."""
         if self.state != "closed" and self.model.frames:
             known = list(self.model.frames.values())
             for put in (known[0], known[-1]):
@@ -267,7 +267,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def holds_nothing_else(self) -> None:
-        """Compare ``in`` with the model for all coordinates of the set."""
+        """Compare the results of ``in`` with the model for all coordinates in the small set."""
         if self.state != "closed":
             for number in range(PLACES):
                 if (self.subject.axes(number) in self.storage) != self._is_there(number):
@@ -275,7 +275,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def counts_its_frames(self) -> None:
-        """Compare ``len`` with the model."""
+        """Compare the length of the storage with the model."""
         if (
             self.state != "closed"
             and self.subject.can.iterable
@@ -287,14 +287,14 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def keeps_the_order(self) -> None:
-        """Compare the order of the coordinates with the order of put."""
+        """Compare the order of the coordinates with the order in which the frames were put."""
         if self.state != "closed" and self.subject.can.iterable:
             if [frozenset(dict(axes).items()) for axes in self.storage] != list(self.model.frames):
                 raise PromiseBrokenError("R4", "the order is not that of put")
 
     @stateful.invariant()
     def knows_whether_it_is_finished(self) -> None:
-        """Compare ``is_finished`` with the model, if the backend has it."""
+        """Compare ``is_finished`` with the model, if the backend supports it."""
         if self.state in ("open", "finished"):
             try:
                 finished = self.storage.is_finished()
@@ -305,7 +305,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
 
 def run_model(subject: Subject, *, reduce: bool = True) -> None:
-    """Run the state machine on a backend; raise the first fault, by default reduced to a short sequence."""
+    """Run the state machine on a backend and raise the first fault, by default reduced to a few calls."""
     phases = [phase for phase in hypothesis.Phase if reduce or phase.name in ("explicit", "generate")]
     settings = hypothesis.settings(
         max_examples=EXAMPLES,

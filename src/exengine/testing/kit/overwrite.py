@@ -1,6 +1,6 @@
-"""Tests of ``if_exists: overwrite``: D4. It deletes a dataset of the backend and nothing else.
+"""Tests of ``if_exists: overwrite``: D4. Overwriting deletes a dataset of the backend and nothing else.
 
-The kit creates all obstacles itself, in its own folder.
+The kit itself creates everything that must not be overwritten, in its own folder.
 """
 
 import json
@@ -82,7 +82,7 @@ def _needs_place(subject: Subject) -> None:
 
 
 def _needs_declared_files(subject: Subject) -> None:
-    """End the test for a backend that declares no files, after checking that nothing is deleted."""
+    """If the backend declares no files, check that overwriting deletes nothing, then end the test."""
     _needs_place(subject)
     declared = subject.cls.dataset_files
     if declared:
@@ -98,7 +98,7 @@ def _needs_declared_files(subject: Subject) -> None:
 
 
 def _stays(subject: Subject, path: Path, what: str) -> None:
-    """Raise unless overwriting a path is refused and changes nothing."""
+    """Raise an error unless overwriting a path is refused and changes nothing."""
     before = _state_of(path.parent)
     told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is None:
@@ -118,7 +118,7 @@ def _state_of(folder: Path) -> State:
 
 
 def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield descriptions and functions that add something foreign to a dataset."""
+    """Yield functions that add foreign content to a dataset, each with a description of that content."""
 
     def file_at(name: str) -> Callable[[Path], object]:
         return lambda path: make_file(path / name)
@@ -163,14 +163,14 @@ def _in_place(place: Path, make: Callable[[Path], object]) -> None:
 
 
 def _moved_out(path: Path, name: Path) -> None:
-    """Move a file out of a dataset and replace it with a link."""
+    """Move a file out of a dataset and replace it with a link to its new location."""
     out = path.parent / "moved-out"
     (path / name).rename(out)
     (path / name).symlink_to(out)
 
 
 def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield descriptions and functions that create something other than an ExEngine dataset at a path."""
+    """Yield functions that create something other than an intact dataset, each with a description."""
     manifest = original / MANIFEST_NAME
 
     def checkout(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests that need another process: P6, P7, F1, F2, R3, R4 under hash seeds, D2, N5 at exit."""
+"""Tests that need another process: P6, P7, F1, F2, R3, R4 under several hash seeds, D2, and N5 at exit."""
 
 import functools
 import os
@@ -17,14 +17,15 @@ from exengine.testing.subject import Subject, status_of, tree_of
 
 FRAMES = 30
 SECONDS = 100
-"""The number of second writers in threads, all of which must be refused."""
+"""The approximate number of attempts, in threads, to create a dataset where another writer is active. All of
+them must be refused."""
 _LIMIT_BYTES = 65536
 
 _PATIENCE_S = 5.0
 
 
 class ProcessPromises:
-    """Tests with a killed process, and with two processes."""
+    """Tests in which a process is killed or two processes use the same dataset."""
 
     @promise("P6", code="EX308")
     def test_a_frame_survives_the_death_of_the_process_when_put_has_returned(self, subject: Subject) -> None:
@@ -195,7 +196,7 @@ class ProcessPromises:
             child.wait_for(True, key="forked")
             child.kill()
         deadline = time.monotonic() + _PATIENCE_S
-        # A fork releases the lock when it first runs, which a busy machine may delay.
+        # A forked process releases the lock when it first runs, which can take a while on a busy machine.
         while (told := _refused_by_lock(subject, path)) is not None:
             if time.monotonic() > deadline:
                 break
@@ -222,7 +223,7 @@ class ProcessPromises:
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Overwrite a dataset; return the refusal, except one that is due to undeclared dataset_files."""
+    """Try to overwrite a dataset. Return the refusal, or None if only undeclared dataset_files caused it."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None
@@ -230,7 +231,7 @@ def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
 
 
 def _flushes(subject: Subject) -> bool:
-    """Return whether the backend can flush; raise unless it can, or refuses as documented."""
+    """Return whether the backend can flush. Raise an error if flushing fails in an undocumented way."""
     from exengine.testing.subject import refusal_of
 
     storage = subject.create()
@@ -250,7 +251,7 @@ def _killed_after(subject: Subject, count: int, level: str, label: str) -> None:
 
 
 def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatus | None:
-    """Raise unless a dataset holds its first frames intact; return its status."""
+    """Return the status of a dataset. Raise an error unless its first frames are present and intact."""
     opened = subject.open(path)
     present, faults = look(subject, opened, count)
     if faults:
@@ -279,7 +280,10 @@ def _refused(told: dict[str, Any], what: str) -> None:
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Raise unless opening a dataset during writing returns correct frames or raises an ExEngineError."""
+    """Raise an error if opening a dataset during writing has an outcome that is not allowed.
+
+    Opening must return correct frames or raise an ExEngineError.
+    """
     path = subject.new_path()
     storage = subject.create(path)
     subject.fill(storage, 4)

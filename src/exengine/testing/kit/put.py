@@ -1,4 +1,4 @@
-"""Tests of put: P1 to P5. Hostile input is tested in ``hostile``."""
+"""Tests of put: P1 to P5. The tests with hostile input are in ``hostile``."""
 
 import copy
 import threading
@@ -190,7 +190,7 @@ def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None
 
 
 def _refuses_metadata(subject: Subject) -> None:
-    """Raise unless a backend without metadata refuses it, in put or in get_metadata."""
+    """Raise an error unless a backend that does not support metadata refuses it in put or get_metadata."""
     storage = subject.create()
     axes = subject.axes(0)
     if refusal_of(lambda: storage.put(axes, subject.frame(axes), {"exposure_ms": 10})) is None:
@@ -198,14 +198,14 @@ def _refuses_metadata(subject: Subject) -> None:
 
 
 def _spellings(axes: dict[str, int | str]) -> list[Any]:
-    """Return the same coordinates in different forms."""
+    """Return the same coordinates in several equivalent forms."""
     numpy_ints = {name: np.int64(at) if isinstance(at, int) else at for name, at in axes.items()}
     backwards = dict(reversed(list(axes.items())))
     return [dict(axes), backwards, DataCoordinates(axes), DataCoordinates(backwards), numpy_ints]
 
 
 def in_thread(work: Callable[[], Any], timeout_s: float = 60) -> None:
-    """Call a function in another thread, wait for it, and raise its exception here."""
+    """Call a function in another thread, wait for it to return, and re-raise its exception in this thread."""
     errors: list[BaseException] = []
 
     def run() -> None:

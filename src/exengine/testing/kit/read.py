@@ -1,4 +1,7 @@
-"""Tests of reading: R1, R2, R4, and readers in threads. Readers in other processes are in ``processes``."""
+"""Tests of reading: R1, R2, R4, and concurrent reading in threads.
+
+The tests that read in other processes are in ``processes``.
+"""
 
 import functools
 import sys
@@ -17,7 +20,7 @@ READERS = 8
 
 
 class ReadPromises:
-    """Tests of reading."""
+    """Tests of reading from a storage."""
 
     @promise("R1")
     def test_coordinates_that_hold_nothing_are_named_by_the_error(self, subject: Subject) -> None:
@@ -169,7 +172,7 @@ class ReadPromises:
 
 
 def put_in_odd_order(storage: DataStorage, subject: Subject) -> list[list[tuple[str, int | str]]]:
-    """Put frames in an order that no sorting produces; return their coordinates in that order."""
+    """Put frames in an order that no sorting would produce, and return their coordinates in that order."""
     wanted = []
     for number in (17, 3, 0, 22, 5, 1, 11):
         axes = subject.axes(number)
@@ -179,7 +182,7 @@ def put_in_odd_order(storage: DataStorage, subject: Subject) -> list[list[tuple[
 
 
 def finished(subject: Subject, path: Path, frames: int) -> Model:
-    """Write, finish and close a dataset; return its model."""
+    """Write, finish and close a dataset, and return its model."""
     storage = subject.create(path)
     model = subject.fill(storage, frames)
     storage.finish()
@@ -227,7 +230,7 @@ def _missing(read: Callable[[Any], Any], axes: dict[str, int | str], label: str)
 
 
 def at_once(works: list[Callable[[], Any]]) -> None:
-    """Run each function in its own thread, all at the same time; raise the first error."""
+    """Run all functions at the same time, each in its own thread, and raise the first error."""
     errors: list[BaseException] = []
     start = threading.Barrier(len(works))
 

@@ -1,4 +1,7 @@
-"""Tests of recovery: C3. The surviving frames become a finished dataset; recovering again changes nothing."""
+"""Tests of recovery: C3.
+
+Recovery turns the surviving frames into a finished dataset. Recovering again changes nothing.
+"""
 
 import os
 from pathlib import Path

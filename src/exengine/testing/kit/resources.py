@@ -13,11 +13,12 @@ from exengine.testing.subject import Model, Subject, ending_of, refusal_of
 WRITERS = 8
 _EACH = 12
 _MOST = {"kib": 64.0, "descriptors": 0.1, "threads": 0.1}
-"""The largest accepted growth per cycle: memory of less than half a frame, and nothing else."""
+"""The largest permitted growth per cycle: less memory than half a frame needs, and practically no growth in
+the number of descriptors or threads."""
 
 
 class ResourcePromises:
-    """Tests with many cycles, and with many threads at once."""
+    """Tests that repeat many cycles or use many threads at the same time."""
 
     @promise("P1")
     def test_threads_put_into_one_storage_at_once(self, subject: Subject) -> None:

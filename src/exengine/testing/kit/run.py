@@ -1,6 +1,7 @@
-"""A run of pytest with the kit: collect the tests, gather their reports, write the results.
+"""A pytest run with the kit: it collects the tests, gathers their reports and writes the results.
 
-The report of a test is attached to pytest's report, so that it also arrives from worker processes.
+Each test's report is attached to the corresponding pytest report, so that reports from worker processes
+arrive as well.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ _TOLD = "exengine"
 
 
 class KitTests(pytest.Module):
-    """The tests of the kit for one backend or source, collected without a test file of the user."""
+    """The kit's tests for one backend or source, which pytest collects without a test file from the user."""
 
     backend = ""
     of_source = False
@@ -43,11 +44,12 @@ class KitTests(pytest.Module):
 
 
 class KitRun:
-    """The pytest hooks of the kit.
+    """The kit's pytest hooks.
 
     Parameters
     ----------
     config : pytest.Config
+        The configuration of the pytest run.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -62,7 +64,7 @@ class KitRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Load the backends; without a path on the command line, collect only the kit."""
+        """Load the backends and sources. Without a path on the command line, collect only the kit."""
         if self.target is not None and not os.path.isdir(self.target):
             try:
                 refuse_other_file(self.target)
@@ -85,7 +87,7 @@ class KitRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Add the tests of the kit."""
+        """Add the kit's tests to the collected tests."""
         for name in self.names:
             tests = KitTests.from_parent(
                 session, path=Path(conformance.__file__), nodeid=f"exengine-backend::{name}", name=name
@@ -105,7 +107,7 @@ class KitRun:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: "pytest.CallInfo[None]"
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach the report on the tested promises."""
+        """Attach a report on the tested promises to pytest's report."""
         report = yield
         cls, marks = getattr(item, "cls", None), marks_of(getattr(item, "function", None))
         kits = (conformance.StorageConformance, source_conformance.SourceConformance)
@@ -119,7 +121,7 @@ class KitRun:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Gather the reports of the tests."""
+        """Gather the reports on the tested promises."""
         told: Any = dict(report.user_properties).get(_TOLD)
         if told and (report.when == "call" or not report.passed):
             backend, test, labels, code, outcome, message = told
@@ -130,7 +132,7 @@ class KitRun:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Write the results, except in a worker process."""
+        """Write the results, unless this is a worker process."""
         if hasattr(self.config, "workerinput"):
             return
         for name, reports in self._reports.items():
@@ -144,7 +146,7 @@ class KitRun:
             write_results(os.path.join(self.target, f"{name}.json") if several else self.target, results)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the outcome of each promise for each backend."""
+        """Print the outcome for each promise of each backend and source."""
         for name, results in self._results.items():
             terminalreporter.section(f"promises of {name}")
             for label, entry in results["promises"].items():
@@ -158,19 +160,25 @@ class KitRun:
 def judge(
     test: str, marks: tuple[tuple[str, ...], str], error: BaseException | None, not_promised_by: str
 ) -> TestReport:
-    """Return the report of a test.
+    """Return the report on a test.
 
     Parameters
     ----------
     test : str
         The name of the test.
     marks : tuple
-        The labels and the code of the test; see ``promises.marks_of``. The code belongs to the first label.
+        The labels and the code of the test, as returned by ``promises.marks_of``. The code belongs to the
+        first label.
     error : exception, optional
-        The exception that the test raised. A broken promise may name any label, even one that the test does
-        not have.
+        The exception that the test raised. A ``PromiseBrokenError`` may have any label, even a label that
+        the test is not marked with.
     not_promised_by : str
-        The capabilities that rule out the tested promises.
+        The declared capabilities that rule out the tested promises; empty if there are none.
+
+    Returns
+    -------
+    TestReport
+        The report, which contains the outcome of the test.
     """
     labels, code = marks
     if error is None:
@@ -187,7 +195,7 @@ def _origin(name: str) -> dict[str, str]:
     for registry in (plugins.BACKENDS, plugins.SOURCES):
         try:
             record = registry.find(name)
-        except PluginError:  # of the other kind, or a class that is not registered
+        except PluginError:  # the name belongs to the other registry, or to an unregistered class
             continue
         return {"distribution": record.distribution, "version": record.version}
     return {}

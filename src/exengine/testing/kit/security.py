@@ -1,4 +1,4 @@
-"""Tests that an untrusted dataset is harmless: D3, C1. It runs no code and reaches no file outside.
+"""Tests that an untrusted dataset is harmless: D3, C1. Opening it runs no code and accesses no outside files.
 
 Each hostile dataset is opened and read in a child process that watches Python's audit events.
 """
@@ -33,13 +33,13 @@ BACKEND_NAMES = (
     "__import__('os').system('true')",
     "!!python/object/apply:os.system", "exengine.testing.children:main", "\ud800", "a:b:c", "%s%n{0}",
 )  # fmt: skip
-"""Hostile names of the backend in a manifest."""
+"""Hostile values for the name of the backend in a manifest."""
 
 _MOST_FILES = 6
 
 
 class SecurityPromises:
-    """Tests of datasets made to do harm."""
+    """Tests with datasets and paths that were crafted to do harm."""
 
     @promise("D3", "C1")
     def test_a_hostile_dataset_runs_no_code_and_reaches_nothing_outside(self, subject: Subject) -> None:
@@ -77,7 +77,7 @@ class SecurityPromises:
 
 
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield paths of hostile datasets, each with a description of the fault."""
+    """Yield the paths of hostile datasets, each with a description of its fault."""
     outside, secrets = (subject.new_path().parent / name for name in ("outside", "secrets"))
     if original.is_dir():
         make_folder(secrets)
@@ -94,11 +94,11 @@ def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 def _with_other_kinds(
     subject: Subject, original: Path, name: Path, outside: Path, secrets: Path, nodes: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield datasets in which a file is replaced with another kind of node."""
+    """Yield datasets in which a file has been replaced with a link or a special file."""
     kinds: list[tuple[str, Callable[[Path], Any]]] = []
     if sys.platform != "win32":
         kinds = [
-            # The target is a valid file; only its location is wrong.
+            # The target is a valid file, but it lies outside the dataset.
             ("a link to a good file outside", lambda place: place.symlink_to(outside / name)),
             ("a link to a file of another person", lambda place: place.symlink_to(secrets / "thesis.txt")),
             ("a link to an endless file", lambda place: place.symlink_to(secrets / "endless")),
@@ -119,7 +119,7 @@ def _with_other_kinds(
 
 
 def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield datasets with hostile manifests."""
+    """Yield datasets that have hostile manifests."""
     if not (original / MANIFEST_NAME).is_file():
         return
     good = json.loads((original / MANIFEST_NAME).read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
 
 
 def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
-    """Return functions that block the path of a new dataset before it is created."""
+    """Return functions that set a trap at the path of a new dataset before the dataset is created."""
 
     def the_lock_is_a_link(path: Path, outside: Path) -> None:
         path.mkdir()
@@ -188,7 +188,7 @@ def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
         path.symlink_to(outside / "socket")
 
     def the_place_is_a_link_to_a_device(path: Path, outside: Path) -> None:
-        path.symlink_to(outside / "device")  # created by the kit
+        path.symlink_to(outside / "device")  # a device node created by the kit
 
     def the_place_is_a_link_to_a_folder_of_others(path: Path, outside: Path) -> None:
         path.symlink_to(outside)
