@@ -99,7 +99,7 @@ def test_the_short_import_paths_lead_to_the_same_classes(module):
         value = getattr(module, name)
         assert getattr(exengine, name, value) is value
         if issubclass(type(value), type):  # no alias of a type
-            assert value.__module__.startswith(("exengine.kernel.", "typing"))
+            assert value.__module__.startswith(("exengine.kernel.", "exengine.frame_sources.", "typing"))
 
 
 def test_every_exception_is_an_exengine_error_and_survives_pickling():

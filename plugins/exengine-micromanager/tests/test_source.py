@@ -184,7 +184,7 @@ def test_channels_without_a_group_take_the_group_of_the_config(make, frames, wri
     plan = source.prepare(useq.MDASequence(channels=["Good"]))
     source.run(frames)
     assert frames.coordinates == [{"channel": "Good"}]
-    assert frames[0][2]["properties"] == {"Camera": {"Gain": "1"}}
+    assert frames[0][2]["properties"] == {"Camera": {"Gain": "1", "Binning": "1"}}
     assert plan.shape == (512, 512)
 
 

@@ -1,6 +1,6 @@
 """``SourceConformance``: the promises S1 to S3 of a frame source, each as a test.
 
-``pytest --exengine-source NAME`` runs it. To test a source with options of its own, subclass it::
+``pytest --exengine-source NAME`` runs it. To test a source with certain options, subclass it::
 
     from exengine.testing import SourceConformance
 
@@ -9,9 +9,9 @@
         source = "my_source"
         options = {"port": "COM3"}
 
-The sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. What the devices did is
-taken from the frames' metadata, where they have ``exposure_ms``, and from :meth:`FrameSource.settings`: a
-source with devices also needs a witness of its own.
+The sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The kit learns the actions
+of the devices only from ``exposure_ms`` in the metadata and from :meth:`FrameSource.settings`. A source with
+devices also needs tests that observe them.
 """
 
 import math
@@ -44,7 +44,7 @@ IMPOSSIBLE: tuple[tuple[str, Fields], ...] = (
     ("a camera that does not exist", {"channels": [{"config": "C", "camera": "NoSuchCamera"}]}),
     ("a property that does not exist", {"stage_positions": [{"x": 0, "properties": [["No", "Such", 1]]}]}),
 )
-"""Sequences that useq takes, and that no source can carry out. ``C`` stands for the first channel."""
+"""Sequences that useq accepts, and that no source can carry out. ``C`` is replaced by the first channel."""
 
 
 class Subject:
@@ -63,9 +63,9 @@ class SourceConformance:
     source : str
         Name of an installed source.
     options : dict
-        Of the source.
+        Options of the source.
     channels : tuple of str
-        Two channels that it has.
+        Two channels of the source.
     """
 
     source: ClassVar[str] = ""
@@ -74,7 +74,7 @@ class SourceConformance:
 
     @pytest.fixture
     def subject(self) -> Iterator[Subject]:
-        """Return the source under test; what it made is closed at the end."""
+        """Return the source under test; created sources are closed at the end."""
         cls: type[FrameSource] = plugins.SOURCES.load(self.source)
         made: list[FrameSource] = []
 

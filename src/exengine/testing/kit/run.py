@@ -29,7 +29,7 @@ _TOLD = "exengine"
 
 
 class KitTests(pytest.Module):
-    """The tests of the kit for one backend or source, which lie in no file of the user's."""
+    """The tests of the kit for one backend or source; they are not in a file of the user."""
 
     backend = ""
     of_source = False
@@ -62,7 +62,7 @@ class KitRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Load the backends; without a path on the command line, collect nothing but the kit."""
+        """Load the plugins; without a path on the command line, collect nothing but the kit."""
         if self.target is not None and not os.path.isdir(self.target):
             try:
                 refuse_other_file(self.target)
@@ -186,7 +186,7 @@ def _origin(name: str) -> dict[str, str]:
     for registry in (plugins.BACKENDS, plugins.SOURCES):
         try:
             record = registry.find(name)
-        except PluginError:  # of the other kind, or a class that is not registered
+        except PluginError:  # a plugin of the other kind, or a class that is not registered
             continue
         return {"distribution": record.distribution, "version": record.version}
     return {}

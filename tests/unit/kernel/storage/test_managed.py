@@ -684,7 +684,7 @@ def test_many_threads_put_and_read_at_once_and_every_frame_is_whole(make, path):
     assert [dict(c) for c in open_dataset(path)] == [dict(c) for c in storage]
 
 
-def test_frames_and_axes_come_in_the_order_of_arrival_also_after_reopening(make, path):
+def test_frames_come_in_the_order_of_arrival_and_positions_sorted_also_after_reopening(make, path):
     storage = make()
     order = [{"z": 2, "time": 0}, {"z": -1, "time": 0}, {"time": 5, "z": 0, "channel": "b"}, {"channel": "a"}]
     for number, coordinates in enumerate(order):
@@ -692,7 +692,7 @@ def test_frames_and_axes_come_in_the_order_of_arrival_also_after_reopening(make,
     storage.finish()
     for reader in (storage, open_dataset(path)):
         assert [dict(coordinates) for coordinates in reader] == order
-        assert reader.axes == {"z": [2, -1, 0], "time": [0, 5], "channel": ["b", "a"]}
+        assert reader.axes == {"z": [-1, 0, 2], "time": [0, 5], "channel": ["b", "a"]}
         assert list(reader.axes) == ["z", "time", "channel"]
 
 
