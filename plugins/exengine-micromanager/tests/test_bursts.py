@@ -107,7 +107,7 @@ def test_a_camera_that_goes_silent_is_an_error(make, frames, monkeypatch):
     monkeypatch.setattr(engine_module, "CarefulCore", Silent)
     source = make()
     source.prepare(timelapse(5))
-    with pytest.raises(SourceError, match=r"silent for 20 s .* frame 1 of a burst of 5.*0 of 5 frames"):
+    with pytest.raises(SourceError, match=r"sent nothing for 20 s.* frame 1 of a burst of 5.*0 of 5 frames"):
         source.run(frames)
 
 
@@ -153,7 +153,7 @@ def test_a_full_camera_buffer_is_an_error_that_names_the_option(make, frames):
         while not source._core.isBufferOverflowed():
             pass
 
-    with pytest.raises(SourceError, match=r"buffer of 1 MB was full .* buffer_mb .* of 100 frames"):
+    with pytest.raises(SourceError, match=r"buffer of 1 MB was full .* buffer_mb.* of 100 frames"):
         source.run(sink)
     assert frames.coordinates == [{"time": t} for t in range(len(frames))]
 

@@ -51,7 +51,7 @@ def test_a_file_that_is_no_config_is_told_so(make, tmp_path, content):
     path = tmp_path / "image.cfg"
     path.write_bytes(content)
     message = refused(make(config=str(path)))
-    assert "no Micro-Manager .cfg file" in message and "Device,Camera,DemoCamera,DCam" in message
+    assert "not a Micro-Manager .cfg file" in message and "Device,Camera,DemoCamera,DCam" in message
 
 
 def test_a_device_that_the_adapter_does_not_know_is_named(make, write_config, adapters):
@@ -87,7 +87,7 @@ def test_an_adapter_path_that_is_no_folder_is_refused(make, tmp_path):
 
 def test_a_config_without_camera_is_refused(make, write_config, adapters):
     config = write_config("Device,Z,DemoCamera,DStage\nProperty,Core,Initialize,1\nProperty,Core,Focus,Z\n")
-    assert "gives no camera" in refused(make(config=config, adapter_path=adapters))
+    assert "has no camera" in refused(make(config=config, adapter_path=adapters))
 
 
 # -- properties -----------------------------------------------------------------------------------
@@ -141,12 +141,12 @@ def test_a_device_with_a_dot_in_its_label_is_found(make, write_config, adapters)
 
 def test_an_exposure_that_the_camera_does_not_take_is_refused(make):
     message = refused(make(exposure_ms=20_000))
-    assert "exposure_ms" in message and "took 10 ms" in message
+    assert "exposure_ms" in message and "uses 10 ms" in message
 
 
 def test_an_exposure_of_a_channel_that_the_camera_does_not_take_is_refused(make):
     message = refused(make(), useq.MDASequence(channels=[{"config": "DAPI", "exposure": 20_000}]))
-    assert "the sequence" in message and "took 10 ms" in message
+    assert "the sequence" in message and "uses 10 ms" in message
 
 
 def test_trying_the_exposures_of_a_sequence_leaves_the_camera_as_it_was(make):

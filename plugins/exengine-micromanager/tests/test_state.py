@@ -320,5 +320,5 @@ def test_an_exposure_that_the_second_camera_cannot_do_is_refused(lab, monkeypatc
         super(type(self), self).setExposure(camera, min(args[-1], 20) if camera == "Right" else args[-1])
 
     watched_core(monkeypatch, setExposure=setExposure)
-    with pytest.raises(SourceError, match="Right.*does not take 50 ms"):
+    with pytest.raises(SourceError, match="Right.*does not accept 50 ms"):
         lab().prepare(useq.MDASequence(channels=["OnLeft", {"config": "OnRight", "exposure": 50}]))

@@ -96,12 +96,13 @@ def openers(path: str) -> Iterator[type[DataStorage]]:
             continue
         try:
             cls = plugins.BACKENDS.load(record.name)
-            if cls.can_open(path):
-                yield cls
+            can_open = cls.can_open(path)
         except KeyboardInterrupt:
             raise
         except BaseException:  # a plugin may raise anything, SystemExit included
             continue
+        if can_open:  # outside the try block: closing this generator raises GeneratorExit here
+            yield cls
 
 
 def find_writer(name: str) -> type[DataStorage]:

@@ -54,14 +54,12 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     empty = [name for name in _AXES_FIELDS if settings.get(name) in ([], (), {}, "")]
     if empty:
         raise ConfigError(
-            "\n".join(
-                f"sequence.{name} is given, and empty; {_example(name)}, or leave it out" for name in empty
-            )
+            "\n".join(f"sequence.{name} is empty; {_example(name)}, or leave it out" for name in empty)
         )
     settings = _as_useq_reads(settings)
     try:
         with warnings.catch_warnings():
-            # useq warns of what it will leave out of the sequence.
+            # useq warns before it ignores a part of the sequence.
             warnings.simplefilter("error", UserWarning)
             sequence = useq.MDASequence.model_validate(settings)
     except UserWarning as warning:
@@ -82,7 +80,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
         raise ConfigError("\n".join(lines)) from None
     except ArithmeticError as error:
         raise ConfigError(
-            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: it gives no number of time points "
+            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: its number of time points is undefined "
             f"({error}); {_example('time_plan')}"
         ) from None
     except (TypeError, ValueError, AttributeError, LookupError) as error:
@@ -103,7 +101,7 @@ def _readable(message: str) -> str:
 
 
 def _as_useq_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with positions as tuples: useq does not read lists, and YAML has no tuples."""
+    """Return the settings with positions as tuples: useq does not accept lists, and YAML has no tuples."""
     read = dict(settings)
     positions = read.get("stage_positions")
     if isinstance(positions, list | tuple):
@@ -172,7 +170,7 @@ def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> 
     ----------
     event : useq.MDAEvent
     repeated : container of str
-        Channels that are taken with more than one exposure: see :func:`repeated_channels`.
+        Channels that occur more than once: see :func:`repeated_channels`.
 
     Examples
     --------
@@ -220,7 +218,7 @@ def check_unique(
     ----------
     sequence : useq.MDASequence or iterable of useq.MDAEvent
     repeated : container of str
-        As for :func:`event_coordinates`; of a sequence it is known.
+        As for :func:`event_coordinates`; ignored for a sequence, which has them.
 
     Raises
     ------
@@ -248,11 +246,11 @@ def check_unique(
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
             axes = [axis_name(key) for key in second if first.get(key) != second[key]]
-            advice = "give each position a name of its own"
+            advice = "give each position a unique name"
             if "channel" in axes:
                 advice = (
-                    "take each channel once, or with exposures that differ, which then name it (DAPI@50ms); "
-                    "for another group, camera or z_offset define a preset with a name of its own"
+                    "take each channel once, or with different exposures, which become part of its name; "
+                    "for another group, camera or z_offset define a preset with a unique name"
                 )
             collision = SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}: "

@@ -92,3 +92,14 @@ def position_of(axis: str, value: object) -> "int | str":
     raise CoordinatesError(
         f"axis {axis!r}: a position must be an int or a str, got {type(value).__name__}: {value!r:.80}"
     )
+
+
+def position_order(value: int | str) -> tuple[int, int]:
+    """Return a sort key for positions along an axis: integers ascending, then names in order of arrival.
+
+    Examples
+    --------
+    >>> sorted([0, "B", -1, "A", 1], key=position_order)
+    [-1, 0, 1, 'B', 'A']
+    """
+    return (0, value) if isinstance(value, int) else (1, 0)  # sorting is stable

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy.typing as npt
 
+from exengine.kernel.axes import position_order
 from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
@@ -240,10 +241,8 @@ class DataStorage(ABC):
             The layouts of the frames, each once.
         coordinates : iterable of coordinates
             The coordinates of every frame.
-        pixel_bytes : int or None
-            Total size of the pixels.
-        options : mapping or None
-            The options of the storage.
+        pixel_bytes, options : optional
+            Total size of the pixels, and the options of the storage.
 
         Raises
         ------
@@ -347,7 +346,7 @@ class DataStorage(ABC):
 
     @_replaceable
     def axes(self) -> Mapping[str, list[int | str]]:
-        """The positions that occur on each axis; axes and positions in the order of arrival.
+        """The positions on each axis: integers ascending, then names in the order of arrival.
 
         Raises
         ------
@@ -358,7 +357,7 @@ class DataStorage(ABC):
         for coordinates in self:
             for axis, position in coordinates.items():
                 found.setdefault(axis, {})[position] = None
-        return {axis: list(positions) for axis, positions in found.items()}
+        return {axis: sorted(positions, key=position_order) for axis, positions in found.items()}
 
     @_replaceable
     def has_checksums(self) -> bool:

@@ -286,4 +286,4 @@ with exengine.open_dataset(sys.argv[1]) as s:
         orders.add(run_python(write, f"{path}_{seed}", PYTHONHASHSEED=str(seed)))
         orders.add(run_python(read, f"{path}_{seed}", PYTHONHASHSEED=str(seed + 7)))
     assert len(orders) == 1
-    assert "{'well': ['B2', 'A1'], 'laser': [3, 1, 2], 'angle': ['left', 'right', 'up']" in orders.pop()
+    assert "{'well': ['B2', 'A1'], 'laser': [1, 2, 3], 'angle': ['left', 'right', 'up']" in orders.pop()

@@ -168,17 +168,6 @@ class CoordinateIndex:
         return f"none of the {len(self._numbers)} frames has this combination of positions"
 
 
-def position_order(value: int | str) -> tuple[int, int]:
-    """Return a sort key for positions along an axis: integers ascending, then names in order of arrival.
-
-    Examples
-    --------
-    >>> sorted([0, "B", -1, "A", 1], key=position_order)
-    [-1, 0, 1, 'B', 'A']
-    """
-    return (0, value) if isinstance(value, int) else (1, 0)  # sorting is stable
-
-
 def summarize_positions(values: list[int | str], most: int = 8) -> str:
     """Return a short text for the positions on an axis.
 

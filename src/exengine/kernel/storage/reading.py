@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from exengine.kernel.axes import position_order
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     StorageFinishedError,
 )
-from exengine.kernel.frames.coordinate_index import position_order
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
 from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState

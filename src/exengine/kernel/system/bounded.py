@@ -75,7 +75,7 @@ def parse_foreign_json(data: bytes) -> Any:
 
     Examples
     --------
-    >>> parse_foreign_json(b'{"Unit": "\\xb5m"}')["Unit"]
+    >>> parse_foreign_json(b'{"Unit": "\xb5m"}')["Unit"]
     '\ufffdm'
     """
     refuse_too_many_values(data)
