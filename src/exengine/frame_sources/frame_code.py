@@ -1,4 +1,4 @@
-"""Coordinates in the pixels of a frame: :func:`encode` writes the code, :func:`decode` reads it.
+"""Coordinates in the pixels of a frame: ``encode`` writes the code, :func:`decode` reads it.
 
 The code holds one byte per pixel value, in C order (the three colours of a pixel are three values), for every
 dtype: magic ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text (4 bytes,
@@ -54,7 +54,7 @@ def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
 
 
 def decode(array: npt.NDArray[Any]) -> DataCoordinates:
-    """Return the coordinates that :func:`encode` wrote into a frame.
+    """Return the coordinates that ``encode`` wrote into a frame.
 
     Parameters
     ----------

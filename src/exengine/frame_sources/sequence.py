@@ -170,7 +170,7 @@ def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> 
     ----------
     event : useq.MDAEvent
     repeated : container of str
-        Channels that occur more than once: see :func:`repeated_channels`.
+        Channels that occur more than once: see ``repeated_channels``.
 
     Examples
     --------

@@ -139,7 +139,7 @@ class IndexedStorage(DataStorage):
     def axes(self) -> dict[str, list[int | str]]:
         """The positions on each axis: integers ascending, then names in the order of arrival.
 
-        The axes are in the order of arrival. :meth:`as_array` has its frames in the same order.
+        The axes are in the order of arrival. ``as_array`` has its frames in the same order.
         """
         positions = self._exengine.index.positions()
         return {axis: sorted(values, key=position_order) for axis, values in positions.items()}
