@@ -80,8 +80,8 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
         raise ConfigError("\n".join(lines)) from None
     except ArithmeticError as error:
         raise ConfigError(
-            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: its number of time points is undefined "
-            f"({error}); {_example('time_plan')}"
+            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: its number of time points is "
+            f"undefined ({error}); {_example('time_plan')}"
         ) from None
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise ConfigError(f"sequence: {_readable(str(error) or type(error).__name__)}") from None
