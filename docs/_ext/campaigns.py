@@ -20,7 +20,7 @@ saves their results.
 class FaultCampaigns(SphinxDirective):
     """Shows a table of each campaign's results, in the order of ``campaigns.toml``.
 
-    If there are no results, it shows the command that runs the campaigns.
+    Without any results, it shows the command that runs the campaigns.
     """
 
     def run(self) -> list[nodes.Node]:

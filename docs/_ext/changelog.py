@@ -28,9 +28,7 @@ def to_rst(markdown: str) -> str:
     """Convert the headings, lists, code, bold text and links in Markdown to reStructuredText."""
     lines = []
     # Inline markup cannot be nested, so backquotes inside bold text are removed.
-    for line in _BOLD.sub(
-        lambda bold: bold[0].replace("`", ""), markdown
-    ).splitlines():  # inline markup cannot be nested
+    for line in _BOLD.sub(lambda bold: bold[0].replace("`", ""), markdown).splitlines():
         mark, _, rest = line.partition(" ")
         if mark == "#":
             continue

@@ -30,7 +30,7 @@ _SCRIPTS = {"figures": "run.py", "before": "bench_before.py"}
 class BenchmarkFigures(SphinxDirective):
     """Shows a named table (by default ``figures``) and its chart.
 
-    If there is no such table, it shows the command that makes the measurements.
+    If the table does not exist, it shows the command that makes the measurements.
     """
 
     optional_arguments = 1

@@ -120,7 +120,7 @@ def run_kit(record: PluginRecord) -> Conformance:
 
 
 def saved_results(record: PluginRecord, folder: Path) -> Results | None:
-    """Return the saved results of an earlier kit run for a plugin, or None if there are no such results.
+    """Return the results that an earlier run of the kit saved for a plugin, or None without such a run.
 
     Parameters
     ----------

@@ -179,7 +179,7 @@ def _metadata(facts: Packaging) -> Iterator[Finding]:
 
 
 def dependency_fault(requires: Iterable[str]) -> str:
-    """Return the fault in the dependency on ExEngine, or an empty string if there is no fault.
+    """Return the fault in the dependency on ExEngine, or an empty string if the dependency is correct.
 
     Examples
     --------

@@ -33,7 +33,7 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
     page : str
         The text of the plugin's narrative page.
     example : ExampleRun or None
-        The result of running the plugin's example; None if there is no runnable example.
+        The result of running the plugin's example; None if its docstring has no runnable example.
     """
     assert record.loaded is not None
     if not DOCS_STRIPPED:

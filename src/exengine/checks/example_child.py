@@ -1,4 +1,4 @@
-"""The part of an example run in the child process: runs each statement and reports its output.
+"""The code that runs an example in a child process and reports the output of each statement.
 
 This module runs only in a process started by :mod:`exengine.kernel.registry.probing`.
 """

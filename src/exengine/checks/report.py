@@ -38,7 +38,7 @@ class PluginReport:
     not_run : tuple of str
         The checks that were not run, each with the reason.
     page : str
-        The text of the narrative page in the plugin's package; empty if there is no such page.
+        The text of the narrative page in the plugin's package; empty if the package has no such page.
     example : ExampleRun or None
         The result of running the example; None if the example was not run.
     results : Results or None
@@ -96,7 +96,7 @@ def make_reports(
     registry: PluginRegistry,
     conformance: Callable[[PluginRecord], Conformance] = run_kit,
 ) -> list[PluginReport]:
-    """Check each plugin's contract in a separate process, then perform the remaining checks.
+    """Check each plugin's contract in its own process, then perform the remaining checks.
 
     Documentation and conformance are checked only for valid plugins.
 
@@ -178,7 +178,7 @@ def check_name(name: str, registry: PluginRegistry | None = None) -> PluginRepor
     name : str
         Name of the backend. If several distributions register the name, use ``distribution:name``.
     registry : PluginRegistry, optional
-        The registry to use; by default that of the installed backends.
+        The registry to search; by default the registry of installed backends.
 
     Raises
     ------

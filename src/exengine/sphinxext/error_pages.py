@@ -46,7 +46,7 @@ def error_page(report: PluginReport, kind: Kind) -> str:
 
 
 def findings_table(findings: Iterable[Finding]) -> str:
-    """Return a table of the findings; empty if there are no findings."""
+    """Return a table of the findings; empty if the plugin has no findings."""
     rows = [
         (f":exengine-code:`{finding.code}`", escape(FAULTS.get(finding.code, "")), escape(finding.message))
         for finding in findings

@@ -60,6 +60,6 @@ def promise_name(label: str) -> str:
 
 
 def promise_mark(results: Results | None, label: str) -> str:
-    """Return the mark for one promise; ``not run`` if there are no results for it."""
+    """Return the mark for one promise; ``not run`` if results for it are missing."""
     promise = results.promises.get(label) if results else None
     return MARKS[promise.outcome if promise else "not run"]

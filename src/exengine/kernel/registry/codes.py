@@ -45,7 +45,7 @@ CONFORMANCE = {
     "EX308": "safety_of_put is declared, but a frame was lost when the process was killed",
     "EX309": "durable_flush does not match the backend's behaviour",
 }
-"""Mismatches found by the conformance kit: declared but not kept capabilities, and the reverse."""
+"""Capabilities that the conformance kit found to be declared but not kept, or kept but not declared."""
 
 PACKAGING = {
     "EX401": "the metadata do not name a licence",

@@ -5,7 +5,7 @@ cannot be imported, names a hook that does not exist, or expects an argument tha
 record describes the fault, and the other plugins still work. Unlike backends, two hook plugins can have the
 same name, and both are called. Threads are not managed here (see :mod:`exengine.acquisition.observers`).
 
-If no plugin is installed in the group, nothing more is imported, not even pluggy.
+If the group has no plugins, this module imports nothing further, not even pluggy.
 """
 
 import inspect

@@ -92,8 +92,8 @@ def checked_sections(returned: Any) -> list[tuple[str, str]]:
     Raises
     ------
     TypeError
-        If the implementation returned anything other than a list of sections or None. None means that
-        there are no sections.
+        If the implementation returned anything other than a list of sections or None. None counts as an
+        empty list.
     """
     sections = []
     for pair in returned or ():

@@ -126,7 +126,7 @@ class PluginRegistry:
         Raises
         ------
         PluginNotFoundError
-            If there is no such plugin; the message lists close matches and the installed plugins.
+            If the plugin is not installed; the message lists close matches and the installed plugins.
         PluginConflictError
             If two distributions claim the name.
         """

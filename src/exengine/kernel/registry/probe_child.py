@@ -1,4 +1,4 @@
-"""The part of a probe that runs in the child process: loads one plugin and reports the outcome to the parent.
+"""The code that loads one plugin in a child process and reports the outcome to the parent process.
 
 This module's ``main`` runs only in a process started by :mod:`exengine.kernel.registry.probing`.
 """
