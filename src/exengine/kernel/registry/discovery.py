@@ -65,10 +65,8 @@ def _latest_first(names: Iterable[str]) -> list[str]:
 
 def _version_of(folder: str) -> tuple[bool, Any]:
     """Return a key that sorts a distribution's folders by version; invalid version texts sort lowest."""
-    from packaging.version import (
-        InvalidVersion,
-        Version,
-    )  # slow to import, so imported only if there are duplicates
+    # This import is slow, so it happens only if there are duplicates.
+    from packaging.version import InvalidVersion, Version
 
     text = folder.rpartition(".")[0].partition("-")[2].partition("-py")[0]
     try:

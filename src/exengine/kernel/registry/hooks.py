@@ -86,7 +86,7 @@ class HookManager:
             self._records = self._implementations = None
 
     def load(self) -> tuple[PluginRecord, ...]:
-        """Import and check every plugin once, and return the records; no fault of a plugin is raised."""
+        """Import and check every plugin once, and return the records; faults are recorded, not raised."""
         with self._lock:
             if self._implementations is None:
                 records = self.records()
@@ -189,10 +189,8 @@ def _load_all(records: tuple[PluginRecord, ...]) -> tuple[Implementation, ...]:
             name = f"{record.qualified_name} {record.target}"
             outcomes[record] = _load(manager, record, name)
             owners[name] = record
-    for (
-        record,
-        outcome,
-    ) in outcomes.items():  # set only now, so that an interrupt leaves all records unchanged
+    # Outcomes are set only after all plugins are loaded, so that an interrupt leaves every record unchanged.
+    for record, outcome in outcomes.items():
         record.settle(outcome)
     specs = (getattr(manager.hook, name) for name in _specs(manager))
     return tuple(

@@ -50,7 +50,7 @@ def is_valid(name: str) -> bool:
 
 
 def identity_fault(name: str, target: str) -> tuple[str, str]:
-    """Return the invalid part of an entry point and its fault, or two empty strings if it is valid.
+    """Return the invalid part of an entry point and its fault, or two empty strings if all parts are valid.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Options of a class, with its signature and docstring as the single source of information.
+"""Options of a class, with the class's signature and docstring as their single source of information.
 
 The validation of options, ``exengine backends show``, the environment variables, the JSON Schema of the
 config and the option tables in the documentation are all derived from this module.

@@ -164,7 +164,7 @@ class PluginRegistry:
         return f"{text} {how_to_get(wanted, self.group)}" if wanted else text
 
     def load(self, name: str) -> Any:
-        """Import and return the class for a name, after checking its contract and documentation.
+        """Import a plugin by name, check its contract and documentation, and return its class.
 
         Raises
         ------
@@ -201,7 +201,9 @@ class PluginRegistry:
     # -- many ------------------------------------------------------------------------------------
 
     def probe(self, *, isolated: bool = False) -> Mapping[str, PluginRecord]:
-        """Try to load every plugin, and return a mapping from name to record; no fault of a plugin is raised.
+        """Try to load every plugin, and return a mapping from name to record.
+
+        Faults in plugins are recorded, not raised.
 
         Parameters
         ----------
@@ -232,7 +234,7 @@ class PluginRegistry:
     def examine(self, records: Sequence[PluginRecord]) -> None:
         """Probe each plugin in its own process, then load the valid plugins in this process.
 
-        No fault of a plugin is raised.
+        Faults in plugins are recorded, not raised.
 
         Parameters
         ----------

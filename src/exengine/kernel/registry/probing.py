@@ -2,8 +2,8 @@
 
 Importing a plugin can end the process (``os._exit``, a segmentation fault) or never return. Commands that
 examine plugins therefore first load each plugin in a child process, with limits on its run time and output.
-The outcome describes how the child process ended. :mod:`exengine.kernel.registry.probe_child` contains the
-code that runs in the child.
+If a child ends without an answer, the outcome describes how it ended.
+:mod:`exengine.kernel.registry.probe_child` contains the code that runs in the child.
 """
 
 import contextlib
