@@ -1,4 +1,4 @@
-"""Checks the example, narrative page and explained capabilities of a valid plugin class.
+"""Checks a valid plugin class for an example, a narrative page and explanations of its capabilities.
 
 A class with any of the faults EX211 - EX214 still works, but its page lacks information that readers need.
 """

@@ -112,7 +112,7 @@ class PluginRegistry:
             return False
         return True
 
-    # -- one name --------------------------------------------------------------------------------
+    # -- a single plugin -------------------------------------------------------------------------
 
     def find(self, name: str) -> PluginRecord:
         """Return the record for a name, without importing the plugin.
@@ -198,7 +198,7 @@ class PluginRegistry:
 
         return load_class(record.target, self.group)
 
-    # -- many ------------------------------------------------------------------------------------
+    # -- several plugins -------------------------------------------------------------------------
 
     def probe(self, *, isolated: bool = False) -> Mapping[str, PluginRecord]:
         """Try to load every plugin, and return a mapping from name to record.
