@@ -1,4 +1,4 @@
-"""The directive ``fault-campaigns``: results of tests/campaigns, each with the command that repeats it."""
+"""The directive ``fault-campaigns``, which shows results of tests/campaigns and commands that repeat them."""
 
 import json
 import tomllib
@@ -18,7 +18,10 @@ saves their results.
 
 
 class FaultCampaigns(SphinxDirective):
-    """Shows a table for each campaign, in the order of ``campaigns.toml``, or the command that runs them."""
+    """Shows a table of each campaign's results, in the order of ``campaigns.toml``.
+
+    Without any results, it shows the command that runs the campaigns.
+    """
 
     def run(self) -> list[nodes.Node]:
         folder = Path(self.env.srcdir, FOLDER)
@@ -56,6 +59,6 @@ def _table(title: str, campaign: dict[str, Any]) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive; Sphinx calls it."""
+    """Register the directive with Sphinx, which calls this function."""
     app.add_directive("fault-campaigns", FaultCampaigns)
     return {"version": "1", "parallel_read_safe": True}

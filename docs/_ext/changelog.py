@@ -1,4 +1,4 @@
-"""The directive ``changelog``: CHANGELOG.md as a page; it supports the few forms of Markdown in that file."""
+"""The directive ``changelog``, which shows CHANGELOG.md; it supports only the Markdown used in that file."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ _VERSION = re.compile(r"^\[([^\]]+)\]")
 
 
 class Changelog(SphinxDirective):
-    """Shows the file at the root of the repository, without its title."""
+    """Shows ``CHANGELOG.md`` from the root of the repository, without its title."""
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir).parent / "CHANGELOG.md"
@@ -25,9 +25,10 @@ class Changelog(SphinxDirective):
 
 
 def to_rst(markdown: str) -> str:
-    """Return headings, lists, code, bold text and links of Markdown as reStructuredText."""
+    """Convert the headings, lists, code, bold text and links in Markdown to reStructuredText."""
     lines = []
-    for line in _BOLD.sub(lambda bold: bold[0].replace("`", ""), markdown).splitlines():  # forms do not nest
+    # Inline markup cannot be nested, so backquotes inside bold text are removed.
+    for line in _BOLD.sub(lambda bold: bold[0].replace("`", ""), markdown).splitlines():
         mark, _, rest = line.partition(" ")
         if mark == "#":
             continue
@@ -40,6 +41,6 @@ def to_rst(markdown: str) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive; Sphinx calls it."""
+    """Register the directive with Sphinx, which calls this function."""
     app.add_directive("changelog", Changelog)
     return {"version": "1", "parallel_read_safe": True}

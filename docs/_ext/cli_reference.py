@@ -1,4 +1,4 @@
-"""The directive ``cli-reference``: each verb of the ``exengine`` command, from its parser."""
+"""The directive ``cli-reference``, which describes each verb of the ``exengine`` command from its parser."""
 
 import argparse
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from exengine.sphinxext import rst
 
 
 class CliReference(SphinxDirective):
-    """Shows a section for each verb: its purpose, its usage, its arguments."""
+    """Shows a section for each verb, with its purpose, usage and arguments."""
 
     def run(self) -> list[nodes.Node]:
         parser = make_parser()
@@ -31,7 +31,7 @@ class CliReference(SphinxDirective):
 
 
 def _verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parsers of verbs, not those of groups of verbs."""
+    """Yield the parsers of individual verbs, but not those of groups of verbs."""
     groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not groups:
         yield parser
@@ -51,6 +51,6 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive; Sphinx calls it."""
+    """Register the directive with Sphinx, which calls this function."""
     app.add_directive("cli-reference", CliReference)
     return {"version": "1", "parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""The directive ``benchmark-figures``: a table of benchmarks/, and its drawing, if they exist."""
+"""The directive ``benchmark-figures``, which shows a table and a chart of benchmark results, if available."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ _SCRIPTS = {"figures": "run.py", "before": "bench_before.py"}
 
 
 class BenchmarkFigures(SphinxDirective):
-    """Shows the named table and its drawing (default: ``figures``), or the command that measures them."""
+    """Shows a named table (by default ``figures``) and its chart.
+
+    If the table does not exist, it shows the command that makes the measurements.
+    """
 
     optional_arguments = 1
 
@@ -47,6 +50,6 @@ class BenchmarkFigures(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive; Sphinx calls it."""
+    """Register the directive with Sphinx, which calls this function."""
     app.add_directive("benchmark-figures", BenchmarkFigures)
     return {"version": "1", "parallel_read_safe": True}

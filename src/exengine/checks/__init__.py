@@ -1,1 +1,1 @@
-"""One report of everything known about a plugin: contract, documentation, example, packaging, conformance."""
+"""A single report on a plugin's contract, documentation, example, packaging and conformance."""

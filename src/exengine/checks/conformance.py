@@ -1,7 +1,7 @@
-"""Results of the conformance kit for one plugin: from a run, or from a results file that a run has saved.
+"""Results of the conformance kit for one plugin, from a new run or from the results file of an earlier run.
 
-Responsible for finding the file of a plugin and for the values that reports contain. Not responsible for
-the format of the file, nor for the meaning of a promise (:mod:`exengine.testing`).
+This module finds the results file of a plugin and defines the values that reports contain. The format of the
+file and the meanings of the promises are defined in :mod:`exengine.testing`.
 """
 
 import re
@@ -23,17 +23,19 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 @dataclass(frozen=True)
 class Promise:
-    """The result of one promise.
+    """The result of testing one promise.
 
     Attributes
     ----------
     outcome : {'kept', 'broken', 'not promised', 'not run'}
+        The outcome for the promise.
     tests, failed : int
-        Number of tests of the promise, and of those that failed.
+        The number of tests for the promise, and the number of those tests that failed.
     codes : tuple of str
         Codes of the capabilities that failed.
     because : tuple of str
-        The failures, the capability that does not promise it, or the reason why it was not run.
+        The failures; or the capability that excludes the promise; or the reason why the promise was not
+        tested.
     """
 
     outcome: str
@@ -45,18 +47,18 @@ class Promise:
 
 @dataclass(frozen=True)
 class Results:
-    """The results of the kit for one plugin.
+    """The results of the conformance kit for one plugin.
 
     Attributes
     ----------
     distribution, version, kernel : str
-        The tested distribution, its version, and the version of ExEngine.
+        The name and version of the tested distribution, and the version of ExEngine.
     promises : mapping of str to Promise
-        Label, such as ``P1`` -> result.
+        Label of the promise, such as ``P1`` -> result.
     findings : tuple of Finding
-        Capabilities that are declared and not kept, or kept and not declared.
+        Capabilities that are declared but not kept, or kept but not declared.
     reason : str
-        The reason why nothing was run, or empty.
+        The reason why no tests were run; empty if tests were run.
     """
 
     distribution: str
@@ -68,17 +70,17 @@ class Results:
 
     @property
     def kept(self) -> int:
-        """The number of promises that are kept."""
+        """The number of promises that were kept."""
         return sum(promise.outcome == "kept" for promise in self.promises.values())
 
     @property
     def tested(self) -> int:
-        """The number of promises that were tested: kept or broken."""
+        """The number of promises that were tested, and thus found kept or broken."""
         return sum(promise.outcome in ("kept", "broken") for promise in self.promises.values())
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Label -> failures of each broken promise."""
+        """The label of each broken promise -> its failures."""
         return {
             label: "; ".join(text.removeprefix(f"{label}: ") for text in promise.because)
             or "run the kit with pytest to see why"
@@ -87,16 +89,19 @@ class Results:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return promise -> result as JSON."""
+        """Return a mapping from promise to result, in a form that can be written as JSON."""
         return {label: asdict(promise) for label, promise in self.promises.items()}
 
 
 Conformance = tuple[Results | None, str]
-"""Results, and the reason why there are none or not all."""
+"""Results, and the reason why they are missing or incomplete; empty if they are complete."""
 
 
 def run_kit(record: PluginRecord) -> Conformance:
-    """Run the conformance kit on an installed backend; the kit of a source needs its devices."""
+    """Run the conformance kit on an installed backend.
+
+    Sources are not tested here, because the kit needs a source's devices.
+    """
     if record.group == SOURCES_GROUP:
         return None, f"it needs the devices of the source: run pytest --exengine-source {record.name}"
     import exengine.testing as kit
@@ -107,7 +112,7 @@ def run_kit(record: PluginRecord) -> Conformance:
             content = run_conformance(record.qualified_name, Path(folder, "results.json"))
     except ImportError as error:
         return None, f"it needs the extra, pip install exengine[test] ({error})"
-    except Exception as error:  # raised by the kit, or by the plugin in it
+    except Exception as error:  # raised by the kit itself, or by the plugin that it tests
         return None, f"the kit stopped with {describe(error)}"
     results = _results(content)
     not_run = results.reason or "the kit gave no reason" if content.get("outcome") == "not run" else ""
@@ -115,19 +120,20 @@ def run_kit(record: PluginRecord) -> Conformance:
 
 
 def saved_results(record: PluginRecord, folder: Path) -> Results | None:
-    """Return the results that a run of the kit has saved for a plugin, or None.
+    """Return the results that an earlier run of the kit saved for a plugin, or None without such a run.
 
     Parameters
     ----------
     record : PluginRecord
-        Its file is ``<name>.json``. A file about another distribution of the same name does not count.
+        Record of the plugin. Its results file is ``<name>.json``. A file from a different distribution with a
+        plugin of the same name is ignored.
     folder : Path
-        May be missing.
+        Folder of the results files, which does not need to exist.
 
     Raises
     ------
     ValueError
-        If the file is not a results file that this release reads; the message states the reason.
+        If the file is not a results file that this release can read; the message states the reason.
     """
     path = folder / f"{record.name}.json"
     if not re.fullmatch(r"[\w.-]+", record.name) or not path.is_file():

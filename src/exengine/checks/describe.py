@@ -1,4 +1,4 @@
-"""Text about a plugin that both the command line and the documentation show: config and capabilities."""
+"""Text about a plugin's config and capabilities, for both the command line and the documentation."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from exengine.kernel.registry.names import SOURCES_GROUP
 
 
 def capability_text(value: object) -> str:
-    """Return the value of a capability as text.
+    """Return the value of a capability as readable text.
 
     Examples
     --------
@@ -25,14 +25,14 @@ def capability_text(value: object) -> str:
 
 
 def config_keys(group: str) -> tuple[str, str]:
-    """Return the section of a config for the plugins of a group, and the key in it that names the plugin."""
+    """Return the config section for plugins in a group, and the key in that section that names the plugin."""
     return ("source", "name") if group == SOURCES_GROUP else ("storage", "backend")
 
 
 def config_snippet(name: str, cls: type, group: str) -> str:
-    """Return YAML to paste into a config file.
+    """Return a YAML snippet to paste into a config file.
 
-    A required option has its type as a comment; an option with a default is commented out.
+    Each required option has a comment with its type, and each option with a default is commented out.
     """
     section, key = config_keys(group)
     lines = [f"{section}:", f"  {key}: {name}"]
@@ -53,15 +53,15 @@ def config_snippet(name: str, cls: type, group: str) -> str:
 
 def _yaml_default(option: options.Option) -> str:
     try:
-        return json.dumps(option.default, ensure_ascii=False)  # JSON is YAML
+        return json.dumps(option.default, ensure_ascii=False)  # JSON is valid YAML
     except (TypeError, ValueError):
-        shown = getattr(option.default, "value", option.default)  # of an enumeration
+        shown = getattr(option.default, "value", option.default)  # the value of an enumeration member
         return json.dumps(text_of(str, shown), ensure_ascii=False)
 
 
 def text_of(how: Callable[[object], str], value: object) -> str:
-    """Return ``str`` or ``repr`` of a value, even if its own method raises."""
+    """Return the ``str`` or ``repr`` of a value, or a fallback text if this raises an exception."""
     try:
         return how(value)
-    except Exception:  # raised by an object of the plugin
+    except Exception:  # raised by an object from the plugin
         return f"a {type(value).__name__}"

@@ -1,7 +1,7 @@
-"""Checks the distribution of a plugin: EX401 - EX408.
+"""Checks a plugin's distribution for the faults EX401 - EX408.
 
-The facts come from the metadata of an installed distribution, or from the ``pyproject.toml`` of a
-folder; the checks are the same. They import no module of the plugin.
+The facts come from the metadata of an installed distribution or from a project folder's ``pyproject.toml``.
+The checks are the same in both cases, and do not import any of the plugin's modules.
 """
 
 import importlib.util
@@ -20,10 +20,10 @@ from exengine.kernel.registry.names import BACKENDS_GROUP, SOURCES_GROUP, fold, 
 from exengine.kernel.registry.records import PluginRecord
 
 KERNEL = "exengine"
-"""The distribution of ExEngine itself, which is exempt from the rules for plugins."""
+"""The distribution of ExEngine itself, which is exempt from some of the rules for plugins."""
 
 DEPENDENCY = "exengine>=1,<2"
-"""The dependency of a plugin: the contract may change with the first number."""
+"""The dependency that a plugin should declare; a new major version may change the contract."""
 
 _PROJECT_FIELDS = ("license", "description", "requires-python", "dependencies")
 
@@ -35,19 +35,20 @@ class Packaging:
     Attributes
     ----------
     name : str
+        Name of the distribution.
     licence, summary, requires_python : str
-        Empty if missing.
+        Fields of the metadata; empty if missing.
     requires : list of str
-        Requirements as written.
+        The requirements, as written in the metadata.
     entries : list of PluginRecord
-        The plugins that it registers.
+        The plugins that the distribution registers.
     unknown : set of str
-        Fields of a ``pyproject.toml`` that the build computes.
+        Fields of ``pyproject.toml`` that are computed during the build.
     files : set of str, optional
-        Installed files, relative to ``site-packages``; None if they are not those of a wheel, as for an
-        editable installation or a folder.
+        The installed files, relative to ``site-packages``. None if the installed files do not come from a
+        wheel, as with an editable installation or a project folder.
     folder : Path, optional
-        Folder of the project, if known.
+        The project folder; None if it is unknown.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Packaging:
 
 
 def of_installed(record: PluginRecord) -> Packaging:
-    """Return the facts of the distribution of a record.
+    """Return the facts about the distribution that a record belongs to.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def of_installed(record: PluginRecord) -> Packaging:
             files=None if files is None or _is_editable(direct) else {file.as_posix() for file in files},
             folder=_project_folder(direct),
         )
-    except Exception as error:  # corrupt metadata may raise anything
+    except Exception as error:  # corrupt metadata can raise any exception
         raise ValueError(f"the metadata of {record.distribution} cannot be read: {error}") from error
 
 
@@ -102,7 +103,7 @@ def _is_editable(direct_url: dict[str, Any]) -> bool:
 
 
 def _project_folder(direct_url: dict[str, Any]) -> Path | None:
-    """Return the folder of an editable installation."""
+    """Return the project folder of an editable installation; None for any other installation."""
     parts = urlsplit(direct_url.get("url", ""))
     if not _is_editable(direct_url) or parts.scheme != "file":
         return None
@@ -110,12 +111,12 @@ def _project_folder(direct_url: dict[str, Any]) -> Path | None:
 
 
 def of_project(folder: Path) -> Packaging:
-    """Return the facts of the ``pyproject.toml`` of a folder.
+    """Return the facts in a project folder's ``pyproject.toml``.
 
     Raises
     ------
     ValueError
-        If the file is missing, or has no table ``project``.
+        If the file cannot be read or parsed, or has no ``project`` table with a name.
     """
     import tomllib
 
@@ -152,7 +153,7 @@ def of_project(folder: Path) -> Packaging:
 
 
 def check_packaging(facts: Packaging) -> list[Finding]:
-    """Return the faults of a distribution, in the order of their codes.
+    """Return the faults in a distribution, in the order of their codes.
 
     The distribution of ExEngine itself is exempt from the rules about its dependency and its modules.
     """
@@ -178,7 +179,7 @@ def _metadata(facts: Packaging) -> Iterator[Finding]:
 
 
 def dependency_fault(requires: Iterable[str]) -> str:
-    """Return the fault of the dependency on ExEngine, or an empty text.
+    """Return the fault in the dependency on ExEngine, or an empty string if the dependency is correct.
 
     Examples
     --------
@@ -197,7 +198,7 @@ def dependency_fault(requires: Iterable[str]) -> str:
                 return f"{text!r} is not a valid requirement: {str(error).splitlines()[0]}"
             continue
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue  # of an extra, or of another system
+            continue  # applies only to an extra or to another system
         if same_name(requirement.name, KERNEL):
             shown = f"{requirement.name}{requirement.specifier}"
             bounds = [_bounds(part.operator, part.version) for part in requirement.specifier]
@@ -208,12 +209,12 @@ def dependency_fault(requires: Iterable[str]) -> str:
 
 
 def _bounds(operator: str, text: str) -> tuple[bool, bool]:
-    """Return whether a part of a version specifier excludes everything before 1, and everything from 2."""
+    """Return whether a version clause excludes all versions below 1, and whether it excludes 2 and later."""
     from packaging.version import InvalidVersion, Version
 
     try:
         version = Version(text.removesuffix(".*"))
-    except InvalidVersion:  # the operator === accepts any text
+    except InvalidVersion:  # the operator === allows any text as a version
         return False, False
     exact = operator in ("~=", "==", "===")
     lower = version.major >= 1 and (exact or operator in (">=", ">"))
@@ -245,7 +246,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
     top = record.package
     package = package_folder(facts, top)
     if package is None:
-        return  # EX403 reports it, or nothing is known
+        return  # either EX403 reports this fault, or the location is unknown
     if package.suffix == ".py":
         yield Finding("EX402", f"{package.name} is a single module; make it a package with an empty py.typed")
         return
@@ -259,7 +260,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
 
 
 def package_folder(facts: Packaging, top: str) -> Path | None:
-    """Return the folder of the top-level package of a plugin, or the file of a single module."""
+    """Return the folder of a plugin's top-level package or the file of a single module; None if not found."""
     if facts.folder is not None:
         return _in_folder(facts.folder, top)
     try:

@@ -1,6 +1,6 @@
-"""Checks the documentation of a valid plugin class: example, narrative page, capabilities.
+"""Checks a valid plugin class for an example, a narrative page and explanations of its capabilities.
 
-EX211 - EX214: the class works with any of these faults, but its page lacks something for the reader.
+A class with any of the faults EX211 - EX214 still works, but its page lacks information that readers need.
 """
 
 import doctest
@@ -18,22 +18,22 @@ from exengine.kernel.registry.names import spellings
 from exengine.kernel.registry.records import PluginRecord
 from exengine.kernel.wording import either, listed
 
-# The kernel explains the meaning of these capabilities; only the author can explain their values.
+# The kernel explains the meaning of these capabilities, but only the author can explain their values.
 _NAMES = ("compression", "path_suffixes", "readers")
 _WORDS = {"pyramids": ("pyramid", "resolution level"), "remote": ("url", "remote")}
 
 
 def check_documentation(record: PluginRecord, page: str, example: ExampleRun | None) -> Iterator[Finding]:
-    """Yield the faults in the documentation of a plugin, in the order of the codes.
+    """Yield the faults in a plugin's documentation, in the order of their codes.
 
     Parameters
     ----------
     record : PluginRecord
-        A valid plugin, loaded.
+        Record of a valid plugin that has been loaded.
     page : str
-        Its narrative page.
+        The text of the plugin's narrative page.
     example : ExampleRun or None
-        The result of running its example; None if it has no example that runs.
+        The result of running the plugin's example; None if its docstring has no runnable example.
     """
     assert record.loaded is not None
     if not DOCS_STRIPPED:
@@ -48,7 +48,7 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
 
 
 def narrative_page(record: PluginRecord) -> str:
-    """Return ``docs/<name>.rst`` of the plugin's top-level package, in any spelling; empty if it has none."""
+    """Return the text of ``docs/<name>.rst``, in any spelling, in the plugin's package; empty if missing."""
     for name in page_names(record.name):
         try:
             page = importlib.resources.files(record.package) / name
@@ -60,7 +60,7 @@ def narrative_page(record: PluginRecord) -> str:
 
 
 def page_names(name: str) -> list[str]:
-    """Return the paths, relative to its package, at which the narrative page of a plugin may be."""
+    """Return the allowed paths of a plugin's narrative page, relative to the plugin's package."""
     return [f"docs/{spelling}.rst" for spelling in spellings(name)]
 
 
@@ -83,12 +83,12 @@ def _check_example(cls: type, run: ExampleRun | None) -> Iterator[Finding]:
 
 
 def _check_capabilities(cls: type, capabilities: StorageCapabilities, page: str) -> Iterator[Finding]:
-    """Yield EX214 for each declared capability that the reader would have to guess.
+    """Yield EX214 for each declared capability that is not explained to the reader.
 
-    The kernel documents its own capabilities beside their values. The plugin must explain the rest, on
-    its page or in the docstring of its class: each name of a compression, a suffix or a program, how to
-    make pyramids, how to write remotely, and each capability that a subclass of ``StorageCapabilities``
-    adds.
+    The kernel documents the meaning of its own capabilities alongside their values. The plugin's page or
+    class docstring must explain everything else: the name of each compression, suffix and program, how to
+    make pyramids, how to write to remote storage, and each capability that a subclass of
+    ``StorageCapabilities`` adds.
     """
     text = f"{page}\n{inspect.cleandoc(cls.__doc__ or '')}".lower()
     known = dict(StorageCapabilities().items())

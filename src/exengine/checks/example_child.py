@@ -1,6 +1,6 @@
-"""The child's side of running an example: runs each statement, and reports its output.
+"""The code that runs an example in a child process and reports the output of each statement.
 
-Runs in a process that :mod:`exengine.kernel.registry.probing` starts, and nowhere else.
+This module runs only in a process started by :mod:`exengine.kernel.registry.probing`.
 """
 
 import doctest
@@ -18,26 +18,27 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.FAIL_FAST
 
 
 def main(request: Mapping[str, Any]) -> None:
-    """Run the example of the request, answer, and end the process."""
+    """Run the requested example, send the answer, and end the process."""
     report_position(request)
-    os.environ["TMPDIR"] = os.getcwd()  # temporary files are deleted with this folder
+    os.environ["TMPDIR"] = os.getcwd()  # temporary files will be deleted together with this folder
     answer(request, {"steps": run(request["target"], request["text"])})
 
 
 def run(target: str, text: str) -> list[dict[str, Any]]:
-    """Run an example with the names of the module that it belongs to, as doctest does.
+    """Run an example with access to the names defined in its module, as doctest does.
 
     Parameters
     ----------
     target : str
-        ``module:Class``.
+        The target of the plugin's entry point, in the form ``module:Class``.
     text : str
-        The section ``Examples`` of the docstring.
+        The ``Examples`` section of the docstring.
 
     Returns
     -------
     list of dict
-        ``output`` and ``failed`` of each statement; an empty dict for a statement that did not run.
+        A dict with the keys ``output`` and ``failed`` for each statement, or an empty dict for a statement
+        that was not run.
     """
     module = importlib.import_module(target.partition(":")[0])
     examples = doctest.DocTestParser().get_examples(text, target)
@@ -47,7 +48,7 @@ def run(target: str, text: str) -> list[dict[str, Any]]:
 
 
 class _Runner(doctest.DocTestRunner):
-    """Records the output of each statement, and prints nothing."""
+    """Records the output of each statement without printing anything."""
 
     def __init__(self) -> None:
         super().__init__(verbose=False, optionflags=FLAGS)

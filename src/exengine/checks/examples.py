@@ -1,8 +1,8 @@
-"""Runs the examples of plugins, each once, in a process and a temporary folder of its own.
+"""Runs each plugin's example once, in its own process and temporary folder.
 
-Responsible for the output of each statement, even if the example raises, crashes or never returns. The
-example sees the names of its module, as under doctest. :mod:`exengine.checks.example_child` is the
-child's side.
+The result contains the output of each statement, or describes how the process ended if it crashed or did not
+end in time. As under doctest, the example can use the names defined in its module.
+:mod:`exengine.checks.example_child` contains the code that runs in the child process.
 """
 
 import doctest
@@ -18,24 +18,25 @@ from exengine.kernel.registry.probing import run_child
 from exengine.kernel.registry.records import PluginRecord
 
 TIME_LIMIT_S = 60.0
-"""Time limit for the example of one class."""
+"""Time limit for the example of one class, in seconds."""
 
-_MOST_OUTPUT = 20_000  # characters of one statement
+_MOST_OUTPUT = 20_000  # characters of output from one statement
 _MOST_MESSAGE = 2_000
 
 
 @dataclass(frozen=True)
 class Step:
-    """The output of one statement.
+    """The result of one statement.
 
     Attributes
     ----------
     output : str
-        The printed text.
+        The text that the statement printed.
     failed : bool
-        Whether the docstring states another output.
+        Whether the output differs from the output in the docstring.
     ran : bool
-        False after a failure, and for a statement marked ``+SKIP``.
+        Whether the statement was run. False for any statement that follows a failure, and for a statement
+        marked ``+SKIP``.
     """
 
     output: str = ""
@@ -50,11 +51,11 @@ class ExampleRun:
     Attributes
     ----------
     steps : tuple of Step
-        One for each statement, in order; empty if the process ended without a report.
+        One step for each statement, in order; empty if the process ended without a report.
     error : str
-        The way in which the process ended without a report.
+        How the process ended, if it ended without a report; otherwise empty.
     output : str
-        The text that such a process printed.
+        The text that the process printed, if it ended without a report; otherwise empty.
     """
 
     steps: tuple[Step, ...] = ()
@@ -63,28 +64,33 @@ class ExampleRun:
 
     @property
     def failed(self) -> bool:
-        """Whether the output differs from the docstring, or the process ended early."""
+        """Whether any output differs from the docstring, or the process ended without a report."""
         return bool(self.error) or any(step.failed for step in self.steps)
 
 
 def statements_of(text: str) -> list[doctest.Example]:
-    """Return the statements of an example.
+    """Return the statements in an example.
 
     Raises
     ------
     ValueError
-        If prompts and indentation are inconsistent.
+        If the prompts or the indentation are inconsistent.
     """
     return doctest.DocTestParser().get_examples(text)
 
 
 def run_examples(records: Iterable[PluginRecord]) -> dict[PluginRecord, ExampleRun]:
-    """Run the example of each valid plugin, several at a time.
+    """Run the examples of all valid plugins, several at a time.
 
     Parameters
     ----------
     records : iterable of PluginRecord
-        A record without a loaded class, or without an example that runs, has no entry in the result.
+        Records of plugins.
+
+    Returns
+    -------
+    dict
+        Record -> result of its example. Records without a loaded class or a runnable example are omitted.
     """
     texts = {record: text for record in records if (text := _runnable_text(record))}
     if not texts:
@@ -100,7 +106,7 @@ def _runnable_text(record: PluginRecord) -> str:
     try:
         text = docstrings.documentation_of(record.loaded).examples
         runs = any(not statement.options.get(doctest.SKIP) for statement in statements_of(text))
-    except Exception:  # raised by objects of the plugin; the check of its documentation reports it
+    except Exception:  # raised by objects from the plugin; the documentation check reports it
         return ""
     return text if runs else ""
 
@@ -111,11 +117,11 @@ def run_example(target: str, text: str, time_limit_s: float = TIME_LIMIT_S) -> E
     Parameters
     ----------
     target : str
-        ``module:Class``.
+        The target of the plugin's entry point, in the form ``module:Class``.
     text : str
-        The section ``Examples`` of the docstring.
+        The ``Examples`` section of the docstring.
     time_limit_s : float
-        After this time the process, and every process that it started, is killed.
+        Time in seconds after which the process and every process in its group are killed.
     """
     with tempfile.TemporaryDirectory(prefix="exengine-example-", ignore_cleanup_errors=True) as folder:
         work = os.path.realpath(folder)
@@ -134,7 +140,7 @@ def _step(found: dict[str, object], work: str) -> Step:
 
 
 def fault_of(text: str, run: ExampleRun) -> str:
-    r"""Return the first fault of an example that failed.
+    r"""Return a description of the first fault in a failed example.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The one report on a plugin: ``exengine backends check`` prints it, the documentation shows it.
+"""The report on a plugin that ``exengine backends check`` prints and the documentation shows.
 
-Responsible for the order of the checks and for noting which were not run. The faults are found elsewhere:
-by the registry in a process of its own, by :mod:`exengine.checks.documentation`,
+This module determines the order of the checks and notes which checks were not run. Other components find the
+faults: the registry in a separate process, :mod:`exengine.checks.documentation`,
 :mod:`exengine.checks.distribution` and the conformance kit.
 """
 
@@ -22,7 +22,7 @@ from exengine.kernel.registry.plugins import PluginRegistry
 from exengine.kernel.registry.records import PluginRecord
 
 _CODE_OF_STAGE = {"metadata": "EX408", "name": "EX403", "target": "EX403"}
-"""The code of a plugin that breaks before its import; after that it is EX101."""
+"""Codes of faults found before a plugin is imported; any later stage uses EX101."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class PluginReport:
     Attributes
     ----------
     record : PluginRecord
-        With its outcome.
+        Record of the plugin, including its outcome.
     findings : tuple of Finding
         All faults, in the order of their codes.
     not_run : tuple of str
         The checks that were not run, each with the reason.
     page : str
-        The narrative page in the plugin's package, or empty.
+        The text of the narrative page in the plugin's package; empty if the package has no such page.
     example : ExampleRun or None
-        The result of running the example; None if it did not run.
+        The result of running the example; None if the example was not run.
     results : Results or None
-        The results of the conformance kit; None if there are none.
+        The results of the conformance kit; None if no results are available.
     """
 
     record: PluginRecord
@@ -54,20 +54,20 @@ class PluginReport:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Label -> failures of each promise that the conformance kit found broken."""
+        """The label of each promise that the conformance kit found broken -> its failures."""
         return self.results.broken_promises if self.results else {}
 
     @property
     def clean(self) -> bool:
-        """Whether no fault was found; some checks may not have been run."""
+        """Whether no fault was found, even if some checks were not run."""
         return not self.findings and not self.broken_promises
 
     def place_of(self, finding: Finding) -> tuple[str, int]:
-        """Return file and line of a finding; ``("", 0)`` if neither is known."""
+        """Return the file and line of a finding; ``("", 0)`` if they are unknown."""
         return ("", 0) if finding.code >= "EX4" else self.record.source
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
+        """Return the report in a form that can be written as JSON."""
         return {
             **self.record.to_dict(),
             "findings": [
@@ -79,7 +79,7 @@ class PluginReport:
         }
 
     def _with(self, findings: Sequence[Finding] = (), not_run: Sequence[str] = ()) -> "PluginReport":
-        """Return the report with more findings, sorted, and more checks that were not run."""
+        """Return a copy of the report with added findings and checks not run; findings are sorted by code."""
         unique = dict.fromkeys((*self.findings, *findings))
         return replace(
             self,
@@ -96,15 +96,24 @@ def make_reports(
     registry: PluginRegistry,
     conformance: Callable[[PluginRecord], Conformance] = run_kit,
 ) -> list[PluginReport]:
-    """Check plugins: contract first, in processes of their own, then the rest of each valid one.
+    """Check each plugin's contract in its own process, then perform the remaining checks.
+
+    Documentation and conformance are checked only for valid plugins.
 
     Parameters
     ----------
     records : sequence of PluginRecord
-        Records of the registry; each has an outcome afterwards.
+        Records from the registry. Afterwards, each record has an outcome.
     registry : PluginRegistry
+        The registry that the records come from.
     conformance : callable
-        Returns the results of the conformance kit: it runs the kit, or reads saved results.
+        A function that returns the results of the conformance kit for a record, either by running the kit
+        or by reading saved results.
+
+    Returns
+    -------
+    list of PluginReport
+        The reports, in the order of the records.
     """
     return [_with_packaging(report) for report in _reports(records, registry, conformance)]
 
@@ -114,7 +123,7 @@ def _reports(
     registry: PluginRegistry,
     conformance: Callable[[PluginRecord], Conformance] = run_kit,
 ) -> list[PluginReport]:
-    """Return the reports of plugins without their packaging."""
+    """Return the reports on plugins, without checks of their packaging."""
     registry.examine(records)
     runs = run_examples(records)
     return [_report(record, runs.get(record), conformance) for record in records]
@@ -129,7 +138,7 @@ def _report(
     report = replace(report, page=narrative_page(record))
     try:
         report = report._with(list(check_documentation(record, report.page, run)))
-    except Exception as error:  # raised by objects of the plugin
+    except Exception as error:  # raised by objects from the plugin
         report = report._with([Finding("EX101", f"inspecting the class raised {describe(error)}")])
     results, not_run = conformance(record)
     report = replace(report, results=results)._with(not_run=[f"conformance: {not_run}"] if not_run else [])
@@ -162,33 +171,38 @@ def _with_packaging(report: PluginReport) -> PluginReport:
 
 
 def check_name(name: str, registry: PluginRegistry | None = None) -> PluginReport:
-    """Check an installed backend by its name.
+    """Check an installed backend by name.
 
     Parameters
     ----------
     name : str
-        ``distribution:name`` settles a conflict.
+        Name of the backend. If several distributions register the name, use ``distribution:name``.
     registry : PluginRegistry, optional
-        By default the installed backends.
+        The registry to search; by default the registry of installed backends.
 
     Raises
     ------
     PluginNotFoundError, PluginConflictError
-        As :meth:`exengine.kernel.registry.plugins.PluginRegistry.find`.
+        Under the same conditions as in :meth:`exengine.kernel.registry.plugins.PluginRegistry.find`.
     """
     registry = plugins.BACKENDS if registry is None else registry
     return make_reports([registry.find(name)], registry)[0]
 
 
 def check_folder(folder: Path) -> list[PluginReport]:
-    """Check every plugin that the ``pyproject.toml`` of a folder registers.
+    """Check every plugin that is registered in a folder's ``pyproject.toml``.
 
-    The classes are checked if the distribution is installed; the packaging is that of the folder.
+    The plugin classes are checked only if the distribution is installed. The packaging checks use the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the project.
 
     Raises
     ------
     PluginNotFoundError
-        If the folder is not a project, or registers no plugin.
+        If the folder is not a project, or if its project registers no plugin.
     """
     try:
         facts = distribution.of_project(folder)

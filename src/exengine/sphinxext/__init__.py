@@ -1,28 +1,29 @@
-"""Sphinx extension: a page for each installed storage backend and frame source.
+"""Sphinx extension that adds a page for each installed storage backend and frame source.
 
 In ``conf.py``::
 
     extensions = ["exengine.sphinxext"]
-    exengine_plugins = ["my-backend"]     # only these distributions; without it, all that are installed
+    exengine_plugins = ["my-backend"]     # only these distributions; the default is all
 
-Before Sphinx reads its documents, pages appear below the source folder: ``usage/backends/<name>.rst``,
-``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and
-``usage/backends/matrix.rst``, which compares the backends. They are made from the signature and the
-docstring that the registry validates, from ``docs/<name>.rst`` in the plugin's package, from the output
-of the example in the docstring, and from the results of the conformance kit. Add the index pages to a
-toctree, and the folders to ``.gitignore``.
+Before Sphinx reads the documents, the extension writes pages below the source folder:
+``usage/backends/<name>.rst``, ``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and
+``usage/backends/matrix.rst``, which compares the backends. The pages are made from the signature and
+docstring that the registry validates, ``docs/<name>.rst`` in the plugin's package, the output of the
+docstring's example, and the results of the conformance kit. Add the index pages to a toctree, and add the
+two folders to ``.gitignore``.
 
 ===========================  ========================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.
-``exengine_strict``          Names of distributions; any fault of one of them ends the build.
-``exengine_local_plugins``   Distribution -> folder that it is installed from, in a clone.
+``exengine_strict``          Names of distributions; any fault in one of them stops the build.
+``exengine_local_plugins``   Distribution -> folder in a clone from which to install it.
 ``exengine_path``            Folders with installed packages. Default: ``sys.path``.
-``exengine_results``         Folder beside ``conf.py`` with result files of the conformance kit, one for
-                             each backend, ``<backend>.json``. Default: ``_results``.
+``exengine_results``         Folder, relative to the source folder, with the conformance kit's results files,
+                             ``<name>.json`` for each plugin. Default: ``_results``.
 ===========================  ========================================================================
 
-The docstrings of a distribution that the project does not name in one of these are untrusted: if they do
-not parse they are shown as plain text, and they never fail a build.
+Docstrings are trusted only if ``exengine_plugins``, ``exengine_strict`` or ``exengine_local_plugins`` names
+their distribution. If an untrusted docstring cannot be parsed, it is shown as plain text. Untrusted
+docstrings never make a build fail.
 """
 
 from pathlib import Path
@@ -35,7 +36,7 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def setup(app: "Sphinx") -> dict[str, Any]:
-    """Register the extension; Sphinx calls it."""
+    """Register the extension with Sphinx, which calls this function."""
     from exengine.sphinxext.build import PluginPages, add_anchors
     from exengine.sphinxext.reference import SettingsDirective, check_codes, parse_code
 
@@ -57,14 +58,14 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("missing-reference", pages.resolve_quietly)
     app.connect("warn-missing-reference", pages.keep_quiet)
     app.connect("env-check-consistency", check_codes)
-    app.connect("doctree-read", add_anchors, priority=400)  # before the handlers that link to them
+    app.connect("doctree-read", add_anchors, priority=400)  # before the handlers that link to the anchors
     app.connect("html-page-context", _add_script)
     app.add_css_file("exengine.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _check_suffix(app: "Sphinx") -> None:
-    """Refuse a project that would not read the pages that are written."""
+    """Raise an error if the project's settings prevent Sphinx from reading the generated pages."""
     if ".rst" not in app.config.source_suffix:
         from sphinx.errors import ConfigError
 
@@ -79,6 +80,6 @@ def _add_static(app: "Sphinx") -> None:
 
 
 def _add_script(app: "Sphinx", page: str, template: str, context: dict[str, Any], document: object) -> None:
-    """Add the script that sorts and filters tables to the one page that needs it."""
+    """Add the script that sorts and filters tables, but only to the page that needs it."""
     if page == "usage/backends/matrix":
         app.add_js_file("exengine-matrix.js", loading_method="defer")

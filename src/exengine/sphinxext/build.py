@@ -1,8 +1,9 @@
-"""The pages of the plugins during a Sphinx build: writing them, and the faults that end a build.
+"""Writes the pages for plugins during a Sphinx build, and stops the build if certain plugins have faults.
 
-Pages are written into the source folder before Sphinx looks for documents, and only if their content
-changed, so that an incremental build reads no more than necessary. A fault of a foreign plugin becomes
-text on its page; a fault of a plugin that the project names in ``exengine_strict`` ends the build.
+Pages are written into the source folder before Sphinx looks for documents. A page is written only if its
+content has changed, so that an incremental build reads no more pages than necessary. A fault in a foreign
+plugin is described on the plugin's page. A fault in a plugin that the project names in ``exengine_strict``
+stops the build.
 """
 
 import logging as standard_logging
@@ -35,20 +36,20 @@ from exengine.sphinxext.pages import plugin_page
 logger = logging.getLogger(__name__)
 
 FOLDER = "usage"
-"""Folder of the pages, below the source folder of the project."""
+"""Folder of the pages, relative to the project's source folder."""
 
 
 class PluginPages:
-    """The generated pages of one Sphinx application; its methods are event handlers."""
+    """The generated pages of one Sphinx application, with methods that handle its events."""
 
     def __init__(self) -> None:
-        self._records: dict[str, PluginRecord] = {}  # document name -> the plugin that it shows
+        self._records: dict[str, PluginRecord] = {}  # document name -> the plugin shown in that document
         self._foreign: dict[str, PluginRecord] = {}
 
     # -- before reading --------------------------------------------------------------------------
 
     def write(self, app: Sphinx) -> None:
-        """Write every page and index, and delete those of plugins that are gone."""
+        """Write all pages and indexes, and delete the pages of plugins that no longer exist."""
         setup = _setup_of(app)
         registries = {kind: _registry(app, kind) for kind in KINDS}
         shown = {kind: _shown(app, kind, registry) for kind, registry in registries.items()}
@@ -84,7 +85,7 @@ class PluginPages:
     def process_docstring(
         self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
     ) -> None:
-        """Shorten the docstring of the class, which the page shows already; make foreign docstrings safe."""
+        """Shorten the class docstring, which the page already shows, and make foreign docstrings safe."""
         document = app.env.docname
         record = self._records.get(document)
         if record is None:
@@ -99,11 +100,11 @@ class PluginPages:
     def resolve_quietly(
         self, app: Sphinx, env: object, node: nodes.Element, content: nodes.Element
     ) -> nodes.Element | None:
-        """Show a code as plain text if the project has no page of codes."""
+        """Show a code as plain text if the project has no codes page to link to."""
         return content if node.get("reftype") == "exengine-code" else None
 
     def keep_quiet(self, app: Sphinx, domain: object, node: nodes.Element) -> bool | None:
-        """Return True if a reference without a target is on the page of a foreign plugin."""
+        """Return True to suppress the warning if an unresolved reference is on a foreign plugin's page."""
         return True if node.get("refdoc") in self._foreign else None
 
 
@@ -124,19 +125,19 @@ def _setup_of(app: Sphinx) -> Setup:
 
 
 def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[PluginRecord]:
-    """Return the records that get pages."""
+    """Return the records of plugins that get pages."""
     limit = app.config.exengine_plugins
     wanted = None if limit is None else set(map(fold, limit))
     return [
         record
         for record in registry.records().values()
         if (wanted is None or wanted & {fold(claim.distribution) for claim in record.claims})
-        and (record.group or kind is BACKENDS)  # unreadable metadata have no group: shown once
+        and (record.group or kind is BACKENDS)  # unreadable metadata have no group, so show them only once
     ]
 
 
 def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
-    """Return the saved results of the conformance kit; warn of a file that is not usable."""
+    """Return the saved results of the conformance kit; warn if the results file cannot be used."""
     try:
         results = saved_results(record, Path(app.srcdir, app.config.exengine_results))
     except ValueError as error:
@@ -166,16 +167,17 @@ def _reject_faults(
 
 
 def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
-    """Give an anchor to each Python name that a plugin's page documents without listing it in the index.
+    """Add an anchor to each Python name that a plugin's page documents without adding it to the index.
 
-    A class that the project may document elsewhere too has ``:no-index:``, and Sphinx then gives it no
-    anchor. Links from source code back to the page need one.
+    If the project may also document a class elsewhere, the class has the option ``:no-index:``. Sphinx then
+    adds no anchor, but links from source code back to the page need an anchor.
 
     Parameters
     ----------
     app : Sphinx
+        The Sphinx application.
     doctree : nodes.document
-        Changed in place.
+        The document, which is changed in place.
     """
     if not app.env.docname.startswith(tuple(f"{FOLDER}/{kind.folder}/" for kind in KINDS)):
         return
@@ -190,7 +192,7 @@ def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def _page_name(record: PluginRecord, taken: Mapping[str, PluginReport]) -> str:
-    """Return a file name: the name of the plugin, if it is a file name and not taken."""
+    """Return a file name for a page: the plugin's name, modified if it is not valid or is already taken."""
     name = re.sub(r"[^a-z0-9_-]", "-", (record.name or record.distribution).lower())[:64] or "unnamed"
     while name in taken or name in ("index", MATRIX):
         name += "-2"
@@ -198,10 +200,10 @@ def _page_name(record: PluginRecord, taken: Mapping[str, PluginReport]) -> str:
 
 
 def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str, PluginReport]:
-    """Return the page of a plugin, with the report that it shows."""
+    """Return a plugin's page and the report that the page shows; for a foreign plugin, contain any fault."""
     try:
         return plugin_page(report, kind, setup), report
-    except Exception as error:  # raised by an object of the plugin
+    except Exception as error:  # raised by an object from the plugin
         record = report.record
         if setup.owns(record):
             message = f"the page of {record.qualified_name} cannot be made: {error}"
@@ -228,7 +230,7 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
 
 
 def _read_page(path: Path) -> str | None:
-    """Return the text of a page; None if nothing is there, and "" for anything but a regular file."""
+    """Return the text of a page; None if the path does not exist, and "" if it cannot be read as a file."""
     try:
         with os.fdopen(open_regular(path), encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -242,7 +244,7 @@ def _read_page(path: Path) -> str | None:
 
 
 class _ForeignPagesFilter(standard_logging.Filter):
-    """Excludes warnings about the pages of foreign plugins from the count that fails a build."""
+    """Excludes warnings about foreign plugins' pages from the count that can make a build fail."""
 
     def __init__(self, foreign: Mapping[str, PluginRecord]) -> None:
         super().__init__()
@@ -269,7 +271,7 @@ class _ForeignPagesFilter(standard_logging.Filter):
 
 
 def _guard_log(foreign: Mapping[str, PluginRecord]) -> None:
-    """Insert the filter before those of Sphinx, one of which counts the warnings."""
+    """Insert the filter before Sphinx's own filters, one of which counts warnings."""
     if not foreign:
         return
     for handler in standard_logging.getLogger(logging.NAMESPACE).handlers:

@@ -1,4 +1,4 @@
-"""The capabilities of a backend as a table, each with its meaning from the source of the class."""
+"""A backend's capabilities as a table, with their meanings taken from the source code of the class."""
 
 import ast
 import inspect
@@ -9,7 +9,7 @@ from exengine.sphinxext.rst import escape, table
 
 
 def capabilities_table(capabilities: StorageCapabilities) -> str:
-    """Return the table of capabilities, each with its meaning."""
+    """Return a table of the capabilities with their values and meanings."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
         (f"``{name}``", escape(capability_text(value)), meanings.get(name, ""))
@@ -19,24 +19,26 @@ def capabilities_table(capabilities: StorageCapabilities) -> str:
 
 
 def capability_mark(value: object) -> str:
-    """Return the value of a capability for the comparison of backends."""
+    """Return the value of a capability as shown in the comparison of backends."""
     if value is True:
         return "\N{CHECK MARK} yes"
     return "\N{EN DASH}" if value is False or value == () else escape(capability_text(value))
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
-    """Return the meaning of each documented attribute of a class: Python itself does not keep it.
+    """Return the docstring of each documented attribute of a class.
+
+    Python does not store the docstrings of attributes, so they are read from the source code.
 
     Parameters
     ----------
     cls : type
-        Its source is parsed, not run.
+        The class. Its source code is parsed but not run.
 
     Returns
     -------
     dict
-        Attribute name -> text as one line; empty without source.
+        Attribute name -> docstring as a single line. The dict is empty if the source code is unavailable.
 
     Examples
     --------

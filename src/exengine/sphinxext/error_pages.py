@@ -1,4 +1,4 @@
-"""The page of a plugin that cannot be used: its faults, and how to fix them."""
+"""Pages for plugins that cannot be used, which describe the faults and how to fix them."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ _FIX = {
 
 
 def error_page(report: PluginReport, kind: Kind) -> str:
-    """Return the page of a plugin that cannot be used."""
+    """Return the page for a plugin that cannot be used."""
     record = report.record
     if record.state == "conflict":
         return _conflict_page(record, kind)
@@ -46,7 +46,7 @@ def error_page(report: PluginReport, kind: Kind) -> str:
 
 
 def findings_table(findings: Iterable[Finding]) -> str:
-    """Return the table of findings; empty if there are none."""
+    """Return a table of the findings; empty if the plugin has no findings."""
     rows = [
         (f":exengine-code:`{finding.code}`", escape(FAULTS.get(finding.code, "")), escape(finding.message))
         for finding in findings

@@ -1,4 +1,4 @@
-"""The example of a plugin on its page: its text, its code, and the output of running it."""
+"""The example on a plugin's page, with its text, its code, and the output from running it."""
 
 import doctest
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from exengine.checks.report import PluginReport
 from exengine.sphinxext.rst import clean, escape, indent, literal_block, safe_block
 
 FAILS = "EX212"
-"""The code of an example that fails."""
+"""The fault code for an example that fails."""
 
 
 def example_section(report: PluginReport, text: str, *, trusted: bool) -> str:
@@ -17,9 +17,9 @@ def example_section(report: PluginReport, text: str, *, trusted: bool) -> str:
     Parameters
     ----------
     report : PluginReport
-        With the result of running the example.
+        The report on the plugin, including the result of running the example.
     text : str
-        The section ``Examples`` of the docstring.
+        The ``Examples`` section of the docstring.
     trusted : bool
         Whether the project owns the text.
     """
@@ -42,7 +42,7 @@ def _failure(report: PluginReport) -> str:
 def _blocks(text: str, run: ExampleRun, trusted: bool) -> Iterator[str]:
     try:
         pieces = doctest.DocTestParser().parse(clean(text))
-    except ValueError:  # prompts that do not line up
+    except ValueError:  # the prompts are not aligned
         yield literal_block(text)
         return
     steps = iter(run.steps)
@@ -71,5 +71,5 @@ def _statement(example: doctest.Example, step: Step) -> str:
 def _code_block(statements: list[str]) -> str:
     if not statements:
         return ""
-    # Accepts any output of the code.
+    # The option "force" makes the highlighter accept any output.
     return f".. code-block:: pycon\n   :force:\n\n{indent(chr(10).join(statements))}\n"

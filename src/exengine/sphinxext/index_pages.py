@@ -1,4 +1,4 @@
-"""The pages that show all plugins of a kind: the index, and the matrix that compares the backends."""
+"""Pages that show all plugins of one kind: the index pages, and the matrix that compares backends."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,7 +14,7 @@ from exengine.sphinxext.promises import promise_mark, promise_name
 from exengine.sphinxext.rst import escape, heading, indent, safe_line, table
 
 MATRIX = "matrix"
-"""File name of the page that compares the backends, without its ending."""
+"""File name of the page that compares backends, without its extension."""
 
 
 def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, compared: bool = False) -> str:
@@ -23,9 +23,13 @@ def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, c
     Parameters
     ----------
     pages : mapping of str to PluginReport
-        File name without its ending -> the report shown there.
+        File name without its extension -> the report shown on that page.
+    kind : Kind
+        The kind of the plugins.
+    setup : Setup
+        The project's settings for plugins.
     compared : bool
-        Whether a page beside this one compares them.
+        Whether the same folder has a page that compares the plugins.
     """
     rows = [
         (f":doc:`{title_of(record)} <{page}>`", _purpose(record, setup), _from(record), _state(record))
@@ -49,7 +53,7 @@ def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, c
 
 
 def title_of(record: PluginRecord) -> str:
-    """Return the name of a plugin as the title of a reference."""
+    """Return the name of a plugin as the title of a link."""
     return escape(record.name or record.distribution or "unnamed")
 
 
@@ -72,7 +76,7 @@ def _state(record: PluginRecord) -> str:
 
 
 def comparable(pages: Mapping[str, PluginReport]) -> dict[str, PluginReport]:
-    """Return the pages of the valid backends."""
+    """Return the subset of pages that show valid backends."""
     return {
         page: report
         for page, report in pages.items()
@@ -81,14 +85,14 @@ def comparable(pages: Mapping[str, PluginReport]) -> dict[str, PluginReport]:
 
 
 def matrix_page(pages: Mapping[str, PluginReport]) -> str:
-    """Return the page that compares backends: their capabilities, and the promises that they keep.
+    """Return the page that compares backends by their capabilities and the promises that they keep.
 
-    A script of the extension lets the reader sort and filter the tables; they are complete without it.
+    A script in the extension lets readers sort and filter the tables, but the tables are complete without it.
 
     Parameters
     ----------
     pages : mapping of str to PluginReport
-        From :func:`comparable`.
+        The pages returned by :func:`comparable`.
     """
     header = [f":doc:`{title_of(report.record)} <{page}>`" for page, report in pages.items()]
     results = [report.results for report in pages.values()]

@@ -1,7 +1,7 @@
-"""Renders the report on a plugin as its page, in reStructuredText.
+"""Renders the report on a plugin as a page in reStructuredText.
 
-Everything on a page comes from the report, and from the signature and the docstring of the class. This
-module writes no files and handles no Sphinx events.
+The content of a page comes from the report, the signature and docstring of the class, the settings of the
+documentation project, and installed hooks. This module writes no files and handles no Sphinx events.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from exengine.sphinxext.rst import escape, heading, line, literal, literal_block
 
 
 def plugin_page(report: PluginReport, kind: Kind, setup: Setup) -> str:
-    """Return the page of a plugin in any state."""
+    """Return the page for a plugin, whatever its state."""
     record = report.record
     if record.loaded is None:
         return error_page(report, kind)
@@ -83,7 +83,7 @@ def _install(record: PluginRecord, setup: Setup) -> str:
 
 
 def _extra_sections(record: PluginRecord, cls: type, setup: Setup) -> Iterator[str]:
-    """Yield the sections that installed hooks add to the page, and the faults of these hooks."""
+    """Yield the sections that installed hooks add to the page, followed by notes on faults in those hooks."""
     sections, problems = hooks.hooks.docs_sections(record.name, cls)
     for section in sections:
         yield heading(escape(section.title) or "More", "=")
@@ -99,12 +99,12 @@ def _autoclass(record: PluginRecord, cls: type, setup: Setup) -> str:
         lines.append(f"   :exclude-members: {hooks}")
     distribution = fold(record.distribution)
     if distribution not in setup.local and not (distribution == KERNEL and setup.owns(record)):
-        lines.append("   :no-index:")  # the project may document the class elsewhere too
+        lines.append("   :no-index:")  # the project may also document the class elsewhere
     return "\n".join(lines) + "\n"
 
 
 def _hooks(cls: type) -> Iterator[str]:
-    """Yield the methods that only the kernel calls, which users of a storage never need."""
+    """Yield the names of methods that only the kernel calls and users of a storage therefore never need."""
     for name in vars(cls):
         homes = [base for base in cls.__mro__[1:] if name in vars(base)]
         kernel = [base for base in homes if base.__module__.startswith("exengine.kernel.")]
@@ -113,17 +113,17 @@ def _hooks(cls: type) -> Iterator[str]:
                 yield name
 
 
-# -- the parts of a page -------------------------------------------------------------------------
+# -- parts of a page -----------------------------------------------------------------------------
 
 
 def environment_variable(kind: Kind, option: str) -> str:
-    """Return the environment variable of an option; empty if its name cannot be part of a variable."""
+    """Return the environment variable for an option; empty if the option's name does not allow one."""
     name = f"{settings.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
     return name if option == option.lower() and "__" not in option else ""
 
 
 def options_table(cls: type, kind: Kind, own: bool) -> str:
-    """Return the table of every parameter of ``__init__``."""
+    """Return a table of all parameters of ``__init__``."""
     rows = [*_place_rows(cls, own)]
     for option in options.options_of(cls):
         meaning = safe_line(option.text, trusted=own)

@@ -1,4 +1,4 @@
-"""The promises of a backend with the results of the conformance kit: a section of its page, and marks."""
+"""Conformance results for a plugin's promises: a section of its page, and marks for the matrix."""
 
 from exengine.checks.conformance import Promise, Results
 from exengine.checks.report import PluginReport
@@ -11,16 +11,18 @@ MARKS = {
     "not promised": "not promised",
     "not run": "not run",
 }
-"""Outcome -> text in a table."""
+"""Outcome -> text shown in a table."""
 
 
 def promises_section(report: PluginReport, kind: str = "backend") -> str:
-    """Return the promises of a plugin with their outcomes, or the command that tests them.
+    """Return a plugin's promises with their outcomes, or the command that tests the promises.
 
     Parameters
     ----------
     report : PluginReport
+        The report on the plugin.
     kind : {'backend', 'source'}
+        The kind of the plugin.
     """
     record, results = report.record, report.results
     if results is None:
@@ -52,12 +54,12 @@ def _found(promise: Promise) -> str:
 
 
 def promise_name(label: str) -> str:
-    """Return the label of a promise with its meaning."""
+    """Return the label and meaning of a promise."""
     meaning = {**PROMISES, **SOURCE_PROMISES}.get(label, "").replace("`", "``")
     return f"{literal(label)}\n\n{meaning}" if meaning else literal(label)
 
 
 def promise_mark(results: Results | None, label: str) -> str:
-    """Return the mark of one promise, ``not run`` without results."""
+    """Return the mark for one promise; ``not run`` if results for it are missing."""
     promise = results.promises.get(label) if results else None
     return MARKS[promise.outcome if promise else "not run"]

@@ -1,8 +1,8 @@
-"""Directives for the reference: the settings of the config, and the codes of the faults.
+"""Directives for the reference pages on config settings and fault codes.
 
-``exengine-settings`` renders the table of every setting. ``exengine-code`` documents one code: its meaning
-comes from the kernel, its fix is the content of the directive. A code that the page of codes leaves out is
-a warning.
+``exengine-settings`` renders a table of all settings. ``exengine-code`` documents one code: the kernel
+supplies its meaning, and the content of the directive describes how to fix the fault. If the codes page omits
+a code, the build reports a warning.
 """
 
 import json
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class SettingsDirective(SphinxDirective):
-    """``.. exengine-settings::``: every setting with its type, default and variable."""
+    """The ``exengine-settings`` directive, which lists each setting with its type, default and variable."""
 
     has_content = False
 
@@ -66,7 +66,7 @@ def _meaning(setting: Setting) -> str:
 
 
 def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signature) -> str:
-    """Fill the heading of ``exengine-code``: the code, and its meaning."""
+    """Fill in the heading of an ``exengine-code`` directive with the code and its meaning."""
     code = signature.strip()
     node += addnodes.desc_name(code, code)
     meaning = FAULTS.get(code)
@@ -77,7 +77,7 @@ def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signat
 
 
 def check_codes(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of codes that the page of codes leaves out; only a project with such a page is checked."""
+    """Warn about codes that the codes page omits; projects without a codes page are not checked."""
     documented: dict[str, str] = {}
     for kind, code in env.domains.standard_domain.objects:
         if kind == "exengine-code":

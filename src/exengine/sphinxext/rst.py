@@ -1,8 +1,8 @@
-"""reStructuredText from untrusted text.
+"""Functions that make reStructuredText, including from untrusted text.
 
-Responsible for small pieces of markup (headings, literals, tables) and for one question: does a text
-parse cleanly, without reaching outside its page? If not, the text is shown unchanged in a literal block.
-Knows nothing about plugins.
+This module creates small pieces of markup, such as headings, literals and tables. It also checks whether a
+text parses without errors and has no effect outside its page; otherwise, the text is shown literally instead
+of as markup. Nothing here is specific to plugins.
 """
 
 import io
@@ -25,23 +25,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def clean(text: object) -> str:
-    """Return text that is valid UTF-8 and splits into lines: no control characters, no tabs."""
+    """Return text as valid UTF-8 with uniform line endings, without control characters or tabs."""
     plain = str(text).encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", plain).expandtabs(4)
 
 
 def line(text: object) -> str:
-    """Return text as one line."""
+    """Return text as a single line."""
     return " ".join(clean(text).split())
 
 
 def escape(text: object) -> str:
-    """Return one line in which nothing is markup."""
+    """Return text as a single line with all markup escaped."""
     return re.sub(r"^(\(?\w{1,8})\.", r"\1\\.", str(_escape(line(text))))
 
 
 def literal(text: object) -> str:
-    """Return one line as an inline literal, or escaped if a literal cannot hold it."""
+    """Return text as a single-line inline literal, or as escaped text if a literal cannot represent it."""
     plain = line(text)
     if not plain or "``" in plain or plain[0] == "`" or plain[-1] in "`\\":
         return escape(plain)
@@ -49,34 +49,34 @@ def literal(text: object) -> str:
 
 
 def indent(text: str, columns: int = 3) -> str:
-    """Return text moved to the right; empty lines stay empty."""
+    """Return text with all lines indented except empty lines."""
     return textwrap.indent(text, " " * columns)
 
 
 def heading(text: str, underline: str) -> str:
-    """Return a heading; the text is markup."""
+    """Return a heading; its text may contain markup."""
     return f"{text}\n{underline * max(4, 2 * len(text))}\n"
 
 
 def literal_block(text: str, language: str = "text") -> str:
-    """Return text as a block in which nothing is markup."""
+    """Return text as a literal block, in which markup is not interpreted."""
     body = indent(textwrap.dedent(clean(text)).strip("\n"))
     return f".. code-block:: {language}\n\n{body}\n" if body.strip() else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str, widths: str = "auto") -> str:
-    """Return a table of cells that are markup.
+    """Return a table; its cells may contain markup.
 
     Parameters
     ----------
     header : sequence of str
-        One row.
+        Cells of the header row.
     rows : iterable of sequence of str
-        As long as the header.
+        Cells of the other rows, each with as many cells as the header.
     kind : str
-        A CSS class beside ``exengine-table``.
+        CSS class of the table, in addition to ``exengine-table``.
     widths : str
-        As for the directive ``list-table``.
+        Column widths, as in the ``list-table`` directive.
     """
     out = [
         ".. container:: exengine-scroll",
@@ -100,16 +100,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str, width
 
 
 def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
-    """Return text as markup if it is sound, else as a literal block.
+    """Return text as markup if it is valid and safe, or else as a literal block.
 
     Parameters
     ----------
     text : str
-        Text of a plugin.
+        Text from a plugin.
     trusted : bool
-        Whether the project owns the text: it is returned unchanged, so that Sphinx reports its faults.
+        Whether the project owns the text. Trusted text is always returned as markup, so that Sphinx reports
+        its faults.
     sections : bool
-        Whether headings are allowed.
+        Whether headings are allowed in the text.
     """
     text = clean(text).strip("\n")
     if trusted or not problems(text, sections=sections):
@@ -118,7 +119,7 @@ def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
 
 
 def safe_line(text: str, *, trusted: bool) -> str:
-    """Return one line as markup if it is sound, else escaped."""
+    """Return text as a single line: as markup if it is valid and safe, or else escaped."""
     plain = line(text)
     if trusted or (not problems(plain, sections=False) and _is_paragraph(plain)):
         return plain
@@ -130,15 +131,15 @@ def _is_paragraph(text: str) -> bool:
 
 
 def problems(text: str, *, sections: bool) -> str:
-    """Return the faults of markup, or an empty text.
+    """Return a description of the faults in markup, or an empty string if there are none.
 
-    Anything that reaches outside the text is a fault too: labels, footnotes, pictures, included files,
-    references to documents.
+    Anything with an effect outside the text is also a fault, such as labels, footnotes, images, included
+    files and references to documents.
     """
     prefix = f"{heading('Page', '#')}\n{heading('Guide', '=')}\n" if sections else ""
     try:
         document, warnings = _parse(prefix + text)
-    except Exception as error:  # the parser itself may fail on hostile input
+    except Exception as error:  # malicious input can make the parser itself fail
         return describe(error)
     if warnings:
         return warnings
@@ -188,7 +189,7 @@ class _AnyOption(dict):  # type: ignore[type-arg]
 
 
 class _Checked(Directive):
-    """Replaces a directive, so that only its content is parsed."""
+    """Stands in for a directive, so that only its content is parsed."""
 
     optional_arguments = 1
     final_argument_whitespace = True
@@ -202,14 +203,14 @@ class _Checked(Directive):
 
 
 class _Opaque(_Checked):
-    """Replaces a directive with content that is not markup."""
+    """Stands in for a directive without parsing its content."""
 
     def run(self) -> list[nodes.Node]:
         return [nodes.container()]
 
 
 class _Code(_Checked):
-    """Replaces a block of code, if the highlighter accepts its language and its content."""
+    """Stands in for a code block, provided that the highlighter accepts its language and content."""
 
     def run(self) -> list[nodes.Node]:
         import pygments.lexers
@@ -229,7 +230,7 @@ def _inline(name: str, rawtext: str, text: str, *_: object, **__: object) -> Any
 
 
 class _Dispatcher(CustomReSTDispatcher):
-    """Knows only the directives and roles that the text of a plugin may use."""
+    """Recognises only the directives and roles that a plugin's text may use."""
 
     def directive(
         self, directive_name: str, language_module: ModuleType, document: nodes.document

@@ -1,4 +1,4 @@
-"""Annotations of options: their description for people, and the values that they accept."""
+"""Annotations of options: readable descriptions of them, and checks of values against them."""
 
 import enum
 import inspect
@@ -14,7 +14,7 @@ from exengine.kernel.wording import either
 
 
 def describe_type(annotation: Any) -> str:
-    """Return a readable type, with its choices and its range.
+    """Return a readable description of a type, with its choices and its limits.
 
     Examples
     --------
@@ -54,7 +54,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 def _limits(marks: tuple[Any, ...]) -> Iterator[tuple[str, Callable[[Any, Any], bool], Any]]:
-    """Yield the words of each limit, its comparison, and its value."""
+    """Yield the wording, the comparison function and the value of each limit."""
     for mark in marks:
         parts = mark if isinstance(mark, (list, tuple)) else [mark, *getattr(mark, "metadata", ())]
         for part in parts:
@@ -70,14 +70,14 @@ _WORDS = {
     "sequence": "list", "iterable": "list", "set": "list", "dict": "dict", "mapping": "dict", "path": "str",
     "pathlike": "str", "path-like": "str", "enum": "", "none": "None",
 }  # fmt: skip
-"""Names of simple types -> the kind of their values; text is accepted as a path."""
+"""Name of a simple type -> kind of its values; a path has the kind ``str``, because text is accepted."""
 _ACCEPTED_AS = {"int": {"int", "bool"}, "float": {"float", "int"}}
 
 
 def kinds_of(annotation: Any) -> set[str] | None:
     """Return the kinds of values that an annotation accepts, such as ``{"int", "None"}``.
 
-    None if it contains anything but simple types.
+    Return None if the annotation contains any type that is not simple.
 
     Examples
     --------
@@ -112,9 +112,9 @@ def _kind_of(value: Any) -> str:
 
 
 def contradicts(type_text: str, annotation: Any) -> bool:
-    """Return whether a type in a docstring contradicts the annotation.
+    """Return whether the type stated in a docstring contradicts the annotation.
 
-    Only simple types are compared; other text is not checked.
+    Only the names of simple types are compared; any other text is ignored.
 
     Examples
     --------
@@ -130,9 +130,9 @@ def contradicts(type_text: str, annotation: Any) -> bool:
 
 
 def refusal_of(value: Any, annotation: Any) -> str:
-    """Return the type, choice or limit that a value violates, or ``""`` if it violates none.
+    """Return the type, choices or limit that a value violates, or ``""`` if the value is acceptable.
 
-    Annotations of other than simple types are not checked.
+    Annotations that contain anything other than simple types are not checked.
 
     Examples
     --------
@@ -158,6 +158,6 @@ def refusal_of(value: Any, annotation: Any) -> str:
             try:
                 if not holds(value, limit):
                     return f"{words} {limit}"
-            except TypeError:  # they cannot be compared
+            except TypeError:  # the value and the limit cannot be compared
                 continue
     return ""

@@ -1,7 +1,8 @@
-"""The rules for a valid plugin class: its contract and its documentation, each fault with a code.
+"""The rules that the contract and documentation of a plugin class must follow, with a code for each fault.
 
-EX101 - EX109 concern the interface, EX201 - EX207 the options and their docstring. The registry rejects
-a class with any of them. The codes are stable; the documentation explains each.
+Codes EX101 - EX109 concern the interface, and codes EX201 - EX207 concern the options and their docstring.
+The registry rejects a class that has any of these faults. The codes are stable, and the documentation
+explains each of them.
 """
 
 import inspect
@@ -13,28 +14,28 @@ from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import annotations, codes, docstrings, options
-from exengine.kernel.registry.codes import Finding  # also the address of ExEngine 1.0
+from exengine.kernel.registry.codes import Finding  # ExEngine 1.0 exported it from here
 from exengine.kernel.wording import a, did_you_mean
 
 RESERVED_OPTIONS = frozenset(("path", "if_exists", "backend", "config", "options"))
-"""Settings of the kernel; an option of a backend cannot have one of these names."""
+"""Names of the kernel's settings, which the options of a backend cannot use."""
 
 DOCS_STRIPPED = sys.flags.optimize >= 2
-"""Whether ``python -OO`` has removed the docstrings, so that documentation cannot be checked."""
+"""Whether ``python -OO`` has removed the docstrings, in which case documentation cannot be checked."""
 
 FAULTS = codes.CONTRACT
-"""Every code that loading a class can yield, with its meaning."""
+"""Every code that loading a class can report, with its meaning."""
 
 
 def check_class(cls: Any, base: type) -> list[Finding]:
-    """Return the faults of a plugin class, in the order of their codes; empty for a valid one.
+    """Return the faults of a plugin class in the order of their codes; empty if the class is valid.
 
     Parameters
     ----------
     cls : object
-        The object of an entry point. It is never called.
+        The object that an entry point names. It is never called.
     base : type
-        ``DataStorage`` or ``FrameSource``.
+        The required base class: ``DataStorage`` or ``FrameSource``.
 
     Examples
     --------
@@ -47,7 +48,7 @@ def check_class(cls: Any, base: type) -> list[Finding]:
         blocking = {"EX101", "EX102", "EX105", "EX106"}
         if not DOCS_STRIPPED and not blocking & {finding.code for finding in findings}:
             findings += _documentation(cls)
-    except BaseException as error:  # raised by a property or a metaclass of the plugin
+    except BaseException as error:  # raised by a property or a metaclass in the plugin
         return [Finding("EX101", f"inspecting the class raised {describe(error)}")]
     return findings
 
@@ -56,7 +57,7 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
     if not inspect.isclass(cls):
         yield Finding("EX101", f"the entry point names {a(type(cls).__name__)}, not a class")
         return
-    # The real bases count: neither a metaclass nor register() can add one.
+    # Only real base classes count, not those claimed by a metaclass or added with register().
     if base not in type.__dict__["__mro__"].__get__(cls) or cls is base:
         yield Finding("EX102", f"{cls.__name__} is not a subclass of exengine.{base.__name__}")
         return
@@ -74,7 +75,7 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
         yield Finding("EX105", f"__init__ has {', '.join(hiding)}: name every option instead")
     try:
         options.annotations_of(cls)
-    except Exception as error:  # evaluating an annotation may raise anything
+    except Exception as error:  # evaluating an annotation can raise any exception
         yield Finding("EX106", f"an annotation of __init__ cannot be resolved: {describe(error)}")
     if issubclass(base, DataStorage):
         for parameter in parameters:
@@ -150,7 +151,7 @@ def _documentation(cls: type) -> Iterator[Finding]:
 def _defaults(
     parameters: Mapping[str, inspect.Parameter], doc: docstrings.Documentation, annotated: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """Yield the disagreements between docstring, annotation and default of each option."""
+    """Yield each disagreement between the docstring, annotation and default of an option."""
     for name, parameter in parameters.items():
         documented = doc.parameters.get(name)
         if documented is None or documented.default is None:

@@ -1,7 +1,7 @@
-"""The one table of codes: every fault that a plugin can have, with its meaning; and a finding with a code.
+"""The central table of fault codes and their meanings, and the class that represents a single fault.
 
-Codes are stable: a code keeps its meaning, and is never reused. The page of codes in the documentation
-describes how to fix each fault.
+Codes are stable: a code keeps its meaning and is never reused. The codes page in the documentation describes
+how to fix each fault.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ CONFORMANCE = {
     "EX308": "safety_of_put is declared, but a frame was lost when the process was killed",
     "EX309": "durable_flush does not match the backend's behaviour",
 }
-"""Capabilities that the conformance kit found declared but not kept, or kept but not declared."""
+"""Capabilities that the conformance kit found to be declared but not kept, or kept but not declared."""
 
 PACKAGING = {
     "EX401": "the metadata do not name a licence",
@@ -57,7 +57,7 @@ PACKAGING = {
     "EX407": "the metadata do not state the required Python",
     "EX408": "the metadata cannot be read",
 }
-"""Faults of the distribution."""
+"""Faults in the distribution."""
 
 FAULTS = {**CONTRACT, **DOCUMENTATION, **CONFORMANCE, **PACKAGING}
 """Every code with its meaning."""
@@ -70,16 +70,16 @@ class Finding:
     Attributes
     ----------
     code : str
-        Such as ``EX202``.
+        The code of the fault, such as ``EX202``.
     message : str
-        The fault, its place, and how to fix it.
+        A description of the fault, its location, and how to fix it.
     """
 
     code: str
     message: str
 
     def to_dict(self) -> dict[str, str]:
-        """Return the finding as JSON."""
+        """Return the finding in a form that can be written as JSON."""
         return {"code": self.code, "message": self.message}
 
     def __str__(self) -> str:

@@ -1,9 +1,9 @@
-"""Finds entry points by reading package metadata; imports no plugin, and little else.
+"""Finds entry points by reading package metadata, without importing plugins and with few other imports.
 
-``importlib.metadata.entry_points()`` takes 40 ms for 1,000 distributions, and one corrupt distribution
-makes it raise for all of them. This module lists each folder of ``sys.path``, reads ``entry_points.txt``
-if it exists, and parses it only if the prefix ``exengine.`` occurs in it. Path entries that are not
-folders, and finders of other libraries, go through ``importlib.metadata``.
+``importlib.metadata.entry_points()`` takes 40 ms for 1,000 distributions, and a single corrupt distribution
+makes the whole call fail. This module lists each folder in ``sys.path``, reads each ``entry_points.txt``
+that exists, and parses it only if it contains the prefix ``exengine.``. It uses ``importlib.metadata`` for
+path entries that are not folders and for the finders of other libraries.
 """
 
 import os
@@ -15,22 +15,22 @@ from exengine.kernel.registry.names import fold
 from exengine.kernel.registry.records import PluginRecord, broken
 
 PREFIX = b"exengine."
-_METADATA_BYTES = 4096  # name, version and summary are at the top
+_METADATA_BYTES = 4096  # the name, version and summary are at the top of the file
 
 
 def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
-    """Return a record for each entry point in a group that starts with ``exengine.``.
+    """Return a record for each entry point in a group with a name that starts with ``exengine.``.
 
     Parameters
     ----------
     path : iterable of str, optional
-        Folders to scan; by default ``sys.path``. The first distribution of a name hides the others, as
-        for imports.
+        Folders to scan; by default ``sys.path``. As with imports, the first distribution with a given name
+        hides any later distributions with that name.
 
     Returns
     -------
     list of PluginRecord
-        Sorted by name and distribution. A corrupt distribution yields a broken record.
+        The records, sorted by group, name and distribution. A corrupt distribution yields a broken record.
     """
     found: list[PluginRecord] = []
     seen: set[str] = set()
@@ -41,8 +41,8 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
             if entry and os.path.isfile(entry):
                 found += _scan_with_importlib(seen, path=[entry])
             continue
-        # An interrupted upgrade leaves two of one name in one folder: the later version counts. pip renames
-        # a folder that it could not remove, to a name that starts with a tilde.
+        # An interrupted upgrade can leave two distributions with the same name in one folder; the later
+        # version wins. If pip cannot remove a folder, it gives the folder a name that starts with a tilde.
         for name in _latest_first(names):
             found += _read_distribution(os.path.join(entry or ".", name), seen)
     if path is None and any(_is_foreign(finder) for finder in sys.meta_path):
@@ -52,7 +52,7 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
 
 
 def _latest_first(names: Iterable[str]) -> list[str]:
-    """Return the folders of distributions; of one distribution, the latest version first."""
+    """Return the distribution folders; for each distribution, the latest version comes first."""
     folders: dict[str, list[str]] = {}
     for name in sorted(names, reverse=True):
         if name.endswith((".dist-info", ".egg-info")) and not name.startswith("~"):
@@ -64,8 +64,9 @@ def _latest_first(names: Iterable[str]) -> list[str]:
 
 
 def _version_of(folder: str) -> tuple[bool, Any]:
-    """Return a key to sort folders of one distribution by version; text that is not a version comes first."""
-    from packaging.version import InvalidVersion, Version  # only imported for duplicates: it takes time
+    """Return a key that sorts a distribution's folders by version; invalid version texts sort lowest."""
+    # This import is slow, so it happens only if there are duplicates.
+    from packaging.version import InvalidVersion, Version
 
     text = folder.rpartition(".")[0].partition("-")[2].partition("-py")[0]
     try:
@@ -86,10 +87,10 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
         with open(os.path.join(folder, "entry_points.txt"), "rb") as file:
             text = file.read()
     except FileNotFoundError:
-        if _has_metadata(folder):  # an empty folder is not a distribution, and hides none
+        if _has_metadata(folder):  # an empty folder is not a distribution, so it hides no others
             seen.add(key)
         return
-    except NotADirectoryError:  # an .egg-info file: no entry points
+    except NotADirectoryError:  # an .egg-info file has no entry points
         return
     except OSError as error:
         if _is_about_exengine(base):
@@ -178,12 +179,12 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
     for finder in sys.meta_path:
         try:
             distributions += getattr(finder, "find_distributions", lambda _: ())(context)
-        except Exception:  # raised by a finder of another library: the others still answer
+        except Exception:  # a finder of another library failed; the other finders can still be used
             continue
     for distribution in distributions:
         name = "?"
         try:
-            name = distribution.metadata.get("Name") or "?"  # type: ignore[attr-defined]  # a Message
+            name = distribution.metadata.get("Name") or "?"  # type: ignore[attr-defined]  # it is a Message
             key = fold(name)
             if key in seen:
                 continue

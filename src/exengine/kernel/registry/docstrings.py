@@ -1,4 +1,4 @@
-"""Parses numpy-style docstrings: summary, parameters with types and defaults, examples, notes."""
+"""Parses numpy-style docstrings into a summary, parameters with types and defaults, examples and notes."""
 
 import ast
 import contextlib
@@ -13,21 +13,22 @@ _T = TypeVar("_T")
 
 
 def once_per_class(function: Callable[[type], _T]) -> Callable[[type], _T]:
-    """Cache a function of a class, for each class by itself, as long as the class exists.
+    """Cache the function's result separately for each class, for the lifetime of the class.
 
-    The results are attributes of the class: they cannot outlive it, even if they refer to it, and a subclass
-    has its own. A class that cannot be given attributes is not cached.
+    Each result is stored as an attribute of the class. It therefore cannot outlive the class, even if it
+    refers to the class, and each subclass has its own result. If a class does not allow new attributes, its
+    result is not cached.
     """
     name = f"_exengine_{function.__name__}"
 
     @functools.wraps(function)
     def cached(cls: type) -> _T:
-        attributes = type.__dict__["__dict__"].__get__(cls)  # whatever its metaclass does
+        attributes = type.__dict__["__dict__"].__get__(cls)  # bypasses the metaclass
         owner, result = attributes.get(name, (None, None))
-        if owner is cls:  # not copied from another class, together with its other attributes
+        if owner is cls:  # false if the attributes were copied from another class
             return result  # type: ignore[no-any-return]
         result = function(cls)
-        with contextlib.suppress(TypeError):  # a built-in class
+        with contextlib.suppress(TypeError):  # a built-in class does not allow new attributes
             type.__setattr__(cls, name, (cls, result))
         return result
 
@@ -36,13 +37,13 @@ def once_per_class(function: Callable[[type], _T]) -> Callable[[type], _T]:
 
 @dataclass(frozen=True)
 class DocumentedParameter:
-    """A parameter, as documented."""
+    """A parameter as described in a docstring."""
 
     name: str
     type_text: str
     text: str
     default: str | None
-    """The default, as stated; None if none is stated."""
+    """The default stated in the docstring; None if the docstring states no default."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Documentation:
 
 @once_per_class
 def documentation_of(cls: type) -> Documentation:
-    """Return the docstring of a class, parsed; its parameters may be documented in ``__init__`` instead."""
+    """Return the parsed docstring of a class; its parameters can be documented in ``__init__`` instead."""
     own = _parse(cls.__dict__.get("__doc__"))
     if not own.parameters:
         of_init = _parse(getattr(cls.__dict__.get("__init__"), "__doc__", None))
@@ -84,7 +85,8 @@ def _parse(docstring: Any) -> Documentation:
         if item.args[0] != "param":
             continue
         text = " ".join((item.description or "").split())
-        # The library finds fewer ways to state a default, and guesses one from any sentence with the word.
+        # The library recognises fewer ways of stating a default, and it infers a default from any sentence
+        # that contains the word.
         head = re.compile(rf"{re.escape(item.arg_name)}\s*:\s*(?P<type>.*)")
         found = next(filter(None, map(head.match, heads)), None)
         type_text = found["type"] if found else item.type_name or ""
@@ -105,7 +107,7 @@ def _parse(docstring: Any) -> Documentation:
 
 
 def _sections(text: str) -> dict[str, str]:
-    """Split a numpy-style docstring at its underlined headings; the key '' has the text after the summary."""
+    """Split a numpy-style docstring at its underlined headings; '' maps to the text after the summary."""
     lines = text.splitlines()
     sections: dict[str, list[str]] = {"": []}
     heading = ""
@@ -144,7 +146,7 @@ def _stated(match: "re.Match[str] | None") -> str | None:
 
 
 def same_default(stated: str, default: Any) -> bool:
-    """Return whether a docstring states the real default.
+    """Return whether the default stated in a docstring matches the actual default.
 
     Examples
     --------

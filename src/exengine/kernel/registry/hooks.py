@@ -1,11 +1,11 @@
-"""Loads the plugins of the group ``exengine.hooks``, each in isolation, and refuses misspelt hooks.
+"""Loads plugins in the group ``exengine.hooks`` independently of each other, and rejects misspelt hooks.
 
-Responsible for collecting implementations, and for the faults of the others: if a plugin cannot be
-imported, names a hook that does not exist, or expects an argument that a hook does not pass, its record
-holds the fault, and the other plugins work. Unlike backends, two plugins may share a name: both are
-called. Not responsible for threads (:mod:`exengine.acquisition.observers`).
+This module collects implementations and records the faults of plugins that cannot be used. If a plugin
+cannot be imported, names a hook that does not exist, or expects an argument that a hook does not pass, its
+record describes the fault, and the other plugins still work. Unlike backends, two hook plugins can have the
+same name, and both are called. Threads are not managed here (see :mod:`exengine.acquisition.observers`).
 
-Without a plugin of the group this module imports nothing, not even pluggy.
+If the group has no plugins, this module imports nothing further, not even pluggy.
 """
 
 import inspect
@@ -30,18 +30,18 @@ _PREFIX = "exengine_"
 
 @dataclass(frozen=True)
 class Implementation:
-    """One function of one plugin.
+    """One function in a plugin that implements a hook.
 
     Attributes
     ----------
     hook : str
         Name of the hook.
     record : PluginRecord
-        The plugin.
+        Record of the plugin.
     function : callable
-        Bound to the object that the plugin registered.
+        The function, bound to the object that the plugin registered.
     arguments : tuple of str
-        The arguments of the hook that the function accepts, in its own order.
+        The hook's arguments that the function accepts, in the order of the function's parameters.
     """
 
     hook: str
@@ -50,7 +50,7 @@ class Implementation:
     arguments: tuple[str, ...]
 
     def __call__(self, given: Mapping[str, Any]) -> Any:
-        """Call the function with those arguments that it accepts."""
+        """Call the function with only the arguments that it accepts."""
         return self.function(*(given[name] for name in self.arguments))
 
 
@@ -70,7 +70,10 @@ class HookManager:
         self._implementations: tuple[Implementation, ...] | None = None
 
     def records(self) -> tuple[PluginRecord, ...]:
-        """Return the record of each plugin, sorted by name. Imports none. One scan per process."""
+        """Return the records of the plugins, sorted by name, without importing the plugins.
+
+        Package metadata is scanned once, and again only after :meth:`refresh`.
+        """
         with self._lock:
             if self._records is None:
                 found = [record for record in discovery.scan(self._path) if record.group == HOOKS_GROUP]
@@ -78,12 +81,12 @@ class HookManager:
             return self._records
 
     def refresh(self) -> None:
-        """Forget the scan and all outcomes, because packages were installed or removed."""
+        """Discard the scan and all outcomes, for use after packages were installed or removed."""
         with self._lock:
             self._records = self._implementations = None
 
     def load(self) -> tuple[PluginRecord, ...]:
-        """Import and check every plugin, once; return the records. Nothing is raised."""
+        """Import and check every plugin once, and return the records; faults are recorded, not raised."""
         with self._lock:
             if self._implementations is None:
                 records = self.records()
@@ -91,12 +94,12 @@ class HookManager:
             return self.records()
 
     def implementations(self, hook: str | None = None) -> tuple[Implementation, ...]:
-        """Return the implementations of a hook, or of all hooks, in the order in which they are called."""
+        """Return the implementations of one hook, or of all hooks, in the order in which they are called."""
         self.load()
         return tuple(one for one in self._implementations or () if hook is None or one.hook == hook)
 
     def refused(self) -> list[str]:
-        """Return a line for each plugin that is not used, with the reason."""
+        """Return one line for each plugin that is not used, giving the reason."""
         return [
             f"the hooks {record.qualified_name} {record.version} are not used: {record.error}"
             for record in self.load()
@@ -104,19 +107,21 @@ class HookManager:
         ]
 
     def docs_sections(self, name: str, cls: type) -> "tuple[list[DocsSection], list[str]]":
-        """Return the extra sections of the page of a plugin.
+        """Return the extra sections for a plugin's page.
 
         Parameters
         ----------
         name : str
             Name of the backend or frame source.
         cls : type
+            Class of the plugin.
 
         Returns
         -------
         list of DocsSection
+            The sections, in the order in which their implementations are called.
         list of str
-            A line for each implementation that raised, or returned something else.
+            One line for each implementation that raised an exception or returned an invalid value.
         """
         sections: list[DocsSection] = []
         problems: list[str] = []
@@ -132,21 +137,21 @@ class HookManager:
                 sections += [DocsSection(implementation.record, title, text) for title, text in pairs]
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # a plugin cannot harm the other parts of the page
+            except BaseException as error:  # a fault in one plugin must not affect the rest of the page
                 problems.append(failure(implementation, error))
         return sections, problems
 
 
 @dataclass(frozen=True)
 class DocsSection:
-    """An extra section of a page.
+    """An extra section of a plugin's page.
 
     Attributes
     ----------
     record : PluginRecord
-        The plugin that wrote it.
+        Record of the plugin that contributed the section.
     title, text : str
-        The text is reStructuredText.
+        Title of the section, and its text as reStructuredText.
     """
 
     record: PluginRecord
@@ -155,7 +160,7 @@ class DocsSection:
 
 
 def failure(implementation: Implementation, error: BaseException) -> str:
-    """Return one line on an implementation that raised.
+    """Return a one-line description of the exception that an implementation raised.
 
     Examples
     --------
@@ -179,12 +184,13 @@ def _load_all(records: tuple[PluginRecord, ...]) -> tuple[Implementation, ...]:
     manager.add_hookspecs(hookspecs)
     outcomes: dict[PluginRecord, Outcome] = {}
     owners: dict[str, PluginRecord] = {}
-    for record in reversed(records):  # pluggy calls the plugin registered last first
+    for record in reversed(records):  # pluggy calls the most recently registered plugin first
         if record.state == "found":
             name = f"{record.qualified_name} {record.target}"
             outcomes[record] = _load(manager, record, name)
             owners[name] = record
-    for record, outcome in outcomes.items():  # now: an interrupt has left every record as it was
+    # Outcomes are set only after all plugins are loaded, so that an interrupt leaves every record unchanged.
+    for record, outcome in outcomes.items():
         record.settle(outcome)
     specs = (getattr(manager.hook, name) for name in _specs(manager))
     return tuple(
@@ -195,15 +201,15 @@ def _load_all(records: tuple[PluginRecord, ...]) -> tuple[Implementation, ...]:
 
 
 def _load(manager: "pluggy.PluginManager", record: PluginRecord, name: str) -> Outcome:
-    """Import a plugin and register it with pluggy under a name, if each of its hooks is known."""
-    whole = ":" not in record.target  # then the module itself is the plugin
+    """Import a plugin and, if all its hooks are known, register it with pluggy under the given name."""
+    whole = ":" not in record.target  # if true, the module itself is the plugin
     target = f"{record.target}:__name__" if whole else record.target
     stage, fault = identity_fault(record.name, target)
     if fault:
         return broken(stage, _without_name(fault))
     with user_interrupt() as interrupted:
         imported = import_target(target, interrupted)
-    if interrupted():  # and the plugin suppressed it
+    if interrupted():  # the user pressed Ctrl-C, but the plugin suppressed the interrupt
         raise KeyboardInterrupt
     if imported.fault:
         return imported.fault._replace(error=_without_name(imported.fault.error))
@@ -214,7 +220,7 @@ def _load(manager: "pluggy.PluginManager", record: PluginRecord, name: str) -> O
         faults = _register(manager, plugin, name)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # raised by a property, a metaclass, or pluggy
+    except BaseException as error:  # raised by a property, a metaclass or pluggy
         text = f"{record.target} cannot be inspected: {error!r:.500}"
         return broken("contract", text, output=imported.output)
     if faults:
@@ -227,7 +233,7 @@ def _without_name(error: str) -> str:
 
 
 def _register(manager: "pluggy.PluginManager", plugin: Any, name: str) -> list[str]:
-    """Register a plugin if each of its hooks is known; return its faults."""
+    """Register a plugin if all its hooks are known, and return its faults."""
     import pluggy
 
     faults = _faults(manager, plugin)
@@ -238,7 +244,7 @@ def _register(manager: "pluggy.PluginManager", plugin: Any, name: str) -> list[s
     except (pluggy.PluginValidationError, ValueError) as error:
         return [" ".join(str(error).split())]
     try:
-        manager.check_pending()  # checks all plugins; every earlier one has passed
+        manager.check_pending()  # checks all registered plugins, but earlier plugins have already passed
     except pluggy.PluginValidationError:
         callers = manager.get_hookcallers(plugin) or ()
         known = _specs(manager)
@@ -255,7 +261,7 @@ def _specs(manager: "pluggy.PluginManager") -> list[str]:
 
 
 def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
-    """Return the faults that pluggy would accept, or describe less clearly."""
+    """Return the faults that pluggy would accept or would describe less clearly."""
     if isinstance(plugin, type):
         return [f"it is the class {plugin.__name__}; register a module, or an object of the class"]
     known = _specs(manager)
@@ -294,7 +300,7 @@ def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> lis
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is not parameter.empty:
-            continue  # pluggy never passes it
+            continue  # pluggy never passes a parameter with a default
         if parameter.name not in given:
             faults.append(
                 f"{name} takes {parameter.name!r}, which the hook does not "
@@ -305,13 +311,13 @@ def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> lis
     return faults
 
 
-# -- in a process of its own ---------------------------------------------------------------------
+# -- in a separate process -----------------------------------------------------------------------
 
 
 def probe() -> list[dict[str, Any]]:
-    """Load every installed plugin in a process of its own; return the records as JSON.
+    """Load every installed plugin in its own process, and return the records in JSON form.
 
-    A plugin that ends its process, or never returns, is broken like any other.
+    A plugin that terminates its process or never returns is reported as broken.
     """
     from exengine.kernel.registry.probing import TIME_LIMIT_S, run_child
 
@@ -329,7 +335,7 @@ def probe() -> list[dict[str, Any]]:
 
 
 def main(request: Mapping[str, Any]) -> None:
-    """Load the plugin of the request, answer, and end this process: the child's side of :func:`probe`."""
+    """Load the requested plugin in a child process of :func:`probe`, send the answer, and end the process."""
     from exengine.kernel.registry.probing import answer
 
     wanted = (request["name"], request["distribution"], request["target"])

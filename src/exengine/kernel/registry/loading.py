@@ -1,7 +1,7 @@
 """Loads one plugin: imports its target, checks the class, and turns every failure into an outcome.
 
-Only an interrupt by the user passes through. A ``KeyboardInterrupt`` or ``SystemExit`` that a plugin
-raises is a fault of the plugin.
+Only an interrupt by the user is raised to the caller. A ``KeyboardInterrupt`` or ``SystemExit`` raised by a
+plugin is treated as a fault in the plugin.
 """
 
 import contextlib
@@ -25,15 +25,16 @@ _MOST_TRACEBACK = 20_000
 
 
 class Imported(NamedTuple):
-    """The object of an entry point, or the reason why there is none.
+    """The object that an entry point names, or the reason why it could not be imported.
 
     Attributes
     ----------
     value : object
+        The imported object; unspecified if the import failed.
     fault : Outcome or None
-        None if the import succeeded.
+        The outcome of a failed import; None if the import succeeded.
     output : str
-        Text that the plugin printed.
+        Text that the plugin printed while it was imported.
     """
 
     value: Any
@@ -42,7 +43,7 @@ class Imported(NamedTuple):
 
 
 def base_class(group: str) -> "type[DataStorage] | type[FrameSource]":
-    """Return the base class of the plugins of a group."""
+    """Return the base class for plugins in a group."""
     if group == SOURCES_GROUP:
         from exengine.kernel.frame_source_base import FrameSource
 
@@ -53,19 +54,19 @@ def base_class(group: str) -> "type[DataStorage] | type[FrameSource]":
 
 
 def load_class(target: str, group: str) -> Outcome:
-    """Import a plugin class and check it against its contract and documentation.
+    """Import a plugin class, and check that it meets the contract and is documented.
 
     Parameters
     ----------
     target : str
-        A valid target, ``module:Class``.
+        A valid target, in the form ``module:Class``.
     group : str
         Group of the entry point.
 
     Raises
     ------
     KeyboardInterrupt
-        If the user pressed Ctrl-C, even if the plugin suppressed it.
+        If the user pressed Ctrl-C, even if the plugin suppressed the interrupt.
     """
     from exengine.kernel.registry.class_checks import check_class
 
@@ -83,13 +84,14 @@ def load_class(target: str, group: str) -> Outcome:
 
 
 def import_target(target: str, interrupted: Callable[[], bool]) -> Imported:
-    """Import the object that an entry point names. Standard output of the plugin goes to stderr.
+    """Import the object that an entry point names, and redirect the plugin's standard output to stderr.
 
     Parameters
     ----------
     target : str
+        The target of the entry point.
     interrupted : callable
-        From :func:`user_interrupt`.
+        The function that :func:`user_interrupt` provides.
     """
     import importlib
     import traceback
@@ -105,7 +107,7 @@ def import_target(target: str, interrupted: Callable[[], bool]) -> Imported:
             doing, stage = "reading", "attribute"
             for part in attribute.split("."):
                 value = getattr(value, part)
-    except BaseException as raised:  # SystemExit and KeyboardInterrupt of a plugin are its faults too
+    except BaseException as raised:  # SystemExit and KeyboardInterrupt from a plugin are faults too
         if interrupted():
             raise KeyboardInterrupt from raised
         error = f"{doing} {target} raised {describe(raised)}"
@@ -125,9 +127,10 @@ class _Captured(io.StringIO):
 
 @contextlib.contextmanager
 def user_interrupt() -> Iterator[Callable[[], bool]]:
-    """Return a function that distinguishes Ctrl-C by the user from a KeyboardInterrupt that a plugin raised.
+    """Provide a function that returns whether the user pressed Ctrl-C, unlike a plugin's KeyboardInterrupt.
 
-    Signals reach the main thread only; in any other thread each KeyboardInterrupt comes from the plugin.
+    Python handles signals only in the main thread. In any other thread, every KeyboardInterrupt therefore
+    comes from the plugin.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -142,12 +145,12 @@ def user_interrupt() -> Iterator[Callable[[], bool]]:
         if callable(before):
             before(number, frame)
 
-    if not callable(before):  # ignored, or not set by Python: nothing would be raised
+    if not callable(before):  # SIGINT is ignored or not handled by Python, so it raises nothing
         yield lambda: False
         return
     signal.signal(signal.SIGINT, note)
     try:
         yield lambda: bool(pressed)
     finally:
-        if signal.getsignal(signal.SIGINT) is note:  # not a handler that the plugin has set
+        if signal.getsignal(signal.SIGINT) is note:  # do not replace a handler that the plugin has set
             signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Names of plugins and distributions: when two are the same, which are valid, where to get an unknown one."""
+"""Names of plugins and distributions: how to compare and validate them, and where to get missing plugins."""
 
 import re
 
@@ -11,14 +11,14 @@ PROVIDERS = {
     ("ndram", BACKENDS_GROUP): "exengine-ndstorage",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
-"""Name and group of each plugin in this repository, with the distribution (and folder) that provides it."""
+"""Name and group of each plugin in this repository, mapped to its distribution (also its folder name)."""
 
 INSTALL_ALL = "in a clone of ExEngine run pip install ./plugins/*"
 """How to install every plugin in this repository."""
 
 
 def fold(name: str) -> str:
-    """Return the form in which names are compared: lower case, with each run of ``-``, ``_``, ``.`` as ``-``.
+    """Return the form used to compare names: lower case, with any run of ``-``, ``_`` or ``.`` as one ``-``.
 
     Examples
     --------
@@ -29,12 +29,12 @@ def fold(name: str) -> str:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Return whether two names mean the same plugin or distribution."""
+    """Return whether two names refer to the same plugin or distribution."""
     return fold(one) == fold(other)
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """Return a name as written, with underscores and with dashes, without repetition.
+    """Return the distinct spellings of a name: as written, with underscores, and with hyphens.
 
     Examples
     --------
@@ -45,12 +45,12 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def is_valid(name: str) -> bool:
-    """Return whether a plugin may have this name."""
+    """Return whether this is a valid name for a plugin."""
     return len(name) <= 64 and re.fullmatch("[a-z][a-z0-9_-]*", name) is not None
 
 
 def identity_fault(name: str, target: str) -> tuple[str, str]:
-    """Return the part of an entry point that breaks the rules, and the fault; two empty texts for none.
+    """Return the invalid part of an entry point and its fault, or two empty strings if all parts are valid.
 
     Examples
     --------
@@ -67,12 +67,12 @@ def identity_fault(name: str, target: str) -> tuple[str, str]:
 
 
 def providers(group: str) -> dict[str, str]:
-    """Return name -> distribution of the plugins of a group in this repository."""
+    """Return a mapping from name to distribution for this repository's plugins in a group."""
     return {name: distribution for (name, of), distribution in PROVIDERS.items() if of == group}
 
 
 def how_to_get(name: str, group: str) -> str:
-    """Return how to install a plugin of this repository; an empty text for any other name."""
+    """Return instructions for installing a plugin from this repository; empty for any other name."""
     known = providers(group).get(fold(name))
     if known is None:
         return ""

@@ -1,7 +1,7 @@
-"""Options of a class, read from its signature and its docstring: the one source, no second copy.
+"""Options of a class, with the class's signature and docstring as their single source of information.
 
-Validation of options, ``exengine backends show``, the environment variables, the JSON Schema of the config
-and the option tables in the docs are all made from here.
+The validation of options, ``exengine backends show``, the environment variables, the JSON Schema of the
+config and the option tables in the documentation are all derived from this module.
 """
 
 import functools
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class TextValue(str):
-    """A value given as text, in the environment or on the command line; its type is not known yet."""
+    """A text value from the environment or the command line; its type has not been determined yet."""
 
     __slots__ = ()
 
 
 REQUIRED = inspect.Parameter.empty
-"""The default of a required option."""
+"""The placeholder used as the default of a required option."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ class Option:
     Attributes
     ----------
     name : str
+        Name of the parameter.
     annotation : object
-        The resolved annotation; ``Parameter.empty`` if the signature has none.
+        The resolved annotation; ``Parameter.empty`` if the signature has no annotation.
     default : object
-        ``REQUIRED`` if the signature has none.
+        The default value; ``REQUIRED`` if the signature has no default.
     type_text : str
-        The type, for people.
+        A readable description of the type.
     text : str
         The description from the docstring.
     """
@@ -62,29 +63,29 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default, for people."""
+        """The default as readable text."""
         return "required" if self.required else repr(self.default)
 
     @functools.cached_property
     def adapter(self) -> "pydantic.TypeAdapter[Any] | None":
-        """The validator of the annotation; None if pydantic does not support the type."""
+        """The validator for the annotation; None if pydantic does not support the type."""
         import pydantic
 
         try:
             return pydantic.TypeAdapter(self.annotation)
-        except Exception:  # pydantic raises various errors for types that it does not support
+        except Exception:  # pydantic raises various exceptions for unsupported types
             return None
 
     @property
     def json_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of the values; None if a config cannot express them (Python only)."""
+        """The JSON Schema of the values; None if the values can be given only in Python, not in a config."""
         if self.annotation is inspect.Parameter.empty:
             return {}
         if self.adapter is None:
             return None
         try:
             schema = self.adapter.json_schema()
-        except Exception:  # as above, for types without a schema
+        except Exception:  # likewise, various exceptions for types without a schema
             return None
         if not self.required and _is_json(self.default):
             schema["default"] = self.default
@@ -92,12 +93,12 @@ class Option:
 
     @property
     def python_only(self) -> bool:
-        """Whether a config cannot express the values."""
+        """Whether the values can be given only in Python, because a config cannot express them."""
         return self.json_schema is None
 
 
 def place_parameters(cls: type) -> tuple[str, ...]:
-    """Return the parameters of ``__init__`` that give the path of the dataset. They are not options."""
+    """Return the ``__init__`` parameters that specify the dataset's path and are therefore not options."""
     declared = getattr(cls, "place_parameters", None)
     if declared is not None:
         return tuple(declared)
@@ -117,7 +118,7 @@ def _init_parameters(cls: type) -> list[inspect.Parameter]:
 
 
 def init_parameters(cls: type) -> list[inspect.Parameter]:
-    """Return the parameters of ``__init__`` without ``self`` and the path."""
+    """Return the parameters of ``__init__`` other than ``self`` and those that specify the path."""
     place = place_parameters(cls)
     return [parameter for parameter in _init_parameters(cls) if parameter.name not in place]
 
@@ -128,7 +129,7 @@ def annotations_of(cls: type) -> dict[str, Any]:
     Raises
     ------
     Exception
-        Any exception that an annotation raises.
+        Any exception raised while an annotation is evaluated.
     """
     return typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
 
@@ -140,7 +141,7 @@ def options_of(cls: type) -> tuple[Option, ...]:
     Parameters
     ----------
     cls : type
-        A storage backend or a frame source.
+        The class of a storage backend or a frame source.
     """
     documented = documentation_of(cls).parameters
     annotations = annotations_of(cls)
@@ -169,21 +170,22 @@ def _is_json(value: Any) -> bool:
 
 
 def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Return the options of a class, validated and converted to their types.
+    """Return the given options of a class after validating them and converting them to their types.
 
     Parameters
     ----------
     cls : type
         A valid plugin class.
     given : mapping
-        Option name -> value; ``TextValue`` for values given as text.
+        Option name -> value. Values given as text are instances of ``TextValue``.
     owner : str
-        The plugin, for messages, such as ``"backend 'ndtiff'"``.
+        Description of the plugin for messages, such as ``"backend 'ndtiff'"``.
 
     Raises
     ------
     OptionError
-        One error for all faults: unknown names, missing options, wrong values with the allowed ones.
+        If any option is unknown, missing or invalid. A single error lists all faults, and gives the allowed
+        values for each invalid value.
     """
     options: dict[str, Option] = {}
     faults, missing = [], []
@@ -208,10 +210,11 @@ def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[st
 
 
 def check_options(cls: type, /, **values: Any) -> None:
-    """Check arguments of ``__init__`` against its annotations: types, choices and limits.
+    """Check arguments of ``__init__`` against the types, choices and limits in its annotations.
 
-    The registry validates the options that it passes. Call this at the start of an ``__init__`` that Python
-    code calls as well. Annotations of other than simple types are not checked.
+    The registry validates the options that it passes. If Python code also calls an ``__init__`` directly,
+    call this function at the start of that ``__init__``. Annotations that contain anything other than simple
+    types are not checked.
 
     Parameters
     ----------
@@ -223,7 +226,7 @@ def check_options(cls: type, /, **values: Any) -> None:
     Raises
     ------
     OptionError
-        With the value and the values allowed.
+        If an argument is invalid; the message gives the argument and the allowed values.
 
     Examples
     --------
@@ -251,7 +254,7 @@ def _refusal(name: str, owner: str, value: Any, reason: str) -> str:
 
 
 def _as_builtin(value: Any) -> Any:
-    """Return a number, such as one of numpy, as an int or a float."""
+    """Convert a number of another type, such as a numpy scalar, to an int or a float."""
     if type(value) in (bool, int, float) or not isinstance(value, numbers.Real):
         return value
     return int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -282,12 +285,12 @@ def _validate(option: Option, value: Any) -> Any:
 
 
 def _readings(value: TextValue) -> list[Any]:
-    """Return the values that a text may stand for, the likeliest first."""
+    """Return the possible interpretations of a text value, starting with the most likely."""
     text = str(value)
     try:
         read = parse_yaml(text)
     except (ValueError, RecursionError):
         return [text]
     if isinstance(read, str) and text.lstrip()[:1] not in ("'", '"'):
-        return [text]  # YAML would fold the blanks of plain text
+        return [text]  # YAML would collapse whitespace in plain text
     return [read, text]

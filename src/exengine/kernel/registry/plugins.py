@@ -1,8 +1,8 @@
-"""The plugin registry: names -> records, without importing; one name -> one validated class.
+"""The plugin registry, which lists plugins without importing them and loads one validated class by name.
 
-Responsible for listing, for loading exactly one plugin, for conflicts and for messages that help. Not
-responsible for reading metadata (:mod:`~exengine.kernel.registry.discovery`), for importing
-(:mod:`~exengine.kernel.registry.loading`), nor for the rules of a valid class
+It is responsible for listing plugins, loading a single plugin, detecting conflicts, and giving helpful error
+messages. It is not responsible for reading metadata (:mod:`~exengine.kernel.registry.discovery`), for
+importing (:mod:`~exengine.kernel.registry.loading`), or for the rules that a valid class must follow
 (:mod:`~exengine.kernel.registry.class_checks`).
 """
 
@@ -34,14 +34,14 @@ from exengine.kernel.wording import either, listed, near_names
 
 
 class PluginRegistry:
-    """The plugins of one group.
+    """The plugins in one entry-point group.
 
     Parameters
     ----------
     group : str
-        Group of the entry points.
+        Name of the entry-point group.
     kind : str
-        Word for a plugin of this group in messages: ``backend``, ``source``.
+        Word used in messages for a plugin in this group, such as ``backend`` or ``source``.
     path : iterable of str, optional
         Folders to scan; by default ``sys.path``.
     """
@@ -56,14 +56,17 @@ class PluginRegistry:
     # -- listing ---------------------------------------------------------------------------------
 
     def records(self) -> Mapping[str, PluginRecord]:
-        """Return name -> record, sorted by name. Imports no plugin. One scan per process."""
+        """Return a mapping from name to record, sorted by name.
+
+        No plugin is imported. Package metadata is scanned once, and again only after :meth:`refresh`.
+        """
         with self._lock:
             if self._records is None:
                 self._records = MappingProxyType(self._collect())
             return self._records
 
     def refresh(self) -> None:
-        """Forget the scan and all outcomes, because packages were installed or removed."""
+        """Discard the scan and all outcomes, for use after packages were installed or removed."""
         with self._lock:
             self._records = None
 
@@ -75,9 +78,9 @@ class PluginRegistry:
                 stage, fault = identity_fault(record.name, record.target)
                 if fault and record.state == "found":
                     record.settle(broken(stage, fault))
-                # A name that breaks the rules claims itself only, not the name that it folds to.
+                # An invalid name claims only that exact spelling, not the folded name.
                 claims = by_key.setdefault(record.name if stage == "name" else fold(record.name), [])
-                # One distribution may register one class in both spellings of its name.
+                # A distribution may register the same class under both spellings of its name.
                 if not any((c.location, c.target) == (record.location, record.target) for c in claims):
                     claims.append(record)
             elif not record.group:
@@ -86,7 +89,7 @@ class PluginRegistry:
         for claims in by_key.values():
             record = claims[0] if len(claims) == 1 else self._conflict(claims)
             records[record.name] = record
-        for record in unreadable:  # never hides a readable plugin
+        for record in unreadable:  # an unreadable distribution must not hide a readable plugin
             name, *rest = record.identity
             while fold(name) in by_key or name in records:
                 name += "-unreadable"
@@ -109,20 +112,21 @@ class PluginRegistry:
             return False
         return True
 
-    # -- one name --------------------------------------------------------------------------------
+    # -- a single plugin -------------------------------------------------------------------------
 
     def find(self, name: str) -> PluginRecord:
-        """Return the record of a name, without importing it.
+        """Return the record for a name, without importing the plugin.
 
         Parameters
         ----------
         name : str
-            ``-`` and ``_`` are the same. ``distribution:name`` settles a conflict.
+            Name of the plugin, in which ``-`` and ``_`` are equivalent. If several distributions register the
+            name, use ``distribution:name``.
 
         Raises
         ------
         PluginNotFoundError
-            With close matches and the installed plugins.
+            If the plugin is not installed; the message lists close matches and the installed plugins.
         PluginConflictError
             If two distributions claim the name.
         """
@@ -130,7 +134,7 @@ class PluginRegistry:
         record = self._record_of(plain)
         if record is not None and distribution:
             chosen = [claim for claim in record.claims if same_name(claim.distribution, distribution)]
-            if len(chosen) > 1:  # one distribution, two spellings
+            if len(chosen) > 1:  # one distribution registers both spellings
                 chosen = [claim for claim in chosen if claim.name == plain]
             if len(chosen) == 1:
                 return chosen[0]
@@ -160,22 +164,23 @@ class PluginRegistry:
         return f"{text} {how_to_get(wanted, self.group)}" if wanted else text
 
     def load(self, name: str) -> Any:
-        """Return the class of a name: imported, and valid by contract and documentation.
+        """Import a plugin by name, check its contract and documentation, and return its class.
 
         Raises
         ------
         PluginNotFoundError, PluginConflictError
-            As :meth:`find`.
+            Under the same conditions as in :meth:`find`.
         PluginBrokenError
-            If its import fails, in any way.
+            If the import fails for any reason.
         ContractError
-            If it breaks the contract, or is not documented; ``findings`` has the codes.
+            If the class violates the contract or its documentation is faulty. The attribute ``findings``
+            lists the faults with their codes.
         """
         record = self.find(name)
         with self._lock:
             if record.outcome is NOT_LOADED:
                 loaded = self._load(record)
-                if record.outcome is NOT_LOADED:  # a plugin may load itself while it is imported
+                if record.outcome is NOT_LOADED:  # false if the plugin loaded itself during its import
                     record.settle(loaded)
         outcome = record.outcome
         if outcome.state == "valid":
@@ -193,17 +198,20 @@ class PluginRegistry:
 
         return load_class(record.target, self.group)
 
-    # -- many ------------------------------------------------------------------------------------
+    # -- several plugins -------------------------------------------------------------------------
 
     def probe(self, *, isolated: bool = False) -> Mapping[str, PluginRecord]:
-        """Return name -> record, each with the outcome of loading it. Nothing is raised.
+        """Try to load every plugin, and return a mapping from name to record.
+
+        Faults in plugins are recorded, not raised.
 
         Parameters
         ----------
         isolated : bool
-            Load each plugin in a process of its own, with a time limit, and import none here. A plugin
-            that ends its process, or never returns, is broken like any other. A plugin that is valid
-            there has no ``loaded``, and is still to be loaded here: its entry is a copy.
+            Load each plugin in its own process, with a time limit, instead of in this process. A plugin
+            that terminates its process or never returns is reported as broken. A plugin that is valid in
+            its own process has yet to be loaded in this process: its entry is a copy of the record,
+            and ``loaded`` is None.
         """
         claims = [claim for record in self.records().values() for claim in record.claims]
         if not isolated:
@@ -224,19 +232,21 @@ class PluginRegistry:
         return MappingProxyType({name: view(record) for name, record in self.records().items()})
 
     def examine(self, records: Sequence[PluginRecord]) -> None:
-        """Probe each plugin in a process of its own, and load here those that are valid. Nothing is raised.
+        """Probe each plugin in its own process, then load the valid plugins in this process.
+
+        Faults in plugins are recorded, not raised.
 
         Parameters
         ----------
         records : sequence of PluginRecord
-            Records of this registry; those that have an outcome keep it.
+            Records from this registry. Any record that already has an outcome keeps it.
         """
         for record, probed in self._probe(records):
             if probed.state == "valid":
                 self._try(record, probed)
 
     def _probe(self, records: Sequence[PluginRecord]) -> list[tuple[PluginRecord, Outcome]]:
-        """Return the outcomes of probes, and settle the records of plugins that are not valid."""
+        """Return the outcome of each probe, and store the outcomes of plugins that are not valid."""
         from exengine.kernel.registry.probing import probe
 
         waiting = [record for record in records if record.state == "found"]
@@ -248,7 +258,7 @@ class PluginRegistry:
         return found
 
     def _try(self, record: PluginRecord, probed: Outcome | None = None) -> None:
-        """Load a record that has no outcome yet; a probe, if any, found it valid in another process."""
+        """Load a plugin that has no outcome yet; ``probed`` is its valid outcome from a probe, if any."""
         with self._lock:
             if record.state != "found":
                 return
@@ -270,13 +280,13 @@ SOURCES = PluginRegistry(SOURCES_GROUP, "source")
 
 
 def refresh_plugins() -> None:
-    """Scan for plugins again at the next use, because distributions were installed or removed."""
+    """Make the next use scan for plugins again, after distributions were installed or removed."""
     BACKENDS.refresh()
     SOURCES.refresh()
 
 
 def backends() -> Mapping[str, PluginRecord]:
-    """Return name -> record of every installed storage backend, without importing any.
+    """Return a mapping from name to record for all installed storage backends, without importing them.
 
     Examples
     --------
@@ -287,7 +297,7 @@ def backends() -> Mapping[str, PluginRecord]:
 
 
 def sources() -> Mapping[str, PluginRecord]:
-    """Return name -> record of every installed frame source, without importing any.
+    """Return a mapping from name to record for all installed frame sources, without importing them.
 
     Examples
     --------

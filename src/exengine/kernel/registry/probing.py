@@ -1,9 +1,9 @@
-"""Probes plugins in processes of their own, because no ``try`` can contain everything that an import may do.
+"""Probes plugins in separate processes, because a ``try`` statement cannot contain every effect of an import.
 
-Importing a plugin may end the process (``os._exit``, a segmentation fault) or never return. Commands that
-examine plugins therefore load each in a child process first, with limits on its time and its output. The
-way in which the child ended becomes part of the outcome. :mod:`exengine.kernel.registry.probe_child` is
-the child's side.
+Importing a plugin can end the process (``os._exit``, a segmentation fault) or never return. Commands that
+examine plugins therefore first load each plugin in a child process, with limits on its run time and output.
+If a child ends without an answer, the outcome describes how it ended.
+:mod:`exengine.kernel.registry.probe_child` contains the code that runs in the child.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from exengine.kernel.registry.codes import Finding
 from exengine.kernel.registry.records import Outcome, PluginRecord, broken
 
 TIME_LIMIT_S = 10.0
-"""Time limit for one plugin."""
+"""Time limit for loading one plugin, in seconds."""
 
 OUTPUT_LIMIT = 10_000
-"""Number of characters of the output of a child that are kept."""
+"""Maximum number of characters kept from a child's output."""
 
 AT_ONCE = 2
-"""Number of children that run at the same time."""
+"""Maximum number of child processes that run at the same time."""
 
-# -P: modules in the current folder are not imported. Standard input is the request.
+# The flag -P prevents imports from the current folder. The request arrives on standard input.
 _PROGRAM = """\
 import json, sys
 request = json.load(sys.stdin)
@@ -40,16 +40,16 @@ main(request)
 
 
 class ChildResult(NamedTuple):
-    """The end of a child process.
+    """The result of a child process that has ended.
 
     Attributes
     ----------
     answer : dict or None
-        None if the child ended without one.
+        The answer of the child; None if the child ended without an answer.
     output : str
-        The beginning of everything printed by the child, to stdout and to stderr.
+        The beginning of the text that the child printed to stdout and stderr.
     ending : str
-        The way in which a child without an answer ended, such as ``ended the process with signal SIGSEGV``.
+        How a child without an answer ended, such as ``ended the process with signal SIGSEGV``.
     """
 
     answer: dict[str, Any] | None
@@ -58,7 +58,7 @@ class ChildResult(NamedTuple):
 
 
 def probe(records: Sequence[PluginRecord]) -> list[Outcome]:
-    """Load each plugin in a process of its own, and return the outcomes; no record changes.
+    """Load each plugin in its own process, and return the outcomes without changing any record.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def probe(records: Sequence[PluginRecord]) -> list[Outcome]:
     Returns
     -------
     list of Outcome
-        One for each record. A valid one has no ``loaded``.
+        One outcome for each record. Even if a plugin is valid, the ``loaded`` field of its outcome is None.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -77,7 +77,7 @@ def probe(records: Sequence[PluginRecord]) -> list[Outcome]:
         futures = [pool.submit(_probe, record, stop) for record in records]
         try:
             return [future.result() for future in futures]
-        except BaseException:  # Ctrl-C: no child outlives this process
+        except BaseException:  # for example Ctrl-C: no child may outlive this process
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -106,26 +106,27 @@ def run_child(
     folder: str | None = None,
     stop: threading.Event | None = None,
 ) -> ChildResult:
-    """Run ``main(request)`` of a module in a child process, and wait for its answer.
+    """Run a module's ``main(request)`` in a child process, and wait for its answer.
 
-    The child has the same ``sys.path``; ``request["answer"]`` is the file for its answer.
+    The child uses the same ``sys.path`` as this process, and writes its answer to the file
+    ``request["answer"]``.
 
     Parameters
     ----------
     module : str
-        The module; its ``main`` calls :func:`answer`.
+        Name of the module, in which ``main`` must call :func:`answer`.
     request : mapping
-        JSON.
+        The request; it must be possible to write it as JSON.
     time_limit_s : float
-        After this time the child and every process that it started are killed.
+        Time after which the child and every process in its group are killed.
     folder : str, optional
-        The current folder of the child.
+        The child's current folder.
     stop : threading.Event, optional
-        If it is set, the child is killed.
+        An event that can be set to kill the child.
     """
     with tempfile.TemporaryDirectory(prefix="exengine-probe-") as private:
         file = os.path.join(private, "answer.json")
-        path = [os.path.abspath(entry) for entry in sys.path]  # the child may run in another folder
+        path = [os.path.abspath(entry) for entry in sys.path]  # the child may run in a different folder
         text = json.dumps({**request, "path": path, "answer": file, "time_limit_s": time_limit_s})
         flags = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
         child = subprocess.Popen(
@@ -144,14 +145,14 @@ def run_child(
         )
         reader.start()
         try:
-            with contextlib.suppress(OSError):  # the child has ended already
+            with contextlib.suppress(OSError):  # the child may have ended already
                 child.stdin.write(text.encode())
                 child.stdin.close()
             in_time = _wait(child, time_limit_s, stop)
         finally:
             _kill(child)
             child.wait()
-        reader.join(1.0)  # a process that left the child's group may hold the pipe open
+        reader.join(1.0)  # a process outside the child's process group may keep the pipe open
         if not reader.is_alive():
             child.stdout.close()
         output = b"".join(kept).decode("utf-8", "replace").replace("\r\n", "\n")[:OUTPUT_LIMIT]
@@ -159,19 +160,19 @@ def run_child(
 
 
 def answer(request: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write the answer of a child, whole or not at all, and end the process with all its threads."""
+    """Write a child's answer atomically, then end the process and all its threads."""
     text = json.dumps(result)
     with open(f"{request['answer']}.part", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(f"{request['answer']}.part", request["answer"])
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed, or replaced, by the plugin
+        with contextlib.suppress(Exception):  # the plugin may have closed or replaced the stream
             stream.flush()
     os._exit(0)
 
 
 def _keep_some(stream: IO[bytes], kept: list[bytes]) -> None:
-    """Read to the end, so that the child never blocks; keep the beginning."""
+    """Read the stream to its end so that the child never blocks, but keep only the beginning."""
     room = 4 * OUTPUT_LIMIT
     with contextlib.suppress(OSError, ValueError):
         while chunk := stream.read1(65536):  # type: ignore[attr-defined]
@@ -194,7 +195,7 @@ def _wait(child: "subprocess.Popen[bytes]", time_limit_s: float, stop: threading
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """Kill the child and all processes in its group, even if the child has ended by itself."""
+    """Kill all processes in the child's process group, even if the child itself has already ended."""
     if os.name == "posix":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Records of plugins: a frozen identity from the package metadata, and one outcome of loading, set once."""
+"""Plugin records: an immutable identity from the package metadata, and a loading outcome that is set once."""
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
@@ -9,7 +9,7 @@ State = Literal["found", "valid", "invalid", "broken", "conflict"]
 
 
 class Outcome(NamedTuple):
-    """The result of loading a plugin, or of failing to.
+    """The result of an attempt to load a plugin.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 NOT_LOADED = Outcome("found")
-"""The outcome of a record until it is set."""
+"""The outcome of a record while its plugin has not been loaded."""
 
 
 def broken(stage: str, error: str, traceback: str = "", output: str = "") -> Outcome:
@@ -39,7 +39,7 @@ def broken(stage: str, error: str, traceback: str = "", output: str = "") -> Out
 
 
 class PluginRecord:
-    """One entry point: its identity, which never changes, and its outcome, which is set at most once.
+    """One entry point, with an identity that never changes and an outcome that is set at most once.
 
     Attributes
     ----------
@@ -54,21 +54,21 @@ class PluginRecord:
     location : str
         Folder of the metadata.
     candidates : tuple of PluginRecord
-        In a conflict: the records that claim the name.
+        In a conflict, the records that claim the name; otherwise empty.
     state : {'found', 'valid', 'invalid', 'broken', 'conflict'}
-        ``found``: not loaded yet.
+        ``found`` means that the plugin has not been loaded yet.
     stage : {'', 'metadata', 'name', 'target', 'import', 'attribute', 'contract'}
         The step that failed.
     error : str
-        The fault, in a line or two.
+        A description of the fault, one or two lines long.
     traceback : str
-        Traceback of the plugin's exception, for ``--debug``.
+        Traceback of the plugin's exception, shown with ``--debug``.
     output : str
         Text that the plugin printed while it was imported.
     source : (str, int)
-        File and line of the class, if a probe found them.
+        Source file and line number of the class, if a probe found them.
     findings : tuple of Finding
-        Faults of the contract and of the documentation.
+        Faults in the class's interface and documentation.
     loaded : type or None
         The class of a valid plugin that this process has imported.
     """
@@ -121,7 +121,7 @@ class PluginRecord:
 
     @property
     def outcome(self) -> Outcome:
-        """The result of loading, or ``NOT_LOADED``."""
+        """The result of loading the plugin, or ``NOT_LOADED``."""
         return self._outcome or NOT_LOADED
 
     def settle(self, outcome: Outcome) -> None:
@@ -130,7 +130,7 @@ class PluginRecord:
         Raises
         ------
         RuntimeError
-            If the record has an outcome already.
+            If the record already has an outcome.
         """
         if self._outcome is not None:
             raise RuntimeError(f"the outcome of {self.qualified_name!r} is already set: {self.state}")
@@ -139,7 +139,7 @@ class PluginRecord:
     def with_outcome(
         self, outcome: Outcome | None, candidates: "tuple[PluginRecord, ...] | None" = None
     ) -> "PluginRecord":
-        """Return a record of the same plugin with another outcome."""
+        """Return a record of the same plugin with a different outcome."""
         return PluginRecord(
             *self.identity, candidates=self.candidates if candidates is None else candidates, outcome=outcome
         )
@@ -180,14 +180,14 @@ class PluginRecord:
 
     @property
     def identity(self) -> tuple[str, str, str, str, str, str, str]:
-        """The arguments that make a record of the same plugin."""
+        """The constructor arguments for another record of the same plugin."""
         return (
             self.name, self.group, self.target, self.distribution, self.version, self.summary, self.location
         )  # fmt: skip
 
     @property
     def qualified_name(self) -> str:
-        """``distribution:name``, unique within the group."""
+        """The name in the form ``distribution:name``, which is unique within the group."""
         return f"{self.distribution}:{self.name}"
 
     @property
@@ -202,11 +202,11 @@ class PluginRecord:
 
     @property
     def claims(self) -> "tuple[PluginRecord, ...]":
-        """The records of single plugins: the candidates of a conflict, or the record itself."""
+        """The records of individual plugins: the candidates in a conflict, or else this record alone."""
         return self.candidates or (self,)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON."""
+        """Return the record in a form that can be written as JSON."""
         return {
             "name": self.name,
             "distribution": self.distribution,
@@ -231,7 +231,7 @@ class PluginRecord:
         return {field: getattr(self, field) for field in self.__slots__}
 
     def __setstate__(self, state: "dict[str, Any] | tuple[None, dict[str, Any]]") -> None:
-        """Restore a record; pickles of ExEngine 1.0 have the outcome's fields beside the identity."""
+        """Restore a record; pickles from ExEngine 1.0 store the outcome's fields alongside the identity."""
         fields = dict(state[1] if isinstance(state, tuple) else state)
         if "_outcome" not in fields:
             outcome = Outcome(**{field: fields.pop(field) for field in Outcome._fields})

@@ -1,7 +1,7 @@
-/* The tables that compare backends: sorting, filtering, and which backends have what is needed.
+/* Tables that compare backends: sorting, filtering, and finding the backends that meet given needs.
 
-   Works on every `table.exengine-matrix`: a row for each capability or promise, a column for each
-   backend. Without this script the tables are whole, and only stay as they are. */
+   This script works on every `table.exengine-matrix`, which has a row for each capability or promise and a
+   column for each backend. Without the script, the tables are complete but cannot be sorted or filtered. */
 
 (function () {
   "use strict";
@@ -9,12 +9,12 @@
   const BEST = ["yes", "kept"];
   const WORST = ["not promised", "not run", "broken", "no", "none", "–", ""];
 
-  /** Return the words of a cell, without the mark before them. */
+  /** Return the text of a cell without its leading mark. */
   function valueOf(cell) {
     return cell.textContent.replace(/[✓✗]/g, "").trim().replace(/\s+/g, " ");
   }
 
-  /** Return where a value stands in an order that begins with the best. */
+  /** Return the rank of a value in an order that starts with the best value. */
   function rankOf(value) {
     if (BEST.includes(value)) return 0;
     const worse = WORST.indexOf(value);
@@ -31,7 +31,7 @@
     return element;
   }
 
-  /** One table, taken apart into rows and columns. */
+  /** Return the rows and columns of a table. */
   function readTable(table) {
     const heads = Array.from(table.tHead.rows[0].cells);
     const rows = Array.from(table.tBodies[0].rows).map((row, place) => {
@@ -95,7 +95,7 @@
     }
   }
 
-  /** Put the columns of all tables into an order; the first column stays. */
+  /** Arrange the columns of all tables in the given order, with the first column fixed. */
   function orderColumns(matrices, how) {
     for (const matrix of matrices) {
       for (const cells of [matrix.heads, ...matrix.rows.map((entry) => entry.cells)]) {
