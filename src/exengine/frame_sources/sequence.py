@@ -1,8 +1,9 @@
-"""Converts a useq sequence to coordinates: the single home of axis names.
+"""Converts useq sequences to coordinates. Axis names are defined only in this module.
 
-``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. A
-position is its name, or its number where it has none; a channel is its name. A channel that a sequence
-has more than once, with different exposures, gets the exposure in its name: ``DAPI@50ms``.
+The axes ``t``, ``p``, ``c`` and ``z`` become ``time``, ``position``, ``channel`` and ``z``. Other axes keep
+their names. The value of ``position`` is the position's name or, if it has no name, its number. The value of
+``channel`` is the channel's name. If a sequence uses the same channel several times with different exposures,
+the exposure is added to the name, as in ``DAPI@50ms``.
 """
 
 import warnings
@@ -20,7 +21,7 @@ AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z", "cam": "ca
 
 
 def axis_name(key: str) -> str:
-    """Return ExEngine's name of a useq axis, which may be a member of an enum.
+    """Return ExEngine's name for a useq axis, which can also be given as an enum member.
 
     Examples
     --------
@@ -31,7 +32,7 @@ def axis_name(key: str) -> str:
 
 
 def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
-    """Return the sequence of a config.
+    """Return the sequence described by a config.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     Raises
     ------
     ConfigError
-        With a line per fault.
+        If the sequence is invalid. The message has one line per fault.
     """
     import pydantic
     import useq
@@ -61,7 +62,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     settings = _as_useq_reads(settings)
     try:
         with warnings.catch_warnings():
-            # useq warns of what it will leave out of the sequence.
+            # useq warns about parts of the sequence that it will omit. Treat these warnings as errors.
             warnings.simplefilter("error", UserWarning)
             sequence = useq.MDASequence.model_validate(settings)
     except UserWarning as warning:
@@ -97,13 +98,13 @@ _AXES_FIELDS = ("channels", "stage_positions", "grid_plan", "time_plan", "z_plan
 
 
 def _readable(message: str) -> str:
-    """Return a message of pydantic as part of a sentence."""
+    """Return a pydantic message, reworded so that it can be part of a sentence."""
     message = message.removeprefix("Value error, ").strip()
     return message[:1].lower() + message[1:]
 
 
 def _as_useq_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with positions as tuples: useq does not read lists, and YAML has no tuples."""
+    """Return the settings with positions as tuples, because useq rejects lists and YAML has no tuples."""
     read = dict(settings)
     positions = read.get("stage_positions")
     if isinstance(positions, list | tuple):
@@ -125,7 +126,7 @@ def _as_position(position: Any) -> Any:
 
 
 def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
-    """Yield the unknown fields at any depth: useq ignores them silently."""
+    """Yield the unknown fields at any depth, because useq silently ignores them."""
     fields = getattr(type(made), "model_fields", None)
     if isinstance(given, Mapping) and fields is not None:
         for name, value in given.items():
@@ -134,14 +135,14 @@ def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
             elif _RENAMED.get(name) not in fields:
                 yield _no_field(f"{place}.{name}", fields)
         return
-    made = getattr(made, "phases", made)  # useq turns a list of time plans into a plan with phases
+    made = getattr(made, "phases", made)  # useq converts a list of time plans into a plan with phases
     if isinstance(given, list | tuple) and isinstance(made, list | tuple) and len(given) == len(made):
         for number, (value, one) in enumerate(zip(given, made, strict=True)):
             yield from _unknown_fields(value, one, f"{place}[{number}]")
 
 
 _RENAMED = {"row": "grid_row", "col": "grid_col"}
-"""Old names of fields that useq still accepts."""
+"""Old field names that useq still accepts."""
 
 
 def _no_field(path: str, fields: Iterable[str]) -> str:
@@ -166,13 +167,13 @@ def _example(name: str) -> str:
 
 
 def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> DataCoordinates:
-    """Return the coordinates of the frame of an event.
+    """Return the coordinates of an event's frame.
 
     Parameters
     ----------
     event : useq.MDAEvent
     repeated : container of str
-        Channels that are taken with more than one exposure: see :func:`repeated_channels`.
+        Channels that are acquired with more than one exposure; see :func:`repeated_channels`.
 
     Examples
     --------
@@ -196,7 +197,7 @@ def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> 
 
 
 def repeated_channels(sequence: "useq.MDASequence") -> frozenset[str]:
-    """Return the channels that a sequence, or a position's own sequence, has more than once.
+    """Return the channels that occur more than once in a sequence or in a position's own sequence.
 
     Examples
     --------
@@ -214,19 +215,19 @@ def repeated_channels(sequence: "useq.MDASequence") -> frozenset[str]:
 def check_unique(
     sequence: "useq.MDASequence | Iterable[useq.MDAEvent]", repeated: Container[str] = ()
 ) -> int:
-    """Return the number of frames, after checking that their coordinates differ.
+    """Return the number of frames, after checking that their coordinates are all different.
 
     Parameters
     ----------
     sequence : useq.MDASequence or iterable of useq.MDAEvent
     repeated : container of str
-        As for :func:`event_coordinates`; of a sequence it is known.
+        As for :func:`event_coordinates`. It is determined automatically for a sequence.
 
     Raises
     ------
     SourceError
-        If two events have the same coordinates, such as two positions of one name or a channel twice; or if
-        the sequence has no end.
+        If two events have the same coordinates, for example because two positions have the same name or a
+        channel is repeated, or if the sequence never ends.
     """
     import useq
 
@@ -234,7 +235,7 @@ def check_unique(
     try:
         if isinstance(sequence, useq.MDASequence):
             repeated = repeated_channels(sequence)
-            # With an autofocus plan, a sequence keeps its last event: iterate a private copy.
+            # A sequence with an autofocus plan remembers its last event, so iterate over a private copy.
             sequence = useq.MDASequence.model_validate(
                 {**sequence.model_dump(exclude={"setup"}), "setup": sequence.setup}
             )
@@ -243,7 +244,7 @@ def check_unique(
         raise SourceError(f"the sequence cannot be laid out: {describe(error)}") from None
     for event in events:
         if event.action is not None and event.action.type != "acquire_image":
-            continue  # such as an autofocus, without a frame
+            continue  # for example an autofocus step, which has no frame
         coordinates = event_coordinates(event, repeated)
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
