@@ -1,10 +1,10 @@
 """Settings from several layers, each value with its origin.
 
-The layers, from highest to lowest, are: arguments, command line, environment variables, the given config file,
-the user's config folder, and defaults. Unknown keys are rejected, with a suggestion of a similar key. If a
-higher layer names a different backend (or source) than a lower layer, the options in the lower layer are set
-aside and listed. This module has no knowledge of plugins. A backend's options are checked when the backend is
-loaded.
+The layers, from highest to lowest, are: arguments, command line, environment variables, the given config
+file, the user's config folder, and defaults. Unknown keys are rejected, with a suggestion of a similar key.
+If a higher layer names a different backend (or source) than a lower layer, the options in the lower layer are
+set aside and listed. This module has no knowledge of plugins. A backend's options are checked when the
+backend is loaded.
 """
 
 import copy

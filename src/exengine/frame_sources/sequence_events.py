@@ -2,9 +2,9 @@
 
 If the sequence does not state a value, useq leaves the corresponding field of the event empty. An engine that
 applied only the stated fields would keep the focus, exposure or shutter state of the previous event. In this
-module, every event gets its position from the position, plan and channel that are in effect. A value that they
-do not state comes from a reference, which is the position of the stages at the start of the run. useq still
-determines the events and their order.
+module, every event gets its position from the position, plan and channel that are in effect. A position that
+they do not state comes from a reference, which is the position of the stages at the start of the run. useq
+still determines the events and their order.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,8 +54,8 @@ def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
     """Return an equal sequence that has no memory of earlier iterations and can be changed.
 
     useq's autofocus plan remembers the previous event, so a second iteration would omit the first autofocus
-    step. useq computes the positions of a well plate only once, so they are computed again. Random points get a
-    seed, so that the same points are checked and visited.
+    step. useq computes the positions of a well plate only once, so they are computed again here. Random
+    points get a seed, so that the points that are checked are also the points that are visited.
     """
     fields = sequence.model_dump(exclude_unset=True, exclude={"setup"})
     if sequence.setup is not None:
