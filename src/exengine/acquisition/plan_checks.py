@@ -31,7 +31,7 @@ def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any]
     Raises
     ------
     UnsupportedDataError, CoordinatesError, StorageFullError
-        If ``put`` would raise this error.
+        If ``put`` would raise the same error for a frame.
     SourceError
         If the plan contains no frames.
     """

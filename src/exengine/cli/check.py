@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check a plugin, or all plugins in a folder. Return 0 if clean, 1 for faults, 2 if not checkable."""
+    """Check a plugin, or all plugins in a folder.
+
+    Return 0 if there are no faults, 1 if there are faults, and 2 if a plugin cannot be checked.
+    """
     from exengine.checks.report import check_folder, check_name
 
     if sys.stderr.isatty():

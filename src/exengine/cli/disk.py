@@ -54,7 +54,7 @@ class DiskSpeed:
     measured_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the measured values as JSON."""
+        """Return the measured values as a JSON-serializable dict."""
         return asdict(self)
 
 
@@ -148,7 +148,7 @@ class Needs:
         return self.frames_per_s * self.frame_bytes if known else None  # type: ignore[operator]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the requirements as JSON."""
+        """Return the requirements as a JSON-serializable dict."""
         return {**asdict(self), "bytes_per_s": self.bytes_per_s}
 
 

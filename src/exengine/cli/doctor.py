@@ -52,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examine(config_path: str | None = None, folder: str | None = None) -> dict[str, Any]:
-    """Return the state of the installation as JSON. Imports every plugin, each in its own process.
+    """Return the state of the installation as a JSON-serializable dict.
+
+    Every plugin is imported, each in its own process.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class OpenDataset:
 
 
 def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
-    """Return the facts about a dataset as JSON."""
+    """Return the facts about a dataset as a JSON-serializable dict."""
     facts: dict[str, Any] = {
         "path": path,
         "status": _or_none(lambda: dataset.status.value),

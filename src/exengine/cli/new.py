@@ -61,7 +61,7 @@ _RESERVED = {"ndtiff_and_ndram", "data", "data_storage", "managed", "managed_sto
 
 
 class FolderError(ExEngineError, OSError):
-    """The folder of the new distribution already exists, or cannot be written."""
+    """The new distribution's folder already exists or cannot be written."""
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,10 @@ from exengine.datasets.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:
-    """Recover a dataset. Return 0 if a finished dataset exists now, or 1 if not or if no frame survived."""
+    """Recover a dataset.
+
+    Return 0 if a finished dataset now exists, and 1 if none was created or if no frame survived.
+    """
     with FrameProgress("read") as progress:
         report = recover(
             options.path,

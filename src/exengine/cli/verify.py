@@ -1,4 +1,4 @@
-"""``exengine verify PATH``: checks every frame, the ledger and the structure of a dataset."""
+"""``exengine verify PATH``: checks a dataset's frames, its ledger and its structure."""
 
 import argparse
 import shlex

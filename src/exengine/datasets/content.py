@@ -18,7 +18,7 @@ from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
 FilesOf = Callable[[str], Sequence[str]]
-"""Returns the ``dataset_files`` of the backend that a manifest names, or raises ``ExEngineError``."""
+"""Callable that returns the ``dataset_files`` of the backend named by a manifest, or raises ExEngineError."""
 
 _OWN = frozenset((manifest.MANIFEST_NAME, manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new"))
 _MOST_SEARCHED = 10_000  # folders searched for a nested dataset

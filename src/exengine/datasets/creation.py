@@ -53,8 +53,9 @@ def open_storage(
     config : path, mapping or Config, optional
         A config file or its content, used instead of all other arguments.
     if_exists : {'error', 'number', 'overwrite'}, optional
-        What to do if the path exists: raise an error (the default), use ``path_1``, ``path_2`` ..., or delete
-        the old dataset. Only an ExEngine dataset whose folder contains nothing else is deleted.
+        Action to take if the path exists: raise an error (the default), use ``path_1``, ``path_2`` ..., or
+        delete the old dataset. A dataset is deleted only if it is an ExEngine dataset and its folder contains
+        nothing else.
     **options
         Options of the backend.
 
@@ -68,7 +69,7 @@ def open_storage(
     PluginNotFoundError, PluginConflictError, PluginBrokenError, ContractError
         If the backend cannot be loaded.
     OptionError, ConfigError
-        If an option or a setting is wrong. Nothing was written.
+        If an option or a setting is invalid. In this case, nothing was written.
     DatasetExistsError, DatasetLockedError, DatasetAccessError
         If the path cannot be used.
 

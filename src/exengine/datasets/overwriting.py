@@ -156,7 +156,7 @@ class _OldDataset:
             raise
 
     def move_aside(self) -> None:
-        """Rename the dataset, then check that its folder is unchanged and contains nothing else."""
+        """Rename the dataset, then check that it is still the same folder and contains nothing else."""
         try:
             self._parent.rename(self._name, self._aside_name)
         except OSError as error:

@@ -33,7 +33,7 @@ class RecoverReport:
     status : str
         The status of the finished dataset.
     reason : str
-        The human-readable cause of the status.
+        The human-readable reason for the status.
     frames : int
         The number of frames in the finished dataset.
     total : int
@@ -66,7 +66,7 @@ class RecoverReport:
         return not self.lost and self.frames == self.total
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
+        """Return the report as a JSON-serializable dict."""
         return {**vars(self), "lost": [frame.to_dict() for frame in self.lost], "ok": self.ok}
 
 

@@ -40,7 +40,7 @@ class LostFrame:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the frame as JSON."""
+        """Return the frame as a JSON-serializable dict."""
         return {"coordinates": self.coordinates, "reason": self.reason}
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class VerifyReport:
         The status of the dataset, a value of :class:`DatasetStatus`, or ``unknown`` if the backend does not
         record a status.
     reason : str
-        The human-readable cause of the status.
+        The human-readable reason for the status.
     frames : int
         The number of frames that the dataset lists.
     checked : int
@@ -76,7 +76,7 @@ class VerifyReport:
     missing : list of LostFrame
         Frames whose data no longer exist, and frames that the ledger lists as not stored.
     problems : list of str
-        Other faults of the status, the structure or the ledger, one sentence each.
+        Other faults in the status, the structure or the ledger, one sentence each.
     """
 
     path: str
@@ -97,7 +97,7 @@ class VerifyReport:
         return not (self.damaged or self.missing or self.problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
+        """Return the report as a JSON-serializable dict."""
         return {
             **vars(self),
             "damaged": [frame.to_dict() for frame in self.damaged],
