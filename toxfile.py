@@ -1,13 +1,13 @@
-"""Adds environments to those of tox.ini: for the plugins, and for the fault campaigns.
+"""Adds tox environments for the plugins and the fault campaigns to those in tox.ini.
 
-Each folder in ``plugins/`` gets an environment per version of Python: ``plugins/exengine-ndstorage`` gets
-``py311-ndstorage``, and ``py311-exengine-ndstorage`` as its full name. The environments that need every
-plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
+Each folder in ``plugins/`` gets one environment per Python version. For example,
+``plugins/exengine-ndstorage`` gets ``py311-ndstorage``, with the full name ``py311-exengine-ndstorage``. The
+environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
 
-Each entry of ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
+Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
 ``nightly``.
 
-A new folder or entry needs no other edit.
+A new folder or a new entry requires no other changes.
 """
 
 import os
@@ -31,14 +31,14 @@ CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read
 
 @impl
 def tox_extend_envs() -> Iterable[str]:
-    """Name the environments of the campaigns and of the plugins, these in both spellings."""
+    """Return the names of the campaign and plugin environments. Plugins have a short and a full name."""
     plugins = [name for python in PYTHONS for folder in FOLDERS for name in _names(python, folder)]
     return [*(f"faults-{name}" for name in CAMPAIGNS), *plugins]
 
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
-    """Configure these environments; `tox run` runs those of the plugins."""
+    """Configure these environments. `tox run` runs the plugin environments by default."""
     for python in PYTHONS:
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"
@@ -64,7 +64,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
 
 
 def _add_campaigns(state: State) -> None:
-    """Configure an environment for each fault campaign, and the one that runs them all."""
+    """Configure an environment for each fault campaign, and the environment that runs all campaigns."""
     install = _install(ROOT / "plugins" / "exengine-ndstorage", extra="[test]")
     scripts = {
         name: ("python", f"tests/campaigns/{name.replace('-', '_')}.py", *campaign["arguments"])
@@ -88,18 +88,18 @@ def _add_campaigns(state: State) -> None:
 
 
 def _names(python: str, folder: Path) -> tuple[str, ...]:
-    """Return the short and the full name of an environment; they may be the same."""
+    """Return the short and the full name of an environment, which can be identical."""
     short = folder.name.removeprefix("exengine-")
     return tuple(dict.fromkeys((f"{python}-{short}", f"{python}-{folder.name}")))
 
 
 def _seed(state: State, name: str, **settings: object) -> None:
-    """Set values of an environment; they override those of tox.ini."""
+    """Set values for an environment. They override the values in tox.ini."""
     state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings))
 
 
 def _install(*folders: Path, extra: str = "") -> Command:
-    """Return the command that builds and reinstalls plugins, because their version stays the same."""
+    """Return the command that builds plugins and forces a reinstall, as their version does not change."""
     command = ["uv", "pip", "install", "-q"]
     for folder in folders:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -108,7 +108,7 @@ def _install(*folders: Path, extra: str = "") -> Command:
 
 
 def _with_arguments(state: State, *command: str) -> Command:
-    """Return a command with the arguments after ``--`` on the command line of tox."""
+    """Return a command with the arguments that follow ``--`` on the tox command line."""
     return Command([*command, *(state.conf.pos_args(None) or ())])
 
 

@@ -1,7 +1,7 @@
-"""The cost of a change: this tree compared with an earlier commit, in the same run.
+"""The cost of a change: compares this working tree with an earlier commit, in the same run.
 
-``python benchmarks/bench_before.py COMMIT [--quick] [--save FOLDER]``. Each figure is a ratio, this tree to
-the commit. Both are measured twice, to see how much a figure differs from itself.
+``python benchmarks/bench_before.py COMMIT [--quick] [--save FOLDER]``. Each figure is the ratio of this
+working tree to the commit. Both are measured twice, to show how much repeated measurements differ.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Importing ``exengine``, and listing with 1,000 distributions installed, relative to a bare interpreter."""
+"""Import of ``exengine``, and listing with 1,000 installed distributions, relative to a bare interpreter."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Listing installed plugins, compared with importlib.metadata, xarray and stevedore, as whole processes."""
+"""Listing of installed plugins as whole processes, compared with importlib.metadata, xarray and stevedore."""
 
 import os
 import statistics
@@ -14,8 +14,8 @@ PEERS = ("xarray>=2025.1", "stevedore>=5.4")
 GROUP = "exengine.storage_backends"
 SOURCE = HERE.parent / "src"
 
-# stevedore imports each plugin that it lists; those that cannot be imported are skipped. It caches its
-# findings on the disk: the run before the first measured one fills that cache, as in daily use.
+# stevedore imports each plugin that it lists, and skips plugins that cannot be imported. It caches its
+# results on disk. The warm-up run before the first measured run fills this cache, as in everyday use.
 PROGRAMS = {
     "bare": "pass",
     "bare again": "pass",
@@ -31,7 +31,7 @@ PROGRAMS = {
 
 
 def peers_python() -> str:
-    """Return the interpreter of a virtual environment with the peers, created if necessary."""
+    """Return the interpreter of a virtual environment with the peer libraries. Create it if necessary."""
     folder = HERE / ".peers"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
@@ -44,7 +44,7 @@ def peers_python() -> str:
 
 
 def listing_ms(python: str, folder: Path, cache: Path, rounds: int) -> dict[str, float]:
-    """Return the median wall time of each program, run in turn in a rotating order."""
+    """Return the median wall time of each program. The programs run in turn, in a rotating order."""
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, (folder, SOURCE))),
@@ -60,7 +60,7 @@ def listing_ms(python: str, folder: Path, cache: Path, rounds: int) -> dict[str,
                 [python, "-c", PROGRAMS[name]], env=env, check=True, text=True, stdout=subprocess.PIPE
             )
             elapsed = (time.perf_counter() - begin) * 1e3
-            if number:  # the first round warms the disk and the caches
+            if number:  # the first round only warms up the disk and the caches
                 times[name].append(elapsed)
             elif name in ("current", "entry_points", "stevedore"):
                 assert int(done.stdout) == backends_in(folder), f"{name} listed {done.stdout.strip()}"

@@ -1,4 +1,4 @@
-"""A million frames: memory while writing, cost of a put at the end, opening, look-ups."""
+"""A million frames: memory use during writing, the cost of a put at the end, opening, and look-ups."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ def main(table: Table, quick: bool) -> None:
         opens = [measure("open_million", "current", count, env=env) for _ in range(3)]
         old = measure("open_million", "old", count, env=env)
     assert opens[0]["frames"] == old["frames"] == count
-    # Time: the best of the runs, as for every measurement in memory. Memory: the largest.
+    # For times, use the best run, as for every in-memory measurement. For memory, use the largest value.
     first, last = (min(written[f"put_us_{end}"] for written in writes) for end in ("first", "last"))
     growth = max(written["rss_mb_per_100k"] for written in writes)
     open_s, lookup_us = (min(opened[what] for opened in opens) for what in ("open_s", "lookup_us"))

@@ -1,4 +1,4 @@
-"""Coordinates, frames in RAM, and NDTiff, as a ratio to ExEngine 0.4.0 in the same run."""
+"""Coordinates, frames in RAM, and NDTiff, each as a ratio to ExEngine 0.4.0 in the same run."""
 
 import sys
 
@@ -12,7 +12,7 @@ def main(table: Table, quick: bool) -> None:
         ("DataCoordinates: create + hash / 0.4.0 create", "coordinates", (20_000,), 0.3),
         ("ndram put 64x64 / 0.4.0", "ram_put", (64, 20_000), 0.5),
     ):
-        # Cheap, and the least disturbed round counts: three times as many rounds.
+        # These rounds are cheap, and only the least disturbed round is used, so run three times as many.
         found = alternate(what, ["current", "old"], 3 * rounds, *numbers, best=True)
         add(table, name, found, "us", goal)
     for size, count, goal in ((64, 10_000, 0.35), (512, 600, 1.0), (2048, 60, 1.0)):
@@ -22,7 +22,7 @@ def main(table: Table, quick: bool) -> None:
 
 
 def add(table: Table, name: str, found: dict[str, dict[str, float]], figure: str, goal: float) -> None:
-    """Add the ratio of the best rounds, with the ratio of the medians as a note."""
+    """Add the ratio of the best rounds to the table, with the ratio of the medians as a note."""
     current, old = found["current"], found["old"]
     median = current[f"{figure}_median"] / old[f"{figure}_median"]
     table.add(

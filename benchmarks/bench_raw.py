@@ -1,4 +1,4 @@
-"""NDTiff, fsynced at finish, as a fraction of the speed of ``os.write`` of the same bytes + fsync."""
+"""NDTiff with fsync at finish, as a fraction of the speed of ``os.write`` and fsync for the same bytes."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Runs measurements side by side: one process each, in turn, so that a drift of the machine affects all.
+"""Runs measurements side by side, each in its own process and in turn, so that machine drift affects all.
 
-The reference runs twice per round. A comparison in which the reference differs from itself by more
-than 10 % (median over the rounds) is marked as void.
+The reference runs twice per round. If the two runs of the reference differ by more than 10 % (median over the
+rounds), the comparison is marked as void.
 """
 
 import json
@@ -21,7 +21,7 @@ VOID_ABOVE = 0.10
 
 
 def predecessor_python() -> str:
-    """Return the interpreter of a virtual environment with ExEngine 0.4.0, created if necessary."""
+    """Return the interpreter of a virtual environment with ExEngine 0.4.0. Create it if necessary."""
     folder = HERE / ".predecessor"
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
@@ -33,7 +33,7 @@ def predecessor_python() -> str:
 
 
 def earlier_python(commit: str) -> str:
-    """Return the interpreter of a virtual environment with this project at a commit, created if necessary."""
+    """Return the interpreter of a virtual environment with this project at a commit. Create it if needed."""
     folder = HERE / ".earlier" / commit
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
@@ -51,12 +51,12 @@ def earlier_python(commit: str) -> str:
 
 
 def warm_memory(megabytes: int = 2048) -> None:
-    """Touch memory once, so that a virtual machine that allocates memory on demand has it."""
+    """Touch memory once, so that it is already allocated on virtual machines that allocate it on demand."""
     bytearray(b"\1") * (megabytes * 2**20)
 
 
 def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = None) -> dict[str, float]:
-    """Run one measurement in its own process, with ``current``, ``old``, ``raw``, or ``at COMMIT``."""
+    """Run one measurement in its own process, for ``current``, ``old``, ``raw``, or ``at COMMIT``."""
     python = predecessor_python() if who == "old" else sys.executable
     if who.startswith("at "):
         python, who = earlier_python(who.removeprefix("at ")), "current"
@@ -74,11 +74,11 @@ def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = Non
 def alternate(
     what: str, who: list[str], rounds: int, *numbers: int, best: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Measure in turn, in a rotating order; return the median (or the best) of each figure, per candidate.
+    """Measure the candidates in turn, in a rotating order. Return each candidate's median (or best) figures.
 
-    The best is for measurements in memory, where every disturbance only adds time: a virtual machine that
-    reclaims memory, for example, makes the first touch of a page cost 9 us. The median is then included, too,
-    under the name of the figure with the suffix ``_median``.
+    Use ``best`` for in-memory measurements, in which every disturbance only adds time. For example, if a
+    virtual machine reclaims memory, the first touch of a page takes 9 us. With ``best``, the median is also
+    included, under the figure's name with the suffix ``_median``.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in who}
     for number in range(rounds):
@@ -98,7 +98,7 @@ def _summary(results: list[dict[str, float]], best: bool) -> dict[str, float]:
 
 
 def wall_ms(command: list[str], rounds: int, env: dict[str, str] | None = None) -> float:
-    """Return the median wall time of a whole process, in milliseconds."""
+    """Return the median wall time of a whole process in milliseconds."""
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -108,7 +108,7 @@ def wall_ms(command: list[str], rounds: int, env: dict[str, str] | None = None) 
 
 
 def fake_distributions(folder: Path, count: int, backends: int = 20) -> None:
-    """Write the metadata of ``count`` installed distributions, a few of them with a storage backend."""
+    """Write the metadata of ``count`` fake distributions, some of which have a storage backend."""
     for number in range(count):
         info = folder / f"some_package_{number}-1.{number}.dist-info"
         info.mkdir(parents=True)
@@ -124,7 +124,7 @@ def fake_distributions(folder: Path, count: int, backends: int = 20) -> None:
 
 
 class Table:
-    """Rows of a comparison: figure, reference, ratio, goal, verdict."""
+    """The rows of a comparison: figure, reference, ratio, goal and verdict."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
@@ -150,7 +150,7 @@ class Table:
         )
 
     def save(self, folder: Path, name: str, script: str) -> None:
-        """Write the rows as ``NAME.json``, and as ``NAME.rst``, a table for the docs."""
+        """Write the rows as ``NAME.json``, and as ``NAME.rst``, which is a table for the docs."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(self.rows, indent=1) + "\n")
         (folder / f"{name}.rst").write_text(self._as_rst(script))

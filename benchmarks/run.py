@@ -1,7 +1,7 @@
 """Runs all benchmarks: ``python benchmarks/run.py [--quick] [--only NAME ...] [--save FOLDER]``.
 
 Prints each figure with its goal, and writes ``figures.json``, a table for the docs (``figures.rst``) and a
-plot (``figures.svg``) to the folder. With ``--only``, the other figures of an earlier run are kept.
+plot (``figures.svg``) to the folder. With ``--only``, the other figures from an earlier run are kept.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def plot(table: Table, path: Path) -> None:
-    """Draw the ratios and their goals as a bar chart, if matplotlib is installed."""
+    """Draw a bar chart of the ratios and their goals, if matplotlib is installed."""
     try:
         import matplotlib
     except ImportError:

@@ -1,9 +1,9 @@
-"""One measurement in one process; prints one JSON object. Runs under both ExEngine 1.0 and 0.4.0.
+"""Runs one measurement in one process, and prints one JSON object. Works with ExEngine 1.0 and 0.4.0.
 
     python worker.py WHAT WHO [NUMBERS ...]
 
-WHO is ``current``, ``old`` (ExEngine 0.4.0) or ``raw``. Imports no module of this project at the top, so that
-the predecessor's interpreter can run it.
+WHO is ``current``, ``old`` (ExEngine 0.4.0) or ``raw``. No module of this project is imported at the top
+level, so that the predecessor's interpreter can run this script.
 """
 
 import json
@@ -26,7 +26,7 @@ def scratch():
 
 
 def per_call_us(function, count, repeats=5):
-    """Return the best of several rounds, in microseconds per call."""
+    """Return the time per call in microseconds, from the best of several rounds."""
     best = float("inf")
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -59,7 +59,7 @@ def ram_put(who, size, count):
 
 
 def tiff(who, size, count):
-    """Write and read back frames of one size; each put has new coordinates."""
+    """Write frames of one size and read them back. Each put has new coordinates."""
     import numpy as np
 
     image = np.random.default_rng(0).integers(0, 60000, (size, size)).astype(np.uint16)
@@ -97,7 +97,7 @@ def tiff(who, size, count):
 
 
 def million(who, count):
-    """Write many tiny frames; measure the memory and the cost of a put over time."""
+    """Write many tiny frames, and measure the memory use and the cost of a put over time."""
     import numpy as np
 
     from exengine.data import DataCoordinates
@@ -119,7 +119,7 @@ def million(who, count):
         memory.append(rss_mb())
     storage.finish()
     storage.close()
-    # The best of ten windows each: a temporary disturbance of the machine slows others, not these.
+    # Use the best of ten windows at each end, which is not slowed by temporary disturbances of the machine.
     head, tail = min(costs[:10]), min(costs[-10:])
     growth = (memory[-1] - memory[0]) / max(1, count - window) * 100_000
     return {"put_us_first": head, "put_us_last": tail, "rss_mb_per_100k": growth}
@@ -146,13 +146,13 @@ def open_million(who, count):
     frames = len(dataset)
     opened = time.perf_counter() - begin
     memory = rss_mb()
-    rng = random.Random(0)  # noqa: S311 - no secret
+    rng = random.Random(0)  # noqa: S311 - not used for secrets
     wanted = [
         exengine.DataCoordinates(time=n // 10, channel=("DAPI", "FITC")[n % 2], z=n // 2 % 5)
         for n in (rng.randrange(count) for _ in range(20_000))
     ]
     assert all(where in dataset for where in wanted)
-    lookup = float("inf")  # the best of ten rounds, each with other coordinates
+    lookup = float("inf")  # the best of ten rounds, each with different coordinates
     for first in range(0, len(wanted), len(wanted) // 10):
         some = wanted[first : first + len(wanted) // 10]
         begin = time.perf_counter()

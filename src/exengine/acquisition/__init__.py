@@ -1,1 +1,1 @@
-"""An acquisition: frame source -> data handler -> storage, and the observers that are notified."""
+"""Acquisitions: the path of frames from source to data handler to storage, and the observers notified."""

@@ -1,13 +1,13 @@
-"""Notifies the observers of an acquisition, without delaying the thread that stores frames.
+"""Notifies the observers of an acquisition without delaying the thread that stores frames.
 
-Threads: each observer (one plugin of the group ``exengine.hooks``) has its own daemon thread,
-``exengine-observer-<name>``, from :meth:`Observers.opened` to :meth:`Observers.finished`. This thread makes
-all calls to the observer, in the order opened, frames, finished. The thread that stores frames only appends
-coordinates to a deque per observer, without a lock or a signal. The observer's thread empties the deque at
-intervals, so that a slow observer receives longer batches.
+Threads: each observer (one plugin in the group ``exengine.hooks``) has its own daemon thread, named
+``exengine-observer-<name>``, which runs from :meth:`Observers.opened` to :meth:`Observers.finished`. This
+thread makes all calls to the observer, in the order opened, frames, finished. The thread that stores frames
+only appends coordinates to each observer's deque, without a lock or a signal. The observer's thread empties
+the deque at intervals, so a slow observer receives larger batches.
 
-An observer that raises is called again for the next event. Its errors are logged, counted and returned by
-:meth:`Observers.finished`.
+If an observer raises an exception, it is still called for the next event. Its errors are logged, counted and
+returned by :meth:`Observers.finished`.
 """
 
 import copy
@@ -23,13 +23,13 @@ from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.registry.hooks import HookManager, Implementation, failure, hooks
 
 INTERVAL_S = 0.25
-"""Shortest time between two notifications of stored frames."""
+"""Shortest time between two notifications about stored frames."""
 
 TIMEOUT_S = 10.0
-"""Longest time that the end of an acquisition waits for all observers together."""
+"""Total time to wait for all observers at the end of an acquisition."""
 
 MAX_WAITING = 1_000_000
-"""Largest number of frames that wait for one observer; it misses the others, and the number is reported."""
+"""Largest number of frames queued for one observer. Further frames are skipped, and their number reported."""
 
 _log = logging.getLogger("exengine")
 
@@ -40,7 +40,7 @@ class Observers:
     Parameters
     ----------
     manager : HookManager, optional
-        The manager of the hooks; by default that of the installed plugins.
+        The hook manager. By default, the manager for the installed plugins is used.
     """
 
     def __init__(self, manager: HookManager | None = None) -> None:
@@ -57,16 +57,16 @@ class Observers:
 
     @property
     def watch_frames(self) -> bool:
-        """Whether any observer is to be notified of frames."""
+        """Whether any observer wants to be notified of frames."""
         return bool(self._watching)
 
     def frames_stored(self, coordinates: list[DataCoordinates]) -> None:
-        """Queue the coordinates of stored frames for the observers; called on the thread that stores."""
+        """Queue coordinates of stored frames for the observers. Called on the thread that stores frames."""
         for waiting in self._watching:
             waiting.add(coordinates)
 
     def opened(self, storage: Any, backend: str, path: str | None) -> None:
-        """Start the threads, and notify the observers of the storage. Returns at once."""
+        """Start the threads and notify the observers of the storage. Returns immediately."""
         for observer in self._observers:
             observer.start({"storage": storage, "backend": backend, "path": path})
 
@@ -76,7 +76,7 @@ class Observers:
         Parameters
         ----------
         ledger : Ledger
-            The ledger; each observer receives a copy.
+            The ledger. Each observer receives a copy.
         status : str
         path : str or None
         """
@@ -90,29 +90,29 @@ class Observers:
 
 
 class _Waiting(deque[DataCoordinates]):
-    """Coordinates for an observer; one thread adds them, another removes them."""
+    """Coordinates queued for one observer. One thread adds them, and another thread removes them."""
 
     missed = 0
 
     def add(self, coordinates: list[DataCoordinates]) -> None:
-        """Add as many as there is room for, and count the others as missed."""
+        """Add as many coordinates as there is room for, and count the remaining frames as missed."""
         room = max(0, MAX_WAITING - len(self))
         self.extend(coordinates[:room])
         self.missed += max(0, len(coordinates) - room)
 
     def take(self) -> list[DataCoordinates]:
-        """Remove and return the coordinates that are waiting now."""
+        """Remove and return all queued coordinates."""
         return [self.popleft() for _ in range(len(self))]
 
 
 class _Observer:
-    """One plugin, its thread, and its errors."""
+    """One plugin with its thread and its errors."""
 
     def __init__(self, implementations: list[Implementation]) -> None:
         self.name = implementations[0].record.qualified_name
         self.waiting = _Waiting()
         self._implementations = implementations
-        self._errors: dict[tuple[str, str], int] = {}  # hook and line -> count
+        self._errors: dict[tuple[str, str], int] = {}  # (hook, error line) -> count
         self._ended = threading.Event()
         self._begin: Mapping[str, Any] = {}
         self._end: Mapping[str, Any] = {}
@@ -131,7 +131,7 @@ class _Observer:
         self._ended.set()
 
     def join(self, timeout_s: float) -> list[str]:
-        """Wait for the thread, and return the errors, one line each."""
+        """Wait for the thread, then return the errors, one line each."""
         self._thread.join(timeout_s)
         texts = [
             text if count == 1 else f"{text} ({count} times)"
@@ -162,7 +162,7 @@ class _Observer:
                 continue
             try:
                 implementation(arguments)
-            except BaseException as error:  # SystemExit included: an observer must not end the program
+            except BaseException as error:  # even SystemExit, because an observer must not end the program
                 self._note(implementation, error)
 
     def _note(self, implementation: Implementation, error: BaseException) -> None:

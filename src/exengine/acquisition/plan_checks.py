@@ -1,4 +1,4 @@
-"""Checks a source's plan against the capabilities and limits of a backend: promise S3.
+"""Checks a source's plan against a backend's capabilities and limits (promise S3).
 
 All checks run before anything is created, overwritten or moved.
 """
@@ -17,13 +17,13 @@ from exengine.kernel.wording import either
 
 
 def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any], plan: SourcePlan) -> None:
-    """Refuse planned frames that a backend does not accept.
+    """Reject planned frames that a backend does not accept.
 
     Parameters
     ----------
     backend : type
     name : str
-        Name of the backend, for messages.
+        Name of the backend, used in messages.
     options : mapping
         The options with which the storage will be created.
     plan : SourcePlan
@@ -31,9 +31,9 @@ def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any]
     Raises
     ------
     UnsupportedDataError, CoordinatesError, StorageFullError
-        The error that ``put`` would raise.
+        If ``put`` would raise the same error for a frame.
     SourceError
-        If the plan has no frames.
+        If the plan contains no frames.
     """
     if plan.frames == 0:
         raise SourceError("the source plans no frame; add an axis to the sequence, such as channels: [DAPI]")
@@ -47,7 +47,7 @@ def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any]
 
 
 def _check_layouts(backend: type[DataStorage], name: str, plan: SourcePlan) -> None:
-    """Refuse dtypes and shapes that the capabilities exclude."""
+    """Reject dtypes and shapes that the capabilities exclude."""
     takes = backend.capabilities
     for shape, dtype in plan.layouts or ((plan.shape or (), plan.dtype),):
         if dtype is not None and takes.dtypes is not None and np.dtype(dtype).name not in takes.dtypes:

@@ -1,8 +1,8 @@
 """One acquisition, from its config to its ledger: source -> handler -> storage.
 
-Names, options, the sequence, the devices, the planned frames, disk and memory are checked before anything is
-written. The source then runs on its own thread. The caller's thread reports progress; an interrupt there ends
-the run cleanly.
+Names, options, the sequence, devices, planned frames, disk space and memory are checked before anything is
+written. The source then runs on its own thread, while the caller's thread reports progress. An interrupt on
+the caller's thread ends the run cleanly.
 """
 
 import contextlib
@@ -45,15 +45,15 @@ _CANCEL_TIMEOUT_S = 30.0
 
 
 class Acquisition:
-    """A prepared acquisition: everything is checked, nothing is written yet.
+    """A prepared acquisition: everything has been checked, but nothing has been written yet.
 
     Parameters
     ----------
     config : path, mapping or Config
         A config file or its content.
     check_space : bool
-        Whether to reject an acquisition that does not fit on the disk, or into memory. The setting
-        ``storage.check_space`` can switch the check off too.
+        Whether to reject an acquisition that would not fit on disk or in memory. The setting
+        ``storage.check_space`` can also switch this check off.
 
     Attributes
     ----------
@@ -61,13 +61,14 @@ class Acquisition:
     plan : SourcePlan
         The frames that the source will deliver.
     storage : DataStorage or None
-        Created by :meth:`run`; finished afterwards, and readable until :meth:`close`.
+        The storage, created by :meth:`run`. After the run it is finished, and it can be read until
+        :meth:`close` is called.
     ledger : Ledger
         Counts of all frames.
     duration_s : float
-        Time from the request of the first frame to the end of the dataset, in seconds.
+        Time from the request for the first frame until the dataset is finished, in seconds.
     observer_errors : list of str
-        Errors of hooks, one line each. They do not affect the acquisition.
+        Errors raised by hooks, one line each. They do not affect the acquisition.
 
     Raises
     ------
@@ -128,21 +129,21 @@ class Acquisition:
         Parameters
         ----------
         on_progress : callable, optional
-            Called on this thread with the current ledger.
+            Called on the calling thread with the current ledger.
         interval_s : float
-            Time between two calls, in seconds.
+            Time between two calls of ``on_progress``, in seconds.
 
         Returns
         -------
         Ledger
-            The balanced ledger.
+            The final, balanced ledger.
 
         Raises
         ------
         AcquisitionError
-            If the source or the storage failed. The dataset is finished as failed or aborted.
+            If the source or the storage failed. The dataset is finished with the status failed or aborted.
         KeyboardInterrupt
-            Re-raised after the dataset was finished as aborted.
+            Re-raised after the dataset has been finished with the status aborted.
         """
         if self.storage is not None:
             raise AcquisitionError("an acquisition runs only once; create another one")
@@ -154,7 +155,7 @@ class Acquisition:
         observers = Observers()
         self.storage = self._storage_plan.create()
         self.path = self.storage.path or self.path
-        with contextlib.suppress(UnsupportedOperationError):  # the backend keeps no annotations
+        with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
             self.storage.annotate("config", config)
         handler = DataHandler(
             self.storage,
@@ -177,15 +178,15 @@ class Acquisition:
                     on_progress(handler.ledger)
                 if handler.error is not None and self._cancelled is None:
                     self.cancel("storing a frame failed")
-        except BaseException as error:  # an interrupt, or on_progress raised
+        except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
             self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
-            # A second interrupt ends the wait; the source restores its devices when it is closed.
+            # A second interrupt ends the wait. The source still restores its devices when it is closed.
             with contextlib.suppress(KeyboardInterrupt):
                 thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
-        finally:  # also after a second interrupt
+        finally:  # runs even after a second interrupt
             self.duration_s = time.perf_counter() - begin
             self.observer_errors = observers.finished(self.ledger, self.status, self.path)
         if interrupt is not None:
@@ -210,17 +211,17 @@ class Acquisition:
                 self._source_error = SourceError(f"the source delivered {offered} of {expected} frames")
         own_error = self._source_error
         if isinstance(own_error, HandlerError):
-            own_error = None  # recorded by the handler
+            own_error = None  # the handler has recorded this error
         if own_error is not None:
             handler.abort(describe(own_error), failed=handler.error is not None)
         elif self._cancelled is not None:
             handler.abort(self._cancelled)
         handler.finish()
-        with contextlib.suppress(HandlerError):  # raised later, with the ledger
+        with contextlib.suppress(HandlerError):  # this error is raised later, with the ledger
             handler.await_completion()
         try:
             self.source.close()
-        except Exception as error:  # reported, although all frames are stored
+        except Exception as error:  # report the error even though all frames are stored
             self._source_error = self._source_error or error
         if self.source.unrestored:
             left = "; ".join(self.source.unrestored)
@@ -243,18 +244,18 @@ class Acquisition:
 
     @property
     def bytes_on_disk(self) -> int | None:
-        """Estimated size of the dataset, in bytes; None if the plan does not determine it."""
+        """Estimated size of the dataset in bytes, or None if the plan does not determine it."""
         return bytes_on_disk(self.plan, self._storage_plan.cls)
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """End the run soon, from any thread. The dataset is finished as aborted."""
+        """End the run soon; the dataset is finished with the status aborted. Callable from any thread."""
         if self._cancelled is None:
             self._cancelled = reason
         self.source.cancel()
 
     @property
     def status(self) -> str:
-        """Status of the dataset; derived from the ledger if the backend has none."""
+        """Status of the dataset. It is derived from the ledger if the backend does not record a status."""
         if self.storage is None:
             return DatasetStatus.INCOMPLETE.value
         try:
@@ -280,10 +281,10 @@ class Acquisition:
 
 
 def _as_json(config: dict[str, Any]) -> Any:
-    """Return a config as JSON. Python objects are replaced by their fields or their text."""
+    """Return a config as JSON. Python objects are replaced by their fields or their string form."""
 
     def plain(value: Any) -> Any:
-        dump = getattr(value, "model_dump", None)  # useq and pydantic objects
+        dump = getattr(value, "model_dump", None)  # for useq and other pydantic objects
         return dump(mode="json") if callable(dump) else str(value)
 
     try:
@@ -293,7 +294,7 @@ def _as_json(config: dict[str, Any]) -> Any:
 
 
 def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledger:
-    """Run the acquisition of a config to its end.
+    """Run the acquisition described by a config to its end.
 
     Parameters
     ----------
@@ -308,9 +309,9 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
     Raises
     ------
     AcquisitionError
-        If it ended early; its ``ledger`` counts the stored frames.
+        If the acquisition ended early. The error's ``ledger`` counts the stored frames.
     ExEngineError
-        If the config is wrong; nothing was written.
+        If the config is wrong. In this case, nothing was written.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Space for an acquisition: the size of its dataset, and the free disk space or memory for it."""
+"""Space for an acquisition: the expected size of its dataset, and the available disk space or memory."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ _ANYWAY = "storage.check_space: false starts it anyway"
 
 
 def existing_folder(path: "str | PathLike[str]") -> str:
-    """Return the nearest existing folder at or above a path; the path will be on its disk."""
+    """Return the nearest existing folder at or above a path. The path will be on the same disk."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -25,13 +25,13 @@ def existing_folder(path: "str | PathLike[str]") -> str:
 
 
 def bytes_on_disk(plan: SourcePlan, backend: type[DataStorage]) -> int | None:
-    """Return the estimated size of a dataset, in bytes; None if the plan does not determine it.
+    """Return the estimated size of a dataset in bytes, or None if the plan does not determine it.
 
     Parameters
     ----------
     plan : SourcePlan
     backend : type
-        The backend; its ``overhead_bytes_per_frame`` is added to the pixels.
+        The backend. Its ``overhead_bytes_per_frame`` is added to the size of the pixels.
     """
     if plan.total_bytes is None or plan.frames is None:
         return None
@@ -39,14 +39,14 @@ def bytes_on_disk(plan: SourcePlan, backend: type[DataStorage]) -> int | None:
 
 
 def refuse_missing_space(path: str | None, plan: SourcePlan, backend: type[DataStorage]) -> None:
-    """Reject an acquisition that does not fit on the disk or, without a path, into memory.
+    """Reject an acquisition that would not fit on disk or, if no path is given, in memory.
 
     Raises
     ------
     DatasetAccessError
-        If the disk has less space.
+        If the disk has too little free space.
     StorageFullError
-        If the system, or a control group of the process, has less memory.
+        If the system, or a control group of the process, has too little memory.
     """
     if path is None:
         _refuse_missing_memory(plan)

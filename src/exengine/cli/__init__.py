@@ -1,1 +1,1 @@
-"""The ``exengine`` command; one module per verb."""
+"""The ``exengine`` command, with one module per verb."""

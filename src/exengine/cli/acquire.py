@@ -1,4 +1,4 @@
-"""``exengine acquire CONFIG``: the main job, with progress and a summary."""
+"""``exengine acquire CONFIG``: runs an acquisition, showing its progress and a summary."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the acquisition: 0 if every frame is stored, 1 if not, 130 if interrupted."""
+    """Run the acquisition. Return 0 if every frame was stored, 1 if not, and 130 if interrupted."""
     config = resolve_settings(options)
     with Acquisition(config) as acquisition:
         for item in config.set_aside:
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _signals_as_interrupt() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end the run as Ctrl-C does: the dataset is finished."""
+    """Make SIGTERM and SIGHUP end the run in the same way as Ctrl-C, so that the dataset is finished."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
-        numbers = []  # Python handles signals in the main thread only
-    # Signals that nohup ignores stay ignored, and handlers of the calling program stay in place.
+        numbers = []  # Python can only install signal handlers in the main thread
+    # Leave signals ignored that nohup has set to be ignored, and keep the calling program's own handlers.
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, interrupt)
@@ -80,7 +80,7 @@ def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
 
 
 def _near(path: str) -> str:
-    """Return a path relative to this folder if it is inside, else unchanged."""
+    """Return a path relative to the current folder if it is inside it, or else unchanged."""
     here = (
         os.path.relpath(path) if os.path.splitdrive(path)[0] == os.path.splitdrive(os.getcwd())[0] else path
     )

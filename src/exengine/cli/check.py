@@ -1,4 +1,4 @@
-"""``exengine backends check NAME|PATH``: contract, documentation, conformance and packaging of a plugin."""
+"""``exengine backends check NAME|PATH``: checks a plugin's contract, docs, conformance and packaging."""
 
 import argparse
 import os
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check one plugin, or those of a folder: 0 clean, 1 with faults, 2 if it cannot be checked."""
+    """Check a plugin, or all plugins in a folder.
+
+    Return 0 if there are no faults, 1 if there are faults, and 2 if a plugin cannot be checked.
+    """
     from exengine.checks.report import check_folder, check_name
 
     if sys.stderr.isatty():
@@ -53,9 +56,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _is_folder(target: str) -> bool:
-    """Return whether the argument means a folder, not a name.
+    """Return whether the argument means a folder rather than a plugin name.
 
-    The name of an installed plugin is a name, even if a folder has the same name: then write ``./NAME``.
+    The name of an installed plugin means the plugin, even if there is a folder with the same name. To check
+    that folder, write ``./NAME``.
     """
     if target in (".", "..") or os.sep in target or "/" in target:
         return True
@@ -83,14 +87,14 @@ def _print_report(report: "PluginReport") -> None:
 
 
 def _place(report: "PluginReport", finding: Finding, project: str) -> tuple[str, int]:
-    """Return file and line, relative to the current folder; for packaging, the file of the project."""
+    """Return the line and the file, relative to the current folder. Packaging faults use the project file."""
     file, line = (project, 1 if project else 0) if finding.code >= "EX4" else report.place_of(finding)
     here = os.getcwd() + os.sep
     return file.removeprefix(here), line
 
 
 def github_line(finding: Finding, file: str, line: int) -> str:
-    """Return the annotation that GitHub shows beside a line of a file.
+    """Return an annotation that GitHub shows next to a line of a file.
 
     Examples
     --------
@@ -103,7 +107,7 @@ def github_line(finding: Finding, file: str, line: int) -> str:
 
 
 def _escape(text: str, also: str = "") -> str:
-    """Escape text for the workflow commands of GitHub."""
+    """Escape text for use in GitHub workflow commands."""
     for mark in "%\r\n" + also:
         text = text.replace(mark, f"%{ord(mark):02X}")
     return text

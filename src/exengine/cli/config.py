@@ -1,4 +1,4 @@
-"""``exengine config explain / schema``."""
+"""``exengine config explain`` and ``exengine config schema``."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from exengine.kernel.errors import ExEngineError
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explain the settings, or print their schema."""
+    """Explain the settings, or print their JSON Schema."""
     if options.what == "schema":
         from exengine.config.schema import config_schema
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settle(config: Config) -> str:
-    """Set aside settings that the backend does not use; return the reason of a refusal, or ``""``."""
+    """Set aside settings that the backend does not use. Return why settings were rejected, or ``""``."""
     from exengine.datasets.creation import StoragePlan
 
     try:

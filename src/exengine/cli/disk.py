@@ -1,7 +1,7 @@
-"""Measures the speed of a disk, and compares it with the needs of an acquisition.
+"""Measures the speed of a disk, and compares it with the requirements of an acquisition.
 
-The measurement writes frames into a temporary file without a name (or, on systems without such files, one
-that the system deletes): no file remains, however the program ends.
+The measurement writes frames to an unnamed temporary file. On systems without unnamed files, it uses a
+temporary file that the system deletes. In both cases, no file remains, no matter how the program ends.
 """
 
 import contextlib
@@ -36,15 +36,15 @@ class DiskSpeed:
     Attributes
     ----------
     folder : str
-        The folder of the measurement.
+        The folder in which the speed was measured.
     free_bytes : int
-        Free space for this user.
+        Disk space available to this user.
     write_bytes_per_s : float
-        Sustained rate of frames written one after another, including the sync at the end.
+        Sustained rate of writing frames one after another, including the sync at the end.
     sync_ms : float
         Median time to write and sync 4 kB.
     measured_bytes : int
-        Size of the written frames.
+        Total size of the frames written for the measurement.
     """
 
     folder: str
@@ -54,31 +54,31 @@ class DiskSpeed:
     measured_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON."""
+        """Return the measured values as a JSON-serializable dict."""
         return asdict(self)
 
 
 def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float = LIMIT_S) -> DiskSpeed:
-    """Measure the time of writing frames of 512 x 512 uint16 up to a limit, and of syncing them.
+    """Measure how long it takes to write and sync frames of 512 x 512 uint16 pixels, up to a limit.
 
     Parameters
     ----------
     folder : str
-        An existing folder in which this user may write.
+        An existing folder in which this user can write.
     limit_bytes : int
-        Never more than half of the free space.
+        Largest number of bytes to write. In any case, at most half of the free space is used.
     limit_s : float
-        Longest time of the writing, in seconds; the sync at the end has no limit.
+        Longest time spent writing, in seconds. The sync at the end has no time limit.
 
     Raises
     ------
     DatasetAccessError
-        If the folder is not writable, or has no room.
+        If the folder is not writable, or if the disk has too little space.
     """
     import numpy as np
 
-    # Noise, as from a camera, so that compression by the disk gains nothing. Each frame starts with its
-    # number.
+    # Use noise, like a camera's, so that the disk gains nothing from compression. Each frame starts with its
+    # own number.
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 2**16, FRAME_SHAPE, dtype=np.uint16) for _ in range(4)]
     try:
@@ -123,13 +123,13 @@ def _measure(
 
 @dataclass(frozen=True)
 class Needs:
-    """Size and rate of an acquisition; None if unknown.
+    """Size and rate of an acquisition. Unknown values are None.
 
     Attributes
     ----------
     frames, frame_bytes : int or None
     total_bytes : int or None
-        Size on the disk, with metadata and index.
+        Size on disk, including metadata and index.
     frames_per_s : float or None
     rate_from : str
         The origin of the rate, or the reason why it is unknown.
@@ -143,17 +143,17 @@ class Needs:
 
     @property
     def bytes_per_s(self) -> float | None:
-        """Rate of the pixels, in bytes per second."""
+        """Data rate of the pixels, in bytes per second."""
         known = self.frames_per_s is not None and self.frame_bytes is not None
         return self.frames_per_s * self.frame_bytes if known else None  # type: ignore[operator]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the needs as JSON."""
+        """Return the requirements as a JSON-serializable dict."""
         return {**asdict(self), "bytes_per_s": self.bytes_per_s}
 
 
 def needs_of(acquisition: "Acquisition") -> Needs:
-    """Return the needs of a prepared acquisition."""
+    """Return the requirements of a prepared acquisition."""
     from exengine.frame_sources.sequence import parse_sequence
 
     plan = acquisition.plan
@@ -167,7 +167,7 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
 
 def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | None, str]:
-    """Return frames per second, from the shortest interval of the time plan, and the reason."""
+    """Return the frames per second, from the shortest interval of the time plan, and an explanation."""
     if sequence.time_plan is None:
         return None, "the sequence has no time plan"
     with contextlib.suppress(TypeError, ValueError):
@@ -180,7 +180,7 @@ def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | 
 
 
 def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
-    """Return a sentence on disk and acquisition, and the problems found."""
+    """Return a sentence that compares the disk with the acquisition, and the problems found."""
     text = f"this disk sustains {human_bytes(speed.write_bytes_per_s)}/s"
     if needs is None:
         return f"{text}, with {human_bytes(speed.free_bytes)} free", []

@@ -1,4 +1,4 @@
-"""``exengine doctor [CONFIG]``: checks the installation, and the speed of the disk."""
+"""``exengine doctor [CONFIG]``: checks the installation and the speed of the disk."""
 
 import argparse
 import os
@@ -33,14 +33,14 @@ _EXTRAS = {
     "hypothesis": "tests of a backend with generated frames",
     "sphinx": "pages of plugins in HTML documentation",
 }
-"""Optional distributions with their purpose."""
+"""Optional distributions and their purposes."""
 
 _TESTED_ON = {"Linux": "tested"}
 _UNTESTED = "written for it, not tested on it"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Report on plugins, versions, config and disk; 1 if there is a problem."""
+    """Report on plugins, versions, config and disk. Return 1 if there is a problem."""
     if options.disk is not None and not os.path.isdir(options.disk):
         raise ConfigError(f"--disk takes an existing folder; {options.disk} is not one")
     report = examine(options.config, options.disk)
@@ -52,15 +52,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examine(config_path: str | None = None, folder: str | None = None) -> dict[str, Any]:
-    """Return the state of the installation as JSON. Imports every plugin, each in a process of its own.
+    """Return the state of the installation as a JSON-serializable dict.
+
+    Every plugin is imported, each in its own process.
 
     Parameters
     ----------
     config_path : str, optional
-        A config to check; the disk of its dataset is measured.
+        A config to check. The speed of the disk for its dataset is measured.
     folder : str, optional
-        Measure the disk of this folder instead. The value ``.``, which a bare ``--disk`` means, yields to
-        the folder of the config.
+        A folder whose disk is measured instead. The value ``.``, which is set by ``--disk`` without an
+        argument, is only used if the config does not determine a folder.
     """
     report: dict[str, Any] = {
         "versions": _versions(),
@@ -115,7 +117,7 @@ def _plugins() -> dict[str, Any]:
 
 
 def _conflict(kind: str, record: PluginRecord) -> dict[str, Any]:
-    """Return the distributions that claim a name, and each way to resolve the conflict."""
+    """Return the distributions that claim the same name, and the ways to resolve the conflict."""
     ways = [f"write {claim.qualified_name!r} instead of {record.name!r}" for claim in record.candidates]
     ways += [f"pip uninstall {claim.distribution}" for claim in record.candidates]
     return {
@@ -130,7 +132,7 @@ def _conflict(kind: str, record: PluginRecord) -> dict[str, Any]:
 
 
 def _requirements() -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the requirements of ExEngine and the plugins with the installed versions, and the problems."""
+    """Return the requirements of ExEngine and its plugins, with installed versions, and the problems."""
     found: list[dict[str, Any]] = []
     problems = []
     for name, version, location in sorted(_distributions()):
@@ -167,14 +169,14 @@ def _required_by(name: str, location: str) -> list[str]:
     try:
         at = metadata.Distribution.at(Path(location)) if location else metadata.distribution(name)
         return list(at.requires or ())
-    except Exception:  # unreadable metadata: the record of the plugin reports them
+    except Exception:  # the plugin's record reports unreadable metadata
         return []
 
 
 def _fit(text: str) -> tuple[str | None, bool, str | None]:
-    """Return the distribution that a requirement names, whether it is met, and the installed version.
+    """Return the distribution named by a requirement, whether it is met, and the installed version.
 
-    The name is None if the requirement does not apply here, because it belongs to an extra or another
+    The name is None if the requirement does not apply, because it belongs to an extra or to another operating
     system.
 
     Examples
@@ -220,7 +222,7 @@ def _platform() -> dict[str, str]:
 
 
 def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
-    """Prepare the acquisition of a config; return its needs, and the folder of its dataset."""
+    """Prepare a config's acquisition. Return its requirements and the folder of its dataset."""
     from exengine.acquisition.run import Acquisition
     from exengine.acquisition.space import existing_folder
     from exengine.cli.disk import needs_of

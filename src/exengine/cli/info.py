@@ -1,4 +1,4 @@
-"""``exengine info PATH``: the content and the status of a dataset."""
+"""``exengine info PATH``: shows the contents and the status of a dataset."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from exengine.kernel.wording import human_bytes
 
 
 def run(options: argparse.Namespace) -> int:
-    """Describe a dataset, without changing it."""
+    """Describe a dataset without changing it."""
     with OpenDataset(options.path) as dataset:
         facts = describe(dataset, options.path)
     if options.json:
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  levels   {', '.join(map(str, facts['resolution_levels']))}")
     print(f"  size     {human_bytes(facts['bytes'])} on disk")
     ledger = facts["annotations"].get("ledger")
-    if isinstance(ledger, dict):  # another program may have written it
+    if isinstance(ledger, dict):  # another program may have written this ledger
         print(f"  ledger   {counts(ledger, 'offered', 'stored', 'failed') or 'of an unknown form'}")
     if facts["status"] == "incomplete" and not facts["being_written"]:
         print(f"  next     exengine recover {shlex.quote(options.path)}")
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class OpenDataset:
-    """Opens a dataset, and closes it without finishing it."""
+    """Context manager that opens a dataset, and closes it without finishing it."""
 
     def __init__(self, path: str) -> None:
         self._dataset = open_dataset(path)
@@ -55,7 +55,7 @@ class OpenDataset:
 
 
 def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
-    """Return the facts about a dataset, as JSON."""
+    """Return the facts about a dataset as a JSON-serializable dict."""
     facts: dict[str, Any] = {
         "path": path,
         "status": _or_none(lambda: dataset.status.value),

@@ -1,7 +1,7 @@
 """The parser of the ``exengine`` command, and its exit codes.
 
-0 success, 1 failure, 2 wrong use, 130 interrupted. Imports little: the module of a verb is imported when the
-verb is used.
+The exit codes are 0 for success, 1 for failure, 2 for incorrect use and 130 for an interrupt. To keep imports
+few, a verb's module is imported only when the verb is used.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from exengine.cli.settings import settings_parser
 from exengine.kernel import errors
 
 WRONG_USE = (errors.ConfigError, errors.OptionError, errors.PluginNotFoundError, errors.PluginConflictError)
-"""Errors in the request itself: exit code 2."""
+"""Errors in the request itself, which give exit code 2."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs; the CLI reference is made from it."""
+    """Return the parser for all verbs. The CLI reference is generated from it."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--json", action="store_true", help="print one JSON document and nothing else on stdout"
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> int:
         print("exengine: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of the output, such as head, has ended.
+        # The program that reads the output, such as head, has ended.
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
-"""``exengine backends new``: creates a complete distribution with a small backend, from templates.
+"""``exengine backends new``: creates a complete distribution with a small backend from templates.
 
-The templates are the files in ``exengine/scaffold``. Only one new folder is written; after an error it is
-removed again.
+The templates are the files in ``exengine/scaffold``. Only one new folder is created, and it is removed again
+if an error occurs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ FILES = {
     "tests/test_storage.py": "tests/test_storage.py",
     "tox.ini": "tox.ini",
 }
-"""File of the distribution -> its template."""
+"""File in the distribution -> its template."""
 
 COMMANDS = (
     "cd {folder}",
@@ -52,16 +52,16 @@ COMMANDS = (
     "pytest --exengine-backend {name} --exengine-results docs/_results/{name}.json",
     "sphinx-build -W -b html docs docs/_build/html",
 )
-"""The next steps, as in the README of the distribution."""
+"""The next steps, as in the distribution's README."""
 
-# The rule of the registry for names; the last character is a letter or a digit, as in names of distributions.
+# The plugin registry's rule for names. As in distribution names, the last character is a letter or a digit.
 _NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,62}[a-z0-9])?")
-# A real module in exengine.storage_backends, which would hide the alias, and classes of ExEngine.
+# A module in exengine.storage_backends that would hide the alias, and names that clash with ExEngine classes.
 _RESERVED = {"ndtiff_and_ndram", "data", "data_storage", "managed", "managed_storage"}
 
 
 class FolderError(ExEngineError, OSError):
-    """The folder of the new distribution already exists, or cannot be written."""
+    """The new distribution's folder already exists or cannot be written."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _names(name: str) -> dict[str, str]:
-    """Return all names that derive from the name of the backend.
+    """Return all names that are derived from the backend's name.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def _texts(author: str, description: str) -> dict[str, str]:
 
 
 def _quoted(text: str) -> str:
-    """Return a printable text as a string literal, the same in Python and in TOML."""
+    """Return printable text as a string literal that is valid in both Python and TOML."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -170,7 +170,7 @@ def _template(name: str) -> str:
 
 
 def _ask(question: str, default: str) -> str:
-    # On stderr, because input() writes to stdout, which may be redirected.
+    # Print on stderr, because input() would write to stdout, which may be redirected.
     print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() or default
 
@@ -184,7 +184,7 @@ def _refuse_existing(folder: str) -> None:
 
 
 def _write(folder: str, files: dict[str, str]) -> None:
-    """Create the folder with all of its files, or nothing."""
+    """Create the folder with all of its files, or create nothing."""
     try:
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         os.mkdir(folder)
@@ -205,7 +205,7 @@ def _write(folder: str, files: dict[str, str]) -> None:
     except BaseException as error:
         _take_back(made, written)
         with contextlib.suppress(OSError):
-            os.rmdir(folder)  # only an empty one
+            os.rmdir(folder)  # only succeeds if the folder is empty
         if isinstance(error, OSError):
             say("exengine: the files written so far are removed")
             raise FolderError(f"cannot write {folder}: {error.strerror}") from error
@@ -215,7 +215,7 @@ def _write(folder: str, files: dict[str, str]) -> None:
 
 
 def _take_back(folder: HeldFolder, paths: Iterable[str]) -> None:
-    """Remove files that were written, and the folders that they leave empty."""
+    """Remove the files that were written, and the folders that become empty."""
     below: dict[str, list[str]] = {}
     for path in paths:
         name, _, rest = path.partition("/")

@@ -1,4 +1,4 @@
-"""Output of the verbs: tables and JSON on stdout, messages on stderr."""
+"""Output functions for all verbs: tables and JSON go to stdout, messages to stderr."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print a message for people on stderr."""
+    """Print a human-readable message on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print columns; the last one is not padded."""
+    """Print a table in aligned columns. The last column is not padded."""
     table = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head) - 1)]
     for row in table:
@@ -27,11 +27,11 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 MOST_LINES = 200
-"""Largest number of printed lines of a list that may have one line per frame."""
+"""Largest number of lines printed for a list that can have one line per frame."""
 
 
 def print_some(label: str, things: Sequence[object]) -> None:
-    """Print things, a labelled line each; of a very long list the first ones and the number of the others."""
+    """Print one labelled line per item. For a very long list, print the first items and count the rest."""
     for thing in things[:MOST_LINES]:
         print(f"  {label:8} {thing}")
     if len(things) > MOST_LINES:
@@ -39,7 +39,7 @@ def print_some(label: str, things: Sequence[object]) -> None:
 
 
 def counts(ledger: Mapping[str, Any], *names: str) -> str:
-    """Return counts of frames; names that the ledger does not have are left out.
+    """Return counts of frames as text. Names that are not in the ledger are omitted.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Writes the picture of ``exengine preview``, and replaces nothing but an older one.
+"""Writes the picture made by ``exengine preview``, and only ever replaces an older picture.
 
-A picture says in its PNG that it was made here. It is written beside its place first, so that an older one is
-replaced by a whole one or stays.
+The PNG metadata of each picture record that it was made by ``exengine preview``. A new picture is first
+written to a temporary file alongside the target. An older picture is therefore either kept or replaced by a
+complete picture.
 """
 
 import contextlib
@@ -17,26 +18,26 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MADE_BY = "exengine preview"
-_LARGEST_BYTES = 64 * 2**20  # a larger picture was not made here
+_LARGEST_BYTES = 64 * 2**20  # a larger file cannot be one of these pictures
 
 
 def save_picture(picture: "Image.Image", output: str) -> None:
-    """Write a picture; the ending of its name decides on the format.
+    """Write a picture to a file. The file extension determines the format.
 
     Parameters
     ----------
     picture : PIL.Image.Image
     output : str
-        Nothing may be there, or a PNG that this function has written.
+        The path of the file. It must be free, or be a PNG that this function has written before.
 
     Raises
     ------
     OptionError
-        If the ending names no format.
+        If the file extension does not belong to a known format.
     DatasetExistsError
-        If something else is there.
+        If the path is used by anything else.
     DatasetAccessError
-        If it cannot be written.
+        If the file cannot be written.
     """
     try:
         with HeldFolder(os.path.realpath(os.path.dirname(output) or ".")) as folder:
@@ -98,7 +99,7 @@ def _discard(folder: HeldFolder, name: str, identity: tuple[int, int]) -> None:
 
 
 def _mark(form: str) -> dict[str, object]:
-    """Return what lets a picture say that it was made here."""
+    """Return the save options that mark a picture as made by ``exengine preview``."""
     if form != "PNG":
         return {}
     from PIL import PngImagePlugin
@@ -109,7 +110,7 @@ def _mark(form: str) -> dict[str, object]:
 
 
 def _is_older_picture(path: str) -> bool:
-    """Return whether a regular file, no link to one, is a picture that was made here."""
+    """Return whether a path is a regular file, not a link, with a picture by ``exengine preview``."""
     from PIL import Image
 
     try:
@@ -118,5 +119,5 @@ def _is_older_picture(path: str) -> bool:
                 return False
             with Image.open(file, formats=("PNG",)) as picture:
                 return picture.info.get("Software") == _MADE_BY
-    except Exception:  # anything that is not such a picture
+    except Exception:  # the file is not such a picture
         return False

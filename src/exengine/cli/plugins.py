@@ -10,7 +10,7 @@ from exengine.kernel.registry.records import PluginRecord
 
 
 def run(options: argparse.Namespace) -> int:
-    """List plugins, or show one."""
+    """List all plugins, or show a single plugin."""
     registry = plugins.BACKENDS if options.verb == "backends" else plugins.SOURCES
     return _list(registry, options) if options.what == "list" else _show(registry, options)
 

@@ -1,6 +1,7 @@
-"""``exengine preview PATH``: a contact sheet, an overview of a dataset.
+"""``exengine preview PATH``: creates a contact sheet that gives an overview of a dataset.
 
-It has a row per channel and position, with frames spread evenly over the dataset and a common contrast.
+The sheet has one row per channel and position. Its frames are spread evenly over the dataset and are shown
+with a common contrast.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from exengine.kernel.errors import (
 )
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
-TILE, LABEL, GAP = 160, 16, 4  # in pixels of the picture
+TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels
 _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose_frames(dataset: DataStorage) -> list[list[DataCoordinates]]:
-    """Return the coordinates of the frames of the picture, a list for each row."""
+    """Return the coordinates of the frames to show, as one list per row of the picture."""
     groups: dict[tuple[Any, ...], list[DataCoordinates]] = {}
     for coordinates in dataset:
         key = tuple((axis, value) for axis, value in coordinates.items() if isinstance(value, str))
@@ -61,7 +62,7 @@ def _spread(items: list[Any], most: int) -> list[Any]:
 
 
 def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -> list[str]:
-    """Draw the contact sheet; return an error text for each frame that cannot be read."""
+    """Draw the contact sheet. Return an error message for each frame that cannot be read."""
     try:
         from PIL import Image, ImageDraw
     except ImportError:
@@ -125,6 +126,6 @@ def _contrast(tiles: list[npt.NDArray[Any]]) -> tuple[float, float]:
         return 0.0, 1.0
     sample = np.concatenate([tile.reshape(-1)[:: max(1, tile.size // 4096)] for tile in tiles])
     if tiles[0].ndim == 3 and sample.dtype == np.uint8:
-        return 0.0, 255.0  # colours as they are
+        return 0.0, 255.0  # leave colours unchanged
     low, high = np.percentile(sample, (0.5, 99.5))
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Progress on stderr: one line that changes on a terminal, or a line now and then elsewhere."""
+"""Progress on stderr: a line that is updated in place on a terminal, or occasional lines elsewhere."""
 
 import sys
 import time
@@ -13,12 +13,12 @@ _ELSEWHERE_S = 2.0
 
 
 class StatusLine:
-    """Shows one line at intervals. A context manager, which removes the line from a terminal.
+    """Shows a status line at intervals. As a context manager, it removes the line from a terminal on exit.
 
     Parameters
     ----------
     elsewhere : bool
-        Whether to print lines also if stderr is not a terminal.
+        Whether to print lines even if stderr is not a terminal.
     """
 
     def __init__(self, *, elsewhere: bool) -> None:
@@ -34,11 +34,11 @@ class StatusLine:
 
     @property
     def due(self) -> bool:
-        """Whether to show the next line now."""
+        """Whether it is time to show the next line."""
         return self._interval_s is not None and time.monotonic() - self._shown >= self._interval_s
 
     def show(self, text: str) -> None:
-        """Show a line in place of the one before."""
+        """Show a line in place of the previous line."""
         self._shown = time.monotonic()
         if self._terminal:
             print("\r" + text.ljust(self._width), end="", file=sys.stderr, flush=True)
@@ -56,12 +56,12 @@ class StatusLine:
 
 
 class FrameProgress(StatusLine):
-    """Progress of a pass over the frames of a dataset, on a terminal only.
+    """Progress of a pass over a dataset's frames, shown only on a terminal.
 
     Parameters
     ----------
     participle : str
-        The work, such as ``verified``.
+        The participle that describes the work, such as ``verified``.
     """
 
     def __init__(self, participle: str) -> None:

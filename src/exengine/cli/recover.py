@@ -1,4 +1,4 @@
-"""``exengine recover PATH``: creates a finished dataset from the frames that survived."""
+"""``exengine recover PATH``: creates a finished dataset from the frames that can be recovered."""
 
 import argparse
 import sys
@@ -10,7 +10,10 @@ from exengine.datasets.recovery_base import RecoverReport
 
 
 def run(options: argparse.Namespace) -> int:
-    """Recover a dataset: 0 if a finished one exists now, 1 if none was made or no frame has survived."""
+    """Recover a dataset.
+
+    Return 0 if a finished dataset now exists, and 1 if none was created or if no frame survived.
+    """
     with FrameProgress("read") as progress:
         report = recover(
             options.path,

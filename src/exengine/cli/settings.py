@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def settings_parser() -> argparse.ArgumentParser:
-    """Return a parent parser with the arguments of settings."""
+    """Return a parent parser with the arguments for settings."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--backend", metavar="NAME", help="storage backend, instead of the one in the config")
     parser.add_argument("--path", metavar="P", help="path of the new dataset")
@@ -23,7 +23,7 @@ def settings_parser() -> argparse.ArgumentParser:
 
 
 def resolve_settings(options: argparse.Namespace) -> "Config":
-    """Return the config of a verb, with the command line as a layer."""
+    """Return the config for a verb, with the command line as one of its layers."""
     from exengine.config.layers import resolve
     from exengine.kernel.errors import ConfigError
     from exengine.kernel.registry.options import TextValue

@@ -1,4 +1,4 @@
-"""``exengine verify PATH``: checks every frame, the ledger and the structure of a dataset."""
+"""``exengine verify PATH``: checks a dataset's frames, its ledger and its structure."""
 
 import argparse
 import shlex
@@ -10,7 +10,7 @@ from exengine.kernel.storage.manifest import has_writer
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify a dataset: 0 if it is as it was written, else 1."""
+    """Verify a dataset. Return 0 if it is unchanged since it was written, or else 1."""
     with FrameProgress("verified") as progress:
         report = verify(options.path, backend=options.backend, on_progress=progress)
     if options.json:

@@ -1,1 +1,1 @@
-"""Settings: their table, the layers that they come from, config files and the JSON Schema."""
+"""Settings: the table of settings, the layers that set them, config files, and the JSON Schema."""

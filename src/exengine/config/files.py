@@ -1,4 +1,4 @@
-"""Config files: finding the one of the user, and reading YAML and TOML within limits."""
+"""Config files: finds the user's config file, and reads YAML and TOML files of limited size."""
 
 import os
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from exengine.kernel.system.bounded import parse_toml, parse_yaml
 from exengine.kernel.wording import a
 
 MAX_FILE_BYTES = 2**20
-"""A larger config file is refused."""
+"""Largest accepted size of a config file, in bytes."""
 
 
 def user_file() -> str | None:
-    """Return the config file in the user's config folder, or None if there is none."""
+    """Return the path of the config file in the user's config folder, or None if there is none."""
     for name in ("config.yaml", "config.toml"):
         path = os.path.join(files.config_folder(), name)
         if os.path.isfile(path):
@@ -31,10 +31,10 @@ def read_file(path: str) -> Mapping[str, Any]:
         If the file is missing, empty, too large, not YAML or TOML, or not a mapping.
     """
     try:
-        # Links to files are allowed; a pipe or a device is refused, because reading it may never end.
+        # Links to files are allowed. Pipes and devices are rejected, because reading them might never end.
         with os.fdopen(files.open_regular(path, follow_links=True), "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that contains NUL
+    except (OSError, ValueError) as error:  # a file name that contains NUL raises ValueError
         raise ConfigError(
             f"cannot read the config file {path}: {getattr(error, 'strerror', None) or error}; "
             "give the path of a YAML or TOML file"

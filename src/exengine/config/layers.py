@@ -1,9 +1,10 @@
-"""Settings from several layers, each with its origin.
+"""Settings from several layers, each value with its origin.
 
-The layers, the highest first: arguments, command line, environment, the file named, the user's config folder,
-defaults. Unknown keys are refused with a near match. If a higher layer names another backend (or source), the
-options of the lower one are set aside, and listed. This module knows no plugin: options of a backend are
-checked when it is loaded.
+The layers, from highest to lowest, are: arguments, command line, environment variables, the given config
+file, the user's config folder, and defaults. Unknown keys are rejected, with a suggestion of a similar key.
+If a higher layer names a different backend (or source) than a lower layer, the options in the lower layer are
+set aside and listed. This module has no knowledge of plugins. A backend's options are checked when the
+backend is loaded.
 """
 
 import copy
@@ -31,12 +32,12 @@ from exengine.kernel.wording import did_you_mean
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a value."""
+    """The origin of a setting's value."""
 
     layer: str
     """``default``, ``user``, ``file``, ``environment``, ``command line`` or ``argument``."""
     place: str = ""
-    """The file, or the environment variable."""
+    """The path of the file, or the name of the environment variable."""
 
     def __str__(self) -> str:
         return f"{self.layer}: {self.place}" if self.place else self.layer
@@ -44,7 +45,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A value that does not apply, with the reason."""
+    """A value that does not apply, and the reason."""
 
     key: str
     value: Any
@@ -59,13 +60,13 @@ class Config:
     Attributes
     ----------
     values : dict
-        Key -> value. Each option has a key of its own, such as ``storage.options.width``.
+        Key -> value. Each option has its own key, such as ``storage.options.width``.
     origins : dict
         Key -> origin of the value.
     set_aside : list of SetAside
-        Values of lower layers for another backend or source.
+        Values from lower layers that are meant for a different backend or source.
     files : list of str
-        The config files that were read, the lowest layer first.
+        The config files that were read, starting with the lowest layer.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Config:
         return self.values[key] if key in self.values else BY_KEY[key].default
 
     def origin(self, key: str) -> Origin:
-        """Return the origin of the value of a key."""
+        """Return the origin of a key's value."""
         return self.origins.get(key, Origin("default"))
 
     def section(self, prefix: str) -> dict[str, Any]:
@@ -86,12 +87,12 @@ class Config:
         return {key[len(start) :]: value for key, value in self.values.items() if key.startswith(start)}
 
     def set_aside_value(self, key: str, reason: str) -> None:
-        """Remove a value, and list it with the reason."""
+        """Remove a value, and add it to the list of values set aside, with the reason."""
         if key in self.values:
             self.set_aside.append(SetAside(key, self.values.pop(key), self.origins.pop(key), reason))
 
     def rows(self) -> Iterator[tuple[str, Any, Origin]]:
-        """Yield every setting with its value and origin, defaults included, in the order of the schema."""
+        """Yield every setting with its value and origin, including defaults, in schema order."""
         for setting in SETTINGS:
             if setting.key in FREE_SECTIONS:
                 for key in self.values:
@@ -101,7 +102,7 @@ class Config:
                 yield setting.key, self[setting.key], self.origin(setting.key)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as the nested mapping of a config file, in plain JSON types."""
+        """Return the settings as a nested mapping, as in a config file, with plain JSON types."""
         tree: dict[str, Any] = {}
         for key, value, _ in self.rows():
             if value is None:
@@ -132,14 +133,14 @@ def resolve(
     command_line, arguments : mapping, optional
         The two highest layers, with flat keys such as ``storage.backend``.
     environment : mapping, optional
-        By default the environment of the process.
+        The environment variables. By default, the environment of the process is used.
     user : bool
         Whether to read the user's config folder.
 
     Raises
     ------
     ConfigError
-        If a file cannot be read or parsed, or a key is unknown.
+        If a file cannot be read or parsed, or if a key is unknown.
     """
     if isinstance(config, Config):
         return config
@@ -171,7 +172,7 @@ def resolve(
 
 
 def _folded(name: Any) -> Any:
-    """Return the name of a plugin with ``-`` and ``_`` folded."""
+    """Return a plugin name in a form that does not distinguish ``-`` from ``_``."""
     return name.replace("-", "_") if isinstance(name, str) else name
 
 
@@ -188,7 +189,7 @@ def _add_layer(
             for key in [key for key in config.values if key.startswith(options + ".")]:
                 config.set_aside_value(key, reason)
     if any(key.startswith("sequence.") for key in flat) and origin and origin.layer in ("file", "argument"):
-        # A sequence is one unit: it replaces the whole sequence of a lower layer.
+        # A sequence is a single unit, so it replaces a lower layer's sequence as a whole.
         for key in [key for key in config.values if key.startswith("sequence.")]:
             config.set_aside_value(key, f"{origin} has its own sequence")
     for key, value in flat.items():
@@ -200,7 +201,7 @@ def _add_layer(
 
 
 def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
-    """Set a field within a field of the sequence, such as ``sequence.time_plan.loops``."""
+    """Set a nested field of the sequence, such as ``sequence.time_plan.loops``."""
     section, name, *inner = key.split(".")
     whole = f"{section}.{name}"
     below = config.origins.get(whole)
@@ -222,7 +223,7 @@ def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
 
 
 def _read_text(config: Config, key: str, value: Any, origin: Origin | None = None) -> Any:
-    """Return a text of the sequence, read as YAML; other values are returned unchanged."""
+    """Parse a text value of the sequence as YAML, and return it. Return any other value unchanged."""
     if not isinstance(value, TextValue):
         return value
     try:
@@ -263,7 +264,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not a setting; a setting with a single underscore must not be ignored silently
+            continue  # not a setting; a setting with a single underscore must not be silently ignored
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

@@ -1,4 +1,4 @@
-"""JSON Schema of the config, made from the table of settings and the installed plugins."""
+"""The JSON Schema of the config, generated from the table of settings and the installed plugins."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from exengine.kernel.registry.options import options_of
 
 
 def config_schema() -> dict[str, Any]:
-    """Return a JSON Schema, with which editors check and complete a config file.
+    """Return a JSON Schema that editors can use to check and complete config files.
 
-    It has the options of every installed and valid plugin. Plugins are imported.
+    It includes the options of every valid installed plugin. All plugins are imported.
     """
     sections: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -61,9 +61,9 @@ _SHORT_FORMS = {"Channel": {"type": "string"}, "AbsolutePosition": {"type": "arr
 
 
 def _as_useq_reads(schema: Any) -> Any:
-    """Allow the short forms that useq reads, but omits from its schema.
+    """Allow the short forms that useq accepts but omits from its schema.
 
-    A duration may be a number of seconds, a channel its name, a position its x, y and z.
+    A duration can be given as a number of seconds, a channel as its name, and a position as its x, y and z.
     """
     if isinstance(schema, list):
         return [_as_useq_reads(value) for value in schema]

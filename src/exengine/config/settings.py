@@ -1,6 +1,6 @@
-"""The table of settings: every key of a config, with its default, type, unit and description.
+"""The table of settings: every key of the config, with its default, type, unit and description.
 
-The checks of values, the environment variables, the JSON Schema and the reference page are made from it.
+The value checks, the environment variables, the JSON Schema and the reference page are all derived from it.
 """
 
 import os
@@ -59,25 +59,25 @@ SETTINGS = (
         "sequence", {}, {"type": "object"}, "The acquisition sequence: fields of a useq-schema MDASequence."
     ),
 )
-"""The whole config; everything that lists settings is made from this table."""
+"""All settings of the config. Everything that lists settings is generated from this table."""
 
 BY_KEY = {setting.key: setting for setting in SETTINGS}
 SECTIONS = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETTINGS))
 FREE_SECTIONS = ("storage.options", "source.options", "sequence")
-"""Sections with keys that plugins or useq define."""
+"""Sections whose keys are defined by plugins or by useq."""
 NAMED_BY = {"storage.options": "storage.backend", "source.options": "source.name"}
-"""Section of options -> the setting that names their plugin."""
+"""Section of options -> the setting that names the plugin."""
 
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
-    """Refuse keys that are not settings.
+    """Reject keys that are not settings.
 
     Parameters
     ----------
     keys : mapping
         Flat keys, such as ``storage.options.width``, and their values.
     where : str
-        The origin, for messages.
+        The origin of the keys, used in messages.
 
     Raises
     ------
@@ -97,14 +97,14 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
 
 
 def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> None:
-    """Check the values of settings, and convert them to their units in place.
+    """Check the values of settings, and convert them in place to the units of the settings.
 
     Parameters
     ----------
     values : dict
-        Key of the table -> value. None is accepted for a text.
+        Key of the setting -> value. None is accepted for text settings.
     origin : callable
-        Returns the origin of the value of a key, for messages.
+        Returns the origin of a key's value, used in messages.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[st
     Raises
     ------
     ConfigError
-        If it contains an environment variable, which only a shell expands.
+        If the path contains an environment variable, because only a shell expands it.
     """
     text = os.fsdecode(path)
     variable = _VARIABLE.search(text)
@@ -161,7 +161,7 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
 
 
 def parse_bool(value: Any, key: str) -> bool:
-    """Return a bool from a bool or a word, as an environment variable has it.
+    """Return a bool from a bool or from a word, such as the value of an environment variable.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | 
 
 
 def parse_bytes(value: Any, key: str) -> int:
-    """Return a number of bytes from an int or a text with a unit.
+    """Return a number of bytes from an int or from a string with a unit.
 
     Parameters
     ----------

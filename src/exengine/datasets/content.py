@@ -1,9 +1,10 @@
-"""Decides whether a folder holds a dataset of ExEngine and nothing else, and deletes such a dataset.
+"""Decides whether a folder contains an ExEngine dataset and nothing else, and deletes such a dataset.
 
-A dataset is a folder with a well-formed manifest that names an installed backend, in which every file is one
-that the backend writes: its class declares the names (``dataset_files``), and the manifest, if it records
-names of its own, agrees. Nothing else may be inside: no other file or folder, no link, device, pipe or
-socket, no mount point, nothing that is write-protected. See decision 12.
+A dataset is a folder with a well-formed manifest that names an installed backend. Every file in the folder
+must be a file that this backend writes: the backend's class declares the file names (``dataset_files``), and
+if the manifest records file names too, they must agree. The folder must not contain anything else: no other
+file or folder, no link, device, pipe or socket, no mount point, and nothing that is write-protected. See
+decision 12.
 """
 
 import os
@@ -17,10 +18,10 @@ from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
 FilesOf = Callable[[str], Sequence[str]]
-"""Returns the ``dataset_files`` of the backend that a manifest names, or raises ``ExEngineError``."""
+"""Callable that returns the ``dataset_files`` of the backend named by a manifest, or raises ExEngineError."""
 
 _OWN = frozenset((manifest.MANIFEST_NAME, manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new"))
-_MOST_SEARCHED = 10_000  # folders, to find the name of a dataset inside another one
+_MOST_SEARCHED = 10_000  # folders searched for a nested dataset
 
 
 class DatasetContent:
@@ -36,7 +37,7 @@ class DatasetContent:
     Raises
     ------
     DatasetExistsError
-        If the folder is not a dataset of ExEngine, or if anything else is inside: the message names it.
+        If the folder is not an ExEngine dataset, or if it contains anything else, which the message names.
     DatasetLockedError
         If a writer is active.
     """
@@ -72,7 +73,7 @@ class DatasetContent:
         self.check()
 
     def check(self) -> None:
-        """Raise unless the folder holds this dataset and nothing else, and has no writer."""
+        """Raise an error unless the folder contains only this dataset and no writer is active."""
         folder = self._folder
         if manifest.has_writer(folder.path, dir_fd=folder.descriptor):
             raise DatasetLockedError(f"{folder.path} is being written by another storage; it is not deleted")
@@ -82,7 +83,7 @@ class DatasetContent:
             raise _refusal(folder.path, found)
 
     def _others(self, folder: HeldFolder, below: str) -> Iterator[str]:
-        """Yield a clause for every entry that is not part of the dataset or that cannot be deleted."""
+        """Yield a clause about each entry that is not part of the dataset or that cannot be deleted."""
         for entry in folder.names():
             name = below + entry
             status = folder.status(entry)
@@ -113,9 +114,9 @@ class DatasetContent:
         return all(patterns.match_folder(name) for patterns in self._patterns)
 
     def delete(self) -> None:
-        """Delete the files of the dataset, the manifest last; the empty folder itself remains.
+        """Delete the dataset's files, the manifest last. The empty folder itself remains.
 
-        Files that are not part of the dataset, because they were added after the check, remain as well.
+        Files that were added after the check are not part of the dataset, and remain too.
 
         Raises
         ------
@@ -151,24 +152,24 @@ def _refusal(path: str, why: str) -> DatasetExistsError:
 
 
 def refuse_other_kind(path: str, status: os.stat_result) -> None:
-    """Raise unless this is the status of a folder."""
+    """Raise an error unless the status is that of a folder."""
     if not stat.S_ISDIR(status.st_mode):
         raise _refusal(path, f"it is {files.kind_of(status)}")
 
 
 def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
-    """Raise if a file system is mounted at the folder."""
+    """Raise an error if a file system is mounted at the folder."""
     if not folder.is_on_mount_of(parent):
         raise _refusal(folder.path, "it is a mount point")
 
 
 def refuse_link_to_no_dataset(link: str, path: str) -> None:
-    """Raise: a symbolic link must lead to a dataset."""
+    """Raise an error, because a symbolic link must lead to a dataset."""
     raise _refusal(link, f"it is a symbolic link, and its target {path} is not a dataset")
 
 
 def _dataset_at_or_below(path: str) -> str | None:
-    """Return the first dataset at or below a folder, to name it in a message; None without one."""
+    """Return the path of the first dataset at or below a folder, for a message, or None if there is none."""
     for number, (folder, _, names) in enumerate(os.walk(path)):
         if manifest.MANIFEST_NAME in names:
             return folder

@@ -1,7 +1,7 @@
-"""Creates storages for new datasets, from settings and the registry.
+"""Creates storages for new datasets from settings and the plugin registry.
 
-Responsible for the path of a dataset: an existing path is rejected, numbered or overwritten. A backend
-receives a path that is free.
+This module decides on the path of a dataset. If the requested path exists, it is rejected, numbered or
+overwritten. The backend always receives a free path.
 """
 
 import os
@@ -49,26 +49,27 @@ def open_storage(
     backend : str
         Name of the backend; see ``exengine backends list``.
     path : path, optional
-        Exact path of the new dataset. Required by backends that write to disk.
+        Exact path of the new dataset. Backends that write to disk require it.
     config : path, mapping or Config, optional
-        A config file or its content, in place of all other arguments.
+        A config file or its content, used instead of all other arguments.
     if_exists : {'error', 'number', 'overwrite'}, optional
-        Reaction to an existing path: raise (the default), use ``path_1``, ``path_2`` ..., or delete the old
-        dataset. Only a dataset of ExEngine with nothing else inside is deleted.
+        Action to take if the path exists: raise an error (the default), use ``path_1``, ``path_2`` ..., or
+        delete the old dataset. A dataset is deleted only if it is an ExEngine dataset and its folder contains
+        nothing else.
     **options
         Options of the backend.
 
     Returns
     -------
     DataStorage
-        Open for ``put``; a context manager.
+        A storage that is open for ``put``. It is a context manager.
 
     Raises
     ------
     PluginNotFoundError, PluginConflictError, PluginBrokenError, ContractError
         If the backend cannot be loaded.
     OptionError, ConfigError
-        If an option or a setting is wrong. Nothing was written.
+        If an option or a setting is invalid. In this case, nothing was written.
     DatasetExistsError, DatasetLockedError, DatasetAccessError
         If the path cannot be used.
 
@@ -89,14 +90,14 @@ def open_storage(
 
 
 class StoragePlan:
-    """A backend, its options and its path, all checked; nothing is created yet.
+    """A backend with its options and its path. All of them are checked, but nothing is created yet.
 
     Parameters
     ----------
     backend : str or None
-        Name of the backend; required.
+        Name of the backend. None is rejected.
     path : path, optional
-        Ignored by a backend that keeps its frames in memory, required by the others.
+        Required by backends that write to disk, and ignored by backends that keep frames in memory.
     if_exists : {'error', 'number', 'overwrite'}
     options : mapping
         Options of the backend.
@@ -108,7 +109,7 @@ class StoragePlan:
     options : dict
         Validated options.
     path : str or None
-        The requested path; with ``if_exists: number`` the dataset may get another one.
+        The requested path. With ``if_exists: number``, the dataset may get a different path.
     """
 
     def __init__(
@@ -145,9 +146,9 @@ class StoragePlan:
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return the plan of the section ``storage`` of a config.
+        """Return the plan for a config's ``storage`` section.
 
-        A path that the backend does not use is set aside.
+        If the backend does not use a path, the path is set aside.
         """
         plan = cls(
             config["storage.backend"],
@@ -162,7 +163,7 @@ class StoragePlan:
 
     @property
     def name(self) -> str:
-        """Name of the backend, as registered."""
+        """Registered name of the backend."""
         return plugins.BACKENDS.find(self._named).name
 
     def takes(self, option: str) -> bool:
@@ -174,7 +175,7 @@ class StoragePlan:
         if self.path is None:
             return self._create()
         if self.if_exists == "overwrite":
-            # The target of a symbolic link is replaced; the link stays.
+            # If the path is a symbolic link, its target is replaced and the link is kept.
             with moved_aside(self.path, _files_of) as place:
                 return self._create_at(place)
         if self.if_exists == "number":
@@ -203,7 +204,7 @@ class StoragePlan:
 
     def _create_numbered(self, path: str) -> DataStorage:
         stem, suffix = path, ""
-        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest match is kept
+        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest match wins
             if path.endswith(known):
                 stem, suffix = path.removesuffix(known), known
         for number in range(1_000_000):
@@ -216,5 +217,5 @@ class StoragePlan:
 
 
 def _files_of(backend: str) -> tuple[str, ...]:
-    """Return the ``dataset_files`` of the backend that a manifest names."""
+    """Return the ``dataset_files`` of the backend named by a manifest."""
     return tuple(find_writer(backend).dataset_files)

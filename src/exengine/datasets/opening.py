@@ -1,6 +1,6 @@
-"""Opens existing datasets: finds the backend that reads a path, and makes it open the dataset.
+"""Opens existing datasets: finds the backend that can read a path, and opens the dataset with it.
 
-The dataset's manifest names its backend. Without a manifest, the installed backends are asked in turn.
+The dataset's manifest names its backend. If there is no manifest, each installed backend is asked in turn.
 """
 
 import os
@@ -33,13 +33,13 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     path : path
         The dataset.
     backend : str, optional
-        Name of the backend that reads it. By default the dataset's manifest names it, or else an installed
-        backend recognises the dataset.
+        Name of the backend that reads the dataset. By default, this is the backend named by the dataset's
+        manifest or, if there is no manifest, an installed backend that recognises the dataset.
 
     Returns
     -------
     DataStorage
-        Its ``status`` is complete, aborted, failed, incomplete or damaged.
+        The dataset. Its ``status`` is complete, aborted, failed, incomplete or damaged.
 
     Raises
     ------
@@ -48,11 +48,11 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     DatasetDamagedError
         If the dataset cannot be read.
     PluginError
-        If the backend that wrote it is not installed, or broken.
+        If the backend that wrote the dataset is not installed, or is broken.
     """
     path = os.path.expanduser(os.fspath(path))
     cls, written_by = _find_reader(path, backend)
-    absolute = os.path.abspath(path)  # valid also after the program changes its folder
+    absolute = os.path.abspath(path)  # still valid if the program changes its working directory
     try:
         with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
             dataset: DataStorage = cls.open(absolute)
@@ -69,7 +69,7 @@ def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
 
 
 def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], manifest.Manifest | None]:
-    """Return the class that reads a dataset, and the manifest that was read to find it."""
+    """Return the class that reads a dataset, and the manifest if it was read to find the class."""
     if not os.path.exists(path):
         raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
     if backend is not None:
@@ -90,7 +90,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
 
 
 def openers(path: str) -> Iterator[type[DataStorage]]:
-    """Yield the backend classes that can open a path; a plugin that raises is skipped."""
+    """Yield the backend classes that can open a path. Plugins that raise an exception are skipped."""
     for record in plugins.BACKENDS.records().values():
         if record.state == "conflict":
             continue
@@ -99,24 +99,24 @@ def openers(path: str) -> Iterator[type[DataStorage]]:
             can_open = cls.can_open(path)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # a plugin may raise anything, SystemExit included
+        except BaseException:  # a plugin may raise anything, even SystemExit
             continue
         if can_open:  # outside the try block: closing this generator raises GeneratorExit here
             yield cls
 
 
 def find_writer(name: str) -> type[DataStorage]:
-    """Return the installed backend that a manifest names.
+    """Return the installed backend named by a manifest.
 
     Raises
     ------
     PluginError
-        If it is not installed, or broken.
+        If the backend is not installed, or is broken.
     """
     writer: type[DataStorage]
     for record in plugins.BACKENDS.records().values():
         for claim in record.candidates or (record,):
-            if claim.target == name:  # the manifest has module:Class, because the class has no backend_name
+            if claim.target == name:  # a class without backend_name is recorded as module:Class
                 writer = plugins.BACKENDS.load(claim.qualified_name)
                 return writer
     writer = plugins.BACKENDS.load(name)
@@ -132,7 +132,7 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
 
 
 def _hint(path: str) -> str:
-    """Return a hint for a missing dataset: an interrupted overwrite, or a similar name."""
+    """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
         return f"; overwriting it was interrupted: the old dataset is {left}, rename it"
     parent, name = os.path.split(os.path.abspath(path))

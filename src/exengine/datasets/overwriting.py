@@ -1,12 +1,13 @@
-"""Moves an old dataset aside for a new one, for ``if_exists: overwrite``.
+"""Moves an old dataset aside so that a new dataset can take its path (``if_exists: overwrite``).
 
-Only a dataset of ExEngine is moved, and only its files are deleted; :mod:`exengine.datasets.content` defines
-them. No backend's ``can_open`` is called. The folder that was moved is compared with the one that was
-checked; if another process has replaced it, it is moved back.
+Only ExEngine datasets are moved, and only their own files are deleted; :mod:`exengine.datasets.content`
+defines these files. No backend's ``can_open`` is called. After the move, the folder is compared with the
+folder that was checked before. If another process has replaced it between the two steps, it is moved back.
 
-If several processes overwrite a dataset, they take turns; all but the first find a writer, and are rejected.
-The old dataset is deleted once the new one exists, and restored if the new one cannot be created. A killed
-process leaves the old dataset beside its path, where :func:`left_beside` finds it.
+If several processes overwrite the same dataset, they take turns. All but the first find an active writer and
+are rejected. The old dataset is deleted once the new dataset exists, and is restored if the new dataset
+cannot be created. If the process is killed, the old dataset remains next to its original path, where
+:func:`left_beside` finds it.
 """
 
 import os
@@ -46,7 +47,7 @@ def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
     path : str
         A dataset, a symbolic link to one, an empty folder, or nothing.
     files_of : callable
-        Returns the names of the files that a backend writes; see ``exengine.datasets.content.FilesOf``.
+        Returns the names of the files that a backend writes. See ``exengine.datasets.content.FilesOf``.
 
     Yields
     ------
@@ -56,12 +57,12 @@ def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
     Raises
     ------
     DatasetLockedError
-        If another writer holds the dataset.
+        If another writer is using the dataset.
     DatasetExistsError
-        If the path is not a dataset, or the dataset contains anything else. Nothing is changed then.
+        If the path is not a dataset, or if its folder contains anything else. Nothing has been changed.
     """
     if "\0" in path:
-        yield path  # creating it fails with the right error
+        yield path  # creating the dataset raises the appropriate error
         return
     real = os.path.realpath(path)
     is_link = os.path.islink(path.rstrip("/") or path)
@@ -89,7 +90,7 @@ def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
 
 
 def _open_parent(path: str) -> HeldFolder | None:
-    """Return the folder of a path; None if it does not exist."""
+    """Return the parent folder of a path, or None if it does not exist."""
     try:
         return HeldFolder(os.path.dirname(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -103,7 +104,7 @@ def _open_parent(path: str) -> HeldFolder | None:
 
 
 class _OldDataset:
-    """A dataset to be overwritten; created by :meth:`find`."""
+    """A dataset to be overwritten. Created by :meth:`find`."""
 
     def __init__(self, path: str, parent: HeldFolder, folder: HeldFolder, content: DatasetContent) -> None:
         self._path = path
@@ -116,12 +117,12 @@ class _OldDataset:
 
     @classmethod
     def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | None":
-        """Return the dataset at a path; None if the path is free or an empty folder.
+        """Return the dataset at a path, or None if the path is free or is an empty folder.
 
         Raises
         ------
         DatasetExistsError, DatasetLockedError
-            If the path is not a dataset, or a writer holds it.
+            If the path is not a dataset, or if a writer is using the dataset.
         """
         name = os.path.basename(path)
         try:
@@ -155,7 +156,7 @@ class _OldDataset:
             raise
 
     def move_aside(self) -> None:
-        """Rename the dataset, and check that it is the same one, still without anything else inside."""
+        """Rename the dataset, then check that it is still the same folder and contains nothing else."""
         try:
             self._parent.rename(self._name, self._aside_name)
         except OSError as error:
@@ -170,7 +171,7 @@ class _OldDataset:
         self._content.check()
 
     def bring_back(self, error: BaseException) -> None:
-        """Move the old dataset back, unless a new one with frames exists."""
+        """Move the old dataset back, unless a new dataset with frames exists."""
         try:
             if self._parent.identity_of(self._aside_name) is None:
                 return
@@ -183,9 +184,9 @@ class _OldDataset:
             self._folder.close()
 
     def _remove_failed_attempt(self, error: BaseException) -> None:
-        """Remove a new dataset that was claimed and holds no frame."""
+        """Remove a new dataset that was created but contains no frames."""
         if isinstance(error, DatasetExistsError | DatasetLockedError):
-            return  # another process has created it
+            return  # another process has created this dataset
         if self._parent.identity_of(self._name) is None:
             return
         with self._parent.enter(self._name) as folder:
@@ -197,12 +198,12 @@ class _OldDataset:
                 self._parent.remove_folder(self._name)
 
     def delete(self) -> None:
-        """Delete the old dataset; warn if a part of it remains."""
+        """Delete the old dataset, and warn if any part of it remains."""
         try:
             self._content.delete()
             if self._parent.identity_of(self._aside_name) == self._folder.identity:
                 self._parent.remove_folder(self._aside_name)
-        except OSError as error:  # not an error of the caller: the new dataset exists
+        except OSError as error:  # only a warning, because the new dataset exists
             warnings.warn(
                 f"the overwritten dataset could not be deleted, and is in {self._aside}: {error}",
                 stacklevel=4,
@@ -213,18 +214,18 @@ class _OldDataset:
 
 @contextmanager
 def _alone_in(folder: HeldFolder) -> Iterator[None]:
-    """Hold a lock on a folder, so that overwrites in it take turns; skipped if folders cannot be locked."""
+    """Lock a folder so that overwrites in it take turns. No lock is taken if folders cannot be locked."""
     if folder.descriptor is None:  # Windows cannot open folders
         yield
         return
-    # A separate descriptor, so that threads of this process wait, too.
+    # Use a separate descriptor, so that other threads of this process wait too.
     descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.descriptor)
     try:
         deadline = time.monotonic() + _MAX_WAIT_S
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:
                 raise DatasetLockedError(f"another storage is being created in {folder.path}; try again")
-            time.sleep(0.005)  # a blocking lock has no time limit
+            time.sleep(0.005)  # poll, because a blocking lock call has no timeout
         yield
     finally:
         os.close(descriptor)
@@ -238,7 +239,7 @@ def _is_locked(folder: int) -> bool:
 
 
 def left_beside(path: str) -> str | None:
-    """Return the old dataset of an interrupted overwrite, or None."""
+    """Return the old dataset that an interrupted overwrite left behind, or None."""
     parent, name = os.path.split(os.path.abspath(path))
     begin = f".{files.cut_name(name)}.replaced-"
     with suppress(OSError):

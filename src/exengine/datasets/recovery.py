@@ -1,13 +1,13 @@
-"""Recovers an incomplete or damaged dataset: creates a finished one from its readable frames.
+"""Recovers an incomplete or damaged dataset by creating a finished dataset from its readable frames.
 
-A dataset is recovered into a copy beside the original, with any backend that can both read and write it; or
-in place, if the backend can repair its own format. This package decides which frames are kept, and reports
-the others. If it is killed, it leaves nothing that could be mistaken for a finished dataset, and a second run
-has the same result.
+A dataset can be recovered into a copy next to the original, if its backend can both read and write it. It can
+also be recovered in place, if the backend can repair its own format. This package decides which frames are
+kept, and reports the frames that are lost. If a recovery is killed, it leaves nothing that could be mistaken
+for a finished dataset, and running it again gives the same result.
 
-A copy is built in a hidden folder beside its final path, under a lock, and renamed once it is finished and
-synced. In place, the manifest is written last; the lost frames are recorded in it first, because they cannot
-be found afterwards.
+A copy is built under a lock, in a hidden folder next to its final path, and is renamed once it is finished
+and synced. For a recovery in place, the lost frames are recorded in the manifest before anything else,
+because they cannot be found afterwards. The final version of the manifest is written last.
 """
 
 import contextlib
@@ -45,38 +45,38 @@ def recover(
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RecoverReport:
-    """Create a finished dataset from every frame of a dataset that reads back correctly.
+    """Create a finished dataset from the frames of a dataset that can be read correctly.
 
-    For a dataset that is damaged, or left incomplete by a killed writer. The status of the result is
-    ``aborted``, and its reason names the source. The process may be killed at any point and run again; a
-    second run changes nothing.
+    Use this function if a dataset is damaged, or incomplete because its writer was killed. The recovered
+    dataset has the status ``aborted``, and its reason names the source. The recovery can be killed at any
+    point and run again. Running it again after it has succeeded changes nothing.
 
     Parameters
     ----------
     path : path
-        The dataset. It is not modified, unless ``in_place`` is set.
+        The dataset. It is not modified unless ``in_place`` is set.
     output : path, optional
-        The path of the finished dataset; by default beside the original, with ``-recovered`` added to its
-        name.
+        The path of the finished dataset. By default, it is next to the original and has the same name with
+        ``-recovered`` added.
     in_place : bool
-        Whether to repair the dataset itself, which needs no more disk space. Damaged frames are removed
-        from its index, and the old index is kept beside the new one.
+        Whether to repair the dataset itself, which needs no additional disk space. Damaged frames are removed
+        from its index, and the old index is kept next to the new index.
     dry_run : bool
         Whether to report the result without writing anything.
     on_progress : callable, optional
-        Called with the number of frames that were read, and the total number.
+        Called with the number of frames read so far and the total number of frames.
 
     Returns
     -------
     RecoverReport
-        The result, with the frames that did not survive.
+        The result, including the frames that could not be recovered.
 
     Raises
     ------
     DatasetLockedError
         If a writer, or another recovery, is active.
     DatasetExistsError
-        If the path of the finished dataset is in use, and not by an earlier result of this recovery.
+        If the output path exists, and is not the result of an earlier recovery of the same dataset.
     UnsupportedOperationError
         If the backend cannot recover the dataset in place.
     ExEngineError
@@ -97,7 +97,7 @@ def recover(
     """
     if in_place and output is not None:
         raise OptionError("in_place repairs the dataset itself; pass either in_place or output")
-    cls = reader_class(os.fspath(path))  # an empty path is an error, and not the current folder
+    cls = reader_class(os.fspath(path))  # an empty path is an error; it does not mean the current folder
     source = os.path.realpath(path)
     if manifest.has_writer(source):
         raise DatasetLockedError(f"{source} is being written; recover it after its writer has ended")
@@ -128,7 +128,7 @@ class _InPlace(Recovery):
         source = self.report.source
         with contextlib.closing(open_dataset(source)) as dataset:
             self.report.backend = backend_of(dataset)
-            # A finished dataset is checked before its lock is touched: it may need no recovery.
+            # Check a finished dataset before touching its lock, because it may need no recovery.
             if self.report.dry_run or status_of(dataset) in FINISHED:
                 found = self.survey(dataset)
                 if is_whole(found):
@@ -174,10 +174,10 @@ class _InPlace(Recovery):
             annotations = dict(dataset.annotations)
             found = self.survey(dataset)
         lost = [frame.coordinates for frame in (*found.damaged, *found.missing)]
-        if is_whole(found):  # another recovery was faster
+        if is_whole(found):  # another recovery has finished first
             return self.nothing(found)
         self.take(found, annotations)
-        # First, because the next run cannot find the frames that are removed now.
+        # Record the lost frames first, because a later run cannot find frames that are removed now.
         place.reopen("recovery", self.note())
         self.cls.recover_in_place(place.path, [DataCoordinates(axes) for axes in lost])
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)

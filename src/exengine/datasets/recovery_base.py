@@ -1,4 +1,4 @@
-"""The common part of all recoveries: the report, and the facts about the source and its lost frames."""
+"""Code shared by all recoveries: the report, and the facts about the source and its lost frames."""
 
 import os
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage import manifest
 
 MAX_NAMED = 1000
-"""Largest number of lost frames that the manifest names; the others are only counted."""
+"""Largest number of lost frames listed in the manifest. Any further frames are only counted."""
 _MAX_NAMED_BYTES = 2**20
 _MAX_SENTENCE = 500
 
@@ -19,31 +19,32 @@ FINISHED = frozenset((DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStat
 
 @dataclass
 class RecoverReport:
-    """The result of :func:`exengine.recover`, or of its dry run.
+    """The result of :func:`exengine.recover`, or of a dry run.
 
     Attributes
     ----------
     source : str
         The dataset to recover.
     path : str
-        The path of the finished dataset: the copy, or the source itself.
+        The path of the finished dataset: either the copy or the source itself.
     outcome : {'recovered', 'already recovered', 'nothing to recover'}
     backend : str
-        The name of the writing backend.
+        The name of the backend that writes the finished dataset.
     status : str
         The status of the finished dataset.
     reason : str
-        The human-readable cause of the status.
+        The human-readable reason for the status.
     frames : int
         The number of frames in the finished dataset.
     total : int
         The number of frames that existed, according to the index, the manifest and the ledger.
     lost : list of LostFrame
-        Frames that did not survive, with the reason. ``total`` may include others that are not listed.
+        The frames that could not be recovered, with the reasons. ``total`` may include lost frames that are
+        not listed here.
     problems : list of str
         Other faults of the source, one sentence each.
     in_place, dry_run : bool
-        The options of the recovery.
+        The options with which the recovery was run.
     """
 
     source: str
@@ -61,16 +62,16 @@ class RecoverReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every frame survived."""
+        """Whether every frame was recovered."""
         return not self.lost and self.frames == self.total
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
+        """Return the report as a JSON-serializable dict."""
         return {**vars(self), "lost": [frame.to_dict() for frame in self.lost], "ok": self.ok}
 
 
 class Recovery:
-    """Base class of both recoveries: collects the facts about the source in a report.
+    """Base class of both kinds of recovery. Collects the facts about the source in a report.
 
     Parameters
     ----------
@@ -91,14 +92,14 @@ class Recovery:
         return survey(dataset, self.report.source, self.on_progress)
 
     def take(self, found: VerifyReport, annotations: dict[str, Any]) -> None:
-        """Record the frames that survive and those that are lost, now and in earlier recoveries."""
+        """Record which frames survive, and which frames are lost now or were lost in earlier recoveries."""
         report = self.report
         report.lost = [*found.damaged, *found.missing]
         report.frames = found.frames - len(report.lost)
         self.complete(found.problems, annotations)
 
     def complete(self, problems: list[str], annotations: dict[str, Any]) -> None:
-        """Add the facts that manifest, ledger and earlier recoveries record."""
+        """Add the facts recorded by the manifest, the ledger and earlier recoveries."""
         report = self.report
         before = annotations.get("recovery")
         before = before if isinstance(before, dict) else {}
@@ -119,7 +120,7 @@ class Recovery:
         report.reason = f"recovered from {report.source}: {report.frames} of {report.total} frames"
 
     def nothing(self, found: VerifyReport) -> RecoverReport:
-        """Report that the source is finished and undamaged."""
+        """Report that there is nothing to recover, because the source is finished and undamaged."""
         report = self.report
         report.outcome, report.path = "nothing to recover", report.source
         report.frames = report.total = found.frames
@@ -127,7 +128,7 @@ class Recovery:
         return report
 
     def note(self) -> dict[str, Any]:
-        """Return the record of the recovery for the manifest of the finished dataset."""
+        """Return the record of the recovery, to be stored in the finished dataset's manifest."""
         report = self.report
         return {
             "source": report.source,
@@ -141,7 +142,7 @@ class Recovery:
 
 
 def _named(lost: list[LostFrame]) -> list[dict[str, Any]]:
-    """Return the first lost frames, as many as the manifest has room for."""
+    """Return the first :data:`MAX_NAMED` lost frames, for the manifest."""
     named: list[dict[str, Any]] = []
     room = _MAX_NAMED_BYTES
     for frame in lost[:MAX_NAMED]:
@@ -159,7 +160,7 @@ def is_whole(found: VerifyReport) -> bool:
 
 
 def manifest_count(path: str) -> int | None:
-    """Return the number of frames that the manifest of a finished dataset records."""
+    """Return the number of frames recorded in a finished dataset's manifest."""
     content = manifest.read_manifest(path) if os.path.isdir(path) else None
     return as_count(content.frames) if content else None
 
@@ -169,7 +170,7 @@ def _key(coordinates: dict[str, int | str]) -> frozenset[tuple[str, str]]:
 
 
 def status_of(storage: DataStorage) -> DatasetStatus | None:
-    """Return the status of a storage or a dataset; None if the backend keeps none."""
+    """Return the status of a storage or a dataset, or None if the backend does not record one."""
     try:
         return storage.status
     except UnsupportedOperationError:

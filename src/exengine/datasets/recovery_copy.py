@@ -1,8 +1,8 @@
-"""Recovers a dataset into another one, beside it.
+"""Recovers a dataset into a copy next to it.
 
-The copy is built in a hidden folder with a fixed name beside its final path, under a lock, and renamed once
-it is finished and synced. It therefore appears complete or not at all, and the next run finds the remains of
-a killed one.
+The copy is built under a lock, in a hidden folder with a fixed name next to its final path, and is renamed
+once it is finished and synced. It therefore appears either complete or not at all. If a recovery is killed,
+the next recovery finds what it left behind.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ from exengine.kernel.system.held_folder import HeldFolder
 
 
 class RecoveryIntoCopy(Recovery):
-    """Recovers a dataset into another one."""
+    """Recovers a dataset into a copy."""
 
     def __init__(
         self, source: str, target: str, cls: type[DataStorage], dry_run: bool, on_progress: OnProgress | None
@@ -77,7 +77,7 @@ class RecoveryIntoCopy(Recovery):
         return report
 
     def _compare(self, dataset: DataStorage) -> RecoverReport:
-        """Check whether the dataset at the target was recovered from this one, and has the same frames."""
+        """Check whether the target dataset was recovered from this source and has the same frames."""
         report = self.report
         refusal = DatasetExistsError(
             f"{report.path} already exists, and was not recovered from {report.source}; choose another output"
@@ -103,7 +103,7 @@ class RecoveryIntoCopy(Recovery):
                         f"{report.path} was recovered from {report.source}, but differs at "
                         f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
                     )
-                else:  # the backend rejected it, as the first run reported
+                else:  # the backend rejected this frame, and the first run reported it
                     report.lost.append(LostFrame(lost.coordinates, "it is not in the recovered dataset"))
             if report.frames != len(other):
                 raise DatasetExistsError(
@@ -117,7 +117,7 @@ class RecoveryIntoCopy(Recovery):
         return report
 
     def _build(self, dataset: DataStorage) -> None:
-        """Write the copy in a hidden folder, and rename it once it is finished and synced."""
+        """Write the copy to a hidden folder, and rename it once it is finished and synced."""
         report = self.report
         parent, name = os.path.split(report.path)
         workshop = os.path.join(parent, f".{files.cut_name(name)}.recovering")
@@ -152,7 +152,7 @@ class RecoveryIntoCopy(Recovery):
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
                 problem = frame.problem
-                if frame.metadata_problem is not None:  # intact pixels are kept
+                if frame.metadata_problem is not None:  # keep intact pixels
                     problem = None
                     frame.metadata = {NOTE_KEY: f"the metadata were lost: {frame.metadata_problem}"}
                     where = frame.coordinates.coordinate_dict
@@ -164,7 +164,7 @@ class RecoveryIntoCopy(Recovery):
                     try:
                         storage.put(frame.coordinates, frame.pixels, frame.metadata)
                     except StorageStateError:
-                        raise  # the disk failed, not the frame
+                        raise  # the disk is at fault, not the frame
                     except ExEngineError as error:
                         problem = f"it cannot be written to the copy: {error}"
                 if problem is None:
@@ -179,13 +179,13 @@ class RecoveryIntoCopy(Recovery):
                     report.problems.append(f"the annotation {name!r} could not be stored: {error}")
             storage.abort(report.reason)
             if status_of(storage) not in (None, DatasetStatus.ABORTED):
-                storage.flush(True)  # raises the cause
+                storage.flush(True)  # this raises the underlying error
                 raise DatasetAccessError(f"{report.path} could not be finished")
         finally:
             storage.close()
 
     def _create(self, dataset: DataStorage, built: str) -> DataStorage:
-        """Create the storage of the copy, with the summary metadata if the dataset has any."""
+        """Create the storage for the copy, with the summary metadata of the source if it has any."""
         options: dict[str, JsonValue] = {}
         if any(option.name == "summary_metadata" for option in options_of(self.cls)):
             with contextlib.suppress(ExEngineError):
@@ -222,7 +222,7 @@ def _holds(other: DataStorage, frame: Any) -> bool:
         pixels = other.get_data(frame.coordinates)
         same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
         return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
-    except Exception:  # the frame is absent or damaged: not the same
+    except Exception:  # an absent or damaged frame is not the same frame
         return False
 
 
@@ -240,7 +240,7 @@ def _enter(workshop: str) -> int:
     try:
         os.mkdir(workshop)
     except FileExistsError:
-        if os.path.islink(workshop):  # its target would be cleared
+        if os.path.islink(workshop):  # otherwise, the target of the link would be cleared
             raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it") from None
         if manifest.LOCK_NAME not in os.listdir(workshop) and os.listdir(workshop):
             raise DatasetExistsError(
@@ -249,11 +249,11 @@ def _enter(workshop: str) -> int:
     busy = DatasetLockedError(f"another recovery is active in {workshop}; wait until it has ended")
     try:
         lock = manifest.take_lock(workshop)
-    except FileNotFoundError:  # another recovery has just ended
+    except FileNotFoundError:  # another recovery has just ended and removed the folder
         raise busy from None
     if lock is None:
         raise busy
-    # Another recovery may have ended, and removed the file, between opening it and locking it.
+    # Another recovery may have ended and removed the file after it was opened here and before it was locked.
     try:
         same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(workshop, manifest.LOCK_NAME)))
     except FileNotFoundError:
@@ -265,7 +265,7 @@ def _enter(workshop: str) -> int:
 
 
 def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
-    """Remove the remains of a killed recovery: the dataset that it was writing, and nothing else."""
+    """Remove the unfinished dataset that a killed recovery left behind, and nothing else."""
     remedy = "move it away, or delete it yourself"
     with HeldFolder(workshop) as folder:
         building = f".{files.cut_name(name)}.creating-"
@@ -296,7 +296,7 @@ def _put_in_place(built: str, path: str) -> None:
     """Rename the finished copy to its final path, which must be free or an empty folder."""
     try:
         if os.path.isdir(built) and not os.path.islink(path) and _is_empty_folder(path):
-            os.rename(built, path)  # this replaces a folder only while it is empty
+            os.rename(built, path)  # a folder is only replaced if it is empty
         else:
             files.rename_to_free_name(built, path)
     except OSError as error:
@@ -309,15 +309,15 @@ def _put_in_place(built: str, path: str) -> None:
 
 
 def _leave(workshop: str, lock: int, is_clear: bool) -> None:
-    """Remove the hidden folder if possible, the lock file last, and release the lock.
+    """Remove the hidden folder if possible, with the lock file last, and release the lock.
 
-    If the folder was cleared, everything in it now was created by this recovery.
+    If the folder was cleared before, everything in it was created by this recovery.
     """
     with contextlib.suppress(OSError), HeldFolder(workshop) as folder:
         for name in folder.names():
             if name != manifest.LOCK_NAME and is_clear:
                 folder.remove_tree(name)
-        if os.name == "nt":  # pragma: no cover - an open file cannot be removed there
+        if os.name == "nt":  # pragma: no cover - Windows cannot remove an open file
             os.close(lock)
             lock = -1
         if folder.names() == [manifest.LOCK_NAME]:

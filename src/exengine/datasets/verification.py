@@ -1,7 +1,7 @@
-"""Verifies a dataset: every frame, the ledger that is stored with it, and the structure of its format.
+"""Verifies a dataset: its frames, the ledger stored with it, and the structure of its format.
 
-Responsible for reading every frame that a dataset lists, and reporting every fault. It changes nothing;
-:mod:`exengine.datasets.recovery` does.
+This module reads every frame that a dataset lists and reports every fault. It changes nothing. Repairs are
+made by :mod:`exengine.datasets.recovery`.
 """
 
 import os
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from os import PathLike
 
 OnProgress = Callable[[int, int], None]
-"""Called at intervals with the number of frames that were read, and the total number."""
+"""Called at intervals with the number of frames read so far and the total number of frames."""
 
 
 @dataclass(frozen=True)
 class LostFrame:
-    """A frame that cannot be read, with the reason.
+    """A frame that cannot be read, and the reason.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class LostFrame:
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the frame as JSON."""
+        """Return the frame as a JSON-serializable dict."""
         return {"coordinates": self.coordinates, "reason": self.reason}
 
     def __str__(self) -> str:
@@ -56,25 +56,27 @@ class VerifyReport:
     path : str
         The path of the dataset.
     backend : str
-        The name of the reading backend.
+        The name of the backend that reads the dataset.
     status : str
-        The status of the dataset, a value of :class:`DatasetStatus`; ``unknown`` if the backend keeps none.
+        The status of the dataset, a value of :class:`DatasetStatus`, or ``unknown`` if the backend does not
+        record a status.
     reason : str
-        The human-readable cause of the status.
+        The human-readable reason for the status.
     frames : int
         The number of frames that the dataset lists.
     checked : int
-        The number of frames that were read, with their metadata, without a fault.
+        The number of frames whose pixels and metadata were read without a fault.
     has_checksums : bool
-        Whether the frames were compared with checksums. If not, it is only known that they can be read.
+        Whether the frames were compared with checksums. If they were not, it is only known that they can be
+        read.
     structure_checked : bool
         Whether the backend checked the structure of its format.
     damaged : list of LostFrame
         Frames that differ from the data that were written.
     missing : list of LostFrame
-        Frames that no longer have data, and frames that the ledger names as not stored.
+        Frames whose data no longer exist, and frames that the ledger lists as not stored.
     problems : list of str
-        Other faults, one sentence each: of the status, the structure, the ledger.
+        Other faults in the status, the structure or the ledger, one sentence each.
     """
 
     path: str
@@ -95,7 +97,7 @@ class VerifyReport:
         return not (self.damaged or self.missing or self.problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
+        """Return the report as a JSON-serializable dict."""
         return {
             **vars(self),
             "damaged": [frame.to_dict() for frame in self.damaged],
@@ -107,23 +109,23 @@ class VerifyReport:
 def verify(
     path: "str | PathLike[str]", *, backend: str | None = None, on_progress: OnProgress | None = None
 ) -> VerifyReport:
-    """Read every frame of a dataset, and report every fault. Writes nothing.
+    """Read every frame of a dataset and report every fault. Writes nothing.
 
-    If the dataset is being written, the frames that it contains so far are verified.
+    If the dataset is still being written, the frames that it contains so far are verified.
 
     Parameters
     ----------
     path : path
         The dataset.
     backend : str, optional
-        The name of the reading backend, as for :func:`exengine.open_dataset`.
+        The name of the backend that reads the dataset, as for :func:`exengine.open_dataset`.
     on_progress : callable, optional
-        Called with the number of frames that were read, and the total number.
+        Called with the number of frames read so far and the total number of frames.
 
     Returns
     -------
     VerifyReport
-        The faults; ``ok`` is False if anything is damaged, missing or wrong.
+        The faults found. ``ok`` is False if anything is damaged, missing or wrong.
 
     Raises
     ------
@@ -168,7 +170,7 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
         pass
     except Exception as error:
         report.problems.append(f"the structure cannot be checked: {message_of(error)}")
-    # After the frames: if the dataset is being written, the status at the end counts.
+    # Read the status after the frames. If the dataset is still being written, the final status is reported.
     try:
         report.status = str(dataset.status)
     except UnsupportedOperationError:
@@ -181,21 +183,21 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
 
 @dataclass(slots=True)
 class ReadFrame:
-    """A frame that was read, or the reason why it was not.
+    """A frame that was read, or the reason why it could not be read.
 
     Attributes
     ----------
     coordinates : DataCoordinates
         The coordinates of the frame.
     pixels, metadata
-        The content of the frame; None if it cannot be read. If only the metadata cannot be read, the
-        pixels are set.
+        The content of the frame, or None if it cannot be read. If only the metadata cannot be read, the
+        pixels are still set.
     problem : str or None
         The reason why the frame cannot be read.
     gone : bool
-        Whether its data no longer exist.
+        Whether the frame's data no longer exist.
     metadata_problem : str or None
-        The reason why its metadata cannot be read although its pixels can; ``problem`` has the same text.
+        The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
     """
 
     coordinates: DataCoordinates
@@ -209,7 +211,7 @@ class ReadFrame:
 def read_all(
     dataset: DataStorage, report: VerifyReport, on_progress: OnProgress | None = None
 ) -> Iterator[ReadFrame]:
-    """Yield every frame that a dataset lists, with its metadata, whatever errors reading it raises."""
+    """Yield every frame that a dataset lists, with its metadata. Errors in reading are recorded."""
     try:
         count = len(dataset)
         listed = iter(dataset)
@@ -224,10 +226,10 @@ def read_all(
             frame.pixels = dataset.get_data(coordinates)
             try:
                 frame.metadata = dataset.get_metadata(coordinates)
-            except Exception as error:  # the pixels are good all the same
+            except Exception as error:  # the pixels are intact nevertheless
                 frame.problem = frame.metadata_problem = message_of(error)
                 frame.gone = _says_gone(error)
-        except Exception as error:  # any error, such as one of a library below the backend
+        except Exception as error:  # any error, even from a library that the backend uses
             frame.pixels = None
             frame.problem, frame.gone = message_of(error), _says_gone(error)
         yield frame
@@ -236,14 +238,14 @@ def read_all(
 
 
 def _parts(dataset: DataStorage) -> Iterator[tuple[str, DataStorage]]:
-    """Yield a dataset, and its reduced resolution levels, each with a prefix for messages."""
+    """Yield a dataset and its reduced resolution levels, each with a prefix for messages."""
     yield "", dataset
     for level in dataset.resolution_levels[1:]:
         yield f"resolution level {level}: ", dataset.level(level)
 
 
 def _says_gone(error: BaseException) -> bool:
-    """Return whether a missing file caused an error."""
+    """Return whether an error was caused by a missing file."""
     seen: BaseException | None = error
     for _ in range(10):
         if isinstance(seen, FileNotFoundError):
@@ -253,7 +255,7 @@ def _says_gone(error: BaseException) -> bool:
 
 
 def backend_of(dataset: DataStorage) -> str:
-    """Return the name of the backend that reads a dataset."""
+    """Return the name of the backend that is reading a dataset."""
     return dataset.backend_name or type(dataset).__name__
 
 
@@ -263,12 +265,12 @@ def _frames_in_manifest(path: str) -> int | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return a number of frames read from a file; None if it is not a valid number."""
+    """Return a number of frames that was read from a file, or None if it is not a valid number."""
     return value if type(value) is int and value >= 0 else None
 
 
 def lost_frames(value: Any) -> list[LostFrame]:
-    """Return the frames that a ledger or a recovery names; an empty list if the value is malformed."""
+    """Return the frames listed by a ledger or a recovery, or an empty list if the value is malformed."""
     return [
         LostFrame(item["coordinates"], str(item.get("reason", "")))
         for item in (value if isinstance(value, list) else [])
@@ -277,7 +279,7 @@ def lost_frames(value: Any) -> list[LostFrame]:
 
 
 def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_manifest: int | None) -> None:
-    """Add the faults that follow from the manifest, the ledger and an earlier recovery."""
+    """Add the faults that are evident from the manifest, the ledger or an earlier recovery."""
     frames = report.frames
     if in_manifest is not None and in_manifest != frames:
         _add(report, f"the manifest records {in_manifest} frames, the dataset lists {frames}")

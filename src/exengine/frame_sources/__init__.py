@@ -1,1 +1,1 @@
-"""Frame sources without a library of their own. Importing this package imports none of them."""
+"""Frame sources that are included in ExEngine. Importing this package does not import the sources."""

@@ -1,8 +1,8 @@
-"""Coordinates in the pixels of a frame: ``encode`` writes the code, :func:`decode` reads it.
+"""Coordinates encoded in a frame's pixels. ``encode`` writes the code, and :func:`decode` reads it.
 
-The code holds one byte per pixel value, in C order (the three colours of a pixel are three values), for every
-dtype: magic ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text (4 bytes,
-big-endian), and the coordinates as JSON in UTF-8.
+The code has one byte per pixel value, in C order, for every dtype. A colour pixel has three values. The code
+consists of the magic bytes ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text
+(4 bytes, big-endian), and the text itself: the coordinates as JSON in UTF-8.
 """
 
 import struct
@@ -19,7 +19,7 @@ _MAGIC = b"EXF1"
 _HEADER = struct.Struct(">4sHI")
 
 TEXT_LIMIT = 0xFFFF
-"""The largest number of bytes of the coordinates as JSON."""
+"""Largest size of the coordinates as JSON, in bytes."""
 
 
 def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
@@ -28,7 +28,7 @@ def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
     Parameters
     ----------
     array : numpy.ndarray of an integer or float dtype, any shape
-        Changed in place; the caller keeps it.
+        Changed in place. The caller keeps ownership of the array.
     coordinates : DataCoordinates
         The coordinates that :func:`decode` returns.
 
@@ -59,17 +59,17 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     Parameters
     ----------
     array : numpy.ndarray, any shape
-        Only read.
+        The frame, which is not modified.
 
     Returns
     -------
     DataCoordinates
-        New coordinates.
+        A new object.
 
     Raises
     ------
     DatasetDamagedError
-        If the frame holds no code, or a changed one. It is a ``ValueError``.
+        If the frame contains no code, or if the code was changed. This error is also a ``ValueError``.
     """
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
@@ -91,7 +91,7 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
 
 
 def code_of(coordinates: DataCoordinates) -> bytes:
-    """Return the code of coordinates, a byte for each pixel value."""
+    """Return the code for coordinates, with one byte per pixel value."""
     text = coordinates.to_json().encode()
     if len(text) > TEXT_LIMIT:
         raise UnsupportedDataError(f"coordinates of {len(text)} bytes; the code holds up to {TEXT_LIMIT}")
@@ -99,7 +99,7 @@ def code_of(coordinates: DataCoordinates) -> bytes:
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes; empty if a value is not a byte, so that no code is found."""
-    with np.errstate(invalid="ignore"):  # NaN is not a byte
+    """Return values as bytes, or no bytes if any value does not fit in a byte, so that no code is found."""
+    with np.errstate(invalid="ignore"):  # casting NaN would warn
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

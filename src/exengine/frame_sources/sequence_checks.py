@@ -1,8 +1,9 @@
-"""Rules for useq sequences that do not depend on devices: promises S1 and S3 of sources.
+"""Rules for useq sequences that do not depend on devices (promises S1 and S3 of frame sources).
 
-useq accepts input that has no effect, or an unexpected one: a plan without values, an axis that is not in
-``axis_order``, a field that it never reads. Each is refused here, with the fix. Every rule has a name, which
-is in the table of each source's page. Rules about devices belong to the source.
+useq accepts input that has no effect or an unexpected effect, such as a plan without values, an axis that is
+not in ``axis_order``, or a field that useq never reads. This module rejects such input, and its messages
+explain the fix. Every rule has a name, which is listed in a table on each source's page. Rules about devices
+belong to the individual sources.
 """
 
 import datetime
@@ -52,17 +53,18 @@ def sequence_error(rule: str, message: str) -> SourceError:
 
 
 def check_sequence(sequence: "useq.MDASequence") -> None:
-    """Refuse a sequence that violates one of :data:`SEQUENCE_RULES`.
+    """Reject a sequence that violates one of the :data:`SEQUENCE_RULES`.
 
     Parameters
     ----------
     sequence : useq.MDASequence
-        The sequence of the user; not changed.
+        The user's sequence, which is not changed.
 
     Raises
     ------
     SourceError
-        With the name of the rule in ``rule``; the message states the field, its value and the fix.
+        If a rule is violated. The error's ``rule`` attribute is the name of the rule. The message states the
+        field, its value and the fix.
     """
     _check_numbers(sequence)
     _check_part(sequence, "")
@@ -99,7 +101,7 @@ def _check_numbers(sequence: "useq.MDASequence") -> None:
 
 
 def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
-    """Yield the floats in a sequence that are not finite, with their paths."""
+    """Yield the path and the value of each float in a sequence that is not finite."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield path, value
@@ -140,7 +142,7 @@ def _check_part(part: "useq.MDASequence", place: str) -> None:
             _check_point(
                 plan.well_points_plan, f"sequence.{place}stage_positions.well_points_plan", ("x", "y", "z")
             )
-        # A plate without selected wells has a length of 0, and iterates over all wells.
+        # A well plate without selected wells has length 0, but iterates over all wells.
         if name in ("stage_positions", "channels") and not len(plan):
             raise sequence_error(
                 "values", f"sequence.{place}{name} is {_text(plan)}: it has no value; {_EXAMPLE[name]}"
@@ -203,7 +205,7 @@ def _check_priority(plan: Any, place: str) -> None:
 
 def _check_point(plan: Any, place: str, used: tuple[str, ...]) -> None:
     if hasattr(plan, "num_points") or hasattr(plan, "overlap"):
-        return  # a plan of many points, not one point
+        return  # this plan has many points, not a single point
     used = (*used, "name", "fov_width", "fov_height", "grid_row", "grid_col", "plate_row", "plate_col")
     unused = sorted(name for name in plan.model_fields_set - set(used) if getattr(plan, name) is not None)
     if unused:
@@ -226,7 +228,7 @@ def _check_axes(place: str, named: "tuple[str, ...]", axes: set[str]) -> None:
 
 
 def check_points(sequence: "useq.MDASequence") -> None:
-    """Refuse grids and random points with fewer points than stated, given their field of view.
+    """Reject grids and random points that yield fewer points than stated, for their field of view.
 
     Raises
     ------
@@ -247,7 +249,7 @@ def check_points(sequence: "useq.MDASequence") -> None:
                     "values", f"{type(plan).__name__}: {name} is {size:g} um; write it as above 0"
                 )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a warning of fewer random points than stated: checked here
+            warnings.simplefilter("ignore")  # useq warns about too few random points, which is checked here
             points = len(list(plan))
         wanted = getattr(plan, "num_points", None)
         if not points or (wanted is not None and points < wanted):

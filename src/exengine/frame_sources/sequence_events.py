@@ -1,9 +1,10 @@
-"""The complete events of a useq sequence: no event depends on the state that the previous event left.
+"""The complete events of a useq sequence. No event depends on the state left by the previous event.
 
-useq leaves the fields of an event empty that nothing states. An engine that applies only the stated fields
-would keep the focus, the exposure or the shutter of the previous event. Here every event gets its position
-from the position, plan and channel in effect, and otherwise from a reference: the position of the stages at
-the start of the run. useq decides the events and their order.
+If the sequence does not state a value, useq leaves the corresponding field of the event empty. An engine that
+applied only the stated fields would keep the focus, exposure or shutter state of the previous event. In this
+module, every event gets its position from the position, plan and channel that are in effect. A position that
+they do not state comes from a reference, which is the position of the stages at the start of the run. useq
+still determines the events and their order.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     import useq
 
 GridPlan = Any
-"""Any of the six grid plans of useq, which have no common public base class."""
+"""Any of useq's six grid plans, which have no common public base class."""
 
 
 class Reference(NamedTuple):
-    """The position of the stages at the start of a run, in micrometres; None for a missing stage."""
+    """The position of the stages at the start of a run, in micrometres. None if a stage is missing."""
 
     x_um: float | None = 0.0
     y_um: float | None = 0.0
@@ -39,7 +40,7 @@ class InEffect:
     channel : useq.Channel or None
         From the position's own sequence, or else from the whole sequence.
     z_plan, grid_plan, autofocus_plan
-        Likewise.
+        Each from the position's own sequence, or else from the whole sequence.
     """
 
     position: "useq.AbsolutePosition | None"
@@ -52,13 +53,13 @@ class InEffect:
 def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
     """Return an equal sequence that has no memory of earlier iterations and can be changed.
 
-    An autofocus plan of useq keeps the previous event: a second iteration omits the first autofocus step.
-    The positions of a well plate are computed once. Random points get a seed, so that the checked points are
-    the visited ones.
+    useq's autofocus plan remembers the previous event, so a second iteration would omit the first autofocus
+    step. useq computes the positions of a well plate only once, so they are computed again here. Random
+    points get a seed, so that the points that are checked are also the points that are visited.
     """
     fields = sequence.model_dump(exclude_unset=True, exclude={"setup"})
     if sequence.setup is not None:
-        fields["setup"] = sequence.setup  # a dump would lose the type of the action
+        fields["setup"] = sequence.setup  # a dump would lose the action's type
     copy = type(sequence).model_validate(fields)
     for plan in point_plans(copy):
         if getattr(plan, "random_seed", 0) is None:
@@ -70,7 +71,7 @@ def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
 
 
 def _compute_wells_again(sequence: "useq.MDASequence") -> None:
-    # useq computes the positions in wells once, when the sequence is validated.
+    # useq computes the positions in wells only once, when it validates the sequence.
     if _is_plate(sequence):
         sequence.stage_positions.__dict__.pop("image_positions", None)
 
@@ -80,7 +81,7 @@ def _is_plate(sequence: "useq.MDASequence") -> bool:
 
 
 def sub_sequences(sequence: "useq.MDASequence") -> "Iterator[tuple[useq.AbsolutePosition, useq.MDASequence]]":
-    """Yield each position that has a sequence of its own, with that sequence."""
+    """Yield each position that has its own sequence, together with that sequence."""
     if isinstance(sequence.stage_positions, tuple):
         for position in sequence.stage_positions:
             if position.sequence is not None:
@@ -88,7 +89,7 @@ def sub_sequences(sequence: "useq.MDASequence") -> "Iterator[tuple[useq.Absolute
 
 
 def point_plans(sequence: "useq.MDASequence") -> Iterator[GridPlan]:
-    """Yield every plan of points in the XY plane: grids, and the points within wells."""
+    """Yield every plan for points in the XY plane: grids, and points within wells."""
     parts = [sequence, *(own for _, own in sub_sequences(sequence))]
     yield from (part.grid_plan for part in parts if part.grid_plan is not None)
     if not isinstance(sequence.stage_positions, tuple):
@@ -96,7 +97,7 @@ def point_plans(sequence: "useq.MDASequence") -> Iterator[GridPlan]:
 
 
 def set_field_of_view(sequence: "useq.MDASequence", width_um: float, height_um: float) -> None:
-    """Set the field of view of each plan without one. Changes the sequence: see :func:`private_copy`."""
+    """Set the field of view in each plan that does not state it. Changes the sequence in place."""
     for plan in point_plans(sequence):
         if plan.fov_width is None:
             plan.fov_width = width_um
@@ -107,12 +108,12 @@ def set_field_of_view(sequence: "useq.MDASequence", width_um: float, height_um: 
 
 @dataclass
 class CompleteEvents:
-    """The events of one sequence, complete.
+    """The complete events of one sequence.
 
     Parameters
     ----------
     sequence : useq.MDASequence
-        Not changed; it can be iterated any number of times.
+        The sequence, which is not changed. Its events can be iterated over any number of times.
     """
 
     sequence: "useq.MDASequence"
@@ -124,7 +125,7 @@ class CompleteEvents:
         return repeated_channels(self.sequence)
 
     def coordinates(self, event: "useq.MDAEvent") -> DataCoordinates:
-        """Return the coordinates of the frame of an event."""
+        """Return the coordinates of an event's frame."""
         return event_coordinates(event, self.repeated)
 
     @cached_property
@@ -133,7 +134,7 @@ class CompleteEvents:
 
     @cached_property
     def moves_z(self) -> bool:
-        """Whether any event states a focus; then all events must."""
+        """Whether any event states a focus. If so, every event must state it."""
         parts = [self.sequence, *(own for _, own in sub_sequences(self.sequence))]
         return (
             any(part.z_plan is not None or part.autofocus_plan is not None for part in parts)
@@ -144,7 +145,7 @@ class CompleteEvents:
 
     @cached_property
     def moves_xy(self) -> bool:
-        """Whether any event states an XY position; then all events must."""
+        """Whether any event states an XY position. If so, every event must state it."""
         parts = [self.sequence, *(own for _, own in sub_sequences(self.sequence))]
         return any(part.grid_plan is not None for part in parts) or any(
             position.x is not None or position.y is not None for position in self._positions
@@ -152,14 +153,14 @@ class CompleteEvents:
 
     @cached_property
     def _well_offset_um(self) -> float:
-        """The relative z of the single point in each well; 0 if it is not stated."""
+        """The relative z of the single point in each well, or 0 if it is not stated."""
         if not _is_plate(self.sequence):
             return 0.0
         plan: Any = self.sequence.stage_positions
         return float(getattr(plan.well_points_plan, "z", 0.0))
 
     def stated_z(self, position: "useq.AbsolutePosition | None") -> float | None:
-        """Return the focus that a position states; the 0 of useq's wells does not count."""
+        """Return the focus that a position states. The 0 that useq sets for wells is ignored."""
         return None if position is None or _is_plate(self.sequence) else position.z
 
     def in_effect(self, event: "useq.MDAEvent") -> InEffect:
@@ -182,13 +183,14 @@ class CompleteEvents:
         Parameters
         ----------
         reference : callable
-            Returns the position at the start, for an event that states no position.
+            Returns the position at the start of the run, for an event that states no position.
 
         Yields
         ------
         useq.MDAEvent
-            With ``x_pos``, ``y_pos`` and ``z_pos`` if the sequence moves that stage, the ``exposure`` of its
-            channel, the ``properties`` of its position, and ``keep_shutter_open``.
+            An event with the ``exposure`` of its channel, the ``properties`` of its position, and
+            ``keep_shutter_open``. It also has ``x_pos``, ``y_pos`` and ``z_pos`` for each stage that the
+            sequence moves.
         """
         previous: dict[int, dict[str, int]] = {}
         for event, keep in self._with_next():
@@ -205,12 +207,12 @@ class CompleteEvents:
             yield event
 
     def image_events(self) -> "Iterator[useq.MDAEvent]":
-        """Yield the image events, relative to a start at 0."""
+        """Yield the image events, relative to a start position of 0."""
         for event, keep in self._with_next():
             yield self._complete(event, self.in_effect(event), Reference(), keep)[1]
 
     def _with_next(self) -> "Iterator[tuple[useq.MDAEvent, bool]]":
-        """Yield each image event, and whether the shutter stays open until the next."""
+        """Yield each image event, and whether the shutter stays open until the next image event."""
         axes = set(self.sequence.keep_shutter_open_across)
         before: useq.MDAEvent | None = None
         for event in self._taken():
@@ -221,11 +223,12 @@ class CompleteEvents:
             yield before, False
 
     def _taken(self) -> "Iterator[useq.MDAEvent]":
-        """Yield useq's image events, without those that a channel omits.
+        """Yield useq's image events, except those that a channel's settings omit.
 
-        useq applies ``acquire_every`` and ``do_stack`` only if channel and plan are in the same sequence.
+        useq applies ``acquire_every`` and ``do_stack`` only if the channel and the plan are in the same
+        sequence.
         """
-        # Without the fields that are computed here: useq fails for positions with own sequences.
+        # Remove the fields that are computed here, because useq fails if positions have their own sequences.
         bare = self.sequence.model_copy(
             update={
                 "keep_shutter_open_across": (),
@@ -243,7 +246,7 @@ class CompleteEvents:
                 if not channel.do_stack and "z" in event.index:
                     if event.index["z"] != len(self._values_of(parts.z_plan)) // 2:
                         continue
-            # Also computed here: useq restarts the clock within the first time point.
+            # Compute the clock reset here too, because useq restarts the clock within the first time point.
             before, time_point = time_point, event.index.get("t", time_point)
             yield event.model_copy(update={"reset_event_timer": time_point == 0 != before})
 
@@ -299,7 +302,7 @@ class CompleteEvents:
 
 
 def used_axes(sequence: "useq.MDASequence") -> set[str]:
-    """Return the keys of the axes along which events differ, also in positions' own sequences."""
+    """Return the keys of the axes along which events differ, including those in positions' own sequences."""
     axes = _axes_of(sequence)
     for _, own in sub_sequences(sequence):
         axes |= _axes_of(own)
@@ -307,7 +310,7 @@ def used_axes(sequence: "useq.MDASequence") -> set[str]:
 
 
 def plans_of(sequence: "useq.MDASequence") -> dict[str, tuple[str, Any]]:
-    """Return the stated fields of a sequence that create axes, as ``{axis: (field, plan)}``."""
+    """Return the fields stated in a sequence that create axes, as ``{axis: (field, plan)}``."""
     fields = {
         "t": "time_plan",
         "p": "stage_positions",

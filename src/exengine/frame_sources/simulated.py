@@ -1,8 +1,8 @@
-"""The frame source ``simulated``: a camera without a microscope, with frames that carry their coordinates.
+"""The frame source ``simulated``: a simulated camera whose frames carry their own coordinates.
 
-Responsible for frames that look like fluorescence images and hold their own coordinates in their first
-pixels (:mod:`exengine.frame_sources.frame_code`), so that the pixels alone reveal a misplaced frame. Not
-responsible for realism.
+The frames look like fluorescence images, and their first pixels encode their coordinates
+(:mod:`exengine.frame_sources.frame_code`). A misplaced frame can therefore be detected from its pixels alone.
+Realism is not a goal.
 """
 
 import math
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
 __all__ = ["SimulatedSource", "decode", "encode"]
 
 PIXEL_SIZE_UM = 1.0
-"""Size of a pixel in the sample; the field of view of grids follows from it."""
+"""Size of a pixel in the sample plane. It determines the field of view used for grids."""
 
 _TILE_LIMIT = 512
-"""Largest side of the computed picture, in pixels. A larger frame repeats the picture, without seams."""
+"""Largest side of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
 
 _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
 """Shift of the picture per step of an axis, in pixels (y, x)."""
 _OTHER_STEP = (149, 97)
 
 _LOOKS = 12
-"""Number of different channels; further channels repeat them, which bounds the memory."""
+"""Number of different pictures of channels. Further channels reuse them, which limits memory use."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
-"""Blur from in focus to out of focus."""
+"""Blur from in focus to out of focus, in pixels."""
 
 
 class SimulatedSource(FrameSource):
-    """Simulated camera: cells that drift in time, blur out of focus and carry their coordinates.
+    """Simulated camera that shows drifting cells, with focus blur and coordinates in the pixels.
 
-    It needs neither hardware nor options. Every frame holds its own coordinates in its first pixels;
-    :func:`exengine.frame_sources.simulated.decode` reads them. The same options and the same sequence give
-    the same pixels.
+    The camera needs no hardware, and all of its options have defaults. The first pixels of every frame encode
+    the frame's coordinates, and :func:`exengine.frame_sources.simulated.decode` reads them. The same options
+    and the same sequence always give the same pixels.
 
     Parameters
     ----------
@@ -65,16 +65,16 @@ class SimulatedSource(FrameSource):
     height : int
         Height of a frame, in pixels.
     dtype : {"uint16", "uint8"}
-        Type of a pixel value.
+        Data type of the pixel values.
     rate_hz : float, optional
-        Frames per second. By default frames come as fast as they are stored; the interval of a time plan is
-        ignored.
+        Frames per second. By default, frames are delivered as fast as they are stored. The interval of a time
+        plan is ignored.
     seed : int
-        Seed of the random cells.
+        Seed for the random cells.
     rgb : bool
         Whether to deliver colour frames of shape ``(Y, X, 3)``.
     fail_after : int, optional
-        Number of frames after which the source raises a ``SourceError``, to test failures.
+        Number of frames after which the source raises a ``SourceError``, for testing failures.
 
     Raises
     ------
@@ -83,11 +83,11 @@ class SimulatedSource(FrameSource):
 
     Notes
     -----
-    The metadata of a frame are ``source``, ``frame_number`` (from 0), ``elapsed_ms`` since the start
-    of the run, and, where the sequence gives them, ``exposure_ms``, ``channel`` and ``position_um``
-    with ``x``, ``y`` and ``z``.
+    A frame's metadata are ``source``, ``frame_number`` (counted from 0) and ``elapsed_ms`` since the start of
+    the run. If the sequence states them, the metadata also include ``exposure_ms``, ``channel`` and
+    ``position_um`` with ``x``, ``y`` and ``z``.
 
-    A cancelled source stays cancelled; create a new one.
+    A cancelled source cannot be used again. Create a new source instead.
 
     Examples
     --------
@@ -134,12 +134,12 @@ class SimulatedSource(FrameSource):
         self._cancelled = threading.Event()
 
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
-        """Check that each frame has unique coordinates, and enough pixels for their code.
+        """Check that each frame has unique coordinates and enough pixels to encode them.
 
         Parameters
         ----------
         sequence : useq.MDASequence
-            What to acquire.
+            The sequence to acquire.
 
         Returns
         -------
@@ -160,7 +160,7 @@ class SimulatedSource(FrameSource):
         frames = check_unique(complete.image_events(), complete.repeated)
         self._check_room(complete)
         self._complete, self._planes = complete, sequence.sizes.get("z", 0)
-        # Pictures are computed here, so that the frames of the run need not wait for them.
+        # Compute the pictures here, so that no frame of the run has to wait for them.
         for look in range(min(max(len(sequence.channels), 1), _LOOKS)):
             for blur in range(len(_BLUR_PX) if self._planes > 1 else 1):
                 self._tile(look, blur)
@@ -182,12 +182,12 @@ class SimulatedSource(FrameSource):
         Parameters
         ----------
         sink : callable
-            Called with coordinates, pixels and metadata; it owns the array, which is always new.
+            Called with coordinates, pixels and metadata. The sink owns the array, which is always new.
 
         Raises
         ------
         SourceError
-            Without a prepared sequence, and after ``fail_after`` frames.
+            If no sequence is prepared, or after ``fail_after`` frames.
         """
         if self._complete is None:
             raise SourceError("the source has no sequence: call prepare(sequence) before run(sink)")
@@ -210,7 +210,7 @@ class SimulatedSource(FrameSource):
             if event.action.type != "acquire_image":
                 continue  # the simulated autofocus changes nothing
             self._fail_when_due(delivered)
-            # Deadlines count from the start, so that a slow sink causes no drift.
+            # Compute each deadline from the start time, so that a slow sink causes no drift.
             due = started + delivered / self._rate_hz if self._rate_hz else 0.0
             if self._cancelled.wait(max(0.0, due - time.perf_counter())):
                 return
@@ -233,7 +233,7 @@ class SimulatedSource(FrameSource):
         return complete.coordinates(event)
 
     def cancel(self) -> None:
-        """End :meth:`run` soon, without an error; a later run ends at once."""
+        """End :meth:`run` soon, without an error. Any later run ends immediately."""
         self._cancelled.set()
 
     def close(self) -> None:
@@ -249,8 +249,8 @@ class SimulatedSource(FrameSource):
 
     def _check_room(self, complete: CompleteEvents) -> None:
         values = math.prod(self._shape)
-        # Coordinates hold names of the sequence, and numbers. If the whole sequence fits, no event needs to
-        # be checked; there may be millions.
+        # Coordinates consist of names from the sequence and numbers. If the whole sequence fits in the
+        # pixels, no event needs to be checked. There can be millions of events.
         if 2 * len(complete.sequence.model_dump_json()) + 1024 <= min(values, TEXT_LIMIT):
             return
         for event in complete.image_events():
@@ -281,7 +281,7 @@ class SimulatedSource(FrameSource):
         return frame
 
     def _tile(self, look: int, blur: int) -> npt.NDArray[Any]:
-        """Return the picture of a channel, tiled 2 x 2, so that any window of it is a picture."""
+        """Return a channel's picture, tiled 2 x 2, so that any tile-sized window is a complete picture."""
         tile = self._tiles.get((look, blur))
         if tile is None:
             height, width = (min(side, _TILE_LIMIT) for side in self._shape[:2])
@@ -297,7 +297,7 @@ class SimulatedSource(FrameSource):
 
 
 def _check_devices(sequence: "useq.MDASequence") -> None:
-    """Refuse what needs a device that is not simulated."""
+    """Reject sequences that need a device that is not simulated."""
     setup, parts = sequence.setup, [sequence, *(own for _, own in sub_sequences(sequence))]
     positions = sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ()
     for what, needed in (
@@ -317,10 +317,10 @@ def _check_devices(sequence: "useq.MDASequence") -> None:
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
-    """Return the number of the channel's look and of the blur in the picture of an event."""
+    """Return the indices of the channel's look and of the blur for an event's picture."""
     blur = 0
     if planes > 1:
-        from_focus = abs(2 * event.index.get("z", 0) / (planes - 1) - 1)  # 0 in the middle, 1 at the ends
+        from_focus = abs(2 * event.index.get("z", 0) / (planes - 1) - 1)  # 0 in mid-stack, 1 at the ends
         blur = min(round(from_focus * (len(_BLUR_PX) - 1)), len(_BLUR_PX) - 1)
     return event.index.get("c", 0) % _LOOKS, blur
 
@@ -345,9 +345,9 @@ def _metadata(
 
 
 def _cells(height: int, width: int, seed: int, look: int, blur_px: float) -> npt.NDArray[np.float64]:
-    """Return a seamless picture with values from 0 to 1: the nuclei, the bodies or the walls of cells.
+    """Return a seamless picture of cell nuclei, cell bodies or cell walls, with values from 0 to 1.
 
-    Three looks in a row show different parts of the same cells.
+    Three consecutive looks show different parts of the same cells.
     """
     group, part = divmod(look, 3)
     rng = np.random.default_rng((seed, group))
@@ -357,7 +357,7 @@ def _cells(height: int, width: int, seed: int, look: int, blur_px: float) -> npt
         spectrum = np.fft.rfft2(field) * np.exp(-2 * (math.pi * sigma_px) ** 2 * frequency)
         return np.fft.irfft2(spectrum, s=(height, width))
 
-    # About one cell per 40 x 40 pixels, their outlines bent by smooth noise.
+    # Place about one cell per 40 x 40 pixels, with outlines distorted by smooth noise.
     centres = (rng.random((height, width)) < 1 / 40**2).astype(float)
     centres[height // 2, width // 2] = 1.0
     bend = blurred(rng.standard_normal((height, width)), 5.0)
@@ -370,5 +370,5 @@ def _cells(height: int, width: int, seed: int, look: int, blur_px: float) -> npt
         picture = body * (0.45 + 0.25 * near) * (1 - 0.6 * nucleus)
     else:
         picture = 3.2 * body * (1 - body) + 0.08 * body
-    grain = 0.015 * rng.standard_normal((height, width))  # noise of the camera, therefore not blurred
+    grain = 0.015 * rng.standard_normal((height, width))  # camera noise is not blurred
     return np.clip(0.04 + 0.8 * blurred(picture, blur_px) + grain, 0.0, 1.0)
