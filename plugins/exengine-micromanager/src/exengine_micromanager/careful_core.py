@@ -62,7 +62,7 @@ class CarefulCore(_RememberingCore):
     """
 
     def setShutterOpen(self, *args: Any) -> None:
-        """Open or close a shutter. Closing has no effect if there is no shutter.
+        """Open or close a shutter. Closing has no effect without a shutter.
 
         The engine closes the shutter after each image, even if the microscope has no shutter.
         """

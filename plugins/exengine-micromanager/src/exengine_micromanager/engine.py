@@ -107,7 +107,7 @@ class CarefulEngine(MDAEngine):
             yield from super().event_iterator(event for event, _ in group)
 
     def _update_config_device_props(self) -> None:
-        # Same as in pymmcore-plus, except that presets whose names are not UTF-8 are skipped: the core
+        # Same as in pymmcore-plus, except that presets with names that are not UTF-8 are skipped: the core
         # cannot be queried for them.
         core, known = self.mmcore, self._config_device_props
         known.clear()

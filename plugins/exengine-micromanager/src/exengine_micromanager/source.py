@@ -73,7 +73,7 @@ class MicroManagerSource(FrameSource):
         Values for device properties, such as ``{"Camera.Binning": 2}``. Each key is a device label, a dot
         and a property name. The values are set after the config is loaded.
     exposure_ms : float, default: None
-        Exposure time in milliseconds for events whose exposure time the sequence does not specify. With
+        Exposure time in milliseconds for events without an exposure time in the sequence. With
         ``None``, those events use the exposure time that the config sets.
     channel_group : str, default: None
         Config group for channels that do not specify a group. With ``None``, the source uses the group

@@ -38,7 +38,7 @@ class NDRAMStorage(ManagedStorage):
         Metadata for the whole dataset.
     max_bytes : int, optional
         The maximum total size of the pixels of all frames, in bytes. ``put`` raises ``StorageFullError`` for
-        a frame that would exceed this limit, and the earlier frames are kept. By default, there is no limit.
+        a frame that would exceed this limit, and the earlier frames are kept. The default is unlimited.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class NDRAMStorage(ManagedStorage):
         pixel_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Refuse a plan whose frames would together exceed ``max_bytes``."""
+        """Refuse a plan if its frames would exceed ``max_bytes`` in total."""
         most = (options or {}).get("max_bytes")
         if most is not None and pixel_bytes is not None and pixel_bytes > most:
             raise StorageFullError(

@@ -119,8 +119,8 @@ class HelperThread:
             started.thread.start()
         except RuntimeError:  # the system cannot create another thread
             return None
-        # If two readers start a worker at the same time, only one worker is kept. There is no lock here,
-        # because a forked process could inherit it in the locked state.
+        # If two readers start a worker at the same time, only one worker is kept. A lock is not used
+        # here, because a forked process could inherit it in the locked state.
         worker = self._workers.setdefault(os.getpid(), started)
         if worker is not started:
             started.end()

@@ -39,7 +39,7 @@ def prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     nothing = np.zeros(0, np.int64)
     if len(raw) < 8 + _NUMBERS_BYTES:
         return nothing, nothing
-    # An entry begins with a length below 65,536, whose two upper bytes are 0. The opening brace of its
+    # An entry begins with a length below 65,536, so the two upper bytes are 0. The opening brace of its
     # JSON follows.
     at = np.flatnonzero((raw[4:] == 0x7B) & (raw[3:-1] == 0) & (raw[2:-2] == 0))
     lengths = u32(raw, at)
@@ -83,9 +83,9 @@ class Template:
     axes : list of str
         The axes, in the order in which they occur in the text.
     texts : list of (axis, text)
-        The axes whose position is a text, and that text.
+        The axes with a text as their position, and that text.
     numbers : list of (axis, sign, begin, end)
-        The axes whose position is a number, the sign of the number, and the place of its digits.
+        The axes with a number as their position, the sign of the number, and the place of its digits.
 
     Raises
     ------
@@ -137,7 +137,7 @@ class Template:
 
 
 def parse_checked_axes(text: bytes, checked: Container[str]) -> dict[str, int | str] | None:
-    """Parse coordinates whose axes were checked earlier. Return None if the text contains anything else."""
+    """Parse coordinates with axes that were checked earlier. Return None for any other text."""
     try:
         axes = orjson.loads(text)
     except ValueError:

@@ -37,7 +37,7 @@ class FrameTable:
     layouts : list of EntryLayout
         The layouts of the frames.
     problem : str
-        The reason why the index could not be read to its end, or an empty string if there was no problem.
+        The reason why the index could not be read to its end; otherwise an empty string.
     """
 
     def __init__(self) -> None:
@@ -58,9 +58,9 @@ class FrameTable:
         self._count = 0
         self._codes = np.zeros((0, 0), np.int32)
         self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers from the entry
-        # The sorted keys cover the first _sorted frames, and a dict covers the frames up to _remembered.
+        # Sorted keys cover the first _sorted frames. A dict covers further frames, up to _remembered.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64).data  # a memoryview: comparisons are twice as fast as with an array
+        self._keys = np.zeros(0, np.int64).data  # a memoryview: comparisons are twice as fast as in an array
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []
@@ -308,7 +308,7 @@ class FrameTable:
         return tuple(self._names[column] for column in self._order_of_axes)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
-        """Return the number of the frame at these coordinates, or None if there is no such frame."""
+        """Return the number of the frame at these coordinates, or None if no frame has them."""
         if self._remembered != self._count:
             self.settle()
         key = 0
@@ -406,7 +406,7 @@ class FrameTable:
 
     @property
     def superseded(self) -> frozenset[int]:
-        """The frames whose coordinates a later frame also has. Lookups do not find them."""
+        """The frames with the same coordinates as a later frame. Lookups do not find them."""
         self.settle()
         return frozenset(self._superseded)
 

@@ -16,7 +16,7 @@ INT32 = 2**31
 
 
 def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse a uint8 or uint16 frame whose shape NDTiff cannot store.
+    """Refuse a uint8 or uint16 frame with a shape that NDTiff cannot store.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
 
 
 def refuse_text(axes: bytes) -> None:
-    """Refuse coordinates whose JSON has more bytes than an index entry can store."""
+    """Refuse coordinates with more bytes of JSON than an index entry can store."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
             f"NDTiff's coordinates have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"

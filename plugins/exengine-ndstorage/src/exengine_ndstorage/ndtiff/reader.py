@@ -49,7 +49,7 @@ from exengine_ndstorage.ndtiff.structure import check_structure
 
 
 class _GrowingTable:
-    """The frames of a dataset that may still be being written: a ``FrameTable`` that grows with the index.
+    """The frames of a dataset that may still grow: a ``FrameTable`` that follows the index.
 
     While the table is ``live``, a lock protects it. A table that is not live no longer changes.
 
@@ -160,7 +160,7 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         manifest = read_manifest(self._folder)
-        self._growing = _GrowingTable(self._folder)  # read after the manifest: if that is complete, so is the index
+        self._growing = _GrowingTable(self._folder)  # after the manifest: if it is complete, so is the index
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool()
@@ -240,7 +240,7 @@ class NDTiffReader(DatasetReader):
             with self._settling:
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after reading the manifest, the index is complete
+                    self._growing.refresh()  # after the manifest, because the index is complete now
                     self.set_status(manifest.status, manifest=manifest)
                 self._settle()
         return super().status
@@ -248,7 +248,7 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # the writer may have written it since, or it was not read due to damage
+            self._read_summary()  # it may have been written since, or damage prevented reading it
         return self._summary
 
     def is_finished(self) -> bool:

@@ -1,8 +1,8 @@
 """Repairs an NDTiff dataset in place, so that it looks as if it had been finished after its last frame.
 
-Recovery first replaces the index and keeps a copy of the old index in the same folder. It then makes the files
-consistent with the new index. Each step checks the files and does only the work that remains, so if a recovery
-is killed, the next call continues it.
+Recovery first replaces the index and keeps a copy of the old index in the same folder. It then makes the
+files consistent with the new index. Each step checks the files and does only the work that remains, so if a
+recovery is killed, the next call continues it.
 
 The only data that recovery removes is data that a writer had begun to write when it died, and that is not in
 the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
@@ -164,7 +164,7 @@ def _stacks(folder: str, named: Collection[str]) -> list[str]:
 
 
 def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
-    """Return whether a file belongs to this dataset, even though the index may not name it."""
+    """Return whether a file that the index does not name belongs to this dataset."""
     manifest = read_manifest(folder)
     if manifest is not None and manifest.files is not None:
         return FilePatterns(manifest.files).match_file(name)

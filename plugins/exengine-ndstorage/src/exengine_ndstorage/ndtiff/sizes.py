@@ -55,7 +55,7 @@ of two frames.
 """
 
 EARLY_BYTES = 4 * MIB
-"""The amount of written data after which the disk is told to start storing it.
+"""The amount of written data after which the disk is instructed to start storing it.
 
 When a sync follows, most of its work is then already done.
 """
