@@ -198,7 +198,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return how a finished dataset's index, files and manifest disagree, or an empty string."""
+        """Return how a finished dataset's index, files and manifest disagree; empty if they agree."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
             # The writer failed while it was creating the index, and the manifest records this failure.
