@@ -1,4 +1,4 @@
-"""Storage backend ``npy-folder`` for ExEngine: each frame a ``.npy`` file."""
+"""Storage backend ``npy-folder`` for ExEngine, which stores each frame in a ``.npy`` file."""
 
 from exengine_npy_folder.storage import NpyFolderReader, NpyFolderStorage
 

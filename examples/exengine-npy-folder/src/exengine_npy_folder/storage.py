@@ -1,8 +1,9 @@
-"""The backend ``npy-folder``: each frame a ``.npy`` file, and an index that only grows.
+"""The backend ``npy-folder``: one ``.npy`` file per frame, and an index to which lines are only appended.
 
-The index decides: a file without a line in it is not part of the dataset. The backend writes a line in one
-call, after the file that it names. A program that dies therefore leaves at most one extra file and half a
-line. The base classes of ExEngine handle states, coordinates, lock and manifest.
+The index is authoritative: a file that has no line in the index is not part of the dataset. The backend
+writes each line with a single call, after it has written the file that the line names. If the program dies,
+it therefore leaves at most one extra file and one incomplete line. ExEngine's base classes handle the states,
+the coordinates, the lock and the manifest.
 """
 
 import errno
@@ -32,22 +33,22 @@ INDEX_NAME = "npy-index.jsonl"
 
 
 class NpyFolderStorage(ManagedStorage):
-    """Write each frame as a ``.npy`` file, which ``numpy.load`` opens.
+    """Write each frame to a ``.npy`` file, which ``numpy.load`` can open.
 
-    For frames of any dtype and any number of dimensions, in moderate numbers: each frame needs a file. A
-    frame survives the death of the program when ``put`` returns, and power loss after ``finish``. Frames
-    and the index have checksums.
+    The backend supports any dtype and any number of dimensions. It is intended for a moderate number of
+    frames, because each frame needs its own file. A frame survives a crash of the program when ``put``
+    returns, and a power failure after ``finish``. Checksums protect the frames and the index.
 
     Parameters
     ----------
     path : path, optional
-        The folder of the dataset. By default a new temporary folder, which ``storage.path`` returns; it
-        stays until you delete it.
+        The folder of the dataset. By default, a new temporary folder is created, whose path is available as
+        ``storage.path``. It is kept until you delete it.
     sync_every : int, default: 0
-        The number of frames between two syncs to the disk, after which frames survive power loss; 1
-        syncs each frame. With 0 only ``flush(durable=True)`` and ``finish`` sync.
+        The number of frames after which the data is synced to disk, so that it survives a power failure. With
+        1, every frame is synced. With 0, only ``flush(durable=True)`` and ``finish`` sync the data.
     summary_metadata : dict, optional
-        Metadata of the whole dataset.
+        Metadata for the whole dataset.
 
     Examples
     --------
@@ -93,7 +94,7 @@ class NpyFolderStorage(ManagedStorage):
             tempfile.mkdtemp(prefix="npy-folder-") if path is None else path,
             summary_metadata={} if summary_metadata is None else summary_metadata,
         )
-        assert self.path is not None  # the base class has created it
+        assert self.path is not None  # the base class has created the folder
         self._folder = self.path
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -122,7 +123,7 @@ class NpyFolderStorage(ManagedStorage):
             )
         try:
             return json.dumps(metadata)
-        except ValueError as error:  # an int of thousands of digits
+        except ValueError as error:  # an int with thousands of digits
             raise MetadataError(f"the metadata cannot be encoded as JSON: {error}") from None
 
     def write_frame(
@@ -146,7 +147,7 @@ class NpyFolderStorage(ManagedStorage):
 
     def finish_frames(self) -> None:
         if self._index_file >= 0:
-            os.ftruncate(self._index_file, self._index_bytes)  # cut off half a line after a failed write
+            os.ftruncate(self._index_file, self._index_bytes)  # cut off the partial line of a failed write
         self.sync_frames()
 
     def release(self) -> None:
@@ -163,13 +164,13 @@ class NpyFolderStorage(ManagedStorage):
 
 
 class NpyFolderReader(DatasetReader):
-    """A reader of an ``npy-folder`` dataset, with the frames at the time of opening."""
+    """A reader for an ``npy-folder`` dataset. It contains the frames that existed when it was opened."""
 
     capabilities = NpyFolderStorage.capabilities
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Read the index; skip a torn last line, because its ``put`` never returned."""
+        """Read the index, and skip an incomplete last line, because its ``put`` never returned."""
         folder = os.path.realpath(path)
         if not os.path.isdir(folder):
             raise DatasetNotFoundError(f"{folder} is not a folder, and not an npy-folder dataset")
@@ -222,9 +223,12 @@ def _fits_npy(dtype: np.dtype[Any]) -> bool:
 
 
 def _index_lines(folder: str) -> Iterator[bytes]:
-    """Yield the whole lines of the index; none if the writer died before it created the index."""
+    """Yield the complete lines of the index.
+
+    There are no lines if the writer died before it created the index.
+    """
     try:
-        # A dataset is untrusted: a link, a pipe or a device is refused.
+        # A dataset is untrusted, so links, pipes and devices are refused.
         with os.fdopen(open_regular(os.path.join(folder, INDEX_NAME)), "rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))
     except FileNotFoundError:
@@ -234,7 +238,7 @@ def _index_lines(folder: str) -> Iterator[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Compare the checksum of a line of the index, and return its content."""
+    """Verify the checksum of an index line, and return the content of the line."""
     text, _, check = line.rpartition(b', "line_crc32": ')
     if check != b"%d}\n" % zlib.crc32(text):
         raise DatasetDamagedError(f"a line of the index differs from the written one: {line[:60]!r}")
@@ -250,7 +254,7 @@ def _read_record(folder: str, offset: int) -> dict[str, Any]:
 
 def _read_pixels(folder: str, offset: int) -> npt.NDArray[Any]:
     record = _read_record(folder, offset)
-    # The name is built from the number, so that no index leads out of the folder.
+    # The file name is built from the frame number, so an index cannot lead to a file outside the folder.
     path = os.path.join(folder, _file_name(record["number"]))
     try:
         with os.fdopen(open_regular(path), "rb") as file:

@@ -1,8 +1,8 @@
-"""An observer of ExEngine's acquisitions that writes a log file beside each dataset.
+"""An observer for ExEngine acquisitions that writes a log file alongside each dataset.
 
-For ``data/demo`` it writes ``data/demo.log``, with a line at the beginning of the acquisition, one for each
-batch of frames, and one at the end. A dataset in memory has no log. It appends to an older log, and refuses any
-other file of that name.
+For the dataset ``data/demo``, the observer writes ``data/demo.log``. The log has a line for the start of the
+acquisition, a line for each batch of frames, and a line for the end. A dataset in memory has no log. If a
+log already exists, the observer appends to it. It refuses any other file with the same name.
 """
 
 import os
@@ -18,10 +18,10 @@ _FIRST_LINE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} opened ")
 
 
 class ProgressLog:
-    """The observer. One object serves every acquisition of the process.
+    """The observer. A single object serves all acquisitions in the process.
 
-    ExEngine calls this observer on one thread per acquisition. The state of an acquisition is therefore in
-    thread-local variables, and needs no lock.
+    ExEngine calls this observer on one thread per acquisition. The state of an acquisition is therefore kept
+    in thread-local variables and does not need a lock.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class ProgressLog:
 
     @exengine.hookimpl
     def exengine_frames_stored(self, coordinates: list[exengine.DataCoordinates]) -> None:
-        """Write a line for a batch."""
+        """Write a line for a batch of frames."""
         self._state.stored += len(coordinates)
         last = coordinates[-1].coordinate_dict
         self._write(f"{len(coordinates)} frames stored, {self._state.stored} in all, the last at {last}")
@@ -58,7 +58,10 @@ class ProgressLog:
 
 
 def _open_log(path: str) -> TextIO:
-    """Open a new or an older log to append to it; refuse a link, a pipe, a device, and a file of another kind."""
+    """Open a new or existing log for appending.
+
+    Links, pipes, devices and files that are not logs are refused.
+    """
     descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     beginning = os.read(descriptor, 100)
     if beginning and not _FIRST_LINE.match(beginning):
@@ -68,4 +71,4 @@ def _open_log(path: str) -> TextIO:
 
 
 observer = ProgressLog()
-"""The object that the entry point names."""
+"""The object to which the entry point refers."""

@@ -1,7 +1,7 @@
-"""Micro-Manager hardware as a frame source of ExEngine.
+"""Micro-Manager hardware as a frame source for ExEngine.
 
-Importing this module imports neither pymmcore-plus nor the device adapters; the source does, when it
-is prepared.
+Importing this module does not import pymmcore-plus or load any device adapters. The source does both in
+``prepare``.
 """
 
 from exengine_micromanager.source import MicroManagerSource

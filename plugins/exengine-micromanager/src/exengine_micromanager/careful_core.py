@@ -1,4 +1,7 @@
-"""A core that keeps its first failure. Imports pymmcore-plus: import it only inside functions."""
+"""A core that keeps its first failure.
+
+This module imports pymmcore-plus, so import it only inside functions.
+"""
 
 import functools
 from collections.abc import Callable
@@ -26,9 +29,10 @@ def _remembering(name: str, what: str) -> Callable[..., Any]:
 
 
 class _RememberingCore(CMMCorePlus):
-    """Keeps the first failure; without the changes of :class:`CarefulCore`.
+    """A core that keeps its first failure, without the other changes in :class:`CarefulCore`.
 
-    It is a separate class, so that tests can put another core below it, such as one with Python devices.
+    This is a separate class so that tests can replace its base class with another core, such as a core with
+    Python devices.
     """
 
     failure: SourceError | None = None
@@ -49,18 +53,18 @@ class _RememberingCore(CMMCorePlus):
 
 
 class CarefulCore(_RememberingCore):
-    """A core that keeps its first failure, for an engine that catches failures.
+    """A core that keeps its first failure, for use with an engine that catches exceptions.
 
     Attributes
     ----------
     failure : SourceError or None
-        The first failure; its ``__cause__`` is the exception of the core.
+        The first failure. Its ``__cause__`` is the exception that the core raised.
     """
 
     def setShutterOpen(self, *args: Any) -> None:
-        """Open or close a shutter; closing does nothing if there is none.
+        """Open or close a shutter. Closing has no effect without a shutter.
 
-        The engine closes the shutter after each image, even if the microscope has none.
+        The engine closes the shutter after each image, even if the microscope has no shutter.
         """
         if len(args) > 1 or args[0] or self.getShutterDevice():
             super().setShutterOpen(*args)

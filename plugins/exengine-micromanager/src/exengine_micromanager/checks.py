@@ -1,6 +1,6 @@
-"""Checks before anything moves: config, exposure times, properties, devices and channels.
+"""Checks the config, exposure times, properties, devices and channels before anything moves.
 
-Every error states the request, the alternatives and the fix.
+Every error message states the request, the alternatives and how to fix the problem.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
     Raises
     ------
     SourceError
-        If the file does not exist, is not a config file, or a device does not start.
+        If the file does not exist or is not a config file, or if a device does not start.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -44,7 +44,7 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
         core.loadSystemConfiguration(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise SourceError(_load_message(core, path, str(error).strip())) from error
-    if len(core.getLoadedDevices()) < 2:  # the core itself is one
+    if len(core.getLoadedDevices()) < 2:  # the core itself counts as a device
         raise SourceError(
             f"config {str(path)!r} names no device: it is not a Micro-Manager .cfg file, with lines such as "
             "'Device,Camera,DemoCamera,DCam'; Micro-Manager's Hardware Configuration Wizard writes one"
@@ -79,21 +79,23 @@ def _load_message(core: "CMMCorePlus", path: Path, reason: str) -> str:
 def set_exposure(core: "CMMCorePlus", camera: str, exposure_ms: float, what: str) -> None:
     """Set an exposure time, and check that the camera accepted it.
 
-    A camera may round a little. A camera that clips the time to its limits reports no error.
+    A camera may round the time slightly, which is accepted. A camera may also limit the time to its own range
+    without reporting an error, so the resulting time is checked here.
 
     Parameters
     ----------
     core : pymmcore_plus.CMMCorePlus
     camera : str
-        Its label.
+        The label of the camera.
     exposure_ms : float
     what : str
-        The origin of the time, for the message.
+        The origin of the exposure time, for the error message.
 
     Raises
     ------
     SourceError
-        If the camera refuses it, or uses a time that differs by more than a tenth.
+        If the camera refuses the exposure time, or uses a time that differs from it by more than 10 percent
+        and by more than 0.5 ms.
     """
     try:
         core.setExposure(camera, exposure_ms)
@@ -111,22 +113,22 @@ def set_exposure(core: "CMMCorePlus", camera: str, exposure_ms: float, what: str
 
 
 def set_property(core: "CMMCorePlus", name: str, value: PropertyValue) -> None:
-    """Set ``Device.Property`` to a valid value.
+    """Check a value for ``Device.Property``, and set the property to it.
 
-    Micro-Manager ignores a value for a read-only property, and reads text for a number as 0; both are
-    refused here.
+    Micro-Manager silently ignores a value for a read-only property, and interprets text as 0 if the property
+    is numeric. This function refuses both.
 
     Parameters
     ----------
     core : pymmcore_plus.CMMCorePlus
     name : str
-        Label of the device, a dot, name of the property.
+        A device label, a dot and a property name.
     value : str, int, float or bool
 
     Raises
     ------
     SourceError
-        If device or property do not exist, or the property does not accept the value.
+        If the device or the property does not exist, or if the property does not accept the value.
     """
     device, prop = _split(core, name)
     text = _checked_value(core, device, prop, value)
@@ -139,7 +141,7 @@ def set_property(core: "CMMCorePlus", name: str, value: PropertyValue) -> None:
 
 def _split(core: "CMMCorePlus", name: str) -> tuple[str, str]:
     devices = core.getLoadedDevices()
-    # A label may have dots in it, so every dot is tried.
+    # A device label can contain dots, so every dot is tried as the separator.
     cuts = [position for position, letter in enumerate(name) if letter == "."]
     device = next((name[:cut] for cut in cuts if name[:cut] in devices), None)
     if device is None:
@@ -199,11 +201,11 @@ def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyV
 # -- devices and channels -------------------------------------------------------------------------
 
 ROLES = ("Camera", "Shutter", "Focus", "XYStage", "AutoFocus", "SLM")
-"""Properties of the core that select the device for each purpose."""
+"""The core properties that select the device for each role."""
 
 
 def role_of(core: "CMMCorePlus", role: str) -> str:
-    """Return the label of the device that is selected for a role, or an empty text."""
+    """Return the label of the device that is selected for a role, or an empty string."""
     return str(getattr(core, f"get{_device_method(role)}")())
 
 
@@ -217,7 +219,7 @@ def _device_method(role: str) -> str:
 
 
 def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
-    """Raise a :class:`SourceError` if the preset does not exist, or a device does not accept its values."""
+    """Raise a :class:`SourceError` if a preset does not exist or a device does not accept its values."""
     groups = core.getAvailableConfigGroups()
     if group not in groups:
         raise sequence_error(
@@ -246,9 +248,10 @@ def check_property(core: "CMMCorePlus", device: str, prop: str, value: Any, what
     core : pymmcore_plus.CMMCorePlus
     device, prop : str
     value : object
-        For ``Position`` a number in micrometres, or a pair for an XY stage.
+        The value to check. For ``Position``, it is a number in micrometres or, for an XY stage, a pair of
+        numbers.
     what : str
-        The origin of the value, for the message.
+        The origin of the value, for the error message.
     """
     from pymmcore_plus import DeviceType
 
@@ -280,7 +283,7 @@ def _check_role(core: "CMMCorePlus", role: str, label: Any) -> None:
 
 
 def check_camera(core: "CMMCorePlus", label: str) -> None:
-    """Raise a :class:`SourceError` if the camera does not exist."""
+    """Raise a :class:`SourceError` if a camera does not exist."""
     from pymmcore_plus import DeviceType
 
     cameras = core.getLoadedDevicesOfType(DeviceType.Camera)

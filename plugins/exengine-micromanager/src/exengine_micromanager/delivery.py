@@ -1,8 +1,10 @@
-"""One run: passes each frame from the engine to the sink, on one thread.
+"""Passes the frames of one run from the engine to the sink, on a single thread.
 
-Guarantees: the sink is called on the thread that called :meth:`Delivery.run`, once per frame, in the order of
-the engine; after its first error, and after a cancel, it is not called again.
-Assumes that pymmcore-plus calls its listeners on the thread that runs the engine.
+Guarantees: the sink is called once per frame, in the order in which the engine delivers the frames, on the
+thread that called :meth:`Delivery.run`. After the first error or a cancellation, the sink is not called any
+more.
+
+Assumption: pymmcore-plus calls its listeners on the thread that runs the engine.
 """
 
 import datetime
@@ -30,9 +32,10 @@ _RAISED_HERE = ("Failed to set", "Failed to snap")
 
 @contextmanager
 def quiet_terminal(core: "CarefulCore") -> Iterator[None]:
-    """Hide log records of pymmcore-plus about failures that are raised here anyway.
+    """Hide pymmcore-plus's terminal messages about failures that this package raises as exceptions anyway.
 
-    Its log file still gets every record. Records of other threads and about other problems stay visible.
+    The pymmcore-plus log file still receives every record. Messages from other threads and messages about
+    other problems still appear in the terminal.
     """
     thread = threading.get_ident()
 
@@ -53,10 +56,10 @@ def quiet_terminal(core: "CarefulCore") -> Iterator[None]:
 
 
 class Delivery:
-    """One run: passes frames to the sink on the engine's thread, and keeps the first error.
+    """Passes the frames of one run to the sink on the engine's thread, and keeps the first error.
 
-    pymmcore-plus discards the exceptions of callbacks. The first one is therefore kept in ``error``;
-    after it, as after a cancel, the sink gets no more frames.
+    pymmcore-plus discards exceptions that callbacks raise. The first such exception is therefore stored in
+    ``error``. After an error or a cancellation, the sink receives no more frames.
     """
 
     def __init__(
@@ -75,13 +78,13 @@ class Delivery:
         self._coordinates = coordinates
 
     def run(self, sequence: "useq.MDASequence", orders: "Orders") -> Exception | None:
-        """Run the engine; return its exception, if any."""
+        """Run the engine, and return the exception that it raised, if any."""
         from exengine_micromanager.engine import CarefulEngine
 
         core, events = self._core, self._core.mda.events
         with quiet_terminal(core):
             core.mda.set_engine(CarefulEngine(core, orders, self._stopped))
-            # Callbacks that are connected on this thread are called on it, also with the signals of Qt.
+            # Callbacks that are connected on this thread are also called on it, even with Qt signals.
             events.sequenceStarted.connect(self._started)
             events.eventStarted.connect(self._event_started)
             events.frameReady.connect(self._frame_ready)
@@ -100,12 +103,12 @@ class Delivery:
         return self.error is not None or self._cancelled.is_set()
 
     def _started(self, *_: object) -> None:
-        # The runner loses a cancel that arrived before it started.
+        # The runner forgets a cancellation that arrived before it started, so cancel it again.
         if self._stopped():
             self._core.mda.cancel()
 
     def _event_started(self, event: "useq.MDAEvent") -> None:
-        # ... and one that arrived between the wait for an event and its start.
+        # The runner also forgets a cancellation that arrived between the wait for an event and its start.
         self._started()
         first = getattr(event, "events", (event,))[0]
         self.where = self._coordinates(first, "")
@@ -116,10 +119,10 @@ class Delivery:
         try:
             received = datetime.datetime.now(datetime.UTC)
             coordinates = self.where = self._coordinates(event, meta.get("camera_device") or "")
-            # An RGB image is a reversed view of the camera's BGRA.
+            # An RGB image is a reversed view of the camera's BGRA buffer, so it must be copied.
             pixels = np.ascontiguousarray(image)
             self._sink(coordinates, pixels, frame_json(meta, received_at=received))
             self.count += 1
-        except BaseException as error:  # the source raises it after the run
+        except BaseException as error:  # the source raises this error after the run
             self.error = error
             self._core.mda.cancel()

@@ -1,18 +1,18 @@
-"""The acquisition engine: the engine of pymmcore-plus, with complete events and without silent failures.
+"""The acquisition engine: the pymmcore-plus engine, with complete events and without silent failures.
 
-The engine of pymmcore-plus applies only the fields that an event states; the rest stays as the previous event
-left it. If a channel cannot be set, a stage does not move or a camera does not expose, it logs a warning and
-continues. Here every event sets channel, properties, camera, exposure times, position and shutter
-(orders.py), and every failure raises before the camera is asked for the frame. A separate loop reads
-hardware-triggered bursts, because the original one
+The pymmcore-plus engine applies only the fields that an event specifies. Everything else keeps the state that
+the previous event left behind. If the engine cannot set a channel, move a stage or expose a camera, it logs a
+warning and continues. In this subclass, every event sets the channel, properties, camera, exposure times,
+position and shutter (see orders.py), and every failure raises an exception before the camera is asked for the
+frame. A separate loop reads hardware-triggered bursts, because the original loop
 
-- counts the time of the receiver of a frame as silence of the camera, and gives up after 5 s;
-- gives up after 20 s if the exposure is longer;
-- does not notice a cancel while it waits for the camera;
-- assigns frames by their order of arrival, even if the camera reports a skipped frame.
+- treats the time that the receiver spends on a frame as silence from the camera, and gives up after 5 s;
+- gives up after 20 s, even if the exposure takes longer;
+- does not notice a cancellation while it waits for the camera;
+- assigns frames to events in order of arrival, even if the camera reports that it skipped a frame.
 
-The overridden methods are documented by pymmcore-plus for subclasses. This module imports pymmcore-plus:
-import it only inside functions.
+pymmcore-plus documents the overridden methods as extension points for subclasses. This module imports
+pymmcore-plus, so import it only inside functions.
 """
 
 import itertools
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _NEXT_FRAME_S = 5.0
 _FIRST_FRAME_S = 20.0
 _EXPOSURES = 5.0
-_POLL_S = 0.001  # the core does not notify of new frames
+_POLL_S = 0.001  # the core sends no notification when a frame arrives
 
 __all__ = ["CarefulCore", "CarefulEngine"]
 
@@ -44,19 +44,19 @@ _UNKNOWN = object()
 
 
 class CarefulEngine(MDAEngine):
-    """Sets the complete state of each event; raises if that fails.
+    """An engine that sets the complete state for each event, and raises an exception if that fails.
 
     Parameters
     ----------
     core : CarefulCore
     orders : Orders
-        The complete state of each event.
+        Provides the complete state for each event.
     stopped : callable
-        Whether the run was cancelled or failed.
+        Returns whether the run was cancelled or has failed.
     """
 
     def __init__(self, core: CarefulCore, orders: Orders, stopped: Callable[[], bool]) -> None:
-        # The source restores settings after every end; positions are not restored.
+        # However a run ends, the source restores the settings itself. Positions are not restored.
         super().__init__(core, restore_initial_state=False)
         core.failure = None
         self._careful_core = core
@@ -71,7 +71,7 @@ class CarefulEngine(MDAEngine):
     # -- the sequence --------------------------------------------------------------------------------
 
     def setup_sequence(self, sequence: "useq.MDASequence") -> None:
-        """Apply the setup of the sequence, then note the state as the start of the run."""
+        """Apply the sequence's setup, then record the state as the start of the run."""
         core = self.mmcore
         self._z_correction.clear()
         core._last_config = ("", "")
@@ -95,11 +95,11 @@ class CarefulEngine(MDAEngine):
         self._autoshutter_was_set = core.getAutoShutter()
 
     def event_iterator(self, events: "Iterable[useq.MDAEvent]") -> "Iterator[useq.MDAEvent]":
-        """Return the complete events of the sequence, merged into bursts where the hardware can run them."""
+        """Return the sequence's complete events, merged into bursts where the hardware can run them."""
         complete = self._orders.events(anchored=True)
 
         def together(pair: "tuple[useq.MDAEvent, Order]") -> tuple[Any, ...]:
-            # Autofocus corrects each position separately; a burst has one focus or one focus sequence.
+            # Autofocus corrects each position separately, but a burst has a single focus or focus sequence.
             position = pair[0].index.get("p") if self._orders.focuses else None
             return position, *pair[1].burst_key
 
@@ -107,7 +107,8 @@ class CarefulEngine(MDAEngine):
             yield from super().event_iterator(event for event, _ in group)
 
     def _update_config_device_props(self) -> None:
-        # As in pymmcore-plus, but without the presets whose names are not UTF-8: it cannot query them.
+        # Same as in pymmcore-plus, except that presets with names that are not UTF-8 are skipped: the core
+        # cannot be queried for them.
         core, known = self.mmcore, self._config_device_props
         known.clear()
         for group in core.getAvailableConfigGroups():
@@ -122,7 +123,7 @@ class CarefulEngine(MDAEngine):
     # -- one event -----------------------------------------------------------------------------------
 
     def setup_event(self, event: "useq.MDAEvent") -> None:
-        """Set the complete state and wait for the devices; raise if anything failed."""
+        """Set the complete state and wait for the devices. Raise an exception if anything failed."""
         burst = event if isinstance(event, SequencedEvent) else None
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         first, last = singles[0], singles[-1]
@@ -146,7 +147,7 @@ class CarefulEngine(MDAEngine):
             raise
 
     def _set(self, event: "useq.MDAEvent", order: Order) -> None:
-        """Set channel, properties, selected devices and exposure times."""
+        """Set the channel, the properties, the selected devices and the exposure times."""
         core, applied = self.mmcore, self._applied
         wanted = {name: value for name, value in order.settings.items() if name != (CORE, "AutoShutter")}
         if order.channel is not None:
@@ -172,7 +173,7 @@ class CarefulEngine(MDAEngine):
                 self._exposures_ms[camera] = exposure_ms
 
     def _forget_exposures(self, settings: "Iterable[tuple[str, str]]") -> None:
-        # Any setting of a camera may change its exposure time.
+        # Changing any camera property can change the exposure time.
         for device, _ in settings:
             self._exposures_ms.pop(device, None)
 
@@ -217,7 +218,7 @@ class CarefulEngine(MDAEngine):
             self._exposures_ms.clear()
         for name in burst.property_sequences:
             core.startPropertySequence(*name)
-            # The hardware leaves them at their last value.
+            # The hardware leaves the property at the last value of the sequence, so it must be set again.
             self._applied.pop(name, None)
             self._channel = None
 
@@ -227,14 +228,14 @@ class CarefulEngine(MDAEngine):
     # -- the shutter -----------------------------------------------------------------------------------
 
     def _release_shutter_other_than(self, order: Order) -> None:
-        """Close a shutter that was held open if the event uses another one."""
+        """Close a shutter that was held open if the event uses a different shutter."""
         shutter = order.settings.get((CORE, "Shutter"), self._held_open)
         if self._held_open and shutter != self._held_open:
             self.mmcore.setShutterOpen(self._held_open, False)
             self._held_open = ""
 
     def _prepare_shutter(self, order: Order, *, keep: bool, autofocus: bool) -> None:
-        """Open the shutter if it stays open after this event; otherwise autoshutter controls it."""
+        """Open the shutter if it must stay open after this event. Otherwise, leave it to autoshutter."""
         core = self.mmcore
         wanted = order.settings.get((CORE, "AutoShutter"))
         self._autoshutter_now = self._autoshutter_was_set if wanted is None else wanted not in ("0", 0, False)
@@ -248,7 +249,7 @@ class CarefulEngine(MDAEngine):
             core.waitForDevice(self._held_open)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
-        """Return the shutter to autoshutter, unless it stays open; stop hardware sequences."""
+        """Return the shutter to autoshutter unless it must stay open, and stop hardware sequences."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         if not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]) and self._held_open:
@@ -268,16 +269,20 @@ class CarefulEngine(MDAEngine):
     # -- images ----------------------------------------------------------------------------------------
 
     def exec_event(self, event: "useq.MDAEvent") -> "Iterable[Any]":
-        """Take the images of an event, or run autofocus; its failure is logged and noted in the metadata."""
+        """Take the images of an event, or run autofocus.
+
+        If autofocus fails, the failure is logged and recorded in the metadata.
+        """
         yield from super().exec_event(event)
         if _is_autofocus(event):
-            # The run continues at the last focus: see the page of the source.
+            # After an autofocus failure, the run continues at the last focus position. The frame metadata
+            # records the failure. See the documentation of the source.
             self._careful_core.failure = None
             noted = self._missed_focus.discard if self._af_succeeded else self._missed_focus.add
             noted(event.index.get("p"))
 
     def exec_single_event(self, event: "useq.MDAEvent") -> "Iterator[Any]":
-        """Take one image with each camera; raise if one fails."""
+        """Take one image with each camera. Raise an exception if a camera fails."""
         core = self.mmcore
         self._careful_core.snapImage()
         start = event.metadata.get("runner_t0") or time.perf_counter()
@@ -299,7 +304,7 @@ class CarefulEngine(MDAEngine):
             )
 
     def get_frame_metadata(self, event: "useq.MDAEvent", *args: Any, **options: Any) -> Any:
-        """Return the metadata of a frame, with the exposure time of its own camera."""
+        """Return the metadata for a frame, with the exposure time of the camera that took it."""
         meta: Any = super().get_frame_metadata(event, *args, **options)
         camera = meta.get("camera_device")
         if camera and camera != self.mmcore.getCameraDevice():
@@ -314,7 +319,7 @@ class CarefulEngine(MDAEngine):
             raise self._careful_core.failure
 
     def exec_sequenced_event(self, event: "SequencedEvent") -> Generator[Any, Any, None]:
-        """Run a burst; yield each frame of every camera as it arrives."""
+        """Run a burst, and yield each camera's frames as they arrive."""
         core = self.mmcore
         cameras = core.getNumberOfCameraChannels()
         run_start = event.metadata.get("runner_t0") or time.perf_counter()
@@ -337,7 +342,7 @@ class CarefulEngine(MDAEngine):
                 raise SourceError(
                     f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
                 )
-            if cameras == 1:  # several cameras number the frames of their buffer together
+            if cameras == 1:  # with several cameras, image numbers run across all of them
                 numbers[camera] = _next_number(tags, numbers[camera])
             single = event.events[counts[camera]]
             counts[camera] += 1
@@ -350,14 +355,14 @@ class CarefulEngine(MDAEngine):
         self._wait_until_idle(patience_s)
 
     def _wait_for_frame(self, patience_s: float, what: str) -> bool:
-        """Return True if a frame is available, False if the run was stopped."""
+        """Wait for a frame. Return True if a frame is available, or False if the run was stopped."""
         core = self.mmcore
         deadline = time.monotonic() + patience_s
         while not core.getRemainingImageCount():
             if self._stopped():
                 core.stopSequenceAcquisition()
                 return False
-            # The last frame may have arrived between the two queries: query the count once more.
+            # The last frame can arrive between the two queries, so query the count once more.
             if not core.isSequenceRunning() and not core.getRemainingImageCount():
                 if core.isBufferOverflowed():
                     raise SourceError(
@@ -402,7 +407,7 @@ class CarefulEngine(MDAEngine):
 
 
 def _next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
-    """Return the camera's number of a frame, after checking that none was skipped."""
+    """Return the image number that the camera reports, after checking that no frame was skipped."""
     try:
         number = int(tags.get("ImageNumber", ""))
     except ValueError:
@@ -417,7 +422,7 @@ def _next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
 
 
 def _camera_number(tags: Mapping[str, Any], cameras: int) -> int:
-    """Return the camera of a frame of a burst, from the tag of the device Multi Camera."""
+    """Return the number of the camera that took a burst frame, from the Multi Camera device's tag."""
     if cameras == 1:
         return 0
     number = next((value for key, value in tags.items() if key.endswith("CameraChannelIndex")), "")

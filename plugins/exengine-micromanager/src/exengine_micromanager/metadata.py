@@ -1,8 +1,8 @@
-"""Plain JSON from what Micro-Manager says about a frame and about itself.
+"""Converts the metadata that Micro-Manager reports for a frame and for the microscope to plain JSON.
 
-Responsible for one documented representation, in which units are in the names and nothing but
-``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`` and ``dict`` occurs. Not responsible
-for where it is kept.
+This module defines one documented representation. Field names include their units, and values are limited to
+``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`` and ``dict``. Storing the metadata is the
+responsibility of other modules.
 """
 
 import datetime
@@ -23,18 +23,18 @@ _CONVERTED = {"position", "property_values", "mda_event", "format", "version"}
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it; NaN and infinities become None.
+    """Convert a value to types that JSON can represent. NaN and infinities become None.
 
     Parameters
     ----------
     value : object
-        Mappings, sequences, sets, numpy scalars and arrays, enums, times, pydantic models and what
-        they hold. Anything else becomes its ``str``.
+        A mapping, sequence, set, numpy scalar or array, enum, date, time or pydantic model, nested to any
+        depth. A value of any other type is converted with ``str``.
 
     Returns
     -------
     None, bool, int, float, str, list or dict
-        New containers, all the way down.
+        The converted value. All containers are new, at every level.
 
     Examples
     --------
@@ -70,16 +70,16 @@ def plain(value: Any) -> Any:
 
 
 def readable(text: str) -> str:
-    """Return a text of a device with a replacement for each byte that is not UTF-8.
+    """Return a device's text, with a replacement character for each byte that is not valid UTF-8.
 
-    Micro-Manager hands on what a device says, in whatever encoding: a Latin-1 ``µ`` is one such byte, which
-    Python shows as half of a surrogate pair, and JSON does not hold.
+    Micro-Manager passes on device text in its original encoding. For example, a Latin-1 ``µ`` is a byte that
+    is not valid UTF-8. Python decodes such a byte to half of a surrogate pair, which JSON cannot represent.
     """
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _replaced(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the places of the texts in JSON-like data in which something was replaced."""
+    """Yield the path of each text in JSON-like data that contains a replacement character."""
     if isinstance(value, dict):
         for key, item in value.items():
             place = f"{path}.{key}" if path else key
@@ -94,7 +94,7 @@ def _replaced(value: Any, path: str = "") -> Iterator[str]:
 
 
 def event_json(event: "useq.MDAEvent") -> dict[str, Any]:
-    """Return what was asked for in one frame, in the words of ``useq.MDAEvent``.
+    """Return the settings that were requested for one frame, with the field names of ``useq.MDAEvent``.
 
     Parameters
     ----------
@@ -103,33 +103,34 @@ def event_json(event: "useq.MDAEvent") -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields that have a value, without the sequence that the event belongs to.
+        The fields that have a value, excluding the sequence to which the event belongs.
     """
     fields: dict[str, Any] = plain(
         event.model_dump(exclude={"sequence"}, exclude_unset=True, exclude_none=True)
     )
     if "metadata" in fields:
-        fields["metadata"].pop("runner_t0", None)  # a clock of the runner, without meaning elsewhere
+        fields["metadata"].pop("runner_t0", None)  # the runner's clock reading: meaningless elsewhere
         if not fields["metadata"]:
             del fields["metadata"]
     return fields
 
 
 def frame_json(meta: Mapping[str, Any], *, received_at: "datetime.datetime | None" = None) -> dict[str, Any]:
-    """Return the metadata of one frame.
+    """Return the metadata for one frame.
 
     Parameters
     ----------
     meta : mapping
-        The ``FrameMetaV1`` of pymmcore-plus.
+        The frame's ``FrameMetaV1`` from pymmcore-plus.
     received_at : datetime.datetime, optional
-        When the frame reached us, with its time zone.
+        The time at which the source received the frame, with a time zone.
 
     Returns
     -------
     dict
         JSON: ``camera``, ``exposure_ms``, ``pixel_size_um``, ``runner_time_ms``, ``received_at``,
-        ``hardware_triggered``, ``position``, ``properties``, ``event``, and what else was given.
+        ``hardware_triggered``, ``position``, ``properties``, ``event``, and the other
+        fields of ``meta``.
 
     Examples
     --------
@@ -158,20 +159,20 @@ def _position_json(position: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence", *, config: str) -> dict[str, Any]:
-    """Return the metadata of a whole acquisition: the microscope as it is, and what it shall do.
+    """Return the metadata for a whole acquisition: the state of the microscope, and the planned sequence.
 
     Parameters
     ----------
     core : pymmcore_plus.CMMCorePlus
-        With its config loaded.
+        A core with its config loaded.
     sequence : useq.MDASequence
     config : str
-        The name under which the user knows the config.
+        The name by which the user refers to the config.
 
     Returns
     -------
     dict
-        JSON.
+        The metadata as JSON.
     """
     from pymmcore_plus.metadata import functions
 
@@ -216,7 +217,7 @@ def _device_json(core: "CMMCorePlus", label: str) -> dict[str, Any]:
 
     try:
         device: Mapping[str, Any] = functions.device_info(core, label=label, include_property_details=False)
-    except (TypeError, RuntimeError) as error:  # a label that is not UTF-8 cannot be asked for
+    except (TypeError, RuntimeError) as error:  # a label that is not UTF-8 cannot be queried
         return {"label": label, "problem": str(error)}
     return {
         "label": device["label"],

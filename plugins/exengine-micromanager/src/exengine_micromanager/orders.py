@@ -1,8 +1,8 @@
 """The complete state of the devices for each event, independent of the previous event.
 
-Responsible for :class:`Order`: channel, properties, selected devices, camera and exposures. If any event of
-the sequence sets a property, the events that do not state it get its value at the start of the run. Not
-responsible for setting the devices: see engine.py.
+An :class:`Order` describes this state: channel, properties, selected devices, camera and exposure times. If
+any event of the sequence sets a property, the events that do not specify it use the value that the property
+had at the start of the run. This module does not set any devices; engine.py does.
 """
 
 import contextlib
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
 Setting = tuple[str, str]
-"""Label of a device, name of a property."""
+"""A device label and a property name."""
 
 CORE = "Core"
 
 
 @dataclass(frozen=True)
 class Order:
-    """The complete state of one event.
+    """The complete state of the devices for one event.
 
     Attributes
     ----------
     channel : tuple of str or None
-        Config group and preset.
+        The config group and the preset.
     preset : mapping
         The properties that the preset sets.
     settings : mapping
         Every property that any event of the sequence sets, with its value for this event. The value of
-        ``Position`` is a number, or a pair for an XY stage.
+        ``Position`` is a number or, for an XY stage, a pair of numbers.
     camera : str
-        Label of the camera device.
+        The label of the camera device.
     exposures_ms : mapping
-        Exposure time of each physical camera behind it.
+        The exposure time of each physical camera that belongs to the camera device.
     """
 
     channel: tuple[str, str] | None
@@ -51,9 +51,9 @@ class Order:
 
     @property
     def burst_key(self) -> tuple[Any, ...]:
-        """A key that is equal for events that one burst may contain, beyond the checks of pymmcore-plus.
+        """A key that must be equal for all events of a burst, in addition to the checks by pymmcore-plus.
 
-        pymmcore-plus assumes that a property which the next event does not state stays the same.
+        pymmcore-plus assumes that a property keeps its value if the next event does not specify it.
         """
         own = sorted(
             (name, repr(value)) for name, value in self.settings.items() if self.preset.get(name) != value
@@ -64,7 +64,7 @@ class Order:
 
 
 class Orders:
-    """Creates the orders of one sequence.
+    """Creates the orders for one sequence.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Orders:
     physical : mapping
         The physical cameras of each camera device.
     exposure_ms : float or None
-        The option of the source.
+        The source's option of the same name.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Orders:
         return any(part.autofocus_plan is not None for part in parts)
 
     def begin(self) -> None:
-        """Note the current state as the start of the run."""
+        """Record the current state as the state at the start of the run."""
         core = self._core
         self._camera = role_of(core, "Camera")
         self._base = {name: _value(core, *name) for name in self._touched}
@@ -114,7 +114,7 @@ class Orders:
         self.reference = start_position(core)
 
     def stated_settings(self) -> Iterator[Setting]:
-        """Yield each property that a preset, a channel's camera or a position of the sequence sets."""
+        """Yield each property that the sequence sets through a preset, a channel's camera or a position."""
         whole = self._complete.sequence
         parts = [whole, *(own for _, own in sub_sequences(whole))]
         for part in parts:
@@ -136,12 +136,12 @@ class Orders:
         return self._presets[name]
 
     def order(self, event: "useq.MDAEvent") -> Order:
-        """Return the order of an event of the sequence."""
+        """Return the order for an event of the sequence."""
         channel = self._complete.in_effect(event).channel
         return self._order(event, None if channel is None else channel.camera, self._base)
 
     def setup_order(self, setup: "useq.MDAEvent") -> Order:
-        """Return the order of the setup; it changes only what the setup states."""
+        """Return the order for the setup. It changes only the settings that the setup specifies."""
         return self._order(setup, None, {})
 
     def _order(self, event: "useq.MDAEvent", camera: str | None, base: Mapping[Setting, Any]) -> Order:
@@ -167,13 +167,13 @@ class Orders:
         return Order(channel, preset, settings, used, exposures)
 
     def events(self, *, anchored: bool) -> "Iterator[tuple[useq.MDAEvent, Order]]":
-        """Yield each event, with its exposure, and its order.
+        """Yield each event, with its exposure time filled in, and its order.
 
         Parameters
         ----------
         anchored : bool
-            Whether positions are relative to the start of the run and autofocus steps are included;
-            otherwise they are relative to 0, without autofocus steps.
+            If True, relative positions start from the position at the start of the run, and autofocus steps
+            are included. If False, relative positions start from 0, and autofocus steps are omitted.
         """
         source: Iterable[useq.MDAEvent]
         source = (
@@ -207,7 +207,7 @@ def _value(core: "CMMCorePlus", device: str, prop: str) -> Any:
 
 
 def start_position(core: "CMMCorePlus") -> Reference:
-    """Return the positions of the selected stages, in micrometres."""
+    """Return the current positions of the selected stages, in micrometres."""
     x = y = z = None
     with contextlib.suppress(RuntimeError):
         x, y = core.getXYPosition() if core.getXYStageDevice() else (None, None)

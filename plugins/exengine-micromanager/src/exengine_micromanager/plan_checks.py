@@ -1,8 +1,9 @@
-"""Checks a sequence against the devices of the microscope: promises S1 and S3.
+"""Checks a sequence against the microscope's devices: promises S1 and S3.
 
-Finds requests that the devices cannot fulfil before anything moves: missing devices, channels and cameras,
-and invalid exposure times, properties and regions of interest. Settings of cameras are changed and restored,
-to learn the layout of their frames and the exposure times they accept; nothing that moves is touched.
+The checks find requests that the devices cannot fulfil, before anything moves: missing devices, channels and
+cameras, and invalid exposure times, properties and regions of interest. To find out the layout of each
+camera's frames and the exposure times that it accepts, the checks temporarily change camera settings and
+then restore them. They do not touch any device that moves.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,14 +44,15 @@ Layout = tuple[tuple[int, ...], str]
 
 @dataclass(frozen=True)
 class CameraFacts:
-    """The frames of a camera with certain settings.
+    """Facts about the frames that a camera delivers with certain settings.
 
     Attributes
     ----------
     channels : tuple of str
-        A name for each frame of one exposure: the labels of the physical cameras if there are several.
+        A name for each frame of one exposure. If there are several physical cameras, the names are their
+        labels.
     layout : tuple
-        Shape and dtype.
+        The shape and dtype of a frame.
     """
 
     channels: tuple[str, ...]
@@ -64,11 +66,12 @@ class Examined:
     Attributes
     ----------
     physical : dict
-        Camera device -> labels of its physical cameras.
+        Maps each camera device to the labels of its physical cameras.
     facts : dict
-        Camera and its settings -> facts.
+        Maps each camera, together with its settings, to the facts about its frames.
     field_of_view_um : tuple of float or None
-        Width and height after the setup of the sequence; None if the config has no pixel size.
+        The width and height of the field of view after the sequence's setup, or None if the config has no
+        pixel size.
     """
 
     physical: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -76,17 +79,17 @@ class Examined:
     field_of_view_um: tuple[float, float] | None = None
 
     def of(self, order: Order) -> CameraFacts:
-        """Return the facts about the camera of an order."""
+        """Return the facts about the camera that an order uses."""
         return self.facts[self.key(order)]
 
     def cameras(self, core: "CMMCorePlus") -> tuple[str, ...]:
-        """Return every camera that the run may use, and the selected one."""
+        """Return the selected camera and every other camera that the run may use."""
         used = {camera for camera, _ in self.facts}
         behind = {physical for camera in used for physical in self.physical.get(camera, ())}
         return (core.getCameraDevice(), *used, *behind)
 
     def key(self, order: Order) -> tuple[str, tuple[tuple[Setting, Any], ...]]:
-        """Return the camera of an order, and the settings that affect its frames."""
+        """Return the camera that an order uses, and the settings that affect its frames."""
         cameras = {order.camera, *self.physical.get(order.camera, ())}
         return order.camera, camera_settings(order.settings, cameras)
 
@@ -94,7 +97,7 @@ class Examined:
 def camera_settings(
     settings: Mapping[Setting, Any], cameras: Iterable[str]
 ) -> tuple[tuple[Setting, Any], ...]:
-    """Return the settings of cameras that may affect their frames."""
+    """Return the camera settings that may affect the layout of the frames."""
     cameras = set(cameras)
     plain = ("Exposure", "Gain", "Offset", "TriggerMode")
     return tuple(
@@ -111,7 +114,7 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
     Raises
     ------
     SourceError
-        With the rule in ``rule``.
+        If something is missing. The error's ``rule`` attribute contains the violated rule.
     """
     sequence, setup = complete.sequence, complete.sequence.setup
     parts = [sequence, *(own for _, own in sub_sequences(sequence))]
@@ -236,16 +239,16 @@ def _check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
 def examine_cameras(
     core: "CMMCorePlus", complete: CompleteEvents, exposure_ms: float | None, *, laid_out: bool = True
 ) -> Examined:
-    """Return facts about the cameras with the settings of the sequence.
+    """Return facts about the cameras when they have the sequence's settings.
 
     Parameters
     ----------
     core : pymmcore_plus.CMMCorePlus
     complete : CompleteEvents
     exposure_ms : float or None
-        The option of the source.
+        The source's option of the same name.
     laid_out : bool
-        Whether the field of view of grids is set; if not, only the field of view is determined.
+        Whether the grids already have a field of view. If not, only the field of view is determined.
 
     Raises
     ------
@@ -288,7 +291,7 @@ def examine_cameras(
 
 
 def _exposing(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
-    """Return the physical cameras of a camera device, or the device itself."""
+    """Return a camera device's physical cameras, or the device itself if it has none."""
     core.setCameraDevice(label)
     names = tuple(core.getPhysicalCameraDevice(n) for n in range(_frames(core)) if _frames(core) > 1)
     return names if names and set(names) <= set(core.getLoadedDevices()) else (label,)
@@ -307,7 +310,7 @@ def _channels(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
 
 
 def image_layout(core: "CMMCorePlus") -> Layout:
-    """Return shape and dtype of the frames of the selected camera."""
+    """Return the shape and dtype of the selected camera's frames."""
     components = core.getNumberOfComponents()
     plane = (core.getImageHeight(), core.getImageWidth())
     if not (components and all(plane) and core.getBytesPerPixel()):
@@ -323,7 +326,7 @@ def image_layout(core: "CMMCorePlus") -> Layout:
 def _try_setup(
     core: "CMMCorePlus", setup: "useq.MDAEvent | None", orders: Orders, changed: dict[Setting, Any]
 ) -> None:
-    """Apply the camera settings of the setup of the sequence."""
+    """Apply the camera settings from the sequence's setup."""
     if setup is None:
         return
     order = orders.setup_order(setup)
@@ -402,7 +405,7 @@ def _field_of_view(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> tuple[
 
 
 def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:
-    """Return the pixel size after the setup, which is not applied yet."""
+    """Return the pixel size that will be in effect after the setup, which has not been applied yet."""
     stated: dict[Setting, str] = {}
     if setup is not None:
         if setup.channel is not None:
@@ -422,7 +425,7 @@ def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:
 
 
 def check_field_of_view(sequence: "useq.MDASequence", field_of_view_um: tuple[float, float] | None) -> None:
-    """Refuse plans of points whose spacing is unknown."""
+    """Refuse grid plans and other plans of points if their spacing is unknown."""
     if field_of_view_um is not None:
         return
     for plan in point_plans(sequence):

@@ -1,10 +1,11 @@
-"""Restores the settings of the microscope after a run: promise S2.
+"""Restores the microscope's settings after a run: promise S2.
 
-Before a run, :class:`Before` notes autoshutter, the shutters, exposure times and regions of interest of the
-cameras, the selected devices, stage speeds and continuous focus. After it, :meth:`Before.restore` restores
-them, shutters first. Channel presets, other properties and the positions of drives are not restored.
+Before a run, :class:`Before` records the state of autoshutter, the shutters, the cameras' exposure times and
+regions of interest, the selected devices, the stage speeds and the state of continuous focus. After the run,
+:meth:`Before.restore` restores these settings, starting with the shutters. It does not restore channel
+presets, other properties or the positions of drives.
 
-Guarantees: restoring runs once, and a failing step does not skip the others.
+Guarantees: the settings are restored only once, and if one step fails, the other steps still run.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ _SPEEDS = ("speed", "velocity")
 
 
 class Before:
-    """The settings of a microscope before a run.
+    """The microscope's settings before a run.
 
     Parameters
     ----------
@@ -44,12 +45,13 @@ class Before:
         Parameters
         ----------
         complete : bool
-            Whether the run was complete: then shutters are restored, otherwise they are closed.
+            Whether the run was complete. After a complete run, the shutters are restored. Otherwise, they are
+            closed.
 
         Returns
         -------
         tuple of str
-            The settings that could not be restored, a line for each.
+            One line for each setting that could not be restored.
         """
         with self._lock:
             if self._done:
@@ -92,7 +94,7 @@ class Before:
 
 
 def read_settings(core: "CMMCorePlus", cameras: Iterable[str]) -> dict[str, Any]:
-    """Return the current values of all settings that are restored after a run."""
+    """Return the current value of every setting that is restored after a run."""
     from pymmcore_plus import DeviceType
 
     settings: dict[str, Any] = {
@@ -105,7 +107,7 @@ def read_settings(core: "CMMCorePlus", cameras: Iterable[str]) -> dict[str, Any]
         "continuous_focus": None,
     }
     for label in core.getLoadedDevicesOfType(DeviceType.Shutter):
-        settings["shutters"][label] = None  # unknown
+        settings["shutters"][label] = None  # unknown, unless the query below succeeds
         with contextlib.suppress(RuntimeError):
             settings["shutters"][label] = bool(core.getShutterOpen(label))
     for camera in cameras:
@@ -126,10 +128,10 @@ def read_settings(core: "CMMCorePlus", cameras: Iterable[str]) -> dict[str, Any]
 
 
 def undisturbed(action: Callable[[], Any]) -> Any:
-    """Return the result of an action that Ctrl-C does not interrupt.
+    """Run an action so that Ctrl-C cannot interrupt it, and return its result.
 
-    Python raises an interrupt only on the main thread. The action therefore runs on another thread, and an
-    interrupt is raised again after its end.
+    Python raises keyboard interrupts only on the main thread. The action therefore runs on another thread. If
+    an interrupt arrives while the action is running, it is raised again after the action has ended.
     """
     result: list[Any] = []
     thread = threading.Thread(target=lambda: result.append(action()), name="exengine-restore")

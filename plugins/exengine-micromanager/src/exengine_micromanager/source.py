@@ -1,9 +1,9 @@
-"""The frame source ``micromanager``: its life cycle, from a config to the frames of a sequence.
+"""The frame source ``micromanager``: its life cycle, from loading a config to delivering frames.
 
-Responsible for one core with one config, for running one sequence on it, and for an error if a run did not
-deliver all planned frames. Not responsible for storing frames.
+This module manages one core with one config, runs one sequence on it, and raises an error if a run does not
+deliver every planned frame. It does not store frames.
 
-Threads: ``prepare``, ``run`` and ``close`` are called from one thread at a time. ``cancel`` may be called
+Threads: ``prepare``, ``run`` and ``close`` are called from one thread at a time. ``cancel`` can be called
 from any thread; it sets an event that the engine checks before and after each frame.
 """
 
@@ -49,37 +49,38 @@ if TYPE_CHECKING:
 
     from exengine_micromanager.careful_core import CarefulCore
 
-_USEQ_GROUP = "Channel"  # the group of a useq channel that names none
+_USEQ_GROUP = "Channel"  # the group that useq assumes for a channel without a group
 _CLOSE_TIMEOUT_S = 5.0
 
 
 class MicroManagerSource(FrameSource):
     """Frames from a microscope that Micro-Manager controls.
 
-    Cameras, stages, filter wheels, light sources and shutters of every make that Micro-Manager has a
-    device adapter for, through pymmcore-plus; no Java and no running Micro-Manager is needed. Events
-    that the hardware can run by itself are triggered as one burst.
+    Controls cameras, stages, filter wheels, light sources and shutters from any manufacturer for which
+    Micro-Manager has a device adapter. The source uses pymmcore-plus, so it needs neither Java nor a running
+    Micro-Manager. Consecutive events that the hardware can run by itself are triggered as one burst.
 
     Parameters
     ----------
     config : str, default: "demo"
-        Path of a Micro-Manager ``.cfg`` file, or ``demo`` for the simulated microscope that is installed
+        Path to a Micro-Manager ``.cfg`` file, or ``demo`` for the simulated microscope that is installed
         with this source.
     adapter_path : str, default: None
-        Folder with the device adapters, usually that of a Micro-Manager installation. ``None`` takes the
-        one that pymmcore-plus finds, and for ``demo`` the installed demo adapters.
+        Folder that contains the device adapters, usually the folder of a Micro-Manager installation. With
+        ``None``, the source uses the folder that pymmcore-plus finds, or, for ``demo``, the demo adapters
+        that are installed with the source.
     properties : dict, default: None
-        Values for device properties, such as ``{"Camera.Binning": 2}``: label of the device, a dot, name
-        of the property. They are set after the config is loaded.
+        Values for device properties, such as ``{"Camera.Binning": 2}``. Each key is a device label, a dot
+        and a property name. The values are set after the config is loaded.
     exposure_ms : float, default: None
-        Exposure time in milliseconds, where the sequence states none. ``None`` leaves the camera as the
-        config sets it up.
+        Exposure time in milliseconds for events without an exposure time in the sequence. With
+        ``None``, those events use the exposure time that the config sets.
     channel_group : str, default: None
-        Config group of the channels that name no group. ``None`` takes ``Channel``, or where the config
-        has no such group, the one that it declares as its channel group.
+        Config group for channels that do not specify a group. With ``None``, the source uses the group
+        ``Channel`` or, if the config has no such group, the group that it declares as its channel group.
     buffer_mb : int, default: None
-        Size of the buffer that holds the frames of a burst until they are taken, in MB. ``None`` leaves
-        the size that Micro-Manager chooses.
+        Size in MB of the buffer that stores the frames of a burst until they are read. With ``None``,
+        Micro-Manager chooses the size.
 
     Examples
     --------
@@ -137,23 +138,24 @@ class MicroManagerSource(FrameSource):
         Parameters
         ----------
         sequence : useq.MDASequence
-            What to acquire. It is copied, not changed.
+            The sequence to acquire. The source works on a copy and does not change the original.
 
         Returns
         -------
         SourcePlan
-            Number of frames, their shape and dtype, and the state of the microscope. Shape and dtype are
-            None if frames differ; ``layouts`` then has all of them.
+            The number of frames, their shape and dtype, and the state of the microscope. If the frames do not
+            all have the same layout, shape and dtype are None; ``layouts`` lists every layout.
 
         Raises
         ------
         SourceError
-            If config, properties or sequence request something that does not exist.
+            If the config, the properties or the sequence request something that does not exist.
         """
         check_sequence(sequence)
         self.close()
         core = self._core = _new_core(self._adapters())
-        # Also without close(): a core that still exists at exit aborts the interpreter.
+        # Release the core even if close() is never called: a core that still exists when the interpreter
+        # exits makes it abort.
         self._running = _Running()
         self._release = weakref.finalize(self, _release_core, core, self._running)
         try:
@@ -166,7 +168,7 @@ class MicroManagerSource(FrameSource):
         return plan
 
     def _planned(self, core: "CarefulCore", sequence: "useq.MDASequence") -> SourcePlan:
-        """Check the sequence against the devices; keep its orders for the run."""
+        """Check the sequence against the devices, and keep its orders for the run."""
         complete = CompleteEvents(sequence)
         check_devices(core, complete)
         found = examine_cameras(core, complete, self._exposure_ms, laid_out=False)
@@ -198,21 +200,22 @@ class MicroManagerSource(FrameSource):
         )
 
     def run(self, sink: Sink, /) -> None:
-        """Run the prepared sequence, and call the sink with each frame on this thread.
+        """Run the prepared sequence, and call the sink on this thread for each frame.
 
         Parameters
         ----------
         sink : callable
-            Called with coordinates, pixels (``(Y, X)`` or RGB ``(Y, X, 3)``, C-contiguous, owned by the
-            sink) and JSON metadata. While it blocks, no further image is requested; a burst continues into
-            the camera's buffer.
+            Called with the coordinates, the pixels and the JSON metadata of each frame. The pixels are a
+            C-contiguous array of shape ``(Y, X)``, or ``(Y, X, 3)`` for RGB, which belongs to the sink. While
+            the sink blocks, the source requests no further image, but a burst that is already running
+            continues to fill the camera's buffer.
 
         Raises
         ------
         SourceError
-            If a device failed, or fewer frames arrived than planned.
+            If a device fails, or if fewer frames than planned arrive.
         Exception
-            The exception of the sink.
+            Any exception that the sink raises.
         """
         core, sequence = self._core, self._sequence
         if core is None or sequence is None:
@@ -252,7 +255,7 @@ class MicroManagerSource(FrameSource):
         return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
 
     def settings(self) -> Mapping[str, Any]:
-        """Return shutters, exposure times, regions of interest, selected devices and stage speeds."""
+        """Return shutter states, exposure times, regions of interest, selected devices and stage speeds."""
         core = self._core
         if core is None:
             return {}
@@ -263,8 +266,8 @@ class MicroManagerSource(FrameSource):
     def cancel(self) -> None:
         """End the run after the current frame, without an error.
 
-        A later run ends at once. A wait for the next time point ends within half a second; an exposure is
-        not shortened.
+        Any later run ends immediately. A run that is waiting for the next time point ends within half a
+        second. An exposure in progress is not cut short.
         """
         self._cancelled.set()
         core = self._core
@@ -272,9 +275,9 @@ class MicroManagerSource(FrameSource):
             core.mda.cancel()
 
     def close(self) -> None:
-        """Release all devices. Idempotent; the source can be prepared again.
+        """Release all devices. The method is idempotent, and the source can be prepared again.
 
-        A current run is cancelled first, and its settings are restored.
+        A run in progress is cancelled first, and the settings from before that run are restored.
         """
         running = self._running
         if running.is_active() and self._core is not None:
@@ -312,7 +315,7 @@ class MicroManagerSource(FrameSource):
             set_exposure(core, core.getCameraDevice(), self._exposure_ms, "exposure_ms")
 
     def _grouped(self, core: "CMMCorePlus", sequence: "useq.MDASequence") -> "useq.MDASequence":
-        """Return a copy in which each channel names its group."""
+        """Return a copy of the sequence in which each channel specifies its group."""
         group = self._channel_group
         if group is None and _USEQ_GROUP not in core.getAvailableConfigGroups():
             group = core.getChannelGroup() or None
@@ -323,17 +326,17 @@ class MicroManagerSource(FrameSource):
 
 
 def _new_core(adapters: str | None) -> "CarefulCore":
-    """Return a new core; the process-wide one belongs to the user."""
+    """Return a new core. The process-wide core belongs to the user and is not used."""
     root = logging.getLogger()
     level = root.level
     from exengine_micromanager import engine
 
-    root.setLevel(level)  # pymmcore-plus, when first imported, sets it to DEBUG for the whole process
+    root.setLevel(level)  # the first import of pymmcore-plus sets it to DEBUG for the process
     return engine.CarefulCore(adapters, [adapters] if adapters else ())
 
 
 class _Running:
-    """The state of a run, and the settings to restore at its end."""
+    """The state of a run, and the settings to restore when it ends."""
 
     def __init__(self) -> None:
         self._before: Before | None = None
@@ -358,7 +361,7 @@ class _Running:
 
 
 def _release_core(core: "CMMCorePlus", running: _Running) -> None:
-    """Restore the settings of a run, unload all devices, and end the thread of the core's callbacks."""
+    """Restore the settings after a run, unload all devices, and stop the core's callback thread."""
     from pymmcore_plus import CMMCorePlus
 
     try:

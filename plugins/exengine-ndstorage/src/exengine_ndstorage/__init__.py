@@ -6,7 +6,7 @@ __all__ = ["NDRAMStorage", "NDTiffStorage"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: a program that keeps frames in memory does not import the TIFF writer.
+    # Imports are lazy, so that a program that keeps frames in memory does not import the TIFF writer.
     if name == "NDTiffStorage":
         from exengine_ndstorage.ndtiff import NDTiffStorage
 

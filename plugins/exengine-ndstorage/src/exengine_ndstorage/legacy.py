@@ -1,4 +1,4 @@
-"""The address of ``Version2Reader`` in pickles of version 1.0."""
+"""Import location of ``Version2Reader`` in pickles that version 1.0 created."""
 
 from exengine_ndstorage.ndtiff.version2 import Version2Reader
 

@@ -1,7 +1,7 @@
 """The backend ``ndram``: keeps frames in memory, in slabs of 64 MiB.
 
-Most of the cost of a small allocation is its page faults, and a slab has them only once. A frame larger than
-a quarter of a slab gets its own memory.
+Page faults account for most of the cost of allocating a frame. With a slab, they occur only once for many
+frames. A frame that is larger than a quarter of a slab is allocated separately.
 """
 
 import copy
@@ -22,23 +22,23 @@ from exengine.base_classes import (
 from exengine.errors import StorageFullError
 
 SLAB_BYTES = 64 * 2**20
-_ALIGNMENT = 64  # a cache line; enough for every numpy dtype
+_ALIGNMENT = 64  # the size of a cache line, which is sufficient for every numpy dtype
 
 
 class NDRAMStorage(ManagedStorage):
     """Keep frames in memory, of any dtype and number of dimensions.
 
-    For live views, for short acquisitions that are processed immediately, and for first experiments: the
-    frames are lost when the program ends. The storage copies each frame once, so the caller may reuse its
-    array.
+    This backend is suitable for live views, for short acquisitions that are processed immediately, and for
+    first experiments. The frames are lost when the program ends. The storage copies each frame once, so the
+    caller can reuse its array.
 
     Parameters
     ----------
     summary_metadata : dict or any JSON value, optional
-        Metadata of the whole dataset.
+        Metadata for the whole dataset.
     max_bytes : int, optional
-        The limit for the pixels of all frames, in bytes. ``put`` raises ``StorageFullError`` for a frame
-        that would exceed it, and the earlier frames stay. By default unlimited.
+        The maximum total size of the pixels of all frames, in bytes. ``put`` raises ``StorageFullError`` for
+        a frame that would exceed this limit, and the earlier frames are kept. The default is unlimited.
 
     Examples
     --------
@@ -83,7 +83,7 @@ class NDRAMStorage(ManagedStorage):
         pixel_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Refuse planned frames that exceed ``max_bytes``."""
+        """Refuse a plan if its frames would exceed ``max_bytes`` in total."""
         most = (options or {}).get("max_bytes")
         if most is not None and pixel_bytes is not None and pixel_bytes > most:
             raise StorageFullError(
@@ -105,7 +105,7 @@ class NDRAMStorage(ManagedStorage):
     ) -> None:
         held = self._room(data)
         held[...] = data
-        # Read-only: readers share this array.
+        # The array is read-only because readers share it.
         held.flags.writeable = False
         self._frames_held.append(held)
         self._metadata_held.append(checked)
@@ -123,7 +123,7 @@ class NDRAMStorage(ManagedStorage):
         return np.ndarray(data.shape, data.dtype, self._slab, begin)
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        """Return the frame without a copy, as a read-only array."""
+        """Return the stored frame as a read-only array, without copying it."""
         return self._frames_held[number]
 
     def read_frame_metadata(self, number: int) -> Any:

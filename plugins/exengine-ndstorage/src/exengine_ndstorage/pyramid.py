@@ -1,4 +1,4 @@
-"""The address of ``PyramidReader``, and of the tiles of a mosaic, in pickles of version 1.0."""
+"""Import location of ``PyramidReader`` and of mosaic tiles in pickles that version 1.0 created."""
 
 from exengine_ndstorage.ndtiff.pyramid import PyramidReader, _ReadTile
 

@@ -1,4 +1,4 @@
-"""The address of ``NDTiffReader`` in pickles of version 1.0."""
+"""Import location of ``NDTiffReader`` in pickles that version 1.0 created."""
 
 from exengine_ndstorage.ndtiff.reader import NDTiffReader
 

@@ -1,7 +1,8 @@
-"""The files of a dataset: which names and folders belong to it, and a bounded number of open descriptors.
+"""The files of a dataset: valid names and folders, and a pool with a limited number of open files.
 
-A descriptor is closed with the last reference to it. A file may therefore leave the pool while another
-thread reads from it, and a descriptor that a thread holds never refers to another file.
+A file descriptor is closed when the last reference to it is gone. A file can therefore leave the pool while
+another thread is still reading from it, and a descriptor that a thread is using never refers to a different
+file.
 """
 
 import os
@@ -19,7 +20,7 @@ _DATASET_NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
 
 
 def existing_folder(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path of a dataset, which stays valid when the program changes its folder.
+    """Return a dataset's absolute path, which stays valid if the program changes its working directory.
 
     Raises
     ------
@@ -33,7 +34,7 @@ def existing_folder(path: str | os.PathLike[str]) -> str:
 
 
 def refuse_link(folder: str) -> None:
-    """Refuse a folder of a dataset that is a link to another place (promise D3).
+    """Refuse a dataset folder that is a symbolic link to another location (promise D3).
 
     Raises
     ------
@@ -44,12 +45,12 @@ def refuse_link(folder: str) -> None:
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether a name in an index is that of a file in the dataset's own folder (promise D3)."""
+    """Return whether a name in an index refers to a file in the dataset's own folder (promise D3)."""
     return bool(name) and os.path.basename(name) == name and name not in (".", "..") and "\0" not in name
 
 
 def is_dataset_name(name: object) -> bool:
-    """Return whether a name is valid for the folder and the files of a new dataset."""
+    """Return whether a new dataset can use a name for its folder and its files."""
     if not isinstance(name, str) or not _DATASET_NAME.fullmatch(name) or name.strip(". ") != name:
         return False
     try:
@@ -59,7 +60,7 @@ def is_dataset_name(name: object) -> bool:
 
 
 class OpenFile:
-    """A regular file that stays open while a reference to this object exists.
+    """A regular file that stays open for as long as a reference to this object exists.
 
     Parameters
     ----------
@@ -70,8 +71,8 @@ class OpenFile:
     Raises
     ------
     OSError
-        If it cannot be opened, or is not a regular file: a link, a pipe or a device is refused without
-        opening it.
+        If the file cannot be opened, or if it is not a regular file. A link, a pipe or a device is refused
+        without being opened.
     """
 
     __slots__ = ("descriptor",)
@@ -86,12 +87,12 @@ class OpenFile:
 
 
 class FilePool:
-    """The most recent files of a dataset, by their number.
+    """The most recently opened files of a dataset, accessible by their number.
 
     Parameters
     ----------
     most : int
-        The maximum number of files that the pool holds.
+        The maximum number of files in the pool.
     """
 
     def __init__(self, most: int = MAX_OPEN_FILES) -> None:
@@ -101,11 +102,11 @@ class FilePool:
         self.get = self._files.get
 
     def open(self, number: int, path: str) -> OpenFile:
-        """Return a file from the pool, or open it for reading."""
+        """Return a file from the pool, or open it for reading if it is not in the pool."""
         return self.get(number) or self.hold(number, OpenFile(path, READ))
 
     def hold(self, number: int, file: OpenFile) -> OpenFile:
-        """Add a file to the pool, and remove the oldest ones if the pool is full."""
+        """Add a file to the pool. If the pool is full, remove the oldest files first."""
         with self._lock:
             while len(self._files) >= self._most:
                 del self._files[next(iter(self._files))]

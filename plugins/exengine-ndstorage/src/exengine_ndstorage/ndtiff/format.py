@@ -1,13 +1,14 @@
-"""The bytes of NDTiff, version 3.3: headers, TIFF directories, index entries.
+"""The byte layout of NDTiff, version 3.3: headers, TIFF directories and index entries.
 
-Source of the format: the README of https://github.com/micro-manager/NDStorage and the files that
-Micro-Manager writes. A dataset is a folder with ``NDTiff.index`` (one binary entry per frame, in the
-order of arrival) and TIFF files of at most 4 GiB. A frame in a TIFF file is a directory (IFD), the
-pixels and the metadata as JSON, in this order and without a gap.
+This implementation is based on the README at https://github.com/micro-manager/NDStorage and on the files that
+Micro-Manager writes. A dataset is a folder that contains ``NDTiff.index`` (one binary entry per frame, in the
+order of arrival) and TIFF files of at most 4 GiB. A frame in a TIFF file consists of a directory (IFD), the
+pixels, and the metadata as JSON, in this order and without gaps.
 
-Two private tags of the IFD hold CRC-32C checksums: 65330 of the coordinates followed by the pixels,
-65331 of the coordinates followed by the metadata. For the checksum, coordinates are compact JSON in UTF-8
-with sorted keys, ``{"channel":"DAPI","time":0}``. Other readers skip these tags.
+Two private tags of the IFD contain CRC-32C checksums. Tag 65330 covers the coordinates followed by the
+pixels, and tag 65331 covers the coordinates followed by the metadata. For the checksums, the coordinates are
+encoded as compact JSON in UTF-8 with sorted keys, such as ``{"channel":"DAPI","time":0}``. Other readers skip
+these tags.
 """
 
 import struct
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from exengine.base_classes import StorageCapabilities
 
 BACKEND_NAME = "ndtiff"
-"""The name of the backend in the manifest of a dataset."""
+"""The name of the backend in a dataset's manifest."""
 
 CAPABILITIES = StorageCapabilities(
     persistent=True,
@@ -42,7 +43,10 @@ CAPABILITIES = StorageCapabilities(
 
 INDEX_NAME = "NDTiff.index"
 BACKUP_NAME = INDEX_NAME + ".before-recovery"
-"""The index as it was before a recovery removed entries; the files may hold frames that only it names."""
+"""The index from before a recovery removed entries.
+
+The files may contain frames that only this index names.
+"""
 DATASET_FILES = (
     INDEX_NAME,
     f"{INDEX_NAME}.new",
@@ -53,17 +57,17 @@ DATASET_FILES = (
     "{name}_NDTiffStack.tif",
     "{name}_NDTiffStack_{number}.tif",
 )
-"""The names of all files of a dataset, as patterns."""
+"""Patterns that match the names of all files in a dataset."""
 FULL_RESOLUTION = "Full resolution"
-"""The folder of a pyramid that holds the tiles as they were acquired."""
+"""The folder in a pyramid that contains the tiles as they were acquired."""
 
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
-FIRST_IFD_AT = 4  # the place in the header of the offset of the first IFD
-MAX_LENGTH = 2**31  # exclusive: readers keep a height or a width as a signed number
-METADATA_PADDING = 5  # TIFF keeps a value of up to 4 bytes in the tag itself: shorter metadata is padded
+FIRST_IFD_AT = 4  # the position in the header where the offset of the first IFD is stored
+MAX_LENGTH = 2**31  # exclusive: readers store heights and widths as signed numbers
+METADATA_PADDING = 5  # TIFF stores up to 4 bytes in the tag itself, so short metadata is padded to 5
 
-# Pixel types of the index; 3 - 6 are uint16 of which fewer bits are used.
+# Pixel types in the index. Types 3 to 6 are uint16 with fewer than 16 significant bits.
 GRAY8, GRAY16, RGB8 = 0, 1, 2
 DTYPES: dict[int, npt.DTypeLike] = {0: "<u1", 1: "<u2", 2: "<u1", 3: "<u2", 4: "<u2", 5: "<u2", 6: "<u2"}
 
@@ -75,20 +79,20 @@ CHECKSUMS = struct.Struct("<HHIIHHII")
 _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
-_SIZES = struct.Struct("<10xI8xI8xI56xI")  # values of the tags of width, height, bits and rows of the strip
-_BITS = 2  # the position of the bits among them
+_SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-per-strip tags
+_BITS = 2  # the position of the bits among these values
 
 EntryLayout = tuple[int, int, int, int, int]
-"""A frame layout in an index entry: width, height, pixel type, compression of pixels and of metadata."""
+"""A frame layout in an index entry: width, height, pixel type, pixel and metadata compression."""
 
 
 def header(summary: bytes) -> bytes:
-    """Return the beginning of a TIFF file, up to its first IFD.
+    """Return the header of a TIFF file, up to its first IFD.
 
     Parameters
     ----------
     summary : bytes
-        Summary metadata, a JSON object.
+        The summary metadata as a JSON object.
     """
     first = _HEADER.size + len(summary)
     padding = first & 1
@@ -102,12 +106,12 @@ def header(summary: bytes) -> bytes:
 
 
 class FrameLayout:
-    """The layout in a TIFF file of frames of one height, width and pixel type; makes their IFDs.
+    """The layout of frames with a given height, width and pixel type in a TIFF file; creates their IFDs.
 
     Parameters
     ----------
     height, width : int
-        In pixels.
+        The height and width in pixels.
     pixel_type : int
         ``GRAY8``, ``GRAY16`` or ``RGB8``.
     number : int, default: 0
@@ -122,7 +126,7 @@ class FrameLayout:
         self.shape = (height, width, 3) if rgb else (height, width)
         self.dtype = np.dtype(DTYPES[pixel_type])
         self.pixel_bytes = height * width * (bits // 8) * (3 if rgb else 1)
-        # Values that depend on the place of the frame in the file are 0 here; `places` lists them.
+        # Values that depend on the frame's offset in the file are set to 0 here. `places` lists them.
         tags = [
             (256, _LONG, 1, width),
             (257, _LONG, 1, height),
@@ -135,7 +139,7 @@ class FrameLayout:
             (279, _LONG, 1, self.pixel_bytes),
             (282, _RATIONAL, 1, 0),
             (283, _RATIONAL, 1, 0),
-            (296, _SHORT, 1, 1),  # the resolution has no unit: the size of a pixel is in the metadata
+            (296, _SHORT, 1, 1),  # resolution without a unit: the metadata states the pixel size
             (51123, _ASCII, 0, 0),  # Micro-Manager's metadata
             (PIXELS_CRC_TAG, _LONG, 1, 0),
             (METADATA_CRC_TAG, _LONG, 1, 0),
@@ -143,11 +147,11 @@ class FrameLayout:
         ifd = struct.pack("<H", len(tags)) + b"".join(_TAG.pack(*tag) for tag in tags) + bytes(4)
         tail = (struct.pack("<HHH", 8, 8, 8) if rgb else b"") + struct.pack("<IIII", 1, 1, 1, 1)
         self.ifd_bytes = len(ifd) + len(tail)
-        """Bytes from the beginning of the IFD to the pixels."""
+        """The number of bytes from the beginning of the IFD to the pixels."""
         self.next_at = len(ifd) - 4
-        """The place in the IFD of the offset of the next one."""
+        """The position in the IFD where the offset of the next IFD is stored."""
         self.checksums_at = self.next_at - 24
-        """The place in the IFD of the two checksum tags."""
+        """The position of the two checksum tags in the IFD."""
         value_at = {tag[0]: 2 + 12 * number + 8 for number, tag in enumerate(tags)}
         places = [value_at[258]] if rgb else []
         places += [value_at[273], value_at[282], value_at[283], value_at[51123] - 4, value_at[51123]]
@@ -164,12 +168,12 @@ class FrameLayout:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dtype: np.dtype[Any], number: int) -> Self:
-        """Return the layout of frames with a shape and dtype that NDTiff can hold."""
+        """Return the layout for frames with a shape and dtype that NDTiff can store."""
         pixel_type = RGB8 if len(shape) == 3 else GRAY8 if dtype.itemsize == 1 else GRAY16
         return cls(shape[0], shape[1], pixel_type, number)
 
     def ifd(self, offset: int, metadata_bytes: int, pixels_crc: int, metadata_crc: int) -> bytes:
-        """Return the IFD of a frame at ``offset`` of its file, followed by another frame."""
+        """Return the IFD for a frame at ``offset`` in its file, linked to a frame that follows it."""
         pixels = offset + self.ifd_bytes
         metadata = pixels + self.pixel_bytes
         end = metadata + metadata_bytes
@@ -186,19 +190,19 @@ class FrameLayout:
         )  # fmt: skip
 
     def index_entry(self, axes: bytes, file_name: bytes, pixels_at: int, metadata_bytes: int) -> bytes:
-        """Return the entry of a frame in ``NDTiff.index``.
+        """Return the entry for a frame in ``NDTiff.index``.
 
         Parameters
         ----------
         axes : bytes
-            Coordinates, a JSON object.
+            The coordinates as a JSON object.
         file_name : bytes
-            The name of the TIFF file, in the same folder, as :func:`text_in_entry` returns it.
+            The name of the TIFF file in the same folder, as returned by :func:`text_in_entry`.
         pixels_at : int
             The offset of the pixels in the file.
         metadata_bytes : int
         """
-        # Pixels and metadata are not compressed: 0.
+        # The compression fields are 0, because neither the pixels nor the metadata are compressed.
         numbers = INDEX_NUMBERS.pack(
             pixels_at, self.width, self.height, self.pixel_type, 0,
             pixels_at + self.pixel_bytes, metadata_bytes, 0,
@@ -206,13 +210,14 @@ class FrameLayout:
         return b"".join((LENGTH.pack(len(axes)), axes, file_name, numbers))
 
     def checksums(self, ifd: bytes) -> tuple[int, int] | None:
-        """Return the checksums of pixels and metadata in an IFD.
+        """Return the checksums of the pixels and the metadata from an IFD.
 
         Returns
         -------
         tuple of two int, or None
-            None if this backend did not write the IFD, and if the IFD states another layout: checksums do not
-            distinguish two layouts with equally many bytes.
+            The checksums, or None if this backend did not write the IFD or if the IFD states a different
+            layout. The layout must be compared because two layouts with the same number of bytes can have the
+            same checksums.
         """
         pixels_tag, tag_type, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
             ifd, self.checksums_at
@@ -225,20 +230,20 @@ class FrameLayout:
         return pixels_crc, metadata_crc
 
     def _is_contradicted_by(self, sizes: tuple[int, ...]) -> bool:
-        """Return whether more than one number of an IFD differs from this layout: one may be damaged."""
+        """Return whether several numbers in an IFD differ from this layout. One difference may be damage."""
         differ = [found != expected for found, expected in zip(sizes, self._sizes, strict=True)]
         if self._rgb:
-            del differ[_BITS]  # the value of an RGB frame is the offset of the bits
+            del differ[_BITS]  # for an RGB frame, this value is the offset of the bits
         return sum(differ) > 1
 
 
 def text_in_entry(text: bytes) -> bytes:
-    """Return a text as an entry of the index holds it: its length, then the text."""
+    """Return a text in the form used in index entries: its length, followed by the text."""
     return LENGTH.pack(len(text)) + text
 
 
 def pixel_bytes(layout: EntryLayout) -> int:
-    """Return how many bytes the pixels of a frame with this layout have."""
+    """Return the size in bytes of the pixels of a frame with this layout."""
     width, height, pixel_type, *_ = layout
     samples = 3 if pixel_type == RGB8 else 1
     return width * height * samples * np.dtype(DTYPES.get(pixel_type, "<u1")).itemsize

@@ -1,7 +1,8 @@
-"""Frames as bytes, and back: JSON, checksums, and the refusal of data that does not match its checksum.
+"""Converts frames to bytes and back: JSON, checksums, and refusing data that does not match its checksum.
 
-The checksums of pixels and of metadata both start with the coordinates. A frame that an altered index names
-at wrong coordinates is therefore detected when either of the two is read.
+The checksum of the pixels and the checksum of the metadata both include the coordinates. If an altered index
+assigns a frame to wrong coordinates, this is therefore detected when either the pixels or the metadata are
+read.
 """
 
 import functools
@@ -23,12 +24,12 @@ from exengine_ndstorage.ndtiff.sizes import CHECKED_PIECE_BYTES, SHARED_READ_BYT
 
 
 def encode_json(value: Any) -> bytes:
-    """Return a checked JSON value as bytes; integers beyond 64 bits included.
+    """Encode a checked JSON value, which may contain integers with more than 64 bits.
 
     Raises
     ------
     MetadataError
-        If an integer has more digits than Python reads back.
+        If an integer has more digits than Python can read back.
     """
     try:
         return orjson.dumps(value)
@@ -40,14 +41,14 @@ def encode_json(value: Any) -> bytes:
 
 
 def axes_checksum(axes: Mapping[str, int | str]) -> int:
-    """Return CRC-32C of coordinates; the order of the axes makes no difference."""
+    """Return the CRC-32C of coordinates. It does not depend on the order of the axes."""
     return crc32c.crc32c(orjson.dumps(axes, option=orjson.OPT_SORT_KEYS))
 
 
 def read_pixels(
     file: OpenFile, begin: int, layout: FrameLayout, thread: HelperThread, describe: Callable[[], str]
 ) -> npt.NDArray[Any]:
-    """Read the pixels of a frame, without comparing their checksum.
+    """Read a frame's pixels without verifying their checksum.
 
     Parameters
     ----------
@@ -56,14 +57,14 @@ def read_pixels(
         The offset of the pixels in the file.
     layout : FrameLayout
     thread : HelperThread
-        Reads half of a large frame.
+        The helper thread, which reads half of a large frame.
     describe : callable
-        Returns the name of the frame, for the error.
+        Returns the name of the frame, for the error message.
 
     Returns
     -------
     numpy.ndarray
-        Read-only, in memory of its own.
+        The pixels, as a read-only array with its own memory.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def read_checked_pixels(
     thread: HelperThread,
     describe: Callable[[], str],
 ) -> npt.NDArray[Any]:
-    """Read the pixels of a frame that has a checksum, and compare it.
+    """Read the pixels of a frame that has a checksum, and verify the checksum.
 
     Parameters
     ----------
@@ -96,12 +97,12 @@ def read_checked_pixels(
     Returns
     -------
     numpy.ndarray
-        Read-only, in memory of its own.
+        The pixels, as a read-only array with its own memory.
 
     Raises
     ------
     DatasetDamagedError
-        If they differ from the pixels that were written.
+        If the pixels or the coordinates differ from those that were written.
     """
     whole, begin = layout.ifd_bytes + layout.pixel_bytes, max(0, begin - layout.ifd_bytes)
     data, pixels_crc = _read(file, whole, begin, thread, skip=layout.ifd_bytes, crc=axes_crc)
@@ -114,32 +115,32 @@ def read_checked_pixels(
 
 def _pixels_in(data: Any, layout: FrameLayout, at: int = 0) -> npt.NDArray[Any]:
     pixels: npt.NDArray[Any] = np.ndarray(layout.shape, layout.dtype, data, at)
-    pixels.flags.writeable = False  # a view of bytes is read-only; so is one of an array
+    pixels.flags.writeable = False  # already true for a view of bytes, but not of an array
     return pixels
 
 
 def _read(
     file: OpenFile, size: int, begin: int, thread: HelperThread, *, skip: int = 0, crc: int | None = None
 ) -> tuple[Any, int]:
-    """Read a part of a file; the helper thread reads the second half of a large one.
+    """Read part of a file. If the part is large, the helper thread reads its second half.
 
     Parameters
     ----------
     file : OpenFile
     size, begin : int
-        The length and the offset of the part.
+        The length and the offset of the part, in bytes.
     thread : HelperThread
     skip : int
-        The number of bytes at the beginning that are not part of the checksum.
+        The number of bytes at the beginning of the part that the checksum does not include.
     crc : int, optional
-        The checksum of the data before the part; by default no checksum is computed.
+        The checksum of the data that precedes the part. By default, no checksum is computed.
 
     Returns
     -------
     data : bytes or numpy.ndarray
-        The bytes of the part; fewer at the end of the file.
+        The bytes of the part, or fewer bytes if the file ends too early.
     checksum : int
-        Valid if the part is complete.
+        The checksum, which is valid only if the part is complete.
     """
     if size < SHARED_READ_BYTES:
         small = read_at(file.descriptor, size, begin)
@@ -161,7 +162,7 @@ def _read(
 
 
 def _read_part(file: OpenFile, view: memoryview, begin: int, skip: int, crc: int | None) -> tuple[int, int]:
-    """Fill a buffer from a file; return the number of bytes read, and their checksum if requested."""
+    """Fill a buffer from a file. Return the number of bytes read and, if requested, their checksum."""
     done, size, value = 0, len(view), crc or 0
     piece_bytes = size if crc is None else CHECKED_PIECE_BYTES
     while done < size and (got := read_into(file.descriptor, view[done : done + piece_bytes], begin + done)):
@@ -172,24 +173,24 @@ def _read_part(file: OpenFile, view: memoryview, begin: int, skip: int, crc: int
 
 
 def combined_checksum(first: int, second: int, size: int) -> int:
-    """Return CRC-32C of two adjacent buffers from the checksum of each.
+    """Compute the CRC-32C of two adjacent buffers from their individual checksums.
 
-    CRC-32C is linear over bits: bytes after a buffer shift its checksum, depending on their number only, and
-    add their own checksum.
+    CRC-32C is linear over bits. Appending bytes to a buffer shifts its checksum in a way that depends only on
+    the number of appended bytes, and then adds the checksum of those bytes.
 
     Parameters
     ----------
     first, second : int
-        The checksum of each buffer.
+        The checksums of the two buffers.
     size : int
-        The number of bytes of the second buffer.
+        The number of bytes in the second buffer.
     """
     return _shifted(first, _shift(size)) ^ second
 
 
 @functools.lru_cache(maxsize=256)
 def _shift(size: int) -> tuple[int, ...]:
-    """Return for each bit of a checksum its value after ``size`` more bytes."""
+    """Return, for each bit of a checksum, its contribution after ``size`` more bytes."""
     if size == 1:
         without = crc32c.crc32c(b"\0")
         return tuple(crc32c.crc32c(b"\0", 1 << bit) ^ without for bit in range(32))
@@ -210,7 +211,7 @@ def _shifted(checksum: int, shift: tuple[int, ...]) -> int:
 def decode_metadata(
     data: bytes, size: int, ifd: bytes, layout: FrameLayout, axes_crc: int, describe: Callable[[], str]
 ) -> Any:
-    """Compare the checksum of a frame's metadata, and return the metadata.
+    """Verify the checksum of a frame's metadata, and return the metadata.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def decode_metadata(
     size : int
         The expected number of bytes.
     ifd : bytes
-        The directory of the frame, which holds the checksum.
+        The directory of the frame, which contains the checksum.
     layout, axes_crc, describe
         See :func:`read_checked_pixels`.
 

@@ -1,4 +1,4 @@
-"""The header of an NDTiff file: the version of the format, and the summary metadata."""
+"""The header of an NDTiff file: the format version and the summary metadata."""
 
 import os
 import struct
@@ -12,23 +12,23 @@ from exengine_ndstorage.ndtiff.frame_bytes import encode_json
 from exengine_ndstorage.ndtiff.sizes import MAX_SUMMARY_BYTES
 
 SUMMARY_BYTES_AT, SUMMARY_AT = 24, 28
-"""The places of the length of the summary metadata, and of the summary metadata."""
+"""The offsets of the summary metadata's length and of the summary metadata itself."""
 
 
 def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
-    """Return the header of the files of a dataset.
+    """Return the header for the files of a dataset.
 
     Parameters
     ----------
     summary : dict
-        Checked JSON.
+        The summary metadata, as JSON that was already checked.
     max_file_bytes : int
         The size of a full file.
 
     Raises
     ------
     MetadataError
-        If the summary metadata is too long for readers or for the files.
+        If the summary metadata is too large for readers or for the files.
     """
     whole = header(encode_json(summary))
     if len(whole) > MAX_SUMMARY_BYTES:
@@ -44,19 +44,21 @@ def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
 
 
 def first_tiff(folder: str) -> str | None:
-    """Return the name of the first TIFF file of a dataset; None if there is no TIFF file."""
+    """Return the name of a dataset's first TIFF file, or None if there is no TIFF file."""
     names = [name for name in os.listdir(folder) if name.endswith(".tif")]
     first = [name for name in names if name.endswith("NDTiffStack.tif")]
     return min(first or names, default=None)
 
 
 def read_header(path: str) -> tuple[int, JsonValue]:
-    """Return the major version and the summary metadata of a TIFF file; version 2 has no such metadata.
+    """Return the major version and the summary metadata of a TIFF file.
+
+    For version 2, the summary metadata is empty.
 
     Raises
     ------
     DatasetDamagedError
-        If it is not an NDTiff file.
+        If the file is not an NDTiff file.
     """
     try:
         file = OpenFile(path, READ)

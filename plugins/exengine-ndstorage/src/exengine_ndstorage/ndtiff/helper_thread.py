@@ -1,16 +1,17 @@
-"""A helper thread for large frames: half of a read, a checksum during a write, and early writing to the disk.
+"""A helper thread that reads half of a large frame, computes checksums, and starts early writes to disk.
 
-Copying to and from the disk's cache and CRC-32C both release the interpreter's lock. On two processors a
-large frame is therefore checked while it is written, and is read and checked in two halves at once. Passing
-a job to the thread takes about 20 us: smaller frames are faster without it.
+Copying data to and from the disk cache releases the interpreter lock, and so does computing CRC-32C. With two
+processors, the checksum of a large frame can therefore be computed while the frame is written, and the two
+halves of a frame can be read and checked at the same time. Passing a job to the thread takes about 20 us, so
+smaller frames are faster without it.
 
-Small frames keep the processor busy and the disk idle, until ``finish`` or a durable flush waits for all of
-them. The helper thread therefore tells the system every few megabytes to start writing them to the disk.
-This adds no safety: the sync that follows reports the errors.
+Small frames keep the processor busy and leave the disk idle, until ``finish`` or a durable flush has to wait
+for all of them. Every few megabytes, the helper thread therefore tells the operating system to start writing
+them to disk. This does not make the data any safer. The sync that follows reports any errors.
 
-Threads: a ``HelperThread`` belongs to one storage, which ends it. It runs one job at a time; if it is busy,
-the caller does the work itself. The arguments of a job stay alive until the job is done, also if its caller
-was interrupted and no longer waits.
+Threads: a ``HelperThread`` belongs to one storage, which stops it. It runs one job at a time. If it is busy,
+the caller does the work itself. The arguments of a job stay alive until the job is done, even if its caller
+was interrupted and no longer waits for it.
 """
 
 import os
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 
 
 class Job(Generic[Result]):
-    """A call on the helper thread; created by :meth:`HelperThread.begin`."""
+    """A call that runs on the helper thread. :meth:`HelperThread.begin` creates it."""
 
     __slots__ = ("_arguments", "_call", "_done", "_error", "_value")
 
@@ -38,18 +39,18 @@ class Job(Generic[Result]):
         self._value: Result | None = None
 
     def run(self) -> None:
-        """Make the call, on the helper thread. :meth:`end` raises the exception of the call."""
+        """Make the call on the helper thread. If it raises an exception, :meth:`end` raises it again."""
         try:
             self._value = self._call(*self._arguments)
         except BaseException as error:
             self._error = error
 
     def notify(self) -> None:
-        """Let :meth:`end` return."""
+        """Signal that the job is done, so that :meth:`end` can return."""
         self._done.release()
 
     def end(self) -> Result:
-        """Wait for the call, and return its result. May be called once."""
+        """Wait for the call to end, and return its result. This method can be called only once."""
         self._done.acquire()
         if self._error is not None:
             raise self._error
@@ -57,7 +58,7 @@ class Job(Generic[Result]):
 
 
 class _Worker:
-    """The thread of one process, with its queue of jobs."""
+    """The helper thread of one process, with its job queue."""
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
@@ -65,9 +66,10 @@ class _Worker:
         self._at_work = False
 
     def is_busy(self) -> bool:
-        """Return whether a new job would wait. Without a lock, the answer may rarely be wrong.
+        """Return whether a new job would have to wait.
 
-        A thread that is interrupted between taking a lock and passing the job would never release the lock.
+        This method does not use a lock, so its answer is wrong in rare cases. With a lock, a thread that is
+        interrupted between acquiring the lock and passing the job would never release the lock.
         """
         return self._at_work or not self.jobs.empty()
 
@@ -75,9 +77,9 @@ class _Worker:
         while (job := self.jobs.get()) is not None:
             self._at_work = True
             job.run()
-            self._at_work = False  # before the notification: the caller that waited finds the thread free
+            self._at_work = False  # before notifying, so that the waiting caller finds the thread free
             job.notify()
-            del job  # free its arguments now: the next job may never come
+            del job  # free its arguments now, because there may never be another job
 
     def end(self) -> None:
         self.jobs.put(None)
@@ -85,18 +87,18 @@ class _Worker:
 
 
 class HelperThread:
-    """The helper thread of a storage; it starts with the first job."""
+    """The helper thread of a storage. The thread starts when the first job is submitted."""
 
     def __init__(self) -> None:
-        self._workers: dict[int, _Worker] = {}  # by process: a fork copies the object, but not the thread
+        self._workers: dict[int, _Worker] = {}  # key: process ID. A fork copies the object, not the thread
 
     def begin(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
-        """Start a call; the arguments must not change until :meth:`Job.end` returns.
+        """Start a call. The arguments must not change until :meth:`Job.end` returns.
 
         Returns
         -------
         Job or None
-            None if another call is running, or the system cannot start a thread.
+            The job, or None if another call is running or the system cannot start a thread.
         """
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is None or worker.is_busy():
@@ -106,7 +108,7 @@ class HelperThread:
         return job
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
-        """Let the system start to write a part of a file to the disk, without waiting."""
+        """Tell the operating system to start writing part of a file to disk, without waiting for it."""
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is not None:
             worker.jobs.put(Job(_begin_writing, (file, offset, size)))
@@ -115,18 +117,19 @@ class HelperThread:
         started = _Worker()
         try:
             started.thread.start()
-        except RuntimeError:  # the system has no more threads or memory
+        except RuntimeError:  # the system cannot create another thread
             return None
-        # If two readers start a worker at once, one of them is kept. A fork could inherit a lock.
+        # If two readers start a worker at the same time, only one worker is kept. A lock is not used
+        # here, because a forked process could inherit it in the locked state.
         worker = self._workers.setdefault(os.getpid(), started)
         if worker is not started:
             started.end()
         return worker
 
     def end(self) -> None:
-        """Stop the thread, and wait until it has ended. Idempotent; :meth:`begin` starts another one.
+        """Stop the thread, and wait until it has ended. The method is idempotent.
 
-        No other thread may start a job during this call.
+        A later call to :meth:`begin` starts a new thread. No other thread may start a job during this call.
         """
         worker = self._workers.pop(os.getpid(), None)
         if worker is not None:

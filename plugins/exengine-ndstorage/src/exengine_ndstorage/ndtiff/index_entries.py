@@ -1,8 +1,9 @@
-"""The bytes of ``NDTiff.index``: where entries begin and end, and the coordinates in them.
+"""The bytes of ``NDTiff.index``: where entries begin and end, and the coordinates that they contain.
 
-Entries vary in length, so the place of an entry follows only from the entry before it. This module reads
-many entries at once: it finds the places that look like the beginning of an entry, and the chain of lengths
-then proves them. If the chain does not, the entries are read one by one.
+Entries vary in length, so the position of an entry is known only from the entry before it. To read many
+entries at once, this module first finds all places that look like the beginning of an entry. It then checks
+that the length of each entry leads exactly to the next entry. If this chain is broken, the entries are read
+one by one.
 """
 
 import json
@@ -24,21 +25,22 @@ _PAIR = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*(?:(-?)(\d+)|("(?:[^"\\]|\\.)
 
 
 def u32(raw: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the little-endian 4-byte numbers at these places."""
+    """Return the little-endian 4-byte numbers at the given places."""
     window = np.lib.stride_tricks.sliding_window_view(raw, 4)[at]
     return np.ascontiguousarray(window).view("<u4")[:, 0].astype(np.int64)
 
 
 def prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the beginnings and the ends of the whole entries at the beginning of ``data``.
+    """Return the beginnings and the ends of the complete entries at the start of ``data``.
 
-    The coordinates in the entries are not checked; see :meth:`FrameTable.feed`.
+    This function does not check the coordinates in the entries. :meth:`FrameTable.feed` checks them.
     """
     raw = np.frombuffer(data, np.uint8)
     nothing = np.zeros(0, np.int64)
     if len(raw) < 8 + _NUMBERS_BYTES:
         return nothing, nothing
-    # An entry begins with a length below 65,536, so with upper bytes of 0, and the brace of its JSON.
+    # An entry begins with a length below 65,536, so the two upper bytes are 0. The opening brace of its
+    # JSON follows.
     at = np.flatnonzero((raw[4:] == 0x7B) & (raw[3:-1] == 0) & (raw[2:-2] == 0))
     lengths = u32(raw, at)
     inside = at + 8 + lengths + _NUMBERS_BYTES <= len(raw)
@@ -74,21 +76,21 @@ def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 class Template:
-    """Coordinates as JSON, in which the digits of numbers may differ.
+    """A pattern for coordinates as JSON, in which only the digits of numbers can vary.
 
     Attributes
     ----------
     axes : list of str
-        In the order of the text.
+        The axes, in the order in which they occur in the text.
     texts : list of (axis, text)
-        The axes with a text as position.
+        The axes with a text as their position, and that text.
     numbers : list of (axis, sign, begin, end)
-        The axes with a number as position, and the place of its digits.
+        The axes with a number as their position, the sign of the number, and the place of its digits.
 
     Raises
     ------
     ValueError
-        If the text is not valid.
+        If the text does not contain valid coordinates.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -111,31 +113,31 @@ class Template:
         names = [text[0] for text in self.texts] + [number[0] for number in self.numbers]
         if text[:1] != b"{" or text[-1:] != b"}" or position != len(text) or len(set(names)) != len(names):
             raise ValueError(text)
-        self.axes = list(DataCoordinates.from_json(text))  # raises for axes that are not valid
+        self.axes = list(DataCoordinates.from_json(text))  # raises an exception if the axes are invalid
         self._fixed = np.flatnonzero(~digits)
         self._digits = np.flatnonzero(digits)
         self._bytes = row[self._fixed]
 
     @classmethod
     def of(cls, text: bytes) -> "Template | None":
-        """Return a template for a text; None if the text must go through the JSON parser."""
+        """Return a template for a text, or None if the text requires the JSON parser."""
         try:
             template = cls(text)
         except (ValueError, RecursionError):
             return None
-        # Numbers beyond 18 digits do not fit the columns; the JSON parser rejects them.
+        # Numbers with more than 18 digits do not fit in the columns. The JSON parser rejects them.
         if any(end - begin > 18 or end - begin == 0 for _, _, begin, end in template.numbers):
             return None
         return template
 
     def matches(self, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """Return for each row of a table of texts whether it differs from this one in digits only."""
+        """Return, for each row of a table of texts, whether it differs from this template only in digits."""
         good = (table[:, self._fixed] == self._bytes).all(axis=1)
         return good & ((table[:, self._digits] - 48) <= 9).all(axis=1)  # type: ignore[no-any-return]
 
 
 def parse_checked_axes(text: bytes, checked: Container[str]) -> dict[str, int | str] | None:
-    """Return coordinates with axes that were checked before; None if anything else is in the text."""
+    """Parse coordinates with axes that were checked earlier. Return None for any other text."""
     try:
         axes = orjson.loads(text)
     except ValueError:

@@ -1,11 +1,9 @@
-"""Reads ``NDTiff.index``: a million entries in a second, a lookup in microseconds.
+"""Reads ``NDTiff.index``: one million entries per second, with lookups in microseconds.
 
-An entry holds the length of the axes (4 bytes), the axes as JSON, the length of the file name, the file name,
-and eight numbers of 4 bytes. Entries of one length are decoded together, at the places that
-:mod:`exengine_ndstorage.ndtiff.index_entries` finds. Their JSON is compared with earlier texts, ignoring
-digits; a new text goes through the JSON parser.
-
-The table keeps columns of numbers, 20 bytes per frame and 4 per axis.
+An entry consists of the length of the axes (4 bytes), the axes as JSON, the length of the file name, the file
+name, and eight 4-byte numbers. :mod:`exengine_ndstorage.ndtiff.index_entries` finds the entries. Entries of
+equal length are decoded together. Their JSON is compared with earlier texts, ignoring digits. A text with no
+match is parsed as JSON. The table stores columns of numbers: 20 bytes per frame, plus 4 bytes for each axis.
 """
 
 from bisect import bisect_right
@@ -22,24 +20,24 @@ from exengine_ndstorage.ndtiff.index_entries import Template, parse_checked_axes
 from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_TEXT_BYTES
 
 _NUMBERS_BYTES = INDEX_NUMBERS.size
-_MAX_ENTRY = 2**20  # more than two texts and the numbers of an entry
+_MAX_ENTRY = 2**20  # exceeds the size of the two texts and the numbers in any entry
 _MAX_TEXT = MAX_TEXT_BYTES + 1
-_MAX_TEMPLATES = 32  # texts that differ in more than digits; further ones go through the JSON parser
-_DIRECT = 2**29  # ints 0 <= i < _DIRECT are their own code; others, and str, are interned
-_TAIL = 65_536  # new frames before the sorted keys are computed again
+_MAX_TEMPLATES = 32  # texts that differ in more than digits; any others are parsed as JSON
+_DIRECT = 2**29  # an int 0 <= i < _DIRECT is its own code; other ints and strings are interned
+_TAIL = 65_536  # the number of new frames after which the sorted keys are computed again
 
 
 class FrameTable:
-    """The frames of a dataset: coordinates -> number, number -> place. Grows by :meth:`feed`.
+    """The frames of a dataset. Maps coordinates to frame numbers, and frame numbers to places in files.
 
     Attributes
     ----------
     files : list of str
-        Names of the TIFF files.
+        The names of the TIFF files.
     layouts : list of EntryLayout
         The layouts of the frames.
     problem : str
-        Why the index could not be read to its end; empty without a problem.
+        The reason why the index could not be read to its end; otherwise an empty string.
     """
 
     def __init__(self) -> None:
@@ -48,10 +46,10 @@ class FrameTable:
         self.problem = ""
         self._file_numbers: dict[bytes, int] = {}
         self._layout_numbers: dict[EntryLayout, int] = {}
-        self._axes: dict[str, int] = {}  # axis -> column of _codes
+        self._axes: dict[str, int] = {}  # maps each axis to its column in _codes
         self._names: list[str] = []  # the axis of each column
-        # Columns arise in any order, because entries of one length are decoded together. The order of the
-        # axes is that of their first appearance in the index: the frame, and the place in its text.
+        # Columns are created in any order, because entries of equal length are decoded together. The axes are
+        # ordered by their first appearance in the index: first by frame, then by place in the frame's text.
         self._appeared: list[tuple[int, int]] = []
         self._order_of_axes: tuple[int, ...] = ()
         self._interned: list[dict[int | str, int]] = []
@@ -59,33 +57,33 @@ class FrameTable:
         self._templates: dict[tuple[int, int], list[Template]] = {}
         self._count = 0
         self._codes = np.zeros((0, 0), np.int32)
-        self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers of the entry
-        # Sorted keys find the first _sorted frames, a dict those up to _remembered.
+        self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers from the entry
+        # Sorted keys cover the first _sorted frames. A dict covers further frames, up to _remembered.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64).data  # Python compares it twice as fast as an array
+        self._keys = np.zeros(0, np.int64).data  # a memoryview: comparisons are twice as fast as in an array
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []
-        self._tail: dict[int, int] = {}  # key: the codes, 32 bits each, as one number
-        self._by_dict = False  # for all frames: their keys exceed 64 bits
+        self._tail: dict[int, int] = {}  # key: all codes of a frame, 32 bits each, as one number
+        self._by_dict = False  # whether the dict covers all frames, because their keys exceed 64 bits
         self._superseded: set[int] = set()
 
     # -- feeding ---------------------------------------------------------------------------------
 
     def feed(self, data: bytes, *, expected_bytes: int = 0) -> int:
-        """Add the entries at the beginning of ``data``.
+        """Add the complete entries at the beginning of ``data``.
 
         Parameters
         ----------
         data : bytes
-            The index from the end of the last call on.
+            The contents of the index, starting where the last call ended.
         expected_bytes : int
-            An estimate of the bytes that later calls add, to allocate memory once.
+            An estimate of how many bytes later calls will add, so that memory is allocated only once.
 
         Returns
         -------
         int
-            The number of bytes used. The rest is the beginning of an entry, or ``problem`` is set.
+            The number of bytes used. Any remaining bytes are an incomplete entry, unless ``problem`` is set.
         """
         starts, ends = prove_chain(data)
         if not len(starts):
@@ -118,7 +116,7 @@ class FrameTable:
         starts: npt.NDArray[np.int64],
         ends: npt.NDArray[np.int64],
     ) -> int:
-        """Decode proven entries into the columns; return their number, up to the first invalid one."""
+        """Decode entries into the columns, and return how many there are before the first invalid entry."""
         axes_bytes = u32(raw, starts)
         sizes = ends - starts
         group = axes_bytes * _MAX_ENTRY + sizes
@@ -167,7 +165,7 @@ class FrameTable:
     def _match(
         self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8], lengths: tuple[int, int]
     ) -> npt.NDArray[np.int64]:
-        """Decode the axes of rows that match an earlier text; return the other rows."""
+        """Decode the axes of the rows that match an earlier text, and return the remaining rows."""
         templates = self._templates.setdefault(lengths, [])
         left = np.arange(len(table))
         tried = 0
@@ -202,14 +200,14 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # beyond 99,999,999: some may not be their own code
+            if sign < 0 or end - begin > 8:  # above 99,999,999, some numbers may not be their own code
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)
             self._codes[rows, column] = codes
 
     def _take_one(self, row: int, text: bytes) -> bool:
-        """Decode the axes of one row with a JSON parser; return whether they are valid."""
+        """Decode the axes of one row with a JSON parser, and return whether they are valid."""
         axes = parse_checked_axes(text, self._axes)
         if axes is None:
             try:
@@ -251,7 +249,7 @@ class FrameTable:
         return code
 
     def settle(self) -> None:
-        """Make all added frames findable now, not at the next lookup."""
+        """Make all added frames available for lookups now, instead of at the next lookup."""
         if self._remembered == self._count:
             return
         if self._count - self._sorted > _TAIL and not self._by_dict:
@@ -275,14 +273,14 @@ class FrameTable:
             self._tail[key] = number
 
     def _sort(self) -> None:
-        """Compute one sorted key per frame from its codes; of equal keys the last one counts."""
+        """Compute one sorted key per frame from its codes. If keys are equal, the last frame is used."""
         codes = self._codes[: self._count]
         radices = [int(codes[:, column].max(initial=0)) + 1 for column in range(codes.shape[1])]
         weights = [1] * len(radices)
         for column in range(len(radices) - 2, -1, -1):
             weights[column] = weights[column + 1] * radices[column + 1]
         self._tail, self._superseded, self._remembered = {}, set(), 0
-        if weights and weights[0] * radices[0] >= 2**63:  # too many positions for one number
+        if weights and weights[0] * radices[0] >= 2**63:  # there are too many positions for a 64-bit key
             self._by_dict, self._sorted, self._keys = True, 0, np.zeros(0, np.int64).data
             return
         keys = np.zeros(self._count, np.int64)
@@ -306,11 +304,11 @@ class FrameTable:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes, in the order of their first appearance."""
+        """The axes, in the order in which they first appeared."""
         return tuple(self._names[column] for column in self._order_of_axes)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
-        """Return the number of the frame at these coordinates, or None."""
+        """Return the number of the frame at these coordinates, or None if no frame has them."""
         if self._remembered != self._count:
             self.settle()
         key = 0
@@ -332,7 +330,7 @@ class FrameTable:
         key = column = 0
         radices, weights = self._radices, self._weights
         while codes:
-            if column == len(radices):  # an axis that is newer than the keys
+            if column == len(radices):  # this axis was added after the keys were computed
                 return None
             code = codes & 0xFFFFFFFF
             if code >= radices[column]:
@@ -347,14 +345,14 @@ class FrameTable:
         return place if self._order is None else int(self._order[place])
 
     def place(self, number: int) -> tuple[int, int, int, int, int]:
-        """Return file, layout, offset of the pixels, offset and length of the metadata of a frame."""
+        """Return a frame's file, layout, pixel offset, metadata offset and metadata length."""
         place: tuple[int, int, int, int, int] = self._places[number].tolist()
         return place
 
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         names, values, order = self._names, self._values, self._order_of_axes
-        codes = self._codes[number].tolist()  # after the order, which may not name an axis without codes
+        codes = self._codes[number].tolist()  # read after the order: an axis in the order must have codes
         axes: dict[str, int | str] = {}
         for column in order:
             code = codes[column]
@@ -365,7 +363,7 @@ class FrameTable:
         return axes
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of the frames that the table holds now, in the order of arrival."""
+        """Yield the coordinates of the frames that are currently in the table, in the order of arrival."""
         self.settle()
         return self._iterate(self._codes[: self._count], self._order_of_axes, frozenset(self._superseded))
 
@@ -382,7 +380,7 @@ class FrameTable:
         return code >> 1 if code & 1 else self._values[column][(code >> 1) - 1]
 
     def positions(self) -> dict[str, list[int | str]]:
-        """Return the positions on each axis, in the order of arrival."""
+        """Return the positions along each axis, in the order in which they first appeared."""
         found = {}
         for column in self._order_of_axes:
             codes, first = np.unique(self._codes[: self._count, column], return_index=True)
@@ -391,7 +389,7 @@ class FrameTable:
         return found
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a sentence for people: why there is no frame at these coordinates."""
+        """Return a user-readable explanation of why there is no frame at these coordinates."""
         if not self._count:
             return "the dataset has no frames yet"
         unknown = [repr(axis) for axis in axes if axis not in self._axes]
@@ -408,17 +406,17 @@ class FrameTable:
 
     @property
     def superseded(self) -> frozenset[int]:
-        """The frames with the coordinates of a later one; lookups do not find them."""
+        """The frames with the same coordinates as a later frame. Lookups do not find them."""
         self.settle()
         return frozenset(self._superseded)
 
     def in_file_order(self, dropped: Collection[int] = ()) -> dict[int, npt.NDArray[np.intp]]:
-        """Return for each file the numbers of its frames, in the order of their places.
+        """Return, for each file, the numbers of its frames in the order of their places.
 
         Parameters
         ----------
         dropped : collection of int
-            Frames to leave out.
+            The frames to leave out.
         """
         places = self._places[: self._count]
         order = np.lexsort((places[:, 2], places[:, 0]))
@@ -431,9 +429,9 @@ class FrameTable:
         return dict(zip(files[begins].tolist(), np.split(order, begins[1:]), strict=True))
 
     def ends(self) -> dict[str, int]:
-        """Return for each file the least length that holds its frames."""
+        """Return, for each file, the minimum length that it must have to contain all of its frames."""
         places = self._places[: self._count]
-        # A layout that is not NDTiff may claim more bytes than a 64-bit number holds.
+        # An invalid layout may claim more bytes than a 64-bit number can represent.
         claimed = np.array([min(pixel_bytes(layout), 2**62) for layout in self.layouts] or [0], np.int64)
         pixels = places[:, 2].astype(np.int64) + claimed[places[:, 1]]
         metadata = places[:, 3].astype(np.int64) + places[:, 4]
@@ -443,7 +441,7 @@ class FrameTable:
 
 
 def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
-    """Return the number of each row of a table; mostly all rows are equal, and one number is returned."""
+    """Return a number for each row of a table, or a single number in the common case of equal rows."""
     if (table == table[0]).all():
         return number_of(table[0])
     unique, inverse = np.unique(table, axis=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The limits of NDTiff: layouts of frames, positions along axes, and combinations of frames."""
+"""The limits of NDTiff: frame layouts, positions along axes, and combinations of axes in a dataset."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ INT32 = 2**31
 
 
 def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse a frame of uint8 or uint16 with a shape that NDTiff cannot hold.
+    """Refuse a uint8 or uint16 frame with a shape that NDTiff cannot store.
 
     Raises
     ------
@@ -31,19 +31,19 @@ def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 
 def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -> dict[str, type]:
-    """Refuse axes that contradict those of earlier frames, and axes that readers cannot handle.
+    """Refuse axes that are inconsistent with earlier frames, or that readers cannot handle.
 
     Parameters
     ----------
     positions : mapping of str to int or str
         The coordinates of a frame.
     known : mapping of str to type
-        The type of the positions along each axis of the earlier frames.
+        The type of the positions along each axis in the earlier frames.
 
     Returns
     -------
     dict of str to type
-        The type of each position.
+        The type of the position along each axis.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
 
 
 def refuse_text(axes: bytes) -> None:
-    """Refuse coordinates with more bytes of JSON than an entry of the index can hold."""
+    """Refuse coordinates with more bytes of JSON than an index entry can store."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
             f"NDTiff's coordinates have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
@@ -73,13 +73,13 @@ def refuse_text(axes: bytes) -> None:
 
 
 def refuse_position(axis: str, value: int) -> None:
-    """Refuse a position of more than 32 bits."""
+    """Refuse a position that does not fit in 32 bits."""
     if not -INT32 <= value < INT32:
         raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
 
 
 def refuse_plan(layouts: Iterable[PlannedLayout], coordinates: Iterable[CoordinatesLike]) -> None:
-    """Refuse planned frames that NDTiff cannot hold.
+    """Refuse planned frames that NDTiff cannot store.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Chooses the reader of an NDTiff dataset: version 3, a pyramid of version 3, or version 2."""
+"""Chooses the reader for an NDTiff dataset: version 3, a version 3 pyramid, or version 2."""
 
 import os
 
@@ -12,13 +12,13 @@ from exengine_ndstorage.ndtiff.version2 import Version2Reader
 
 
 def is_ndtiff(path: str | os.PathLike[str]) -> bool:
-    """Return whether a folder is an NDTiff dataset of any version, or a pyramid of them."""
+    """Return whether a folder is an NDTiff dataset of any version, or a pyramid of such datasets."""
     places = ((INDEX_NAME,), (FULL_RESOLUTION, INDEX_NAME))
     return any(os.path.isfile(os.path.join(path, *parts)) for parts in places)
 
 
 def open_ndtiff(path: str | os.PathLike[str]) -> DataStorage:
-    """Open a dataset of any version.
+    """Open an NDTiff dataset of any version.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ def open_ndtiff(path: str | os.PathLike[str]) -> DataStorage:
     Returns
     -------
     DataStorage
-        A reader.
+        A reader for the dataset.
 
     Raises
     ------
     DatasetNotFoundError
         If the path is not a folder.
     DatasetDamagedError
-        If nothing of the dataset can be read.
+        If no part of the dataset can be read.
     """
     folder = existing_folder(path)
     full = os.path.join(folder, FULL_RESOLUTION)

@@ -1,7 +1,8 @@
-"""Multi-resolution pyramids: a folder of tiles per resolution level, and the mosaic of the tiles.
+"""Multi-resolution pyramids: one folder of tiles per resolution level, and the mosaic of the tiles.
 
-Micro-Manager writes pyramids in its explore mode: each tile has a ``row`` and a ``column``. Tiles at full
-resolution overlap by the number of pixels in the summary metadata; tiles of the other levels do not overlap.
+Micro-Manager writes pyramids in its explore mode. Each tile has a ``row`` and a ``column``. Tiles at full
+resolution overlap by the number of pixels that the summary metadata states. Tiles at the other levels do not
+overlap.
 """
 
 import os
@@ -26,12 +27,12 @@ from exengine_ndstorage.ndtiff.sizes import MAX_TILES
 
 
 class PyramidReader(NDTiffReader):
-    """A reader of a pyramid; its frames are the tiles at full resolution.
+    """A reader for a pyramid. Its frames are the tiles at full resolution.
 
     Parameters
     ----------
     path : str
-        The folder with one folder per resolution level.
+        The folder that contains one folder per resolution level.
     """
 
     def __init__(self, path: str) -> None:
@@ -59,11 +60,11 @@ class PyramidReader(NDTiffReader):
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
-        """The levels: 0 is full resolution, level n is smaller by ``2**n``."""
+        """The resolution levels. Level 0 has full resolution; level n is smaller by a factor of ``2**n``."""
         return tuple(sorted(self._levels))
 
     def level(self, number: int) -> DatasetReader:
-        """Return the tiles of one resolution level.
+        """Return a reader for the tiles of one resolution level.
 
         Raises
         ------
@@ -82,29 +83,30 @@ class PyramidReader(NDTiffReader):
         stitched: bool = False,
         level: int = 0,
     ) -> Any:
-        """Return a level as one dask array.
+        """Return a resolution level as one dask array.
 
         Parameters
         ----------
         axes : iterable of str, optional
-            Order of the leading axes, without ``row`` and ``column`` in the stitched view; by default the
-            order of their first appearance.
+            The order of the leading axes. For a stitched view, omit ``row`` and ``column``. By default, the
+            axes are in the order in which they first appeared.
         missing : {'raise', 'mask'} or number
-            The result for positions without a tile: an error, masked pixels, or this value.
+            The result for positions without a tile: an error, masked pixels, or pixels with this value.
         stitched : bool
-            Join the tiles to one image, without their overlap, instead of along ``row`` and ``column``.
+            Whether to join the tiles into one image, without their overlap. Otherwise, ``row`` and ``column``
+            are axes of the array.
         level : int
-            Resolution level.
+            The resolution level.
 
         Returns
         -------
         dask.array.Array
-            ``(*axes, Y, X[, 3])``, one chunk per tile.
+            An array of shape ``(*axes, Y, X[, 3])``, with one chunk per tile.
 
         Raises
         ------
         CoordinatesNotFoundError
-            If the pyramid does not have this level, or tiles are missing and ``missing`` is ``'raise'``.
+            If the pyramid does not have this level, or if tiles are missing and ``missing`` is ``'raise'``.
         """
         tiles = self.level(level)
         if not stitched:
@@ -130,7 +132,7 @@ class PyramidReader(NDTiffReader):
 def _stitched(
     tiles: DatasetReader, axes: Iterable[str] | None, missing: Any, overlap: tuple[int, int]
 ) -> Any:
-    """Return the mosaic of a level as a lazy array."""
+    """Return the stitched mosaic of a level as a lazy array."""
     import dask.array as da
 
     positions = tiles.axes
@@ -161,7 +163,7 @@ def _stitched(
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)
-    # Cut off half of the overlap at each side, the larger half at the end.
+    # Cut off half of the overlap on each side. If the overlap is odd, the extra pixel is cut at the end.
     cut = tuple(
         slice(pixels // 2, size - (pixels + 1) // 2)
         for pixels, size in zip(overlap, example.shape, strict=False)
@@ -187,7 +189,7 @@ def _stitched(
 
 
 class _ReadTile:
-    """Reads one tile of a mosaic. Dask pickles it."""
+    """A callable that reads one tile of a mosaic. Dask pickles it."""
 
     def __init__(
         self,
@@ -207,7 +209,7 @@ class _ReadTile:
         masked = isinstance(self._missing, str)
         try:
             data = self._tiles.get_data(axes)
-        except CoordinatesNotFoundError:  # only this error is a gap: a closed dataset raises another one
+        except CoordinatesNotFoundError:  # only this error means a missing tile
             if self._missing == "raise":
                 raise
             tile = (

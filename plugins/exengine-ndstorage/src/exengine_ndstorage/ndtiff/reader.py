@@ -1,7 +1,7 @@
 """Reads NDTiff datasets of version 3.
 
-Reading writes nothing, and works while another process writes: the reader reads the rest of the index at a
-lookup without a result, and at ``len``, iteration and ``await_new_data``.
+The reader does not write anything, and it works while another process is writing the dataset. It reads the
+new part of the index when a lookup finds no frame, and for ``len``, iteration and ``await_new_data``.
 """
 
 import os
@@ -49,16 +49,16 @@ from exengine_ndstorage.ndtiff.structure import check_structure
 
 
 class _GrowingTable:
-    """The frames of a dataset that may still be written: a ``FrameTable`` that grows with the index.
+    """The frames of a dataset that may still grow: a ``FrameTable`` that follows the index.
 
-    While it is ``live``, a lock protects the table. A table that is not live does not change.
+    While the table is ``live``, a lock protects it. A table that is not live no longer changes.
 
     Attributes
     ----------
     table : FrameTable
     live : bool
     checksum : int
-        CRC-32C of the part of the index that was read.
+        The CRC-32C of the part of the index that has been read so far.
     """
 
     def __init__(self, folder: str) -> None:
@@ -75,7 +75,7 @@ class _GrowingTable:
         return self.table.axes
 
     def refresh(self) -> bool:
-        """Read the new part of the index; return whether it has frames."""
+        """Read the new part of the index, and return whether it contains any frames."""
         with self._lock:
             before = len(self.table)
             if not self.table.problem:
@@ -101,7 +101,7 @@ class _GrowingTable:
 
     @property
     def torn_bytes(self) -> int:
-        """The number of bytes at the end of the index that are not a whole entry."""
+        """The number of bytes at the end of the index that do not form a complete entry."""
         return os.path.getsize(self._path) - self._read if os.path.isfile(self._path) else 0
 
     @property
@@ -144,14 +144,14 @@ class _GrowingTable:
 
 
 class NDTiffReader(DatasetReader):
-    """A reader of an NDTiff dataset of version 3.
+    """A reader for an NDTiff dataset of version 3.
 
     Parameters
     ----------
     path : str
         The folder of the dataset.
     folder : str, optional
-        The folder with the index and the files; by default the folder of the dataset.
+        The folder that contains the index and the files. By default, it is the folder of the dataset.
     """
 
     capabilities = CAPABILITIES
@@ -160,7 +160,7 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         manifest = read_manifest(self._folder)
-        self._growing = _GrowingTable(self._folder)  # after the manifest: a complete one has a complete index
+        self._growing = _GrowingTable(self._folder)  # after the manifest: if it is complete, so is the index
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool()
@@ -168,19 +168,19 @@ class NDTiffReader(DatasetReader):
         self._layouts: dict[int, FrameLayout] = {}
         self._summary: JsonValue = None
         self._settling = threading.RLock()
-        # A dataset that has lost its manifest still has checksums, which are compared.
+        # A dataset that has lost its manifest may still have checksums. If so, they are verified.
         self._checked = self._written_here or (manifest is None and self._frames_have_checksums())
         self._settle()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a dataset of this version; ``NDTiffStorage.open`` opens any version."""
+        """Open a dataset of this version. ``NDTiffStorage.open`` opens any version."""
         return cls(existing_folder(path))
 
     # -- status ----------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Decide on the status from manifest, lock, index and files."""
+        """Determine the status from the manifest, the lock, the index and the files."""
         table, manifest = self._growing, self.manifest
         status, reason = (manifest.status, manifest.reason) if manifest else (DatasetStatus.COMPLETE, "")
         problem = table.problem
@@ -190,7 +190,7 @@ class NDTiffReader(DatasetReader):
             )
             self._read_summary()
         else:
-            table.table.settle()  # before other threads use the table without a lock
+            table.table.settle()  # must happen before other threads use the table without a lock
             table.live = False
             problem = problem or self._disagreement() or self._read_summary()
         if problem:
@@ -198,10 +198,10 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return how index, files and manifest of a finished dataset disagree; empty if they agree."""
+        """Return how a finished dataset's index, files and manifest disagree; empty if they agree."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
-            # The writer failed when it created the index, and the manifest records that.
+            # The writer failed while it was creating the index, and the manifest records this failure.
             if manifest is not None and manifest.status is DatasetStatus.FAILED and manifest.frames == 0:
                 return ""
             return f"there is no {INDEX_NAME}"
@@ -223,7 +223,7 @@ class NDTiffReader(DatasetReader):
         return ""
 
     def _read_summary(self) -> str:
-        """Read the summary metadata; return why it cannot be read, or an empty text."""
+        """Read the summary metadata. Return why it cannot be read, or an empty string."""
         if self._summary is None:
             names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
             name = names[0] if names else first_tiff(self._folder)
@@ -240,7 +240,7 @@ class NDTiffReader(DatasetReader):
             with self._settling:
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after the manifest: the index is complete
+                    self._growing.refresh()  # after the manifest, because the index is complete now
                     self.set_status(manifest.status, manifest=manifest)
                 self._settle()
         return super().status
@@ -248,25 +248,25 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # the writer may have written it since, and other damage may have hidden it
+            self._read_summary()  # it may have been written since, or damage prevented reading it
         return self._summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
+        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
         count = len(self._growing.table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # before the refresh, which then sees the last frames of the writer
+            finished = self.is_finished()  # queried first, so that the refresh sees the last frames
             return self._growing.refresh() or len(self._growing.table) > count or finished
 
         return wait_until(has_new_data, timeout)
 
     @property
     def has_checksums(self) -> bool:
-        """Whether a damaged frame is detected: frames have checksums if this backend wrote them."""
+        """Whether damaged frames are detected. Frames that this backend wrote have checksums."""
         return self._checked
 
     def check_structure(self) -> list[str]:
@@ -317,7 +317,7 @@ class NDTiffReader(DatasetReader):
         return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"
 
     def _layout(self, number: int, file: OpenFile) -> FrameLayout:
-        """Return a frame layout of the index; refuse one that is not NDTiff or exceeds the file."""
+        """Return a frame layout from the index. Refuse a layout that is invalid or exceeds the file."""
         width, height, pixel_type, *compressions = self._growing.table.layouts[number]
         if pixel_type not in DTYPES or any(compressions) or not width or not height:
             raise DatasetDamagedError(
@@ -332,7 +332,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Look at the first, the middle and the last frame: one of them may be damaged."""
+        """Return whether the first, middle or last frame has checksums. Some of them may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():

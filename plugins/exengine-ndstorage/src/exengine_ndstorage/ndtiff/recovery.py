@@ -1,12 +1,12 @@
-"""Repairs an NDTiff dataset in place, as if it had been finished after its last frame.
+"""Repairs an NDTiff dataset in place, so that it looks as if it had been finished after its last frame.
 
-The order is that of a writer: first the index is replaced, with a safe copy of the old one beside it, then
-the files are brought into agreement with the new index. Each step checks the files and does the work that is
-left, so that a recovery that was killed continues with the next call.
+Recovery first replaces the index and keeps a copy of the old index in the same folder. It then makes the
+files consistent with the new index. Each step checks the files and does only the work that remains, so if a
+recovery is killed, the next call continues it.
 
-Recovery cuts off data that a writer had begun when it died and that the index does not name, and nothing
-else. If the index itself was damaged, or frames are removed from it, all bytes of the files stay, for a later
-rescue by hand. The old index then lies beside the new one.
+The only data that recovery removes is data that a writer had begun to write when it died, and that is not in
+the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
+so that the data can be rescued by hand later. In this case, the old index is also kept.
 """
 
 import os
@@ -37,19 +37,19 @@ _LEAST_HEADER = SUMMARY_AT + 2
 
 
 def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
-    """Remove lost frames from the index of a dataset, and bring its files into agreement with it.
+    """Remove lost frames from a dataset's index, and make its files consistent with the index.
 
     Parameters
     ----------
     path : str
-        The folder of a dataset that this backend wrote. The caller holds its lock.
+        The folder of a dataset that this backend wrote. The caller must hold the dataset's lock.
     lost : collection of DataCoordinates
         The frames that cannot be read.
 
     Raises
     ------
     OSError
-        If a file cannot be written. The next call continues.
+        If a file cannot be written. The next call continues the recovery.
     """
     index = os.path.join(path, INDEX_NAME)
     table, whole_bytes = _read_index(index)
@@ -80,7 +80,7 @@ def _size(path: str) -> int:
 
 
 def _read_index(path: str) -> tuple[FrameTable, int]:
-    """Return the frames of an index, and the number of bytes of their entries."""
+    """Return the frames in an index, and the total size of their entries in bytes."""
     table = FrameTable()
     done = 0
     for chunk in _chunks(path):
@@ -91,7 +91,7 @@ def _read_index(path: str) -> tuple[FrameTable, int]:
 
 
 def _chunks(path: str) -> Iterator[bytes]:
-    """Yield an index in pieces that begin with an entry."""
+    """Yield an index in pieces, each of which begins with an entry."""
     if not os.path.lexists(path):
         return
     file = OpenFile(path, READ)
@@ -105,7 +105,7 @@ def _chunks(path: str) -> Iterator[bytes]:
 
 
 def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> None:
-    """Write an index without the dropped entries and without a torn last one; keep the old index."""
+    """Write a new index without dropped entries and without a torn last entry. Keep the old index."""
     index = os.path.join(folder, INDEX_NAME)
     _keep_index(folder)
     with _replacing(index) as descriptor:
@@ -126,7 +126,7 @@ def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> N
 
 
 def _keep_index(folder: str) -> None:
-    """Copy the index, unless an earlier recovery did: its copy is the older one."""
+    """Copy the index, unless an earlier recovery already made a copy, which then is the original index."""
     index = os.path.join(folder, INDEX_NAME)
     backup = os.path.join(folder, BACKUP_NAME)
     if os.path.lexists(backup) or not os.path.lexists(index):
@@ -141,7 +141,7 @@ def _keep_index(folder: str) -> None:
 
 @contextmanager
 def _replacing(path: str) -> Iterator[int]:
-    """Open a new file for writing; at the end, when it is on the disk, it replaces the old one."""
+    """Open a new file for writing. When the file is complete and on disk, it replaces the old file."""
     temporary = path + ".new"
     descriptor = open_new(temporary, os.O_RDWR)
     try:
@@ -156,7 +156,7 @@ def _replacing(path: str) -> Iterator[int]:
 
 
 def _stacks(folder: str, named: Collection[str]) -> list[str]:
-    """Return the names of the files with frames: those that the index or the manifest names."""
+    """Return the names of the files with frames, which are listed in the index or the manifest."""
     names = set(os.listdir(folder))
     return sorted(
         names & ({*named} | {name for name in names if is_stack(name) and _is_own(folder, name, named)})
@@ -173,13 +173,13 @@ def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
 
 
 class _Headers:
-    """Headers for files that lost theirs: that of another file of the dataset, or one without metadata.
+    """Headers for files that have lost theirs, copied from another file or created without metadata.
 
     Parameters
     ----------
     folder : str
     names : list of str
-        The files; all have the same header, apart from its last bytes.
+        The names of the files. They all have the same header, apart from its last bytes.
     """
 
     def __init__(self, folder: str, names: list[str]) -> None:
@@ -195,7 +195,7 @@ class _Headers:
                 return
 
     def of(self, size: int) -> bytes:
-        """Return a header of ``size`` bytes; the first directory follows it."""
+        """Return a header with a size of ``size`` bytes, which the first directory follows."""
         good = self._good.get(size)
         if good is None:
             good = header(b"{}" + b" " * (size - _LEAST_HEADER))
@@ -210,13 +210,15 @@ def _has_header(path: str) -> bool:
 
 
 class _RepairedFile(OpenFile):
-    """A file to repair: the header must lead to the first frame, each frame to the next, the last to none.
+    """A file to repair.
+
+    The header must lead to the first frame, and each frame to the next frame. The last frame ends the chain.
 
     Parameters
     ----------
     folder, name : str
     frames : list of Directory
-        The frames that stay.
+        The frames to keep.
     """
 
     __slots__ = ("_folder", "_frames", "_path")
@@ -229,12 +231,12 @@ class _RepairedFile(OpenFile):
 
     @property
     def is_an_attempt(self) -> bool:
-        """Whether the writer died before it had written the whole header."""
+        """Whether the writer died before it had written the complete header."""
         small = self._size() <= MAX_TORN_BYTES
         return small and not self._frames and not self._index_was_changed() and not _has_header(self._path)
 
     def repair(self, headers: "_Headers") -> None:
-        """Replace all bytes that differ from the expected ones."""
+        """Replace all bytes that differ from the expected bytes."""
         first = self._frames[0].begin if self._frames else 0
         if not _has_header(self._path) and (first >= _LEAST_HEADER or not self._frames):
             self._put(headers.of(first or _LEAST_HEADER), 0)
@@ -250,7 +252,7 @@ class _RepairedFile(OpenFile):
         os.fsync(self.descriptor)
 
     def _cut(self) -> None:
-        """Cut off the data that a writer had begun when it died: at most one write."""
+        """Cut off the data that a writer had begun to write when it died, which is at most one write."""
         if self._index_was_changed():
             return
         end = max((directory.end for directory in self._frames), default=0)

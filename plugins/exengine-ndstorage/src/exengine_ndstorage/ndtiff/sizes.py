@@ -1,8 +1,8 @@
-"""The sizes that this backend works with, each with its reason.
+"""The sizes that this backend uses, and the reason for each of them.
 
-The limits of the format itself are part of it; a limit of the reader protects the memory of a program that
-opens an untrusted dataset. The other sizes are measured: they decide how the work is cut into pieces, and a
-dataset is the same whatever they are.
+Some limits are part of the format itself. The reader's limits protect the memory of a program that opens an
+untrusted dataset. The other sizes were determined by measurements. They only control how the work is divided
+into pieces, so they do not affect the contents of a dataset.
 """
 
 KIB, MIB = 2**10, 2**20
@@ -10,69 +10,100 @@ KIB, MIB = 2**10, 2**20
 # -- limits of a dataset ---------------------------------------------------------------------------------
 
 MAX_FILE_BYTES = 2**32
-"""The format's limit: offsets in the index and in TIFF have 32 bits."""
+"""The maximum file size of the format: offsets in the index and in TIFF files have 32 bits."""
 
 LEAST_FILE_BYTES = 4 * KIB
-"""The least ``max_file_bytes``: smaller files hold a header and little else."""
+"""The minimum for ``max_file_bytes``: smaller files have room for a header and little else."""
 
 MAX_TEXT_BYTES = 2**16 - 1
-"""Coordinates as JSON, or a file name, in an entry of the index. A longer text is not NDTiff."""
+"""The maximum size of a text in an index entry: coordinates as JSON, or a file name.
+
+An index with a longer text is not a valid NDTiff index.
+"""
 
 MAX_AXES = 255
-"""Different axes in a dataset: a reader keeps a column for each."""
+"""The maximum number of different axes in a dataset: a reader keeps one column per axis."""
 
 MAX_SUMMARY_BYTES = 16 * MIB
-"""The header with the summary metadata. The format has room for 4 GiB, the memory of a reader may not."""
+"""The maximum size of the header, including the summary metadata.
+
+The format allows up to 4 GiB, which may not fit in the memory of a reader.
+"""
 
 MAX_METADATA_BYTES = 64 * MIB
-"""The metadata of a frame as JSON. The format has room for 4 GiB, the memory of a reader may not."""
+"""The maximum size of a frame's metadata as JSON.
+
+The format allows up to 4 GiB, which may not fit in the memory of a reader.
+"""
 
 MAX_NAME_BYTES = 200
-"""The name of a dataset: a file name has at most 255 bytes, and the files of the dataset add to it."""
+"""The maximum length of a dataset's name: a file name has at most 255 bytes, and includes a suffix."""
 
 # -- writing ---------------------------------------------------------------------------------------------
 
 BATCH_BYTES = 4 * MIB
-"""Several frames that go to the file in one gathered write; larger frames gain nothing from that."""
+"""The maximum size of a batch of frames that are written to the file with one gathered write.
+
+Larger frames do not benefit from batching.
+"""
 
 MAX_TORN_BYTES = BATCH_BYTES + MIB
-"""How much an interrupted write may leave after the last frame of a file; recovery cuts that off.
+"""The maximum amount of data that an interrupted write leaves after the last frame; recovery removes it.
 
-It is a batch, or one frame that is a little larger. In a file of larger frames it is two of them.
+This is one batch, or one frame that is slightly larger. In a file with larger frames, the limit is the size
+of two frames.
 """
 
 EARLY_BYTES = 4 * MIB
-"""How much is written before the disk starts on it, so that a sync finds most of the work done."""
+"""The amount of written data after which the disk is instructed to start storing it.
+
+When a sync follows, most of its work is then already done.
+"""
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""Frames with fewer bytes of pixels leave the disk idle while they are encoded; larger ones keep it busy."""
+"""The pixel size below which frames leave the disk idle while they are encoded.
+
+Larger frames keep the disk busy.
+"""
 
 LEAST_FREE_BYTES = 8 * KIB
-"""Memory that encoding a frame needs. Without it orjson ends the process, and Python raises MemoryError."""
+"""The memory that encoding a frame requires.
+
+If this memory is not available, orjson ends the process, whereas Python raises MemoryError.
+"""
 
 # -- reading ---------------------------------------------------------------------------------------------
 
 CHUNK_BYTES = 2 * MIB
-"""How much of an index is read at once: some 10,000 entries, which are decoded together."""
+"""The amount of the index that is read at once: about 10,000 entries, which are decoded together."""
 
 MAX_TAGS = 1000
-"""Tags in a TIFF directory: NDTiff has about 15, and a directory with more is damaged."""
+"""The maximum number of tags in a TIFF directory.
+
+NDTiff directories have about 15 tags. A directory that exceeds the maximum is damaged.
+"""
 
 MAX_TILES = 4_000_000
-"""Tiles in one stitched array, gaps included: rows and columns may begin at any number."""
+"""The maximum number of tiles in one stitched array, including gaps.
+
+The limit is needed because rows and columns can have any number.
+"""
 
 # -- the helper thread -----------------------------------------------------------------------------------
 
 SHARED_WRITE_BYTES = MIB
-"""From this size on the helper thread computes the checksum of a frame while the frame is written."""
+"""The minimum frame size for which the helper thread computes the checksum during the write."""
 
 SHARED_READ_BYTES = 2 * MIB
-"""From this size on the helper thread reads half of a frame; for smaller ones the hand-over costs more."""
+"""The minimum frame size for which the helper thread reads half of the frame.
+
+For smaller frames, handing over the job costs more time than it saves.
+"""
 
 CHECKED_PIECE_BYTES = MIB
-"""How much is read before its checksum is computed: it is still in the cache of the processor."""
+"""The amount of data that is read before its checksum is computed: it is still in the processor's cache."""
 
 # -- open files ------------------------------------------------------------------------------------------
 
 MAX_OPEN_FILES = 64
-"""Files that a pool holds open; a dataset of 4 GiB files has fewer up to 256 GiB."""
+"""The maximum number of open files in a pool. With files of 4 GiB, that is enough for 256 GiB."""

@@ -1,7 +1,7 @@
-"""Checks the structure of NDTiff: headers, the chain of directories, and their agreement with the index.
+"""Checks the structure of NDTiff files: headers, the chain of directories, and consistency with the index.
 
-A file may hold anything: the check reads no more directories than the index has frames, and follows no
-offset out of the file.
+A file can contain arbitrary data. The check therefore never reads more directories than the index has frames,
+and it does not follow an offset that lies outside the file.
 """
 
 import os
@@ -29,25 +29,25 @@ from exengine_ndstorage.ndtiff.index_table import FrameTable
 from exengine_ndstorage.ndtiff.sizes import MAX_FILE_BYTES, MAX_TAGS
 
 MOST_SENTENCES = 50
-"""How many faults are listed; the others are counted."""
+"""The maximum number of faults that are listed. Any further faults are only counted."""
 
 _STACK = re.compile(r"(?:.*_)?NDTiffStack(?:_\d+)?\.tif")
 _STRIP_OFFSETS = 273
 
 
 def check_structure(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> list[str]:
-    """Return the faults in the files of a dataset, one sentence for each.
+    """Return the faults in a dataset's files, with one sentence for each fault.
 
     Parameters
     ----------
     folder : str
-        The folder with the index and the files.
+        The folder that contains the index and the files.
     table : FrameTable
         The index.
     written_here : bool
-        Whether this backend wrote the dataset: then every byte of each directory is known.
+        Whether this backend wrote the dataset. If so, every byte of each directory is known.
     finished : bool
-        Whether the last frame must be the end of its file.
+        Whether each file must end with its last frame.
     """
     found: list[str] = []
     count = 0
@@ -87,9 +87,9 @@ def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: boo
 
 
 def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
-    """Check the files without frames: such a file ends with its header."""
+    """Check the files without frames. Such a file must end with its header."""
     if os.path.lexists(os.path.join(folder, BACKUP_NAME)):
-        return  # a recovery removed their frames from the index
+        return  # a recovery has removed the frames of these files from the index
     named = set(table.files)
     for name in sorted(os.listdir(folder)):
         if not is_stack(name) or name in named:
@@ -106,7 +106,7 @@ def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
 
 
 def is_stack(name: str) -> bool:
-    """Return whether a file has the name of a file of frames."""
+    """Return whether a file name is that of a TIFF file with frames."""
     return _STACK.fullmatch(name) is not None
 
 
@@ -119,7 +119,7 @@ def _own_directories(
     finished: bool,
     folder: str,
 ) -> Iterator[str]:
-    """Compare every directory with the one that this backend writes for the frame."""
+    """Compare every directory with the directory that this backend would write for its frame."""
     link, link_in = FIRST_IFD_AT, "the header"
     end = 0
     for directory in directories(table, frames):
@@ -143,12 +143,12 @@ def _own_directories(
 
 
 class Directory:
-    """The place and the content of the directory of a frame that this backend wrote.
+    """The place and the content of the directory for a frame that this backend wrote.
 
     Parameters
     ----------
     number : int
-        The number of the frame in the index.
+        The frame's number in the index.
     layout : FrameLayout
     pixels_at : int
         The offset of the pixels in the file.
@@ -157,7 +157,8 @@ class Directory:
     Attributes
     ----------
     begin, end : int
-        The place of the frame in its file: directory, pixels and metadata, padded to an even length.
+        The place of the frame in its file. A frame consists of its directory, pixels and metadata, padded to
+        an even length.
     """
 
     __slots__ = ("_metadata_bytes", "begin", "end", "layout", "number")
@@ -171,7 +172,7 @@ class Directory:
         self.end = end + (end & 1)
 
     def expected(self, found: bytes, following: int) -> bytes:
-        """Return the expected directory, with the checksums of the one that was found.
+        """Return the expected directory, with the checksums from the directory in the file.
 
         Parameters
         ----------
@@ -181,13 +182,13 @@ class Directory:
             The offset of the next directory.
         """
         checksums = self.layout.checksums(found)
-        assert checksums is not None  # otherwise the frame could not be read
+        assert checksums is not None  # otherwise, the frame could not have been read
         whole = bytearray(self.layout.ifd(self.begin, self._metadata_bytes, *checksums))
         struct.pack_into("<I", whole, self.layout.next_at, following)
         return bytes(whole)
 
     def differs(self, found: bytes) -> bool:
-        """Return whether a directory differs from the expected one, apart from the next offset."""
+        """Return whether a directory differs from the expected directory, ignoring the next offset."""
         layout = self.layout
         if len(found) != layout.ifd_bytes or layout.checksums(found) is None:
             return True
@@ -196,7 +197,7 @@ class Directory:
 
 
 def directories(table: FrameTable, frames: npt.NDArray[np.intp]) -> Iterator[Directory]:
-    """Yield the directories of frames that this backend wrote; skip frames that it cannot have written."""
+    """Yield the directories for frames, skipping frames that this backend cannot have written."""
     layouts: dict[int, FrameLayout | None] = {}
     for frame in frames.tolist():
         _, number, pixels_at, metadata_at, metadata_bytes = table.place(frame)
@@ -219,12 +220,12 @@ def _layout(entry: EntryLayout) -> FrameLayout | None:
         return None
     try:
         return FrameLayout(height, width, pixel_type)
-    except struct.error:  # larger than the tags hold
+    except struct.error:  # larger than the values that the tags can store
         return None
 
 
 def read_link(file: OpenFile, at: int) -> int:
-    """Return the offset at a place of a file; -1 after the end of the file."""
+    """Return the offset stored at a place in a file, or -1 if the place is beyond the end of the file."""
     data = read_at(file.descriptor, 4, at)
     return int(struct.unpack("<I", data)[0]) if len(data) == 4 else -1
 
@@ -232,7 +233,7 @@ def read_link(file: OpenFile, at: int) -> int:
 def _foreign_directories(
     file: OpenFile, name: str, table: FrameTable, frames: npt.NDArray[np.intp]
 ) -> Iterator[str]:
-    """Follow the chain of directories: it must reach the pixels of every frame, and end."""
+    """Follow the chain of directories. It must reach the pixels of every frame, and then end."""
     wanted = {table.place(number)[2]: number for number in frames.tolist()}
     at = read_link(file, FIRST_IFD_AT)
     for _ in range(len(wanted) + 1):
@@ -249,7 +250,7 @@ def _foreign_directories(
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
-    """Return the offsets of the pixels and of the next directory; -1 and -1 if it is not a directory."""
+    """Return the offsets of the pixels and of the next directory. Both are -1 if it is not a directory."""
     head = read_at(file.descriptor, 2, at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= MAX_TAGS:

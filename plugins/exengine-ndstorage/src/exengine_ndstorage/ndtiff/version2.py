@@ -1,7 +1,7 @@
 """Reads NDTiff version 2 through the ``ndstorage`` library.
 
-The library prints to stdout when it opens a dataset, and raises bare exceptions. This module suppresses the
-output, and raises errors of ExEngine.
+The library prints to stdout when it opens a dataset, and raises generic exceptions. This module suppresses
+the output and converts the exceptions to ExEngine errors.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _opening = threading.Lock()
 
 
 class _Silence:
-    """A stdout that discards the output of one thread, and prints that of all others."""
+    """A stdout that discards the output of one thread, and prints the output of all other threads."""
 
     def __init__(self, stdout: Any) -> None:
         self._stdout = stdout
@@ -48,14 +48,15 @@ class _Silence:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    # stdout and the filters of warnings belong to the whole process: only one thread may replace them.
+    # stdout and the warning filters belong to the whole process, so only one thread at a time may
+    # replace them.
     with _opening, warnings.catch_warnings(), contextlib.redirect_stdout(_Silence(sys.stdout)):
         warnings.simplefilter("ignore")
         yield
 
 
 def _refuse_unsafe_files(path: str) -> None:
-    """Refuse links, pipes, devices and impossible lengths, which the library does not check."""
+    """Refuse links, pipes, devices and impossible lengths, because the library does not check for them."""
     for folder in (path, *(entry.path for entry in list(os.scandir(path)) if entry.is_dir())):
         if folder != path:
             refuse_link(folder)
@@ -74,8 +75,8 @@ def _refuse_unsafe_files(path: str) -> None:
 
 
 def _refuse_impossible_lengths(folder: str) -> None:
-    """Refuse an index that claims more bytes than a file has: the library would allocate them."""
-    file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the same format in all versions
+    """Refuse an index that claims more bytes than a file has, because the library would allocate them."""
+    file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
     done = 0
@@ -93,7 +94,7 @@ def _refuse_impossible_lengths(folder: str) -> None:
 
 
 class Version2Reader(DatasetReader):
-    """A reader of an NDTiff dataset of version 2.
+    """A reader for an NDTiff dataset of version 2.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ class Version2Reader(DatasetReader):
     def __init__(self, path: str) -> None:
         frames = CoordinateIndex()
         super().__init__(path, frames, DatasetStatus.COMPLETE)
-        self._library = threading.Lock()  # the library reads at one position of a shared file
+        self._library = threading.Lock()  # the library's reads share one file position
         self._dataset: Any = None
         _refuse_unsafe_files(path)
         with self._translated(), _silence():
@@ -121,7 +122,7 @@ class Version2Reader(DatasetReader):
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn any exception of the library into an error of ExEngine."""
+        """Convert any exception from the library to an ExEngine error."""
         with self._library:
             try:
                 yield
@@ -132,12 +133,12 @@ class Version2Reader(DatasetReader):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a dataset of version 2; ``NDTiffStorage.open`` opens any version."""
+        """Open a dataset of version 2. ``NDTiffStorage.open`` opens any version."""
         return cls(existing_folder(path))
 
     @property
     def has_checksums(self) -> bool:
-        """False: version 2 has no checksums."""
+        """False, because version 2 has no checksums."""
         return False
 
     @property

@@ -1,8 +1,8 @@
-"""Writes NDTiff so that every acknowledged frame survives the process.
+"""Writes NDTiff so that every acknowledged frame survives if the process dies.
 
-One gathered write of IFD, pixels and metadata, then one write of the index entry. The index decides: bytes
-in a TIFF file that no entry names are not part of the dataset. The storage keeps the places of both writes
-itself, so that the next frame overwrites a frame that failed half way, or the end of the file cuts it off.
+The IFD, pixels and metadata are written with one gathered write, and then the index entry with another write.
+The index is authoritative: data in a TIFF file is part of the dataset only if an entry refers to it. The
+storage tracks both positions, so a partly written frame is overwritten or, at the end of the file, cut off.
 """
 
 import os
@@ -53,31 +53,31 @@ from exengine_ndstorage.ndtiff.limits import INT32
 from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place
 
-# File, layout, offset of the pixels, length of the metadata, checksum of the axes, length of the entry.
+# File, layout, pixel offset, metadata length, checksum of the axes, and entry length.
 _PLACE = struct.Struct("<6I")
 
-# check_frame passes to write_frame: metadata and axes as JSON, checksum of the axes, whether its axes are
-# those of earlier frames, its layout if an earlier frame has the same one.
+# Passed from check_frame to write_frame: the metadata and axes as JSON, the checksum of the axes, whether the
+# axes are known from earlier frames, and the layout if an earlier frame has the same layout.
 _Checked = tuple[bytes, bytes, int, bool, FrameLayout | None]
 
 
 class NDTiffStorage(ManagedStorage):
     """Write NDTiff, the fast TIFF format of Micro-Manager and Pycro-Manager.
 
-    A dataset is a folder with TIFF files and an index. When ``put`` returns, the operating system holds
-    the frame, and it survives the death of the program; after ``finish`` it survives power loss. Frames
-    and their metadata have checksums.
+    A dataset is a folder with TIFF files and an index. When ``put`` returns, the operating system has
+    received the frame, and it survives a crash of the program. After ``finish``, it also survives a power
+    failure. Checksums protect the frames and their metadata.
 
     Parameters
     ----------
     directory : path
         The folder of the dataset.
     name : str, optional
-        The name of the dataset: its folder is then ``directory/name``, and its files start with the name.
+        The name of the dataset. If given, the folder is ``directory/name``, and file names begin with it.
     summary_metadata : dict, optional
-        Metadata of the whole dataset.
+        Metadata for the whole dataset.
     max_file_bytes : int, default: 4294967296
-        The size at which a TIFF file is full, and the next one starts.
+        The size in bytes at which a TIFF file counts as full, and the next file is started.
 
     Examples
     --------
@@ -126,13 +126,13 @@ class NDTiffStorage(ManagedStorage):
         self._index_file: OpenFile | None = None
         self._file: OpenFile | None = None  # the file that is being written
         self._file_names: list[str] = []
-        self._unsynced: list[int] = []  # complete files that are not yet on the disk
+        self._unsynced: list[int] = []  # complete files that were not synced to disk yet
         self._names_synced = False
         self._end = self._index_end = 0
-        self._started = 0  # the place in the file up to which early writing has started
-        self._last_next_at = -1  # the place in the file of the offset after its last IFD
+        self._started = 0  # the offset in the file up to which early writing has started
+        self._last_next_at = -1  # where the last IFD in the file stores the next offset
         self._layouts: dict[tuple[tuple[int, ...], str], FrameLayout] = {}
-        self._layout_list: list[FrameLayout] = []  # by their number
+        self._layout_list: list[FrameLayout] = []  # the layouts by number
         self._places = bytearray()
         self._axis_types: dict[str, type] = {}
         self._helper = HelperThread()
@@ -150,7 +150,7 @@ class NDTiffStorage(ManagedStorage):
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
-        """Create a storage for a dataset at exactly this path."""
+        """Create a storage with a dataset at exactly this path."""
         assert path is not None  # the kernel passes a path to a persistent backend
         return cls(path, None, **options)
 
@@ -160,23 +160,23 @@ class NDTiffStorage(ManagedStorage):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DataStorage:
-        """Open a dataset for reading: version 3 and pyramids here, version 2 through ``ndstorage``."""
+        """Open a dataset for reading. ``ndstorage`` reads version 2; this package reads everything else."""
         return open_ndtiff(path)
 
     @classmethod
     def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
-        """Repair index and files: lost frames are removed from the index, and the old index is kept."""
+        """Repair the index and the files. Lost frames are removed from the index; the old index is kept."""
         recover_in_place(os.fspath(path), lost)
 
     @classmethod
     def check_plan(
         cls, layouts: Iterable[PlannedLayout], coordinates: Iterable[CoordinatesLike], /, **_: Any
     ) -> None:
-        """Refuse planned frames that NDTiff cannot hold."""
+        """Refuse planned frames that NDTiff cannot store."""
         limits.refuse_plan(layouts, coordinates)
 
     def claimed_files(self) -> tuple[str, ...]:
-        """Return the names of the files with the prefix of this dataset, and no other."""
+        """Return patterns that match only the files with this dataset's prefix."""
         prefix = self._prefix.replace("{", "{{").replace("}", "}}")
         others = [pattern for pattern in self.dataset_files if "NDTiffStack" not in pattern]
         return (*others, f"{prefix}NDTiffStack.tif", f"{prefix}NDTiffStack_{{number}}.tif")
@@ -184,7 +184,7 @@ class NDTiffStorage(ManagedStorage):
     # -- writing ---------------------------------------------------------------------------------
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
-        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError; orjson ends the process if it gets no memory
+        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError, whereas orjson would end the process
         layout = self._layouts.get((data.shape, data.dtype.char))
         if layout is None:
             limits.refuse_shape(data.shape, data.dtype)
@@ -224,19 +224,19 @@ class NDTiffStorage(ManagedStorage):
         self.write_frames(number, [(coordinates, data, checked)])
 
     def write_frames(self, number: int, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]]) -> int:
-        """Write the first frames of a batch, up to the end of this file or of one gathered write.
+        """Write the first frames of a batch, as many as fit in the current file and one gathered write.
 
         Parameters
         ----------
         number : int
             The number of the first frame.
         batch : list of (coordinates, data, checked)
-            At least one frame, with the arguments of :meth:`write_frame`.
+            At least one frame, each with the same arguments as for :meth:`write_frame`.
 
         Returns
         -------
         int
-            How many frames were written completely; nothing of the others was written.
+            The number of frames that were written completely. No part of the other frames was written.
         """
         parts: list[Any] = []
         entries: list[bytes] = []
@@ -248,7 +248,7 @@ class NDTiffStorage(ManagedStorage):
         for coordinates, data, (metadata, axes, axes_crc, are_axes_known, layout) in batch:
             if not are_axes_known and not self._are_axes_known(coordinates):
                 if parts:
-                    break  # an axis is known when its first frame is written
+                    break  # a new axis becomes known only when its first frame is written
                 new_types = limits.refuse_axes(coordinates.__dict__, self._axis_types)
             if layout is None:
                 layout = self._layout_of(data)
@@ -294,7 +294,7 @@ class NDTiffStorage(ManagedStorage):
         index_end = write_at(self._index_file.descriptor, (entry,), self._index_end, len(entry))
         if new_types:
             self._axis_types.update(new_types)
-        # No call between these assignments, so that an interrupt leaves either all of them or none.
+        # These assignments contain no call, so an interrupt cannot separate them.
         self._places += place
         self._end = end
         self._index_end = index_end
@@ -314,7 +314,7 @@ class NDTiffStorage(ManagedStorage):
         axes_crc: int,
         running: Job[int],
     ) -> None:
-        """Write pixels and metadata while the helper thread computes the checksum, then the IFD with it."""
+        """Write pixels and metadata while the helper thread computes the checksum. Then write the IFD."""
         assert self._file is not None
         padding = b" " * ((layout.ifd_bytes + layout.pixel_bytes + len(metadata)) & 1)
         try:
@@ -351,16 +351,15 @@ class NDTiffStorage(ManagedStorage):
         try:
             end = write_at(file.descriptor, [self._header], 0, len(self._header))
         except BaseException:
-            del (
-                file
-            )  # otherwise the traceback of a stored exception keeps it open, with its space on the disk
-            os.unlink(path)  # it holds no frame
+            # Without this, a stored exception's traceback would keep the file open and its disk space in use.
+            del file
+            os.unlink(path)  # the file contains no frames
             raise
         name_in_entries = text_in_entry(name.encode())
         self._pool.hold(number, file)
         if number:
             self._unsynced.append(number - 1)
-        # No call between these assignments, so that an interrupt leaves the old file or the new one.
+        # These assignments contain no call, so an interrupt leaves either the old or the new file.
         self._file_names = [*self._file_names, name]
         self._name_in_entries = name_in_entries
         self._end, self._last_next_at, self._names_synced = end, -1, False
@@ -368,7 +367,7 @@ class NDTiffStorage(ManagedStorage):
         self._file = file
 
     def _end_file(self) -> None:
-        """Mark the last IFD of the file as the last, and cut off a failed frame after it."""
+        """Mark the last IFD in the file as the end of the chain, and cut off any failed frame after it."""
         if self._file is not None:
             os.ftruncate(self._file.descriptor, self._end)
             at = self._last_next_at if self._last_next_at >= 0 else FIRST_IFD_AT
@@ -380,7 +379,8 @@ class NDTiffStorage(ManagedStorage):
             number = self._unsynced[0]
             os.fsync(self._pool.open(number, self._path_of(self._file_names[number])).descriptor)
             del self._unsynced[0]
-        # The index after the files that it names. A variable with a file would stay in a stored traceback.
+        # The index is synced after the files to which it refers. A variable that refers to a file would
+        # survive in a stored traceback, so only the descriptors are kept.
         for descriptor in [file.descriptor for file in (self._file, self._index_file) if file is not None]:
             os.fsync(descriptor)
         if not self._names_synced:
@@ -397,16 +397,16 @@ class NDTiffStorage(ManagedStorage):
         self.sync_frames()
 
     def finished_facts(self) -> dict[str, int]:
-        """Return CRC-32C of the index, which detects changed coordinates when the dataset is opened."""
+        """Return the CRC-32C of the index, which reveals changed coordinates when the dataset is opened."""
         checksum = at = 0
-        if self._index_file is None:  # the storage failed before it created the index
+        if self._index_file is None:  # the storage failed before creating the index
             return {}
         while data := read_at(self._index_file.descriptor, sizes.CHUNK_BYTES, at):
             checksum, at = crc32c.crc32c(data, checksum), at + len(data)
         return {"index_crc32c": checksum}
 
     def _take_back(self, count: int) -> None:
-        """Remove a written last frame if an interrupt kept ``put`` from returning."""
+        """Remove the last frame if it was written but an interrupt prevented ``put`` from returning."""
         while len(self._places) > count * _PLACE.size:
             place = len(self._places) - _PLACE.size
             file, number, at, _, _, entry_bytes = _PLACE.unpack_from(self._places, place)
@@ -429,8 +429,8 @@ class NDTiffStorage(ManagedStorage):
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         file, layout, at, *_ = _PLACE.unpack_from(self._places, number * _PLACE.size)
-        # Without comparing the checksum: this process wrote the frame, and no other one may write. Readers
-        # of the dataset compare it.
+        # The checksum is not verified here: this process wrote the frame, and no other process can write to
+        # the dataset. Readers of the dataset verify it.
         return read_pixels(
             self._opened(file), at, self._layout_list[layout], self._helper, lambda: self._name(number)
         )
