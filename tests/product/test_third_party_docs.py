@@ -61,7 +61,7 @@ def test_its_page_tells_all_of_the_backend(built):
         "pip install exengine-npy-folder",
         "A damaged frame is detected.",
         "array([1, 2, 3])",
-        "What lies in the folder",
+        "The files of a dataset",
     ):
         assert part in text
 
