@@ -56,7 +56,7 @@ def test_its_page_tells_all_of_the_backend(built):
     html = (built / "usage" / "backends" / "npy-folder.html").read_text(encoding="utf-8")
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", html))
     for part in (
-        "Write each frame as a .npy file, which numpy.load opens.",
+        "Write each frame to a .npy file, which numpy.load can open.",
         "EXENGINE_STORAGE__OPTIONS__SYNC_EVERY",
         "pip install exengine-npy-folder",
         "A damaged frame is detected.",
