@@ -1,7 +1,7 @@
-"""Names and positions of axes: their validation and canonical form.
+"""Validation and canonical form of axis names and positions.
 
-An axis has a name, which is also an attribute of coordinates, and positions, which are 64-bit ints or str.
-:mod:`exengine.kernel.data_coords` builds on this module.
+An axis has a name, which is also an attribute of coordinates, and positions, each of which is a 64-bit int or
+a str. :mod:`exengine.kernel.data_coords` builds on this module.
 """
 
 import operator
@@ -21,7 +21,7 @@ _reserved_names: set[str] = set()
 
 
 def reserve_names(names: Iterable[str]) -> None:
-    """Reserve names that axes cannot have, because they are attributes of coordinates."""
+    """Reserve names that axes cannot have because they are already attributes of coordinates."""
     _reserved_names.update(names)
 
 

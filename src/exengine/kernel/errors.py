@@ -1,7 +1,7 @@
 """Every exception that ExEngine raises, in one tree.
 
-Each class is an :class:`ExEngineError` *and* the builtin it refines, so that a caller can catch either.
-The classes differ in how a caller reacts to them, not in where they are raised::
+Each class is both an :class:`ExEngineError` and a subclass of the builtin exception that it refines, so that
+a caller can catch either. The classes differ in how a caller should react, not in where they are raised::
 
     ExEngineError
     ├── CoordinatesError (ValueError)            correct the coordinates
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class ExEngineError(Exception):
-    """Base class of every exception that ExEngine raises."""
+    """The base class of every exception that ExEngine raises."""
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument.
@@ -57,11 +57,11 @@ class CoordinatesError(ExEngineError, ValueError):
 
 
 class CoordinatesExistError(CoordinatesError):
-    """A frame was already put at these coordinates (promise P4)."""
+    """A frame already exists at these coordinates (promise P4)."""
 
 
 class CoordinatesFrozenError(CoordinatesError, TypeError):
-    """The coordinates cannot change: they were hashed."""
+    """The coordinates were hashed and can no longer be changed."""
 
 
 class CoordinatesTypeError(CoordinatesError, TypeError):
@@ -69,15 +69,15 @@ class CoordinatesTypeError(CoordinatesError, TypeError):
 
 
 class CoordinatesNotFoundError(ExEngineError, KeyError):
-    """No frame was put at these coordinates (promise R1)."""
+    """No frame exists at these coordinates (promise R1)."""
 
 
 class UnsupportedDataError(ExEngineError, ValueError):
-    """The format cannot hold this array; nothing was changed (promise P8)."""
+    """The format cannot store this array; nothing was changed (promise P8)."""
 
 
 class MetadataError(ExEngineError, ValueError):
-    """JSON cannot hold this metadata; nothing was changed (promise P9)."""
+    """The metadata cannot be represented in JSON; nothing was changed (promise P9)."""
 
 
 class UnsupportedOperationError(ExEngineError, NotImplementedError):
@@ -89,7 +89,7 @@ class StorageStateError(ExEngineError, RuntimeError):
 
 
 class StorageFinishedError(StorageStateError):
-    """The storage is finished: its dataset is immutable."""
+    """The storage is finished, so its dataset is immutable."""
 
 
 class StorageClosedError(StorageStateError):
@@ -109,15 +109,15 @@ class DatasetExistsError(ExEngineError, FileExistsError):
 
 
 class DatasetNotFoundError(ExEngineError, FileNotFoundError):
-    """The path does not exist, or holds no dataset."""
+    """The path does not exist, or contains no dataset."""
 
 
 class DatasetLockedError(ExEngineError, BlockingIOError):
-    """Another writer holds the dataset (promise D2)."""
+    """Another writer has locked the dataset (promise D2)."""
 
 
 class DatasetAccessError(ExEngineError, OSError):
-    """The path cannot be used: permission, a file where a folder is needed, no space."""
+    """The path cannot be used: no permission, no space, or a file where a folder is needed."""
 
 
 class DatasetDamagedError(ExEngineError, ValueError):
@@ -125,7 +125,7 @@ class DatasetDamagedError(ExEngineError, ValueError):
 
 
 class PluginError(ExEngineError):
-    """Base class of errors about plugins."""
+    """The base class for errors about plugins."""
 
 
 class PluginNotFoundError(PluginError, LookupError):
@@ -141,7 +141,7 @@ class PluginBrokenError(PluginError, ImportError):
 
 
 class ContractError(PluginError, TypeError):
-    """A class breaks the contract or is not documented.
+    """A class violates the contract or is not documented.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class ContractError(PluginError, TypeError):
 
 
 class OptionError(ExEngineError, ValueError):
-    """An option does not exist, or does not accept the value."""
+    """An option does not exist, or its value is not accepted."""
 
 
 class ConfigError(ExEngineError, ValueError):
@@ -168,14 +168,14 @@ class SourceError(ExEngineError, RuntimeError):
     Attributes
     ----------
     rule : str or None
-        The rule that the sequence breaks: a name in the table on the source's page.
+        The name of the rule that the sequence breaks, from the table on the source's page.
     """
 
     rule: str | None = None
 
 
 class HandlerError(ExEngineError, RuntimeError):
-    """A ``DataHandler`` did not store a frame; ``__cause__`` has the reason."""
+    """A ``DataHandler`` did not store a frame; see ``__cause__`` for the reason."""
 
 
 class HandlerFullError(HandlerError, BlockingIOError):
@@ -183,12 +183,12 @@ class HandlerFullError(HandlerError, BlockingIOError):
 
 
 class AcquisitionError(ExEngineError, RuntimeError):
-    """An acquisition ended early; ``__cause__`` has the reason.
+    """An acquisition ended early; see ``__cause__`` for the reason.
 
     Attributes
     ----------
     ledger : exengine.kernel.frames.ledger.Ledger or None
-        Counts of the stored and the lost frames.
+        Counts of the stored and lost frames.
     """
 
     def __init__(self, message: str, ledger: object = None) -> None:
@@ -200,13 +200,13 @@ class AcquisitionError(ExEngineError, RuntimeError):
 
 
 def describe(error: BaseException, limit: int = 500) -> str:
-    """Return type and text of an exception, even if its own ``__str__`` raises.
+    """Return the type and text of an exception, even if its own ``__str__`` raises an error.
 
     Parameters
     ----------
     error : BaseException
     limit : int
-        Largest number of characters of the text.
+        The maximum length of the text, in characters.
 
     Examples
     --------
@@ -222,7 +222,7 @@ def describe(error: BaseException, limit: int = 500) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an ExEngine error, and :func:`describe` any other exception.
+    """Return the message of an ExEngine error, or the :func:`describe` text of any other exception.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def message_of(error: BaseException) -> str:
 
 
 def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException | None) -> "_OSErrorT":
-    """Return an error with the ``errno`` of its cause. Raise it ``from`` the cause.
+    """Return an error with the ``errno`` of its cause. The caller should raise it ``from`` the cause.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
         A subclass of ``OSError``, such as ``DatasetAccessError``.
     message : str
     cause : BaseException or None
-        Usually an ``OSError``; without an ``errno`` the new error has none either.
+        Usually an ``OSError``. If it has no ``errno``, the new error has none either.
 
     Examples
     --------
@@ -257,7 +257,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
 
 
 def note_stored(error: BaseException, frames: int) -> None:
-    """Record on an exception, as ``frames_stored``, how many frames of a ``put_many`` were stored."""
+    """Record the number of frames that a ``put_many`` call stored, as ``frames_stored`` of an exception."""
     error.frames_stored = frames  # type: ignore[attr-defined]
 
 
