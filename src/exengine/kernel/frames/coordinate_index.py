@@ -37,7 +37,7 @@ class CoordinateIndex:
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
-        self._axis_since: list[tuple[int, str]] = []  # number of the first frame with an axis, axis
+        self._axis_since: list[tuple[int, str]] = []  # number of the first frame, axis
 
     def __len__(self) -> int:
         return len(self._numbers)

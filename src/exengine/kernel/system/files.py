@@ -225,7 +225,8 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
     """Start writing part of a file to the disk; do nothing if the system lacks such a call.
 
-    This guarantees nothing and reports no errors. A later ``fsync``, which then has less to write, must do both.
+    This guarantees nothing and reports no errors; both are left to a later ``fsync``, which has less to
+    write.
     """
     call = _sync_file_range()
     if call is not None:
