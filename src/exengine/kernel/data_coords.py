@@ -219,7 +219,7 @@ class DataCoordinates:
             raise CoordinatesError(f"coordinates are not valid JSON: {error}") from None
         return of_checked_axes(_axes_of(axes))
 
-    # -- the rest of a mapping --------------------------------------------------------------------
+    # -- the rest of the mapping interface --------------------------------------------------------
 
     def keys(self) -> KeysView[str]:
         """Return the axis names."""

@@ -251,7 +251,7 @@ class DataStorage(ABC):
             The error that ``put`` would raise.
         """
 
-    # -- optional operations, with honest defaults -----------------------------------------------
+    # -- optional operations, with safe defaults -------------------------------------------------
 
     def put_many(self, frames: Iterable[Frame]) -> None:
         """Store several frames in order, as if :meth:`put` were called for each of them.

@@ -9,17 +9,17 @@ a caller can catch either. The classes differ in how a caller should react, not 
     │   ├── CoordinatesFrozenError (TypeError)    use .replace(...)
     │   └── CoordinatesTypeError (TypeError)      pass a mapping
     ├── CoordinatesNotFoundError (KeyError)      no frame has these coordinates
-    ├── UnsupportedDataError (ValueError)        the format cannot hold this array
-    ├── MetadataError (ValueError)               JSON cannot hold this metadata
+    ├── UnsupportedDataError (ValueError)        the format cannot store this array
+    ├── MetadataError (ValueError)               JSON cannot represent this metadata
     ├── UnsupportedOperationError (NotImplementedError)   the backend does not offer the operation
-    ├── StorageStateError (RuntimeError)         the state of the storage does not allow it
+    ├── StorageStateError (RuntimeError)         the storage is in a state that forbids the operation
     │   ├── StorageFinishedError                  finished: read-only
     │   ├── StorageClosedError                    closed: open the dataset again
     │   └── StorageFailedError (OSError)          writing failed; see ``__cause__``
     ├── StorageFullError (MemoryError)           the memory limit was reached
-    ├── DatasetExistsError (FileExistsError)     choose another path, or if_exists
-    ├── DatasetNotFoundError (FileNotFoundError) the path does not exist, or holds no dataset
-    ├── DatasetLockedError (BlockingIOError)     another writer holds the dataset
+    ├── DatasetExistsError (FileExistsError)     choose another path, or set ``if_exists``
+    ├── DatasetNotFoundError (FileNotFoundError) the path does not exist, or contains no dataset
+    ├── DatasetLockedError (BlockingIOError)     another writer has locked the dataset
     ├── DatasetAccessError (OSError)             the folder cannot be used
     ├── DatasetDamagedError (ValueError)         the data differ from those that were written
     ├── PluginError                              a plugin cannot be used
@@ -29,7 +29,7 @@ a caller can catch either. The classes differ in how a caller should react, not 
     │   └── ContractError (TypeError)             loaded, but not valid: see ``findings``
     ├── OptionError (ValueError)                 an option is unknown, or its value is wrong
     ├── ConfigError (ValueError)                 the config file or a setting is wrong
-    ├── SourceError (RuntimeError)               the frame source cannot do the request
+    ├── SourceError (RuntimeError)               the frame source cannot carry out the request
     ├── HandlerError (RuntimeError)              a frame was not stored; see ``__cause__``
     │   └── HandlerFullError (BlockingIOError)    the queue is full and ``when_full`` is ``error``
     └── AcquisitionError (RuntimeError)          the run failed; see ``ledger`` for the stored frames
@@ -196,7 +196,7 @@ class AcquisitionError(ExEngineError, RuntimeError):
         self.ledger = ledger
 
 
-# -- exceptions as text and from the operating system --------------------------------------------
+# -- exceptions as text, and exceptions from the operating system ---------------------------------
 
 
 def describe(error: BaseException, limit: int = 500) -> str:
@@ -253,7 +253,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
     return error
 
 
-# -- how much of a call was done ---------------------------------------------------------------------
+# -- the frames that a failed call stored ---------------------------------------------------------------------
 
 
 def note_stored(error: BaseException, frames: int) -> None:

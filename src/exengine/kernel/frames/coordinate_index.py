@@ -134,7 +134,7 @@ class CoordinateIndex:
         return of_checked_axes(axes)
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of every frame that is now present, in order of arrival."""
+        """Yield the coordinates of every frame that is currently present, in order of arrival."""
         for key in list(self._numbers):
             yield self._decode(key)
 

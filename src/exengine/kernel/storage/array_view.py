@@ -74,7 +74,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
 
 
 def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
-    """Reject a value that cannot replace missing frames: a string, or a number outside the dtype.
+    """Reject a value that cannot replace missing frames: an unknown string, or a number outside the dtype.
 
     Raises
     ------

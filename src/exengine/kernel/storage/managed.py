@@ -334,10 +334,7 @@ class ManagedStorage(FormatHooks):
             if life.error is not None:
                 self.__conclude(DatasetStatus.FAILED, life.failure)
                 raise self.__failed_error("the dataset is marked as failed")
-            if life.refusal not in (
-                None,
-                StorageFinishedError,
-            ):  # an earlier ``finish`` may have been interrupted
+            if life.refusal not in (None, StorageFinishedError):  # ``finish`` may have been interrupted
                 self.__refuse()
             self.__conclude(DatasetStatus.COMPLETE, "")
             if life.error is not None:

@@ -5,8 +5,8 @@ records the dataset's status, the config and the ledger. It is first written whe
 for the last time when the dataset is finished. A durable write creates a temporary file, syncs it, renames it
 and syncs the folder. While the status is "incomplete", the writer is still active or has died.
 
-A manifest is read and checked only once whenever a dataset is opened. It is read to find the backend, and
-:func:`handed_over` then passes it on to this backend.
+A manifest is read and checked only once each time a dataset is opened. It is read to find the backend, and
+:func:`handed_over` then passes it on to that backend.
 """
 
 import copy

@@ -169,7 +169,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     bool
         Whether the lock was acquired.
     """
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         import msvcrt
 
         try:
@@ -188,7 +188,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 def sync_folder(path: "str | os.PathLike[str]") -> None:
     """Sync a folder, so that its entries survive power loss. Does nothing if folders cannot be synced."""
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -208,7 +208,7 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
     OSError
         If the disk could not store the data.
     """
-    if not sys.platform.startswith("linux"):  # pragma: no cover - another system
+    if not sys.platform.startswith("linux"):  # pragma: no cover - other systems
         os.sync()
         return
     import ctypes
@@ -236,7 +236,7 @@ def begin_writing(descriptor: int, offset: int, size: int) -> None:
 @functools.cache
 def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
     """Return ``sync_file_range(2)``, which Python does not expose; None if the system lacks it."""
-    if not sys.platform.startswith("linux"):  # pragma: no cover - another system
+    if not sys.platform.startswith("linux"):  # pragma: no cover - other systems
         return None
     import ctypes
 
@@ -248,7 +248,7 @@ def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
 
 def config_folder() -> str:
     """Return the folder for the user's own ExEngine settings; it need not exist."""
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         return os.path.join(os.environ.get("APPDATA", os.path.expanduser("~")), "exengine")
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return os.path.join(base, "exengine")
@@ -277,7 +277,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
     OSError
         If not all bytes could be written. The bytes that were written remain in the file.
     """
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         for part in parts:
             view = memoryview(part).cast("B")
@@ -301,7 +301,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
     """Return up to ``size`` bytes of a file, starting at an offset; return fewer only at its end."""
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
     data = os.pread(descriptor, size, offset)
@@ -317,7 +317,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 def read_into(descriptor: int, view: memoryview, offset: int) -> int:
     """Read from a file into a buffer, starting at an offset; return the number of bytes, 0 at the end."""
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         data = read_at(descriptor, view.nbytes, offset)
         view[: len(data)] = data
         return len(data)

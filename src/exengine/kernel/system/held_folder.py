@@ -43,7 +43,7 @@ class HeldFolder:
             else:
                 self.descriptor = os.open(name, flags, dir_fd=inside.descriptor)
             status = os.fstat(self.descriptor)
-        else:  # pragma: no cover - another system
+        else:  # pragma: no cover - Windows only
             status = os.lstat(path)
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(f"{path} is not a folder")
