@@ -253,7 +253,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
     return error
 
 
-# -- the frames that a failed call stored ---------------------------------------------------------------------
+# -- the frames that a failed call stored --------------------------------------------------------
 
 
 def note_stored(error: BaseException, frames: int) -> None:

@@ -99,8 +99,8 @@ class FrameSource(ABC):
         Raises
         ------
         SourceError
-            If the sequence cannot be run, because a channel or a property does not exist or because two
-            positions have the same name.
+            If the sequence cannot be run, for example because a channel or a property does not exist
+            or because two positions have the same name.
         """
 
     @abstractmethod

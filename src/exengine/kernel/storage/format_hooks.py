@@ -34,7 +34,7 @@ class FormatHooks(IndexedStorage):
         coordinates : DataCoordinates
             A private copy.
         data : numpy.ndarray
-            An array with an accepted dtype and number of dimensions; it may not be contiguous.
+            An array with an accepted dtype and number of dimensions; it need not be contiguous.
         metadata : JSON value
             A private copy, which consists of plain Python objects.
 

@@ -78,7 +78,7 @@ class Lifecycle:
 
     @property
     def disowned(self) -> bool:
-        """Whether the storage belongs to the process that forked this one."""
+        """Whether the storage belongs to the process that forked the current process."""
         return self.refusal is StorageStateError
 
     @property

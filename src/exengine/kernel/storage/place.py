@@ -264,9 +264,7 @@ class DatasetPlace:
         """Release the writer's lock. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with suppress(
-                OSError
-            ):  # nothing was written to this file, and the system releases the lock anyway
+            with suppress(OSError):  # nothing was written to it, and the system releases the lock anyway
                 os.close(lock)
 
 

@@ -106,10 +106,7 @@ class IndexedStorage(DataStorage):
         axes: Any = coordinates.__dict__ if type(coordinates) is DataCoordinates else coordinates
         try:
             number = state.index.find(axes)
-        except (
-            TypeError,
-            AttributeError,
-        ):  # not a mapping, or a mapping with positions that cannot be hashed
+        except (TypeError, AttributeError):  # not a mapping, or its positions cannot be hashed
             number = None
         if number is None:
             axes = snapshot(coordinates).__dict__

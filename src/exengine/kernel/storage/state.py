@@ -68,7 +68,7 @@ class DatasetState(ReadState):
 
 
 class WriteState(ReadState):
-    """The state of a storage that is being written, which is needed for reading and for storing frames."""
+    """The state of a storage that is being written, for both reading frames and storing them."""
 
     __slots__ = ("checks", "frames", "life", "new_data", "place", "summary", "waiting")
 

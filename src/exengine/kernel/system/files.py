@@ -1,4 +1,4 @@
-"""Operations that differ between operating systems: opening, renaming, locking and syncing files."""
+"""Operations that differ between operating systems: opening, renaming, locking, syncing and settings."""
 
 import errno
 import functools
