@@ -72,12 +72,12 @@ def _check_text(axis: str, text: str) -> str:
 
 
 def position_of(axis: str, value: object) -> "int | str":
-    """Return the canonical form of a position, or reject it."""
+    """Return the canonical form of a position, or reject the position."""
     if type(value) is int and -INT_LIMIT <= value < INT_LIMIT:
         return value
     if isinstance(value, str):
         return _check_text(axis, str.__str__(value))
-    if type(value).__name__ not in ("bool", "bool_"):  # numpy has its own bool
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy has its own bool type
         number = None
         try:
             number = operator.index(value)  # type: ignore[arg-type]

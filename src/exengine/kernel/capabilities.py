@@ -38,7 +38,7 @@ class StorageCapabilities:
     read_while_writing: bool = False
     """A second process can read while the first process writes."""
     concurrent_readers: bool = False
-    """Several threads may read at once."""
+    """Several threads may read at the same time."""
     checksums: bool = False
     """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
@@ -57,7 +57,7 @@ class StorageCapabilities:
     """Programs that can open the dataset."""
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the value of each capability, in order."""
+        """Yield the name and value of each capability, in order."""
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 

@@ -99,7 +99,7 @@ class DataCoordinates:
         named = {"time": time, "channel": channel, "z": z, **axes}
         _set_axes(self, _axes_of_either(coordinate_dict, named))
 
-    # -- changing, until hashed ------------------------------------------------------------------
+    # -- changing axes, until hashed -------------------------------------------------------------
 
     def __setitem__(self, axis: str, position: "int | str") -> None:
         self._refuse_if_frozen(f"set {axis!r}")
@@ -139,7 +139,7 @@ class DataCoordinates:
         Returns
         -------
         DataCoordinates
-            New coordinates, mutable until hashed.
+            New coordinates, which are mutable until they are hashed.
         """
         changed = {**self.__dict__, **axes}
         return of_checked_axes(checked({name: at for name, at in changed.items() if at is not None}))
@@ -334,7 +334,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
     Raises
     ------
     CoordinatesError
-        If the coordinates are not valid.
+        If the coordinates are invalid.
     """
     if type(coordinates) is DataCoordinates:
         return coordinates if coordinates._hash is not None else of_checked_axes(dict(coordinates.__dict__))

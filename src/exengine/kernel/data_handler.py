@@ -42,7 +42,7 @@ from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.system import at_exit
 
 OnStored = Callable[[list[DataCoordinates]], None]
-"""Called with the coordinates of stored frames, in order."""
+"""Called with the coordinates of the frames that were stored, in order."""
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
@@ -153,7 +153,7 @@ class DataHandler:
         HandlerFullError
             If the queue is full and ``when_full`` is ``'error'``.
         CoordinatesError, MetadataError, UnsupportedDataError
-            If the frame is not valid.
+            If the frame is invalid.
         """
         ledger = self._ledger
         taken, where = False, None
@@ -295,7 +295,7 @@ class DataHandler:
         Raises
         ------
         HandlerError
-            If a frame was not stored, or the dataset could not be finished. ``__cause__`` is the reason.
+            If a frame was not stored, or if the dataset could not be finished. ``__cause__`` is the reason.
         TimeoutError
             If the wait timed out.
         """

@@ -71,7 +71,7 @@ class DataStorage(ABC):
     # -- identity and capabilities ---------------------------------------------------------------
 
     capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
-    """The abilities and limits of the backend."""
+    """The capabilities and limits of the backend."""
 
     overhead_bytes_per_frame: ClassVar[int] = 8192
     """An upper bound on the disk space that the metadata, index and headers of one frame take, in bytes."""
@@ -107,7 +107,7 @@ class DataStorage(ABC):
         Parameters
         ----------
         data_coordinates : DataCoordinates or mapping of str to int or str
-            The position of the frame on each axis.
+            The frame's position on each axis.
         data : numpy.ndarray
             The pixels, conventionally ``(Y, X)`` or ``(Y, X, 3)``. The caller may change the array
             as soon as ``put`` has returned.
@@ -190,7 +190,7 @@ class DataStorage(ABC):
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot.
+            If the backend does not support this.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot open an existing dataset")
 
@@ -216,7 +216,7 @@ class DataStorage(ABC):
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot do so; any dataset can be recovered into a copy instead.
+            If the backend does not support this; any dataset can be recovered into a copy instead.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset in place")
 
@@ -293,7 +293,7 @@ class DataStorage(ABC):
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot.
+            If the backend does not support this.
         """
         raise self._unsupported("cannot flush")
 
@@ -393,7 +393,7 @@ class DataStorage(ABC):
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot.
+            If the backend does not support this.
         """
         raise self._unsupported("does not check its structure")
 

@@ -1,4 +1,4 @@
-"""Every exception that ExEngine raises, in one tree.
+"""Every exception that ExEngine raises, in a single hierarchy.
 
 Each class is both an :class:`ExEngineError` and a subclass of the builtin exception that it refines, so that
 a caller can catch either. The classes differ in how a caller should react, not in where they are raised::
@@ -48,7 +48,7 @@ class ExEngineError(Exception):
     """The base class of every exception that ExEngine raises."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument.
+        # ``KeyError`` itself would show the repr of its argument.
         return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
 
@@ -85,7 +85,7 @@ class UnsupportedOperationError(ExEngineError, NotImplementedError):
 
 
 class StorageStateError(ExEngineError, RuntimeError):
-    """The state of the storage does not allow this operation."""
+    """The storage is in a state that does not allow this operation."""
 
 
 class StorageFinishedError(StorageStateError):
@@ -93,7 +93,7 @@ class StorageFinishedError(StorageStateError):
 
 
 class StorageClosedError(StorageStateError):
-    """The storage is closed: open the dataset again to read it."""
+    """The storage is closed; open the dataset again to read it."""
 
 
 class StorageFailedError(StorageStateError, OSError):
@@ -105,7 +105,7 @@ class StorageFullError(ExEngineError, MemoryError):
 
 
 class DatasetExistsError(ExEngineError, FileExistsError):
-    """The path already exists, as a dataset or otherwise (promise D1)."""
+    """The path already exists, whether or not it is a dataset (promise D1)."""
 
 
 class DatasetNotFoundError(ExEngineError, FileNotFoundError):
@@ -137,7 +137,7 @@ class PluginConflictError(PluginError, LookupError):
 
 
 class PluginBrokenError(PluginError, ImportError):
-    """The plugin is installed, but its import or its entry point fails."""
+    """The plugin is installed, but importing it or resolving its entry point fails."""
 
 
 class ContractError(PluginError, TypeError):
@@ -146,7 +146,7 @@ class ContractError(PluginError, TypeError):
     Attributes
     ----------
     findings : tuple of exengine.kernel.registry.class_checks.Finding
-        All faults, each with its code.
+        All faults that were found, each with its code.
     """
 
     def __init__(self, message: str, findings: tuple = ()) -> None:  # type: ignore[type-arg]
@@ -179,7 +179,7 @@ class HandlerError(ExEngineError, RuntimeError):
 
 
 class HandlerFullError(HandlerError, BlockingIOError):
-    """The queue of the handler is full, and ``when_full`` is ``error``."""
+    """The handler's queue is full, and ``when_full`` is ``error``."""
 
 
 class AcquisitionError(ExEngineError, RuntimeError):

@@ -117,9 +117,9 @@ class FrameSource(ABC):
     """The devices that could not be restored after the last run, one line for each (promise S2)."""
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the current settings that promise S2 covers; empty for a source without devices.
+        """Return the current settings that promise S2 covers; empty if the source has no devices.
 
-        The conformance kit compares them before and after runs.
+        The conformance kit compares the settings before and after runs.
 
         Returns
         -------

@@ -43,7 +43,7 @@ class DataStoredNotification:
 
 
 def notifications_to(executor: Any) -> Callable[[list[DataCoordinates]], None] | None:
-    """Return an observer that notifies an executor of each stored frame; None if there is no executor."""
+    """Return an observer that notifies an executor of each stored frame; None if the executor is None."""
     if executor is None:
         return None
 

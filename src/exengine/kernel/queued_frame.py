@@ -24,7 +24,7 @@ class QueuedFrame:
     metadata : JSON value
         A private copy that has been checked.
     future : object or None
-        Notified when the frame arrives, is processed, and is stored.
+        Notified when the frame arrives, when it has been processed, and when it has been stored.
     processed : bool
         Whether the process function has returned this frame.
     size : int

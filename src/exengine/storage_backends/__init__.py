@@ -16,7 +16,7 @@ _PREFIX = __name__ + "."
 
 
 class _AliasFinder:
-    """Finds ``exengine.storage_backends.<name>`` through the registry."""
+    """Finds ``exengine.storage_backends.<name>`` in the registry."""
 
     @staticmethod
     def find_spec(

@@ -170,7 +170,7 @@ class CoordinateIndex:
 
 
 def position_order(value: int | str) -> tuple[int, int]:
-    """Return a sort key for positions along an axis: integers ascending, then names in order of arrival.
+    """Return a sort key for positions along an axis: ascending integers, then names in order of arrival.
 
     Examples
     --------

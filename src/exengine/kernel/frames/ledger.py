@@ -140,7 +140,7 @@ def _plain(value: object, most: int) -> str:
     if not isinstance(value, str):
         try:
             value = repr(value)
-        except Exception:  # such as a number with too many digits
+        except Exception:  # for example, an int with too many digits to print
             value = f"<{type(value).__name__}>"
     text = value if len(value) <= most else f"{value[:most]}..."
     return text.encode(errors="backslashreplace").decode()

@@ -27,7 +27,7 @@ def clean_metadata(value: Any) -> Any:
     Returns
     -------
     JSON value
-        A copy, owned by the caller.
+        A copy, which the caller owns.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """The hooks that a backend overrides to check, write, sync and finish frames in its format.
 
-:class:`exengine.kernel.storage.managed.ManagedStorage` calls them, and handles everything else.
+:class:`exengine.kernel.storage.managed.ManagedStorage` calls these hooks and handles everything else.
 """
 
 from abc import abstractmethod
@@ -62,7 +62,7 @@ class FormatHooks(IndexedStorage):
             the same number.
         coordinates : DataCoordinates
         data : numpy.ndarray
-            The caller's array, valid only during this call.
+            The caller's array, which is valid only during this call.
         checked : object
             The result of ``check_frame``.
 
@@ -104,7 +104,7 @@ class FormatHooks(IndexedStorage):
             files.sync_filesystem(self.path)
 
     def finish_frames(self) -> None:
-        """Finish the files of the format and sync them to the disk. The manifest is written afterwards."""
+        """Finish the format's files and sync them to the disk. The manifest is written afterwards."""
         self.sync_frames()
 
     def claimed_files(self) -> tuple[str, ...]:

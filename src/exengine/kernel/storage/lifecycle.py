@@ -88,5 +88,5 @@ class Lifecycle:
 
     @property
     def failure(self) -> str:
-        """The first error, as text."""
+        """The first error, converted to text."""
         return str(self.error) or f"interrupted by {type(self.error).__name__}"

@@ -52,7 +52,7 @@ class ManagedStorage(FormatHooks):
         the dataset exists and can be opened, although it is empty and incomplete. None if the backend is not
         persistent.
     summary_metadata : JSON value, optional
-        Metadata of the whole dataset.
+        Metadata of the dataset as a whole.
 
     Raises
     ------
@@ -128,7 +128,7 @@ class ManagedStorage(FormatHooks):
         value = clean_metadata(value)
         with state.lock:
             if state.life.refusal is StorageFailedError and state.life.status is None and not state.closed:
-                state.place.annotate_later(name, value)  # in particular the ledger with the lost frames
+                state.place.annotate_later(name, value)  # such as the ledger, which lists the lost frames
                 return
             if state.life.refusal is not None:
                 self.__refuse()
@@ -245,7 +245,7 @@ class ManagedStorage(FormatHooks):
                 raise self.__failed_error(what) from error
 
     def __fail(self, error: BaseException) -> None:
-        """Enter the failed state permanently. The first error is kept."""
+        """Enter the failed state permanently, and keep the first error."""
         state = self._exengine
         with state.lock:
             if state.life.fail(error):
@@ -398,7 +398,7 @@ class ManagedStorage(FormatHooks):
         """Finish the storage as aborted, with a warning, if the program ended without finishing it."""
         state = self._exengine
         if state.place is None:
-            return  # nothing outlives the process
+            return  # a storage in memory does not outlive the process
         forgotten = not state.closed and state.life.status is None
         try:
             if forgotten:

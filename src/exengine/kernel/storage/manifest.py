@@ -109,7 +109,7 @@ class Manifest(Mapping[str, Any]):
 
     @property
     def frames(self) -> int | None:
-        """The number of frames of a finished dataset; None while it is being written."""
+        """The number of frames in a finished dataset; None while it is being written."""
         frames: int | None = self._content.get("frames")
         return frames
 
@@ -156,7 +156,7 @@ def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> No
     Parameters
     ----------
     folder : str
-        The folder of the dataset.
+        The dataset's folder.
     content : dict
         JSON values.
     durable : bool
@@ -238,17 +238,17 @@ def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) ->
 
 
 def status_of(manifest: Manifest | None) -> DatasetStatus:
-    """Return the status in a manifest, or ``incomplete`` if there is no manifest."""
+    """Return the status in a manifest, or ``incomplete`` if the manifest is None."""
     return manifest.status if manifest is not None else DatasetStatus.INCOMPLETE
 
 
 def take_lock(folder: str) -> int | None:
-    """Acquire the writer's lock of a dataset.
+    """Acquire a dataset's writer lock.
 
     Returns
     -------
     int or None
-        A file descriptor that holds the lock until it is closed; None if another writer holds it.
+        A file descriptor that holds the lock until it is closed; None if another writer holds the lock.
 
     Raises
     ------
@@ -268,7 +268,7 @@ def take_lock(folder: str) -> int | None:
 
 
 def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
-    """Return whether a writer is active on the dataset. Changes nothing on the disk.
+    """Return whether the dataset has an active writer. Changes nothing on the disk.
 
     Parameters
     ----------

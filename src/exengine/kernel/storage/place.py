@@ -29,7 +29,7 @@ _MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest r
 
 
 class DatasetPlace:
-    """A claimed folder; created by :meth:`claim` or :meth:`reclaim`.
+    """A claimed folder, created by :meth:`claim` or :meth:`reclaim`.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ class IndexedStorage(DataStorage):
 
     @abstractmethod
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        """Return the pixels of frame ``number``, counted from 0 in the order of arrival.
+        """Return the pixels of frame ``number``, counted from 0 in order of arrival.
 
         Returns
         -------

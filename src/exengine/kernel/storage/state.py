@@ -39,11 +39,11 @@ class ReadState:
         self.lock = threading.RLock()
         self.closed = False
         # The threads that are reading. Adding and discarding are atomic, and a reader adds itself before it
-        # checks ``closed``, so that close() cannot miss it.
+        # checks ``closed``, so close() cannot miss a reader.
         self.reads: set[int] = set()
 
     def refuse_if_closed(self, path: str | None) -> None:
-        """Raise if the storage is closed."""
+        """Raise ``StorageClosedError`` if the storage is closed."""
         if self.closed:
             raise StorageClosedError(f"the storage is closed; {how_to_reopen(path)}")
 

@@ -145,7 +145,7 @@ def parse_yaml(text: str) -> Any:
     except yaml.scanner.ScannerError as error:
         tabs = "; indent with spaces: YAML does not allow tabs there" if "'\\t'" in str(error) else ""
         raise ValueError(f"{error}{tabs}") from None
-    except Exception as error:  # YAMLError and others, such as an IndexError for "!!int ''"
+    except Exception as error:  # YAMLError and other errors, such as an IndexError for "!!int ''"
         raise ValueError(str(error) or type(error).__name__) from None
 
 

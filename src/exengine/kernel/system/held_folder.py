@@ -1,4 +1,4 @@
-"""An open folder, which remains the same folder even if its path changes.
+"""An open folder, which stays the same folder even if its path changes.
 
 The files that are deleted must be the same files that were checked. Because a path may change in between, a
 folder is opened once, without following links, and everything in it is accessed through its descriptor.
