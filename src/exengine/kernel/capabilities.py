@@ -40,7 +40,7 @@ class StorageCapabilities:
     concurrent_readers: bool = False
     """Several threads may read at the same time."""
     checksums: bool = False
-    """Damaged frames are detected."""
+    """A damaged frame is detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
     """The failure that a frame survives once ``put`` has returned: none, death of the process, power loss."""
     durable_flush: bool = False
