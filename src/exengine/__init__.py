@@ -1,6 +1,6 @@
-"""ExEngine: stores the frames of a microscope, in the backend that you name, and loses nothing silently.
+"""ExEngine: stores microscope frames in the backend of your choice and never loses one silently.
 
-Importing this package imports no backend, and not even numpy: each name below is imported on first use.
+Importing this package imports neither a backend nor even numpy: each name below is imported on first use.
 """
 
 _HOMES = {

@@ -1,7 +1,7 @@
-"""The flat namespace of plugin authors: base classes, their types, and the helpers to build on.
+"""The flat namespace for plugin authors: base classes, their types, and helper functions.
 
-A backend or a frame source imports from here, from :mod:`exengine.errors` and from ``exengine``; its tests
-import from :mod:`exengine.testing` too. Every other module of ExEngine may move.
+Backends and frame sources import from here, from :mod:`exengine.errors` and from ``exengine``. Their tests
+also import from :mod:`exengine.testing`. The locations of all other ExEngine modules may change.
 """
 
 from exengine.frame_sources.sequence import check_unique, event_coordinates

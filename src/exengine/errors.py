@@ -1,4 +1,4 @@
-"""Every exception that ExEngine raises; see :mod:`exengine.kernel.errors` for the tree."""
+"""Every exception that ExEngine raises; see :mod:`exengine.kernel.errors` for the class hierarchy."""
 
 from exengine.kernel import errors as _errors
 from exengine.kernel.errors import *  # noqa: F403 - the whole tree is public

@@ -1,7 +1,8 @@
-"""The contract of storages and frame sources, the registry of plugins, and the building blocks of storages.
+"""The storage and frame source contracts, the plugin registry, and the building blocks of storages.
 
-This package also resolves modules that have moved: ``_MOVED`` lists the paths that plugins made from the
-first template import, each with the door to import from instead, and the paths that pickles contain.
+This package also resolves modules that have moved. ``_MOVED`` lists the old paths that plugins created from
+the first template import, each with the public module to import from instead, and the old paths that pickles
+contain.
 """
 
 import sys
@@ -25,7 +26,7 @@ _MOVED = {
 
 
 class _MovedModules:
-    """Finds a module of this package under its former name; the last finder that Python tries."""
+    """Finds modules of this package under their former names. It is the last finder that Python tries."""
 
     @staticmethod
     def find_spec(fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
@@ -34,7 +35,7 @@ class _MovedModules:
             return None
         from importlib.machinery import ModuleSpec
 
-        return ModuleSpec(fullname, _MovedModules())  # type: ignore[arg-type]  # it has both methods
+        return ModuleSpec(fullname, _MovedModules())  # type: ignore[arg-type]  # it has both loader methods
 
     def create_module(self, spec: "ModuleSpec") -> None:
         """Let Python create the module, which :meth:`exec_module` replaces."""

@@ -1,7 +1,7 @@
-"""Names and positions of axes: their validation and canonical form.
+"""Validation and canonical form of axis names and positions.
 
-An axis has a name, which is also an attribute of coordinates, and positions, which are 64-bit ints or str.
-:mod:`exengine.kernel.data_coords` builds on this module.
+An axis has a name, which is also an attribute of coordinates, and positions, each of which is a 64-bit int or
+a str. :mod:`exengine.kernel.data_coords` builds on this module.
 """
 
 import operator
@@ -21,7 +21,7 @@ _reserved_names: set[str] = set()
 
 
 def reserve_names(names: Iterable[str]) -> None:
-    """Reserve names that axes cannot have, because they are attributes of coordinates."""
+    """Reserve names that axes cannot have because they are already attributes of coordinates."""
     _reserved_names.update(names)
 
 
@@ -72,12 +72,12 @@ def _check_text(axis: str, text: str) -> str:
 
 
 def position_of(axis: str, value: object) -> "int | str":
-    """Return the canonical form of a position, or reject it."""
+    """Return the canonical form of a position, or reject the position."""
     if type(value) is int and -INT_LIMIT <= value < INT_LIMIT:
         return value
     if isinstance(value, str):
         return _check_text(axis, str.__str__(value))
-    if type(value).__name__ not in ("bool", "bool_"):  # numpy has its own bool
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy has its own bool type
         number = None
         try:
             number = operator.index(value)  # type: ignore[arg-type]

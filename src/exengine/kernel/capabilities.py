@@ -1,4 +1,4 @@
-"""The abilities and limits that a backend declares, which the kit tests and the documentation shows."""
+"""The capabilities and limits that a backend declares."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -7,57 +7,57 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 PlannedLayout: TypeAlias = tuple[tuple[int, ...], str]
-"""Shape and dtype of planned frames."""
+"""The shape and dtype of planned frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageCapabilities:
-    """The abilities and limits of a backend. The defaults claim the least.
+    """The capabilities and limits of a backend. The defaults claim as little as possible.
 
-    The conformance kit tests each declaration, and the documentation shows it.
+    The conformance kit tests every declaration, and the documentation shows it.
     """
 
     persistent: bool = False
     """The dataset outlives the process and is stored at a path."""
     dtypes: tuple[str, ...] | None = None
-    """Names of the numpy dtypes that the format holds; None: any."""
+    """Names of the numpy dtypes that the format can store; None means any."""
     ndim: tuple[int, ...] | None = None
-    """Numbers of dimensions of a frame; None: any."""
+    """The numbers of dimensions that a frame may have; None means any."""
     same_shape: bool = False
-    """All frames must have the shape and dtype of the first."""
+    """All frames must have the same shape and dtype as the first frame."""
     string_axes: bool = False
-    """Positions may be str."""
+    """Positions may be strings."""
     negative_indices: bool = False
     """Positions may be negative."""
     metadata: bool = False
-    """Metadata of each frame is kept: any JSON value."""
+    """Each frame's metadata is stored; it may be any JSON value."""
     iterable: bool = False
     """``iter`` yields the coordinates and ``len`` returns their number."""
     reopen: bool = False
     """``open`` reads an existing dataset."""
     read_while_writing: bool = False
-    """A second process can read while the first writes."""
+    """A second process can read while the first process writes."""
     concurrent_readers: bool = False
-    """Several threads may read at once."""
+    """Several threads may read at the same time."""
     checksums: bool = False
     """A damaged frame is detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
-    """The fault that a frame survives once ``put`` has returned: none, death of the process, power loss."""
+    """The failure that a frame survives once ``put`` has returned: none, death of the process, power loss."""
     durable_flush: bool = False
     """``flush(durable=True)`` makes every frame survive power loss."""
     compression: tuple[str, ...] = ()
-    """Names of the compressions that the backend offers."""
+    """Names of the compression methods that the backend offers."""
     pyramids: bool = False
-    """Datasets may hold resolution levels."""
+    """Datasets may contain several resolution levels."""
     remote: bool = False
     """The path may be a URL."""
     path_suffixes: tuple[str, ...] = ()
     """Suffixes of a dataset's path, such as ``.ome.zarr``; empty if any path is accepted."""
     readers: tuple[str, ...] = ()
-    """Programs that open the dataset."""
+    """Programs that can open the dataset."""
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the value of each capability, in order."""
+        """Yield the name and value of each capability, in order."""
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 

@@ -1,12 +1,12 @@
-"""The position of a frame: coordinates, and iterators over them.
+"""Frame coordinates, and iterators over them.
 
-Responsible for the canonical form of coordinates (axis name -> int or str), their validation, their
-hash and their JSON. Not responsible for the coordinates that a dataset contains: see
-:mod:`exengine.kernel.frames.coordinate_index`.
+This module is responsible for the canonical form of coordinates (axis name -> int or str), and for their
+validation, their hash and their JSON form. It is not responsible for the coordinates that a dataset contains;
+see :mod:`exengine.kernel.frames.coordinate_index`.
 
-Coordinates are mutable until they are hashed. The hash freezes them: a key that changed after it was
-added to a dict or a set could not be found there. The axes are the instance's ``__dict__``, which makes
-reading an axis as an attribute as fast as Python allows, and creation cheap.
+Coordinates are mutable until they are hashed. Hashing freezes them, because a key that changed after it was
+added to a dict or a set could no longer be found there. The axes are stored in the instance's ``__dict__``,
+which makes instances cheap to create and attribute access to an axis as fast as Python allows.
 """
 
 from collections.abc import (
@@ -28,27 +28,27 @@ from exengine.kernel.errors import CoordinatesError, CoordinatesFrozenError, Coo
 
 
 class DataCoordinates:
-    """Coordinates of a frame: a mapping of axis name to position, an int or a str.
+    """The coordinates of a frame: a mapping from axis names to positions, each an int or a str.
 
     Parameters
     ----------
     coordinate_dict : mapping of str to int or str, optional
-        All axes at once. It is copied, and never modified.
+        All axes at once. The mapping is copied and never modified.
     time, channel, z : int or str, optional
-        The axes of nearly every acquisition, in this order. ``None``: absent.
+        The axes that nearly every acquisition has, in this order. ``None`` means that the axis is absent.
     **axes : int or str
-        Other axes by name, after these.
+        Other axes by name. They follow the axes above.
 
     Raises
     ------
     CoordinatesError
-        If axes are passed in both ways, or a name or a position is not valid. It is a ``ValueError``.
+        If axes are passed in both ways, or if a name or a position is invalid. This is a ``ValueError``.
 
     Notes
     -----
-    Whole floats and numpy integers become ``int``; ``1.5`` and ``True`` are rejected. Two
-    coordinates are equal if their axes are, in any order; they also compare equal to dicts.
-    ``time``, ``channel`` and ``z`` read as ``None`` if the axis is absent.
+    Floats with an integer value and numpy integers become ``int``; ``1.5`` and ``True`` are rejected. Two
+    ``DataCoordinates`` are equal if their axes are equal, in any order; they also compare equal to dicts with
+    the same axes. The attributes ``time``, ``channel`` and ``z`` are ``None`` if the axis is absent.
 
     Examples
     --------
@@ -63,9 +63,9 @@ class DataCoordinates:
 
     __slots__ = ("__dict__", "_hash")
 
-    _hash: "int | None"  # None until it is computed, which freezes the axes
+    _hash: "int | None"  # None until the hash is computed, which freezes the axes
 
-    # The value of an absent axis read as an attribute, as in ExEngine 0.4.0.
+    # The attribute values of absent axes, as in ExEngine 0.4.0.
     time: "int | str | None" = None
     channel: "int | str | None" = None
     z: "int | str | None" = None
@@ -79,7 +79,7 @@ class DataCoordinates:
         z: "int | str | None" = None,
         **axes: "int | str | None",
     ) -> None:
-        # The common case first, in as few steps as Python allows: nonnegative ints of at most 30 bits.
+        # A fast path for the most common case, in which the ints are nonnegative and have at most 30 bits.
         if (
             type(time) is int
             and type(channel) is str
@@ -99,7 +99,7 @@ class DataCoordinates:
         named = {"time": time, "channel": channel, "z": z, **axes}
         _set_axes(self, _axes_of_either(coordinate_dict, named))
 
-    # -- changing, until hashed ------------------------------------------------------------------
+    # -- changing axes, until hashed -------------------------------------------------------------
 
     def __setitem__(self, axis: str, position: "int | str") -> None:
         self._refuse_if_frozen(f"set {axis!r}")
@@ -139,7 +139,7 @@ class DataCoordinates:
         Returns
         -------
         DataCoordinates
-            New coordinates, mutable until hashed.
+            New coordinates, which are mutable until they are hashed.
         """
         changed = {**self.__dict__, **axes}
         return of_checked_axes(checked({name: at for name, at in changed.items() if at is not None}))
@@ -148,7 +148,7 @@ class DataCoordinates:
 
     @property
     def coordinate_dict(self) -> "dict[str, int | str]":
-        """The axes as a new dict, in their order."""
+        """The axes as a new dict, in order."""
         return dict(self.__dict__)
 
     def __getitem__(self, axis: str) -> "int | str":
@@ -180,7 +180,7 @@ class DataCoordinates:
                 and (channel := self.channel) is not None
                 and (z := self.z) is not None
             ):
-                value = hash((time, channel, z))  # half the time of the general case
+                value = hash((time, channel, z))  # takes half as long as the general case
             else:
                 value = hash(frozenset(axes.items()))
             _set_hash(self, value)
@@ -195,7 +195,7 @@ class DataCoordinates:
     # -- JSON ------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """Return the axes as a JSON object, in their order.
+        """Return the axes as a JSON object, in order.
 
         Examples
         --------
@@ -206,12 +206,12 @@ class DataCoordinates:
 
     @classmethod
     def from_json(cls, text: "str | bytes") -> "DataCoordinates":
-        """Return the coordinates in a text that :meth:`to_json` returned.
+        """Create coordinates from text that :meth:`to_json` returned.
 
         Raises
         ------
         CoordinatesError
-            If the text is not a JSON object of axes.
+            If the text is not a JSON object with valid axes.
         """
         try:
             axes = _json_loads(text)
@@ -219,10 +219,10 @@ class DataCoordinates:
             raise CoordinatesError(f"coordinates are not valid JSON: {error}") from None
         return of_checked_axes(_axes_of(axes))
 
-    # -- the rest of a mapping --------------------------------------------------------------------
+    # -- the rest of the mapping interface --------------------------------------------------------
 
     def keys(self) -> KeysView[str]:
-        """Return the axes."""
+        """Return the axis names."""
         return self.__dict__.keys()
 
     def values(self) -> "ValuesView[int | str]":
@@ -230,7 +230,7 @@ class DataCoordinates:
         return self.__dict__.values()
 
     def items(self) -> "ItemsView[str, int | str]":
-        """Return pairs of axis and position."""
+        """Return the pairs of axis name and position."""
         return self.__dict__.items()
 
     def get(self, axis: str, default: Any = None) -> Any:
@@ -258,20 +258,20 @@ class DataCoordinates:
             del self[axis]
 
     def setdefault(self, axis: str, position: "int | str") -> "int | str":
-        """Return the position on an axis, after setting it to this one if the axis was absent."""
+        """Return the position on an axis; if the axis is absent, set it to this position first."""
         if axis not in self.__dict__:
             self[axis] = position
         return self[axis]
 
     def update(self, other: Any = (), /, **axes: "int | str") -> None:
-        """Set several axes, all or none."""
+        """Set several axes at once; if one of them is invalid, none is set."""
         changed = DataCoordinates({**self.__dict__, **dict(other), **axes})
         if changed.__dict__ != self.__dict__:
             self._refuse_if_frozen("update")
             self.__dict__.update(changed.__dict__)
 
 
-# Registered, not inherited: with ABCMeta, every isinstance() takes twice as long.
+# Registered rather than inherited, because every isinstance() would take twice as long with ABCMeta.
 MutableMapping.register(DataCoordinates)
 
 _new = DataCoordinates.__new__
@@ -281,7 +281,7 @@ reserve_names(frozenset(dir(DataCoordinates)) - {"time", "channel", "z"})
 
 
 def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
-    """Return coordinates with axes that are known to be valid; the dict is kept, not copied."""
+    """Return coordinates with axes that are known to be valid; the dict itself is kept, without a copy."""
     coordinates = _new(DataCoordinates)
     _set_hash(coordinates, None)
     _set_axes(coordinates, axes)
@@ -291,7 +291,7 @@ def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
 def _axes_of_either(
     coordinate_dict: "Mapping[str, int | str] | None", named: "dict[str, int | str | None]"
 ) -> "dict[str, int | str]":
-    """Return the axes, passed in either way, in canonical form."""
+    """Return the axes, passed either as a mapping or by name, in canonical form."""
     named = {name: value for name, value in named.items() if value is not None}
     if coordinate_dict is None:
         return checked(named)
@@ -303,7 +303,7 @@ def _axes_of_either(
 
 
 def _axes_of(mapping: object) -> "dict[str, int | str]":
-    """Return the axes of coordinates or of a mapping as a new dict, checked."""
+    """Check the axes of coordinates or of a mapping, and return them as a new dict."""
     if isinstance(mapping, DataCoordinates):
         return dict(mapping.__dict__)
     if isinstance(mapping, Mapping):
@@ -324,7 +324,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
     Parameters
     ----------
     coordinates : DataCoordinates or mapping
-        Coordinates from a caller. They are not kept, modified or hashed, unless they are already frozen.
+        A caller's coordinates. Unless they are already frozen, they are not kept, modified or hashed.
 
     Returns
     -------
@@ -334,7 +334,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
     Raises
     ------
     CoordinatesError
-        If the coordinates are not valid.
+        If the coordinates are invalid.
     """
     if type(coordinates) is DataCoordinates:
         return coordinates if coordinates._hash is not None else of_checked_axes(dict(coordinates.__dict__))
@@ -342,10 +342,10 @@ def snapshot(coordinates: object) -> DataCoordinates:
 
 
 class DataCoordinatesIterator:
-    """An iterable of coordinates from many kinds of input; see :meth:`create`.
+    """An iterable of coordinates, created from various kinds of input; see :meth:`create`.
 
-    A list, tuple, set or other sized collection is copied and checked at once: it can be iterated
-    any number of times, nested loops included. A generator is a stream: it can be read only once.
+    A list, tuple, set or other sized collection is copied and checked immediately. It can be iterated any
+    number of times, even in nested loops. A generator is a stream, which can be read only once.
     """
 
     __slots__ = ("_cursor", "_known", "_stream")
@@ -355,7 +355,7 @@ class DataCoordinatesIterator:
 
     @classmethod
     def create(cls, coordinates: object) -> "DataCoordinatesIterator":
-        """Create an iterator from coordinates, a dict, or an iterable of these.
+        """Create an iterator from coordinates, from a dict, or from an iterable of either.
 
         Parameters
         ----------
@@ -369,7 +369,7 @@ class DataCoordinatesIterator:
         Raises
         ------
         CoordinatesError
-            If an item is not valid; for a generator, when the item is reached.
+            If an item is invalid. With a generator, the error is raised when the item is reached.
 
         Examples
         --------
@@ -414,7 +414,7 @@ class DataCoordinatesIterator:
         Returns
         -------
         bool or None
-            None if it cannot be known, as for a generator.
+            None if this cannot be known, as with a generator.
         """
         if self._known is None:
             return None

@@ -1,15 +1,15 @@
-"""Carries frames from a producer to a storage, on its own threads, and loses none silently.
+"""Moves frames from a producer to a storage on its own threads, and never loses a frame silently.
 
-Responsible for a bounded queue, the process function, the ledger, and reporting every error to the
-caller. Not responsible for the promises of a storage.
+This module is responsible for the bounded queue, the process function, the ledger, and reporting every error
+to the caller. It is not responsible for the storage promises.
 
-Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemons,
-so that a forgotten handler does not keep the interpreter alive; at exit it is drained
-(:mod:`exengine.kernel.system.at_exit`). All state below is guarded by one condition; user code (process
-function, storage, futures) is called without holding it.
+Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemon threads,
+so that a forgotten handler does not keep the interpreter alive; it is drained at exit
+(:mod:`exengine.kernel.system.at_exit`). A single condition variable guards all state below. User code
+(process function, storage, futures) is called without holding its lock.
 
-The first error is kept: the next ``put`` and ``await_completion`` raise it. Frames that were accepted
-before are still passed to the storage.
+The first error is kept, and the next ``put`` and ``await_completion`` raise it. Frames that were accepted
+before the error are still passed to the storage.
 """
 
 import logging
@@ -42,34 +42,35 @@ from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.system import at_exit
 
 OnStored = Callable[[list[DataCoordinates]], None]
-"""Called with the coordinates of stored frames, in order."""
+"""Called with the coordinates of the frames that were stored, in order."""
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _log = logging.getLogger("exengine")
-_MOST_AT_ONCE = 64  # frames that are removed from the queue, and reported to observers, together
+_MOST_AT_ONCE = 64  # maximum number of frames taken from the queue, and reported to observers, at once
 
 
 class DataHandler:
-    """Queue and threads between a producer of frames and a storage.
+    """A queue, with its threads, between a frame producer and a storage.
 
     Parameters
     ----------
     storage : DataStorage
         The storage that receives the frames. The handler finishes it.
     process_function : callable, optional
-        Called as ``process_function(coordinates, data, metadata)``. Returns one such tuple, a list of
-        them, or None to discard the frame. It may modify the array that it receives; other arrays that it
-        returns are copied.
+        Called as ``process_function(coordinates, data, metadata)``. It returns one such tuple, a list of such
+        tuples, or None to discard the frame. It may modify the array that it receives. Any other array that
+        it returns is copied.
     _executor : object, optional
-        An executor of ExEngine 0.4.0: ``publish_notification(notification)`` is called for each stored frame.
+        An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each frame
+        stored.
     max_pending : int
-        Largest number of bytes of pixels in the queue. A larger frame is queued alone.
+        The maximum amount of pixel data in the queue, in bytes. A frame larger than this is queued alone.
     when_full : {'block', 'error'}
-        Whether ``put`` waits for room or raises ``HandlerFullError``.
+        Whether ``put`` waits for space or raises ``HandlerFullError``.
     on_stored : callable, optional
-        Called with a list of ``DataCoordinates`` after each batch of stored frames, on the thread that
-        stores them. It must be quick; an exception is logged.
+        Called with a list of ``DataCoordinates`` after each batch of frames is stored, on the thread that
+        stores them. It must return quickly. If it raises an exception, the exception is logged.
 
     Examples
     --------
@@ -131,7 +132,7 @@ class DataHandler:
         *,
         copy: bool = True,
     ) -> None:
-        """Queue one frame.
+        """Add one frame to the queue.
 
         Parameters
         ----------
@@ -140,19 +141,19 @@ class DataHandler:
             The pixels.
         metadata : JSON value
         execution_future : object, optional
-            Its ``_notify_data(coordinates, data, metadata, processed=, stored=)`` is called when
-            the frame arrives, is processed, and is stored.
+            Its ``_notify_data(coordinates, data, metadata, processed=, stored=)`` method is called when the
+            frame arrives, when it has been processed, and when it has been stored.
         copy : bool
-            Whether to copy the array. Pass False if no code will modify it any more.
+            Whether to copy the array. Pass False if no code will modify it after this call.
 
         Raises
         ------
         HandlerError
-            If an earlier frame could not be stored: this one is not accepted. ``__cause__`` is the reason.
+            If an earlier frame could not be stored; this frame is not accepted. ``__cause__`` is the reason.
         HandlerFullError
             If the queue is full and ``when_full`` is ``'error'``.
         CoordinatesError, MetadataError, UnsupportedDataError
-            If the frame is not valid.
+            If the frame is invalid.
         """
         ledger = self._ledger
         taken, where = False, None
@@ -166,11 +167,12 @@ class DataHandler:
             )
             with self._changed:
                 self._admit(item)
-                if where in self._refused:  # accepted this time: it counts once
+                if where in self._refused:  # accepted this time, so it is counted only once
                     self._refused.discard(where)
                     ledger.forget_refusals(where.__dict__)
                 self._in_flight[where] = item
-                # No call until append, so that an interrupt finds the frame counted and queued, or neither.
+                # No function is called before append, so an interrupted frame is both counted and queued, or
+                # neither.
                 ledger.offered += 1
                 if self._process_function is None:
                     ledger.passed_on += 1
@@ -194,7 +196,7 @@ class DataHandler:
             item.notify(processed=False, stored=False)
 
     def _admit(self, item: QueuedFrame) -> None:
-        """Wait for room; raise if the frame cannot be accepted. Called with the lock held."""
+        """Wait for space; raise an error if the frame cannot be accepted. Called with the lock held."""
         while True:
             if self._error is not None:
                 raise self._handler_error("this frame was not accepted")
@@ -221,13 +223,13 @@ class DataHandler:
         return_metadata: bool = True,
         processed: bool | None = None,
     ) -> tuple[npt.NDArray[Any] | None, JsonValue] | None:
-        """Return a frame, in flight or stored.
+        """Return a frame that is in flight or stored.
 
         Parameters
         ----------
         coordinates : DataCoordinates or mapping
         return_data, return_metadata : bool
-            Whether to read the pixels and the metadata from the storage; an omitted one is None.
+            Whether to read the pixels and the metadata from the storage. Values not read are None.
         processed : bool, optional
             If True, return None until the process function has returned the frame.
 
@@ -254,7 +256,7 @@ class DataHandler:
 
     @property
     def ledger(self) -> Ledger:
-        """The account of every frame; the counts grow while the handler runs."""
+        """A record of every frame; its counts are updated while the handler runs."""
         return self._ledger
 
     @property
@@ -264,11 +266,11 @@ class DataHandler:
 
     @property
     def pending_bytes(self) -> int:
-        """Number of bytes of pixels in the queue."""
+        """The amount of pixel data in the queue, in bytes."""
         return self._pending_bytes
 
     def finish(self) -> None:
-        """Accept no more frames. Returns at once; see :meth:`await_completion`."""
+        """Stop accepting frames and return immediately; see :meth:`await_completion`."""
         with self._changed:
             self._intake_ended = True
             if self._process_function is None:
@@ -276,26 +278,26 @@ class DataHandler:
             self._changed.notify_all()
 
     def abort(self, reason: str, *, failed: bool = False) -> None:
-        """Finish early: accepted frames are stored, and the dataset is marked as aborted (or failed)."""
+        """Finish early: accepted frames are still stored, and the dataset is marked as aborted or failed."""
         with self._changed:
             if self._abort is None:
                 self._abort = (reason, failed)
         self.finish()
 
     def await_completion(self, timeout: float | None = None) -> None:
-        """Wait until every frame was passed to the storage and the storage is finished.
+        """Wait until every frame has been passed to the storage and the storage is finished.
 
         Parameters
         ----------
         timeout : float, optional
-            The longest time to wait, in seconds.
+            The maximum time to wait, in seconds.
 
         Raises
         ------
         HandlerError
-            If a frame was not stored, or the dataset could not be finished. ``__cause__`` is the reason.
+            If a frame was not stored, or if the dataset could not be finished. ``__cause__`` is the reason.
         TimeoutError
-            If the time ran out.
+            If the wait timed out.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._concluded, timeout):
@@ -309,7 +311,7 @@ class DataHandler:
     # -- threads ---------------------------------------------------------------------------------
 
     def _next(self, queue: deque[QueuedFrame], ended: str, most: int = 1) -> list[QueuedFrame]:
-        """Wait for frames and return the queued ones, at most ``most``; none at the end."""
+        """Wait for frames and return at most ``most`` of them; return an empty list at the end."""
         with self._changed:
             self._changed.wait_for(lambda: queue or getattr(self, ended))
             return [queue.popleft() for _ in range(min(most, len(queue)))]
@@ -319,7 +321,7 @@ class DataHandler:
             item = taken[0]
             try:
                 assert self._process_function is not None
-                # A copy of the coordinates: those in flight are keys, which cannot be changed.
+                # A copy, because the coordinates of a frame in flight are dict keys, which cannot be changed.
                 coordinates = of_checked_axes(dict(item.coordinates.__dict__))
                 results = frames_of(self._process_function(coordinates, item.data, item.metadata), item)
             except BaseException as error:
@@ -356,7 +358,7 @@ class DataHandler:
         self._conclude()
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Pass frames to the storage; return the number that it stored, and the error of the next one."""
+        """Pass frames to the storage; return the number stored, and any error for the next frame."""
         try:
             if not self._writes_batches or len(batch) == 1:
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
@@ -367,7 +369,7 @@ class DataHandler:
         return len(batch), None
 
     def _settle(self, stored: list[QueuedFrame]) -> None:
-        """Count frames that the storage has stored, and notify the observers."""
+        """Count the frames that the storage has stored, and notify the observers."""
         if not stored:
             return
         with self._changed:
@@ -406,8 +408,8 @@ class DataHandler:
             try:
                 keep_ledger(self._storage, self._ledger)
             except UnsupportedOperationError:
-                pass  # a storage that keeps no annotations
-            except BaseException as error:  # the dataset must be ended anyway
+                pass  # the storage keeps no annotations
+            except BaseException as error:  # the dataset must be ended in any case
                 self._error = self._error or error
             if self._error is not None or not self._ledger.complete:
                 end_early(self._storage, str(self._error or "frames were not stored"), failed=True)
@@ -425,7 +427,7 @@ class DataHandler:
     # -- the end of the process ------------------------------------------------------------------
 
     def conclude_at_exit(self) -> None:
-        """Drain and finish as aborted, with a warning: the program ended without finishing this handler."""
+        """Drain the handler; if the program did not finish it, mark the dataset as aborted and warn."""
         forgotten = not self._intake_ended
         if forgotten:
             self.abort("the program ended without finish()")
@@ -442,7 +444,7 @@ class DataHandler:
             )
 
     def disown(self) -> None:
-        """Stop working: this process is a fork, and the threads that store frames are in its parent."""
+        """Stop working: this is a forked process, and the storing threads exist only in its parent."""
         self._changed = threading.Condition()
         self._error = RuntimeError("this handler belongs to the process that forked this one")
         self._concluded = True

@@ -1,12 +1,12 @@
 """The contract of a storage backend: the ``DataStorage`` abstract base class.
 
-A backend is a class with six methods. Every other member has an honest default: it works, or it raises
-``UnsupportedOperationError``; it never returns a wrong answer. A class need not even call
+A backend is a class that implements six methods. Every other member has a safe default, which either works or
+raises ``UnsupportedOperationError``, but never returns a wrong answer. A backend need not even call
 ``super().__init__()``. Backends that write to disk should derive from
 :class:`exengine.kernel.storage.managed.ManagedStorage`, which keeps the storage promises for them.
 
-Life cycle: created (``create`` or the class itself) -> any number of ``put`` -> ``finish`` (read
-only from here) -> ``close``. The kernel passes all arguments by position.
+Life cycle: created (by ``create`` or by calling the class) -> any number of ``put`` calls -> ``finish``
+(read-only from then on) -> ``close``. The kernel passes all arguments by position.
 """
 
 import enum
@@ -23,36 +23,36 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
 
 CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
-"""Coordinates as every method accepts them."""
+"""Coordinates in any form that the methods accept."""
 
 JsonValue: TypeAlias = Any
-"""Metadata: None, bool, int, float, str, or a list or a dict with str keys of these."""
+"""Metadata: None, a bool, int, float or str, or a list, or a dict with str keys, of such values."""
 
 Frame: TypeAlias = tuple[CoordinatesLike, npt.NDArray[Any], JsonValue]
-"""Coordinates, pixels and metadata of one frame."""
+"""The coordinates, pixels and metadata of one frame."""
 
 
 class DatasetStatus(enum.StrEnum):
     """The status of a dataset; see the storage promises."""
 
     INCOMPLETE = "incomplete"
-    """Being written, or its writer died; every written frame is readable."""
+    """Still being written, or left behind by a writer that died. Every frame that was written is readable."""
     COMPLETE = "complete"
-    """Finished, and no frame was dropped or failed."""
+    """Finished, with no frame dropped or lost to an error."""
     ABORTED = "aborted"
-    """Finished before the end of the acquisition; every stored frame is whole."""
+    """Finished before the end of the acquisition; every stored frame is intact."""
     FAILED = "failed"
-    """Finished after an error: some frames were not stored."""
+    """Finished after an error; some frames were not stored."""
     DAMAGED = "damaged"
-    """A frame or a file that the dataset names is missing or was changed."""
+    """A frame or a file that the dataset lists is missing or was altered."""
 
 
 if TYPE_CHECKING:
     _replaceable = property
 else:
 
-    class _replaceable:  # noqa: N801 - used like property
-        """A computed default; a subclass replaces it with a property, or an instance with an attribute."""
+    class _replaceable:  # noqa: N801 - used like the builtin property
+        """A computed default; a subclass may override it with a property, an instance with an attribute."""
 
         def __init__(self, function: Callable[[Any], Any]) -> None:
             self._function = function
@@ -63,7 +63,7 @@ else:
 
 
 class DataStorage(ABC):
-    """The base class of every storage backend: frames are put into it and read back.
+    """The base class of every storage backend, which stores frames and reads them back.
 
     Implement the six abstract methods, describe every parameter of ``__init__`` in the class's
     docstring, and register the class under the entry-point group ``exengine.storage_backends``.
@@ -72,32 +72,32 @@ class DataStorage(ABC):
     # -- identity and capabilities ---------------------------------------------------------------
 
     capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
-    """The abilities and limits of the backend."""
+    """The capabilities and limits of the backend."""
 
     overhead_bytes_per_frame: ClassVar[int] = 8192
-    """Estimated size on disk of the metadata, index and headers of one frame, in bytes; an upper bound."""
+    """An upper bound on the disk space that the metadata, index and headers of one frame take, in bytes."""
 
     place_parameters: ClassVar[tuple[str, ...] | None] = None
-    """The parameters of ``__init__`` that name the path of the dataset, and therefore are not options. None:
-    the first parameter, for a persistent backend. Override :meth:`create` as well if you set this."""
+    """The parameters of ``__init__`` that specify the dataset path and are therefore not options. None means
+    the first parameter if the backend is persistent. If you set this, also override :meth:`create`."""
 
     batch_frames: ClassVar[int] = 1
-    """The number of frames that :meth:`put_many` writes most efficiently at once; 1 if it is only a loop."""
+    """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     backend_name: str = ""
-    """The entry-point name of the backend that writes or reads the dataset; empty if it is unknown."""
+    """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
 
     @_replaceable
     def path(self) -> str | None:
-        """The path of the dataset; None for a backend that is not persistent, or does not report it."""
+        """The path of the dataset; None if the backend is not persistent or does not report its path."""
         return None
 
     dataset_files: ClassVar[tuple[str, ...]] = ()
-    """The names of all files that a dataset of this backend may have, besides those of ExEngine itself, as
-    patterns relative to the folder of the dataset: ``"index"``, ``"frame-{number}.npy"``,
-    ``"c/{number}/{number}"``. ``{number}`` matches digits, ``{name}`` any text, once in a pattern and next to
-    letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it matches; without
-    patterns it deletes none."""
+    """Patterns for the names of all files that a dataset of this backend may contain, apart from ExEngine's
+    own files. They are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
+    ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any text; it may occur once in
+    a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it
+    matches; without patterns, it deletes no dataset."""
 
     # -- required operations ---------------------------------------------------------------------
 
@@ -108,31 +108,31 @@ class DataStorage(ABC):
         Parameters
         ----------
         data_coordinates : DataCoordinates or mapping of str to int or str
-            The position of the frame on each axis.
+            The frame's position on each axis.
         data : numpy.ndarray
             The pixels, conventionally ``(Y, X)`` or ``(Y, X, 3)``. The caller may change the array
             as soon as ``put`` has returned.
         metadata : JSON value
-            Metadata of the frame.
+            The frame's metadata.
 
         Raises
         ------
         CoordinatesExistError
-            If the coordinates already hold a frame.
+            If a frame already exists at the coordinates.
         UnsupportedDataError, MetadataError, CoordinatesError
-            If the format cannot hold the frame; nothing is changed then.
+            If the format cannot store the frame; nothing is changed in this case.
         StorageStateError
-            If the storage is finished, closed or failed.
+            If the storage is finished or closed, or has failed.
         """
 
     @abstractmethod
     def get_data(self, data_coordinates: CoordinatesLike, /) -> npt.NDArray[Any]:
-        """Return the pixels of one frame, bit-identical to the array that was put.
+        """Return the pixels of one frame, bit-identical to the array that was stored.
 
         Raises
         ------
         CoordinatesNotFoundError
-            If the coordinates hold no frame. It is a ``KeyError``.
+            If no frame exists at the coordinates. This is a ``KeyError``.
         """
 
     @abstractmethod
@@ -142,16 +142,16 @@ class DataStorage(ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            If the coordinates hold no frame. It is a ``KeyError``.
+            If no frame exists at the coordinates. This is a ``KeyError``.
         """
 
     @abstractmethod
     def __contains__(self, data_coordinates: object, /) -> bool:
-        """Return whether a frame was put at these coordinates. Never raises."""
+        """Return whether a frame was stored at these coordinates. Never raises an exception."""
 
     @abstractmethod
     def finish(self) -> None:
-        """End the dataset: it accepts no more frames and is immutable from here on. Idempotent."""
+        """Finish the dataset: it accepts no more frames and is immutable from then on. Idempotent."""
 
     @abstractmethod
     def close(self) -> None:
@@ -170,54 +170,54 @@ class DataStorage(ABC):
         Parameters
         ----------
         path : path, optional
-            The exact path of the new dataset. The kernel has checked that nothing exists there. None
-            for a backend that is not persistent.
+            The exact path of the new dataset. The kernel has already checked that nothing exists there. None
+            if the backend is not persistent.
         **options
-            The parameters of ``__init__``.
+            Keyword arguments for ``__init__``.
         """
         if cls.capabilities.persistent:
-            return cls(path, **options)  # type: ignore[call-arg]  # of a subclass
+            return cls(path, **options)  # type: ignore[call-arg]  # the subclass defines __init__
         return cls(**options)
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. Opens as little as possible."""
+        """Return whether :meth:`open` can read the file or folder at a path. Should open few files."""
         return False
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> "DataStorage":
-        """Open an existing dataset for reading; the object may be of another class.
+        """Open an existing dataset for reading. The returned object may be an instance of another class.
 
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot.
+            If the backend does not support this.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot open an existing dataset")
 
     @classmethod
     def recover_in_place(cls, path: str | PathLike[str], lost: Collection[DataCoordinates], /) -> None:
-        """Repair the files of a dataset in place, so that they hold every frame except the lost ones.
+        """Repair a dataset's files in place, so that they contain every frame that is not lost.
 
-        ``exengine recover --in-place`` calls it. The kernel holds the lock of the dataset, has recorded
-        the lost frames in the manifest, and marks the dataset as finished afterwards.
+        Called by ``exengine recover --in-place``. The kernel holds the dataset's lock and has already
+        recorded the lost frames in the manifest. It marks the dataset as finished afterwards.
 
         Parameters
         ----------
         path : path
-            The dataset, which no longer has a writer.
+            The path of the dataset, which no longer has a writer.
         lost : collection of DataCoordinates
-            Frames that the dataset lists but that cannot be read back. The backend removes them.
+            The frames that the dataset lists but that cannot be read back. The backend removes them.
 
         Notes
         -----
-        The process may be killed at any point; the kernel then calls the method again. It returns when
-        everything is at A2 (synced), and saves entries that it removes from an index in a file beside it.
+        If the process is killed, at any point, the kernel calls the method again. The method returns when
+        everything is synced (A2). It saves the index entries that it removes in a file next to the index.
 
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot; any dataset can be recovered into a copy.
+            If the backend does not support this; any dataset can be recovered into a copy instead.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset in place")
 
@@ -231,18 +231,20 @@ class DataStorage(ABC):
         pixel_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Refuse planned frames that :meth:`put` would refuse, before anything is created.
+        """Reject planned frames that :meth:`put` would reject, before anything is created.
 
-        The kernel checks the declared capabilities. Override this for further limits; by default it has none.
+        The kernel checks the declared capabilities. Override this to check any further limits.
 
         Parameters
         ----------
         layouts : iterable of (shape, dtype)
-            The layouts of the frames, each once.
+            The distinct layouts of the frames.
         coordinates : iterable of coordinates
             The coordinates of every frame.
-        pixel_bytes, options : optional
-            Total size of the pixels, and the options of the storage.
+        pixel_bytes : int or None
+            The total size of the pixel data, in bytes.
+        options : mapping or None
+            The storage options.
 
         Raises
         ------
@@ -250,10 +252,10 @@ class DataStorage(ABC):
             The error that ``put`` would raise.
         """
 
-    # -- optional operations, with honest defaults -----------------------------------------------
+    # -- optional operations, with safe defaults -------------------------------------------------
 
     def put_many(self, frames: Iterable[Frame]) -> None:
-        """Store several frames, in order, as :meth:`put` does one by one.
+        """Store several frames in order, as if :meth:`put` were called for each of them.
 
         Parameters
         ----------
@@ -262,8 +264,8 @@ class DataStorage(ABC):
         Raises
         ------
         ExEngineError
-            The errors of :meth:`put`, for the first frame that is not stored. Earlier frames are stored;
-            ``frames_stored`` of the exception is their number.
+            Any error of :meth:`put`, for the first frame that is not stored. All earlier frames are stored;
+            the exception's ``frames_stored`` attribute is their number.
         """
         stored = 0
         try:
@@ -275,7 +277,7 @@ class DataStorage(ABC):
             raise
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of every frame, in the order in which they were put."""
+        """Yield the coordinates of every frame, in the order in which the frames were stored."""
         raise self._unsupported("does not list its coordinates")
 
     def __len__(self) -> int:
@@ -283,35 +285,35 @@ class DataStorage(ABC):
         raise self._unsupported("does not count its frames")
 
     def __bool__(self) -> bool:
-        """Return True, also for an empty storage."""
+        """Return True, even if the storage is empty."""
         return True
 
     def flush(self, durable: bool = False) -> None:
-        """Bring every accepted frame to level A1 (written), or A2 (synced) if ``durable``.
+        """Bring every accepted frame to level A1 (written), or to level A2 (synced) if ``durable`` is true.
 
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot.
+            If the backend does not support this.
         """
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
-        """Finish early; a backend that keeps a status records it.
+        """Finish the dataset early. A backend that keeps a status records that this happened.
 
         Parameters
         ----------
         reason : str
-            The human-readable cause.
+            The human-readable reason.
         failed : bool
-            True marks the dataset as ``failed``, False as ``aborted``.
+            Whether to mark the dataset as ``failed`` instead of ``aborted``.
         """
         self.finish()
 
     def annotate(self, name: str, value: JsonValue) -> None:
-        """Store a JSON value with the dataset, such as the config of the acquisition.
+        """Store a JSON value with the dataset, such as the acquisition's config.
 
-        After an I/O error the value is written when the dataset ends, if the disk accepts it.
+        After an I/O error, the value is written when the dataset is ended, provided that the disk accepts it.
 
         Raises
         ------
@@ -321,7 +323,7 @@ class DataStorage(ABC):
         raise self._unsupported("keeps no annotations")
 
     def is_finished(self) -> bool:
-        """Return whether the dataset accepts no more frames."""
+        """Return whether the dataset is finished, so that it accepts no more frames."""
         raise self._unsupported("does not report whether it is finished")
 
     @property
@@ -331,7 +333,7 @@ class DataStorage(ABC):
 
     @_replaceable
     def status_reason(self) -> str:
-        """The human-readable cause of the status; empty for a complete dataset."""
+        """The human-readable reason for the status; empty for a complete dataset."""
         return ""
 
     @_replaceable
@@ -341,12 +343,12 @@ class DataStorage(ABC):
 
     @property
     def summary_metadata(self) -> JsonValue:
-        """Metadata of the whole dataset."""
+        """The metadata of the dataset as a whole."""
         raise self._unsupported("has no summary metadata")
 
     @_replaceable
     def axes(self) -> Mapping[str, list[int | str]]:
-        """The positions on each axis: integers ascending, then names in the order of arrival.
+        """The positions on each axis: integers in ascending order, then names in order of arrival.
 
         Raises
         ------
@@ -361,38 +363,38 @@ class DataStorage(ABC):
 
     @_replaceable
     def has_checksums(self) -> bool:
-        """Whether this dataset has checksums, so that a damaged frame is detected."""
+        """Whether this dataset has checksums, so that damaged frames are detected."""
         return self.capabilities.checksums
 
     @_replaceable
     def resolution_levels(self) -> tuple[int, ...]:
-        """The resolution levels: level 0 is full resolution, level n is smaller by ``2**n``."""
+        """The resolution levels. Level 0 has full resolution; level n is smaller by a factor of ``2**n``."""
         return (0,)
 
     def level(self, number: int) -> "DataStorage":
-        """Return the frames of one resolution level.
+        """Return the dataset's frames at one resolution level.
 
         Raises
         ------
         CoordinatesNotFoundError
-            If the dataset does not have the level.
+            If the dataset does not have this level.
         """
         if number != 0:
             raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
         return self
 
     def check_structure(self) -> list[str]:
-        """Check the format's own structure, apart from the frames: headers, directories, lengths.
+        """Check the structure of the files, as opposed to the frames: headers, directories and lengths.
 
         Returns
         -------
         list of str
-            The faults, one sentence each; empty if the structure is sound.
+            The faults, one sentence each; empty if there are none.
 
         Raises
         ------
         UnsupportedOperationError
-            If the backend cannot.
+            If the backend does not support this.
         """
         raise self._unsupported("does not check its structure")
 
@@ -402,26 +404,26 @@ class DataStorage(ABC):
         Parameters
         ----------
         timeout : float, optional
-            The longest time to wait, in seconds; None for no limit.
+            The maximum time to wait, in seconds; None means no limit.
 
         Returns
         -------
         bool
-            False if the time ran out.
+            False if the wait timed out.
         """
         raise self._unsupported("cannot wait for data")
 
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
-        """Return all frames as one array, lazily if the backend can.
+        """Return all frames as one array, which is lazy if the backend supports this.
 
         Parameters
         ----------
         axes : iterable of str, optional
-            Order of the leading axes; by default the order in which they first appeared.
+            The order of the leading axes; by default, the order in which they first appeared.
         missing : {'raise', 'mask'} or number
-            The treatment of absent frames: an error, a mask, or this value in their place.
+            How to treat missing frames: raise an error, mask them, or fill them with this value.
 
         Returns
         -------
@@ -439,7 +441,7 @@ class DataStorage(ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Finish and close; after an exception finish as aborted."""
+        """Finish and close the storage. After an exception, abort it instead of finishing it."""
         try:
             if error is None:
                 self.finish()

@@ -1,7 +1,7 @@
-"""Every exception that ExEngine raises, in one tree.
+"""Every exception that ExEngine raises, in a single hierarchy.
 
-Each class is an :class:`ExEngineError` *and* the builtin it refines, so that a caller can catch either.
-The classes differ in how a caller reacts to them, not in where they are raised::
+Each class is both an :class:`ExEngineError` and a subclass of the builtin exception that it refines, so that
+a caller can catch either. The classes differ in how a caller should react, not in where they are raised::
 
     ExEngineError
     ├── CoordinatesError (ValueError)            correct the coordinates
@@ -9,17 +9,17 @@ The classes differ in how a caller reacts to them, not in where they are raised:
     │   ├── CoordinatesFrozenError (TypeError)    use .replace(...)
     │   └── CoordinatesTypeError (TypeError)      pass a mapping
     ├── CoordinatesNotFoundError (KeyError)      no frame has these coordinates
-    ├── UnsupportedDataError (ValueError)        the format cannot hold this array
-    ├── MetadataError (ValueError)               JSON cannot hold this metadata
+    ├── UnsupportedDataError (ValueError)        the format cannot store this array
+    ├── MetadataError (ValueError)               JSON cannot represent this metadata
     ├── UnsupportedOperationError (NotImplementedError)   the backend does not offer the operation
-    ├── StorageStateError (RuntimeError)         the state of the storage does not allow it
+    ├── StorageStateError (RuntimeError)         the storage is in a state that forbids the operation
     │   ├── StorageFinishedError                  finished: read-only
     │   ├── StorageClosedError                    closed: open the dataset again
     │   └── StorageFailedError (OSError)          writing failed; see ``__cause__``
     ├── StorageFullError (MemoryError)           the memory limit was reached
-    ├── DatasetExistsError (FileExistsError)     choose another path, or if_exists
-    ├── DatasetNotFoundError (FileNotFoundError) the path does not exist, or holds no dataset
-    ├── DatasetLockedError (BlockingIOError)     another writer holds the dataset
+    ├── DatasetExistsError (FileExistsError)     choose another path, or set ``if_exists``
+    ├── DatasetNotFoundError (FileNotFoundError) the path does not exist, or contains no dataset
+    ├── DatasetLockedError (BlockingIOError)     another writer has locked the dataset
     ├── DatasetAccessError (OSError)             the folder cannot be used
     ├── DatasetDamagedError (ValueError)         the data differ from those that were written
     ├── PluginError                              a plugin cannot be used
@@ -29,7 +29,7 @@ The classes differ in how a caller reacts to them, not in where they are raised:
     │   └── ContractError (TypeError)             loaded, but not valid: see ``findings``
     ├── OptionError (ValueError)                 an option is unknown, or its value is wrong
     ├── ConfigError (ValueError)                 the config file or a setting is wrong
-    ├── SourceError (RuntimeError)               the frame source cannot do the request
+    ├── SourceError (RuntimeError)               the frame source cannot carry out the request
     ├── HandlerError (RuntimeError)              a frame was not stored; see ``__cause__``
     │   └── HandlerFullError (BlockingIOError)    the queue is full and ``when_full`` is ``error``
     └── AcquisitionError (RuntimeError)          the run failed; see ``ledger`` for the stored frames
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 
 class ExEngineError(Exception):
-    """Base class of every exception that ExEngine raises."""
+    """The base class of every exception that ExEngine raises."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument.
+        # ``KeyError`` itself would show the repr of its argument.
         return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
 
@@ -57,11 +57,11 @@ class CoordinatesError(ExEngineError, ValueError):
 
 
 class CoordinatesExistError(CoordinatesError):
-    """A frame was already put at these coordinates (promise P4)."""
+    """A frame already exists at these coordinates (promise P4)."""
 
 
 class CoordinatesFrozenError(CoordinatesError, TypeError):
-    """The coordinates cannot change: they were hashed."""
+    """The coordinates were hashed and can no longer be changed."""
 
 
 class CoordinatesTypeError(CoordinatesError, TypeError):
@@ -69,15 +69,15 @@ class CoordinatesTypeError(CoordinatesError, TypeError):
 
 
 class CoordinatesNotFoundError(ExEngineError, KeyError):
-    """No frame was put at these coordinates (promise R1)."""
+    """No frame exists at these coordinates (promise R1)."""
 
 
 class UnsupportedDataError(ExEngineError, ValueError):
-    """The format cannot hold this array; nothing was changed (promise P8)."""
+    """The format cannot store this array; nothing was changed (promise P8)."""
 
 
 class MetadataError(ExEngineError, ValueError):
-    """JSON cannot hold this metadata; nothing was changed (promise P9)."""
+    """The metadata cannot be represented in JSON; nothing was changed (promise P9)."""
 
 
 class UnsupportedOperationError(ExEngineError, NotImplementedError):
@@ -85,15 +85,15 @@ class UnsupportedOperationError(ExEngineError, NotImplementedError):
 
 
 class StorageStateError(ExEngineError, RuntimeError):
-    """The state of the storage does not allow this operation."""
+    """The storage is in a state that does not allow this operation."""
 
 
 class StorageFinishedError(StorageStateError):
-    """The storage is finished: its dataset is immutable."""
+    """The storage is finished, so its dataset is immutable."""
 
 
 class StorageClosedError(StorageStateError):
-    """The storage is closed: open the dataset again to read it."""
+    """The storage is closed; open the dataset again to read it."""
 
 
 class StorageFailedError(StorageStateError, OSError):
@@ -105,19 +105,19 @@ class StorageFullError(ExEngineError, MemoryError):
 
 
 class DatasetExistsError(ExEngineError, FileExistsError):
-    """The path already exists, as a dataset or otherwise (promise D1)."""
+    """The path already exists, whether or not it is a dataset (promise D1)."""
 
 
 class DatasetNotFoundError(ExEngineError, FileNotFoundError):
-    """The path does not exist, or holds no dataset."""
+    """The path does not exist, or contains no dataset."""
 
 
 class DatasetLockedError(ExEngineError, BlockingIOError):
-    """Another writer holds the dataset (promise D2)."""
+    """Another writer has locked the dataset (promise D2)."""
 
 
 class DatasetAccessError(ExEngineError, OSError):
-    """The path cannot be used: permission, a file where a folder is needed, no space."""
+    """The path cannot be used: no permission, no space, or a file where a folder is needed."""
 
 
 class DatasetDamagedError(ExEngineError, ValueError):
@@ -125,7 +125,7 @@ class DatasetDamagedError(ExEngineError, ValueError):
 
 
 class PluginError(ExEngineError):
-    """Base class of errors about plugins."""
+    """The base class for errors about plugins."""
 
 
 class PluginNotFoundError(PluginError, LookupError):
@@ -137,16 +137,16 @@ class PluginConflictError(PluginError, LookupError):
 
 
 class PluginBrokenError(PluginError, ImportError):
-    """The plugin is installed, but its import or its entry point fails."""
+    """The plugin is installed, but importing it or resolving its entry point fails."""
 
 
 class ContractError(PluginError, TypeError):
-    """A class breaks the contract or is not documented.
+    """A class violates the contract or is not documented.
 
     Attributes
     ----------
     findings : tuple of exengine.kernel.registry.class_checks.Finding
-        All faults, each with its code.
+        All faults that were found, each with its code.
     """
 
     def __init__(self, message: str, findings: tuple = ()) -> None:  # type: ignore[type-arg]
@@ -155,7 +155,7 @@ class ContractError(PluginError, TypeError):
 
 
 class OptionError(ExEngineError, ValueError):
-    """An option does not exist, or does not accept the value."""
+    """An option does not exist, or its value is not accepted."""
 
 
 class ConfigError(ExEngineError, ValueError):
@@ -168,27 +168,27 @@ class SourceError(ExEngineError, RuntimeError):
     Attributes
     ----------
     rule : str or None
-        The rule that the sequence breaks: a name in the table on the source's page.
+        The name of the rule that the sequence breaks, from the table on the source's page.
     """
 
     rule: str | None = None
 
 
 class HandlerError(ExEngineError, RuntimeError):
-    """A ``DataHandler`` did not store a frame; ``__cause__`` has the reason."""
+    """A ``DataHandler`` did not store a frame; see ``__cause__`` for the reason."""
 
 
 class HandlerFullError(HandlerError, BlockingIOError):
-    """The queue of the handler is full, and ``when_full`` is ``error``."""
+    """The handler's queue is full, and ``when_full`` is ``error``."""
 
 
 class AcquisitionError(ExEngineError, RuntimeError):
-    """An acquisition ended early; ``__cause__`` has the reason.
+    """An acquisition ended early; see ``__cause__`` for the reason.
 
     Attributes
     ----------
     ledger : exengine.kernel.frames.ledger.Ledger or None
-        Counts of the stored and the lost frames.
+        Counts of the stored and lost frames.
     """
 
     def __init__(self, message: str, ledger: object = None) -> None:
@@ -196,17 +196,17 @@ class AcquisitionError(ExEngineError, RuntimeError):
         self.ledger = ledger
 
 
-# -- exceptions as text and from the operating system --------------------------------------------
+# -- exceptions as text, and exceptions from the operating system ---------------------------------
 
 
 def describe(error: BaseException, limit: int = 500) -> str:
-    """Return type and text of an exception, even if its own ``__str__`` raises.
+    """Return the type and text of an exception, even if its own ``__str__`` raises an error.
 
     Parameters
     ----------
     error : BaseException
     limit : int
-        Largest number of characters of the text.
+        The maximum length of the text, in characters.
 
     Examples
     --------
@@ -222,7 +222,7 @@ def describe(error: BaseException, limit: int = 500) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an ExEngine error, and :func:`describe` any other exception.
+    """Return the message of an ExEngine error, or the :func:`describe` text of any other exception.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def message_of(error: BaseException) -> str:
 
 
 def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException | None) -> "_OSErrorT":
-    """Return an error with the ``errno`` of its cause. Raise it ``from`` the cause.
+    """Return an error with the ``errno`` of its cause. The caller should raise it ``from`` the cause.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
         A subclass of ``OSError``, such as ``DatasetAccessError``.
     message : str
     cause : BaseException or None
-        Usually an ``OSError``; without an ``errno`` the new error has none either.
+        Usually an ``OSError``. If it has no ``errno``, the new error has none either.
 
     Examples
     --------
@@ -253,11 +253,11 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
     return error
 
 
-# -- how much of a call was done ---------------------------------------------------------------------
+# -- the frames that a failed call stored --------------------------------------------------------
 
 
 def note_stored(error: BaseException, frames: int) -> None:
-    """Record on an exception, as ``frames_stored``, how many frames of a ``put_many`` were stored."""
+    """Record the number of frames that a ``put_many`` call stored, as ``frames_stored`` of an exception."""
     error.frames_stored = frames  # type: ignore[attr-defined]
 
 

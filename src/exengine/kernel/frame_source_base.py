@@ -1,11 +1,11 @@
-"""The contract of a frame source, the origin of frames: the ``FrameSource`` abstract base class.
+"""The contract of a frame source, which produces frames: the ``FrameSource`` abstract base class.
 
 A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame and returns after the last
-one. The sink may block (the back-pressure of a full queue) and may raise (then the run must end soon, and
-the exception must propagate from ``run``).
+frame. The sink may block, because a full queue exerts back-pressure. It may also raise an exception; the run
+must then end soon, and the exception must propagate from ``run``.
 
-Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on its own thread -> ``close()``.
-``cancel`` may be called from any other thread, at any time, more than once.
+Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may
+be called from any other thread, at any time and more than once.
 """
 
 from abc import ABC, abstractmethod
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     import useq
 
 Sink: TypeAlias = Callable[[DataCoordinates, npt.NDArray[Any], Any], None]
-"""Receives the coordinates, pixels and metadata of a frame. It owns the array from then on."""
+"""Receives the coordinates, pixels and metadata of a frame. The sink owns the array from then on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePlan:
-    """The frames that a source is about to deliver. An attribute is None if it is not known.
+    """A description of the frames that a source is about to deliver. An unknown value is None.
 
     Attributes
     ----------
     frames : int or None
-        Number of frames.
+        The number of frames.
     shape : tuple of int or None
-        Shape of one frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels. None if frames differ.
+        The shape of each frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels. None if the shapes differ.
     dtype : str or None
-        Name of the numpy dtype. None if frames differ.
+        The name of the numpy dtype. None if the dtypes differ.
     summary : dict
-        JSON metadata of the whole acquisition: device names, pixel size and the like.
+        JSON metadata of the acquisition as a whole, such as device names and the pixel size.
     layouts : tuple of (shape, dtype)
-        The layouts of the frames, each once. By default ``shape`` and ``dtype``, if both are known.
+        The distinct layouts of the frames; by default, ``shape`` and ``dtype`` if both are known.
     pixel_bytes : int or None
-        Total size of the pixels, if frames differ.
+        The total size of the pixel data in bytes, if the frames differ.
     coordinates : callable or None
-        Returns a new iterable of the coordinates of every frame, so that the backend can check them before
+        Returns a new iterable over the coordinates of every frame, so that the backend can check them before
         anything is created.
     """
 
@@ -62,7 +62,7 @@ class SourcePlan:
 
     @property
     def frame_bytes(self) -> int | None:
-        """Size of the pixels of one frame, in bytes."""
+        """The size of one frame's pixel data, in bytes."""
         if self.shape is None or self.dtype is None:
             return None
         import math
@@ -73,7 +73,7 @@ class SourcePlan:
 
     @property
     def total_bytes(self) -> int | None:
-        """Size of the pixels of all frames, in bytes."""
+        """The size of all frames' pixel data, in bytes."""
         if self.pixel_bytes is not None:
             return self.pixel_bytes
         size = self.frame_bytes
@@ -81,7 +81,7 @@ class SourcePlan:
 
 
 class FrameSource(ABC):
-    """The base class of every frame source: the origin of frames.
+    """The base class of every frame source, which produces the frames of an acquisition.
 
     The options of a source are the parameters of its ``__init__``, each described in the class's
     docstring. Register it under the entry-point group ``exengine.frame_sources``.
@@ -89,7 +89,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
-        """Check that the sequence can be run, and return a plan of its frames. Nothing moves yet.
+        """Check that the sequence can be run, and return a plan of its frames. Nothing is moved yet.
 
         Parameters
         ----------
@@ -99,8 +99,8 @@ class FrameSource(ABC):
         Raises
         ------
         SourceError
-            If it cannot be run: a channel or a property does not exist, or two positions have the same
-            name.
+            If the sequence cannot be run, for example because a channel or a property does not exist
+            or because two positions have the same name.
         """
 
     @abstractmethod
@@ -110,22 +110,22 @@ class FrameSource(ABC):
         Raises
         ------
         Exception
-            The exception of the sink, or an error of the source.
+            The exception that the sink raised, or an error in the source.
         """
 
     unrestored: tuple[str, ...] = ()
-    """Devices that could not be restored after the last run, a line for each (promise S2)."""
+    """The devices that could not be restored after the last run, one line for each (promise S2)."""
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the current settings that promise S2 covers; empty for a source without devices.
+        """Return the current settings that promise S2 covers; empty if the source has no devices.
 
-        The conformance kit compares them before and after runs.
+        The conformance kit compares the settings before and after runs.
 
         Returns
         -------
         mapping
-            ``shutter_open`` (bool, whether any shutter is open); with several shutters also ``shutters``
-            (their states); further settings with names that the source chooses, such as ``exposure_ms``.
+            ``shutter_open`` (bool, whether any shutter is open); with several shutters, also ``shutters``
+            (their states); and further settings under names that the source chooses, such as ``exposure_ms``.
             Equal settings must compare equal.
         """
         return {}

@@ -21,7 +21,7 @@ class NotificationCategory(Enum):
 
 
 class DataStoredNotification:
-    """A frame was stored.
+    """A notification that a frame was stored.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class DataStoredNotification:
 
 
 def notifications_to(executor: Any) -> Callable[[list[DataCoordinates]], None] | None:
-    """Return an observer of stored frames that publishes each to an executor; None without an executor."""
+    """Return an observer that notifies an executor of each stored frame; None if the executor is None."""
     if executor is None:
         return None
 

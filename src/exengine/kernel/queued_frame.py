@@ -1,4 +1,4 @@
-"""A frame in flight from a producer to a storage, and the frames that a process function makes of it."""
+"""A frame in flight from a producer to a storage, and the frames that a process function returns for it."""
 
 import logging
 from typing import Any
@@ -20,15 +20,15 @@ class QueuedFrame:
     ----------
     coordinates : DataCoordinates
     data : numpy.ndarray
-        A private copy, unless the producer handed the array over.
+        A private copy, unless the producer handed over the array itself.
     metadata : JSON value
-        Checked, and a private copy.
+        A private copy that has been checked.
     future : object or None
-        Notified when the frame arrives, is processed, and is stored.
+        Notified when the frame arrives, when it has been processed, and when it has been stored.
     processed : bool
-        Whether the process function has returned it.
+        Whether the process function has returned this frame.
     size : int
-        The number of bytes of the pixels.
+        The size of the pixel data, in bytes.
     """
 
     __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
@@ -49,7 +49,7 @@ class QueuedFrame:
         self.size = int(getattr(data, "nbytes", 0))
 
     def notify(self, *, processed: bool, stored: bool) -> None:
-        """Notify the future; an exception that it raises is logged and never stops the frames."""
+        """Notify the future. An exception that it raises is logged and never stops the flow of frames."""
         try:
             self.future._notify_data(
                 self.coordinates, self.data, self.metadata, processed=processed, stored=stored
@@ -61,8 +61,8 @@ class QueuedFrame:
 def frames_of(result: Any, given: QueuedFrame) -> list[QueuedFrame]:
     """Return the result of a process function as a list of frames that no other code can change.
 
-    Everything is copied except the array and the metadata that the process function received, because it may
-    return the same buffer every time.
+    The process function may return the same buffer every time, so everything is copied except the array and
+    the metadata that it received.
     """
     if result is None:
         return []

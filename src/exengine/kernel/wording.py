@@ -1,10 +1,10 @@
-"""Words of messages: near names, articles, lists, sizes and durations."""
+"""Wording for messages: similar names, articles, lists, sizes and durations."""
 
 from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` if a known name resembles this one, else an empty text.
+    """Return ``"; did you mean 'x'?"`` if a known name resembles this name, otherwise an empty string.
 
     Examples
     --------
@@ -16,7 +16,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to two known names that resemble this one, the nearest first."""
+    """Return up to two known names that resemble this name, the most similar first."""
     import difflib
 
     folded = {candidate.lower().replace("-", "_"): candidate for candidate in known}
@@ -58,7 +58,7 @@ def listed(names: Iterable[object]) -> str:
 
 
 def human_bytes(size: float) -> str:
-    """Return a size for people.
+    """Return a size in human-readable form.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def human_bytes(size: float) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Return a duration for people.
+    """Return a duration in human-readable form.
 
     Examples
     --------

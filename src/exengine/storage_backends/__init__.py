@@ -1,8 +1,8 @@
-"""Import path of the backends: ``from exengine.storage_backends.<name> import SomeStorage``.
+"""The import path for backends: ``from exengine.storage_backends.<name> import SomeStorage``.
 
-A registered name resolves to the plugin's own module: the same module object, the same classes. A real
-package in this folder, as described in the authors' guide, takes precedence, because the finder of names is
-the last one in ``sys.meta_path``.
+A registered name resolves to the plugin's own module, so the module object and its classes are the same. A
+real package in this folder, as described in the authors' guide, takes precedence, because the finder for
+registered names is the last entry in ``sys.meta_path``.
 """
 
 import importlib
@@ -16,7 +16,7 @@ _PREFIX = __name__ + "."
 
 
 class _AliasFinder:
-    """Finds ``exengine.storage_backends.<name>`` through the registry."""
+    """Finds ``exengine.storage_backends.<name>`` in the registry."""
 
     @staticmethod
     def find_spec(
@@ -44,10 +44,10 @@ class _AliasFinder:
 
 
 class _SubmoduleFinder:
-    """Finds the submodules of a package that was imported by its alias, as the same module objects.
+    """Finds the submodules of a package that was imported by its alias, and returns the same module objects.
 
-    It is the first finder: a module that was imported by its alias has the ``__path__`` of the real one, so
-    the path finder would find the file and load it a second time.
+    It must be the first finder. A module imported by its alias has the real module's ``__path__``, so
+    Python's path finder would otherwise find the file and load it a second time.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Frames apart from pixels: metadata, the index of coordinates, the ledger."""
+"""Everything about frames except their pixels: metadata, the coordinate index and the ledger."""

@@ -1,24 +1,25 @@
 """The frame index: a compact map from coordinates to frame numbers, for millions of frames.
 
-Coordinates become one integer: position codes, weighted by powers of a prime. An integer in a dict
-takes a third of the memory of a frozenset, is found as fast, and decodes back to the coordinates, so that
-they are kept only once. Numbers count the frames in the order in which they were put.
+Coordinates are encoded as one integer: the sum of their position codes, weighted by powers of a prime. As a
+dict key, an integer takes a third of the memory of a frozenset and is found just as fast. It can be decoded
+back to the coordinates, so they need not be kept separately. Frames are numbered in the order in which they
+were stored.
 """
 
 from collections.abc import Iterator, Mapping
 
 from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 
-# A prime below 2**32: the low bits of a key, which a dict uses first, depend on every axis.
+# A prime below 2**32 makes the low bits of a key, which a dict uses first, depend on every axis.
 _RADIX = 4294967291
-_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are their own code; it fits one digit of a Python int
-_MOST_TO_DESCRIBE = 20_000  # frames; a message about a miss may not take longer than visiting these
+_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are encoded directly; each fits in one digit of a Python int
+_MOST_TO_DESCRIBE = 20_000  # frames; composing an error message must not take longer than visiting these
 
 
 class CoordinateIndex:
-    """A map from coordinates to frame numbers, in the order of arrival.
+    """A map from coordinates to frame numbers, which count the frames in order of arrival.
 
-    It has no lock: one thread adds, while others may look up.
+    It has no lock: one thread may add frames while others look them up.
 
     Examples
     --------
@@ -36,7 +37,7 @@ class CoordinateIndex:
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
-        self._axis_since: list[tuple[int, str]] = []  # the frame that introduced an axis
+        self._axis_since: list[tuple[int, str]] = []  # number of the first frame, axis
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -47,8 +48,8 @@ class CoordinateIndex:
         return tuple(self._axes_now())
 
     def _axes_now(self) -> list[str]:
-        # A list, because another thread may add an axis: tuple() allocates during the iteration, where the
-        # garbage collector may run and let that thread continue.
+        # A list, because another thread may add an axis. tuple() allocates memory during the iteration, so
+        # the garbage collector may run and let that thread continue.
         return list(self._weights)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
@@ -65,7 +66,7 @@ class CoordinateIndex:
             if axis not in weights:
                 return None
             weight = weights[axis]
-            # The codes of an axis start at 1, so that an absent axis is 0.
+            # The codes of an axis start at 1, because 0 stands for an absent axis.
             if type(value) is int and 0 <= value < _DIRECT:
                 key += (value + value + 1) * weight
             else:
@@ -76,14 +77,14 @@ class CoordinateIndex:
         return self._numbers.get(key)
 
     def add(self, axes: Mapping[str, int | str]) -> int | None:
-        """Assign the next number to these coordinates and return it; None if they hold a frame."""
+        """Assign the next number to these coordinates and return it; return None if a frame exists there."""
         key = self.reserve(axes)
         return None if key is None else self.commit(key)
 
     def reserve(self, axes: Mapping[str, int | str]) -> int | None:
-        """Return the key of new coordinates, for :meth:`commit`; None if they hold a frame.
+        """Return the key of new coordinates, for :meth:`commit`; return None if a frame exists there.
 
-        They cannot be found before they are committed.
+        The coordinates cannot be found before they are committed.
         """
         key = 0
         weights = self._weights
@@ -102,7 +103,7 @@ class CoordinateIndex:
         return number
 
     def withdraw(self) -> None:
-        """Undo the last :meth:`reserve`: its frame could not be written."""
+        """Undo the last :meth:`reserve`, because its frame could not be written."""
         while self._axis_since and self._axis_since[-1][0] >= len(self._numbers):
             del self._weights[self._axis_since.pop()[1]]
 
@@ -133,12 +134,12 @@ class CoordinateIndex:
         return of_checked_axes(axes)
 
     def __iter__(self) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of every frame present now, in the order of arrival."""
+        """Yield the coordinates of every frame that is currently present, in order of arrival."""
         for key in list(self._numbers):
             yield self._decode(key)
 
     def positions(self) -> dict[str, list[int | str]]:
-        """Return the positions that occur on each axis, in the order of arrival."""
+        """Return the positions that occur on each axis, in order of arrival."""
         found: dict[str, dict[int | str, None]] = {axis: {} for axis in self._axes_now()}
         for coordinates in self:
             for axis, value in coordinates.__dict__.items():
@@ -146,7 +147,7 @@ class CoordinateIndex:
         return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message: the axes or positions that exist instead."""
+        """Return a clause for an error message, which names the axes or positions that do exist."""
         if not self._numbers:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in self._weights]
@@ -158,7 +159,7 @@ class CoordinateIndex:
         if len(self._numbers) <= _MOST_TO_DESCRIBE:
             positions = self.positions()
             for axis, value in axes.items():
-                if axis not in positions:  # another thread is about to put the first frame with it
+                if axis not in positions:  # another thread is adding the first frame with this axis
                     return f"no frame has the axis {axis!r}; the axes are {', '.join(positions)}"
                 if value not in positions[axis]:
                     return f"{axis} is one of {summarize_positions(positions[axis])}"
@@ -169,7 +170,7 @@ class CoordinateIndex:
 
 
 def summarize_positions(values: list[int | str], most: int = 8) -> str:
-    """Return a short text for the positions on an axis.
+    """Return a short description of the positions on an axis.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""The ledger of an acquisition: the account of every frame (promise N4).
+"""The ledger of an acquisition: a record of every frame (promise N4).
 
-It has two sides, each of which must balance. In: offered = passed on + dropped + discarded + failed. Out:
-produced = stored + failed. A frame that was not stored is named with its coordinates and the reason.
+It has two sides, each of which must balance. Incoming: offered = passed on + dropped + discarded + failed.
+Outgoing: produced = stored + failed. Frames that were not stored are listed with their coordinates and the
+reason.
 """
 
 import itertools
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_NAMED = 1000
-"""Largest number of unstored frames that are named; the others are only counted."""
+"""The maximum number of unstored frames that are listed; any others are only counted."""
 
 _MOST_OF_A_REASON = 1000  # characters
 _MOST_OF_A_POSITION = 200
@@ -18,29 +19,29 @@ _INT_LIMIT = 2**63
 
 
 class Ledger:
-    """Counts of frames; attributes are plain ints.
+    """Counts of frames, as plain ints, and a list of frames that were not stored.
 
     Attributes
     ----------
     offered : int
         Frames that the source delivered.
     dropped : int
-        Frames that were not accepted, by a policy that drops frames.
+        Frames that were rejected by a policy that drops frames.
     discarded : int
-        Frames that were accepted, and deliberately not passed on by the process function.
+        Frames that were accepted but that the process function deliberately did not pass on.
     failed_in : int
-        Frames lost to an error in the process function, or rejected when they were offered; a frame that is
-        put again and accepted counts once.
+        Frames lost to an error in the process function, or rejected when they were offered. A rejected frame
+        that is put again and accepted is counted only once, as accepted.
     produced : int
-        Frames that the process function returned; without one, all frames passed on.
+        Frames that the process function returned; without a process function, all frames passed on.
     stored : int
-        Frames for which ``put`` of the storage has returned.
+        Frames for which the storage's ``put`` has returned.
     failed_out : int
         Frames that the storage rejected or could not write.
     stored_bytes : int
-        Size of the pixels of the stored frames.
+        The size of the stored frames' pixel data, in bytes.
     not_stored : list of (dict, str)
-        Coordinates and reason of the first frames that were dropped or failed.
+        The coordinates of the first frames that were dropped or failed, each with the reason.
     """
 
     __slots__ = (
@@ -63,7 +64,7 @@ class Ledger:
 
     @property
     def failed(self) -> int:
-        """Frames lost to an error, on the way in or out."""
+        """Frames lost to an error, on either side of the ledger."""
         return self.failed_in + self.failed_out
 
     @property
@@ -74,7 +75,7 @@ class Ledger:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was dropped and nothing failed."""
+        """Whether every frame is accounted for and none was dropped or failed."""
         return self.balanced and not self.dropped and not self.failed
 
     def name_loss(self, coordinates: object, reason: str) -> None:
@@ -83,16 +84,16 @@ class Ledger:
         Parameters
         ----------
         coordinates : object
-            The coordinates as passed, valid or not: an invalid position is kept as text, a long one is
-            truncated.
+            The coordinates as passed, whether valid or not. An invalid position is kept as text, and a long
+            position is truncated.
         reason : str
-            The reason; a long one is truncated.
+            The reason, which is truncated if it is long.
         """
         if len(self.not_stored) < MAX_NAMED:
             self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
 
     def forget_refusals(self, coordinates: Mapping[str, int | str]) -> None:
-        """Undo the record of a rejected frame: it was put again, and accepted."""
+        """Remove the record of a rejected frame that was put again and accepted."""
         given = _as_json(coordinates)
         kept = [loss for loss in self.not_stored if loss[0] != given]
         self.offered -= len(self.not_stored) - len(kept)
@@ -100,7 +101,7 @@ class Ledger:
         self.not_stored = kept
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ledger as JSON."""
+        """Return the ledger as a dict of JSON values."""
         return {
             "offered": self.offered,
             "passed_on": self.passed_on,
@@ -130,16 +131,16 @@ def _as_json(coordinates: Any) -> dict[str, int | str]:
             else _plain(value, _MOST_OF_A_POSITION)
             for axis, value in itertools.islice(coordinates.items(), _MOST_AXES)
         }
-    except Exception:  # not a mapping, or one that raises
+    except Exception:  # not a mapping, or a mapping that raises an error
         return {}
 
 
 def _plain(value: object, most: int) -> str:
-    """Return a text that can be encoded, truncated to ``most`` characters."""
+    """Return text that can be encoded, truncated to ``most`` characters."""
     if not isinstance(value, str):
         try:
             value = repr(value)
-        except Exception:  # such as a number with too many digits
+        except Exception:  # for example, an int with too many digits to print
             value = f"<{type(value).__name__}>"
     text = value if len(value) <= most else f"{value[:most]}..."
     return text.encode(errors="backslashreplace").decode()

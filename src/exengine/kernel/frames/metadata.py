@@ -1,6 +1,6 @@
-"""Metadata of a frame: checked, copied and converted to plain JSON (promise P9).
+"""Frame metadata, which is checked, copied and converted to plain JSON (promise P9).
 
-One recursive walk rejects values that JSON cannot hold, naming their location, and returns a copy
+A single recursive pass rejects values that JSON cannot represent, naming their location, and returns a copy
 that shares nothing with the caller's objects.
 """
 
@@ -12,7 +12,7 @@ from exengine.kernel.errors import MetadataError
 from exengine.kernel.wording import a
 
 MAX_DEPTH = 64
-"""Deepest nesting of lists and dicts."""
+"""The maximum nesting depth of lists and dicts."""
 
 
 def clean_metadata(value: Any) -> Any:
@@ -21,19 +21,19 @@ def clean_metadata(value: Any) -> Any:
     Parameters
     ----------
     value : JSON value
-        None, bool, int, float, str, list, dict with str keys. Tuples become lists; numpy scalars
-        and arrays become numbers and lists.
+        None, a bool, int, float, str or list, or a dict with str keys. Tuples become lists; numpy scalars and
+        arrays become numbers and lists.
 
     Returns
     -------
     JSON value
-        A copy, owned by the caller.
+        A copy, which the caller owns.
 
     Raises
     ------
     MetadataError
-        For NaN, infinity, bytes, sets, keys that are not str, text that is not valid Unicode, any other
-        object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message names the location.
+        For NaN, infinity, bytes, sets, keys that are not str, text that is not valid Unicode, any other kind
+        of object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message names the location.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def clean_metadata(value: Any) -> Any:
 
 
 _PLAIN = frozenset((bool, type(None)))
-_INT_LIMIT = 10**4000  # Python refuses to parse or print numbers of more than 4,300 digits
+_INT_LIMIT = 10**4000  # Python refuses to parse or print numbers with more than 4,300 digits
 
 
 def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> dict[str, Any]:

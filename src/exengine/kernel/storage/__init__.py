@@ -1,1 +1,1 @@
-"""The building blocks of storage backends: state, checks, place, lock and manifest of a dataset."""
+"""The building blocks of storage backends: a dataset's state, checks, location, lock and manifest."""

@@ -1,4 +1,4 @@
-"""All frames of a storage as one lazy array: the only module that uses dask."""
+"""All frames of a storage as one lazy array. This is the only module that uses dask."""
 
 import math
 import uuid
@@ -22,13 +22,13 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     Raises
     ------
     UnsupportedOperationError
-        If dask is not installed, or frames differ in shape or dtype.
+        If dask is not installed, or if frames differ in shape or dtype.
     CoordinatesError
         If ``axes`` are not the axes of the dataset.
     CoordinatesNotFoundError
         If frames are missing and ``missing`` is ``'raise'``.
     OptionError
-        If ``missing`` cannot replace a frame.
+        If ``missing`` is not a value that can replace a frame.
     """
     try:
         import dask.array as da
@@ -74,7 +74,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
 
 
 def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
-    """Reject a value that cannot replace missing frames: another string, or a number outside the dtype.
+    """Reject a value that cannot replace missing frames: an unknown string, or a number outside the dtype.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
 
 
 class _ReadBlock:
-    """Reads the frame of one block; it can be pickled if the storage can."""
+    """Reads the frame of one block. It can be pickled if the storage can be pickled."""
 
     def __init__(
         self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str
@@ -116,7 +116,7 @@ class _ReadBlock:
         lead = (None,) * len(self._order)
         try:
             data = self._storage.get_data(axes)
-        except CoordinatesNotFoundError:  # no other error: a closed storage has no gaps
+        except CoordinatesNotFoundError:  # other errors, such as that of a closed storage, do not mean a gap
             if self._missing == "raise":
                 raise
             if self._missing == "mask":

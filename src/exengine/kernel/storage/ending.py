@@ -1,7 +1,7 @@
-"""The end of a storage under a data handler: storing the ledger with the dataset, and ending early.
+"""Functions with which a data handler ends its storage: storing the ledger, and ending the dataset early.
 
-A storage of ExEngine 0.4.0, or a test double, may lack ``annotate`` and ``abort``, or have methods of these
-names with another meaning; such a method is not called.
+A storage written for ExEngine 0.4.0, or a test double, may lack ``annotate`` and ``abort``, or have methods
+with these names but another meaning. Such methods are not called.
 """
 
 import inspect
@@ -21,7 +21,7 @@ def end_early(storage: DataStorage, reason: str, *, failed: bool) -> None:
 
 
 def keep_ledger(storage: DataStorage, ledger: Ledger) -> None:
-    """Store a ledger with the dataset; without the names of lost frames if the manifest has no room."""
+    """Store a ledger with the dataset; omit the list of lost frames if the manifest has no space for it."""
     if not _accepts(storage, "annotate", "ledger", {}):
         return
     content = ledger.to_dict()

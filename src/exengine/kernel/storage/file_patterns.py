@@ -1,9 +1,9 @@
-"""Patterns of the file names of a dataset, such as ``NDTiffStack_{number}.tif``.
+"""Patterns for the file names of a dataset, such as ``NDTiffStack_{number}.tif``.
 
-A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}``
-matches decimal digits, ``{name}`` any text without ``/`` that does not begin with a dot; ``{{`` and ``}}``
-are literal braces. All other text matches itself. No pattern makes matching slow, because a manifest, which
-is untrusted, has patterns, too.
+A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}`` matches
+decimal digits. ``{name}`` matches any text that contains no ``/`` and does not begin with a dot. ``{{`` and
+``}}`` stand for literal braces. All other text matches itself. No pattern can make matching slow; this
+matters because manifests, which are untrusted, also contain patterns.
 """
 
 import re
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 MOST_PATTERNS = 1000
 MOST_CHARACTERS = 1000
-"""Largest number of characters of one pattern."""
+"""The maximum length of a pattern, in characters."""
 
 _FIELDS = {"number": "[0-9]++", "name": r"(?![.])[^/]+"}
 
 
 class FilePatterns:
-    """Matches names against the patterns of the files of a dataset.
+    """Matches names against the patterns for a dataset's files.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class FilePatterns:
     Raises
     ------
     ValueError
-        If a pattern is malformed, leaves the folder, or matches every name.
+        If a pattern is malformed, leads outside the folder, or matches every name.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class FilePatterns:
         return self._files.fullmatch(name) is not None
 
     def match_folder(self, name: str) -> bool:
-        """Return whether a relative path matches a folder with files of the dataset."""
+        """Return whether a relative path matches a folder that contains files of the dataset."""
         return self._folders.fullmatch(name) is not None
 
 

@@ -1,6 +1,6 @@
-"""The hooks that a backend overrides: check, write, sync and finish frames of its format.
+"""The hooks that a backend overrides to check, write, sync and finish frames in its format.
 
-:class:`exengine.kernel.storage.managed.ManagedStorage` calls them, and handles everything else.
+:class:`exengine.kernel.storage.managed.ManagedStorage` calls these hooks and handles everything else.
 """
 
 from abc import abstractmethod
@@ -14,29 +14,29 @@ from exengine.kernel.storage.reading import IndexedStorage
 from exengine.kernel.system import files
 
 CheckedFrame = tuple[DataCoordinates, npt.NDArray[Any], Any]
-"""Coordinates, pixels, and the result of ``check_frame``."""
+"""Coordinates, pixels and the result of ``check_frame``."""
 
 
 class FormatHooks(IndexedStorage):
     """The format-specific part of a storage.
 
-    The hooks are called with the lock of the storage held, never two at once.
+    The hooks are called with the storage's lock held, so that no two of them run at once.
     """
 
     batch_frames: ClassVar[int] = 1
-    """The number of frames of ``put_many`` that are passed to :meth:`write_frames` at once."""
+    """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
-        """Reject a frame that the format cannot hold, before anything changes.
+        """Reject a frame that the format cannot store, before anything changes.
 
         Parameters
         ----------
         coordinates : DataCoordinates
             A private copy.
         data : numpy.ndarray
-            An array of an accepted dtype and number of dimensions; possibly not contiguous.
+            An array with an accepted dtype and number of dimensions; it need not be contiguous.
         metadata : JSON value
-            Plain Python objects, a private copy.
+            A private copy, which consists of plain Python objects.
 
         Returns
         -------
@@ -58,11 +58,11 @@ class FormatHooks(IndexedStorage):
         Parameters
         ----------
         number : int
-            The number of the frame, counted from 0 without gaps. After a failed write the next frame gets
+            The number of the frame, counted from 0 without gaps. After a failed write, the next frame gets
             the same number.
         coordinates : DataCoordinates
         data : numpy.ndarray
-            The caller's array, valid only during this call.
+            The caller's array, which is valid only during this call.
         checked : object
             The result of ``check_frame``.
 
@@ -73,44 +73,45 @@ class FormatHooks(IndexedStorage):
         """
 
     def write_frames(self, number: int, batch: list[CheckedFrame]) -> int:
-        """Write the first frames of a batch; override together with ``batch_frames``.
+        """Write the first frames of a batch. Override this method together with ``batch_frames``.
 
         Parameters
         ----------
         number : int
             The number of the first frame.
         batch : list of (coordinates, data, checked)
-            At least one frame, as for ``write_frame``. All are checked before the first is written.
+            At least one frame, as passed to ``write_frame``. All frames are checked before the first is
+            written.
 
         Returns
         -------
         int
-            The number of frames written, at least one; the method is called again for the others.
+            The number of frames written, at least one. The method is called again for the remaining frames.
 
         Raises
         ------
         OSError
-            Makes the storage fail. No frame of the batch counts as written then.
+            Makes the storage fail. In this case, no frame of the batch counts as written.
         UnsupportedDataError, CoordinatesError
-            If the first frame is incompatible with those of the batch that were written before it.
+            If the first frame is incompatible with frames of the batch that were written before it.
         """
         self.write_frame(number, *batch[0])
         return 1
 
     def sync_frames(self) -> None:
-        """Sync every written frame to the disk (A2). By default the whole file system is synced."""
+        """Sync every written frame to the disk (A2). By default, the whole file system is synced."""
         if self.path is not None:
             files.sync_filesystem(self.path)
 
     def finish_frames(self) -> None:
-        """Finish the files of the format and sync them to the disk. The manifest is written afterwards."""
+        """Finish the format's files and sync them to the disk. The manifest is written afterwards."""
         self.sync_frames()
 
     def claimed_files(self) -> tuple[str, ...]:
-        """Return the names of the files that this dataset may have; the manifest records them.
+        """Return patterns for the files that this dataset may contain; the manifest records them.
 
-        Called once, before the dataset exists. Override it if a dataset has fewer names than
-        ``dataset_files``, such as files that begin with a name chosen by the user.
+        Called once, before the dataset exists. Override this method if a dataset uses only some of the names
+        that ``dataset_files`` allows, such as names that begin with text chosen by the user.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Checks of a frame against the backend's capabilities, before anything changes (promise P8)."""
+"""Checks of each frame against the backend's capabilities before anything changes (promise P8)."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from exengine.kernel.errors import CoordinatesError, UnsupportedDataError
 
 
 class FrameChecks:
-    """Rejects arrays and coordinates that a format cannot hold.
+    """Rejects arrays and coordinates that a format cannot store.
 
     Parameters
     ----------
     owner : str
-        Name of the storage class, for messages.
+        The name of the storage class, for use in messages.
     capabilities : StorageCapabilities
         The capabilities that the class declares.
     """
@@ -28,10 +28,10 @@ class FrameChecks:
         self.limits_axes = not (capabilities.string_axes and capabilities.negative_indices)
         """Whether :meth:`axes` can reject anything."""
         self.first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-        """Shape and dtype of the first frame that was stored."""
+        """The shape and dtype of the first frame that was stored."""
 
     def stored(self, data: npt.NDArray[Any]) -> None:
-        """Record that a frame was stored: the first one sets the shape and dtype that all must have."""
+        """Record that a frame was stored; the first frame sets the shape and dtype required of all."""
         if self.first is None:
             self.first = (data.shape, data.dtype)
 

@@ -8,8 +8,8 @@
       |--fail--> failed  (permanent; finish, abort and close end the dataset as failed)
       '--fork--> disowned, in the child only
 
-The state determines whether the storage rejects a write, and with which error; every write checks it first.
-The owner guards every change with its lock.
+The state determines whether the storage rejects a write, and with which error. Every write checks the state
+first. The owner guards every change of state with its lock.
 """
 
 from exengine.kernel.data_storage_base import DatasetStatus
@@ -29,13 +29,13 @@ class Lifecycle:
     refusal : type of StorageStateError, or None
         The error that a write raises in this state; None while the storage is open.
     error : BaseException or None
-        The first error; later ones do not replace it.
+        The first error; later errors do not replace it.
     reported : bool
         Whether a caller has received the error.
     status : DatasetStatus or None
         The final status of the dataset; None until it has ended.
     reason : str
-        The human-readable cause of that status.
+        The human-readable reason for that status.
     """
 
     __slots__ = ("error", "reason", "refusal", "reported", "status")
@@ -56,7 +56,7 @@ class Lifecycle:
         return True
 
     def begin_end(self) -> None:
-        """Reject writes while the dataset is being ended; after an interrupt, ``finish`` may be repeated."""
+        """Reject writes while the dataset is being ended; ``finish`` may be repeated after an interrupt."""
         if self.refusal is None:
             self.refusal = StorageFinishedError
 
@@ -67,7 +67,7 @@ class Lifecycle:
             self.refusal = StorageFinishedError
 
     def close(self) -> None:
-        """Reject writes because the storage is closed; a failed storage continues to report its error."""
+        """Reject writes because the storage is closed. A failed storage continues to report its error."""
         if self.refusal is not StorageFailedError:
             self.refusal = StorageClosedError
 
@@ -78,7 +78,7 @@ class Lifecycle:
 
     @property
     def disowned(self) -> bool:
-        """Whether the storage belongs to the process that forked this one."""
+        """Whether the storage belongs to the process that forked the current process."""
         return self.refusal is StorageStateError
 
     @property
@@ -88,5 +88,5 @@ class Lifecycle:
 
     @property
     def failure(self) -> str:
-        """The first error, as text."""
+        """The first error, converted to text."""
         return str(self.error) or f"interrupted by {type(self.error).__name__}"

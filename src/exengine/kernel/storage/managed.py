@@ -1,14 +1,14 @@
-"""The base class that keeps the storage promises, so that a backend only encodes and locates frames.
+"""The base class that keeps the storage promises, so that a backend need only encode and locate frames.
 
-``ManagedStorage`` is responsible for: the life cycle (:mod:`exengine.kernel.storage.lifecycle`), the
-validation of a frame before anything changes, the set of coordinates, the place of the dataset and its lock,
-the manifest, the first I/O error, and the end of the process. It does not know the format: a subclass
-writes frame ``number`` and reads it back.
+``ManagedStorage`` is responsible for the life cycle (:mod:`exengine.kernel.storage.lifecycle`), the
+validation of a frame before anything changes, the set of coordinates, the location of the dataset and its
+lock, the manifest, the first I/O error, and process exit. It does not know the format; a subclass writes
+frame ``number`` and reads it back.
 
-Threads: ``put`` and every change of state hold one lock. Reads hold none.
+Threads: ``put`` and every change of state hold a single lock. Reads hold no lock.
 
-Interrupts: CPython raises KeyboardInterrupt between bytecodes of the main thread. Decision record 0013
-describes where this may happen in ``put`` and why no acknowledged frame is lost.
+Interrupts: CPython raises KeyboardInterrupt between bytecode instructions of the main thread. Decision record
+0013 describes where this may happen in ``put`` and why no acknowledged frame is lost.
 """
 
 import contextlib
@@ -43,34 +43,36 @@ from exengine.kernel.system import at_exit
 
 
 class ManagedStorage(FormatHooks):
-    """Base class of backends: override the hooks, and call ``super().__init__`` before opening files.
+    """The base class for backends. Override the hooks, and call ``super().__init__`` before opening files.
 
     Parameters
     ----------
     path : path, optional
-        The path of the new dataset. It is claimed at once, together with the writer's lock: from then on
-        the dataset exists and can be opened, empty and incomplete. None for a backend that is not persistent.
+        The path of the new dataset. It is claimed immediately, together with the writer's lock. From then on,
+        the dataset exists and can be opened, although it is empty and incomplete. None if the backend is not
+        persistent.
     summary_metadata : JSON value, optional
-        Metadata of the whole dataset.
+        Metadata of the dataset as a whole.
 
     Raises
     ------
     DatasetExistsError, DatasetLockedError, DatasetAccessError
-        If the path cannot be claimed; nothing is changed then.
+        If the path cannot be claimed; nothing is changed in this case.
     MetadataError
-        If the summary metadata is not JSON.
+        If the summary metadata is not a JSON value.
 
     Notes
     -----
-    The hooks ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and ``finish_frames``
-    are called with the lock held, never two at once. ``read_frame`` and ``read_frame_metadata`` are
-    called from any thread, also during ``write_frame``, for frames that ``write_frame`` has written.
+    The hooks ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and ``finish_frames`` are
+    called with the lock held, so that no two of them run at once. ``read_frame`` and ``read_frame_metadata``
+    may be called from any thread, even during ``write_frame``, but only for frames that ``write_frame`` has
+    already written.
 
-    The base keeps its state in the attribute ``_exengine``. Every other name is free for subclasses.
+    The base class keeps its state in the attribute ``_exengine``. Subclasses may use any other name.
     """
 
     backend_name: str = ""
-    """The entry-point name, for the manifest; by default ``module:Class``, which readers resolve as well."""
+    """The entry-point name for the manifest; by default, ``module:Class``, which readers also resolve."""
 
     _exengine: WriteState
 
@@ -88,7 +90,7 @@ class ManagedStorage(FormatHooks):
 
     @property
     def path(self) -> str | None:
-        """The path of the dataset; None for a backend that is not persistent."""
+        """The path of the dataset; None if the backend is not persistent."""
         place = self._exengine.place
         return place.path if place else None
 
@@ -98,12 +100,12 @@ class ManagedStorage(FormatHooks):
 
     @property
     def status_reason(self) -> str:
-        """The human-readable cause of the status; empty for a complete dataset."""
+        """The human-readable reason for the status; empty for a complete dataset."""
         return self._exengine.life.reason
 
     @property
     def frames_stored(self) -> int:
-        """The number of frames that were put; available after ``close``, too."""
+        """The number of frames that were stored; also available after ``close``."""
         return len(self._exengine.frames)
 
     @property
@@ -115,7 +117,7 @@ class ManagedStorage(FormatHooks):
 
     @property
     def annotations(self) -> dict[str, JsonValue]:
-        """The JSON values that :meth:`annotate` has stored so far; a copy."""
+        """A copy of the JSON values that :meth:`annotate` has stored so far."""
         place = self._exengine.place
         return place.annotations if place else {}
 
@@ -126,7 +128,7 @@ class ManagedStorage(FormatHooks):
         value = clean_metadata(value)
         with state.lock:
             if state.life.refusal is StorageFailedError and state.life.status is None and not state.closed:
-                state.place.annotate_later(name, value)  # in particular the ledger with the lost frames
+                state.place.annotate_later(name, value)  # such as the ledger, which lists the lost frames
                 return
             if state.life.refusal is not None:
                 self.__refuse()
@@ -154,8 +156,8 @@ class ManagedStorage(FormatHooks):
                 raise _exists(coordinates)
             try:
                 self.write_frame(len(state.frames), coordinates, data, checked)
-                # From the commit on, readers find the frame. An interrupt before it leaves a written frame
-                # without a number: nothing may be written after it.
+                # After the commit, readers can find the frame. An interrupt before the commit leaves a
+                # written frame without a number, so nothing may be written after that frame.
                 state.frames.commit(key)
             except BaseException as error:
                 self.__write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
@@ -166,14 +168,15 @@ class ManagedStorage(FormatHooks):
                 state.new_data.notify_all()
 
     def put_many(self, frames: Iterable[Frame]) -> None:
-        # A generator may reuse the array of one frame for the next, so only a sequence is stored in batches.
+        # A generator may reuse the array of one frame for the next, so only sequences are stored in batches.
         if self.batch_frames == 1 or not isinstance(frames, list | tuple):
             super().put_many(frames)
             return
         begin = 0
         try:
             while begin < len(frames):
-                # The very first frame is stored alone: the others are compared with its shape and dtype.
+                # The very first frame is stored alone, because the others are compared with its shape and
+                # dtype.
                 end = begin + (self.batch_frames if self._exengine.checks.first else 1)
                 self.__put_batch(frames[begin:end])
                 begin = end
@@ -182,7 +185,7 @@ class ManagedStorage(FormatHooks):
             raise
 
     def __put_batch(self, frames: Sequence[Frame]) -> None:
-        """Check frames up to the first that is rejected, write them, then raise."""
+        """Check frames until one is rejected, write the frames before it, then raise the error."""
         state = self._exengine
         refusal: Exception | None = None
         batch: list[CheckedFrame] = []
@@ -234,7 +237,7 @@ class ManagedStorage(FormatHooks):
             raise
 
     def __write_failed(self, error: BaseException, what: str) -> None:
-        """Fail after a write that raised an I/O error or was interrupted. A rejection changes nothing."""
+        """Enter the failed state after an I/O error or an interrupt; a rejection changes nothing."""
         self._exengine.frames.withdraw()
         if isinstance(error, OSError) or not isinstance(error, Exception):
             self.__fail(error)
@@ -242,23 +245,23 @@ class ManagedStorage(FormatHooks):
                 raise self.__failed_error(what) from error
 
     def __fail(self, error: BaseException) -> None:
-        """Enter the failed state permanently. The first error is kept."""
+        """Enter the failed state permanently, and keep the first error."""
         state = self._exengine
         with state.lock:
             if state.life.fail(error):
                 state.new_data.notify_all()
 
     def cannot_begin(self, error: BaseException) -> None:
-        """End a storage that cannot be created: for ``__init__`` of a subclass, which then raises the error.
+        """End a storage that cannot be created. A subclass's ``__init__`` calls this, then raises the error.
 
-        The dataset is marked as failed, with the cause, and its lock is released. The only hook of the
-        subclass that is called is ``release``, with the attributes that exist at that moment.
+        The dataset is marked as failed, with the reason, and its lock is released. ``release`` is the only
+        hook of the subclass that is called; it sees only the attributes that exist at that moment.
         """
         state = self._exengine
         self.__fail(error)
-        state.life.end(DatasetStatus.FAILED, state.life.failure)  # ``close`` has nothing to finish
+        state.life.end(DatasetStatus.FAILED, state.life.failure)  # so that ``close`` has nothing to finish
         if state.place is not None:
-            with contextlib.suppress(OSError):  # otherwise the dataset remains incomplete, and empty
+            with contextlib.suppress(OSError):  # otherwise the dataset remains incomplete and empty
                 state.place.conclude(DatasetStatus.FAILED, state.life.failure, len(state.frames), None)
         with contextlib.suppress(Exception):  # ``release`` may need an attribute that does not exist yet
             self.close()
@@ -331,7 +334,7 @@ class ManagedStorage(FormatHooks):
             if life.error is not None:
                 self.__conclude(DatasetStatus.FAILED, life.failure)
                 raise self.__failed_error("the dataset is marked as failed")
-            if life.refusal not in (None, StorageFinishedError):  # a finish may have been interrupted
+            if life.refusal not in (None, StorageFinishedError):  # ``finish`` may have been interrupted
                 self.__refuse()
             self.__conclude(DatasetStatus.COMPLETE, "")
             if life.error is not None:
@@ -345,7 +348,7 @@ class ManagedStorage(FormatHooks):
                 self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
-        """End the dataset, once; after a failure only if the disk allows it."""
+        """End the dataset, but only once; after a failure, end it only if the disk allows this."""
         state = self._exengine
         life = state.life
         if life.status is not None:
@@ -384,7 +387,7 @@ class ManagedStorage(FormatHooks):
             self.__fail(error)
             if not unreported:
                 unreported, what = True, "its files could not be closed"
-        finally:  # the next writer gets the lock, whatever a backend's ``release`` raises
+        finally:  # release the lock even if a backend's ``release`` raises an error
             at_exit.release(self)
             if state.place is not None:
                 state.place.unlock()
@@ -392,10 +395,10 @@ class ManagedStorage(FormatHooks):
             raise self.__failed_error(what)
 
     def conclude_at_exit(self) -> None:
-        """Finish as aborted, with a warning: the program ended without closing this storage."""
+        """Finish the storage as aborted, with a warning, if the program ended without finishing it."""
         state = self._exengine
         if state.place is None:
-            return  # nothing outlives the process
+            return  # a storage in memory does not outlive the process
         forgotten = not state.closed and state.life.status is None
         try:
             if forgotten:
@@ -410,9 +413,9 @@ class ManagedStorage(FormatHooks):
             )
 
     def disown(self) -> None:
-        """Reject writes: this process is a fork of the one that owns the storage."""
+        """Reject writes, because this process is a fork of the process that owns the storage."""
         state = self._exengine
-        # A thread that held the lock, or was reading, exists only in the parent.
+        # Any thread that held the lock or was reading exists only in the parent.
         state.lock = threading.RLock()
         state.new_data = threading.Condition(state.lock)
         state.reads = set()
@@ -421,13 +424,13 @@ class ManagedStorage(FormatHooks):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle as a reader of the same dataset, for the workers that compute on ``as_array``."""
+        """Pickle as a reader of the same dataset, for workers that compute on the result of ``as_array``."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)
 
     def __del__(self) -> None:
-        # Only a persistent storage has something to save; a partly created one has no place.
+        # Only a persistent storage has something to save; a partly created storage has no location yet.
         state = self.__dict__.get("_exengine")
         if state is not None and state.place is not None and not state.closed and not state.life.disowned:
             self.conclude_at_exit()

@@ -1,11 +1,12 @@
-"""The manifest of a dataset: ``exengine.json``, and the lock beside it.
+"""The manifest of a dataset, ``exengine.json``, and the lock file next to it.
 
-It names the backend that wrote the dataset, the files that the dataset may have, its status, the config and
-the ledger. It is written when the dataset is created, and for the last time when it is finished: temporary
-file, fsync, rename, fsync of the folder. While the status is "incomplete", the writer is active or has died.
+The manifest names the backend that wrote the dataset and the files that the dataset may contain. It also
+records the dataset's status, the config and the ledger. It is first written when the dataset is created, and
+for the last time when the dataset is finished. A durable write creates a temporary file, syncs it, renames it
+and syncs the folder. While the status is "incomplete", the writer is still active or has died.
 
-A manifest is read and checked once per opening: :func:`handed_over` passes the manifest that was read to find
-the backend on to the backend that opens the dataset.
+A manifest is read and checked only once each time a dataset is opened. It is read to find the backend, and
+:func:`handed_over` then passes it on to that backend.
 """
 
 import copy
@@ -28,27 +29,27 @@ LOCK_NAME = "exengine.lock"
 FORMAT = "exengine-dataset"
 FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
-"""Largest size of a manifest; a larger one is neither read nor written."""
+"""The maximum size of a manifest, in bytes; a larger manifest is neither read nor written."""
 _ROOM_FOR_THE_END = 2**17
 MAX_BACKEND_CHARACTERS = 500
-"""The longest name of a backend."""
+"""The maximum length of a backend's name."""
 
 
 class Manifest(Mapping[str, Any]):
-    """The content of ``exengine.json``, checked and immutable.
+    """The checked and immutable content of ``exengine.json``.
 
-    As a mapping, it contains the JSON values of the file. The attributes have Python types, and defaults for
-    fields that an older file may omit.
+    As a mapping, it contains the JSON values of the file. Its attributes have Python types, and defaults for
+    fields that an older file may lack.
 
     Parameters
     ----------
     content : dict
-        The parsed JSON. The manifest owns it.
+        The parsed JSON, which the manifest owns from then on.
 
     Raises
     ------
     ValueError
-        If the content is not a manifest, or has a version that this release does not read.
+        If the content is not a manifest, or has a format version that this release cannot read.
 
     Examples
     --------
@@ -103,28 +104,28 @@ class Manifest(Mapping[str, Any]):
 
     @property
     def reason(self) -> str:
-        """The human-readable cause of the status."""
+        """The human-readable reason for the status."""
         return str(self._content.get("reason", ""))
 
     @property
     def frames(self) -> int | None:
-        """The number of frames of a finished dataset; None while it is being written."""
+        """The number of frames in a finished dataset; None while it is being written."""
         frames: int | None = self._content.get("frames")
         return frames
 
     @property
     def files(self) -> list[str] | None:
-        """Patterns of the names of the dataset's files; None for a dataset of an earlier release."""
+        """Patterns for the names of the dataset's files; None if an earlier release wrote the dataset."""
         return self.get("files")
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """The JSON values that were stored with the dataset; a copy."""
+        """A copy of the JSON values that were stored with the dataset."""
         return self.get("annotations") or {}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The facts that the backend verifies when it opens the finished dataset; a copy."""
+        """A copy of the facts that the backend verifies when it opens the finished dataset."""
         return self.get("facts") or {}
 
 
@@ -134,7 +135,7 @@ _handed: "ContextVar[tuple[str, Manifest | None] | None]" = ContextVar("manifest
 
 @contextmanager
 def handed_over(folder: str, manifest: Manifest | None) -> Iterator[None]:
-    """Let the next :func:`read_manifest` of this folder return a manifest that was just read.
+    """Make the next :func:`read_manifest` call for this folder return a manifest that was just read.
 
     Parameters
     ----------
@@ -150,12 +151,12 @@ def handed_over(folder: str, manifest: Manifest | None) -> Iterator[None]:
 
 
 def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> None:
-    """Replace the manifest in a folder, so that a reader sees the old or the new one.
+    """Replace the manifest in a folder, so that a reader sees either the old or the new manifest.
 
     Parameters
     ----------
     folder : str
-        The folder of the dataset.
+        The dataset's folder.
     content : dict
         JSON values.
     durable : bool
@@ -179,7 +180,7 @@ def encode_manifest(content: dict[str, Any]) -> bytes:
 
 
 def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
-    """Reject a manifest that would be too large to be read; room is reserved for the end of the dataset.
+    """Reject a manifest that would be too large to be read; space is reserved for the final manifest.
 
     Raises
     ------
@@ -201,7 +202,7 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
     ----------
     folder : path
     dir_fd : int, optional
-        A descriptor of this folder, if it is open; the path is then used only in messages.
+        A descriptor of this folder, if it is open. The path is then used only in messages.
 
     Raises
     ------
@@ -237,17 +238,17 @@ def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) ->
 
 
 def status_of(manifest: Manifest | None) -> DatasetStatus:
-    """Return the status in a manifest; ``incomplete`` without a manifest."""
+    """Return the status in a manifest, or ``incomplete`` if the manifest is None."""
     return manifest.status if manifest is not None else DatasetStatus.INCOMPLETE
 
 
 def take_lock(folder: str) -> int | None:
-    """Acquire the writer's lock of a dataset.
+    """Acquire a dataset's writer lock.
 
     Returns
     -------
     int or None
-        A file descriptor that holds the lock until it is closed; None if another writer holds it.
+        A file descriptor that holds the lock until it is closed; None if another writer holds the lock.
 
     Raises
     ------
@@ -257,7 +258,7 @@ def take_lock(folder: str) -> int | None:
     descriptor = files.open_regular(os.path.join(folder, LOCK_NAME), os.O_RDWR | os.O_CREAT)
     try:
         taken = files.try_lock(descriptor)
-    except BaseException:  # a file system without locks
+    except BaseException:  # such as on a file system without locks
         os.close(descriptor)
         raise
     if taken:
@@ -267,17 +268,17 @@ def take_lock(folder: str) -> int | None:
 
 
 def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
-    """Return whether a writer is active on the dataset. Changes nothing on the disk.
+    """Return whether the dataset has an active writer. Changes nothing on the disk.
 
     Parameters
     ----------
     folder : path
     dir_fd : int, optional
-        A descriptor of this folder, if it is open; the path is then not used.
+        A descriptor of this folder, if it is open. The path is then not used.
     """
     try:
         descriptor = _open_in(folder, LOCK_NAME, dir_fd)
-    except OSError:  # a writer of ExEngine would have a lock file
+    except OSError:  # an ExEngine writer would have a lock file
         return False
     try:
         return not files.try_lock(descriptor, shared=True)

@@ -1,7 +1,8 @@
-"""The place of a dataset that is being written: its folder, its lock and its manifest.
+"""The location of a dataset that is being written: its folder, its lock and its manifest.
 
-A folder appears complete: it is created beside its final path, with lock and manifest inside, and renamed.
-If two writers race for a path, exactly one wins; a dataset that is visible can be opened.
+A dataset folder appears in a single step: it is created alongside its final path, with the lock and the
+manifest inside, and is then renamed. If two writers race for a path, exactly one wins. Any dataset that is
+visible can be opened.
 """
 
 import copy
@@ -23,12 +24,12 @@ from exengine.kernel.storage import manifest
 from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
-_LOOKS = 10  # attempts, before a lock counts as that of a writer
-_MOST_OF_A_REASON = 8000  # characters; they fit into the reserved room of a manifest
+_LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
+_MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest reserves
 
 
 class DatasetPlace:
-    """A claimed folder; created by :meth:`claim` or :meth:`reclaim`.
+    """A claimed folder, created by :meth:`claim` or :meth:`reclaim`.
 
     Attributes
     ----------
@@ -40,22 +41,23 @@ class DatasetPlace:
         self.path = path
         self._lock: int | None = lock
         self._content = content
-        self._made = made  # folders with new names that may not have reached the disk
-        self._synced = False  # whether these names are on the disk
-        self._late: list[str] = []  # annotations that the manifest on the disk does not have yet
+        self._made = made  # folders with new entries that may not have reached the disk
+        self._synced = False  # whether these entries are on the disk
+        self._late: list[str] = []  # annotations that are not yet in the manifest on the disk
 
     @classmethod
     def claim(cls, path: str, backend: str, patterns: Sequence[str] = ()) -> "DatasetPlace":
-        """Create the folder of a new dataset, with its lock and its first manifest.
+        """Create the folder of a new dataset, with its lock and first manifest.
 
         Parameters
         ----------
         path : str
-            A path that is free, or an empty folder. Missing parents are created.
+            An unused path, or the path of an empty folder. Missing parent folders are created.
         backend : str
-            The name of the writing backend, for the manifest.
+            The name of the backend that writes the dataset, to be recorded in the manifest.
         patterns : sequence of str
-            Patterns of the names of its files, for the manifest; see ``DataStorage.dataset_files``.
+            Patterns for the names of the dataset's files, to be recorded in the manifest; see
+            ``DataStorage.dataset_files``.
 
         Raises
         ------
@@ -84,14 +86,15 @@ class DatasetPlace:
             os.mkdir(building)
             is_made = True
             lock = manifest.take_lock(building)
-            # Synced before the dataset is visible: otherwise, power loss may leave it with an empty manifest.
+            # Sync before the dataset becomes visible; otherwise, power loss may leave it with an empty
+            # manifest.
             manifest.write_manifest(building, content, durable=True)
             cls._refuse_what_is_there(path)
             _rename_into_place(building, path)
         except BaseException as error:
             if lock is not None:
                 os.close(lock)
-            if is_made:  # otherwise it belongs to another writer
+            if is_made:  # otherwise the folder belongs to another writer
                 discard_building(building)
             if not isinstance(error, OSError) or isinstance(error, DatasetExistsError | DatasetLockedError):
                 raise
@@ -108,7 +111,7 @@ class DatasetPlace:
 
     @classmethod
     def reclaim(cls, path: str) -> "DatasetPlace":
-        """Take over a dataset that no longer has a writer, to finish it.
+        """Take over a dataset that no longer has a writer, in order to finish it.
 
         Raises
         ------
@@ -125,14 +128,14 @@ class DatasetPlace:
         try:
             lock, looks = manifest.take_lock(path), 1
             while lock is None and looks < _LOOKS:
-                time.sleep(0.01)  # a check for a writer holds the lock for a moment
+                time.sleep(0.01)  # a check for a writer holds the lock briefly
                 lock, looks = manifest.take_lock(path), looks + 1
         except OSError as error:
             message = f"{path} cannot be locked: {error.strerror or error}"
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
-        left = manifest.read_manifest(path)  # the last manifest of the previous writer
+        left = manifest.read_manifest(path)  # the previous writer's last manifest
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
 
@@ -155,7 +158,7 @@ class DatasetPlace:
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """The JSON values that were stored so far; a copy."""
+        """A copy of the JSON values that have been stored so far."""
         return copy.deepcopy(self._content["annotations"])
 
     def annotate(self, name: str, value: Any) -> None:
@@ -164,19 +167,19 @@ class DatasetPlace:
         Raises
         ------
         MetadataError
-            If the manifest would be too large to be read; nothing is changed then.
+            If the manifest would be too large to be read; nothing is changed in this case.
         """
         self._annotate(name, value)
-        # Durable: otherwise power loss may leave neither the old manifest nor the new one.
+        # The write is durable; otherwise, power loss may leave neither the old nor the new manifest.
         manifest.write_manifest(self.path, self._content, durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
-        """Store a JSON value in the last manifest, if the disk, which has failed, accepts it.
+        """Store a JSON value in the final manifest, if the disk accepts it after its earlier failure.
 
         Raises
         ------
         MetadataError
-            As :meth:`annotate`.
+            As in :meth:`annotate`.
         """
         self._annotate(name, value)
         self._late.append(name)
@@ -187,7 +190,7 @@ class DatasetPlace:
         self._content = content
 
     def sync(self) -> None:
-        """Sync the names of the folders, so that the dataset can be found after power loss."""
+        """Sync the folders that gained an entry, so that the dataset can be found after power loss."""
         if not self._synced:
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
@@ -199,7 +202,7 @@ class DatasetPlace:
         Raises
         ------
         MetadataError
-            As :meth:`annotate`.
+            As in :meth:`annotate`.
         """
         self._annotate(name, value)
         content = self._content
@@ -211,22 +214,22 @@ class DatasetPlace:
     def conclude(
         self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
     ) -> None:
-        """Sync the name of the folder, then write the last manifest, durably.
+        """Sync the name of the folder, then durably write the final manifest.
 
         Parameters
         ----------
         status : DatasetStatus
         reason : str
-            The human-readable cause of the status.
+            The human-readable reason for the status.
         frames : int
             The number of frames in the dataset.
         facts : dict, optional
-            Facts that readers of the format verify, as JSON.
+            Facts that readers of the format verify, as JSON values.
 
         Raises
         ------
         OSError
-            If the disk could not store it; the dataset is then marked as failed, if possible.
+            If the disk could not store the manifest; the dataset is then marked as failed, if possible.
         """
         self._content.update(status=status.value, frames=frames)
         for outdated in ("facts", "reason"):
@@ -236,7 +239,7 @@ class DatasetPlace:
         if reason:
             self._content["reason"] = reason[:_MOST_OF_A_REASON]
         try:
-            # The manifest is last: "complete" requires that the names are on the disk.
+            # The manifest is written last, because "complete" requires that the names are on the disk.
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
             manifest.write_manifest(self.path, self._content, durable=True)
@@ -251,7 +254,7 @@ class DatasetPlace:
         try:
             manifest.write_manifest(self.path, self._content, durable=False)
         except OSError:
-            for name in self._late:  # there may be room for a shorter manifest
+            for name in self._late:  # there may be space for a shorter manifest
                 del self._content["annotations"][name]
             self._late.clear()
             with suppress(OSError):
@@ -261,12 +264,12 @@ class DatasetPlace:
         """Release the writer's lock. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with suppress(OSError):  # nothing was written through it, and the system releases it anyway
+            with suppress(OSError):  # nothing was written to it, and the system releases the lock anyway
                 os.close(lock)
 
 
 def _make_parents(folder: str) -> tuple[str, ...]:
-    """Create a folder and its parents; return the folders that contain a new name, the deepest first."""
+    """Create a folder and its parents; return the folders that gained an entry, the deepest first."""
     holders = []
     above = folder
     while not os.path.isdir(above):
@@ -280,14 +283,14 @@ def _rename_into_place(building: str, path: str) -> None:
     try:
         os.rename(building, path)
     except OSError:
-        # An empty folder that cannot be replaced, because it is a mount point or because the system
-        # never replaces folders: move the contents, the manifest last.
+        # The path may be an empty folder that cannot be replaced, because it is a mount point or because the
+        # system never replaces folders. In this case, move the contents, with the manifest last.
         if not (os.path.isdir(path) and not os.listdir(path)):
             raise
         moved = []
         try:
             for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
-                # If two writers fill one folder, the first one to move its lock there wins.
+                # If two writers fill the same folder, the first to move its lock there wins.
                 files.rename_to_free_name(os.path.join(building, name), os.path.join(path, name))
                 moved.append(name)
         except BaseException:
@@ -299,7 +302,7 @@ def _rename_into_place(building: str, path: str) -> None:
 
 
 def discard_building(building: str) -> None:
-    """Remove an unfinished folder with the files that a claim creates in it; nothing else."""
+    """Remove an unfinished folder and the files that a claim creates in it, but nothing else."""
     with suppress(OSError):
         with HeldFolder(building) as folder:
             for name in (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_NAME):

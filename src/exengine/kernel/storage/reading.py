@@ -1,9 +1,10 @@
 """The reading half of a storage with numbered frames.
 
-Responsible for finding the number of a frame from its coordinates, errors about absent frames, and closing
-while other threads read. A subclass locates frames by their number: ``read_frame`` and
-``read_frame_metadata``. :class:`exengine.kernel.storage.managed.ManagedStorage` adds the writing half;
-:class:`DatasetReader` is the result of a backend's ``open``.
+This module is responsible for finding a frame's number from its coordinates, for errors about missing frames,
+and for closing while other threads are reading. A subclass implements ``read_frame`` and
+``read_frame_metadata``, which locate a frame by its number.
+:class:`exengine.kernel.storage.managed.ManagedStorage` adds the writing half. A backend's ``open`` returns a
+:class:`DatasetReader`.
 """
 
 import threading
@@ -27,19 +28,19 @@ from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
 
 
 class IndexedStorage(DataStorage):
-    """Base class of storages with numbered frames; see the module.
+    """The base class for storages with numbered frames; see the module's docstring.
 
-    Any thread may read, also while frames are added and while the storage is being closed: closing waits
-    for reads in progress.
+    Any thread may read, even while frames are being added or the storage is being closed. Closing waits for
+    reads in progress.
 
     Parameters
     ----------
     index : FrameIndex
-        The numbers of the frames.
+        The index from which frame numbers are looked up.
 
     Notes
     -----
-    The base classes keep their state in the attribute ``_exengine``. Every other name is free for subclasses.
+    The base classes keep their state in the attribute ``_exengine``. Subclasses may use any other name.
     """
 
     _exengine: ReadState
@@ -59,13 +60,13 @@ class IndexedStorage(DataStorage):
 
     @abstractmethod
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        """Return the pixels of frame ``number``, counted from 0 in the order of arrival.
+        """Return the pixels of frame ``number``, counted from 0 in order of arrival.
 
         Returns
         -------
         numpy.ndarray
-            The pixels, with the shape and dtype that were put. Modifying the array does not affect the
-            storage.
+            The pixels, with the shape and dtype of the stored array. Modifying the returned array does not
+            affect the storage.
 
         Raises
         ------
@@ -105,7 +106,7 @@ class IndexedStorage(DataStorage):
         axes: Any = coordinates.__dict__ if type(coordinates) is DataCoordinates else coordinates
         try:
             number = state.index.find(axes)
-        except (TypeError, AttributeError):  # not a mapping, or positions that cannot be hashed
+        except (TypeError, AttributeError):  # not a mapping, or its positions cannot be hashed
             number = None
         if number is None:
             axes = snapshot(coordinates).__dict__
@@ -124,7 +125,7 @@ class IndexedStorage(DataStorage):
             return state.index.find(data_coordinates.__dict__) is not None
         try:
             return state.index.find(snapshot(data_coordinates).__dict__) is not None
-        except Exception:  # not coordinates, or a mapping that raises
+        except Exception:  # not coordinates, or a mapping that raises an error
             return False
 
     def __iter__(self) -> Iterator[DataCoordinates]:
@@ -137,9 +138,9 @@ class IndexedStorage(DataStorage):
 
     @property
     def axes(self) -> dict[str, list[int | str]]:
-        """The positions on each axis: integers ascending, then names in the order of arrival.
+        """The positions on each axis: integers in ascending order, then names in order of arrival.
 
-        The axes are in the order of arrival. ``as_array`` has its frames in the same order.
+        The axes themselves are in order of arrival. ``as_array`` arranges frames in the same order.
         """
         positions = self._exengine.index.positions()
         return {axis: sorted(values, key=position_order) for axis, values in positions.items()}
@@ -157,21 +158,21 @@ class IndexedStorage(DataStorage):
             if state.closed:
                 return
             state.closed = True
-        # A read of this thread is over, even if an interrupt kept it from discarding itself.
+        # A read by this thread is over, even if an interrupt prevented the thread from discarding itself.
         while state.reads - {threading.get_ident()}:
             time.sleep(0.0005)  # a read takes milliseconds, and close is rare
         self.release()
 
 
 class DatasetReader(IndexedStorage):
-    """An existing dataset, opened for reading: the result of a backend's ``open``.
+    """An existing dataset that has been opened for reading, as returned by a backend's ``open``.
 
     Parameters
     ----------
     path : str
         The path of the dataset.
     index : FrameIndex
-        The numbers of its frames.
+        The index from which frame numbers are looked up.
     status : DatasetStatus
         The status according to the manifest or the format itself.
     manifest : Manifest or None
@@ -179,9 +180,9 @@ class DatasetReader(IndexedStorage):
     """
 
     backend_name: str = ""
-    """The name of the reading backend; by default the name of the writer, from the manifest."""
+    """The name of the reading backend; by default, the writing backend's name from the manifest."""
 
-    path: str  # an attribute instead of the computed default
+    path: str  # an attribute that replaces the computed default
 
     _exengine: DatasetState
 
@@ -196,13 +197,13 @@ class DatasetReader(IndexedStorage):
     def set_status(
         self, status: DatasetStatus, reason: str = "", *, manifest: "Manifest | None" = None
     ) -> None:
-        """Change the status: for subclasses that find damage, or follow a dataset that is being written.
+        """Change the status. Subclasses call this if they find damage or follow a dataset being written.
 
         Parameters
         ----------
         status : DatasetStatus
         reason : str
-            The human-readable cause; by default that of the manifest.
+            The human-readable reason; by default, the reason in the manifest.
         manifest : Manifest, optional
             A newer version of the manifest.
         """
@@ -213,7 +214,7 @@ class DatasetReader(IndexedStorage):
 
     @property
     def manifest(self) -> "Manifest | None":
-        """The dataset's ``exengine.json``, read when the dataset was opened; None without one."""
+        """The dataset's ``exengine.json``, as read when the dataset was opened; None if it has none."""
         return self._exengine.manifest
 
     @property
@@ -222,7 +223,7 @@ class DatasetReader(IndexedStorage):
 
     @property
     def status_reason(self) -> str:
-        """The human-readable cause of the status; empty for a complete dataset."""
+        """The human-readable reason for the status; empty for a complete dataset."""
         state = self._exengine
         return state.reason or (state.manifest.reason if state.manifest is not None else "")
 
@@ -247,22 +248,22 @@ class DatasetReader(IndexedStorage):
         return type(self).open, (self.path,)
 
     def __del__(self) -> None:
-        state = self.__dict__.get("_exengine")  # a partly created reader holds no resources
+        state = self.__dict__.get("_exengine")  # a partly created reader owns no resources
         if state is not None and not state.closed:
             self.close()
 
 
 def wait_until(condition: Any, timeout: float | None, poll_s: float = 0.02) -> bool:
-    """Wait until a condition is true; for readers of a dataset that is being written.
+    """Wait until a condition is true, for example in a reader of a dataset that is being written.
 
     Parameters
     ----------
     condition : callable
         Returns whether to stop waiting.
     timeout : float or None
-        The longest time to wait, in seconds; None for no limit.
+        The maximum time to wait, in seconds; None means no limit.
     poll_s : float
-        Time between two calls of the condition, in seconds.
+        The time between two calls of ``condition``, in seconds.
 
     Returns
     -------

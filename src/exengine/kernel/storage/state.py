@@ -1,6 +1,6 @@
-"""The private state of the base classes of storages.
+"""The private state of the storage base classes.
 
-It is kept in one attribute of a storage, ``_exengine``, so that a subclass may use any other name.
+It is kept in a single attribute of a storage, ``_exengine``, so that subclasses may use any other name.
 """
 
 import threading
@@ -18,7 +18,7 @@ from exengine.kernel.storage.place import DatasetPlace
 
 
 class FrameIndex(Protocol):
-    """The lookup of a frame's number; ``CoordinateIndex`` implements it."""
+    """The interface for looking up a frame's number, which ``CoordinateIndex`` implements."""
 
     @property
     def axes(self) -> tuple[str, ...]: ...
@@ -30,7 +30,7 @@ class FrameIndex(Protocol):
 
 
 class ReadState:
-    """The state that reading needs."""
+    """The state that is needed for reading."""
 
     __slots__ = ("closed", "index", "lock", "reads")
 
@@ -39,17 +39,17 @@ class ReadState:
         self.lock = threading.RLock()
         self.closed = False
         # The threads that are reading. Adding and discarding are atomic, and a reader adds itself before it
-        # checks ``closed``, so that close() cannot miss it.
+        # checks ``closed``, so close() cannot miss a reader.
         self.reads: set[int] = set()
 
     def refuse_if_closed(self, path: str | None) -> None:
-        """Raise if the storage is closed."""
+        """Raise ``StorageClosedError`` if the storage is closed."""
         if self.closed:
             raise StorageClosedError(f"the storage is closed; {how_to_reopen(path)}")
 
 
 def how_to_reopen(path: str | None) -> str:
-    """Return a hint for the user of a closed storage."""
+    """Return a hint about reopening a closed storage."""
     if path is None:
         return "its frames were in memory and are gone"
     return f"open it again with exengine.open_dataset({path!r})"
@@ -68,7 +68,7 @@ class DatasetState(ReadState):
 
 
 class WriteState(ReadState):
-    """The state of a storage that writes: the state for reading, and that for putting frames."""
+    """The state of a storage that is being written, for both reading frames and storing them."""
 
     __slots__ = ("checks", "frames", "life", "new_data", "place", "summary", "waiting")
 
@@ -80,4 +80,4 @@ class WriteState(ReadState):
         self.summary = summary
         self.place: DatasetPlace | None = None
         self.new_data = threading.Condition(self.lock)
-        self.waiting = 0  # threads in await_new_data
+        self.waiting = 0  # number of threads in await_new_data

@@ -1,1 +1,1 @@
-"""The operating system: files, locks, syncing, the end of the process, untrusted text."""
+"""The interface to the operating system: files, locks, syncing, process exit and untrusted text."""

@@ -1,8 +1,8 @@
-"""The end of the process: concludes forgotten handlers and storages, and disowns copies made by a fork.
+"""Process exit and forks: concludes forgotten handlers and storages, and disowns copies made by a fork.
 
-At interpreter exit, handlers are drained first, then storages are finished as aborted, each with a
-warning (promise N5). In a forked child, the copies are disowned at once: they close their copy of the
-parent's lock, and reject writes.
+At interpreter exit, handlers are drained first. Storages are then finished as aborted, each with a warning
+(promise N5). In a forked child process, the copies are disowned immediately: they close their copy of the
+parent's lock and reject writes.
 """
 
 import atexit
@@ -42,7 +42,7 @@ def _conclude_all() -> None:
         for owner in list(group):
             try:
                 owner.conclude_at_exit()
-            except BaseException:  # an owner that fails must not keep the others from ending
+            except BaseException:  # a failure must not prevent the other owners from being concluded
                 sys.excepthook(*sys.exc_info())
 
 

@@ -1,7 +1,7 @@
-"""Readers of untrusted JSON, YAML and TOML: no objects, no code, bounded time and memory.
+"""Parsers for untrusted JSON, YAML and TOML: no custom objects, no code, and bounded time and memory.
 
-A hundred bytes can expand to billions of values, and ``[[],[],...`` takes forty times its size as Python
-objects. The values are therefore counted before they are created.
+A hundred bytes can expand to billions of values, and text such as ``[[],[],...`` takes forty times as much
+memory once it is parsed into Python objects. Values are therefore counted before they are created.
 """
 
 import json
@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
-"""Largest number of values of a JSON document, lists and dicts included: about 200 MB as Python objects."""
+"""The maximum number of values in a JSON document, including lists and dicts: about 200 MB in memory."""
 MAX_VALUES = 50_000
-"""Largest number of values of a YAML or TOML document; each repetition through an alias counts."""
+"""The maximum number of values in a YAML or TOML document; each repetition through an alias counts."""
 MAX_DEPTH = 50
-"""Deepest nesting of lists and mappings in YAML and TOML."""
+"""The maximum nesting depth of lists and mappings in YAML and TOML."""
 MAX_INT_BITS = 64
 MAX_KEY_PARTS = 30
-"""Largest number of parts of a dotted TOML key."""
-_MAX_SCALAR_CHARS = 400  # a number, a date or a word such as true
+"""The maximum number of parts in a dotted TOML key."""
+_MAX_SCALAR_CHARS = 400  # characters of a number, a date or a word such as true
 
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _TYPOGRAPHIC = ("\u201c", "\u201d", "\u2018", "\u2019", "\u201e")
 
-# tomllib takes time quadratic in the number of parts.
+# The time that tomllib takes is quadratic in the number of parts.
 _LONG_KEY = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+)"""
     f"{{{MAX_KEY_PARTS}}}"
@@ -32,14 +32,14 @@ _LONG_KEY = re.compile(
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON document of at most ``MAX_JSON_VALUES`` values.
+    """Return the value of a JSON document with at most ``MAX_JSON_VALUES`` values.
 
     Raises
     ------
     ValueError
-        If it is not JSON, or holds more values.
+        If the document is not JSON, or contains too many values.
     RecursionError
-        If it is nested too deeply.
+        If the document is nested too deeply.
 
     Examples
     --------
@@ -51,27 +51,27 @@ def parse_json(data: bytes) -> Any:
 
 
 def refuse_too_many_values(data: bytes) -> None:
-    """Raise ValueError for a JSON document that may hold more than ``MAX_JSON_VALUES`` values."""
-    # Each value but the first follows one of these characters, or the colon of a key that follows one.
+    """Raise ValueError for a JSON document that may contain more than ``MAX_JSON_VALUES`` values."""
+    # Each value except the first follows one of these characters, or follows the colon of a key that does.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
         raise ValueError(f"it may hold {values} values; at most {MAX_JSON_VALUES} are read")
 
 
 NOTE_KEY = "exengine_note"
-"""Key in metadata under which a note on unreadable parts is added."""
+"""The metadata key under which a note about unreadable parts is added."""
 
 
 def parse_foreign_json(data: bytes) -> Any:
     r"""Return the readable part of metadata that another program wrote.
 
-    Bytes that are not UTF-8 are replaced, and numbers that JSON does not have become None. A mapping then
-    gets a note under :data:`NOTE_KEY`.
+    Bytes that are not UTF-8 are replaced, and numbers that do not exist in JSON become None. If the metadata
+    is a mapping, a note about this is added under :data:`NOTE_KEY`.
 
     Raises
     ------
     ValueError, RecursionError
-        As :func:`parse_json`.
+        As in :func:`parse_json`.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def parse_foreign_json(data: bytes) -> Any:
 
 
 def _as_json(value: Any) -> tuple[Any, bool]:
-    """Return a value without NaN, infinities and unpaired surrogates, and whether it had any."""
+    """Replace NaN, infinities and unpaired surrogates in a value; return it and whether it contained any."""
     if isinstance(value, float):
         return (value, False) if math.isfinite(value) else (None, True)
     if isinstance(value, str):
@@ -115,9 +115,9 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is not YAML, requests Python objects, or exceeds a limit.
+        If the text is not YAML, requests Python objects, or exceeds a limit.
     RecursionError
-        If it is nested too deeply.
+        If the document is nested too deeply.
     """
     import yaml
 
@@ -145,12 +145,12 @@ def parse_yaml(text: str) -> Any:
     except yaml.scanner.ScannerError as error:
         tabs = "; indent with spaces: YAML does not allow tabs there" if "'\\t'" in str(error) else ""
         raise ValueError(f"{error}{tabs}") from None
-    except Exception as error:  # YAMLError and others, such as an IndexError for "!!int ''"
+    except Exception as error:  # YAMLError and other errors, such as an IndexError for "!!int ''"
         raise ValueError(str(error) or type(error).__name__) from None
 
 
 def parse_toml(text: str) -> Any:
-    """Return the content of a TOML document; None if it is empty. Raises as :func:`parse_yaml` does."""
+    """Return the content of a TOML document; None if it is empty. Raises the errors of :func:`parse_yaml`."""
     import tomllib
 
     if _LONG_KEY.search(text):
@@ -171,7 +171,7 @@ def _measure(
     Raises
     ------
     ValueError
-        If it has more than ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, or contains itself.
+        If the object has more than ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, or contains itself.
     """
     count, height = known.get(id(thing), (1, 1))
     if level + height - 1 > MAX_DEPTH:
@@ -187,7 +187,7 @@ def _measure(
 
 
 def _children_of_node(node: Any) -> Iterable[Any]:
-    """Yield the nodes in a node of PyYAML, before any value is created."""
+    """Yield the child nodes of a PyYAML node, before any value is created."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
@@ -203,7 +203,7 @@ def _children_of_node(node: Any) -> Iterable[Any]:
 
 
 def _refuse_repeated_keys(node: Any) -> None:
-    """Refuse a mapping with a key twice: YAML parsers silently use the last one."""
+    """Reject a mapping with a repeated key, for which YAML parsers silently use the last value."""
     import yaml
 
     seen: dict[str, int] = {}
@@ -219,7 +219,7 @@ def _refuse_repeated_keys(node: Any) -> None:
 
 
 def _refuse_ambiguous_value(node: Any) -> None:
-    """Refuse unquoted values that YAML 1.1 converts to an unexpected value, such as ``no`` or ``010``."""
+    """Reject unquoted values that YAML 1.1 converts to an unexpected value, such as ``no`` or ``010``."""
     kind, value = node.tag.rpartition(":")[2], node.value
     if node.style is not None:
         return

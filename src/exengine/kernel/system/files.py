@@ -1,4 +1,4 @@
-"""The operations that differ between operating systems: opening, renaming, locking, syncing, settings."""
+"""Operations that differ between operating systems: opening, renaming, locking, syncing and settings."""
 
 import errno
 import functools
@@ -28,10 +28,10 @@ def open_regular(
     follow_links: bool = False,
     dir_fd: int | None = None,
 ) -> int:
-    """Open a regular file, and reject any other kind of file without blocking.
+    """Open a regular file; reject any other kind of file without blocking.
 
-    Datasets are untrusted: opening a pipe would block forever, opening a device may have side effects,
-    and a symbolic link leads to files that are not part of the dataset.
+    Datasets are untrusted: opening a pipe would block forever, opening a device may have side effects, and a
+    symbolic link may lead to a file that is not part of the dataset.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ def open_regular(
     ------
     FileNotFoundError
     OSError
-        With ``errno.EINVAL`` if it is not a regular file; ``strerror`` names its kind.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names the kind of file.
     """
-    if not flags & os.O_EXCL:  # which creates a new file or fails
+    if not flags & os.O_EXCL:  # O_EXCL creates a new file or fails
         try:
             if dir_fd is None:
                 _refuse_other_kinds((os.stat if follow_links else os.lstat)(path), path)
@@ -63,7 +63,7 @@ def open_regular(
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
-    # Another file may take its place between the check and the opening.
+    # Another file may replace this file between the check and the opening.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
     relative = {} if dir_fd is None else {"dir_fd": dir_fd}
@@ -87,14 +87,14 @@ def kind_of(status: os.stat_result) -> str:
 
 
 def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
-    """Open a new file, in place of a regular one that a killed process left behind.
+    """Open a new file, replacing any regular file that a killed process left behind.
 
-    The old file is unlinked, not truncated: its content may be shared with another hard link.
+    The old file is unlinked rather than truncated, because another hard link may share its content.
 
     Raises
     ------
     OSError
-        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names its kind.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names the kind of file.
     """
     try:
         return open_regular(path, flags | os.O_CREAT | os.O_EXCL)
@@ -105,12 +105,12 @@ def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
 
 
 def rename_to_free_name(source: str, target: str, *, dir_fd: int | None = None) -> None:
-    """Rename a file or a folder, without ever replacing another one.
+    """Rename a file or a folder without ever replacing an existing one.
 
     Parameters
     ----------
     source, target : str
-        Paths on one file system.
+        Paths on the same file system.
     dir_fd : int, optional
         A descriptor of the folder that both paths are relative to.
 
@@ -122,8 +122,8 @@ def rename_to_free_name(source: str, target: str, *, dir_fd: int | None = None) 
     """
     if sys.platform.startswith("linux") and _renameat2(source, target, dir_fd):
         return
-    # On another system or file system, a file or an empty folder that is created between these two calls is
-    # replaced.
+    # On other operating systems and file systems, a file or an empty folder that is created between the next
+    # two calls is replaced.
     try:
         os.stat(target, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def _renameat2(source: str, target: str, dir_fd: int | None) -> bool:
 
 
 def cut_name(name: str, most: int = 60) -> str:
-    """Return the beginning of a file name, at most ``most`` bytes, as part of another name."""
+    """Truncate a file name to at most ``most`` bytes, for use as part of another name."""
     return os.fsencode(name)[:most].decode(errors="ignore")
 
 
@@ -159,17 +159,17 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     Parameters
     ----------
     descriptor : int
-        A file that stays open while the lock is held. The system releases the lock when the last
-        descriptor of this open file is closed, also when the process is killed.
+        The descriptor of a file that stays open while the lock is held. The system releases the lock when the
+        last descriptor of this open file is closed, even if the process is killed.
     shared : bool
-        Whether to acquire a shared lock, which other shared locks do not block: to detect a writer.
+        Whether to acquire a shared lock, which other shared locks do not block. It serves to detect a writer.
 
     Returns
     -------
     bool
         Whether the lock was acquired.
     """
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         import msvcrt
 
         try:
@@ -187,8 +187,8 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def sync_folder(path: "str | os.PathLike[str]") -> None:
-    """Sync a folder, so that its names survive power loss. Does nothing if folders cannot be synced."""
-    if WINDOWS:  # pragma: no cover - another system
+    """Sync a folder, so that its entries survive power loss. Does nothing if folders cannot be synced."""
+    if WINDOWS:  # pragma: no cover - Windows only
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -200,14 +200,15 @@ def sync_folder(path: "str | os.PathLike[str]") -> None:
 def sync_filesystem(path: "str | os.PathLike[str]") -> None:
     """Sync the whole file system of a folder to the disk.
 
-    The durable flush of backends without a more specific one: 3 to 10 ms, with ``syncfs(2)``.
+    This is the durable flush of backends that have no more specific method. It takes 3 to 10 ms with
+    ``syncfs(2)``.
 
     Raises
     ------
     OSError
         If the disk could not store the data.
     """
-    if not sys.platform.startswith("linux"):  # pragma: no cover - another system
+    if not sys.platform.startswith("linux"):  # pragma: no cover - other systems
         os.sync()
         return
     import ctypes
@@ -222,9 +223,10 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 
 
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
-    """Start writing a part of a file to the disk; does nothing if the system lacks such a call.
+    """Start writing part of a file to the disk; do nothing if the system lacks such a call.
 
-    It guarantees nothing and reports no errors: that is left to a later ``fsync``, which has less to write.
+    This guarantees nothing and reports no errors; both are left to a later ``fsync``, which has less to
+    write.
     """
     call = _sync_file_range()
     if call is not None:
@@ -234,7 +236,7 @@ def begin_writing(descriptor: int, offset: int, size: int) -> None:
 @functools.cache
 def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
     """Return ``sync_file_range(2)``, which Python does not expose; None if the system lacks it."""
-    if not sys.platform.startswith("linux"):  # pragma: no cover - another system
+    if not sys.platform.startswith("linux"):  # pragma: no cover - other systems
         return None
     import ctypes
 
@@ -245,15 +247,15 @@ def _sync_file_range() -> "Callable[[int, int, int, int], int] | None":
 
 
 def config_folder() -> str:
-    """Return the folder of the user's own settings for ExEngine; it need not exist."""
-    if WINDOWS:  # pragma: no cover - another system
+    """Return the folder for the user's own ExEngine settings; it need not exist."""
+    if WINDOWS:  # pragma: no cover - Windows only
         return os.path.join(os.environ.get("APPDATA", os.path.expanduser("~")), "exengine")
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return os.path.join(base, "exengine")
 
 
 def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | None = None) -> int:
-    """Write all buffers, one after another, at an offset of a file.
+    """Write all buffers to a file, one after another, starting at an offset.
 
     Parameters
     ----------
@@ -263,7 +265,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
     offset : int
         The offset, in bytes.
     size : int, optional
-        The size of all parts together, in bytes, if the caller knows it.
+        The total size of all parts, in bytes, if the caller knows it.
 
     Returns
     -------
@@ -273,9 +275,9 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
     Raises
     ------
     OSError
-        If not all bytes could be written; those that were written remain.
+        If not all bytes could be written. The bytes that were written remain in the file.
     """
-    if WINDOWS:  # pragma: no cover - another system
+    if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         for part in parts:
             view = memoryview(part).cast("B")
@@ -286,19 +288,20 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
     whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
     done = os.pwritev(descriptor, parts, offset)
     if done != whole:
-        # A short write: continue after it; on a full disk, the next write raises.
+        # After a short write, continue with the remaining bytes. On a full disk, the next write raises an
+        # error.
         rest = memoryview(b"".join(bytes(part) for part in parts))
         while done < whole:
             more = os.pwrite(descriptor, rest[done:], offset + done)
-            if not more:  # no system should do that, and retrying forever would hang
+            if not more:  # no system should do this, and retrying forever would hang
                 raise OSError(errno.EIO, "the file system accepted no more bytes and reported no error")
             done += more
     return offset + whole
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return up to ``size`` bytes from an offset of a file; fewer only at its end."""
-    if WINDOWS:  # pragma: no cover - another system
+    """Return up to ``size`` bytes of a file, starting at an offset; return fewer only at its end."""
+    if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
     data = os.pread(descriptor, size, offset)
@@ -313,8 +316,8 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def read_into(descriptor: int, view: memoryview, offset: int) -> int:
-    """Read from an offset of a file into a buffer; return the number of bytes, 0 at the end of the file."""
-    if WINDOWS:  # pragma: no cover - another system
+    """Read from a file into a buffer, starting at an offset; return the number of bytes, 0 at the end."""
+    if WINDOWS:  # pragma: no cover - Windows only
         data = read_at(descriptor, view.nbytes, offset)
         view[: len(data)] = data
         return len(data)

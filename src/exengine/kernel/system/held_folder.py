@@ -1,7 +1,7 @@
-"""An open folder, which remains the same folder even if its path changes.
+"""An open folder, which stays the same folder even if its path changes.
 
-Files that are checked and then deleted must be the same files. Because a path may change in between, a folder
-is opened once, without following links, and everything in it is accessed through the descriptor.
+The files that are deleted must be the same files that were checked. Because a path may change in between, a
+folder is opened once, without following links, and everything in it is accessed through its descriptor.
 """
 
 import os
@@ -14,23 +14,23 @@ _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
 
 
 class HeldFolder:
-    """An open folder; a context manager.
+    """An open folder, which is also a context manager.
 
-    On a system that cannot open folders (Windows), it is accessed by its path.
+    On a system that cannot open folders (Windows), the folder is accessed by its path.
 
     Parameters
     ----------
     path : str
-        The path of the folder, for opening it and for messages.
+        The path of the folder, used to open it and in messages.
     name : str, optional
-        The name of the folder in ``inside``; required together with it.
+        The name of the folder in ``inside``; required if ``inside`` is given.
     inside : HeldFolder, optional
         The folder that contains this one.
 
     Raises
     ------
     OSError
-        If the path is not a folder; a symbolic link to a folder is rejected, too.
+        If the path is not a folder; a symbolic link to a folder is also rejected.
     """
 
     def __init__(self, path: str, name: str = "", inside: "HeldFolder | None" = None) -> None:
@@ -43,7 +43,7 @@ class HeldFolder:
             else:
                 self.descriptor = os.open(name, flags, dir_fd=inside.descriptor)
             status = os.fstat(self.descriptor)
-        else:  # pragma: no cover - another system
+        else:  # pragma: no cover - Windows only
             status = os.lstat(path)
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(f"{path} is not a folder")
@@ -66,15 +66,15 @@ class HeldFolder:
         return name if _BY_DESCRIPTOR else os.path.join(self.path, name)
 
     def names(self) -> list[str]:
-        """Return the names in the folder, sorted."""
+        """Return the names of the folder's entries, sorted."""
         return sorted(os.listdir(self.path if self.descriptor is None else self.descriptor))
 
     def status(self, name: str) -> os.stat_result:
-        """Return the ``lstat`` result of a name in the folder."""
+        """Return the ``lstat`` result of an entry of the folder."""
         return os.stat(self._at(name), dir_fd=self.descriptor, follow_symlinks=False)
 
     def identity_of(self, name: str) -> tuple[int, int] | None:
-        """Return the device and inode of a name in the folder; None if it does not exist."""
+        """Return the device and inode of an entry of the folder; None if it does not exist."""
         try:
             status = self.status(name)
         except FileNotFoundError:
@@ -82,11 +82,11 @@ class HeldFolder:
         return status.st_dev, status.st_ino
 
     def enter(self, name: str) -> "HeldFolder":
-        """Open a folder in this one."""
+        """Open a subfolder of this folder."""
         return HeldFolder(os.path.join(self.path, name), name, self)
 
     def is_writable(self) -> bool:
-        """Return whether this user may remove names from the folder, and its owner may write to it."""
+        """Return whether this user may remove entries from the folder and its owner may write to it."""
         if not self.mode & stat.S_IWUSR:
             return False
         if self.descriptor is None or os.access not in os.supports_effective_ids:  # pragma: no cover
@@ -94,7 +94,7 @@ class HeldFolder:
         return os.access(".", os.W_OK | os.X_OK, dir_fd=self.descriptor, effective_ids=True)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename an entry of the folder to a name that is free.
+        """Rename an entry of the folder to an unused name.
 
         Raises
         ------
@@ -112,14 +112,14 @@ class HeldFolder:
         os.rmdir(self._at(name), dir_fd=self.descriptor)
 
     def remove_tree(self, name: str) -> None:
-        """Remove a file, or a folder and its content: a temporary one, created by this process.
+        """Remove a temporary file, or a temporary folder and its contents, that this process created.
 
-        Links are not followed, and file systems mounted below are not entered.
+        Links are not followed, and file systems mounted inside the folder are not entered.
 
         Raises
         ------
         OSError
-            If a part of it remains.
+            If part of the file or folder remains.
         """
         if not stat.S_ISDIR(self.status(name).st_mode):
             self.remove_file(name)
@@ -131,13 +131,13 @@ class HeldFolder:
         self.remove_folder(name)
 
     def is_on_mount_of(self, other: "HeldFolder") -> bool:
-        """Return whether no file system is mounted between this folder and one of its ancestors."""
+        """Return whether no file system is mounted between this folder and the given ancestor."""
         return self.identity[0] == other.identity[0] and self._mount() == other._mount()
 
     def _mount(self) -> str:
-        """Return the mount ID, which distinguishes bind mounts of one file system; "" if unknown."""
+        """Return the mount ID, which distinguishes bind mounts of the same file system; "" if unknown."""
         try:
             with open(f"/proc/self/fdinfo/{self.descriptor}", encoding="ascii") as file:
                 return next((line for line in file if line.startswith("mnt_id:")), "")
-        except OSError:  # only Linux has it
+        except OSError:  # only Linux has this file
             return ""

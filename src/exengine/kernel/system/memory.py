@@ -1,4 +1,4 @@
-"""Available memory: of the system, and of the control groups of the process."""
+"""The memory available in the system and in the control groups of the process."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ def available_bytes(
     Parameters
     ----------
     meminfo, self_cgroup, cgroup_root : path
-        The files of Linux: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+        The Linux files to read; see https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
     """
     found = [_available(meminfo), *_groups(self_cgroup, cgroup_root)]
     return min((size for size in found if size is not None), default=None)
@@ -27,7 +27,7 @@ def _available(meminfo: str) -> int | None:
 
 
 def _groups(self_cgroup: str, root: str) -> list[int | None]:
-    """Return the unused memory of each control group, from the group of the process up to the root."""
+    """Return the unused memory of each control group, from the process's own group up to the root."""
     unused: list[int | None] = []
     for line in _lines(self_cgroup):
         number, _, path = line.partition("::")
@@ -42,7 +42,7 @@ def _unused(group: str) -> int | None:
     limit, used = _number(f"{group}/memory.max"), _number(f"{group}/memory.current")
     if limit is None or used is None:
         return None
-    # The page cache counts as used, and is freed when memory is short.
+    # The page cache counts as used memory but is freed when memory is short.
     cache = sum(
         int(line.split()[1]) for line in _lines(f"{group}/memory.stat") if line.startswith("inactive_file ")
     )

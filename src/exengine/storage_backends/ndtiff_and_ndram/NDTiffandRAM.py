@@ -1,4 +1,4 @@
-"""The module of ExEngine 0.4.0 that contained the two classes."""  # noqa: N999
+"""The module that contained the two storage classes in ExEngine 0.4.0."""  # noqa: N999
 
 from exengine.storage_backends.ndtiff_and_ndram import NDRAMStorage, NDTiffStorage
 

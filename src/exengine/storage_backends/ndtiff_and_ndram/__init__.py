@@ -1,4 +1,4 @@
-"""The import path of the two backends of ExEngine 0.4.0; they are now in ``exengine-ndstorage``."""
+"""The import path of the two ExEngine 0.4.0 backends, which are now in ``exengine-ndstorage``."""
 
 try:
     from exengine.storage_backends.ndram import NDRAMStorage

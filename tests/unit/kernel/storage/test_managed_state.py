@@ -122,7 +122,7 @@ def test_the_axes_of_a_storage_that_lists_its_coordinates_follow_from_them():
         def __iter__(self):
             return iter([{"time": 1, "z": 0}, {"time": 0, "z": 0}, {"time": 0, "channel": "DAPI"}])
 
-    assert Iterable().axes == {"time": [1, 0], "z": [0], "channel": ["DAPI"]}
+    assert Iterable().axes == {"time": [0, 1], "z": [0], "channel": ["DAPI"]}
 
 
 @pytest.mark.parametrize("name", ["path", "axes", "annotations", "status_reason", "resolution_levels"])
