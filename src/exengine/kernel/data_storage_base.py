@@ -1,9 +1,9 @@
 """The contract of a storage backend: the ``DataStorage`` abstract base class.
 
 A backend is a class that implements six methods. Every other member has a safe default, which either works or
-raises ``UnsupportedOperationError``, but never returns a wrong answer. A backend need not even call
-``super().__init__()``. Backends that write to disk should derive from
-:class:`exengine.kernel.storage.managed.ManagedStorage`, which keeps the storage promises for them.
+raises ``UnsupportedOperationError``, but never returns a wrong answer. A backend need not call
+``super().__init__()``. Backends that write to disk should derive from ``ManagedStorage``, which keeps the storage
+promises for them.
 
 Life cycle: created (by ``create`` or by calling the class) -> any number of ``put`` calls -> ``finish``
 (read-only from then on) -> ``close``. The kernel passes all arguments by position.
@@ -24,7 +24,6 @@ from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperatio
 
 CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
 """Coordinates in any form that the methods accept."""
-
 JsonValue: TypeAlias = Any
 """Metadata: None, a bool, int, float or str, or a list, or a dict with str keys, of such values."""
 
