@@ -145,7 +145,7 @@ def resolve(
     if isinstance(config, Config):
         return config
     if isinstance(config, bytes) or not isinstance(config, (str, os.PathLike, Mapping, type(None))):
-        raise ConfigError(f"a config must be the path of a file or a mapping, got {type(config).__name__}")
+        raise ConfigError(f"a config must be a file path or a mapping, got {type(config).__name__}")
     resolved = Config()
     users = user_file() if user else None
     if users:

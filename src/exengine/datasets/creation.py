@@ -139,8 +139,8 @@ class StoragePlan:
                 raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
             if "://" in path:
                 raise ConfigError(
-                    f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders of this "
-                    "machine; write the path of a folder"
+                    f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders on this "
+                    "machine; give the path of a folder"
                 )
             self.path = path
 

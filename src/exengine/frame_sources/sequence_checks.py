@@ -228,7 +228,7 @@ def _check_axes(place: str, named: "tuple[str, ...]", axes: set[str]) -> None:
 
 
 def check_points(sequence: "useq.MDASequence") -> None:
-    """Reject grids and random points that yield fewer points than stated, for their field of view.
+    """Reject grids and random points that, with their field of view, yield fewer points than stated.
 
     Raises
     ------

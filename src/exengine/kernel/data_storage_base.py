@@ -2,8 +2,8 @@
 
 A backend is a class that implements six methods. Every other member has a safe default, which either works or
 raises ``UnsupportedOperationError``, but never returns a wrong answer. A backend need not call
-``super().__init__()``. Backends that write to disk should derive from ``ManagedStorage``, which keeps the storage
-promises for them.
+``super().__init__()``. Backends that write to disk should derive from ``ManagedStorage``, which keeps the
+storage promises for them.
 
 Life cycle: created (by ``create`` or by calling the class) -> any number of ``put`` calls -> ``finish``
 (read-only from then on) -> ``close``. The kernel passes all arguments by position.

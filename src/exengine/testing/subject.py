@@ -107,7 +107,7 @@ class Subject:
         return {"time": number // 6, "channel": channel, "z": number % 2}
 
     def frame(self, axes: Axes, salt: int = 0) -> Array:
-        """Return the frame that belongs to given coordinates."""
+        """Return the frame for the given coordinates."""
         return frame_of(axes, self.shape, self.dtype, salt)
 
     # -- storages --------------------------------------------------------------------------------

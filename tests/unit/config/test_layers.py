@@ -311,7 +311,7 @@ def test_what_is_wrong_is_refused_with_what_is_allowed(mapping, says):
 
 @pytest.mark.parametrize("thing", [5, b"config.yaml", ["a"], object()])
 def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
-    with pytest.raises(ConfigError, match="must be the path of a file or a mapping, got"):
+    with pytest.raises(ConfigError, match="must be a file path or a mapping, got"):
         resolve(thing, environment={})
 
 

@@ -26,9 +26,7 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun(
-                "the kernel creates the dataset by the name of the backend: name an installed backend"
-            )
+            raise NotRun("the kernel finds the backend by its name; give the name of an installed backend")
         from exengine.datasets.creation import open_storage
 
         for ended in (True, False):
@@ -69,9 +67,7 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun(
-                "the kernel creates the dataset by the name of the backend: name an installed backend"
-            )
+            raise NotRun("the kernel finds the backend by its name; give the name of an installed backend")
         from exengine.datasets.creation import open_storage
 
         path = subject.new_path()
@@ -94,9 +90,7 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun(
-                "the kernel creates the dataset by the name of the backend: name an installed backend"
-            )
+            raise NotRun("the kernel finds the backend by its name; give the name of an installed backend")
         for make in (_a_file, _a_folder):
             path = subject.new_path()
             make(path)

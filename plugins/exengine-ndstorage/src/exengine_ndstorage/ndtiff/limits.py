@@ -68,7 +68,7 @@ def refuse_text(axes: bytes) -> None:
     """Refuse coordinates with more bytes of JSON than an index entry can store."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
-            f"NDTiff's coordinates have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+            f"NDTiff's coordinates may take at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
         )
 
 
