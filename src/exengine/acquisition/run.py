@@ -224,11 +224,11 @@ class Acquisition:
         except Exception as error:  # report the error even though all frames are stored
             self._source_error = self._source_error or error
         if self.source.unrestored:
-            left = "; ".join(self.source.unrestored)
-            if self._source_error is None:
-                self._source_error = SourceError(f"after the run, {left}")
-            else:
-                self._source_error.add_note(f"after the run, {left}")
+            left = f"after the run, {'; '.join(self.source.unrestored)}"
+            for raised in (interrupt, self._source_error, handler.error):
+                if raised is not None:
+                    raised.add_note(left)
+            self._source_error = self._source_error or SourceError(left)
 
     def _raise_errors(self, handler: DataHandler) -> None:
         cause = handler.error or self._source_error
@@ -238,8 +238,9 @@ class Acquisition:
         where = f" in {self.path}" if self.path else ""
         if isinstance(cause, HandlerError) and cause.__cause__ is not None:
             cause = cause.__cause__
+        notes = "".join(f"\n{note}" for note in getattr(cause, "__notes__", ()))
         raise AcquisitionError(
-            f"{message_of(cause)}\n{kept}{where}, status {self.status}", self.ledger
+            f"{message_of(cause)}{notes}\n{kept}{where}, status {self.status}", self.ledger
         ) from cause
 
     @property

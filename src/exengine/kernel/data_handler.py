@@ -99,7 +99,7 @@ class DataHandler:
         self._storage = storage
         self._writes_batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._process_function = process_function
-        self._on_stored = [observer for observer in (on_stored, notifications_to(_executor)) if observer]
+        self._on_stored = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
         self._max_pending = max_pending
         self._when_full = when_full
         self._changed = threading.Condition()
@@ -359,13 +359,14 @@ class DataHandler:
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
         """Pass frames to the storage; return the number stored, and any error for the next frame."""
+        most = len(batch) - 1 if self._writes_batches else 0
         try:
-            if not self._writes_batches or len(batch) == 1:
+            if not most:
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
             self._storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
-        except BaseException as error:
-            return frames_stored_before(error), error
+        except BaseException as error:  # that of `put` may carry a count of another storage's `put_many`
+            return min(frames_stored_before(error), most), error
         return len(batch), None
 
     def _settle(self, stored: list[QueuedFrame]) -> None:
@@ -437,8 +438,7 @@ class DataHandler:
             _log.error("%s", error)
         if forgotten:
             warnings.warn(
-                "a DataHandler was not finished before the program ended; "
-                "its frames are stored, and the dataset is finished as aborted",
+                "a DataHandler was not finished before the program ended; its dataset is finished as aborted",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,5 +1,6 @@
 """Frames that wait together go to the storage together, and each is accounted for by itself."""
 
+import contextlib
 import threading
 
 import numpy as np
@@ -130,3 +131,41 @@ def test_what_somebody_else_puts_into_the_storage_is_not_taken_for_a_frame_of_th
         handler.await_completion(PATIENCE_S)
     assert [where["time"] for where, _ in handler.ledger.not_stored] == [0]
     assert handler.ledger.stored == 4 and {"time": 4} in storage
+
+
+def test_an_error_of_put_that_carries_the_count_of_another_storage_loses_one_frame_only(
+    disk_storage, tmp_path
+):
+    class Tiled(disk_storage):
+        """Each frame is several frames of another storage, whose error says how many of them it has stored."""
+
+        def put(self, coordinates, data, metadata):
+            if dict(coordinates)["time"] == 1:
+                error = OSError(28, "No space left on device")
+                error.frames_stored = 5
+                raise error
+            super().put(coordinates, data, metadata)
+
+    storage = Tiled(tmp_path / "data")
+    handler = DataHandler(storage)
+    for number in range(4):
+        with contextlib.suppress(HandlerError):
+            handler.put({"time": number}, np.zeros((2, 2)), None)
+    handler.finish()
+    with pytest.raises(HandlerError, match="No space left"):
+        handler.await_completion(10)
+    assert (handler.ledger.stored, handler.ledger.failed_out) == (len(storage), 1)
+    assert {"time": 1} in [where for where, _ in handler.ledger.not_stored]
+
+
+def test_an_observer_that_is_false_is_notified_all_the_same(disk_storage, tmp_path):
+    class Seen(list):
+        def __call__(self, coordinates):
+            self.extend(coordinates)
+
+    seen = Seen()
+    handler = DataHandler(disk_storage(tmp_path / "data"), on_stored=seen)
+    handler.put({"time": 0}, np.zeros((2, 2)), None)
+    handler.finish()
+    handler.await_completion(10)
+    assert seen == [{"time": 0}]

@@ -365,7 +365,7 @@ class ManagedStorage(FormatHooks):
                 state.place.conclude(status, reason, len(state.frames), facts)
         except OSError as error:
             self.__fail(error)
-            status = DatasetStatus.FAILED
+            status, reason = DatasetStatus.FAILED, reason or str(error)
         life.end(status, reason)
         state.new_data.notify_all()
 

@@ -60,12 +60,14 @@ class Manifest(Mapping[str, Any]):
     (<DatasetStatus.COMPLETE: 'complete'>, 3, None, 'ndtiff')
     """
 
-    __slots__ = ("_content", "status")
+    __slots__ = ("_content", "file", "status")
 
     _content: dict[str, Any]
     status: DatasetStatus
+    file: tuple[int, ...] | None
+    """The identity of the file that was read: device, inode, time of the last change, and size."""
 
-    def __init__(self, content: Any) -> None:
+    def __init__(self, content: Any, file: tuple[int, ...] | None = None) -> None:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         if content.get("format_version") != FORMAT_VERSION:
@@ -81,6 +83,7 @@ class Manifest(Mapping[str, Any]):
                 raise ValueError(f"its {key} is not {a(kind.__name__)}, got {type(content[key]).__name__}")
         object.__setattr__(self, "status", DatasetStatus(str(content.get("status"))[:60]))
         object.__setattr__(self, "_content", content)
+        object.__setattr__(self, "file", file)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a manifest cannot be changed")
@@ -130,24 +133,35 @@ class Manifest(Mapping[str, Any]):
 
 
 _KINDS = {"annotations": dict, "facts": dict, "reason": str, "frames": int, "files": list}
-_handed: "ContextVar[tuple[str, Manifest | None] | None]" = ContextVar("manifest", default=None)
+_handed: "ContextVar[tuple[str, Manifest] | None]" = ContextVar("manifest", default=None)
 
 
 @contextmanager
-def handed_over(folder: str, manifest: Manifest | None) -> Iterator[None]:
+def handed_over(folder: str, manifest: Manifest) -> Iterator[None]:
     """Make the next :func:`read_manifest` call for this folder return a manifest that was just read.
+
+    If another file has taken its place in the meantime, that one is read.
 
     Parameters
     ----------
     folder : str
         An absolute path.
-    manifest : Manifest or None
+    manifest : Manifest
     """
     token = _handed.set((os.path.realpath(folder), manifest))
     try:
         yield
     finally:
         _handed.reset(token)
+
+
+def _identity(file: str | int) -> tuple[int, ...] | None:
+    """Return the identity of a file, by its path or descriptor; None if it does not exist."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> None:
@@ -214,10 +228,12 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
     handed = _handed.get()
     if handed is not None and dir_fd is None and handed[0] == os.path.realpath(folder):
         _handed.set(None)
-        return handed[1]
+        if _identity(os.path.join(handed[0], MANIFEST_NAME)) == handed[1].file:
+            return handed[1]
     path = os.path.join(folder, MANIFEST_NAME)
     try:
         with os.fdopen(_open_in(folder, MANIFEST_NAME, dir_fd), "rb") as file:
+            identity = _identity(file.fileno())
             text = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -228,7 +244,7 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-        return Manifest(parse_json(text))
+        return Manifest(parse_json(text), identity)
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from exengine.base_classes import DatasetReader, DataStorage, ManagedStorage
-from exengine.errors import CoordinatesExistError, CoordinatesNotFoundError, UnsupportedOperationError
+from exengine.errors import (
+    CoordinatesExistError,
+    CoordinatesNotFoundError,
+    StorageFailedError,
+    UnsupportedOperationError,
+)
 
 FORMER = (
     "_frames",
@@ -140,3 +145,16 @@ def test_what_was_annotated_so_far_can_be_read_and_not_changed(disk_storage, tmp
         assert storage.status_reason == ""
         storage.abort("the user has stopped it")
     assert storage.status_reason == "the user has stopped it"
+
+
+def test_the_reason_is_known_when_the_last_manifest_cannot_be_written(disk_storage, tmp_path, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    storage = disk_storage(tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr("exengine.kernel.storage.manifest.write_manifest", full)
+        with pytest.raises(StorageFailedError):
+            storage.finish()
+    assert (storage.status, "No space left" in storage.status_reason) == ("failed", True)
+    storage.close()

@@ -8,7 +8,7 @@ import pytest
 
 from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_storage_base import DatasetStatus
-from exengine.kernel.storage.manifest import Manifest, handed_over, read_manifest
+from exengine.kernel.storage.manifest import Manifest, handed_over, read_manifest, write_manifest
 from exengine.kernel.system import files
 
 CONTENT = {
@@ -44,14 +44,24 @@ def test_a_manifest_survives_pickling():
 
 
 def test_a_manifest_that_is_handed_over_is_returned_once_and_for_its_folder_only(tmp_path):
-    handed = Manifest(CONTENT)
+    write_manifest(str(tmp_path), CONTENT, durable=False)
+    handed = read_manifest(tmp_path)
     with handed_over(str(tmp_path), handed):
         assert read_manifest(tmp_path / "other") is None
         assert read_manifest(tmp_path) is handed
-        assert read_manifest(tmp_path) is None
+        again = read_manifest(tmp_path)
+        assert again == handed and again is not handed
     with handed_over(str(tmp_path), handed):
         pass
-    assert read_manifest(tmp_path) is None
+    assert read_manifest(tmp_path) is not handed
+
+
+def test_a_manifest_that_was_replaced_after_it_was_read_is_read_again(tmp_path):
+    write_manifest(str(tmp_path), CONTENT, durable=False)
+    handed = read_manifest(tmp_path)
+    write_manifest(str(tmp_path), {**CONTENT, "status": "incomplete"}, durable=False)
+    with handed_over(str(tmp_path), handed):
+        assert read_manifest(tmp_path).status is DatasetStatus.INCOMPLETE
 
 
 def test_opening_a_dataset_reads_its_manifest_once(disk_storage, tmp_path, monkeypatch):

@@ -241,7 +241,8 @@ class NDTiffReader(DatasetReader):
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
                     self._growing.refresh()  # after the manifest, because the index is complete now
-                    self.set_status(manifest.status, manifest=manifest)
+                    # The status is published by _settle, after the dataset has been checked.
+                    self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
                 self._settle()
         return super().status
 
