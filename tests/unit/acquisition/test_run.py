@@ -443,6 +443,25 @@ def test_a_broken_source_is_refused_by_name(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("how", ["interrupt", "source"])
+def test_what_could_not_be_restored_is_reported_with_every_error(config, monkeypatch, how):
+    from exengine.frame_sources.simulated import SimulatedSource
+
+    monkeypatch.setattr(
+        SimulatedSource, "unrestored", ("the shutter 'Laser' could not be closed",), raising=False
+    )
+
+    def interrupt(ledger):
+        raise KeyboardInterrupt
+
+    tree = config(source__options__fail_after=1) if how == "source" else config(source__options__rate_hz=5.0)
+    tree["sequence"] = {"time_plan": {"interval": 0, "loops": 100}}
+    with Acquisition(tree) as acquisition, pytest.raises((AcquisitionError, KeyboardInterrupt)) as ended:
+        acquisition.run(interrupt if how == "interrupt" else None, interval_s=0.01)
+    said = str(ended.value) + "".join(getattr(ended.value, "__notes__", ()))
+    assert "the shutter 'Laser' could not be closed" in said
+
+
 # -- ending it early -----------------------------------------------------------------------------
 
 
