@@ -35,12 +35,11 @@ from exengine.kernel.errors import (
     PluginError,
     StorageStateError,
     UnsupportedOperationError,
-    from_os,
     message_of,
 )
 from exengine.kernel.registry.options import options_of
 from exengine.kernel.storage import manifest
-from exengine.kernel.storage.place import discard_building
+from exengine.kernel.storage.place import cannot_create, discard_building
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import NOTE_KEY
 from exengine.kernel.system.held_folder import HeldFolder
@@ -128,7 +127,7 @@ class RecoveryIntoCopy(Recovery):
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
-            raise _access_error(report.path, error) from error
+            raise cannot_create(report.path, error) from error
         is_clear = False
         try:
             _clear(workshop, name, lambda _: self.cls.dataset_files)
@@ -140,7 +139,7 @@ class RecoveryIntoCopy(Recovery):
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
-            raise _access_error(report.path, error) from error
+            raise cannot_create(report.path, error) from error
         finally:
             _leave(workshop, lock, is_clear)
 
@@ -201,7 +200,7 @@ class RecoveryIntoCopy(Recovery):
         except ExEngineError:
             raise
         except OSError as error:
-            raise _access_error(self.report.path, error) from error
+            raise cannot_create(self.report.path, error) from error
         except Exception as error:
             raise PluginError(f"{self.cls.__name__} cannot create the copy: {message_of(error)}") from error
 
@@ -228,11 +227,6 @@ def _holds(other: DataStorage, frame: Any) -> bool:
 
 def _is_empty_folder(path: str) -> bool:
     return os.path.isdir(path) and not os.listdir(path)
-
-
-def _access_error(path: str, error: OSError) -> DatasetAccessError:
-    message = f"cannot create a dataset at {path}: {error.strerror or error}"
-    return from_os(DatasetAccessError, message, error)
 
 
 def _enter(workshop: str) -> int:

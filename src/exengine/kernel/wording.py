@@ -16,12 +16,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to two known names that resemble this name, the most similar first."""
+    """Return up to two known names that resemble this name, the most similar first.
+
+    A section that the names share, such as ``storage.``, does not count as a resemblance.
+
+    Examples
+    --------
+    >>> near_names("storage.pth", ["storage.path", "storage.options.NAME"])
+    ['storage.path']
+    """
     import difflib
 
     folded = {candidate.lower().replace("-", "_"): candidate for candidate in known}
-    key = name.lower().replace("-", "_")
-    return [folded[match] for match in difflib.get_close_matches(key, folded, n=2, cutoff=0.6)]
+    name = name.lower().replace("-", "_")
+    section = name[: name.rfind(".") + 1]
+    inside = {low.removeprefix(section): low for low in folded if low.startswith(section)}
+    near = difflib.get_close_matches(name.removeprefix(section), inside, n=2, cutoff=0.5 if section else 0.6)
+    if near or not section:
+        return [folded[inside[match]] for match in near]
+    outside = [low for low in folded if not low.startswith(section)]
+    return [folded[match] for match in difflib.get_close_matches(name, outside, n=1, cutoff=0.6)]
 
 
 def a(noun: str) -> str:

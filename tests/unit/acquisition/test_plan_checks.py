@@ -18,7 +18,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.system import memory
 
-pytest.importorskip("exengine_ndstorage")
+pytest.importorskip("exengine_ndstorage", reason="the plans are those for ndtiff and ndram")
 MIXED = [{"x": 0, "y": 0, "name": "A1"}, {"x": 10, "y": 0}]
 
 

@@ -1,6 +1,7 @@
 """``recover``: a finished dataset of what survives; killed anywhere and run again, the same one (C3)."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -27,30 +28,14 @@ from exengine.testing.kills import killed_at_call
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "data.checked"
-
-
-@pytest.fixture
 def target(tmp_path):
     return tmp_path / "data-recovered.checked"
 
 
 @pytest.fixture
-def make(checked, path):
+def make(make):
     """Return what makes a dataset of some frames, by default without an end."""
-
-    def make(count=5, finish=False, at=path, annotations=(), cls=checked, **options):
-        storage = cls(at, **options)
-        for time in range(count):
-            storage.put({"time": time}, pixels(time), {"time": time})
-        for name, value in dict(annotations).items():
-            storage.annotate(name, value)
-        if finish:
-            storage.finish()
-        storage.close()
-
-    return make
+    return functools.partial(make, finish=False)
 
 
 def pixels(time):

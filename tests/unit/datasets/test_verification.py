@@ -10,28 +10,6 @@ from exengine.datasets.verification import LostFrame, verify
 from exengine.kernel.errors import DatasetNotFoundError
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "data.checked"
-
-
-@pytest.fixture
-def make(checked, path):
-    """Return what makes a dataset of some frames, by default finished."""
-
-    def make(count=5, finish=True, at=path, annotations=(), cls=checked):
-        storage = cls(at)
-        for time in range(count):
-            storage.put({"time": time}, np.full((3, 4), time, np.uint16), {"time": time})
-        for name, value in dict(annotations).items():
-            storage.annotate(name, value)
-        if finish:
-            storage.finish()
-        storage.close()
-
-    return make
-
-
 def damage(path, number):
     file = path / f"{number}.raw"
     content = bytearray(file.read_bytes())

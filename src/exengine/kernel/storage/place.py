@@ -100,12 +100,7 @@ class DatasetPlace:
                 raise
             if os.path.isdir(path) and os.listdir(path):
                 cls._refuse_what_is_there(path)
-            raise from_os(
-                DatasetAccessError,
-                f"cannot create a dataset at {path}: {error.strerror or error}; choose a "
-                "folder that you can write to",
-                error,
-            ) from error
+            raise cannot_create(path, error) from error
         assert lock is not None  # the folder was new, so its lock was free
         return cls(path, lock, content, made)
 
@@ -266,6 +261,16 @@ class DatasetPlace:
         if lock is not None:
             with suppress(OSError):  # nothing was written to it, and the system releases the lock anyway
                 os.close(lock)
+
+
+def cannot_create(path: str, error: OSError) -> DatasetAccessError:
+    """Return the error for a dataset that the system did not create; it names a file in place of a folder."""
+    above = os.path.dirname(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    why = (error.strerror or str(error)) if os.path.isdir(above) else f"{above} is not a folder"
+    message = f"cannot create a dataset at {path}: {why}; choose a folder that you can write to"
+    return from_os(DatasetAccessError, message, error)
 
 
 def _make_parents(folder: str) -> tuple[str, ...]:

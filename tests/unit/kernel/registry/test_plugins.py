@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -20,19 +21,7 @@ from exengine.kernel.registry import plugins
 from exengine.kernel.registry.loading import base_class
 from exengine.kernel.registry.plugins import BACKENDS_GROUP, SOURCES_GROUP, PluginRegistry
 
-GOOD = '''
-from exengine.base_classes import DataStorage
-
-class Good(DataStorage):
-    """Do what a good backend does."""
-
-    def put(self, c, d, m): ...
-    def get_data(self, c): ...
-    def get_metadata(self, c): ...
-    def __contains__(self, c): return False
-    def finish(self): ...
-    def close(self): ...
-'''
+GOOD = (Path(__file__).parents[3] / "backends" / "good.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -6,25 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from exengine.kernel.errors import ContractError, PluginBrokenError
 from exengine.kernel.registry import probing
 
-GOOD = '''
-from exengine.base_classes import DataStorage
-
-class Good(DataStorage):
-    """Do what a good backend does."""
-
-    def put(self, c, d, m): ...
-    def get_data(self, c): ...
-    def get_metadata(self, c): ...
-    def __contains__(self, c): return False
-    def finish(self): ...
-    def close(self): ...
-'''
+GOOD = (Path(__file__).parents[3] / "backends" / "good.py").read_text(encoding="utf-8")
+GOOD_LINE = GOOD.splitlines().index("class Good(DataStorage):") + 1
 SEGFAULT = "import ctypes\nctypes.string_at(0)"
 ENDLESS = "import time\nwhile True: time.sleep(0.01)"
 
@@ -117,7 +107,7 @@ def test_a_class_that_is_not_valid_has_its_codes_and_its_place(probe):
     source = GOOD.replace('"""Do what a good backend does."""', "")
     record, backends = probe(source)
     assert (record.state, [finding.code for finding in record.findings]) == ("invalid", ["EX201"])
-    assert record.source[0].endswith("exengine_faulty.py") and record.source[1] == 4
+    assert record.source[0].endswith("exengine_faulty.py") and record.source[1] == GOOD_LINE
     with pytest.raises(ContractError, match="EX201"):
         backends.load("faulty")
     assert "exengine_faulty" not in sys.modules
@@ -152,7 +142,7 @@ def test_to_examine_a_plugin_is_to_probe_it_and_to_load_it_here_if_it_is_valid(
         "broken",
         "importing exengine_dead:Good ended the process with exit code 1",
     )
-    assert good.loaded is sys.modules["exengine_good"].Good and good.source[1] == 4
+    assert good.loaded is sys.modules["exengine_good"].Good and good.source[1] == GOOD_LINE
     assert shy.state == "broken" and shy.error.startswith("it can be imported only in a process of its own: ")
     before = good.outcome
     backends.examine([good])

@@ -226,6 +226,15 @@ def test_a_lock_that_cannot_be_closed_hinders_nobody(tmp_path, claim, monkeypatc
     assert not manifest.has_writer(tmp_path / "data")
 
 
+@pytest.mark.parametrize("below", ["data", "deeper/still/data"])
+def test_a_file_in_place_of_a_folder_is_named(tmp_path, claim, below):
+    file = tmp_path / "notes.txt"
+    file.write_text("kept")
+    with pytest.raises(DatasetAccessError, match=r"data: \S*notes\.txt is not a folder; choose a folder"):
+        claim(file / below)
+    assert file.read_text() == "kept"
+
+
 @pytest.mark.parametrize("step", ["mkdir", "open", "rename", "replace"])
 def test_a_claim_that_fails_half_way_leaves_nothing_and_no_lock(tmp_path, claim, monkeypatch, step):
     (tmp_path / "parent").mkdir()
