@@ -191,9 +191,54 @@ def test_a_shutter_held_open_is_closed_when_a_channel_selects_another(lab, frame
     source.prepare(useq.MDASequence(channels=["Plain", "Second"], keep_shutter_open_across=["c"]))
     source.run(frames)
     assert log[0].open_shutters == ("Shut",)
-    assert "Shut" not in log[1].open_shutters
+    assert (log[1].open_shutters, log[1].autoshutter) == ((), True)  # autoshutter opens Shut2 for the image
     core = source._core
     assert [core.getShutterOpen(label) for label in ("Shut", "Shut2")] == [False, False]
+
+
+def test_a_channel_without_autoshutter_leaves_the_next_with_autoshutter(
+    make, write_config, adapters, frames, monkeypatch
+):
+    log = watched_core(monkeypatch)
+    config = write_config(SWITCHED_CAMERAS + "ConfigGroup,Channel,Manual,Core,AutoShutter,0\n")
+    source = make(config=config, adapter_path=adapters)
+    source.prepare(timelapse(2, channels=["Manual", "Plain"]))
+    source.run(frames)
+    assert [seen.autoshutter for seen in log] == [False, True] * 2
+    assert shutter_of(source) == (True, False)
+
+
+def test_a_shutter_held_open_is_closed_for_a_channel_without_autoshutter(
+    make, write_config, adapters, frames, monkeypatch
+):
+    log = watched_core(monkeypatch)
+    config = write_config(SWITCHED_CAMERAS + "ConfigGroup,Channel,Manual,Core,AutoShutter,0\n")
+    source = make(config=config, adapter_path=adapters)
+    source.prepare(useq.MDASequence(channels=["Plain", "Manual", "Bright"], keep_shutter_open_across=["c"]))
+    source.run(frames)
+    assert [(seen.open_shutters, seen.autoshutter) for seen in log] == [
+        (("Shut",), False),
+        ((), False),
+        ((), True),
+    ]
+    assert shutter_of(source) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [{"properties": [("Core", "AutoShutter", "0")]}, {"channel": "Manual"}],
+    ids=["property", "preset"],
+)
+def test_a_setup_switches_autoshutter_for_the_whole_run(
+    make, write_config, adapters, frames, monkeypatch, setup
+):
+    log = watched_core(monkeypatch)
+    config = write_config(SWITCHED_CAMERAS + "ConfigGroup,Channel,Manual,Core,AutoShutter,0\n")
+    source = make(config=config, adapter_path=adapters)
+    source.prepare(useq.MDASequence(setup=setup, channels=["Plain", "Bright"]))
+    source.run(frames)
+    assert [seen.autoshutter for seen in log] == [False, False]
+    assert shutter_of(source) == (True, False)
 
 
 def test_every_shutter_that_the_run_used_is_closed_after_an_error(lab, monkeypatch):

@@ -78,9 +78,13 @@ class CarefulEngine(MDAEngine):
         core._last_xy_position.clear()
         self._update_config_device_props()
         self._af_was_engaged = core.isContinuousFocusLocked()
+        self._autoshutter_was_set = core.getAutoShutter()
         setup = sequence.setup
         if setup is not None:
-            self._set(setup, self._orders.setup_order(setup))
+            order = self._orders.setup_order(setup)
+            self._set(setup, order)
+            self._autoshutter_was_set = self._has_autoshutter(order)
+            core.setAutoShutter(self._autoshutter_was_set)
             self._set_event_roi(setup)
             self._move(setup)
             if setup.slm_image is not None:
@@ -92,7 +96,6 @@ class CarefulEngine(MDAEngine):
         self._applied.clear()
         self._exposures_ms.clear()
         self._channel = None
-        self._autoshutter_was_set = core.getAutoShutter()
 
     def event_iterator(self, events: "Iterable[useq.MDAEvent]") -> "Iterator[useq.MDAEvent]":
         """Return the sequence's complete events, merged into bursts where the hardware can run them."""
@@ -227,34 +230,38 @@ class CarefulEngine(MDAEngine):
 
     # -- the shutter -----------------------------------------------------------------------------------
 
+    def _has_autoshutter(self, order: Order) -> bool:
+        wanted = order.settings.get((CORE, "AutoShutter"))
+        return self._autoshutter_was_set if wanted is None else wanted not in ("0", 0, False)
+
     def _release_shutter_other_than(self, order: Order) -> None:
-        """Close a shutter that was held open if the event uses a different shutter."""
+        """Close a shutter that was held open if the event uses a different shutter, or no autoshutter."""
         shutter = order.settings.get((CORE, "Shutter"), self._held_open)
-        if self._held_open and shutter != self._held_open:
+        if shutter != self._held_open or not self._has_autoshutter(order):
+            self._close_held_shutter()
+
+    def _close_held_shutter(self) -> None:
+        if self._held_open:
             self.mmcore.setShutterOpen(self._held_open, False)
             self._held_open = ""
 
     def _prepare_shutter(self, order: Order, *, keep: bool, autofocus: bool) -> None:
         """Open the shutter if it must stay open after this event. Otherwise, leave it to autoshutter."""
-        core = self.mmcore
-        wanted = order.settings.get((CORE, "AutoShutter"))
-        self._autoshutter_now = self._autoshutter_was_set if wanted is None else wanted not in ("0", 0, False)
-        if not self._autoshutter_now:
-            core.setAutoShutter(False)
-            return
-        if keep and not autofocus:
+        core, has_autoshutter = self.mmcore, self._has_autoshutter(order)
+        if keep and has_autoshutter and not autofocus:
             core.setAutoShutter(False)
             self._held_open = core.getShutterDevice()
             core.setShutterOpen(True)
             core.waitForDevice(self._held_open)
+        elif not self._held_open:
+            core.setAutoShutter(has_autoshutter)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
         """Return the shutter to autoshutter unless it must stay open, and stop hardware sequences."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
-        if not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]) and self._held_open:
-            core.setShutterOpen(self._held_open, False)
-            self._held_open = ""
+        if self._held_open and not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]):
+            self._close_held_shutter()
             core.setAutoShutter(True)
         if isinstance(event, SequencedEvent):
             if event.exposure_sequence:
