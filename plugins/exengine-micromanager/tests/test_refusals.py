@@ -94,6 +94,13 @@ def test_keeping_a_shutter_open_needs_a_shutter_and_autoshutter(make, write_conf
         source = make(config=write_config(text), adapter_path=adapters)
         with pytest.raises(SourceError, match=f"keep_shutter_open_across.*{says}"):
             source.prepare(useq.MDASequence(**stack))
+    manual = {"properties": [("Core", "AutoShutter", "0")]}
+    automatic = {"properties": [("Core", "AutoShutter", "1")]}
+    with pytest.raises(SourceError, match="no effect while autoshutter is off"):
+        make(config=write_config(SWITCHED_CAMERAS), adapter_path=adapters).prepare(
+            useq.MDASequence(**stack, setup=manual)
+        )
+    assert source.prepare(useq.MDASequence(**stack, setup=automatic)).frames == 3
 
 
 # -- and what is carried out --------------------------------------------------------------------------

@@ -149,6 +149,19 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
     _check_shutter(core, complete)
 
 
+def _preset(core: "CMMCorePlus", group: str, name: str) -> dict[Setting, str]:
+    return {(device, prop): value for device, prop, value in core.getConfigData(group, name)}
+
+
+def _stated_in_setup(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> dict[Setting, str]:
+    stated: dict[Setting, str] = {}
+    if setup is not None:
+        if setup.channel is not None:
+            stated = _preset(core, setup.channel.group, setup.channel.config)
+        stated.update({(device, prop): str(value) for device, prop, value in setup.properties or ()})
+    return stated
+
+
 def _need(core: "CMMCorePlus", needed: bool, role: str, what: str, plan: str) -> None:
     if needed and not role_of(core, role):
         raise sequence_error(
@@ -211,21 +224,21 @@ def _check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
     sequence = complete.sequence
     if not sequence.keep_shutter_open_across:
         return
-    selected = {role_of(core, "Shutter")}
+    start = _stated_in_setup(core, sequence.setup)
+    shutters = {start.get((CORE, "Shutter"), role_of(core, "Shutter"))}
+    autoshutters = {start.get((CORE, "AutoShutter"), str(int(core.getAutoShutter())))}
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         for channel in part.channels:
-            selected |= {
-                value
-                for device, prop, value in core.getConfigData(channel.group, channel.config)
-                if (device, prop) == (CORE, "Shutter")
-            }
-    if not any(selected):
+            preset = _preset(core, channel.group, channel.config)
+            shutters.add(preset.get((CORE, "Shutter"), ""))
+            autoshutters.add(preset.get((CORE, "AutoShutter"), "0"))
+    if not any(shutters):
         raise sequence_error(
             "shutter",
             "keep_shutter_open_across: the config has no shutter in use; leave it out, or name the shutter "
             "in the .cfg file with 'Property,Core,Shutter,<label>'",
         )
-    if not core.getAutoShutter():
+    if autoshutters <= {"0", "False"}:
         raise sequence_error(
             "shutter",
             "keep_shutter_open_across would have no effect while autoshutter is off; leave it out, or switch "
@@ -406,12 +419,7 @@ def _field_of_view(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> tuple[
 
 def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:
     """Return the pixel size that will be in effect after the setup, which has not been applied yet."""
-    stated: dict[Setting, str] = {}
-    if setup is not None:
-        if setup.channel is not None:
-            data = core.getConfigData(setup.channel.group, setup.channel.config)
-            stated = {(device, prop): value for device, prop, value in data}
-        stated.update({(device, prop): str(value) for device, prop, value in setup.properties or ()})
+    stated = _stated_in_setup(core, setup)
     if not stated:
         return float(core.getPixelSizeUm())
     for name in core.getAvailablePixelSizeConfigs():
