@@ -6,6 +6,7 @@ config and the option tables in the documentation are all derived from this modu
 
 import functools
 import inspect
+import math
 import numbers
 import typing
 from collections.abc import Mapping
@@ -71,10 +72,13 @@ class Option:
         """The validator for the annotation; None if pydantic does not support the type."""
         import pydantic
 
-        try:
-            return pydantic.TypeAdapter(self.annotation)
-        except Exception:  # pydantic raises various exceptions for unsupported types
-            return None
+        # The options are kept with the dataset as JSON, which cannot hold infinity or NaN.
+        for config in (pydantic.ConfigDict(allow_inf_nan=False), None):
+            try:
+                return pydantic.TypeAdapter(self.annotation, config=config)
+            except Exception:  # models have a config of their own; unsupported types raise various exceptions
+                continue
+        return None
 
     @property
     def json_schema(self) -> dict[str, Any] | None:
@@ -247,6 +251,9 @@ def check_options(cls: type, /, **values: Any) -> None:
         if refusal_of(value, option.annotation):
             message = _refusal(option.name, cls.__name__, value, f"it takes {option.type_text}")
             raise OptionError(message)
+        if isinstance(value, float) and not math.isfinite(value):
+            takes = f"it takes {option.type_text} (input should be a finite number)"
+            raise OptionError(_refusal(option.name, cls.__name__, value, takes))
 
 
 def _refusal(name: str, owner: str, value: Any, reason: str) -> str:

@@ -321,6 +321,7 @@ def test_good_values_come_back_in_their_types():
         ("mode", 1, "got 1; it takes 'fast' or 'safe'"),
         ("ratio", 1.0, "float, at least 0, less than 1"),
         ("ratio", float("nan"), "ratio"),
+        ("ratio", float("-inf"), r"got -inf; .*finite"),
         ("other", 5, "it takes str"),
         ("limit", "x" * 1000, "int or None"),
         ("colour", "green", "it takes 'red' or 'blue'"),
@@ -436,6 +437,7 @@ class Camera:
         ({"mode": "slow"}, "got 'slow'; it takes 'fast' or 'safe'"),
         ({"rate": 0.5}, "got 0.5; it takes float, at least 1 or None"),
         ({"rate": float("nan")}, "got nan"),
+        ({"rate": float("inf")}, r"got inf; it takes float, at least 1 or None .*finite"),
     ],
 )
 def test_an_argument_that_its_annotation_refuses_is_refused(given_options, says):
