@@ -1,0 +1,20 @@
+"""No test is skipped in every environment of tox."""
+
+import configparser
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_unit_tests_that_need_more_than_the_kernel_run_where_it_is_installed():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    run = [ROOT / path for path in re.findall(r"tests/[\w/.]+", tox["testenv:product"]["commands"])]
+    needing = [
+        path
+        for path in sorted((ROOT / "tests" / "unit").rglob("test_*.py"))
+        if "importorskip(" in path.read_text(encoding="utf-8")
+    ]
+    assert needing
+    assert [path for path in needing if not any(path.is_relative_to(one) for one in run)] == []
