@@ -51,6 +51,8 @@ from exengine.kernel.system.files import (
     try_lock,
     write_at,
 )
+from exengine.kernel.system.helper_thread import HelperThread, Job
+from exengine.kernel.system.open_files import NEW, READ, FilePool, OpenFile
 from exengine.kernel.wording import did_you_mean
 
 __all__ = [
@@ -100,6 +102,12 @@ __all__ = [
     "status_of",
     "wait_until",
     "FilePatterns",
+    "FilePool",
+    "OpenFile",
+    "NEW",
+    "READ",
+    "HelperThread",
+    "Job",
     "open_new",
     "open_regular",
     "read_at",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from exengine_ndstorage.ndtiff.files import FilePool
+from exengine.base_classes import FilePool
 
 
 def test_a_pool_holds_no_more_files_than_it_may(tmp_path):

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 import exengine
-from exengine.base_classes import begin_writing, read_into, write_at
+from exengine.base_classes import HelperThread, begin_writing, read_into, write_at
 from exengine.errors import DatasetDamagedError, StorageFailedError
 from exengine_ndstorage.ndtiff.frame_bytes import combined_checksum
-from exengine_ndstorage.ndtiff.helper_thread import HelperThread
 from exengine_ndstorage.ndtiff.sizes import SHARED_WRITE_BYTES
 
 LARGE = (1024, 1100)  # above what two threads read, and no multiple of a piece
@@ -231,7 +230,7 @@ def begun(monkeypatch):
     def begin(descriptor, offset, size):
         begun.put((os.fstat(descriptor).st_ino, offset, size))
 
-    monkeypatch.setattr("exengine_ndstorage.ndtiff.helper_thread.begin_writing", begin)
+    monkeypatch.setattr("exengine.kernel.system.helper_thread.begin_writing", begin)
     return begun
 
 
@@ -266,7 +265,7 @@ def test_an_error_on_the_helper_thread_is_raised_by_whoever_waits_and_the_thread
 
 def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
     monkeypatch.setattr(
-        "exengine_ndstorage.ndtiff.helper_thread.begin_writing",
+        "exengine.kernel.system.helper_thread.begin_writing",
         lambda *_: pytest.fail("the disk was told to begin"),
     )
     storage = new()

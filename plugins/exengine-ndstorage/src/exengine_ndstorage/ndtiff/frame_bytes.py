@@ -15,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from exengine.base_classes import read_at, read_into
+from exengine.base_classes import HelperThread, OpenFile, read_at, read_into
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ndstorage.ndtiff.files import OpenFile
 from exengine_ndstorage.ndtiff.format import FrameLayout
-from exengine_ndstorage.ndtiff.helper_thread import HelperThread
 from exengine_ndstorage.ndtiff.sizes import CHECKED_PIECE_BYTES, SHARED_READ_BYTES
 
 

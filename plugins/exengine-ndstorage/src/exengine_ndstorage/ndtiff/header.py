@@ -4,9 +4,8 @@ import os
 import struct
 from typing import Any
 
-from exengine.base_classes import JsonValue, parse_foreign_json, read_at
+from exengine.base_classes import READ, JsonValue, OpenFile, parse_foreign_json, read_at
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ndstorage.ndtiff.files import READ, OpenFile
 from exengine_ndstorage.ndtiff.format import MAGIC, MAJOR_VERSION, SUMMARY_MAGIC, header
 from exengine_ndstorage.ndtiff.frame_bytes import encode_json
 from exengine_ndstorage.ndtiff.sizes import MAX_SUMMARY_BYTES

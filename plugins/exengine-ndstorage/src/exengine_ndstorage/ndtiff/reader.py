@@ -13,10 +13,14 @@ import crc32c
 import numpy.typing as npt
 
 from exengine.base_classes import (
+    READ,
     DataCoordinates,
     DatasetReader,
     DatasetStatus,
+    FilePool,
+    HelperThread,
     JsonValue,
+    OpenFile,
     has_writer,
     parse_foreign_json,
     read_at,
@@ -25,7 +29,7 @@ from exengine.base_classes import (
     wait_until,
 )
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage.ndtiff.files import READ, FilePool, OpenFile, existing_folder, is_file_name
+from exengine_ndstorage.ndtiff.files import existing_folder, is_file_name
 from exengine_ndstorage.ndtiff.format import (
     BACKEND_NAME,
     CAPABILITIES,
@@ -42,7 +46,6 @@ from exengine_ndstorage.ndtiff.frame_bytes import (
     read_pixels,
 )
 from exengine_ndstorage.ndtiff.header import first_tiff, read_header
-from exengine_ndstorage.ndtiff.helper_thread import HelperThread
 from exengine_ndstorage.ndtiff.index_table import FrameTable
 from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_METADATA_BYTES
 from exengine_ndstorage.ndtiff.structure import check_structure

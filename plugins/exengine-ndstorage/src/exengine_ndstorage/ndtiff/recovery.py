@@ -16,8 +16,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from exengine.base_classes import (
+    READ,
     DataCoordinates,
     FilePatterns,
+    OpenFile,
     open_new,
     read_at,
     read_manifest,
@@ -25,7 +27,6 @@ from exengine.base_classes import (
     write_at,
 )
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage.ndtiff.files import READ, OpenFile
 from exengine_ndstorage.ndtiff.format import BACKUP_NAME, FIRST_IFD_AT, INDEX_NAME, MAJOR_VERSION, header
 from exengine_ndstorage.ndtiff.header import SUMMARY_AT, SUMMARY_BYTES_AT, read_header
 from exengine_ndstorage.ndtiff.index_entries import prove_chain

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import read_at
+from exengine.base_classes import READ, OpenFile, read_at
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage.ndtiff.files import READ, OpenFile, is_file_name
+from exengine_ndstorage.ndtiff.files import is_file_name
 from exengine_ndstorage.ndtiff.format import (
     BACKUP_NAME,
     FIRST_IFD_AT,

@@ -16,15 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import (
+    READ,
     CoordinateIndex,
     DatasetReader,
     DatasetStatus,
     JsonValue,
+    OpenFile,
     open_regular,
     read_at,
 )
 from exengine.errors import DatasetDamagedError
-from exengine_ndstorage.ndtiff.files import READ, OpenFile, existing_folder, refuse_link
+from exengine_ndstorage.ndtiff.files import existing_folder, refuse_link
 from exengine_ndstorage.ndtiff.format import BACKEND_NAME, CAPABILITIES, INDEX_NAME, pixel_bytes
 from exengine_ndstorage.ndtiff.index_table import FrameTable
 from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_SUMMARY_BYTES

@@ -18,10 +18,15 @@ import numpy.typing as npt
 import orjson
 
 from exengine.base_classes import (
+    NEW,
     CoordinatesLike,
     DataCoordinates,
     DataStorage,
+    FilePool,
+    HelperThread,
+    Job,
     ManagedStorage,
+    OpenFile,
     PlannedLayout,
     clean_metadata,
     read_at,
@@ -35,7 +40,7 @@ from exengine.errors import (
     UnsupportedDataError,
 )
 from exengine_ndstorage.ndtiff import limits, sizes
-from exengine_ndstorage.ndtiff.files import NEW, FilePool, OpenFile, is_dataset_name
+from exengine_ndstorage.ndtiff.files import is_dataset_name
 from exengine_ndstorage.ndtiff.format import (
     BACKEND_NAME,
     CAPABILITIES,
@@ -48,7 +53,6 @@ from exengine_ndstorage.ndtiff.format import (
 )
 from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, decode_metadata, encode_json, read_pixels
 from exengine_ndstorage.ndtiff.header import encode_header
-from exengine_ndstorage.ndtiff.helper_thread import HelperThread, Job
 from exengine_ndstorage.ndtiff.limits import INT32
 from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from exengine.base_classes import begin_writing
-from exengine_ndstorage.ndtiff.files import OpenFile
+from exengine.kernel.system.files import begin_writing
+from exengine.kernel.system.open_files import OpenFile
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,13 @@
+"""The storage backend ``ome-zarr``: writes and reads OME-Zarr, the community's image format."""
+
+from typing import Any
+
+__all__ = ["OmeZarrStorage"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "OmeZarrStorage":
+        from exengine_ome_zarr.writer import OmeZarrStorage
+
+        return OmeZarrStorage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
