@@ -1,0 +1,97 @@
+"""The sizes that this backend uses, and the reason for each of them.
+
+Limits protect the memory of a program that opens an untrusted dataset. The other sizes were determined by
+measurements. They control how frames are divided into chunks, shards and writes.
+"""
+
+KIB, MIB = 2**10, 2**20
+
+# -- the layout of a dataset -----------------------------------------------------------------------------
+
+CHUNK_BYTES = 128 * KIB
+"""The size that a chunk of small frames should have.
+
+zarr-python spends about a millisecond per chunk, so it reads an array five times faster if 16 frames of
+64 x 64 pixels share a chunk. The bytes on the disk are the same.
+"""
+
+MAX_SHARD_FRAMES = 4096
+"""The default maximum number of frames in a shard."""
+
+SHARD_BYTES = 256 * MIB
+"""The default maximum size of a shard. A larger frame gets a shard of its own."""
+
+MAX_SHARD_CHUNKS = 2**20
+"""The maximum number of chunks in a shard. The shard's index has 16 bytes per chunk."""
+
+GAP_POSITIONS = 65_536
+"""The largest gap between integer positions that the array contains as empty frames.
+
+Positions behind a larger gap get the next index of the array and a label, so that a single position such as
+a time stamp does not make the array enormous.
+"""
+
+MAX_LENGTH = 2**31 - 1
+"""The maximum length of a dimension. Readers in other languages use signed 32-bit numbers."""
+
+# -- limits of a frame and its metadata ------------------------------------------------------------------
+
+MAX_FRAME_BYTES = 2**31
+"""The maximum size of a frame, in bytes; compressors accept at most 2 GiB at once."""
+
+MAX_METADATA_BYTES = 64 * MIB
+"""The maximum size of a frame's metadata as JSON, which a reader loads as a whole."""
+
+MAX_TEXT_BYTES = 2**16 - 1
+"""The maximum size of a frame's coordinates as JSON."""
+
+MAX_LINE_BYTES = 16 * MIB
+"""The maximum size of a line of the layout file, which a reader loads as a whole."""
+
+MAX_LAYOUT_BYTES = 256 * MIB
+"""The maximum size of the layout file."""
+
+LEAST_FREE_BYTES = 8 * KIB
+"""The memory that encoding a frame requires.
+
+If this memory is not available, orjson ends the process, whereas Python raises MemoryError.
+"""
+
+# -- writing ---------------------------------------------------------------------------------------------
+
+BATCH_BYTES = 4 * MIB
+"""The maximum size of a batch of frames that are written with one gathered write."""
+
+EARLY_BYTES = 4 * MIB
+"""The amount of written data after which the disk is instructed to start storing it."""
+
+SMALL_FRAME_BYTES = 256 * KIB
+"""The frame size below which frames leave the disk idle while they are encoded."""
+
+SHARED_WRITE_BYTES = MIB
+"""The minimum frame size for which the helper thread computes the checksum during the write."""
+
+JOURNAL_FIRST_BYTES = 64 * KIB
+"""The first size of the journal. It is small, so that a dataset can begin on an almost full disk."""
+
+JOURNAL_STEP_BYTES = 4 * MIB
+"""The maximum number of bytes by which the journal grows at once."""
+
+# -- finishing -------------------------------------------------------------------------------------------
+
+COPY_SHARE = 0.25
+"""The share of a shard that must be unused holes before ``finish`` copies the shard.
+
+Programs that copy a dataset may store holes as zeros. Copying costs the time of writing the frames again.
+"""
+
+COPY_BYTES = 4 * MIB
+"""The amount of data that is copied at once, and the least size of holes worth copying a shard."""
+
+# -- reading ---------------------------------------------------------------------------------------------
+
+READ_RECORDS = 2**14
+"""The number of journal records that are read and checked at once: 1 MiB."""
+
+MAX_OPEN_FILES = 64
+"""The maximum number of shards that are open at once."""
