@@ -2,7 +2,7 @@
 
 A frame has an index on each of the four dimensions ``p`` (the image), ``t``, ``c`` and ``z``. Within an
 image, a shard is a box of frames, and has a file of its own. Without compression, each frame has a fixed slot
-in this file: the offset follows from the frame's indices, so that the shard's index can be written in advance.
+in this file. Its offset follows from the frame's indices, so the shard's index can be written in advance.
 """
 
 import math

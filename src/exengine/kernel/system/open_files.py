@@ -7,6 +7,7 @@ file.
 
 import os
 import threading
+from collections.abc import Hashable
 
 from exengine.kernel.system.files import open_regular
 
@@ -45,7 +46,7 @@ class OpenFile:
 
 
 class FilePool:
-    """The most recently opened files of a dataset, accessible by their number.
+    """The most recently opened files of a dataset, accessible by a key, such as their number.
 
     Parameters
     ----------
@@ -55,15 +56,15 @@ class FilePool:
 
     def __init__(self, most: int = MAX_OPEN_FILES) -> None:
         self._most = most
-        self._files: dict[int, OpenFile] = {}
+        self._files: dict[Hashable, OpenFile] = {}
         self._lock = threading.Lock()
         self.get = self._files.get
 
-    def open(self, number: int, path: str) -> OpenFile:
+    def open(self, number: Hashable, path: str) -> OpenFile:
         """Return a file from the pool, or open it for reading if it is not in the pool."""
         return self.get(number) or self.hold(number, OpenFile(path, READ))
 
-    def hold(self, number: int, file: OpenFile) -> OpenFile:
+    def hold(self, number: Hashable, file: OpenFile) -> OpenFile:
         """Add a file to the pool. If the pool is full, remove the oldest files first."""
         with self._lock:
             while len(self._files) >= self._most:

@@ -1,0 +1,140 @@
+"""The files of a dataset apart from the pixels: their names, documents, and files that only grow."""
+
+import itertools
+import os
+
+import crc32c
+import orjson
+
+from exengine.base_classes import NEW, OpenFile, open_new, parse_json, read_at, sync_folder, write_at
+from exengine.errors import DatasetDamagedError
+from exengine_ome_zarr import sizes
+
+OWN_FOLDER = ".exengine"
+JOURNAL = f"{OWN_FOLDER}/journal"
+LAYOUT = f"{OWN_FOLDER}/layout.jsonl"
+FRAMES = f"{OWN_FOLDER}/frames.jsonl"
+TABLE = f"{OWN_FOLDER}/frames.parquet"
+OPEN = f"{OWN_FOLDER}/open"
+"""The folder of files that are not yet in their place."""
+DOCUMENT = "zarr.json"
+
+_ARRAYS = ("{number}", "{number}/{number}", "{name}/{number}/{number}/{number}")
+_SHARDS = tuple("c/" + "/".join(["{number}"] * count) for count in (2, 3, 4, 5))
+DATASET_FILES = (
+    DOCUMENT,
+    "OME/zarr.json",
+    "{number}/zarr.json",
+    "{number}/{number}/zarr.json",
+    "{name}/zarr.json",
+    "{name}/{number}/zarr.json",
+    "{name}/{number}/{number}/zarr.json",
+    "{name}/{number}/{number}/{number}/zarr.json",
+    *(f"{array}/{shard}" for array in _ARRAYS for shard in _SHARDS),
+    JOURNAL,
+    f"{JOURNAL}.before-recovery",
+    LAYOUT,
+    FRAMES,
+    TABLE,
+    f"{OPEN}/file-{{number}}",
+    f"{OPEN}/part-{{number}}",
+)
+"""Patterns for the names of all files in a dataset."""
+
+_numbers = itertools.count()
+
+
+def temporary(folder: str) -> str:
+    """Return an unused path for a file that will be renamed into place."""
+    return os.path.join(folder, OPEN, f"file-{os.getpid()}{next(_numbers):06}")
+
+
+def place_document(folder: str, name: str, content: bytes, *, durable: bool = False) -> None:
+    """Create or replace a file of a dataset, so that readers see either the old or the new content.
+
+    Parameters
+    ----------
+    folder : str
+        The folder of the dataset.
+    name : str
+        The path of the file in it. Missing folders are created.
+    content : bytes
+    durable : bool
+        Whether the new content must survive power loss.
+    """
+    path, new = os.path.join(folder, name), temporary(folder)
+    with os.fdopen(open_new(new), "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    try:
+        os.replace(new, path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(new, path)
+    if durable:
+        sync_folder(os.path.dirname(path))
+
+
+class AppendFile:
+    """A new file to which lines are appended. A failed write is overwritten by the next.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    def __init__(self, path: str) -> None:
+        self.file = OpenFile(path, NEW)
+        self.end = 0
+        """The offset behind the last line."""
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines. If this raises an error or is interrupted, the end does not move."""
+        self.end = write_at(self.file.descriptor, (lines,), self.end, len(lines))
+
+    def finish(self) -> None:
+        """Cut off anything behind the last line."""
+        os.ftruncate(self.file.descriptor, self.end)
+
+
+def encode_line(value: object) -> bytes:
+    """Return a line of the layout file: the CRC-32C of a JSON text in hexadecimal digits, and the text."""
+    text = orjson.dumps(value)
+    return b"%08x %s\n" % (crc32c.crc32c(text), text)
+
+
+def decode_lines(text: bytes) -> tuple[list[object], int]:
+    """Return the values of the valid lines at the beginning of the layout file, and their size in bytes."""
+    values: list[object] = []
+    at = 0
+    while (end := text.find(b"\n", at)) >= 0:
+        line = text[at:end]
+        if line[8:9] != b" " or b"%08x" % crc32c.crc32c(line[9:]) != line[:8]:
+            break
+        try:
+            values.append(parse_json(line[9:]))
+        except (ValueError, RecursionError):
+            break
+        at = end + 1
+    return values, at
+
+
+def read_lines(folder: str, at: int) -> tuple[list[object], int]:
+    """Return the values in the layout file from an offset on, and the offset behind them.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If the file is too large.
+    """
+    try:
+        file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
+    except FileNotFoundError:  # the dataset has no frame yet
+        return [], at
+    size = os.fstat(file.descriptor).st_size
+    if size > sizes.MAX_LAYOUT_BYTES:
+        raise DatasetDamagedError(f"{folder}: {LAYOUT} has {size} bytes, at most {sizes.MAX_LAYOUT_BYTES}")
+    values, used = decode_lines(read_at(file.descriptor, max(0, size - at), at))
+    return values, at + used

@@ -1,0 +1,162 @@
+"""The images of a dataset: their folders, and the documents that make other programs find them.
+
+Without an axis ``position``, the root of the dataset is the image. With it, each position is an image of its own,
+in the layout of bioformats2raw or, if the positions are the wells of a plate, in that of a plate. A dataset never
+changes from one layout to another.
+"""
+
+import os
+import re
+
+from exengine_ome_zarr import documents
+from exengine_ome_zarr.documents import Facts, StagePosition
+from exengine_ome_zarr.files import DOCUMENT, place_document
+from exengine_ome_zarr.labels import Key, Labels
+from exengine_ome_zarr.layout import Indices, Layout
+
+_WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
+
+
+class Images:
+    """The images of one dataset.
+
+    Parameters
+    ----------
+    folder : str
+        The folder of the dataset.
+    layout : Layout
+    facts : Facts
+    labels : dict of str to Labels
+        The labels of each dimension.
+    """
+
+    def __init__(self, folder: str, layout: Layout, facts: Facts, labels: dict[str, Labels]) -> None:
+        self._folder = folder
+        self._layout = layout
+        self._facts = facts
+        self._labels = labels
+        self._places = {place.name: place for place in facts.stage_positions}
+        self.extents: dict[int, Indices] = {}
+        """The lengths of t, c and z in the document of each image."""
+        self.windows: dict[int, tuple[float, float]] = {}
+        """The pixel values that are shown as black and white, for each channel."""
+        self.levels: tuple[int, ...] = (1,)
+        """The downsampling factors of the resolution levels."""
+        self._paths: dict[int, str] = {}
+
+    @property
+    def is_plate(self) -> bool:
+        """Whether the images are the fields of a well plate."""
+        return self._facts.plate is not None
+
+    def path(self, image: int) -> str:
+        """Return the path of an image in the dataset: empty, ``"3"`` or ``"A/1/0"``."""
+        path = self._paths.get(image)
+        if path is None:
+            path = self._paths[image] = self._new_path(image)
+        return path
+
+    def _new_path(self, image: int) -> str:
+        if "p" not in self._layout.roles:
+            return ""
+        if not self.is_plate:
+            return str(image)
+        row, column, _ = self._well(image)
+        well = f"{row}/{column}/"
+        return f"{well}{sum(path.startswith(well) for path in self._paths.values())}"
+
+    def array_path(self, image: int) -> str:
+        """Return the path of an image's full-resolution array in the dataset."""
+        path = self.path(image)
+        return f"{path}/0" if path else "0"
+
+    def _stage(self, image: int) -> StagePosition | None:
+        key = self._labels["p"].position(image)
+        return self._places.get(key[0] if isinstance(key, tuple) else key)
+
+    def _well(self, image: int) -> tuple[str, str, int | None]:
+        """Return the row, column and field of an image."""
+        stage = self._stage(image)
+        if stage is not None and stage.row is not None and stage.column is not None:
+            return stage.row, stage.column, stage.field
+        key = self._labels["p"].position(image)
+        well = well_of(key[0] if isinstance(key, tuple) else key)
+        assert well is not None  # checked before the frame was stored
+        return (*well, None)
+
+    def name(self, image: int) -> str:
+        """Return the name of an image."""
+        if "p" not in self._layout.roles:
+            return os.path.basename(self._folder).removesuffix(".zarr").removesuffix(".ome")
+        return text_of(self._labels["p"].position(image))
+
+    def channel_names(self, count: int) -> list[str]:
+        """Return the names of the first channels."""
+        return [text_of(self._labels["c"].position(index)) for index in range(count)]
+
+    def place(self, image: int, extents: Indices) -> None:
+        """Create or replace the documents of an image, so that its array has these lengths of t, c and z."""
+        path = self.path(image)
+        is_new = image not in self.extents
+        channels = self.extents.get(image, (0, -1, 0))[1]
+        place_document(
+            self._folder,
+            f"{self.array_path(image)}/{DOCUMENT}",
+            documents.encode(documents.array(self._layout, extents)),
+        )
+        self.extents[image] = extents
+        if is_new or channels != extents[1]:
+            name = f"{path}/{DOCUMENT}" if path else DOCUMENT
+            place_document(self._folder, name, documents.encode(self.image_document(image)))
+        if is_new and path:
+            self.place_root()
+
+    def image_document(self, image: int) -> dict[str, object]:
+        """Return the document of an image."""
+        layout, facts = self._layout, self._facts
+        stage = self._stage(image) if "p" in layout.roles else None
+        channels = self.extents[image][1]
+        windows = [self.windows.get(index) for index in range(channels)]
+        return documents.group(
+            {
+                "multiscales": documents.multiscales(layout, facts, self.name(image), stage, self.levels),
+                "omero": documents.omero(layout, facts, self.channel_names(channels), windows),
+            }
+        )
+
+    def place_root(self) -> None:
+        """Create or replace the documents that list the images."""
+        for name, document in self.root_documents().items():
+            place_document(self._folder, name, documents.encode(document))
+
+    def root_documents(self) -> dict[str, dict[str, object]]:
+        """Return the documents that list the images, by their path in the dataset. The root is the last."""
+        paths = {image: self.path(image) for image in sorted(self.extents)}
+        if not self.is_plate:
+            series = {"series": list(paths.values())}
+            return {
+                f"OME/{DOCUMENT}": documents.group(series),
+                DOCUMENT: documents.group({"bioformats2raw.layout": 3}),
+            }
+        wells: dict[tuple[str, str], list[str]] = {}
+        for path in paths.values():
+            row, column, field = path.split("/")
+            wells.setdefault((row, column), []).append(field)
+        found: dict[str, dict[str, object]] = {}
+        for (row, column), fields in wells.items():
+            found[f"{row}/{DOCUMENT}"] = documents.group()
+            found[f"{row}/{column}/{DOCUMENT}"] = documents.group(documents.well(fields))
+        most = max(map(len, wells.values()), default=0)
+        found[DOCUMENT] = documents.group(documents.plate(self._facts, list(wells), most))
+        return found
+
+
+def well_of(name: object) -> tuple[str, str] | None:
+    """Return the row and column of a well, such as ``"A1"`` or ``"B03_0002"``; None for other names."""
+    match = _WELL.fullmatch(name) if isinstance(name, str) else None
+    return (match[1], match[2]) if match else None
+
+
+def text_of(key: Key) -> str:
+    """Return the position on a dimension as text."""
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
