@@ -18,7 +18,7 @@ _HOMES = {
     "LostFrame": "exengine.datasets.verification",
     "ManagedStorage": "exengine.kernel.storage.managed",
     "RecoverReport": "exengine.datasets.recovery_base",
-    "SourcePlan": "exengine.kernel.frame_source_base",
+    "SourcePlan": "exengine.kernel.source_plan",
     "StorageCapabilities": "exengine.kernel.capabilities",
     "VerifyReport": "exengine.datasets.verification",
     "acquire": "exengine.acquisition.run",

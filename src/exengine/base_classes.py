@@ -29,10 +29,17 @@ from exengine.kernel.data_storage_base import (
     Frame,
     JsonValue,
 )
-from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
+from exengine.kernel.frame_source_base import FrameSource, Sink
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry.options import check_options
+from exengine.kernel.source_plan import (
+    PlannedAxis,
+    PlannedChannel,
+    PlannedPlate,
+    PlannedPosition,
+    SourcePlan,
+)
 from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
@@ -66,6 +73,10 @@ __all__ = [
     # a frame source
     "FrameSource",
     "SourcePlan",
+    "PlannedAxis",
+    "PlannedChannel",
+    "PlannedPosition",
+    "PlannedPlate",
     "Sink",
     # frames
     "DataCoordinates",

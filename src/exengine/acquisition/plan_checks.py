@@ -8,15 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import SourceError, UnsupportedDataError
-from exengine.kernel.frame_source_base import SourcePlan
+from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.frame_checks import FrameChecks
 from exengine.kernel.wording import either
 
 
-def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any], plan: SourcePlan) -> None:
+def check_plan(
+    backend: type[DataStorage],
+    name: str,
+    options: Mapping[str, Any],
+    plan: SourcePlan,
+    capabilities: StorageCapabilities,
+) -> None:
     """Reject planned frames that a backend does not accept.
 
     Parameters
@@ -27,6 +34,8 @@ def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any]
     options : mapping
         The options with which the storage will be created.
     plan : SourcePlan
+    capabilities : StorageCapabilities
+        The capabilities of the storage with these options.
 
     Raises
     ------
@@ -37,18 +46,18 @@ def check_plan(backend: type[DataStorage], name: str, options: Mapping[str, Any]
     """
     if plan.frames == 0:
         raise SourceError("the source plans no frame; add an axis to the sequence, such as channels: [DAPI]")
-    _check_layouts(backend, name, plan)
-    checks = FrameChecks(backend.__name__, backend.capabilities)
+    _check_layouts(capabilities, name, plan)
+    checks = FrameChecks(backend.__name__, capabilities)
     if plan.coordinates is not None and checks.limits_axes:
         for coordinates in plan.coordinates():
             checks.axes(coordinates)
+            checks.require_axes(coordinates)
     planned: Iterable[DataCoordinates] = () if plan.coordinates is None else plan.coordinates()
     backend.check_plan(plan.layouts, planned, pixel_bytes=plan.total_bytes, options=options)
 
 
-def _check_layouts(backend: type[DataStorage], name: str, plan: SourcePlan) -> None:
+def _check_layouts(takes: StorageCapabilities, name: str, plan: SourcePlan) -> None:
     """Reject dtypes and shapes that the capabilities exclude."""
-    takes = backend.capabilities
     for shape, dtype in plan.layouts or ((plan.shape or (), plan.dtype),):
         if dtype is not None and takes.dtypes is not None and np.dtype(dtype).name not in takes.dtypes:
             raise UnsupportedDataError(

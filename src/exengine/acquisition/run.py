@@ -115,7 +115,8 @@ class Acquisition:
             )
         try:
             plan = self.source.prepare(parse_sequence(settings))
-            check_plan(self._storage_plan.cls, self._storage_plan.name, self._storage_plan.options, plan)
+            storage = self._storage_plan
+            check_plan(storage.cls, storage.name, storage.options, plan, storage.capabilities)
             return plan
         except ExEngineError:
             raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetAccessError, StorageFullError
-from exengine.kernel.frame_source_base import SourcePlan
+from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.system import memory
 from exengine.kernel.wording import human_bytes
 

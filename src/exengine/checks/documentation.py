@@ -19,7 +19,7 @@ from exengine.kernel.registry.records import PluginRecord
 from exengine.kernel.wording import either, listed
 
 # The kernel explains the meaning of these capabilities, but only the author can explain their values.
-_NAMES = ("compression", "path_suffixes", "readers")
+_NAMES = ("compression", "path_suffixes", "readers", "live_readers")
 _WORDS = {"pyramids": ("pyramid", "resolution level"), "remote": ("url", "remote")}
 
 

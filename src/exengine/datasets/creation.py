@@ -4,6 +4,7 @@ This module decides on the path of a dataset. If the requested path exists, it i
 overwritten. The backend always receives a free path.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -12,6 +13,7 @@ from exengine.config.layers import Config, resolve
 from exengine.config.settings import check_values
 from exengine.datasets.opening import find_writer
 from exengine.datasets.overwriting import moved_aside
+from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     ConfigError,
@@ -25,7 +27,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import options_of, validate_options
-from exengine.kernel.wording import listed
+from exengine.kernel.wording import a, listed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -137,12 +139,36 @@ class StoragePlan:
         if self.cls.capabilities.persistent:
             if not path:
                 raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
-            if "://" in path:
+            self.path = path
+            if "://" in path and not self.capabilities.remote:
                 raise ConfigError(
                     f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders on this "
                     "machine; give the path of a folder"
                 )
-            self.path = path
+
+    @functools.cached_property
+    def capabilities(self) -> StorageCapabilities:
+        """The capabilities of the backend with these options.
+
+        Raises
+        ------
+        ExEngineError
+            If the backend rejects the options.
+        """
+        try:
+            found = self.cls.capabilities_for(self.options, self.path)
+        except ExEngineError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"backend {self.name!r} does not report its capabilities: {describe(error)}"
+            ) from error
+        if not isinstance(found, StorageCapabilities):
+            raise PluginError(
+                f"capabilities_for of backend {self.name!r} returned {a(type(found).__name__)}, "
+                "not StorageCapabilities"
+            )
+        return found
 
     @classmethod
     def from_config(cls, config: Config) -> Self:

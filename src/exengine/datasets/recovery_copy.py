@@ -39,7 +39,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.registry.options import options_of
 from exengine.kernel.storage import manifest
-from exengine.kernel.storage.place import cannot_create, discard_building
+from exengine.kernel.storage.building import cannot_create, discard_building
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import NOTE_KEY
 from exengine.kernel.system.held_folder import HeldFolder
@@ -272,7 +272,7 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
                 )
         for entry in left:
             path = os.path.join(workshop, entry)
-            if entry != name:
+            if entry != name and not _names_its_files(path):
                 discard_building(path)
                 continue
             with folder.enter(entry) as unfinished:
@@ -284,6 +284,14 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
                             f"{path} was left by a recovery, and is not deleted; {remedy}: {error}"
                         ) from error
             folder.remove_folder(entry)
+
+
+def _names_its_files(building: str) -> bool:
+    """Return whether a folder that a killed process was building already has its manifest."""
+    try:
+        return manifest.read_manifest(building) is not None
+    except ExEngineError:
+        return False
 
 
 def _put_in_place(built: str, path: str) -> None:

@@ -25,6 +25,10 @@ class StorageCapabilities:
     """The numbers of dimensions that a frame may have; None means any."""
     same_shape: bool = False
     """All frames must have the same shape and dtype as the first frame."""
+    same_axes: bool = False
+    """All frames must have the same axes as the first frame."""
+    most_axes: int | None = None
+    """The maximum number of axes that a frame may have; None means any."""
     string_axes: bool = False
     """Positions may be strings."""
     negative_indices: bool = False
@@ -55,6 +59,9 @@ class StorageCapabilities:
     """Suffixes of a dataset's path, such as ``.ome.zarr``; empty if any path is accepted."""
     readers: tuple[str, ...] = ()
     """Programs that can open the dataset."""
+    live_readers: tuple[str, ...] = ()
+    """Programs that see every acknowledged frame while the dataset is being written, and right after the
+    writer was killed."""
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and value of each capability, in order."""

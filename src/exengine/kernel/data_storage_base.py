@@ -9,11 +9,10 @@ Life cycle: created (by ``create`` or by calling the class) -> any number of ``p
 (read-only from then on) -> ``close``. The kernel passes all arguments by position.
 """
 
-import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self
 
 import numpy.typing as npt
 
@@ -21,44 +20,10 @@ from exengine.kernel.axes import position_order
 from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
+from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage_types import CoordinatesLike, DatasetStatus, Frame, JsonValue, replaceable
 
-CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
-"""Coordinates in any form that the methods accept."""
-JsonValue: TypeAlias = Any
-"""Metadata: None, a bool, int, float or str, or a list, or a dict with str keys, of such values."""
-
-Frame: TypeAlias = tuple[CoordinatesLike, npt.NDArray[Any], JsonValue]
-"""The coordinates, pixels and metadata of one frame."""
-
-
-class DatasetStatus(enum.StrEnum):
-    """The status of a dataset; see the storage promises."""
-
-    INCOMPLETE = "incomplete"
-    """Still being written, or left behind by a writer that died. Every frame that was written is readable."""
-    COMPLETE = "complete"
-    """Finished, with no frame dropped or lost to an error."""
-    ABORTED = "aborted"
-    """Finished before the end of the acquisition; every stored frame is intact."""
-    FAILED = "failed"
-    """Finished after an error; some frames were not stored."""
-    DAMAGED = "damaged"
-    """A frame or a file that the dataset lists is missing or was altered."""
-
-
-if TYPE_CHECKING:
-    _replaceable = property
-else:
-
-    class _replaceable:  # noqa: N801 - used like the builtin property
-        """A computed default; a subclass may override it with a property, an instance with an attribute."""
-
-        def __init__(self, function: Callable[[Any], Any]) -> None:
-            self._function = function
-            self.__doc__ = function.__doc__
-
-        def __get__(self, instance: Any, owner: type | None = None) -> Any:
-            return self if instance is None else self._function(instance)
+__all__ = ["CoordinatesLike", "DataStorage", "DatasetStatus", "Frame", "JsonValue"]
 
 
 class DataStorage(ABC):
@@ -70,8 +35,13 @@ class DataStorage(ABC):
 
     # -- identity and capabilities ---------------------------------------------------------------
 
-    capabilities: ClassVar[StorageCapabilities] = StorageCapabilities()
-    """The capabilities and limits of the backend."""
+    capabilities: StorageCapabilities = StorageCapabilities()
+    """The capabilities and limits of the backend with its default options. If they depend on the options, an
+    instance sets its own, and :meth:`capabilities_for` returns the same."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Sets of options, by name, with which the conformance kit tests the backend and the documentation shows
+    it, in addition to the default options: ``{"lz4": {"codec": "lz4"}}``."""
 
     overhead_bytes_per_frame: ClassVar[int] = 8192
     """An upper bound on the disk space that the metadata, index and headers of one frame take, in bytes."""
@@ -86,7 +56,7 @@ class DataStorage(ABC):
     backend_name: str = ""
     """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
 
-    @_replaceable
+    @replaceable
     def path(self) -> str | None:
         """The path of the dataset; None if the backend is not persistent or does not report its path."""
         return None
@@ -179,6 +149,22 @@ class DataStorage(ABC):
         return cls(**options)
 
     @classmethod
+    def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
+        """Return the capabilities of a dataset that is created with these options. Creates nothing.
+
+        Override this if capabilities depend on options or on the path. ``persistent`` and ``path_suffixes``
+        must not depend on them.
+
+        Parameters
+        ----------
+        options : mapping
+            Keyword arguments for :meth:`create`; an option that is left out has its default.
+        path : str, optional
+            The requested path of the dataset.
+        """
+        return cls.capabilities
+
+    @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
         """Return whether :meth:`open` can read the file or folder at a path. Should open few files."""
         return False
@@ -252,6 +238,18 @@ class DataStorage(ABC):
         """
 
     # -- optional operations, with safe defaults -------------------------------------------------
+
+    def expect(self, plan: SourcePlan, /) -> None:
+        """Receive the plan of the frames that are about to be put. Does nothing by default.
+
+        Called at most once, before the first frame. Every field of the plan may be unknown. A storage must
+        also work without a plan, and with frames that the plan does not list.
+
+        Raises
+        ------
+        ExEngineError
+            If the format cannot store the planned frames.
+        """
 
     def put_many(self, frames: Iterable[Frame]) -> None:
         """Store several frames in order, as if :meth:`put` were called for each of them.
@@ -330,12 +328,12 @@ class DataStorage(ABC):
         """The status of the dataset."""
         raise self._unsupported("has no status")
 
-    @_replaceable
+    @replaceable
     def status_reason(self) -> str:
         """The human-readable reason for the status; empty for a complete dataset."""
         return ""
 
-    @_replaceable
+    @replaceable
     def annotations(self) -> Mapping[str, JsonValue]:
         """The JSON values that :meth:`annotate` stored with the dataset, such as its config and ledger."""
         return {}
@@ -345,7 +343,7 @@ class DataStorage(ABC):
         """The metadata of the dataset as a whole."""
         raise self._unsupported("has no summary metadata")
 
-    @_replaceable
+    @replaceable
     def axes(self) -> Mapping[str, list[int | str]]:
         """The positions on each axis: integers in ascending order, then names in order of arrival.
 
@@ -360,12 +358,12 @@ class DataStorage(ABC):
                 found.setdefault(axis, {})[position] = None
         return {axis: sorted(positions, key=position_order) for axis, positions in found.items()}
 
-    @_replaceable
+    @replaceable
     def has_checksums(self) -> bool:
         """Whether this dataset has checksums, so that damaged frames are detected."""
         return self.capabilities.checksums
 
-    @_replaceable
+    @replaceable
     def resolution_levels(self) -> tuple[int, ...]:
         """The resolution levels. Level 0 has full resolution; level n is smaller by a factor of ``2**n``."""
         return (0,)

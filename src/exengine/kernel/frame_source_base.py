@@ -9,75 +9,21 @@ be called from any other thread, at any time and more than once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy.typing as npt
 
-from exengine.kernel.capabilities import PlannedLayout
 from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.source_plan import SourcePlan
 
 if TYPE_CHECKING:
     import useq
 
+__all__ = ["FrameSource", "Sink", "SourcePlan"]
+
 Sink: TypeAlias = Callable[[DataCoordinates, npt.NDArray[Any], Any], None]
 """Receives the coordinates, pixels and metadata of a frame. The sink owns the array from then on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourcePlan:
-    """A description of the frames that a source is about to deliver. An unknown value is None.
-
-    Attributes
-    ----------
-    frames : int or None
-        The number of frames.
-    shape : tuple of int or None
-        The shape of each frame, ``(Y, X)`` or ``(Y, X, 3)``, in pixels. None if the shapes differ.
-    dtype : str or None
-        The name of the numpy dtype. None if the dtypes differ.
-    summary : dict
-        JSON metadata of the acquisition as a whole, such as device names and the pixel size.
-    layouts : tuple of (shape, dtype)
-        The distinct layouts of the frames; by default, ``shape`` and ``dtype`` if both are known.
-    pixel_bytes : int or None
-        The total size of the pixel data in bytes, if the frames differ.
-    coordinates : callable or None
-        Returns a new iterable over the coordinates of every frame, so that the backend can check them before
-        anything is created.
-    """
-
-    frames: int | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    summary: dict[str, Any] | None = None
-    layouts: tuple[PlannedLayout, ...] = ()
-    pixel_bytes: int | None = None
-    coordinates: Callable[[], Iterable[DataCoordinates]] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.layouts and self.shape is not None and self.dtype is not None:
-            object.__setattr__(self, "layouts", ((self.shape, self.dtype),))
-
-    @property
-    def frame_bytes(self) -> int | None:
-        """The size of one frame's pixel data, in bytes."""
-        if self.shape is None or self.dtype is None:
-            return None
-        import math
-
-        import numpy as np
-
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def total_bytes(self) -> int | None:
-        """The size of all frames' pixel data, in bytes."""
-        if self.pixel_bytes is not None:
-            return self.pixel_bytes
-        size = self.frame_bytes
-        return None if size is None or self.frames is None else size * self.frames
 
 
 class FrameSource(ABC):

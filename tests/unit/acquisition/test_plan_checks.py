@@ -1,5 +1,6 @@
 """What the plan shows to be impossible is found before anything is created or overwritten (S3)."""
 
+import dataclasses
 import os
 
 import pytest
@@ -164,3 +165,28 @@ def test_axes_are_in_the_order_of_the_array_before_and_after_reopening(tmp_path)
         assert dataset.axes == expected
         array = dataset.as_array()
         assert [int(array[n, 0, 0, 0]) for n in range(5)] == [z + 10 for z in dataset.axes["z"]]
+
+
+@pytest.mark.parametrize(
+    ("planned", "message"),
+    [
+        ([{"time": 0}, {"time": 1, "z": 0}], "same axes only: the first had time, this one has time, z"),
+        ([{"time": 0, "channel": "a", "z": 0}], "at most 2 axes"),
+        ([{"time": 0, "z": 0}, {"time": 1, "z": 0}], None),
+    ],
+)
+def test_planned_axes_that_the_backend_does_not_accept_are_refused(tmp_path, monkeypatch, planned, message):
+    from exengine.base_classes import DataCoordinates
+    from exengine_ndstorage.ndtiff import NDTiffStorage
+
+    limited = dataclasses.replace(NDTiffStorage.capabilities, same_axes=True, most_axes=2)
+    monkeypatch.setattr(NDTiffStorage, "capabilities_for", classmethod(lambda cls, *_: limited))
+    monkeypatch.setattr(acquisition_module, "_make_source", lambda config: Planned())
+    plan = SourcePlan(coordinates=lambda: map(DataCoordinates, planned))
+    monkeypatch.setattr(Planned, "plan", plan)
+    if message is None:
+        Acquisition(config("ndtiff", tmp_path / "data")).close()
+        return
+    with pytest.raises(CoordinatesError, match=message):
+        Acquisition(config("ndtiff", tmp_path / "data"))
+    assert not (tmp_path / "data").exists()

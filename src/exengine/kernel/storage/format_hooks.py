@@ -4,12 +4,14 @@
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import JsonValue
+from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.reading import IndexedStorage
 from exengine.kernel.system import files
 
@@ -25,6 +27,25 @@ class FormatHooks(IndexedStorage):
 
     batch_frames: ClassVar[int] = 1
     """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
+
+    def prepare_frames(self, plan: SourcePlan) -> None:
+        """Prepare for the planned frames, for example by creating arrays of their full length.
+
+        Called at most once, before the first frame; see :meth:`~exengine.DataStorage.expect`. Does nothing by
+        default.
+
+        Parameters
+        ----------
+        plan : SourcePlan
+            Every field may be unknown, and the frames that arrive may differ from the plan.
+
+        Raises
+        ------
+        UnsupportedDataError, CoordinatesError
+            If the format cannot store the planned frames. The storage must remain usable.
+        OSError
+            Makes the storage fail.
+        """
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
         """Reject a frame that the format cannot store, before anything changes.
@@ -119,6 +140,21 @@ class FormatHooks(IndexedStorage):
             Patterns as in ``dataset_files``; a file that matches none of them is not part of the dataset.
         """
         return self.dataset_files
+
+    def initial_files(self) -> Mapping[str, bytes]:
+        """Return files that the dataset contains from the moment at which it becomes visible.
+
+        Called once, before the dataset exists, and therefore before ``super().__init__`` returns. Override
+        this method if readers of the format need a file, such as an index or a description of the array, to
+        open the empty dataset. The files are synced before the dataset appears.
+
+        Returns
+        -------
+        mapping of str to bytes
+            The path of each file, relative to the dataset folder, with ``/`` between its parts -> its
+            content. Each path must match a pattern of :meth:`claimed_files`.
+        """
+        return {}
 
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.

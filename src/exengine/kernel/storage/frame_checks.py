@@ -1,5 +1,6 @@
 """Checks of each frame against the backend's capabilities before anything changes (promise P8)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,25 @@ class FrameChecks:
         self._owner = owner
         self._limits = capabilities
         self._accepted_dtypes: set[np.dtype[Any]] = set()
-        self.limits_axes = not (capabilities.string_axes and capabilities.negative_indices)
+        self._limits_positions = not (capabilities.string_axes and capabilities.negative_indices)
+        self.limits_axes = (
+            self._limits_positions or capabilities.same_axes or capabilities.most_axes is not None
+        )
         """Whether :meth:`axes` can reject anything."""
+        self._first_axes: frozenset[str] | None = None  # remains None unless all frames must have them
         self.first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         """The shape and dtype of the first frame that was stored."""
 
-    def stored(self, data: npt.NDArray[Any]) -> None:
-        """Record that a frame was stored; the first frame sets the shape and dtype required of all."""
+    def stored(self, coordinates: DataCoordinates, data: npt.NDArray[Any]) -> None:
+        """Record that a frame was stored; the first frame sets the axes, shape and dtype required of all."""
         if self.first is None:
             self.first = (data.shape, data.dtype)
+            self.require_axes(coordinates)
+
+    def require_axes(self, coordinates: DataCoordinates) -> None:
+        """Record the axes of the first frame, if all frames must have the same axes."""
+        if self._limits.same_axes and self._first_axes is None:
+            self._first_axes = frozenset(coordinates.__dict__)
 
     def data(self, data: Any) -> npt.NDArray[Any]:
         """Return the array, as a plain ``ndarray``.
@@ -88,14 +99,26 @@ class FrameChecks:
         )
 
     def axes(self, coordinates: DataCoordinates) -> None:
-        """Reject str or negative positions if the backend does not declare them.
+        """Reject axes and positions that the backend does not accept.
 
         Raises
         ------
         CoordinatesError
         """
-        limits = self._limits
-        for axis, value in coordinates.__dict__.items():
+        limits, positions = self._limits, coordinates.__dict__
+        if limits.most_axes is not None and len(positions) > limits.most_axes:
+            raise CoordinatesError(
+                f"{self._owner} accepts at most {limits.most_axes} axes; "
+                f"got {len(positions)}: {', '.join(positions)}"
+            )
+        if self._first_axes is not None and positions.keys() != self._first_axes:
+            raise CoordinatesError(
+                f"{self._owner} accepts frames with the same axes only: the first had "
+                f"{_listed(self._first_axes)}, this one has {_listed(positions)}"
+            )
+        if not self._limits_positions:
+            return
+        for axis, value in positions.items():
             if type(value) is str:
                 if not limits.string_axes:
                     raise CoordinatesError(
@@ -103,3 +126,7 @@ class FrameChecks:
                     )
             elif value < 0 and not limits.negative_indices:
                 raise CoordinatesError(f"{self._owner} accepts positions from 0; axis {axis!r} is {value}")
+
+
+def _listed(axes: Iterable[str]) -> str:
+    return ", ".join(sorted(axes)) or "none"

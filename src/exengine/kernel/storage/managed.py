@@ -12,7 +12,6 @@ Interrupts: CPython raises KeyboardInterrupt between bytecode instructions of th
 """
 
 import contextlib
-import copy
 import os
 import threading
 import warnings
@@ -35,14 +34,16 @@ from exengine.kernel.errors import (
     note_stored,
 )
 from exengine.kernel.frames.metadata import clean_metadata
-from exengine.kernel.storage.format_hooks import CheckedFrame, FormatHooks
+from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.format_hooks import CheckedFrame
 from exengine.kernel.storage.frame_checks import FrameChecks
 from exengine.kernel.storage.place import DatasetPlace
 from exengine.kernel.storage.state import WriteState, how_to_reopen
+from exengine.kernel.storage.written import WrittenStorage
 from exengine.kernel.system import at_exit
 
 
-class ManagedStorage(FormatHooks):
+class ManagedStorage(WrittenStorage):
     """The base class for backends. Override the hooks, and call ``super().__init__`` before opening files.
 
     Parameters
@@ -63,18 +64,18 @@ class ManagedStorage(FormatHooks):
 
     Notes
     -----
-    The hooks ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and ``finish_frames`` are
-    called with the lock held, so that no two of them run at once. ``read_frame`` and ``read_frame_metadata``
-    may be called from any thread, even during ``write_frame``, but only for frames that ``write_frame`` has
-    already written.
+    The hooks ``prepare_frames``, ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and
+    ``finish_frames`` are called with the lock held, so that no two of them run at once. ``read_frame`` and
+    ``read_frame_metadata`` may be called from any thread, even during ``write_frame``, but only for frames
+    that ``write_frame`` has already written.
+
+    If the capabilities depend on the options, set ``self.capabilities`` before you call ``super().__init__``.
 
     The base class keeps its state in the attribute ``_exengine``. Subclasses may use any other name.
     """
 
     backend_name: str = ""
     """The entry-point name for the manifest; by default, ``module:Class``, which readers also resolve."""
-
-    _exengine: WriteState
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, summary_metadata: JsonValue = None
@@ -83,43 +84,11 @@ class ManagedStorage(FormatHooks):
         self._exengine = state = WriteState(checks, clean_metadata(summary_metadata))
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
-            state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files())
+            initial = self.initial_files()
+            state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
         at_exit.watch_storage(self)
 
-    # -- identity --------------------------------------------------------------------------------
-
-    @property
-    def path(self) -> str | None:
-        """The path of the dataset; None if the backend is not persistent."""
-        place = self._exengine.place
-        return place.path if place else None
-
-    @property
-    def status(self) -> DatasetStatus:
-        return self._exengine.life.status or DatasetStatus.INCOMPLETE
-
-    @property
-    def status_reason(self) -> str:
-        """The human-readable reason for the status; empty for a complete dataset."""
-        return self._exengine.life.reason
-
-    @property
-    def frames_stored(self) -> int:
-        """The number of frames that were stored; also available after ``close``."""
-        return len(self._exengine.frames)
-
-    @property
-    def summary_metadata(self) -> JsonValue:
-        return copy.deepcopy(self._exengine.summary)
-
-    def is_finished(self) -> bool:
-        return self._exengine.life.status is not None
-
-    @property
-    def annotations(self) -> dict[str, JsonValue]:
-        """A copy of the JSON values that :meth:`annotate` has stored so far."""
-        place = self._exengine.place
-        return place.annotations if place else {}
+    # -- annotations and the plan -----------------------------------------------------------------
 
     def annotate(self, name: str, value: JsonValue) -> None:
         state = self._exengine
@@ -137,6 +106,25 @@ class ManagedStorage(FormatHooks):
             except OSError as error:
                 self.__fail(error)
                 raise self.__failed_error(f"{name!r} could not be stored") from error
+
+    def expect(self, plan: SourcePlan, /) -> None:
+        state = self._exengine
+        with state.lock:
+            if state.life.refusal is not None:
+                self.__refuse()
+            if state.expected or len(state.frames):
+                before = (
+                    f"{len(state.frames)} frames were stored" if len(state.frames) else "a plan was given"
+                )
+                raise StorageStateError(
+                    f"a storage accepts one plan, before the first frame; {before} before"
+                )
+            try:
+                self.prepare_frames(plan)
+            except BaseException as error:
+                self.__write_failed(error, "the planned frames could not be prepared")
+                raise
+            state.expected = True
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -163,7 +151,7 @@ class ManagedStorage(FormatHooks):
                 self.__write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
                 raise
             if state.checks.first is None:
-                state.checks.stored(data)
+                state.checks.stored(coordinates, data)
             if state.waiting:
                 state.new_data.notify_all()
 
@@ -228,7 +216,7 @@ class ManagedStorage(FormatHooks):
                     others = f" and {len(batch) - 1} that follow were" if len(batch) > 1 else " was"
                     self.__write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
                     raise
-                state.checks.stored(batch[0][1])
+                state.checks.stored(*batch[0][:2])
                 del batch[:written], keys[:written]
                 if state.waiting:
                     state.new_data.notify_all()

@@ -8,8 +8,9 @@ visible can be opened.
 import copy
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus
@@ -21,8 +22,15 @@ from exengine.kernel.errors import (
     from_os,
 )
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.building import (
+    cannot_create,
+    check_names,
+    discard_building,
+    make_parents,
+    rename_into_place,
+    write_files,
+)
 from exengine.kernel.system import files
-from exengine.kernel.system.held_folder import HeldFolder
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
 _MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest reserves
@@ -46,8 +54,14 @@ class DatasetPlace:
         self._late: list[str] = []  # annotations that are not yet in the manifest on the disk
 
     @classmethod
-    def claim(cls, path: str, backend: str, patterns: Sequence[str] = ()) -> "DatasetPlace":
-        """Create the folder of a new dataset, with its lock and first manifest.
+    def claim(
+        cls,
+        path: str,
+        backend: str,
+        patterns: Sequence[str] = (),
+        initial: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> "DatasetPlace":
+        """Create the folder of a new dataset, with its lock, its first manifest and its initial files.
 
         Parameters
         ----------
@@ -58,11 +72,17 @@ class DatasetPlace:
         patterns : sequence of str
             Patterns for the names of the dataset's files, to be recorded in the manifest; see
             ``DataStorage.dataset_files``.
+        initial : mapping of str to bytes
+            The files that the folder contains from the start, by their relative paths with ``/``.
 
         Raises
         ------
         DatasetExistsError, DatasetLockedError, DatasetAccessError
+        TypeError
+            If the name of an initial file matches none of the patterns.
         """
+        if initial:
+            check_names(initial, patterns)
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
         path = os.path.realpath(path)
@@ -82,20 +102,23 @@ class DatasetPlace:
         made: tuple[str, ...] = ()
         is_made = False
         try:
-            made = _make_parents(parent)
+            made = make_parents(parent)
             os.mkdir(building)
             is_made = True
             lock = manifest.take_lock(building)
             # Sync before the dataset becomes visible; otherwise, power loss may leave it with an empty
             # manifest.
+            # The manifest comes before the other files: it names those that a killed process leaves behind.
             manifest.write_manifest(building, content, durable=True)
+            if initial:
+                write_files(building, initial)
             cls._refuse_what_is_there(path)
-            _rename_into_place(building, path)
+            rename_into_place(building, path)
         except BaseException as error:
             if lock is not None:
                 os.close(lock)
             if is_made:  # otherwise the folder belongs to another writer
-                discard_building(building)
+                discard_building(building, initial)
             if not isinstance(error, OSError) or isinstance(error, DatasetExistsError | DatasetLockedError):
                 raise
             if os.path.isdir(path) and os.listdir(path):
@@ -261,56 +284,3 @@ class DatasetPlace:
         if lock is not None:
             with suppress(OSError):  # nothing was written to it, and the system releases the lock anyway
                 os.close(lock)
-
-
-def cannot_create(path: str, error: OSError) -> DatasetAccessError:
-    """Return the error for a dataset that the system did not create; it names a file in place of a folder."""
-    above = os.path.dirname(path)
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
-    why = (error.strerror or str(error)) if os.path.isdir(above) else f"{above} is not a folder"
-    message = f"cannot create a dataset at {path}: {why}; choose a folder that you can write to"
-    return from_os(DatasetAccessError, message, error)
-
-
-def _make_parents(folder: str) -> tuple[str, ...]:
-    """Create a folder and its parents; return the folders that gained an entry, the deepest first."""
-    holders = []
-    above = folder
-    while not os.path.isdir(above):
-        above = os.path.dirname(above)
-        holders.append(above)
-    os.makedirs(folder, exist_ok=True)
-    return tuple(holders)
-
-
-def _rename_into_place(building: str, path: str) -> None:
-    try:
-        os.rename(building, path)
-    except OSError:
-        # The path may be an empty folder that cannot be replaced, because it is a mount point or because the
-        # system never replaces folders. In this case, move the contents, with the manifest last.
-        if not (os.path.isdir(path) and not os.listdir(path)):
-            raise
-        moved = []
-        try:
-            for name in (manifest.LOCK_NAME, manifest.MANIFEST_NAME):
-                # If two writers fill the same folder, the first to move its lock there wins.
-                files.rename_to_free_name(os.path.join(building, name), os.path.join(path, name))
-                moved.append(name)
-        except BaseException:
-            for name in moved:
-                with suppress(OSError):
-                    files.rename_to_free_name(os.path.join(path, name), os.path.join(building, name))
-            raise
-        os.rmdir(building)
-
-
-def discard_building(building: str) -> None:
-    """Remove an unfinished folder and the files that a claim creates in it, but nothing else."""
-    with suppress(OSError):
-        with HeldFolder(building) as folder:
-            for name in (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_NAME):
-                with suppress(FileNotFoundError):
-                    folder.remove_file(name)
-        os.rmdir(building)

@@ -70,13 +70,14 @@ class DatasetState(ReadState):
 class WriteState(ReadState):
     """The state of a storage that is being written, for both reading frames and storing them."""
 
-    __slots__ = ("checks", "frames", "life", "new_data", "place", "summary", "waiting")
+    __slots__ = ("checks", "expected", "frames", "life", "new_data", "place", "summary", "waiting")
 
     def __init__(self, checks: FrameChecks, summary: JsonValue) -> None:
         self.frames = CoordinateIndex()
         super().__init__(self.frames)
         self.life = Lifecycle()
         self.checks = checks
+        self.expected = False  # whether the plan of the frames was accepted
         self.summary = summary
         self.place: DatasetPlace | None = None
         self.new_data = threading.Condition(self.lock)

@@ -344,8 +344,7 @@ class NDTiffStorage(ManagedStorage):
     # -- files -----------------------------------------------------------------------------------
 
     def _path_of(self, name: str) -> str:
-        assert self.path is not None
-        return os.path.join(self.path, name)
+        return os.path.join(self.path or "", name)
 
     def _begin_file(self) -> None:
         number = len(self._file_names)
