@@ -78,16 +78,18 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
 
 
 class AppendFile:
-    """A new file to which lines are appended. A failed write is overwritten by the next.
+    """A file to which lines are appended. A failed write is overwritten by the next.
 
     Parameters
     ----------
     path : str
+    end : int, optional
+        The size of the file, if it exists.
     """
 
-    def __init__(self, path: str) -> None:
-        self.file = OpenFile(path, NEW)
-        self.end = 0
+    def __init__(self, path: str, end: int | None = None) -> None:
+        self.file = OpenFile(path, NEW if end is None else os.O_RDWR)
+        self.end = end or 0
         """The offset behind the last line."""
 
     def append(self, lines: bytes) -> None:

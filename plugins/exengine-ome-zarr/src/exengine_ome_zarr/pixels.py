@@ -45,7 +45,9 @@ class PixelCodec:
         elif layout.codec == "gzip":
             self._codec = numcodecs.GZip(level=level)
         elif layout.codec != NO_CODEC:
-            raise DatasetDamagedError(f"the dataset is compressed with the unknown codec {layout.codec!r:.40}")
+            raise DatasetDamagedError(
+                f"the dataset is compressed with the unknown codec {layout.codec!r:.40}"
+            )
 
     def document(self) -> list[dict[str, Any]]:
         """Return the Zarr metadata of the codecs of a chunk."""

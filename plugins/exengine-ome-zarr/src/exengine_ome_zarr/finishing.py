@@ -1,0 +1,260 @@
+"""Finishes the files of a dataset: indices and lengths of shards, lengths of arrays, and consolidated metadata.
+
+Every step leaves a dataset that can be read, and can be repeated after the process was killed. The journal says
+which frames exist.
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import NEW, OpenFile, parse_json, read_at, write_at
+from exengine_ome_zarr import documents, sizes
+from exengine_ome_zarr.files import DOCUMENT, OPEN, place_document, temporary
+from exengine_ome_zarr.frame_files import read_index
+from exengine_ome_zarr.images import Images
+from exengine_ome_zarr.journal import RECORD_BYTES, read_records
+from exengine_ome_zarr.labels import Labels
+from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.shards import part_path, rename_into_place
+
+Columns = npt.NDArray[np.void]
+_COLUMNS = ("image", "t", "c", "z", "part", "offset", "length")
+
+
+def finish_dataset(
+    folder: str, layout: Layout, images: Images, labels: dict[str, Labels], journal: OpenFile
+) -> None:
+    """Finish the shards and documents of a dataset, and sync them.
+
+    Parameters
+    ----------
+    folder : str
+    layout : Layout
+    images : Images
+    labels : dict of str to Labels
+    journal : OpenFile
+        The journal, which contains the records of all frames and nothing else.
+    """
+    frames = _read_columns(journal)
+    for image, shard, rows in _by_shard(layout, frames):
+        name = f"{images.array_path(image)}/{layout.shard_name(*shard)}"
+        path = os.path.join(folder, name)
+        if layout.is_compressed:
+            _publish(folder, path, layout, frames[rows])
+        else:
+            _trim(folder, path, layout, frames[rows])
+    _remove_leftovers(folder)
+    lengths: dict[int, tuple[int, int, int]] = {}
+    for number in np.unique(frames["image"]).tolist():
+        mine = frames[frames["image"] == number]
+        lengths[number] = (
+            int(mine["t"].max()) + 1,
+            int(mine["c"].max()) + 1,
+            int(mine["z"].max()) + 1,
+        )
+    place_documents(folder, layout, images, lengths)
+
+
+def _read_columns(journal: OpenFile) -> Columns:
+    """Return the places of all frames."""
+    pieces = []
+    first = 0
+    while len(records := read_records(journal.descriptor, first)):
+        pieces.append(records[list(_COLUMNS)].copy())
+        first += len(records)
+    if not pieces:
+        return np.zeros(0, [(name, "<u8") for name in _COLUMNS])
+    packed = np.dtype([(name, "<u8" if name in ("offset", "length") else "<u4") for name in _COLUMNS])
+    return np.concatenate([piece.astype(packed) for piece in pieces])
+
+
+def _by_shard(
+    layout: Layout, frames: Columns
+) -> Iterator[tuple[int, tuple[int, int, int], npt.NDArray[np.intp]]]:
+    """Yield each shard with its image and the frames in it."""
+    if not len(frames):
+        return
+    keys = np.stack(
+        [frames["image"].astype(np.int64)]
+        + [frames[dim].astype(np.int64) // size for dim, size in zip("tcz", layout.shard, strict=True)]
+    )
+    order = np.lexsort(keys[::-1])
+    ordered = keys[:, order]
+    changes = np.flatnonzero((ordered[:, 1:] != ordered[:, :-1]).any(axis=0)) + 1
+    for rows in np.split(order, changes):
+        image, t, c, z = (int(value) for value in keys[:, rows[0]])
+        yield image, (t, c, z), rows
+
+
+def _chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
+    """Return the number of each frame's first chunk in its shard, ``(frames,)`` int64."""
+    t, c, z = (
+        frames[dim].astype(np.int64) % shard // chunk
+        for dim, shard, chunk in zip("tcz", layout.shard, layout.chunk, strict=True)
+    )
+    _, along_c, along_z = layout.chunks_along
+    return np.asarray(((t * along_c + c) * along_z + z) * layout.tiles, np.int64)
+
+
+def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
+    """Mark the chunks that were never written, and shorten a shard that is not full."""
+    first = _chunk_numbers(layout, frames)
+    written = np.zeros(layout.chunks_in_shard, bool)
+    written[(first[:, None] + np.arange(layout.tiles)).reshape(-1)] = True
+    if written.all():
+        return
+    file = OpenFile(path, os.O_RDWR)
+    size = layout.tile_bytes * layout.frames_per_chunk
+    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
+    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
+    entries[written, 1] = size
+    end = int(entries[written, 0].max()) + size
+    holes = end - int(written.sum()) * size
+    if holes > sizes.COPY_BYTES and holes > end * sizes.COPY_SHARE:
+        _copy(folder, path, file, entries)
+        return
+    index = encode_index(entries)
+    length = os.fstat(file.descriptor).st_size
+    if end + len(index) > layout.slots_bytes:
+        # The new index would overlap the old one. Both are equally long, so it can replace the old one, which
+        # is written with one call.
+        if length == layout.slots_bytes + len(index):
+            write_at(file.descriptor, (index,), layout.slots_bytes, len(index))
+            os.fsync(file.descriptor)
+        return
+    write_at(file.descriptor, (index,), end, len(index))
+    os.fsync(file.descriptor)  # before the old index goes
+    os.ftruncate(file.descriptor, end + len(index))
+    os.fsync(file.descriptor)
+
+
+def _copy(folder: str, path: str, file: OpenFile, entries: npt.NDArray[np.uint64]) -> None:
+    """Replace a shard by a copy without the holes between its chunks."""
+    _write_shard(
+        folder, path, {number: (file, *map(int, entry)) for number, entry in _present(entries)}, entries
+    )
+
+
+def _present(entries: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
+    for number in np.flatnonzero(entries[:, 0] != EMPTY).tolist():
+        yield number, entries[number]
+
+
+def _write_shard(
+    folder: str,
+    path: str,
+    chunks: dict[int, tuple[OpenFile, int, int]],
+    entries: npt.NDArray[np.uint64],
+) -> None:
+    """Write a new shard from chunks in other files, and rename it into place."""
+    new = temporary(folder)
+    target, at = OpenFile(new, NEW), 0
+    placed = np.full(entries.shape, EMPTY, np.uint64)
+    try:
+        for number, (file, offset, length) in chunks.items():
+            done = 0
+            while done < length:
+                text = read_at(file.descriptor, min(sizes.COPY_BYTES, length - done), offset + done)
+                if not text:
+                    raise OSError(f"{path} is shorter than its frames")
+                write_at(target.descriptor, (text,), at + done, len(text))
+                done += len(text)
+            placed[number] = at, length
+            at += length
+        index = encode_index(placed)
+        write_at(target.descriptor, (index,), at, len(index))
+        os.fsync(target.descriptor)
+    except BaseException:
+        os.unlink(new)
+        raise
+    rename_into_place(new, path)
+
+
+def _publish(folder: str, path: str, layout: Layout, frames: Columns) -> None:
+    """Make the parts of a shard with compression into the shard."""
+    numbers = [int(part) for part in np.unique(frames["part"])]
+    parts = {number: part_path(folder, number) for number in numbers}
+    opened = {number: OpenFile(part, os.O_RDWR) for number, part in parts.items() if os.path.exists(part)}
+    if not opened:
+        return  # the shard is published
+    first = _chunk_numbers(layout, frames)
+    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
+    chunks: dict[int, tuple[OpenFile, int, int]] = {}
+    published = OpenFile(path, os.O_RDONLY) if os.path.exists(path) else None
+    old = read_index(published, layout) if published is not None else None
+    for row, number in enumerate(first.tolist()):
+        file = opened.get(int(frames["part"][row]))
+        if file is None:
+            if published is not None and old is not None:
+                for tile in range(layout.tiles):
+                    offset, length = (int(value) for value in old[number + tile])
+                    if offset != EMPTY:
+                        chunks[number + tile] = (published, offset, length)
+            continue
+        at, whole = int(frames["offset"][row]), int(frames["length"][row])
+        lengths = [whole]
+        if layout.tiles > 1:
+            lengths = np.frombuffer(read_at(file.descriptor, 4 * layout.tiles, at), "<u4").tolist()
+            at += 4 * layout.tiles
+        for tile, length in enumerate(lengths):
+            chunks[number + tile] = (file, at, length)
+            at += length
+    if len(opened) == 1 and published is None:
+        (part,) = opened
+        file = opened[part]
+        for number, (_, offset, length) in chunks.items():
+            entries[number] = offset, length
+        end = max(int(offset + length) for _, offset, length in chunks.values())
+        index = encode_index(entries)
+        write_at(file.descriptor, (index,), end, len(index))
+        os.ftruncate(file.descriptor, end + len(index))
+        os.fsync(file.descriptor)
+        rename_into_place(parts[part], path)
+        return
+    _write_shard(folder, path, dict(sorted(chunks.items())), entries)
+    for part in opened:
+        os.unlink(parts[part])
+
+
+def _remove_leftovers(folder: str) -> None:
+    """Remove files that an interrupted write has left."""
+    place = os.path.join(folder, OPEN)
+    for name in os.listdir(place):
+        path = os.path.join(place, name)
+        if os.path.isfile(path) and not os.path.islink(path):
+            os.unlink(path)
+
+
+def place_documents(
+    folder: str, layout: Layout, images: Images, lengths: dict[int, tuple[int, int, int]]
+) -> None:
+    """Write the final documents. The root is the last, and contains a copy of all others."""
+    for image in list(images.extents):
+        if image not in lengths:
+            del images.extents[image]
+    images.extents.update(lengths)
+    found: dict[str, dict[str, object]] = {}
+    for image, extents in sorted(lengths.items()):
+        path = images.path(image)
+        found[f"{images.array_path(image)}/{DOCUMENT}"] = documents.array(layout, extents)
+        found[f"{path}/{DOCUMENT}" if path else DOCUMENT] = images.image_document(image)
+    if "p" in layout.roles:
+        found.update(images.root_documents())
+    root = found.pop(DOCUMENT, documents.group())
+    consolidated = {
+        name.removesuffix(f"/{DOCUMENT}"): {**document, "attributes": document.get("attributes", {})}
+        for name, document in sorted(found.items())
+    }
+    root = {
+        **root,
+        "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": consolidated},
+    }
+    for name, document in found.items():
+        place_document(folder, name, documents.encode(document), durable=True)
+    place_document(folder, DOCUMENT, documents.encode(root), durable=True)
+
+
+__all__ = ["RECORD_BYTES", "finish_dataset", "parse_json"]

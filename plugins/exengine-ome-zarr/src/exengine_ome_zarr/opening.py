@@ -1,0 +1,37 @@
+"""Chooses the reader of an OME-Zarr dataset: one of this backend, or one of another program."""
+
+import os
+
+from exengine.base_classes import DataStorage
+from exengine.errors import DatasetDamagedError, DatasetNotFoundError
+from exengine_ome_zarr.files import LAYOUT
+
+
+def is_own(path: str | os.PathLike[str]) -> bool:
+    """Return whether this backend wrote the dataset."""
+    return os.path.isfile(os.path.join(path, LAYOUT))
+
+
+def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is an OME-Zarr dataset of any writer."""
+    return is_own(path)
+
+
+def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
+    """Open an OME-Zarr dataset of any writer.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no dataset at the path.
+    DatasetDamagedError
+        If no part of the dataset can be read.
+    """
+    from exengine_ome_zarr.reader import OmeZarrReader
+
+    absolute = os.path.abspath(path)
+    if not os.path.exists(absolute):
+        raise DatasetNotFoundError(f"there is no dataset at {absolute}")
+    if is_own(absolute):
+        return OmeZarrReader(absolute)
+    raise DatasetDamagedError(f"{absolute} is not an OME-Zarr dataset")

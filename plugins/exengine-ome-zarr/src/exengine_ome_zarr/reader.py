@@ -1,0 +1,185 @@
+"""Reads datasets of this backend by their journal, also while they are written and after a crash."""
+
+import os
+from typing import Any, Self
+
+import crc32c
+import numpy.typing as npt
+
+from exengine.base_classes import (
+    DatasetReader,
+    DatasetStatus,
+    JsonValue,
+    OpenFile,
+    has_writer,
+    read_at,
+    read_manifest,
+    status_of,
+    wait_until,
+)
+from exengine.errors import DatasetDamagedError, DatasetNotFoundError
+from exengine_ome_zarr import files, sizes
+from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
+from exengine_ome_zarr.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.images import Images
+from exengine_ome_zarr.journal import RECORD_BYTES, Record, decode_record
+from exengine_ome_zarr.layout import Layout
+from exengine_ome_zarr.structure import check_structure
+from exengine_ome_zarr.table import FrameTable
+
+
+class OmeZarrReader(DatasetReader):
+    """A reader for a dataset that this backend wrote.
+
+    Parameters
+    ----------
+    path : str
+        The folder of the dataset.
+    """
+
+    backend_name = BACKEND_NAME
+
+    def __init__(self, path: str) -> None:
+        self._folder = path
+        manifest = read_manifest(path)
+        self._table = FrameTable(path)  # after the manifest: if it is complete, so is the journal
+        super().__init__(path, self._table, status_of(manifest), manifest)
+        layout = self._table.layout
+        self.capabilities = capabilities_for({"codec": layout.codec} if layout is not None else {})
+        self._files: FrameFiles | None = None
+        self._lines: OpenFile | None = None
+        self._settle()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a dataset of this backend. ``OmeZarrStorage.open`` opens any OME-Zarr dataset."""
+        absolute = os.path.abspath(path)
+        if not os.path.isdir(absolute):
+            raise DatasetNotFoundError(f"there is no dataset at {absolute}")
+        return cls(absolute)
+
+    # -- status ----------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Determine the status from the manifest, the lock and the files."""
+        table, manifest = self._table, self.manifest
+        status, reason = (manifest.status, manifest.reason) if manifest else (DatasetStatus.COMPLETE, "")
+        problem = table.problem
+        if status is DatasetStatus.INCOMPLETE:
+            reason = (
+                "its writer is active" if has_writer(self._folder) else "its writer ended without finish()"
+            )
+        else:
+            table.live = False
+            problem = problem or self._disagreement()
+        if problem:
+            status, reason = DatasetStatus.DAMAGED, problem
+        self.set_status(status, reason)
+
+    def _disagreement(self) -> str:
+        """Return how the files of a finished dataset and its manifest disagree; empty if they agree."""
+        manifest, table = self.manifest, self._table
+        if manifest is None:
+            return ""
+        if table.journal is None:
+            return "" if manifest.frames == 0 else "there is no journal"
+        if manifest.frames is not None and manifest.frames != len(table):
+            return f"the journal has {len(table)} frames, but {manifest.frames} were written"
+        for fact, name, size in (
+            ("journal_crc32c", files.JOURNAL, table.journal_bytes),
+            ("layout_crc32c", files.LAYOUT, table.layout_bytes),
+        ):
+            expected = manifest.facts.get(fact)
+            if expected is not None and expected != self._checksum(name, size):
+                return f"{name} differs from the file that was written: frames may have wrong coordinates"
+        return ""
+
+    def _checksum(self, name: str, size: int) -> int | None:
+        try:
+            file = OpenFile(os.path.join(self._folder, name), os.O_RDONLY)
+        except OSError:
+            return None
+        if os.fstat(file.descriptor).st_size != size:
+            return None
+        checksum = at = 0
+        while text := read_at(file.descriptor, 2 * sizes.MIB, at):
+            checksum, at = crc32c.crc32c(text, checksum), at + len(text)
+        return checksum
+
+    @property
+    def status(self) -> DatasetStatus:
+        if super().status is DatasetStatus.INCOMPLETE:
+            manifest = read_manifest(self._folder)
+            if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
+                self._table.refresh()  # after the manifest, because the journal is complete now
+                self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
+            self._settle()
+        return super().status
+
+    @property
+    def summary_metadata(self) -> JsonValue:
+        if self._table.summary is None:
+            self._table.refresh()
+        return self._table.summary
+
+    def is_finished(self) -> bool:
+        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
+
+    def await_new_data(self, timeout: float | None = None) -> bool:
+        count = len(self._table)
+
+        def has_new_data() -> bool:
+            finished = self.is_finished()  # queried first, so that the refresh sees the last frames
+            return len(self._table) > count or finished
+
+        return wait_until(has_new_data, timeout)
+
+    def check_structure(self) -> list[str]:
+        """Check the shards and documents; see :meth:`exengine.DataStorage.check_structure`."""
+        finished = self.status is not DatasetStatus.INCOMPLETE
+        return check_structure(self._folder, self._table, finished=finished)
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def read_frame(self, number: int) -> npt.NDArray[Any]:
+        frames = self._files
+        if frames is None:
+            frames = self._files = self._open_files()
+        return frames.read(self._record(number), self._name(number))
+
+    def _open_files(self) -> FrameFiles:
+        table = self._table
+        layout: Layout | None = table.layout
+        assert layout is not None  # a frame was found
+        images = Images(self._folder, layout, table.facts, table.labels)
+        return FrameFiles(self._folder, layout, images.array_path)
+
+    def read_frame_metadata(self, number: int) -> JsonValue:
+        lines = self._lines
+        if lines is None:
+            try:
+                lines = OpenFile(os.path.join(self._folder, files.FRAMES), os.O_RDONLY)
+            except OSError as error:
+                raise DatasetDamagedError(f"{self.path}: {files.FRAMES} cannot be read: {error}") from None
+            self._lines = lines
+        return read_frame_line(lines, self._record(number), self._name(number))["metadata"]
+
+    def _record(self, number: int) -> Record:
+        journal = self._table.journal
+        assert journal is not None  # a frame was found
+        text = read_at(journal.descriptor, RECORD_BYTES, (number + 1) * RECORD_BYTES)
+        record = decode_record(text, number)
+        if record is None or record[1:5] != self._table.place(number):
+            raise DatasetDamagedError(f"the journal no longer contains {self._name(number)}")
+        return record
+
+    def _name(self, number: int) -> str:
+        return f"the frame at {self._table.coordinates(number)} of {self.path}"
+
+    def release(self) -> None:
+        """Close the files."""
+        if self._files is not None:
+            self._files.release()
+        self._lines = self._files = None
+        self._table.journal = None

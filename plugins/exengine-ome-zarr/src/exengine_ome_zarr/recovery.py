@@ -1,0 +1,71 @@
+"""Repairs a dataset whose writer died: removes lost frames from the journal, and finishes the files."""
+
+import os
+from collections.abc import Collection
+
+from exengine.base_classes import NEW, DataCoordinates, OpenFile, read_at, sync_folder, write_at
+from exengine_ome_zarr import files, sizes
+from exengine_ome_zarr.finishing import finish_dataset
+from exengine_ome_zarr.images import Images
+from exengine_ome_zarr.journal import HEADER, RECORD_BYTES, decode_record, encode_record
+from exengine_ome_zarr.table import FrameTable
+
+_BACKUP = f"{files.JOURNAL}.before-recovery"
+
+
+def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
+    """Make a finished dataset of one whose writer died. It can be repeated after it was killed.
+
+    Parameters
+    ----------
+    path : str
+        The folder of the dataset.
+    lost : collection of DataCoordinates
+        The frames that cannot be read. They are removed from the journal; the old journal is kept.
+    """
+    os.makedirs(os.path.join(path, files.OPEN), exist_ok=True)
+    table = FrameTable(path)
+    if table.journal is None or table.layout is None:
+        return
+    missing = {number for number in (table.find(frame.__dict__) for frame in lost) if number is not None}
+    journal = _rewrite(path, table.journal, len(table), missing)
+    layout_file = OpenFile(os.path.join(path, files.LAYOUT), os.O_RDWR)
+    os.ftruncate(layout_file.descriptor, table.layout_bytes)
+    os.fsync(layout_file.descriptor)
+    images = Images(path, table.layout, table.facts, table.labels)
+    images.windows = table.windows
+    finish_dataset(path, table.layout, images, table.labels, journal)
+    for name in (files.FRAMES,):
+        os.fsync(OpenFile(os.path.join(path, name), os.O_RDONLY).descriptor)
+    for folder, _, _ in os.walk(path, topdown=False):
+        sync_folder(folder)
+
+
+def _rewrite(path: str, journal: OpenFile, frames: int, missing: set[int]) -> OpenFile:
+    """Return a journal without the lost frames and without reserved space."""
+    name = os.path.join(path, files.JOURNAL)
+    if not missing:
+        file = OpenFile(name, os.O_RDWR)
+        os.ftruncate(file.descriptor, (frames + 1) * RECORD_BYTES)
+        os.fsync(file.descriptor)
+        return file
+    backup, new = os.path.join(path, _BACKUP), files.temporary(path)
+    if not os.path.lexists(backup):
+        os.link(name, backup)
+    file = OpenFile(new, NEW)
+    end, kept = write_at(file.descriptor, (HEADER,), 0), 0
+    for begin in range(0, frames, sizes.READ_RECORDS):
+        count = min(sizes.READ_RECORDS, frames - begin)
+        text = read_at(journal.descriptor, count * RECORD_BYTES, (begin + 1) * RECORD_BYTES)
+        pieces = []
+        for number in range(begin, begin + count):
+            at = (number - begin) * RECORD_BYTES
+            record = decode_record(text[at : at + RECORD_BYTES], number)
+            if number not in missing and record is not None:
+                pieces.append(encode_record(kept, *record[1:]))
+                kept += 1
+        end = write_at(file.descriptor, (b"".join(pieces),), end)
+    os.fsync(file.descriptor)
+    os.replace(new, name)
+    sync_folder(os.path.dirname(name))
+    return file

@@ -1,0 +1,300 @@
+"""The frames of a dataset that is open for reading: from coordinates to numbers, for millions of frames."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import DataCoordinates, OpenFile, snapshot, summarize_positions
+from exengine_ome_zarr.documents import Facts
+from exengine_ome_zarr.files import JOURNAL, read_lines
+from exengine_ome_zarr.journal import HEADER, RECORD_BYTES, read_records
+from exengine_ome_zarr.labels import Key, Labels
+from exengine_ome_zarr.layout import FRAME_DIMENSIONS, Layout
+
+DIMENSIONS = ("p", *FRAME_DIMENSIONS)
+_MOST_CELLS = 8  # cells of the lookup table per frame
+_RECENT = 4096  # frames that are looked up in a dict before the table is extended
+
+
+class FrameTable:
+    """The frames of a dataset, from its journal and its layout file. It can follow a dataset that grows.
+
+    Parameters
+    ----------
+    folder : str
+
+    Attributes
+    ----------
+    layout : Layout or None
+        The layout of the dataset; None if it has no frame.
+    labels : dict of str to Labels
+    windows : dict of int to (float, float)
+        The pixel values that are shown as black and white, for each channel.
+    facts : Facts
+    summary : JSON value
+        The metadata of the dataset as a whole.
+    problem : str
+        Why the layout file or the journal cannot be read; empty if it can.
+    journal : OpenFile or None
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._lock = threading.RLock()
+        self.layout: Layout | None = None
+        self.facts = Facts()
+        self.labels = {dim: Labels() for dim in DIMENSIONS}
+        self.windows: dict[int, tuple[float, float]] = {}
+        self.summary: Any = None
+        self.problem = ""
+        self.journal: OpenFile | None = None
+        self.live = True
+        self._layout_at = 0
+        self._count = 0
+        self._places = np.zeros((4, 0), np.uint32)  # of the frames in the lookup table
+        self._lookup: npt.NDArray[np.int32] | None = None
+        self._keys: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._sorted: npt.NDArray[np.intp] = np.zeros(0, np.intp)
+        self._extents = (0, 0, 0, 0)
+        self._recent: dict[tuple[int, int, int, int], int] = {}
+        self.refresh()
+
+    # -- reading the files -----------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """Read new records, and return whether there were any."""
+        with self._lock:
+            if self.problem:
+                return False
+            before = self._count
+            if self.journal is None and not self._open_journal():
+                return False
+            assert self.journal is not None
+            pieces = []
+            while len(records := read_records(self.journal.descriptor, self._count)):
+                pieces.append(np.stack([records[name] for name in ("image", "t", "c", "z")]))
+                self._count += len(records)
+            if not pieces:
+                return False
+            self._read_layout()  # after the journal: it contains the labels of all these frames
+            if self.layout is None:
+                self.problem = self.problem or "the layout of its frames is missing"
+                self._count = before
+                return False
+            self._add(np.concatenate(pieces, axis=1), before)
+            return True
+
+    def _open_journal(self) -> bool:
+        try:
+            journal = OpenFile(os.path.join(self._folder, JOURNAL), os.O_RDONLY)
+        except FileNotFoundError:  # the writer has just created the folder
+            self._read_layout()
+            return False
+        except OSError as error:
+            self.problem = f"the journal cannot be opened: {error.strerror}"
+            return False
+        header = os.pread(journal.descriptor, RECORD_BYTES, 0)
+        if header != HEADER:
+            if len(header) < RECORD_BYTES or not any(header):
+                return False  # the writer has just created the file
+            self.problem = "the journal does not begin as it should"
+            return False
+        self.journal = journal
+        return True
+
+    def _read_layout(self) -> None:
+        values, self._layout_at = read_lines(self._folder, self._layout_at)
+        try:
+            for value in values:
+                self._read_line(value)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            self.problem = f"the layout of its frames is not valid: {error!r:.200}"
+
+    def _read_line(self, value: Any) -> None:
+        if "summary" in value:
+            self.summary = value["summary"]
+        elif "layout" in value:
+            self.layout = Layout.from_json(value["layout"])
+            self.facts = Facts.from_json(value["facts"])
+        elif "label" in value:
+            dim, index, key = value["label"]
+            if type(index) is not int or not 0 <= index < 2**31:
+                raise ValueError(f"the index {index!r:.40}")
+            self.labels[dim].add(tuple(key) if isinstance(key, list) else key, index)
+        elif "window" in value:
+            channel, low, high = value["window"]
+            self.windows[int(channel)] = (float(low), float(high))
+
+    @property
+    def journal_bytes(self) -> int:
+        """The size of the journal's valid part."""
+        return (self._count + 1) * RECORD_BYTES
+
+    @property
+    def layout_bytes(self) -> int:
+        """The size of the layout file's valid part."""
+        return self._layout_at
+
+    # -- looking up frames -----------------------------------------------------------------------
+
+    def _add(self, places: npt.NDArray[np.uint32], first: int) -> None:
+        new = places.shape[1]
+        for row, dim in enumerate(DIMENSIONS):
+            self.labels[dim].extend(int(places[row].max()) + 1)
+        if len(self._recent) + new <= _RECENT and self._count > _RECENT:
+            for number, place in enumerate(zip(*places.tolist(), strict=True), first):
+                self._recent[place] = number
+            self._places = np.concatenate([self._places, places], axis=1)
+            return
+        self._places = np.concatenate([self._places, places], axis=1)
+        self._build()
+
+    def _build(self) -> None:
+        """Build the lookup from all places: a table if they fill it, otherwise sorted keys."""
+        count = self._places.shape[1]
+        maxima = [int(row.max()) + 1 for row in self._places]
+        extents = (maxima[0], maxima[1], maxima[2], maxima[3])
+        cells = 1
+        for extent in extents:
+            cells *= extent
+        if cells >= 2**62:
+            self.problem = "its frames have impossible indices"
+            return
+        keys = np.zeros(count, np.int64)
+        for extent, row in zip(extents, self._places, strict=True):
+            keys = keys * extent + row
+        if cells <= _MOST_CELLS * count + 65536:
+            lookup = np.zeros(cells, np.int32)
+            lookup[keys] = np.arange(1, count + 1)
+            self._lookup = lookup
+        else:
+            order = np.argsort(keys, kind="stable")
+            self._keys, self._sorted = keys[order], order
+            self._lookup = None
+        self._extents = extents
+        self._recent = {}
+
+    def _number_at(self, place: tuple[int, int, int, int]) -> int | None:
+        if self._recent:
+            number = self._recent.get(place)
+            if number is not None:
+                return number
+        p, t, c, z = place
+        images, times, channels, planes = self._extents
+        if p >= images or t >= times or c >= channels or z >= planes:
+            return None
+        key = ((p * times + t) * channels + c) * planes + z
+        if self._lookup is not None:
+            return int(self._lookup[key]) - 1 if self._lookup[key] else None
+        at = int(np.searchsorted(self._keys, key))
+        return int(self._sorted[at]) if at < len(self._keys) and self._keys[at] == key else None
+
+    def _place_of(self, axes: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+        layout = self.layout
+        if layout is None or len(axes) != len(layout.axes):
+            return None
+        found = []
+        for dim in DIMENSIONS:
+            members = layout.roles.get(dim)
+            if members is None:
+                found.append(0)
+                continue
+            try:
+                key: Key = axes[members[0]] if len(members) == 1 else tuple(axes[axis] for axis in members)
+            except KeyError:
+                return None
+            index = self.labels[dim].find(key)
+            if index is None:
+                return None
+            found.append(index)
+        return found[0], found[1], found[2], found[3]
+
+    def find(self, axes: Mapping[str, int | str]) -> int | None:
+        """Return the number of the frame at these coordinates, or None."""
+        if not self.live:
+            place = self._place_of(axes)
+            return None if place is None else self._number_at(place)
+        with self._lock:
+            place = self._place_of(axes)
+            number = None if place is None else self._number_at(place)
+            if number is None and self.refresh():
+                place = self._place_of(axes)
+                number = None if place is None else self._number_at(place)
+            return number
+
+    # -- all frames ------------------------------------------------------------------------------
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of the frames."""
+        return self.layout.axes if self.layout is not None else ()
+
+    def __len__(self) -> int:
+        self._follow()
+        return self._count
+
+    def _follow(self) -> None:
+        if self.live:
+            self.refresh()
+
+    def place(self, number: int) -> tuple[int, int, int, int]:
+        """Return the image of a frame, and its indices t, c and z."""
+        p, t, c, z = self._places[:, number].tolist()
+        return p, t, c, z
+
+    def coordinates(self, number: int) -> dict[str, int | str]:
+        """Return the coordinates of a frame."""
+        assert self.layout is not None
+        found: dict[str, Any] = {}
+        for dim, index in zip(DIMENSIONS, self.place(number), strict=True):
+            members = self.layout.roles.get(dim)
+            if members:
+                key = self.labels[dim].position(index)
+                keys = key if isinstance(key, tuple) else (key,)
+                found.update(zip(members, keys, strict=True))
+        return {axis: found[axis] for axis in self.layout.axes}
+
+    def __iter__(self) -> Iterator[DataCoordinates]:
+        self._follow()
+        for number in range(self._count):
+            yield snapshot(self.coordinates(number))
+
+    def positions(self) -> dict[str, list[int | str]]:
+        """Return the positions that occur on each axis, in order of arrival."""
+        self._follow()
+        if self.layout is None or not self._count:
+            return {}
+        found: dict[str, list[int | str]] = {}
+        with self._lock:
+            places = self._places
+        for row, dim in enumerate(DIMENSIONS):
+            members = self.layout.roles.get(dim)
+            if not members:
+                continue
+            indices, first = np.unique(places[row], return_index=True)
+            keys = [self.labels[dim].position(int(index)) for index in indices[np.argsort(first)]]
+            for number, axis in enumerate(members):
+                each = [key[number] if isinstance(key, tuple) else key for key in keys]
+                found[axis] = list(dict.fromkeys(each))
+        return {axis: found[axis] for axis in self.layout.axes}
+
+    def describe_absence(self, axes: Mapping[str, int | str]) -> str:
+        """Return a clause for an error message, which names the axes or positions that do exist."""
+        positions = self.positions()
+        if not positions:
+            return "no frame has been put yet"
+        unknown = [axis for axis in axes if axis not in positions]
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            return f"no frame has the axis {names}; the axes are {', '.join(positions)}"
+        for axis, value in axes.items():
+            if value not in positions[axis]:
+                return f"{axis} is one of {summarize_positions(positions[axis])}"
+        absent = [axis for axis in positions if axis not in axes]
+        if absent:
+            return f"the axes are {', '.join(positions)}; missing: {', '.join(absent)}"
+        return f"none of the {self._count} frames has this combination of positions"
