@@ -35,8 +35,8 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
     images = Images(path, table.layout, table.facts, table.labels)
     images.windows = table.windows
     finish_dataset(path, table.layout, images, table.labels, journal)
-    for name in (files.FRAMES,):
-        os.fsync(OpenFile(os.path.join(path, name), os.O_RDONLY).descriptor)
+    lines = OpenFile(os.path.join(path, files.FRAMES), os.O_RDONLY)
+    os.fsync(lines.descriptor)
     for folder, _, _ in os.walk(path, topdown=False):
         sync_folder(folder)
 

@@ -88,8 +88,8 @@ class OmeZarrStorage(ManagedStorage):
     >>> with OmeZarrStorage(folder) as storage:
     ...     storage.put({"time": 0, "channel": "DAPI"}, np.full((4, 4), 7, np.uint16), {"exposure_ms": 10})
     >>> import zarr
-    >>> zarr.open_array(f"{folder}/0")[0, 0, 0, 0]
-    np.uint16(7)
+    >>> int(zarr.open_array(f"{folder}/0")[0, 0, 0, 0])
+    7
     """
 
     capabilities = capabilities_for({})
