@@ -1,7 +1,7 @@
-"""Finishes the files of a dataset: indices and lengths of shards, lengths of arrays, and consolidated metadata.
+"""Finishes the files of a dataset: indices and lengths of shards, lengths of arrays, consolidated metadata.
 
-Every step leaves a dataset that can be read, and can be repeated after the process was killed. The journal says
-which frames exist.
+Every step leaves a dataset that can be read, and can be repeated after the process was killed. The journal
+lists the frames that exist.
 """
 
 import os
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import NEW, OpenFile, parse_json, read_at, write_at
+from exengine.base_classes import NEW, OpenFile, read_at, write_at
 from exengine_ome_zarr import documents, sizes
 from exengine_ome_zarr.files import DOCUMENT, OPEN, place_document, temporary
 from exengine_ome_zarr.frame_files import read_index
 from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.journal import RECORD_BYTES, read_records
+from exengine_ome_zarr.journal import read_records
 from exengine_ome_zarr.labels import Labels
 from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
 from exengine_ome_zarr.shards import part_path, rename_into_place
@@ -133,9 +133,8 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
 
 def _copy(folder: str, path: str, file: OpenFile, entries: npt.NDArray[np.uint64]) -> None:
     """Replace a shard by a copy without the holes between its chunks."""
-    _write_shard(
-        folder, path, {number: (file, *map(int, entry)) for number, entry in _present(entries)}, entries
-    )
+    chunks = {number: (file, int(offset), int(length)) for number, (offset, length) in _present(entries)}
+    _write_shard(folder, path, chunks, entries)
 
 
 def _present(entries: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
@@ -255,6 +254,3 @@ def place_documents(
     for name, document in found.items():
         place_document(folder, name, documents.encode(document), durable=True)
     place_document(folder, DOCUMENT, documents.encode(root), durable=True)
-
-
-__all__ = ["RECORD_BYTES", "finish_dataset", "parse_json"]

@@ -1,8 +1,8 @@
 """The images of a dataset: their folders, and the documents that make other programs find them.
 
-Without an axis ``position``, the root of the dataset is the image. With it, each position is an image of its own,
-in the layout of bioformats2raw or, if the positions are the wells of a plate, in that of a plate. A dataset never
-changes from one layout to another.
+Without an axis ``position``, the root of the dataset is the image. With it, each position is an image of its
+own, in the layout of bioformats2raw or, if the positions are the wells of a plate, in that of a plate. A dataset
+never changes from one layout to another.
 """
 
 import os

@@ -1,13 +1,13 @@
 """Converts frames to the bytes of their chunks, and back.
 
-Without compression, the bytes of a frame are its chunks one after another. Each chunk contains all planes of an
-RGB frame, and the chunks at the edges are padded with zeros. With compression, each chunk is compressed by
+Without compression, the bytes of a frame are its chunks one after another. Each chunk contains all planes of
+an RGB frame, and the chunks at the edges are padded with zeros. With compression, each chunk is compressed by
 itself.
 """
 
 from typing import Any
 
-import numcodecs
+import numcodecs  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 

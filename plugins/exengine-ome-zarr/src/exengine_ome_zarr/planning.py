@@ -1,4 +1,4 @@
-"""Derives the layout of a dataset and its OME metadata from the plan of an acquisition and from the options."""
+"""Derives the layout of a dataset and its OME metadata from the plan of an acquisition and the options."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -107,7 +107,7 @@ class Planning:
         )
 
     def declared(self, layout: Layout) -> dict[str, list[Key]]:
-        """Return the planned positions on each dimension that one axis forms, in the order of their indices."""
+        """Return the planned positions on each dimension that one axis forms, in order of their indices."""
         found: dict[str, list[Key]] = {}
         planned = {axis.name: axis for axis in self._axes}
         for dim, axes in layout.roles.items():

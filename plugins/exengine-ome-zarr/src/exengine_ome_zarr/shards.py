@@ -1,10 +1,10 @@
 """The files of the shards while they are written: fixed slots without compression, parts with compression.
 
-Without compression, a shard appears with its full length and a complete index. Readers see every frame as soon
-as its slot is written, and zeros in the other slots. The file is sparse, so the slots take no space in advance.
+Without compression, a shard appears with its full length and a complete index. Readers see every frame as
+soon as its slot is written, and zeros in the other slots. The file is sparse, so empty slots take no space.
 
-With compression, the chunks are appended to a part, a file in ``.exengine/open``. When all frames of the shard
-have arrived, the part gets an index and becomes the shard.
+With compression, the chunks are appended to a part, a file in ``.exengine/open``. When all frames of the
+shard have arrived, the part gets an index and becomes the shard.
 """
 
 import os

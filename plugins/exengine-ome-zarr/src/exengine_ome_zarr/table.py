@@ -144,7 +144,7 @@ class FrameTable:
     def _add(self, places: npt.NDArray[np.uint32], first: int) -> None:
         new = places.shape[1]
         for row, dim in enumerate(DIMENSIONS):
-            self.labels[dim].extend(int(places[row].max()) + 1)
+            self.labels[dim].extend(int(np.max(places[row])) + 1)
         if len(self._recent) + new <= _RECENT and self._count > _RECENT:
             for number, place in enumerate(zip(*places.tolist(), strict=True), first):
                 self._recent[place] = number

@@ -1,13 +1,13 @@
 """Writes OME-Zarr so that every acknowledged frame can be read at once, by this and by other programs.
 
-For each frame, the pixels are written first, then a line with its coordinates and metadata, and then a record in
-the journal. The journal is authoritative: a frame belongs to the dataset if its record is valid. Other programs
-find the pixels through the indices of the shards.
+For each frame, the pixels are written first, then a line with its coordinates and metadata, and then a record
+in the journal. The journal is authoritative: a frame belongs to the dataset if its record is valid. Other
+programs find the pixels through the indices of the shards.
 """
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 import crc32c
@@ -42,9 +42,7 @@ from exengine_ome_zarr.labels import Labels
 from exengine_ome_zarr.layout import Layout
 from exengine_ome_zarr.pixels import PixelCodec
 from exengine_ome_zarr.roles import assign_roles
-from exengine_ome_zarr.shards import PartFiles, SlotFiles, part_path
-
-Position = Annotated[int, annotated_types.Ge(1)]
+from exengine_ome_zarr.shards import PartFiles, SlotFiles
 
 
 class OmeZarrStorage(ManagedStorage):
@@ -93,7 +91,7 @@ class OmeZarrStorage(ManagedStorage):
     """
 
     capabilities = capabilities_for({})
-    variants = {
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "blosc-lz4": {"codec": "blosc-lz4"},
         "split": {"extra_axes": "split"},
     }
@@ -546,6 +544,3 @@ def window_of(data: npt.NDArray[Any]) -> tuple[float, float] | None:
         return None
     low, high = (float(value) for value in np.percentile(sample, (0.5, 99.8)))
     return (low, high) if high > low else None
-
-
-__all__ = ["OmeZarrStorage", "part_path"]
