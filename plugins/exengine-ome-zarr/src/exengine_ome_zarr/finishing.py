@@ -11,22 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, OpenFile, read_at, write_at
-from exengine_ome_zarr import documents, sizes
-from exengine_ome_zarr.files import DOCUMENT, OPEN, place_document, temporary
-from exengine_ome_zarr.frame_files import read_index
-from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.journal import read_records
-from exengine_ome_zarr.labels import Labels
-from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.shards import part_path, rename_into_place
+from exengine_ome_zarr.format import documents, sizes
+from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
+from exengine_ome_zarr.format.frame_files import read_index
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.journal import read_records
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.shards import part_path, rename_into_place
 
 Columns = npt.NDArray[np.void]
 _COLUMNS = ("image", "t", "c", "z", "part", "offset", "length")
 
 
-def finish_dataset(
-    folder: str, layout: Layout, images: Images, labels: dict[str, Labels], journal: OpenFile
-) -> None:
+def finish_dataset(folder: str, layout: Layout, images: Images, journal: OpenFile) -> None:
     """Finish the shards and documents of a dataset, and sync them.
 
     Parameters
@@ -34,7 +31,6 @@ def finish_dataset(
     folder : str
     layout : Layout
     images : Images
-    labels : dict of str to Labels
     journal : OpenFile
         The journal, which contains the records of all frames and nothing else.
     """

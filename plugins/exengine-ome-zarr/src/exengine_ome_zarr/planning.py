@@ -8,12 +8,12 @@ import numpy as np
 
 from exengine.base_classes import PlannedAxis, SourcePlan
 from exengine.errors import CoordinatesError, OptionError, UnsupportedDataError
-from exengine_ome_zarr import sizes
-from exengine_ome_zarr.documents import Facts, StagePosition
-from exengine_ome_zarr.images import well_of
-from exengine_ome_zarr.labels import Key, Labels, declared_order
-from exengine_ome_zarr.layout import FRAME_DIMENSIONS, Layout, choose_layout
-from exengine_ome_zarr.roles import ExtraAxes, assign_roles
+from exengine_ome_zarr.format import sizes
+from exengine_ome_zarr.format.documents import Facts, StagePosition
+from exengine_ome_zarr.format.images import well_of
+from exengine_ome_zarr.format.labels import Key, Labels, declared_order
+from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout, choose_layout
+from exengine_ome_zarr.format.roles import ExtraAxes, assign_roles
 
 Arrangement = Literal["auto", "image", "plate"]
 

@@ -1,10 +1,10 @@
-"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: images, and t, c and z within an image."""
+"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: images, and t, c and z in an image."""
 
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from exengine.errors import CoordinatesError
-from exengine_ome_zarr.layout import ROLES
+from exengine_ome_zarr.format.layout import ROLES
 
 ExtraAxes: TypeAlias = Literal["refuse", "fold", "split"]
 

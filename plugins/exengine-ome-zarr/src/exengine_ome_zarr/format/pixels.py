@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.errors import DatasetDamagedError
-from exengine_ome_zarr.layout import NO_CODEC, Layout
+from exengine_ome_zarr.format.layout import NO_CODEC, Layout
 
 CODECS = {"blosc-lz4": "lz4", "blosc-zstd": "zstd", "zstd": "zstd", "gzip": "gzip"}
 """The names of the compression methods, and those of the compressors."""

@@ -12,12 +12,12 @@ import orjson
 
 from exengine.base_classes import FilePool, OpenFile, read_at, read_into, sync_folder
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ome_zarr import sizes
-from exengine_ome_zarr.files import OPEN, OWN_FOLDER
-from exengine_ome_zarr.journal import Record
-from exengine_ome_zarr.layout import EMPTY, Layout, decode_index
-from exengine_ome_zarr.pixels import PixelCodec
-from exengine_ome_zarr.shards import part_path
+from exengine_ome_zarr.format import sizes
+from exengine_ome_zarr.format.files import OPEN, OWN_FOLDER
+from exengine_ome_zarr.format.journal import Record
+from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
+from exengine_ome_zarr.format.pixels import PixelCodec
+from exengine_ome_zarr.format.shards import part_path
 
 
 def encode_json(value: Any) -> bytes:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, FilePool, OpenFile, write_at
-from exengine_ome_zarr.files import OPEN, temporary
-from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.sizes import MAX_OPEN_FILES
+from exengine_ome_zarr.format.files import OPEN, temporary
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.sizes import MAX_OPEN_FILES
 
 WRITE = os.O_RDWR
 
