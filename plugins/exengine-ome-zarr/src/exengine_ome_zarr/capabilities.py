@@ -26,6 +26,7 @@ _CAPABILITIES = StorageCapabilities(
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
+    pyramids=True,
     compression=("blosc-lz4", "blosc-zstd", "zstd", "gzip"),
     readers=("napari", "Fiji", "zarr-python", "tensorstore", "neuroglancer", "vizarr"),
 )

@@ -61,6 +61,10 @@ class OmeZarrStorage(ManagedStorage):
     extra_axes : {"refuse", "fold", "split"}
         What to do with axes for which OME-Zarr has no dimension: refuse them, combine them with the channel,
         or make an image for each of their positions.
+    pyramid : {"none", "mean", "median", "decimate"}
+        How ``finish`` computes smaller copies of frames above 512 pixels, with which viewers show large data
+        at once: from the mean or median of 2 x 2 pixels, or from every second pixel. By default, there are
+        none; :func:`exengine_ome_zarr.add_pyramid` adds them later.
 
     Examples
     --------
@@ -96,6 +100,7 @@ class OmeZarrStorage(ManagedStorage):
         frames_per_chunk: Annotated[int, annotated_types.Interval(ge=1, le=65536)] | None = None,
         layout: Literal["auto", "image", "plate"] = "auto",
         extra_axes: Literal["refuse", "fold", "split"] = "refuse",
+        pyramid: Literal["none", "mean", "median", "decimate"] = "none",
     ) -> None:
         options = {
             "codec": codec,
@@ -104,14 +109,15 @@ class OmeZarrStorage(ManagedStorage):
             "shard": shard,
             "frames_per_chunk": frames_per_chunk,
         }
-        check_options(OmeZarrStorage, **options, layout=layout, extra_axes=extra_axes)
+        check_options(OmeZarrStorage, **options, layout=layout, extra_axes=extra_axes, pyramid=pyramid)
         planning.refuse_options(options)
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
             raise MetadataError(f"summary_metadata is a dict, got {type(summary_metadata).__name__}")
         self.capabilities = capabilities_for({"codec": codec, "extra_axes": extra_axes})
         self._extra_axes = extra_axes
-        self._planning = planning.Planning(extra_axes, layout, **options)
+        method = None if pyramid == "none" else pyramid
+        self._planning = planning.Planning(extra_axes, layout, method, **options)
         self._summary_line = files.encode_line({"summary": summary})
         if len(self._summary_line) > sizes.MAX_LINE_BYTES:
             raise MetadataError(f"the summary metadata exceeds {sizes.MAX_LINE_BYTES} bytes as JSON")
