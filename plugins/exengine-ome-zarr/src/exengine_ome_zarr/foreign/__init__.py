@@ -1,7 +1,7 @@
 """Reads OME-Zarr datasets that other programs wrote.
 
-This package opens OME-Zarr 0.4, 0.5 and 0.6: images, plates, wells and series of images, in folders and in zip
-archives. It writes nothing, and imports zarr-python only when the first frame is read.
+This package opens OME-Zarr 0.4, 0.5 and 0.6: images, plates, wells and series of images, in folders and in
+zip archives. It writes nothing, and imports zarr-python only when the first frame is read.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The metadata of Zarr arrays, versions 2 and 3: checked, and reduced to a form that zarr-python reads safely.
+"""The metadata of Zarr arrays, versions 2 and 3, in a checked and reduced form for zarr-python.
 
 The specifications are https://zarr-specs.readthedocs.io/en/latest/v3/core/ and .../v2/v2.0.html.
 """
@@ -21,8 +21,22 @@ _MAX_LENGTH = 2**40
 # Codecs that decode numbers and nothing else. Others in the registry create objects, such as pickle.
 _COMPRESSORS = frozenset({"blosc", "zstd", "gzip", "zlib", "bz2", "lzma", "lz4"})
 _FILTERS = frozenset(
-    "adler32 astype bitround bytes crc32 crc32c delta fixedscaleoffset fletcher32 jenkins_lookup3 packbits "
-    "quantize shuffle transpose".split()
+    {
+        "adler32",
+        "astype",
+        "bitround",
+        "bytes",
+        "crc32",
+        "crc32c",
+        "delta",
+        "fixedscaleoffset",
+        "fletcher32",
+        "jenkins_lookup3",
+        "packbits",
+        "quantize",
+        "shuffle",
+        "transpose",
+    }
 )
 _KINDS = frozenset("biufc")
 
@@ -57,8 +71,8 @@ class ArrayLayout:
     prefix : str
         Precedes the numbers in the name of a chunk, such as ``c``.
     document : dict
-        The metadata for zarr-python. They describe an array without shards, in which each chunk is a file with
-        a name such as ``c/0/1`` (version 3) or ``0/1`` (version 2).
+        The metadata for zarr-python. They describe an array without shards, in which each chunk is a file
+        with a name such as ``c/0/1`` (version 3) or ``0/1`` (version 2).
     """
 
     key: str
@@ -132,7 +146,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
         raise DatasetDamagedError(f"{where} does not describe an array of Zarr version {zarr_format}")
     try:
         layout = _version3(key, document) if zarr_format == 3 else _version2(key, document)
-    except _Refused as error:
+    except _InvalidError as error:
         raise DatasetDamagedError(f"{where}: {error}") from None
     except UnsupportedOperationError as error:
         raise UnsupportedOperationError(f"{where}: {error}") from None
@@ -148,13 +162,13 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
     return layout
 
 
-class _Refused(Exception):
+class _InvalidError(Exception):
     """A value in the metadata is not valid."""
 
 
 def _version3(key: str, document: dict[str, Any]) -> ArrayLayout:
     if document.get("node_type") != "array":
-        raise _Refused(f"the node type is {document.get('node_type')!r:.40}, not 'array'")
+        raise _InvalidError(f"the node type is {document.get('node_type')!r:.40}, not 'array'")
     shape = _lengths(document.get("shape"), "shape", least=0)
     grid = _dict(document.get("chunk_grid"), "chunk_grid")
     if grid.get("name") != "regular":
@@ -181,7 +195,7 @@ def _version3(key: str, document: dict[str, Any]) -> ArrayLayout:
         shard = chunk
         chunk = _lengths(settings.get("chunk_shape"), "chunk_shape of the shards", count=len(shape))
         if any(outer % part for outer, part in zip(shard, chunk, strict=True)):
-            raise _Refused(f"shards of {shard} cannot be divided into chunks of {chunk}")
+            raise _InvalidError(f"shards of {shard} cannot be divided into chunks of {chunk}")
         at_end = settings.get("index_location", "end") != "start"
         index = _codecs(settings.get("index_codecs"))
         names = [codec["name"] for codec in index]
@@ -226,14 +240,14 @@ def _version2(key: str, document: dict[str, Any]) -> ArrayLayout:
     dtype = _dtype(given.lstrip("<>|=") if given[:1] in "<>|=" else given)
     filters = document.get("filters") or []
     if not isinstance(filters, list):
-        raise _Refused("filters are not a list")
+        raise _InvalidError("filters are not a list")
     codecs = [{"name": _dict(codec, "filter").get("id")} for codec in filters]
     if document.get("compressor") is not None:
         codecs.append({"name": _dict(document["compressor"], "compressor").get("id")})
     for codec in codecs:
         _check_codec(codec["name"])
     if document.get("order") not in ("C", "F"):
-        raise _Refused(f"the order is {document.get('order')!r:.40}, not 'C' or 'F'")
+        raise _InvalidError(f"the order is {document.get('order')!r:.40}, not 'C' or 'F'")
     separator = _separator(document.get("dimension_separator", "."))
     kept = ("shape", "chunks", "dtype", "fill_value", "order", "compressor")
     return ArrayLayout(
@@ -262,7 +276,7 @@ def _lengths(value: Any, what: str, *, least: int = 1, count: int | None = None)
     """Return a shape."""
     valid = isinstance(value, list) and all(type(n) is int and least <= n < _MAX_LENGTH for n in value)
     if not valid or (count is not None and len(value) != count):
-        raise _Refused(f"the {what} {value!r:.80} is not valid")
+        raise _InvalidError(f"the {what} {value!r:.80} is not valid")
     return tuple(value)
 
 
@@ -282,7 +296,7 @@ def _dtype(name: Any) -> "np.dtype[Any]":
 def _codecs(value: Any) -> list[dict[str, Any]]:
     """Return the codecs of an array as objects with a name. Some writers use plain names."""
     if not isinstance(value, list) or len(value) > 16:
-        raise _Refused(f"the codecs {value!r:.80} are not valid")
+        raise _InvalidError(f"the codecs {value!r:.80} are not valid")
     codecs = [codec if isinstance(codec, dict) else {"name": codec} for codec in value]
     for codec in codecs:
         if codec.get("name") != "sharding_indexed":
@@ -315,13 +329,13 @@ def _has_filters(codecs: list[dict[str, Any]]) -> bool:
 
 def _separator(value: Any) -> str:
     if value not in ("/", "."):
-        raise _Refused(f"the separator {value!r:.40} of chunk names is not valid")
+        raise _InvalidError(f"the separator {value!r:.40} of chunk names is not valid")
     return str(value)
 
 
 def _dict(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Refused(f"{what} is not an object")
+        raise _InvalidError(f"{what} is not an object")
     return value
 
 

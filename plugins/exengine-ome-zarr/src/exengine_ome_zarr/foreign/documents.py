@@ -1,8 +1,8 @@
 """The metadata of OME-Zarr 0.4, 0.5 and 0.6: groups, images, plates, wells and series.
 
-This module parses untrusted documents into a few checked values. It does not read pixels; the metadata of
-arrays are parsed by :mod:`exengine_ome_zarr.foreign.arrays`. Version 0.4 is stored in Zarr v2 (``.zattrs``), the
-later versions in Zarr v3 (``zarr.json``). The specifications are at https://ngff.openmicroscopy.org.
+This module parses untrusted documents into a few checked values. It does not read pixels;
+:mod:`exengine_ome_zarr.foreign.arrays` parses the metadata of arrays. Version 0.4 is stored in Zarr v2
+(``.zattrs``), the later versions in Zarr v3 (``zarr.json``). The specifications are at https://ngff.openmicroscopy.org.
 """
 
 import math
@@ -139,25 +139,23 @@ def read_json(files: Files, key: str, *, foreign: bool = True) -> JsonValue | No
 
 
 def read_group(files: Files, key: str) -> Group | None:
-    """Return a group, or None if there is no group at the path.
+    """Return a group, or None if the path does not contain a group.
 
     Raises
     ------
     DatasetDamagedError
         If a metadata file cannot be parsed.
     """
-    document = read_json(files, joined(key, "zarr.json"))
-    if document is not None:
-        document = _as_dict(document)
+    found = read_json(files, joined(key, "zarr.json"))
+    if found is not None:
+        document = _as_dict(found)
         if document.get("zarr_format") != 3 or document.get("node_type") != "group":
             return None
         attributes = _as_dict(document.get("attributes"))
         return Group(key, 3, _as_dict(attributes.get("ome")), attributes)
-    attributes = read_json(files, joined(key, ".zattrs"))
-    marker = read_json(files, joined(key, ".zgroup"))
-    if attributes is None or _as_dict(marker).get("zarr_format") != 2:
+    attributes = _as_dict(read_json(files, joined(key, ".zattrs")))
+    if not attributes or _as_dict(read_json(files, joined(key, ".zgroup"))).get("zarr_format") != 2:
         return None
-    attributes = _as_dict(attributes)
     return Group(key, 2, attributes, attributes)
 
 
@@ -226,11 +224,13 @@ def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
         raise DatasetDamagedError(
             f"{files.name(group.key)} lists {len(items)} {what}; at most {MAX_IMAGES} are read"
         )
-    paths = [item.get("path") if isinstance(item, dict) else item for item in items]
-    for path in paths:
+    keys = []
+    for item in items:
+        path: object = item.get("path") if isinstance(item, dict) else item
         if not is_key(path):
             raise DatasetDamagedError(f"{files.name(group.key)}: {path!r:.80} is not a path in the dataset")
-    return [joined(group.key, path) for path in paths]
+        keys.append(joined(group.key, path))
+    return keys
 
 
 # -- images --------------------------------------------------------------------------------------
@@ -293,9 +293,9 @@ def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     if len(listed) > MAX_AXES:
         raise UnsupportedOperationError(f"{where} has {len(listed)} axes; at most {MAX_AXES} are read")
     items = [item if isinstance(item, dict) else {"name": item} for item in listed]
-    names = [item.get("name") for item in items]
-    if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-        raise DatasetDamagedError(f"{where}: the axes {names!r:.200} do not have distinct names")
+    names = [name for item in items if isinstance(name := item.get("name"), str) and name]
+    if len(names) < len(items) or len(set(names)) < len(names):
+        raise DatasetDamagedError(f"{where}: the axes {listed!r:.200} do not have distinct names")
     inner = {names.index("y"): "y", names.index("x"): "x"} if {"y", "x"} <= set(names) else {}
     inner = inner or {len(names) - 2: "y", len(names) - 1: "x"}
     axes = [inner.get(place) or _AXES.get(name.lower(), name) for place, name in enumerate(names)]

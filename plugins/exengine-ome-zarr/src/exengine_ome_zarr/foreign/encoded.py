@@ -95,7 +95,7 @@ class ChunkFiles:
         return index
 
     def check_file(self, name: str) -> str:
-        """Return what is wrong with a file of the array; an empty string if nothing is.
+        """Return the fault of a file of the array; an empty string if it has none.
 
         Parameters
         ----------

@@ -11,10 +11,15 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from exengine.base_classes import OpenFile, read_at
-from exengine.errors import DatasetDamagedError, DatasetNotFoundError, UnsupportedOperationError
+from exengine.errors import (
+    DatasetDamagedError,
+    DatasetNotFoundError,
+    StorageClosedError,
+    UnsupportedOperationError,
+)
 
 MAX_KEY_CHARS = 1024
 MAX_ZIP_ENTRIES = 500_000
@@ -30,7 +35,7 @@ _END_64_LOCATOR = struct.Struct("<4sIQI")
 _END_64 = struct.Struct("<4sQ2H2I4Q")
 
 
-def is_key(key: object) -> bool:
+def is_key(key: object) -> TypeGuard[str]:
     """Return whether a relative path from a metadata file stays inside the dataset."""
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS:
         return False
@@ -118,7 +123,7 @@ class FolderFiles:
             raise DatasetDamagedError(f"{self.name(key)} cannot be read: {error.strerror}") from error
 
     def _check_folders(self, key: str) -> bool:
-        """Refuse a key whose folders are links; return False if one of them does not exist."""
+        """Refuse a key that leads through links; return False if one of them does not exist."""
         folder = key.rpartition("/")[0]
         if folder in self._checked:
             return True
@@ -243,7 +248,7 @@ class ZipFiles:
         """Return bytes of a file as they are in the archive."""
         file = self._file
         if file is None:
-            raise DatasetDamagedError(f"{self._path} is closed")
+            raise StorageClosedError(f"{self._path} is closed; open it again")
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UnsupportedOperationError(
                 f"{self.name(key)} is encrypted, or compressed by a method other than deflate"
@@ -276,7 +281,7 @@ class ZipFiles:
 
 
 def _refuse_large_directory(descriptor: int, size: int, path: str) -> None:
-    """Refuse an archive whose list of files would take too much memory.
+    """Refuse an archive if its list of files would take too much memory.
 
     The format is that of APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16.
     """

@@ -183,7 +183,7 @@ class ForeignDataset:
 
     def _read_images(self) -> list[tuple[int | str | None, Image]]:
         """Return the images of a plate, a well or a series. Images that cannot be read are faults."""
-        images = []
+        images: list[Image] = []
         first_error: ExEngineError | None = None
         for key in image_keys(self.files, self.root):
             try:
@@ -193,7 +193,8 @@ class ForeignDataset:
                 image = read_image(self.files, group)
                 if POSITION in image.axes:
                     raise UnsupportedOperationError(f"{self.files.name(key)} has an axis {POSITION!r}")
-                read_layout(self.files, image.levels[0], image.zarr_format)
+                layout = read_layout(self.files, image.levels[0], image.zarr_format)
+                self._levels[len(images), 0] = LevelArray(self.files, layout, image.axes)
             except ExEngineError as error:
                 first_error = first_error or error
                 self.faults.append(str(error))

@@ -7,13 +7,19 @@ A torn shard is reported instead: by an error for its frames, and by ``check_str
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import numpy.typing as npt
 
 from exengine.base_classes import DatasetReader, DatasetStatus, JsonValue, StorageCapabilities
-from exengine.errors import DatasetDamagedError, ExEngineError
+from exengine.errors import (
+    CoordinatesNotFoundError,
+    DatasetDamagedError,
+    ExEngineError,
+    StorageClosedError,
+)
+from exengine_ome_zarr.foreign import lazy
 from exengine_ome_zarr.foreign.images import ForeignDataset
 
 MAX_FILES_TO_CHECK = 1_000_000
@@ -49,6 +55,7 @@ class ForeignReader(DatasetReader):
         self._index = self._dataset.index(level)
         super().__init__(path, self._index, DatasetStatus.COMPLETE)
         self._level = level
+        self._released = False
         self._place = self._dataset.level_numbers[level]
         self._frame_metadata: dict[int, dict[tuple[int, ...], JsonValue]] = {}
 
@@ -77,8 +84,8 @@ class ForeignReader(DatasetReader):
         """The OME metadata, and the values in them that most programs need.
 
         A dict with the keys ``ome`` (of the root), ``image`` (of the first image, if it is not the root),
-        ``pixel_size_um`` (``[y, x]``), ``z_step_um``, ``interval_s`` and ``channels``. Unknown values are left
-        out.
+        ``pixel_size_um`` (``[y, x]``), ``z_step_um``, ``interval_s`` and ``channels``. Unknown values are
+        left out.
         """
         image = self._dataset.images[0][1]
         summary: dict[str, JsonValue] = {"ome": copy.deepcopy(self._dataset.root.ome)}
@@ -129,15 +136,32 @@ class ForeignReader(DatasetReader):
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         image, place = self._index.locate(number)
+        data = self._read(image, place, [at + 1 for at in place])
+        return data.reshape(data.shape[-2:])
+
+    def read_block(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
+        """Return the frames of an image in a range of places on each axis, for ``as_array``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(*axes, Y, X)``.
+        """
+        self._refuse_if_closed()
+        data = self._read(image, begin, end)
+        return data.reshape(
+            [last - first for first, last in zip(begin, end, strict=True)] + [*data.shape[-2:]]
+        )
+
+    def _read(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
         try:
             array = self._dataset.array(image, self._place)
-            begin = place[: len(array.leading)]
-            data = array.read(begin, [at + 1 for at in begin])
+            count = len(array.leading)  # none in an image with two axes, which has time 0
+            return array.read(begin[:count], end[:count])
         except DatasetDamagedError as error:
             if str(error) not in self._dataset.faults and len(self._dataset.faults) < MAX_FAULTS:
                 self._dataset.faults.append(str(error))
             raise
-        return data.reshape(data.shape[-2:])
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         """Return the metadata that ``ome-writers`` stores for each frame; ``{}`` for other writers."""
@@ -157,7 +181,7 @@ class ForeignReader(DatasetReader):
         return tuple(self._dataset.level_numbers) if not self._level else (0,)
 
     def level(self, number: int) -> "ForeignReader":
-        """Return a reader for one resolution level, whose coordinates count the planes of that level.
+        """Return a reader for one resolution level. Its coordinates count the planes of that level.
 
         Raises
         ------
@@ -166,14 +190,44 @@ class ForeignReader(DatasetReader):
         DatasetDamagedError
             If an array of this level cannot be read.
         """
-        if self._level or not number:
+        if number == 0:
             return self
+        if self._level:
+            raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
+        self._refuse_if_closed()
         return type(self)(self.path, number, self._dataset)
 
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
-        return super().as_array(axes, missing=missing)
+        """Return all frames as one dask array.
+
+        Parameters
+        ----------
+        axes : iterable of str, optional
+            The order of the leading axes; by default, the order in the file, after ``position``.
+        missing : {'raise', 'mask'} or number
+            How to treat missing frames. There are some only if images differ in their coordinates.
+
+        Returns
+        -------
+        dask.array.Array
+            ``(*axes, Y, X)``. A block contains whole frames, as many as a chunk of the file.
+        """
+        self._refuse_if_closed()
+        arrays = [self._dataset.array(image, self._place) for image in range(len(self._dataset.images))]
+        if not lazy.is_regular(self._index, arrays):
+            return super().as_array(axes, missing=missing)
+        return lazy.as_array(self, self._index, arrays[0], axes, missing)
+
+    def _refuse_if_closed(self) -> None:
+        if self._released:
+            raise StorageClosedError(f"{self.path} is closed; open it again with exengine.open_dataset(...)")
+
+    def release(self) -> None:
+        self._released = True
+        if not self._level:
+            self._dataset.files.close()
 
 
 def _frame_metadata(attributes: dict[str, Any]) -> dict[tuple[int, ...], JsonValue]:
