@@ -1,0 +1,43 @@
+"""Fixtures for datasets of other writers."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "interop: writes with a library that needs Python 3.12")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "made.ome.zarr"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written(tmp_path, request):
+    """Fail a test that opens a dataset and changes its files."""
+    import exengine_ome_zarr.foreign.images as images
+
+    def snapshot(path):
+        files = [path] if Path(path).is_file() else sorted(Path(path).rglob("*"))
+        return {str(file): (file.lstat().st_mtime_ns, file.lstat().st_size) for file in files}
+
+    seen = {}
+    original = images.ForeignDataset.__init__
+
+    def noting(self, path):
+        seen.setdefault(path, snapshot(path))
+        original(self, path)
+
+    if "changes_files" in request.keywords:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images.ForeignDataset, "__init__", noting)
+        yield
+    for where, before in seen.items():
+        assert snapshot(where) == before, f"{where} was changed"
