@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-UNITS = {"t": ("time", "second"), "c": ("channel", None), "z": ("space", "micrometer"), "y": ("space", "micrometer"), "x": ("space", "micrometer")}
+UNITS = {
+    "t": ("time", "second"),
+    "c": ("channel", None),
+    "z": ("space", "micrometer"),
+    "y": ("space", "micrometer"),
+    "x": ("space", "micrometer"),
+}
 STEPS = {"t": 0.5, "c": 1.0, "z": 2.0, "y": 0.25, "x": 0.25}
 
 
@@ -39,7 +45,10 @@ def multiscales(axes, factors=(1,), version="0.5", name="", paths=None):
     if name:
         content["name"] = name
     if version == "0.6":
-        content["coordinateSystems"] = [{"name": "world", "axes": described(axes)[:0]}, {"name": "intrinsic", "axes": described(axes)}]
+        content["coordinateSystems"] = [
+            {"name": "world", "axes": described(axes)[:0]},
+            {"name": "intrinsic", "axes": described(axes)},
+        ]
     else:
         content["axes"] = described(axes)
     if version == "0.4":
@@ -48,7 +57,12 @@ def multiscales(axes, factors=(1,), version="0.5", name="", paths=None):
 
 
 def omero(*labels):
-    return {"channels": [{"label": label, "color": f"{number:02X}FF00", "active": True} for number, label in enumerate(labels)]}
+    return {
+        "channels": [
+            {"label": label, "color": f"{number:02X}FF00", "active": True}
+            for number, label in enumerate(labels)
+        ]
+    }
 
 
 def group(path, ome, version="0.5", attributes=None):
@@ -61,7 +75,9 @@ def group(path, ome, version="0.5", attributes=None):
         (path / ".zattrs").write_text(json.dumps({**attributes, **ome}))
     else:
         attributes = {"ome": {"version": version, **ome}, **attributes}
-        (path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
+        (path / "zarr.json").write_text(
+            json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+        )
     return path
 
 
@@ -76,7 +92,9 @@ def array(path, data, version="0.5", **options):
     return made
 
 
-def image(path, data, axes="tczyx", version="0.5", *, labels=(), factors=(1,), name="", attributes=None, **options):
+def image(
+    path, data, axes="tczyx", version="0.5", *, labels=(), factors=(1,), name="", attributes=None, **options
+):
     """Write an image and its levels, and return the path."""
     ome = {"multiscales": multiscales(axes, factors, version, name)}
     if labels:
@@ -105,13 +123,21 @@ def plate(path, wells, version="0.5", **options):
         "rows": [{"name": row} for row in rows],
         "columns": [{"name": column} for column in columns],
         "wells": [
-            {"path": well, "rowIndex": rows.index(well.split("/")[0]), "columnIndex": columns.index(well.split("/")[1])}
+            {
+                "path": well,
+                "rowIndex": rows.index(well.split("/")[0]),
+                "columnIndex": columns.index(well.split("/")[1]),
+            }
             for well in wells
         ],
     }
     group(path, {"plate": content}, version)
     for well, images in wells.items():
-        group(Path(path) / well, {"well": {"images": [{"path": str(field)} for field in range(len(images))]}}, version)
+        group(
+            Path(path) / well,
+            {"well": {"images": [{"path": str(field)} for field in range(len(images))]}},
+            version,
+        )
         for field, data in enumerate(images):
             image(Path(path) / well / str(field), data, version=version, **options)
     return Path(path)

@@ -33,7 +33,9 @@ def test_an_archive_is_read(path, tmp_path, version, method, suffix):
     assert is_ome_zarr(target)
     dataset = open_foreign(target)
     for coordinates in dataset:
-        np.testing.assert_array_equal(dataset[coordinates], DATA[coordinates.time, coordinates.channel, coordinates.z])
+        np.testing.assert_array_equal(
+            dataset[coordinates], DATA[coordinates.time, coordinates.channel, coordinates.z]
+        )
     assert dataset.check_structure() == []
 
 
@@ -93,7 +95,13 @@ def test_a_byte_that_changed_in_a_chunk_is_found(path, tmp_path, shards):
     import zarr.codecs as codecs
 
     crc = codecs.Crc32cCodec() if shards else None
-    image(path, DATA, chunks=(1, 1, 1, 20, 30) if not shards else (1, 1, 2, 16, 16), shards=shards, compressors=crc)
+    image(
+        path,
+        DATA,
+        chunks=(1, 1, 1, 20, 30) if not shards else (1, 1, 2, 16, 16),
+        shards=shards,
+        compressors=crc,
+    )
     archive = zipped(path, tmp_path / "made.ozx")
     with zipfile.ZipFile(archive) as made:
         info = made.getinfo("0/c/0/0/0/0/0")
@@ -197,7 +205,9 @@ def test_the_number_of_files_is_read_from_the_64_bit_record_too(tmp_path):
         open_foreign(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"PK\x05\x06", b"II*\0" * 100, b"PK\x05\x06" + b"\xff" * 18, b"\0" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"PK\x05\x06", b"II*\0" * 100, b"PK\x05\x06" + b"\xff" * 18, b"\0" * 100_000]
+)
 def test_any_other_file_is_not_a_dataset(tmp_path, content):
     path = tmp_path / "file.ozx"
     path.write_bytes(content)

@@ -42,7 +42,10 @@ def test_a_series_without_a_list_is_numbered(path):
     check(open_foreign(path), dict(enumerate(IMAGES)))
 
 
-@pytest.mark.parametrize(("names", "positions"), [(["A", "B", "C"], ["A", "B", "C"]), (["A", "A", "B"], [0, 1, 2]), (["A", "", "B"], [0, 1, 2])])
+@pytest.mark.parametrize(
+    ("names", "positions"),
+    [(["A", "B", "C"], ["A", "B", "C"]), (["A", "A", "B"], [0, 1, 2]), (["A", "", "B"], [0, 1, 2])],
+)
 def test_positions_have_the_names_of_images_if_these_are_distinct(path, names, positions):
     series(path, IMAGES, names=names)
     check(open_foreign(path), dict(zip(positions, IMAGES, strict=True)))

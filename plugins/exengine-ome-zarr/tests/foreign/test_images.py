@@ -66,7 +66,12 @@ def test_other_units_are_converted_and_unknown_units_are_left_out(path):
 
     def change(document):
         axes = document["attributes"]["ome"]["multiscales"][0]["axes"]
-        axes[0]["unit"], axes[2]["unit"], axes[3]["unit"], axes[4]["unit"] = "minute", "furlong", "nanometer", "nanometer"
+        axes[0]["unit"], axes[2]["unit"], axes[3]["unit"], axes[4]["unit"] = (
+            "minute",
+            "furlong",
+            "nanometer",
+            "nanometer",
+        )
 
     edit(path / "zarr.json", change)
     summary = open_foreign(path).summary_metadata
@@ -77,7 +82,10 @@ def test_other_units_are_converted_and_unknown_units_are_left_out(path):
 def test_scales_of_the_image_multiply_those_of_the_array(path):
     image(path, numbered(2, 1, 2, 8, 8))
     scale = [{"type": "scale", "scale": [1, 1, 10, 2, 4]}]
-    edit(path / "zarr.json", lambda d: d["attributes"]["ome"]["multiscales"][0].update(coordinateTransformations=scale))
+    edit(
+        path / "zarr.json",
+        lambda d: d["attributes"]["ome"]["multiscales"][0].update(coordinateTransformations=scale),
+    )
     summary = open_foreign(path).summary_metadata
     assert summary["pixel_size_um"] == [0.5, 1.0] and summary["z_step_um"] == 20.0
 
@@ -85,7 +93,16 @@ def test_scales_of_the_image_multiply_those_of_the_array(path):
 @pytest.mark.parametrize(
     ("transformation", "size"),
     [
-        ({"type": "sequence", "transformations": [{"type": "scale", "scale": [3, 5]}, {"type": "translation", "translation": [1, 1]}]}, [3.0, 5.0]),
+        (
+            {
+                "type": "sequence",
+                "transformations": [
+                    {"type": "scale", "scale": [3, 5]},
+                    {"type": "translation", "translation": [1, 1]},
+                ],
+            },
+            [3.0, 5.0],
+        ),
         ({"type": "identity"}, None),
         ({"type": "affine", "affine": [[1, 0, 0], [0, 1, 0]]}, None),
         ({"type": "scale", "scale": [1, 1, 1]}, None),
@@ -106,7 +123,10 @@ def test_a_transformation_of_version_06_is_read_if_it_is_plain(path, transformat
         dataset["coordinateTransformations"] = [transformation]
 
     edit(path / "zarr.json", change)
-    edit(path / "zarr.json", lambda d: d["attributes"]["ome"]["multiscales"][0]["coordinateSystems"].pop(0) and None)
+    edit(
+        path / "zarr.json",
+        lambda d: d["attributes"]["ome"]["multiscales"][0]["coordinateSystems"].pop(0) and None,
+    )
     dataset = open_foreign(path)
     np.testing.assert_array_equal(dataset[{"time": 0}], data)
     assert dataset.summary_metadata.get("pixel_size_um") == size
@@ -150,12 +170,18 @@ def test_frames_are_y_and_x_in_any_order_of_axes(path, axes):
     kept = [axis for axis in "tczyx" if axis in axes]
     part = data[tuple(others)]
     group(path, {"multiscales": multiscales(list(axes))})
-    array(path / "0", np.ascontiguousarray(part.transpose([kept.index(axis) for axis in axes])), chunks=(2, 3, 4, 2))
+    array(
+        path / "0",
+        np.ascontiguousarray(part.transpose([kept.index(axis) for axis in axes])),
+        chunks=(2, 3, 4, 2),
+    )
     dataset = open_foreign(path)
     for coordinates in dataset:
         names = {"time": "t", "channel": "c", "z": "z"}
         at = {names[axis]: value for axis, value in coordinates.items()}
-        np.testing.assert_array_equal(dataset[coordinates], part[tuple(at.get(axis, slice(None)) for axis in kept)])
+        np.testing.assert_array_equal(
+            dataset[coordinates], part[tuple(at.get(axis, slice(None)) for axis in kept)]
+        )
     assert places
 
 
@@ -182,7 +208,24 @@ def test_axes_of_versions_before_04_are_strings_or_implied(path, axes):
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64", "complex64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "bool",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+    ],
+)
 def test_every_numeric_type_is_read(path, version, dtype):
     data = numbered(3, 8, 9, dtype=dtype)
     image(path, data, "zyx", version)
@@ -204,7 +247,12 @@ CODECS = ["blosc", "zstd", "gzip", "none"]
 def test_every_codec_is_read_with_and_without_shards(path, codec, shards):
     import zarr.codecs as codecs
 
-    given = {"blosc": codecs.BloscCodec(), "zstd": codecs.ZstdCodec(), "gzip": codecs.GzipCodec(), "none": None}[codec]
+    given = {
+        "blosc": codecs.BloscCodec(),
+        "zstd": codecs.ZstdCodec(),
+        "gzip": codecs.GzipCodec(),
+        "none": None,
+    }[codec]
     data = numbered(5, 20, 30)
     image(path, data, "zyx", chunks=(1, 8, 8), shards=shards, compressors=given)
     check_frames(open_foreign(path), data)
@@ -216,7 +264,15 @@ def test_every_compressor_of_version_04_is_read(path, codec):
     import numcodecs
 
     data = numbered(3, 20, 30)
-    image(path, data, "zyx", "0.4", chunks=(2, 16, 16), compressors=numcodecs.get_codec({"id": codec}), filters=[numcodecs.Delta("<u2")])
+    image(
+        path,
+        data,
+        "zyx",
+        "0.4",
+        chunks=(2, 16, 16),
+        compressors=numcodecs.get_codec({"id": codec}),
+        filters=[numcodecs.Delta("<u2")],
+    )
     check_frames(open_foreign(path), data)
 
 
@@ -238,7 +294,14 @@ def test_the_index_of_shards_may_be_at_their_beginning(path):
     import zarr.codecs as codecs
 
     data = numbered(4, 8, 9)
-    image(path, data, "zyx", chunks=(1, 8, 9), shards={"shape": (2, 8, 9), "index_location": "start"}, compressors=codecs.ZstdCodec())
+    image(
+        path,
+        data,
+        "zyx",
+        chunks=(1, 8, 9),
+        shards={"shape": (2, 8, 9), "index_location": "start"},
+        compressors=codecs.ZstdCodec(),
+    )
     check_frames(open_foreign(path), data)
 
 
@@ -246,7 +309,9 @@ def test_chunks_that_were_never_written_have_the_fill_value(path):
     group(path, {"multiscales": multiscales("zyx")})
     import zarr
 
-    made = zarr.create_array(path / "0", shape=(4, 8, 9), chunks=(1, 8, 9), shards=(2, 8, 9), dtype="uint16", fill_value=7)
+    made = zarr.create_array(
+        path / "0", shape=(4, 8, 9), chunks=(1, 8, 9), shards=(2, 8, 9), dtype="uint16", fill_value=7
+    )
     made[1] = 1
     dataset = open_foreign(path)
     assert [int(dataset[{"z": z}].max()) for z in range(4)] == [7, 1, 7, 7]
@@ -299,7 +364,12 @@ def test_a_reader_is_read_only_and_closes(path):
     lazy = dataset.as_array()
     dataset.close()
     dataset.close()
-    for call in (lambda: dataset.get_data({"time": 0, "channel": 0, "z": 0}), lambda: len(dataset), dataset.as_array, lazy.compute):
+    for call in (
+        lambda: dataset.get_data({"time": 0, "channel": 0, "z": 0}),
+        lambda: len(dataset),
+        dataset.as_array,
+        lazy.compute,
+    ):
         with pytest.raises(StorageClosedError):
             call()
 
@@ -320,7 +390,12 @@ def test_metadata_are_empty_unless_the_writer_is_known(path):
 
 
 def test_metadata_of_ome_writers_belong_to_their_frames(path):
-    entries = [{"delta_t": 0.5, "storage_index": [1, 0]}, {"storage_index": "x"}, 7, {"delta_t": 0.1, "storage_index": [0, 0]}]
+    entries = [
+        {"delta_t": 0.5, "storage_index": [1, 0]},
+        {"storage_index": "x"},
+        7,
+        {"delta_t": 0.1, "storage_index": [0, 0]},
+    ]
     image(path, numbered(2, 1, 8, 9), "tcyx", attributes={"ome_writers": {"frame_metadata": entries}})
     dataset = open_foreign(path)
     assert dataset.get_metadata({"time": 1, "channel": 0}) == {"delta_t": 0.5}

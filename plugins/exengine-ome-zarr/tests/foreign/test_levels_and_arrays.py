@@ -64,7 +64,10 @@ def test_a_level_can_be_pickled(path):
 
 def test_a_level_without_an_array_is_left_out_and_reported(path):
     image(path, DATA, factors=(1, 2))
-    edit(path / "zarr.json", lambda d: d["attributes"]["ome"]["multiscales"][0]["datasets"].append({"path": "9"}))
+    edit(
+        path / "zarr.json",
+        lambda d: d["attributes"]["ome"]["multiscales"][0]["datasets"].append({"path": "9"}),
+    )
     dataset = open_foreign(path)
     assert dataset.resolution_levels == (0, 1)
     assert dataset.status == "damaged" and "9" in dataset.status_reason
@@ -72,7 +75,10 @@ def test_a_level_without_an_array_is_left_out_and_reported(path):
 
 def test_levels_are_those_that_every_image_has(path):
     series(path, [DATA, DATA], factors=(1, 2))
-    edit(path / "1" / "zarr.json", lambda d: d["attributes"]["ome"]["multiscales"][0]["datasets"].pop() and None)
+    edit(
+        path / "1" / "zarr.json",
+        lambda d: d["attributes"]["ome"]["multiscales"][0]["datasets"].pop() and None,
+    )
     assert open_foreign(path).resolution_levels == (0,)
 
 

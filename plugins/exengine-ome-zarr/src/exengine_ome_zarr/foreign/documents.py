@@ -5,7 +5,6 @@ This module parses untrusted documents into a few checked values. It does not re
 (``.zattrs``), the later versions in Zarr v3 (``zarr.json``). The specifications are at https://ngff.openmicroscopy.org.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -326,8 +325,7 @@ def _scale(multiscales: dict[str, Any], dataset: dict[str, Any], count: int) -> 
         if len(items) == 1 and items[0].get("type") == "sequence":
             inner = items[0].get("transformations")
             items = [_as_dict(item) for item in inner] if isinstance(inner, list) else []
-        kinds = [item.get("type") for item in items]
-        if not set(kinds) <= {"scale", "translation", "identity"}:
+        if not all(item.get("type") in ("scale", "translation", "identity") for item in items):
             return [None] * count
         for item in items:
             scale = item.get("scale")
@@ -340,7 +338,7 @@ def _scale(multiscales: dict[str, Any], dataset: dict[str, Any], count: int) -> 
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e100
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
