@@ -449,12 +449,12 @@ def test_the_dataset_itself_may_be_a_link(path, tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda path: path.mkdir(),
+        os.mkdir,
         lambda path: None,
         lambda path: group(path, {}),
         lambda path: group(path, {}, "0.4"),
         lambda path: array(path, DATA),
-        lambda path: os.mkfifo(path),
+        os.mkfifo,
         lambda path: path.symlink_to(path),
     ],
 )
