@@ -37,7 +37,7 @@ class DataStorage(ABC):
 
     capabilities: StorageCapabilities = StorageCapabilities()
     """The capabilities and limits of the backend with its default options. If they depend on the options, an
-    instance sets its own, and :meth:`capabilities_for` returns the same."""
+    instance sets its own, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options, by name, with which the conformance kit tests the backend and the documentation shows
@@ -356,7 +356,7 @@ class DataStorage(ABC):
         UnsupportedOperationError
             If the backend does not list its coordinates.
         """
-        return positions_on_axes(coordinates.coordinate_dict for coordinates in self)
+        return positions_on_axes(self)
 
     @replaceable
     def has_checksums(self) -> bool:
