@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from exengine.base_classes import StorageCapabilities
-from exengine_ome_zarr.layout import DTYPES
+from exengine_ome_zarr.format.layout import DTYPES
 
 BACKEND_NAME = "ome-zarr"
 """The name of the backend in a dataset's manifest."""
@@ -26,6 +26,7 @@ _CAPABILITIES = StorageCapabilities(
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
+    pyramids=True,
     compression=("blosc-lz4", "blosc-zstd", "zstd", "gzip"),
     readers=("napari", "Fiji", "zarr-python", "tensorstore", "neuroglancer", "vizarr"),
 )

@@ -1,10 +1,10 @@
 """The files of the shards while they are written: fixed slots without compression, parts with compression.
 
-Without compression, a shard appears with its full length and a complete index. Readers see every frame as soon
-as its slot is written, and zeros in the other slots. The file is sparse, so the slots take no space in advance.
+Without compression, a shard appears with its full length and a complete index. Readers see every frame as
+soon as its slot is written, and zeros in the other slots. The file is sparse, so empty slots take no space.
 
-With compression, the chunks are appended to a part, a file in ``.exengine/open``. When all frames of the shard
-have arrived, the part gets an index and becomes the shard.
+With compression, the chunks are appended to a part, a file in ``.exengine/open``. When all frames of the
+shard have arrived, the part gets an index and becomes the shard.
 """
 
 import os
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, FilePool, OpenFile, write_at
-from exengine_ome_zarr.files import OPEN, temporary
-from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.sizes import MAX_OPEN_FILES
+from exengine_ome_zarr.format.files import OPEN, temporary
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.sizes import MAX_OPEN_FILES
 
 WRITE = os.O_RDWR
 
