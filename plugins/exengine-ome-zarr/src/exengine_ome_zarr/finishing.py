@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, DatasetStatus, OpenFile, read_at, read_manifest, write_at
-from exengine.errors import StorageStateError
+from exengine.errors import DatasetDamagedError, StorageStateError
 from exengine_ome_zarr.format import documents, sizes
 from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
 from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
 from exengine_ome_zarr.format.images import Images, Method
 from exengine_ome_zarr.format.journal import read_records
-from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, encode_index
+from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, decode_index, encode_index
 from exengine_ome_zarr.format.shards import part_path, rename_into_place
 from exengine_ome_zarr.parquet import write_table
 from exengine_ome_zarr.pyramid import build_shard, level_factors, level_layout
@@ -159,26 +159,27 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     first = _chunk_numbers(layout, frames)
     written = np.zeros(layout.chunks_in_shard, bool)
     written[(first[:, None] + np.arange(layout.tiles)).reshape(-1)] = True
-    if written.all():
-        return
     file = OpenFile(path, os.O_RDWR)
     size = layout.tile_bytes * layout.frames_per_chunk
-    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
-    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
-    entries[written, 1] = size
+    # The chunks are elsewhere if an earlier attempt has copied the shard.
+    old = read_index(file, layout)
+    slots = decode_index(layout.complete_index) if old is None else old
+    assert slots is not None
+    entries = np.where(written[:, None], slots, np.uint64(EMPTY))
+    if (entries[written] == EMPTY).any():
+        raise DatasetDamagedError(f"the index of {path} does not contain all of its frames")
     end = int(entries[written, 0].max()) + size
     holes = end - int(written.sum()) * size
     if holes > sizes.COPY_BYTES and holes > end * sizes.COPY_SHARE:
         _copy(folder, path, file, entries)
         return
     index = encode_index(entries)
-    length = os.fstat(file.descriptor).st_size
-    if end + len(index) > layout.slots_bytes:
+    old_at = os.fstat(file.descriptor).st_size - len(index)
+    if old is not None and end + len(index) > old_at:
         # The new index would overlap the old one. Both are equally long, so it can replace the old one, which
         # is written with one call.
-        if length == layout.slots_bytes + len(index):
-            write_at(file.descriptor, (index,), layout.slots_bytes, len(index))
-            os.fsync(file.descriptor)
+        end = old_at
+    if old_at == end and read_at(file.descriptor, len(index), end) == index:
         return
     write_at(file.descriptor, (index,), end, len(index))
     os.fsync(file.descriptor)  # before the old index goes

@@ -79,6 +79,8 @@ class FrameTable:
                 pieces.append(np.stack([records[name] for name in ("image", "t", "c", "z")]))
                 self._count += len(records)
             if not pieces:
+                if not self._layout_at:
+                    self._read_layout()  # the summary of a dataset without frames
                 return False
             self._read_layout()  # after the journal: it contains the labels of all these frames
             if self.layout is None:
