@@ -15,7 +15,7 @@ from exengine.base_classes import NEW, DatasetStatus, OpenFile, read_at, read_ma
 from exengine.errors import DatasetDamagedError, StorageStateError
 from exengine_ome_zarr.format import documents, sizes
 from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_index
 from exengine_ome_zarr.format.images import Images, Method
 from exengine_ome_zarr.format.journal import read_records
 from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, decode_index, encode_index
@@ -110,7 +110,8 @@ def _frames_of(files: FrameFiles, frames: Columns) -> Iterator[tuple[Indices, np
     """Yield the indices and pixels of frames."""
     for image, t, c, z, part, offset, length, pixels_crc in frames.tolist():
         record = (0, image, t, c, z, part, offset, length, pixels_crc, 0, 0, 0)
-        yield (t, c, z), files.read(record, f"the frame at t {t}, c {c}, z {z} of image {image}")
+        indices = f"the frame at t {t}, c {c}, z {z} of image {image}"
+        yield (t, c, z), files.read(record, FrameName(lambda _, text=indices: text, 0))  # type: ignore[misc]
 
 
 def _read_columns(journal: OpenFile) -> Columns:

@@ -17,7 +17,7 @@ from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.finishing import finish_dataset
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import JournalWriter, Record, encode_record
 from exengine_ome_zarr.format.labels import Labels
@@ -333,11 +333,13 @@ class FrameWriter:
 
     def read(self, number: int) -> npt.NDArray[Any]:
         """Return the pixels of a frame."""
-        return self._files.read(self._record(number), self._name(number))
+        return self._files.read(self._record(number), FrameName(self._name, number))
 
     def read_metadata(self, number: int) -> Any:
         """Return the metadata of a frame."""
-        return read_frame_line(self._lines.file, self._record(number), self._name(number))["metadata"]
+        return read_frame_line(self._lines.file, self._record(number), FrameName(self._name, number))[
+            "metadata"
+        ]
 
     def _record(self, number: int) -> Record:
         record = self._journal.read(number)
