@@ -40,7 +40,7 @@ def survey(path):
         lambda: (len(dataset), dataset.axes, str(dataset.status), dataset.status_reason),
         lambda: [dataset.level(level) for level in dataset.resolution_levels],
         dataset.check_structure,
-        lambda: dataset.as_array()[(0,) * len(dataset.axes)].compute(),
+        lambda: dataset.as_array()[(0,) * len(dataset.axes)].compute(),  # noqa: PLW0108 - as_array may raise
     ):
         try:
             call()

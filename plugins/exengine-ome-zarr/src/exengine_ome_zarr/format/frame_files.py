@@ -97,7 +97,7 @@ class FrameFiles:
         self._layout = layout
         self._codec = PixelCodec(layout)
         self._array_path = array_path
-        self._pool = FilePool(sizes.MAX_OPEN_FILES)
+        self._pool = FilePool(sizes.MAX_OPEN_FILES_TO_READ)
         self._indices: dict[str, npt.NDArray[np.uint64]] = {}
 
     def shard(self, image: int, t: int, c: int, z: int) -> str:
