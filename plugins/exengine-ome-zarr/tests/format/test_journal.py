@@ -22,11 +22,11 @@ from exengine_ome_zarr.format.journal import (
 )
 
 four, eight = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
-fields = st.tuples(four, four, four, four, four, eight, eight, four, eight, four, four)
+fields = st.tuples(four, four, four, four, four, eight, four, four, eight, four, four, four)
 
 
 def record(number, seed=0):
-    some = np.random.default_rng([number, seed]).integers(0, 2**32, 11).tolist()
+    some = np.random.default_rng([number, seed]).integers(0, 2**32, 12).tolist()
     return encode_record(number, *some)
 
 
