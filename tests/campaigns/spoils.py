@@ -45,7 +45,7 @@ def index_first(pause_s: float = 0) -> None:
 def journal_first(pause_s: float = 0) -> None:
     """Make a writer that is wrong: the record of a frame is in the journal before its pixels are there."""
     from exengine.base_classes import write_at as real
-    from exengine_ome_zarr import writer
+    from exengine_ome_zarr import frame_writer
 
     waiting: list[Any] = []
 
@@ -57,7 +57,8 @@ def journal_first(pause_s: float = 0) -> None:
         waiting.append((descriptor, data, offset, size))
         return offset + size
 
-    writer.write_at = late
+    assert frame_writer.write_at is real
+    frame_writer.write_at = late
 
 
 SPOILS = ("acknowledge-early", "index-first")
