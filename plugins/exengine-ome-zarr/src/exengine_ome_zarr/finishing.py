@@ -5,7 +5,7 @@ which frames exist.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,12 @@ _COLUMNS = ("image", "t", "c", "z", "part", "offset", "length")
 
 
 def finish_dataset(
-    folder: str, layout: Layout, images: Images, labels: dict[str, Labels], journal: OpenFile
+    folder: str,
+    layout: Layout,
+    images: Images,
+    labels: dict[str, Labels],
+    journal: OpenFile,
+    elsewhere: Collection[str] = (),
 ) -> None:
     """Finish the shards and documents of a dataset, and sync them.
 
@@ -37,11 +42,15 @@ def finish_dataset(
     labels : dict of str to Labels
     journal : OpenFile
         The journal, which contains the records of all frames and nothing else.
+    elsewhere : collection of str
+        The shards that are finished and no longer in the folder.
     """
     frames = _read_columns(journal)
     for image, shard, rows in _by_shard(layout, frames):
         name = f"{images.array_path(image)}/{layout.shard_name(*shard)}"
         path = os.path.join(folder, name)
+        if name in elsewhere:
+            continue
         if layout.is_compressed:
             _publish(folder, path, layout, frames[rows])
         else:
@@ -107,10 +116,8 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     if written.all():
         return
     file = OpenFile(path, os.O_RDWR)
+    entries = slot_entries(layout, written)
     size = layout.tile_bytes * layout.frames_per_chunk
-    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
-    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
-    entries[written, 1] = size
     end = int(entries[written, 0].max()) + size
     holes = end - int(written.sum()) * size
     if holes > sizes.COPY_BYTES and holes > end * sizes.COPY_SHARE:
@@ -129,6 +136,15 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     os.fsync(file.descriptor)  # before the old index goes
     os.ftruncate(file.descriptor, end + len(index))
     os.fsync(file.descriptor)
+
+
+def slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """Return the index of a shard without compression, ``(chunks, 2)`` uint64, from the chunks written to it."""
+    size = layout.tile_bytes * layout.frames_per_chunk
+    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
+    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
+    entries[written, 1] = size
+    return entries
 
 
 def _copy(folder: str, path: str, file: OpenFile, entries: npt.NDArray[np.uint64]) -> None:

@@ -28,7 +28,12 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
         If no part of the dataset can be read.
     """
     from exengine_ome_zarr.reader import OmeZarrReader
+    from exengine_ome_zarr.remote.addresses import is_url
 
+    if is_url(path):
+        from exengine_ome_zarr.remote.reader import open_remote
+
+        return open_remote(os.fspath(path))
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")

@@ -67,6 +67,12 @@ class SlotFiles:
         self._made.add(name)
         return self._pool.hold(name, file)
 
+    def forget(self, name: str) -> None:
+        """Forget a shard that is no longer in the folder."""
+        self._made.discard(name)
+        self.unsynced.pop(name, None)
+        self._pool.discard(name)
+
     def release(self) -> None:
         """Close the files."""
         self._pool.release()
@@ -161,6 +167,11 @@ class PartFiles:
             self.published[part.number] = name
             self.unsynced[name] = None
             del self._parts[name]
+
+    def open_parts(self, name: str) -> list[Part]:
+        """Return the parts of a shard that are not published."""
+        part = self._parts.get(name)
+        return [part] if part is not None else []
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of the open parts."""

@@ -6,6 +6,7 @@ find the pixels through the indices of the shards.
 """
 
 import os
+from pathlib import Path
 from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -31,9 +32,15 @@ from exengine.base_classes import (
     sync_folder,
     write_at,
 )
-from exengine.errors import CoordinatesError, DatasetDamagedError, MetadataError, StorageFailedError
+from exengine.errors import (
+    CoordinatesError,
+    DatasetDamagedError,
+    MetadataError,
+    OptionError,
+    StorageFailedError,
+)
 from exengine_ome_zarr import documents, files, planning, sizes
-from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
+from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
 from exengine_ome_zarr.finishing import finish_dataset
 from exengine_ome_zarr.frame_files import FrameFiles, encode_json, read_frame_line
 from exengine_ome_zarr.images import Images
@@ -41,6 +48,7 @@ from exengine_ome_zarr.journal import JournalWriter, Record, encode_record
 from exengine_ome_zarr.labels import Labels
 from exengine_ome_zarr.layout import Layout
 from exengine_ome_zarr.pixels import PixelCodec
+from exengine_ome_zarr.remote.addresses import is_url
 from exengine_ome_zarr.roles import assign_roles
 from exengine_ome_zarr.shards import PartFiles, SlotFiles, part_path
 
@@ -78,6 +86,13 @@ class OmeZarrStorage(ManagedStorage):
     extra_axes : {"refuse", "fold", "split"}
         What to do with axes for which OME-Zarr has no dimension: refuse them, combine them with the channel,
         or make an image for each of their positions.
+    spool : path, optional
+        For a dataset in object storage: the folder on this machine that contains its frames until they are
+        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the environment
+        variable ``EXENGINE_SPOOL`` names.
+    spool_bytes : int
+        For a dataset in object storage: the amount of pixel data in the spool at which ``put`` waits for
+        uploads. Shards that are not full remain in the spool, even if they exceed it.
 
     Examples
     --------
@@ -113,7 +128,11 @@ class OmeZarrStorage(ManagedStorage):
         frames_per_chunk: Annotated[int, annotated_types.Interval(ge=1, le=65536)] | None = None,
         layout: Literal["auto", "image", "plate"] = "auto",
         extra_axes: Literal["refuse", "fold", "split"] = "refuse",
+        spool: Path | None = None,
+        spool_bytes: Annotated[int, annotated_types.Ge(1)] = 4 * 2**30,
     ) -> None:
+        if is_url(path):
+            raise OptionError(f"{path} is a URL; create the dataset with OmeZarrStorage.create or open_storage")
         options = {
             "codec": codec,
             "level": level,
@@ -121,7 +140,7 @@ class OmeZarrStorage(ManagedStorage):
             "shard": shard,
             "frames_per_chunk": frames_per_chunk,
         }
-        check_options(OmeZarrStorage, **options, layout=layout, extra_axes=extra_axes)
+        check_options(OmeZarrStorage, **options, layout=layout, extra_axes=extra_axes, spool=spool, spool_bytes=spool_bytes)
         planning.refuse_options(options)
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
@@ -138,9 +157,11 @@ class OmeZarrStorage(ManagedStorage):
         self._parts: PartFiles | None = None
         self._started: dict[str, int] = {}  # the offset up to which the disk has begun to store each shard
         self._facts: dict[str, JsonValue] = {}
+        self._elsewhere: Collection[str] = ()  # finished shards that are no longer in the folder
         super().__init__(path, summary_metadata=summary)
-        assert self.path is not None
-        self._folder = self.path
+        folder = super().path  # of the files, also if ``path`` is a URL
+        assert folder is not None
+        self._folder = folder
         try:
             os.makedirs(os.path.join(self._folder, files.OPEN), exist_ok=True)
             self._lines = files.AppendFile(os.path.join(self._folder, files.FRAMES))
@@ -159,7 +180,17 @@ class OmeZarrStorage(ManagedStorage):
     @classmethod
     def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
         """Return the capabilities of a dataset with these options."""
-        return capabilities_for(options)
+        found = capabilities_for(options)
+        return remote_capabilities(found) if path is not None and is_url(path) else found
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> "OmeZarrStorage":  # type: ignore[override]
+        """Create a storage for a new dataset in a folder or in object storage."""
+        if path is not None and is_url(path):
+            from exengine_ome_zarr.remote.storage import RemoteOmeZarrStorage
+
+            return RemoteOmeZarrStorage(os.fspath(path), **options)
+        return cls(path, **options)  # type: ignore[arg-type]  # the kernel passes a path
 
     @classmethod
     def can_open(cls, path: str | os.PathLike[str]) -> bool:
@@ -489,7 +520,7 @@ class OmeZarrStorage(ManagedStorage):
             self._files.release()
             if self._slots is not None:
                 self._slots.release()
-            finish_dataset(self._folder, self._layout, self._images, self._labels, self._journal.file)
+            finish_dataset(self._folder, self._layout, self._images, self._labels, self._journal.file, self._elsewhere)
         self._facts = self._checksums()
 
     def _checksums(self) -> dict[str, JsonValue]:
