@@ -82,7 +82,7 @@ def position_of(axis: str, value: object) -> "int | str":
         try:
             number = operator.index(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            is_integer = getattr(value, "is_integer", None)
+            is_integer = None if isinstance(value, type) else getattr(value, "is_integer", None)
             if callable(is_integer) and is_integer():
                 number = int(value)  # type: ignore[call-overload]
         if number is not None:

@@ -199,6 +199,8 @@ def test_texts_of_every_kind_become_str(value, name):
 
 REFUSED = [
     1.5,
+    float,
+    int,
     np.float64(1.5),
     math.nan,
     math.inf,

@@ -227,10 +227,10 @@ def begun(monkeypatch):
     """Return a queue of the parts of files with which the disk was told to begin."""
     begun = SimpleQueue()
 
-    def begin(descriptor, offset, size):
-        begun.put((os.fstat(descriptor).st_ino, offset, size))
+    def begin(self, file, offset, size):
+        begun.put((os.fstat(file.descriptor).st_ino, offset, size))
 
-    monkeypatch.setattr("exengine.kernel.system.helper_thread.begin_writing", begin)
+    monkeypatch.setattr(HelperThread, "begin_writing", begin)
     return begun
 
 
@@ -264,10 +264,7 @@ def test_an_error_on_the_helper_thread_is_raised_by_whoever_waits_and_the_thread
 
 
 def test_the_disk_does_not_begin_early_with_large_frames_which_keep_it_busy(new, frame, monkeypatch):
-    monkeypatch.setattr(
-        "exengine.kernel.system.helper_thread.begin_writing",
-        lambda *_: pytest.fail("the disk was told to begin"),
-    )
+    monkeypatch.setattr(HelperThread, "begin_writing", lambda *_: pytest.fail("the disk was told to begin"))
     storage = new()
     for number in range(12):
         storage.put({"time": number}, frame({"time": number}, (512, 512)), None)

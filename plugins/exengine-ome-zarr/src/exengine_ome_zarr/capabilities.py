@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from exengine.base_classes import StorageCapabilities
-from exengine_ome_zarr.layout import DTYPES
+from exengine_ome_zarr.format.layout import DTYPES
 
 BACKEND_NAME = "ome-zarr"
 """The name of the backend in a dataset's manifest."""

@@ -1,7 +1,7 @@
-"""Finishes the files of a dataset: indices and lengths of shards, lengths of arrays, and consolidated metadata.
+"""Finishes the files of a dataset: indices and lengths of shards, lengths of arrays, consolidated metadata.
 
-Every step leaves a dataset that can be read, and can be repeated after the process was killed. The journal says
-which frames exist.
+Every step leaves a dataset that can be read, and can be repeated after the process was killed. The journal
+lists the frames that exist.
 """
 
 import os
@@ -10,27 +10,21 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import NEW, OpenFile, parse_json, read_at, write_at
-from exengine_ome_zarr import documents, sizes
-from exengine_ome_zarr.files import DOCUMENT, OPEN, place_document, temporary
-from exengine_ome_zarr.frame_files import read_index
-from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.journal import RECORD_BYTES, read_records
-from exengine_ome_zarr.labels import Labels
-from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.shards import part_path, rename_into_place
+from exengine.base_classes import NEW, OpenFile, read_at, write_at
+from exengine_ome_zarr.format import documents, sizes
+from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
+from exengine_ome_zarr.format.frame_files import read_index
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.journal import read_records
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.shards import part_path, rename_into_place
 
 Columns = npt.NDArray[np.void]
 _COLUMNS = ("image", "t", "c", "z", "part", "offset", "length")
 
 
 def finish_dataset(
-    folder: str,
-    layout: Layout,
-    images: Images,
-    labels: dict[str, Labels],
-    journal: OpenFile,
-    elsewhere: Collection[str] = (),
+    folder: str, layout: Layout, images: Images, journal: OpenFile, elsewhere: Collection[str] = ()
 ) -> None:
     """Finish the shards and documents of a dataset, and sync them.
 
@@ -39,7 +33,6 @@ def finish_dataset(
     folder : str
     layout : Layout
     images : Images
-    labels : dict of str to Labels
     journal : OpenFile
         The journal, which contains the records of all frames and nothing else.
     elsewhere : collection of str
@@ -149,9 +142,8 @@ def slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[
 
 def _copy(folder: str, path: str, file: OpenFile, entries: npt.NDArray[np.uint64]) -> None:
     """Replace a shard by a copy without the holes between its chunks."""
-    _write_shard(
-        folder, path, {number: (file, *map(int, entry)) for number, entry in _present(entries)}, entries
-    )
+    chunks = {number: (file, int(offset), int(length)) for number, (offset, length) in _present(entries)}
+    _write_shard(folder, path, chunks, entries)
 
 
 def _present(entries: npt.NDArray[np.uint64]) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
@@ -271,6 +263,3 @@ def place_documents(
     for name, document in found.items():
         place_document(folder, name, documents.encode(document), durable=True)
     place_document(folder, DOCUMENT, documents.encode(root), durable=True)
-
-
-__all__ = ["RECORD_BYTES", "finish_dataset", "parse_json"]

@@ -4,7 +4,7 @@ import os
 
 from exengine.base_classes import DataStorage
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_ome_zarr.files import LAYOUT
+from exengine_ome_zarr.format.files import LAYOUT
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Derives the layout of a dataset and its OME metadata from the plan of an acquisition and from the options."""
+"""Derives the layout of a dataset and its OME metadata from the plan of an acquisition and the options."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,12 @@ import numpy as np
 
 from exengine.base_classes import PlannedAxis, SourcePlan
 from exengine.errors import CoordinatesError, OptionError, UnsupportedDataError
-from exengine_ome_zarr import sizes
-from exengine_ome_zarr.documents import Facts, StagePosition
-from exengine_ome_zarr.images import well_of
-from exengine_ome_zarr.labels import Key, Labels, declared_order
-from exengine_ome_zarr.layout import FRAME_DIMENSIONS, Layout, choose_layout
-from exengine_ome_zarr.roles import ExtraAxes, assign_roles
+from exengine_ome_zarr.format import sizes
+from exengine_ome_zarr.format.documents import Facts, StagePosition
+from exengine_ome_zarr.format.images import well_of
+from exengine_ome_zarr.format.labels import Key, Labels, declared_order
+from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout, choose_layout
+from exengine_ome_zarr.format.roles import ExtraAxes, assign_roles
 
 Arrangement = Literal["auto", "image", "plate"]
 
@@ -107,7 +107,7 @@ class Planning:
         )
 
     def declared(self, layout: Layout) -> dict[str, list[Key]]:
-        """Return the planned positions on each dimension that one axis forms, in the order of their indices."""
+        """Return the planned positions on each dimension that one axis forms, in order of their indices."""
         found: dict[str, list[Key]] = {}
         planned = {axis.name: axis for axis in self._axes}
         for dim, axes in layout.roles.items():

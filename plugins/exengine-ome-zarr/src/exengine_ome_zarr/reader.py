@@ -18,12 +18,12 @@ from exengine.base_classes import (
     wait_until,
 )
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_ome_zarr import files, sizes
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
-from exengine_ome_zarr.frame_files import FrameFiles, read_frame_line
-from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.journal import RECORD_BYTES, Record, decode_record
-from exengine_ome_zarr.layout import Layout
+from exengine_ome_zarr.format import files, sizes
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
+from exengine_ome_zarr.format.layout import Layout
 from exengine_ome_zarr.structure import check_structure
 from exengine_ome_zarr.table import FrameTable
 

@@ -4,10 +4,10 @@ import os
 from collections.abc import Collection
 
 from exengine.base_classes import NEW, DataCoordinates, OpenFile, read_at, sync_folder, write_at
-from exengine_ome_zarr import files, sizes
 from exengine_ome_zarr.finishing import finish_dataset
-from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.journal import HEADER, RECORD_BYTES, decode_record, encode_record
+from exengine_ome_zarr.format import files, sizes
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, decode_record, encode_record
 from exengine_ome_zarr.table import FrameTable
 
 _BACKUP = f"{files.JOURNAL}.before-recovery"
@@ -34,9 +34,9 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
     os.fsync(layout_file.descriptor)
     images = Images(path, table.layout, table.facts, table.labels)
     images.windows = table.windows
-    finish_dataset(path, table.layout, images, table.labels, journal)
-    for name in (files.FRAMES,):
-        os.fsync(OpenFile(os.path.join(path, name), os.O_RDONLY).descriptor)
+    finish_dataset(path, table.layout, images, journal)
+    lines = OpenFile(os.path.join(path, files.FRAMES), os.O_RDONLY)
+    os.fsync(lines.descriptor)
     for folder, _, _ in os.walk(path, topdown=False):
         sync_folder(folder)
 

@@ -5,10 +5,10 @@ import os
 import numpy as np
 
 from exengine.base_classes import OpenFile, parse_json
-from exengine_ome_zarr.files import DOCUMENT
-from exengine_ome_zarr.frame_files import read_index
-from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.layout import EMPTY, Layout
+from exengine_ome_zarr.format.files import DOCUMENT
+from exengine_ome_zarr.format.frame_files import read_index
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.layout import EMPTY, Layout
 from exengine_ome_zarr.table import FrameTable
 
 _MAX_DOCUMENT_BYTES = 64 * 2**20

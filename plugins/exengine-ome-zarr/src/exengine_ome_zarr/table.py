@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import DataCoordinates, OpenFile, snapshot, summarize_positions
-from exengine_ome_zarr.documents import Facts
-from exengine_ome_zarr.files import JOURNAL, read_lines
-from exengine_ome_zarr.journal import HEADER, RECORD_BYTES, read_records
-from exengine_ome_zarr.labels import Key, Labels
-from exengine_ome_zarr.layout import FRAME_DIMENSIONS, Layout
+from exengine_ome_zarr.format.documents import Facts
+from exengine_ome_zarr.format.files import JOURNAL, read_lines
+from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, read_records
+from exengine_ome_zarr.format.labels import Key, Labels
+from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 
 DIMENSIONS = ("p", *FRAME_DIMENSIONS)
 _MOST_CELLS = 8  # cells of the lookup table per frame
@@ -143,8 +143,8 @@ class FrameTable:
 
     def _add(self, places: npt.NDArray[np.uint32], first: int) -> None:
         new = places.shape[1]
-        for row, dim in enumerate(DIMENSIONS):
-            self.labels[dim].extend(int(places[row].max()) + 1)
+        for dim, last in zip(DIMENSIONS, np.amax(places, axis=1).tolist(), strict=True):
+            self.labels[dim].extend(last + 1)
         if len(self._recent) + new <= _RECENT and self._count > _RECENT:
             for number, place in enumerate(zip(*places.tolist(), strict=True), first):
                 self._recent[place] = number
@@ -156,7 +156,7 @@ class FrameTable:
     def _build(self) -> None:
         """Build the lookup from all places: a table if they fill it, otherwise sorted keys."""
         count = self._places.shape[1]
-        maxima = [int(row.max()) + 1 for row in self._places]
+        maxima = [last + 1 for last in np.amax(self._places, axis=1).tolist()]
         extents = (maxima[0], maxima[1], maxima[2], maxima[3])
         cells = 1
         for extent in extents:

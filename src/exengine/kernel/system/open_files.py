@@ -14,9 +14,6 @@ from exengine.kernel.system.files import open_regular
 READ = os.O_RDONLY
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
-MAX_OPEN_FILES = 64
-"""The default maximum number of open files in a pool."""
-
 
 class OpenFile:
     """A regular file that stays open for as long as a reference to this object exists.
@@ -54,7 +51,7 @@ class FilePool:
         The maximum number of files in the pool.
     """
 
-    def __init__(self, most: int = MAX_OPEN_FILES) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
         self._files: dict[Hashable, OpenFile] = {}
         self._lock = threading.Lock()

@@ -47,7 +47,7 @@ from exengine_ndstorage.ndtiff.frame_bytes import (
 )
 from exengine_ndstorage.ndtiff.header import first_tiff, read_header
 from exengine_ndstorage.ndtiff.index_table import FrameTable
-from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_METADATA_BYTES
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_METADATA_BYTES, MAX_OPEN_FILES
 from exengine_ndstorage.ndtiff.structure import check_structure
 
 
@@ -166,7 +166,7 @@ class NDTiffReader(DatasetReader):
         self._growing = _GrowingTable(self._folder)  # after the manifest: if it is complete, so is the index
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
-        self._pool = FilePool()
+        self._pool = FilePool(MAX_OPEN_FILES)
         self._helper = HelperThread()
         self._layouts: dict[int, FrameLayout] = {}
         self._summary: JsonValue = None

@@ -102,3 +102,8 @@ For smaller frames, handing over the job costs more time than it saves.
 
 CHECKED_PIECE_BYTES = MIB
 """The amount of data that is read before its checksum is computed: it is still in the processor's cache."""
+
+# -- open files ------------------------------------------------------------------------------------------
+
+MAX_OPEN_FILES = 64
+"""The maximum number of open files in a pool. With files of 4 GiB, that is enough for 256 GiB."""

@@ -33,12 +33,7 @@ from exengine.base_classes import (
     sync_folder,
     write_at,
 )
-from exengine.errors import (
-    MetadataError,
-    OptionError,
-    StorageFailedError,
-    UnsupportedDataError,
-)
+from exengine.errors import MetadataError, OptionError, StorageFailedError, UnsupportedDataError
 from exengine_ndstorage.ndtiff import limits, sizes
 from exengine_ndstorage.ndtiff.files import is_dataset_name
 from exengine_ndstorage.ndtiff.format import (
@@ -126,7 +121,7 @@ class NDTiffStorage(ManagedStorage):
         self._max_file_bytes = max_file_bytes
         self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
         self._prefix = "" if name is None else f"{name}_"
-        self._pool = FilePool()
+        self._pool = FilePool(sizes.MAX_OPEN_FILES)
         self._index_file: OpenFile | None = None
         self._file: OpenFile | None = None  # the file that is being written
         self._file_names: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exengine.errors import DatasetAccessError, DatasetDamagedError, ExEngineError
-from exengine_ome_zarr import sizes
+from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.remote.addresses import check_url, connect, explain
 
 PART_BYTES = 8 * sizes.MIB

@@ -15,7 +15,7 @@ from typing import Any
 from exengine.base_classes import DatasetStatus, FilePatterns, Manifest, has_writer, parse_json, read_manifest
 from exengine.errors import DatasetAccessError, DatasetDamagedError, DatasetExistsError, DatasetLockedError
 from exengine_ome_zarr.capabilities import BACKEND_NAME
-from exengine_ome_zarr.files import DATASET_FILES
+from exengine_ome_zarr.format.files import DATASET_FILES
 from exengine_ome_zarr.remote import spool
 from exengine_ome_zarr.remote.bucket import Bucket
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from exengine.base_classes import OpenFile, read_at
 from exengine_ome_zarr.finishing import slot_entries
-from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Content
 
 

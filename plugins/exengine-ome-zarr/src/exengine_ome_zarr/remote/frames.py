@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.errors import DatasetDamagedError
-from exengine_ome_zarr.files import OPEN
-from exengine_ome_zarr.journal import Record
-from exengine_ome_zarr.layout import EMPTY, Layout, decode_index
-from exengine_ome_zarr.pixels import PixelCodec
+from exengine_ome_zarr.format.files import OPEN
+from exengine_ome_zarr.format.journal import Record
+from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
+from exengine_ome_zarr.format.pixels import PixelCodec
 from exengine_ome_zarr.remote.bucket import Bucket
 
 

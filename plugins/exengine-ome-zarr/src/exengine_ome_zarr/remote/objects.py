@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from exengine.base_classes import NEW, OpenFile, write_at
 from exengine.errors import DatasetAccessError
-from exengine_ome_zarr import files
-from exengine_ome_zarr.layout import EMPTY, Layout, decode_index
+from exengine_ome_zarr.format import files
+from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
 from exengine_ome_zarr.remote.contents import file_content, slot_content
 from exengine_ome_zarr.remote.uploads import Upload, Uploader
-from exengine_ome_zarr.shards import PartFiles, SlotFiles, part_path
+from exengine_ome_zarr.format.shards import PartFiles, SlotFiles, part_path
 
 _LOGS = (files.FRAMES, files.LAYOUT, files.JOURNAL)  # the journal last: it says which frames exist
 
@@ -51,6 +51,7 @@ class SpooledObjects:
         self._uploader = Uploader(bucket)
         self._layout: Layout | None = None
         self._shards: dict[str, _Shard] = {}
+        self._gone: list[str] = []  # removed, but not yet reported
         self._full: dict[str, Upload] = {}  # full shards that are being uploaded
         self._documents: dict[str, int] = {}  # the checksums of what is in the bucket
         self._ends: dict[str, int] = {}  # the lengths of what is in the bucket
@@ -77,7 +78,7 @@ class SpooledObjects:
         self._uploader.refuse_if_failed()
         while self.used_bytes + size > self._most_bytes and self._full:
             self._uploader.wait(self._has_removable)
-            self.remove_uploaded()
+            self._gone += self._remove()
 
     def _has_removable(self) -> bool:
         return any(upload.is_done for upload in self._full.values())
@@ -126,8 +127,13 @@ class SpooledObjects:
         written = shard.written.copy()
         return self._uploader.submit(name, lambda: slot_content(path, layout, written))
 
-    def remove_uploaded(self) -> None:
-        """Remove full shards from the spool that are in the bucket."""
+    def remove_uploaded(self) -> list[str]:
+        """Remove full shards from the spool that are in the bucket, and return their names."""
+        gone, self._gone = [*self._gone, *self._remove()], []
+        return gone
+
+    def _remove(self) -> list[str]:
+        gone: list[str] = []
         for upload in self._uploader.take_done():
             name = upload.name
             if self._full.get(name) is not upload:
@@ -142,6 +148,8 @@ class SpooledObjects:
             os.truncate(path, 0)  # files that are open elsewhere do not keep the space
             os.unlink(path)
             self.used_bytes -= shard.size
+            gone.append(name)
+        return gone
 
     def bring_back(self, name: str, layout: Layout, slots: SlotFiles | None) -> None:
         """Copy a shard from the bucket to the spool, because a frame is to be added to it.
@@ -156,18 +164,18 @@ class SpooledObjects:
         if found is None or index is None:
             raise DatasetAccessError(f"{self.bucket.url}/{name} cannot be read back")
         size = found[0] - (layout.index_bytes if slots is not None else 0)
-        if slots is not None:
-            slots.forget(name)
-            file = slots.open(name)
-        else:
-            file = OpenFile(os.path.join(self._folder, name), NEW)
-        at = 0
+        new, at = files.temporary(self._folder), 0
+        file = OpenFile(new, NEW)
         while at < size:
             text = self.bucket.read_range(name, at, min(PART_BYTES, size - at))
             if not text:
                 raise DatasetAccessError(f"{self.bucket.url}/{name} became shorter while it was read")
             write_at(file.descriptor, (text,), at, len(text))
             at += len(text)
+        if slots is not None:
+            slots.adopt(name, file, new)
+        else:
+            os.rename(new, os.path.join(self._folder, name))
         shard = self._shards[name] = _Shard(layout.chunks_in_shard)
         shard.frames, shard.size = self.removed.pop(name), size
         if slots is not None:
@@ -208,7 +216,6 @@ class SpooledObjects:
         for name in _LOGS:
             self._submit_log(name, ends[name])
         self._uploader.finish_queue()
-        self.remove_uploaded()
         if final:
             self.bucket.delete(sorted(self._open_parts))
             self._open_parts.clear()

@@ -23,11 +23,11 @@ from exengine.base_classes import (
     write_at,
 )
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_ome_zarr import files, sizes
+from exengine_ome_zarr.format import files, sizes
 from exengine_ome_zarr.capabilities import remote_capabilities
-from exengine_ome_zarr.frame_files import parse_frame_line
-from exengine_ome_zarr.images import Images
-from exengine_ome_zarr.layout import EMPTY, decode_index
+from exengine_ome_zarr.format.frame_files import parse_frame_line
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.layout import EMPTY, decode_index
 from exengine_ome_zarr.reader import OmeZarrReader
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket
 from exengine_ome_zarr.remote.claims import MANIFEST, MAX_BYTES, Writer, read_remote_manifest

@@ -10,7 +10,7 @@ import sys
 
 from exengine.base_classes import FilePatterns
 from exengine.errors import DatasetAccessError
-from exengine_ome_zarr.files import DATASET_FILES
+from exengine_ome_zarr.format.files import DATASET_FILES
 
 VARIABLE = "EXENGINE_SPOOL"
 """The environment variable that names the default folder."""

@@ -1,18 +1,18 @@
 """The images of a dataset: their folders, and the documents that make other programs find them.
 
-Without an axis ``position``, the root of the dataset is the image. With it, each position is an image of its own,
-in the layout of bioformats2raw or, if the positions are the wells of a plate, in that of a plate. A dataset never
-changes from one layout to another.
+Without an axis ``position``, the root of the dataset is the image. With it, each position is an image of its
+own, in the layout of bioformats2raw or, if the positions are the wells of a plate, in that of a plate. The
+layout of a dataset never changes.
 """
 
 import os
 import re
 
-from exengine_ome_zarr import documents
-from exengine_ome_zarr.documents import Facts, StagePosition
-from exengine_ome_zarr.files import DOCUMENT, place_document
-from exengine_ome_zarr.labels import Key, Labels
-from exengine_ome_zarr.layout import Indices, Layout
+from exengine_ome_zarr.format import documents
+from exengine_ome_zarr.format.documents import Facts, StagePosition
+from exengine_ome_zarr.format.files import DOCUMENT, place_document
+from exengine_ome_zarr.format.labels import Key, Labels
+from exengine_ome_zarr.format.layout import Indices, Layout
 
 _WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
 

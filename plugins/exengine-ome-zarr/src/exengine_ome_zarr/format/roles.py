@@ -1,10 +1,10 @@
-"""Assigns the axes of an acquisition to the dimensions of OME-Zarr, which has at most t, c and z, and images."""
+"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: images, and t, c and z in an image."""
 
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from exengine.errors import CoordinatesError
-from exengine_ome_zarr.layout import ROLES
+from exengine_ome_zarr.format.layout import ROLES
 
 ExtraAxes: TypeAlias = Literal["refuse", "fold", "split"]
 
@@ -13,8 +13,8 @@ def assign_roles(axes: Iterable[str], extra_axes: ExtraAxes) -> dict[str, tuple[
     """Return the axes that form each dimension.
 
     The axes ``time``, ``channel``, ``z`` and ``position`` have their own dimensions. If there is no axis
-    ``channel``, one axis of another name takes its place. Further axes are combined with the channel (``fold``)
-    or with the position (``split``).
+    ``channel``, one axis of another name takes its place. Further axes are combined with the channel
+    (``fold``) or with the position (``split``).
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def assign_roles(axes: Iterable[str], extra_axes: ExtraAxes) -> dict[str, tuple[
         if extra_axes == "refuse":
             raise CoordinatesError(
                 f"OME-Zarr has no dimension for the {'axes' if len(others) > 1 else 'axis'} "
-                f"{', '.join(map(repr, others))}; set the option extra_axes to 'fold', which combines it with "
-                "the channel, or to 'split', which makes an image for each of its positions"
+                f"{', '.join(map(repr, others))}; set the option extra_axes to 'fold', which combines it "
+                "with the channel, or to 'split', which makes an image for each of its positions"
             )
         dim = "c" if extra_axes == "fold" else "p"
         roles[dim] = (*roles.get(dim, ()), *others)

@@ -1,18 +1,18 @@
 """Converts frames to the bytes of their chunks, and back.
 
-Without compression, the bytes of a frame are its chunks one after another. Each chunk contains all planes of an
-RGB frame, and the chunks at the edges are padded with zeros. With compression, each chunk is compressed by
+Without compression, the bytes of a frame are its chunks one after another. Each chunk contains all planes of
+an RGB frame, and the chunks at the edges are padded with zeros. With compression, each chunk is compressed by
 itself.
 """
 
 from typing import Any
 
-import numcodecs
+import numcodecs  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
 from exengine.errors import DatasetDamagedError
-from exengine_ome_zarr.layout import NO_CODEC, Layout
+from exengine_ome_zarr.format.layout import NO_CODEC, Layout
 
 CODECS = {"blosc-lz4": "lz4", "blosc-zstd": "zstd", "zstd": "zstd", "gzip": "gzip"}
 """The names of the compression methods, and those of the compressors."""

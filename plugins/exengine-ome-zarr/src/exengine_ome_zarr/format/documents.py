@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import orjson
 
-from exengine_ome_zarr.layout import Indices, Layout
-from exengine_ome_zarr.pixels import PixelCodec
+from exengine_ome_zarr.format.layout import Indices, Layout
+from exengine_ome_zarr.format.pixels import PixelCodec
 
 OME_VERSION = "0.5"
 _AXES = {

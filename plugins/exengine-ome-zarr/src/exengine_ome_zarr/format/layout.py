@@ -15,7 +15,7 @@ import crc32c
 import numpy as np
 import numpy.typing as npt
 
-from exengine_ome_zarr import sizes
+from exengine_ome_zarr.format import sizes
 
 FRAME_DIMENSIONS = ("t", "c", "z")
 """The dimensions of an image that number its frames, in the order that OME-Zarr requires."""

@@ -8,7 +8,7 @@ import orjson
 
 from exengine.base_classes import NEW, OpenFile, open_new, parse_json, read_at, sync_folder, write_at
 from exengine.errors import DatasetDamagedError
-from exengine_ome_zarr import sizes
+from exengine_ome_zarr.format import sizes
 
 OWN_FOLDER = ".exengine"
 JOURNAL = f"{OWN_FOLDER}/journal"

@@ -1,10 +1,10 @@
 """The files of the shards while they are written: fixed slots without compression, parts with compression.
 
-Without compression, a shard appears with its full length and a complete index. Readers see every frame as soon
-as its slot is written, and zeros in the other slots. The file is sparse, so the slots take no space in advance.
+Without compression, a shard appears with its full length and a complete index. Readers see every frame as
+soon as its slot is written, and zeros in the other slots. The file is sparse, so empty slots take no space.
 
-With compression, the chunks are appended to a part, a file in ``.exengine/open``. When all frames of the shard
-have arrived, the part gets an index and becomes the shard.
+With compression, the chunks are appended to a part, a file in ``.exengine/open``. When all frames of the
+shard have arrived, the part gets an index and becomes the shard.
 """
 
 import os
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, FilePool, OpenFile, write_at
-from exengine_ome_zarr.files import OPEN, temporary
-from exengine_ome_zarr.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.sizes import MAX_OPEN_FILES
+from exengine_ome_zarr.format.files import OPEN, temporary
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.sizes import MAX_OPEN_FILES
 
 WRITE = os.O_RDWR
 
@@ -53,18 +53,32 @@ class SlotFiles:
         path = os.path.join(self._folder, name)
         if name in self._made:
             return self._pool.get(name) or self._pool.hold(name, OpenFile(path, WRITE))
-        layout, new = self._layout, temporary(self._folder)
+        new = temporary(self._folder)
         file = OpenFile(new, NEW)
         try:
-            index = layout.complete_index
-            os.ftruncate(file.descriptor, layout.slots_bytes + len(index))
-            write_at(file.descriptor, (index,), layout.slots_bytes, len(index))
-            rename_into_place(new, path)
+            return self.adopt(name, file, new)
         except BaseException:
             del file
             os.unlink(new)
             raise
+
+    def adopt(self, name: str, file: OpenFile, new: str) -> OpenFile:
+        """Make a file with slots into a shard, by giving it its full length, its index and its name.
+
+        Parameters
+        ----------
+        name : str
+            The path of the shard in the dataset.
+        file : OpenFile
+        new : str
+            The path of the file.
+        """
+        index = self._layout.complete_index
+        os.ftruncate(file.descriptor, self._layout.slots_bytes + len(index))
+        write_at(file.descriptor, (index,), self._layout.slots_bytes, len(index))
+        rename_into_place(new, os.path.join(self._folder, name))
         self._made.add(name)
+        self.unsynced[name] = None
         return self._pool.hold(name, file)
 
     def forget(self, name: str) -> None:

@@ -8,7 +8,7 @@ it.
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from exengine_ome_zarr.sizes import GAP_POSITIONS
+from exengine_ome_zarr.format.sizes import GAP_POSITIONS
 
 Position: TypeAlias = int | str
 Key: TypeAlias = Position | tuple[Position, ...]

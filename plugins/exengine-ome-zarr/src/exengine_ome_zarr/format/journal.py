@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, OpenFile, read_at, write_at
-from exengine_ome_zarr.sizes import JOURNAL_FIRST_BYTES, JOURNAL_STEP_BYTES, READ_RECORDS
+from exengine_ome_zarr.format.sizes import JOURNAL_FIRST_BYTES, JOURNAL_STEP_BYTES, READ_RECORDS
 
 RECORD_BYTES = 64
 _RECORD = struct.Struct("<6IQQIQII")

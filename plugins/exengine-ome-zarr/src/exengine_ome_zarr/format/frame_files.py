@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from exengine.base_classes import FilePool, OpenFile, parse_json, read_at, read_into, sync_folder
+from exengine.base_classes import FilePool, OpenFile, read_at, read_into, sync_folder
 from exengine.errors import DatasetDamagedError, MetadataError
-from exengine_ome_zarr import sizes
-from exengine_ome_zarr.files import OPEN, OWN_FOLDER
-from exengine_ome_zarr.journal import Record
-from exengine_ome_zarr.layout import EMPTY, Layout, decode_index
-from exengine_ome_zarr.pixels import PixelCodec
-from exengine_ome_zarr.shards import part_path
+from exengine_ome_zarr.format import sizes
+from exengine_ome_zarr.format.files import OPEN, OWN_FOLDER
+from exengine_ome_zarr.format.journal import Record
+from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
+from exengine_ome_zarr.format.pixels import PixelCodec
+from exengine_ome_zarr.format.shards import part_path
 
 
 def encode_json(value: Any) -> bytes:
@@ -139,9 +139,9 @@ class FrameFiles:
         return None
 
     def _read_moved(self, record: Record, name: str) -> npt.NDArray[Any]:
-        """Return the pixels of a frame that is elsewhere in its shard, for example after its shard was copied."""
+        """Return the pixels of a frame that is elsewhere in its shard, such as after a copy of the shard."""
         _, image, t, c, z, part, _, _, checksum, *_ = record
-        layout, shard = self._layout, self.shard(record[1], t, c, z)
+        layout, shard = self._layout, self.shard(image, t, c, z)
         try:
             file = OpenFile(os.path.join(self._folder, shard), os.O_RDONLY)
         except OSError as error:
@@ -175,7 +175,7 @@ class FrameFiles:
 
     def _open(self, key: object, name: str) -> OpenFile | None:
         try:
-            return self._pool.open(key, os.path.join(self._folder, name))  # type: ignore[arg-type]
+            return self._pool.open(key, os.path.join(self._folder, name))
         except OSError:
             return None
 
@@ -227,6 +227,3 @@ def _split(text: bytes, lengths: list[int]) -> list[bytes]:
         pieces.append(text[at : at + length])
         at += length
     return pieces
-
-
-__all__ = ["FrameFiles", "encode_json", "parse_json", "read_frame_line", "read_index"]

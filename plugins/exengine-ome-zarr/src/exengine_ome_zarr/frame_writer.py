@@ -1,0 +1,364 @@
+"""Writes the files of a dataset: pixels, metadata, the journal, and the documents that other programs need.
+
+For each frame, the pixels are written first, then a line with its coordinates and metadata, and then a record
+in the journal. The journal is authoritative: a frame belongs to the dataset if its record is valid. Other
+programs find the pixels through the indices of the shards.
+"""
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+import crc32c
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import DataCoordinates, HelperThread, read_at, sync_folder, write_at
+from exengine.errors import DatasetDamagedError
+from exengine_ome_zarr import planning
+from exengine_ome_zarr.finishing import finish_dataset
+from exengine_ome_zarr.format import files, sizes
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.journal import JournalWriter, Record, encode_record
+from exengine_ome_zarr.format.labels import Labels
+from exengine_ome_zarr.format.layout import Indices, Layout
+from exengine_ome_zarr.format.pixels import PixelCodec
+from exengine_ome_zarr.format.shards import PartFiles, SlotFiles
+
+Batch = list[tuple[DataCoordinates, npt.NDArray[Any], bytes]]
+"""Frames with their coordinates, pixels and lines for the file of metadata."""
+
+
+class FrameWriter:
+    """Writes the frames of a new dataset.
+
+    Parameters
+    ----------
+    folder : str
+        The folder of the dataset.
+    plan : Planning
+        What is known of the frames. It determines the layout when the first frame arrives.
+    layout_bytes : int
+        The size of the layout file, which exists.
+
+    Raises
+    ------
+    OSError
+        If the files cannot be created.
+    """
+
+    def __init__(self, folder: str, plan: planning.Planning, layout_bytes: int) -> None:
+        self._folder = folder
+        self._plan = plan
+        self.layout: Layout | None = None
+        """The layout of the dataset; None before the first frame."""
+        self._slots: SlotFiles | None = None
+        self._parts: PartFiles | None = None
+        self._helper = HelperThread()
+        self._started: dict[str, int] = {}  # the offset up to which the disk has begun to store each shard
+        self._names: dict[tuple[int, int, int, int], str] = {}
+        self._grown: dict[int, Indices] = {}
+        os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
+        self._lines = files.AppendFile(os.path.join(folder, files.FRAMES))
+        self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), layout_bytes)
+        self._journal = JournalWriter(os.path.join(folder, files.JOURNAL))
+
+    def write(self, number: int, batch: Batch) -> int:
+        """Write the first frames of a batch, as many as form one piece of a shard.
+
+        Parameters
+        ----------
+        number : int
+            The number of the first frame.
+        batch : list of (coordinates, data, checked)
+
+        Returns
+        -------
+        int
+            The number of frames that were written.
+        """
+        layout = self.layout
+        if layout is None:
+            layout = self._begin(*batch[0][:2])
+        if self._parts is not None:
+            record, line = self._write_compressed(number, layout, self._parts, *batch[0])
+            self._lines.append(line)
+            self._journal.append(record)
+            return 1
+        assert self._slots is not None
+        frame_bytes, line_at = layout.frame_bytes, self._lines.end
+        arrays: list[npt.NDArray[Any]] = []
+        lines: list[bytes] = []
+        records: list[bytes] = []
+        shard, begin, end = "", 0, 0
+        for coordinates, data, line in batch:
+            image, t, c, z = self._place(coordinates.__dict__, data)
+            name = self._shard_name(image, *layout.shard_at(t, c, z))
+            offset = layout.slot(t, c, z) * frame_bytes
+            if not arrays:
+                shard, begin, end = name, offset, offset
+            elif name != shard or offset != end or end - begin >= sizes.BATCH_BYTES:
+                break
+            pixels = self._codec.arrange(data)
+            arrays.append(pixels)
+            end += frame_bytes
+            running = (
+                self._helper.begin(crc32c.crc32c, pixels) if frame_bytes >= sizes.SHARED_WRITE_BYTES else None
+            )
+            if running is not None:
+                try:
+                    self._write_slots(shard, arrays, begin, end)
+                finally:
+                    pixels_crc = running.end()
+                arrays = []
+            else:
+                pixels_crc = crc32c.crc32c(pixels)
+            at, size = line_at + sum(map(len, lines)) if lines else line_at, len(line)
+            lines.append(line)
+            records.append(
+                encode_record(
+                    number, image, t, c, z, 0, offset, frame_bytes, pixels_crc, at, size, crc32c.crc32c(line)
+                )
+            )
+            number += 1
+            if running is not None:
+                break
+        if arrays:
+            self._write_slots(shard, arrays, begin, end)
+        self._lines.append(lines[0] if len(lines) == 1 else b"".join(lines))
+        self._journal.append(records[0] if len(records) == 1 else b"".join(records))
+        return len(records)
+
+    def _write_slots(self, name: str, arrays: list[npt.NDArray[Any]], begin: int, end: int) -> None:
+        """Write consecutive frames to their slots in a shard."""
+        slots = self._slots
+        assert slots is not None
+        file = slots.get(name)
+        if file is None or name not in slots.unsynced:
+            file = slots.open(name)
+        write_at(file.descriptor, arrays, begin, end - begin)
+        if end - self._started.get(name, 0) >= sizes.EARLY_BYTES:
+            if end - begin < sizes.SMALL_FRAME_BYTES:
+                started = self._started.get(name, 0)
+                self._helper.begin_writing(file, started, end - started)
+            self._started[name] = end
+
+    def _write_compressed(
+        self,
+        number: int,
+        layout: Layout,
+        parts: PartFiles,
+        coordinates: DataCoordinates,
+        data: npt.NDArray[Any],
+        line: bytes,
+    ) -> tuple[bytes, bytes]:
+        """Append a compressed frame to a part; return its journal record and its line."""
+        image, t, c, z = self._place(coordinates.__dict__, data)
+        name = self._shard_name(image, *layout.shard_at(t, c, z))
+        chunks = self._codec.compress(self._codec.arrange(data))
+        lengths = [len(chunk) for chunk in chunks]
+        stored = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        part = parts.get(name)
+        begin = part.end
+        # The lengths of the chunks precede them, because the journal has room for one length.
+        head = np.asarray(lengths, "<u4").tobytes() if layout.tiles > 1 else b""
+        pixels_crc = crc32c.crc32c(stored, crc32c.crc32c(head))
+        size = len(head) + len(stored)
+        write_at(part.file.descriptor, (head, stored), begin, size)
+        record = encode_record(
+            number, image, t, c, z, part.number, begin, size, pixels_crc,
+            self._lines.end, len(line), crc32c.crc32c(line),
+        )  # fmt: skip
+        full = self._frames_in_shard(image, t, c, z)
+        parts.added(name, part, layout.chunk_number(t, c, z), begin + len(head), lengths, full)
+        return record, line
+
+    # -- places in the arrays --------------------------------------------------------------------
+
+    def _begin(self, coordinates: DataCoordinates, data: npt.NDArray[Any]) -> Layout:
+        """Store the layout of the dataset when its first frame arrives."""
+        plan = self._plan
+        layout = plan.layout(coordinates.__dict__, data.shape, data.dtype)
+        declared = plan.declared(layout)
+        labels, lines = planning.begin_labels(layout, declared)
+        self._layout_lines.append(
+            b"".join(
+                map(
+                    files.encode_line,
+                    [{"layout": layout.to_json(), "facts": plan.facts.to_json()}, *lines],
+                )
+            )
+        )
+        self._labels: dict[str, Labels] = labels
+        self._images = Images(self._folder, layout, plan.facts, labels)
+        self._codec = PixelCodec(layout)
+        planned = plan.lengths(layout)
+        self._lengths = (planned.get("t", 0), planned.get("c", 0), planned.get("z", 0))
+        self._single = [
+            (labels[dim], axes[0]) if len(axes) == 1 else (labels[dim], axes)
+            for dim, axes in ((dim, layout.roles.get(dim, ())) for dim in ("p", "t", "c", "z"))
+        ]
+        if layout.is_compressed:
+            self._parts = PartFiles(self._folder, layout)
+        else:
+            self._slots = SlotFiles(self._folder, layout)
+        self._files = FrameFiles(self._folder, layout, self._images.array_path)
+        self.layout = layout
+        return layout
+
+    def _place(self, positions: dict[str, Any], data: npt.NDArray[Any]) -> tuple[int, int, int, int]:
+        """Return the image of a frame and its indices; grow the arrays if necessary."""
+        found = []
+        for (labels, axes), dim in zip(self._single, "ptcz", strict=True):
+            if not axes:
+                found.append(0)
+                continue
+            key = positions[axes] if type(axes) is str else tuple(positions[axis] for axis in axes)
+            index, is_label = labels.assign(key)
+            if is_label:
+                line = planning.label_line(dim, index, key)
+                self._layout_lines.append(files.encode_line(line))
+            found.append(index)
+        image, t, c, z = found
+        extents = self._grown.get(image)
+        if extents is None or t >= extents[0] or c >= extents[1] or z >= extents[2]:
+            self._grow(image, t, c, z, extents or self._lengths, data)
+        return image, t, c, z
+
+    def _grow(
+        self,
+        image: int,
+        t: int,
+        c: int,
+        z: int,
+        extents: tuple[int, int, int],
+        data: npt.NDArray[Any],
+    ) -> None:
+        """Make the array of an image long enough for a frame, before the frame is written."""
+        assert self.layout is not None
+        shard = self.layout.shard
+        lengths = []
+        for index, length, step in zip((t, c, z), extents, shard, strict=True):
+            # Growing by whole shards keeps the number of changes small.
+            lengths.append(length if index < length else -(-(index + 1) // step) * step)
+        grown = (lengths[0], lengths[1], lengths[2])
+        for channel in range(grown[1]):
+            if channel not in self._images.windows and channel == c:
+                window = window_of(data)
+                if window is not None:
+                    self._layout_lines.append(files.encode_line({"window": [c, *window]}))
+                    self._images.windows[c] = window
+        self._images.place(image, grown)
+        self._grown[image] = grown
+
+    def _shard_name(self, image: int, t: int, c: int, z: int) -> str:
+        key = (image, t, c, z)
+        name = self._names.get(key)
+        if name is None:
+            assert self.layout is not None
+            name = f"{self._images.array_path(image)}/{self.layout.shard_name(t, c, z)}"
+            if len(self._names) >= sizes.MAX_OPEN_FILES:
+                del self._names[next(iter(self._names))]
+            self._names[key] = name
+        return name
+
+    def _frames_in_shard(self, image: int, t: int, c: int, z: int) -> int:
+        """Return how many frames the shard of a frame can contain in an array of this length."""
+        assert self.layout is not None
+        count = 1
+        for index, length, size in zip((t, c, z), self._grown[image], self.layout.shard, strict=True):
+            count *= min(size, length - index // size * size)
+        return count
+
+    # -- syncing and finishing -------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Sync the pixels, then the metadata, then the journal."""
+        for source in (self._slots, self._parts):
+            if source is not None:
+                for name in source.unsynced:
+                    self._files.sync(name)
+                source.unsynced.clear()
+        if self._parts is not None:
+            for descriptor in self._parts.descriptors():
+                os.fsync(descriptor)
+        for file in (self._layout_lines, self._lines, self._journal):
+            os.fsync(file.file.descriptor)
+        if self.layout is not None:
+            self._files.sync_folders(self._grown)
+        sync_folder(os.path.join(self._folder, files.OWN_FOLDER))
+
+    def finish(self, frames: int) -> None:
+        """Put the files into the form that other programs expect of a finished dataset.
+
+        Parameters
+        ----------
+        frames : int
+            The number of frames. A record behind them belongs to a frame whose ``put`` did not return.
+        """
+        self._journal.take_back(frames)
+        self._lines.finish()
+        self._layout_lines.finish()
+        self.sync()
+        if self.layout is not None:
+            self._files.release()
+            if self._slots is not None:
+                self._slots.release()
+            finish_dataset(
+                self._folder, self.layout, self._images, self._journal.file, self._shards_elsewhere()
+            )
+
+    def _shards_elsewhere(self) -> Collection[str]:
+        """Return the finished shards that are no longer in the folder."""
+        return ()
+
+    def checksums(self) -> dict[str, int]:
+        """Return the checksums of the files that list the frames of the dataset."""
+        found = {}
+        for name, file in (("journal", self._journal.file), ("layout", self._layout_lines.file)):
+            checksum = at = 0
+            while text := read_at(file.descriptor, 2 * sizes.MIB, at):
+                checksum, at = crc32c.crc32c(text, checksum), at + len(text)
+            found[f"{name}_crc32c"] = checksum
+        return found
+
+    def release(self) -> None:
+        """Close the files and stop the helper thread."""
+        self._helper.end()
+        for source in (self._slots, self._parts):
+            if source is not None:
+                source.release()
+        if self.layout is not None:
+            self._files.release()
+
+    # -- reading written frames ------------------------------------------------------------------
+
+    def read(self, number: int) -> npt.NDArray[Any]:
+        """Return the pixels of a frame."""
+        return self._files.read(self._record(number), self._name(number))
+
+    def read_metadata(self, number: int) -> Any:
+        """Return the metadata of a frame."""
+        return read_frame_line(self._lines.file, self._record(number), self._name(number))["metadata"]
+
+    def _record(self, number: int) -> Record:
+        record = self._journal.read(number)
+        if record is None:
+            raise DatasetDamagedError(f"the journal no longer contains {self._name(number)}")
+        return record
+
+    def _name(self, number: int) -> str:
+        return f"frame {number} of {self._folder}"
+
+
+def window_of(data: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """Return the pixel values of a frame that viewers should show as black and as white."""
+    step = max(1, max(data.shape[:2]) // 128)
+    sample = data[::step, ::step]
+    if sample.dtype.kind == "f":
+        sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return None
+    low, high = (float(value) for value in np.percentile(sample, (0.5, 99.8)))
+    return (low, high) if high > low else None
