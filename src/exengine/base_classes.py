@@ -20,6 +20,7 @@ from exengine.frame_sources.sequence_events import (
     set_field_of_view,
     sub_sequences,
 )
+from exengine.frame_sources.sequence_plan import plan_fields
 from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities, dtype_names
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import (
@@ -30,6 +31,7 @@ from exengine.kernel.data_storage_base import (
     JsonValue,
 )
 from exengine.kernel.frame_source_base import FrameSource, Sink
+from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry.options import check_options
@@ -77,6 +79,7 @@ __all__ = [
     "PlannedChannel",
     "PlannedPosition",
     "PlannedPlate",
+    "AxisCollector",
     "Sink",
     # frames
     "DataCoordinates",
@@ -103,6 +106,7 @@ __all__ = [
     "Reference",
     "private_copy",
     "plans_of",
+    "plan_fields",
     "point_plans",
     "set_field_of_view",
     "sub_sequences",

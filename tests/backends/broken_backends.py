@@ -424,6 +424,108 @@ class Reader(DatasetReader):
         return reader
 
 
+class Limited(Disk):
+    """Store frames that have the same axes, at most two, as other programs see them at once.
+
+    Parameters
+    ----------
+    path : path
+        Where.
+    hidden : bool
+        Whether other programs see nothing; then the axes are free.
+    """
+
+    capabilities = capabilities(Disk, same_axes=True, most_axes=2, live_readers=("cat",))
+    variants: ClassVar = {"hidden": {"hidden": True}}
+    foreign_reader = "broken_backends:read_with_cat"
+
+    def __init__(self, path: str | os.PathLike[str], hidden: bool = False) -> None:
+        self.capabilities = type(self).capabilities_for({"hidden": hidden})
+        super().__init__(path)
+
+    @classmethod
+    def capabilities_for(cls, options, path=None, /):
+        if not options.get("hidden"):
+            return cls.capabilities
+        return capabilities(cls, same_axes=False, most_axes=None, live_readers=())
+
+
+class WrongVariant(Limited):
+    __doc__ = Limited.__doc__
+    variants: ClassVar = {"wrong": {"hidden": True}}
+
+    @classmethod
+    def capabilities_for(cls, options, path=None, /):
+        return cls.capabilities  # the axes are free if the frames are hidden
+
+    def __init__(self, path: str | os.PathLike[str], hidden: bool = False) -> None:
+        super().__init__(path, hidden)
+        if hidden:
+            self._exengine.checks.limits_axes = False
+
+
+class MisspeltVariant(Limited):
+    __doc__ = Limited.__doc__
+    variants: ClassVar = {"wrong": {"hiden": True}}
+
+
+def read_with_cat(path, coordinates):
+    """Return the pixels of a frame without the help of the backend."""
+    for name in os.listdir(path):
+        if name.endswith(".frame"):
+            with open(os.path.join(path, name), "rb") as file:
+                text, _, pixels = file.read()[8:].partition(b"\n")
+            head = json.loads(text)
+            if head[0] == coordinates:
+                return np.frombuffer(pixels, head[1]).reshape(head[2])
+    raise FileNotFoundError(coordinates)
+
+
+def read_at_the_end(path, coordinates):
+    """Return what a reader sees in a format that has its index at the end."""
+    pixels = read_with_cat(path, coordinates)
+    return pixels if read_manifest(path).status == "complete" else np.zeros_like(pixels)
+
+
+@fault("C6")
+class ShowsFramesAtTheEnd(Disk):
+    capabilities = capabilities(Disk, live_readers=("cat",))
+    foreign_reader = "broken_backends:read_at_the_end"
+
+
+@fault("P2", "EX303")
+class DeclaresTheSameAxes(Plain):
+    capabilities = capabilities(Plain, same_axes=True)
+
+
+@fault("P2", "EX303")
+class DeclaresFewAxes(Plain):
+    capabilities = capabilities(Plain, most_axes=3)
+
+
+@fault("P2", "EX303")
+class TakesOnlyTheAxesOfTheFirst(Disk):
+    def check_frame(self, coordinates, data, metadata):
+        if len(self) and set(next(iter(self))) != set(coordinates):
+            raise CoordinatesError("other axes")
+        return super().check_frame(coordinates, data, metadata)
+
+
+@fault("P2", "EX303")
+class TakesFewAxes(Disk):
+    def check_frame(self, coordinates, data, metadata):
+        if len(coordinates) > 5:
+            raise CoordinatesError("too many axes")
+        return super().check_frame(coordinates, data, metadata)
+
+
+@fault("N2", "EX301")
+class ReportsOtherCapabilitiesThanItHas(Disk):
+    @classmethod
+    def capabilities_for(cls, options, path=None, /):
+        return capabilities(cls, concurrent_readers=False)
+
+
 @fault("EX301", "N2")
 class RecognisesEverything(Disk):
     @classmethod

@@ -100,6 +100,7 @@ def carried_out(source, sequence):
     assert [dict(coordinates) for coordinates in plan.coordinates()] == [
         frame.coordinates for frame in expected
     ]
+    assert_spans(plan, expected)
     assert plan.frames == len(expected) == len(WITNESS.exposures)
     assert near(focused) == WITNESS.focused_at
     for frame, (_, pixels, metadata), opened in zip(expected, frames, shutter, strict=True):
@@ -123,6 +124,19 @@ def carried_out(source, sequence):
     return None
 
 
+def assert_spans(plan, expected):
+    """Assert that the planned axes have the positions of the frames, and nothing else."""
+    found = {}
+    for frame in expected:
+        for axis, position in frame.coordinates.items():
+            found.setdefault(axis, {})[position] = None
+    assert {axis.name: axis.positions for axis in plan.axes} == {
+        axis: tuple(at) for axis, at in found.items()
+    }
+    assert tuple(channel.name for channel in plan.channels) == tuple(found.get("channel", ()))
+    assert tuple(place.name for place in plan.stage_positions) == tuple(found.get("position", ()))
+
+
 def test_the_simulated_source_carries_out_the_same_sequences():
     refused = []
 
@@ -144,6 +158,7 @@ def test_the_simulated_source_carries_out_the_same_sequences():
         assert [dict(coordinates) for coordinates, _, _ in frames] == [
             frame.coordinates for frame in expected
         ]
+        assert_spans(plan, expected)
         assert plan.frames == len(frames)
         for frame, (_, _, metadata) in zip(expected, frames, strict=True):
             for axis, at in metadata.get("position_um", {}).items():

@@ -3,6 +3,7 @@
 All checks run before anything is created, overwritten or moved.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,12 +49,26 @@ def check_plan(
         raise SourceError("the source plans no frame; add an axis to the sequence, such as channels: [DAPI]")
     _check_layouts(capabilities, name, plan)
     checks = FrameChecks(backend.__name__, capabilities)
-    if plan.coordinates is not None and checks.limits_axes:
-        for coordinates in plan.coordinates():
+    if checks.limits_axes:
+        for coordinates in _representative(plan):
             checks.axes(coordinates)
             checks.require_axes(coordinates)
     planned: Iterable[DataCoordinates] = () if plan.coordinates is None else plan.coordinates()
     backend.check_plan(plan.layouts, planned, pixel_bytes=plan.total_bytes, options=options)
+
+
+def _representative(plan: SourcePlan) -> Iterable[DataCoordinates]:
+    """Return coordinates that contain every planned position; if frames are missing, those of every frame."""
+    axes = {axis.name: axis.positions for axis in plan.axes or () if axis.positions}
+    known = plan.axes is not None and len(axes) == len(plan.axes)
+    if not known or math.prod(map(len, axes.values())) != plan.frames:
+        return () if plan.coordinates is None else plan.coordinates()
+    first = {axis: positions[0] for axis, positions in axes.items()}
+    return (
+        DataCoordinates({**first, axis: position})
+        for axis, positions in axes.items()
+        for position in positions
+    )
 
 
 def _check_layouts(takes: StorageCapabilities, name: str, plan: SourcePlan) -> None:

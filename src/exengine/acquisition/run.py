@@ -98,6 +98,7 @@ class Acquisition:
         self.observer_errors: list[str] = []
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
+        self._plan_error: Exception | None = None
         try:
             self.plan = self._prepare()
             self.path = self._storage_plan.path
@@ -171,8 +172,9 @@ class Acquisition:
         thread = threading.Thread(
             target=self._run_source, args=(handler,), name="exengine-source", daemon=True
         )
-        thread.start()
         try:
+            if self._accepts_plan(self.storage):
+                thread.start()
             while thread.is_alive():
                 thread.join(interval_s)
                 if on_progress is not None:
@@ -183,7 +185,7 @@ class Acquisition:
             interrupt = error
             self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # the thread may not have started
                 thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
@@ -194,6 +196,13 @@ class Acquisition:
             raise interrupt
         self._raise_errors(handler)
         return self.ledger
+
+    def _accepts_plan(self, storage: DataStorage) -> bool:
+        try:
+            storage.expect(self.plan)
+        except Exception as error:
+            self._plan_error = error
+        return self._plan_error is None
 
     def _run_source(self, handler: DataHandler) -> None:
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
@@ -207,14 +216,16 @@ class Acquisition:
 
     def _end(self, handler: DataHandler, interrupt: BaseException | None) -> None:
         expected, offered = self.plan.frames, handler.ledger.offered
-        if interrupt is None and self._cancelled is None and self._source_error is None:
+        own_error = self._plan_error or self._source_error
+        if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
                 self._source_error = SourceError(f"the source delivered {offered} of {expected} frames")
-        own_error = self._source_error
+        own_error = self._plan_error or self._source_error
         if isinstance(own_error, HandlerError):
             own_error = None  # the handler has recorded this error
         if own_error is not None:
-            handler.abort(describe(own_error), failed=handler.error is not None)
+            failed = handler.error is not None or self._plan_error is not None
+            handler.abort(describe(own_error), failed=failed)
         elif self._cancelled is not None:
             handler.abort(self._cancelled)
         handler.finish()
@@ -232,7 +243,7 @@ class Acquisition:
             self._source_error = self._source_error or SourceError(left)
 
     def _raise_errors(self, handler: DataHandler) -> None:
-        cause = handler.error or self._source_error
+        cause = self._plan_error or handler.error or self._source_error
         if cause is None:
             return
         kept = f"{self.ledger.stored} frames are stored"

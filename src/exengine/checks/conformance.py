@@ -59,6 +59,8 @@ class Results:
         Capabilities that are declared but not kept, or kept but not declared.
     reason : str
         The reason why no tests were run; empty if tests were run.
+    variants : mapping of str to Results
+        The name of each variant of the backend -> the results with its options.
     """
 
     distribution: str
@@ -67,6 +69,7 @@ class Results:
     promises: Mapping[str, Promise] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     reason: str = ""
+    variants: Mapping[str, "Results"] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -80,8 +83,13 @@ class Results:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """The label of each broken promise -> its failures."""
-        return {
+        """The label of each broken promise, followed by its variant -> its failures."""
+        broken = {
+            f"{label} {variant}": why
+            for variant, found in self.variants.items()
+            for label, why in found.broken_promises.items()
+        }
+        return broken | {
             label: "; ".join(text.removeprefix(f"{label}: ") for text in promise.because)
             or "run the kit with pytest to see why"
             for label, promise in self.promises.items()
@@ -150,13 +158,23 @@ def saved_results(record: PluginRecord, folder: Path) -> Results | None:
 
 
 def _results(content: Mapping[str, Any]) -> Results:
+    variants = {str(name): _results(found) for name, found in content.get("variants", {}).items()}
+    of_variants = (
+        Finding(found.code, f"variant {name!r}: {found.message}")
+        for name, results in variants.items()
+        for found in results.findings
+    )
     return Results(
         str(content["distribution"]),
         str(content["version"]),
         str(content["kernel"]),
         {str(label): _promise(found) for label, found in content["promises"].items()},
-        tuple(Finding(str(found["code"]), str(found["message"])) for found in content.get("findings", ())),
+        (
+            *(Finding(str(found["code"]), str(found["message"])) for found in content.get("findings", ())),
+            *of_variants,
+        ),
         str(content.get("reason", "")),
+        variants,
     )
 
 

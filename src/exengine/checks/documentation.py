@@ -11,11 +11,13 @@ from typing import Any
 
 from exengine.checks.examples import ExampleRun, fault_of, statements_of
 from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import docstrings
 from exengine.kernel.registry.class_checks import DOCS_STRIPPED
 from exengine.kernel.registry.codes import Finding
 from exengine.kernel.registry.names import spellings
 from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.registry.variants import variants_of
 from exengine.kernel.wording import either, listed
 
 # The kernel explains the meaning of these capabilities, but only the author can explain their values.
@@ -44,7 +46,13 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
         )
     capabilities = getattr(record.loaded, "capabilities", None)
     if isinstance(capabilities, StorageCapabilities) and not DOCS_STRIPPED:
-        yield from _check_capabilities(record.loaded, capabilities, page)
+        variants = variants_of(record.loaded) if issubclass(record.loaded, DataStorage) else []
+        found = (
+            finding
+            for declared in (capabilities, *(variant.capabilities for variant in variants))
+            for finding in _check_capabilities(record.loaded, declared, page)
+        )
+        yield from dict.fromkeys(found)
 
 
 def narrative_page(record: PluginRecord) -> str:

@@ -42,11 +42,13 @@ def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     from exengine.checks.describe import capability_text, config_snippet
     from exengine.kernel.registry.docstrings import documentation_of
     from exengine.kernel.registry.options import options_of
+    from exengine.kernel.registry.variants import variants_of
 
     cls = registry.load(options.name)
     record = registry.find(options.name)
     doc, known = documentation_of(cls), options_of(cls)
     capabilities = dict(cls.capabilities.items()) if hasattr(cls, "capabilities") else {}
+    variants = variants_of(cls) if hasattr(cls, "variants") else []
     snippet = config_snippet(record.name, cls, record.group)
     if options.json:
         described = [
@@ -59,7 +61,11 @@ def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
         ]  # fmt: skip
         print_json(
             {**record.to_dict(), "summary": doc.summary, "description": doc.description, "options": described,
-             "capabilities": capabilities, "example": doc.examples, "config": snippet}
+             "capabilities": capabilities,
+             "variants": {
+                 one.name: {"options": one.options, "capabilities": one.differences} for one in variants
+             },
+             "example": doc.examples, "config": snippet}
         )  # fmt: skip
         return 0
     print(f"{record.name}: {doc.summary}\n\n{_package(record)}, {record.target}")
@@ -73,6 +79,10 @@ def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     if capabilities:
         print("\nCapabilities")
         for name, value in capabilities.items():
+            print(f"  {name:20} {capability_text(value)}")
+    for variant in variants:
+        print(f"\nWith {variant.text}")
+        for name, value in variant.differences.items():
             print(f"  {name:20} {capability_text(value)}")
     print(f"\nIn a config\n{textwrap.indent(snippet, '  ')}")
     if doc.examples:

@@ -7,6 +7,7 @@ the next recovery finds what it left behind.
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from typing import Any
@@ -37,12 +38,16 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
     message_of,
 )
+from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.registry.options import options_of
+from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.building import cannot_create, discard_building
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import NOTE_KEY
 from exengine.kernel.system.held_folder import HeldFolder
+
+_MOST_TRIED = 10  # frames that are read to find out the layout of all
 
 
 class RecoveryIntoCopy(Recovery):
@@ -147,6 +152,7 @@ class RecoveryIntoCopy(Recovery):
         report = self.report
         storage = self._create(dataset, built)
         try:
+            self._announce(dataset, storage)
             found = VerifyReport(report.source)
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
@@ -182,6 +188,31 @@ class RecoveryIntoCopy(Recovery):
                 raise DatasetAccessError(f"{report.path} could not be finished")
         finally:
             storage.close()
+
+    def _announce(self, dataset: DataStorage, storage: DataStorage) -> None:
+        """Pass the axes of the source to the storage; the copy works without them too."""
+        collector = AxisCollector()
+        try:
+            count = 0
+            for coordinates in dataset:
+                collector.add(coordinates)
+                count += 1
+            shape, dtype = _common_layout(dataset)
+            plan = SourcePlan(
+                frames=count,
+                shape=shape,
+                dtype=dtype,
+                axes=collector.axes(),
+                coordinates=lambda: iter(dataset),
+            )
+        except ExEngineError:  # the backend does not list its coordinates, or they cannot be read
+            return
+        try:
+            storage.expect(plan)
+        except StorageStateError:
+            raise  # the disk is at fault
+        except ExEngineError as error:
+            self.report.problems.append(f"the copy was written without a plan: {error}")
 
     def _create(self, dataset: DataStorage, built: str) -> DataStorage:
         """Create the storage for the copy, with the summary metadata of the source if it has any."""
@@ -223,6 +254,16 @@ def _holds(other: DataStorage, frame: Any) -> bool:
         return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
     except Exception:  # an absent or damaged frame is not the same frame
         return False
+
+
+def _common_layout(dataset: DataStorage) -> tuple[tuple[int, ...] | None, str | None]:
+    """Return the shape and dtype of all frames, if the format requires that they are equal."""
+    if dataset.capabilities.same_shape:
+        for coordinates in itertools.islice(dataset, _MOST_TRIED):
+            with contextlib.suppress(ExEngineError):  # this frame is damaged
+                pixels = dataset.get_data(coordinates)
+                return pixels.shape, pixels.dtype.name
+    return None, None
 
 
 def _is_empty_folder(path: str) -> bool:

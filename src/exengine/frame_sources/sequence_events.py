@@ -72,11 +72,12 @@ def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
 
 def _compute_wells_again(sequence: "useq.MDASequence") -> None:
     # useq computes the positions in wells only once, when it validates the sequence.
-    if _is_plate(sequence):
+    if is_plate(sequence):
         sequence.stage_positions.__dict__.pop("image_positions", None)
 
 
-def _is_plate(sequence: "useq.MDASequence") -> bool:
+def is_plate(sequence: "useq.MDASequence") -> bool:
+    """Return whether the stage positions are those of a well plate."""
     return not isinstance(sequence.stage_positions, tuple)
 
 
@@ -154,14 +155,14 @@ class CompleteEvents:
     @cached_property
     def _well_offset_um(self) -> float:
         """The relative z of the single point in each well, or 0 if it is not stated."""
-        if not _is_plate(self.sequence):
+        if not is_plate(self.sequence):
             return 0.0
         plan: Any = self.sequence.stage_positions
         return float(getattr(plan.well_points_plan, "z", 0.0))
 
     def stated_z(self, position: "useq.AbsolutePosition | None") -> float | None:
         """Return the focus that a position states. The 0 that useq sets for wells is ignored."""
-        return None if position is None or _is_plate(self.sequence) else position.z
+        return None if position is None or is_plate(self.sequence) else position.z
 
     def in_effect(self, event: "useq.MDAEvent") -> InEffect:
         """Return the parts of the sequence that are in effect for an event."""
@@ -251,7 +252,7 @@ class CompleteEvents:
             yield event.model_copy(update={"reset_event_timer": time_point == 0 != before})
 
     def _without_autofocus(self) -> Any:
-        if _is_plate(self.sequence):
+        if is_plate(self.sequence):
             return self.sequence.stage_positions
         positions = []
         for position in self._positions:

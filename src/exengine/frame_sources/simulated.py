@@ -8,6 +8,7 @@ Realism is not a goal.
 import math
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -24,9 +25,11 @@ from exengine.frame_sources.sequence_events import (
     set_field_of_view,
     sub_sequences,
 )
+from exengine.frame_sources.sequence_plan import plan_fields
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import SourceError, UnsupportedDataError
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
+from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.registry.options import check_options
 
 if TYPE_CHECKING:
@@ -157,7 +160,8 @@ class SimulatedSource(FrameSource):
         set_field_of_view(sequence, self._shape[1] * PIXEL_SIZE_UM, self._shape[0] * PIXEL_SIZE_UM)
         check_points(sequence)
         complete = CompleteEvents(sequence)
-        frames = check_unique(complete.image_events(), complete.repeated)
+        axes = AxisCollector()
+        frames = check_unique(self._planned_events(complete, axes), complete.repeated)
         self._check_room(complete)
         self._complete, self._planes = complete, sequence.sizes.get("z", 0)
         # Compute the pictures here, so that no frame of the run has to wait for them.
@@ -170,6 +174,8 @@ class SimulatedSource(FrameSource):
             dtype=self._dtype.name,
             summary={"source": "simulated", "seed": self._seed, "rate_hz": self._rate_hz},
             coordinates=lambda: (self._coordinates(complete, event) for event in complete.image_events()),
+            pixel_size_um=(PIXEL_SIZE_UM, PIXEL_SIZE_UM),
+            **plan_fields(complete, axes.axes()),
         )
 
     def settings(self) -> dict[str, Any]:
@@ -225,12 +231,16 @@ class SimulatedSource(FrameSource):
             delivered += 1
         self._fail_when_due(delivered)
 
+    def _planned_events(self, complete: CompleteEvents, axes: AxisCollector) -> "Iterator[useq.MDAEvent]":
+        """Yield the image events with the exposure of the setup, and collect the axes of their frames."""
+        for event in complete.image_events():
+            exposed = _exposed(complete, event)
+            axes.add(complete.coordinates(exposed))
+            yield exposed
+
     @staticmethod
     def _coordinates(complete: CompleteEvents, event: "useq.MDAEvent") -> DataCoordinates:
-        setup = complete.sequence.setup
-        if event.exposure is None and setup is not None and setup.exposure is not None:
-            event = event.model_copy(update={"exposure": setup.exposure})
-        return complete.coordinates(event)
+        return complete.coordinates(_exposed(complete, event))
 
     def cancel(self) -> None:
         """End :meth:`run` soon, without an error. Any later run ends immediately."""
@@ -314,6 +324,14 @@ def _check_devices(sequence: "useq.MDASequence") -> None:
                 f"the sequence states {what}, and the source 'simulated' has one camera and no properties; "
                 "leave it out, or take the source 'micromanager'",
             )
+
+
+def _exposed(complete: CompleteEvents, event: "useq.MDAEvent") -> "useq.MDAEvent":
+    """Return an event with the exposure of the sequence's setup, unless it states its own."""
+    setup = complete.sequence.setup
+    if event.exposure is None and setup is not None and setup.exposure is not None:
+        return event.model_copy(update={"exposure": setup.exposure})
+    return event
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:

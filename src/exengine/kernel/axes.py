@@ -5,7 +5,7 @@ a str. :mod:`exengine.kernel.data_coords` builds on this module.
 """
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from exengine.kernel.errors import CoordinatesError
@@ -103,3 +103,12 @@ def position_order(value: int | str) -> tuple[int, int]:
     [-1, 0, 1, 'B', 'A']
     """
     return (0, value) if isinstance(value, int) else (1, 0)  # sorting is stable
+
+
+def positions_on_axes(all_axes: "Iterable[Mapping[str, int | str]]") -> "dict[str, list[int | str]]":
+    """Return the positions that occur on each axis: integers ascending, then names in order of arrival."""
+    found: dict[str, dict[int | str, None]] = {}
+    for axes in all_axes:
+        for axis, position in axes.items():
+            found.setdefault(axis, {})[position] = None
+    return {axis: sorted(positions, key=position_order) for axis, positions in found.items()}

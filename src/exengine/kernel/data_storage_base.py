@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy.typing as npt
 
-from exengine.kernel.axes import position_order
+from exengine.kernel.axes import positions_on_axes
 from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
@@ -37,7 +37,7 @@ class DataStorage(ABC):
 
     capabilities: StorageCapabilities = StorageCapabilities()
     """The capabilities and limits of the backend with its default options. If they depend on the options, an
-    instance sets its own, and :meth:`capabilities_for` returns the same."""
+    instance sets its own, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Sets of options, by name, with which the conformance kit tests the backend and the documentation shows
@@ -52,6 +52,10 @@ class DataStorage(ABC):
 
     batch_frames: ClassVar[int] = 1
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
+
+    foreign_reader: ClassVar[str] = ""
+    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes
+    path and coordinates, and returns the pixels. The conformance kit tests promise C6 with it."""
 
     backend_name: str = ""
     """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
@@ -352,11 +356,7 @@ class DataStorage(ABC):
         UnsupportedOperationError
             If the backend does not list its coordinates.
         """
-        found: dict[str, dict[int | str, None]] = {}
-        for coordinates in self:
-            for axis, position in coordinates.items():
-                found.setdefault(axis, {})[position] = None
-        return {axis: sorted(positions, key=position_order) for axis, positions in found.items()}
+        return positions_on_axes(self)
 
     @replaceable
     def has_checksums(self) -> bool:

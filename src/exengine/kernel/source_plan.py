@@ -139,8 +139,8 @@ class SourcePlan:
         The distance between neighbouring planes of axis ``z``, in micrometers. None if the planes are not
         equally spaced.
     interval_s : float or None
-        The time between neighbouring time points, in seconds; the smallest if there are several. None if the
-        time points are not equally spaced.
+        The time between time points n and n + 1, in seconds; the smallest if the sequence has several phases.
+        None if there is no interval.
     channels : tuple of PlannedChannel
         The channels, in the order of the positions on axis ``channel``.
     stage_positions : tuple of PlannedPosition

@@ -2,18 +2,26 @@
 
 import ast
 import inspect
+from collections.abc import Callable
 
 from exengine.checks.describe import capability_text
 from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import ExEngineError
+from exengine.kernel.registry.variants import variants_of
 from exengine.sphinxext.rst import escape, table
 
 
-def capabilities_table(capabilities: StorageCapabilities) -> str:
-    """Return a table of the capabilities with their values and meanings."""
+def capabilities_table(cls: type[DataStorage]) -> str:
+    """Return a table of a backend's capabilities and their meanings, and where variants differ."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
-        (f"``{name}``", escape(capability_text(value)), meanings.get(name, ""))
-        for name, value in capabilities.items()
+        (
+            f"``{name}``",
+            with_differences(cls, name, escape(capability_text(value)), capability_text),
+            meanings.get(name, ""),
+        )
+        for name, value in cls.capabilities.items()
     ]
     return table(("Capability", "Value", "Meaning"), rows, "exengine-capabilities", "24 22 54")
 
@@ -23,6 +31,22 @@ def capability_mark(value: object) -> str:
     if value is True:
         return "\N{CHECK MARK} yes"
     return "\N{EN DASH}" if value is False or value == () else escape(capability_text(value))
+
+
+def with_differences(
+    cls: type[DataStorage], capability: str, shown: str, text_of: Callable[[object], str]
+) -> str:
+    """Return the value of a capability, followed by its values in the variants in which it differs."""
+    try:
+        variants = variants_of(cls)
+    except ExEngineError:  # the page lists this fault
+        variants = []
+    lines = [
+        f"with {escape(variant.text)}: {escape(text_of(variant.differences[capability]))}"
+        for variant in variants
+        if capability in variant.differences
+    ]
+    return "\n\n".join([shown, *lines])
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

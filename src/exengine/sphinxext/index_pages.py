@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 from exengine.checks.conformance import Results
+from exengine.checks.describe import capability_text
 from exengine.checks.report import PluginReport
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import docstrings
 from exengine.kernel.registry.records import PluginRecord
-from exengine.sphinxext.capabilities import attribute_docs, capability_mark
+from exengine.sphinxext.capabilities import attribute_docs, capability_mark, with_differences
 from exengine.sphinxext.kinds import Kind, Setup
 from exengine.sphinxext.promises import promise_mark, promise_name
 from exengine.sphinxext.rst import escape, heading, indent, safe_line, table
@@ -109,10 +110,18 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
 
 
 def _capabilities(records: Iterable[PluginRecord], header: list[str]) -> str:
-    columns = [dict(getattr(record.loaded, "capabilities").items()) for record in records]  # noqa: B009
+    classes = [
+        record.loaded for record in records if record.loaded and issubclass(record.loaded, DataStorage)
+    ]
     meanings = attribute_docs(StorageCapabilities)
     rows = [
-        (f"``{name}``\n\n{meanings.get(name, '')}", *(capability_mark(column[name]) for column in columns))
+        (
+            f"``{name}``\n\n{meanings.get(name, '')}",
+            *(
+                with_differences(cls, name, capability_mark(getattr(cls.capabilities, name)), capability_text)
+                for cls in classes
+            ),
+        )
         for name, _ in StorageCapabilities().items()
     ]
     return table(("Capability", *header), rows, "exengine-matrix")

@@ -43,7 +43,7 @@ def plugin_page(report: PluginReport, kind: Kind, setup: Setup) -> str:
         options_table(cls, kind, own),
     ]
     if issubclass(cls, DataStorage):
-        parts += [heading("Capabilities", "="), capabilities_table(cls.capabilities)]
+        parts += [heading("Capabilities", "="), capabilities_table(cls)]
         parts += [heading("Promises", "="), promises_section(report)]
     elif issubclass(cls, FrameSource):
         parts += [heading("Promises", "="), promises_section(report, "source")]

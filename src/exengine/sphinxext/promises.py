@@ -42,7 +42,19 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
         for label, promise in results.promises.items()
     ]
     parts.append(table(("Promise", "Outcome", "Found"), rows, "exengine-promises", "46 18 36"))
+    parts += [_variant(name, found, results) for name, found in results.variants.items()]
     return "\n".join(parts)
+
+
+def _variant(name: str, found: Results, default: Results) -> str:
+    """Return the outcomes for a variant that differ from those with the default options."""
+    differing = [
+        f"{literal(label)} {MARKS[promise.outcome]}"
+        for label, promise in found.promises.items()
+        if label not in default.promises or default.promises[label].outcome != promise.outcome
+    ]
+    outcome = ", ".join(differing) if differing else "the same outcomes"
+    return f"With the options of the variant {literal(name)}: {outcome}.\n"
 
 
 def _found(promise: Promise) -> str:

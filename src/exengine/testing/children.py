@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.registry import plugins
+from exengine.testing.frames import check_frame
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of, tree_of
 from exengine.testing.watch import Watch
@@ -178,6 +181,20 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
     order = coordinates_of(storage) if subject.can.iterable else []
     storage.close()
     _say(present=present, faults=faults, order=order)
+
+
+def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
+    """Read frames with the foreign reader that the class names, and report those that it does not see."""
+    module, _, name = subject.cls.foreign_reader.partition(":")
+    read = getattr(importlib.import_module(module), name)
+    faults = []
+    for number in range(spec["count"]):
+        axes = subject.axes(number)
+        try:
+            check_frame(np.asarray(read(spec["path"], dict(axes))), subject.frame(axes), axes, "C6")
+        except Exception as error:
+            faults.append(describe(error, 300))
+    _say(faults=faults)
 
 
 def run_watch(subject: Subject, spec: dict[str, Any]) -> None:

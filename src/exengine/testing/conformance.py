@@ -27,6 +27,7 @@ from exengine.testing.kit.capabilities import HonestCapabilities
 from exengine.testing.kit.disk import DiskPromises
 from exengine.testing.kit.end import EndPromises
 from exengine.testing.kit.hostile import HostileInput
+from exengine.testing.kit.live import LivePromises
 from exengine.testing.kit.overwrite import OverwritePromises
 from exengine.testing.kit.processes import ProcessPromises
 from exengine.testing.kit.put import PutPromises
@@ -48,6 +49,7 @@ class StorageConformance(
     SecurityPromises,
     RecoveryPromises,
     ProcessPromises,
+    LivePromises,
     ResourcePromises,
     HonestCapabilities,
 ):
@@ -59,10 +61,13 @@ class StorageConformance(
         The name of an installed backend. If it is empty, the subclass must define ``storage_factory``.
     options : dict
         The options with which the backend is created.
+    variant : str
+        The name of one of the backend's ``variants``, whose options are used as well; empty for the defaults.
     """
 
     backend: ClassVar[str] = ""
     options: ClassVar[dict[str, Any]] = {}
+    variant: ClassVar[str] = ""
 
     @pytest.fixture
     def storage_factory(self) -> Callable[..., DataStorage]:
@@ -74,7 +79,7 @@ class StorageConformance(
             raise TypeError(
                 f"{type(self).__name__} names no backend; set backend, or define the fixture storage_factory"
             )
-        cls, options = plugins.BACKENDS.load(self.backend), self.options
+        cls, options = plugins.BACKENDS.load(self.backend), self._all_options()
         return lambda *place: cls.create(*place, **options)
 
     @pytest.fixture
@@ -84,9 +89,14 @@ class StorageConformance(
             cls = plugins.BACKENDS.load(self.backend)
         else:
             cls = _class_made_by(storage_factory, tmp_path / "first")
-        subject = Subject(storage_factory, cls, tmp_path, self.backend, dict(self.options))
+        subject = Subject(storage_factory, cls, tmp_path, self.backend, self._all_options())
         yield subject
         subject.close_all()
+
+    def _all_options(self) -> dict[str, Any]:
+        if not self.variant:
+            return dict(self.options)
+        return {**plugins.BACKENDS.load(self.backend).variants[self.variant], **self.options}
 
     @promise("P1", "P2", "P3", "P4", "P5", "P9", "R1", "R4", "N1", "N4")
     def test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict(self, subject: Subject) -> None:

@@ -35,6 +35,7 @@ PROMISES = {
     "C1": "opening any path ends with a status or an ExEngineError",
     "C2": "a damaged frame is reported, never returned",
     "C3": "opening an incomplete dataset writes nothing",
+    "C6": "foreign readers see every acknowledged frame, live and right after the writer was killed",
     "D1": "a new dataset is never created in or over an existing one",
     "D2": "a dataset has only one writer",
     "D3": "no name leads outside the dataset",

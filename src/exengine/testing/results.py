@@ -83,7 +83,8 @@ def make_results(
         ``backend``, ``distribution``, ``version``, ``kernel`` (the version of ExEngine), ``python``,
         ``date``, ``outcome``, ``reason``, ``promises`` (which maps each label to ``outcome``, ``tests``,
         ``failed``, ``codes``, and ``because`` with the capabilities, reasons or failures), ``codes`` (the
-        codes that were reported) and ``findings`` (each reported code with the message of its first failure).
+        codes that were reported), ``findings`` (each reported code with the message of its first failure) and
+        ``variants``, which :func:`with_variants` fills.
 
     Examples
     --------
@@ -115,7 +116,25 @@ def make_results(
         "promises": promises,
         "codes": [finding["code"] for finding in findings],
         "findings": findings,
+        "variants": {},
     }
+
+
+def with_variants(results: Results, variants: Mapping[str, Results]) -> Results:
+    """Return the results of a backend together with those of its variants.
+
+    The ``outcome`` is ``"broken"`` if a promise is broken in any of them.
+
+    Parameters
+    ----------
+    results : dict
+        The results with the default options.
+    variants : mapping
+        The name of each variant -> its results.
+    """
+    broken = any(found["outcome"] == "broken" for found in variants.values())
+    outcome = "broken" if broken else results["outcome"]
+    return {**results, "outcome": outcome, "variants": dict(variants)}
 
 
 def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:

@@ -74,10 +74,10 @@ class Subject:
 
     # -- declared capabilities -------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def can(self) -> StorageCapabilities:
-        """The declared capabilities of the backend."""
-        return self.cls.capabilities
+        """The declared capabilities of the backend with its options."""
+        return self.cls.capabilities_for(self.options)
 
     @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -99,11 +99,16 @@ class Subject:
     def axes(self, number: int) -> Axes:
         """Return the coordinates of a numbered frame.
 
-        They have three axes. The positions on one of them are strings if the backend declares string axes.
+        They have three axes, or fewer if the backend accepts fewer. The positions on one of them are strings
+        if the backend declares string axes.
         """
-        channel: int | str = number // 2 % 3
-        if self.can.string_axes:
-            channel = CHANNELS[number // 2 % 3]
+        most = 3 if self.can.most_axes is None else self.can.most_axes
+        if most == 1:
+            return {"time": number}
+        place = number // 2 % 3 if most > 2 else number % 3
+        channel: int | str = CHANNELS[place] if self.can.string_axes else place
+        if most == 2:
+            return {"time": number // 3, "channel": channel}
         return {"time": number // 6, "channel": channel, "z": number % 2}
 
     def frame(self, axes: Axes, salt: int = 0) -> Array:

@@ -19,6 +19,7 @@ from exengine.kernel.errors import (
     AcquisitionError,
     ConfigError,
     ContractError,
+    CoordinatesError,
     DatasetAccessError,
     DatasetExistsError,
     ExEngineError,
@@ -538,3 +539,53 @@ def test_a_failed_acquisition_says_whom_the_frames_are_lost_to(with_source, memo
     assert info.value.ledger.stored == 0 and info.value.ledger.failed == info.value.ledger.offered > 0
     assert run.storage.ended == ["failed: this backend takes no zeros", "close"]
     assert all(reason for _, reason in info.value.ledger.not_stored)
+
+
+# -- the plan --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_expect(config, monkeypatch):
+    """Return what makes a run whose storage receives the plan with a function."""
+
+    def with_expect(expect):
+        monkeypatch.setattr(plugins.BACKENDS.load("disk"), "prepare_frames", expect)
+        return Acquisition(config())
+
+    return with_expect
+
+
+def test_the_storage_receives_the_plan_before_the_first_frame(with_expect):
+    seen = []
+    with with_expect(lambda storage, plan: seen.append((len(storage), plan))) as run:
+        run.run()
+        assert seen == [(0, run.plan)] and run.plan.axes
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(CoordinatesError("six axes"), CoordinatesError), (OSError(28, "No space left"), StorageFailedError)],
+)
+def test_a_storage_that_refuses_the_plan_ends_the_run_as_failed(with_expect, error, cause):
+    def refuse(storage, plan):
+        raise error
+
+    with with_expect(refuse) as run:
+        with pytest.raises(
+            AcquisitionError, match=r"(six axes|No space left).*\n0 frames are stored.*status failed"
+        ) as info:
+            run.run()
+        assert isinstance(info.value.__cause__, cause)
+        assert info.value.ledger.offered == 0 and run.status == "failed"
+        path = run.path
+    dataset = open_dataset(path)
+    assert dataset.status is DatasetStatus.FAILED and len(dataset) == 0
+
+
+def test_an_interrupt_while_the_storage_prepares_ends_the_run(with_expect):
+    def interrupt(storage, plan):
+        raise KeyboardInterrupt
+
+    with with_expect(interrupt) as run, pytest.raises(KeyboardInterrupt):
+        run.run()
+    assert run.ledger.offered == 0

@@ -206,6 +206,19 @@ def test_a_promise_that_is_broken_without_a_code_is_a_fault_too(check, kit):
     assert not report.clean and report.broken_promises == {"P4": "the frame was replaced"}
 
 
+def test_what_a_variant_breaks_is_a_fault_that_names_it(check, kit):
+    kit["variants"] = {
+        "oak": {
+            **kit,
+            "promises": {"P4": {"outcome": "broken", "because": ["the frame was replaced"]}},
+            "findings": [{"code": "EX304", "message": "metadata was lost"}],
+        }
+    }
+    report = check()
+    assert report.broken_promises == {"P4 oak": "the frame was replaced"}
+    assert [str(finding) for finding in report.findings] == ["EX304 variant 'oak': metadata was lost"]
+
+
 @pytest.mark.parametrize("error", [ImportError("No module named 'pytest'"), RuntimeError("the kit is ill")])
 def test_without_the_kit_conformance_is_reported_as_not_run(check, kit, error):
     kit["raises"] = error

@@ -1,6 +1,7 @@
 """``recover``: a finished dataset of what survives; killed anywhere and run again, the same one (C3)."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ from exengine.datasets.recovery import recover
 from exengine.datasets.recovery_base import MAX_NAMED
 from exengine.datasets.verification import LostFrame, verify
 from exengine.kernel.errors import (
+    CoordinatesError,
     DatasetAccessError,
     DatasetExistsError,
     DatasetLockedError,
@@ -90,6 +92,49 @@ def test_every_frame_of_an_incomplete_dataset_is_in_a_finished_one_beside_it(mak
     assert verify(target).ok
     assert digest(path) == before
     assert sorted(target.parent.iterdir()) == [target, path, target.parent / "site"]
+
+
+def test_the_copy_receives_the_axes_of_the_source_before_its_first_frame(
+    make, path, target, checked, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(
+        checked,
+        "prepare_frames",
+        lambda storage, plan: seen.append((len(storage), plan, list(plan.coordinates()))),
+    )
+    make()
+    recover(path)
+    ((stored, plan, coordinates),) = seen
+    assert stored == 0 and plan.frames == 5
+    assert [(axis.name, axis.positions) for axis in plan.axes] == [("time", (0, 1, 2, 3, 4))]
+    assert (plan.shape, plan.dtype) == (None, None)  # frames of this backend may differ
+    assert [dict(where) for where in coordinates] == [{"time": time} for time in range(5)]
+
+
+def test_the_layout_is_planned_where_all_frames_have_one(make, path, checked, monkeypatch):
+    seen = []
+    limits = dataclasses.replace(checked.capabilities, same_shape=True)
+    make()
+    reader = type(open_dataset(path))
+    monkeypatch.setattr(reader, "capabilities", limits)
+    monkeypatch.setattr(checked, "prepare_frames", lambda storage, plan: seen.append(plan))
+    damage(path, 0)
+    recover(path)
+    assert (seen[0].shape, seen[0].dtype) == ((3, 4), "uint16")
+
+
+def test_a_plan_that_the_copy_refuses_is_reported_and_the_frames_are_kept(
+    make, path, target, checked, monkeypatch
+):
+    def refuse(storage, plan):
+        raise CoordinatesError("too many axes")
+
+    monkeypatch.setattr(checked, "prepare_frames", refuse)
+    make()
+    report = recover(path)
+    assert report.problems == ["the copy was written without a plan: too many axes"]
+    assert_holds(target, range(5))
 
 
 def test_what_does_not_survive_is_reported_and_kept_with_the_dataset(make, path, target):
@@ -518,3 +563,17 @@ def test_in_place_a_dataset_with_hard_links_in_a_backup_is_refused(make, path, t
         recover(path, in_place=True, dry_run=dry_run)
     assert digest(tmp_path) == before
     assert recover(path).frames == 5
+
+
+def test_what_a_recovery_left_that_was_killed_while_it_claimed_is_removed(make, path, target):
+    make()
+    workshop = path.parent / f".{target.name}.recovering"
+    building = workshop / f".{target.name}.creating-1-2"
+    building.mkdir(parents=True)
+    (workshop / manifest.LOCK_NAME).touch()
+    (building / manifest.LOCK_NAME).touch()
+    (building / "index").write_text("")  # an initial file of the format
+    content = {"backend": "checked", "status": "incomplete", "annotations": {}}
+    manifest.write_manifest(str(building), content, durable=False)
+    assert recover(path).ok
+    assert not workshop.exists()

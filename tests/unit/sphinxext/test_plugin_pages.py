@@ -97,6 +97,44 @@ def test_the_config_snippet_is_a_config_that_is_understood(site, build):
     assert resolved.section("storage.options") == {"width": 3}
 
 
+VARIANTS = """
+capabilities = StorageCapabilities(persistent=True, readers=("cat",), checksums=True)
+variants = {"oak": {"wood": "oak"}, "same": {"wood": "ash"}}
+
+@classmethod
+def capabilities_for(cls, options, path=None, /):
+    if options.get("wood") == "oak":
+        return StorageCapabilities(persistent=True, checksums=True, live_readers=("less",))
+    return cls.capabilities
+"""
+WOODEN = """
+def __init__(self, path: str, wood: Literal["oak", "ash"] = "ash") -> None: ...
+"""
+WOOD = '"""Put frames on a shelf, for cat and less.\n\nParameters\n----------\nwood : {"oak", "ash"}\n    What it is of.\n"""'
+
+
+def test_a_variant_is_shown_where_its_capabilities_differ(site, build):
+    site.backend(doc=WOOD, init=WOODEN, extra=VARIANTS)
+    built = build()
+    rows = {row[0]: row[1] for row in built.rows("usage/backends/shelf") if len(row) == 3}
+    assert (rows["readers"], rows["live_readers"]) == (
+        "cat with wood: oak: none",
+        "none with wood: oak: less",
+    )
+    assert rows["checksums"] == "yes"
+    matrix = {row[0].split()[0]: row[1] for row in built.rows("usage/backends/matrix") if len(row) == 2}
+    assert matrix["readers"] == "cat with wood: oak: none" and matrix["live_readers"].endswith(
+        "wood: oak: less"
+    )
+
+
+def test_a_variant_with_an_unknown_option_is_a_fault_on_the_page(site, build):
+    site.backend(doc=WOOD, init=WOODEN, extra=VARIANTS.replace('"same": {"wood"', '"same": {"wod"'))
+    text = build().text("usage/backends/shelf")
+    assert "variant 'same' of Shelf has no option 'wod'; did you mean 'wood'?" in text
+    assert "with wood: oak" not in text
+
+
 def test_the_guide_that_a_plugin_brings_along_is_on_its_page(site, build):
     site.backend(guide="Shelves are wide.\n\nCare\n----\n\nDust them.\n")
     text = build().text("usage/backends/shelf")

@@ -6,7 +6,7 @@ import pytest
 from sphinx.errors import ExtensionError
 
 from exengine.testing.promises import PROMISES
-from exengine.testing.results import TestReport, make_results, write_results
+from exengine.testing.results import TestReport, make_results, with_variants, write_results
 
 REPORTS = [
     TestReport("test_put", ("P1",), "", "kept"),
@@ -44,6 +44,18 @@ def test_every_promise_has_its_meaning_and_outcome(site, build, results):
     text = built.text("usage/backends/shelf")
     assert PROMISES["P2"] in text
     assert "found 1 of 2 promises kept, with shelf-dist 2.5" in text
+
+
+def test_the_promises_of_a_variant_are_shown_where_they_differ(site, build, tmp_path):
+    site.backend()
+    made = {"distribution": "shelf-dist", "version": "2.5"}
+    other = [*REPORTS[:2], TestReport("test_kill", ("P6",), "", "kept"), *REPORTS[3:]]
+    variants = {"oak": make_results("shelf", other, **made), "ash": make_results("shelf", REPORTS, **made)}
+    found = with_variants(make_results("shelf", REPORTS, **made), variants)
+    write_results(tmp_path / "docs" / "_results" / "shelf.json", found)
+    text = build().text("usage/backends/shelf").replace(" :", ":").replace(" .", ".")
+    assert "With the options of the variant oak: P6 \N{CHECK MARK} kept." in text
+    assert "With the options of the variant ash: the same outcomes." in text
 
 
 def test_without_results_the_page_says_not_run_and_how_to_run_it(site, build):

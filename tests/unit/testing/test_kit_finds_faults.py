@@ -49,7 +49,7 @@ def test_the_state_machine_has_twelve_rules_and_five_invariants():
     assert sum("hypothesis_stateful_invariant" in marks for marks in made) >= 5
 
 
-@pytest.mark.parametrize("name", ["Plain", "Disk"])
+@pytest.mark.parametrize("name", ["Plain", "Disk", "Limited"])
 def test_a_backend_that_is_honest_is_green(name, results_of):
     results = results_of(name)
     assert [
@@ -60,7 +60,8 @@ def test_a_backend_that_is_honest_is_green(name, results_of):
     assert results["codes"] == []
     assert results["outcome"] == "kept"
     not_run = [label for label, entry in results["promises"].items() if entry["outcome"] == "not run"]
-    assert not_run == (list(NEED_FAULTS) if name == "Disk" else [])
+    assert not_run == ([] if name == "Plain" else list(NEED_FAULTS))
+    assert results["promises"]["C6"]["outcome"] == ("kept" if name == "Limited" else "not promised")
 
 
 def test_a_backend_that_recognises_everything_destroys_nothing(results_of):

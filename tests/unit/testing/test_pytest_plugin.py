@@ -71,6 +71,61 @@ def test_several_backends_give_a_file_each_and_a_fault_fails_the_run(run_pytest,
     assert results["flusheswithoutsaying"]["findings"][0]["code"] == "EX309"
 
 
+def test_each_variant_of_a_backend_is_tested_with_its_options(run_pytest, tmp_path):
+    words = "as_declared and axes or foreign_readers"
+    done = run_pytest(
+        "-v", "--exengine-backend", "limited", "--exengine-results", tmp_path / "out.json", "-k", words
+    )
+    assert done.returncode == 0, done.stdout
+    assert (
+        "exengine-backend::limited::" in done.stdout and "exengine-backend::limited::hidden::" in done.stdout
+    )
+    results = read_results(tmp_path / "out.json")
+    hidden = results["variants"]["hidden"]
+    assert list(results["variants"]) == ["hidden"] and hidden["backend"] == results["backend"] == "limited"
+    assert results["promises"]["P2"]["outcome"] == hidden["promises"]["P2"]["outcome"] == "kept"
+    assert results["promises"]["C6"]["outcome"] == "kept"
+    assert hidden["promises"]["C6"]["outcome"] == "not promised"
+    assert "promises of limited::hidden" in done.stdout
+
+
+def test_a_promise_that_only_a_variant_breaks_fails_the_run(run_pytest, tmp_path):
+    done = run_pytest(
+        "--exengine-backend",
+        "wrongvariant",
+        "--exengine-results",
+        tmp_path / "out.json",
+        "-k",
+        "axes_are_as_declared",
+    )
+    assert done.returncode == 1
+    results = read_results(tmp_path / "out.json")
+    assert results["promises"]["P2"]["outcome"] == "kept" and results["codes"] == []
+    assert results["variants"]["wrong"]["codes"] == ["EX303"] and results["outcome"] == "broken"
+
+
+def test_a_variant_with_unknown_options_is_wrong_use(run_pytest):
+    done = run_pytest("--exengine-backend", "misspeltvariant")
+    assert done.returncode == 4
+    assert "variant 'wrong' of MisspeltVariant has no option 'hiden'; did you mean 'hidden'?" in done.stderr
+
+
+def test_a_class_of_the_user_may_name_a_variant(run_pytest, tmp_path):
+    source = """
+        from exengine.testing import StorageConformance
+
+        class TestHidden(StorageConformance):
+            backend, variant = "limited", "hidden"
+    """
+    done = run_pytest(
+        "--exengine-results", tmp_path / "out.json", "-k", "foreign_readers", "test_mine.py", source=source
+    )
+    assert done.returncode == 0, done.stdout
+    results = read_results(tmp_path / "out.json")
+    assert results["outcome"] == "not run"  # nothing was tested with the default options
+    assert results["variants"]["hidden"]["promises"]["C6"]["outcome"] == "not promised"
+
+
 def test_tests_of_the_user_are_not_run_unless_they_are_named(run_pytest):
     source = "def test_of_mine(): raise RuntimeError('run')"
     alone = run_pytest("--exengine-backend", "plain", "-k", "replaced or mine", source=source)

@@ -70,13 +70,15 @@ class Examined:
     facts : dict
         Maps each camera, together with its settings, to the facts about its frames.
     field_of_view_um : tuple of float or None
-        The width and height of the field of view after the sequence's setup, or None if the config has no
-        pixel size.
+        The width and height of the field of view after the sequence's setup; None without a pixel size.
+    pixel_size_um : float or None
+        The size of a pixel after the sequence's setup, or None if the config states none.
     """
 
     physical: dict[str, tuple[str, ...]] = field(default_factory=dict)
     facts: dict[tuple[str, tuple[tuple[Setting, Any], ...]], CameraFacts] = field(default_factory=dict)
     field_of_view_um: tuple[float, float] | None = None
+    pixel_size_um: float | None = None
 
     def of(self, order: Order) -> CameraFacts:
         """Return the facts about the camera that an order uses."""
@@ -283,7 +285,10 @@ def examine_cameras(
         orders = Orders(core, complete, found.physical, exposure_ms)
         _try_setup(core, complete.sequence.setup, orders, changed)
         orders.begin()
-        found.field_of_view_um = _field_of_view(core, complete.sequence.setup)
+        pixel_um = found.pixel_size_um = _pixel_size_um(core, complete.sequence.setup) or None
+        if pixel_um is not None:
+            *_, width, height = core.getROI()
+            found.field_of_view_um = width * pixel_um, height * pixel_um
         if not laid_out:
             return found
         seen_exposures: dict[tuple[str, float], None] = {}
@@ -407,14 +412,6 @@ def _attempt(read: Any, camera: str) -> Any:
 
 
 # -- the field of view ----------------------------------------------------------------------------------
-
-
-def _field_of_view(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> tuple[float, float] | None:
-    pixel_um = _pixel_size_um(core, setup)
-    if not pixel_um:
-        return None
-    *_, width, height = core.getROI()
-    return width * pixel_um, height * pixel_um
 
 
 def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:

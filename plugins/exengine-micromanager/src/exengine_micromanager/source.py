@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exengine.base_classes import (
+    AxisCollector,
     CompleteEvents,
     DataCoordinates,
     FrameSource,
@@ -26,6 +27,7 @@ from exengine.base_classes import (
     check_points,
     check_sequence,
     check_unique,
+    plan_fields,
     private_copy,
     set_field_of_view,
 )
@@ -35,6 +37,7 @@ from exengine_micromanager.delivery import Delivery
 from exengine_micromanager.metadata import summary_json
 from exengine_micromanager.orders import Orders
 from exengine_micromanager.plan_checks import (
+    CameraFacts,
     Examined,
     Layout,
     check_devices,
@@ -180,14 +183,16 @@ class MicroManagerSource(FrameSource):
         found = self._found = examine_cameras(core, complete, self._exposure_ms)
         orders = self._orders = Orders(core, complete, found.physical, self._exposure_ms)
         check_unique((event for event, _ in orders.events(anchored=False)), complete.repeated)
-        frames, total, layouts = 0, 0, dict[Layout, None]()
-        for _, order in orders.events(anchored=False):
+        frames, total, layouts, axes = 0, 0, dict[Layout, None](), AxisCollector()
+        for event, order in orders.events(anchored=False):
             facts = found.of(order)
             frames += len(facts.channels)
+            for coordinates in _coordinates_of(event, complete, facts):
+                axes.add(coordinates)
             shape, dtype = facts.layout
             total += len(facts.channels) * math.prod(shape) * np.dtype(dtype).itemsize
             layouts[facts.layout] = None
-        self._sequence, self._frames = sequence, frames
+        self._sequence, self._frames, pixel_um = sequence, frames, found.pixel_size_um
         only = next(iter(layouts)) if len(layouts) == 1 else (None, None)
         return SourcePlan(
             frames=frames,
@@ -197,6 +202,8 @@ class MicroManagerSource(FrameSource):
             layouts=tuple(layouts),
             pixel_bytes=total,
             coordinates=lambda: _coordinates(orders, complete, found),
+            pixel_size_um=None if pixel_um is None else (pixel_um, pixel_um),
+            **plan_fields(complete, axes.axes()),
         )
 
     def run(self, sink: Sink, /) -> None:
@@ -383,12 +390,18 @@ def _demo_folder() -> str:
 
 def _coordinates(orders: Orders, complete: CompleteEvents, found: Examined) -> Iterator[DataCoordinates]:
     for event, order in orders.events(anchored=False):
-        coordinates = complete.coordinates(event)
-        names = found.of(order).channels
-        if len(names) == 1:
-            yield coordinates
-        else:
-            yield from (coordinates.replace(camera=name) for name in names)
+        yield from _coordinates_of(event, complete, found.of(order))
+
+
+def _coordinates_of(
+    event: "useq.MDAEvent", complete: CompleteEvents, facts: CameraFacts
+) -> Iterator[DataCoordinates]:
+    """Yield the coordinates of each frame of one exposure."""
+    coordinates = complete.coordinates(event)
+    if len(facts.channels) == 1:
+        yield coordinates
+    else:
+        yield from (coordinates.replace(camera=name) for name in facts.channels)
 
 
 def _with_group(sequence: "useq.MDASequence", group: str) -> "useq.MDASequence":

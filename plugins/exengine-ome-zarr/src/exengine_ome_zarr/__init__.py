@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["OmeZarrStorage"]
+__all__ = ["OmeZarrStorage", "add_pyramid"]
 
 
 def __getattr__(name: str) -> Any:
@@ -10,4 +10,8 @@ def __getattr__(name: str) -> Any:
         from exengine_ome_zarr.writer import OmeZarrStorage
 
         return OmeZarrStorage
+    if name == "add_pyramid":
+        from exengine_ome_zarr.finishing import add_pyramid
+
+        return add_pyramid
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

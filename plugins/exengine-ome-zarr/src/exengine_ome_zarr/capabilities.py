@@ -26,6 +26,7 @@ _CAPABILITIES = StorageCapabilities(
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
+    pyramids=True,
     compression=("blosc-lz4", "blosc-zstd", "zstd", "gzip"),
     readers=("napari", "Fiji", "zarr-python", "tensorstore", "neuroglancer", "vizarr"),
 )
@@ -33,7 +34,7 @@ _CAPABILITIES = StorageCapabilities(
 
 def remote_capabilities(local: StorageCapabilities) -> StorageCapabilities:
     """Return the capabilities of a dataset in object storage, from those of one on a disk."""
-    return replace(local, remote=True, live_readers=())
+    return replace(local, remote=True, live_readers=(), pyramids=False)
 
 
 def capabilities_for(options: Mapping[str, Any]) -> StorageCapabilities:

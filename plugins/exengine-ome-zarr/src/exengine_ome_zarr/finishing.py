@@ -6,21 +6,26 @@ lists the frames that exist.
 
 import os
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import NEW, OpenFile, read_at, write_at
+from exengine.base_classes import NEW, DatasetStatus, OpenFile, read_at, read_manifest, write_at
+from exengine.errors import StorageStateError
 from exengine_ome_zarr.format import documents, sizes
 from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
-from exengine_ome_zarr.format.frame_files import read_index
-from exengine_ome_zarr.format.images import Images
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
+from exengine_ome_zarr.format.images import Images, Method
 from exengine_ome_zarr.format.journal import read_records
-from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, encode_index
 from exengine_ome_zarr.format.shards import part_path, rename_into_place
+from exengine_ome_zarr.parquet import write_table
+from exengine_ome_zarr.pyramid import build_shard, level_factors, level_layout
+from exengine_ome_zarr.table import FrameTable
 
 Columns = npt.NDArray[np.void]
-_COLUMNS = ("image", "t", "c", "z", "part", "offset", "length")
+_COLUMNS = ("image", "t", "c", "z", "part", "offset", "length", "pixels_crc")
 
 
 def finish_dataset(
@@ -48,16 +53,70 @@ def finish_dataset(
             _publish(folder, path, layout, frames[rows])
         else:
             _trim(folder, path, layout, frames[rows])
+    if images.method is not None:
+        _build_levels(folder, layout, images, frames, images.method)
+    write_table(folder)
     _remove_leftovers(folder)
-    lengths: dict[int, tuple[int, int, int]] = {}
+    place_documents(folder, layout, images, _lengths(frames))
+
+
+def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
+    """Add resolution levels to a finished dataset, or replace them.
+
+    Parameters
+    ----------
+    path : path
+        The folder of a dataset of this backend.
+    method : {'mean', 'median', 'decimate'}
+        How a level is computed from the one above; see :func:`exengine_ome_zarr.pyramid.halve`.
+
+    Raises
+    ------
+    StorageStateError
+        If the dataset is not finished.
+    """
+    folder = os.path.abspath(path)
+    manifest = read_manifest(folder)
+    table = FrameTable(folder)
+    if manifest is None or manifest.status is DatasetStatus.INCOMPLETE:
+        raise StorageStateError(f"{folder} is not finished; finish it, or run exengine recover, first")
+    if table.layout is None or table.journal is None:
+        return
+    images = Images(folder, table.layout, table.facts, table.labels)
+    images.windows = table.windows
+    frames = _read_columns(table.journal)
+    _build_levels(folder, table.layout, images, frames, method)
+    place_documents(folder, table.layout, images, _lengths(frames))
+
+
+def _lengths(frames: Columns) -> dict[int, Indices]:
+    """Return the lengths of t, c and z of each image."""
+    found = {}
     for number in np.unique(frames["image"]).tolist():
-        mine = frames[frames["image"] == number]
-        lengths[number] = (
-            int(mine["t"].max()) + 1,
-            int(mine["c"].max()) + 1,
-            int(mine["z"].max()) + 1,
-        )
-    place_documents(folder, layout, images, lengths)
+        t, c, z = (int(frames[dim][frames["image"] == number].max()) + 1 for dim in ("t", "c", "z"))
+        found[number] = (t, c, z)
+    return found
+
+
+def _build_levels(folder: str, layout: Layout, images: Images, frames: Columns, method: Method) -> None:
+    """Write the shards of the resolution levels."""
+    factors = level_factors(layout)
+    files = FrameFiles(folder, layout, images.array_path)
+    for image, shard, rows in _by_shard(layout, frames):
+        if len(factors) > 1:
+            names = [
+                f"{images.level_path(image, n)}/{layout.shard_name(*shard)}" for n in range(len(factors))
+            ]
+            build_shard(folder, layout, method, names, _frames_of(files, frames[rows]))
+    files.release()
+    images.levels = factors
+
+
+def _frames_of(files: FrameFiles, frames: Columns) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
+    """Yield the indices and pixels of frames."""
+    for image, t, c, z, part, offset, length, pixels_crc in frames.tolist():
+        record = (0, image, t, c, z, part, offset, length, pixels_crc, 0, 0, 0)
+        yield (t, c, z), files.read(record, f"the frame at t {t}, c {c}, z {z} of image {image}")
 
 
 def _read_columns(journal: OpenFile) -> Columns:
@@ -247,7 +306,9 @@ def place_documents(
     found: dict[str, dict[str, object]] = {}
     for image, extents in sorted(lengths.items()):
         path = images.path(image)
-        found[f"{images.array_path(image)}/{DOCUMENT}"] = documents.array(layout, extents)
+        for number in range(len(images.levels)):
+            shape = level_layout(layout, number) if number else layout
+            found[f"{images.level_path(image, number)}/{DOCUMENT}"] = documents.array(shape, extents)
         found[f"{path}/{DOCUMENT}" if path else DOCUMENT] = images.image_document(image)
     if "p" in layout.roles:
         found.update(images.root_documents())

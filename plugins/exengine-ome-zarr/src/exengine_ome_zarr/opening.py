@@ -3,8 +3,12 @@
 import os
 
 from exengine.base_classes import DataStorage
-from exengine.errors import DatasetDamagedError, DatasetNotFoundError
+from exengine.errors import DatasetNotFoundError
+from exengine_ome_zarr.foreign import is_ome_zarr as is_foreign
+from exengine_ome_zarr.foreign import open_foreign
 from exengine_ome_zarr.format.files import LAYOUT
+from exengine_ome_zarr.reader import OmeZarrReader
+from exengine_ome_zarr.remote.addresses import is_url
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
@@ -14,7 +18,7 @@ def is_own(path: str | os.PathLike[str]) -> bool:
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is an OME-Zarr dataset of any writer."""
-    return is_own(path)
+    return is_own(path) or is_foreign(path)
 
 
 def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
@@ -27,9 +31,6 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
     DatasetDamagedError
         If no part of the dataset can be read.
     """
-    from exengine_ome_zarr.reader import OmeZarrReader
-    from exengine_ome_zarr.remote.addresses import is_url
-
     if is_url(path):
         from exengine_ome_zarr.remote.reader import open_remote
 
@@ -39,4 +40,4 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")
     if is_own(absolute):
         return OmeZarrReader(absolute)
-    raise DatasetDamagedError(f"{absolute} is not an OME-Zarr dataset")
+    return open_foreign(absolute)

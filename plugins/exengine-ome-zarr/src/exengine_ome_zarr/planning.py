@@ -23,17 +23,20 @@ class Planning:
 
     Parameters
     ----------
-    extra_axes, arrangement, **sizes
-        The options of the backend. ``arrangement`` is the option ``layout``; the others are passed to
-        :func:`~exengine_ome_zarr.layout.choose_layout`.
+    extra_axes, arrangement, pyramid, **options
+        The options of the backend. ``arrangement`` is the option ``layout``; those that are not named are
+        passed to :func:`~exengine_ome_zarr.format.layout.choose_layout`.
     """
 
-    def __init__(self, extra_axes: ExtraAxes, arrangement: Arrangement, **options: Any) -> None:
+    def __init__(
+        self, extra_axes: ExtraAxes, arrangement: Arrangement, pyramid: str | None, **options: Any
+    ) -> None:
         self._extra_axes = extra_axes
         self._arrangement = arrangement
         self._options = options
         self._axes: tuple[PlannedAxis, ...] = ()
-        self.facts = Facts()
+        self._pyramid = pyramid
+        self.facts = Facts(pyramid=pyramid)
         if arrangement == "plate":
             self.facts.plate = {}
 
@@ -49,6 +52,7 @@ class Planning:
         if axes:
             assign_roles([axis.name for axis in axes], self._extra_axes)
         facts = Facts(
+            pyramid=self._pyramid,
             pixel_size_um=plan.pixel_size_um,
             z_step_um=plan.z_step_um,
             interval_s=plan.interval_s,
@@ -168,6 +172,15 @@ def refuse_options(options: Mapping[str, Any]) -> None:
         raise OptionError("level has no effect without compression; set codec, such as 'blosc-lz4'")
     if options.get("codec", "none") != "none" and (options.get("frames_per_chunk") or 1) > 1:
         raise OptionError("with compression, a chunk contains one frame; leave out frames_per_chunk")
+
+
+def refuse_remote(options: Mapping[str, Any]) -> None:
+    """Raise ``OptionError`` for options that a dataset in object storage cannot have."""
+    if options.get("pyramid", "none") != "none":
+        raise OptionError(
+            "a dataset in object storage cannot have resolution levels, because its full shards leave this "
+            "machine before they are computed; leave out pyramid, or write to a folder and copy it"
+        )
 
 
 def begin_labels(layout: Layout, declared: Mapping[str, list[Key]]) -> tuple[dict[str, Labels], list[object]]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from exengine.base_classes import (
     DatasetReader,
     DatasetStatus,
+    DataStorage,
     JsonValue,
     OpenFile,
     has_writer,
@@ -24,6 +25,7 @@ from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
 from exengine_ome_zarr.format.layout import Layout
+from exengine_ome_zarr.pyramid import LevelReader, level_factors
 from exengine_ome_zarr.structure import check_structure
 from exengine_ome_zarr.table import FrameTable
 
@@ -134,6 +136,27 @@ class OmeZarrReader(DatasetReader):
             return len(self._table) > count or finished
 
         return wait_until(has_new_data, timeout)
+
+    @property
+    def resolution_levels(self) -> tuple[int, ...]:
+        """The resolution levels; level 0 has full resolution, each further level half of the one above."""
+        layout = self._table.layout
+        if layout is None or self._table.live or not os.path.isfile(self._document_of_level(1)):
+            return (0,)
+        return tuple(range(len(level_factors(layout))))
+
+    def _document_of_level(self, number: int) -> str:
+        table = self._table
+        assert table.layout is not None
+        images = Images(self._folder, table.layout, table.facts, table.labels)
+        image = table.place(0)[0] if len(table) else 0
+        return os.path.join(self._folder, images.level_path(image, number), files.DOCUMENT)
+
+    def level(self, number: int) -> DataStorage:
+        """Return the frames at one resolution level."""
+        if number == 0 or number not in self.resolution_levels:
+            return super().level(number)
+        return LevelReader(self._folder, number)
 
     def check_structure(self) -> list[str]:
         """Check the shards and documents; see :meth:`exengine.DataStorage.check_structure`."""

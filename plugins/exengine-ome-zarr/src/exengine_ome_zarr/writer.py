@@ -63,6 +63,10 @@ class OmeZarrStorage(ManagedStorage):
     extra_axes : {"refuse", "fold", "split"}
         What to do with axes for which OME-Zarr has no dimension: refuse them, combine them with the channel,
         or make an image for each of their positions.
+    pyramid : {"none", "mean", "median", "decimate"}
+        How ``finish`` computes smaller copies of frames above 512 pixels, with which viewers show large data
+        at once: from the mean or median of 2 x 2 pixels, or from every second pixel. By default, there are
+        none; :func:`exengine_ome_zarr.add_pyramid` adds them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
         uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the environment
@@ -105,6 +109,7 @@ class OmeZarrStorage(ManagedStorage):
         frames_per_chunk: Annotated[int, annotated_types.Interval(ge=1, le=65536)] | None = None,
         layout: Literal["auto", "image", "plate"] = "auto",
         extra_axes: Literal["refuse", "fold", "split"] = "refuse",
+        pyramid: Literal["none", "mean", "median", "decimate"] = "none",
         spool: Path | None = None,
         spool_bytes: Annotated[int, annotated_types.Ge(1)] = 4 * 2**30,
     ) -> None:
@@ -117,21 +122,16 @@ class OmeZarrStorage(ManagedStorage):
             "shard": shard,
             "frames_per_chunk": frames_per_chunk,
         }
-        check_options(
-            OmeZarrStorage,
-            **options,
-            layout=layout,
-            extra_axes=extra_axes,
-            spool=spool,
-            spool_bytes=spool_bytes,
-        )
+        others = {"extra_axes": extra_axes, "pyramid": pyramid, "spool": spool, "spool_bytes": spool_bytes}
+        check_options(OmeZarrStorage, **options, layout=layout, **others)
         planning.refuse_options(options)
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
             raise MetadataError(f"summary_metadata is a dict, got {type(summary_metadata).__name__}")
         self.capabilities = capabilities_for({"codec": codec, "extra_axes": extra_axes})
         self._extra_axes = extra_axes
-        self._planning = planning.Planning(extra_axes, layout, **options)
+        method = None if pyramid == "none" else pyramid
+        self._planning = planning.Planning(extra_axes, layout, method, **options)
         self._summary_line = files.encode_line({"summary": summary})
         if len(self._summary_line) > sizes.MAX_LINE_BYTES:
             raise MetadataError(f"the summary metadata exceeds {sizes.MAX_LINE_BYTES} bytes as JSON")
@@ -166,7 +166,10 @@ class OmeZarrStorage(ManagedStorage):
     def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
         """Return the capabilities of a dataset with these options."""
         found = capabilities_for(options)
-        return remote_capabilities(found) if path is not None and is_url(path) else found
+        if path is None or not is_url(path):
+            return found
+        planning.refuse_remote(options)
+        return remote_capabilities(found)
 
     @classmethod
     def can_open(cls, path: str | os.PathLike[str]) -> bool:

@@ -22,13 +22,24 @@ from exengine.kernel.errors import (
 from exengine.testing.frames import Array, check_frame, frame_of
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import PromiseBrokenError, promise
-from exengine.testing.subject import Subject, check_metadata, ending_of, refusal_of, shape_of
+from exengine.testing.subject import (
+    Axes,
+    Model,
+    Subject,
+    check_metadata,
+    ending_of,
+    refusal_of,
+    shape_of,
+)
 
 NUMBERS = (
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32",
     "float64", "complex64", "complex128",
 )  # fmt: skip
 """The dtypes that a backend must accept if it does not declare a list of dtypes."""
+
+_MANY_AXES = 8
+"""The number of axes that a backend must accept if it declares no limit."""
 
 DIMENSIONS = range(6)
 """The numbers of dimensions that a backend must accept if it does not declare a list of them."""
@@ -41,6 +52,7 @@ class HonestCapabilities:
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
         if not isinstance(subject.can, StorageCapabilities):
             raise PromiseBrokenError("N2", "capabilities is not a StorageCapabilities")
+        _are_those_of_the_instance(subject)
         path = subject.new_path()
         if not subject.can.persistent:
             if subject.can.reopen or subject.can.durable_flush or subject.can.safety_of_put != "accepted":
@@ -129,6 +141,32 @@ class HonestCapabilities:
             model.check(storage, "P8")
 
     @promise("P2", code="EX303")
+    def test_frames_with_other_axes_are_as_declared(self, subject: Subject) -> None:
+        first = subject.axes(0)
+        fewer: Axes = {"time": 77} if len(first) > 1 else {"angle": 77}
+        for other in (fewer, {**first, "angle": 1}):
+            if subject.can.most_axes is not None and len(other) > subject.can.most_axes:
+                continue
+            _put_second(subject, other, not subject.can.same_axes, f"same_axes={subject.can.same_axes}")
+
+    @promise("P2", code="EX303")
+    def test_the_number_of_axes_is_as_declared(self, subject: Subject) -> None:
+        declared = subject.can.most_axes
+        many: Axes = {
+            f"axis{number}": number for number in range(_MANY_AXES if declared is None else declared)
+        }
+        storage = subject.create()
+        model = Model(subject)
+        error = refusal_of(lambda: model.put(storage, many))
+        if error is not None:
+            raise PromiseBrokenError(
+                "P2", f"most_axes={declared}, but {len(many)} axes were refused: {error}"
+            )
+        model.check(storage, "P2")
+        if declared is not None:
+            _refuse_axes(subject, {**many, "angle": 1}, f"most_axes={declared}")
+
+    @promise("P2", code="EX303")
     def test_positions_that_are_texts_are_as_declared(self, subject: Subject) -> None:
         names = ["FITC", "TRITC", "Zähler", "\U0001f52c", "Cy 5", "a/b"]
         self._positions(subject, "channel", names, subject.can.string_axes, "string_axes")
@@ -142,6 +180,8 @@ class HonestCapabilities:
         path = subject.new_path()
         storage = subject.create(path)
         model = subject.fill(storage, 1)
+        if axis not in subject.axes(0):
+            axis = "time"  # the backend accepts fewer axes
         for value in values:
             axes = {**subject.axes(0), axis: value}
             try:
@@ -201,6 +241,42 @@ class HonestCapabilities:
             kept = getattr(subject.open(path), "annotations", {})
             if kept.get("config") != {"storage": {"backend": "x"}}:
                 raise PromiseBrokenError("N4", f"an annotation was returned as {kept.get('config')!r:.100}")
+
+
+def _are_those_of_the_instance(subject: Subject) -> None:
+    """Raise an error unless a storage has the capabilities that its class reports for the options."""
+    made, known = subject.create().capabilities, subject.cls.capabilities
+    if made != subject.can:
+        differ = [name for name, value in made.items() if value != getattr(subject.can, name)]
+        raise PromiseBrokenError(
+            "N2", f"the storage has other capabilities than capabilities_for reports: {', '.join(differ)}"
+        )
+    if (made.persistent, made.path_suffixes) != (known.persistent, known.path_suffixes):
+        raise PromiseBrokenError("N2", "persistent and path_suffixes must not depend on options")
+
+
+def _put_second(subject: Subject, axes: Axes, accepted: bool, declared: str) -> None:
+    """Put a second frame with other axes than the first; it must be stored, or refused without a change."""
+    storage = subject.create()
+    model = subject.fill(storage, 1)
+    error = refusal_of(lambda: model.put(storage, axes))
+    if accepted and error is not None:
+        raise PromiseBrokenError("P2", f"{declared}, but {axes} was refused: {error}")
+    if not accepted and not isinstance(error, CoordinatesError):
+        raise PromiseBrokenError("P2", f"{declared}; put at {axes} {ending_of(error, 150)}")
+    model.check(storage, "P2", absent=axes)
+    model.put(storage, subject.axes(1))
+    model.check(storage, "P2")
+
+
+def _refuse_axes(subject: Subject, axes: Axes, declared: str) -> None:
+    storage = subject.create()
+    error = refusal_of(lambda: storage.put(axes, subject.frame(axes), subject.metadata_value))
+    if not isinstance(error, CoordinatesError):
+        raise PromiseBrokenError("P2", f"{declared}; put with {len(axes)} axes {ending_of(error, 150)}")
+    if axes in storage:
+        raise PromiseBrokenError("P2", f"{axes} was refused, but is in the storage")
+    subject.fill(storage, 2).check(storage, "P2")
 
 
 def _dimensions(subject: Subject) -> tuple[int, ...]:

@@ -192,6 +192,10 @@ def _outcome_of_coordinates(entry: Entry, subject: Subject) -> str:
             return REFUSED
     if entry.outcome == STORED and subject.can.string_axes:
         return EITHER  # earlier channels were strings, and a format may require a single type per axis
+    if entry.outcome == STORED and subject.can.most_axes is not None and len(wanted) > subject.can.most_axes:
+        return REFUSED
+    if entry.outcome == STORED and subject.can.same_axes and set(wanted) != set(subject.axes(0)):
+        return REFUSED
     return entry.outcome
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from exengine.kernel.errors import PluginError, describe
+from exengine.kernel.errors import OptionError, PluginError, describe
 from exengine.kernel.registry import plugins
+from exengine.kernel.registry.variants import variants_of
 from exengine.testing import conformance, source_conformance
 from exengine.testing.promises import PROMISES, SOURCE_PROMISES, PromiseBrokenError, marks_of
 from exengine.testing.results import (
@@ -23,6 +24,7 @@ from exengine.testing.results import (
     make_results,
     refuse_other_file,
     shortened,
+    with_variants,
     write_results,
 )
 
@@ -33,11 +35,15 @@ class KitTests(pytest.Module):
     """The kit's tests for one backend or source, which pytest collects without a test file from the user."""
 
     backend = ""
+    variant = ""
     of_source = False
 
     def _getobj(self) -> types.ModuleType:
         base = source_conformance.SourceConformance if self.of_source else conformance.StorageConformance
-        cls = type("Conformance", (base,), {"source" if self.of_source else "backend": self.backend})
+        named = (
+            {"source": self.backend} if self.of_source else {"backend": self.backend, "variant": self.variant}
+        )
+        cls = type("Conformance", (base,), named)
         module = types.ModuleType(f"exengine_conformance_of_{self.backend}")
         module.TestConformance = cls  # type: ignore[attr-defined]  # collected by pytest
         return module
@@ -57,7 +63,8 @@ class KitRun:
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
-        self._reports: dict[str, list[TestReport]] = {}
+        self._variants: dict[str, tuple[str, ...]] = {}  # backend -> "" for the defaults, and its variants
+        self._reports: dict[str, dict[str, list[TestReport]]] = {}  # backend or source -> variant -> reports
         self._results: dict[str, Results] = {}
 
     # -- collecting ------------------------------------------------------------------------------
@@ -72,28 +79,29 @@ class KitRun:
                 raise pytest.UsageError(f"--exengine-results: {error}") from None
         for name in self.names:
             try:
-                plugins.BACKENDS.load(name)
-            except PluginError as error:
+                variants = variants_of(plugins.BACKENDS.load(name))
+            except (PluginError, OptionError) as error:
                 raise pytest.UsageError(f"--exengine-backend: {error}") from None
-            self._reports[name] = []
+            self._variants[name] = ("", *(variant.name for variant in variants))
         for name in self.sources:
             try:
                 plugins.SOURCES.load(name)
             except PluginError as error:
                 raise pytest.UsageError(f"--exengine-source: {error}") from None
-            self._reports[name] = []
         if (self.names or self.sources) and self.config.args_source is not pytest.Config.ArgsSource.ARGS:
             self.config.args = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add the kit's tests to the collected tests."""
-        for name in self.names:
-            tests = KitTests.from_parent(
-                session, path=Path(conformance.__file__), nodeid=f"exengine-backend::{name}", name=name
-            )
-            tests.backend = name
-            items.extend(session.genitems(tests))
+        for name, variants in self._variants.items():
+            for variant in variants:
+                shown = f"{name}::{variant}" if variant else name
+                tests = KitTests.from_parent(
+                    session, path=Path(conformance.__file__), nodeid=f"exengine-backend::{shown}", name=shown
+                )
+                tests.backend, tests.variant = name, variant
+                items.extend(session.genitems(tests))
         for name in self.sources:
             tests = KitTests.from_parent(
                 session, path=Path(source_conformance.__file__), nodeid=f"exengine-source::{name}", name=name
@@ -116,7 +124,7 @@ class KitRun:
             error = call.excinfo.value if call.excinfo else None
             told = judge(item.name, marks, error, getattr(subject, "not_promised_by", ""))
             name = getattr(cls, "backend", "") or getattr(cls, "source", "") or cls.__name__
-            made = [name, *dataclasses.astuple(told)]
+            made = [name, getattr(cls, "variant", ""), *dataclasses.astuple(told)]
             report.user_properties = [*report.user_properties, (_TOLD, made)]
         return report
 
@@ -124,9 +132,9 @@ class KitRun:
         """Gather the reports on the tested promises."""
         told: Any = dict(report.user_properties).get(_TOLD)
         if told and (report.when == "call" or not report.passed):
-            backend, test, labels, code, outcome, message = told
+            backend, variant, test, labels, code, outcome, message = told
             made = TestReport(test, tuple(labels), code, outcome, message)
-            self._reports.setdefault(backend, []).append(made)
+            self._reports.setdefault(backend, {}).setdefault(variant, []).append(made)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -135,10 +143,16 @@ class KitRun:
         """Write the results, unless this is a worker process."""
         if hasattr(self.config, "workerinput"):
             return
-        for name, reports in self._reports.items():
-            if reports:
-                known = SOURCE_PROMISES if all(r.labels[0] in SOURCE_PROMISES for r in reports) else PROMISES
-                self._results[name] = make_results(name, reports, **_origin(name), known=known)
+        for name, by_variant in self._reports.items():
+            labels = {report.labels[0] for reports in by_variant.values() for report in reports}
+            known = SOURCE_PROMISES if labels <= SOURCE_PROMISES.keys() else PROMISES
+            origin = _origin(name)
+            made = {
+                variant: make_results(name, reports, **origin, known=known)
+                for variant, reports in by_variant.items()
+            }
+            default = made.pop("", None) or make_results(name, (), **origin, known=known)
+            self._results[name] = with_variants(default, made)
         if self.target is None:
             return
         for name, results in self._results.items():
@@ -148,13 +162,19 @@ class KitRun:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the outcome for each promise of each backend and source."""
         for name, results in self._results.items():
-            terminalreporter.section(f"promises of {name}")
-            for label, entry in results["promises"].items():
-                because = shortened("; ".join(entry["because"]), 90)
-                because = "" if entry["outcome"] == "kept" else because
-                terminalreporter.write_line(f"{label:3} {entry['outcome']:12} {because}".rstrip())
-            if results["codes"]:
-                terminalreporter.write_line(f"codes: {', '.join(results['codes'])}")
+            _print_summary(terminalreporter, name, results)
+            for variant, of_variant in results["variants"].items():
+                _print_summary(terminalreporter, f"{name}::{variant}", of_variant)
+
+
+def _print_summary(terminalreporter: Any, name: str, results: Results) -> None:
+    terminalreporter.section(f"promises of {name}")
+    for label, entry in results["promises"].items():
+        because = shortened("; ".join(entry["because"]), 90)
+        because = "" if entry["outcome"] == "kept" else because
+        terminalreporter.write_line(f"{label:3} {entry['outcome']:12} {because}".rstrip())
+    if results["codes"]:
+        terminalreporter.write_line(f"codes: {', '.join(results['codes'])}")
 
 
 def judge(

@@ -50,6 +50,8 @@ class Facts:
     colors : dict of str to str
         The colour of each channel, such as ``"00FF00"``.
     stage_positions : list of StagePosition
+    pyramid : str or None
+        How resolution levels are computed when the dataset is finished; None for no levels.
     plate : dict or None
         ``name``, ``rows`` and ``columns`` of a well plate, if the dataset has the layout of a plate.
     """
@@ -60,6 +62,7 @@ class Facts:
     colors: dict[str, str] = field(default_factory=dict)
     stage_positions: list[StagePosition] = field(default_factory=list)
     plate: dict[str, Any] | None = None
+    pyramid: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as a JSON object."""

@@ -7,6 +7,7 @@ layout of a dataset never changes.
 
 import os
 import re
+from typing import Literal, TypeAlias
 
 from exengine_ome_zarr.format import documents
 from exengine_ome_zarr.format.documents import Facts, StagePosition
@@ -14,6 +15,8 @@ from exengine_ome_zarr.format.files import DOCUMENT, place_document
 from exengine_ome_zarr.format.labels import Key, Labels
 from exengine_ome_zarr.format.layout import Indices, Layout
 
+Method: TypeAlias = Literal["mean", "median", "decimate"]
+METHODS: tuple[Method, ...] = ("mean", "median", "decimate")
 _WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
 
 
@@ -45,6 +48,11 @@ class Images:
         self._paths: dict[int, str] = {}
 
     @property
+    def method(self) -> Method | None:
+        """How resolution levels are computed when the dataset is finished; None for no levels."""
+        return self._facts.pyramid if self._facts.pyramid in METHODS else None
+
+    @property
     def is_plate(self) -> bool:
         """Whether the images are the fields of a well plate."""
         return self._facts.plate is not None
@@ -69,6 +77,11 @@ class Images:
         """Return the path of an image's full-resolution array in the dataset."""
         path = self.path(image)
         return f"{path}/0" if path else "0"
+
+    def level_path(self, image: int, number: int) -> str:
+        """Return the path of a resolution level's array in the dataset; level 0 has the full resolution."""
+        path = self.path(image)
+        return f"{path}/{number}" if path else str(number)
 
     def _stage(self, image: int) -> StagePosition | None:
         key = self._labels["p"].position(image)

@@ -34,6 +34,9 @@ a time stamp does not make the array enormous.
 MAX_LENGTH = 2**31 - 1
 """The maximum length of a dimension. Readers in other languages use signed 32-bit numbers."""
 
+LEAST_LEVEL_PIXELS = 512
+"""The height and width of the smallest resolution level. Viewers load a frame of this size at once."""
+
 # -- limits of a frame and its metadata ------------------------------------------------------------------
 
 MAX_FRAME_BYTES = 2**31

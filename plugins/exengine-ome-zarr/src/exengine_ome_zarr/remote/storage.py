@@ -12,6 +12,7 @@ from typing import Any
 
 from exengine.base_classes import DataStorage, check_options
 from exengine.errors import StorageFailedError
+from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import remote_capabilities
 from exengine_ome_zarr.frame_writer import FrameWriter
 from exengine_ome_zarr.remote import spool
@@ -38,6 +39,7 @@ class RemoteOmeZarrStorage(OmeZarrStorage):
 
     def __init__(self, url: str, *, overwrite: bool = False, **options: Any) -> None:
         check_options(OmeZarrStorage, **options)
+        planning.refuse_remote(options)
         bucket = Bucket(url)
         self._url = bucket.url
         self._process = os.getpid()

@@ -1,0 +1,203 @@
+"""Resolution levels: smaller copies of the frames, with which viewers show a large dataset at once.
+
+Each level halves the height and width of the level above. If they are odd, the last row or column of a level
+covers the pixels that exist. A level has the same shards as the full resolution.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import NEW, DatasetReader, DatasetStatus, JsonValue, OpenFile, read_at, write_at
+from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError
+from exengine_ome_zarr.format import sizes
+from exengine_ome_zarr.format.files import temporary
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
+from exengine_ome_zarr.format.images import Images, Method
+from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, encode_index
+from exengine_ome_zarr.format.pixels import PixelCodec
+from exengine_ome_zarr.format.shards import rename_into_place
+from exengine_ome_zarr.table import FrameTable
+
+
+def level_factors(layout: Layout) -> tuple[int, ...]:
+    """Return the downsampling factors of all levels, until a frame fits into one chunk for viewers."""
+    factors = [1]
+    while max(layout.height, layout.width) > sizes.LEAST_LEVEL_PIXELS * factors[-1]:
+        factors.append(factors[-1] * 2)
+    return tuple(factors)
+
+
+def level_layout(layout: Layout, number: int) -> Layout:
+    """Return the layout of a resolution level; level 0 has the full resolution."""
+    factor = 2**number
+    height, width = -(-layout.height // factor), -(-layout.width // factor)
+    tile = min(layout.tile[0], height), min(layout.tile[1], width)
+    return replace(layout, height=height, width=width, tile=tile, chunk=(1, 1, 1))
+
+
+def halve(frame: npt.NDArray[Any], method: Method) -> npt.NDArray[Any]:
+    """Return a frame of half the height and width, rounded up.
+
+    Parameters
+    ----------
+    frame : numpy.ndarray
+        ``(Y, X)`` or ``(Y, X, 3)``.
+    method : {'mean', 'median', 'decimate'}
+        Mean or median of each block of 2 x 2 pixels, or its first pixel. The median of four values is the
+        mean of the two in the middle.
+
+    Examples
+    --------
+    >>> halve(np.array([[1, 3, 5], [1, 3, 7]], np.uint16), "mean")
+    array([[2, 6]], dtype=uint16)
+    """
+    if method == "decimate":
+        return np.ascontiguousarray(frame[::2, ::2])
+    pad = [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2)] + [(0, 0)] * (frame.ndim - 2)
+    if frame.shape[0] % 2 or frame.shape[1] % 2:
+        frame = np.pad(frame, pad, mode="edge")  # blocks at the edge repeat the pixels that exist
+    blocks = [frame[y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    if method == "median":
+        low, high = np.sort(np.stack(blocks), axis=0)[1:3]
+        blocks = [low, high]
+    if frame.dtype.kind == "f":
+        return np.asarray(sum(block / len(blocks) for block in blocks), frame.dtype)
+    if frame.dtype.itemsize < 4:
+        total = sum(block.astype(np.int32) for block in blocks)
+        return np.asarray((total + len(blocks) // 2) // len(blocks), frame.dtype)
+    # Dividing first avoids an overflow of 64-bit sums.
+    count = frame.dtype.type(len(blocks))
+    quotient = sum(block // count for block in blocks)
+    remainder = sum(block % count for block in blocks)
+    return np.asarray(quotient + (remainder + count // 2) // count, frame.dtype)
+
+
+def build_shard(
+    folder: str,
+    layout: Layout,
+    method: Method,
+    names: list[str],
+    frames: Iterable[tuple[Indices, npt.NDArray[Any]]],
+) -> None:
+    """Write one shard of each level.
+
+    Parameters
+    ----------
+    folder : str
+    layout : Layout
+        The layout of the full resolution.
+    method : {'mean', 'median', 'decimate'}
+    names : list of str
+        The path of the shard in the dataset, for each level. The first is that of the full resolution, which
+        exists.
+    frames : iterable of ((t, c, z), numpy.ndarray)
+        The indices and pixels of each frame in the shard.
+    """
+    writers = [_LevelShard(folder, level_layout(layout, number)) for number in range(1, len(names))]
+    try:
+        for indices, frame in frames:
+            for writer in writers:
+                frame = halve(frame, method)
+                writer.add(indices, frame)
+        for writer, name in zip(writers, names[1:], strict=True):
+            writer.finish(os.path.join(folder, name))
+    finally:
+        for writer in writers:
+            writer.discard()
+
+
+class _LevelShard:
+    """A shard of a level that is being written."""
+
+    def __init__(self, folder: str, layout: Layout) -> None:
+        self._layout = layout
+        self._codec = PixelCodec(layout)
+        self._path = temporary(folder)
+        self._file = OpenFile(self._path, NEW)
+        self._end = 0
+        self._entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
+
+    def add(self, indices: Indices, frame: npt.NDArray[Any]) -> None:
+        arranged = self._codec.arrange(frame)
+        first = self._layout.chunk_number(*indices)
+        if self._layout.is_compressed:
+            chunks: list[Any] = self._codec.compress(arranged)
+        else:
+            chunks = list(arranged.reshape(self._layout.tiles, -1))
+        for number, chunk in enumerate(chunks, first):
+            size = memoryview(chunk).nbytes
+            write_at(self._file.descriptor, (chunk,), self._end, size)
+            self._entries[number] = self._end, size
+            self._end += size
+
+    def finish(self, path: str) -> None:
+        index = encode_index(self._entries)
+        write_at(self._file.descriptor, (index,), self._end, len(index))
+        os.fsync(self._file.descriptor)
+        rename_into_place(self._path, path)
+        self._path = ""
+
+    def discard(self) -> None:
+        if self._path:
+            os.unlink(self._path)
+
+
+class LevelReader(DatasetReader):
+    """One resolution level of a dataset.
+
+    Parameters
+    ----------
+    path : str
+        The folder of the dataset.
+    number : int
+        The number of the level, from 1.
+    """
+
+    def __init__(self, path: str, number: int) -> None:
+        self._number = number
+        self._table = FrameTable(path)
+        self._table.live = False
+        layout = self._table.layout
+        assert layout is not None  # a dataset without frames has no levels
+        super().__init__(path, self._table, DatasetStatus.COMPLETE)
+        self._layout = level_layout(layout, number)
+        self._codec = PixelCodec(self._layout)
+        images = Images(path, layout, self._table.facts, self._table.labels)
+        self._shard_of = FrameFiles(path, layout, lambda image: images.level_path(image, number)).shard
+
+    def read_frame(self, number: int) -> npt.NDArray[Any]:
+        image, t, c, z = self._table.place(number)
+        name = self._shard_of(image, t, c, z)
+        described = f"level {self._number} of the frame at {self._table.coordinates(number)} of {self.path}"
+        try:
+            file = OpenFile(os.path.join(self.path, name), os.O_RDONLY)
+        except OSError as error:
+            raise DatasetDamagedError(f"{described} cannot be read: {error}") from None
+        layout = self._layout
+        index = read_index(file, layout)
+        first = layout.chunk_number(t, c, z)
+        entries = None if index is None else index[first : first + layout.tiles]
+        if (
+            entries is None
+            or (entries == EMPTY).any()
+            or (entries[:, 1] > 2 * layout.tile_bytes + 65536).any()
+        ):
+            raise DatasetDamagedError(f"{described} is missing in {name}, or the index of {name} is damaged")
+        pieces = [read_at(file.descriptor, length, offset) for offset, length in entries.tolist()]
+        if layout.is_compressed:
+            return self._codec.decompress(pieces, described)
+        text = bytearray(b"".join(pieces))
+        if len(text) != layout.frame_bytes:
+            raise DatasetDamagedError(f"{described} is shorter than it should be in {name}")
+        return self._codec.restore(np.frombuffer(text, np.uint8))
+
+    def read_frame_metadata(self, number: int) -> JsonValue:
+        raise CoordinatesNotFoundError("metadata belongs to the full resolution: use the dataset itself")
+
+    def __reduce__(self) -> Any:
+        return LevelReader, (self.path, self._number)
