@@ -2,13 +2,12 @@
 
 import os
 
-from exengine.base_classes import DataStorage
+from exengine.base_classes import DataStorage, is_url
 from exengine.errors import DatasetNotFoundError
 from exengine_ome_zarr.foreign import is_ome_zarr as is_foreign
 from exengine_ome_zarr.foreign import open_foreign
 from exengine_ome_zarr.format.files import LAYOUT
 from exengine_ome_zarr.reader import OmeZarrReader
-from exengine_ome_zarr.remote.addresses import is_url
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:

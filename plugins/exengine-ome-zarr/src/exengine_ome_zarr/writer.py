@@ -17,10 +17,13 @@ from exengine.base_classes import (
     JsonValue,
     ManagedStorage,
     PlannedLayout,
+    RecoveredRemote,
+    RemoteDatasets,
     SourcePlan,
     StorageCapabilities,
     check_options,
     clean_metadata,
+    is_url,
 )
 from exengine.errors import CoordinatesError, MetadataError, OptionError, StorageFailedError
 from exengine_ome_zarr import planning
@@ -29,10 +32,9 @@ from exengine_ome_zarr.format import documents, files, sizes
 from exengine_ome_zarr.format.frame_files import encode_json
 from exengine_ome_zarr.format.roles import assign_roles
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
-from exengine_ome_zarr.remote.addresses import is_url
 
 
-class OmeZarrStorage(ManagedStorage):
+class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
     A dataset is a folder of Zarr arrays that napari, Fiji and web viewers open, also while it is written.
@@ -161,6 +163,27 @@ class OmeZarrStorage(ManagedStorage):
 
             return RemoteOmeZarrStorage(os.fspath(path), **options)  # type: ignore[return-value]
         return super().create(path, **options)
+
+    @classmethod
+    def replace(cls, url: str, /, **options: Any) -> DataStorage:
+        """Create a dataset in object storage in place of an old one."""
+        from exengine_ome_zarr.remote.storage import RemoteOmeZarrStorage
+
+        return RemoteOmeZarrStorage(url, overwrite=True, **options)
+
+    @classmethod
+    def bytes_at(cls, url: str, /) -> int:
+        """Return the size of a dataset in object storage, in bytes."""
+        from exengine_ome_zarr.remote.bucket import Bucket
+
+        return sum(size for _, size in Bucket(url).objects())
+
+    @classmethod
+    def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
+        """Upload the spool of a writer that died, and finish the dataset."""
+        from exengine_ome_zarr.remote.recovery import recover_remote
+
+        return recover_remote(url, dry_run=dry_run, in_place=in_place)
 
     @classmethod
     def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:

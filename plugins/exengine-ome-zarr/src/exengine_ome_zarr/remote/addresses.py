@@ -20,7 +20,6 @@ from exengine.errors import (
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _CODE = re.compile(r"<Code>(\w{1,80})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_ACCESS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
@@ -35,11 +34,6 @@ _SAME_AS = {"s3a": "s3", "adl": "az", "azure": "az", "abfs": "az", "abfss": "az"
 
 class AccessRefusedError(DatasetAccessError):
     """The store refuses a request, and will refuse it again. Other errors may be temporary."""
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a URL, as opposed to a folder."""
-    return _URL.match(os.fspath(path)) is not None
 
 
 def check_url(url: str) -> str:

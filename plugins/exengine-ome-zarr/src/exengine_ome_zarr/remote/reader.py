@@ -17,7 +17,6 @@ from exengine.base_classes import (
     DataStorage,
     DatasetStatus,
     JsonValue,
-    Manifest,
     OpenFile,
     wait_until,
     write_at,
@@ -89,6 +88,11 @@ class RemoteReader(OmeZarrReader):
     def _writer(self) -> Writer | None:
         return Writer.of(self.manifest) if self.manifest is not None else None
 
+    @property
+    def _is_growing(self) -> bool:
+        """Whether the manifest that was read last is that of an incomplete dataset."""
+        return self.manifest is None or self.manifest.status is DatasetStatus.INCOMPLETE
+
     def _has_writer(self) -> bool:
         writer = self._writer
         return writer is not None and writer.is_active
@@ -96,7 +100,9 @@ class RemoteReader(OmeZarrReader):
     def _settle(self) -> None:
         super()._settle()
         writer = self._writer
-        if self._exengine.status is DatasetStatus.INCOMPLETE and writer is not None:
+        if not self._is_growing or writer is None:
+            return
+        if not self._table.problem:
             reason = (
                 f"its writer, {writer}, has not finished it; it contains the frames up to the last durable flush"
                 if writer.is_active
@@ -106,7 +112,7 @@ class RemoteReader(OmeZarrReader):
 
     @property
     def status(self) -> DatasetStatus:
-        if self._exengine.status is DatasetStatus.INCOMPLETE:
+        if self._is_growing:
             copy_documents(self._bucket, self._folder)
         return super().status
 
@@ -125,9 +131,6 @@ class RemoteReader(OmeZarrReader):
 
     def check_structure(self) -> list[str]:
         """Check that every shard exists, and that its index contains its frames."""
-        return list(self._faults())
-
-    def _faults(self) -> "list[str]":
         table, layout = self._table, self._table.layout
         if layout is None:
             return []
@@ -183,7 +186,7 @@ class RemoteReader(OmeZarrReader):
         self._copy.cleanup()
 
 
-def copy_documents(bucket: Bucket, folder: str) -> Manifest:
+def copy_documents(bucket: Bucket, folder: str) -> None:
     """Bring the copies of the manifest, the journal and the layout up to date.
 
     Parameters
@@ -203,9 +206,6 @@ def copy_documents(bucket: Bucket, folder: str) -> Manifest:
     with open(new, "wb") as file:
         file.write(found[0])
     os.replace(new, os.path.join(folder, MANIFEST))
-    checked = read_remote_manifest(bucket)
-    assert checked is not None
-    return checked[0]
 
 
 def _extend(bucket: Bucket, name: str, folder: str, most: int) -> None:
