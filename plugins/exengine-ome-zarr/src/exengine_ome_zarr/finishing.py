@@ -191,7 +191,7 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
 
 
 def slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Return the index of a shard without compression, ``(chunks, 2)`` uint64, from the chunks written to it."""
+    """Return the index, ``(chunks, 2)`` uint64, of a shard without compression with these chunks."""
     size = layout.tile_bytes * layout.frames_per_chunk
     entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
     entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)

@@ -13,9 +13,7 @@ from exengine_ome_zarr.table import FrameTable
 _BACKUP = f"{files.JOURNAL}.before-recovery"
 
 
-def recover_in_place(
-    path: str, lost: Collection[DataCoordinates], elsewhere: Collection[str] = ()
-) -> None:
+def recover_in_place(path: str, lost: Collection[DataCoordinates], elsewhere: Collection[str] = ()) -> None:
     """Make a finished dataset of one whose writer died. It can be repeated after it was killed.
 
     Parameters

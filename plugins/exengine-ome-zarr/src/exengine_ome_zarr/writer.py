@@ -71,8 +71,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         none; :func:`exengine_ome_zarr.add_pyramid` adds them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
-        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the environment
-        variable ``EXENGINE_SPOOL`` names.
+        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the
+        environment variable ``EXENGINE_SPOOL`` names.
     spool_bytes : int
         For a dataset in object storage: the amount of pixel data in the spool at which ``put`` waits for
         uploads. Shards that are not full remain in the spool, even if they exceed it.
@@ -116,7 +116,9 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         spool_bytes: Annotated[int, annotated_types.Ge(1)] = 4 * 2**30,
     ) -> None:
         if is_url(path):
-            raise OptionError(f"{path} is a URL; create the dataset with open_storage or OmeZarrStorage.create")
+            raise OptionError(
+                f"{path} is a URL; create the dataset with open_storage or OmeZarrStorage.create"
+            )
         options = {
             "codec": codec,
             "level": level,

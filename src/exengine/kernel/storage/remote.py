@@ -1,6 +1,7 @@
 """Datasets at URLs: what a backend offers whose datasets may be in object storage.
 
-The kernel recognises a URL and passes it on to the class; it neither opens nor changes anything at a URL itself.
+The kernel recognises a URL and passes it on to the class; it neither opens nor changes anything at a URL
+itself.
 """
 
 import os
@@ -47,17 +48,17 @@ class RecoveredRemote:
 class RemoteDatasets:
     """The operations on datasets at URLs. A backend inherits from this class in addition to its base class.
 
-    ``create`` and ``open`` of such a backend accept URLs, and ``capabilities_for`` reports ``remote`` for them.
-    All methods raise ``DatasetAccessError`` if the store cannot be reached or refuses access. Their messages
-    contain no credentials.
+    ``create`` and ``open`` of such a backend accept URLs, and ``capabilities_for`` reports ``remote`` for
+    them. All methods raise ``DatasetAccessError`` if the store cannot be reached or refuses access. Their
+    messages contain no credentials.
     """
 
     @classmethod
     def replace(cls, url: str, /, **options: Any) -> DataStorage:
         """Create a dataset in place of an old one.
 
-        Everything is checked first, and the old dataset is deleted only if ExEngine wrote it, it is finished, and
-        nothing else is at its URL. If several processes replace a dataset, all but one are rejected.
+        Everything is checked first, and the old dataset is deleted only if ExEngine wrote it, it is finished,
+        and nothing else is at its URL. If several processes replace a dataset, all but one are rejected.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """URLs of datasets, the stores that they name, and the messages for what goes wrong there.
 
-Credentials come from the environment only. A URL that contains some is refused, because the path of a dataset is
-recorded with it. No message contains the text of a request, since some stores sign requests in the URL.
+Credentials come from the environment only. A URL that contains some is refused, because the path of a dataset
+is recorded with it. No message contains the text of a request, since some stores sign requests in the URL.
 """
 
 import os
@@ -54,9 +54,10 @@ def check_url(url: str) -> str:
             f"the URL {shown} must contain neither credentials nor a query, because the path of a dataset is "
             "recorded with it; set credentials in the environment"
         )
+    if parts.scheme in ("file", "memory"):
+        raise ConfigError(f"the URL {shown} does not name an object store; give the path of a folder")
     names = [name for name in parts.path.split("/") if name]
-    bucket = parts.netloc or (names.pop(0) if parts.scheme == "memory" and names else "")
-    if not names or not (bucket or parts.scheme in ("file", "memory")):
+    if not names or not parts.netloc:
         raise ConfigError(f"the URL {shown} does not name a dataset; write it as s3://bucket/name.ome.zarr")
     if any(name in (".", "..") for name in names):
         raise ConfigError(f"the URL {shown} contains '.' or '..'; write the name of the dataset itself")

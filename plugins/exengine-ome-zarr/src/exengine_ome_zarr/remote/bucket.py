@@ -15,6 +15,10 @@ PARTS_AT_ONCE = 3
 """The number of parts that are on their way at the same time. They are in memory."""
 
 
+Tag = dict[str, str]
+"""What identifies one version of an object: its ETag, its version, or both."""
+
+
 @dataclass(frozen=True)
 class Content:
     """The content of an object to upload. It can be read several times, so that an upload can be repeated.
@@ -71,8 +75,8 @@ class Bucket:
             raise self._error(error, "be read") from None
         return found["size"], found["e_tag"]
 
-    def get(self, name: str, most: int) -> tuple[bytes, str | None] | None:
-        """Return the content of a small object and its ETag, or None if it does not exist.
+    def get(self, name: str, most: int) -> tuple[bytes, Tag] | None:
+        """Return the content of a small object and its version, or None if it does not exist.
 
         Raises
         ------
@@ -86,7 +90,7 @@ class Bucket:
             size = found.meta["size"]
             if size > most:
                 raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes, at most {most} are read")
-            return bytes(found.bytes()), found.meta["e_tag"]
+            return bytes(found.bytes()), _tag_of(found.meta)
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -134,27 +138,27 @@ class Bucket:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def put_if(self, name: str, text: bytes, unchanged: str | None) -> str | None:
+    def put_if(self, name: str, text: bytes, unchanged: Tag | None) -> Tag | None:
         """Create an object, or replace it if nobody has changed it.
 
         Parameters
         ----------
         name : str
         text : bytes
-        unchanged : str or None
-            The ETag of the object to replace; None to create an object that must not exist.
+        unchanged : dict or None
+            The version of the object to replace; None to create an object that must not exist.
 
         Returns
         -------
-        str or None
-            The new ETag; None if another process came first.
+        dict or None
+            The new version; None if another process came first.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create" if unchanged is None else {"e_tag": unchanged}
+        mode: Any = "create" if unchanged is None else unchanged
         try:
-            return obstore.put(self._quick, name, text, mode=mode)["e_tag"] or ""
+            return _tag_of(obstore.put(self._quick, name, text, mode=mode))
         except (AlreadyExistsError, PreconditionError):
             # The answer to a first attempt may have been lost; then the object is the one to write.
             found = self.get(name, len(text))
@@ -226,6 +230,10 @@ class Bucket:
             return
         except Exception as error:
             raise self._error(error, "be deleted") from None
+
+
+def _tag_of(found: Any) -> Tag:
+    return {key: found[key] for key in ("e_tag", "version") if found[key] is not None}
 
 
 def _md5(text: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """The manifest of a dataset in a bucket, with which a writer claims the dataset.
 
 A claim is a conditional request that creates ``exengine.json``, so exactly one of several writers succeeds.
-While the dataset is incomplete, the manifest names its writer. Every later change is conditional, too: a writer
-whose dataset was taken over by a recovery notices it.
+While the dataset is incomplete, the manifest names its writer. Every later change is conditional, too: a
+writer whose dataset was taken over by a recovery notices it.
 """
 
 import json
@@ -17,7 +17,7 @@ from exengine.errors import DatasetAccessError, DatasetDamagedError, DatasetExis
 from exengine_ome_zarr.capabilities import BACKEND_NAME
 from exengine_ome_zarr.format.files import DATASET_FILES
 from exengine_ome_zarr.remote import spool
-from exengine_ome_zarr.remote.bucket import Bucket
+from exengine_ome_zarr.remote.bucket import Bucket, Tag
 
 MANIFEST = "exengine.json"
 MAX_BYTES = 16 * 2**20
@@ -82,8 +82,8 @@ class Writer:
         return f"process {self.process} on {self.host} since {self.started}"
 
 
-def read_remote_manifest(bucket: Bucket) -> tuple[Manifest, str | None] | None:
-    """Return the manifest of a dataset and its ETag, or None if there is none.
+def read_remote_manifest(bucket: Bucket) -> tuple[Manifest, Tag] | None:
+    """Return the manifest of a dataset and its version, or None if there is none.
 
     Raises
     ------
@@ -109,12 +109,12 @@ class Claim:
         The spool, if an option names it.
     token : str, optional
         The token of the claim to continue; by default, a new one.
-    tag : str, optional
-        The ETag of the manifest of the claim to continue.
+    tag : dict, optional
+        The version of the manifest of the claim to continue.
     """
 
     def __init__(
-        self, bucket: Bucket, named_spool: str | None = None, token: str = "", tag: str | None = None
+        self, bucket: Bucket, named_spool: str | None = None, token: str = "", tag: Tag | None = None
     ) -> None:
         self._bucket = bucket
         self.token = token or secrets.token_hex(8)
@@ -138,8 +138,8 @@ class Claim:
             raise DatasetExistsError(f"{url} contains objects that are not a dataset; choose another URL")
         refuse_writer(url, found[0])
         raise DatasetExistsError(
-            f"{url} already exists; choose another URL, or if_exists: number to count up (overwrite deletes an "
-            "old dataset)"
+            f"{url} already exists; choose another URL, or if_exists: number to count up (overwrite deletes "
+            "an old dataset)"
         )
 
     def take(self, folder: str) -> None:
@@ -154,14 +154,16 @@ class Claim:
         tag = self._bucket.put_if(MANIFEST, text, None)
         if tag is None:
             self.refuse_what_is_there()
-            raise DatasetLockedError(f"{self._bucket.url} was claimed and deleted by another writer; try again")
+            raise DatasetLockedError(
+                f"{self._bucket.url} was claimed and deleted by another writer; try again"
+            )
         self._tag, self._stored = tag, text
 
     def take_over(self, folder: str) -> None:
         """Delete the dataset at the URL, if it is one of ExEngine and nothing else, and claim the URL.
 
-        The manifest is replaced first, so that of two processes that overwrite a dataset one is refused before
-        it deletes anything.
+        The manifest is replaced first, so that of two processes that overwrite a dataset one is refused
+        before it deletes anything.
         """
         bucket, url = self._bucket, self._bucket.url
         found = read_remote_manifest(bucket)
@@ -173,7 +175,7 @@ class Claim:
         manifest, tag = found
         names = list_own_objects(bucket, manifest)
         text = self._text(folder)
-        new = bucket.put_if(MANIFEST, text, tag or "")
+        new = bucket.put_if(MANIFEST, text, tag)
         if new is None:
             raise DatasetLockedError(f"{url} is being overwritten by another process; try again")
         self._tag, self._stored = new, text
@@ -197,7 +199,7 @@ class Claim:
         text = self._text(folder, is_written=not final)
         if text == self._stored:
             return
-        tag = self._bucket.put_if(MANIFEST, text, self._tag or "")
+        tag = self._bucket.put_if(MANIFEST, text, self._tag)
         if tag is None:
             raise DatasetAccessError(
                 f"{self._bucket.url} was taken over by another process, such as a recovery; the frames since "
@@ -222,8 +224,8 @@ def refuse_writer(url: str, manifest: Manifest) -> None:
     writer = Writer.of(manifest)
     if writer is None or writer.is_active:
         raise DatasetLockedError(
-            f"{url} is being written by {writer or 'another storage'}; choose another URL. If that process has "
-            f"died, run exengine recover {url} there"
+            f"{url} is being written by {writer or 'another storage'}; choose another URL. If that process "
+            f"has died, run exengine recover {url} there"
         )
     raise DatasetLockedError(
         f"{url} was being written by {writer}, which has died; run exengine recover {url} first"
@@ -262,6 +264,6 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
 
 def _kept(url: str, why: str) -> DatasetExistsError:
     return DatasetExistsError(
-        f"{url} is not deleted: {why}. if_exists: overwrite deletes only datasets of ExEngine with nothing else "
-        "at their URL; delete it yourself, or choose another URL"
+        f"{url} is not deleted: {why}. if_exists: overwrite deletes only datasets of ExEngine with nothing "
+        "else at their URL; delete it yourself, or choose another URL"
     )

@@ -11,10 +11,10 @@ from exengine.base_classes import NEW, OpenFile, write_at
 from exengine.errors import DatasetAccessError
 from exengine_ome_zarr.format import files
 from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
+from exengine_ome_zarr.format.shards import PartFiles, SlotFiles, part_path
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
 from exengine_ome_zarr.remote.contents import file_content, slot_content
 from exengine_ome_zarr.remote.uploads import Upload, Uploader
-from exengine_ome_zarr.format.shards import PartFiles, SlotFiles, part_path
 
 _LOGS = (files.FRAMES, files.LAYOUT, files.JOURNAL)  # the journal last: it says which frames exist
 
@@ -184,9 +184,7 @@ class SpooledObjects:
 
     # -- everything ------------------------------------------------------------------------------
 
-    def upload_all(
-        self, parts: PartFiles | None, ends: Mapping[str, int], *, final: bool
-    ) -> None:
+    def upload_all(self, parts: PartFiles | None, ends: Mapping[str, int], *, final: bool) -> None:
         """Upload everything that the bucket does not have, and wait until it has been verified.
 
         Parameters
@@ -236,7 +234,7 @@ class SpooledObjects:
             self._uploader.submit(inside, _part_content(path, end))
 
     def _document_names(self) -> list[str]:
-        """Return the files that are neither shards nor parts nor files that only grow. The root is the last."""
+        """Return all other files: documents, and files derived from the frames. The root is the last."""
         found = []
         for below, _, names in os.walk(self._folder):
             inside = os.path.relpath(below, self._folder).replace(os.sep, "/")

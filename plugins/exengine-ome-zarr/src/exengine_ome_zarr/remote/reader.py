@@ -1,7 +1,7 @@
-"""Reads datasets in object storage: the journal and the layout as copies, everything else with range requests.
+"""Reads datasets in object storage: copies of journal and layout, and range requests for everything else.
 
-The reader keeps the manifest, the journal and the layout of the dataset in a temporary folder. A dataset that is
-still being written grows with each durable flush of its writer. ``status``, ``is_finished`` and
+The reader keeps the manifest, the journal and the layout of the dataset in a temporary folder. A dataset that
+is still being written grows with each durable flush of its writer. ``status``, ``is_finished`` and
 ``await_new_data`` look for new frames.
 """
 
@@ -14,16 +14,16 @@ import numpy.typing as npt
 
 from exengine.base_classes import (
     NEW,
-    DataStorage,
     DatasetStatus,
+    DataStorage,
     JsonValue,
     OpenFile,
     wait_until,
     write_at,
 )
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_ome_zarr.format import files, sizes
 from exengine_ome_zarr.capabilities import remote_capabilities
+from exengine_ome_zarr.format import files, sizes
 from exengine_ome_zarr.format.frame_files import parse_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.layout import EMPTY, decode_index
@@ -104,7 +104,7 @@ class RemoteReader(OmeZarrReader):
             return
         if not self._table.problem:
             reason = (
-                f"its writer, {writer}, has not finished it; it contains the frames up to the last durable flush"
+                f"its writer, {writer}, has not finished it; it has the frames up to the last durable flush"
                 if writer.is_active
                 else f"its writer, {writer}, has died"
             )

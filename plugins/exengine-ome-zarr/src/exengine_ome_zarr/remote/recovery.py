@@ -37,7 +37,7 @@ from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
 from exengine_ome_zarr.recovery import recover_in_place
 from exengine_ome_zarr.remote import spool
-from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket
+from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Tag
 from exengine_ome_zarr.remote.claims import MANIFEST, Writer, read_remote_manifest
 from exengine_ome_zarr.remote.contents import file_content
 from exengine_ome_zarr.remote.frames import RemoteFrames
@@ -69,20 +69,21 @@ def recover_remote(url: str, *, dry_run: bool, in_place: bool) -> RecoveredRemot
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="exengine-"))
             _copy_unfinished(bucket, folder)
+        is_spool = writer is not None and folder == writer.folder
         recovery = _Recovery(bucket, folder, manifest, tag)
-        result = recovery.survey()
+        result = recovery.survey("its spool" if is_spool else "the bucket, without its spool")
         if not dry_run:
             recovery.run(result)
-            if writer is not None and folder == writer.folder:
+            if is_spool:
                 spool.remove_folder(folder)
     return result
 
 
 def _without_spool(url: str, writer: Writer | None) -> str:
     return (
-        f"the spool of {url} is not on this machine, and contains the frames since its last durable flush; it was "
-        f"written by {writer or 'an unknown writer'}: run exengine recover there. If the spool is lost, exengine "
-        f"recover --in-place {url} finishes the dataset with the frames that are in the bucket"
+        f"the spool of {url} is not on this machine; it has the frames since the last durable flush of "
+        f"{writer or 'an unknown writer'}. Run exengine recover on the machine of the writer. If the spool is "
+        f"lost, exengine recover --in-place {url} finishes the dataset with the frames in the bucket"
     )
 
 
@@ -128,20 +129,20 @@ class _Recovery:
         The folder of the dataset in the spool.
     manifest : Manifest
         The manifest in the bucket.
-    tag : str or None
-        Its ETag.
+    tag : dict
+        Its version.
     """
 
-    def __init__(self, bucket: Bucket, folder: str, manifest: Manifest, tag: str | None) -> None:
+    def __init__(self, bucket: Bucket, folder: str, manifest: Manifest, tag: Tag) -> None:
         self._bucket = bucket
         self._folder = folder
         self._manifest = manifest
-        self._tag = tag or ""
+        self._tag = tag
         self._there = dict(bucket.objects())
         self._shards: set[str] = set()  # of all frames
         self._elsewhere: set[str] = set()  # those that are finished in the bucket
 
-    def survey(self) -> RecoveredRemote:
+    def survey(self, source: str) -> RecoveredRemote:
         """Read all frames that are in the spool, and look for the others in the bucket."""
         table = FrameTable(self._folder)
         lost: Lost = []
@@ -169,7 +170,7 @@ class _Recovery:
         earlier = _lost_before(noted)
         now = [coordinates for coordinates, _ in lost]
         lost = [*((each, why) for each, why in earlier if each not in now), *lost]
-        reason = f"recovered from its spool: {frames} of {frames + len(lost)} frames"
+        reason = f"recovered from {source}: {frames} of {frames + len(lost)} frames"
         return RecoveredRemote(frames, lost, reason)
 
     def _check(self, record: Record, local: FrameFiles, remote: RemoteFrames, name: str) -> None:
@@ -205,9 +206,7 @@ class _Recovery:
             path = os.path.join(self._folder, shard)
             if os.path.exists(path):  # empty: its writer died while it removed the shard
                 os.unlink(path)
-        recover_in_place(
-            self._folder, [DataCoordinates(each) for each, _ in result.lost], self._elsewhere
-        )
+        recover_in_place(self._folder, [DataCoordinates(each) for each, _ in result.lost], self._elsewhere)
         uploaded = self._upload()
         self._delete_others(uploaded)
         content = {
@@ -265,4 +264,3 @@ def _lost_before(noted: Any) -> Lost:
         if isinstance(item, dict) and isinstance(item.get("coordinates"), dict):
             found.append((item["coordinates"], str(item.get("reason", ""))))
     return found
-

@@ -1,7 +1,7 @@
 """The spool: the folder on this machine from which a dataset is uploaded.
 
-Each dataset has a folder of its own in the spool. Its name ends with the token that the manifest in the bucket
-contains, so that ``exengine recover`` finds it after the writer has died.
+Each dataset has a folder of its own in the spool. Its name ends with the token that the manifest in the
+bucket contains, so that ``exengine recover`` finds it after the writer has died.
 """
 
 import os

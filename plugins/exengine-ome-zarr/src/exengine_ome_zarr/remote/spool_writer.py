@@ -107,8 +107,8 @@ class SpoolWriter(FrameWriter):
         except DatasetAccessError as error:
             url = self._objects.bucket.url
             raise DatasetAccessError(
-                f"{error}. The frames are in the spool, {self._folder}; when the store is available again, run "
-                f"exengine recover {url}"
+                f"{error}. The frames are in the spool, {self._folder}; when the store is available again, "
+                f"run exengine recover {url}"
             ) from error
         self._forget_removed()
 
@@ -140,4 +140,3 @@ class SpoolWriter(FrameWriter):
 
     def _name(self, number: int) -> str:
         return f"frame {number} of {self._objects.bucket.url}"
-

@@ -1,8 +1,8 @@
 """Writes OME-Zarr to object storage, through a spool on the local disk.
 
-A frame is acknowledged when it is in the spool, where it survives the death of the process. Shards are uploaded
-when they are full, verified, and then removed from the spool. A durable flush and ``finish`` upload everything
-else.
+A frame is acknowledged when it is in the spool, where it survives the death of the process. Shards are
+uploaded when they are full, verified, and then removed from the spool. A durable flush and ``finish`` upload
+everything else.
 
 Threads: the files in the spool are changed with the storage's lock held. The upload thread only reads them.
 """

@@ -1,9 +1,10 @@
 """Uploads objects on a thread, in the order in which they are submitted, until the store has verified them.
 
-A failed upload is repeated, so that a store that is restarted costs time and no frame. Callers that wait give up
-when nothing has succeeded for :data:`PATIENCE_S` seconds, or earlier if the store refuses the request.
+A failed upload is repeated, so that a store that is restarted costs time and no frame. Callers that wait give
+up when nothing has succeeded for :data:`PATIENCE_S` seconds, or earlier if the store refuses the request.
 
-Threads: an ``Uploader`` belongs to one storage, which stops it. Its thread reads files and never changes them.
+Threads: an ``Uploader`` belongs to one storage, which stops it. Its thread reads files and never changes
+them.
 """
 
 import threading
