@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from writer import Job, axes_of, metadata_of, pixels_of
+from writer import Job, metadata_of
 
 from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEngineError
 
@@ -113,8 +113,8 @@ def judge(job: Job, path: str | None = None) -> Verdict:
         _list(job, dataset, verdict)
         for number in range(job.count):
             try:
-                pixels = dataset.get_data(axes_of(number))
-                metadata = dataset.get_metadata(axes_of(number))
+                pixels = dataset.get_data(job.axes(number))
+                metadata = dataset.get_metadata(job.axes(number))
             except CoordinatesNotFoundError:
                 verdict.absent.append(number)
             except DatasetDamagedError:
@@ -123,7 +123,7 @@ def judge(job: Job, path: str | None = None) -> Verdict:
                 verdict.damaged.append(number)
                 verdict.problem = f"foreign {type(error).__name__}: {error}"
             else:
-                wanted = pixels_of(number, job.size)
+                wanted = job.pixels(number)
                 good = pixels.dtype == wanted.dtype and np.array_equal(pixels, wanted)
                 (verdict.readable if good and metadata == metadata_of(number) else verdict.wrong).append(
                     number
@@ -136,7 +136,7 @@ def judge(job: Job, path: str | None = None) -> Verdict:
 def _list(job: Job, dataset, verdict: Verdict) -> None:  # type: ignore[no-untyped-def]  # of either library
     if job.backend == "ndstorage":
         return
-    wanted = {tuple(sorted(axes_of(number).items())) for number in range(job.count)}
+    wanted = {tuple(sorted(job.axes(number).items())) for number in range(job.count)}
     listed = [dict(coordinates) for coordinates in dataset]
     verdict.listed = len(listed)
     verdict.strange = [str(axes) for axes in listed if tuple(sorted(axes.items())) not in wanted]

@@ -1,17 +1,19 @@
 """The campaign of ``kill -9``: a writer is killed at every point where it touches the disk, and at random.
 
-``python tests/campaigns/kills.py --count 3000 --seed 1 [--save]``
+``python tests/campaigns/kills.py --count 3000 --seed 1 [--backend ome-zarr --option codec=blosc-lz4] [--save]``
 
 A first run of each job that is not disturbed shows the points: every call that makes, writes, syncs, renames or
 closes a file. Then a writer is killed before each, after each, and in the middle of each write, when half of it is
 done. The other kills come from outside, after a random time or a random number of acknowledged frames. After each,
-the dataset is opened at once and compared with what was acknowledged.
+the dataset is opened at once and compared with what was acknowledged, and so is what ``recover`` makes of it.
+
+A dataset of ``ome-zarr`` is also read by zarr-python and tensorstore: without a codec at once, otherwise after
+``recover``. It is recovered in place too, by recoveries that are killed themselves.
 """
 
 import argparse
-import builtins
+import contextlib
 import dataclasses
-import io
 import itertools
 import os
 import random
@@ -21,33 +23,62 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import results
+from calls import HALF, Calls
 from forked import Child, Say
 from judge import Said, Verdict, judge
-from writer import Job, pixels_of, write
+from others import PROGRAMS, Others
+from spoils import SPOILS, spoil
+from variants import NDSTORAGE, Variant, add_arguments, variant_of
+from writer import Job, write
 
 KIB, MIB = 2**10, 2**20
-HALF = "half way through"
-JOBS = {
-    "small, new files": Job("", count=24, options={"max_file_bytes": 64 * KIB}),
-    "small, synced": Job("", count=24, durable_every=6, options={"max_file_bytes": 64 * KIB}),
-    "small, batches": Job("", count=40, batch=8, options={"max_file_bytes": 96 * KIB}),
-    "small, batches synced, not finished": Job(
-        "", count=24, batch=8, durable_every=8, finish=False, options={"max_file_bytes": 64 * KIB}
-    ),
-    "small, one file, not finished": Job("", count=16, finish=False),
-    "large, new files": Job("", size=512, count=8, options={"max_file_bytes": 2 * MIB}),
-    "large, batches synced": Job(
-        "", size=512, count=8, batch=4, durable_every=4, options={"max_file_bytes": 2 * MIB}
-    ),
-    "small, handler": Job("", count=40, handler=True, options={"max_file_bytes": 64 * KIB}),
-}
+SMALL, LARGE = 64, 512
 AT_RANDOM_ONLY = {"small, handler"}
 """Jobs of several threads: their calls come in another order each time."""
+
+
+def jobs_of(variant: Variant) -> dict[str, Job]:
+    """Return the jobs by name. Their datasets begin new files often, so that many kills meet a beginning."""
+
+    def job(file_bytes: int, *, more: dict[str, Any] | None = None, **values: Any) -> Job:
+        size = values.get("size", SMALL)
+        options = variant.with_files(file_bytes, 2 * size * size, **(more or {})) if file_bytes else None
+        options = dict(variant.options) or None if options is None else options
+        return Job("", variant.backend, options=options, **values)
+
+    if variant.backend != "ome-zarr":
+        return {
+            "small, new files": job(64 * KIB, count=24),
+            "small, synced": job(64 * KIB, count=24, durable_every=6),
+            "small, batches": job(96 * KIB, count=40, batch=8),
+            "small, batches synced, not finished": job(
+                64 * KIB, count=24, batch=8, durable_every=8, finish=False
+            ),
+            "small, one file, not finished": job(0, count=16, finish=False),
+            "large, new files": job(2 * MIB, size=LARGE, count=8),
+            "large, batches synced": job(2 * MIB, size=LARGE, count=8, batch=4, durable_every=4),
+            "small, handler": job(64 * KIB, count=40, handler=True),
+        }
+    chunks = {} if not variant.is_live else {"frames_per_chunk": 2}
+    return {
+        "small, new shards": job(16 * KIB, count=24, more=chunks),
+        "small, synced": job(16 * KIB, count=24, durable_every=6),
+        "small, planned": job(64 * KIB, count=36, planned=True, more=chunks),
+        "small, planned, batches, positions": job(32 * KIB, count=40, batch=8, planned=True, positions=2),
+        "small, positions, synced": job(24 * KIB, count=24, positions=3, durable_every=8),
+        "small, batches synced, not finished": job(
+            64 * KIB, count=24, batch=8, durable_every=8, finish=False, more=chunks
+        ),
+        "small, default shard, not finished": job(0, count=16, finish=False),
+        "large, tiles": job(1 * MIB, size=LARGE, count=8, more={"chunk": 200}),
+        "large, batches synced": job(2 * MIB, size=LARGE, count=8, batch=4, durable_every=4, planned=True),
+        "small, handler": job(32 * KIB, count=40, handler=True),
+    }
 
 
 @dataclass(frozen=True)
@@ -57,7 +88,7 @@ class Kill:
     Attributes
     ----------
     job : str
-        Key of ``JOBS``.
+        Key of :func:`jobs_of`.
     point : int
         Which of the calls; -1: killed from outside.
     when : str
@@ -75,158 +106,6 @@ class Kill:
     delay_s: float = 0.0
 
 
-class Calls:
-    """Stands between a writer and the system: counts the calls that touch the disk, and kills at one.
-
-    Parameters
-    ----------
-    at : int
-        Which call; -1: none.
-    when : str
-    note : callable
-        Is told the name of each call, and whether it can be done half way.
-    """
-
-    def __init__(self, at: int, when: str, note: Callable[[str, bool], None]) -> None:
-        self._at, self._when, self._note = at, when, note
-        self._count = 0
-        self._written: set[int] = set()  # descriptors of files that were opened to write
-
-    def install(self) -> None:
-        """Replace the functions of this process."""
-        for name in ("fsync", "fdatasync", "ftruncate", "rename", "replace", "mkdir", "unlink", "rmdir"):
-            setattr(os, name, self._around(name, getattr(os, name)))
-        for name in ("pwritev", "pwrite", "write", "writev"):
-            setattr(os, name, self._around(name, getattr(os, name), _halves[name]))
-        os.open = self._open(os.open)
-        os.close = self._close(os.close)
-        builtins.open = self._open_file(builtins.open)
-
-    def _around(
-        self, name: str, call: Callable[..., Any], halve: Callable[..., tuple[Any, ...]] | None = None
-    ) -> Callable[..., Any]:
-        def instead(*arguments: Any, **more: Any) -> Any:
-            mine = self._begin(name, halve is not None)
-            if mine and self._when == HALF and halve is not None:
-                call(*halve(*arguments))
-                self._die()
-            try:
-                return call(*arguments, **more)
-            finally:  # also after one that failed, such as a folder that is there already
-                if mine:
-                    self._die()
-
-        return instead
-
-    def _open(self, call: Callable[..., int]) -> Callable[..., int]:
-        counted = self._around("open", call)
-
-        def instead(path: Any, flags: int, *more: Any, **named: Any) -> int:
-            if not flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
-                return call(path, flags, *more, **named)
-            descriptor = counted(path, flags, *more, **named)
-            self._written.add(descriptor)
-            return descriptor
-
-        return instead
-
-    def _close(self, call: Callable[[int], None]) -> Callable[[int], None]:
-        counted = self._around("close", call)
-
-        def instead(descriptor: int) -> None:
-            if descriptor in self._written:
-                self._written.discard(descriptor)
-                counted(descriptor)
-            else:
-                call(descriptor)
-
-        return instead
-
-    def _open_file(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        calls = self
-
-        class Raw(io.FileIO):
-            write = calls._around(
-                "file.write", io.FileIO.write, lambda file, data: (file, data[: len(data) // 2])
-            )
-            close = calls._around("file.close", io.FileIO.close)
-
-        def instead(path: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
-            if not set(mode) & set("wax+"):
-                return call(path, mode, *more, **named)
-            raw = self._around("file.open", Raw)(path, mode.replace("b", "").replace("t", ""))
-            file: Any = io.BufferedWriter(raw)
-            return file if "b" in mode else io.TextIOWrapper(file, named.get("encoding"))
-
-        return instead
-
-    def _begin(self, name: str, can_be_halved: bool) -> bool:
-        mine = self._count == self._at
-        self._count += 1
-        self._note(name, can_be_halved)
-        if mine and self._when == "before":
-            self._die()
-        return mine
-
-    def _die(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _half(parts: list[Any]) -> list[Any]:
-    """Return the first half of the bytes of some buffers."""
-    data = b"".join(bytes(memoryview(part).cast("B")) for part in parts)
-    return [data[: len(data) // 2]]
-
-
-_halves: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "pwritev": lambda descriptor, parts, offset: (descriptor, _half(parts), offset),
-    "writev": lambda descriptor, parts: (descriptor, _half(parts)),
-    "pwrite": lambda descriptor, data, offset: (descriptor, _half([data])[0], offset),
-    "write": lambda descriptor, data: (descriptor, _half([data])[0]),
-}
-
-
-def acknowledge_early() -> None:
-    """Make a writer that is wrong: each write reaches the file with the next one only."""
-    real = os.pwritev
-    waiting: list[Any] = []
-
-    def late(descriptor: int, parts: list[Any], offset: int) -> int:
-        if waiting:
-            real(*waiting.pop())
-        data = [bytes(memoryview(part).cast("B")) for part in parts]
-        waiting.append((descriptor, data, offset))
-        return sum(map(len, data))
-
-    os.pwritev = late
-
-
-def index_first(pause_s: float = 0) -> None:
-    """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
-    from exengine.base_classes import write_at as real
-    from exengine_ndstorage.ndtiff import writer
-
-    waiting: list[Any] = []
-
-    def swapped(descriptor: int, parts: list[Any], offset: int, size: int | None = None) -> int:
-        whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
-        if waiting:
-            real(descriptor, parts, offset, size)
-            time.sleep(pause_s)
-            real(*waiting.pop())
-        elif len(parts) >= 3:  # a frame; its entry comes with the next call
-            waiting.append((descriptor, parts, offset, size))
-        else:
-            real(descriptor, parts, offset, size)
-        return offset + whole
-
-    writer.write_at = swapped
-
-
-SPOILS = {"acknowledge-early": acknowledge_early, "index-first": index_first}
-"""Faults of a writer that the campaign must find, or it is blind."""
-
-
 @dataclass
 class Campaign:
     """All trials of one run.
@@ -235,17 +114,23 @@ class Campaign:
     ----------
     folder : str
         Where the datasets are made, each deleted after it was judged.
-    backend : str
+    variant : Variant
+    others : Others, optional
+        The other programs, if they can read the format.
     spoil : str
-        Key of ``SPOILS``, or empty.
+        One of ``SPOILS``, or empty.
     recover_every : int
         Every so many datasets are recovered too; 0: none.
+    samples : int
+        The most frames of a dataset that each of the other programs reads.
     """
 
     folder: str
-    backend: str = "ndtiff"
+    variant: Variant
+    others: Others | None = None
     spoil: str = ""
     recover_every: int = 1
+    samples: int = 10
     known: set[tuple[str, int, str]] = field(default_factory=set)
     hit: set[tuple[str, int, str]] = field(default_factory=set)
     names: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -253,19 +138,19 @@ class Campaign:
     broken: list[str] = field(default_factory=list)
     figures: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self.jobs = jobs_of(self.variant)
+
     def job(self, name: str, trial: object) -> Job:
         """Return the job of a trial, with a place of its own."""
-        options = None if self.backend == "ndstorage" else JOBS[name].options
-        return dataclasses.replace(
-            JOBS[name], path=os.path.join(self.folder, f"{trial}"), backend=self.backend, options=options
-        )
+        return dataclasses.replace(self.jobs[name], path=os.path.join(self.folder, f"{trial}"))
 
     def look(self) -> None:
         """Do every job undisturbed, to know its points and how long it takes."""
-        for number, name in enumerate(JOBS):
+        for number, name in enumerate(self.jobs):
             job = self.job(name, f"clean{number}")
             for n in range(job.count):
-                pixels_of(n, job.size)  # made once, here, for all children
+                job.pixels(n)  # made once, here, for all children
             points: list[tuple[str, bool]] = []
 
             def work(say: Say, job: Job = job) -> None:
@@ -308,10 +193,10 @@ class Campaign:
             yield kill or self._at_random(rng)
 
     def _at_random(self, rng: random.Random) -> Kill:
-        name = rng.choice(list(JOBS))
+        name = rng.choice(list(self.jobs))
         if rng.random() < 0.5:
             return Kill(name, delay_s=rng.uniform(0, 1.1 * self.length_s[name]))
-        return Kill(name, frames=rng.randint(0, JOBS[name].count + 3), delay_s=rng.expovariate(2000))
+        return Kill(name, frames=rng.randint(0, self.jobs[name].count + 3), delay_s=rng.expovariate(2000))
 
     def run(self, kill: Kill, number: int) -> None:
         """Do one trial and judge it."""
@@ -320,8 +205,7 @@ class Campaign:
         def work(say: Say) -> None:
             if kill.point >= 0:
                 Calls(kill.point, kill.when, lambda _call, _halved: None).install()
-            if self.spoil:
-                SPOILS[self.spoil]()
+            spoil(self.spoil, self.variant.backend)
             write(job, say)
 
         lines: list[str] = []
@@ -359,8 +243,13 @@ class Campaign:
         problems = find_fault(job, said, verdict)
         if _state(job.path) != before:
             problems.append("opening it to read changed it")
+        if self.others and self.variant.is_live and said.put:
+            problems += self._read_by_others(job, list(range(said.put)), job.path, "at once")
         if self.recover_every and number % self.recover_every == 0:
-            problems += self._recover(job, verdict)
+            if self.others and number // self.recover_every % 2:
+                problems += self._recover_in_place(job, verdict, number)
+            else:
+                problems += self._recover(job, verdict)
         return problems
 
     def _recover(self, job: Job, verdict: Verdict) -> list[str]:
@@ -385,13 +274,63 @@ class Campaign:
             problems.append(f"recovered with the status {recovered.status!r}")
         if _state(job.path) != before:
             problems.append("recover changed the original")
-        # The library alone reads some of them: what is recovered is NDTiff, and not only for us.
+        problems += self._read_by_others(job, verdict.readable, output, "recovered")
+        if self.others is None:
+            problems += self._read_by_library(job, verdict, output)
+        shutil.rmtree(output, ignore_errors=True)
+        return problems
+
+    def _recover_in_place(self, job: Job, verdict: Verdict, number: int) -> list[str]:
+        """Recover the dataset itself, after a recovery that was killed, and compare."""
+        import exengine
+
+        rng = random.Random(f"in place {number}")
+        for _ in range(2):
+            at, when = int(rng.expovariate(1 / 25)), rng.choice(("before", HALF, "after"))
+
+            def work(say: Say, at: int = at, when: str = when) -> None:
+                Calls(at, when, lambda _call, _halved: None).install()
+                exengine.recover(job.path, in_place=True)
+
+            with Child(work) as child:
+                code = child.wait()
+            if code == -signal.SIGKILL:
+                self.figures["recoveries in place that were killed"] += 1
+            elif code:
+                return [f"recover in place ended with {code}"]
+        try:
+            exengine.recover(job.path, in_place=True)
+        except Exception as error:
+            return [f"recover in place: {type(error).__name__}: {error}"]
+        recovered = judge(job)
+        self.figures["recovered in place"] += 1
+        problems = []
+        if recovered.readable != verdict.readable or recovered.wrong or recovered.problem:
+            problems.append(f"recovered in place as {recovered}, readable were {verdict.readable}")
+        if recovered.status not in ("complete", "aborted"):
+            problems.append(f"recovered in place with the status {recovered.status!r}")
+        if not exengine.verify(job.path).ok:
+            problems.append(f"verify of the dataset recovered in place: {exengine.verify(job.path)}")
+        return problems + self._read_by_others(job, verdict.readable, job.path, "recovered in place")
+
+    def _read_by_others(self, job: Job, numbers: list[int], path: str, when: str) -> list[str]:
+        """Let zarr-python and tensorstore read some frames, the last one among them."""
+        if self.others is None or not numbers:
+            return []
+        some = numbers
+        if len(numbers) > self.samples:
+            some = [*random.Random(path).sample(numbers[:-1], self.samples - 1), numbers[-1]]
+        self.figures[f"frames read by others, {when}"] += len(PROGRAMS) * len(some)
+        return [f"{when}: {fault}" for fault in self.others.faults(job, some, path)]
+
+    def _read_by_library(self, job: Job, verdict: Verdict, output: str) -> list[str]:
+        """Let the ndstorage library read some of the recovered datasets of NDTiff."""
+        problems = []
         if verdict.readable and self.figures["recovered"] % 25 == 0:
-            other = judge(dataclasses.replace(job, backend="ndstorage"), output)
+            other = judge(dataclasses.replace(job, backend=NDSTORAGE), output)
             self.figures["recovered and read by ndstorage"] += 1
             if other.readable != verdict.readable:
                 problems.append(f"ndstorage reads of the recovered dataset {other}")
-        shutil.rmtree(output, ignore_errors=True)
         return problems
 
     def _describe(self, kill: Kill, number: int, problem: str) -> str:
@@ -420,7 +359,7 @@ def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:
     if said.errors:
         problems.append(f"the writer met {said.errors}")
     wanted = {"complete"} if said.finished else {"incomplete", "complete"}
-    if job.backend != "ndstorage" and verdict.status not in wanted:
+    if job.backend != NDSTORAGE and verdict.status not in wanted:
         problems.append(f"its status is {verdict.status!r}")
     if verdict.status == "complete" and len(verdict.readable) != job.count:
         problems.append(f"complete with {len(verdict.readable)} of {job.count} frames")
@@ -429,10 +368,13 @@ def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:
 
 def _state(path: str) -> list[tuple[str, int, int]]:
     """Return what is in a folder: names, sizes, times of change."""
-    if not os.path.isdir(path):
-        return []
-    with os.scandir(path) as entries:
-        return sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(folder, name)
+            about = os.stat(file)
+            found.append((file, about.st_size, about.st_mtime_ns))
+    return sorted(found)
 
 
 def _wait(seconds: float) -> None:
@@ -449,9 +391,10 @@ def main() -> int:
     options.add_argument("--count", type=int, default=3000)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--case", type=int, help="only this one, of a run with the same count and seed")
-    options.add_argument("--backend", default="ndtiff", help="ndstorage: the control, which must lose frames")
+    add_arguments(options)
     options.add_argument("--spoil", choices=SPOILS, default="", help="make the writer wrong: must be found")
     options.add_argument("--recover-every", type=int, default=1, metavar="N", help="0: recover none")
+    options.add_argument("--samples", type=int, default=10, help="frames that each other program reads")
     options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
     options.add_argument("--save", action="store_true", help="keep the figures for the docs")
     given = options.parse_args()
@@ -460,15 +403,18 @@ def main() -> int:
     import exengine.data
 
     _ = exengine.DataHandler
+    variant = variant_of(given)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=given.folder))
+        others = stack.enter_context(Others()) if variant.backend == "ome-zarr" else None
         # Whatever is imported at first use is imported here, and not by each child.
-        first = Job(
-            os.path.join(folder, "first"), count=2, batch=2, durable_every=2, options={"max_file_bytes": MIB}
+        first = dataclasses.replace(
+            jobs_of(variant)["large, batches synced"], path=os.path.join(folder, "first"), size=64, count=2
         )
         write(first, lambda line: None)
         judge(first)
-        campaign = Campaign(folder, given.backend, given.spoil, given.recover_every)
+        campaign = Campaign(folder, variant, others, given.spoil, given.recover_every, given.samples)
         campaign.look()
         for number, kill in enumerate(campaign.plan(given.count, given.seed)):
             if given.case in (None, number):
@@ -477,7 +423,8 @@ def main() -> int:
                 break
             if number % 500 == 499:
                 print(
-                    f"{number + 1} runs, {len(campaign.broken)} broken promises, {time.monotonic() - began:.0f} s"
+                    f"{number + 1} runs, {len(campaign.broken)} broken promises, {time.monotonic() - began:.0f} s",
+                    flush=True,
                 )
     figures = {
         "kills": campaign.figures.pop("killed"),
@@ -486,7 +433,9 @@ def main() -> int:
         "seconds": round(time.monotonic() - began),
     }
     command = f"python tests/campaigns/kills.py --count {given.count} --seed {given.seed}"
-    return results.conclude("kills", command, given.seed, figures, campaign.broken, keep=given.save)
+    return results.conclude(
+        "kills", command, given.seed, figures, campaign.broken, keep=given.save, variant=variant
+    )
 
 
 if __name__ == "__main__":

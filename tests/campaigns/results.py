@@ -7,15 +7,24 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from variants import Variant
+
 FOLDER = Path(__file__).parents[2] / "docs" / "_results" / "faults"
 NIGHTLY = bool(os.environ.get("EXENGINE_NIGHTLY"))
 """In the nightly environment what cannot run for lack of rights is a failure."""
 
 _MOST_SHOWN = 100
+BY_DEFAULT = Variant()
 
 
 def save(
-    name: str, command: str, seed: int | None, figures: dict[str, Any], *, folder: Path = FOLDER
+    name: str,
+    command: str,
+    seed: int | None,
+    figures: dict[str, Any],
+    *,
+    variant: Variant = BY_DEFAULT,
+    folder: Path = FOLDER,
 ) -> None:
     """Write the figures of one campaign, with what is needed to run it again.
 
@@ -28,18 +37,23 @@ def save(
     seed : int, optional
     figures : dict
         Text -> number or text, in the order in which the page shows them.
+    variant : Variant
+        The backend and its options; each has a file of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "campaign": name,
-        "command": command,
+        "backend": variant.backend,
+        "options": variant.options,
+        "command": command + variant.arguments,
         "seed": seed,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "figures": figures,
     }
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    ending = f".{variant.suffix}" if variant.suffix else ""
+    (folder / f"{name}{ending}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def conclude(
@@ -51,6 +65,7 @@ def conclude(
     *,
     keep: bool,
     details: list[str] | None = None,
+    variant: Variant = BY_DEFAULT,
 ) -> int:
     """Print what a campaign has found, and keep its figures when that is wanted.
 
@@ -64,6 +79,7 @@ def conclude(
         Whether to save the figures.
     details : list of str, optional
         Lines for whoever looks closer.
+    variant : Variant
 
     Returns
     -------
@@ -78,5 +94,5 @@ def conclude(
     for line in details or ():
         print(line)
     if keep:
-        save(name, command, seed, figures)
+        save(name, command, seed, figures, variant=variant)
     return 1 if broken else 0

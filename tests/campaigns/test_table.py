@@ -9,7 +9,7 @@ CAMPAIGNS = tomllib.loads((HERE / "campaigns.toml").read_text(encoding="utf-8"))
 
 def test_every_campaign_is_in_the_table():
     modules = [path for path in HERE.glob("*.py") if not path.name.startswith("test_")]
-    scripts = [path for path in modules if "ArgumentParser" in path.read_text(encoding="utf-8")]
+    scripts = [path for path in modules if "ArgumentParser(" in path.read_text(encoding="utf-8")]
     assert {f"{name.replace('-', '_')}.py" for name in CAMPAIGNS} == {script.name for script in scripts}
 
 

@@ -63,6 +63,10 @@ class Job:
         Whether to finish at the end.
     options : dict
         Of the backend, such as a small ``max_file_bytes`` that makes it begin new files.
+    positions : int
+        The number of stage positions; with more than one, frames have the axis ``position``.
+    planned : bool
+        Whether the storage is told of the axes beforehand.
     """
 
     path: str
@@ -75,21 +79,52 @@ class Job:
     max_pending: int = 0
     finish: bool = True
     options: dict[str, Any] | None = None
+    positions: int = 1
+    planned: bool = False
+
+    def axes(self, number: int) -> dict[str, int | str]:
+        """Return the coordinates of frame ``number``."""
+        return axes_of(number, self.positions)
+
+    def pixels(self, number: int) -> "np.ndarray[Any, Any]":
+        """Return the pixels of frame ``number``. Read only."""
+        return pixels_of(number, self.size, self.positions)
+
+    def frame(self, number: int) -> tuple[Any, Any, Any]:
+        """Return the arguments of ``put`` for frame ``number``."""
+        return self.axes(number), self.pixels(number), metadata_of(number)
+
+    @property
+    def plan(self) -> Any:
+        """The plan of the frames."""
+        from exengine.base_classes import PlannedAxis, SourcePlan
+
+        axes = [
+            PlannedAxis("time", tuple(range(-(-self.count // (4 * self.positions))))),
+            PlannedAxis("z", (0, 1)),
+            PlannedAxis("channel", CHANNELS),
+        ]
+        if self.positions > 1:
+            axes.append(PlannedAxis("position", tuple(range(self.positions))))
+        return SourcePlan(axes=tuple(axes))
 
     def to_json(self) -> str:
         """Return the argument of a writer process."""
         return json.dumps(asdict(self))
 
 
-def axes_of(number: int) -> dict[str, int | str]:
+def axes_of(number: int, positions: int = 1) -> dict[str, int | str]:
     """Return the coordinates of frame ``number``."""
+    if positions > 1:
+        number, position = divmod(number, positions)
+        return {**axes_of(number), "position": position}
     return {"time": number // 4, "channel": CHANNELS[number % 2], "z": number // 2 % 2}
 
 
 @functools.lru_cache(maxsize=512)
-def pixels_of(number: int, size: int) -> "np.ndarray[Any, Any]":
+def pixels_of(number: int, size: int, positions: int = 1) -> "np.ndarray[Any, Any]":
     """Return the pixels of frame ``number``: its coordinates, then noise that belongs to them. Read only."""
-    pixels = frame_of(axes_of(number), (size, size), np.uint16)
+    pixels = frame_of(axes_of(number, positions), (size, size), np.uint16)
     pixels.setflags(write=False)
     return pixels
 
@@ -110,7 +145,7 @@ def write(job: Job, say: Say) -> None:
     else:
         good = _put_all(job, storage, say)
         # A failure stays (P7): the frame after the last one must be refused as well.
-        if not good and _attempt(say, "put", lambda: storage.put(*_frame(job, job.count))) is not None:
+        if not good and _attempt(say, "put", lambda: storage.put(*job.frame(job.count))) is not None:
             say(f"put {job.count}")
     if not job.handler and (job.finish or not good) and _attempt(say, "finish", storage.finish) is not None:
         say("finished")
@@ -121,7 +156,7 @@ def write(job: Job, say: Say) -> None:
 def _put_all(job: Job, storage: Any, say: Say) -> bool:
     for first in range(0, job.count, job.batch):
         numbers = range(first, min(first + job.batch, job.count))
-        frames = [_frame(job, number) for number in numbers]
+        frames = [job.frame(number) for number in numbers]
         if job.batch == 1:
             done = _attempt(say, "put", lambda one=frames[0]: storage.put(*one))
         else:
@@ -134,10 +169,6 @@ def _put_all(job: Job, storage: Any, say: Say) -> bool:
                 return False
             say(f"synced {numbers[-1]}")
     return True
-
-
-def _frame(job: Job, number: int) -> tuple[Any, Any, Any]:
-    return axes_of(number), pixels_of(number, job.size), metadata_of(number)
 
 
 def _through_handler(job: Job, storage: Any, say: Say) -> None:
@@ -156,7 +187,7 @@ def _through_handler(job: Job, storage: Any, say: Say) -> None:
     )
     try:
         for number in range(job.count):
-            handler.put(axes_of(number), pixels_of(number, job.size), metadata_of(number), None)
+            handler.put(*job.frame(number), None)
     finally:
         handler.finish()
         handler.await_completion()
@@ -168,7 +199,10 @@ def _create(job: Job) -> Any:
         return _Ndstorage(job.path)
     import exengine
 
-    return exengine.open_storage(job.backend, job.path, **(job.options or {}))
+    storage = exengine.open_storage(job.backend, job.path, **(job.options or {}))
+    if job.planned:
+        storage.expect(job.plan)
+    return storage
 
 
 class _Ndstorage:

@@ -24,7 +24,7 @@ def test_the_demo_microscope_plans_axes_sizes_channels_and_positions(make):
     assert (plan.pixel_size_um, plan.z_step_um, plan.interval_s) == ((1.0, 1.0), 2.0, None)
     assert [(channel.name, channel.color) for channel in plan.channels] == [("DAPI", None), ("FITC", None)]
     assert [(place.name, place.x_um, place.y_um, place.z_um) for place in plan.stage_positions] == [
-        ("a", 1, 2, 3), ("b", 4, 5, 6),
+        ("a", 1, 2, 1), ("b", 4, 5, 4),
     ]  # fmt: skip
     assert len(list(plan.coordinates())) == plan.frames == 24
 

@@ -86,11 +86,22 @@ def _stage_positions(complete: CompleteEvents) -> Iterator[PlannedPosition]:
             name=position.name or number,
             x_um=position.x,
             y_um=position.y,
-            z_um=complete.stated_z(position),
+            z_um=_first_plane_um(complete, position),
             row=row,
             column=column,
             field=field,
         )
+
+
+def _first_plane_um(complete: CompleteEvents, position: Any) -> float | None:
+    """Return the absolute height of the first plane at a position; None if the sequence does not state it."""
+    own = position.sequence
+    plan = (own.z_plan if own is not None else None) or complete.sequence.z_plan
+    stated = complete.stated_z(position)
+    first = next(iter(plan), 0.0) if plan is not None else 0.0
+    if plan is not None and not plan.is_relative:
+        return float(first)
+    return None if stated is None else stated + float(first)
 
 
 def _wells(sequence: "useq.MDASequence") -> "Iterator[tuple[str, str, int]]":

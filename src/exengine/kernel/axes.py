@@ -5,7 +5,7 @@ a str. :mod:`exengine.kernel.data_coords` builds on this module.
 """
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from exengine.kernel.errors import CoordinatesError
@@ -105,8 +105,11 @@ def position_order(value: int | str) -> tuple[int, int]:
     return (0, value) if isinstance(value, int) else (1, 0)  # sorting is stable
 
 
-def positions_on_axes(all_axes: "Iterable[Mapping[str, int | str]]") -> "dict[str, list[int | str]]":
-    """Return the positions that occur on each axis: integers ascending, then names in order of arrival."""
+def positions_on_axes(all_axes: Iterable[Any]) -> "dict[str, list[int | str]]":
+    """Return the positions on each axis of some coordinates, which may be mappings or DataCoordinates.
+
+    The positions are in one order: integers ascending, then names in order of arrival.
+    """
     found: dict[str, dict[int | str, None]] = {}
     for axes in all_axes:
         for axis, position in axes.items():

@@ -76,7 +76,7 @@ class PlannedPosition:
     name : int or str
         The position on the axis ``position``.
     x_um, y_um, z_um : float or None
-        The absolute stage coordinates, in micrometers. None if they are unknown.
+        The absolute stage coordinates, in micrometers; along z, those of the first plane. None if unknown.
     row, column : str or None
         The row and the column of the well, such as ``A`` and ``1``. None if the position is not in a well.
     field : int or None

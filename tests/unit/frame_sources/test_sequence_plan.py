@@ -210,3 +210,19 @@ def test_the_wells_and_fields_of_a_plate():
         plan.stage_positions[0].x_um == pytest.approx(100 + 19000 - 32)
         and plan.stage_positions[0].z_um is None
     )
+
+
+@pytest.mark.parametrize(
+    "z_plan, height_um",
+    [
+        (None, 3),
+        ({"range": 4, "step": 1}, 1),
+        ({"above": 5, "below": 2, "step": 1}, 1),
+        ({"top": 20, "bottom": 10, "step": 5}, 10),
+        ({"absolute": [7, 9]}, 7),
+        ({"relative": [-1, 4]}, 2),
+    ],
+)
+def test_the_height_of_a_stage_position_is_that_of_its_first_plane(z_plan, height_um):
+    sequence = useq.MDASequence(stage_positions=[{"x": 0, "y": 0, "z": 3}], z_plan=z_plan)
+    assert SimulatedSource().prepare(sequence).stage_positions[0].z_um == height_um

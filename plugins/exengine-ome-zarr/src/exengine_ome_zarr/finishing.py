@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, DatasetStatus, OpenFile, read_at, read_manifest, write_at
-from exengine.errors import StorageStateError
+from exengine.errors import DatasetDamagedError, StorageStateError
 from exengine_ome_zarr.format import documents, sizes
 from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_index
 from exengine_ome_zarr.format.images import Images, Method
 from exengine_ome_zarr.format.journal import read_records
-from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, encode_index
+from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, decode_index, encode_index
 from exengine_ome_zarr.format.shards import part_path, rename_into_place
 from exengine_ome_zarr.parquet import write_table
 from exengine_ome_zarr.pyramid import build_shard, level_factors, level_layout
@@ -116,7 +116,8 @@ def _frames_of(files: FrameFiles, frames: Columns) -> Iterator[tuple[Indices, np
     """Yield the indices and pixels of frames."""
     for image, t, c, z, part, offset, length, pixels_crc in frames.tolist():
         record = (0, image, t, c, z, part, offset, length, pixels_crc, 0, 0, 0)
-        yield (t, c, z), files.read(record, f"the frame at t {t}, c {c}, z {z} of image {image}")
+        indices = f"the frame at t {t}, c {c}, z {z} of image {image}"
+        yield (t, c, z), files.read(record, FrameName(lambda _, text=indices: text, 0))  # type: ignore[misc]
 
 
 def _read_columns(journal: OpenFile) -> Columns:
@@ -165,38 +166,32 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     first = _chunk_numbers(layout, frames)
     written = np.zeros(layout.chunks_in_shard, bool)
     written[(first[:, None] + np.arange(layout.tiles)).reshape(-1)] = True
-    if written.all():
-        return
     file = OpenFile(path, os.O_RDWR)
-    entries = slot_entries(layout, written)
     size = layout.tile_bytes * layout.frames_per_chunk
+    # The chunks are elsewhere if an earlier attempt has copied the shard.
+    old = read_index(file, layout)
+    slots = decode_index(layout.complete_index) if old is None else old
+    assert slots is not None
+    entries = np.where(written[:, None], slots, np.uint64(EMPTY))
+    if (entries[written] == EMPTY).any():
+        raise DatasetDamagedError(f"the index of {path} does not contain all of its frames")
     end = int(entries[written, 0].max()) + size
     holes = end - int(written.sum()) * size
     if holes > sizes.COPY_BYTES and holes > end * sizes.COPY_SHARE:
         _copy(folder, path, file, entries)
         return
     index = encode_index(entries)
-    length = os.fstat(file.descriptor).st_size
-    if end + len(index) > layout.slots_bytes:
+    old_at = os.fstat(file.descriptor).st_size - len(index)
+    if old is not None and end + len(index) > old_at:
         # The new index would overlap the old one. Both are equally long, so it can replace the old one, which
         # is written with one call.
-        if length == layout.slots_bytes + len(index):
-            write_at(file.descriptor, (index,), layout.slots_bytes, len(index))
-            os.fsync(file.descriptor)
+        end = old_at
+    if old_at == end and read_at(file.descriptor, len(index), end) == index:
         return
     write_at(file.descriptor, (index,), end, len(index))
     os.fsync(file.descriptor)  # before the old index goes
     os.ftruncate(file.descriptor, end + len(index))
     os.fsync(file.descriptor)
-
-
-def slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Return the index, ``(chunks, 2)`` uint64, of a shard without compression with these chunks."""
-    size = layout.tile_bytes * layout.frames_per_chunk
-    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
-    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
-    entries[written, 1] = size
-    return entries
 
 
 def _copy(folder: str, path: str, file: OpenFile, entries: npt.NDArray[np.uint64]) -> None:

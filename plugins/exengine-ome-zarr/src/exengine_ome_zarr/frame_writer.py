@@ -18,7 +18,7 @@ from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.finishing import finish_dataset
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import JournalWriter, Record, encode_record
 from exengine_ome_zarr.format.labels import Labels
@@ -59,6 +59,7 @@ class FrameWriter:
         self._started: dict[str, int] = {}  # the offset up to which the disk has begun to store each shard
         self._names: dict[tuple[int, int, int, int], str] = {}
         self._grown: dict[int, Indices] = {}
+        self._channels: set[int] = set()  # whose contrast was chosen
         os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
         self._lines = files.AppendFile(os.path.join(folder, files.FRAMES))
         self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), layout_bytes)
@@ -221,10 +222,20 @@ class FrameWriter:
                 self._layout_lines.append(files.encode_line(line))
             found.append(index)
         image, t, c, z = found
+        if c not in self._channels:
+            self._add_channel(c, data)
         extents = self._grown.get(image)
         if extents is None or t >= extents[0] or c >= extents[1] or z >= extents[2]:
-            self._grow(image, t, c, z, extents or self._lengths, data)
+            self._grow(image, t, c, z, extents or self._lengths)
         return image, t, c, z
+
+    def _add_channel(self, c: int, data: npt.NDArray[Any]) -> None:
+        """Choose the contrast of a channel from its first frame."""
+        self._channels.add(c)
+        window = window_of(data)
+        if window is not None:
+            self._layout_lines.append(files.encode_line({"window": [c, *window]}))
+            self._images.windows[c] = window
 
     def _grow(
         self,
@@ -232,8 +243,7 @@ class FrameWriter:
         t: int,
         c: int,
         z: int,
-        extents: tuple[int, int, int],
-        data: npt.NDArray[Any],
+        extents: Indices,
     ) -> None:
         """Make the array of an image long enough for a frame, before the frame is written."""
         assert self.layout is not None
@@ -243,12 +253,6 @@ class FrameWriter:
             # Growing by whole shards keeps the number of changes small.
             lengths.append(length if index < length else -(-(index + 1) // step) * step)
         grown = (lengths[0], lengths[1], lengths[2])
-        for channel in range(grown[1]):
-            if channel not in self._images.windows and channel == c:
-                window = window_of(data)
-                if window is not None:
-                    self._layout_lines.append(files.encode_line({"window": [c, *window]}))
-                    self._images.windows[c] = window
         self._images.place(image, grown)
         self._grown[image] = grown
 
@@ -336,11 +340,13 @@ class FrameWriter:
 
     def read(self, number: int) -> npt.NDArray[Any]:
         """Return the pixels of a frame."""
-        return self._files.read(self._record(number), self._name(number))
+        return self._files.read(self._record(number), FrameName(self._name, number))
 
     def read_metadata(self, number: int) -> Any:
         """Return the metadata of a frame."""
-        return read_frame_line(self._lines.file, self._record(number), self._name(number))["metadata"]
+        return read_frame_line(self._lines.file, self._record(number), FrameName(self._name, number))[
+            "metadata"
+        ]
 
     def _record(self, number: int) -> Record:
         record = self._journal.read(number)

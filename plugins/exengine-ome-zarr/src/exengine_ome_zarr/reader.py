@@ -21,7 +21,7 @@ from exengine.base_classes import (
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
 from exengine_ome_zarr.format.layout import Layout
@@ -169,7 +169,7 @@ class OmeZarrReader(DatasetReader):
         frames = self._files
         if frames is None:
             frames = self._files = self._open_files()
-        return frames.read(self._record(number), self._name(number))
+        return frames.read(self._record(number), FrameName(self._name, number))
 
     def _open_files(self) -> FrameFiles:
         table = self._table
@@ -186,14 +186,14 @@ class OmeZarrReader(DatasetReader):
             except OSError as error:
                 raise DatasetDamagedError(f"{self.path}: {files.FRAMES} cannot be read: {error}") from None
             self._lines = lines
-        return read_frame_line(lines, self._record(number), self._name(number))["metadata"]
+        return read_frame_line(lines, self._record(number), FrameName(self._name, number))["metadata"]
 
     def _record(self, number: int) -> Record:
         journal = self._table.journal
         assert journal is not None  # a frame was found
         text = read_at(journal.descriptor, RECORD_BYTES, (number + 1) * RECORD_BYTES)
         record = decode_record(text, number)
-        if record is None or record[1:5] != self._table.place(number):
+        if record is None:
             raise DatasetDamagedError(f"the journal no longer contains {self._name(number)}")
         return record
 

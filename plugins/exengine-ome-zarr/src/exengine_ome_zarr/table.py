@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class FrameTable:
         self.layout: Layout | None = None
         self.facts = Facts()
         self.labels = {dim: Labels() for dim in DIMENSIONS}
+        self._members: list[tuple[int, tuple[str, ...], Callable[[Key], int | None]]] = []
         self.windows: dict[int, tuple[float, float]] = {}
         self.summary: Any = None
         self.problem = ""
@@ -79,6 +80,8 @@ class FrameTable:
                 pieces.append(np.stack([records[name] for name in ("image", "t", "c", "z")]))
                 self._count += len(records)
             if not pieces:
+                if not self._layout_at:
+                    self._read_layout()  # the summary of a dataset without frames
                 return False
             self._read_layout()  # after the journal: it contains the labels of all these frames
             if self.layout is None:
@@ -120,6 +123,11 @@ class FrameTable:
         elif "layout" in value:
             self.layout = Layout.from_json(value["layout"])
             self.facts = Facts.from_json(value["facts"])
+            self._members = [
+                (row, self.layout.roles[dim], self.labels[dim].find)
+                for row, dim in enumerate(DIMENSIONS)
+                if self.layout.roles.get(dim)
+            ]
         elif "label" in value:
             dim, index, key = value["label"]
             if type(index) is not int or not 0 <= index < 2**31:
@@ -197,20 +205,16 @@ class FrameTable:
         layout = self.layout
         if layout is None or len(axes) != len(layout.axes):
             return None
-        found = []
-        for dim in DIMENSIONS:
-            members = layout.roles.get(dim)
-            if members is None:
-                found.append(0)
-                continue
+        found = [0, 0, 0, 0]
+        for row, members, find in self._members:
             try:
                 key: Key = axes[members[0]] if len(members) == 1 else tuple(axes[axis] for axis in members)
             except KeyError:
                 return None
-            index = self.labels[dim].find(key)
+            index = find(key)
             if index is None:
                 return None
-            found.append(index)
+            found[row] = index
         return found[0], found[1], found[2], found[3]
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:

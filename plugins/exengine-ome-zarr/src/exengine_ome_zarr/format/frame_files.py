@@ -37,7 +37,28 @@ def encode_json(value: Any) -> bytes:
             raise MetadataError(f"the metadata cannot be encoded as portable JSON: {error}") from None
 
 
-def read_frame_line(file: OpenFile, record: Record, name: str) -> dict[str, Any]:
+class FrameName:
+    """The description of a frame in an error message, which is composed only if there is an error.
+
+    Parameters
+    ----------
+    describe : callable
+        Returns the description of a frame.
+    number : int
+        The number of the frame.
+    """
+
+    __slots__ = ("_describe", "_number")
+
+    def __init__(self, describe: Callable[[int], str], number: int) -> None:
+        self._describe = describe
+        self._number = number
+
+    def __str__(self) -> str:
+        return self._describe(self._number)
+
+
+def read_frame_line(file: OpenFile, record: Record, name: FrameName) -> dict[str, Any]:
     """Return a frame's line in ``frames.jsonl``: its coordinates and metadata.
 
     Raises
@@ -54,7 +75,7 @@ def read_frame_line(file: OpenFile, record: Record, name: str) -> dict[str, Any]
     return parse_frame_line(line, name)
 
 
-def parse_frame_line(line: bytes, name: str) -> dict[str, Any]:
+def parse_frame_line(line: bytes, name: FrameName) -> dict[str, Any]:
     """Return a frame's line in ``frames.jsonl`` as a dict. Its checksum was compared before.
 
     Raises
@@ -94,7 +115,7 @@ class FrameFiles:
         """Return the path of a frame's shard in the dataset."""
         return f"{self._array_path(image)}/{self._layout.shard_name(*self._layout.shard_at(t, c, z))}"
 
-    def read(self, record: Record, name: str) -> npt.NDArray[Any]:
+    def read(self, record: Record, name: FrameName) -> npt.NDArray[Any]:
         """Return the pixels of a frame.
 
         Raises
@@ -138,7 +159,7 @@ class FrameFiles:
                 return text
         return None
 
-    def _read_moved(self, record: Record, name: str) -> npt.NDArray[Any]:
+    def _read_moved(self, record: Record, name: FrameName) -> npt.NDArray[Any]:
         """Return the pixels of a frame that is elsewhere in its shard, such as after a copy of the shard."""
         _, image, t, c, z, part, _, _, checksum, *_ = record
         layout, shard = self._layout, self.shard(image, t, c, z)
@@ -212,7 +233,8 @@ def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
 
 def _fill(file: OpenFile, stored: npt.NDArray[np.uint8], offset: int) -> bool:
     """Read into an array; return whether the file is long enough."""
-    view, done = memoryview(stored), 0
+    view = memoryview(stored)
+    done = read_into(file.descriptor, view, offset)
     while done < len(view):
         got = read_into(file.descriptor, view[done:], offset + done)
         if not got:

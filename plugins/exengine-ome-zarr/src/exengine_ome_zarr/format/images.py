@@ -46,6 +46,8 @@ class Images:
         self.levels: tuple[int, ...] = (1,)
         """The downsampling factors of the resolution levels."""
         self._paths: dict[int, str] = {}
+        self._fields: list[str] = []  # the paths of the images of a plate
+        self._fields_in: dict[str, int] = {}  # the number of fields in each well
 
     @property
     def method(self) -> Method | None:
@@ -69,9 +71,13 @@ class Images:
             return ""
         if not self.is_plate:
             return str(image)
-        row, column, _ = self._well(image)
-        well = f"{row}/{column}/"
-        return f"{well}{sum(path.startswith(well) for path in self._paths.values())}"
+        # Fields are counted in the order of the images, so that writers and readers find the same paths.
+        while len(self._fields) <= image:
+            well = self._well(len(self._fields))
+            count = self._fields_in.get(well, 0)
+            self._fields_in[well] = count + 1
+            self._fields.append(f"{well}/{count}")
+        return self._fields[image]
 
     def array_path(self, image: int) -> str:
         """Return the path of an image's full-resolution array in the dataset."""
@@ -87,15 +93,14 @@ class Images:
         key = self._labels["p"].position(image)
         return self._places.get(key[0] if isinstance(key, tuple) else key)
 
-    def _well(self, image: int) -> tuple[str, str, int | None]:
-        """Return the row, column and field of an image."""
+    def _well(self, image: int) -> str:
+        """Return the path of an image's well; empty if no position has the image."""
         stage = self._stage(image)
         if stage is not None and stage.row is not None and stage.column is not None:
-            return stage.row, stage.column, stage.field
+            return f"{stage.row}/{stage.column}"
         key = self._labels["p"].position(image)
         well = well_of(key[0] if isinstance(key, tuple) else key)
-        assert well is not None  # checked before the frame was stored
-        return (*well, None)
+        return "/".join(well) if well is not None else ""
 
     def name(self, image: int) -> str:
         """Return the name of an image."""

@@ -111,7 +111,7 @@ class PixelCodec:
         flat = arranged.reshape(layout.tiles, -1)
         return [self._codec.encode(flat[tile]) for tile in range(layout.tiles)]
 
-    def decompress(self, chunks: list[bytes], name: str) -> npt.NDArray[Any]:
+    def decompress(self, chunks: list[bytes], name: object) -> npt.NDArray[Any]:
         """Return a frame from its compressed chunks.
 
         Raises

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import OpenFile, read_at
-from exengine_ome_zarr.finishing import slot_entries
 from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Content
 
@@ -33,7 +32,7 @@ def slot_content(path: str, layout: Layout, written: npt.NDArray[np.bool_]) -> C
         Which chunks of the shard were written, ``(chunks,)`` bool.
     """
     file = OpenFile(path, os.O_RDONLY)
-    entries = slot_entries(layout, written)
+    entries = _slot_entries(layout, written)
     ends = entries[entries[:, 0] != EMPTY].sum(axis=1)
     end = int(ends.max()) if len(ends) else 0
     index = encode_index(entries)
@@ -53,3 +52,12 @@ def _pieces(file: OpenFile, size: int) -> Iterator[bytes]:
             raise OSError("a file in the spool became shorter while it was uploaded")
         yield text
         at += len(text)
+
+
+def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """Return the index, ``(chunks, 2)`` uint64, of a shard without compression with these chunks."""
+    size = layout.tile_bytes * layout.frames_per_chunk
+    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
+    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
+    entries[written, 1] = size
+    return entries

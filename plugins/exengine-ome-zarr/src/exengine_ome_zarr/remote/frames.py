@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr.format.files import OPEN
+from exengine_ome_zarr.format.frame_files import FrameName
 from exengine_ome_zarr.format.journal import Record
 from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
 from exengine_ome_zarr.format.pixels import PixelCodec
@@ -36,7 +37,7 @@ class RemoteFrames:
         """Return the name of a frame's shard."""
         return f"{self._array_path(image)}/{self._layout.shard_name(*self._layout.shard_at(t, c, z))}"
 
-    def read(self, record: Record, name: str) -> npt.NDArray[Any]:
+    def read(self, record: Record, name: FrameName) -> npt.NDArray[Any]:
         """Return the pixels of a frame.
 
         Raises
@@ -56,7 +57,7 @@ class RemoteFrames:
                 return self._decode(text, is_compressed=bool(part), name=name)
         return self._read_by_index(record, shard, name)
 
-    def _decode(self, text: bytes, *, is_compressed: bool, name: str) -> npt.NDArray[Any]:
+    def _decode(self, text: bytes, *, is_compressed: bool, name: FrameName) -> npt.NDArray[Any]:
         layout = self._layout
         if not is_compressed:
             return self._codec.restore(np.frombuffer(bytearray(text), np.uint8))
@@ -68,7 +69,7 @@ class RemoteFrames:
             at += length
         return self._codec.decompress(pieces, name)
 
-    def _read_by_index(self, record: Record, shard: str, name: str) -> npt.NDArray[Any]:
+    def _read_by_index(self, record: Record, shard: str, name: FrameName) -> npt.NDArray[Any]:
         """Return the pixels of a frame that is elsewhere in its shard, because the shard was copied."""
         _, _, t, c, z, part, _, _, checksum, *_ = record
         layout = self._layout

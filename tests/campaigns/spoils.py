@@ -1,0 +1,72 @@
+"""Writers that are made wrong: a campaign must find each of them, or it is blind."""
+
+import os
+import time
+from typing import Any
+
+
+def acknowledge_early() -> None:
+    """Make a writer that is wrong: each write reaches the file with the next one only."""
+    real = os.pwritev
+    waiting: list[Any] = []
+
+    def late(descriptor: int, parts: list[Any], offset: int) -> int:
+        if waiting:
+            real(*waiting.pop())
+        data = [bytes(memoryview(part).cast("B")) for part in parts]
+        waiting.append((descriptor, data, offset))
+        return sum(map(len, data))
+
+    os.pwritev = late
+
+
+def index_first(pause_s: float = 0) -> None:
+    """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
+    from exengine.base_classes import write_at as real
+    from exengine_ndstorage.ndtiff import writer
+
+    waiting: list[Any] = []
+
+    def swapped(descriptor: int, parts: list[Any], offset: int, size: int | None = None) -> int:
+        whole = sum(memoryview(part).nbytes for part in parts) if size is None else size
+        if waiting:
+            real(descriptor, parts, offset, size)
+            time.sleep(pause_s)
+            real(*waiting.pop())
+        elif len(parts) >= 3:  # a frame; its entry comes with the next call
+            waiting.append((descriptor, parts, offset, size))
+        else:
+            real(descriptor, parts, offset, size)
+        return offset + whole
+
+    writer.write_at = swapped
+
+
+def journal_first(pause_s: float = 0) -> None:
+    """Make a writer that is wrong: the record of a frame is in the journal before its pixels are there."""
+    from exengine.base_classes import write_at as real
+    from exengine_ome_zarr import writer
+
+    waiting: list[Any] = []
+
+    def late(descriptor: int, parts: list[Any], offset: int, size: int) -> int:
+        if waiting:
+            time.sleep(pause_s)
+            real(*waiting.pop())
+        data = [bytes(memoryview(part).cast("B")) for part in parts]
+        waiting.append((descriptor, data, offset, size))
+        return offset + size
+
+    writer.write_at = late
+
+
+SPOILS = ("acknowledge-early", "index-first")
+"""Faults of a writer that the campaign must find, or it is blind."""
+
+
+def spoil(name: str, backend: str, pause_s: float = 0) -> None:
+    """Make the writer of a backend wrong in this process; an empty name changes nothing."""
+    if name == "acknowledge-early":
+        acknowledge_early()
+    elif name == "index-first":
+        (journal_first if backend == "ome-zarr" else index_first)(pause_s)
