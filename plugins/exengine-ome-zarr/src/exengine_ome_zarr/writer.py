@@ -32,6 +32,7 @@ from exengine_ome_zarr.format import documents, files, sizes
 from exengine_ome_zarr.format.frame_files import encode_json
 from exengine_ome_zarr.format.roles import assign_roles
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
+from exengine_ome_zarr.remote.storage import RemoteStorage
 
 
 class OmeZarrStorage(ManagedStorage, RemoteDatasets):
@@ -144,7 +145,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         folder = super().path  # of the files, also if ``path`` is a URL
         assert folder is not None
         try:
-            self._writer = self._make_writer(folder, len(self._summary_line))
+            self._writer = self._make_writer(folder, self._planning, len(self._summary_line))
         except BaseException as error:
             self.cannot_begin(error)
             if not isinstance(error, OSError):
@@ -153,24 +154,22 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             refusal.errno = error.errno
             raise refusal from error
 
-    def _make_writer(self, folder: str, layout_bytes: int) -> FrameWriter:
+    def _make_writer(self, folder: str, plan: planning.Planning, layout_bytes: int) -> FrameWriter:
         """Return the writer for a new dataset in a folder."""
-        return FrameWriter(folder, self._planning, layout_bytes)
+        return FrameWriter(folder, plan, layout_bytes)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
         """Create a storage for a new dataset in a folder or, if the path is a URL, in object storage."""
         if path is not None and is_url(path):
-            from exengine_ome_zarr.remote.storage import RemoteOmeZarrStorage
-
+            check_options(OmeZarrStorage, **options)
             return RemoteOmeZarrStorage(os.fspath(path), **options)  # type: ignore[return-value]
         return super().create(path, **options)
 
     @classmethod
     def replace(cls, url: str, /, **options: Any) -> DataStorage:
         """Create a dataset in object storage in place of an old one."""
-        from exengine_ome_zarr.remote.storage import RemoteOmeZarrStorage
-
+        check_options(OmeZarrStorage, **options)
         return RemoteOmeZarrStorage(url, overwrite=True, **options)
 
     @classmethod
@@ -312,3 +311,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     def read_frame_metadata(self, number: int) -> Any:
         assert self._writer is not None  # the storage is open
         return self._writer.read_metadata(number)
+
+
+class RemoteOmeZarrStorage(RemoteStorage, OmeZarrStorage):
+    """A dataset of this backend in object storage. ``OmeZarrStorage.create`` creates it."""

@@ -24,7 +24,7 @@ from exengine.base_classes import (
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ome_zarr.capabilities import remote_capabilities
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import parse_frame_line
+from exengine_ome_zarr.format.frame_files import FrameName, parse_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.layout import EMPTY, decode_index
 from exengine_ome_zarr.reader import OmeZarrReader
@@ -168,10 +168,10 @@ class RemoteReader(OmeZarrReader):
         return frames
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        return self._frames.read(self._record(number), self._name(number))
+        return self._frames.read(self._record(number), FrameName(self._name, number))
 
     def read_frame_metadata(self, number: int) -> JsonValue:
-        record, name = self._record(number), self._name(number)
+        record, name = self._record(number), FrameName(self._name, number)
         *_, at, size, checksum = record
         if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES:
             raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")

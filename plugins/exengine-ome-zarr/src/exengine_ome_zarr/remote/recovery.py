@@ -32,7 +32,7 @@ from exengine.errors import (
     UnsupportedOperationError,
 )
 from exengine_ome_zarr.format import files
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
 from exengine_ome_zarr.recovery import recover_in_place
@@ -82,8 +82,8 @@ def recover_remote(url: str, *, dry_run: bool, in_place: bool) -> RecoveredRemot
 def _without_spool(url: str, writer: Writer | None) -> str:
     return (
         f"the spool of {url} is not on this machine; it has the frames since the last durable flush of "
-        f"{writer or 'an unknown writer'}. Run exengine recover on the machine of the writer. If the spool is "
-        f"lost, exengine recover --in-place {url} finishes the dataset with the frames in the bucket"
+        f"{writer or 'an unknown writer'}. Run exengine recover on the machine of the writer. If the spool "
+        f"is lost, exengine recover --in-place {url} finishes the dataset with the frames in the bucket"
     )
 
 
@@ -156,7 +156,7 @@ class _Recovery:
                 text = os.pread(table.journal.descriptor, RECORD_BYTES, (number + 1) * RECORD_BYTES)
                 record = decode_record(text, number)
                 coordinates = table.coordinates(number)
-                name = f"the frame at {coordinates}"
+                name = FrameName(lambda number: f"the frame at {table.coordinates(number)}", number)
                 try:
                     if record is None:
                         raise DatasetDamagedError(f"the journal no longer contains {name}")
@@ -173,7 +173,7 @@ class _Recovery:
         reason = f"recovered from {source}: {frames} of {frames + len(lost)} frames"
         return RecoveredRemote(frames, lost, reason)
 
-    def _check(self, record: Record, local: FrameFiles, remote: RemoteFrames, name: str) -> None:
+    def _check(self, record: Record, local: FrameFiles, remote: RemoteFrames, name: FrameName) -> None:
         """Raise ``DatasetDamagedError`` if a frame is neither in the spool nor in the bucket."""
         _, image, t, c, z, part, *_ = record
         shard = local.shard(image, t, c, z)

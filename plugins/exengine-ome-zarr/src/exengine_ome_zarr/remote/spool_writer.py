@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from exengine.errors import DatasetAccessError, DatasetDamagedError
 from exengine_ome_zarr.format import files
+from exengine_ome_zarr.format.frame_files import FrameName
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.planning import Planning
 from exengine_ome_zarr.remote.frames import RemoteFrames
@@ -136,7 +137,7 @@ class SpoolWriter(FrameWriter):
             assert self.layout is not None
             frames = RemoteFrames(self._objects.bucket, self.layout, self._images.array_path)
             self._remote_frames = frames
-        return frames.read(record, self._name(number))
+        return frames.read(record, FrameName(self._name, number))
 
     def _name(self, number: int) -> str:
         return f"frame {number} of {self._objects.bucket.url}"

@@ -10,7 +10,7 @@ Threads: the files in the spool are changed with the storage's lock held. The up
 import os
 from typing import Any
 
-from exengine.base_classes import DataStorage, check_options
+from exengine.base_classes import DataStorage, ManagedStorage
 from exengine.errors import StorageFailedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import remote_capabilities
@@ -21,11 +21,12 @@ from exengine_ome_zarr.remote.claims import Claim
 from exengine_ome_zarr.remote.objects import SpooledObjects
 from exengine_ome_zarr.remote.reader import open_remote
 from exengine_ome_zarr.remote.spool_writer import SpoolWriter
-from exengine_ome_zarr.writer import OmeZarrStorage
 
 
-class RemoteOmeZarrStorage(OmeZarrStorage):
-    """A dataset of the backend ``ome-zarr`` that is written to object storage.
+class RemoteStorage(ManagedStorage):
+    """The part of a storage that claims a URL, uploads the dataset, and finishes it there.
+
+    It comes before the storage that writes the dataset to a folder in the order of base classes.
 
     Parameters
     ----------
@@ -38,7 +39,6 @@ class RemoteOmeZarrStorage(OmeZarrStorage):
     """
 
     def __init__(self, url: str, *, overwrite: bool = False, **options: Any) -> None:
-        check_options(OmeZarrStorage, **options)
         planning.refuse_remote(options)
         bucket = Bucket(url)
         self._url = bucket.url
@@ -65,8 +65,8 @@ class RemoteOmeZarrStorage(OmeZarrStorage):
             raise
         self._claim, self._folder = claim, folder
 
-    def _make_writer(self, folder: str, layout_bytes: int) -> FrameWriter:
-        return SpoolWriter(folder, self._planning, layout_bytes, self._objects)
+    def _make_writer(self, folder: str, plan: planning.Planning, layout_bytes: int) -> FrameWriter:
+        return SpoolWriter(folder, plan, layout_bytes, self._objects)
 
     @property
     def path(self) -> str | None:
