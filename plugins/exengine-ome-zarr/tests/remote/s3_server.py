@@ -96,6 +96,11 @@ class S3Server:
                 raise RuntimeError("the server has no place for objects")
             time.sleep(0.1)
 
+    @property
+    def is_running(self):
+        """Whether the server was started and not killed."""
+        return self._process is not None
+
     def kill(self):
         """End the server at once, as ``kill -9`` does."""
         if self._process is not None:
