@@ -1,6 +1,5 @@
 """Fixtures for datasets in object storage: a server on this machine, and URLs in its bucket."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -12,9 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from s3_server import BUCKET, S3Server, find_program  # noqa: E402
-
-_numbers = itertools.count()
+from s3_server import BUCKET, S3Server, find_program
 
 
 @pytest.fixture(scope="session")

@@ -16,4 +16,5 @@ for number in range(1_000_000):
     storage.put({"time": number, "channel": "A"}, pixels, {"number": number})
     if number == flushed:
         storage.flush(durable=True)
-    print(number, flush=True)
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()

@@ -42,7 +42,7 @@ def main():
             os.environ.update(server.environment)
             options.url = f"s3://{BUCKET}/large.ome.zarr"
         figures = upload(options, Path(folder) / "spool")
-    print(json.dumps(figures))
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0 if figures["read_back"] else 1
 
 

@@ -67,9 +67,7 @@ def test_positions_become_images(url, store, frame, options):
     from zarr.storage import ObjectStore
 
     group = zarr.open_group(ObjectStore(store(url), read_only=True), mode="r")
-    assert all(
-        np.array_equal(group[f"{number % 2}/0"][number // 2], frame(number)) for number in range(12)
-    )
+    assert all(np.array_equal(group[f"{number % 2}/0"][number // 2], frame(number)) for number in range(12))
     with exengine.open_dataset(url) as dataset:
         assert all(
             np.array_equal(dataset[{"position": number % 2, "time": number // 2}], frame(number))

@@ -181,6 +181,23 @@ class Claim:
         self._tag, self._stored = new, text
         bucket.delete(names)
 
+    def refuse_if_lost(self, folder: str) -> None:
+        """Raise an error if another process has taken over the dataset, before anything is uploaded.
+
+        Raises
+        ------
+        DatasetAccessError
+        """
+        found = self._bucket.head(MANIFEST)
+        if found is None or self._tag is None or found[1] != self._tag.get("e_tag"):
+            raise self._lost(folder)
+
+    def _lost(self, folder: str) -> DatasetAccessError:
+        return DatasetAccessError(
+            f"{self._bucket.url} was taken over by another process, such as a recovery; the frames since the "
+            f"last durable flush are in {folder}"
+        )
+
     def update(self, folder: str, *, final: bool = False) -> None:
         """Replace the manifest by the one in the spool, if it has changed.
 
@@ -201,10 +218,7 @@ class Claim:
             return
         tag = self._bucket.put_if(MANIFEST, text, self._tag)
         if tag is None:
-            raise DatasetAccessError(
-                f"{self._bucket.url} was taken over by another process, such as a recovery; the frames since "
-                f"the last durable flush are in {folder}"
-            )
+            raise self._lost(folder)
         self._tag, self._stored = tag, text
 
     def _text(self, folder: str, *, is_written: bool = True) -> bytes:

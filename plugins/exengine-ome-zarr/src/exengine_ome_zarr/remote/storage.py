@@ -44,7 +44,7 @@ class RemoteStorage(ManagedStorage):
         self._url = bucket.url
         self._process = os.getpid()
         self._claim: Claim | None = None
-        self._is_concluded = self._is_closing = False
+        self._is_concluded = self._is_closing = self._is_reported = False
         named = options.get("spool")
         named = None if named is None else os.fspath(named)
         claim = Claim(bucket, named)
@@ -80,9 +80,17 @@ class RemoteStorage(ManagedStorage):
 
     def sync_frames(self) -> None:
         """Upload everything that is not in the bucket."""
+        if self._claim is not None:
+            self._claim.refuse_if_lost(self._folder)
         super().sync_frames()
         if self._claim is not None:
             self._claim.update(self._folder)
+
+    def finish_frames(self) -> None:
+        """Finish the files, and upload them."""
+        if self._claim is not None:
+            self._claim.refuse_if_lost(self._folder)
+        super().finish_frames()
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -103,6 +111,7 @@ class RemoteStorage(ManagedStorage):
         try:
             self._claim.update(self._folder, final=True)
         except OSError as error:
+            self._is_reported = True
             raise StorageFailedError(
                 f"{self._url} is uploaded, but could not be marked as finished: {error}; run "
                 f"exengine recover {self._url}"
@@ -124,7 +133,8 @@ class RemoteStorage(ManagedStorage):
         try:
             super().close()
         finally:
-            self._conclude()
+            if not self._is_reported:
+                self._conclude()
             if self._is_concluded:
                 spool.remove_folder(self._folder)
         if failure is not None:
