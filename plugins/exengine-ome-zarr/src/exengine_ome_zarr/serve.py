@@ -1,8 +1,8 @@
 """Serves a dataset over HTTP on this computer, for viewers that run in a browser.
 
 Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server answers ranges of bytes, also those
-at the end of a file, with which viewers read single chunks of a shard. It serves only the files of the dataset,
-only to programs on this computer, and changes nothing. If ``neuroglancer`` is installed, its page is served too.
+at the end of a file, with which viewers read single chunks of a shard. It serves only the files of a dataset,
+only to programs on this computer, and changes nothing. If ``neuroglancer`` is installed, its page is served.
 """
 
 import argparse
