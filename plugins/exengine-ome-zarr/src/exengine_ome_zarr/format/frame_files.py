@@ -14,7 +14,7 @@ import orjson
 from exengine.base_classes import FilePool, OpenFile, read_at, read_into, sync_folder
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine_ome_zarr.format import sizes
-from exengine_ome_zarr.format.files import OPEN, OWN_FOLDER
+from exengine_ome_zarr.format.files import OPEN, OWN_FOLDER, folders_in
 from exengine_ome_zarr.format.journal import Record
 from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
 from exengine_ome_zarr.format.pixels import PixelCodec
@@ -225,7 +225,7 @@ class FrameFiles:
         folders = {self._folder, os.path.join(self._folder, OWN_FOLDER), os.path.join(self._folder, OPEN)}
         for image in images:
             array = os.path.join(self._folder, self._array_path(image))
-            folders.update(folder for folder, _, _ in os.walk(array))
+            folders.update(folders_in(array))
             while len(array) > len(self._folder):
                 folders.add(array)
                 array = os.path.dirname(array)
