@@ -341,18 +341,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DatasetAccessError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    with server:
-        image = image_paths(given.path)[0] if given.image is None else given.image
-        try:
-            viewer = open_neuroglancer(server, image).get_viewer_url()
-        except ModuleNotFoundError:
-            viewer = "pip install neuroglancer"
-        sys.stdout.write(f"dataset: {server.url}\nviewer:  {viewer}\nPress Ctrl-C to stop.\n")
-        sys.stdout.flush()
-        try:
+    try:
+        with server:
+            image = image_paths(given.path)[0] if given.image is None else given.image
+            try:
+                viewer = open_neuroglancer(server, image).get_viewer_url()
+            except ModuleNotFoundError:
+                viewer = "pip install neuroglancer"
+            sys.stdout.write(f"dataset: {server.url}\nviewer:  {viewer}\nPress Ctrl-C to stop.\n")
+            sys.stdout.flush()
             server.wait()
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        pass
     return 0
 
 

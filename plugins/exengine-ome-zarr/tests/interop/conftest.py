@@ -96,11 +96,11 @@ class Child:
 
 @pytest.fixture
 def child():
-    """Return a function that starts a program of this folder; it ends with the test."""
+    """Return a function that starts a program, which ends with the test."""
     started = []
 
-    def start(*command, **environment):
-        started.append(Child(*command, **environment))
+    def start(*command):
+        started.append(Child(*command))
         return started[-1]
 
     yield start
@@ -123,15 +123,12 @@ def display():
         server.terminate()
 
 
-@pytest.fixture
-def napari_window(child, display):
-    """Return a function that opens a dataset in napari, and returns the program and a description of its layers."""
-
-    def opened(path):
-        program = child(sys.executable, Path(__file__).with_name("napari_window.py"), path, **display)
-        return program, program.answer()
-
-    return opened
+@pytest.fixture(scope="session")
+def napari_window(display):
+    """A program with a window of napari; see ``napari_window.py``."""
+    program = Child(sys.executable, Path(__file__).with_name("napari_window.py"), **display)
+    yield program
+    program.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""Opens a dataset in a window of napari, and carries out what lines of JSON on the standard input ask for.
+"""Opens a window of napari, and carries out what lines of JSON on the standard input ask for.
 
-Each answer is a line of JSON. ``{"save": file}`` stores the pixels of all layers, ``{"screenshot": file}`` a picture
-of the window; ``{"point": world}`` moves there and answers the displayed value of each layer.
+Each answer is a line of JSON. ``{"open": path}`` opens a dataset and answers a description of its layers,
+``{"save": file}`` stores the pixels of all layers, ``{"screenshot": file}`` a picture of the window;
+``{"point": world}`` moves there and answers the displayed value of each layer.
 """
 
 import json
@@ -27,26 +28,24 @@ def _described(layer):
     }
 
 
-def main(path):
+def main():
     """Run until the standard input ends."""
     import napari
     from napari.utils import resize_dask_cache
     from PIL import Image
     from qtpy.QtWidgets import QApplication
 
-    resize_dask_cache(0)  # as the page "Watch an acquisition live" says
+    resize_dask_cache(0)  # as the page "Watch OME-Zarr live" says
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1000, 700)
-    layers = viewer.open(path, plugin="napari-ome-zarr")
-    answer = [_described(layer) for layer in layers]
-    while True:
-        sys.__stdout__.write(json.dumps(answer) + "\n")
-        sys.__stdout__.flush()
-        line = sys.stdin.readline()
-        if not line:
-            break
+    layers = []
+    for line in sys.stdin:
         asked = json.loads(line)
         answer = True
+        if "open" in asked:
+            viewer.layers.clear()
+            layers = viewer.open(asked["open"], plugin="napari-ome-zarr")
+            answer = [_described(layer) for layer in layers]
         if "save" in asked:
             first = [layer.data[0] if layer.multiscale else layer.data for layer in layers]
             np.savez(asked["save"], *[np.asarray(data) for data in first])
@@ -55,11 +54,14 @@ def main(path):
             QApplication.processEvents()
             answer = [np.asarray(layer.get_value(asked["point"], world=True)).tolist() for layer in layers]
         if "screenshot" in asked:
+            viewer.reset_view()
             picture = viewer.screenshot(canvas_only=False, flash=False)
             Image.fromarray(picture).save(asked["screenshot"])
+        sys.__stdout__.write(json.dumps(answer) + "\n")
+        sys.__stdout__.flush()
     viewer.close()
 
 
 if __name__ == "__main__":
     sys.stdout = sys.stderr  # the libraries print
-    main(sys.argv[1])
+    main()
