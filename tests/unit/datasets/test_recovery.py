@@ -16,6 +16,7 @@ from exengine.datasets.recovery_base import MAX_NAMED
 from exengine.datasets.verification import LostFrame, verify
 from exengine.kernel.errors import (
     DatasetAccessError,
+    DatasetDamagedError,
     DatasetExistsError,
     DatasetLockedError,
     DatasetNotFoundError,
@@ -518,3 +519,46 @@ def test_in_place_a_dataset_with_hard_links_in_a_backup_is_refused(make, path, t
         recover(path, in_place=True, dry_run=dry_run)
     assert digest(tmp_path) == before
     assert recover(path).frames == 5
+
+
+# -- good pixels with damaged metadata -----------------------------------------------------------
+
+
+@pytest.fixture
+def unreadable_metadata(make, checked, monkeypatch):
+    """Make a dataset; the metadata of its frame 3 cannot be read."""
+    make(finish=True)
+    reader = __import__(checked.__module__).CheckedReader
+    read = reader.read_frame_metadata
+
+    def fail(self, number):
+        metadata = read(self, number)
+        if metadata.get("time") == 3:
+            error = DatasetDamagedError("the metadata are not what was written")
+            error.readable = '{"time": 3?'
+            raise error
+        return metadata
+
+    monkeypatch.setattr(reader, "read_frame_metadata", fail)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copy", "in place"])
+def test_a_frame_whose_metadata_cannot_be_read_is_kept_and_named(in_place, unreadable_metadata, path):
+    planned = recover(path, in_place=in_place, dry_run=True)
+    report = recover(path, in_place=in_place)
+    for said in (planned, report):
+        assert (said.outcome, said.frames, said.total, said.lost, said.ok) == ("recovered", 5, 5, [], True)
+        assert said.problems == [
+            "the metadata of the frame at {'time': 3} were lost: the metadata are not what was written"
+        ]
+    with contextlib.closing(open_dataset(report.path)) as dataset:
+        for time in range(5):
+            np.testing.assert_array_equal(dataset.get_data({"time": time}), pixels(time), strict=True)
+        metadata = dataset.get_metadata({"time": 3})
+        assert "the metadata were lost: the metadata are not what was" in metadata["exengine_note"]
+        assert in_place or metadata["exengine_damaged_metadata"] == '{"time": 3?'
+        assert dataset.annotations["recovery"]["problems"] == report.problems
+    assert verify(report.path).ok
+    again = recover(path, in_place=in_place)
+    assert again.outcome == ("nothing to recover" if in_place else "already recovered")
+    assert (again.frames, again.lost) == (5, [])

@@ -8,8 +8,10 @@ file.
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from exengine.base_classes import open_regular
+from exengine.base_classes import open_new, open_regular
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ndstorage.ndtiff.sizes import MAX_NAME_BYTES, MAX_OPEN_FILES
 
@@ -116,3 +118,16 @@ class FilePool:
         """Remove all files from the pool."""
         with self._lock:
             self._files.clear()
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[int]:
+    """Open a new file for writing. When the file is complete and on disk, it replaces the old file."""
+    temporary = path + ".new"
+    descriptor = open_new(temporary, os.O_RDWR)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)

@@ -7,7 +7,7 @@ storage tracks both positions, so a partly written frame is overwritten or, at t
 
 import os
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -28,12 +28,7 @@ from exengine.base_classes import (
     sync_folder,
     write_at,
 )
-from exengine.errors import (
-    MetadataError,
-    OptionError,
-    StorageFailedError,
-    UnsupportedDataError,
-)
+from exengine.errors import MetadataError, OptionError, StorageFailedError, UnsupportedDataError
 from exengine_ndstorage.ndtiff import limits, sizes
 from exengine_ndstorage.ndtiff.files import NEW, FilePool, OpenFile, is_dataset_name
 from exengine_ndstorage.ndtiff.format import (
@@ -164,9 +159,11 @@ class NDTiffStorage(ManagedStorage):
         return open_ndtiff(path)
 
     @classmethod
-    def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+    def recover_in_place(
+        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Mapping[Any, Any], /
+    ) -> None:
         """Repair the index and the files. Lost frames are removed from the index; the old index is kept."""
-        recover_in_place(os.fspath(path), lost)
+        recover_in_place(os.fspath(path), lost, notes)
 
     @classmethod
     def check_plan(
