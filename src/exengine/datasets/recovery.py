@@ -39,6 +39,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.system.paths import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -105,7 +106,8 @@ def recover(
     """
     if in_place and output is not None:
         raise OptionError("in_place repairs the dataset itself; pass either in_place or output")
-    cls = reader_class(os.fspath(path))  # an empty path is an error; it does not mean the current folder
+    path, output = expanded(path), None if output is None else expanded(output)
+    cls = reader_class(path)  # an empty path is an error; it does not mean the current folder
     source = os.path.realpath(path)
     if manifest.has_writer(source):
         raise DatasetLockedError(f"{source} is being written; recover it after its writer has ended")

@@ -16,6 +16,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.system.paths import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -145,7 +146,7 @@ def verify(
     >>> report.ok, report.checked, report.status
     (True, 1, 'complete')
     """
-    path = os.fspath(path)
+    path = expanded(path)
     dataset = open_dataset(path, backend=backend)
     try:
         report = survey(dataset, path, on_progress)

@@ -21,7 +21,7 @@ from exengine.kernel.errors import (
     from_os,
 )
 from exengine.kernel.storage import manifest
-from exengine.kernel.system import files
+from exengine.kernel.system import files, paths
 from exengine.kernel.system.held_folder import HeldFolder
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
@@ -52,7 +52,8 @@ class DatasetPlace:
         Parameters
         ----------
         path : str
-            An unused path, or the path of an empty folder. Missing parent folders are created.
+            An unused path, or the path of an empty folder. A leading ``~`` is expanded. Missing parent
+            folders are created.
         backend : str
             The name of the backend that writes the dataset, to be recorded in the manifest.
         patterns : sequence of str
@@ -65,6 +66,9 @@ class DatasetPlace:
         """
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
+        path = paths.expanded(path)
+        if refusal := paths.refusal_of_new(path):
+            raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {

@@ -29,7 +29,7 @@ def existing_folder(path: str | os.PathLike[str]) -> str:
     DatasetNotFoundError
         If the path is not a folder.
     """
-    folder = os.path.abspath(path)
+    folder = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(folder):
         raise DatasetNotFoundError(f"there is no dataset at {folder}")
     return folder
