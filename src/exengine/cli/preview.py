@@ -1,7 +1,7 @@
 """``exengine preview PATH``: creates a contact sheet that gives an overview of a dataset.
 
-The sheet has one row per channel and position. Its frames are spread evenly over the dataset and are shown
-with a common contrast.
+The sheet has one row per channel and named position. Its frames are spread evenly over the dataset and are
+shown with a common contrast.
 """
 
 import argparse
@@ -48,12 +48,29 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose_frames(dataset: DataStorage) -> list[list[DataCoordinates]]:
-    """Return the coordinates of the frames to show, as one list per row of the picture."""
-    groups: dict[tuple[Any, ...], list[DataCoordinates]] = {}
+    """Return the coordinates of the frames to show, as one list per row of the picture.
+
+    Rows, and the frames in a row, are in the order of ``dataset.axes``.
+    """
+    places = {
+        axis: {value: place for place, value in enumerate(values)} for axis, values in dataset.axes.items()
+    }
+
+    def order(coordinates: DataCoordinates, *, names_only: bool = False) -> tuple[int, ...]:
+        found = []
+        for axis, known in places.items():
+            value = coordinates.coordinate_dict.get(axis)
+            if value is None or (names_only and not isinstance(value, str)):
+                found.append(-1)
+            else:
+                found.append(known.get(value, len(known)))
+        return tuple(found)
+
+    groups: dict[tuple[int, ...], list[DataCoordinates]] = {}
     for coordinates in dataset:
-        key = tuple((axis, value) for axis, value in coordinates.items() if isinstance(value, str))
-        groups.setdefault(key, []).append(coordinates)
-    return [_spread(frames, MOST_COLUMNS) for frames in _spread(list(groups.values()), MOST_ROWS)]
+        groups.setdefault(order(coordinates, names_only=True), []).append(coordinates)
+    rows = [sorted(groups[row], key=order) for row in sorted(groups)]
+    return [_spread(frames, MOST_COLUMNS) for frames in _spread(rows, MOST_ROWS)]
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:
