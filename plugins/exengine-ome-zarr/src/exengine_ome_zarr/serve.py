@@ -193,10 +193,10 @@ def _client() -> Path | None:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, *arguments: Any) -> None:
         """Ignore a browser that closed its connection."""
         if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(*_)
+            super().handle_error(*arguments)
 
 
 class _Handler(BaseHTTPRequestHandler):
