@@ -26,6 +26,7 @@ PYTHONS = ("py311", "py312", "py313")
 ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
+CAMPAIGN_PLUGINS = ("exengine-ndstorage", "exengine-ome-zarr")
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
 
 
@@ -56,6 +57,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     _add_campaigns(state)
     for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
+    _seed(state, "interop", commands_pre=[_install(ROOT / "plugins" / "exengine-ome-zarr", extra="[test]")])
     sources = [ROOT / "src", *(folder / "src" for folder in FOLDERS)]
     paths = "PYTHONPATH=" + os.pathsep.join(map(str, sources))
     _seed(state, "imports", set_env=SetEnv(paths, "set_env", "imports", ROOT))
@@ -65,12 +67,20 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
 
 def _add_campaigns(state: State) -> None:
     """Configure an environment for each fault campaign, and the environment that runs all campaigns."""
-    install = _install(ROOT / "plugins" / "exengine-ndstorage", extra="[test]")
+    install = _install(*(ROOT / "plugins" / name for name in CAMPAIGN_PLUGINS), extra="[test]")
     scripts = {
-        name: ("python", f"tests/campaigns/{name.replace('-', '_')}.py", *campaign["arguments"])
+        name: [
+            (
+                "python",
+                f"tests/campaigns/{name.replace('-', '_')}.py",
+                *campaign["arguments"],
+                *variant.split(),
+            )
+            for variant in campaign["variants"]
+        ]
         for name, campaign in CAMPAIGNS.items()
     }
-    for name, script in scripts.items():
+    for name, runs in scripts.items():
         needs = "; ".join(CAMPAIGNS[name]["needs"])
         _seed(
             state,
@@ -79,11 +89,11 @@ def _add_campaigns(state: State) -> None:
             + (f"; needs {needs}" if needs else ""),
             extras={"test"},
             commands_pre=[install],
-            commands=[_with_arguments(state, *script)],
+            commands=[_with_arguments(state, *script) for script in runs],
         )
     _seed(state, "faults", commands_pre=[install])
     arguments = state.conf.pos_args(None) or ("--save",)
-    every = [Command([*script, *arguments]) for script in scripts.values()]
+    every = [Command([*script, *arguments]) for runs in scripts.values() for script in runs]
     _seed(state, "nightly", commands_pre=[install], commands=[Command(["pytest", "tests/campaigns"]), *every])
 
 

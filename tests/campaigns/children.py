@@ -13,8 +13,9 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from variants import Variant
 from writer import Job, Say, write
 
 
@@ -118,12 +119,13 @@ class Child:
         return Ended(self.lines, os.waitstatus_to_exitcode(status), hung, output)
 
 
-def warm_up(folder: str, backend: str = "ndtiff") -> None:
+def warm_up(folder: str, variant: Variant) -> None:
     """Do a small job each way here, so that no child meets a fault in the middle of an import."""
     from judge import judge
 
     for handler in (False, True):
-        options = {"max_file_bytes": 40_000} if backend == "ndtiff" else None
-        job = Job(f"{folder}/warm-{handler}", backend, count=12, handler=handler, options=options)
+        options = variant.with_files(40_000, 2 * 64 * 64)
+        job = Job(f"{folder}/warm-{handler}", variant.backend, count=12, handler=handler, options=options)
+        job = replace(job, planned=variant.backend == "ome-zarr")
         write(job, lambda line: None)
         judge(job)

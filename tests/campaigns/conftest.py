@@ -13,6 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from results import NIGHTLY
 
 HERE = Path(__file__).parent
+OME_ZARR = ("--backend", "ome-zarr")
+VARIANTS = {"ome-zarr": OME_ZARR, "ome-zarr-blosc-lz4": (*OME_ZARR, "--option", "codec=blosc-lz4")}
+"""The arguments that select another backend than ndtiff."""
 PATIENCE_S = 600  # a campaign in short takes a minute at most on a machine that has nothing else to do
 
 
@@ -32,6 +35,12 @@ def cannot_run():
         pytest.skip(why)
 
     return end
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    """Return the arguments of a backend, in turns."""
+    return VARIANTS[request.param]
 
 
 @pytest.fixture

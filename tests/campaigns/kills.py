@@ -123,6 +123,8 @@ class Campaign:
         Every so many datasets are recovered too; 0: none.
     samples : int
         The most frames of a dataset that each of the other programs reads.
+    jobs : dict
+        By default, those of :func:`jobs_of`.
     """
 
     folder: str
@@ -131,6 +133,7 @@ class Campaign:
     spoil: str = ""
     recover_every: int = 1
     samples: int = 10
+    jobs: dict[str, Job] = field(default_factory=dict)
     known: set[tuple[str, int, str]] = field(default_factory=set)
     hit: set[tuple[str, int, str]] = field(default_factory=set)
     names: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -139,7 +142,7 @@ class Campaign:
     figures: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.jobs = jobs_of(self.variant)
+        self.jobs = self.jobs or jobs_of(self.variant)
 
     def job(self, name: str, trial: object) -> Job:
         """Return the job of a trial, with a place of its own."""

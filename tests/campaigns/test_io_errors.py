@@ -28,15 +28,26 @@ def test_every_error_is_told_and_what_was_acknowledged_is_safe(sweep):
     assert "runs: 40" in text and "broken: 0" in text
 
 
+def test_every_error_of_ome_zarr_is_told(sweep, variant):
+    code, text = sweep("--count", 20, "--seed", 5, *variant)
+    assert code == 0, text
+    assert "runs: 20" in text and "broken: 0" in text
+
+
 def test_a_writer_that_hides_an_error_is_found(sweep):
     for case in ("direct:pwritev2:9:EIO", "direct:pwritev2:9+:ENOSPC", "handler:pwritev2:7:EDQUOT"):
         assert sweep("--only", case)[0] == 0
-        code, text = sweep("--only", case, "--writer", "swallows")
+        code, text = sweep("--only", case, "--swallow")
         assert code == 1 and ("was not told" in text or "acknowledged and lost" in text), text
 
 
+def test_a_writer_of_ome_zarr_that_hides_an_error_is_found(sweep):
+    code, text = sweep("--only", "direct:pwritev2:12+:ENOSPC", "--swallow", "--backend", "ome-zarr")
+    assert code == 1 and "BROKEN" in text, text
+
+
 def test_the_library_alone_loses_what_it_acknowledged(sweep):
-    code, text = sweep("--count", 60, "--writer", "ndstorage")
+    code, text = sweep("--count", 60, "--backend", "ndstorage")
     assert code == 1
     assert "acknowledged and lost" in text  # P6
     assert "acknowledged after the first error" in text  # P7

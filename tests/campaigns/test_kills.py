@@ -14,6 +14,17 @@ def test_after_100_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dat
     assert figure(text, "recovered") > 50
 
 
+def test_no_acknowledged_frame_of_ome_zarr_is_lost_and_other_programs_see_each(campaign, figure, variant):
+    code, text = campaign("--count", 25, *variant)
+    assert code == 0, text
+    assert figure(text, "kills") == 25
+    assert figure(text, "frames acknowledged") > 100
+    assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
+    assert figure(text, "recovered") > 3 and figure(text, "recovered in place") > 3
+    assert figure(text, "frames read by others, recovered in place") > 50
+    assert ("at once" in text) == (len(variant) == 2)
+
+
 def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign, figure):
     code, text = campaign("--count", 10, "--backend", "ndstorage", "--recover-every", 0)
     assert code == 1, text
@@ -23,7 +34,10 @@ def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(ca
 @pytest.mark.parametrize(
     ("spoil", "seen"), [("acknowledge-early", "frames lost"), ("index-first", "frames torn or wrong")]
 )
-def test_a_writer_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure):
-    code, text = campaign("--count", 60, "--spoil", spoil, "--recover-every", 0)
+@pytest.mark.parametrize(
+    "backend", [("--count", 60), ("--count", 15, "--backend", "ome-zarr")], ids=["ndtiff", "ome-zarr"]
+)
+def test_a_writer_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure, backend):
+    code, text = campaign(*backend, "--spoil", spoil, "--recover-every", 0)
     assert code == 1, text
     assert figure(text, seen) > 0

@@ -13,10 +13,13 @@ def test_every_campaign_is_in_the_table():
     assert {f"{name.replace('-', '_')}.py" for name in CAMPAIGNS} == {script.name for script in scripts}
 
 
-def test_every_entry_has_a_title_arguments_and_needs():
+def test_every_entry_has_a_title_arguments_needs_and_variants():
     for name, entry in CAMPAIGNS.items():
-        assert entry.keys() == {"title", "arguments", "needs"} and entry["title"], name
-        assert all(type(value) is str for key in ("arguments", "needs") for value in entry[key]), name
+        assert entry.keys() == {"title", "arguments", "needs", "variants"} and entry["title"], name
+        assert all(
+            type(value) is str for key in ("arguments", "needs", "variants") for value in entry[key]
+        ), name
+        assert entry["variants"], name
 
 
 def test_every_campaign_is_part_of_a_short_test():

@@ -575,5 +575,10 @@ def test_what_a_recovery_left_that_was_killed_while_it_claimed_is_removed(make, 
     (building / "index").write_text("")  # an initial file of the format
     content = {"backend": "checked", "status": "incomplete", "annotations": {}}
     manifest.write_manifest(str(building), content, durable=False)
+    (building / "thesis.txt").write_text("mine")  # the manifest tells it apart from the files of the dataset
+    with pytest.raises(DatasetExistsError, match=r"thesis\.txt"):
+        recover(path)
+    assert (building / "index").exists()
+    (building / "thesis.txt").unlink()
     assert recover(path).ok
     assert not workshop.exists()

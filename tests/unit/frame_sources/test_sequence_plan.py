@@ -213,7 +213,7 @@ def test_the_wells_and_fields_of_a_plate():
 
 
 @pytest.mark.parametrize(
-    "z_plan, height_um",
+    ("z_plan", "height_um"),
     [
         (None, 3),
         ({"range": 4, "step": 1}, 1),

@@ -6,7 +6,6 @@ lists the frames that exist.
 
 import os
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +14,17 @@ from exengine.base_classes import NEW, DatasetStatus, OpenFile, read_at, read_ma
 from exengine.errors import DatasetDamagedError, StorageStateError
 from exengine_ome_zarr.format import documents, sizes
 from exengine_ome_zarr.format.files import DOCUMENT, OPEN, place_document, temporary
-from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_index
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
 from exengine_ome_zarr.format.images import Images, Method
-from exengine_ome_zarr.format.journal import read_records
+from exengine_ome_zarr.format.journal import Record, read_records
 from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, decode_index, encode_index
 from exengine_ome_zarr.format.shards import part_path, rename_into_place
 from exengine_ome_zarr.parquet import write_table
-from exengine_ome_zarr.pyramid import build_shard, level_factors, level_layout
+from exengine_ome_zarr.pyramid import build_shard, level_factors, level_layout, read_frames
 from exengine_ome_zarr.table import FrameTable
 
 Columns = npt.NDArray[np.void]
-_COLUMNS = ("image", "t", "c", "z", "part", "offset", "length", "pixels_crc")
+_COLUMNS = ("image", "t", "c", "z", "part", "offset", "length", "stored_crc", "pixels_crc")
 
 
 def finish_dataset(
@@ -85,7 +84,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
     images = Images(folder, table.layout, table.facts, table.labels)
     images.windows = table.windows
     frames = _read_columns(table.journal)
-    _build_levels(folder, table.layout, images, frames, method)
+    _build_levels(folder, table.layout, images, frames, method, again=True)
     place_documents(folder, table.layout, images, _lengths(frames))
 
 
@@ -98,8 +97,10 @@ def _lengths(frames: Columns) -> dict[int, Indices]:
     return found
 
 
-def _build_levels(folder: str, layout: Layout, images: Images, frames: Columns, method: Method) -> None:
-    """Write the shards of the resolution levels."""
+def _build_levels(
+    folder: str, layout: Layout, images: Images, frames: Columns, method: Method, *, again: bool = False
+) -> None:
+    """Write the shards of the resolution levels; those that exist only if ``again``."""
     factors = level_factors(layout)
     files = FrameFiles(folder, layout, images.array_path)
     for image, shard, rows in _by_shard(layout, frames):
@@ -107,17 +108,16 @@ def _build_levels(folder: str, layout: Layout, images: Images, frames: Columns, 
             names = [
                 f"{images.level_path(image, n)}/{layout.shard_name(*shard)}" for n in range(len(factors))
             ]
-            build_shard(folder, layout, method, names, _frames_of(files, frames[rows]))
+            if again or not all(os.path.exists(os.path.join(folder, each)) for each in names):
+                build_shard(folder, layout, method, names, read_frames(files, _records(frames[rows])))
     files.release()
     images.levels = factors
 
 
-def _frames_of(files: FrameFiles, frames: Columns) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
-    """Yield the indices and pixels of frames."""
-    for image, t, c, z, part, offset, length, pixels_crc in frames.tolist():
-        record = (0, image, t, c, z, part, offset, length, pixels_crc, 0, 0, 0)
-        indices = f"the frame at t {t}, c {c}, z {z} of image {image}"
-        yield (t, c, z), files.read(record, FrameName(lambda _, text=indices: text, 0))  # type: ignore[misc]
+def _records(frames: Columns) -> Iterator[Record]:
+    """Yield the journal records of frames, without their metadata."""
+    for image, t, c, z, part, offset, length, stored_crc, pixels_crc in frames.tolist():
+        yield (0, image, t, c, z, part, offset, length, stored_crc, 0, 0, 0, pixels_crc)
 
 
 def _read_columns(journal: OpenFile) -> Columns:
@@ -129,7 +129,7 @@ def _read_columns(journal: OpenFile) -> Columns:
         first += len(records)
     if not pieces:
         return np.zeros(0, [(name, "<u8") for name in _COLUMNS])
-    packed = np.dtype([(name, "<u8" if name in ("offset", "length") else "<u4") for name in _COLUMNS])
+    packed = np.dtype([(name, "<u8" if name == "offset" else "<u4") for name in _COLUMNS])
     return np.concatenate([piece.astype(packed) for piece in pieces])
 
 

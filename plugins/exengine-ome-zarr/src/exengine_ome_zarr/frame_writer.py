@@ -6,7 +6,7 @@ programs find the pixels through the indices of the shards.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import crc32c
@@ -25,6 +25,10 @@ from exengine_ome_zarr.format.labels import Labels
 from exengine_ome_zarr.format.layout import Indices, Layout
 from exengine_ome_zarr.format.pixels import PixelCodec
 from exengine_ome_zarr.format.shards import PartFiles, SlotFiles
+from exengine_ome_zarr.pyramid import PyramidBuilder, level_factors
+
+Compressed = tuple[DataCoordinates, npt.NDArray[Any], bytes, npt.NDArray[Any], list[bytes]]
+"""A frame of a batch, its pixels in the order in which they are stored, and its compressed chunks."""
 
 Batch = list[tuple[DataCoordinates, npt.NDArray[Any], bytes]]
 """Frames with their coordinates, pixels and lines for the file of metadata."""
@@ -55,6 +59,7 @@ class FrameWriter:
         """The layout of the dataset; None before the first frame."""
         self._slots: SlotFiles | None = None
         self._parts: PartFiles | None = None
+        self._pyramid: PyramidBuilder | None = None
         self._helper = HelperThread()
         self._started: dict[str, int] = {}  # the offset up to which the disk has begun to store each shard
         self._names: dict[tuple[int, int, int, int], str] = {}
@@ -83,10 +88,7 @@ class FrameWriter:
         if layout is None:
             layout = self._begin(*batch[0][:2])
         if self._parts is not None:
-            record, line = self._write_compressed(number, layout, self._parts, *batch[0])
-            self._lines.append(line)
-            self._journal.append(record)
-            return 1
+            return self._write_compressed(number, layout, self._parts, batch)
         assert self._slots is not None
         frame_bytes, line_at = layout.frame_bytes, self._lines.end
         arrays: list[npt.NDArray[Any]] = []
@@ -117,11 +119,11 @@ class FrameWriter:
                 pixels_crc = crc32c.crc32c(pixels)
             at, size = line_at + sum(map(len, lines)) if lines else line_at, len(line)
             lines.append(line)
-            records.append(
-                encode_record(
-                    number, image, t, c, z, 0, offset, frame_bytes, pixels_crc, at, size, crc32c.crc32c(line)
-                )
-            )
+            record = encode_record(
+                number, image, t, c, z, 0, offset, frame_bytes, pixels_crc,
+                at, size, crc32c.crc32c(line), pixels_crc,
+            )  # fmt: skip
+            records.append(record)
             number += 1
             if running is not None:
                 break
@@ -129,6 +131,8 @@ class FrameWriter:
             self._write_slots(shard, arrays, begin, end)
         self._lines.append(lines[0] if len(lines) == 1 else b"".join(lines))
         self._journal.append(records[0] if len(records) == 1 else b"".join(records))
+        if self._pyramid is not None:
+            self._pyramid.stored(records)
         return len(records)
 
     def _write_slots(self, name: str, arrays: list[npt.NDArray[Any]], begin: int, end: int) -> None:
@@ -145,35 +149,54 @@ class FrameWriter:
                 self._helper.begin_writing(file, started, end - started)
             self._started[name] = end
 
-    def _write_compressed(
-        self,
-        number: int,
-        layout: Layout,
-        parts: PartFiles,
-        coordinates: DataCoordinates,
-        data: npt.NDArray[Any],
-        line: bytes,
-    ) -> tuple[bytes, bytes]:
-        """Append a compressed frame to a part; return its journal record and its line."""
-        image, t, c, z = self._place(coordinates.__dict__, data)
-        name = self._shard_name(image, *layout.shard_at(t, c, z))
-        chunks = self._codec.compress(self._codec.arrange(data))
-        lengths = [len(chunk) for chunk in chunks]
-        stored = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        part = parts.get(name)
-        begin = part.end
-        # The lengths of the chunks precede them, because the journal has room for one length.
-        head = np.asarray(lengths, "<u4").tobytes() if layout.tiles > 1 else b""
-        pixels_crc = crc32c.crc32c(stored, crc32c.crc32c(head))
-        size = len(head) + len(stored)
-        write_at(part.file.descriptor, (head, stored), begin, size)
-        record = encode_record(
-            number, image, t, c, z, part.number, begin, size, pixels_crc,
-            self._lines.end, len(line), crc32c.crc32c(line),
-        )  # fmt: skip
-        full = self._frames_in_shard(image, t, c, z)
-        parts.added(name, part, layout.chunk_number(t, c, z), begin + len(head), lengths, full)
-        return record, line
+    def _write_compressed(self, number: int, layout: Layout, parts: PartFiles, batch: Batch) -> int:
+        """Append the first frames of a batch to their parts; return their number."""
+        lines: list[bytes] = []
+        records: list[bytes] = []
+        line_at, bytes_left = self._lines.end, sizes.BATCH_BYTES
+        for coordinates, data, line, arranged, chunks in self._compressed(batch):
+            image, t, c, z = self._place(coordinates.__dict__, data)
+            name = self._shard_name(image, *layout.shard_at(t, c, z))
+            lengths = [len(chunk) for chunk in chunks]
+            # The lengths of the chunks precede them, because the journal has room for one length.
+            head = np.asarray(lengths, "<u4").tobytes() if layout.tiles > 1 else b""
+            stored = chunks[0] if len(chunks) == 1 and not head else b"".join((head, *chunks))
+            part = parts.get(name)
+            begin = part.end
+            write_at(part.file.descriptor, (stored,), begin, len(stored))
+            records.append(
+                encode_record(
+                    number, image, t, c, z, part.number, begin, len(stored), crc32c.crc32c(stored),
+                    line_at, len(line), crc32c.crc32c(line), crc32c.crc32c(arranged),
+                )
+            )  # fmt: skip
+            full = self._frames_in_shard(image, t, c, z)
+            parts.added(name, part, layout.chunk_number(t, c, z), begin + len(head), lengths, full)
+            lines.append(line)
+            line_at += len(line)
+            number += 1
+            bytes_left -= len(stored)
+            if bytes_left < 0:
+                break
+        self._lines.append(b"".join(lines))
+        self._journal.append(b"".join(records))
+        if self._pyramid is not None:
+            self._pyramid.stored(records)
+        return len(records)
+
+    def _compressed(self, batch: Batch) -> Iterator[Compressed]:
+        """Yield each frame of a batch with its compressed chunks. Two threads compress two frames at once."""
+        codec = self._codec
+        for begin in range(0, len(batch), 2):
+            frames = batch[begin : begin + 2]
+            arranged = [codec.arrange(data) for _, data, _ in frames]
+            running = self._helper.begin(codec.compress, arranged[1]) if len(frames) > 1 else None
+            try:
+                yield (*frames[0], arranged[0], codec.compress(arranged[0]))
+            finally:
+                second = running.end() if running is not None else None
+            if len(frames) > 1:
+                yield (*frames[1], arranged[1], second or codec.compress(arranged[1]))
 
     # -- places in the arrays --------------------------------------------------------------------
 
@@ -205,6 +228,10 @@ class FrameWriter:
         else:
             self._slots = SlotFiles(self._folder, layout)
         self._files = FrameFiles(self._folder, layout, self._images.array_path)
+        if self._images.method is not None and len(level_factors(layout)) > 1:
+            self._pyramid = PyramidBuilder(
+                self._folder, layout, self._images, self._images.method, self._frames_in_shard
+            )
         self.layout = layout
         return layout
 
@@ -301,6 +328,8 @@ class FrameWriter:
         frames : int
             The number of frames. A record behind them belongs to a frame whose ``put`` did not return.
         """
+        if self._pyramid is not None:
+            self._pyramid.end()
         self._journal.take_back(frames)
         self._lines.finish()
         self._layout_lines.finish()
@@ -330,6 +359,8 @@ class FrameWriter:
     def release(self) -> None:
         """Close the files and stop the helper thread."""
         self._helper.end()
+        if self._pyramid is not None:
+            self._pyramid.end()
         for source in (self._slots, self._parts):
             if source is not None:
                 source.release()

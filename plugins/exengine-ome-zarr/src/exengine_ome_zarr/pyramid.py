@@ -4,20 +4,25 @@ Each level halves the height and width of the level above. If they are odd, the 
 covers the pixels that exist. A level has the same shards as the full resolution.
 """
 
+import contextlib
+import itertools
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, DatasetReader, DatasetStatus, JsonValue, OpenFile, read_at, write_at
-from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError
+from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEngineError
 from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.format.files import temporary
-from exengine_ome_zarr.format.frame_files import FrameFiles, read_index
+from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_index
 from exengine_ome_zarr.format.images import Images, Method
+from exengine_ome_zarr.format.journal import Record, unpack_record
 from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, encode_index
 from exengine_ome_zarr.format.pixels import PixelCodec
 from exengine_ome_zarr.format.shards import rename_into_place
@@ -83,6 +88,7 @@ def build_shard(
     method: Method,
     names: list[str],
     frames: Iterable[tuple[Indices, npt.NDArray[Any]]],
+    may_finish: Callable[[], bool] = lambda: True,
 ) -> None:
     """Write one shard of each level.
 
@@ -97,6 +103,8 @@ def build_shard(
         exists.
     frames : iterable of ((t, c, z), numpy.ndarray)
         The indices and pixels of each frame in the shard.
+    may_finish : callable
+        Returns whether all frames were given. Otherwise, nothing is written.
     """
     writers = [_LevelShard(folder, level_layout(layout, number)) for number in range(1, len(names))]
     try:
@@ -104,11 +112,101 @@ def build_shard(
             for writer in writers:
                 frame = halve(frame, method)
                 writer.add(indices, frame)
+        if not may_finish():
+            return
         for writer, name in zip(writers, names[1:], strict=True):
             writer.finish(os.path.join(folder, name))
     finally:
         for writer in writers:
             writer.discard()
+
+
+def read_frames(files: FrameFiles, records: Iterable[Record]) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
+    """Yield the indices and pixels of the frames of journal records."""
+    for record in records:
+        _, image, t, c, z, *_ = record
+        text = f"the frame at t {t}, c {c}, z {z} of image {image}"
+        yield (t, c, z), files.read(record, FrameName(lambda _, text=text: text, 0))  # type: ignore[misc]
+
+
+class PyramidBuilder:
+    """Builds the levels of complete shards on a thread of low priority, while more frames are stored.
+
+    The thread only uses time that the processors have to spare. It builds a shard when all of its frames are
+    stored; ``finish`` builds the others, and those for which the thread had no time or met an error.
+
+    Parameters
+    ----------
+    folder : str
+    layout : Layout
+    images : Images
+    method : {'mean', 'median', 'decimate'}
+    frames_in_shard : callable
+        Returns the number of frames that the shard of a frame will contain.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        layout: Layout,
+        images: Images,
+        method: Method,
+        frames_in_shard: Callable[[int, int, int, int], int],
+    ) -> None:
+        self._folder = folder
+        self._layout = layout
+        self._images = images
+        self._method: Method = method
+        self._frames_in_shard = frames_in_shard
+        self._waiting: dict[
+            tuple[int, int, int, int], list[Record]
+        ] = {}  # the records of the frames of incomplete shards
+        self._jobs: SimpleQueue[list[Record] | None] = SimpleQueue()
+        self._ending = False
+        self._thread: threading.Thread | None = None
+
+    def stored(self, records: list[bytes]) -> None:
+        """Note that frames are stored, by their journal records."""
+        for record in map(unpack_record, records):
+            _, image, t, c, z, *_ = record
+            shard = (image, *self._layout.shard_at(t, c, z))
+            waiting = self._waiting.setdefault(shard, [])
+            waiting.append(record)
+            if len(waiting) == self._frames_in_shard(image, t, c, z):
+                self._start(self._waiting.pop(shard))
+
+    def _start(self, records: list[Record]) -> None:
+        self._jobs.put(records)
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="exengine-pyramid", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the system cannot create a thread; finish does the work
+                thread.start()
+                self._thread = thread
+
+    def _work(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # not on all systems
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        files = FrameFiles(self._folder, self._layout, self._images.array_path)
+        while (job := self._jobs.get()) is not None:
+            with contextlib.suppress(ExEngineError, OSError, MemoryError):  # finish builds this shard again
+                self._build(files, job)
+        files.release()
+
+    def _build(self, files: FrameFiles, records: list[Record]) -> None:
+        _, image, t, c, z, *_ = records[0]
+        name = self._layout.shard_name(*self._layout.shard_at(t, c, z))
+        levels = range(len(level_factors(self._layout)))
+        names = [f"{self._images.level_path(image, number)}/{name}" for number in levels]
+        frames = itertools.takewhile(lambda _: not self._ending, read_frames(files, records))
+        build_shard(self._folder, self._layout, self._method, names, frames, lambda: not self._ending)
+
+    def end(self) -> None:
+        """Stop the thread after the frame on which it works. Idempotent."""
+        self._ending = True
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
 
 
 class _LevelShard:

@@ -39,7 +39,7 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates], elsewhere: Co
     finish_dataset(path, table.layout, images, journal, elsewhere)
     lines = OpenFile(os.path.join(path, files.FRAMES), os.O_RDONLY)
     os.fsync(lines.descriptor)
-    for folder, _, _ in os.walk(path, topdown=False):
+    for folder in files.folders_in(path):
         sync_folder(folder)
 
 

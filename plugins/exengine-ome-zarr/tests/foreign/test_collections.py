@@ -44,7 +44,12 @@ def test_a_series_without_a_list_is_numbered(path):
 
 @pytest.mark.parametrize(
     ("names", "positions"),
-    [(["A", "B", "C"], ["A", "B", "C"]), (["A", "A", "B"], [0, 1, 2]), (["A", "", "B"], [0, 1, 2])],
+    [
+        (["A", "B", "C"], ["A", "B", "C"]),
+        (["A", "A", "B"], [0, 1, 2]),
+        (["A", "", "B"], [0, 1, 2]),
+        (["0", "1", "2"], [0, 1, 2]),
+    ],
 )
 def test_positions_have_the_names_of_images_if_these_are_distinct(path, names, positions):
     series(path, IMAGES, names=names)

@@ -194,7 +194,7 @@ class ZipFiles:
         try:
             self._file: OpenFile | None = OpenFile(path, os.O_RDONLY)
         except FileNotFoundError:
-            raise DatasetNotFoundError(f"there is no dataset at {path}") from None
+            raise DatasetNotFoundError(f"no dataset exists at {path}") from None
         except OSError as error:
             raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from error
         self._size = os.fstat(self._file.descriptor).st_size
@@ -321,5 +321,5 @@ def files_at(path: str) -> Files:
     if os.path.isdir(path):
         return FolderFiles(path)
     if not os.path.lexists(path):
-        raise DatasetNotFoundError(f"there is no dataset at {path}")
+        raise DatasetNotFoundError(f"no dataset exists at {path}")
     return ZipFiles(path)

@@ -114,6 +114,8 @@ class GridIndex:
                 yield _coordinates(grid, values)
 
     def positions(self) -> dict[str, list[int | str]]:
+        if len(self.grids) == 1 and len(self) and self.grids[0].position is None:
+            return {axis: list(values) for axis, values in self.grids[0].axes.items()}
         found: dict[str, dict[int | str, None]] = {axis: {} for axis in self.axes}
         for grid in self.grids:
             if not math.prod(grid.shape):

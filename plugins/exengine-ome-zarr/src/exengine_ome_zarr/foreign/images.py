@@ -173,7 +173,7 @@ class ForeignDataset:
         self._lock = threading.Lock()
         root = read_group(self.files, "")
         if root is None or not kind_of_group(root):
-            raise DatasetNotFoundError(f"there is no OME-Zarr dataset at {path}")
+            raise DatasetNotFoundError(f"{path} does not contain an OME-Zarr dataset")
         self.root = root
         if kind_of_group(root) == "image":
             self.images: list[tuple[int | str | None, Image]] = [(None, read_image(self.files, root))]
@@ -205,9 +205,10 @@ class ForeignDataset:
                 raise first_error
             raise DatasetDamagedError(f"{self.files.name('')} lists no images")
         names = [image.name for image in images]
-        if kind_of_group(self.root) == "series" and all(names) and len(set(names)) == len(names):
-            return list(zip(names, images, strict=True))
         keys = [image.key for image in images]
+        distinct = all(names) and len(set(names)) == len(names)
+        if kind_of_group(self.root) == "series" and distinct and names != keys:
+            return list(zip(names, images, strict=True))
         if all(key.isdecimal() and str(int(key)) == key and len(key) < 10 for key in keys):
             return [(int(image.key), image) for image in images]
         return [(image.key, image) for image in images]

@@ -42,7 +42,6 @@ class ForeignReader(DatasetReader):
     capabilities = StorageCapabilities(
         persistent=True,
         string_axes=True,
-        metadata=True,
         iterable=True,
         reopen=True,
         concurrent_readers=True,

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Iterator
 
 import crc32c
 import orjson
@@ -75,6 +76,22 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
         os.replace(new, path)
     if durable:
         sync_folder(os.path.dirname(path))
+
+
+def folders_in(path: str) -> Iterator[str]:
+    """Yield a folder and all folders in it, the innermost first.
+
+    Raises
+    ------
+    OSError
+        If one of them cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, _, _ in os.walk(path, topdown=False, onerror=refuse):
+        yield folder
 
 
 class AppendFile:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ import orjson
 from exengine.base_classes import FilePool, OpenFile, read_at, read_into, sync_folder
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine_ome_zarr.format import sizes
-from exengine_ome_zarr.format.files import OPEN, OWN_FOLDER
+from exengine_ome_zarr.format.files import OPEN, OWN_FOLDER, folders_in
 from exengine_ome_zarr.format.journal import Record
 from exengine_ome_zarr.format.layout import EMPTY, Layout, decode_index
 from exengine_ome_zarr.format.pixels import PixelCodec
@@ -66,7 +67,7 @@ def read_frame_line(file: OpenFile, record: Record, name: FrameName) -> dict[str
     DatasetDamagedError
         If the line differs from the one that was written. ``name`` describes the frame.
     """
-    *_, at, size, checksum = record
+    *_, at, size, checksum, _ = record
     if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES:
         raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
     line = read_at(file.descriptor, size, at)
@@ -108,7 +109,7 @@ class FrameFiles:
         self._layout = layout
         self._codec = PixelCodec(layout)
         self._array_path = array_path
-        self._pool = FilePool(sizes.MAX_OPEN_FILES)
+        self._pool = FilePool(sizes.MAX_OPEN_FILES_TO_READ)
         self._indices: dict[str, npt.NDArray[np.uint64]] = {}
 
     def shard(self, image: int, t: int, c: int, z: int) -> str:
@@ -161,7 +162,7 @@ class FrameFiles:
 
     def _read_moved(self, record: Record, name: FrameName) -> npt.NDArray[Any]:
         """Return the pixels of a frame that is elsewhere in its shard, such as after a copy of the shard."""
-        _, image, t, c, z, part, _, _, checksum, *_ = record
+        _, image, t, c, z, part, _, _, _, _, _, _, pixels_crc = record
         layout, shard = self._layout, self.shard(image, t, c, z)
         try:
             file = OpenFile(os.path.join(self._folder, shard), os.O_RDONLY)
@@ -182,17 +183,31 @@ class FrameFiles:
             if length > 2 * layout.tile_bytes + 65536:
                 raise DatasetDamagedError(f"the index of {shard} states a chunk of {length} bytes")
             pieces.append(read_at(file.descriptor, length, offset))
-        text = b"".join(pieces)
-        head = (
-            np.asarray([len(piece) for piece in pieces], "<u4").tobytes()
-            if part and layout.tiles > 1
-            else b""
-        )
-        if crc32c.crc32c(text, crc32c.crc32c(head)) != checksum:
-            raise DatasetDamagedError(f"the pixels of {name} in {shard} differ from those that were written")
         if part:
-            return self._codec.decompress(pieces, name)
-        return self._codec.restore(np.frombuffer(bytearray(text), np.uint8))
+            frame = self._codec.decompress(pieces, name)
+            stored = self._codec.arrange(frame)
+        else:
+            text = bytearray(b"".join(pieces))
+            if len(text) != layout.frame_bytes:
+                raise DatasetDamagedError(f"the pixels of {name} cannot be read: {shard} is too short")
+            stored = np.frombuffer(text, np.uint8)
+            frame = self._codec.restore(stored)
+        if crc32c.crc32c(stored) != pixels_crc:
+            raise DatasetDamagedError(
+                f"the pixels of {name} differ from those that were written: {shard} "
+                f"{self._what_changed(index, file)}"
+            )
+        return frame
+
+    def _what_changed(self, index: npt.NDArray[np.uint64], file: OpenFile) -> str:
+        """Return a clause that says whether another program rewrote a shard, or bytes of it changed."""
+        layout = self._layout
+        expected = decode_index(layout.complete_index)
+        same = index == EMPTY
+        if not layout.is_compressed and expected is not None and (same | (index == expected)).all():
+            return "has the index that was written, so some of its bytes were changed"
+        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.fstat(file.descriptor).st_mtime))
+        return f"has another index, so another program has rewritten it; it was last changed at {changed}"
 
     def _open(self, key: object, name: str) -> OpenFile | None:
         try:
@@ -210,7 +225,7 @@ class FrameFiles:
         folders = {self._folder, os.path.join(self._folder, OWN_FOLDER), os.path.join(self._folder, OPEN)}
         for image in images:
             array = os.path.join(self._folder, self._array_path(image))
-            folders.update(folder for folder, _, _ in os.walk(array))
+            folders.update(folders_in(array))
             while len(array) > len(self._folder):
                 folders.add(array)
                 array = os.path.dirname(array)

@@ -22,7 +22,7 @@ from exengine.base_classes import NEW, OpenFile, read_at, write_at
 from exengine_ome_zarr.format.sizes import JOURNAL_FIRST_BYTES, JOURNAL_STEP_BYTES, READ_RECORDS
 
 RECORD_BYTES = 64
-_RECORD = struct.Struct("<6IQQIQII")
+_RECORD = struct.Struct("<6IQIIQIII")
 _CRC = struct.Struct("<I")
 HEADER = b"ExEngine OME-Zarr journal 1\n".ljust(RECORD_BYTES, b"\0")
 
@@ -35,11 +35,12 @@ RECORD = np.dtype(
         ("z", "<u4"),
         ("part", "<u4"),  # the file that was written: 0 for the shard itself, otherwise a part
         ("offset", "<u8"),
-        ("length", "<u8"),
-        ("pixels_crc", "<u4"),  # CRC-32C of the stored bytes
+        ("length", "<u4"),
+        ("stored_crc", "<u4"),  # CRC-32C of the stored bytes
         ("line_at", "<u8"),  # the place of the frame's line in frames.jsonl
         ("line_bytes", "<u4"),
         ("line_crc", "<u4"),
+        ("pixels_crc", "<u4"),  # CRC-32C of the bytes before compression
         ("crc", "<u4"),  # of the 60 bytes before it
     ]
 )
@@ -54,20 +55,39 @@ def encode_record(
     part: int,
     offset: int,
     length: int,
-    pixels_crc: int,
+    stored_crc: int,
     line_at: int,
     line_bytes: int,
     line_crc: int,
+    pixels_crc: int,
 ) -> bytes:
     """Return the record of frame ``number``."""
     head = _RECORD.pack(
-        number + 1, image, t, c, z, part, offset, length, pixels_crc, line_at, line_bytes, line_crc
+        number + 1,
+        image,
+        t,
+        c,
+        z,
+        part,
+        offset,
+        length,
+        stored_crc,
+        line_at,
+        line_bytes,
+        line_crc,
+        pixels_crc,
     )
     return head + _CRC.pack(crc32c.crc32c(head))
 
 
-Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
 """The values of a record, without its checksum."""
+
+
+def unpack_record(text: bytes) -> Record:
+    """Return the values of a record without checking them."""
+    values: Record = _RECORD.unpack_from(text)
+    return values
 
 
 def decode_record(text: bytes, number: int) -> Record | None:

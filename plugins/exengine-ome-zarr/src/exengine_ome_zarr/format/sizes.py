@@ -97,4 +97,7 @@ READ_RECORDS = 2**14
 """The number of journal records that are read and checked at once: 1 MiB."""
 
 MAX_OPEN_FILES = 64
-"""The maximum number of shards that are open at once."""
+"""The maximum number of shards that are open for writing at once."""
+
+MAX_OPEN_FILES_TO_READ = 256
+"""The maximum number of shards that a reader keeps open. A million small frames have 245 shards."""

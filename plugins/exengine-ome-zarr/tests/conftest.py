@@ -1,0 +1,124 @@
+"""Fixtures of the tests: frames that name themselves, and readers that know nothing of ExEngine."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import exengine
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(tmp_path_factory, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("EXENGINE_") and name != "EXENGINE_LONG"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+def make_frame(coordinates, shape=(24, 32), dtype="uint16"):
+    """Return pixels that depend on the coordinates, so that a misplaced frame is seen."""
+    text = repr(sorted(coordinates.items())).encode()
+    noise = np.random.default_rng(zlib.crc32(text)).integers(0, 256, (*shape, 8), np.uint8)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return noise.astype(np.uint16)[..., :2].prod(axis=-1).astype(dtype)
+    return np.ascontiguousarray(noise[..., : dtype.itemsize]).view(dtype).reshape(shape)
+
+
+@pytest.fixture(scope="session")
+def frame():
+    """Return what makes the pixels that belong to some coordinates."""
+    return make_frame
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Return where a dataset may be made."""
+    return tmp_path / "dataset.ome.zarr"
+
+
+def _close(storage):
+    with contextlib.suppress(exengine.ExEngineError):
+        storage.close()
+
+
+@pytest.fixture
+def new(path):
+    """Return what makes a storage at ``path``, closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(where=path, **options):
+            storage = exengine.open_storage("ome-zarr", where, **options)
+            stack.callback(_close, storage)
+            return storage
+
+        yield make
+
+
+@pytest.fixture
+def opened(path):
+    """Return what opens a dataset to read, by default that at ``path``, until the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(where=path):
+            dataset = exengine.open_dataset(where)
+            stack.callback(dataset.close)
+            return dataset
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def by_zarr():
+    """Return what reads an array of a dataset with zarr-python, anew each time."""
+    import zarr
+
+    def read(where, array="0"):
+        return zarr.open_array(Path(where) / array, mode="r", zarr_format=3)[...]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def by_tensorstore():
+    """Return what reads an array of a dataset with tensorstore, anew each time."""
+    import tensorstore
+
+    def read(where, array="0"):
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(Path(where) / array)}}
+        return tensorstore.open(spec, open=True, read=True).result().read().result()
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def document():
+    """Return what reads a ``zarr.json`` of a dataset."""
+
+    def read(where, group=""):
+        return json.loads((Path(where) / group / "zarr.json").read_text())
+
+    return read
+
+
+@pytest.fixture
+def run_python():
+    """Return what runs a program in a process of its own, and gives its exit code and output."""
+
+    def run(program, *arguments, timeout=60):
+        ended = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return run

@@ -1,0 +1,75 @@
+"""The campaign of programs that read right after ``kill -9``: zarr-python and tensorstore, without a repair.
+
+``python tests/campaigns/after_kill.py --count 100 --samples 500 --seed 1 [--option codec=blosc-lz4] [--save]``
+
+A writer of thousands of frames is killed from outside. Every acknowledged frame is read by ``open_dataset`` at once,
+and a sample by the other programs: without a codec at once, and of each dataset after ``recover``.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+
+import results
+from kills import Campaign, Kill
+from others import Others
+from variants import Variant, add_arguments, variant_of
+from writer import Job, write
+
+COUNT = 4000
+FEWEST = 600  # frames before the kill, so that there is something to draw from
+
+
+def jobs_of(variant: Variant) -> dict[str, Job]:
+    """Return the jobs by name."""
+
+    def job(shard: int, **values: object) -> Job:
+        return Job("", variant.backend, count=COUNT, options={"shard": shard, **variant.options}, **values)
+
+    return {
+        "without a plan": job(64),
+        "planned, batches": job(300, planned=True, batch=8),
+        "planned, positions": job(128, planned=True, positions=3),
+    }
+
+
+def main() -> int:
+    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    options = argparse.ArgumentParser(description="other programs read after kill -9")
+    options.add_argument("--count", type=int, default=100)
+    options.add_argument("--samples", type=int, default=500, help="frames that each other program reads")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
+    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    add_arguments(options)
+    options.set_defaults(backend="ome-zarr")
+    given = options.parse_args()
+    variant = variant_of(given)
+    began = time.monotonic()
+    rng = random.Random(given.seed)
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder, Others() as others:
+        jobs = jobs_of(variant)
+        write(Job(f"{folder}/first", variant.backend, count=2, options=variant.options), lambda line: None)
+        campaign = Campaign(folder, variant, others, samples=given.samples, jobs=jobs)
+        for number in range(given.count):
+            name = list(jobs)[number % len(jobs)]
+            lines = rng.randint(FEWEST, COUNT - 100) // jobs[name].batch
+            campaign.run(Kill(name, frames=lines, delay_s=rng.expovariate(2000)), number)
+    figures = {
+        "kills": campaign.figures.pop("killed", 0),
+        **campaign.figures,
+        "seconds": round(time.monotonic() - began),
+    }
+    command = (
+        f"python tests/campaigns/after_kill.py --count {given.count} --samples {given.samples} "
+        f"--seed {given.seed}"
+    )
+    return results.conclude(
+        "after_kill", command, given.seed, figures, campaign.broken, keep=given.save, variant=variant
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
