@@ -172,7 +172,7 @@ class RemoteReader(OmeZarrReader):
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         record, name = self._record(number), FrameName(self._name, number)
-        *_, at, size, checksum = record
+        *_, at, size, checksum, _ = record
         if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES:
             raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
         line = self._bucket.read_range(files.FRAMES, at, size)
