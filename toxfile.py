@@ -57,6 +57,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     _add_campaigns(state)
     for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
+    _seed(state, "interop", commands_pre=[_install(ROOT / "plugins" / "exengine-ome-zarr", extra="[test]")])
     sources = [ROOT / "src", *(folder / "src" for folder in FOLDERS)]
     paths = "PYTHONPATH=" + os.pathsep.join(map(str, sources))
     _seed(state, "imports", set_env=SetEnv(paths, "set_env", "imports", ROOT))

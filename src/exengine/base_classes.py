@@ -47,6 +47,7 @@ from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
+from exengine.kernel.storage.remote import RecoveredRemote, RemoteDatasets, is_url
 from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.bounded import parse_foreign_json, parse_json
 from exengine.kernel.system.files import (
@@ -72,6 +73,9 @@ __all__ = [
     "ManagedStorage",
     "IndexedStorage",
     "DatasetReader",
+    "RemoteDatasets",
+    "RecoveredRemote",
+    "is_url",
     # a frame source
     "FrameSource",
     "SourcePlan",

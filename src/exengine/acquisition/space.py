@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetAccessError, StorageFullError
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import memory
 from exengine.kernel.wording import human_bytes
 
@@ -52,7 +53,7 @@ def refuse_missing_space(path: str | None, plan: SourcePlan, backend: type[DataS
         _refuse_missing_memory(plan)
         return
     need = bytes_on_disk(plan, backend)
-    if need is None:
+    if need is None or is_url(path):  # the space in object storage is not known
         return
     folder = existing_folder(path)
     free = shutil.disk_usage(folder).free

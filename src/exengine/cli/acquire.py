@@ -13,6 +13,7 @@ from exengine.cli.output import counts, print_json, say
 from exengine.cli.progress import AcquisitionProgress
 from exengine.cli.settings import resolve_settings
 from exengine.kernel.errors import AcquisitionError
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.wording import human_bytes, human_time
 
 
@@ -81,6 +82,8 @@ def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
 
 def _near(path: str) -> str:
     """Return a path relative to the current folder if it is inside it, or else unchanged."""
+    if is_url(path):
+        return path
     here = (
         os.path.relpath(path) if os.path.splitdrive(path)[0] == os.path.splitdrive(os.getcwd())[0] else path
     )

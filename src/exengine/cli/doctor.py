@@ -226,12 +226,12 @@ def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
     from exengine.acquisition.run import Acquisition
     from exengine.acquisition.space import existing_folder
     from exengine.cli.disk import needs_of
+    from exengine.kernel.storage.remote import is_url
 
     with Acquisition(resolved, check_space=False) as acquisition:
-        target = (
-            None if acquisition.path is None else existing_folder(os.path.dirname(acquisition.path) or ".")
-        )
-        return needs_of(acquisition), target
+        path = acquisition.path
+        is_here = path is not None and not is_url(path)
+        return needs_of(acquisition), existing_folder(os.path.dirname(path or "") or ".") if is_here else None
 
 
 def _check_disk(report: dict[str, Any], needs: Any, folder: str) -> list[str]:

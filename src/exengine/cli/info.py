@@ -6,11 +6,12 @@ import shlex
 from typing import Any
 
 from exengine.cli.output import counts, print_json
-from exengine.datasets.opening import open_dataset
+from exengine.datasets.opening import open_dataset, remote_reader
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
 from exengine.kernel.frames.coordinate_index import summarize_positions
 from exengine.kernel.storage.manifest import has_writer
+from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.wording import human_bytes
 
 
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  pixels   {' x '.join(map(str, facts['shape']))} {facts['dtype']}")
     if facts["resolution_levels"]:
         print(f"  levels   {', '.join(map(str, facts['resolution_levels']))}")
-    print(f"  size     {human_bytes(facts['bytes'])} on disk")
+    print(f"  size     {human_bytes(facts['bytes'])}{'' if is_url(options.path) else ' on disk'}")
     ledger = facts["annotations"].get("ledger")
     if isinstance(ledger, dict):  # another program may have written this ledger
         print(f"  ledger   {counts(ledger, 'offered', 'stored', 'failed') or 'of an unknown form'}")
@@ -60,14 +61,14 @@ def describe(dataset: DataStorage, path: str) -> dict[str, Any]:
         "path": path,
         "status": _or_none(lambda: dataset.status.value),
         "reason": dataset.status_reason,
-        "being_written": has_writer(path),
+        "being_written": not dataset.is_finished() if is_url(path) else has_writer(path),
         "backend": dataset.backend_name or type(dataset).__name__,
         "frames": _or_none(lambda: len(dataset)),
         "axes": _or_none(lambda: dict(dataset.axes)) or {},
         "shape": None,
         "dtype": None,
         "resolution_levels": dataset.resolution_levels if len(dataset.resolution_levels) > 1 else (),
-        "bytes": _bytes_on_disk(path),
+        "bytes": _bytes_at(path),
         "summary_metadata": _or_none(lambda: dataset.summary_metadata),
         "annotations": dataset.annotations,
         "problem": "",
@@ -89,7 +90,11 @@ def _or_none(read: Any) -> Any:
         return None
 
 
-def _bytes_on_disk(path: str) -> int:
+def _bytes_at(path: str) -> int:
+    if is_url(path):
+        cls = remote_reader(path)
+        assert issubclass(cls, RemoteDatasets)
+        return cls.bytes_at(path)
     if os.path.isfile(path):
         return os.path.getsize(path)
     return sum(

@@ -21,6 +21,7 @@ from exengine.kernel.errors import (
     UnsupportedDataError,
     UnsupportedOperationError,
 )
+from exengine.kernel.storage.remote import is_url
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
 TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels
@@ -29,7 +30,8 @@ _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 
 def run(options: argparse.Namespace) -> int:
     """Write the picture and print its path."""
-    output = options.output or options.path.rstrip("/\\") + ".png"
+    beside = options.path.rstrip("/\\") + ".png"
+    output = options.output or (beside.rpartition("/")[2] if is_url(options.path) else beside)
     with OpenDataset(options.path) as dataset:
         rows = choose_frames(dataset)
         if not rows:

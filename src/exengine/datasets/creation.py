@@ -6,7 +6,7 @@ overwritten. The backend always receives a free path.
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from exengine.config.layers import Config, resolve
@@ -27,6 +27,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import options_of, validate_options
+from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.wording import a, listed
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class StoragePlan:
             if not path:
                 raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
             self.path = path
-            if "://" in path and not self.capabilities.remote:
+            if is_url(path) and not (issubclass(self.cls, RemoteDatasets) and self.capabilities.remote):
                 raise ConfigError(
                     f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders on this "
                     "machine; give the path of a folder"
@@ -200,6 +201,9 @@ class StoragePlan:
         """Create the storage; see :func:`open_storage`."""
         if self.path is None:
             return self._create()
+        if self.if_exists == "overwrite" and is_url(self.path):
+            assert issubclass(self.cls, RemoteDatasets)
+            return self._call(self.cls.replace, self.path)
         if self.if_exists == "overwrite":
             # If the path is a symbolic link, its target is replaced and the link is kept.
             with moved_aside(self.path, _files_of) as place:
@@ -209,6 +213,8 @@ class StoragePlan:
         return self._create_at(self.path)
 
     def _create_at(self, path: str) -> DataStorage:
+        if is_url(path):  # the backend rejects a URL that is in use
+            return self._create(path)
         if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
             raise DatasetExistsError(
                 f"{path} already exists; choose another path, or if_exists: number to count up "
@@ -217,8 +223,11 @@ class StoragePlan:
         return self._create(path)
 
     def _create(self, *path: str) -> DataStorage:
+        return self._call(self.cls.create, *path)
+
+    def _call(self, create: Callable[..., DataStorage], *path: str) -> DataStorage:
         try:
-            return self.cls.create(*path, **self.options)
+            return create(*path, **self.options)
         except ExEngineError:
             raise
         except OSError as error:

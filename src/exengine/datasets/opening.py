@@ -15,10 +15,12 @@ from exengine.kernel.errors import (
     DatasetNotFoundError,
     ExEngineError,
     PluginError,
+    UnsupportedOperationError,
     describe,
 )
 from exengine.kernel.registry import plugins
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -51,16 +53,44 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
         If the backend that wrote the dataset is not installed, or is broken.
     """
     path = os.path.expanduser(os.fspath(path))
+    if is_url(path):
+        return _open(remote_reader(path, backend=backend), path)
     cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # still valid if the program changes its working directory
+    with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
+        return _open(cls, absolute)
+
+
+def _open(cls: type[DataStorage], path: str) -> DataStorage:
     try:
-        with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
-            dataset: DataStorage = cls.open(absolute)
+        dataset: DataStorage = cls.open(path)
     except ExEngineError:
         raise
     except Exception as error:
-        raise DatasetDamagedError(f"{absolute} cannot be read: {describe(error)}") from error
+        raise DatasetDamagedError(f"{path} cannot be read: {describe(error)}") from error
     return dataset
+
+
+def remote_reader(url: str, *, backend: str | None = None) -> type[DataStorage]:
+    """Return the class that reads the dataset at a URL.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If no installed backend reads URLs, or the named backend does not.
+    """
+    if backend is not None:
+        named: type[DataStorage] = plugins.BACKENDS.load(backend)
+        if not issubclass(named, RemoteDatasets):
+            raise UnsupportedOperationError(f"backend {backend!r} does not read URLs, and {url} is one")
+        return named
+    classes = [cls for cls in _loadable() if issubclass(cls, RemoteDatasets)]
+    if not classes:
+        raise UnsupportedOperationError(
+            f"{url} is a URL, and no installed backend reads URLs: pip install 'exengine-ome-zarr[s3]'"
+        )
+    # With a single candidate, its own error says more than "not recognised".
+    return next((cls for cls in classes[:-1] if cls.can_open(url)), classes[-1])
 
 
 def reader_class(path: str, *, backend: str | None = None) -> type[DataStorage]:
@@ -91,11 +121,8 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
 
 def openers(path: str) -> Iterator[type[DataStorage]]:
     """Yield the backend classes that can open a path. Plugins that raise an exception are skipped."""
-    for record in plugins.BACKENDS.records().values():
-        if record.state == "conflict":
-            continue
+    for cls in _loadable():
         try:
-            cls = plugins.BACKENDS.load(record.name)
             can_open = cls.can_open(path)
         except KeyboardInterrupt:
             raise
@@ -103,6 +130,20 @@ def openers(path: str) -> Iterator[type[DataStorage]]:
             continue
         if can_open:  # outside the try block: closing this generator raises GeneratorExit here
             yield cls
+
+
+def _loadable() -> Iterator[type[DataStorage]]:
+    """Yield the class of each backend that can be loaded."""
+    for record in plugins.BACKENDS.records().values():
+        if record.state == "conflict":
+            continue
+        try:
+            cls = plugins.BACKENDS.load(record.name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a plugin may raise anything, even SystemExit
+            continue
+        yield cls
 
 
 def find_writer(name: str) -> type[DataStorage]:

@@ -15,10 +15,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from exengine.datasets.opening import open_dataset, reader_class
+from exengine.datasets.opening import open_dataset, reader_class, remote_reader
 from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
 from exengine.datasets.recovery_copy import RecoveryIntoCopy
-from exengine.datasets.verification import OnProgress, backend_of
+from exengine.datasets.verification import LostFrame, OnProgress, backend_of
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import (
@@ -32,6 +32,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.storage.remote import RemoteDatasets, is_url
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -97,6 +98,8 @@ def recover(
     """
     if in_place and output is not None:
         raise OptionError("in_place repairs the dataset itself; pass either in_place or output")
+    if is_url(path):
+        return _recover_remote(os.fspath(path), output, in_place, dry_run, on_progress)
     cls = reader_class(os.fspath(path))  # an empty path is an error; it does not mean the current folder
     source = os.path.realpath(path)
     if manifest.has_writer(source):
@@ -107,6 +110,34 @@ def recover(
         raise DatasetExistsError(f"{output} is a broken symbolic link; choose another output")
     target = os.path.realpath(output) if output is not None else _beside(source, cls)
     return RecoveryIntoCopy(source, target, cls, dry_run, on_progress).run()
+
+
+def _recover_remote(
+    url: str,
+    output: "str | PathLike[str] | None",
+    in_place: bool,
+    dry_run: bool,
+    on_progress: OnProgress | None,
+) -> RecoverReport:
+    """Finish a dataset at a URL or, with an output, copy it into a folder."""
+    cls = remote_reader(url)
+    if output is not None:
+        target = os.path.realpath(output)
+        return RecoveryIntoCopy(url, target, cls, dry_run, on_progress).run()
+    assert issubclass(cls, RemoteDatasets)
+    report = RecoverReport(url, url, in_place=in_place, dry_run=dry_run)
+    with contextlib.closing(open_dataset(url)) as dataset:
+        report.backend = backend_of(dataset)
+        if status_of(dataset) in FINISHED:
+            report.outcome, report.frames = "nothing to recover", len(dataset)
+            report.status, report.reason = str(dataset.status), dataset.status_reason
+            report.total = report.frames
+            return report
+    found = cls.recover_remote(url, dry_run=dry_run, in_place=in_place)
+    report.lost = [LostFrame(coordinates, reason) for coordinates, reason in found.lost]
+    report.frames, report.total = found.frames, found.frames + len(found.lost)
+    report.status, report.reason = str(DatasetStatus.ABORTED), found.reason
+    return report
 
 
 def _beside(source: str, cls: type[DataStorage]) -> str:

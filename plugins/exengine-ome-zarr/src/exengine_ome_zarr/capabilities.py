@@ -32,6 +32,11 @@ _CAPABILITIES = StorageCapabilities(
 )
 
 
+def remote_capabilities(local: StorageCapabilities) -> StorageCapabilities:
+    """Return the capabilities of a dataset in object storage, from those of one on a disk."""
+    return replace(local, remote=True, live_readers=(), pyramids=False)
+
+
 def capabilities_for(options: Mapping[str, Any]) -> StorageCapabilities:
     """Return the capabilities of a dataset with these options."""
     live = options.get("codec", "none") == "none"

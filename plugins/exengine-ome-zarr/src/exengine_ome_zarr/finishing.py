@@ -5,7 +5,7 @@ lists the frames that exist.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,9 @@ Columns = npt.NDArray[np.void]
 _COLUMNS = ("image", "t", "c", "z", "part", "offset", "length", "stored_crc", "pixels_crc")
 
 
-def finish_dataset(folder: str, layout: Layout, images: Images, journal: OpenFile) -> None:
+def finish_dataset(
+    folder: str, layout: Layout, images: Images, journal: OpenFile, elsewhere: Collection[str] = ()
+) -> None:
     """Finish the shards and documents of a dataset, and sync them.
 
     Parameters
@@ -37,11 +39,15 @@ def finish_dataset(folder: str, layout: Layout, images: Images, journal: OpenFil
     images : Images
     journal : OpenFile
         The journal, which contains the records of all frames and nothing else.
+    elsewhere : collection of str
+        The shards that are finished and no longer in the folder.
     """
     frames = _read_columns(journal)
     for image, shard, rows in _by_shard(layout, frames):
         name = f"{images.array_path(image)}/{layout.shard_name(*shard)}"
         path = os.path.join(folder, name)
+        if name in elsewhere:
+            continue
         if layout.is_compressed:
             _publish(folder, path, layout, frames[rows])
         else:

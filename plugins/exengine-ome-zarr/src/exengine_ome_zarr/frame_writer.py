@@ -6,7 +6,7 @@ programs find the pixels through the indices of the shards.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import crc32c
@@ -338,7 +338,13 @@ class FrameWriter:
             self._files.release()
             if self._slots is not None:
                 self._slots.release()
-            finish_dataset(self._folder, self.layout, self._images, self._journal.file)
+            finish_dataset(
+                self._folder, self.layout, self._images, self._journal.file, self._shards_elsewhere()
+            )
+
+    def _shards_elsewhere(self) -> Collection[str]:
+        """Return the finished shards that are no longer in the folder."""
+        return ()
 
     def checksums(self) -> dict[str, int]:
         """Return the checksums of the files that list the frames of the dataset."""

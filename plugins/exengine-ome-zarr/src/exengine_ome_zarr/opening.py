@@ -2,7 +2,7 @@
 
 import os
 
-from exengine.base_classes import DataStorage
+from exengine.base_classes import DataStorage, is_url
 from exengine.errors import DatasetNotFoundError
 from exengine_ome_zarr.foreign import is_ome_zarr as is_foreign
 from exengine_ome_zarr.foreign import open_foreign
@@ -30,6 +30,10 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
     DatasetDamagedError
         If no part of the dataset can be read.
     """
+    if is_url(path):
+        from exengine_ome_zarr.remote.reader import open_remote
+
+        return open_remote(os.fspath(path))
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")

@@ -174,6 +174,15 @@ def refuse_options(options: Mapping[str, Any]) -> None:
         raise OptionError("with compression, a chunk contains one frame; leave out frames_per_chunk")
 
 
+def refuse_remote(options: Mapping[str, Any]) -> None:
+    """Raise ``OptionError`` for options that a dataset in object storage cannot have."""
+    if options.get("pyramid", "none") != "none":
+        raise OptionError(
+            "a dataset in object storage cannot have resolution levels, because its full shards leave this "
+            "machine before they are computed; leave out pyramid, or write to a folder and copy it"
+        )
+
+
 def begin_labels(layout: Layout, declared: Mapping[str, list[Key]]) -> tuple[dict[str, Labels], list[object]]:
     """Return the labels of a new dataset, and the lines that store those of the declared positions."""
     labels = {dim: Labels() for dim in ("p", *FRAME_DIMENSIONS)}

@@ -13,7 +13,7 @@ from exengine_ome_zarr.table import FrameTable
 _BACKUP = f"{files.JOURNAL}.before-recovery"
 
 
-def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
+def recover_in_place(path: str, lost: Collection[DataCoordinates], elsewhere: Collection[str] = ()) -> None:
     """Make a finished dataset of one whose writer died. It can be repeated after it was killed.
 
     Parameters
@@ -22,6 +22,8 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
         The folder of the dataset.
     lost : collection of DataCoordinates
         The frames that cannot be read. They are removed from the journal; the old journal is kept.
+    elsewhere : collection of str
+        The shards that are finished and not in the folder.
     """
     os.makedirs(os.path.join(path, files.OPEN), exist_ok=True)
     table = FrameTable(path)
@@ -34,7 +36,7 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
     os.fsync(layout_file.descriptor)
     images = Images(path, table.layout, table.facts, table.labels)
     images.windows = table.windows
-    finish_dataset(path, table.layout, images, journal)
+    finish_dataset(path, table.layout, images, journal, elsewhere)
     lines = OpenFile(os.path.join(path, files.FRAMES), os.O_RDONLY)
     os.fsync(lines.descriptor)
     for folder in files.folders_in(path):

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import annotated_types
 import numpy as np
@@ -16,21 +17,25 @@ from exengine.base_classes import (
     JsonValue,
     ManagedStorage,
     PlannedLayout,
+    RecoveredRemote,
+    RemoteDatasets,
     SourcePlan,
     StorageCapabilities,
     check_options,
     clean_metadata,
+    is_url,
 )
-from exengine.errors import CoordinatesError, MetadataError, StorageFailedError
+from exengine.errors import CoordinatesError, MetadataError, OptionError, StorageFailedError
 from exengine_ome_zarr import planning
-from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
+from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
 from exengine_ome_zarr.format import documents, files, sizes
 from exengine_ome_zarr.format.frame_files import encode_json
 from exengine_ome_zarr.format.roles import assign_roles
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
+from exengine_ome_zarr.remote.storage import RemoteStorage
 
 
-class OmeZarrStorage(ManagedStorage):
+class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
     A dataset is a folder of Zarr arrays that napari, Fiji and web viewers open, also while it is written.
@@ -65,6 +70,13 @@ class OmeZarrStorage(ManagedStorage):
         How ``finish`` computes smaller copies of frames above 512 pixels, with which viewers show large data
         at once: from the mean or median of 2 x 2 pixels, or from every second pixel. By default, there are
         none; :func:`exengine_ome_zarr.add_pyramid` adds them later.
+    spool : path, optional
+        For a dataset in object storage: the folder on this machine that contains its frames until they are
+        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the
+        environment variable ``EXENGINE_SPOOL`` names.
+    spool_bytes : int
+        For a dataset in object storage: the amount of pixel data in the spool at which ``put`` waits for
+        uploads. Shards that are not full remain in the spool, even if they exceed it.
 
     Examples
     --------
@@ -101,7 +113,13 @@ class OmeZarrStorage(ManagedStorage):
         layout: Literal["auto", "image", "plate"] = "auto",
         extra_axes: Literal["refuse", "fold", "split"] = "refuse",
         pyramid: Literal["none", "mean", "median", "decimate"] = "none",
+        spool: Path | None = None,
+        spool_bytes: Annotated[int, annotated_types.Ge(1)] = 4 * 2**30,
     ) -> None:
+        if is_url(path):
+            raise OptionError(
+                f"{path} is a URL; create the dataset with open_storage or OmeZarrStorage.create"
+            )
         options = {
             "codec": codec,
             "level": level,
@@ -109,7 +127,8 @@ class OmeZarrStorage(ManagedStorage):
             "shard": shard,
             "frames_per_chunk": frames_per_chunk,
         }
-        check_options(OmeZarrStorage, **options, layout=layout, extra_axes=extra_axes, pyramid=pyramid)
+        others = {"extra_axes": extra_axes, "pyramid": pyramid, "spool": spool, "spool_bytes": spool_bytes}
+        check_options(OmeZarrStorage, **options, layout=layout, **others)
         planning.refuse_options(options)
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
@@ -123,9 +142,10 @@ class OmeZarrStorage(ManagedStorage):
             raise MetadataError(f"the summary metadata exceeds {sizes.MAX_LINE_BYTES} bytes as JSON")
         self._writer: FrameWriter | None = None
         super().__init__(path, summary_metadata=summary)
-        assert self.path is not None
+        folder = super().path  # of the files, also if ``path`` is a URL
+        assert folder is not None
         try:
-            self._writer = FrameWriter(self.path, self._planning, len(self._summary_line))
+            self._writer = self._make_writer(folder, self._planning, len(self._summary_line))
         except BaseException as error:
             self.cannot_begin(error)
             if not isinstance(error, OSError):
@@ -134,10 +154,46 @@ class OmeZarrStorage(ManagedStorage):
             refusal.errno = error.errno
             raise refusal from error
 
+    def _make_writer(self, folder: str, plan: planning.Planning, layout_bytes: int) -> FrameWriter:
+        """Return the writer for a new dataset in a folder."""
+        return FrameWriter(folder, plan, layout_bytes)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
+        """Create a storage for a new dataset in a folder or, if the path is a URL, in object storage."""
+        if path is not None and is_url(path):
+            check_options(OmeZarrStorage, **options)
+            return RemoteOmeZarrStorage(os.fspath(path), **options)  # type: ignore[return-value]
+        return super().create(path, **options)
+
+    @classmethod
+    def replace(cls, url: str, /, **options: Any) -> DataStorage:
+        """Create a dataset in object storage in place of an old one."""
+        check_options(OmeZarrStorage, **options)
+        return RemoteOmeZarrStorage(url, overwrite=True, **options)
+
+    @classmethod
+    def bytes_at(cls, url: str, /) -> int:
+        """Return the size of a dataset in object storage, in bytes."""
+        from exengine_ome_zarr.remote.bucket import Bucket
+
+        return sum(size for _, size in Bucket(url).objects())
+
+    @classmethod
+    def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
+        """Upload the spool of a writer that died, and finish the dataset."""
+        from exengine_ome_zarr.remote.recovery import recover_remote
+
+        return recover_remote(url, dry_run=dry_run, in_place=in_place)
+
     @classmethod
     def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
         """Return the capabilities of a dataset with these options."""
-        return capabilities_for(options)
+        found = capabilities_for(options)
+        if path is None or not is_url(path):
+            return found
+        planning.refuse_remote(options)
+        return remote_capabilities(found)
 
     @classmethod
     def can_open(cls, path: str | os.PathLike[str]) -> bool:
@@ -255,3 +311,7 @@ class OmeZarrStorage(ManagedStorage):
     def read_frame_metadata(self, number: int) -> Any:
         assert self._writer is not None  # the storage is open
         return self._writer.read_metadata(number)
+
+
+class RemoteOmeZarrStorage(RemoteStorage, OmeZarrStorage):
+    """A dataset of this backend in object storage. ``OmeZarrStorage.create`` creates it."""

@@ -1,5 +1,6 @@
 """Torn shards and damaged chunks of other writers: reported, never returned as pixels."""
 
+import json
 import os
 
 import crc32c
@@ -9,6 +10,7 @@ from hand_made import image, numbered
 
 import exengine_ome_zarr.foreign.reader as reader_module
 from exengine.base_classes import DatasetStatus
+from exengine.cli.main import main
 from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr.foreign import is_ome_zarr, open_foreign
 
@@ -233,12 +235,9 @@ def test_a_chunk_that_is_not_a_regular_file_is_refused(path, tmp_path, kind):
     np.testing.assert_array_equal(dataset[{"z": 1}], DATA[1])
 
 
-def test_verify_reports_what_a_reader_reports(sharded):
-    from exengine.datasets.verification import survey
-
-    shard = sharded / SHARD
-    shard.write_bytes(b"")
-    report = survey(open_foreign(sharded), str(sharded))
-    assert report.status == "damaged" and report.frames == 4 and report.checked == 2
-    assert [lost.coordinates["z"] for lost in report.damaged] == [2, 3]
-    assert not report.has_checksums and report.structure_checked and report.problems
+def test_verify_reports_what_a_reader_reports(sharded, capsys):
+    (sharded / SHARD).write_bytes(b"")
+    assert main(["verify", str(sharded), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["status"], report["frames"]) == ("damaged", 4)
+    assert [lost["coordinates"]["z"] for lost in report["damaged"]] == [2, 3]

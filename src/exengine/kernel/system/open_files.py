@@ -68,6 +68,11 @@ class FilePool:
                 del self._files[next(iter(self._files))]
             return self._files.setdefault(number, file)
 
+    def discard(self, number: Hashable) -> None:
+        """Remove a file from the pool, if it is there."""
+        with self._lock:
+            self._files.pop(number, None)
+
     def release(self) -> None:
         """Remove all files from the pool."""
         with self._lock:

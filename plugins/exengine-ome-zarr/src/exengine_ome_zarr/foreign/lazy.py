@@ -1,8 +1,8 @@
 """All frames of a dataset as one lazy dask array, chunked as stored."""
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,12 @@ from exengine.errors import CoordinatesError, UnsupportedOperationError
 from exengine_ome_zarr.foreign.grid import GridIndex
 from exengine_ome_zarr.foreign.images import LevelArray
 
-if TYPE_CHECKING:
-    from exengine_ome_zarr.foreign.reader import ForeignReader
+
+class BlockReader(Protocol):
+    """Reads a part of an image's array. It can be pickled."""
+
+    def read_block(self, image: int, begin: Sequence[int], end: Sequence[int], /) -> npt.NDArray[Any]: ...
+
 
 BLOCK_BYTES = 2**27
 """The maximum size of a block, unless a single frame is larger."""
@@ -31,7 +35,7 @@ def is_regular(index: GridIndex, arrays: list[LevelArray]) -> bool:
 
 
 def as_array(
-    reader: "ForeignReader", index: GridIndex, array: LevelArray, axes: Iterable[str] | None, missing: Any
+    reader: BlockReader, index: GridIndex, array: LevelArray, axes: Iterable[str] | None, missing: Any
 ) -> Any:
     """Return a dask array ``(*axes, Y, X)`` of images with the same coordinates.
 
@@ -94,7 +98,7 @@ class _ReadBlock:
     """A callable that reads one block. Dask pickles it."""
 
     def __init__(
-        self, reader: "ForeignReader", has_positions: bool, chunks: tuple[tuple[int, ...], ...], masked: bool
+        self, reader: BlockReader, has_positions: bool, chunks: tuple[tuple[int, ...], ...], masked: bool
     ) -> None:
         self._reader, self._has_positions, self._chunks, self._masked = reader, has_positions, chunks, masked
 

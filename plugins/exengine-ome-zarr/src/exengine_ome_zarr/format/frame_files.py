@@ -73,6 +73,17 @@ def read_frame_line(file: OpenFile, record: Record, name: FrameName) -> dict[str
     line = read_at(file.descriptor, size, at)
     if len(line) != size or crc32c.crc32c(line) != checksum:
         raise DatasetDamagedError(f"the metadata of {name} differs from what was written")
+    return parse_frame_line(line, name)
+
+
+def parse_frame_line(line: bytes, name: FrameName) -> dict[str, Any]:
+    """Return a frame's line in ``frames.jsonl`` as a dict. Its checksum was compared before.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If it cannot be parsed.
+    """
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:

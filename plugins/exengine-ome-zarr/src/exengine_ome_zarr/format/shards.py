@@ -53,19 +53,39 @@ class SlotFiles:
         path = os.path.join(self._folder, name)
         if name in self._made:
             return self._pool.get(name) or self._pool.hold(name, OpenFile(path, WRITE))
-        layout, new = self._layout, temporary(self._folder)
+        new = temporary(self._folder)
         file = OpenFile(new, NEW)
         try:
-            index = layout.complete_index
-            os.ftruncate(file.descriptor, layout.slots_bytes + len(index))
-            write_at(file.descriptor, (index,), layout.slots_bytes, len(index))
-            rename_into_place(new, path)
+            return self.adopt(name, file, new)
         except BaseException:
             del file
             os.unlink(new)
             raise
+
+    def adopt(self, name: str, file: OpenFile, new: str) -> OpenFile:
+        """Make a file with slots into a shard, by giving it its full length, its index and its name.
+
+        Parameters
+        ----------
+        name : str
+            The path of the shard in the dataset.
+        file : OpenFile
+        new : str
+            The path of the file.
+        """
+        index = self._layout.complete_index
+        os.ftruncate(file.descriptor, self._layout.slots_bytes + len(index))
+        write_at(file.descriptor, (index,), self._layout.slots_bytes, len(index))
+        rename_into_place(new, os.path.join(self._folder, name))
         self._made.add(name)
+        self.unsynced[name] = None
         return self._pool.hold(name, file)
+
+    def forget(self, name: str) -> None:
+        """Forget a shard that is no longer in the folder."""
+        self._made.discard(name)
+        self.unsynced.pop(name, None)
+        self._pool.discard(name)
 
     def release(self) -> None:
         """Close the files."""
@@ -161,6 +181,11 @@ class PartFiles:
             self.published[part.number] = name
             self.unsynced[name] = None
             del self._parts[name]
+
+    def open_parts(self, name: str) -> list[Part]:
+        """Return the parts of a shard that are not published."""
+        part = self._parts.get(name)
+        return [part] if part is not None else []
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of the open parts."""

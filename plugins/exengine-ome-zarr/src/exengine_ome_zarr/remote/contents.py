@@ -1,0 +1,63 @@
+"""The content of the objects of a dataset: shards in their final form, and files up to a length."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import OpenFile, read_at
+from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
+from exengine_ome_zarr.remote.bucket import PART_BYTES, Content
+
+
+def file_content(path: str, size: int | None = None) -> Content:
+    """Return a file, or its first bytes, as the content of an object."""
+    file = OpenFile(path, os.O_RDONLY)
+    length = os.fstat(file.descriptor).st_size if size is None else size
+    return Content(length, lambda: _pieces(file, length))
+
+
+def slot_content(path: str, layout: Layout, written: npt.NDArray[np.bool_]) -> Content:
+    """Return a shard without compression as the content of an object.
+
+    Objects cannot have holes, so the shard ends with the last chunk that was written, and its index lists no
+    other. The offsets of the chunks are those in the file.
+
+    Parameters
+    ----------
+    path : str
+    layout : Layout
+    written : numpy.ndarray
+        Which chunks of the shard were written, ``(chunks,)`` bool.
+    """
+    file = OpenFile(path, os.O_RDONLY)
+    entries = _slot_entries(layout, written)
+    ends = entries[entries[:, 0] != EMPTY].sum(axis=1)
+    end = int(ends.max()) if len(ends) else 0
+    index = encode_index(entries)
+
+    def pieces() -> Iterator[bytes]:
+        yield from _pieces(file, end)
+        yield index
+
+    return Content(end + len(index), pieces)
+
+
+def _pieces(file: OpenFile, size: int) -> Iterator[bytes]:
+    at = 0
+    while at < size:
+        text = read_at(file.descriptor, min(PART_BYTES, size - at), at)
+        if not text:
+            raise OSError("a file in the spool became shorter while it was uploaded")
+        yield text
+        at += len(text)
+
+
+def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """Return the index, ``(chunks, 2)`` uint64, of a shard without compression with these chunks."""
+    size = layout.tile_bytes * layout.frames_per_chunk
+    entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
+    entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
+    entries[written, 1] = size
+    return entries
