@@ -34,7 +34,7 @@ REFUSALS = (DatasetLockedError, DatasetExistsError)
 FRAMES = 3
 PATIENCE_S = 1.0
 waits_s: list[float] = []
-variant = Variant()  # of this run
+chosen = [Variant()]  # the variant of this run
 
 
 class BrokenError(Exception):
@@ -42,7 +42,7 @@ class BrokenError(Exception):
 
 
 def _begin(path: str) -> Any:
-    storage = exengine.open_storage(variant.backend, path, **variant.options)
+    storage = exengine.open_storage(chosen[0].backend, path, **chosen[0].options)
     for number in range(FRAMES):
         storage.put(axes_of(number), pixels_of(number, 64), metadata_of(number))
     return storage
@@ -51,7 +51,7 @@ def _begin(path: str) -> Any:
 def _attempt(path: str, if_exists: Any) -> str:
     """Try to write where another one does; return what came of it."""
     try:
-        storage = exengine.open_storage(variant.backend, path, if_exists=if_exists)
+        storage = exengine.open_storage(chosen[0].backend, path, if_exists=if_exists)
     except REFUSALS as error:
         if if_exists == "overwrite" and not isinstance(error, DatasetLockedError):
             return f"refused by {type(error).__name__}, and not because of the lock"
@@ -169,7 +169,7 @@ def _enter(path: str) -> None:
     killed = time.monotonic()
     while True:
         try:
-            exengine.open_storage(variant.backend, path, if_exists="overwrite").close()
+            exengine.open_storage(chosen[0].backend, path, if_exists="overwrite").close()
         except DatasetLockedError as error:
             if time.monotonic() - killed > PATIENCE_S:
                 raise BrokenError(f"not admitted within {PATIENCE_S} s: {error}") from error
@@ -254,8 +254,7 @@ def main() -> int:
     options.add_argument("--save", action="store_true", help="keep the figures for the docs")
     add_arguments(options)
     given = options.parse_args()
-    global variant
-    variant = variant_of(given)
+    variant = chosen[0] = variant_of(given)
     broken: list[str] = []
     good: Counter[str] = Counter()
     trials = {**REFUSED, **ADMITTED, **(NOT_PROMISED if given.c_fork else {})}
