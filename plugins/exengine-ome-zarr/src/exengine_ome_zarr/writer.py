@@ -147,6 +147,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         try:
             self._writer = self._make_writer(folder, self._planning, len(self._summary_line))
         except BaseException as error:
+            files.forget_variables(error)
             self.cannot_begin(error)
             if not isinstance(error, OSError):
                 raise
@@ -284,17 +285,29 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     def write_frames(self, number: int, batch: Batch) -> int:
         """Write the first frames of a batch, as many as form one piece of a shard; return their number."""
         assert self._writer is not None
-        return self._writer.write(number, batch)
+        try:
+            return self._writer.write(number, batch)
+        except BaseException as error:
+            files.forget_variables(error)
+            raise
 
     def sync_frames(self) -> None:
         """Sync the pixels, then the metadata, then the journal."""
         if self._writer is not None:
-            self._writer.sync()
+            try:
+                self._writer.sync()
+            except BaseException as error:
+                files.forget_variables(error)
+                raise
 
     def finish_frames(self) -> None:
         """Put the files into the form that other programs expect of a finished dataset."""
         if self._writer is not None:
-            self._writer.finish(len(self))
+            try:
+                self._writer.finish(len(self))
+            except BaseException as error:
+                files.forget_variables(error)
+                raise
 
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return the checksums of the journal and the layout, which readers compare."""
