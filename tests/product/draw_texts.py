@@ -21,7 +21,8 @@ SOURCES = ("src/**/*.py", "src/**/*.tmpl", "plugins/*/src/**/*.py")
 WORD = re.compile(r"[^\W\d_]{2,}|\b[aAI]\b")
 LETTER = "\u00d8"
 """Replaces ``$`` in templates of Python files, so that their placeholders parse as names."""
-PRAGMA = re.compile(r"#+ *(?:noqa|type:|fmt:|pragma|!)")
+PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+PRAGMA = re.compile(r"#+ *(?:noqa|type:|fmt:|pragma|!|--)")
 
 
 class Text(NamedTuple):
@@ -31,6 +32,11 @@ class Text(NamedTuple):
     line: int
     kind: str
     text: str
+
+
+def words(text: str) -> int:
+    """Return the number of words outside placeholders."""
+    return len(WORD.findall(PLACEHOLDER.sub("", text)))
 
 
 def joined(node: ast.Constant | ast.JoinedStr) -> str:
@@ -45,13 +51,16 @@ def joined(node: ast.Constant | ast.JoinedStr) -> str:
 
 def strings(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
     """Yield line, kind and text of each docstring, and of each other string of four words or more."""
+    annotations = {id(getattr(tree, name, None)) for name in ("annotation", "returns")}
     for node in ast.iter_child_nodes(tree):
+        if id(node) in annotations:
+            continue
         match node:
             case ast.Expr(value=ast.Constant(value=str(text))):
                 yield node.lineno, "docstring", inspect.cleandoc(text)
             case ast.Constant(value=str()) | ast.JoinedStr():
                 text = joined(node)
-                if len(WORD.findall(text)) >= 4:
+                if " " in text and words(text) >= 4:
                     yield node.lineno, "message", text
             case _:
                 yield from strings(node)
@@ -80,7 +89,7 @@ def comments(source: str) -> Iterator[tuple[int, str, str]]:
 def paragraphs(source: str) -> Iterator[tuple[int, str, str]]:
     """Yield line, kind and text of each paragraph of four words or more."""
     for found in re.finditer(r"\S.*(?:\n.*\S.*)*", source):
-        if len(WORD.findall(found.group())) >= 4:
+        if words(found.group()) >= 4:
             yield source.count("\n", 0, found.start()) + 1, "template", found.group()
 
 
