@@ -64,7 +64,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
             sequence = useq.MDASequence.model_validate(settings)
     except UserWarning as warning:
         raise ConfigError(
-            f"sequence: {str(warning).partition(' Set x=None')[0]} Leave one of the two out"
+            f"sequence: {str(warning).partition(' Set x=None')[0]} Leave out one of the two"
         ) from None
     except pydantic.ValidationError as error:
         faults: dict[str, dict[str, None]] = {}
@@ -80,7 +80,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
         raise ConfigError("\n".join(lines)) from None
     except ArithmeticError as error:
         raise ConfigError(
-            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: its number of time points is "
+            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: the number of time points is "
             f"undefined ({error}); {_example('time_plan')}"
         ) from None
     except (TypeError, ValueError, AttributeError, LookupError) as error:
@@ -159,8 +159,8 @@ _EXAMPLES = {
 
 def _example(name: str) -> str:
     if name in _EXAMPLES:
-        return f"write it as in {name}: {_EXAMPLES[name]}"
-    return "its fields are those of useq-schema's MDASequence"
+        return f"write it like {name}: {_EXAMPLES[name]}"
+    return "the allowed fields are those of useq-schema's MDASequence"
 
 
 def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> DataCoordinates:
@@ -238,10 +238,10 @@ def check_unique(
             )
         events: list[Any] = list(sequence)
     except (ArithmeticError, ValueError, TypeError) as error:
-        raise SourceError(f"the sequence cannot be laid out: {describe(error)}") from None
+        raise SourceError(f"the events of the sequence cannot be computed: {describe(error)}") from None
     for event in events:
         if event.action is not None and event.action.type != "acquire_image":
-            continue  # such as an autofocus, without a frame
+            continue  # for example, an autofocus step, which produces no frame
         coordinates = event_coordinates(event, repeated)
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
@@ -249,12 +249,12 @@ def check_unique(
             advice = "give each position a unique name"
             if "channel" in axes:
                 advice = (
-                    "take each channel once, or with different exposures, which become part of its name; "
-                    "for another group, camera or z_offset define a preset with a unique name"
+                    "use each channel only once, or with different exposures, which become part of its "
+                    "name; for another group, camera or z_offset, define a preset with a unique name"
                 )
             collision = SourceError(
-                f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
-                f"{' and '.join(axes) or 'an axis'} repeats a name; {advice}"
+                f"two frames of the sequence have the same coordinates {dict(coordinates)}, because "
+                f"{' and '.join(axes) or 'an axis'} contains a name twice; {advice}"
             )
             collision.rule = "coordinates"
             raise collision
