@@ -85,4 +85,4 @@ def check_codes(app: Sphinx, env: BuildEnvironment) -> None:
     missing = [code for code in FAULTS if code not in documented]
     if documented and missing:
         page = next(iter(documented.values()))
-        logger.warning("the page of codes leaves out %s", ", ".join(missing), location=(page, None))
+        logger.warning("the codes page does not describe %s", ", ".join(missing), location=(page, None))
