@@ -71,7 +71,7 @@ def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signat
     node += addnodes.desc_name(code, code)
     meaning = FAULTS.get(code)
     if meaning is None:
-        logger.warning("%r is not a code of ExEngine", code, location=(env.docname, None))
+        logger.warning("%r is not an ExEngine code", code, location=(env.docname, None))
     node += addnodes.desc_annotation("", f"  {meaning or 'unknown'}")
     return code
 
