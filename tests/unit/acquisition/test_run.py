@@ -408,7 +408,7 @@ def test_a_source_need_not_know_how_many_frames_it_gives(with_source, path):
     ("place", "error", "says"),
     [
         ("init", SourceError, "the source 'odd' could not start: OSError: no camera"),
-        ("prepare", SourceError, "the source 'odd' could not prepare: OSError: no camera"),
+        ("prepare", SourceError, "the source 'odd' could not prepare the acquisition: OSError: no camera"),
     ],
 )
 def test_a_source_that_fails_before_the_run_is_an_error_of_ours_and_nothing_is_written(
