@@ -81,7 +81,7 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
 
 
 def forget_variables(error: BaseException | None) -> None:
-    """Clear the variables of the calls that an error has ended, because a stored error would keep files open."""
+    """Clear the variables of the calls that an error ended, because a stored error would keep files open."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
