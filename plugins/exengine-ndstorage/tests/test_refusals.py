@@ -15,6 +15,7 @@ from exengine.errors import (
     MetadataError,
     UnsupportedDataError,
 )
+from exengine_ndstorage.ndtiff import NDTiffStorage
 
 GOOD = {"time": 0, "channel": "DAPI"}
 NEXT = {"time": 1, "channel": "DAPI"}
@@ -213,3 +214,16 @@ def test_what_stands_at_the_limits_is_taken(new, opened, oracle, path):
     for where in limits[:2]:
         np.testing.assert_array_equal(oracle(path).read_image(**where), PIXELS)
     assert dataset.get_metadata({"n": 0}) == nested(64)
+
+
+def test_the_home_folder_is_expanded_by_the_class_and_by_its_reader(tmp_path, monkeypatch, frame):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path, arguments in (("x", ("~/x",)), ("y/z", ("~/y", "z"))):
+        with NDTiffStorage(*arguments) as storage:
+            storage.put({"time": 0}, frame({"time": 0}), None)
+        assert storage.path == str(tmp_path / path)
+        with NDTiffStorage.open(f"~/{path}") as dataset:
+            assert dataset.path == str(tmp_path / path)
+    assert list((tmp_path / "here").iterdir()) == []

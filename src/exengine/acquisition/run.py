@@ -183,13 +183,18 @@ class Acquisition:
                     self.cancel("storing a frame failed")
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
-            self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
             with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # the thread may not have started
+                self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
                 thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
-        finally:  # runs even after a second interrupt
+        except BaseException:  # a second interrupt: the dataset is finished nevertheless
+            handler.abort(self._cancelled or "interrupted")
+            with contextlib.suppress(HandlerError, TimeoutError):
+                handler.await_completion(_CANCEL_TIMEOUT_S)
+            raise
+        finally:
             self.duration_s = time.perf_counter() - begin
             self.observer_errors = observers.finished(self.ledger, self.status, self.path)
         if interrupt is not None:
@@ -226,8 +231,8 @@ class Acquisition:
         if own_error is not None:
             failed = handler.error is not None or self._plan_error is not None
             handler.abort(describe(own_error), failed=failed)
-        elif self._cancelled is not None:
-            handler.abort(self._cancelled)
+        elif self._cancelled is not None or interrupt is not None:
+            handler.abort(self._cancelled or "interrupted")
         handler.finish()
         with contextlib.suppress(HandlerError):  # this error is raised later, with the ledger
             handler.await_completion()

@@ -4,12 +4,12 @@ The value checks, the environment variables, the JSON Schema and the reference p
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from exengine.kernel.errors import ConfigError
+from exengine.kernel.system import paths
 from exengine.kernel.wording import did_you_mean
 
 ENVIRONMENT_PREFIX = "EXENGINE_"
@@ -128,9 +128,6 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
             values[key] = user_path(value, f"{key} ({origin(key)})")
 
 
-_VARIABLE = re.compile(r"\$\w+|\$\{|%\w+%")
-
-
 def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[str]":
     """Return a path with ``~`` expanded.
 
@@ -146,13 +143,9 @@ def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[st
         If the path contains an environment variable, because only a shell expands it.
     """
     text = os.fsdecode(path)
-    variable = _VARIABLE.search(text)
-    if variable is not None:
-        raise ConfigError(
-            f"{key} is {text!r:.80}: variables such as {variable[0]} are not expanded; write the folder "
-            "itself, or ~ for the home folder"
-        )
-    return os.path.expanduser(text) if text.startswith("~") else path
+    if "://" not in text and (refusal := paths.refusal_of(text)):  # a backend may be remote
+        raise ConfigError(f"{key} is {text!r:.80}: {refusal}")
+    return paths.expanded(text) if text.startswith("~") else path
 
 
 _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(

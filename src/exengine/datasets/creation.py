@@ -22,6 +22,7 @@ from exengine.kernel.errors import (
     DatasetLockedError,
     ExEngineError,
     PluginError,
+    UnsupportedOperationError,
     describe,
     from_os,
 )
@@ -141,7 +142,7 @@ class StoragePlan:
             if not path:
                 raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
             self.path = path
-            if is_url(path) and not (issubclass(self.cls, RemoteDatasets) and self.capabilities.remote):
+            if is_url(path) and not self.capabilities.remote:
                 raise ConfigError(
                     f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders on this "
                     "machine; give the path of a folder"
@@ -202,7 +203,8 @@ class StoragePlan:
         if self.path is None:
             return self._create()
         if self.if_exists == "overwrite" and is_url(self.path):
-            assert issubclass(self.cls, RemoteDatasets)
+            if not issubclass(self.cls, RemoteDatasets):
+                raise UnsupportedOperationError(f"backend {self.name!r} cannot replace a dataset at a URL")
             return self._call(self.cls.replace, self.path)
         if self.if_exists == "overwrite":
             # If the path is a symbolic link, its target is replaced and the link is kept.

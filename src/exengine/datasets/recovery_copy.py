@@ -16,10 +16,19 @@ import numpy as np
 
 from exengine.datasets.content import DatasetContent, FilesOf
 from exengine.datasets.opening import open_dataset
-from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
+from exengine.datasets.recovery_base import (
+    FINISHED,
+    RecoverReport,
+    Recovery,
+    is_whole,
+    metadata_lost,
+    metadata_note,
+    status_of,
+)
 from exengine.datasets.verification import (
     LostFrame,
     OnProgress,
+    ReadFrame,
     VerifyReport,
     backend_of,
     read_all,
@@ -44,7 +53,6 @@ from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.building import cannot_create, discard_building
 from exengine.kernel.system import files
-from exengine.kernel.system.bounded import NOTE_KEY
 from exengine.kernel.system.held_folder import HeldFolder
 
 _MOST_TRIED = 10  # frames that are read to find out the layout of all
@@ -97,6 +105,7 @@ class RecoveryIntoCopy(Recovery):
             found = VerifyReport(report.source)
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
+                _keep_pixels(frame)
                 lost = LostFrame(frame.coordinates.coordinate_dict, frame.problem or "")
                 if frame.problem is not None:
                     report.lost.append(lost)
@@ -156,14 +165,8 @@ class RecoveryIntoCopy(Recovery):
             found = VerifyReport(report.source)
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
+                report.problems += _keep_pixels(frame)
                 problem = frame.problem
-                if frame.metadata_problem is not None:  # keep intact pixels
-                    problem = None
-                    frame.metadata = {NOTE_KEY: f"the metadata were lost: {frame.metadata_problem}"}
-                    where = frame.coordinates.coordinate_dict
-                    report.problems.append(
-                        f"the metadata of the frame at {where} were lost: {frame.metadata_problem}"
-                    )
                 if problem is None:
                     assert frame.pixels is not None
                     try:
@@ -245,6 +248,15 @@ class RecoveryIntoCopy(Recovery):
         if len(dataset.resolution_levels) > 1:
             problems.append("only the frames at full resolution were kept, not the other resolution levels")
         return problems
+
+
+def _keep_pixels(frame: ReadFrame) -> list[str]:
+    """Replace metadata that cannot be read with a note. Return the sentence about it, if there is one."""
+    reason = frame.metadata_problem
+    if reason is None:
+        return []
+    frame.metadata, frame.problem = metadata_note(reason, frame.readable), None
+    return [metadata_lost(frame.coordinates.coordinate_dict, reason)]
 
 
 def _holds(other: DataStorage, frame: Any) -> bool:

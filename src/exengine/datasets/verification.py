@@ -16,6 +16,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.system.paths import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -34,10 +35,13 @@ class LostFrame:
         The coordinates of the frame.
     reason : str
         The human-readable reason.
+    has_pixels : bool
+        Whether only the metadata cannot be read. A recovery keeps such a frame.
     """
 
     coordinates: dict[str, int | str]
     reason: str
+    has_pixels: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the frame as a JSON-serializable dict."""
@@ -142,7 +146,7 @@ def verify(
     >>> report.ok, report.checked, report.status
     (True, 1, 'complete')
     """
-    path = os.fspath(path)
+    path = expanded(path)
     dataset = open_dataset(path, backend=backend)
     try:
         report = survey(dataset, path, on_progress)
@@ -161,7 +165,11 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
             if frame.problem is None:
                 report.checked += 1
             else:
-                lost = LostFrame(frame.coordinates.coordinate_dict, name + frame.problem)
+                lost = LostFrame(
+                    frame.coordinates.coordinate_dict,
+                    name + frame.problem,
+                    frame.metadata_problem is not None,
+                )
                 (report.missing if frame.gone else report.damaged).append(lost)
     try:
         report.problems += dataset.check_structure()
@@ -198,6 +206,8 @@ class ReadFrame:
         Whether the frame's data no longer exist.
     metadata_problem : str or None
         The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
+    readable : str or None
+        The text of these metadata, of which any part may be wrong.
     """
 
     coordinates: DataCoordinates
@@ -206,6 +216,7 @@ class ReadFrame:
     problem: str | None = None
     gone: bool = False
     metadata_problem: str | None = None
+    readable: str | None = None
 
 
 def read_all(
@@ -229,6 +240,7 @@ def read_all(
             except Exception as error:  # the pixels are intact nevertheless
                 frame.problem = frame.metadata_problem = message_of(error)
                 frame.gone = _says_gone(error)
+                frame.readable = getattr(error, "readable", None)
         except Exception as error:  # any error, even from a library that the backend uses
             frame.pixels = None
             frame.problem, frame.gone = message_of(error), _says_gone(error)

@@ -121,7 +121,15 @@ class DatasetAccessError(ExEngineError, OSError):
 
 
 class DatasetDamagedError(ExEngineError, ValueError):
-    """A dataset, or one of its frames, differs from the data that were written (promise C2)."""
+    """A dataset, or one of its frames, differs from the data that were written (promise C2).
+
+    Attributes
+    ----------
+    readable : str or None
+        The text of damaged metadata, of which any part may be wrong. A recovery keeps it.
+    """
+
+    readable: str | None = None
 
 
 class PluginError(ExEngineError):

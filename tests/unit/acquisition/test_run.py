@@ -491,6 +491,7 @@ def test_an_observer_that_raises_ends_the_run_as_aborted(config, path):
         raise ZeroDivisionError("a fault of the observer")
 
     tree = config(source__options__rate_hz=500.0)
+    tree["sequence"] = {"time_plan": {"interval": 0, "loops": 3000}}  # not over before the observer is called
     with pytest.raises(ZeroDivisionError), Acquisition(tree) as run:
         run.run(observe, interval_s=0.005)
     assert open_dataset(path).status is DatasetStatus.ABORTED

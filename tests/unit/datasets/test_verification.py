@@ -66,7 +66,7 @@ def test_damaged_metadata_make_a_frame_damaged(make, path, checked, monkeypatch)
             raise RuntimeError("of a library")
 
     monkeypatch.setattr(reader, "read_frame_metadata", fail)
-    assert verify(path).damaged == [LostFrame({"time": 4}, "RuntimeError: of a library")]
+    assert verify(path).damaged == [LostFrame({"time": 4}, "RuntimeError: of a library", has_pixels=True)]
 
 
 def test_what_is_wrong_with_the_structure_is_told(make, path):

@@ -29,7 +29,7 @@ from exengine.errors import CoordinatesError, MetadataError, OptionError, Storag
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
 from exengine_ome_zarr.format import documents, files, sizes
-from exengine_ome_zarr.format.frame_files import encode_json
+from exengine_ome_zarr.format.frame_files import encode_json, frame_line
 from exengine_ome_zarr.format.roles import assign_roles
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.remote.storage import RemoteStorage
@@ -210,11 +210,13 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         return open_ome_zarr(path)
 
     @classmethod
-    def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+    def recover_in_place(
+        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
+    ) -> None:
         """Remove lost frames from the journal, and finish the files."""
         from exengine_ome_zarr.recovery import recover_in_place
 
-        recover_in_place(os.fspath(path), lost)
+        recover_in_place(os.fspath(path), lost, notes or {})
 
     @classmethod
     def check_plan(
@@ -273,7 +275,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
                 f"the metadata has {len(encoded)} bytes as JSON; readers accept at most "
                 f"{sizes.MAX_METADATA_BYTES}"
             )
-        return b'{"coordinates":%b,"metadata":%b}\n' % (axes, encoded)
+        return frame_line(axes, encoded)
 
     def write_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any

@@ -25,6 +25,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
 from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
+from exengine.kernel.system.paths import expanded
 
 
 class IndexedStorage(DataStorage):
@@ -190,7 +191,7 @@ class DatasetReader(IndexedStorage):
         self, path: str, index: FrameIndex, status: DatasetStatus, manifest: Manifest | None = None
     ) -> None:
         self._exengine = DatasetState(index, status, manifest)
-        self.path = path
+        self.path = expanded(path)
         if not self.backend_name and manifest is not None:
             self.backend_name = manifest.backend
 

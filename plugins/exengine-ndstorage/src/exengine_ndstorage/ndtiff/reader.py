@@ -313,9 +313,9 @@ class NDTiffReader(DatasetReader):
         try:
             return parse_foreign_json(data)
         except (ValueError, RecursionError) as error:
-            raise DatasetDamagedError(
-                f"the metadata of {self._name(number)} cannot be parsed: {error}"
-            ) from None
+            damage = DatasetDamagedError(f"the metadata of {self._name(number)} cannot be parsed: {error}")
+            damage.readable = data.decode(errors="replace")
+            raise damage from None
 
     def _name(self, number: int) -> str:
         return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"

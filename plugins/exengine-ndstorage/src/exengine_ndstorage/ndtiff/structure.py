@@ -7,7 +7,7 @@ and it does not follow an offset that lies outside the file.
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -196,10 +196,10 @@ class Directory:
         return self.expected(found, following) != found
 
 
-def directories(table: FrameTable, frames: npt.NDArray[np.intp]) -> Iterator[Directory]:
+def directories(table: FrameTable, frames: Iterable[int]) -> Iterator[Directory]:
     """Yield the directories for frames, skipping frames that this backend cannot have written."""
     layouts: dict[int, FrameLayout | None] = {}
-    for frame in frames.tolist():
+    for frame in map(int, frames):
         _, number, pixels_at, metadata_at, metadata_bytes = table.place(frame)
         if number not in layouts:
             layouts[number] = _layout(table.layouts[number])

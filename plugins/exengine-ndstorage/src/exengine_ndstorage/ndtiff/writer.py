@@ -163,9 +163,11 @@ class NDTiffStorage(ManagedStorage):
         return open_ndtiff(path)
 
     @classmethod
-    def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+    def recover_in_place(
+        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
+    ) -> None:
         """Repair the index and the files. Lost frames are removed from the index; the old index is kept."""
-        recover_in_place(os.fspath(path), lost)
+        recover_in_place(os.fspath(path), lost, notes or {})
 
     @classmethod
     def check_plan(

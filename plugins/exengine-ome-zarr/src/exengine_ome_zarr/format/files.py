@@ -26,6 +26,7 @@ _SHARDS = tuple("c/" + "/".join(["{number}"] * count) for count in (2, 3, 4, 5))
 DATASET_FILES = (
     DOCUMENT,
     "OME/zarr.json",
+    "OME/METADATA.ome.xml",
     "{number}/zarr.json",
     "{number}/{number}/zarr.json",
     "{name}/zarr.json",
