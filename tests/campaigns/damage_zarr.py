@@ -48,9 +48,10 @@ def edit(original: Dataset, rng: random.Random) -> Dataset:
 
 
 def _records(dataset: Dataset) -> int:
+    """Return the number of whole records, whatever is in them."""
     journal = dataset.files.get(JOURNAL, b"")
-    count = 0
-    while journal[(count + 1) * RECORD_BYTES :][:4] == struct.pack("<I", count + 1):
+    count, most = 0, len(journal) // RECORD_BYTES - 1
+    while count < most and journal[(count + 1) * RECORD_BYTES :][:4] == struct.pack("<I", count + 1):
         count += 1
     return count
 

@@ -81,7 +81,7 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
 
 
 def forget_variables(error: BaseException | None) -> None:
-    """Clear the variables of the calls that an error has ended, because a stored error would keep files open."""
+    """Clear the variables of the calls that an error ended, because a stored error would keep files open."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
@@ -160,11 +160,10 @@ def read_lines(folder: str, at: int) -> tuple[list[object], int]:
     ------
     DatasetDamagedError
         If the file is too large.
+    OSError
+        If the file cannot be opened.
     """
-    try:
-        file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
-    except FileNotFoundError:  # the dataset has no frame yet
-        return [], at
+    file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
     size = os.fstat(file.descriptor).st_size
     if size > sizes.MAX_LAYOUT_BYTES:
         raise DatasetDamagedError(f"{folder}: {LAYOUT} has {size} bytes, at most {sizes.MAX_LAYOUT_BYTES}")
