@@ -160,11 +160,10 @@ def read_lines(folder: str, at: int) -> tuple[list[object], int]:
     ------
     DatasetDamagedError
         If the file is too large.
+    OSError
+        If the file cannot be opened.
     """
-    try:
-        file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
-    except FileNotFoundError:  # the dataset has no frame yet
-        return [], at
+    file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
     size = os.fstat(file.descriptor).st_size
     if size > sizes.MAX_LAYOUT_BYTES:
         raise DatasetDamagedError(f"{folder}: {LAYOUT} has {size} bytes, at most {sizes.MAX_LAYOUT_BYTES}")
