@@ -503,9 +503,9 @@ def test_what_yaml_would_read_in_another_way_is_refused_with_what_to_write(write
 
 
 def test_quoted_texts_and_true_are_what_they_say(write):
-    text = "source:\n  name: a\n  options: {a: 'NO', b: \"0100\", c: true, d: 0, e: 0.5, f: 100}\n"
+    text = "source:\n  name: a\n  options: {a: 'NO', b: \"0100\", c: true, d: 0, e: 0.5, f: 100, g: '\u201cx\u201d'}\n"
     assert resolve(write(text), environment={}).section("source.options") == {
-        "a": "NO", "b": "0100", "c": True, "d": 0, "e": 0.5, "f": 100,
+        "a": "NO", "b": "0100", "c": True, "d": 0, "e": 0.5, "f": 100, "g": "\u201cx\u201d",
     }  # fmt: skip
 
 

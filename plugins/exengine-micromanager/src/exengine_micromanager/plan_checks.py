@@ -131,13 +131,13 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
             check_channel(core, channel.group, channel.config)
             if channel.camera is not None:
                 check_camera(core, channel.camera)
-    start = stated_in_setup(core, setup)
-    _check_autofocus(core, start, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
     if setup is not None:
         if setup.channel is not None:
             check_channel(core, setup.channel.group, setup.channel.config)
         for device, prop, value in setup.properties or ():
             check_property(core, device, prop, value, "setup.properties")
+    start = stated_in_setup(core, setup)
+    _check_autofocus(core, start, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
     for position in sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ():
         for device, prop, value in position.properties or ():
             where = f"the properties of position {position.name!r}" if position.name else "properties"
