@@ -28,7 +28,11 @@ class FaultCampaigns(SphinxDirective):
         campaigns = Path(self.env.srcdir).parent / "tests" / "campaigns" / "campaigns.toml"
         self.env.note_dependency(str(campaigns))
         self.env.note_dependency(str(folder))
-        found = {file.stem: file for file in sorted(folder.glob("*.json"))}
+        found: dict[str, dict[str, Any]] = {}
+        for file in sorted(folder.glob("*.json")):
+            name, _, variant = file.stem.partition(".")
+            self.env.note_dependency(str(file))
+            found.setdefault(name, {})[variant] = json.loads(file.read_text(encoding="utf-8"))
         if not found:
             return self.parse_text_to_nodes(_NONE)
         table = tomllib.loads(campaigns.read_text(encoding="utf-8"))
@@ -39,23 +43,43 @@ class FaultCampaigns(SphinxDirective):
         made: list[nodes.Node] = []
         for name, title in titles.items():
             if name in found:
-                self.env.note_dependency(str(found[name]))
-                made += self.parse_text_to_nodes(_table(title, json.loads(found[name].read_text())))
+                made += self.parse_text_to_nodes(_table(title, list(found[name].values())))
         return made
 
 
-def _table(title: str, campaign: dict[str, Any]) -> str:
-    seed = "" if campaign["seed"] is None else f", seed {campaign['seed']}"
+def _table(title: str, runs: list[dict[str, Any]]) -> str:
+    """Return a table with a column for each backend and its options."""
+    first = 70 - 15 * (len(runs) - 1)
     lines = [
         f".. list-table:: {title}",
-        "   :widths: 70 30",
+        f"   :widths: {first} {' '.join([str((100 - first) // len(runs))] * len(runs))}",
         "   :class: campaign",
-        "",
     ]
-    for what, figure in campaign["figures"].items():
-        lines += [f"   * - {what}", f"     - {figure:,}" if isinstance(figure, int) else f"     - {figure}"]
-    where = f"{campaign['date']}, {campaign['system']}, Python {campaign['python']}{seed}"
-    return "\n".join([*lines, "", f"{where}: ``{campaign['command']}``", ""])
+    if len(runs) > 1:
+        lines += ["   :header-rows: 1", "", "   * -"]
+        lines += [f"     - {_heading(run)}" for run in runs]
+    else:
+        lines.append("")
+    for what in dict.fromkeys(what for run in runs for what in run["figures"]):
+        lines.append(f"   * - {what}")
+        lines += [f"     - {_text(run['figures'].get(what))}" for run in runs]
+    lines.append("")
+    for run in runs:
+        seed = "" if run["seed"] is None else f", seed {run['seed']}"
+        where = f"{run['date']}, {run['system']}, Python {run['python']}{seed}"
+        lines += [f"{where}: ``{run['command']}``", ""]
+    return "\n".join(lines)
+
+
+def _heading(run: dict[str, Any]) -> str:
+    options = "".join(f", {value}" for value in run.get("options", {}).values())
+    return f"``{run.get('backend', 'ndtiff')}``{options}"
+
+
+def _text(figure: object) -> str:
+    if figure is None:
+        return "\\-"
+    return f"{figure:,}" if isinstance(figure, int) else str(figure)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import damage
+import damage_zarr
 import numpy as np
 import results
 from damage import Dataset
 from forked import Child, Say
+from variants import Variant, add_arguments, variant_of
 from writer import Job, axes_of, metadata_of, pixels_of, write
 
 import exengine
@@ -49,33 +51,55 @@ FOREIGN = (
 Truth = dict[frozenset[tuple[str, Any]], tuple["np.ndarray[Any, Any]", Any]]
 
 
-def originals(folder: str) -> tuple[list[Dataset], dict[str, Truth]]:
+def originals(folder: str, variant: Variant) -> tuple[list[Dataset], dict[str, Truth]]:
     """Make our own datasets, take those of others, and return them with what is in ours."""
     found, truths = [], {}
     for name, finish in (("finished", True), ("unfinished", False)):
+        options = variant.with_files(4096 if variant.backend == "ndtiff" else 512, 2 * 8 * 8)
         job = Job(
-            os.path.join(folder, name), size=8, count=14, finish=finish, options={"max_file_bytes": 4096}
+            os.path.join(folder, name), variant.backend, size=8, count=14, finish=finish, options=options
         )
         write(job, lambda line: None)
         found.append(_taken(name, job.path))
         truths[name] = {frozenset(axes_of(n).items()): (pixels_of(n, 8), metadata_of(n)) for n in range(14)}
-    truth: Truth = {}
-    path = os.path.join(folder, "mixed")
-    with exengine.open_storage("ndtiff", path, max_file_bytes=4096) as storage:
-        for number in range(12):
-            shape, dtype = (((6, 10, 3), "u1"), ((8, 8), "u2"), ((8, 16), "u1"), ((5, 7), "u1"))[number % 4]
-            axes = {"time": -number, "well": f"B{number}", "größe": 10**9 + number}
-            truth[frozenset(axes.items())] = (frame_of(axes, shape, dtype), {"number": number, "größe": "µm"})
-            storage.put(axes, *truth[frozenset(axes.items())])
-    found.append(_taken("mixed", path))
-    truths["mixed"] = truth
-    data = os.environ.get("EXENGINE_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data"
-    found += [
-        _taken(name, str(Path(data, "ndtiff", name)))
-        for name in FOREIGN
-        if Path(data, "ndtiff", name).is_dir()
-    ]
+    for name, frames, options in _mixed() if variant.backend == "ndtiff" else _zarr_frames():
+        path = os.path.join(folder, name)
+        truth: Truth = {}
+        with exengine.open_storage(variant.backend, path, **{**options, **variant.options}) as storage:
+            for number, (axes, shape, dtype) in enumerate(frames):
+                one = (frame_of(axes, shape, dtype), {"number": number, "größe": "µm"})
+                truth[frozenset(axes.items())] = one
+                storage.put(axes, *one)
+        found.append(_taken(name, path))
+        truths[name] = truth
+    if variant.backend == "ndtiff":
+        data = os.environ.get("EXENGINE_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data"
+        places = {name: Path(data, "ndtiff", name) for name in FOREIGN}
+        found += [_taken(name, str(place)) for name, place in places.items() if place.is_dir()]
     return found, truths
+
+
+Frames = list[tuple[dict[str, Any], tuple[int, ...], str]]
+
+
+def _mixed() -> list[tuple[str, Frames, dict[str, Any]]]:
+    """Return frames of many shapes for NDTiff."""
+    kinds = (((6, 10, 3), "u1"), ((8, 8), "u2"), ((8, 16), "u1"), ((5, 7), "u1"))
+    frames = [
+        ({"time": -number, "well": f"B{number}", "größe": 10**9 + number}, *kinds[number % 4])
+        for number in range(12)
+    ]
+    return [("mixed", frames, {"max_file_bytes": 4096})]
+
+
+def _zarr_frames() -> list[tuple[str, Frames, dict[str, Any]]]:
+    """Return frames with labels, stage positions, tiles and colours for OME-Zarr."""
+    labels: Frames = [
+        ({"time": -number, "well": f"B{number % 3}", "position": number % 2}, (6, 10, 3), "u1")
+        for number in range(12)
+    ]
+    tiles: Frames = [({"time": number, "z": number % 2}, (20, 37), "u2") for number in range(6)]
+    return [("labels", labels, {"shard": 2}), ("tiles", tiles, {"chunk": 16, "shard": 3})]
 
 
 def _taken(name: str, path: str) -> Dataset:
@@ -186,42 +210,64 @@ def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None)
         found.wrong.append(f"the metadata of {axes}")
 
 
+class _Equal(int):
+    """A checksum that equals every other."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
 def compare_no_checksum() -> None:
     """Make a reader that is wrong: it believes what it reads."""
+    from types import SimpleNamespace
+
+    from exengine_ome_zarr.format import frame_files
+
+    frame_files.crc32c = SimpleNamespace(crc32c=lambda *data: _Equal())
     from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
     frames_of_others = property(lambda self: False, lambda self, value: None)
     NDTiffReader._checked = NDTiffReader._written_here = frames_of_others
 
 
+def _readers() -> list[Any]:
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
+    from exengine_ome_zarr.reader import OmeZarrReader
+
+    return [NDTiffReader, OmeZarrReader]
+
+
 def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
-    """Return what makes a reader do something foolish where an index cannot be read."""
+    """Return what makes readers do something foolish where an index cannot be read."""
 
     def spoil() -> None:
-        from exengine_ndstorage.ndtiff.reader import NDTiffReader
+        for cls in _readers():
+            real = cls._settle
 
-        real = NDTiffReader._settle
+            def instead(self: Any, real: Any = real) -> None:
+                real(self)
+                # the last bytes of an index, or a journal
+                if self.status_reason.startswith("the last") or "journal" in self.status_reason:
+                    do()
 
-        def instead(self: Any) -> None:
-            real(self)
-            if self.status_reason.startswith("the last"):  # bytes of the index
-                do()
-
-        NDTiffReader._settle = instead
+            cls._settle = instead
 
     return spoil
 
 
 def _raise_in_await() -> None:
-    from exengine_ndstorage.ndtiff.reader import NDTiffReader
-
-    NDTiffReader.await_new_data = lambda self, timeout: {}["nothing"]
+    for cls in _readers():
+        cls.await_new_data = lambda self, timeout: {}["nothing"]
 
 
 def _take_memory() -> None:
-    from exengine_ndstorage.ndtiff.reader import NDTiffReader
-
-    NDTiffReader.await_new_data = lambda self, timeout: bytes(2 * MOST_BYTES)
+    for cls in _readers():
+        cls.await_new_data = lambda self, timeout: bytes(2 * MOST_BYTES)
 
 
 SPOILS: dict[str, Callable[[], None]] = {
@@ -244,6 +290,7 @@ class Campaign:
     Parameters
     ----------
     folder : str
+    variant : Variant
     count, seed : int
     spoil : str
         Key of ``SPOILS``.
@@ -251,11 +298,14 @@ class Campaign:
         What takes longer hangs.
     """
 
-    def __init__(self, folder: str, count: int, seed: int, spoil: str, patience_s: float) -> None:
+    def __init__(
+        self, folder: str, variant: Variant, count: int, seed: int, spoil: str, patience_s: float
+    ) -> None:
         self._patience_s = patience_s
         self._folder, self._seed, self._spoil = folder, seed, spoil
-        self.originals, self._truths = originals(os.path.join(folder, "originals"))
-        cuts = [(original, *cut) for original in self.originals for cut in damage.cuts(original)]
+        self._tools: Any = damage_zarr if variant.backend == "ome-zarr" else damage
+        self.originals, self._truths = originals(os.path.join(folder, "originals"), variant)
+        cuts = [(original, *cut) for original in self.originals for cut in self._tools.cuts(original)]
         self.all_cuts = len(cuts)
         rng = random.Random(seed)
         rng.shuffle(cuts)
@@ -276,7 +326,7 @@ class Campaign:
         rng = random.Random(f"{self._seed} {number}")
         ours = [original for original in self.originals if original.name in self._truths]
         original = rng.choice(ours if rng.random() < 0.6 else self.originals)
-        return damage.edit(original, rng)
+        return self._tools.edit(original, rng)
 
     def run(self, numbers: list[int]) -> None:
         """Do these cases in one child; and those that follow one that hung or crashed in another."""
@@ -362,10 +412,12 @@ def main() -> int:
     )
     options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
     options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    add_arguments(options)
     given = options.parse_args()
+    variant = variant_of(given)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        campaign = Campaign(folder, given.count, given.seed, given.spoil, given.patience)
+        campaign = Campaign(folder, variant, given.count, given.seed, given.spoil, given.patience)
         path = os.path.join(folder, "first")
         for original in campaign.originals:  # whatever is imported at first use is imported here
             original.copy().write(path, folder)
@@ -397,6 +449,7 @@ def main() -> int:
         figures,
         campaign.broken,
         keep=given.save,
+        variant=variant,
         details=[f"outcomes: {outcomes}", *hidden],
     )
 

@@ -146,16 +146,20 @@ def cut(original: Dataset, name: str, offset: int) -> Dataset:
 # -- edits ---------------------------------------------------------------------------------------
 
 
-def edit(original: Dataset, rng: random.Random) -> Dataset:
-    """Return a dataset with one to three edits."""
+Edit = Callable[[Dataset, random.Random], str]
+
+
+def edit(original: Dataset, rng: random.Random, edits: "tuple[Edit, ...] | None" = None) -> Dataset:
+    """Return a dataset with one to three edits, by default of NDTiff."""
     changed = original.copy()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        change = rng.choice(EDITS)
+        change = rng.choice(edits or EDITS)
         changed.done.append(f"{change.__name__.strip('_')}: {change(changed, rng)}")
     return changed
 
 
-def _pick(dataset: Dataset, rng: random.Random, *ends: str) -> str:
+def pick(dataset: Dataset, rng: random.Random, *ends: str) -> str:
+    """Return one of the files with these endings that are not empty; an empty name if there is none."""
     names = sorted(name for name in dataset.files if name.endswith(ends or ("",)) and dataset.files[name])
     return rng.choice(names) if names else ""
 
@@ -166,24 +170,25 @@ def _place(dataset: Dataset, name: str, rng: random.Random, size: int) -> int:
     return rng.randint(0, min(last, 500) if rng.random() < 0.5 else last)
 
 
-def _put(dataset: Dataset, name: str, at: int, data: bytes) -> str:
+def put(dataset: Dataset, name: str, at: int, data: bytes) -> str:
+    """Overwrite some bytes of a file; return what was done."""
     old = dataset.files[name]
     dataset.files[name] = old[:at] + data + old[at + len(data) :]
     return f"{name} at {at}: {old[at : at + len(data)][:16]!r} -> {data[:16]!r}"
 
 
 def _byte(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng)):
+    if not (name := pick(dataset, rng)):
         return ""
     at = _place(dataset, name, rng, 1)
-    return _put(dataset, name, at, bytes([dataset.files[name][at] ^ rng.randint(1, 255)]))
+    return put(dataset, name, at, bytes([dataset.files[name][at] ^ rng.randint(1, 255)]))
 
 
 def _number(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng, INDEX, ".tif")):
+    if not (name := pick(dataset, rng, INDEX, ".tif")):
         return ""
     value = rng.choice((*NUMBERS, rng.getrandbits(32)))
-    return _put(dataset, name, _place(dataset, name, rng, 4), struct.pack("<I", value))
+    return put(dataset, name, _place(dataset, name, rng, 4), struct.pack("<I", value))
 
 
 def _entry_number(dataset: Dataset, rng: random.Random) -> str:
@@ -207,7 +212,7 @@ def _entry_number(dataset: Dataset, rng: random.Random) -> str:
 def _in_index(
     dataset: Dataset, rng: random.Random, change: Callable[[list[tuple[bytes, bytes, bytes]]], str]
 ) -> str:
-    if not (name := _pick(dataset, rng, INDEX)) or not (parts := entries(dataset.files[name])):
+    if not (name := pick(dataset, rng, INDEX)) or not (parts := entries(dataset.files[name])):
         return ""
     said = change(parts)
     dataset.files[name] = joined(parts)
@@ -215,21 +220,21 @@ def _in_index(
 
 
 def _zeros(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng)):
+    if not (name := pick(dataset, rng)):
         return ""
     size = rng.choice((1, 2, 4, 16, 100, 512, 4096))
     at = _place(dataset, name, rng, size)
-    return _put(dataset, name, at, bytes(min(size, len(dataset.files[name]) - at)))
+    return put(dataset, name, at, bytes(min(size, len(dataset.files[name]) - at)))
 
 
 def _moved(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng)):
+    if not (name := pick(dataset, rng)):
         return ""
     size = rng.choice((1, 4, 12, 32, 128, 500))
     data = dataset.files[name]
     begin, to = _place(dataset, name, rng, size), _place(dataset, name, rng, size)
     if rng.random() < 0.5:
-        return _put(dataset, name, to, data[begin : begin + size])
+        return put(dataset, name, to, data[begin : begin + size])
     rest = data[:begin] + data[begin + size :]
     dataset.files[name] = rest[:to] + data[begin : begin + size] + rest[to:]
     return f"{name}: {size} bytes at {begin} moved to {to}"
@@ -314,11 +319,11 @@ def _manifest_text(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _summary(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng, ".tif")):
+    if not (name := pick(dataset, rng, ".tif")):
         return ""
     if rng.random() < 0.5:
-        return _put(dataset, name, 24, struct.pack("<I", rng.choice(NUMBERS)))
-    return _put(dataset, name, 28, rng.choice((b"[" * 3000, b"{", b"\xff" * 40, b'{"a":1e999', b"1" * 5000)))
+        return put(dataset, name, 24, struct.pack("<I", rng.choice(NUMBERS)))
+    return put(dataset, name, 28, rng.choice((b"[" * 3000, b"{", b"\xff" * 40, b'{"a":1e999', b"1" * 5000)))
 
 
 def _special(dataset: Dataset, rng: random.Random) -> str:
@@ -336,7 +341,7 @@ def _special(dataset: Dataset, rng: random.Random) -> str:
 
 def _longer(dataset: Dataset, rng: random.Random) -> str:
     """Make a file longer, most of it a hole; and let a number of an entry make use of it."""
-    if not (name := _pick(dataset, rng)):
+    if not (name := pick(dataset, rng)):
         return ""
     dataset.longer[name] = rng.choice((len(dataset.files[name]) + 1, 10**6, 2**31, 2**32 + 5))
     said = _entry_number(dataset, rng) if rng.random() < 0.7 else ""
@@ -344,14 +349,14 @@ def _longer(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _shorter(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng)):
+    if not (name := pick(dataset, rng)):
         return ""
     dataset.files[name] = dataset.files[name][: rng.randint(0, len(dataset.files[name]))]
     return f"{name}: {len(dataset.files[name])} bytes"
 
 
 def _junk(dataset: Dataset, rng: random.Random) -> str:
-    if not (name := _pick(dataset, rng)):
+    if not (name := pick(dataset, rng)):
         return ""
     dataset.files[name] += rng.randbytes(rng.choice((1, 3, 40, 500)))
     return name
@@ -361,3 +366,5 @@ EDITS = (
     _byte, _byte, _number, _number, _entry_number, _entry_number, _zeros, _moved, _entries, _file_name, _axes,
     _manifest, _manifest_text, _summary, _special, _special, _longer, _shorter, _junk,
 )  # fmt: skip
+ANY_FORMAT = (_byte, _zeros, _moved, _manifest, _manifest_text, _special, _special, _longer, _shorter, _junk)
+"""Edits that need no knowledge of the format."""

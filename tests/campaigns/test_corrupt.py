@@ -18,6 +18,17 @@ def test_500_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(
     assert figure(text, "most memory, MiB") < 1024
 
 
+def test_300_damaged_datasets_of_ome_zarr_end_in_frames_that_are_right_or_in_errors_of_ours(
+    campaign, figure, variant
+):
+    code, text = campaign("--count", 300, *variant)
+    assert code == 0, text
+    for name in ("hangs", "crashes of the interpreter", "damaged frames returned as good"):
+        assert figure(text, name) == 0
+    assert figure(text, "frames reported as damaged") > 50
+
+
+@pytest.mark.parametrize("backend", ["ndtiff", "ome-zarr"])
 @pytest.mark.parametrize(
     ("spoil", "seen"),
     [
@@ -28,7 +39,7 @@ def test_500_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(
         ("memory", "foreign exceptions"),
     ],
 )
-def test_a_reader_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure):
-    code, text = campaign("--count", 60, "--spoil", spoil, "--patience", 0.5)
+def test_a_reader_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure, backend):
+    code, text = campaign("--count", 60, "--spoil", spoil, "--patience", 0.5, "--backend", backend)
     assert code == 1, text
     assert figure(text, seen) > 0

@@ -2,8 +2,9 @@
 
 import os
 
-from exengine.base_classes import DataStorage, is_url
+from exengine.base_classes import DataStorage, is_url, read_manifest
 from exengine.errors import DatasetNotFoundError
+from exengine_ome_zarr.capabilities import BACKEND_NAME
 from exengine_ome_zarr.foreign import is_ome_zarr as is_foreign
 from exengine_ome_zarr.foreign import open_foreign
 from exengine_ome_zarr.format.files import LAYOUT
@@ -11,8 +12,11 @@ from exengine_ome_zarr.reader import OmeZarrReader
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Return whether this backend wrote the dataset."""
-    return os.path.isfile(os.path.join(path, LAYOUT))
+    """Return whether this backend wrote the dataset, also if its files are missing or damaged."""
+    if os.path.lexists(os.path.join(path, LAYOUT)):
+        return True
+    manifest = read_manifest(path)
+    return manifest is not None and manifest.backend == BACKEND_NAME
 
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:

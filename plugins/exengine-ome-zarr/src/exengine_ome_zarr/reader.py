@@ -29,6 +29,9 @@ from exengine_ome_zarr.pyramid import LevelReader, level_factors
 from exengine_ome_zarr.structure import check_structure
 from exengine_ome_zarr.table import FrameTable
 
+FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED)
+"""The states of a dataset whose files agree with the manifest."""
+
 
 class OmeZarrReader(DatasetReader):
     """A reader for a dataset that this backend wrote.
@@ -76,6 +79,7 @@ class OmeZarrReader(DatasetReader):
             problem = problem or self._disagreement()
         if problem:
             status, reason = DatasetStatus.DAMAGED, problem
+        self._is_verified = status in FINISHED
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
@@ -169,7 +173,29 @@ class OmeZarrReader(DatasetReader):
         frames = self._files
         if frames is None:
             frames = self._files = self._open_files()
-        return frames.read(self._record(number), FrameName(self._name, number))
+        record = self._record(number)
+        if not self._is_verified:
+            self._refuse_lost_labels(number, record)
+        return frames.read(record, FrameName(self._name, number))
+
+    def _refuse_lost_labels(self, number: int, record: Record) -> None:
+        """Raise ``DatasetDamagedError`` if a frame was stored at other coordinates.
+
+        If the layout file has lost its end, positions have no labels. Only the manifest of a finished dataset
+        has a checksum that shows this.
+        """
+        try:
+            line = self._read_line(number, record)
+        except DatasetDamagedError:
+            return  # only the metadata are lost
+        self._compare_coordinates(number, line)
+
+    def _compare_coordinates(self, number: int, line: dict[str, Any]) -> None:
+        stored = line.get("coordinates")
+        if stored != self._table.coordinates(number):
+            raise DatasetDamagedError(
+                f"{self._name(number)} was stored at {stored!r:.200}: {files.LAYOUT} has lost labels"
+            )
 
     def _open_files(self) -> FrameFiles:
         table = self._table
@@ -179,6 +205,13 @@ class OmeZarrReader(DatasetReader):
         return FrameFiles(self._folder, layout, images.array_path)
 
     def read_frame_metadata(self, number: int) -> JsonValue:
+        line = self._read_line(number, self._record(number))
+        if not self._is_verified:
+            self._compare_coordinates(number, line)
+        return line["metadata"]
+
+    def _read_line(self, number: int, record: Record) -> dict[str, Any]:
+        """Return the coordinates and metadata that were stored with a frame."""
         lines = self._lines
         if lines is None:
             try:
@@ -186,7 +219,7 @@ class OmeZarrReader(DatasetReader):
             except OSError as error:
                 raise DatasetDamagedError(f"{self.path}: {files.FRAMES} cannot be read: {error}") from None
             self._lines = lines
-        return read_frame_line(lines, self._record(number), FrameName(self._name, number))["metadata"]
+        return read_frame_line(lines, record, FrameName(self._name, number))
 
     def _record(self, number: int) -> Record:
         journal = self._table.journal

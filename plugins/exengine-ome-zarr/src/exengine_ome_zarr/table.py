@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from exengine.base_classes import DataCoordinates, OpenFile, snapshot, summarize_positions
 from exengine_ome_zarr.format.documents import Facts
-from exengine_ome_zarr.format.files import JOURNAL, read_lines
+from exengine_ome_zarr.format.files import JOURNAL, LAYOUT, read_lines
 from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, read_records
 from exengine_ome_zarr.format.labels import Key, Labels
 from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
@@ -110,11 +110,18 @@ class FrameTable:
         return True
 
     def _read_layout(self) -> None:
-        values, self._layout_at = read_lines(self._folder, self._layout_at)
+        try:
+            values, self._layout_at = read_lines(self._folder, self._layout_at)
+        except FileNotFoundError:  # it is there before the dataset appears
+            self.problem = f"{LAYOUT} is missing"
+            return
+        except OSError as error:
+            self.problem = f"{LAYOUT} cannot be opened: {error.strerror}"
+            return
         try:
             for value in values:
                 self._read_line(value)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             self.problem = f"the layout of its frames is not valid: {error!r:.200}"
 
     def _read_line(self, value: Any) -> None:

@@ -176,7 +176,7 @@ def test_an_upload_that_the_store_has_changed_is_noticed(url, store, server):
     content = Content(len(sent), lambda: pieces.pop(0))
     monkey = pytest.MonkeyPatch()
     monkey.setattr("exengine_ome_zarr.remote.bucket._expected_tag", lambda digests: "not an MD5 sum")
-    with monkey.context(), pytest.raises(DatasetAccessError, match="differs from what was uploaded"):
+    with monkey.context(), pytest.raises(DatasetAccessError, match="differs from the content"):
         bucket.put("object", content)
     monkey.undo()
     bucket.put("object", Content(len(sent), lambda: iter((sent[:5], sent[5:]))))

@@ -1,4 +1,4 @@
-"""Datasets at URLs: what a backend offers whose datasets may be in object storage.
+"""Datasets at URLs: the operations of a backend that keeps datasets in object storage.
 
 The kernel recognises a URL and passes it on to the class; it neither opens nor changes anything at a URL
 itself.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import UnsupportedOperationError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: ``C://`` is a drive
 
@@ -65,16 +66,16 @@ class RemoteDatasets:
         DatasetExistsError, DatasetLockedError
             If the old dataset is not deleted.
         """
-        raise NotImplementedError
+        raise UnsupportedOperationError(f"{cls.__name__} cannot replace a dataset at a URL")
 
     @classmethod
     def bytes_at(cls, url: str, /) -> int:
         """Return the size of a dataset, in bytes."""
-        raise NotImplementedError
+        raise UnsupportedOperationError(f"{cls.__name__} does not report the size of a dataset at a URL")
 
     @classmethod
     def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
-        """Finish an incomplete dataset whose writer died, with all frames that this machine still has.
+        """Finish an incomplete dataset after the death of its writer, with all frames on this machine.
 
         Parameters
         ----------
@@ -91,4 +92,4 @@ class RemoteDatasets:
         UnsupportedOperationError
             If the writer has left frames on another machine, and ``in_place`` is false.
         """
-        raise NotImplementedError
+        raise UnsupportedOperationError(f"{cls.__name__} cannot recover a dataset at a URL")

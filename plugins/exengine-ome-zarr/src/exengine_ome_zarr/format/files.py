@@ -1,5 +1,6 @@
 """The files of a dataset apart from the pixels: their names, documents, and files that only grow."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -79,6 +80,17 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
         sync_folder(os.path.dirname(path))
 
 
+def forget_variables(error: BaseException | None) -> None:
+    """Clear the variables of the calls that an error ended, because a stored error would keep files open."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            with contextlib.suppress(RuntimeError):  # raised for the calls that have not ended
+                trace.tb_frame.clear()
+            trace = trace.tb_next
+        error = error.__context__
+
+
 def folders_in(path: str) -> Iterator[str]:
     """Yield a folder and all folders in it, the innermost first.
 
@@ -148,11 +160,10 @@ def read_lines(folder: str, at: int) -> tuple[list[object], int]:
     ------
     DatasetDamagedError
         If the file is too large.
+    OSError
+        If the file cannot be opened.
     """
-    try:
-        file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
-    except FileNotFoundError:  # the dataset has no frame yet
-        return [], at
+    file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
     size = os.fstat(file.descriptor).st_size
     if size > sizes.MAX_LAYOUT_BYTES:
         raise DatasetDamagedError(f"{folder}: {LAYOUT} has {size} bytes, at most {sizes.MAX_LAYOUT_BYTES}")

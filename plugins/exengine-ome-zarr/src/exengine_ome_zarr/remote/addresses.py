@@ -1,4 +1,4 @@
-"""URLs of datasets, the stores that they name, and the messages for what goes wrong there.
+"""URLs of datasets, the stores that they name, and the messages for failed requests.
 
 Credentials come from the environment only. A URL that contains some is refused, because the path of a dataset
 is recorded with it. No message contains the text of a request, since some stores sign requests in the URL.
@@ -142,7 +142,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
         )
     if _INSTANCE_METADATA in text:
         return AccessRefusedError(
-            f"{failed}: there are no credentials for {host}; set {keys} in the environment"
+            f"{failed}: no credentials for {host} were found; set {keys} in the environment"
         )
     if name == "NoSuchBucket":
         return AccessRefusedError(
@@ -161,7 +161,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
         return UnsupportedOperationError(f"{failed}: {host} does not support an operation that this needs")
     if "error sending request" in text or "timed out" in text or "HttpError" in text:
         return DatasetAccessError(
-            f"{failed}: there is no connection to {host}; check the network"
+            f"{failed}: {host} does not answer; check the network"
             f"{' and AWS_ENDPOINT_URL' if scheme == 's3' else ''}"
         )
     return DatasetAccessError(f"{failed}: {host} reports {name}; try again, and check the store")

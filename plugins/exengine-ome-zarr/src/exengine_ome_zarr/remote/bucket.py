@@ -16,7 +16,7 @@ PARTS_AT_ONCE = 3
 
 
 Tag = dict[str, str]
-"""What identifies one version of an object: its ETag, its version, or both."""
+"""The identity of one version of an object: its ETag, its version, or both."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Bucket:
     # -- writing ---------------------------------------------------------------------------------
 
     def put_if(self, name: str, text: bytes, unchanged: Tag | None) -> Tag | None:
-        """Create an object, or replace it if nobody has changed it.
+        """Create an object, or replace it if it is unchanged.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class Bucket:
             raise self._error(error, "be written") from None
 
     def put(self, name: str, content: Content) -> None:
-        """Upload an object, and verify what the store has received.
+        """Upload an object, and verify that the store has received it.
 
         Raises
         ------
@@ -211,11 +211,11 @@ class Bucket:
         )["e_tag"]
 
     def _compare(self, name: str, content: Content) -> None:
-        """Read an object back, and compare it with what was sent."""
+        """Read an object back, and compare it with the content that was sent."""
         at = 0
         for piece in content.pieces():
             if self.read_range(name, at, len(piece)) != piece:
-                raise DatasetAccessError(f"{self.url}/{name} differs from what was uploaded")
+                raise DatasetAccessError(f"{self.url}/{name} differs from the content that was uploaded")
             at += len(piece)
 
     def delete(self, names: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 A claim is a conditional request that creates ``exengine.json``, so exactly one of several writers succeeds.
 While the dataset is incomplete, the manifest names its writer. Every later change is conditional, too: a
-writer whose dataset was taken over by a recovery notices it.
+writer notices that a recovery has taken over its dataset.
 """
 
 import json
@@ -74,7 +74,7 @@ class Writer:
 
     @property
     def is_active(self) -> bool:
-        """Whether the writer is active, as far as this machine can know: on others, it is assumed to be."""
+        """Whether the writer is active. If it runs on another machine, it is assumed to be active."""
         folder = self.folder
         return has_writer(folder) if folder is not None else not self.is_here
 

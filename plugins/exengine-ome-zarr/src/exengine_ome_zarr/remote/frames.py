@@ -71,8 +71,8 @@ class RemoteFrames:
 
     def _read_by_index(self, record: Record, shard: str, name: FrameName) -> npt.NDArray[Any]:
         """Return the pixels of a frame that is elsewhere in its shard, because the shard was copied."""
-        _, _, t, c, z, part, _, _, checksum, *_ = record
-        layout = self._layout
+        _, _, t, c, z, part, _, _, _, _, _, _, pixels_crc = record
+        layout, codec = self._layout, self._codec
         index = decode_index(self._bucket.read_end(shard, layout.index_bytes) or b"")
         if index is None or len(index) != layout.chunks_in_shard:
             raise DatasetDamagedError(f"the pixels of {name} cannot be read: {shard} has no valid index")
@@ -87,10 +87,14 @@ class RemoteFrames:
             if length > 2 * layout.tile_bytes + 65536:
                 raise DatasetDamagedError(f"the index of {shard} states a chunk of {length} bytes")
             pieces.append(self._bucket.read_range(shard, offset, length) or b"")
-        text = b"".join(pieces)
-        head = b""
-        if part and layout.tiles > 1:
-            head = np.asarray([len(piece) for piece in pieces], "<u4").tobytes()
-        if crc32c.crc32c(text, crc32c.crc32c(head)) != checksum:
+        if part:
+            frame = codec.decompress(pieces, name)
+            stored = codec.arrange(frame)
+        else:
+            stored = np.frombuffer(bytearray(b"".join(pieces)), np.uint8)
+            if len(stored) != layout.frame_bytes:
+                raise DatasetDamagedError(f"the pixels of {name} cannot be read: {shard} is too short")
+            frame = codec.restore(stored)
+        if crc32c.crc32c(stored) != pixels_crc:
             raise DatasetDamagedError(f"the pixels of {name} in {shard} differ from those that were written")
-        return self._decode(head + text, is_compressed=bool(part), name=name)
+        return frame

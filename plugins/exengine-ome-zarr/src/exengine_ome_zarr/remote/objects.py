@@ -53,8 +53,8 @@ class SpooledObjects:
         self._shards: dict[str, _Shard] = {}
         self._gone: list[str] = []  # removed, but not yet reported
         self._full: dict[str, Upload] = {}  # full shards that are being uploaded
-        self._documents: dict[str, int] = {}  # the checksums of what is in the bucket
-        self._ends: dict[str, int] = {}  # the lengths of what is in the bucket
+        self._documents: dict[str, int] = {}  # the checksums of those in the bucket
+        self._ends: dict[str, int] = {}  # the lengths of the logs in the bucket
         self._open_parts: set[str] = set()  # the unpublished parts that are in the bucket
         self.removed: dict[str, int] = {}
         """The shards that are in the bucket only, with their numbers of frames."""

@@ -42,7 +42,7 @@ def open_remote(url: str) -> DataStorage:
     Raises
     ------
     DatasetNotFoundError
-        If there is no dataset at the URL.
+        If the URL has no manifest.
     DatasetAccessError
         If the store cannot be reached, or refuses access.
     """
@@ -72,7 +72,7 @@ class RemoteReader(OmeZarrReader):
         """Open a dataset by its URL."""
         bucket = Bucket(os.fspath(path))
         if read_remote_manifest(bucket) is None:
-            next(bucket.objects(), None)  # raises an error if there is no such bucket
+            next(bucket.objects(), None)  # raises an error if the bucket does not exist
             raise DatasetNotFoundError(f"there is no dataset at {bucket.url}")
         copy = tempfile.TemporaryDirectory(prefix="exengine-")
         try:
@@ -172,12 +172,12 @@ class RemoteReader(OmeZarrReader):
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         record, name = self._record(number), FrameName(self._name, number)
-        *_, at, size, checksum = record
+        *_, at, size, checksum, _ = record
         if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES:
             raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
         line = self._bucket.read_range(files.FRAMES, at, size)
         if line is None or len(line) != size or crc32c.crc32c(line) != checksum:
-            raise DatasetDamagedError(f"the metadata of {name} differs from what was written")
+            raise DatasetDamagedError(f"the metadata of {name} differs from the text that was written")
         return parse_frame_line(line, name)["metadata"]
 
     def release(self) -> None:
@@ -199,7 +199,7 @@ def copy_documents(bucket: Bucket, folder: str) -> None:
     if found is None:
         raise DatasetNotFoundError(f"there is no dataset at {bucket.url}")
     os.makedirs(os.path.join(folder, files.OWN_FOLDER), exist_ok=True)
-    # The manifest is read first and the journal before the layout: then they contain what they refer to.
+    # The manifest is read first and the journal before the layout: each may refer to the next.
     _extend(bucket, files.JOURNAL, folder, _MAX_JOURNAL_BYTES)
     _extend(bucket, files.LAYOUT, folder, sizes.MAX_LAYOUT_BYTES)
     new = os.path.join(folder, f"{MANIFEST}.new")

@@ -1,4 +1,4 @@
-"""Finishes datasets in object storage whose writer died: uploads the spool that it has left.
+"""Finishes datasets in object storage after the death of their writer: uploads the spool.
 
 The recovery can be killed at any point and run again. It holds the lock of the spool, and the manifest in the
 bucket is replaced last, so the dataset remains incomplete until everything is uploaded.
@@ -103,7 +103,7 @@ def _locked(folder: str, active: str) -> Iterator[None]:
 
 
 def _copy_unfinished(bucket: Bucket, folder: str) -> None:
-    """Copy from the bucket what is needed to finish a dataset without its spool."""
+    """Copy the files from the bucket that a dataset needs to be finished without its spool."""
     copy_documents(bucket, folder)
     os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
     patterns = FilePatterns((f"{files.OPEN}/part-{{number}}", files.FRAMES))
@@ -206,7 +206,9 @@ class _Recovery:
             path = os.path.join(self._folder, shard)
             if os.path.exists(path):  # empty: its writer died while it removed the shard
                 os.unlink(path)
-        recover_in_place(self._folder, [DataCoordinates(each) for each, _ in result.lost], self._elsewhere)
+        recover_in_place(
+            self._folder, [DataCoordinates(each) for each, _ in result.lost], {}, self._elsewhere
+        )
         uploaded = self._upload()
         self._delete_others(uploaded)
         content = {

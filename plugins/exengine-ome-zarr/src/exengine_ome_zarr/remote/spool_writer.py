@@ -55,7 +55,7 @@ class SpoolWriter(FrameWriter):
             name = self._shard_name(image, *shard)
             size, part = layout.frame_bytes, 0
             if self._parts is not None:
-                *_, part, _, size, _, _, _, _ = self._record(number + step)
+                _, _, _, _, _, part, _, size, *_ = self._record(number + step)
             self._objects.added(name, layout, layout.chunk_number(t, c, z), size, part)
             self._objects.upload_if_full(name, self._frames_in_shard(image, t, c, z), self._parts)
         return written

@@ -119,7 +119,7 @@ class RemoteStorage(ManagedStorage):
         self._is_concluded = True
 
     def close(self) -> None:
-        """Upload what is in the spool, and close the storage."""
+        """Upload the spool, and close the storage."""
         if self._claim is None or self._process != os.getpid():
             super().close()
             return

@@ -107,7 +107,7 @@ class Uploader:
         Raises
         ------
         ExEngineError
-            If the uploads fail for so long that there is no point in waiting.
+            If the uploads have failed for too long.
         """
         begin = time.monotonic()
         with self._changed:
