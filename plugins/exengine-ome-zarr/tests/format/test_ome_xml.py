@@ -59,7 +59,7 @@ def test_an_image_is_listed_as_soon_as_it_exists(tmp_path):
     storage.close()
 
 
-@pytest.mark.parametrize("name", ["a\x01b\ud800", '<&">', "日本"])
+@pytest.mark.parametrize("name", ["a\x01b", "c\ud800", '<&">', "日本"])
 def test_any_name_gives_valid_xml(tmp_path, name):
     path = tmp_path / "series"
     try:
