@@ -19,7 +19,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.registry import plugins
 from exengine.kernel.storage import manifest
-from exengine.kernel.system import paths
+from exengine.kernel.system import files
 from exengine.kernel.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     PluginError
         If the backend that wrote the dataset is not installed, or is broken.
     """
-    path = paths.expanded(path)
+    path = files.expanded(path)
     cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # still valid if the program changes its working directory
     try:
@@ -136,7 +136,7 @@ def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
         return f"; overwriting it was interrupted: the old dataset is {left}, rename it"
-    if refusal := paths.refusal_of(path):
+    if refusal := files.refusal_of(path):
         return f": {refusal}"
     parent, name = os.path.split(os.path.abspath(path))
     return did_you_mean(name, _listdir(parent))

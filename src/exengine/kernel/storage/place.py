@@ -21,7 +21,7 @@ from exengine.kernel.errors import (
     from_os,
 )
 from exengine.kernel.storage import manifest
-from exengine.kernel.system import files, paths
+from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
@@ -66,9 +66,10 @@ class DatasetPlace:
         """
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
-        path = paths.expanded(path)
-        if refusal := paths.refusal_of_new(path):
-            raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
+        if files.UNUSUAL.search(path):
+            path = files.expanded(path)
+            if refusal := files.refusal_of_new(path):
+                raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {

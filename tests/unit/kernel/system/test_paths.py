@@ -9,7 +9,7 @@ from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery import recover
 from exengine.datasets.verification import verify
 from exengine.kernel.errors import DatasetAccessError, DatasetNotFoundError
-from exengine.kernel.system.paths import refusal_of
+from exengine.kernel.system.files import refusal_of
 
 
 @pytest.fixture
