@@ -3,6 +3,7 @@
 Each folder in ``plugins/`` gets one environment per Python version. For example,
 ``plugins/exengine-ndstorage`` gets ``py311-ndstorage``, with the full name ``py311-exengine-ndstorage``. The
 environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
+``floors-together`` installs them and the kernel with the lowest versions that satisfy all of them.
 
 Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
 ``nightly``.
@@ -27,6 +28,12 @@ ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 CAMPAIGN_PLUGINS = ("exengine-ndstorage", "exengine-ome-zarr")
+# The parts of the kernel that stand on other libraries, without the tests that take long for other reasons.
+FLOORS_TESTS = tuple(
+    f"tests/unit/{part}"
+    for part in ("acquisition", "config", "frame_sources", "kernel/frames", "kernel/registry")
+)
+FLOORS_CHOICE = "not kill and not field and not full_disk and not probing and not million"
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
 
 
@@ -58,11 +65,22 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
     _seed(state, "interop", commands_pre=[_install(ROOT / "plugins" / "exengine-ome-zarr", extra="[test]")])
+    _add_floors(state)
     sources = [ROOT / "src", *(folder / "src" for folder in FOLDERS)]
     paths = "PYTHONPATH=" + os.pathsep.join(map(str, sources))
     _seed(state, "imports", set_env=SetEnv(paths, "set_env", "imports", ROOT))
     packages = [str(marker.parent.relative_to(ROOT)) for folder in FOLDERS for marker in _typed(folder)]
     _seed(state, "types", commands=[_with_arguments(state, "mypy", "src/exengine", *packages)])
+
+
+def _add_floors(state: State) -> None:
+    """Configure the environment that resolves the kernel and all plugins together at their floors."""
+    # pytest-xdist too, which would otherwise be installed before with the newest pytest
+    options = ("--resolution", "lowest-direct", "pytest-xdist>=3.6")
+    install = _install(ROOT, *FOLDERS, extra="[test]", options=options)
+    tests = [FLOORS_TESTS, *((f"plugins/{folder.name}/tests",) for folder in FOLDERS)]
+    commands = [_with_arguments(state, "pytest", *IN_PARALLEL, "-k", FLOORS_CHOICE, *some) for some in tests]
+    _seed(state, "floors-together", commands_pre=[install], commands=commands)
 
 
 def _add_campaigns(state: State) -> None:
@@ -108,9 +126,9 @@ def _seed(state: State, name: str, **settings: object) -> None:
     state.conf.memory_seed_loaders[name].append(MemoryLoader(**settings))
 
 
-def _install(*folders: Path, extra: str = "") -> Command:
-    """Return the command that builds plugins and forces a reinstall, as their version does not change."""
-    command = ["uv", "pip", "install", "-q"]
+def _install(*folders: Path, extra: str = "", options: tuple[str, ...] = ()) -> Command:
+    """Return the command that builds projects and forces a reinstall, as their version does not change."""
+    command = ["uv", "pip", "install", "-q", *options]
     for folder in folders:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         command += ["--reinstall-package", project["name"]]

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from results import save
+from results import BY_DEFAULT, save
+from variants import Variant, add_arguments, variant_of
 
 import exengine
 from exengine.acquisition.run import Acquisition
@@ -91,7 +92,7 @@ class Clock:
 
 
 def time_lapse(
-    folder: str, *, hours: int = HOURS, wrong: bool = False
+    folder: str, *, variant: Variant = BY_DEFAULT, hours: int = HOURS, wrong: bool = False
 ) -> tuple[dict[str, object], list[str]]:
     """Acquire, reopen and compare.
 
@@ -99,6 +100,7 @@ def time_lapse(
     ----------
     folder : str
         Empty; is used.
+    variant : Variant
     hours : int
     wrong : bool
         With a source that goes by the time of day, which must be found.
@@ -110,7 +112,11 @@ def time_lapse(
     """
     loops = hours * 3600 // FRAME_EVERY_S // 6
     config = {
-        "storage": {"backend": "ndtiff", "path": f"{folder}/data", "options": {"max_file_bytes": 2**20}},
+        "storage": {
+            "backend": variant.backend,
+            "path": f"{folder}/data",
+            "options": variant.with_files(2**20, 2 * 64 * 64),
+        },
         "source": {"name": "simulated", "options": {"width": 64, "height": 64, "rate_hz": 1 / FRAME_EVERY_S}},
         "sequence": {
             "channels": ["DAPI", "FITC"],
@@ -176,15 +182,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--save", action="store_true")
+    add_arguments(parser)
     given = parser.parse_args()
+    variant = variant_of(given)
     with tempfile.TemporaryDirectory() as folder:
-        figures, found = time_lapse(folder)
+        figures, found = time_lapse(folder, variant=variant)
     for name, value in figures.items():
         print(f"{name}: {value}")
     for text in found:
-        print(f"BROKEN {text}\nagain: python tests/campaigns/clock_steps.py")
+        print(f"BROKEN {text}\nagain: python tests/campaigns/clock_steps.py{variant.arguments}")
     if given.save and not found:
-        save("clock_steps", "python tests/campaigns/clock_steps.py", None, figures)
+        save("clock_steps", "python tests/campaigns/clock_steps.py", None, figures, variant=variant)
     return 1 if found else 0
 
 

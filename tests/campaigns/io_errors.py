@@ -95,7 +95,7 @@ def broken(case: Case, clean: CleanRun, ended: Ended, verdict: Verdict, count: i
     if ended.hung:
         found.append(f"it did not end within {PATIENCE_S:.0f} s")
     elif ended.code:
-        found.append(f"the process ended with {ended.code}")
+        found.append(f"the process ended with {ended.code}: {' '.join(ended.output[-600:].split())}")
     told = bool(said.errors)
     # The control has no status.
     whole = verdict.readable == list(range(count)) and verdict.status in ("complete", "unknown")

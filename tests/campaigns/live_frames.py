@@ -58,7 +58,7 @@ class Progress:
 
     @acknowledged.setter
     def acknowledged(self, count: int) -> None:
-        struct.pack_into("<q", self._memory, 0, count)
+        self._memory[:8] = struct.pack("<q", count)  # ``pack_into`` would write zeros first
 
     @property
     def killed(self) -> bool:

@@ -17,10 +17,13 @@ whatever has not reached the disk, its journal included; it is mounted again, an
 ``ndstorage``
     The other control: the library alone, after its own ``finish``.
 
+A dataset of ``ome-zarr`` is also recovered in place, and must then be whole for zarr-python and tensorstore.
+
 Run ``python tests/campaigns/power_loss.py``, as root.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import sys
@@ -31,12 +34,16 @@ from dataclasses import dataclass, field
 from children import Child, Ended, warm_up
 from judge import Said, Verdict, judge
 from mounts import CannotRunError, PowerCut, live_apart
+from others import Others
 from results import NIGHTLY, save
+from variants import NDSTORAGE, Variant, add_arguments, variant_of
 from writer import Job, Say, write
 
-MODES = ("durable", "ending", "finished", "handler", "unsynced", "ndstorage")
+import exengine
+
+MODES = ("durable", "ending", "finished", "handler", "unsynced", NDSTORAGE)
 MOMENTS_S = {"durable": (0.0, 0.4), "ending": (0.0, 0.05)}  # of the cut, after the dataset's beginning
-CONTROLS = ("unsynced", "ndstorage")
+CONTROLS = ("unsynced", NDSTORAGE)
 EVERY = 8
 
 
@@ -62,21 +69,19 @@ class Tally:
     broken: list[str] = field(default_factory=list)
 
 
-def job_of(mode: str, path: str, backend: str = "ndtiff") -> Job:
+def job_of(mode: str, path: str, variant: Variant) -> Job:
     """Return what a mode writes; the unsynced one is told to stop there by :func:`_work`."""
-    if mode == "ndstorage":
-        return Job(path, "ndstorage", count=40)
-    count = {"durable": 400, "ending": 2 * EVERY}.get(mode, 80)
-    every = EVERY if mode in MOMENTS_S else 0
-    options = {"max_file_bytes": 80_000 if mode == "ending" else 300_000} if backend == "ndtiff" else None
+    if mode == NDSTORAGE:
+        return Job(path, NDSTORAGE, count=40)
     return Job(
         path,
-        backend,
-        count=count,
-        durable_every=every,
+        variant.backend,
+        count={"durable": 400, "ending": 2 * EVERY}.get(mode, 80),
+        durable_every=EVERY if mode in MOMENTS_S else 0,
         handler=mode == "handler",
         finish=mode != "unsynced",
-        options=options,
+        options=variant.with_files(80_000 if mode == "ending" else 300_000, 2 * 64 * 64),
+        planned=variant.backend == "ome-zarr" and mode != "finished",
     )
 
 
@@ -95,7 +100,7 @@ def _work(mode: str, job: Job):  # type: ignore[no-untyped-def]  # a function of
 
 
 def cut_once(
-    mode: str, image: str, folder: str, moment_s: float, backend: str = "ndtiff"
+    mode: str, image: str, folder: str, moment_s: float, variant: Variant, others: Others | None
 ) -> tuple[Said, Verdict, Ended]:
     """Write, cut, mount again and judge.
 
@@ -106,10 +111,12 @@ def cut_once(
         Of the file system.
     moment_s : float
         How long after the dataset's beginning the power goes; only for ``MOMENTS_S``.
-    backend : str
+    variant : Variant
+    others : Others, optional
+        Programs that read the dataset too, after it was recovered in place.
     """
     with PowerCut(image, folder) as disk:
-        job = job_of(mode, f"{folder}/data", backend)
+        job = job_of(mode, f"{folder}/data", variant)
         child = Child(_work(mode, job))
         try:
             until = time.monotonic() + 30
@@ -126,7 +133,22 @@ def cut_once(
             ended = child.end(10)
         disk.restart()
         verdict = judge(job)
+        if others is not None and job.backend != NDSTORAGE and not verdict.problem:
+            verdict.problem = _recovered(job, verdict, others)
     return Said.of(ended.lines), verdict, ended
+
+
+def _recovered(job: Job, before: Verdict, others: Others) -> str:
+    """Recover a dataset in place, and return what is wrong with it then, also for other programs."""
+    try:
+        exengine.recover(job.path, in_place=True)
+    except Exception as error:
+        return f"foreign: recover in place: {type(error).__name__}: {error}"
+    after = judge(job)
+    if after.readable != before.readable or after.wrong or after.damaged or after.problem:
+        return f"foreign: recovered as {after}, readable were {before.readable}"
+    faults = others.faults(job, after.readable)
+    return f"foreign: {faults[:3]}" if faults else ""
 
 
 def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
@@ -134,7 +156,7 @@ def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
     found = []
     if verdict.wrong:
         found.append(f"wrong frames: {verdict.wrong}")
-    if mode == "ndstorage":
+    if mode == NDSTORAGE:
         return []
     if verdict.problem.startswith("foreign"):
         found.append(verdict.problem)
@@ -162,7 +184,13 @@ def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
 
 
 def campaign(
-    folder: str, *, cuts: int, seed: int, modes: tuple[str, ...] = MODES, backend: str = "ndtiff"
+    folder: str,
+    *,
+    cuts: int,
+    seed: int,
+    variant: Variant,
+    modes: tuple[str, ...] = MODES,
+    others: Others | None = None,
 ) -> dict[str, Tally]:
     """Cut the power in each mode.
 
@@ -171,23 +199,25 @@ def campaign(
     CannotRunError
         Without the right to mount.
     """
-    for used in (backend, "ndstorage"):
-        os.mkdir(f"{folder}/{used}")
-        warm_up(f"{folder}/{used}", used)
+    for used in (variant, Variant(NDSTORAGE)):
+        os.mkdir(f"{folder}/{used.backend}")
+        warm_up(f"{folder}/{used.backend}", used)
     tallies = {}
     for mode in modes:
         tally = tallies[mode] = Tally()
         for number in range(cuts):
             moment_s = random.Random(f"{seed} {mode} {number}").uniform(*MOMENTS_S.get(mode, (0, 0)))
-            said, verdict, ended = cut_once(mode, f"{folder}/disk.img", f"{folder}/disk", moment_s, backend)
+            said, verdict, ended = cut_once(
+                mode, f"{folder}/disk.img", f"{folder}/disk", moment_s, variant, others
+            )
             lost = verdict.lost(said.put)
             tally.cuts += 1
             tally.put += said.put
             tally.lost += len(lost)
             tally.most_lost = max(tally.most_lost, len(lost))
-            if faults := broken(mode, said, verdict, job_of(mode, "").count):
+            if faults := broken(mode, said, verdict, job_of(mode, "", variant).count):
                 tally.broken.append(
-                    f"--seed {seed} --modes {mode} --cuts {number + 1}: {'; '.join(faults)} {ended.output}"
+                    f"--seed {seed} --modes {mode} --cuts {number + 1}{variant.arguments}: {'; '.join(faults)} {ended.output}"
                 )
                 _print(f"BROKEN {tally.broken[-1]}")
         if mode in CONTROLS and not tally.lost:
@@ -209,18 +239,26 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=50, help="of each mode")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--backend", default="ndtiff")
+    add_arguments(parser)
     parser.add_argument("--without-sync", action="store_true", help="make fsync do nothing: must be found")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
+    variant = variant_of(given)
     begin = time.monotonic()
     if given.without_sync:
         os.fsync = lambda descriptor: None
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         try:
-            live_apart()
+            live_apart()  # before the other programs start, which must see the mounts
+            others = stack.enter_context(Others()) if variant.backend == "ome-zarr" else None
             tallies = campaign(
-                folder, cuts=given.cuts, seed=given.seed, modes=tuple(given.modes), backend=given.backend
+                folder,
+                cuts=given.cuts,
+                seed=given.seed,
+                variant=variant,
+                modes=tuple(given.modes),
+                others=others,
             )
         except CannotRunError as error:
             _print(f"cannot run: {error}")
@@ -229,7 +267,7 @@ def main() -> int:
     _print(f"runs: {sum(tally.cuts for tally in tallies.values())}, seconds: {time.monotonic() - begin:.0f}")
     for text in faults:
         _print(f"again: python tests/campaigns/power_loss.py {text}")
-    if given.save and not faults and not given.without_sync and given.backend == "ndtiff":
+    if given.save and not faults and not given.without_sync and variant.backend != NDSTORAGE:
         figures: dict[str, object] = {}
         for mode, tally in tallies.items():
             figures[f"{mode}: cuts"] = tally.cuts
@@ -237,7 +275,7 @@ def main() -> int:
             figures[f"{mode}: lost"] = tally.lost
             figures[f"{mode}: most lost in one cut"] = tally.most_lost
         command = f"python tests/campaigns/power_loss.py --cuts {given.cuts} --seed {given.seed}"
-        save("power_loss", command, given.seed, figures)
+        save("power_loss", command, given.seed, figures, variant=variant)
     return 1 if faults else 0
 
 

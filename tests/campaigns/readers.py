@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import results
 from forked import Child, Say
-from kills import acknowledge_early, index_first
+from spoils import SPOILS, spoil
+from variants import Variant, add_arguments, variant_of
 from writer import Job, axes_of, metadata_of, pixels_of, write
 
 import exengine
@@ -32,9 +33,6 @@ KINDS = ("anew", "len", "iteration", "await_new_data")
 READERS = 8
 FILE_BYTES = 2**20  # so that many files are begun
 ALL_AT_END = 3000  # of more frames, so many are compared; the coordinates of all
-
-SPOILS = {"acknowledge-early": acknowledge_early, "index-first": lambda: index_first(0.01)}
-"""Faults of a writer that the campaign must find, or it is blind."""
 
 
 class Progress:
@@ -54,10 +52,13 @@ class Progress:
         return struct.unpack("<q", self._memory[:8])[0], finished
 
 
-def write_for(path: str, seconds: float, per_second: int, progress: Progress, spoil: str) -> None:
+def write_for(
+    path: str, variant: Variant, seconds: float, per_second: int, progress: Progress, wrong: str
+) -> None:
     """Write frames at a steady rate, one or eight at a time, and finish."""
-    SPOILS.get(spoil, lambda: None)()
-    storage = exengine.open_storage("ndtiff", path, max_file_bytes=FILE_BYTES)
+    spoil(wrong, variant.backend, pause_s=0.01)
+    options = variant.with_files(FILE_BYTES, 2 * SIZE * SIZE) or {}
+    storage = exengine.open_storage(variant.backend, path, **options)
     began = time.monotonic()
     number = 0
     while time.monotonic() - began < seconds:
@@ -156,18 +157,28 @@ def main() -> int:
         "--folder", help="where to make the dataset, by default the folder for temporary files"
     )
     options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    add_arguments(options)
     given = options.parse_args()
+    variant = variant_of(given)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder, ExitStack() as stack:
         # Whatever is imported at first use is imported here, and not by each child.
         write(
-            Job(os.path.join(folder, "first"), count=2, batch=2, options={"max_file_bytes": FILE_BYTES}),
+            Job(
+                os.path.join(folder, "first"),
+                variant.backend,
+                count=2,
+                batch=2,
+                options=dict(variant.options),
+            ),
             _nothing,
         )
         exengine.open_dataset(os.path.join(folder, "first")).close()
         path = os.path.join(folder, "dataset")
         progress = Progress()
         writer = stack.enter_context(
-            Child(lambda say: write_for(path, given.seconds, given.per_second, progress, given.spoil))
+            Child(
+                lambda say: write_for(path, variant, given.seconds, given.per_second, progress, given.spoil)
+            )
         )
         while not os.path.exists(path):
             time.sleep(0.001)
@@ -205,7 +216,7 @@ def main() -> int:
         "frames compared": totals["compared"],
     }
     command = f"python tests/campaigns/readers.py --seconds {given.seconds:g} --seed {given.seed}"
-    return results.conclude("readers", command, given.seed, figures, broken, keep=given.save)
+    return results.conclude("readers", command, given.seed, figures, broken, keep=given.save, variant=variant)
 
 
 def _nothing(line: str) -> None:

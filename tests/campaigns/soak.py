@@ -1,6 +1,6 @@
 """Frames at full rate for a long time: memory, descriptors and threads stay, and every frame is counted.
 
-One dataset after the other goes through a ``DataHandler`` into ``ndtiff``, large frames and small ones in
+One dataset after the other goes through a ``DataHandler`` into one backend, large frames and small ones in
 turns; each is opened again, counted, compared in places, and deleted, so that the disk holds one. After
 each cycle descriptors and threads are as after the first, and memory must not rise: a line is laid through
 the later half of the cycles.
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from results import save
+from variants import Variant, add_arguments, variant_of
 from writer import axes_of, metadata_of, pixels_of
 
 import exengine
@@ -57,12 +58,13 @@ def frame_of(number: int, size: int) -> "np.ndarray[tuple[int, ...], np.dtype[np
     return frame
 
 
-def cycle(path: str, *, size: int, count: int, until: float) -> tuple[int, int, list[str]]:
+def cycle(path: str, variant: Variant, *, size: int, count: int, until: float) -> tuple[int, int, list[str]]:
     """Write one dataset, look at it, and delete it.
 
     Parameters
     ----------
     path : str
+    variant : Variant
     size, count : int
         Of a frame, in pixels of a side; of frames at most.
     until : float
@@ -74,7 +76,7 @@ def cycle(path: str, *, size: int, count: int, until: float) -> tuple[int, int, 
         How many frames were put, how many of them are missing, and what was broken.
     """
     found = []
-    storage = exengine.open_storage("ndtiff", path)
+    storage = exengine.open_storage(variant.backend, path, **variant.options)
     handler = exengine.DataHandler(storage, max_pending=PENDING_BYTES)
     put = 0
     for number in range(count):
@@ -104,7 +106,7 @@ def cycle(path: str, *, size: int, count: int, until: float) -> tuple[int, int, 
 
 
 def soak(
-    folder: str, *, seconds: float, cycle_bytes: int, keep: list[object] | None = None
+    folder: str, variant: Variant, *, seconds: float, cycle_bytes: int, keep: list[object] | None = None
 ) -> tuple[dict[str, object], list[str]]:
     """Write for some time.
 
@@ -112,6 +114,7 @@ def soak(
     ----------
     folder : str
         Where the datasets lie, one at a time.
+    variant : Variant
     seconds : float
     cycle_bytes : int
         Of pixels, in a dataset.
@@ -134,6 +137,7 @@ def soak(
             # The first cycles are whole, however short the time: there must be something to compare.
             put, missing, faults = cycle(
                 f"{folder}/data-{cycles}-{size}",
+                variant,
                 size=size,
                 count=count,
                 until=until if cycles >= 4 else float("inf"),
@@ -185,10 +189,13 @@ def main() -> int:
     parser.add_argument("--cycle-mb", type=float, default=2000, help="pixels in a dataset, in MB")
     parser.add_argument("--leak", action="store_true", help="keep something of each cycle: must be found")
     parser.add_argument("--save", action="store_true")
+    add_arguments(parser)
     given = parser.parse_args()
+    variant = variant_of(given)
     with tempfile.TemporaryDirectory() as folder:
         figures, found = soak(
             folder,
+            variant,
             seconds=given.minutes * 60,
             cycle_bytes=int(given.cycle_mb * 1e6),
             keep=[] if given.leak else None,
@@ -198,9 +205,17 @@ def main() -> int:
     for text in found:
         print(f"BROKEN {text}")
     if found:
-        print(f"again: python tests/campaigns/soak.py --minutes {given.minutes} --cycle-mb {given.cycle_mb}")
+        print(
+            f"again: python tests/campaigns/soak.py --minutes {given.minutes} --cycle-mb {given.cycle_mb}{variant.arguments}"
+        )
     if given.save and not found and not given.leak:
-        save("soak", f"python tests/campaigns/soak.py --minutes {given.minutes:g}", None, figures)
+        save(
+            "soak",
+            f"python tests/campaigns/soak.py --minutes {given.minutes:g}",
+            None,
+            figures,
+            variant=variant,
+        )
     return 1 if found else 0
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import results
 from forked import Child, Say
 from judge import judge
+from variants import Variant, add_arguments, variant_of
 from writer import Job, axes_of, metadata_of, pixels_of, write
 
 import exengine
@@ -33,6 +34,7 @@ REFUSALS = (DatasetLockedError, DatasetExistsError)
 FRAMES = 3
 PATIENCE_S = 1.0
 waits_s: list[float] = []
+chosen = [Variant()]  # the variant of this run
 
 
 class BrokenError(Exception):
@@ -40,7 +42,7 @@ class BrokenError(Exception):
 
 
 def _begin(path: str) -> Any:
-    storage = exengine.open_storage("ndtiff", path)
+    storage = exengine.open_storage(chosen[0].backend, path, **chosen[0].options)
     for number in range(FRAMES):
         storage.put(axes_of(number), pixels_of(number, 64), metadata_of(number))
     return storage
@@ -49,7 +51,7 @@ def _begin(path: str) -> Any:
 def _attempt(path: str, if_exists: Any) -> str:
     """Try to write where another one does; return what came of it."""
     try:
-        storage = exengine.open_storage("ndtiff", path, if_exists=if_exists)
+        storage = exengine.open_storage(chosen[0].backend, path, if_exists=if_exists)
     except REFUSALS as error:
         if if_exists == "overwrite" and not isinstance(error, DatasetLockedError):
             return f"refused by {type(error).__name__}, and not because of the lock"
@@ -167,7 +169,7 @@ def _enter(path: str) -> None:
     killed = time.monotonic()
     while True:
         try:
-            exengine.open_storage("ndtiff", path, if_exists="overwrite").close()
+            exengine.open_storage(chosen[0].backend, path, if_exists="overwrite").close()
         except DatasetLockedError as error:
             if time.monotonic() - killed > PATIENCE_S:
                 raise BrokenError(f"not admitted within {PATIENCE_S} s: {error}") from error
@@ -250,13 +252,15 @@ def main() -> int:
     options.add_argument("--c-fork", action="store_true", help="also what is not promised: a fork by C code")
     options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
     options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    add_arguments(options)
     given = options.parse_args()
+    variant = chosen[0] = variant_of(given)
     broken: list[str] = []
     good: Counter[str] = Counter()
     trials = {**REFUSED, **ADMITTED, **(NOT_PROMISED if given.c_fork else {})}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        write(Job(os.path.join(folder, "first"), count=2), lambda line: None)
+        write(Job(os.path.join(folder, "first"), variant.backend, count=2), lambda line: None)
         SPOILS[given.spoil]()
         for time_ in range(given.times):
             for number, (name, trial) in enumerate(trials.items()):
@@ -274,7 +278,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - began),
     }
     command = f"python tests/campaigns/writers.py --times {given.times} --seed {given.seed}"
-    return results.conclude("writers", command, given.seed, figures, broken, keep=given.save)
+    return results.conclude("writers", command, given.seed, figures, broken, keep=given.save, variant=variant)
 
 
 if __name__ == "__main__":

@@ -18,3 +18,12 @@ def test_unit_tests_that_need_more_than_the_kernel_run_where_it_is_installed():
     ]
     assert needing
     assert [path for path in needing if not any(path.is_relative_to(one) for one in run)] == []
+
+
+def test_ci_tests_all_distributions_together_at_their_declared_floors():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert "floors-together" in tox["tox"]["env_list"].split()
+    toxfile = (ROOT / "toxfile.py").read_text(encoding="utf-8")
+    assert 'options = ("--resolution", "lowest-direct", ' in toxfile
+    assert '_install(ROOT, *FOLDERS, extra="[test]", options=options)' in toxfile

@@ -25,9 +25,11 @@ def _fields(**strategies):
     )
 
 
+_presets = ["DAPI", "FITC", "Slow", "DAPI", "FITC", "Slow", "Manual", "Auto", "Second", "SecondManual"]
+_core = [["Core", "AutoShutter", "0"], ["Core", "AutoShutter", "1"], ["Core", "Shutter", "Shut2"]]
 channels = st.lists(
     _fields(
-        config=st.sampled_from(["DAPI", "FITC", "Slow"]),
+        config=st.sampled_from(_presets),
         exposure=_maybe(st.sampled_from([5.0, 7.0, 50.0])),
         z_offset=_maybe(st.sampled_from([2.0, -1.5]), 3),
         camera=_maybe(st.sampled_from(["CamA", "CamB"]), 3),
@@ -78,7 +80,13 @@ def position_lists(draw):
                 y=_maybe(_um, 1),
                 z=_maybe(_um, 1),
                 sequence=_maybe(own_sequences, 3),
-                properties=_maybe(st.just([["Wheel", "Label", "FITC"]]), 7),
+                properties=_maybe(
+                    st.one_of(
+                        st.just([["Wheel", "Label", "FITC"]]),
+                        st.lists(st.sampled_from(_core), min_size=1, max_size=2, unique_by=lambda p: p[1]),
+                    ),
+                    5,
+                ),
             ),
             min_size=1,
             max_size=3,
@@ -104,6 +112,10 @@ setups = _fields(
     z_pos=_maybe(st.just(33.0)),
     x_pos=_maybe(st.just(9.0)),
     roi=_maybe(st.just([2, 2, 12, 10])),
+    channel=_maybe(
+        st.sampled_from(["Manual", "Second", "SecondManual"]).map(lambda name: {"config": name}), 5
+    ),
+    properties=_maybe(st.lists(st.sampled_from(_core), min_size=1, max_size=2, unique_by=lambda p: p[1]), 5),
 )
 
 
@@ -126,17 +138,17 @@ def sequences(draw, *, devices=True):
             autofocus_plan=_maybe(autofocus, 4),
             setup=_maybe(setups, 2),
             keep_shutter_open_across=_maybe(
-                st.lists(st.sampled_from("tcz"), min_size=1, max_size=2, unique=True), 3
+                st.lists(st.sampled_from("tcz"), min_size=1, max_size=2, unique=True), 1
             ),
             axis_order=_maybe(st.permutations("tpgcz").map("".join), 1),
         )
     )
-    if isinstance(fields.get("keep_shutter_open_across"), list) and draw(st.integers(0, 3)):
+    if isinstance(fields.get("keep_shutter_open_across"), list) and draw(st.integers(0, 7)):
         made = {"c": "channels", "z": "z_plan", "t": "time_plan"}
         kept = [axis for axis in fields["keep_shutter_open_across"] if made[axis] in fields]
         fields["keep_shutter_open_across"] = kept
     if not devices:
-        fields = _without(fields, ("camera", "properties", "roi"))
+        fields = _without(fields, ("camera", "channel", "properties", "roi"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

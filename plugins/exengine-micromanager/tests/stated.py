@@ -17,8 +17,36 @@ class Frame:
     y: float
     z: float
     wheel: str | None
+    autoshutter: bool
+    shutter: str
     keep: bool
     shape: tuple
+
+    @property
+    def open_shutters(self) -> set[str]:
+        """The shutters that are open while the camera exposes."""
+        return {self.shutter} if self.autoshutter else set()
+
+    @property
+    def kept_open(self) -> set[str]:
+        """The shutters that stay open after the exposure."""
+        return self.open_shutters if self.keep else set()
+
+
+PRESETS = {
+    "Manual": {"AutoShutter": "0"},
+    "Auto": {"AutoShutter": "1"},
+    "Second": {"Shutter": "Shut2"},
+    "SecondManual": {"AutoShutter": "0", "Shutter": "Shut2"},
+}
+"""What the presets set of the core; see CONFIG of the witness."""
+
+
+def of_core(channel, properties):
+    """Return what a channel and properties set of the core; the properties win."""
+    own = dict(PRESETS.get(channel.config, {})) if channel is not None else {}
+    own.update({prop: value for device, prop, value in properties or () if device == "Core"})
+    return own
 
 
 def stated(
@@ -28,7 +56,9 @@ def stated(
     setup = sequence.setup
     at = dict(start)
     roi = None
+    core = {"AutoShutter": "1", "Shutter": "Shut"}
     if setup is not None:
+        core.update(of_core(setup.channel, setup.properties))
         exposure_ms = setup.exposure or exposure_ms
         at.update(
             {
@@ -113,8 +143,9 @@ def stated(
             exposure = channel.exposure or (
                 30.0 if presets and channel.config == "Slow" and camera == "CamA" else exposure
             )
-        if place is not None and place.properties:
+        if place is not None and any(device == "Wheel" for device, *_ in place.properties or ()):
             wheel = "FITC"
+        now = {**core, **of_core(channel, place.properties if place is not None else ())}
         coordinates = {}
         for axis, value in index.items():
             name = {"t": "time", "p": "position", "c": "channel"}.get(str(axis), str.__str__(axis))
@@ -127,7 +158,8 @@ def stated(
             coordinates[name] = value
         frames.append(
             Frame(coordinates, camera, exposure, x, y,
-                  z + corrections.get(index.get("p"), 0.0) if every_z else at["z"], wheel, keep,
+                  z + corrections.get(index.get("p"), 0.0) if every_z else at["z"], wheel,
+                  now["AutoShutter"] == "1", now["Shutter"], keep,
                   _shape(camera, roi))
         )  # fmt: skip
     return frames, focused

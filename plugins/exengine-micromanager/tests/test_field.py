@@ -82,7 +82,7 @@ def carried_out(source, sequence):
 
     def sink(coordinates, pixels, metadata):
         frames.append((dict(coordinates), pixels, metadata))
-        shutter.append(WITNESS.shutter_open)
+        shutter.append(set(WITNESS.open_shutters))
 
     plan, refusal = prepared(source, sequence)
     if plan is None:
@@ -108,11 +108,12 @@ def carried_out(source, sequence):
         assert (seen.camera, seen.exposure_ms) == (frame.camera, near(frame.exposure_ms))
         assert (seen.x, seen.y, seen.z) == (near(frame.x), near(frame.y), near(frame.z))
         assert frame.wheel is None or seen.wheel == frame.wheel
-        assert seen.shutter_open
+        assert seen.open_shutters == frame.open_shutters
+        assert frame.autoshutter or not seen.autoshutter  # held open, it is off where it is stated on
         assert (pixels.shape, (pixels.shape, str(pixels.dtype)) in plan.layouts) == (frame.shape, True)
         assert (metadata["camera"], metadata["exposure_ms"]) == (frame.camera, near(frame.exposure_ms))
         if not metadata["hardware_triggered"]:
-            assert opened == frame.keep
+            assert opened == frame.kept_open
             where = metadata["position"]
             assert (where["x_um"], where["y_um"], where["z_um"]) == (
                 near(frame.x),
@@ -189,7 +190,8 @@ def test_after_an_interrupt_at_any_moment_the_shutter_is_closed_and_settings_are
             return
         frames = plan.frames
         before = source.settings()
-        WITNESS.shutter_open = chance.random() < 0.3  # what a user left open is closed too
+        if chance.random() < 0.3:  # what a user left open is closed too
+            WITNESS.open_shutters.add(chance.choice(["Shut", "Shut2"]))
         if interrupted(source, how, chance.randrange(frames), chance.random()) < frames:
             assert not WITNESS.shutter_open
             assert source.settings() == before and source.unrestored == ()

@@ -57,7 +57,7 @@ def position(**fields):
         ({"channels": ["DAPI"], "setup": {"roi": (0, 0, 1000, 10)}}, "roi.*512"),
         ({"channels": ["DAPI"], "setup": {"channel": {"config": "NoChannel"}}}, "NoChannel"),
         (position(sequence={"channels": ["DAPI"], "setup": {"exposure": 5}}), "setup"),
-        (position(sequence={"metadata": {"a": 1}}), "sequence.*no axis"),
+        (position(sequence={"metadata": {"a": 1}}), "sequence.*neither an axis"),
         ({"stage_positions": {"plate": "96-well", "a1_center_xy": [0, 0], "selected_wells": [[0], [0]], "well_points_plan": {"x": 1, "properties": [["Camera", "Gain", "1"]]}}}, "well_points_plan.*properties"),
     ],
 )  # fmt: skip
@@ -90,7 +90,7 @@ def test_keeping_a_shutter_open_needs_a_shutter_and_autoshutter(make, write_conf
         + "Property,Core,Focus,Z\n"
     )
     no_autoshutter = SWITCHED_CAMERAS.replace("AutoShutter,1", "AutoShutter,0")
-    for text, says in ((no_shutter, "no shutter"), (no_autoshutter, "autoshutter")):
+    for text, says in ((no_shutter, "needs a shutter"), (no_autoshutter, "autoshutter")):
         source = make(config=write_config(text), adapter_path=adapters)
         with pytest.raises(SourceError, match=f"keep_shutter_open_across.*{says}"):
             source.prepare(useq.MDASequence(**stack))
@@ -101,6 +101,54 @@ def test_keeping_a_shutter_open_needs_a_shutter_and_autoshutter(make, write_conf
             useq.MDASequence(**stack, setup=manual)
         )
     assert source.prepare(useq.MDASequence(**stack, setup=automatic)).frames == 3
+
+
+TWO_DRIVES = (
+    SWITCHED_CAMERAS
+    + """\
+ConfigGroup,Channel,Coarse,Core,Focus,Z
+ConfigGroup,Channel,Fine,Core,Focus,Piezo
+"""
+)
+ON_PIEZO = {"properties": [("Core", "Focus", "Piezo")]}
+
+
+@pytest.mark.parametrize("setup", [ON_PIEZO, {"channel": "Fine"}], ids=["property", "preset"])
+def test_the_drive_that_a_sequence_moves_is_the_one_that_its_setup_selects(
+    make, write_config, adapters, frames, monkeypatch, setup
+):
+    log = watched_core(monkeypatch)
+    source = make(config=write_config(TWO_DRIVES), adapter_path=adapters)
+    places = [{"z": 4, "properties": [["Z", "Position", 9]]}, {"z": 6}]
+    source.prepare(useq.MDASequence(setup=setup, channels=["Fine"], stage_positions=places))
+    source.run(frames)
+    assert [seen.z_um for seen in log] == [4, 6]
+    assert source._core.getPosition("Piezo") == pytest.approx(6)
+    stack = {"z_plan": {"range": 2, "step": 1}}
+    for fields, says in (
+        ({"channels": ["Coarse"]}, "channel 'Coarse' selects the device 'Z' as Focus, and .* moves 'Piezo'"),
+        (
+            {"stage_positions": [{"properties": [["Core", "Focus", "Z"]]}]},
+            "a position selects the device 'Z'",
+        ),
+        ({"stage_positions": [{"properties": [["Piezo", "Position", 5]]}]}, "set Piezo.Position"),
+    ):
+        with pytest.raises(SourceError, match=says):
+            source.prepare(useq.MDASequence(**stack, **fields, setup=setup))
+
+
+def test_a_drive_or_shutter_that_only_the_setup_or_a_position_selects_is_enough(make, write_config, adapters):
+    text = TWO_DRIVES.replace("Property,Core,Focus,Z\n", "").replace("Core,Shutter,Shut\n", "Core,Shutter,\n")
+    stack = {"z_plan": {"range": 2, "step": 1}}
+    source = make(config=write_config(text), adapter_path=adapters)
+    with pytest.raises(SourceError, match="no focus drive"):
+        source.prepare(useq.MDASequence(**stack))
+    assert source.prepare(useq.MDASequence(**stack, setup=ON_PIEZO)).frames == 3
+    kept = {**stack, "setup": ON_PIEZO, "keep_shutter_open_across": ["z"]}
+    with pytest.raises(SourceError, match="no shutter in use"):
+        source.prepare(useq.MDASequence(**kept))
+    places = [{"properties": [["Core", "Shutter", "Shut2"]]}]
+    assert source.prepare(useq.MDASequence(**kept, stage_positions=places)).frames == 3
 
 
 # -- and what is carried out --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""An independent witness: cameras, shutter and drives in Python, which write down what they were set to.
+"""An independent witness: cameras, shutters and drives in Python, which write down what they were set to.
 
 Filter wheel, autofocus device and their config are the demo adapters of Micro-Manager. The core is that of
 pymmcore-plus for Python devices; where it does not do yet what the C++ core does for its own devices (autoshutter,
@@ -28,6 +28,7 @@ Device,AF,DemoCamera,DAutoFocus
 #py pyDevice,CamA,witness,CameraA
 #py pyDevice,CamB,witness,CameraB
 #py pyDevice,Shut,witness,Shutter
+#py pyDevice,Shut2,witness,Shutter
 #py pyDevice,Z,witness,Focus
 #py pyDevice,XY,witness,Stage
 Property,Core,Initialize,1
@@ -43,6 +44,11 @@ ConfigGroup,Channel,DAPI,Wheel,Label,DAPI
 ConfigGroup,Channel,FITC,Wheel,Label,FITC
 ConfigGroup,Channel,Slow,Wheel,Label,DAPI
 #py ConfigGroup,Channel,Slow,CamA,Exposure,30
+ConfigGroup,Channel,Manual,Core,AutoShutter,0
+ConfigGroup,Channel,Auto,Core,AutoShutter,1
+#py ConfigGroup,Channel,Second,Core,Shutter,Shut2
+ConfigGroup,Channel,SecondManual,Core,AutoShutter,0
+#py ConfigGroup,Channel,SecondManual,Core,Shutter,Shut2
 ConfigPixelSize,Res,Wheel,State,0
 PixelSize_um,Res,1.0
 ConfigPixelSize,Res2,Wheel,State,1
@@ -64,7 +70,8 @@ class Seen:
     y: float
     z: float
     wheel: str
-    shutter_open: bool
+    open_shutters: frozenset[str]
+    autoshutter: bool
 
 
 class Witness:
@@ -78,9 +85,13 @@ class Witness:
         self.exposures = []
         self.focused_at = []
         self.moves = 0
-        self.shutter_open = False
+        self.open_shutters = set()
         self.fail_at = None  # the exposure at which the camera breaks
         self.lock = threading.Lock()
+
+    @property
+    def shutter_open(self):
+        return bool(self.open_shutters)
 
 
 WITNESS = Witness()
@@ -108,14 +119,14 @@ class _Camera(SimpleCameraDevice):
 
     def start_sequence(self, n, get_buffer):
         core = WITNESS.core
-        auto = core.getAutoShutter()
+        auto, shutter = core.getAutoShutter(), core.getShutterDevice()
         if auto:
-            WITNESS.shutter_open = True
+            WITNESS.open_shutters.add(shutter)
         try:
             yield from super().start_sequence(n, get_buffer)
         finally:
             if auto:
-                WITNESS.shutter_open = False
+                WITNESS.open_shutters.discard(shutter)
 
     def snap(self, buffer):
         core = WITNESS.core
@@ -126,7 +137,8 @@ class _Camera(SimpleCameraDevice):
             x, y = core.getXYPosition()
             seen = Seen(
                 self.get_label(), self._exposure, round(x, 6) + 0.0, round(y, 6) + 0.0,
-                round(core.getPosition(), 6) + 0.0, core.getStateLabel("Wheel"), WITNESS.shutter_open,
+                round(core.getPosition(), 6) + 0.0, core.getStateLabel("Wheel"),
+                frozenset(WITNESS.open_shutters), core.getAutoShutter(),
             )  # fmt: skip
             WITNESS.exposures.append(seen)
         buffer[:] = number % 250
@@ -151,10 +163,10 @@ class Shutter(ShutterDevice):
     """A shutter."""
 
     def get_open(self):
-        return WITNESS.shutter_open
+        return self.get_label() in WITNESS.open_shutters
 
     def set_open(self, open):  # noqa: A002 -- of the base class
-        WITNESS.shutter_open = open
+        (WITNESS.open_shutters.add if open else WITNESS.open_shutters.discard)(self.get_label())
 
 
 class _Drive:
@@ -213,6 +225,15 @@ class _DemoAsPython(UniMMCore):
         for label, name, value in self.getConfigData(group, preset):
             self.setProperty(label, name, value)
         self._last_config = (group, preset)
+
+    def setShutterDevice(self, label):
+        before = self.getShutterDevice()
+        was_open = bool(before) and before != label and self.getShutterOpen(before)
+        if was_open:
+            self.setShutterOpen(before, False)
+        super().setShutterDevice(label)
+        if was_open and label:
+            self.setShutterOpen(label, True)
 
     def fullFocus(self):
         WITNESS.focused_at.append(round(self.getPosition(), 6))

@@ -123,7 +123,9 @@ class Acquisition:
             raise
         except Exception as error:
             name = self.config["source.name"]
-            raise SourceError(f"the source {name!r} could not prepare: {describe(error)}") from error
+            raise SourceError(
+                f"the source {name!r} could not prepare the acquisition: {describe(error)}"
+            ) from error
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
@@ -148,7 +150,7 @@ class Acquisition:
             Re-raised after the dataset has been finished with the status aborted.
         """
         if self.storage is not None:
-            raise AcquisitionError("an acquisition runs only once; create another one")
+            raise AcquisitionError("an acquisition can be run only once; create a new one")
         options = self._storage_plan.options
         if self.plan.summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
@@ -183,13 +185,18 @@ class Acquisition:
                     self.cancel("storing a frame failed")
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
-            self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
             with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # the thread may not have started
+                self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
                 thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
-        finally:  # runs even after a second interrupt
+        except BaseException:  # a second interrupt: the dataset is finished nevertheless
+            handler.abort(self._cancelled or "interrupted")
+            with contextlib.suppress(HandlerError, TimeoutError):
+                handler.await_completion(_CANCEL_TIMEOUT_S)
+            raise
+        finally:
             self.duration_s = time.perf_counter() - begin
             self.observer_errors = observers.finished(self.ledger, self.status, self.path)
         if interrupt is not None:
@@ -219,15 +226,17 @@ class Acquisition:
         own_error = self._plan_error or self._source_error
         if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
-                self._source_error = SourceError(f"the source delivered {offered} of {expected} frames")
+                self._source_error = SourceError(
+                    f"the source delivered {offered} frames instead of {expected}"
+                )
         own_error = self._plan_error or self._source_error
         if isinstance(own_error, HandlerError):
             own_error = None  # the handler has recorded this error
         if own_error is not None:
             failed = handler.error is not None or self._plan_error is not None
             handler.abort(describe(own_error), failed=failed)
-        elif self._cancelled is not None:
-            handler.abort(self._cancelled)
+        elif self._cancelled is not None or interrupt is not None:
+            handler.abort(self._cancelled or "interrupted")
         handler.finish()
         with contextlib.suppress(HandlerError):  # this error is raised later, with the ledger
             handler.await_completion()
@@ -246,7 +255,7 @@ class Acquisition:
         cause = self._plan_error or handler.error or self._source_error
         if cause is None:
             return
-        kept = f"{self.ledger.stored} frames are stored"
+        kept = f"{self.ledger.stored} frames were stored"
         where = f" in {self.path}" if self.path else ""
         if isinstance(cause, HandlerError) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -340,7 +349,9 @@ def _make_source(config: Config) -> FrameSource:
     name = config["source.name"]
     if not name:
         installed = listed(plugins.SOURCES.records())
-        raise ConfigError(f"no frame source is named: set source.name in the config. Installed: {installed}")
+        raise ConfigError(
+            f"no frame source is selected; set source.name in the config. Installed: {installed}"
+        )
     cls = plugins.SOURCES.load(name)
     options = validate_options(cls, config.section("source.options"), f"source {name!r}")
     try:

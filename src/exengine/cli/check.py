@@ -56,14 +56,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _is_folder(target: str) -> bool:
-    """Return whether the argument means a folder rather than a plugin name.
+    """Return whether the argument means a folder rather than the name of a backend.
 
-    The name of an installed plugin means the plugin, even if there is a folder with the same name. To check
+    The name of an installed backend means the backend, even if there is a folder with the same name. To check
     that folder, write ``./NAME``.
     """
     if target in (".", "..") or os.sep in target or "/" in target:
         return True
-    return os.path.isdir(target) and not any(target in known for known in (plugins.BACKENDS, plugins.SOURCES))
+    return os.path.isdir(target) and target not in plugins.BACKENDS
 
 
 def _print_report(report: "PluginReport") -> None:

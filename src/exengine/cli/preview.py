@@ -1,7 +1,7 @@
 """``exengine preview PATH``: creates a contact sheet that gives an overview of a dataset.
 
-The sheet has one row per channel and position. Its frames are spread evenly over the dataset and are shown
-with a common contrast.
+The sheet has one row per channel and named position. Its frames are spread evenly over the dataset and are
+shown with a common contrast.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
 )
 from exengine.kernel.storage.remote import is_url
+from exengine.kernel.system.paths import expanded
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
 TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels
@@ -31,14 +32,15 @@ _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 def run(options: argparse.Namespace) -> int:
     """Write the picture and print its path."""
     beside = options.path.rstrip("/\\") + ".png"
-    output = options.output or (beside.rpartition("/")[2] if is_url(options.path) else beside)
+    beside = beside.rpartition("/")[2] if is_url(options.path) else beside
+    output = expanded(options.output or beside)
     with OpenDataset(options.path) as dataset:
         rows = choose_frames(dataset)
         if not rows:
-            raise UnsupportedDataError(f"{options.path} has no frames to show")
+            raise UnsupportedDataError(f"{options.path} contains no frames to show")
         unreadable = draw(dataset, rows, output)
     if unreadable:
-        say(f"exengine: {len(unreadable)} of the frames cannot be read: {unreadable[0]}")
+        say(f"exengine: {len(unreadable)} frames cannot be read; the first error is: {unreadable[0]}")
     if options.json:
         print_json(
             {"picture": os.path.abspath(output), "frames": sum(map(len, rows)), "unreadable": unreadable}
@@ -49,12 +51,29 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose_frames(dataset: DataStorage) -> list[list[DataCoordinates]]:
-    """Return the coordinates of the frames to show, as one list per row of the picture."""
-    groups: dict[tuple[Any, ...], list[DataCoordinates]] = {}
+    """Return the coordinates of the frames to show, as one list per row of the picture.
+
+    Rows, and the frames in a row, are in the order of ``dataset.axes``.
+    """
+    places = {
+        axis: {value: place for place, value in enumerate(values)} for axis, values in dataset.axes.items()
+    }
+
+    def order(coordinates: DataCoordinates, *, names_only: bool = False) -> tuple[int, ...]:
+        found = []
+        for axis, known in places.items():
+            value = coordinates.coordinate_dict.get(axis)
+            if value is None or (names_only and not isinstance(value, str)):
+                found.append(-1)
+            else:
+                found.append(known.get(value, len(known)))
+        return tuple(found)
+
+    groups: dict[tuple[int, ...], list[DataCoordinates]] = {}
     for coordinates in dataset:
-        key = tuple((axis, value) for axis, value in coordinates.items() if isinstance(value, str))
-        groups.setdefault(key, []).append(coordinates)
-    return [_spread(frames, MOST_COLUMNS) for frames in _spread(list(groups.values()), MOST_ROWS)]
+        groups.setdefault(order(coordinates, names_only=True), []).append(coordinates)
+    rows = [sorted(groups[row], key=order) for row in sorted(groups)]
+    return [_spread(frames, MOST_COLUMNS) for frames in _spread(rows, MOST_ROWS)]
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:
@@ -68,7 +87,9 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
     try:
         from PIL import Image, ImageDraw
     except ImportError:
-        raise UnsupportedOperationError("a picture needs Pillow: pip install pillow") from None
+        raise UnsupportedOperationError(
+            "a picture needs Pillow; install it with: pip install pillow"
+        ) from None
     unreadable: list[str] = []
     columns = max(map(len, rows))
     step_x, step_y = TILE + GAP, TILE + LABEL + GAP
@@ -112,7 +133,7 @@ def _plane(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if data.dtype.kind == "c":
         data = np.abs(data)
     if data.dtype.kind not in "buif" or not data.size:
-        raise UnsupportedDataError(f"a frame of {data.dtype}, shape {data.shape}, cannot be shown")
+        raise UnsupportedDataError(f"a frame with dtype {data.dtype} and shape {data.shape} cannot be shown")
     data = np.nan_to_num(data.astype(np.float32)) if data.dtype.kind == "f" else data
     if data.ndim < 2:
         data = data.reshape(1, -1)

@@ -21,6 +21,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.registry import plugins
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
+from exengine.kernel.system import paths
 from exengine.kernel.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     PluginError
         If the backend that wrote the dataset is not installed, or is broken.
     """
-    path = os.path.expanduser(os.fspath(path))
+    path = os.fspath(path)
     if is_url(path):
         return _open(remote_reader(path, backend=backend), path)
+    path = paths.expanded(path)
     cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # still valid if the program changes its working directory
     with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
@@ -112,7 +114,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
     inside = [
         name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
     ]
-    hint = f" It holds datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
+    hint = f" It contains datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
     raise DatasetNotFoundError(
         f"no installed backend recognises {path} as a dataset.{hint} "
         f"Installed: {listed(plugins.BACKENDS.records())}"
@@ -168,14 +170,16 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
     try:
         return find_writer(name)
     except PluginError as error:
-        error.args = (f"{path} was written by the backend {name!r}: {error}",)
+        error.args = (f"{path} was written by the backend {name!r}, which cannot be used: {error}",)
         raise
 
 
 def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
-        return f"; overwriting it was interrupted: the old dataset is {left}, rename it"
+        return f"; overwriting it was interrupted, and the old dataset is now {left}; rename it to restore it"
+    if refusal := paths.refusal_of(path):
+        return f": {refusal}"
     parent, name = os.path.split(os.path.abspath(path))
     return did_you_mean(name, _listdir(parent))
 

@@ -16,7 +16,14 @@ import stat
 from typing import TYPE_CHECKING
 
 from exengine.datasets.opening import open_dataset, reader_class, remote_reader
-from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
+from exengine.datasets.recovery_base import (
+    FINISHED,
+    RecoverReport,
+    Recovery,
+    is_whole,
+    metadata_note,
+    status_of,
+)
 from exengine.datasets.recovery_copy import RecoveryIntoCopy
 from exengine.datasets.verification import LostFrame, OnProgress, backend_of
 from exengine.kernel.data_coords import DataCoordinates
@@ -33,6 +40,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import DatasetPlace
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
+from exengine.kernel.system.paths import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -49,8 +57,9 @@ def recover(
     """Create a finished dataset from the frames of a dataset that can be read correctly.
 
     Use this function if a dataset is damaged, or incomplete because its writer was killed. The recovered
-    dataset has the status ``aborted``, and its reason names the source. The recovery can be killed at any
-    point and run again. Running it again after it has succeeded changes nothing.
+    dataset has the status ``aborted``, and its reason names the source. A frame with good pixels and
+    damaged metadata is kept, with a note in place of its metadata. The recovery can be killed at any point
+    and run again. Running it again after it has succeeded changes nothing.
 
     Parameters
     ----------
@@ -60,8 +69,8 @@ def recover(
         The path of the finished dataset. By default, it is next to the original and has the same name with
         ``-recovered`` added.
     in_place : bool
-        Whether to repair the dataset itself, which needs no additional disk space. Damaged frames are removed
-        from its index, and the old index is kept next to the new index.
+        Whether to repair the dataset itself, which needs no additional disk space. Frames with damaged pixels
+        are removed from its index, and the old index is kept next to the new index.
     dry_run : bool
         Whether to report the result without writing anything.
     on_progress : callable, optional
@@ -97,13 +106,18 @@ def recover(
     True
     """
     if in_place and output is not None:
-        raise OptionError("in_place repairs the dataset itself; pass either in_place or output")
+        raise OptionError(
+            "in_place repairs the dataset itself and needs no output; pass either in_place or output"
+        )
     if is_url(path):
         return _recover_remote(os.fspath(path), output, in_place, dry_run, on_progress)
-    cls = reader_class(os.fspath(path))  # an empty path is an error; it does not mean the current folder
+    path, output = expanded(path), None if output is None else expanded(output)
+    cls = reader_class(path)  # an empty path is an error; it does not mean the current folder
     source = os.path.realpath(path)
     if manifest.has_writer(source):
-        raise DatasetLockedError(f"{source} is being written; recover it after its writer has ended")
+        raise DatasetLockedError(
+            f"{source} is being written; wait until its writer has ended, then recover it"
+        )
     if in_place:
         return _InPlace(source, cls, dry_run, on_progress).run()
     if output is not None and os.path.islink(output) and not os.path.exists(output):
@@ -196,20 +210,23 @@ class _InPlace(Recovery):
                 status = os.lstat(path)
                 if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
                     raise UnsupportedOperationError(
-                        f"{path} has another hard link (as in some backups), where the content would change, "
-                        "too; recover the dataset into a copy, without --in-place"
+                        f"{path} has another hard link (as in some backups), whose content would also "
+                        "change; recover the dataset into a copy, without --in-place"
                     )
 
     def _mend(self, place: DatasetPlace) -> RecoverReport:
         with contextlib.closing(open_dataset(place.path)) as dataset:
             annotations = dict(dataset.annotations)
             found = self.survey(dataset)
-        lost = [frame.coordinates for frame in (*found.damaged, *found.missing)]
         if is_whole(found):  # another recovery has finished first
             return self.nothing(found)
+        unread = [*found.damaged, *found.missing]
+        lost = [DataCoordinates(frame.coordinates) for frame in unread if not frame.has_pixels]
+        notes = {DataCoordinates(f.coordinates): metadata_note(f.reason) for f in unread if f.has_pixels}
         self.take(found, annotations)
         # Record the lost frames first, because a later run cannot find frames that are removed now.
         place.reopen("recovery", self.note())
-        self.cls.recover_in_place(place.path, [DataCoordinates(axes) for axes in lost])
+        # A backend that was written for an earlier release accepts no notes.
+        self.cls.recover_in_place(place.path, lost, *([notes] if notes else ()))
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)
         return self.report

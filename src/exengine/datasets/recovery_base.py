@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exengine.datasets.verification import LostFrame, OnProgress, VerifyReport, as_count, lost_frames, survey
-from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage import manifest
+from exengine.kernel.system.bounded import NOTE_KEY
 
 MAX_NAMED = 1000
 """Largest number of lost frames listed in the manifest. Any further frames are only counted."""
+READABLE_KEY = "exengine_damaged_metadata"
+"""The metadata key of the text of metadata that were lost, of which any part may be wrong."""
 _MAX_NAMED_BYTES = 2**20
 _MAX_SENTENCE = 500
 
@@ -94,9 +97,11 @@ class Recovery:
     def take(self, found: VerifyReport, annotations: dict[str, Any]) -> None:
         """Record which frames survive, and which frames are lost now or were lost in earlier recoveries."""
         report = self.report
-        report.lost = [*found.damaged, *found.missing]
+        unread = [*found.damaged, *found.missing]
+        report.lost = [frame for frame in unread if not frame.has_pixels]
         report.frames = found.frames - len(report.lost)
-        self.complete(found.problems, annotations)
+        without = [metadata_lost(frame.coordinates, frame.reason) for frame in unread if frame.has_pixels]
+        self.complete([*without, *found.problems], annotations)
 
     def complete(self, problems: list[str], annotations: dict[str, Any]) -> None:
         """Add the facts recorded by the manifest, the ledger and earlier recoveries."""
@@ -139,6 +144,19 @@ class Recovery:
             "lost": _named(report.lost),
             "problems": [problem[:_MAX_SENTENCE] for problem in report.problems[:MAX_NAMED]],
         }
+
+
+def metadata_lost(coordinates: dict[str, int | str], reason: str) -> str:
+    """Return the sentence about a frame that is kept without its metadata."""
+    return f"the metadata of the frame at {coordinates} were lost: {reason}"
+
+
+def metadata_note(reason: str, readable: str | None = None) -> dict[str, JsonValue]:
+    """Return the metadata of a frame whose own metadata were lost, with the text that is left of them."""
+    note: dict[str, JsonValue] = {NOTE_KEY: f"the metadata were lost: {reason}"}
+    if readable is not None:
+        note[READABLE_KEY] = readable
+    return note
 
 
 def _named(lost: list[LostFrame]) -> list[dict[str, Any]]:

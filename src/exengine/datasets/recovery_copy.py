@@ -16,10 +16,19 @@ import numpy as np
 
 from exengine.datasets.content import DatasetContent, FilesOf
 from exengine.datasets.opening import open_dataset
-from exengine.datasets.recovery_base import FINISHED, RecoverReport, Recovery, is_whole, status_of
+from exengine.datasets.recovery_base import (
+    FINISHED,
+    RecoverReport,
+    Recovery,
+    is_whole,
+    metadata_lost,
+    metadata_note,
+    status_of,
+)
 from exengine.datasets.verification import (
     LostFrame,
     OnProgress,
+    ReadFrame,
     VerifyReport,
     backend_of,
     read_all,
@@ -44,7 +53,6 @@ from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.building import cannot_create, discard_building
 from exengine.kernel.system import files
-from exengine.kernel.system.bounded import NOTE_KEY
 from exengine.kernel.system.held_folder import HeldFolder
 
 _MOST_TRIED = 10  # frames that are read to find out the layout of all
@@ -61,10 +69,13 @@ class RecoveryIntoCopy(Recovery):
     def run(self) -> RecoverReport:
         report = self.report
         if report.path == report.source:
-            raise OptionError(f"{report.path} is the dataset itself; to recover it there, pass in_place")
+            raise OptionError(
+                f"the output {report.path} is the dataset itself; to recover it in place, pass in_place"
+            )
         if os.path.join(report.path, "").startswith(os.path.join(report.source, "")):
             raise OptionError(
-                f"{report.path} is inside the dataset, which is not modified; choose another output"
+                f"the output {report.path} is inside the dataset, which must not be modified; choose "
+                "another output"
             )
         with contextlib.closing(open_dataset(report.source)) as dataset:
             report.backend = backend_of(dataset)
@@ -84,7 +95,7 @@ class RecoveryIntoCopy(Recovery):
         """Check whether the target dataset was recovered from this source and has the same frames."""
         report = self.report
         refusal = DatasetExistsError(
-            f"{report.path} already exists, and was not recovered from {report.source}; choose another output"
+            f"{report.path} already exists and was not recovered from {report.source}; choose another output"
         )
         try:
             other = open_dataset(report.path)
@@ -97,6 +108,7 @@ class RecoveryIntoCopy(Recovery):
             found = VerifyReport(report.source)
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
+                _keep_pixels(frame)
                 lost = LostFrame(frame.coordinates.coordinate_dict, frame.problem or "")
                 if frame.problem is not None:
                     report.lost.append(lost)
@@ -108,10 +120,12 @@ class RecoveryIntoCopy(Recovery):
                         f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
                     )
                 else:  # the backend rejected this frame, and the first run reported it
-                    report.lost.append(LostFrame(lost.coordinates, "it is not in the recovered dataset"))
+                    report.lost.append(
+                        LostFrame(lost.coordinates, "the frame is not in the recovered dataset")
+                    )
             if report.frames != len(other):
                 raise DatasetExistsError(
-                    f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
+                    f"{report.path} was recovered from {report.source}, but contains {len(other)} frames "
                     f"instead of {report.frames}; remove it, or choose another output"
                 )
             self.complete([], dict(other.annotations))
@@ -156,14 +170,8 @@ class RecoveryIntoCopy(Recovery):
             found = VerifyReport(report.source)
             report.lost, report.frames = [], 0
             for frame in read_all(dataset, found, self.on_progress):
+                report.problems += _keep_pixels(frame)
                 problem = frame.problem
-                if frame.metadata_problem is not None:  # keep intact pixels
-                    problem = None
-                    frame.metadata = {NOTE_KEY: f"the metadata were lost: {frame.metadata_problem}"}
-                    where = frame.coordinates.coordinate_dict
-                    report.problems.append(
-                        f"the metadata of the frame at {where} were lost: {frame.metadata_problem}"
-                    )
                 if problem is None:
                     assert frame.pixels is not None
                     try:
@@ -171,7 +179,7 @@ class RecoveryIntoCopy(Recovery):
                     except StorageStateError:
                         raise  # the disk is at fault, not the frame
                     except ExEngineError as error:
-                        problem = f"it cannot be written to the copy: {error}"
+                        problem = f"the frame cannot be written to the copy: {error}"
                 if problem is None:
                     report.frames += 1
                 else:
@@ -247,12 +255,21 @@ class RecoveryIntoCopy(Recovery):
         return problems
 
 
+def _keep_pixels(frame: ReadFrame) -> list[str]:
+    """Replace metadata that cannot be read with a note. Return the sentence about it, if there is one."""
+    reason = frame.metadata_problem
+    if reason is None:
+        return []
+    frame.metadata, frame.problem = metadata_note(reason, frame.readable), None
+    return [metadata_lost(frame.coordinates.coordinate_dict, reason)]
+
+
 def _holds(other: DataStorage, frame: Any) -> bool:
     try:
         pixels = other.get_data(frame.coordinates)
         same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
         return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
-    except Exception:  # an absent or damaged frame is not the same frame
+    except Exception:  # a frame that is missing or damaged differs from any other frame
         return False
 
 
@@ -279,7 +296,7 @@ def _enter(workshop: str) -> int:
             raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it") from None
         if manifest.LOCK_NAME not in os.listdir(workshop) and os.listdir(workshop):
             raise DatasetExistsError(
-                f"{workshop} already exists, and was not created by a recovery; move it away"
+                f"{workshop} already exists and was not created by a recovery; move it away"
             ) from None
     busy = DatasetLockedError(f"another recovery is active in {workshop}; wait until it has ended")
     try:
@@ -322,7 +339,7 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
                         DatasetContent(unfinished, files_of).delete()
                     except DatasetExistsError as error:
                         raise DatasetExistsError(
-                            f"{path} was left by a recovery, and is not deleted; {remedy}: {error}"
+                            f"{path} was left by a recovery and cannot be deleted; {remedy}: {error}"
                         ) from error
             folder.remove_folder(entry)
 
@@ -346,7 +363,7 @@ def _put_in_place(built: str, path: str) -> None:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
         raise DatasetExistsError(
-            f"{path} was created by another process during the recovery, and is not changed; choose another "
+            f"{path} was created by another process during the recovery and was not changed; choose another "
             "output"
         ) from error
 

@@ -16,6 +16,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.system.paths import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -34,10 +35,13 @@ class LostFrame:
         The coordinates of the frame.
     reason : str
         The human-readable reason.
+    has_pixels : bool
+        Whether only the metadata cannot be read. A recovery keeps such a frame.
     """
 
     coordinates: dict[str, int | str]
     reason: str
+    has_pixels: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the frame as a JSON-serializable dict."""
@@ -142,7 +146,7 @@ def verify(
     >>> report.ok, report.checked, report.status
     (True, 1, 'complete')
     """
-    path = os.fspath(path)
+    path = expanded(path)
     dataset = open_dataset(path, backend=backend)
     try:
         report = survey(dataset, path, on_progress)
@@ -161,7 +165,11 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
             if frame.problem is None:
                 report.checked += 1
             else:
-                lost = LostFrame(frame.coordinates.coordinate_dict, name + frame.problem)
+                lost = LostFrame(
+                    frame.coordinates.coordinate_dict,
+                    name + frame.problem,
+                    frame.metadata_problem is not None,
+                )
                 (report.missing if frame.gone else report.damaged).append(lost)
     try:
         report.problems += dataset.check_structure()
@@ -198,6 +206,8 @@ class ReadFrame:
         Whether the frame's data no longer exist.
     metadata_problem : str or None
         The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
+    readable : str or None
+        The text of these metadata, of which any part may be wrong.
     """
 
     coordinates: DataCoordinates
@@ -206,6 +216,7 @@ class ReadFrame:
     problem: str | None = None
     gone: bool = False
     metadata_problem: str | None = None
+    readable: str | None = None
 
 
 def read_all(
@@ -216,7 +227,7 @@ def read_all(
         count = len(dataset)
         listed = iter(dataset)
     except UnsupportedOperationError as error:
-        report.problems.append(f"its frames cannot be listed: {error}")
+        report.problems.append(f"the dataset's frames cannot be listed: {error}")
         return
     before = report.frames
     for number, coordinates in enumerate(listed, 1):
@@ -229,6 +240,7 @@ def read_all(
             except Exception as error:  # the pixels are intact nevertheless
                 frame.problem = frame.metadata_problem = message_of(error)
                 frame.gone = _says_gone(error)
+                frame.readable = getattr(error, "readable", None)
         except Exception as error:  # any error, even from a library that the backend uses
             frame.pixels = None
             frame.problem, frame.gone = message_of(error), _says_gone(error)
@@ -282,7 +294,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     """Add the faults that are evident from the manifest, the ledger or an earlier recovery."""
     frames = report.frames
     if in_manifest is not None and in_manifest != frames:
-        _add(report, f"the manifest records {in_manifest} frames, the dataset lists {frames}")
+        _add(report, f"the manifest records {in_manifest} frames, but the dataset lists {frames}")
     recovery = annotations.get("recovery")
     total = frames
     if isinstance(recovery, dict):
@@ -294,24 +306,24 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
         if total > frames + len(lost):
             _add(
                 report,
-                f"{total - frames - len(lost)} frames did not survive the recovery; their coordinates are "
-                "not known",
+                f"{total - frames - len(lost)} more frames did not survive the recovery; their coordinates "
+                "are not known",
             )
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):
         return
     stored = as_count(ledger.get("stored"))
     if stored is not None and stored != total:
-        _add(report, f"the ledger records {stored} stored frames, the dataset accounts for {total}")
+        _add(report, f"the ledger records {stored} stored frames, but the dataset accounts for {total}")
     if ledger.get("balanced") is False:
-        _add(report, "the ledger does not balance: some frames were in flight when it was written")
+        _add(report, "the ledger does not balance, because some frames were in flight when it was written")
     unstored = lost_frames(ledger.get("not_stored"))
     report.missing += [LostFrame(frame.coordinates, f"not stored: {frame.reason}") for frame in unstored]
     counted = (as_count(ledger.get("failed")) or 0) + (as_count(ledger.get("dropped")) or 0)
     if counted > len(unstored):
         _add(
             report,
-            f"{counted - len(unstored)} more frames were not stored, and the ledger does not name them",
+            f"{counted - len(unstored)} more frames were not stored, but the ledger does not list them",
         )
 
 

@@ -185,23 +185,23 @@ class DataStorage(ABC):
         raise UnsupportedOperationError(f"{cls.__name__} cannot open an existing dataset")
 
     @classmethod
-    def recover_in_place(cls, path: str | PathLike[str], lost: Collection[DataCoordinates], /) -> None:
-        """Repair a dataset's files in place, so that they contain every frame that is not lost.
+    def recover_in_place(
+        cls, path: str | PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
+    ) -> None:
+        """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
-        Called by ``exengine recover --in-place``. The kernel holds the dataset's lock and has already
-        recorded the lost frames in the manifest. It marks the dataset as finished afterwards.
+        The kernel holds the lock, has recorded the damage in the manifest, and marks the end afterwards. If
+        the process is killed, the kernel calls the method again. The method returns when everything is synced
+        (A2). It saves what it removes in files next to the index.
 
         Parameters
         ----------
         path : path
-            The path of the dataset, which no longer has a writer.
+            The path of the dataset.
         lost : collection of DataCoordinates
-            The frames that the dataset lists but that cannot be read back. The backend removes them.
-
-        Notes
-        -----
-        If the process is killed, at any point, the kernel calls the method again. The method returns when
-        everything is synced (A2). It saves the index entries that it removes in a file next to the index.
+            The frames with pixels that cannot be read back. The backend removes them.
+        notes : mapping of DataCoordinates to JSON value, optional
+            The new metadata of frames whose own cannot be read back; an empty dict if there is no room.
 
         Raises
         ------
@@ -377,7 +377,7 @@ class DataStorage(ABC):
             If the dataset does not have this level.
         """
         if number != 0:
-            raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
+            raise CoordinatesNotFoundError(f"level must be one of {self.resolution_levels}, got {number}")
         return self
 
     def check_structure(self) -> list[str]:

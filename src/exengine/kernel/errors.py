@@ -121,7 +121,15 @@ class DatasetAccessError(ExEngineError, OSError):
 
 
 class DatasetDamagedError(ExEngineError, ValueError):
-    """A dataset, or one of its frames, differs from the data that were written (promise C2)."""
+    """A dataset, or one of its frames, differs from the data that were written (promise C2).
+
+    Attributes
+    ----------
+    readable : str or None
+        The text of damaged metadata, of which any part may be wrong. A recovery keeps it.
+    """
+
+    readable: str | None = None
 
 
 class PluginError(ExEngineError):
@@ -226,8 +234,8 @@ def message_of(error: BaseException) -> str:
 
     Examples
     --------
-    >>> message_of(ConfigError("no backend is named")), message_of(KeyError("time"))
-    ('no backend is named', "KeyError: 'time'")
+    >>> message_of(ConfigError("no backend is selected")), message_of(KeyError("time"))
+    ('no backend is selected', "KeyError: 'time'")
     """
     return str(error) if isinstance(error, ExEngineError) else describe(error)
 

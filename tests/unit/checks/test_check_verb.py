@@ -39,7 +39,7 @@ def test_a_fault_gives_1_and_a_line_with_its_code(shelf, check):
     lines = out.splitlines()
     assert lines[0] == "shelf (exengine-shelf 1.5): 2 faults"
     assert lines[1].startswith("  EX201  Shelf has no docstring")
-    assert lines[2].startswith("  EX401  no licence")
+    assert lines[2].startswith("  EX401  the licence is missing")
     assert "reference/codes" in lines[3]
 
 
@@ -59,6 +59,17 @@ def test_a_folder_gives_0_and_one_that_is_not_installed_2(shelf, check):
     assert check("./nowhere")[0] == 2
 
 
+def test_the_name_of_an_installed_backend_means_the_backend_beside_a_folder_of_that_name(check, tmp_path):
+    for name in ("shelf", "simulated"):
+        (tmp_path / name).mkdir()
+    code, out, _ = check("shelf")
+    assert (code, out) == (0, "shelf (exengine-shelf 1.5): no faults in the checks that were run\n")
+    for folder in ("./shelf", str(tmp_path / "shelf"), "simulated"):  # a source, which has no such checks
+        code, out, err = check(folder)
+        assert (code, out) == (2, "")
+        assert "pyproject.toml" in err
+
+
 def test_annotations_name_the_file_the_line_and_the_code(shelf, check):
     shelf.change("Put frames on a shelf.", "")
     shelf.change('license = "MIT"\n', "", "project")
@@ -68,7 +79,7 @@ def test_annotations_name_the_file_the_line_and_the_code(shelf, check):
     assert first.startswith(
         "::error file=site/exengine_shelf/__init__.py,line=6,title=EX201::Shelf has no docstring"
     )
-    assert second.startswith("::error file=project/pyproject.toml,line=1,title=EX401::no licence is named")
+    assert second.startswith("::error file=project/pyproject.toml,line=1,title=EX401::the licence is missing")
 
 
 def test_annotations_are_one_line_each_whatever_the_message(shelf, check):

@@ -18,6 +18,7 @@ from exengine.datasets.verification import LostFrame, verify
 from exengine.kernel.errors import (
     CoordinatesError,
     DatasetAccessError,
+    DatasetDamagedError,
     DatasetExistsError,
     DatasetLockedError,
     DatasetNotFoundError,
@@ -170,7 +171,7 @@ def test_frames_that_nothing_names_any_more_are_counted(make, path, target):
     assert not report.ok
     assert "4.raw is not in the index" in report.problems
     assert verify(target).problems == [
-        "2 frames did not survive the recovery; their coordinates are not known"
+        "2 more frames did not survive the recovery; their coordinates are not known"
     ]
 
 
@@ -336,7 +337,7 @@ def test_a_frame_that_cannot_be_written_again_is_lost_with_the_reason(make, path
 
     monkeypatch.setattr(checked, "check_frame", refuse)
     report = recover(path)
-    assert report.lost == [LostFrame({"time": 3}, "it cannot be written to the copy: too odd")]
+    assert report.lost == [LostFrame({"time": 3}, "the frame cannot be written to the copy: too odd")]
     assert recover(path).outcome == "already recovered"
 
 
@@ -516,7 +517,7 @@ def test_what_another_has_put_into_the_hidden_folder_stays(make, path, target, k
         (workshop / target.name).mkdir()
         (workshop / target.name / "thesis.txt").write_text("mine")
     before = digest(path.parent)
-    with pytest.raises(DatasetExistsError, match="thesis|photos|link|is not deleted"):
+    with pytest.raises(DatasetExistsError, match="thesis|photos|link|was not deleted"):
         recover(path)
     assert digest(path.parent) == before
 
@@ -582,3 +583,46 @@ def test_what_a_recovery_left_that_was_killed_while_it_claimed_is_removed(make, 
     (building / "thesis.txt").unlink()
     assert recover(path).ok
     assert not workshop.exists()
+
+
+# -- good pixels with damaged metadata -----------------------------------------------------------
+
+
+@pytest.fixture
+def unreadable_metadata(make, checked, monkeypatch):
+    """Make a dataset; the metadata of its frame 3 cannot be read."""
+    make(finish=True)
+    reader = __import__(checked.__module__).CheckedReader
+    read = reader.read_frame_metadata
+
+    def fail(self, number):
+        metadata = read(self, number)
+        if metadata.get("time") == 3:
+            error = DatasetDamagedError("the metadata are not what was written")
+            error.readable = '{"time": 3?'
+            raise error
+        return metadata
+
+    monkeypatch.setattr(reader, "read_frame_metadata", fail)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["copy", "in place"])
+def test_a_frame_whose_metadata_cannot_be_read_is_kept_and_named(in_place, unreadable_metadata, path):
+    planned = recover(path, in_place=in_place, dry_run=True)
+    report = recover(path, in_place=in_place)
+    for said in (planned, report):
+        assert (said.outcome, said.frames, said.total, said.lost, said.ok) == ("recovered", 5, 5, [], True)
+        assert said.problems == [
+            "the metadata of the frame at {'time': 3} were lost: the metadata are not what was written"
+        ]
+    with contextlib.closing(open_dataset(report.path)) as dataset:
+        for time in range(5):
+            np.testing.assert_array_equal(dataset.get_data({"time": time}), pixels(time), strict=True)
+        metadata = dataset.get_metadata({"time": 3})
+        assert "the metadata were lost: the metadata are not what was" in metadata["exengine_note"]
+        assert in_place or metadata["exengine_damaged_metadata"] == '{"time": 3?'
+        assert dataset.annotations["recovery"]["problems"] == report.problems
+    assert verify(report.path).ok
+    again = recover(path, in_place=in_place)
+    assert again.outcome == ("nothing to recover" if in_place else "already recovered")
+    assert (again.frames, again.lost) == (5, [])

@@ -66,7 +66,7 @@ def test_damaged_metadata_make_a_frame_damaged(make, path, checked, monkeypatch)
             raise RuntimeError("of a library")
 
     monkeypatch.setattr(reader, "read_frame_metadata", fail)
-    assert verify(path).damaged == [LostFrame({"time": 4}, "RuntimeError: of a library")]
+    assert verify(path).damaged == [LostFrame({"time": 4}, "RuntimeError: of a library", has_pixels=True)]
 
 
 def test_what_is_wrong_with_the_structure_is_told(make, path):
@@ -119,7 +119,7 @@ def test_a_count_in_the_manifest_that_does_not_agree_is_a_problem(make, path):
     lines = (path / "index").read_text().splitlines(keepends=True)
     (path / "index").write_text("".join(lines[:-1]))
     (path / "4.raw").unlink()
-    assert verify(path).problems == ["the manifest records 5 frames, the dataset lists 4"]
+    assert verify(path).problems == ["the manifest records 5 frames, but the dataset lists 4"]
 
 
 def test_an_acquisition_is_verified_with_its_ledger(checked, path):

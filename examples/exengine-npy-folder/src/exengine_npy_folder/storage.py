@@ -171,7 +171,7 @@ class NpyFolderReader(DatasetReader):
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """Read the index, and skip an incomplete last line, because its ``put`` never returned."""
-        folder = os.path.realpath(path)
+        folder = os.path.realpath(os.path.expanduser(path))
         if not os.path.isdir(folder):
             raise DatasetNotFoundError(f"{folder} is not a folder, and not an npy-folder dataset")
         manifest = read_manifest(folder)

@@ -16,11 +16,17 @@ from exengine_micromanager.checks import (
     check_camera,
     check_channel,
     check_property,
-    role_of,
     set_exposure,
     set_role,
 )
-from exengine_micromanager.orders import CORE, Order, Orders, Setting
+from exengine_micromanager.orders import Order, Orders, Setting
+from exengine_micromanager.role_checks import (
+    check_drives,
+    check_shutter,
+    need_device,
+    role_at_start,
+    stated_in_setup,
+)
 
 if TYPE_CHECKING:
     import useq
@@ -29,14 +35,14 @@ if TYPE_CHECKING:
 DEVICE_RULES = {
     "devices": "The config has each device that the sequence moves, focuses with or shows an image on.",
     "channels of the config": "Every channel is a preset of its config group.",
-    "cameras": "Every camera that a channel names exists; the cameras of one device deliver equal frames.",
-    "exposures": "Every camera accepts the exposure times that are stated for it.",
+    "cameras": "Every camera that a channel names exists; the cameras of one device share one frame layout.",
+    "exposures": "Every camera accepts the exposure times that the sequence sets for it.",
     "properties": "Every property exists and accepts its value.",
-    "drives": "x, y and z move one XY stage and one focus drive; nothing else does.",
-    "shutter": "keep_shutter_open_across needs a shutter, and autoshutter on.",
+    "drives": "x, y and z move one XY stage and one focus drive, and nothing else moves these devices.",
+    "shutter": "keep_shutter_open_across needs a shutter, and autoshutter must be on.",
     "field of view": "Grids need a pixel size in the config, or fov_width and fov_height of their own.",
-    "region of interest": "The roi of setup lies within the sensor of the camera.",
-    "autofocus": "autofocus_device_name is a focus drive, and stands beside autofocus_motor_offset.",
+    "region of interest": "The roi of setup is within the camera's sensor.",
+    "autofocus": "autofocus_device_name is a focus drive, and autofocus_motor_offset is set as well.",
 }
 
 Layout = tuple[tuple[int, ...], str]
@@ -125,7 +131,8 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
             check_channel(core, channel.group, channel.config)
             if channel.camera is not None:
                 check_camera(core, channel.camera)
-    _check_autofocus(core, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
+    start = stated_in_setup(core, setup)
+    _check_autofocus(core, start, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
     if setup is not None:
         if setup.channel is not None:
             check_channel(core, setup.channel.group, setup.channel.config)
@@ -135,7 +142,7 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
         for device, prop, value in position.properties or ():
             where = f"the properties of position {position.name!r}" if position.name else "properties"
             check_property(core, device, prop, value, where)
-    _check_drives(core, complete)
+    check_drives(core, complete)
     slm = setup is not None and setup.slm_image is not None and not setup.slm_image.device
     moved = (
         complete.moves_z or (setup is not None and setup.z_pos is not None),
@@ -143,109 +150,35 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
         "focus drive",
         "a z position",
     )
-    if slm and not core.getSLMDevice():
+    if slm and not role_at_start(core, start, "SLM"):
         moved = (True, "SLM", "SLM", "an SLM image")
-    _need(core, *moved)
+    need_device(core, start, *moved)
     stage = complete.moves_xy or (setup is not None and (setup.x_pos, setup.y_pos) != (None, None))
-    _need(core, stage, "XYStage", "XY stage", "an XY position")
-    _check_shutter(core, complete)
+    need_device(core, start, stage, "XYStage", "XY stage", "an XY position")
+    check_shutter(core, complete)
 
 
-def _preset(core: "CMMCorePlus", group: str, name: str) -> dict[Setting, str]:
-    return {(device, prop): value for device, prop, value in core.getConfigData(group, name)}
-
-
-def _stated_in_setup(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> dict[Setting, str]:
-    stated: dict[Setting, str] = {}
-    if setup is not None:
-        if setup.channel is not None:
-            stated = _preset(core, setup.channel.group, setup.channel.config)
-        stated.update({(device, prop): str(value) for device, prop, value in setup.properties or ()})
-    return stated
-
-
-def _need(core: "CMMCorePlus", needed: bool, role: str, what: str, plan: str) -> None:
-    if needed and not role_of(core, role):
-        raise sequence_error(
-            "devices",
-            f"the sequence has {plan}, but the config has no {what}; remove it from the sequence, or "
-            f"name the device in the .cfg file with 'Property,Core,{role},<label>'",
-        )
-
-
-def _check_autofocus(core: "CMMCorePlus", plans: "list[useq.AxesBasedAF]") -> None:
+def _check_autofocus(
+    core: "CMMCorePlus", start: Mapping[Setting, str], plans: "list[useq.AxesBasedAF]"
+) -> None:
     from pymmcore_plus import DeviceType
 
-    _need(core, bool(plans), "AutoFocus", "autofocus device", "an autofocus step")
+    need_device(core, start, bool(plans), "AutoFocus", "autofocus device", "an autofocus step")
     drives = core.getLoadedDevicesOfType(DeviceType.Stage)
     for plan in plans:
         name = plan.autofocus_device_name
         if name is not None and name not in drives:
             raise sequence_error(
                 "autofocus",
-                f"autofocus_device_name {name!r} is the drive of the autofocus offset, and the config has no "
-                f"such focus drive; its focus drives are {', '.join(map(repr, drives)) or 'none'}",
+                "autofocus_device_name must be the focus drive for the autofocus offset, but the config "
+                f"has no focus drive {name!r}; its focus drives are {', '.join(map(repr, drives)) or 'none'}",
             )
         if name is not None and plan.autofocus_motor_offset is None:
             raise sequence_error(
                 "autofocus",
-                f"autofocus_device_name {name!r} would have no effect without autofocus_motor_offset; "
-                "state the offset in um, or leave the name out",
+                f"autofocus_device_name {name!r} would have no effect without autofocus_motor_offset; set "
+                "the offset in um, or leave out the name",
             )
-
-
-def _check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
-    sequence = complete.sequence
-    positions: Any = sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ()
-    stated = {(device, prop) for place in positions for device, prop, _ in place.properties or ()}
-    for channel in (
-        c for part in (sequence, *(own for _, own in sub_sequences(sequence))) for c in part.channels
-    ):
-        preset = core.getConfigData(channel.group, channel.config)
-        stated.update((device, prop) for device, prop, _ in preset)
-        for device, prop, value in preset:
-            for role, moves in (("Focus", complete.moves_z), ("XYStage", complete.moves_xy)):
-                if moves and (device, prop) == (CORE, role) and value != role_of(core, role):
-                    raise sequence_error(
-                        "drives",
-                        f"channel {channel.config!r} selects the device {value!r} as {role}, and the "
-                        f"sequence moves {role_of(core, role)!r}; select the device that the sequence moves "
-                        "before the run, or remove the positions",
-                    )
-    for role, moves, instead in (("Focus", complete.moves_z, "z"), ("XYStage", complete.moves_xy, "x and y")):
-        device = role_of(core, role)
-        if moves and device and (device, "Position") in stated:
-            raise sequence_error(
-                "drives",
-                f"the properties set {device}.Position, and the sequence moves the same device; "
-                f"state {instead} of the position instead",
-            )
-
-
-def _check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
-    sequence = complete.sequence
-    if not sequence.keep_shutter_open_across:
-        return
-    start = _stated_in_setup(core, sequence.setup)
-    shutters = {start.get((CORE, "Shutter"), role_of(core, "Shutter"))}
-    autoshutters = {start.get((CORE, "AutoShutter"), str(int(core.getAutoShutter())))}
-    for part in (sequence, *(own for _, own in sub_sequences(sequence))):
-        for channel in part.channels:
-            preset = _preset(core, channel.group, channel.config)
-            shutters.add(preset.get((CORE, "Shutter"), ""))
-            autoshutters.add(preset.get((CORE, "AutoShutter"), "0"))
-    if not any(shutters):
-        raise sequence_error(
-            "shutter",
-            "keep_shutter_open_across: the config has no shutter in use; leave it out, or name the shutter "
-            "in the .cfg file with 'Property,Core,Shutter,<label>'",
-        )
-    if autoshutters <= {"0", "False"}:
-        raise sequence_error(
-            "shutter",
-            "keep_shutter_open_across would have no effect while autoshutter is off; leave it out, or switch "
-            "autoshutter on in the .cfg file with 'Property,Core,AutoShutter,1'",
-        )
 
 
 # -- the cameras --------------------------------------------------------------------------------------------
@@ -334,8 +267,8 @@ def image_layout(core: "CMMCorePlus") -> Layout:
     if not (components and all(plane) and core.getBytesPerPixel()):
         raise sequence_error(
             "cameras",
-            f"camera {core.getCameraDevice()!r} delivers no image with its settings; several cameras of one "
-            "device need the same region of interest, binning and pixel type",
+            f"camera {core.getCameraDevice()!r} delivers no image with the current settings; if one device "
+            "combines several cameras, they need the same region of interest, binning and pixel type",
         )
     shape = plane if components == 1 else (*plane, 3)
     return shape, f"uint{8 * core.getBytesPerPixel() // components}"
@@ -362,8 +295,8 @@ def _try_setup(
         if not (inside and roi.width and roi.height):
             raise sequence_error(
                 "region of interest",
-                f"setup.roi ({roi.offset_x}, {roi.offset_y}, {roi.width}, {roi.height}) is x, y, width and "
-                f"height in pixels, within the {width} x {height} pixels of camera {order.camera!r}",
+                f"setup.roi ({roi.offset_x}, {roi.offset_y}, {roi.width}, {roi.height}) must be x, y, width "
+                f"and height in pixels, within the {width} x {height} pixels of camera {order.camera!r}",
             )
         core.setROI(roi.offset_x, roi.offset_y, roi.width, roi.height)
 
@@ -416,7 +349,7 @@ def _attempt(read: Any, camera: str) -> Any:
 
 def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:
     """Return the pixel size that will be in effect after the setup, which has not been applied yet."""
-    stated = _stated_in_setup(core, setup)
+    stated = stated_in_setup(core, setup)
     if not stated:
         return float(core.getPixelSizeUm())
     for name in core.getAvailablePixelSizeConfigs():
@@ -439,6 +372,6 @@ def check_field_of_view(sequence: "useq.MDASequence", field_of_view_um: tuple[fl
             where = "grid_plan" if "g" in plans_of(sequence) else "well_points_plan"
             raise sequence_error(
                 "field of view",
-                f"{where}: the field of view is unknown, because the config has no pixel size; state "
+                f"{where}: the field of view is unknown, because the config has no pixel size; set "
                 "fov_width and fov_height of the plan in um, or calibrate the pixel size in Micro-Manager",
             )

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_what_survives_damage_is_in_a_finished_dataset(
     index = (path / "NDTiff.index").read_bytes()
     before = digest(path)
     report, target = recovered(path, in_place)
-    kept = 6 if damage is changed_frames and not in_place else None  # a copy keeps pixels without metadata
+    kept = 6 if damage is changed_frames else None  # good pixels are not dropped for their metadata
     lost = [number for number in lost if number != kept]
     assert_good(target, [number for number in range(COUNT) if number not in lost], without_metadata=kept)
     assert kept is None or any("metadata of the frame at {'time': 6" in line for line in report.problems)
@@ -161,7 +162,7 @@ def test_a_frame_whose_coordinates_became_those_of_another_is_told(finished):
     at = data.index(b"5", begin)
     (finished / "NDTiff.index").write_bytes(data[:at] + b"7" + data[at + 1 :])
     report = exengine.verify(finished)
-    assert "1 entries of the index have the coordinates of a later one" in report.problems
+    assert "1 entries of the index have the same coordinates as a later entry" in report.problems
     report = exengine.recover(finished, in_place=True)
     assert (report.frames, report.total) == (COUNT - 1, COUNT)
     assert "their coordinates are not known" in exengine.verify(finished).problems[0]
@@ -313,7 +314,7 @@ def test_the_index_of_another_program_that_is_cut_is_recovered_into_a_copy(
     with pytest.raises(UnsupportedOperationError, match="recover it into a copy"):
         exengine.recover(copy, in_place=True)
     report = exengine.recover(copy)
-    assert report.frames == 7 and any("not a whole entry" in problem for problem in report.problems)
+    assert report.frames == 7 and any("not a complete entry" in problem for problem in report.problems)
     assert digest(copy) == before
     dataset, original = opened(report.path), opened(example_data / "v3/12_bit_pycromanager_mda")
     assert len(dataset) == 7
@@ -372,6 +373,7 @@ def test_recover_may_be_killed_at_any_call(in_place, when, path, new, put, asser
     put(storage, range(5))
     storage.close()
     flip_pixel(path, 1)
+    flip_metadata(path, 3)
     with open(path / "NDTiff.index", "ab") as file:
         file.write(b"\x20\0\0\0{")  # an entry that was torn
     flip(path / "NDTiffStack_1.tif", 2)
@@ -390,7 +392,7 @@ def test_recover_may_be_killed_at_any_call(in_place, when, path, new, put, asser
         assert in_place or (report.frames, report.total, len(report.lost)) == (4, 5, 1), call
         files = {file.name: file.read_bytes() for file in target.iterdir() if file.name != "exengine.json"}
         if wanted is None:
-            assert_good(target, [0, 2, 3, 4])
+            assert_good(target, [0, 2, 3, 4], without_metadata=3)
             wanted = files
         assert files == wanted, call
         verdict = exengine.verify(target)
@@ -457,6 +459,80 @@ def test_a_dataset_of_several_files_that_was_recovered_is_overwritten(tmp_path, 
     assert sorted(os.listdir(path)) == ["NDTiff.index", "NDTiffStack.tif", "exengine.json", "exengine.lock"]
 
 
+LONG = {"text": "of some length, as metadata are: " + "x" * 600}
+
+
+@pytest.fixture
+def long_metadata(path, new, frame):
+    """Make a finished dataset of three frames with long metadata."""
+    with new() as storage:
+        for time in range(3):
+            storage.put({"time": time}, frame({"time": time}), {"number": time, **LONG})
+    return path
+
+
+def other_length(path, number, size):
+    """State another length of the metadata of a frame in the index."""
+    content = bytearray((path / "NDTiff.index").read_bytes())
+    struct.pack_into("<I", content, entries(path)[number].end - 8, size)
+    (path / "NDTiff.index").write_bytes(content)
+
+
+METADATA_DAMAGES = {
+    "a byte": lambda path: flip_metadata(path, 1),
+    "far too long": lambda path: other_length(path, 1, 2**32 - 1),
+    "into the next frame": lambda path: other_length(path, 1, 5000),
+    "too short for a note": lambda path: other_length(path, 1, 9),
+    "empty": lambda path: other_length(path, 1, 0),
+    "of the last frame": lambda path: flip_metadata(path, 2),
+    "cut": lambda path: os.truncate(path / "NDTiffStack.tif", entries(path)[2].numbers[5] + 30),
+}
+
+
+@both
+@pytest.mark.parametrize("damage", METADATA_DAMAGES)
+def test_no_frame_with_good_pixels_is_dropped_for_its_metadata(
+    damage, in_place, long_metadata, frame, opened, oracle
+):
+    at = 2 if damage in ("of the last frame", "cut") else 1
+    if damage == "cut":
+        (long_metadata / "exengine.json").write_text(
+            (long_metadata / "exengine.json").read_text().replace('"complete"', '"incomplete"')
+        )
+    METADATA_DAMAGES[damage](long_metadata)
+    found = exengine.verify(long_metadata)
+    assert [(lost.coordinates, lost.has_pixels) for lost in found.damaged] == [({"time": at}, True)]
+    planned = exengine.recover(long_metadata, in_place=in_place, dry_run=True)
+    report, target = recovered(long_metadata, in_place)
+    assert (planned.frames, report.frames, report.lost, report.ok) == (3, 3, [], True)
+    for said in (planned, report):
+        assert any(
+            line.startswith(f"the metadata of the frame at {{'time': {at}}} were") for line in said.problems
+        )
+    dataset, other = opened(target), oracle(target)
+    assert len(dataset) == 3
+    for time in range(3):
+        np.testing.assert_array_equal(dataset[{"time": time}], frame({"time": time}), strict=True)
+        np.testing.assert_array_equal(other.read_image(time=time), frame({"time": time}), strict=True)
+        metadata = dataset.get_metadata({"time": time})
+        assert other.read_metadata(time=time) == metadata
+        if time != at:
+            assert metadata == {"number": time, **LONG}
+        elif damage != "too short for a note" or not in_place:
+            assert "the metadata were lost" in metadata["exengine_note"]
+        if time == at and not in_place and damage in ("a byte", "of the last frame"):
+            assert "x" * 600 in metadata["exengine_damaged_metadata"]
+    assert exengine.verify(target).ok, exengine.verify(target)
+    again = exengine.recover(long_metadata, in_place=in_place)
+    assert again.outcome == ("nothing to recover" if in_place else "already recovered")
+    if in_place:
+        saved = [
+            json.loads(line) for line in (long_metadata / "NDTiff.damaged-metadata").read_text().splitlines()
+        ]
+        assert [line["coordinates"] for line in saved] == [{"time": at}]
+        assert saved[0]["metadata"].startswith('{"n' if damage == "a byte" else "{")
+
+
 # -- datasets of other programs -----------------------------------------------------------------
 
 
@@ -475,9 +551,64 @@ def test_metadata_of_another_program_that_are_not_utf_8_spoil_no_frame(example_d
         assert "\ufffd" in str(metadata)
 
 
+@pytest.fixture
+def version_2(path):
+    """Write a dataset of version 2 with three frames and metadata in Latin-1; return its path."""
+    folder = path / "Full resolution"
+    folder.mkdir(parents=True)
+    summary = '{"Unit": "µm"}'.encode("latin-1")
+    content = bytearray(
+        struct.pack("<2sHIIIII", b"II", 42, 24 + len(summary), 483729, 2, 2355492, len(summary))
+    )
+    content += summary
+    index = b""
+    for channel in range(3):
+        pixels = np.full((4, 6), channel, "<u2").tobytes()
+        metadata = f'{{"Channel": "µ{channel}", "Light": "±{channel}"}}'.encode("latin-1")
+        axes, name = json.dumps({"channel": channel}).encode(), b"x_NDTiffStack.tif"
+        index += struct.pack("<I", len(axes)) + axes + struct.pack("<I", len(name)) + name
+        index += struct.pack("<8I", len(content), 6, 4, 1, 0, len(content) + len(pixels), len(metadata), 0)
+        content += pixels + metadata
+    (folder / "x_NDTiffStack.tif").write_bytes(content)
+    (folder / "NDTiff.index").write_bytes(index)
+    return path
+
+
+def test_metadata_of_version_2_that_are_not_utf_8_spoil_no_frame(version_2, opened):
+    dataset = opened(version_2)
+    assert dataset.summary_metadata == {
+        "Unit": "\ufffdm",
+        "exengine_note": "text that is not UTF-8 was replaced",
+    }
+    found = exengine.verify(version_2)
+    assert (found.frames, found.checked, found.damaged, found.problems) == (3, 3, [], [])
+    assert exengine.recover(version_2).outcome == "nothing to recover"
+    for channel in range(3):
+        assert (dataset[{"channel": channel}] == channel).all()
+        metadata = dataset.get_metadata({"channel": channel})
+        assert (metadata["Channel"], metadata["Light"]) == (f"\ufffd{channel}", f"\ufffd{channel}")
+        assert metadata["exengine_note"] == "text that is not UTF-8 was replaced"
+
+
+def test_metadata_of_version_2_that_cannot_be_parsed_spoil_no_frame(version_2):
+    file = version_2 / "Full resolution" / "x_NDTiffStack.tif"
+    file.write_bytes(file.read_bytes().replace(b'"\xb51"', b'"\xb51\n').replace(b'"Unit"', b'"Unit\n'))
+    found = exengine.verify(version_2)
+    assert [(lost.coordinates, lost.has_pixels) for lost in found.damaged] == [({"channel": 1}, True)]
+    assert "the summary metadata cannot be parsed" in found.problems[0]
+    report = exengine.recover(version_2)
+    assert (report.outcome, report.frames, report.lost) == ("recovered", 3, [])
+    assert any("the metadata of the frame at {'channel': 1} were lost" in line for line in report.problems)
+    with contextlib.closing(exengine.open_dataset(report.path)) as dataset:
+        for channel in range(3):
+            assert (dataset[{"channel": channel}] == channel).all()
+        assert '"Light": "\ufffd1"' in dataset.get_metadata({"channel": 1})["exengine_damaged_metadata"]
+    assert exengine.verify(report.path).ok
+
+
 def test_a_file_without_a_byte_is_called_empty(finished):
     (finished / "NDTiffStack_9.tif").write_bytes(b"")
-    assert "NDTiffStack_9.tif: the file is empty, it has no header" in exengine.verify(finished).problems
+    assert "NDTiffStack_9.tif: the file is empty and has no header" in exengine.verify(finished).problems
 
 
 def test_a_dataset_of_another_program_is_of_the_backend_ndtiff(example_data):

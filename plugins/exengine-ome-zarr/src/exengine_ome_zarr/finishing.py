@@ -318,4 +318,5 @@ def place_documents(
     }
     for name, document in found.items():
         place_document(folder, name, documents.encode(document), durable=True)
+    images.place_ome_xml(durable=True)
     place_document(folder, DOCUMENT, documents.encode(root), durable=True)

@@ -1,11 +1,16 @@
 """Repairs a dataset whose writer died: removes lost frames from the journal, and finishes the files."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import crc32c
+import orjson
 
 from exengine.base_classes import NEW, DataCoordinates, OpenFile, read_at, sync_folder, write_at
 from exengine_ome_zarr.finishing import finish_dataset
 from exengine_ome_zarr.format import files, sizes
+from exengine_ome_zarr.format.frame_files import encode_json, frame_line
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, decode_record, encode_record
 from exengine_ome_zarr.table import FrameTable
@@ -13,7 +18,12 @@ from exengine_ome_zarr.table import FrameTable
 _BACKUP = f"{files.JOURNAL}.before-recovery"
 
 
-def recover_in_place(path: str, lost: Collection[DataCoordinates], elsewhere: Collection[str] = ()) -> None:
+def recover_in_place(
+    path: str,
+    lost: Collection[DataCoordinates],
+    notes: Mapping[DataCoordinates, Any],
+    elsewhere: Collection[str] = (),
+) -> None:
     """Make a finished dataset of one whose writer died. It can be repeated after it was killed.
 
     Parameters
@@ -22,6 +32,8 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates], elsewhere: Co
         The folder of the dataset.
     lost : collection of DataCoordinates
         The frames that cannot be read. They are removed from the journal; the old journal is kept.
+    notes : mapping of DataCoordinates to JSON value
+        The new metadata of frames whose own cannot be read.
     elsewhere : collection of str
         The shards that are finished and not in the folder.
     """
@@ -30,23 +42,41 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates], elsewhere: Co
     if table.journal is None or table.layout is None:
         return
     missing = {number for number in (table.find(frame.__dict__) for frame in lost) if number is not None}
-    journal = _rewrite(path, table.journal, len(table), missing)
+    numbers = {table.find(frame.__dict__): (frame, note) for frame, note in notes.items()}
+    noted = {number: place for number, place in numbers.items() if number is not None}
+    lines = _append_lines(path, noted)
+    journal = _rewrite(path, table.journal, len(table), missing, lines)
     layout_file = OpenFile(os.path.join(path, files.LAYOUT), os.O_RDWR)
     os.ftruncate(layout_file.descriptor, table.layout_bytes)
     os.fsync(layout_file.descriptor)
     images = Images(path, table.layout, table.facts, table.labels)
     images.windows = table.windows
     finish_dataset(path, table.layout, images, journal, elsewhere)
-    lines = OpenFile(os.path.join(path, files.FRAMES), os.O_RDONLY)
-    os.fsync(lines.descriptor)
     for folder in files.folders_in(path):
         sync_folder(folder)
 
 
-def _rewrite(path: str, journal: OpenFile, frames: int, missing: set[int]) -> OpenFile:
-    """Return a journal without the lost frames and without reserved space."""
+def _append_lines(
+    path: str, notes: Mapping[int, tuple[DataCoordinates, Any]]
+) -> dict[int, tuple[int, int, int]]:
+    """Append new lines of metadata; return the offset, length and checksum of each."""
+    file = OpenFile(os.path.join(path, files.FRAMES), os.O_RDWR)
+    end = os.fstat(file.descriptor).st_size
+    places = {}
+    for number, (frame, note) in notes.items():
+        line = frame_line(orjson.dumps(frame.__dict__), encode_json(note))
+        places[number] = (end, len(line), crc32c.crc32c(line))
+        end = write_at(file.descriptor, (line,), end)
+    os.fsync(file.descriptor)
+    return places
+
+
+def _rewrite(
+    path: str, journal: OpenFile, frames: int, missing: set[int], lines: Mapping[int, tuple[int, int, int]]
+) -> OpenFile:
+    """Return a journal without the lost frames and without reserved space, with the new places of lines."""
     name = os.path.join(path, files.JOURNAL)
-    if not missing:
+    if not missing and not lines:
         file = OpenFile(name, os.O_RDWR)
         os.ftruncate(file.descriptor, (frames + 1) * RECORD_BYTES)
         os.fsync(file.descriptor)
@@ -64,7 +94,8 @@ def _rewrite(path: str, journal: OpenFile, frames: int, missing: set[int]) -> Op
             at = (number - begin) * RECORD_BYTES
             record = decode_record(text[at : at + RECORD_BYTES], number)
             if number not in missing and record is not None:
-                pieces.append(encode_record(kept, *record[1:]))
+                line = lines.get(number, record[9:12])
+                pieces.append(encode_record(kept, *record[1:9], *line, record[12]))
                 kept += 1
         end = write_at(file.descriptor, (b"".join(pieces),), end)
     os.fsync(file.descriptor)

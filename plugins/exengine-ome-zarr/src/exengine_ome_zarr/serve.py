@@ -2,7 +2,7 @@
 
 Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server answers ranges of bytes, also those
 at the end of a file, with which viewers read single chunks of a shard. It serves only the files of a dataset,
-only to programs on this computer, and changes nothing. If ``neuroglancer`` is installed, its page is served.
+only to programs on this computer, and changes nothing. If neuroglancer is installed, it shows an image.
 """
 
 import argparse
@@ -11,11 +11,10 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
@@ -27,8 +26,6 @@ PORT = 8750
 _LOCAL = "127.0.0.1"
 _NAMES = (_LOCAL, "localhost")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_VIEWER = "neuroglancer"
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm"}
 
 
 class DatasetServer:
@@ -40,9 +37,8 @@ class DatasetServer:
         The folder of the dataset.
     port : int
         The port; 0 for a free one.
-    origin : str, optional
-        The web site whose pages may read the dataset, such as ``https://ome.github.io``. The page of
-        neuroglancer that this server delivers always may.
+    origins : iterable of str
+        The web sites whose pages may read the dataset, such as ``https://ome.github.io``.
 
     Raises
     ------
@@ -61,59 +57,33 @@ class DatasetServer:
     b'{}'
     """
 
-    def __init__(self, path: str | os.PathLike[str], port: int = 0, origin: str | None = None) -> None:
-        folder = Path(os.path.realpath(path))
-        if not folder.is_dir():
+    def __init__(self, path: str | os.PathLike[str], port: int = 0, origins: Iterable[str] = ()) -> None:
+        self.folder = Path(os.path.realpath(path))
+        """The folder of the dataset."""
+        self.origins = set(origins)
+        """The web sites whose pages may read the dataset."""
+        if not self.folder.is_dir():
             raise DatasetAccessError(f"{os.fspath(path)} is not a folder; name the folder of a dataset")
-        roots = {folder.name: folder}
-        client = _client()
-        if client is not None and folder.name != _VIEWER:
-            roots[_VIEWER] = client
         try:
-            self._server = _Server((_LOCAL, port), partial(_Handler, roots, origin))
-        except OSError as error:
-            raise DatasetAccessError(
-                f"cannot serve on port {port}: {error.strerror}; choose another with --port"
-            ) from error
+            self._server = _Server((_LOCAL, port), partial(_Handler, self.folder, self.origins))
+        except (OSError, OverflowError) as error:
+            raise DatasetAccessError(f"cannot serve on port {port}: {error}; choose another port") from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="ome-zarr-server", daemon=True
         )
-        self._name = folder.name
-        self._folder = folder
-        self._has_viewer = _VIEWER in roots
 
     @property
     def url(self) -> str:
         """The address of the dataset."""
-        return f"{self._root}/{quote(self._name)}"
-
-    @property
-    def _root(self) -> str:
-        return f"http://{_LOCAL}:{self._server.server_address[1]}"
-
-    def viewer_url(self, image: str = "") -> str | None:
-        """Return the address at which neuroglancer shows an image; None if neuroglancer is not installed.
-
-        Parameters
-        ----------
-        image : str
-            The path of the image in the dataset, such as ``0`` or ``A/1/0``; empty if the dataset is one.
-        """
-        if not self._has_viewer:
-            return None
-        address = f"{self.url}/{quote(image)}".rstrip("/")
-        return f"{self._root}/{_VIEWER}/index.html#!{quote(json.dumps(self._state(image, address)))}"
-
-    def _state(self, image: str, address: str) -> dict[str, Any]:
-        """Return the state of the viewer: a layer for each channel, with its name, colour and contrast."""
-        source = f"{address}/|zarr3:"
-        channels = _ome(self._folder / image).get("omero", {}).get("channels", ())
-        layers = [_layer(source, number, each) for number, each in enumerate(channels)]
-        return {"layout": "xy", "layers": layers or [{"type": "image", "source": source, "name": self._name}]}
+        return f"http://{_LOCAL}:{self._server.server_address[1]}/{quote(self.folder.name)}"
 
     def start(self) -> None:
         """Serve on a thread of its own until :meth:`close`."""
         self._thread.start()
+
+    def wait(self) -> None:
+        """Block until another thread closes the server."""
+        self._thread.join()
 
     def close(self) -> None:
         """Stop serving. Idempotent."""
@@ -129,74 +99,14 @@ class DatasetServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def wait(self) -> None:
-        """Block until another thread closes the server."""
-        self._thread.join()
-
-
-def image_paths(path: str | os.PathLike[str]) -> list[str]:
-    """Return the paths of the images in a dataset; ``[""]`` if the dataset is one image.
-
-    Parameters
-    ----------
-    path : path
-        The folder of the dataset.
-    """
-    folder = Path(path)
-    ome = _ome(folder)
-    wells = ome.get("plate", {}).get("wells", ())
-    if wells:
-        found = [(well["path"], _ome(folder / well["path"]).get("well", {})) for well in wells]
-        return [
-            f"{well}/{image['path']}" for well, described in found for image in described.get("images", ())
-        ]
-    series = _ome(folder / "OME").get("series")
-    return list(series) if series else [""]
-
-
-def _ome(folder: Path) -> dict[str, Any]:
-    """Return the OME metadata of a group; empty if there are none."""
-    try:
-        found = json.loads((folder / "zarr.json").read_bytes())["attributes"]["ome"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _layer(source: str, number: int, channel: dict[str, Any]) -> dict[str, Any]:
-    """Return the layer of neuroglancer that shows a channel."""
-    color = [int(channel["color"][at : at + 2], 16) / 255 for at in (0, 2, 4)]
-    window = channel["window"]
-    shade = ", ".join(f"{part:.3f}" for part in color)
-    return {
-        "type": "image",
-        "name": channel["label"],
-        "source": source,
-        "localDimensions": {"c'": [1, ""]},
-        "localPosition": [number],
-        "blend": "additive",
-        "opacity": 1,
-        "shader": f"#uicontrol invlerp contrast\nvoid main() {{ emitRGB(vec3({shade}) * contrast()); }}",
-        "shaderControls": {"contrast": {"range": [window["start"], window["end"]]}},
-    }
-
-
-def _client() -> Path | None:
-    """Return the folder with the page of neuroglancer; None if it is not installed."""
-    found = find_spec("neuroglancer")
-    if found is None or found.origin is None:
-        return None
-    folder = Path(os.path.realpath(Path(found.origin).parent / "static" / "client"))
-    return folder if (folder / "index.html").is_file() else None
-
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a browser that closed its connection."""
         if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(*_)
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -206,9 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "exengine-ome-zarr"
     sys_version = ""
 
-    def __init__(self, roots: dict[str, Path], origin: str | None, *arguments: Any) -> None:
-        self._roots = roots
-        self._origin = origin
+    def __init__(self, folder: Path, origins: set[str], *arguments: Any) -> None:
+        self._folder = folder
+        self._origins = origins
         super().__init__(*arguments)
 
     def log_message(self, *_: object) -> None:
@@ -224,43 +134,44 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.NO_CONTENT)
 
     def _answer(self, *, has_body: bool) -> None:
-        if self.headers.get("Host", "").rpartition(":")[0] not in _NAMES:
-            self._refuse(HTTPStatus.FORBIDDEN)  # a foreign page that calls this computer by a name of its own
+        # A page of another web site can reach this server under a name that it made up, and is refused.
+        if self.headers.get("Host", "").partition(":")[0] not in _NAMES:
+            self._refuse(HTTPStatus.FORBIDDEN)
             return
-        path = self._file()
+        path = self._path()
         try:
-            file = path.open("rb") if path is not None and path.is_file() else None
-        except OSError:
+            file = None if path is None else path.open("rb")
+        except OSError:  # not yet written, or a folder
             file = None
         if path is None or file is None:
             self._refuse(HTTPStatus.NOT_FOUND)
             return
         with file:
-            self._send(path, file, has_body=has_body)
+            self._send(file, is_json=path.suffix == ".json", has_body=has_body)
 
-    def _file(self) -> Path | None:
-        """Return the file that is asked for; None if it is not one that the server delivers."""
-        root, *parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        folder = self._roots.get(root)
-        names = parts or ["index.html"]
-        if folder is None or any(part in ("", "..") or part.startswith((".", "exengine.")) for part in names):
+    def _path(self) -> Path | None:
+        """Return the path of the requested file; None if it is not one that viewers need."""
+        name, *parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if name != self._folder.name or not parts or "\0" in "".join(parts):
             return None
-        found = os.path.realpath(folder.joinpath(*names))
-        return Path(found) if "\0" not in found and Path(found).is_relative_to(folder) else None
+        if any(part in ("", "..") or part.startswith((".", "exengine.")) for part in parts):
+            return None
+        found = Path(os.path.realpath(self._folder.joinpath(*parts)))
+        return found if found.is_relative_to(self._folder) else None
 
-    def _send(self, path: Path, file: BinaryIO, *, has_body: bool) -> None:
+    def _send(self, file: BinaryIO, *, is_json: bool, has_body: bool) -> None:
         size = os.fstat(file.fileno()).st_size
         asked = self.headers.get("Range")
         wanted = (0, size) if asked is None else _range(asked, size)
         if wanted is None:
-            self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{size}"})
+            self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, ("Content-Range", f"bytes */{size}"))
             return
         start, end = wanted
         self.send_response(HTTPStatus.OK if asked is None else HTTPStatus.PARTIAL_CONTENT)
-        self.send_header("Content-Type", _TYPES.get(path.suffix, "application/octet-stream"))
+        self.send_header("Content-Type", "application/json" if is_json else "application/octet-stream")
         self.send_header("Content-Length", str(end - start))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Cache-Control", "no-store")
+        self.send_header("Cache-Control", "no-store")  # the next frame may be in the same file
         if asked is not None:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         self._allow_origin()
@@ -272,15 +183,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _copy(self, file: BinaryIO, count: int) -> None:
         while count:
             piece = file.read(min(count, 1 << 20))
-            if not piece:  # the file was shortened: end the answer early, as its length is stated
+            if not piece:  # the writer has shortened the file, and the stated length is not reached
                 self.close_connection = True
                 return
             self.wfile.write(piece)
             count -= len(piece)
 
-    def _refuse(self, status: HTTPStatus, headers: dict[str, str] | None = None) -> None:
+    def _refuse(self, status: HTTPStatus, *headers: tuple[str, str]) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers:
             self.send_header(name, value)
         if status is not HTTPStatus.NO_CONTENT:
             self.send_header("Content-Length", "0")
@@ -288,8 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _allow_origin(self) -> None:
-        if self._origin is not None and self.headers.get("Origin") == self._origin:
-            self.send_header("Access-Control-Allow-Origin", self._origin)
+        origin = self.headers.get("Origin")
+        if origin is not None and origin in self._origins:
+            self.send_header("Access-Control-Allow-Origin", origin)
             self.send_header("Access-Control-Allow-Headers", "Range")
             self.send_header("Access-Control-Allow-Private-Network", "true")
             self.send_header("Access-Control-Expose-Headers", "Content-Range, Content-Length")
@@ -300,11 +212,86 @@ def _range(text: str, size: int) -> tuple[int, int] | None:
     match = _RANGE.fullmatch(text.strip())
     if match is None or not (match[1] or match[2]):
         return None
-    if not match[1]:
-        start, end = max(0, size - int(match[2])), size
-    else:
+    if match[1]:
         start, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
+    else:
+        start, end = max(0, size - int(match[2])), size
     return (start, end) if start < end else None
+
+
+def image_paths(path: str | os.PathLike[str]) -> list[str]:
+    """Return the paths of the images in a dataset; ``[""]`` if the dataset is one image.
+
+    Parameters
+    ----------
+    path : path
+        The folder of the dataset.
+    """
+    folder = Path(path)
+    wells = _ome(folder).get("plate", {}).get("wells", ())
+    if wells:
+        described = {well["path"]: _ome(folder / well["path"]).get("well", {}) for well in wells}
+        return [
+            f"{well}/{image['path']}"
+            for well, found in described.items()
+            for image in found.get("images", ())
+        ]
+    return list(_ome(folder / "OME").get("series", ())) or [""]
+
+
+def open_neuroglancer(server: DatasetServer, image: str = "") -> Any:
+    """Return a viewer of neuroglancer that shows an image; ``viewer.get_viewer_url()`` is its address.
+
+    Parameters
+    ----------
+    server : DatasetServer
+        A server that has been started. It lets the viewer read the dataset.
+    image : str
+        The path of the image in the dataset, such as ``0`` or ``A/1/0``; empty if the dataset is one.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If neuroglancer is not installed.
+    """
+    import neuroglancer
+
+    neuroglancer.set_server_bind_address(_LOCAL)
+    viewer = neuroglancer.Viewer()
+    address = urlsplit(viewer.get_viewer_url())
+    server.origins.add(f"{address.scheme}://{address.netloc}")
+    source = f"{server.url}/{quote(image)}".rstrip("/") + "/|zarr3:"
+    channels = _ome(server.folder / image).get("omero", {}).get("channels", ())
+    layers = [_layer(source, number, each) for number, each in enumerate(channels)]
+    plain = {"type": "image", "name": server.folder.name, "source": source}
+    viewer.set_state({"layout": "xy", "layers": layers or [plain]})
+    return viewer
+
+
+def _ome(folder: Path) -> dict[str, Any]:
+    """Return the OME metadata of a group; empty if there are none."""
+    try:
+        found = json.loads((folder / "zarr.json").read_bytes())["attributes"]["ome"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _layer(source: str, number: int, channel: dict[str, Any]) -> dict[str, Any]:
+    """Return the layer of neuroglancer that shows a channel."""
+    shade = ", ".join(f"{int(channel['color'][at : at + 2], 16) / 255:.3f}" for at in (0, 2, 4))
+    window = channel["window"]
+    return {
+        "type": "image",
+        "name": channel["label"],
+        "source": source,
+        "localDimensions": {"c'": [1, ""]},
+        "localPosition": [number],
+        "blend": "additive",
+        "opacity": 1,
+        "shader": f"#uicontrol invlerp contrast\nvoid main() {{ emitRGB(vec3({shade}) * contrast()); }}",
+        "shaderControls": {"contrast": {"range": [window["start"], window["end"]]}},
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -315,23 +302,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("path", help="the folder of the dataset")
     parser.add_argument("--port", type=int, default=PORT, help="0 for a free one (default: %(default)s)")
+    parser.add_argument("--image", help="the path of the image that neuroglancer shows (default: the first)")
     parser.add_argument(
         "--origin", help="the web site whose pages may read it, such as https://ome.github.io"
     )
     given = parser.parse_args(arguments)
     try:
-        server = DatasetServer(given.path, given.port, given.origin)
+        server = DatasetServer(given.path, given.port, [given.origin] if given.origin else ())
     except DatasetAccessError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     with server:
-        lines = [f"dataset: {server.url}"]
-        for image in image_paths(given.path):
-            link = server.viewer_url(image)
-            lines += [] if link is None else [f"{f'image {image}' if image else 'view'}: {link}"]
-        if len(lines) == 1:
-            lines.append("viewer: pip install neuroglancer")
-        sys.stdout.write("\n".join([*lines, "Press Ctrl-C to stop.", ""]))
+        image = image_paths(given.path)[0] if given.image is None else given.image
+        try:
+            viewer = open_neuroglancer(server, image).get_viewer_url()
+        except ModuleNotFoundError:
+            viewer = "pip install neuroglancer"
+        sys.stdout.write(f"dataset: {server.url}\nviewer:  {viewer}\nPress Ctrl-C to stop.\n")
         sys.stdout.flush()
         try:
             server.wait()

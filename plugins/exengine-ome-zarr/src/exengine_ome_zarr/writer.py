@@ -29,7 +29,7 @@ from exengine.errors import CoordinatesError, MetadataError, OptionError, Storag
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
 from exengine_ome_zarr.format import documents, files, sizes
-from exengine_ome_zarr.format.frame_files import encode_json
+from exengine_ome_zarr.format.frame_files import encode_json, frame_line
 from exengine_ome_zarr.format.roles import assign_roles
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.remote.storage import RemoteStorage
@@ -147,6 +147,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         try:
             self._writer = self._make_writer(folder, self._planning, len(self._summary_line))
         except BaseException as error:
+            files.forget_variables(error)
             self.cannot_begin(error)
             if not isinstance(error, OSError):
                 raise
@@ -209,11 +210,13 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         return open_ome_zarr(path)
 
     @classmethod
-    def recover_in_place(cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], /) -> None:
+    def recover_in_place(
+        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
+    ) -> None:
         """Remove lost frames from the journal, and finish the files."""
         from exengine_ome_zarr.recovery import recover_in_place
 
-        recover_in_place(os.fspath(path), lost)
+        recover_in_place(os.fspath(path), lost, notes or {})
 
     @classmethod
     def check_plan(
@@ -272,7 +275,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
                 f"the metadata has {len(encoded)} bytes as JSON; readers accept at most "
                 f"{sizes.MAX_METADATA_BYTES}"
             )
-        return b'{"coordinates":%b,"metadata":%b}\n' % (axes, encoded)
+        return frame_line(axes, encoded)
 
     def write_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
@@ -282,17 +285,29 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     def write_frames(self, number: int, batch: Batch) -> int:
         """Write the first frames of a batch, as many as form one piece of a shard; return their number."""
         assert self._writer is not None
-        return self._writer.write(number, batch)
+        try:
+            return self._writer.write(number, batch)
+        except BaseException as error:
+            files.forget_variables(error)
+            raise
 
     def sync_frames(self) -> None:
         """Sync the pixels, then the metadata, then the journal."""
         if self._writer is not None:
-            self._writer.sync()
+            try:
+                self._writer.sync()
+            except BaseException as error:
+                files.forget_variables(error)
+                raise
 
     def finish_frames(self) -> None:
         """Put the files into the form that other programs expect of a finished dataset."""
         if self._writer is not None:
-            self._writer.finish(len(self))
+            try:
+                self._writer.finish(len(self))
+            except BaseException as error:
+                files.forget_variables(error)
+                raise
 
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return the checksums of the journal and the layout, which readers compare."""

@@ -30,7 +30,7 @@ from exengine.kernel.storage.building import (
     rename_into_place,
     write_files,
 )
-from exengine.kernel.system import files
+from exengine.kernel.system import files, paths
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
 _MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest reserves
@@ -66,7 +66,8 @@ class DatasetPlace:
         Parameters
         ----------
         path : str
-            An unused path, or the path of an empty folder. Missing parent folders are created.
+            An unused path, or the path of an empty folder. A leading ``~`` is expanded. Missing parent
+            folders are created.
         backend : str
             The name of the backend that writes the dataset, to be recorded in the manifest.
         patterns : sequence of str
@@ -85,6 +86,9 @@ class DatasetPlace:
             check_names(initial, patterns)
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
+        path = paths.expanded(path)
+        if refusal := paths.refusal_of_new(path):
+            raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {
@@ -152,7 +156,9 @@ class DatasetPlace:
             message = f"{path} cannot be locked: {error.strerror or error}"
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
-            raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
+            raise DatasetLockedError(
+                f"{path} is being written by another storage; wait until that storage is closed"
+            )
         left = manifest.read_manifest(path)  # the previous writer's last manifest
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
@@ -165,13 +171,13 @@ class DatasetPlace:
             raise DatasetExistsError(f"{path} already exists and is not a folder; choose another path")
         if manifest.has_writer(path):
             raise DatasetLockedError(
-                f"{path} is being written by another storage; choose another path, or wait "
-                "until that one is closed"
+                f"{path} is being written by another storage; choose another path, or wait until that "
+                "storage is closed"
             )
         if os.listdir(path):
             raise DatasetExistsError(
-                f"{path} already exists and is not empty; choose another path, or "
-                "if_exists='number' to count up"
+                f"{path} already exists and is not empty; choose another path, or set if_exists='number' to "
+                "add a number"
             )
 
     @property

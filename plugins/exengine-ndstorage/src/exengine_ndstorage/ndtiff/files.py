@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from exengine.base_classes import open_new
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ndstorage.ndtiff.sizes import MAX_NAME_BYTES
 
@@ -17,7 +20,7 @@ def existing_folder(path: str | os.PathLike[str]) -> str:
     DatasetNotFoundError
         If the path is not a folder.
     """
-    folder = os.path.abspath(path)
+    folder = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(folder):
         raise DatasetNotFoundError(f"there is no dataset at {folder}")
     return folder
@@ -31,7 +34,7 @@ def refuse_link(folder: str) -> None:
     DatasetDamagedError
     """
     if os.path.islink(folder):
-        raise DatasetDamagedError(f"{folder} is a symbolic link, and not a folder of the dataset")
+        raise DatasetDamagedError(f"{folder} is a symbolic link, not a folder of the dataset")
 
 
 def is_file_name(name: str) -> bool:
@@ -47,3 +50,16 @@ def is_dataset_name(name: object) -> bool:
         return len(name.encode()) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[int]:
+    """Open a new file for writing. When the file is complete and on disk, it replaces the old file."""
+    temporary = path + ".new"
+    descriptor = open_new(temporary, os.O_RDWR)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)

@@ -47,11 +47,15 @@ BACKUP_NAME = INDEX_NAME + ".before-recovery"
 
 The files may contain frames that only this index names.
 """
+DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
+"""The bytes of damaged metadata that a recovery replaced with a note, with one JSON object per line."""
 DATASET_FILES = (
     INDEX_NAME,
     f"{INDEX_NAME}.new",
     BACKUP_NAME,
     f"{BACKUP_NAME}.new",
+    DAMAGED_METADATA_NAME,
+    f"{DAMAGED_METADATA_NAME}.new",
     "NDTiffStack.tif",
     "NDTiffStack_{number}.tif",
     "{name}_NDTiffStack.tif",
@@ -76,6 +80,7 @@ PIXELS_CRC_TAG, METADATA_CRC_TAG = 65330, 65331
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
+METADATA_CRC_AT = CHECKSUMS.size - 4  # the position of the last of these numbers
 _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2

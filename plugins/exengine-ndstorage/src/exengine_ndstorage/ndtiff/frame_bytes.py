@@ -71,7 +71,7 @@ def read_pixels(
     """
     data, _ = _read(file, layout.pixel_bytes, begin, thread)
     if len(data) != layout.pixel_bytes:
-        raise DatasetDamagedError(f"the pixels of {describe()} end too early")
+        raise DatasetDamagedError(f"the pixels of {describe()} are incomplete")
     return _pixels_in(data, layout)
 
 
@@ -231,4 +231,8 @@ def decode_metadata(
         checksums = layout.checksums(ifd)
         if checksums is not None and crc32c.crc32c(data, axes_crc) == checksums[1]:
             return json.loads(data)
-    raise DatasetDamagedError(f"the metadata or coordinates of {describe()} are not those that were written")
+    error = DatasetDamagedError(
+        f"the metadata or coordinates of {describe()} are not those that were written"
+    )
+    error.readable = data.decode(errors="replace")
+    raise error

@@ -75,6 +75,11 @@ def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     return np.array(starts, np.int64), np.array(ends, np.int64)
 
 
+def with_metadata_length(entry: bytes, size: int) -> bytes:
+    """Return an entry with another length of the metadata, which is the last but one of its numbers."""
+    return entry[:-8] + LENGTH.pack(size) + entry[-4:]
+
+
 class Template:
     """A pattern for coordinates as JSON, in which only the digits of numbers can vary.
 

@@ -6,12 +6,12 @@ recovery is killed, the next call continues it.
 
 The only data that recovery removes is data that a writer had begun to write when it died, and that is not in
 the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
-so that the data can be rescued by hand later. In this case, the old index is also kept.
+so that the data can be rescued by hand later. In this case, the old index is also kept. Damaged metadata are
+replaced with a note, and their bytes are saved next to the index; see ``metadata_notes``.
 """
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
@@ -19,25 +19,29 @@ from exengine.base_classes import (
     READ,
     DataCoordinates,
     FilePatterns,
+    JsonValue,
     OpenFile,
-    open_new,
     read_at,
     read_manifest,
     sync_folder,
     write_at,
 )
 from exengine.errors import DatasetDamagedError
+from exengine_ndstorage.ndtiff.files import replacing
 from exengine_ndstorage.ndtiff.format import BACKUP_NAME, FIRST_IFD_AT, INDEX_NAME, MAJOR_VERSION, header
 from exengine_ndstorage.ndtiff.header import SUMMARY_AT, SUMMARY_BYTES_AT, read_header
-from exengine_ndstorage.ndtiff.index_entries import prove_chain
+from exengine_ndstorage.ndtiff.index_entries import prove_chain, with_metadata_length
 from exengine_ndstorage.ndtiff.index_table import FrameTable
+from exengine_ndstorage.ndtiff.metadata_notes import replacements, save_damaged, write_replacements
 from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_TORN_BYTES
 from exengine_ndstorage.ndtiff.structure import Directory, directories, is_stack, read_link
 
 _LEAST_HEADER = SUMMARY_AT + 2
 
 
-def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
+def recover_in_place(
+    path: str, lost: Collection[DataCoordinates], notes: Mapping[DataCoordinates, JsonValue]
+) -> None:
     """Remove lost frames from a dataset's index, and make its files consistent with the index.
 
     Parameters
@@ -45,7 +49,9 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
     path : str
         The folder of a dataset that this backend wrote. The caller must hold the dataset's lock.
     lost : collection of DataCoordinates
-        The frames that cannot be read.
+        The frames whose pixels cannot be read.
+    notes : mapping of DataCoordinates to JSON value
+        The new metadata of the frames whose own metadata cannot be read.
 
     Raises
     ------
@@ -59,8 +65,15 @@ def recover_in_place(path: str, lost: Collection[DataCoordinates]) -> None:
         number = table.find(coordinates.__dict__)
         if number is not None:
             dropped.add(number)
-    if dropped or whole_bytes != _size(index):
-        _replace_index(path, whole_bytes, dropped)
+    replaced = replacements(table, notes)
+    if replaced:
+        save_damaged(path, table, replaced)
+    lengths = {number: len(new.data) for number, new in replaced.items() if len(new.data) != new.old_bytes}
+    if dropped or lengths or whole_bytes != _size(index):
+        _replace_index(path, whole_bytes, dropped, lengths)
+        table, _ = _read_index(index)
+        dropped = set()
+    write_replacements(path, table, replaced)
     kept = {table.files[number]: frames for number, frames in table.in_file_order(dropped).items()}
     headers = _Headers(path, [*kept])
     for name in _stacks(path, kept):
@@ -105,11 +118,16 @@ def _chunks(path: str) -> Iterator[bytes]:
         at += int(ends[-1])
 
 
-def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> None:
-    """Write a new index without dropped entries and without a torn last entry. Keep the old index."""
+def _replace_index(
+    folder: str, whole_bytes: int, dropped: Collection[int], lengths: Mapping[int, int]
+) -> None:
+    """Write a new index without dropped entries and without a torn last entry. Keep the old index.
+
+    ``lengths`` has the new length of a frame's metadata, by the number of the frame.
+    """
     index = os.path.join(folder, INDEX_NAME)
     _keep_index(folder)
-    with _replacing(index) as descriptor:
+    with replacing(index) as descriptor:
         at = number = done = 0
         for chunk in _chunks(index):
             starts, ends = prove_chain(chunk)
@@ -119,6 +137,8 @@ def _replace_index(folder: str, whole_bytes: int, dropped: Collection[int]) -> N
                     break
                 if number not in dropped:
                     parts.append(chunk[start:end])
+                    if number in lengths:
+                        parts[-1] = with_metadata_length(parts[-1], lengths[number])
                 number += 1
             if parts:
                 at = write_at(descriptor, [b"".join(parts)], at)
@@ -132,25 +152,12 @@ def _keep_index(folder: str) -> None:
     backup = os.path.join(folder, BACKUP_NAME)
     if os.path.lexists(backup) or not os.path.lexists(index):
         return
-    with _replacing(backup) as descriptor:
+    with replacing(backup) as descriptor:
         file = OpenFile(index, READ)
         at = 0
         while data := read_at(file.descriptor, CHUNK_BYTES, at):
             at = write_at(descriptor, [data], at)
     sync_folder(folder)
-
-
-@contextmanager
-def _replacing(path: str) -> Iterator[int]:
-    """Open a new file for writing. When the file is complete and on disk, it replaces the old file."""
-    temporary = path + ".new"
-    descriptor = open_new(temporary, os.O_RDWR)
-    try:
-        yield descriptor
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
 
 
 # -- the files -----------------------------------------------------------------------------------
@@ -213,7 +220,7 @@ def _has_header(path: str) -> bool:
 class _RepairedFile(OpenFile):
     """A file to repair.
 
-    The header must lead to the first frame, and each frame to the next frame. The last frame ends the chain.
+    The header must refer to the first frame, and each frame to the next frame. The last frame ends the chain.
 
     Parameters
     ----------

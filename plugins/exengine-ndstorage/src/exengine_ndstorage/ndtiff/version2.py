@@ -1,10 +1,13 @@
 """Reads NDTiff version 2 through the ``ndstorage`` library.
 
 The library prints to stdout when it opens a dataset, and raises generic exceptions. This module suppresses
-the output and converts the exceptions to ExEngine errors.
+the output and converts the exceptions to ExEngine errors. The library also reads metadata when it opens a
+dataset, and fails if their text is not UTF-8. It therefore opens files through this module, which makes the
+text readable, so that no pixels become unreadable because of their metadata.
 """
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -23,13 +26,22 @@ from exengine.base_classes import (
     JsonValue,
     OpenFile,
     open_regular,
+    parse_foreign_json,
     read_at,
 )
 from exengine.errors import DatasetDamagedError
 from exengine_ndstorage.ndtiff.files import existing_folder, refuse_link
-from exengine_ndstorage.ndtiff.format import BACKEND_NAME, CAPABILITIES, INDEX_NAME, pixel_bytes
+from exengine_ndstorage.ndtiff.format import (
+    BACKEND_NAME,
+    CAPABILITIES,
+    FULL_RESOLUTION,
+    INDEX_NAME,
+    pixel_bytes,
+)
 from exengine_ndstorage.ndtiff.index_table import FrameTable
 from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_SUMMARY_BYTES
+
+_SUMMARY_AT = 24  # the offset of the summary metadata in a file of version 2
 
 _opening = threading.Lock()
 
@@ -64,7 +76,7 @@ def _refuse_unsafe_files(path: str) -> None:
             refuse_link(folder)
         for entry in list(os.scandir(folder)):
             if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
-                raise DatasetDamagedError(f"{entry.path} is not read: it is not a regular file")
+                raise DatasetDamagedError(f"{entry.path} was not read, because it is not a regular file")
             if entry.name.endswith(".tif"):
                 size = os.stat(entry.path).st_size
                 with os.fdopen(open_regular(entry.path), "rb") as file:
@@ -73,11 +85,11 @@ def _refuse_unsafe_files(path: str) -> None:
                 if len(head) < 24 or summary_bytes > min(size, MAX_SUMMARY_BYTES):
                     raise DatasetDamagedError(f"{entry.path}: the summary metadata is longer than the file")
         if os.path.lexists(os.path.join(folder, INDEX_NAME)):
-            _refuse_impossible_lengths(folder)
+            _checked_index(folder)
 
 
-def _refuse_impossible_lengths(folder: str) -> None:
-    """Refuse an index that claims more bytes than a file has, because the library would allocate them."""
+def _checked_index(folder: str) -> FrameTable:
+    """Return an index. Refuse it if it claims more bytes than a file has: the library would allocate them."""
     file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
@@ -92,7 +104,69 @@ def _refuse_impossible_lengths(folder: str) -> None:
     for number in range(len(table) + len(table.superseded)):
         _, layout, _, _, metadata_bytes = table.place(number)
         if max(pixel_bytes(table.layouts[layout]), metadata_bytes) > most:
-            raise DatasetDamagedError(f"{folder}: the index claims more bytes for a frame than a file has")
+            raise DatasetDamagedError(
+                f"{folder}: according to the index, a frame has more bytes than its file"
+            )
+    return table
+
+
+class _Files:
+    """Opens the files of a dataset for the library.
+
+    Attributes
+    ----------
+    is_opening : bool
+        Whether the library is opening the dataset. It then reads the metadata of frames only for the names of
+        channels, which are not used here.
+    problem : str
+        The reason why the summary metadata cannot be read, or an empty string.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.is_opening = True
+        self.problem = ""
+        table = _checked_index(folder)
+        self._metadata = {
+            (table.files[file], at, size)
+            for file, _, _, at, size in map(table.place, range(len(table) + len(table.superseded)))
+        }
+
+    def open(self, path: str, mode: str = "rb") -> Any:
+        opened = os.fdopen(open_regular(path), mode)
+        return _ReadableFile(self, os.path.basename(path), opened) if path.endswith(".tif") else opened
+
+    def text(self, name: str, at: int, data: bytes) -> bytes:
+        """Return bytes from a file; if they are metadata, as valid JSON in UTF-8."""
+        if (name, at, len(data)) in self._metadata:
+            return b'{"Channel": ""}' if self.is_opening else json.dumps(_parsed(data)).encode()
+        if at == _SUMMARY_AT and self.is_opening:
+            try:
+                return json.dumps(_parsed(data)).encode()
+            except DatasetDamagedError as error:
+                self.problem = f"{name}: the summary {error}"
+                return b"{}"
+        return data
+
+
+def _parsed(data: bytes) -> JsonValue:
+    try:
+        return parse_foreign_json(data)
+    except (ValueError, RecursionError) as error:
+        damage = DatasetDamagedError(f"metadata cannot be parsed: {error}")
+        damage.readable = data.decode(errors="replace")
+        raise damage from None
+
+
+class _ReadableFile:
+    """An open file in which all metadata can be parsed by the library."""
+
+    def __init__(self, files: _Files, name: str, file: Any) -> None:
+        self._files, self._name, self._file = files, name, file
+        self.seek, self.close = file.seek, file.close
+
+    def read(self, size: int) -> bytes:
+        at = self._file.tell()
+        return self._files.text(self._name, at, self._file.read(size))
 
 
 class Version2Reader(DatasetReader):
@@ -115,12 +189,17 @@ class Version2Reader(DatasetReader):
         _refuse_unsafe_files(path)
         with self._translated(), _silence():
             import ndstorage  # type: ignore[import-untyped]
+            from ndstorage.file_io import NDTiffFileIO  # type: ignore[import-untyped]
 
-            self._dataset = ndstorage.Dataset(path)
+            files = _Files(os.path.join(path, FULL_RESOLUTION))
+            self._dataset = ndstorage.Dataset(path, file_io=NDTiffFileIO(files.open))
+            files.is_opening = False
             keys = [dict(sorted(dict(key).items())) for key in self._dataset.get_index_keys()]
         self._keys = sorted(keys, key=lambda key: [(name, str(type(at)), at) for name, at in key.items()])
         for key in self._keys:
             frames.add(key)
+        if files.problem:
+            self.set_status(DatasetStatus.DAMAGED, files.problem)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -129,9 +208,9 @@ class Version2Reader(DatasetReader):
             try:
                 yield
             except Exception as error:
-                raise DatasetDamagedError(
-                    f"{self.path} cannot be read: {type(error).__name__}: {error}"
-                ) from error
+                damage = DatasetDamagedError(f"{self.path} cannot be read: {type(error).__name__}: {error}")
+                damage.readable = getattr(error, "readable", None)
+                raise damage from error
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:

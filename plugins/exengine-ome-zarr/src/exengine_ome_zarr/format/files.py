@@ -1,5 +1,6 @@
 """The files of a dataset apart from the pixels: their names, documents, and files that only grow."""
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ _SHARDS = tuple("c/" + "/".join(["{number}"] * count) for count in (2, 3, 4, 5))
 DATASET_FILES = (
     DOCUMENT,
     "OME/zarr.json",
+    "OME/METADATA.ome.xml",
     "{number}/zarr.json",
     "{number}/{number}/zarr.json",
     "{name}/zarr.json",
@@ -76,6 +78,17 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
         os.replace(new, path)
     if durable:
         sync_folder(os.path.dirname(path))
+
+
+def forget_variables(error: BaseException | None) -> None:
+    """Clear the variables of the calls that an error ended, because a stored error would keep files open."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            with contextlib.suppress(RuntimeError):  # raised for the calls that have not ended
+                trace.tb_frame.clear()
+            trace = trace.tb_next
+        error = error.__context__
 
 
 def folders_in(path: str) -> Iterator[str]:

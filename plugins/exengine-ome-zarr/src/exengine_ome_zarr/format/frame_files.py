@@ -38,6 +38,11 @@ def encode_json(value: Any) -> bytes:
             raise MetadataError(f"the metadata cannot be encoded as portable JSON: {error}") from None
 
 
+def frame_line(coordinates: bytes, metadata: bytes) -> bytes:
+    """Return a frame's line in ``frames.jsonl``, from its coordinates and metadata as JSON."""
+    return b'{"coordinates":%b,"metadata":%b}\n' % (coordinates, metadata)
+
+
 class FrameName:
     """The description of a frame in an error message, which is composed only if there is an error.
 

@@ -7,9 +7,9 @@ layout of a dataset never changes.
 
 import os
 import re
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from exengine_ome_zarr.format import documents
+from exengine_ome_zarr.format import documents, ome_xml
 from exengine_ome_zarr.format.documents import Facts, StagePosition
 from exengine_ome_zarr.format.files import DOCUMENT, place_document
 from exengine_ome_zarr.format.labels import Key, Labels
@@ -17,6 +17,8 @@ from exengine_ome_zarr.format.layout import Indices, Layout
 
 Method: TypeAlias = Literal["mean", "median", "decimate"]
 METHODS: tuple[Method, ...] = ("mean", "median", "decimate")
+_LISTED_AT_ONCE = 256
+"""The number of images up to which each new one is listed in the OME-XML at once, and not only at the end."""
 _WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
 
 
@@ -128,24 +130,41 @@ class Images:
             place_document(self._folder, name, documents.encode(self.image_document(image)))
         if is_new and path:
             self.place_root()
+            if len(self.extents) <= _LISTED_AT_ONCE:
+                self.place_ome_xml()
 
     def image_document(self, image: int) -> dict[str, object]:
         """Return the document of an image."""
         layout, facts = self._layout, self._facts
         stage = self._stage(image) if "p" in layout.roles else None
         channels = self.extents[image][1]
-        windows = [self.windows.get(index) for index in range(channels)]
         return documents.group(
             {
                 "multiscales": documents.multiscales(layout, facts, self.name(image), stage, self.levels),
-                "omero": documents.omero(layout, facts, self.channel_names(channels), windows),
+                "omero": self._omero(channels),
             }
         )
+
+    def _omero(self, channels: int) -> dict[str, Any]:
+        windows = [self.windows.get(index) for index in range(channels)]
+        return documents.omero(self._layout, self._facts, self.channel_names(channels), windows)
 
     def place_root(self) -> None:
         """Create or replace the documents that list the images."""
         for name, document in self.root_documents().items():
             place_document(self._folder, name, documents.encode(document))
+
+    def place_ome_xml(self, *, durable: bool = False) -> None:
+        """Create or replace the OME-XML of a series of images; a plate and a single image have none."""
+        if "p" not in self._layout.roles or self.is_plate or not self.extents:
+            return
+        images = [
+            ome_xml.ListedImage(self.path(image), self.name(image), extents, self._stage(image))
+            for image, extents in sorted(self.extents.items())
+        ]
+        channels = self._omero(max(extents[1] for extents in self.extents.values()))["channels"]
+        text = ome_xml.encode_series(self._layout, self._facts, images, channels)
+        place_document(self._folder, ome_xml.NAME, text, durable=durable)
 
     def root_documents(self) -> dict[str, dict[str, object]]:
         """Return the documents that list the images, by their path in the dataset. The root is the last."""

@@ -206,7 +206,9 @@ class _Recovery:
             path = os.path.join(self._folder, shard)
             if os.path.exists(path):  # empty: its writer died while it removed the shard
                 os.unlink(path)
-        recover_in_place(self._folder, [DataCoordinates(each) for each, _ in result.lost], self._elsewhere)
+        recover_in_place(
+            self._folder, [DataCoordinates(each) for each, _ in result.lost], {}, self._elsewhere
+        )
         uploaded = self._upload()
         self._delete_others(uploaded)
         content = {
