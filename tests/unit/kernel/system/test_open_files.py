@@ -8,7 +8,7 @@ from exengine.kernel.system.open_files import FilePool
 def test_a_file_that_is_discarded_leaves_the_pool_and_can_still_be_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
-    pool = FilePool()
+    pool = FilePool(2)
     file = pool.open("a", str(path))
     pool.discard("a")
     pool.discard("unknown")
