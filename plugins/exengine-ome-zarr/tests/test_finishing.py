@@ -157,7 +157,9 @@ def calls_of(work):
     low, high = 0, 1024
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if killed_at_call(middle, "before", work(f"until-{middle}")) else (low, middle)
+        low, high = (
+            (middle, high) if killed_at_call(middle, "before", work(f"until-{middle}")) else (low, middle)
+        )
     return low
 
 
