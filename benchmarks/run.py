@@ -13,6 +13,7 @@ import bench_listing
 import bench_million
 import bench_predecessor
 import bench_raw
+import bench_zarr
 from harness import HERE, Table
 
 BENCHES = {
@@ -21,6 +22,7 @@ BENCHES = {
     "predecessor": bench_predecessor,
     "raw": bench_raw,
     "million": bench_million,
+    "zarr": bench_zarr,
 }
 
 

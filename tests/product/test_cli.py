@@ -39,7 +39,7 @@ WRONG = {
     "source": (["--set", "source.name=simlated"], 2, "did you mean 'simulated'"),
     "unknown option of the source": (["--set", "source.options.widht=3"], 2, "did you mean 'width'"),
     "wrong option of the source": (["--set", "source.options.dtype=float"], 2, "'uint16' or 'uint8'"),
-    "unknown option of the backend": (["--set", "storage.options.foo=1"], 2, "its options are"),
+    "unknown option of the backend": (["--set", "storage.options.foo=1"], 2, "the options are"),
     "wrong option of the backend": (["--set", "storage.options.max_file_bytes=x"], 2, "at least 4096"),
     "if_exists": (["--set", "storage.if_exists=eror"], 2, "error, number, overwrite"),
     "max_pending": (["--set", "handler.max_pending=much"], 2, "1 GiB"),
@@ -49,12 +49,12 @@ WRONG = {
     "sequence with a wrong value": (
         ["--set", "sequence.time_plan={interval: x}"],
         2,
-        "write it as in time_plan",
+        "write it like time_plan",
     ),
     "sequence whose frames collide": (
         ["--set", "sequence.channels=[a, a]"],
         1,
-        "channel repeats a name",
+        "channel contains a name twice",
     ),
 }
 
@@ -76,12 +76,12 @@ FILES = {
     "missing": (None, "cannot read"),
     "empty": (b"", "is empty"),
     "not YAML": (b"storage: [1,", "is not valid YAML"),
-    "text": (b"hello", "not sections"),
+    "text": (b"hello", "instead of sections"),
     "bytes": (bytes(range(256)), "is not valid YAML"),
     "a misspelt section": (b"storge: {}", "did you mean 'storage'"),
     "a section that is none": (b"storage: 3", "must be a section"),
-    "no backend": (b"source: {name: simulated}\nsequence: {channels: [a]}", "no backend is named"),
-    "no source": (b"storage: {backend: ndram}\nsequence: {channels: [a]}", "no frame source is named"),
+    "no backend": (b"source: {name: simulated}\nsequence: {channels: [a]}", "no backend is selected"),
+    "no source": (b"storage: {backend: ndram}\nsequence: {channels: [a]}", "no frame source is selected"),
     "no sequence": (b"storage: {backend: ndram}\nsource: {name: simulated}", "has no sequence"),
     "no path": (
         b"storage: {backend: ndtiff}\nsource: {name: simulated}\nsequence: {channels: [a]}",

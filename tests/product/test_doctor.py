@@ -128,7 +128,10 @@ def test_misspelt_hooks_are_a_problem(only_here, report):
 # -- versions ------------------------------------------------------------------------------------
 
 UNFIT = {
-    "another exengine": ("exengine>=2", "install a version of exengine-shelf that fits this ExEngine"),
+    "another exengine": (
+        "exengine>=2",
+        "install a version of exengine-shelf that is compatible with this ExEngine",
+    ),
     "a newer library": ("numpy>=900", "pip install 'numpy>=900'"),
     "an older library": ("numpy<1.0", "numpy<1.0, but numpy "),
     "a missing library": ("library-of-nobody>=1", "library-of-nobody is not installed"),
@@ -176,7 +179,7 @@ def test_optional_libraries_the_platform_and_the_config_files_are_told(
     _, found = report()
     assert found["extras"]["dask"] is None and found["extras"]["pytest"] == pytest.__version__
     assert found["config_files"] == [os.path.join(folder, "config.yaml")]
-    assert found["platform"] == {"system": "macOS", "support": "written for it, not tested on it"}
+    assert found["platform"] == {"system": "macOS", "support": "supported, but not tested"}
     main(["doctor"])
     assert "dask               not installed  datasets as lazy arrays" in capsys.readouterr().out
 
@@ -237,18 +240,21 @@ def test_a_folder_that_cannot_be_written_to_is_a_problem(tmp_path, report, only_
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     code, found = report("--disk", tmp_path)
     assert (code, found["disk"]) == (1, None)
-    assert found["problems"] == [f"{tmp_path} cannot be measured: Permission denied"]
+    assert found["problems"] == [f"the disk of {tmp_path} cannot be measured: Permission denied"]
 
 
 def test_a_full_disk_is_a_problem_and_is_not_written_to(tmp_path, report, only_here, monkeypatch):
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     code, found = report("--disk", tmp_path)
-    assert (code, found["problems"]) == (1, [f"{tmp_path} has 1.0 kB free, too little to measure it"])
+    assert (code, found["problems"]) == (
+        1,
+        [f"{tmp_path} has only 1.0 kB free, which is too little to measure the disk"],
+    )
 
 
 def test_no_folder_is_wrong_use(tmp_path, capsys):
     assert main(["doctor", "--disk", str(tmp_path / "nothing")]) == 2
-    assert "--disk takes an existing folder" in capsys.readouterr().err
+    assert "--disk needs an existing folder" in capsys.readouterr().err
 
 
 # -- what an acquisition needs -------------------------------------------------------------------
@@ -263,23 +269,30 @@ def needs(rate=None, frames=100, frame_bytes=4_200_000):
 
 def test_disk_and_acquisition_are_compared_in_one_sentence():
     text, problems = compare(SPEED, needs(rate=100.0))
-    assert text == "this disk sustains 910.0 MB/s, the acquisition needs 420.0 MB/s, room for 38 min 6 s"
+    assert (
+        text
+        == "this disk sustains 910.0 MB/s; the acquisition needs 420.0 MB/s, so the free space lasts 38 min 6 s"
+    )
     assert problems == []
 
 
 def test_an_acquisition_that_is_faster_than_the_disk_is_a_problem():
     (problem,) = compare(SPEED, needs(rate=300.0))[1]
-    assert problem.startswith("/data is too slow: it sustains 910.0 MB/s, the acquisition needs 1.3 GB/s")
+    assert problem.startswith(
+        "the disk of /data is too slow; it sustains 910.0 MB/s, but the acquisition needs 1.3 GB/s"
+    )
 
 
 def test_an_acquisition_that_is_larger_than_the_disk_is_a_problem():
     (problem,) = compare(SPEED, needs(frames=300_000))[1]
-    assert problem.startswith("/data has too little room: 960.0 GB free, the acquisition needs 1.3 TB")
+    assert problem.startswith("/data has only 960.0 GB free, but the acquisition needs 1.3 TB")
 
 
 def test_a_rate_that_nobody_knows_is_said_to_be_unknown():
     text, problems = compare(SPEED, needs())
-    assert "the rate of the acquisition is unknown (nobody says it), room for 228,571 frames" in text
+    assert (
+        "the rate of the acquisition is unknown (nobody says it); there is space for 228,571 frames" in text
+    )
     assert problems == []
 
 
@@ -342,14 +355,14 @@ def test_a_disk_that_is_too_slow_for_the_config_gives_1(config, monkeypatch, cap
     monkeypatch.setattr(disk, "measure_disk", lambda folder: DiskSpeed(folder, 10**9, 1e5, 1.0, 1))
     assert main(["doctor", str(config(", rate_hz: 50"))]) == 1
     out = capsys.readouterr().out
-    assert "problem: " in out and "is too slow: it sustains 100.0 kB/s" in out
+    assert "problem: " in out and "is too slow; it sustains 100.0 kB/s" in out
     assert "30 frames of 8.2 kB" in out
 
 
 def test_a_disk_that_is_too_small_for_the_config_gives_1(config, monkeypatch, report):
     monkeypatch.setattr(disk, "measure_disk", lambda folder: DiskSpeed(folder, 200_000, 1e9, 1.0, 1))
     code, found = report(config())
-    assert code == 1 and "has too little room: 200.0 kB free" in found["problems"][0]
+    assert code == 1 and "has only 200.0 kB free" in found["problems"][0]
 
 
 def test_frames_in_memory_need_no_disk(config, report):

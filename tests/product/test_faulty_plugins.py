@@ -145,7 +145,7 @@ FAULTS = {
     "wrong-base": invalid("class Store(dict): ...", "EX102"),
     "half-interface": invalid(good_but("    def finish(self): ...\n", ""), "EX103 Store does not implement finish"),
     "few-arguments": invalid(good_but("def put(self, c, d, m)", "def put(self, c)"), "EX104"),
-    "kwargs": invalid(good_but("gain: int = 1)", "gain: int = 1, **more)"), "EX105 __init__ has **more"),
+    "kwargs": invalid(good_but("gain: int = 1)", "gain: int = 1, **more)"), "EX105 __init__ accepts **more"),
     "bad-annotation": invalid(good_but("gain: int", "gain: 'Nowhere'"), "EX106"),
     "reserved-option": invalid(good_but("gain", "backend"), "EX107 option 'backend'"),
     "odd-capabilities": invalid(good_but("    def finish", "    capabilities = {}\n    def finish"), "EX108"),
@@ -158,13 +158,13 @@ FAULTS = {
     "unreal-option": invalid(good_but("    gain : int", "    pain : int\n        Much.\n    gain : int"), "EX203"),
     "no-type": invalid(GOOD.replace("gain: int = 1", "gain=1").replace("gain : int, default: 1", "gain"), "EX204"),
     "wrong-default": invalid(good_but("default: 1", "default: 2"), "EX205 the default of option 'gain' is 1"),
-    "wrong-type": invalid(good_but("gain : int,", "gain : str,"), "EX206 option 'gain' takes int"),
+    "wrong-type": invalid(good_but("gain : int,", "gain : str,"), "EX206 the annotation of option 'gain' is int"),
     "rejected-default": invalid(good_but("gain: int = 1", "gain: int = 'x'").replace(", default: 1", ""), "EX207 the default of option 'gain'"),
     "bad-name": Fault(GOOD, "is not a valid name", stage="name", listed="broken", name="Store No. 1"),
     "two-modules": Fault(GOOD, "is not a valid target", stage="target", listed="broken", target="json;import os:x"),
     "no-colon": Fault(GOOD, "is not a valid target", stage="target", listed="broken", target="json"),
     "os-system": invalid("", "EX101 the entry point names a builtin_function_or_method"),
-    "no-metadata": corrupt(remove_metadata, "its metadata cannot be read"),
+    "no-metadata": corrupt(remove_metadata, "the metadata of the distribution cannot be read"),
     "cut-entry-points": corrupt(cut_entry_points, "entry_points.txt cannot be parsed", "exengine-cut-entry-points"),
     "bytes-entry-points": corrupt(put_bytes, "entry_points.txt cannot be parsed", "exengine-bytes-entry-points"),
     "folder-entry-points": corrupt(put_a_folder, "entry_points.txt cannot be read", "exengine-folder-entry-points"),
@@ -370,7 +370,7 @@ def assert_the_good_ones_work():
 
 def test_a_conflict_is_settled_by_the_name_of_the_distribution(site, capsys):
     assert main(["backends", "show", "twin"]) == 2
-    assert "write 'exengine-twin:twin' or 'twin-b:twin', or uninstall one" in capsys.readouterr().err
+    assert "write 'exengine-twin:twin' or 'twin-b:twin', or uninstall one of them" in capsys.readouterr().err
     assert main(["backends", "show", "twin-b:twin"]) == 0
     assert plugins.BACKENDS.load("exengine-twin:twin").__module__ == "faulty_twin"
 

@@ -69,7 +69,7 @@ def test_a_good_dataset_gives_0_and_says_so(make, path, capsys):
     make(finish=True)
     code, out, err = run(capsys, "verify", path)
     assert (code, err) == (0, "")
-    assert "3 of 3 are good" in out and out.endswith("All is well.\n")
+    assert "3 of 3 are intact" in out and out.endswith("All is well.\n")
     assert "checksums" not in out and "recover" not in out
 
 
@@ -77,7 +77,7 @@ def test_a_damaged_dataset_gives_1_and_the_coordinates(damaged, capsys):
     code, out, err = run(capsys, "verify", damaged)
     assert (code, err) == (1, "")
     assert "damaged  {'time': 1}: the pixels or coordinates" in out
-    assert "2 of 3 are good" in out and "The dataset has problems." in out
+    assert "2 of 3 are intact" in out and "The dataset has problems." in out
     assert f"exengine recover '{damaged}'" in out
 
 
@@ -93,8 +93,8 @@ def test_a_dataset_that_is_being_written_is_verified_and_not_to_be_recovered(pat
     with exengine.open_storage("ndtiff", path) as storage:
         storage.put({"time": 0}, np.zeros((8, 8), np.uint16), None)
         code, out, _ = run(capsys, "verify", path)
-        assert code == 0 and "incomplete (its writer is active)" in out
-        assert out.endswith("Every frame in it is good.\n")
+        assert code == 0 and "incomplete (the writer is still active)" in out
+        assert out.endswith("Every frame in the dataset is intact.\n")
         assert "exengine recover" not in out
         _, out, _ = run(capsys, "info", path)
         assert "exengine recover" not in out
@@ -135,7 +135,7 @@ def test_the_datasets_of_micro_manager_are_verified(name, example_data, capsys):
     assert (code, report["ok"], report["checked"]) == (0 if good else 1, good, checked)
     assert not report["has_checksums"]
     code, out, _ = run(capsys, "verify", example_data / name)
-    assert "it has no checksums" in out
+    assert "the dataset has no checksums" in out
 
 
 def test_the_damaged_dataset_of_micro_manager_names_all_that_is_missing(example_data, capsys):
@@ -180,7 +180,7 @@ def test_recover_to_a_place_that_has_nothing_to_recover_says_that_it_made_nothin
     run(capsys, "recover", path)
     code, _, err = run(capsys, "recover", f"{path}-recovered", "-o", tmp_path / "copy")
     assert code == 1 and not (tmp_path / "copy").exists()
-    assert "copy was not made" in err
+    assert "copy was not created" in err
 
 
 def test_recover_tells_what_did_not_survive(damaged, tmp_path, capsys):
@@ -293,7 +293,7 @@ def test_a_picture_replaces_an_older_one_and_nothing_else(make, path, tmp_path, 
     before = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
     for name in names:
         code, out, err = run(capsys, "preview", path, "-o", tmp_path / name)
-        assert (code, out) == (1, "") and "is not a picture that exengine preview has made" in err, name
+        assert (code, out) == (1, "") and "is not a picture made by exengine preview" in err, name
     after = {name: (tmp_path / name).lstat() for name in os.listdir(tmp_path)}
     assert {name: (s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns) for name, s in before.items()} == {
         name: (s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns) for name, s in after.items()

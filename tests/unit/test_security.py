@@ -171,7 +171,7 @@ def test_a_dataset_that_is_recovered_in_place_locks_nothing_of_others(make, tmp_
     dataset = make("trap")
     (dataset / "exengine.lock").unlink()
     (dataset / "exengine.lock").symlink_to(tmp_path / "made-elsewhere")
-    with pytest.raises(DatasetAccessError, match="it is a symbolic link, not a regular file"):
+    with pytest.raises(DatasetAccessError, match="the path is a symbolic link, not a regular file"):
         DatasetPlace.reclaim(str(dataset))
     assert not (tmp_path / "made-elsewhere").exists()
 
@@ -225,7 +225,7 @@ def test_an_annotation_that_would_make_the_manifest_unreadable_is_refused_and_no
 ):
     with open_storage("disk", path) as storage:
         for value in ("x" * manifest.MAX_BYTES, [0] * (MAX_JSON_VALUES + 1)):
-            with pytest.raises(MetadataError, match="the manifest of the dataset is too large"):
+            with pytest.raises(MetadataError, match="the dataset's manifest would be too large"):
                 storage.annotate("big", value)
         storage.annotate("small", 1)
         storage.put({"time": 0}, np.ones((3, 4), np.uint8), {})

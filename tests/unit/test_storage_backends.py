@@ -119,7 +119,9 @@ def test_an_alias_imports_no_other_plugin(installed, make_distribution):
 
 
 def test_the_old_path_of_the_two_backends_says_how_to_get_them(installed):
-    with pytest.raises(ImportError, match=r"are in the plugin exengine-ndstorage: .*pip install"):
+    with pytest.raises(
+        ImportError, match=r"are in the plugin exengine-ndstorage, which cannot be imported: .*pip install"
+    ):
         importlib.import_module(f"{PACKAGE}.ndtiff_and_ndram")
 
 

@@ -17,7 +17,7 @@ def test_the_class_has_no_fault_of_the_contract_and_the_documentation():
 
 
 def test_the_options_are_those_of_the_signature_without_the_place(tmp_path):
-    with pytest.raises(OptionError, match="its options are sync_every, summary_metadata$"):
+    with pytest.raises(OptionError, match="the options are sync_every, summary_metadata$"):
         exengine.open_storage("npy-folder", tmp_path / "data", path="elsewhere")
 
 

@@ -111,7 +111,7 @@ def test_a_log_that_cannot_be_written_is_reported_and_the_frames_are_stored(acqu
     run = acquire()
     assert run.ledger.stored == 5
     assert "exengine-progress-log:progress-log raised in exengine_storage_opened" in run.observer_errors[0]
-    assert "it is a folder, not a regular file" in run.observer_errors[0]
+    assert "the path is a folder, not a regular file" in run.observer_errors[0]
 
 
 @pytest.mark.parametrize("kind", ["notes", "link"])

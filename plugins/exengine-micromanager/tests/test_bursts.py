@@ -107,7 +107,7 @@ def test_a_camera_that_goes_silent_is_an_error(make, frames, monkeypatch):
     monkeypatch.setattr(engine_module, "CarefulCore", Silent)
     source = make()
     source.prepare(timelapse(5))
-    with pytest.raises(SourceError, match=r"sent nothing for 20 s.* frame 1 of a burst of 5.*0 of 5 frames"):
+    with pytest.raises(SourceError, match=r"sent no frame for 20 s.* frame 1 of a burst of 5.*0 of 5 frames"):
         source.run(frames)
 
 

@@ -103,8 +103,10 @@ def carried_out(source, sequence):
     assert_spans(plan, expected)
     assert plan.frames == len(expected) == len(WITNESS.exposures)
     assert near(focused) == WITNESS.focused_at
-    for frame, (_, pixels, metadata), opened in zip(expected, frames, shutter, strict=True):
-        seen = WITNESS.exposures[int(pixels[0, 0])]
+    for seen, frame, (_, pixels, metadata), opened in zip(
+        WITNESS.exposures, expected, frames, shutter, strict=True
+    ):
+        assert int(pixels[0, 0]) == seen.number % 250
         assert (seen.camera, seen.exposure_ms) == (frame.camera, near(frame.exposure_ms))
         assert (seen.x, seen.y, seen.z) == (near(frame.x), near(frame.y), near(frame.z))
         assert frame.wheel is None or seen.wheel == frame.wheel

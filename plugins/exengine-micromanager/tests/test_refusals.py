@@ -57,7 +57,7 @@ def position(**fields):
         ({"channels": ["DAPI"], "setup": {"roi": (0, 0, 1000, 10)}}, "roi.*512"),
         ({"channels": ["DAPI"], "setup": {"channel": {"config": "NoChannel"}}}, "NoChannel"),
         (position(sequence={"channels": ["DAPI"], "setup": {"exposure": 5}}), "setup"),
-        (position(sequence={"metadata": {"a": 1}}), "sequence.*no axis"),
+        (position(sequence={"metadata": {"a": 1}}), "sequence.*neither an axis"),
         ({"stage_positions": {"plate": "96-well", "a1_center_xy": [0, 0], "selected_wells": [[0], [0]], "well_points_plan": {"x": 1, "properties": [["Camera", "Gain", "1"]]}}}, "well_points_plan.*properties"),
     ],
 )  # fmt: skip
@@ -90,7 +90,7 @@ def test_keeping_a_shutter_open_needs_a_shutter_and_autoshutter(make, write_conf
         + "Property,Core,Focus,Z\n"
     )
     no_autoshutter = SWITCHED_CAMERAS.replace("AutoShutter,1", "AutoShutter,0")
-    for text, says in ((no_shutter, "no shutter"), (no_autoshutter, "autoshutter")):
+    for text, says in ((no_shutter, "needs a shutter"), (no_autoshutter, "autoshutter")):
         source = make(config=write_config(text), adapter_path=adapters)
         with pytest.raises(SourceError, match=f"keep_shutter_open_across.*{says}"):
             source.prepare(useq.MDASequence(**stack))

@@ -421,7 +421,7 @@ def test_no_frame_is_taken_in_a_channel_that_could_not_be_set(
 
 def test_a_preset_with_a_value_that_a_device_does_not_take_is_refused(make, write_config, adapters):
     source = make(config=write_config(CAMERA_ONLY), adapter_path=adapters)
-    with pytest.raises(SourceError, match=r"'Bad'.*Camera.Binning.*'3'.*takes '1'"):
+    with pytest.raises(SourceError, match=r"'Bad'.*Camera.Binning.*'3'.*values are '1'"):
         source.prepare(useq.MDASequence(channels=["Good", "Bad"]))
 
 

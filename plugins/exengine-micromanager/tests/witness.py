@@ -64,6 +64,7 @@ EXPOSURE_MS = 10.0
 class Seen:
     """What the devices were set to when a camera exposed."""
 
+    number: int
     camera: str
     exposure_ms: float
     x: float
@@ -136,7 +137,7 @@ class _Camera(SimpleCameraDevice):
                 raise RuntimeError("the camera was unplugged")
             x, y = core.getXYPosition()
             seen = Seen(
-                self.get_label(), self._exposure, round(x, 6) + 0.0, round(y, 6) + 0.0,
+                number, self.get_label(), self._exposure, round(x, 6) + 0.0, round(y, 6) + 0.0,
                 round(core.getPosition(), 6) + 0.0, core.getStateLabel("Wheel"),
                 frozenset(WITNESS.open_shutters), core.getAutoShutter(),
             )  # fmt: skip

@@ -12,8 +12,8 @@ from exengine.testing import reports_of
 
 RED = {
     "P2": "was refused, but is in the storage",
-    "P4": "which holds a frame, returned; it must raise CoordinatesExistError",
-    "P5": "put was accepted by a storage that has ended",
+    "P4": "where a frame exists, returned, but must raise CoordinatesExistError",
+    "P5": "a finished or closed storage accepted a frame",
     "P6": "of 30 frames are lost|of 1 frames are lost",
 }
 """Promise -> what the kit has to find, and not any other fault that the library or the adapter has besides."""

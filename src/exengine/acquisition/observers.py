@@ -138,9 +138,9 @@ class _Observer:
             for (_, text), count in list(self._errors.items())
         ]
         if self.waiting.missed:
-            texts.append(f"{self.name} was too slow: it missed {self.waiting.missed} frames")
+            texts.append(f"{self.name} was too slow and was not notified of {self.waiting.missed} frames")
         if self._thread.is_alive():
-            texts.append(f"{self.name} did not return within {TIMEOUT_S:g} s, and was abandoned")
+            texts.append(f"{self.name} did not return within {TIMEOUT_S:g} s and was abandoned")
             _log.error("%s", texts[-1])
         return texts
 

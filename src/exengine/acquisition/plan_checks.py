@@ -46,7 +46,7 @@ def check_plan(
         If the plan contains no frames.
     """
     if plan.frames == 0:
-        raise SourceError("the source plans no frame; add an axis to the sequence, such as channels: [DAPI]")
+        raise SourceError("the sequence contains no frames; add an axis to it, such as channels: [DAPI]")
     _check_layouts(capabilities, name, plan)
     checks = FrameChecks(backend.__name__, capabilities)
     if checks.limits_axes:
@@ -76,16 +76,17 @@ def _check_layouts(takes: StorageCapabilities, name: str, plan: SourcePlan) -> N
     for shape, dtype in plan.layouts or ((plan.shape or (), plan.dtype),):
         if dtype is not None and takes.dtypes is not None and np.dtype(dtype).name not in takes.dtypes:
             raise UnsupportedDataError(
-                f"the source delivers frames of {dtype}, backend {name!r} accepts {either(takes.dtypes)}"
+                f"the source delivers frames with dtype {dtype}, but backend {name!r} accepts only "
+                f"{either(takes.dtypes)}"
             )
         if shape and takes.ndim is not None and len(shape) not in takes.ndim:
             raise UnsupportedDataError(
-                f"the source delivers frames of {len(shape)} dimensions, backend {name!r} accepts "
-                f"{either(takes.ndim)}"
+                f"the source delivers frames with {len(shape)} dimensions, but backend {name!r} accepts "
+                f"only {either(takes.ndim)}"
             )
     if takes.same_shape and len(plan.layouts) > 1:
         layouts = ", ".join(f"{shape} {dtype}" for shape, dtype in plan.layouts)
         raise UnsupportedDataError(
-            f"the source delivers frames of different layouts ({layouts}), and backend {name!r} accepts one; "
-            "choose another backend"
+            f"the source delivers frames with different layouts ({layouts}), but backend {name!r} accepts "
+            "only one layout; choose another backend"
         )

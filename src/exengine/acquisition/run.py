@@ -123,7 +123,9 @@ class Acquisition:
             raise
         except Exception as error:
             name = self.config["source.name"]
-            raise SourceError(f"the source {name!r} could not prepare: {describe(error)}") from error
+            raise SourceError(
+                f"the source {name!r} could not prepare the acquisition: {describe(error)}"
+            ) from error
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
@@ -148,7 +150,7 @@ class Acquisition:
             Re-raised after the dataset has been finished with the status aborted.
         """
         if self.storage is not None:
-            raise AcquisitionError("an acquisition runs only once; create another one")
+            raise AcquisitionError("an acquisition can be run only once; create a new one")
         options = self._storage_plan.options
         if self.plan.summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
@@ -224,7 +226,9 @@ class Acquisition:
         own_error = self._plan_error or self._source_error
         if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
-                self._source_error = SourceError(f"the source delivered {offered} of {expected} frames")
+                self._source_error = SourceError(
+                    f"the source delivered {offered} frames instead of {expected}"
+                )
         own_error = self._plan_error or self._source_error
         if isinstance(own_error, HandlerError):
             own_error = None  # the handler has recorded this error
@@ -251,7 +255,7 @@ class Acquisition:
         cause = self._plan_error or handler.error or self._source_error
         if cause is None:
             return
-        kept = f"{self.ledger.stored} frames are stored"
+        kept = f"{self.ledger.stored} frames were stored"
         where = f" in {self.path}" if self.path else ""
         if isinstance(cause, HandlerError) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -345,7 +349,9 @@ def _make_source(config: Config) -> FrameSource:
     name = config["source.name"]
     if not name:
         installed = listed(plugins.SOURCES.records())
-        raise ConfigError(f"no frame source is named: set source.name in the config. Installed: {installed}")
+        raise ConfigError(
+            f"no frame source is selected; set source.name in the config. Installed: {installed}"
+        )
     cls = plugins.SOURCES.load(name)
     options = validate_options(cls, config.section("source.options"), f"source {name!r}")
     try:

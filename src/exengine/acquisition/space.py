@@ -14,7 +14,7 @@ from exengine.kernel.wording import human_bytes
 if TYPE_CHECKING:
     from os import PathLike
 
-_ANYWAY = "storage.check_space: false starts it anyway"
+_ANYWAY = "or set storage.check_space: false to start it anyway"
 
 
 def existing_folder(path: "str | PathLike[str]") -> str:
@@ -59,8 +59,8 @@ def refuse_missing_space(path: str | None, plan: SourcePlan, backend: type[DataS
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DatasetAccessError(
-            f"the acquisition needs {human_bytes(need)}, and {folder} has {human_bytes(free)} free; "
-            f"choose another disk with storage.path, or acquire fewer frames ({_ANYWAY})"
+            f"the acquisition needs {human_bytes(need)}, but {folder} has only {human_bytes(free)} free; "
+            f"choose another disk with storage.path, acquire fewer frames, {_ANYWAY}"
         )
 
 
@@ -68,6 +68,6 @@ def _refuse_missing_memory(plan: SourcePlan) -> None:
     need, available = plan.total_bytes, memory.available_bytes()
     if need is not None and available is not None and need > available:
         raise StorageFullError(
-            f"the frames need {human_bytes(need)} of memory, and {human_bytes(available)} are available; "
-            f"store on disk with backend 'ndtiff', or acquire fewer frames ({_ANYWAY})"
+            f"the frames need {human_bytes(need)} of memory, but only {human_bytes(available)} are "
+            f"available; store them on disk with backend 'ndtiff', acquire fewer frames, {_ANYWAY}"
         )

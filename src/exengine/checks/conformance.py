@@ -111,7 +111,7 @@ def run_kit(record: PluginRecord) -> Conformance:
     Sources are not tested here, because the kit needs a source's devices.
     """
     if record.group == SOURCES_GROUP:
-        return None, f"it needs the devices of the source: run pytest --exengine-source {record.name}"
+        return None, f"the kit needs the devices of the source; run pytest --exengine-source {record.name}"
     import exengine.testing as kit
 
     try:
@@ -119,11 +119,13 @@ def run_kit(record: PluginRecord) -> Conformance:
         with tempfile.TemporaryDirectory(prefix="exengine-check-") as folder:
             content = run_conformance(record.qualified_name, Path(folder, "results.json"))
     except ImportError as error:
-        return None, f"it needs the extra, pip install exengine[test] ({error})"
+        return None, f"the kit needs an extra; install it with: pip install exengine[test] ({error})"
     except Exception as error:  # raised by the kit itself, or by the plugin that it tests
-        return None, f"the kit stopped with {describe(error)}"
+        return None, f"the kit failed with {describe(error)}"
     results = _results(content)
-    not_run = results.reason or "the kit gave no reason" if content.get("outcome") == "not run" else ""
+    not_run = (
+        results.reason or "the kit did not state a reason" if content.get("outcome") == "not run" else ""
+    )
     return results, not_run
 
 

@@ -64,4 +64,4 @@ def text_of(how: Callable[[object], str], value: object) -> str:
     try:
         return how(value)
     except Exception:  # raised by an object from the plugin
-        return f"a {type(value).__name__}"
+        return f"an object of type {type(value).__name__}"

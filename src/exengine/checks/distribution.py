@@ -126,9 +126,11 @@ def of_project(folder: Path) -> Packaging:
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from None
+        raise ValueError(f"{file} is not valid TOML: {error}") from None
     if not isinstance(project, dict) or not isinstance(project.get("name"), str):
-        raise ValueError(f"{file} has no table [project] with a name; install the plugin, and check its name")
+        raise ValueError(
+            f"{file} has no [project] table with a name; install the plugin, and check it by its name"
+        )
     name, version = project["name"], str(project.get("version", ""))
     classifiers = [text for text in project.get("classifiers", ()) if text.startswith("License ::")]
     groups = project.get("entry-points", {})
@@ -167,15 +169,20 @@ def check_packaging(facts: Packaging) -> list[Finding]:
 
 def _metadata(facts: Packaging) -> Iterator[Finding]:
     if not facts.licence and "license" not in facts.unknown:
-        yield Finding("EX401", 'no licence is named; write license = "..." in pyproject.toml')
+        yield Finding("EX401", 'the licence is missing; write license = "..." in pyproject.toml')
     if not same_name(facts.name, KERNEL) and "dependencies" not in facts.unknown:
         fault = dependency_fault(facts.requires)
         if fault:
             yield Finding("EX404", f'{fault}; write "{DEPENDENCY}"')
     if not facts.summary and "description" not in facts.unknown:
-        yield Finding("EX406", "the summary is missing; write description in pyproject.toml: lists show it")
+        yield Finding(
+            "EX406", "the summary is missing; write description in pyproject.toml, because lists show it"
+        )
     if not facts.requires_python and "requires-python" not in facts.unknown:
-        yield Finding("EX407", 'write requires-python = ">=3.11" in pyproject.toml, or the real range')
+        yield Finding(
+            "EX407",
+            'requires-python is missing; write requires-python = ">=3.11", or the actual range',
+        )
 
 
 def dependency_fault(requires: Iterable[str]) -> str:
@@ -186,7 +193,7 @@ def dependency_fault(requires: Iterable[str]) -> str:
     >>> dependency_fault(["numpy", "exengine>=1.0,<2"])
     ''
     >>> dependency_fault(["exengine>=1"])
-    "'exengine>=1' has no upper bound below 2"
+    "'exengine>=1' has no upper bound that excludes 2"
     """
     from packaging.requirements import InvalidRequirement, Requirement
 
@@ -203,8 +210,10 @@ def dependency_fault(requires: Iterable[str]) -> str:
             shown = f"{requirement.name}{requirement.specifier}"
             bounds = [_bounds(part.operator, part.version) for part in requirement.specifier]
             if not any(lower for lower, _ in bounds):
-                return f"{shown!r} has no lower bound of 1"
-            return "" if any(upper for _, upper in bounds) else f"{shown!r} has no upper bound below 2"
+                return f"{shown!r} has no lower bound of at least 1"
+            return (
+                "" if any(upper for _, upper in bounds) else f"{shown!r} has no upper bound that excludes 2"
+            )
     return "the dependency on exengine is missing"
 
 
@@ -234,12 +243,20 @@ def _names(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
         return
     if top == KERNEL:
         text = f"{record.target} is in the package exengine, which belongs to ExEngine"
-        yield Finding("EX403", f"{text}; give the plugin a module of its own")
+        yield Finding("EX403", f"{text}; move the plugin to a package of its own")
     elif facts.folder is not None:
         if package_folder(facts, top) is None:
-            yield Finding("EX403", f"the module {top} is not in {facts.folder.name}; name one of its modules")
+            yield Finding(
+                "EX403",
+                f"the module {top} is not in {facts.folder.name}; the entry point must name a module of the "
+                "project",
+            )
     elif facts.files is not None and not _in_files(facts.files, top):
-        yield Finding("EX403", f"{facts.name} does not install the module {top}; name one of its modules")
+        yield Finding(
+            "EX403",
+            f"{facts.name} does not install the module {top}; the entry point must name a module that it "
+            "installs",
+        )
 
 
 def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
@@ -251,7 +268,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
         yield Finding("EX402", f"{package.name} is a single module; make it a package with an empty py.typed")
         return
     if not (package / "py.typed").is_file():
-        yield Finding("EX402", f"{top}/py.typed is missing: type checkers need the empty file")
+        yield Finding("EX402", f"{top}/py.typed is missing; add this empty file, which type checkers need")
     if facts.files is None or facts.folder is None:
         return
     for wanted in ("__init__.py", "py.typed", *page_names(record.name)):

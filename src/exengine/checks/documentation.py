@@ -42,7 +42,7 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
         yield from _check_example(record.loaded, example)
     if not page.strip():
         yield Finding(
-            "EX213", f"the package has no page {page_names(record.name)[0]}; write a guide for users"
+            "EX213", f"the package has no page {page_names(record.name)[0]}; write one as a guide for users"
         )
     capabilities = getattr(record.loaded, "capabilities", None)
     if isinstance(capabilities, StorageCapabilities) and not DOCS_STRIPPED:
@@ -78,13 +78,13 @@ def _check_example(cls: type, run: ExampleRun | None) -> Iterator[Finding]:
     try:
         statements = statements_of(text)
     except ValueError as error:
-        yield Finding("EX212", f"the section Examples in {where} cannot be parsed: {error}")
+        yield Finding("EX212", f"the Examples section in {where} cannot be parsed: {error}")
         return
     if not statements:
-        yield Finding("EX211", f"{where} has no section Examples with lines that start with >>>")
+        yield Finding("EX211", f"{where} has no Examples section with lines that start with >>>")
     elif all(statement.options.get(doctest.SKIP) for statement in statements):
         yield Finding(
-            "EX211", f"every line of the example in {where} is skipped: nothing proves that it works"
+            "EX211", f"every line of the example in {where} is skipped, so nothing shows that it works"
         )
     elif run is not None and run.failed:
         yield Finding("EX212", f"the example in {where} fails: {fault_of(text, run)}")
@@ -115,5 +115,5 @@ def _unexplained(name: str, value: Any, known: dict[str, Any], text: str) -> str
         missing = [word for word in value if str(word).lower() not in text]
         return f"explains {listed(missing)}" if missing else ""
     if name in _WORDS and value and not any(word in text for word in _WORDS[name]):
-        return f"explains how: it does not mention {either(_WORDS[name])}"
+        return f"explains it by mentioning {either(_WORDS[name])}"
     return ""

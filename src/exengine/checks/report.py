@@ -210,7 +210,7 @@ def check_folder(folder: Path) -> list[PluginReport]:
         raise PluginNotFoundError(str(error)) from None
     if not facts.entries:
         raise PluginNotFoundError(
-            f"{folder} registers no plugin: [project.entry-points] has no group of ExEngine"
+            f"{folder} registers no plugin; [project.entry-points] in pyproject.toml has no ExEngine group"
         )
     return [_check_entry(entry, facts) for entry in facts.entries]
 
@@ -221,14 +221,14 @@ def _check_entry(entry: PluginRecord, facts: distribution.Packaging) -> PluginRe
     try:
         installed = registry.find(f"{facts.name}:{entry.name}")
     except PluginNotFoundError:
-        how = f"{facts.name} is not installed here; run pip install {facts.folder}"
+        how = f"{facts.name} is not installed in this environment; run pip install {facts.folder}"
         report = PluginReport(entry, not_run=(f"contract, documentation and conformance: {how}",))
     else:
         (report,) = _reports([installed], registry)
         files = _installed_files(installed)
     not_run = []
     if files is None:
-        not_run = ["files of the wheel (EX405): no wheel of the plugin is installed here"]
+        not_run = ["files of the wheel (EX405): no wheel of the plugin is installed in this environment"]
     one = replace(facts, entries=[entry], files=files)
     return report._with(distribution.check_packaging(one), not_run)
 

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
                 raise
             code, problem = 1, str(error)
         except KeyboardInterrupt:
-            code, problem = 130, f"interrupted; the dataset is finished as {acquisition.status}"
+            code, problem = 130, f"interrupted; the dataset was finished as {acquisition.status}"
         summary = _summary(acquisition, problem)
     if options.json:
         print_json(summary)

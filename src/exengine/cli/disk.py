@@ -85,13 +85,17 @@ def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float 
         free = shutil.disk_usage(folder).free
         limit = min(limit_bytes, free // 2)
         if limit < frames[0].nbytes:
-            raise DatasetAccessError(f"{folder} has {human_bytes(free)} free, too little to measure it")
+            raise DatasetAccessError(
+                f"{folder} has only {human_bytes(free)} free, which is too little to measure the disk"
+            )
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             return _measure(file.fileno(), folder, free, frames, limit, limit_s)
     except DatasetAccessError:
         raise
     except OSError as error:
-        raise DatasetAccessError(f"{folder} cannot be measured: {error.strerror or error}") from error
+        raise DatasetAccessError(
+            f"the disk of {folder} cannot be measured: {error.strerror or error}"
+        ) from error
 
 
 def _measure(
@@ -158,7 +162,7 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    if "rate_hz" in summary:  # the source states its rate
+    if "rate_hz" in summary:  # the rate that the source states
         rate = summary["rate_hz"]
         why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"
     else:
@@ -176,7 +180,7 @@ def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | 
         points = sequence.sizes.get("t") or len(times)
         if frames and gaps and min(gaps) > 0:
             return frames / points / min(gaps), f"{frames / points:g} frames every {min(gaps):g} s"
-    return None, "the time plan has no interval: frames come as fast as the devices deliver them"
+    return None, "the time plan has no interval, so frames arrive as fast as the devices deliver them"
 
 
 def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
@@ -188,20 +192,21 @@ def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
     rate = needs.bytes_per_s
     if rate:
         room_s = speed.free_bytes / rate
-        text += f", the acquisition needs {human_bytes(rate)}/s, room for {human_time(room_s)}"
+        text += f"; the acquisition needs {human_bytes(rate)}/s, so the free space lasts {human_time(room_s)}"
         if rate > speed.write_bytes_per_s:
             problems.append(
-                f"{speed.folder} is too slow: it sustains {human_bytes(speed.write_bytes_per_s)}/s, the "
-                f"acquisition needs {human_bytes(rate)}/s; choose another disk with storage.path, a longer "
-                "interval, or smaller frames"
+                f"the disk of {speed.folder} is too slow; it sustains "
+                f"{human_bytes(speed.write_bytes_per_s)}/s, but the acquisition needs "
+                f"{human_bytes(rate)}/s; choose another disk with storage.path, a longer interval, or "
+                "smaller frames"
             )
     else:
         text += f"; the rate of the acquisition is unknown ({needs.rate_from})"
         if needs.frame_bytes:
-            text += f", room for {speed.free_bytes // needs.frame_bytes:,} frames"
+            text += f"; there is space for {speed.free_bytes // needs.frame_bytes:,} frames"
     if needs.total_bytes is not None and needs.total_bytes > speed.free_bytes:
         problems.append(
-            f"{speed.folder} has too little room: {human_bytes(speed.free_bytes)} free, the acquisition "
-            f"needs {human_bytes(needs.total_bytes)}; choose another disk with storage.path, or fewer frames"
+            f"{speed.folder} has only {human_bytes(speed.free_bytes)} free, but the acquisition needs "
+            f"{human_bytes(needs.total_bytes)}; choose another disk with storage.path, or fewer frames"
         )
     return text, problems

@@ -30,19 +30,19 @@ _EXTRAS = {
     "pillow": "pictures of datasets: exengine preview",
     "dask": "datasets as lazy arrays",
     "pytest": "tests of a backend: exengine backends check",
-    "hypothesis": "tests of a backend with generated frames",
+    "hypothesis": "tests of a backend with generated input",
     "sphinx": "pages of plugins in HTML documentation",
 }
 """Optional distributions and their purposes."""
 
 _TESTED_ON = {"Linux": "tested"}
-_UNTESTED = "written for it, not tested on it"
+_UNTESTED = "supported, but not tested"
 
 
 def run(options: argparse.Namespace) -> int:
     """Report on plugins, versions, config and disk. Return 1 if there is a problem."""
     if options.disk is not None and not os.path.isdir(options.disk):
-        raise ConfigError(f"--disk takes an existing folder; {options.disk} is not one")
+        raise ConfigError(f"--disk needs an existing folder, got {options.disk}")
     report = examine(options.config, options.disk)
     if options.json:
         print_json(report)
@@ -144,7 +144,7 @@ def _requirements() -> tuple[list[dict[str, Any]], list[str]]:
             if not fits:
                 have = f"{wanted} {installed} is installed" if installed else f"{wanted} is not installed"
                 how = (
-                    f"install a version of {name} that fits this ExEngine"
+                    f"install a version of {name} that is compatible with this ExEngine"
                     if wanted == "exengine"
                     else f"pip install '{text.partition(';')[0].strip()}'"
                 )
@@ -293,6 +293,6 @@ def _print_disk(disk: dict[str, Any], needs: dict[str, Any] | None) -> None:
     print(f"  sync               {disk['sync_ms']:.1f} ms")
     if needs and needs["frame_bytes"]:
         count = f"{needs['frames']:,}" if needs["frames"] is not None else "an unknown number of"
-        total = f", {human_bytes(needs['total_bytes'])} in all" if needs["total_bytes"] else ""
+        total = f", {human_bytes(needs['total_bytes'])} in total" if needs["total_bytes"] else ""
         print(f"  acquisition        {count} frames of {human_bytes(needs['frame_bytes'])}{total}")
     print(f"  in short           {disk['summary']}")

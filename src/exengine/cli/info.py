@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"  size     {human_bytes(facts['bytes'])}{'' if is_url(options.path) else ' on disk'}")
     ledger = facts["annotations"].get("ledger")
     if isinstance(ledger, dict):  # another program may have written this ledger
-        print(f"  ledger   {counts(ledger, 'offered', 'stored', 'failed') or 'of an unknown form'}")
+        print(f"  ledger   {counts(ledger, 'offered', 'stored', 'failed') or 'in an unknown format'}")
     if facts["status"] == "incomplete" and not facts["being_written"]:
         print(f"  next     exengine recover {shlex.quote(options.path)}")
     if facts["problem"]:

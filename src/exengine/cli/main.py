@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     settings = settings_parser()
 
     parser = argparse.ArgumentParser(
-        prog="exengine", description="Store microscopy data, in the backend that you name."
+        prog="exengine", description="Store microscopy data in a backend of your choice."
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=False)
@@ -47,13 +47,13 @@ def make_parser() -> argparse.ArgumentParser:
         group.set_defaults(parser=group)
         inner = group.add_subparsers(dest="what", metavar="WHAT", required=True)
         add("list", "plugins", f"list the installed {text}, without importing them", to=inner)
-        show = add("show", "plugins", "show documentation and options of a plugin", to=inner)
+        show = add("show", "plugins", "show the documentation and options of a plugin", to=inner)
         show.add_argument("name", metavar="NAME")
         if kind == "backends":
             check = add(
                 "check",
                 "check",
-                "check contract, documentation, promises and packaging of a plugin",
+                "check the contract, documentation, promises and packaging of a plugin",
                 to=inner,
             )
             check.add_argument(
@@ -63,14 +63,14 @@ def make_parser() -> argparse.ArgumentParser:
                 "--format",
                 choices=("text", "github"),
                 default="text",
-                help="format of the faults: github for CI annotations",
+                help="format of the faults; github prints annotations for CI",
             )
             new = add("new", "new", "create a new plugin from the template", to=inner)
             new.add_argument("name", metavar="NAME", help="name of the backend, such as my-storage")
             new.add_argument("--folder", metavar="FOLDER", default=".", help="parent of the new folder")
-            new.add_argument("--yes", action="store_true", help="ask nothing; take the defaults")
+            new.add_argument("--yes", action="store_true", help="do not ask questions; use the defaults")
 
-    group = verbs.add_parser("config", help="settings and their origins", description="The settings.")
+    group = verbs.add_parser("config", help="show settings and their origins", description="The settings.")
     group.set_defaults(parser=group)
     inner = group.add_subparsers(dest="what", metavar="WHAT", required=True)
     verb = add("explain", "config", "show every setting, its value and its origin", settings, to=inner)
@@ -78,10 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("schema", "config", "print the JSON Schema of the config, for editors", to=inner)
 
     verb = add("doctor", "doctor", "check the installation: plugins, conflicts, versions, config files")
-    verb.add_argument("config", metavar="CONFIG", nargs="?", help="a config to check too")
+    verb.add_argument("config", metavar="CONFIG", nargs="?", help="a config to check as well")
 
     verb.add_argument(
-        "--disk", metavar="FOLDER", nargs="?", const=".", help="measure the speed of a disk too"
+        "--disk", metavar="FOLDER", nargs="?", const=".", help="measure the speed of a disk as well"
     )
 
     verb = add("info", "info", "show the content and the status of a dataset")
@@ -93,17 +93,17 @@ def make_parser() -> argparse.ArgumentParser:
         "--backend", metavar="NAME", help="read with this backend instead of the one that wrote it"
     )
 
-    verb = add("recover", "recover", "create a finished dataset from the frames that survived in another one")
+    verb = add("recover", "recover", "create a finished dataset from the readable frames of another dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "-o", "--output", metavar="P", help="path of the finished dataset; by default PATH-recovered"
     )
     verb.add_argument(
-        "--in-place", action="store_true", help="repair the dataset itself, instead of creating another one"
+        "--in-place", action="store_true", help="repair the dataset itself instead of creating another one"
     )
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
-    verb = add("preview", "preview", "create a picture of a dataset: a contact sheet")
+    verb = add("preview", "preview", "create a contact sheet that shows a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
     return parser
@@ -138,7 +138,7 @@ def _run(options: argparse.Namespace) -> int:
         print("exengine: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The program that reads the output, such as head, has ended.
+        # The program that reads the output, such as head, has exited.
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -159,5 +159,5 @@ def _report(error: Exception, options: argparse.Namespace) -> int:
         print(json.dumps({"error": {"type": type(error).__name__, "message": text}}))
     print(f"exengine: {text}", file=sys.stderr)
     if not isinstance(error, errors.ExEngineError) and not options.debug:
-        print("exengine: this error is not expected; --debug shows its traceback", file=sys.stderr)
+        print("exengine: this error is unexpected; --debug shows its traceback", file=sys.stderr)
     return 2 if isinstance(error, WRONG_USE) else 1

@@ -74,10 +74,10 @@ def run(options: argparse.Namespace) -> int:
     folder = os.path.join(os.path.abspath(options.folder), values["distribution"])
     _refuse_existing(folder)
     author = f"The {values['distribution']} developers"
-    description = f"Storage backend {name} for ExEngine: frames in one file, and an index beside it"
+    description = f"Storage backend {name} for ExEngine, with all frames in one file next to an index"
     if asking:
         author = _ask("Author", author)
-        description = _ask("Description, in one line", description)
+        description = _ask("Description (one line)", description)
     values |= _texts(author, description)
     files = {
         string.Template(path).substitute(values): string.Template(_template(template)).substitute(values)
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         result = {key: values[key] for key in ("name", "distribution", "module", "class_name")}
         print_json({**result, "folder": folder, "files": list(files), "next": following})
         return 0
-    print(f"{values['distribution']}: written to {there}")
+    print(f"{values['distribution']} was written to {there}")
     for path in files:
         print(f"  {path}")
     print("\nNext, in an environment that has ExEngine:")
@@ -114,8 +114,8 @@ def _names(name: str) -> dict[str, str]:
     """
     if not _NAME.fullmatch(name):
         raise OptionError(
-            f"{name!r:.80} is not a valid name for a new backend: a-z first, then a-z, 0-9, '-' and '_', a "
-            "letter or a digit at the end, at most 64 characters, as in my-storage"
+            f"{name!r:.80} is not a valid name for a new backend; it must start with a-z, contain at most "
+            "64 characters from a-z, 0-9, '-' and '_', and end with a letter or a digit, as in my-storage"
         )
     alias = name.replace("-", "_")
     if alias in _RESERVED or keyword.iskeyword(alias):
@@ -127,8 +127,8 @@ def _names(name: str) -> dict[str, str]:
         others = {claim.distribution for claim in record.candidates or (record,)} - {distribution}
         if known.replace("-", "_") == alias and others:
             raise OptionError(
-                f"a backend {known!r} is already installed, from {', '.join(sorted(others))}; choose another "
-                "name, to avoid a conflict"
+                f"the backend {known!r} is already installed, from {', '.join(sorted(others))}; choose "
+                "another name to avoid a conflict"
             )
     return {
         "name": name,
@@ -207,7 +207,7 @@ def _write(folder: str, files: dict[str, str]) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(folder)  # only succeeds if the folder is empty
         if isinstance(error, OSError):
-            say("exengine: the files written so far are removed")
+            say("exengine: the files written so far were removed")
             raise FolderError(f"cannot write {folder}: {error.strerror}") from error
         raise
     finally:

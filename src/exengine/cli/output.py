@@ -35,7 +35,7 @@ def print_some(label: str, things: Sequence[object]) -> None:
     for thing in things[:MOST_LINES]:
         print(f"  {label:8} {thing}")
     if len(things) > MOST_LINES:
-        print(f"  {label:8} {len(things) - MOST_LINES} more; --json lists all")
+        print(f"  {label:8} {len(things) - MOST_LINES} more; --json lists all of them")
 
 
 def counts(ledger: Mapping[str, Any], *names: str) -> str:

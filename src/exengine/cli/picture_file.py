@@ -57,12 +57,13 @@ def _save(picture: "Image.Image", folder: HeldFolder, name: str, output: str) ->
     form = Image.registered_extensions().get(os.path.splitext(name)[1].lower())
     if form not in Image.SAVE:
         raise OptionError(
-            f"the picture cannot be written to {output}: unknown file extension; use one such as .png"
+            f"the picture cannot be written to {output}, because its file extension is unknown; use .png, "
+            "for example"
         )
     old = folder.identity_of(name)
     if old is not None and not _is_older_picture(os.path.join(folder.path, name)):
         raise DatasetExistsError(
-            f"{output} is there already, and is not a picture that exengine preview has made; choose another "
+            f"{output} already exists and is not a picture made by exengine preview; choose another "
             "--output, or remove it yourself"
         )
     unique = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -81,7 +82,7 @@ def _save(picture: "Image.Image", folder: HeldFolder, name: str, output: str) ->
         if old is not None:
             folder.rename(name, old_name)
             if folder.identity_of(old_name) != old:
-                raise DatasetExistsError(f"{output} was exchanged for something else; it is left as it is")
+                raise DatasetExistsError(f"{output} was replaced by another program and was not changed")
         folder.rename(new_name, name)
     except BaseException:
         _discard(folder, new_name, (made.st_dev, made.st_ino))
@@ -119,5 +120,5 @@ def _is_older_picture(path: str) -> bool:
                 return False
             with Image.open(file, formats=("PNG",)) as picture:
                 return picture.info.get("Software") == _MADE_BY
-    except Exception:  # the file is not such a picture
+    except Exception:  # the file is not a picture made by exengine preview
         return False

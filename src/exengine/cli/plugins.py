@@ -71,7 +71,7 @@ def _show(registry: PluginRegistry, options: argparse.Namespace) -> int:
     print(f"{record.name}: {doc.summary}\n\n{_package(record)}, {record.target}")
     if doc.description:
         print(f"\n{textwrap.indent(doc.description, '  ')}")
-    print("\nOptions" if known else "\nIt has no options.")
+    print("\nOptions" if known else "\nThis plugin has no options.")
     for option in known:
         note = ", in Python only" if option.python_only else ""
         print(f"  {option.name} : {option.type_text}; default {option.default_text}{note}")

@@ -37,10 +37,10 @@ def run(options: argparse.Namespace) -> int:
     with OpenDataset(options.path) as dataset:
         rows = choose_frames(dataset)
         if not rows:
-            raise UnsupportedDataError(f"{options.path} has no frames to show")
+            raise UnsupportedDataError(f"{options.path} contains no frames to show")
         unreadable = draw(dataset, rows, output)
     if unreadable:
-        say(f"exengine: {len(unreadable)} of the frames cannot be read: {unreadable[0]}")
+        say(f"exengine: {len(unreadable)} frames cannot be read; the first error is: {unreadable[0]}")
     if options.json:
         print_json(
             {"picture": os.path.abspath(output), "frames": sum(map(len, rows)), "unreadable": unreadable}
@@ -87,7 +87,9 @@ def draw(dataset: DataStorage, rows: list[list[DataCoordinates]], output: str) -
     try:
         from PIL import Image, ImageDraw
     except ImportError:
-        raise UnsupportedOperationError("a picture needs Pillow: pip install pillow") from None
+        raise UnsupportedOperationError(
+            "a picture needs Pillow; install it with: pip install pillow"
+        ) from None
     unreadable: list[str] = []
     columns = max(map(len, rows))
     step_x, step_y = TILE + GAP, TILE + LABEL + GAP
@@ -131,7 +133,7 @@ def _plane(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if data.dtype.kind == "c":
         data = np.abs(data)
     if data.dtype.kind not in "buif" or not data.size:
-        raise UnsupportedDataError(f"a frame of {data.dtype}, shape {data.shape}, cannot be shown")
+        raise UnsupportedDataError(f"a frame with dtype {data.dtype} and shape {data.shape} cannot be shown")
     data = np.nan_to_num(data.astype(np.float32)) if data.dtype.kind == "f" else data
     if data.ndim < 2:
         data = data.reshape(1, -1)

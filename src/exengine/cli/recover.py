@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         _print(report)
     if options.output and report.outcome == "nothing to recover":
         print(
-            f"{options.output} was not made: {report.path} is finished, and nothing of it is lost; "
+            f"{options.output} was not created, because {report.path} is finished and has no lost frames; "
             "copy it instead",
             file=sys.stderr,
         )

@@ -32,7 +32,7 @@ def resolve_settings(options: argparse.Namespace) -> "Config":
     for item in options.set:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set takes KEY=VALUE, such as storage.if_exists=number; got {item!r}")
+            raise ConfigError(f"--set needs KEY=VALUE, such as storage.if_exists=number, got {item!r}")
         layer[key.strip()] = TextValue(value)
     if options.backend is not None:
         layer["storage.backend"] = options.backend

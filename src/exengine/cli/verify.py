@@ -23,9 +23,12 @@ def run(options: argparse.Namespace) -> int:
 def _print(report: VerifyReport) -> None:
     reason = f" ({report.reason})" if report.reason else ""
     print(f"{report.path}\n  status   {report.status}{reason}\n  backend  {report.backend}")
-    print(f"  frames   {report.checked} of {report.frames} are good")
+    print(f"  frames   {report.checked} of {report.frames} are intact")
     if not report.has_checksums:
-        print("  note     it has no checksums: its frames were read, but not compared with the written ones")
+        print(
+            "  note     the dataset has no checksums, so its frames were read but not compared with the "
+            "data that were written"
+        )
     if not report.structure_checked:
         print("  note     the backend cannot check the structure of its format")
     print_some("problem", report.problems)
@@ -38,4 +41,4 @@ def _print(report: VerifyReport) -> None:
     elif report.status == "complete":
         print("All is well.")
     else:
-        print("Every frame in it is good.")
+        print("Every frame in the dataset is intact.")

@@ -40,7 +40,9 @@ def read_file(path: str) -> Mapping[str, Any]:
             "give the path of a YAML or TOML file"
         ) from None
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes, the limit for a config file")
+        raise ConfigError(
+            f"{path} is larger than {MAX_FILE_BYTES} bytes, which is the limit for a config file"
+        )
     language = "TOML" if path.lower().endswith(".toml") else "YAML"
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ConfigError(f"{path} is encoded as UTF-16; save it as UTF-8")
@@ -51,10 +53,10 @@ def read_file(path: str) -> Mapping[str, Any]:
         raise ConfigError(f"{path} is not valid {language}: {' '.join(str(error).split())}") from None
     if content is None:
         raise ConfigError(
-            f"{path} is empty; it needs at least storage: {{backend: ...}}; see exengine config schema"
+            f"{path} is empty; a config needs at least storage: {{backend: ...}}; see exengine config schema"
         )
     if not isinstance(content, Mapping):
         raise ConfigError(
-            f"{path} holds {a(type(content).__name__)}, not sections such as storage: and source:"
+            f"{path} contains {a(type(content).__name__)} instead of sections such as storage: and source:"
         )
     return content

@@ -185,13 +185,15 @@ def _add_layer(
     for options, name_key in NAMED_BY.items():
         old, new = config.values.get(name_key), flat.get(name_key)
         if old is not None and new is not None and _folded(old) != _folded(new):
-            reason = f"it belongs to {old!r}; {(origins or {}).get(name_key, origin)} names {new!r}"
+            reason = (
+                f"the value belongs to {old!r}, but {(origins or {}).get(name_key, origin)} selects {new!r}"
+            )
             for key in [key for key in config.values if key.startswith(options + ".")]:
                 config.set_aside_value(key, reason)
     if any(key.startswith("sequence.") for key in flat) and origin and origin.layer in ("file", "argument"):
         # A sequence is a single unit, so it replaces a lower layer's sequence as a whole.
         for key in [key for key in config.values if key.startswith("sequence.")]:
-            config.set_aside_value(key, f"{origin} has its own sequence")
+            config.set_aside_value(key, f"{origin} sets a sequence of its own")
     for key, value in flat.items():
         came_from = (origins or {}).get(key) or origin or Origin("argument")
         if key.startswith("sequence.") and key.count(".") > 1:
@@ -213,8 +215,8 @@ def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
         place, part = place[part], inside
         if not isinstance(place, dict):
             raise ConfigError(
-                f"{key} ({origin}): {whole} ({below}) has no field {'.'.join(inner)}: its value is "
-                f"{place!r:.60}; set the whole of {whole}"
+                f"{key} ({origin}): {whole} ({below}) has no field {'.'.join(inner)}, because its value is "
+                f"{place!r:.60}; set {whole} as a whole"
             )
     place[part] = _read_text(config, key, value, origin)
     config.values[whole] = tree[name]
@@ -271,8 +273,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         except ConfigError:
             names = [ENVIRONMENT_PREFIX + known.upper().replace(".", "__") for known in BY_KEY]
             raise ConfigError(
-                f"the environment variable {name} is not a setting{did_you_mean(name, names)}; "
-                f"the settings are {', '.join(names)} (options and fields of the sequence after another __)"
+                f"the environment variable {name} is not a setting{did_you_mean(name, names)}; the settings "
+                f"are {', '.join(names)} (write options and fields of the sequence after another __)"
             ) from None
         found[key] = (name, TextValue(environment[name]))
     return found

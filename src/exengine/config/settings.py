@@ -26,37 +26,41 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("storage.backend", None, {"type": "string"}, "Name of the storage backend; without a default."),
+    Setting("storage.backend", None, {"type": "string"}, "Name of the storage backend; there is no default."),
     Setting("storage.path", None, {"type": "string"}, "Exact path of the dataset."),
     Setting(
         "storage.if_exists",
         "error",
         {"enum": ["error", "number", "overwrite"]},
-        "Reaction to an existing path: refuse it, append the next free number, or delete the old dataset.",
+        "Action to take if the path exists: reject it, append the next free number, or delete the old "
+        "dataset.",
     ),
     Setting(
         "storage.check_space",
         True,
         {"type": "boolean"},
-        "Whether an acquisition is refused if the disk, or the memory, does not have enough space.",
+        "Whether to reject an acquisition for which the disk or the memory does not have enough space.",
     ),
-    Setting("storage.options", {}, {"type": "object"}, "Options of the backend: see its page."),
+    Setting("storage.options", {}, {"type": "object"}, "Options of the backend, as listed on its page."),
     Setting(
         "handler.max_pending",
         2**30,
         {"type": ["integer", "string"]},
-        "Largest total size of the frames that wait in memory, in bytes or with a unit, such as 1 GiB.",
+        "Maximum total size of the frames that wait in memory, in bytes or with a unit, such as 1 GiB.",
     ),
     Setting(
         "handler.when_full",
         "block",
         {"enum": ["block", "error"]},
-        "Reaction to max_pending: block the source, or end the acquisition with an error.",
+        "Action to take when max_pending is reached: block the source, or end the acquisition with an error.",
     ),
-    Setting("source.name", None, {"type": "string"}, "Name of the frame source; without a default."),
-    Setting("source.options", {}, {"type": "object"}, "Options of the source: see its page."),
+    Setting("source.name", None, {"type": "string"}, "Name of the frame source; there is no default."),
+    Setting("source.options", {}, {"type": "object"}, "Options of the source, as listed on its page."),
     Setting(
-        "sequence", {}, {"type": "object"}, "The acquisition sequence: fields of a useq-schema MDASequence."
+        "sequence",
+        {},
+        {"type": "object"},
+        "The acquisition sequence, as the fields of a useq-schema MDASequence.",
     ),
 )
 """All settings of the config. Everything that lists settings is generated from this table."""
@@ -85,7 +89,7 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
     """
     for key in keys:
         if key in FREE_SECTIONS:
-            raise ConfigError(f"{where}: {key} has keys of its own; write {key}.NAME=VALUE")
+            raise ConfigError(f"{where}: {key} is a section with keys; write {key}.NAME=VALUE")
         if key not in BY_KEY and not key.startswith(tuple(free + "." for free in FREE_SECTIONS)):
             known = [known for known in BY_KEY if known not in FREE_SECTIONS] + [
                 "storage.options.NAME",
@@ -116,14 +120,15 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
             if value not in choices:
                 near = did_you_mean(str(value), choices)
                 raise ConfigError(
-                    f"{key} ({origin(key)}) is {value!r:.60}{near}; it takes {', '.join(choices)}"
+                    f"{key} ({origin(key)}) is {value!r:.60}{near}; the allowed values are "
+                    f"{', '.join(choices)}"
                 )
         elif BY_KEY[key].schema.get("type") == "boolean":
             values[key] = parse_bool(value, f"{key} ({origin(key)})")
         elif key == "handler.max_pending":
             values[key] = parse_bytes(value, f"{key} ({origin(key)})")
         elif value is not None and not isinstance(value, (str, os.PathLike)):
-            raise ConfigError(f"{key} ({origin(key)}) must be a text, got {value!r:.60}")
+            raise ConfigError(f"{key} ({origin(key)}) must be text, got {value!r:.60}")
         elif key == "storage.path" and value is not None:
             values[key] = user_path(value, f"{key} ({origin(key)})")
 

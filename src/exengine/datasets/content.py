@@ -48,11 +48,11 @@ class DatasetContent:
         try:
             content = manifest.read_manifest(folder.path, dir_fd=folder.descriptor)
         except ExEngineError as error:
-            raise _refusal(folder.path, f"its manifest cannot be read ({error})") from error
+            raise _refusal(folder.path, f"the manifest cannot be read ({error})") from error
         if content is None:
             raise _refusal(
                 folder.path,
-                f"it has no manifest {manifest.MANIFEST_NAME}, so ExEngine did not write it as a dataset",
+                f"the folder has no manifest {manifest.MANIFEST_NAME}, so it is not an ExEngine dataset",
             )
         backend = content.backend
         try:
@@ -63,7 +63,7 @@ class DatasetContent:
                 self._patterns.append(FilePatterns(recorded))
         except (ExEngineError, TypeError, ValueError) as error:
             raise _refusal(
-                folder.path, f"it is not known which files the backend {backend!r:.80} writes ({error})"
+                folder.path, f"the files that the backend {backend!r:.80} writes are not known ({error})"
             ) from error
         if not declared:
             raise _refusal(
@@ -76,9 +76,9 @@ class DatasetContent:
         """Raise an error unless the folder contains only this dataset and no writer is active."""
         folder = self._folder
         if manifest.has_writer(folder.path, dir_fd=folder.descriptor):
-            raise DatasetLockedError(f"{folder.path} is being written by another storage; it is not deleted")
+            raise DatasetLockedError(f"{folder.path} is being written by another storage; it was not deleted")
         if not folder.is_writable():
-            raise _refusal(folder.path, "it is write-protected")
+            raise _refusal(folder.path, "the folder is write-protected")
         for found in self._others(folder, ""):
             raise _refusal(folder.path, found)
 
@@ -91,21 +91,21 @@ class DatasetContent:
                 if not self._is_folder(name):
                     inner = _dataset_at_or_below(os.path.join(folder.path, entry))
                     what = f"another dataset, {inner}" if inner else f"the folder {name!r:.200}"
-                    yield f"it holds {what}, which is not part of the dataset"
+                    yield f"the folder contains {what}, which is not part of the dataset"
                     return
                 with folder.enter(entry) as inside:
                     if not inside.is_on_mount_of(self._folder):
-                        yield f"{name!r:.200} in it is a mount point"
+                        yield f"the subfolder {name!r:.200} is a mount point"
                         return
                     if not inside.is_writable():
-                        yield f"the folder {name!r:.200} in it is write-protected"
+                        yield f"the subfolder {name!r:.200} is write-protected"
                     yield from self._others(inside, f"{name}/")
             elif not stat.S_ISREG(status.st_mode):
-                yield f"it holds {name!r:.200}, which is {files.kind_of(status)}"
+                yield f"the folder contains {name!r:.200}, which is {files.kind_of(status)}"
             elif not self._is_file(name):
-                yield f"it holds the file {name!r:.200}, which is not part of the dataset"
+                yield f"the folder contains the file {name!r:.200}, which is not part of the dataset"
             elif not status.st_mode & stat.S_IWUSR:
-                yield f"{name!r:.200} in it is write-protected"
+                yield f"the file {name!r:.200} is write-protected"
 
     def _is_file(self, name: str) -> bool:
         return name in _OWN or all(patterns.match_file(name) for patterns in self._patterns)
@@ -146,26 +146,26 @@ class DatasetContent:
 
 def _refusal(path: str, why: str) -> DatasetExistsError:
     return DatasetExistsError(
-        f"{path} is not deleted: {why}. if_exists: overwrite deletes only datasets of ExEngine with nothing "
-        "else inside; move it away or delete it yourself, or choose another path"
+        f"{path} was not deleted: {why}. if_exists: overwrite deletes only ExEngine datasets with nothing "
+        "else inside; move it away, delete it yourself, or choose another path"
     )
 
 
 def refuse_other_kind(path: str, status: os.stat_result) -> None:
     """Raise an error unless the status is that of a folder."""
     if not stat.S_ISDIR(status.st_mode):
-        raise _refusal(path, f"it is {files.kind_of(status)}")
+        raise _refusal(path, f"the path is {files.kind_of(status)}")
 
 
 def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
     """Raise an error if a file system is mounted at the folder."""
     if not folder.is_on_mount_of(parent):
-        raise _refusal(folder.path, "it is a mount point")
+        raise _refusal(folder.path, "the folder is a mount point")
 
 
 def refuse_link_to_no_dataset(link: str, path: str) -> None:
     """Raise an error, because a symbolic link must lead to a dataset."""
-    raise _refusal(link, f"it is a symbolic link, and its target {path} is not a dataset")
+    raise _refusal(link, f"the path is a symbolic link whose target {path} is not a dataset")
 
 
 def _dataset_at_or_below(path: str) -> str | None:

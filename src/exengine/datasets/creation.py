@@ -89,7 +89,9 @@ def open_storage(
         reaction: IfExists = "error" if if_exists is None else if_exists
         return StoragePlan(backend, path, if_exists=reaction, options=options).create()
     if backend is not None or path is not None or if_exists is not None or options:
-        raise ConfigError("pass either a config, or a backend with its path, if_exists and options")
+        raise ConfigError(
+            "pass either a config, or a backend with its path, if_exists and options, but not both"
+        )
     return StoragePlan.from_config(resolve(config)).create()
 
 
@@ -130,8 +132,8 @@ class StoragePlan:
         path = settings["storage.path"]
         if not backend:
             raise ConfigError(
-                "no backend is named: set storage.backend in the config, or --backend. "
-                f"Installed: {listed(plugins.BACKENDS.records())}"
+                "no backend is selected; set storage.backend in the config, or pass --backend. Installed: "
+                f"{listed(plugins.BACKENDS.records())}"
             )
         self._named = backend
         self.cls: type[DataStorage] = plugins.BACKENDS.load(backend)
@@ -140,12 +142,14 @@ class StoragePlan:
         self.path: str | None = None
         if self.cls.capabilities.persistent:
             if not path:
-                raise ConfigError(f"backend {backend!r} writes to disk: set storage.path, or --path")
+                raise ConfigError(
+                    f"backend {backend!r} writes to disk and needs a path; set storage.path, or pass --path"
+                )
             self.path = path
             if is_url(path) and not self.capabilities.remote:
                 raise ConfigError(
-                    f"storage.path is {path!r:.80}, and backend {backend!r} writes to folders on this "
-                    "machine; give the path of a folder"
+                    f"storage.path is {path!r:.80}, but backend {backend!r} writes only to folders on this "
+                    "machine; set the path of a folder"
                 )
 
     @functools.cached_property
@@ -185,7 +189,7 @@ class StoragePlan:
             options=config.section("storage.options"),
         )
         if plan.path is None:
-            reason = f"backend {config['storage.backend']!r} keeps its frames in memory"
+            reason = f"backend {config['storage.backend']!r} keeps frames in memory and does not use a path"
             config.set_aside_value("storage.path", reason)
         return plan
 
@@ -219,7 +223,7 @@ class StoragePlan:
             return self._create(path)
         if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
             raise DatasetExistsError(
-                f"{path} already exists; choose another path, or if_exists: number to count up "
+                f"{path} already exists; choose another path, or set if_exists: number to add a number "
                 "(overwrite deletes an old dataset)"
             )
         return self._create(path)
@@ -250,7 +254,7 @@ class StoragePlan:
                 return self._create_at(candidate)
             except (DatasetExistsError, DatasetLockedError):
                 continue
-        raise DatasetExistsError(f"{path} and all numbers up to {number} after it already exist")
+        raise DatasetExistsError(f"{path} already exists, and so do all numbered paths up to {number}")
 
 
 def _files_of(backend: str) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
     inside = [
         name for name in _listdir(path) if os.path.isfile(os.path.join(path, name, manifest.MANIFEST_NAME))
     ]
-    hint = f" It holds datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
+    hint = f" It contains datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
     raise DatasetNotFoundError(
         f"no installed backend recognises {path} as a dataset.{hint} "
         f"Installed: {listed(plugins.BACKENDS.records())}"
@@ -170,14 +170,14 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
     try:
         return find_writer(name)
     except PluginError as error:
-        error.args = (f"{path} was written by the backend {name!r}: {error}",)
+        error.args = (f"{path} was written by the backend {name!r}, which cannot be used: {error}",)
         raise
 
 
 def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
-        return f"; overwriting it was interrupted: the old dataset is {left}, rename it"
+        return f"; overwriting it was interrupted, and the old dataset is now {left}; rename it to restore it"
     if refusal := paths.refusal_of(path):
         return f": {refusal}"
     parent, name = os.path.split(os.path.abspath(path))

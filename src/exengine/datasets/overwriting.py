@@ -141,7 +141,7 @@ class _OldDataset:
                 return None
         except OSError as error:
             raise from_os(
-                DatasetAccessError, f"cannot read {path}: {error.strerror}; it is not deleted", error
+                DatasetAccessError, f"cannot read {path}: {error.strerror}; it was not deleted", error
             ) from error
         try:
             refuse_mount_point(folder, parent)
@@ -150,7 +150,7 @@ class _OldDataset:
             folder.close()
             if isinstance(error, ExEngineError):
                 raise
-            raise DatasetAccessError(f"cannot read {path}: {error}; it is not deleted") from error
+            raise DatasetAccessError(f"cannot read {path}: {error}; it was not deleted") from error
         except BaseException:
             folder.close()
             raise
@@ -165,8 +165,8 @@ class _OldDataset:
             ) from error
         if self._parent.identity_of(self._aside_name) != self._folder.identity:
             raise DatasetExistsError(
-                f"{self._path} was replaced by another process before it was overwritten; it is not "
-                "changed. Check it, and try again"
+                f"{self._path} was replaced by another process and was therefore not overwritten; check its "
+                "content, and try again"
             )
         self._content.check()
 
@@ -179,7 +179,7 @@ class _OldDataset:
                 self._remove_failed_attempt(error)
                 self._parent.rename(self._aside_name, self._name)
             except (OSError, ExEngineError):
-                error.add_note(f"the old dataset is in {self._aside}")
+                error.add_note(f"the old dataset is now {self._aside}")
         finally:
             self._folder.close()
 
@@ -205,7 +205,7 @@ class _OldDataset:
                 self._parent.remove_folder(self._aside_name)
         except OSError as error:  # only a warning, because the new dataset exists
             warnings.warn(
-                f"the overwritten dataset could not be deleted, and is in {self._aside}: {error}",
+                f"the overwritten dataset could not be deleted and is now {self._aside}: {error}",
                 stacklevel=4,
             )
         finally:

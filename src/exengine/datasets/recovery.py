@@ -106,14 +106,18 @@ def recover(
     True
     """
     if in_place and output is not None:
-        raise OptionError("in_place repairs the dataset itself; pass either in_place or output")
+        raise OptionError(
+            "in_place repairs the dataset itself and needs no output; pass either in_place or output"
+        )
     if is_url(path):
         return _recover_remote(os.fspath(path), output, in_place, dry_run, on_progress)
     path, output = expanded(path), None if output is None else expanded(output)
     cls = reader_class(path)  # an empty path is an error; it does not mean the current folder
     source = os.path.realpath(path)
     if manifest.has_writer(source):
-        raise DatasetLockedError(f"{source} is being written; recover it after its writer has ended")
+        raise DatasetLockedError(
+            f"{source} is being written; wait until its writer has ended, then recover it"
+        )
     if in_place:
         return _InPlace(source, cls, dry_run, on_progress).run()
     if output is not None and os.path.islink(output) and not os.path.exists(output):
@@ -206,8 +210,8 @@ class _InPlace(Recovery):
                 status = os.lstat(path)
                 if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
                     raise UnsupportedOperationError(
-                        f"{path} has another hard link (as in some backups), where the content would change, "
-                        "too; recover the dataset into a copy, without --in-place"
+                        f"{path} has another hard link (as in some backups), whose content would also "
+                        "change; recover the dataset into a copy, without --in-place"
                     )
 
     def _mend(self, place: DatasetPlace) -> RecoverReport:

@@ -69,10 +69,13 @@ class RecoveryIntoCopy(Recovery):
     def run(self) -> RecoverReport:
         report = self.report
         if report.path == report.source:
-            raise OptionError(f"{report.path} is the dataset itself; to recover it there, pass in_place")
+            raise OptionError(
+                f"the output {report.path} is the dataset itself; to recover it in place, pass in_place"
+            )
         if os.path.join(report.path, "").startswith(os.path.join(report.source, "")):
             raise OptionError(
-                f"{report.path} is inside the dataset, which is not modified; choose another output"
+                f"the output {report.path} is inside the dataset, which must not be modified; choose "
+                "another output"
             )
         with contextlib.closing(open_dataset(report.source)) as dataset:
             report.backend = backend_of(dataset)
@@ -92,7 +95,7 @@ class RecoveryIntoCopy(Recovery):
         """Check whether the target dataset was recovered from this source and has the same frames."""
         report = self.report
         refusal = DatasetExistsError(
-            f"{report.path} already exists, and was not recovered from {report.source}; choose another output"
+            f"{report.path} already exists and was not recovered from {report.source}; choose another output"
         )
         try:
             other = open_dataset(report.path)
@@ -117,10 +120,12 @@ class RecoveryIntoCopy(Recovery):
                         f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
                     )
                 else:  # the backend rejected this frame, and the first run reported it
-                    report.lost.append(LostFrame(lost.coordinates, "it is not in the recovered dataset"))
+                    report.lost.append(
+                        LostFrame(lost.coordinates, "the frame is not in the recovered dataset")
+                    )
             if report.frames != len(other):
                 raise DatasetExistsError(
-                    f"{report.path} was recovered from {report.source}, but holds {len(other)} frames "
+                    f"{report.path} was recovered from {report.source}, but contains {len(other)} frames "
                     f"instead of {report.frames}; remove it, or choose another output"
                 )
             self.complete([], dict(other.annotations))
@@ -174,7 +179,7 @@ class RecoveryIntoCopy(Recovery):
                     except StorageStateError:
                         raise  # the disk is at fault, not the frame
                     except ExEngineError as error:
-                        problem = f"it cannot be written to the copy: {error}"
+                        problem = f"the frame cannot be written to the copy: {error}"
                 if problem is None:
                     report.frames += 1
                 else:
@@ -264,7 +269,7 @@ def _holds(other: DataStorage, frame: Any) -> bool:
         pixels = other.get_data(frame.coordinates)
         same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
         return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
-    except Exception:  # an absent or damaged frame is not the same frame
+    except Exception:  # a frame that is missing or damaged differs from any other frame
         return False
 
 
@@ -291,7 +296,7 @@ def _enter(workshop: str) -> int:
             raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it") from None
         if manifest.LOCK_NAME not in os.listdir(workshop) and os.listdir(workshop):
             raise DatasetExistsError(
-                f"{workshop} already exists, and was not created by a recovery; move it away"
+                f"{workshop} already exists and was not created by a recovery; move it away"
             ) from None
     busy = DatasetLockedError(f"another recovery is active in {workshop}; wait until it has ended")
     try:
@@ -334,7 +339,7 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
                         DatasetContent(unfinished, files_of).delete()
                     except DatasetExistsError as error:
                         raise DatasetExistsError(
-                            f"{path} was left by a recovery, and is not deleted; {remedy}: {error}"
+                            f"{path} was left by a recovery and cannot be deleted; {remedy}: {error}"
                         ) from error
             folder.remove_folder(entry)
 
@@ -358,7 +363,7 @@ def _put_in_place(built: str, path: str) -> None:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
         raise DatasetExistsError(
-            f"{path} was created by another process during the recovery, and is not changed; choose another "
+            f"{path} was created by another process during the recovery and was not changed; choose another "
             "output"
         ) from error
 

@@ -227,7 +227,7 @@ def read_all(
         count = len(dataset)
         listed = iter(dataset)
     except UnsupportedOperationError as error:
-        report.problems.append(f"its frames cannot be listed: {error}")
+        report.problems.append(f"the dataset's frames cannot be listed: {error}")
         return
     before = report.frames
     for number, coordinates in enumerate(listed, 1):
@@ -294,7 +294,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     """Add the faults that are evident from the manifest, the ledger or an earlier recovery."""
     frames = report.frames
     if in_manifest is not None and in_manifest != frames:
-        _add(report, f"the manifest records {in_manifest} frames, the dataset lists {frames}")
+        _add(report, f"the manifest records {in_manifest} frames, but the dataset lists {frames}")
     recovery = annotations.get("recovery")
     total = frames
     if isinstance(recovery, dict):
@@ -306,24 +306,24 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
         if total > frames + len(lost):
             _add(
                 report,
-                f"{total - frames - len(lost)} frames did not survive the recovery; their coordinates are "
-                "not known",
+                f"{total - frames - len(lost)} more frames did not survive the recovery; their coordinates "
+                "are not known",
             )
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):
         return
     stored = as_count(ledger.get("stored"))
     if stored is not None and stored != total:
-        _add(report, f"the ledger records {stored} stored frames, the dataset accounts for {total}")
+        _add(report, f"the ledger records {stored} stored frames, but the dataset accounts for {total}")
     if ledger.get("balanced") is False:
-        _add(report, "the ledger does not balance: some frames were in flight when it was written")
+        _add(report, "the ledger does not balance, because some frames were in flight when it was written")
     unstored = lost_frames(ledger.get("not_stored"))
     report.missing += [LostFrame(frame.coordinates, f"not stored: {frame.reason}") for frame in unstored]
     counted = (as_count(ledger.get("failed")) or 0) + (as_count(ledger.get("dropped")) or 0)
     if counted > len(unstored):
         _add(
             report,
-            f"{counted - len(unstored)} more frames were not stored, and the ledger does not name them",
+            f"{counted - len(unstored)} more frames were not stored, but the ledger does not list them",
         )
 
 

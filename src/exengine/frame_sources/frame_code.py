@@ -47,8 +47,8 @@ def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:
     code = code_of(coordinates)
     if array.size < len(code):
         raise UnsupportedDataError(
-            f"a frame of shape {array.shape} has {array.size} values, and the code of "
-            f"{coordinates!r} needs {len(code)}"
+            f"a frame of shape {array.shape} has {array.size} values, but the code of {coordinates!r} needs "
+            f"{len(code)}"
         )
     array.flat[: len(code)] = np.frombuffer(code, np.uint8)
 
@@ -74,13 +74,13 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise DatasetDamagedError(
-            "the first pixels of the frame hold no code; is it a frame of the source `simulated`?"
+            "the first pixels of the frame contain no code; is it a frame of the source `simulated`?"
         )
     _, length, checksum = _HEADER.unpack(header)
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
     if len(text) != length or zlib.crc32(text) != checksum:
         raise DatasetDamagedError(
-            "the code in the first pixels of the frame was changed: its checksum differs"
+            "the code in the first pixels of the frame was changed, because its checksum does not match"
         )
     try:
         return DataCoordinates.from_json(text)
@@ -94,7 +94,9 @@ def code_of(coordinates: DataCoordinates) -> bytes:
     """Return the code for coordinates, with one byte per pixel value."""
     text = coordinates.to_json().encode()
     if len(text) > TEXT_LIMIT:
-        raise UnsupportedDataError(f"coordinates of {len(text)} bytes; the code holds up to {TEXT_LIMIT}")
+        raise UnsupportedDataError(
+            f"the coordinates have {len(text)} bytes as JSON, but the code can contain at most {TEXT_LIMIT}"
+        )
     return _HEADER.pack(_MAGIC, len(text), zlib.crc32(text)) + text
 
 

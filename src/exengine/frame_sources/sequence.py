@@ -1,8 +1,9 @@
-"""Converts a useq sequence to coordinates: the single home of axis names.
+"""Converts a useq sequence to coordinates. Only this module defines axis names.
 
-``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. A
-position is its name, or its number where it has none; a channel is its name. A channel that a sequence
-has more than once, with different exposures, gets the exposure in its name: ``DAPI@50ms``.
+``t p c z`` become ``time``, ``position``, ``channel``, ``z``; other axes keep their names. On the axis
+``position``, a coordinate is the position's name, or its number if it has no name; on ``channel``, it is the
+channel's name. If a sequence contains a channel more than once, with different exposures, the exposure is
+added to the name: ``DAPI@50ms``.
 """
 
 import warnings
@@ -20,7 +21,7 @@ AXIS_NAMES = {"t": "time", "p": "position", "c": "channel", "z": "z", "cam": "ca
 
 
 def axis_name(key: str) -> str:
-    """Return ExEngine's name of a useq axis, which may be a member of an enum.
+    """Return ExEngine's name for a useq axis, which may be a member of an enum.
 
     Examples
     --------
@@ -41,7 +42,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
     Raises
     ------
     ConfigError
-        With a line per fault.
+        The message has one line per fault.
     """
     import pydantic
     import useq
@@ -64,7 +65,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
             sequence = useq.MDASequence.model_validate(settings)
     except UserWarning as warning:
         raise ConfigError(
-            f"sequence: {str(warning).partition(' Set x=None')[0]} Leave one of the two out"
+            f"sequence: {str(warning).partition(' Set x=None')[0]} Leave out one of the two"
         ) from None
     except pydantic.ValidationError as error:
         faults: dict[str, dict[str, None]] = {}
@@ -80,7 +81,7 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
         raise ConfigError("\n".join(lines)) from None
     except ArithmeticError as error:
         raise ConfigError(
-            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: its number of time points is "
+            f"sequence.time_plan is {settings.get('time_plan')!r:.100}: the number of time points is "
             f"undefined ({error}); {_example('time_plan')}"
         ) from None
     except (TypeError, ValueError, AttributeError, LookupError) as error:
@@ -95,13 +96,13 @@ _AXES_FIELDS = ("channels", "stage_positions", "grid_plan", "time_plan", "z_plan
 
 
 def _readable(message: str) -> str:
-    """Return a message of pydantic as part of a sentence."""
+    """Return a pydantic message in a form that fits into a sentence."""
     message = message.removeprefix("Value error, ").strip()
     return message[:1].lower() + message[1:]
 
 
 def _as_useq_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with positions as tuples: useq does not accept lists, and YAML has no tuples."""
+    """Return the settings with positions as tuples, because YAML has only lists, which useq rejects."""
     read = dict(settings)
     positions = read.get("stage_positions")
     if isinstance(positions, list | tuple):
@@ -123,7 +124,7 @@ def _as_position(position: Any) -> Any:
 
 
 def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
-    """Yield the unknown fields at any depth: useq ignores them silently."""
+    """Yield a message for each unknown field, at any depth, because useq ignores them silently."""
     fields = getattr(type(made), "model_fields", None)
     if isinstance(given, Mapping) and fields is not None:
         for name, value in given.items():
@@ -159,18 +160,18 @@ _EXAMPLES = {
 
 def _example(name: str) -> str:
     if name in _EXAMPLES:
-        return f"write it as in {name}: {_EXAMPLES[name]}"
-    return "its fields are those of useq-schema's MDASequence"
+        return f"write it like {name}: {_EXAMPLES[name]}"
+    return "the allowed fields are those of useq-schema's MDASequence"
 
 
 def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> DataCoordinates:
-    """Return the coordinates of the frame of an event.
+    """Return the coordinates of an event's frame.
 
     Parameters
     ----------
     event : useq.MDAEvent
     repeated : container of str
-        Channels that occur more than once: see ``repeated_channels``.
+        Channels that occur more than once; see ``repeated_channels``.
 
     Examples
     --------
@@ -194,7 +195,7 @@ def event_coordinates(event: "useq.MDAEvent", repeated: Container[str] = ()) -> 
 
 
 def repeated_channels(sequence: "useq.MDASequence") -> frozenset[str]:
-    """Return the channels that a sequence, or a position's own sequence, has more than once.
+    """Return the channels that occur more than once in a sequence or in a position's own sequence.
 
     Examples
     --------
@@ -218,12 +219,12 @@ def check_unique(
     ----------
     sequence : useq.MDASequence or iterable of useq.MDAEvent
     repeated : container of str
-        As for :func:`event_coordinates`; ignored for a sequence, which has them.
+        As for :func:`event_coordinates`. Ignored for a sequence, from which they are determined.
 
     Raises
     ------
     SourceError
-        If two events have the same coordinates, such as two positions of one name or a channel twice; or if
+        If two events have the same coordinates, for example because two positions have the same name, or if
         the sequence has no end.
     """
     import useq
@@ -232,16 +233,16 @@ def check_unique(
     try:
         if isinstance(sequence, useq.MDASequence):
             repeated = repeated_channels(sequence)
-            # With an autofocus plan, a sequence keeps its last event: iterate a private copy.
+            # With an autofocus plan, a sequence remembers its last event, so iterate over a private copy.
             sequence = useq.MDASequence.model_validate(
                 {**sequence.model_dump(exclude={"setup"}), "setup": sequence.setup}
             )
         events: list[Any] = list(sequence)
     except (ArithmeticError, ValueError, TypeError) as error:
-        raise SourceError(f"the sequence cannot be laid out: {describe(error)}") from None
+        raise SourceError(f"the events of the sequence cannot be computed: {describe(error)}") from None
     for event in events:
         if event.action is not None and event.action.type != "acquire_image":
-            continue  # such as an autofocus, without a frame
+            continue  # for example, an autofocus step, which produces no frame
         coordinates = event_coordinates(event, repeated)
         if coordinates in seen:
             first, second = dict(seen[coordinates]), dict(event.index)
@@ -249,12 +250,12 @@ def check_unique(
             advice = "give each position a unique name"
             if "channel" in axes:
                 advice = (
-                    "take each channel once, or with different exposures, which become part of its name; "
-                    "for another group, camera or z_offset define a preset with a unique name"
+                    "use each channel only once, or with different exposures, which become part of its "
+                    "name; for another group, camera or z_offset, define a preset with a unique name"
                 )
             collision = SourceError(
-                f"two frames of the sequence have the same coordinates {dict(coordinates)}: "
-                f"{' and '.join(axes) or 'an axis'} repeats a name; {advice}"
+                f"two frames of the sequence have the same coordinates {dict(coordinates)}, because "
+                f"{' and '.join(axes) or 'an axis'} contains a name twice; {advice}"
             )
             collision.rule = "coordinates"
             raise collision

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 SEQUENCE_RULES = {
     "numbers": "Every number is finite.",
-    "values": "A stated plan has values: no swapped limits, no step of 0 or below.",
-    "axis order": "axis_order contains the axis of every stated plan.",
+    "values": "Every plan has values; its limits are not swapped, and its step is above 0.",
+    "axis order": "axis_order contains the axis of every plan.",
     "axes": "keep_shutter_open_across and autofocus_plan.axes name axes of the sequence.",
-    "times": "Intervals and durations are 0 or above, and determine a number of time points.",
-    "points": "The single point of a grid or a well states x and y (a well: z) and nothing else.",
-    "own sequences": "A position's own sequence has an axis or an autofocus plan, and no setup.",
-    "channels": "do_stack and acquire_every are stated in the sequence with their plan.",
-    "setup": "setup states channel, exposure, x, y, z, properties, roi, slm_image or metadata.",
+    "times": "Intervals and durations are not negative, and determine the number of time points.",
+    "points": "The single point of a grid or a well sets only x and y and, in a well, z.",
+    "own sequences": "A position's own sequence has an axis or an autofocus plan, but no setup.",
+    "channels": "do_stack and acquire_every are set in the same sequence as their plan.",
+    "setup": "setup sets only channel, exposure, x, y, z, properties, roi, slm_image or metadata.",
     "frames": "The sequence has at least one frame.",
     "coordinates": "No two frames have the same coordinates.",
 }
 
 _EXAMPLE = {
-    "z_plan": "write it as in {range: 4, step: 1} or {bottom: 0, top: 10, step: 1}",
-    "time_plan": "write it as in {interval: 0.5, loops: 10}",
-    "stage_positions": "write it as in [{x: 0, y: 0, name: A1}]; a plate needs selected_wells",
-    "channels": "write it as in [DAPI, FITC]",
-    "grid_plan": "write it as in {rows: 2, columns: 2}",
+    "z_plan": "write it like {range: 4, step: 1} or {bottom: 0, top: 10, step: 1}",
+    "time_plan": "write it like {interval: 0.5, loops: 10}",
+    "stage_positions": "write it like [{x: 0, y: 0, name: A1}]; a plate needs selected_wells",
+    "channels": "write it like [DAPI, FITC]",
+    "grid_plan": "write it like {rows: 2, columns: 2}",
 }
 _SETUP_FIELDS = {
     "channel", "exposure", "x_pos", "y_pos", "z_pos", "properties", "roi", "slm_image", "metadata", "action",
@@ -75,12 +75,12 @@ def check_sequence(sequence: "useq.MDASequence") -> None:
     if not axes:
         raise sequence_error(
             "frames",
-            "the sequence has no frame: it states no channel, no position, no time point and no plane; "
-            "add an axis, such as channels: [DAPI] or time_plan: {interval: 0, loops: 1}",
+            "the sequence has no frames, because it has no channels, positions, time points or planes; add "
+            "an axis, such as channels: [DAPI] or time_plan: {interval: 0, loops: 1}",
         )
     plans = [
         ("", sequence),
-        *((f"stage_positions: {_named(at)}: ", own) for at, own in sub_sequences(sequence)),
+        *((f"stage_positions[{_named(at)}].sequence.", own) for at, own in sub_sequences(sequence)),
     ]
     for place, part in plans:
         if part.autofocus_plan is not None:
@@ -95,8 +95,7 @@ def _check_numbers(sequence: "useq.MDASequence") -> None:
     for path, value in _numbers(sequence, ""):
         raise sequence_error(
             "numbers",
-            f"sequence.{path} is {value}, and a number must be finite; write a number, "
-            "or leave the field out",
+            f"sequence.{path} is {value}, but must be finite; write a finite number, or leave the field out",
         )
 
 
@@ -128,9 +127,9 @@ def _check_part(part: "useq.MDASequence", place: str) -> None:
         if axis not in order:
             raise sequence_error(
                 "axis order",
-                f"sequence.{place}{name} is given, and axis_order {''.join(part.axis_order)!r} does not "
-                f"contain its axis {axis!r}, so that it would have no effect; add {axis!r} to axis_order, "
-                f"or leave {name} out",
+                f"sequence.{place}{name} would have no effect, because axis_order "
+                f"{''.join(part.axis_order)!r} does not contain its axis {axis!r}; add {axis!r} to "
+                f"axis_order, or leave {name} out",
             )
         if name == "time_plan":
             _check_times(plan, f"sequence.{place}time_plan")
@@ -145,7 +144,7 @@ def _check_part(part: "useq.MDASequence", place: str) -> None:
         # A well plate without selected wells has length 0, but iterates over all wells.
         if name in ("stage_positions", "channels") and not len(plan):
             raise sequence_error(
-                "values", f"sequence.{place}{name} is {_text(plan)}: it has no value; {_EXAMPLE[name]}"
+                "values", f"sequence.{place}{name} is {_text(plan)}, which has no values; {_EXAMPLE[name]}"
             )
 
 
@@ -154,18 +153,21 @@ def _check_planes(plan: Any, place: str) -> None:
     size = getattr(plan, "range", None)
     if step is not None and step <= 0 and not (step == 0 and size == 0):
         raise sequence_error(
-            "values", f"{place}: the step is {step:g} um; write a step above 0, with go_up: false to go down"
+            "values", f"{place}: the step is {step:g} um; it must be above 0 (use go_up: false to go down)"
         )
     for name in ("range", "above", "below"):
         if getattr(plan, name, 0) < 0:
             raise sequence_error(
-                "values", f"{place}: {name} is {getattr(plan, name):g} um; write it as 0 or above"
+                "values", f"{place}: {name} is {getattr(plan, name):g} um; it must not be negative"
             )
     if not list(plan):
         where = ""
         if hasattr(plan, "top"):
-            where = f": bottom {plan.bottom:g} is above top {plan.top:g}; swap them (go_up: false goes down)"
-        raise sequence_error("values", f"{place} has no position{where or '; ' + _EXAMPLE['z_plan']}")
+            where = (
+                f", because bottom {plan.bottom:g} is above top {plan.top:g}; swap them (use go_up: false "
+                "to go down)"
+            )
+        raise sequence_error("values", f"{place} has no positions{where or '; ' + _EXAMPLE['z_plan']}")
 
 
 def _check_times(plan: Any, place: str) -> None:
@@ -183,23 +185,25 @@ def _check_times(plan: Any, place: str) -> None:
     for name in ("interval", "duration"):
         if name in stated and getattr(plan, name) < zero:
             seconds = getattr(plan, name).total_seconds()
-            raise sequence_error("times", f"{place}: the {name} is {seconds:g} s; write it as 0 or above")
+            raise sequence_error("times", f"{place}: the {name} is {seconds:g} s; it must not be negative")
     if "interval" in stated and "duration" in stated and plan.interval == zero:
         raise sequence_error(
             "times",
-            f"{place}: an interval of 0 s within a duration gives no number of time points; "
+            f"{place}: an interval of 0 s with a duration does not determine the number of time points; "
             "write interval and loops, such as {interval: 0, loops: 10}",
         )
     if "duration" in stated and "loops" in stated and plan.loops == 1:
-        raise sequence_error("times", f"{place}: loops: 1 has no duration; write {{interval: 0, loops: 1}}")
+        raise sequence_error(
+            "times", f"{place}: a single loop cannot have a duration; write {{interval: 0, loops: 1}}"
+        )
 
 
 def _check_priority(plan: Any, place: str) -> None:
     if plan.prioritize_duration and "prioritize_duration" in plan.model_fields_set:
         raise sequence_error(
             "times",
-            f"{place}: prioritize_duration is not supported: every time point is taken, late if need be; "
-            "leave it out",
+            f"{place}: prioritize_duration is not supported, because every time point is acquired, even if "
+            "late; leave it out",
         )
 
 
@@ -211,8 +215,8 @@ def _check_point(plan: Any, place: str, used: tuple[str, ...]) -> None:
     if unused:
         raise sequence_error(
             "points",
-            f"{place}: {' and '.join(unused)} of a point would have no effect; "
-            "leave it out, or give a list of stage_positions instead",
+            f"{place}: {' and '.join(unused)} of a single point would have no effect; leave it out, or "
+            "write a list of stage_positions instead",
         )
 
 
@@ -222,8 +226,8 @@ def _check_axes(place: str, named: "tuple[str, ...]", axes: set[str]) -> None:
             known = ", ".join(f"{key!r} ({axis_name(key)})" for key in sorted(axes))
             raise sequence_error(
                 "axes",
-                f"sequence.{place} names the axis {axis!r}, which the sequence does not have; "
-                f"its axes are {known}",
+                f"sequence.{place} contains the axis {axis!r}, which the sequence does not have; its axes "
+                f"are {known}",
             )
 
 
@@ -239,14 +243,14 @@ def check_points(sequence: "useq.MDASequence") -> None:
         if max(overlap) >= 100:
             raise sequence_error(
                 "values",
-                f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no step; "
-                "write less than 100",
+                f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no step between points; it "
+                "must be below 100",
             )
         for name in ("fov_width", "fov_height"):
             size = getattr(plan, name)
             if size is not None and size <= 0:
                 raise sequence_error(
-                    "values", f"{type(plan).__name__}: {name} is {size:g} um; write it as above 0"
+                    "values", f"{type(plan).__name__}: {name} is {size:g} um; it must be above 0"
                 )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # useq warns about too few random points, which is checked here
@@ -255,8 +259,8 @@ def check_points(sequence: "useq.MDASequence") -> None:
         if not points or (wanted is not None and points < wanted):
             raise sequence_error(
                 "values",
-                f"{type(plan).__name__} gives {points} of {wanted or 'its'} points; make its area larger, "
-                "or take fewer points",
+                f"{type(plan).__name__} yields {points} of {wanted or 'its'} points; make its area larger, "
+                "or request fewer points",
             )
 
 
@@ -264,20 +268,22 @@ def check_points(sequence: "useq.MDASequence") -> None:
 
 
 def _check_own(whole: "useq.MDASequence", position: Any, own: "useq.MDASequence") -> None:
-    place = f"stage_positions: {_named(position)}: sequence"
+    place = f"stage_positions[{_named(position)}].sequence"
     if own.setup is not None:
         raise sequence_error(
             "own sequences",
-            f"sequence.{place}.setup would have no effect; state setup for the whole sequence, or the "
-            "properties of the position",
+            f"sequence.{place}.setup would have no effect; write setup for the whole sequence, or "
+            "properties for the position",
         )
     if own.stage_positions:
         raise sequence_error(
-            "own sequences", f"sequence.{place}.stage_positions: a position has no positions of its own"
+            "own sequences",
+            f"sequence.{place}.stage_positions is not allowed, because a position cannot have positions "
+            "of its own",
         )
     if not plans_of(own) and own.autofocus_plan is None:
         raise sequence_error(
-            "own sequences", f"sequence.{place} states no axis, and no autofocus_plan; leave it out"
+            "own sequences", f"sequence.{place} has neither an axis nor an autofocus_plan; leave it out"
         )
     _check_part(own, f"{place}.")
     if own.channels:
@@ -290,8 +296,9 @@ def _check_own(whole: "useq.MDASequence", position: Any, own: "useq.MDASequence"
             if stated and axis in plans_of(own) and axis in plans_of(whole):
                 raise sequence_error(
                     "channels",
-                    f"channel {channel.config!r} states {name} for the sequence, and {_named(position)} has "
-                    f"its own {plans_of(own)[axis][0]}; state the channels of the position there too",
+                    f"channel {channel.config!r} sets {name} for the sequence, but {_named(position)} has "
+                    f"its own {plans_of(own)[axis][0]}; write the channels in the position's sequence as "
+                    "well",
                 )
 
 
@@ -314,7 +321,7 @@ def _check_setup(setup: "useq.MDAEvent | None") -> None:
         raise sequence_error(
             "setup",
             f"sequence.setup.action is {action.type!r} {getattr(action, 'name', '')!r}, which is not "
-            "carried out; leave action out",
+            "supported; leave action out",
         )
 
 

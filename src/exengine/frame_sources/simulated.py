@@ -86,8 +86,8 @@ class SimulatedSource(FrameSource):
 
     Notes
     -----
-    A frame's metadata are ``source``, ``frame_number`` (counted from 0) and ``elapsed_ms`` since the start of
-    the run. If the sequence states them, the metadata also include ``exposure_ms``, ``channel`` and
+    A frame's metadata contains ``source``, ``frame_number`` (counted from 0) and ``elapsed_ms`` since the
+    start of the run. If the sequence states them, the metadata also includes ``exposure_ms``, ``channel`` and
     ``position_um`` with ``x``, ``y`` and ``z``.
 
     A cancelled source cannot be used again. Create a new source instead.
@@ -196,7 +196,7 @@ class SimulatedSource(FrameSource):
             If no sequence is prepared, or after ``fail_after`` frames.
         """
         if self._complete is None:
-            raise SourceError("the source has no sequence: call prepare(sequence) before run(sink)")
+            raise SourceError("no sequence was prepared; call prepare(sequence) before run(sink)")
         before_ms = self._exposure_ms
         try:
             self._run(sink, self._complete)
@@ -271,8 +271,8 @@ class SimulatedSource(FrameSource):
                 raise SourceError(f"the names in the sequence are too long: {error}") from error
             if needed > values:
                 raise SourceError(
-                    f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small to hold the code of "
-                    f"{coordinates!r}, {needed} bytes; increase width or height"
+                    f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small for the code of "
+                    f"{coordinates!r}, which has {needed} bytes; increase width or height"
                 )
 
     def _render(self, event: "useq.MDAEvent") -> npt.NDArray[Any]:
@@ -321,8 +321,8 @@ def _check_devices(sequence: "useq.MDASequence") -> None:
         if needed:
             raise sequence_error(
                 "devices",
-                f"the sequence states {what}, and the source 'simulated' has one camera and no properties; "
-                "leave it out, or take the source 'micromanager'",
+                f"the sequence sets {what}, but the source 'simulated' has one camera and no properties; "
+                "leave it out, or use the source 'micromanager'",
             )
 
 

@@ -1,8 +1,8 @@
 """The storage and frame source contracts, the plugin registry, and the building blocks of storages.
 
-This package also resolves modules that have moved. ``_MOVED`` lists the old paths that plugins created from
-the first template import, each with the public module to import from instead, and the old paths that pickles
-contain.
+This package also resolves modules that have moved. ``_MOVED`` lists two kinds of old paths: those that
+plugins import if they were created from the first template, each with the public module to use instead, and
+those that pickles contain.
 """
 
 import sys

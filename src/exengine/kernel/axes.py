@@ -52,7 +52,7 @@ def check_name(name: object) -> str:
         raise CoordinatesError(f"an axis name must be a str, got {type(name).__name__}: {name!r:.80}")
     if not name or name.startswith("_") or name in _reserved_names:
         raise CoordinatesError(
-            f"{name!r} cannot be the name of an axis: it is empty, starts with '_' or is a method of "
+            f"{name!r} cannot be an axis name, because it is empty, starts with '_' or is a method of "
             "DataCoordinates; choose another name, such as 'time', 'position' or 'angle'"
         )
     _check_text(name, name)
@@ -66,7 +66,7 @@ def _check_text(axis: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise CoordinatesError(
-            f"axis {axis!r}: {text!r:.80} contains half a surrogate pair and is not text"
+            f"axis {axis!r}: {text!r:.80} contains an unpaired surrogate and is not valid text"
         ) from None
     return text
 
@@ -88,7 +88,7 @@ def position_of(axis: str, value: object) -> "int | str":
         if number is not None:
             if -INT_LIMIT <= number < INT_LIMIT:
                 return number
-            raise CoordinatesError(f"axis {axis!r}: an int position has at most 64 bits")
+            raise CoordinatesError(f"axis {axis!r}: an int position must fit in 64 bits")
     raise CoordinatesError(
         f"axis {axis!r}: a position must be an int or a str, got {type(value).__name__}: {value!r:.80}"
     )

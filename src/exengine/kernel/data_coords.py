@@ -297,7 +297,7 @@ def _axes_of_either(
         return checked(named)
     if named:
         raise CoordinatesError(
-            f"pass either a dict of all axes or the axes by name, not both: got a dict and {', '.join(named)}"
+            f"pass either a dict of all axes or the axes by name, not both; got a dict and {', '.join(named)}"
         )
     return _axes_of(coordinate_dict)
 

@@ -95,7 +95,7 @@ class DataHandler:
         on_stored: OnStored | None = None,
     ) -> None:
         if max_pending <= 0 or when_full not in ("block", "error"):
-            raise OptionError("max_pending must be a positive number of bytes, when_full 'block' or 'error'")
+            raise OptionError("max_pending must be positive, and when_full must be 'block' or 'error'")
         self._storage = storage
         self._writes_batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._process_function = process_function
@@ -206,8 +206,8 @@ class DataHandler:
                 return
             if self._when_full == "error":
                 raise HandlerFullError(
-                    f"{self._pending_bytes} of {self._max_pending} bytes are pending: the storage is slower "
-                    "than the source; raise max_pending, or let the source wait with when_full='block'"
+                    f"{self._pending_bytes} of {self._max_pending} bytes are queued, because the storage is "
+                    "slower than the source; raise max_pending, or let the source wait with when_full='block'"
                 )
             self._changed.wait()
 
@@ -365,7 +365,7 @@ class DataHandler:
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
             self._storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
-        except BaseException as error:  # that of `put` may carry a count of another storage's `put_many`
+        except BaseException as error:  # it may carry a count from another storage's `put_many`
             return min(frames_stored_before(error), most), error
         return len(batch), None
 
@@ -409,11 +409,11 @@ class DataHandler:
             try:
                 keep_ledger(self._storage, self._ledger)
             except UnsupportedOperationError:
-                pass  # the storage keeps no annotations
+                pass  # the storage cannot store annotations
             except BaseException as error:  # the dataset must be ended in any case
                 self._error = self._error or error
             if self._error is not None or not self._ledger.complete:
-                end_early(self._storage, str(self._error or "frames were not stored"), failed=True)
+                end_early(self._storage, str(self._error or "some frames were not stored"), failed=True)
             elif self._abort is not None:
                 end_early(self._storage, self._abort[0], failed=self._abort[1])
             else:
@@ -438,7 +438,7 @@ class DataHandler:
             _log.error("%s", error)
         if forgotten:
             warnings.warn(
-                "a DataHandler was not finished before the program ended; its dataset is finished as aborted",
+                "a DataHandler was not finished before the program ended; its dataset was marked as aborted",
                 RuntimeWarning,
                 stacklevel=2,
             )

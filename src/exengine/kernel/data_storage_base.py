@@ -377,7 +377,7 @@ class DataStorage(ABC):
             If the dataset does not have this level.
         """
         if number != 0:
-            raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
+            raise CoordinatesNotFoundError(f"level must be one of {self.resolution_levels}, got {number}")
         return self
 
     def check_structure(self) -> list[str]:

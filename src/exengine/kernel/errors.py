@@ -234,8 +234,8 @@ def message_of(error: BaseException) -> str:
 
     Examples
     --------
-    >>> message_of(ConfigError("no backend is named")), message_of(KeyError("time"))
-    ('no backend is named', "KeyError: 'time'")
+    >>> message_of(ConfigError("no backend is selected")), message_of(KeyError("time"))
+    ('no backend is selected', "KeyError: 'time'")
     """
     return str(error) if isinstance(error, ExEngineError) else describe(error)
 

@@ -70,9 +70,9 @@ class FrameSource(ABC):
         Returns
         -------
         mapping
-            ``shutter_open`` (bool, whether any shutter is open); with several shutters, also ``shutters``
-            (their states); and further settings under names that the source chooses, such as ``exposure_ms``.
-            Equal settings must compare equal.
+            ``shutter_open`` (bool, whether any shutter is open); if there are several shutters, also
+            ``shutters`` (their states); and further settings under names that the source chooses, such as
+            ``exposure_ms``. Equal settings must compare equal.
         """
         return {}
 

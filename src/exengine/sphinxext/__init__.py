@@ -70,8 +70,8 @@ def _check_suffix(app: "Sphinx") -> None:
         from sphinx.errors import ConfigError
 
         raise ConfigError(
-            f"source_suffix in conf.py is {list(app.config.source_suffix)}, and the pages of the plugins are "
-            "written as .rst: add '.rst': 'restructuredtext'"
+            f"source_suffix in conf.py is {list(app.config.source_suffix)}, but the pages of plugins are "
+            ".rst files; add '.rst': 'restructuredtext'"
         )
 
 

@@ -91,7 +91,7 @@ class PluginPages:
         if record is None:
             return
         if what == "class" and name == record.target.replace(":", "."):
-            lines[:] = ["Its options, their defaults and an example are above.", ""]
+            lines[:] = ["The options, their defaults and an example are shown above.", ""]
         elif document in self._foreign and rst.problems("\n".join(lines), sections=False):
             lines[:] = [*rst.literal_block("\n".join(lines)).splitlines(), ""]
 
@@ -132,7 +132,7 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
         record
         for record in registry.records().values()
         if (wanted is None or wanted & {fold(claim.distribution) for claim in record.claims})
-        and (record.group or kind is BACKENDS)  # unreadable metadata have no group, so show them only once
+        and (record.group or kind is BACKENDS)  # unreadable metadata has no group, so show it only once
     ]
 
 
@@ -206,9 +206,9 @@ def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str,
     except Exception as error:  # raised by an object from the plugin
         record = report.record
         if setup.owns(record):
-            message = f"the page of {record.qualified_name} cannot be made: {error}"
+            message = f"the page of {record.qualified_name} cannot be created: {error}"
             raise ExtensionError(message, error) from error
-        fault = broken("page", f"making its page raised {describe(error)}")
+        fault = broken("page", f"creating the page of the plugin raised {describe(error)}")
         failed = replace(report, record=record.with_outcome(fault))
         return plugin_page(failed, kind, setup), failed
 
@@ -221,7 +221,7 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
         content = f"{MARK}\n{text}"
         old = _read_page(path)
         if old is not None and MARK not in old[:200]:
-            logger.warning("%s was not written by exengine.sphinxext, and is left unchanged", path)
+            logger.warning("%s was not written by exengine.sphinxext and was not changed", path)
         elif old != content:
             path.write_text(content, encoding="utf-8")
     for path in folder.glob("*.rst"):

@@ -9,11 +9,11 @@ from exengine.sphinxext.kinds import Kind
 from exengine.sphinxext.rst import escape, heading, line, literal, literal_block, table
 
 _FIX = {
-    "metadata": "Install the distribution again; its metadata cannot be read.",
+    "metadata": "Install the distribution again, because its metadata cannot be read.",
     "name": "Give the entry point another name in the plugin's ``pyproject.toml``.",
     "target": "Write the entry point as ``module:Class`` in the plugin's ``pyproject.toml``.",
     "import": "Import the module in Python to see the traceback; often a library is missing.",
-    "attribute": "The module has no such class: correct the entry point, or the name of the class.",
+    "attribute": "The module does not define this class; correct the entry point or the name of the class.",
     "contract": "Fix each fault in the class; the page appears with the next build.",
 }
 
@@ -30,7 +30,7 @@ def error_page(report: PluginReport, kind: Kind) -> str:
     )
     target = f":Entry point: {literal(record.target)}\n" if record.target else ""
     what = f"This {kind.name} is installed, but **{escape(record.state)}** ({escape(where)})."
-    then = "It cannot be used until it is fixed; other plugins are not affected."
+    then = "The plugin cannot be used until it is fixed; other plugins are not affected."
     parts = [
         heading(escape(record.name or record.distribution), "#"),
         f".. error::\n\n   {what} {then}\n",
@@ -62,7 +62,7 @@ def _conflict_page(record: PluginRecord, kind: Kind) -> str:
     names = "\n".join(line(claim.qualified_name) for claim in record.candidates)
     parts = [
         heading(escape(record.name), "#"),
-        f".. error::\n\n   Two distributions register this {kind.name}; neither is chosen silently.\n",
+        f".. error::\n\n   Two distributions register this {kind.name}, and neither is chosen silently.\n",
         table(("Distribution", "Entry point", "State"), rows, "exengine-conflict", "34 44 22"),
         heading("How to fix it", "="),
         "Uninstall one of them, or name the distribution in the config:\n",

@@ -28,7 +28,9 @@ def example_section(report: PluginReport, text: str, *, trusted: bool) -> str:
     parts = [_failure(report), *body]
     if run is not None and not run.failed:
         release = f"{escape(record.distribution)} {escape(record.version)}".strip()
-        parts.append(f"This ran, and printed this, when the page was made, with {release}.\n")
+        parts.append(
+            f"The example was run with {release} when this page was created, and printed the output shown.\n"
+        )
     return "\n".join(part for part in parts if part.strip())
 
 

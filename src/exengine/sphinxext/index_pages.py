@@ -42,7 +42,7 @@ def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, c
         f".. _exengine-{kind.folder}:\n",
         heading(kind.plural, "#"),
         f"Every {kind.name} that was installed when this documentation was built.\n",
-        f":doc:`Compare them <{MATRIX}>`: their capabilities, and the promises that they keep.\n"
+        f":doc:`Compare <{MATRIX}>` their capabilities and the promises that they keep.\n"
         if compared
         else "",
         toctree,
@@ -100,7 +100,7 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
     parts = [
         ".. _exengine-matrix:\n",
         heading("Backends compared", "#"),
-        "The declared capabilities of each installed backend, and the promises that it keeps.\n",
+        "The capabilities that each installed backend declares, and the promises that it keeps.\n",
         heading("Capabilities", "="),
         _capabilities([report.record for report in pages.values()], header),
         heading("Promises", "="),
@@ -130,10 +130,10 @@ def _capabilities(records: Iterable[PluginRecord], header: list[str]) -> str:
 def _promises(results: list[Results | None], header: list[str]) -> str:
     labels = dict.fromkeys(label for found in results if found for label in found.promises)
     if not labels:
-        return "The conformance kit was not run on any of them.\n"
+        return "The conformance kit was not run on any of these backends.\n"
     rows = [(promise_name(label), *(promise_mark(found, label) for found in results)) for label in labels]
     return (
-        "Results of the last run of the conformance kit on each. *Not promised*: the backend declares in its "
-        "capabilities that it does not keep the promise.\n\n"
+        "Results of the last run of the conformance kit on each backend. *Not promised* means that the "
+        "backend's declared capabilities rule out the promise.\n\n"
         + table(("Promise", *header), rows, "exengine-matrix exengine-promised")
     )

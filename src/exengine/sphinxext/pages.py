@@ -75,7 +75,7 @@ def _badges(report: PluginReport) -> str:
 
 def _install(record: PluginRecord, setup: Setup) -> str:
     if fold(record.distribution) == KERNEL:
-        return "It is part of ExEngine; no further installation is needed.\n"
+        return "This plugin is part of ExEngine; no further installation is needed.\n"
     folder = setup.local.get(fold(record.distribution))
     if folder is None:
         return literal_block(f"pip install {line(record.distribution)}", "console")
@@ -128,7 +128,7 @@ def options_table(cls: type, kind: Kind, own: bool) -> str:
     for option in options.options_of(cls):
         meaning = safe_line(option.text, trusted=own)
         if option.python_only:
-            meaning += "\n\n*From Python only: a config cannot express its values.*"
+            meaning += "\n\n*Only from Python, because a config cannot express the values.*"
         else:
             variable = environment_variable(kind, option.name)
             meaning += f"\n\n*Environment:* {literal(variable)}" if variable else ""
@@ -157,5 +157,5 @@ def _place_rows(cls: type, own: bool) -> Iterator[tuple[str, str, str, str]]:
                 literal(parameter.name),
                 escape(shown),
                 default,
-                f"{text}\n\n*From Python only: in a config it is* ``storage.path``.",
+                f"{text}\n\n*Only from Python; in a config, set* ``storage.path``.",
             )

@@ -29,14 +29,14 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
         name = line(record.name)
         command = f"pytest --exengine-{kind} {name} --exengine-results {name}.json"
         return (
-            f"Not run: this documentation has no results of the conformance kit for this {kind}. Run it:\n\n"
-            + literal_block(command, "console")
+            f"Not run; this documentation has no results of the conformance kit for this {kind}. To run the "
+            "kit:\n\n" + literal_block(command, "console")
         )
     where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
     parts = [f"The conformance kit found {results.kept} of {results.tested} promises kept, with {where}.\n"]
     if results.version != record.version:
-        versions = f"version {escape(results.version)}; installed is {escape(record.version)}"
-        parts.append(f".. note::\n\n   These results are of {versions}.\n")
+        versions = f"version {escape(results.version)}, but version {escape(record.version)} is installed"
+        parts.append(f".. note::\n\n   These results are from {versions}.\n")
     rows = [
         (promise_name(label), MARKS[promise.outcome], _found(promise))
         for label, promise in results.promises.items()

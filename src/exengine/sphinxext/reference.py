@@ -71,7 +71,7 @@ def parse_code(env: BuildEnvironment, signature: str, node: addnodes.desc_signat
     node += addnodes.desc_name(code, code)
     meaning = FAULTS.get(code)
     if meaning is None:
-        logger.warning("%r is not a code of ExEngine", code, location=(env.docname, None))
+        logger.warning("%r is not an ExEngine code", code, location=(env.docname, None))
     node += addnodes.desc_annotation("", f"  {meaning or 'unknown'}")
     return code
 
@@ -85,4 +85,4 @@ def check_codes(app: Sphinx, env: BuildEnvironment) -> None:
     missing = [code for code in FAULTS if code not in documented]
     if documented and missing:
         page = next(iter(documented.values()))
-        logger.warning("the page of codes leaves out %s", ", ".join(missing), location=(page, None))
+        logger.warning("the codes page does not describe %s", ", ".join(missing), location=(page, None))

@@ -144,7 +144,7 @@ def problems(text: str, *, sections: bool) -> str:
     if warnings:
         return warnings
     if sections and len(document.children) != 1:
-        return "the headings do not fit below the page's own"
+        return "the levels of the headings do not fit into the page"
     for node in document.findall(nodes.Element):
         if isinstance(node, _REACHING) or (isinstance(node, nodes.section) and not sections):
             return f"{type(node).__name__} is not allowed in the text of a plugin"

@@ -107,7 +107,9 @@ class Child:
         finally:
             timer.cancel()
         if code == _NOT_IMPORTABLE:
-            raise NotRun("a child process cannot import the class: name an installed backend")
+            raise NotRun(
+                "a child process cannot import the class; this test needs the name of an installed backend"
+            )
         if code:
             raise PromiseBrokenError(
                 "", f"a child process that used the backend exited with code {code}: {self.errors()}"
@@ -118,17 +120,17 @@ class Child:
         last: dict[str, Any] = {}
         for last in self.lines(timeout_s):
             if "fault" in last:
-                raise PromiseBrokenError("", f"in a child process: {last['fault']}")
+                raise PromiseBrokenError("", f"the child process failed: {last['fault']}")
         return last
 
     def wait_for(self, number: int, timeout_s: float = 60, key: str = "put") -> None:
         """Wait until the process acknowledges frame ``number``, or prints ``number`` under another key."""
         for line in self.lines(timeout_s):
             if "fault" in line:
-                raise PromiseBrokenError("", f"in a child process: {line['fault']}")
+                raise PromiseBrokenError("", f"the child process failed: {line['fault']}")
             if line.get(key, -1) == number:
                 return
-        raise PromiseBrokenError("", f"a writer in a child process ended early: {self.errors()}")
+        raise PromiseBrokenError("", f"a writer in a child process ended too early: {self.errors()}")
 
     def say_stop(self) -> None:
         """Ask the process to end."""
@@ -165,7 +167,7 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _leave_a_child_behind() -> None:
-    """Fork a process that outlives this process for a while, and report that the fork has been made."""
+    """Fork a process that outlives this process for a while, and report that it exists."""
     if os.fork() == 0:
         for stream in (0, 1):
             os.close(stream)  # otherwise a reader of these streams would wait for this fork
@@ -210,11 +212,11 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
     faults: list[str] = []
     last_round = False
     while not faults and not last_round:
-        last_round = stopped.is_set()  # after the last frame was put, make one more round
+        last_round = stopped.is_set()  # after the last frame was put, check once more
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):
-            faults.append(f"frames {present} are present, but earlier ones are missing")
+            faults.append(f"the frames {present} are present, but earlier frames are missing")
         if subject.can.iterable and len(storage) < len(present):
             faults.append(f"len(storage) is {len(storage)}, but {len(present)} frames are present")
         storage.close()
@@ -391,7 +393,7 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
             if axes not in storage:
                 missing += 1
             elif not same(storage.get_data(axes), subject.frame(axes)):
-                wrong = wrong or f"wrong pixels at {axes}"
+                wrong = wrong or f"the frame at {axes} has wrong pixels"
             storage.get_metadata(axes)
         except ExEngineError:
             continue

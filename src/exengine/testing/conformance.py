@@ -77,7 +77,8 @@ class StorageConformance(
         """
         if not self.backend:
             raise TypeError(
-                f"{type(self).__name__} names no backend; set backend, or define the fixture storage_factory"
+                f"{type(self).__name__} does not name a backend; set `backend`, or define the fixture "
+                "storage_factory"
             )
         cls, options = plugins.BACKENDS.load(self.backend), self._all_options()
         return lambda *place: cls.create(*place, **options)
@@ -100,7 +101,9 @@ class StorageConformance(
 
     @promise("P1", "P2", "P3", "P4", "P5", "P9", "R1", "R4", "N1", "N4")
     def test_any_sequence_of_calls_does_to_the_storage_what_it_does_to_a_dict(self, subject: Subject) -> None:
-        pytest.importorskip("hypothesis", reason="hypothesis is not installed: pip install 'exengine[test]'")
+        pytest.importorskip(
+            "hypothesis", reason="hypothesis is not installed; install it with: pip install 'exengine[test]'"
+        )
         from exengine.testing.kit.model import run_model
 
         run_model(subject)

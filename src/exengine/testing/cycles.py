@@ -21,7 +21,7 @@ WARM_UP = 8
 CYCLES = 24
 _POINTS = 8
 _FRAMES = 3
-_SIDE = 300  # gives a frame of at least 180,000 bytes, so that one leaked frame per cycle is detected
+_SIDE = 300  # frames have at least 180,000 bytes, so that one leaked frame per cycle is detected
 
 
 def run_cycles(subject: Subject, spec: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
     kept = write(path)
     cycles: dict[str, Callable[[], None]] = {
         "create, put, finish and close": make,
-        "get and refused put": read,
+        "get, and a refused put": read,
     }
     if subject.can.persistent and subject.can.reopen:
         cycles["open, read and close"] = open_and_close

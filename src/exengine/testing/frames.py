@@ -139,19 +139,22 @@ def check_frame(
 
 def _difference(got: Any, wanted: Array, others: Iterable[tuple[Any, Array]]) -> str:
     if not isinstance(got, np.ndarray):
-        return f"was returned as {type(got).__name__}, not as an array"
+        return f"was returned as an object of type {type(got).__name__}, not as an array"
     if got.shape != wanted.shape or got.dtype.newbyteorder("=") != wanted.dtype.newbyteorder("="):
-        return f"was returned as {got.shape} {got.dtype}; {wanted.shape} {wanted.dtype} was put"
+        return (
+            f"was returned with shape {got.shape} and dtype {got.dtype}, but was put with {wanted.shape} "
+            f"and {wanted.dtype}"
+        )
     named = name_of(got)
     for where, frame in others:
         if named is None and same(got, frame):
             named = where
     if named is not None and named != name_of(wanted):
-        return f"is the one that was put at {named!r:.200}"
+        return f"was returned with the pixels of the frame that was put at {named!r:.200}"
     if got.size and not got.astype(bool).any():
         return "was returned as zeros"
     different = int((_items(got) != _items(wanted)).any(axis=1).sum())
-    return f"was returned with other pixels: {different} of {got.size} values differ"
+    return f"was returned with wrong pixels: {different} of {got.size} values differ"
 
 
 def _items(array: Array) -> Array:

@@ -56,14 +56,15 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
     (True, ['a'])
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # raised for a fork of a process with threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # issued when a process with threads is forked
         child = os.fork()
     if not child:
         _run_and_end(number, when, what)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status not in (0, _KILLED):
         raise RuntimeError(
-            f"the function to be killed ended with status {status}; see its traceback on stderr"
+            f"the function raised an exception before it was killed (exit status {status}); see its "
+            "traceback on stderr"
         )
     return status == _KILLED
 

@@ -12,19 +12,19 @@ from exengine.kernel.registry.codes import CONFORMANCE
 Test = Callable[..., None]
 
 PROMISES = {
-    "P1": "every frame that was put can be read, bit-equal, from any thread",
+    "P1": "every frame that was put can be read from any thread, bit for bit",
     "P2": "a refused put changes nothing",
-    "P3": "changing an array or metadata after put changes nothing stored",
+    "P3": "changing an array or metadata after put does not change the stored frame",
     "P4": "a frame is never replaced",
-    "P5": "put after finish or close raises and changes no file",
+    "P5": "put after finish or close raises an error and changes no file",
     "P6": "once put returns, the frame survives the death of the process",
     "P7": "the first I/O error is permanent and reaches the caller",
     "P8": "arrays are stored correctly, or refused before anything is written",
-    "P9": "metadata is any JSON value, and is returned as it was put",
+    "P9": "metadata can be any JSON value, and is returned exactly as it was put",
     "R1": "reading at coordinates without a frame raises CoordinatesNotFoundError; `in` never raises",
     "R2": "missing data is never returned as zeros",
-    "R3": "another process can read while this one writes, and sees only whole frames",
-    "R4": "the order is the same after reopening, under any hash seed",
+    "R3": "another process can read while this one writes, and sees only complete frames",
+    "R4": "the order of frames is the same after reopening, with any hash seed",
     "F1": "after flush() all frames survive the death of the process",
     "F2": "after flush(durable=True) all frames survive power loss",
     "N1": "finish and close are idempotent",
@@ -32,27 +32,27 @@ PROMISES = {
     "N3": "a finished dataset survives power loss",
     "N4": "the status of a dataset states how it ended",
     "N5": "an unfinished dataset keeps every written frame",
-    "C1": "opening any path ends with a status or an ExEngineError",
+    "C1": "opening any path gives a dataset with a status, or an ExEngineError",
     "C2": "a damaged frame is reported, never returned",
     "C3": "opening an incomplete dataset writes nothing",
     "C6": "foreign readers see every acknowledged frame, live and right after the writer was killed",
     "D1": "a new dataset is never created in or over an existing one",
     "D2": "a dataset has only one writer",
-    "D3": "no name leads outside the dataset",
+    "D3": "no name can lead outside the dataset",
     "D4": "overwriting deletes an ExEngine dataset and nothing else",
 }
 """The promises of a storage backend by label, in the order in which the results list them."""
 
 SOURCE_PROMISES = {
-    "S1": "every field of the sequence is carried out or refused before the run, and the frames say so",
-    "S2": "settings are as before after every end; after any but a complete one, shutters are closed",
-    "S3": "what the plan shows to be impossible is refused before the run",
+    "S1": "every field of the sequence is carried out, as the frames show, or refused before the run",
+    "S2": "settings are restored however the run ends; unless the run is complete, shutters are closed",
+    "S3": "a sequence that its plan shows to be impossible is refused before the run",
 }
 """The promises of a frame source by label, in the order in which the results list them."""
 
 NEED_FAULTS = {
-    "N3": "only a power loss shows it: tests/campaigns/power_loss.py in ExEngine's repository tests it, "
-    "not this kit"
+    "N3": "this kit cannot cause a power loss; tests/campaigns/power_loss.py in ExEngine's repository tests "
+    "this promise"
 }
 """The promises that the kit cannot test: each label is mapped to the reason."""
 
@@ -104,7 +104,7 @@ def promise(*labels: str, code: str = "") -> Callable[[Test], Test]:
     """
     unknown = [*(set(labels) - {*PROMISES, *SOURCE_PROMISES}), *({code} - {"", *CONFORMANCE})]
     if unknown or not labels:
-        raise ValueError(f"no such promise or code: {unknown}")
+        raise ValueError(f"unknown promises or codes: {unknown}")
 
     def mark(test: Test) -> Test:
         @functools.wraps(test)

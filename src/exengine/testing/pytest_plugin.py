@@ -16,20 +16,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run the conformance kit on this installed backend; can be repeated",
+        help="run the conformance kit on this installed backend; may be given several times",
     )
     group.addoption(
         "--exengine-source",
         action="append",
         default=[],
         metavar="NAME",
-        help="run the conformance kit of sources on this installed frame source; may be given several times",
+        help="run the conformance kit for sources on this installed frame source; may be given several times",
     )
     group.addoption(
         "--exengine-results",
         default=None,
         metavar="FILE",
-        help="write the results to this file; with several backends, a folder for one NAME.json each",
+        help="write the results to this file; with several backends, to one NAME.json each in this folder",
     )
 
 

@@ -44,7 +44,7 @@ class TestReport:
         run.
     """
 
-    __test__ = False  # otherwise pytest would collect this class, because its name starts with Test
+    __test__ = False  # Otherwise, pytest would collect this class, because its name starts with Test.
 
     test: str
     labels: tuple[str, ...]
@@ -240,7 +240,7 @@ def read_results(path: "str | os.PathLike[str]") -> Results:
         raise ValueError(f"{path} is not a results file of the conformance kit")
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {content.get('format_version')!r}; this release reads version "
-            f"{FORMAT_VERSION}: run the kit again"
+            f"{path} has format version {content.get('format_version')!r}, but this release reads version "
+            f"{FORMAT_VERSION}; run the kit again"
         )
     return content

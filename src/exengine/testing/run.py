@@ -38,7 +38,9 @@ def run_conformance(
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        return _not_run(backend, f"{' and '.join(missing)} not installed: pip install 'exengine[test]'")
+        return _not_run(
+            backend, f"{' and '.join(missing)} not installed; install with: pip install 'exengine[test]'"
+        )
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     with tempfile.TemporaryDirectory(prefix="exengine-conformance-") as folder:
@@ -60,7 +62,7 @@ def run_conformance(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return _not_run(backend, f"the kit took longer than {timeout_s:.0f} s")
+            return _not_run(backend, f"the kit was stopped after {timeout_s:.0f} s")
         if not os.path.isfile(fresh):
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             return _not_run(

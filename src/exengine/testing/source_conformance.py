@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 Fields = dict[str, Any]
 
 IMPOSSIBLE: tuple[tuple[str, Fields], ...] = (
-    ("no frame", {}),
-    ("swapped limits of a stack", {"z_plan": {"top": 0, "bottom": 10, "step": 1}}),
-    ("an axis that axis_order leaves out", {"axis_order": "t", "z_plan": {"range": 2, "step": 1}}),
+    ("a sequence without frames", {}),
+    ("a stack with swapped limits", {"z_plan": {"top": 0, "bottom": 10, "step": 1}}),
+    ("an axis missing from axis_order", {"axis_order": "t", "z_plan": {"range": 2, "step": 1}}),
     ("a position that is not a number", {"stage_positions": [{"x": math.nan, "y": 0}]}),
     ("an exposure that is not finite", {"channels": [{"config": "C", "exposure": math.inf}]}),
     ("a time plan without a number of points", {"time_plan": {"interval": 0, "duration": 3}}),
-    ("two positions of one name", {"stage_positions": [{"name": "a"}, {"name": "a"}]}),
-    ("an unknown axis to keep the shutter open", {"channels": ["C"], "keep_shutter_open_across": ["q"]}),
-    ("an unknown axis to focus", {"channels": ["C"], "autofocus_plan": {"axes": ["q"]}}),
+    ("two positions with the same name", {"stage_positions": [{"name": "a"}, {"name": "a"}]}),
+    ("an unknown axis in keep_shutter_open_across", {"channels": ["C"], "keep_shutter_open_across": ["q"]}),
+    ("an unknown axis in autofocus_plan", {"channels": ["C"], "autofocus_plan": {"axes": ["q"]}}),
     ("a camera that does not exist", {"channels": [{"config": "C", "camera": "NoSuchCamera"}]}),
     ("a property that does not exist", {"stage_positions": [{"x": 0, "properties": [["No", "Such", 1]]}]}),
 )
@@ -108,11 +108,13 @@ class SourceConformance:
         ]
         got = [dict(coordinates) for coordinates, _, _ in frames]
         if got != wanted or plan.frames != len(wanted):
-            raise PromiseBrokenError("S1", f"{plan.frames} frames were planned; {got!r:.200} came")
+            raise PromiseBrokenError(
+                "S1", f"{plan.frames} frames were planned, but these were received: {got!r:.200}"
+            )
         for coordinates, pixels, _ in frames:
             if plan.layouts and (pixels.shape, pixels.dtype.name) not in plan.layouts:
                 raise PromiseBrokenError(
-                    "S1", f"the frame at {dict(coordinates)} has a layout that was not planned"
+                    "S1", f"the layout of the frame at {dict(coordinates)} is not in the plan"
                 )
 
     @promise("S1")
@@ -125,10 +127,10 @@ class SourceConformance:
         )
         told = [(metadata or {}).get("exposure_ms") for _, _, metadata in frames]
         if told[1] is None:
-            raise NotPromised("its metadata have no exposure_ms")
+            raise NotPromised("the frames' metadata has no exposure_ms")
         if told[1] != 50 or told[3] != 50 or told[0] == 50 or told[0] != told[2]:
             raise PromiseBrokenError(
-                "S1", f"the exposures were {told}, where 50 ms were stated for the second channel"
+                "S1", f"the exposures were {told} ms, but the sequence sets 50 ms for the second channel only"
             )
 
     @promise("S1")
@@ -139,7 +141,9 @@ class SourceConformance:
             return
         exposure = (frames[0][2] or {}).get("exposure_ms")
         if exposure not in (None, 7):
-            raise PromiseBrokenError("S1", f"setup states 7 ms, and the frame was exposed {exposure} ms")
+            raise PromiseBrokenError(
+                "S1", f"the setup sets an exposure of 7 ms, but the frame was exposed for {exposure} ms"
+            )
 
     @promise("S1")
     def test_a_preset_with_two_exposures_gives_frames_apart_or_is_refused(self, subject: Subject) -> None:
@@ -161,7 +165,7 @@ class SourceConformance:
         source.prepare(_sequence(**self._kept_open()))
         before = dict(source.settings())
         if not before:
-            raise NotPromised("it has no settings")
+            raise NotPromised("the source reports no settings")
         threads: list[threading.Thread] = []
 
         def sink(*_: object) -> None:
@@ -187,9 +191,13 @@ class SourceConformance:
         apart = () if end == "complete" else ("shutter_open", "shutters")
         changed = sorted(name for name in before if name not in apart and after.get(name) != before[name])
         if changed or source.unrestored:
-            raise PromiseBrokenError("S2", f"after {end!r}, {changed or source.unrestored} are not as before")
+            raise PromiseBrokenError(
+                "S2",
+                f"after a run with the end {end!r}, these settings were not restored: "
+                f"{changed or source.unrestored}",
+            )
         if end != "complete" and after.get("shutter_open"):
-            raise PromiseBrokenError("S2", f"after {end!r} a shutter is open")
+            raise PromiseBrokenError("S2", f"after a run with the end {end!r}, a shutter is open")
 
     def _kept_open(self) -> Fields:
         return {
@@ -211,15 +219,15 @@ class SourceConformance:
             source.prepare(_sequence(**_with_channel(fields, self.channels[0])))
         except ExEngineError:
             return
-        raise PromiseBrokenError("S3", f"{what} was accepted: {fields!r:.150}")
+        raise PromiseBrokenError("S3", f"prepare accepted {what}: {fields!r:.150}")
 
     @promise("S3")
     def test_the_coordinates_of_the_plan_are_those_of_the_frames(self, subject: Subject) -> None:
         plan, frames = _run(subject.make(), channels=list(self.channels), z_plan={"range": 2, "step": 1})
         if plan.coordinates is None:
-            raise NotPromised("its plan has no coordinates")
+            raise NotPromised("the source's plan has no coordinates")
         if list(plan.coordinates()) != [coordinates for coordinates, _, _ in frames]:
-            raise PromiseBrokenError("S3", "the plan has other coordinates than the frames")
+            raise PromiseBrokenError("S3", "the coordinates of the plan differ from those of the frames")
 
 
 def _sequence(**fields: Any) -> "useq.MDASequence":

@@ -180,12 +180,13 @@ class Subject:
             return
         except Exception as error:
             raise PromiseBrokenError(
-                "", f"{what} is not declared; it raised {describe(error)} instead of "
-                "UnsupportedOperationError"
+                "", f"{what} is not declared, but raised {describe(error)} instead of "
+                    "UnsupportedOperationError"
             ) from error  # fmt: skip
         raise PromiseBrokenError(
             "",
-            f"{what} is not declared; it returned {result!r:.80}, and must raise UnsupportedOperationError",
+            f"{what} is not declared, but returned {result!r:.80} instead of raising "
+            "UnsupportedOperationError",
         )
 
 
@@ -235,23 +236,28 @@ class Model:
             self.check_one(storage, put, label, others)
         if absent is not None and key_of(absent) not in self.frames:
             if absent in storage:
-                raise PromiseBrokenError(label, f"{absent!r:.200} is in the storage but was never put")
+                raise PromiseBrokenError(
+                    label, f"`in` returned True for {absent!r:.200}, where no frame was put"
+                )
         if self.subject.can.iterable:
             if len(storage) != len(self.frames):
                 raise PromiseBrokenError(
-                    label, f"len(storage) is {len(storage)}; {len(self.frames)} frames are stored"
+                    label, f"len(storage) is {len(storage)}, but {len(self.frames)} frames were stored"
                 )
             got = [key_of(coordinates) for coordinates in storage]
             if got != list(self.frames):
                 raise PromiseBrokenError(
                     label,
-                    f"the coordinates are {got!r:.300}; the order of put is {list(self.frames)!r:.300}",
+                    f"the coordinates are {got!r:.300}, but the frames were put in the order "
+                    f"{list(self.frames)!r:.300}",
                 )
 
     def check_one(self, storage: DataStorage, put: Put, label: str = "P1", others: Any = ()) -> None:
         """Raise an error unless the storage contains a bit-equal copy of a frame, with its metadata."""
         if put.axes not in storage:
-            raise PromiseBrokenError(label, f"{put.axes!r:.200} was put but is not in the storage")
+            raise PromiseBrokenError(
+                label, f"a frame was put at {put.axes!r:.200}, but is not in the storage"
+            )
         try:
             got = storage.get_data(put.axes)
         except Exception as error:
@@ -268,7 +274,8 @@ def check_metadata(storage: DataStorage, axes: Axes, wanted: Any, label: str = "
     got = storage.get_metadata(axes)
     if not same_json(got, wanted):
         raise PromiseBrokenError(
-            label, f"the metadata at {axes!r:.200} was returned as {got!r:.200}; {wanted!r:.200} was put"
+            label,
+            f"the metadata at {axes!r:.200} was returned as {got!r:.200}, but was put as {wanted!r:.200}",
         )
 
 
@@ -303,7 +310,7 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
         return error
     except Exception as error:
         raise PromiseBrokenError(
-            "", f"{type(error).__name__} was raised, which is not an ExEngineError: {error!s:.300}"
+            "", f"{type(error).__name__}, which is not an ExEngineError, was raised: {error!s:.300}"
         ) from error
     return None
 

@@ -101,7 +101,7 @@ class Watch:
             isinstance(mode, str) and bool(set(mode) & set("wax+"))
         )
         if writes:
-            return f"opened to write: {name}"
+            return f"opened a file for writing: {name}"
         if self._is_inside(real):
             kind = _kind_of(real)
             return "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else f"opened a special file: {name}"

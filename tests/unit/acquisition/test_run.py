@@ -146,7 +146,7 @@ def test_progress_is_told_on_the_callers_thread_with_a_growing_ledger(config):
 def test_an_acquisition_runs_once(config):
     with Acquisition(config()) as run:
         run.run()
-        with pytest.raises(AcquisitionError, match="an acquisition runs only once"):
+        with pytest.raises(AcquisitionError, match="an acquisition can be run only once"):
             run.run()
 
 
@@ -168,10 +168,10 @@ def test_no_thread_is_left(config):
 
 WRONG = {
     "a misspelt backend": ({"storage__backend": "dsk"}, PluginNotFoundError, "did you mean 'disk'"),
-    "no backend": ({"storage": {}}, ConfigError, "no backend is named"),
+    "no backend": ({"storage": {}}, ConfigError, "no backend is selected"),
     "no path": ({"storage__path": None}, ConfigError, "set storage.path"),
     "a misspelt source": ({"source__name": "simulatd"}, PluginNotFoundError, "no source .* did you mean 'simulated'"),
-    "no source": ({"source": {}}, ConfigError, r"no frame source is named: set source\.name .* Installed: .*simulated"),
+    "no source": ({"source": {}}, ConfigError, r"no frame source is selected; set source\.name .* Installed: .*simulated"),
     "a misspelt key": ({"storage__pth": "x"}, ConfigError, "did you mean 'storage.path'"),
     "a wrong option of the source": ({"source__options__width": "wide"}, OptionError, "'width' of source 'simulated'"),
     "an unknown option of the source": ({"source__options__wdth": 5}, OptionError, "did you mean 'width'"),
@@ -236,7 +236,7 @@ def test_a_run_that_the_disk_has_no_room_for_does_not_start(config, path, monkey
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     tree = config(storage__path=str(path / "not" / "there" / "yet"))
     with pytest.raises(
-        DatasetAccessError, match=r"needs [\d.]+ [kM]B, and .* has 20.0 kB free; choose another disk"
+        DatasetAccessError, match=r"needs [\d.]+ [kM]B, but .* has only 20.0 kB free; choose another disk"
     ):
         Acquisition(tree)
     assert asked == [str(path.parent)] and not path.exists()
@@ -257,7 +257,7 @@ def test_an_error_of_the_storage_cancels_the_run_and_is_raised_with_the_ledger(c
     tree["sequence"] = {"time_plan": {"interval": 0, "loops": 5000}}
     with Acquisition(tree) as run:
         with pytest.raises(
-            AcquisitionError, match=r"No space left.*\n3 frames are stored in .*data, status failed"
+            AcquisitionError, match=r"No space left.*\n3 frames were stored in .*data, status failed"
         ) as info:
             run.run()
         assert info.value.ledger is run.ledger
@@ -343,7 +343,7 @@ def test_an_error_of_the_source_is_raised_and_what_was_stored_is_finished_as_abo
         with pytest.raises(AcquisitionError, match=says) as info:
             run.run()
         assert run.source.closed == 1
-    assert info.value.ledger.stored == 3 and "3 frames are stored in" in str(info.value)
+    assert info.value.ledger.stored == 3 and "3 frames were stored in" in str(info.value)
     dataset = open_dataset(path)
     assert dataset.status is DatasetStatus.ABORTED and len(dataset) == 3
     assert says.strip("^") in dataset.status_reason
@@ -359,7 +359,7 @@ def test_a_source_that_cannot_be_closed_is_an_error_and_the_storage_is_released(
 
     monkeypatch.setattr(run.source, "close", close)
     with pytest.raises(
-        AcquisitionError, match=r"the shutter is stuck\n3 frames are stored in .* status complete"
+        AcquisitionError, match=r"the shutter is stuck\n3 frames were stored in .* status complete"
     ):
         run.run()
     with pytest.raises(RuntimeError):
@@ -382,8 +382,11 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
 ):
     cls = installed.load("disk")
     for limits, says in (
-        ({"dtypes": ("uint8",)}, "the source delivers frames of uint16, backend 'disk' accepts uint8"),
-        ({"dtypes": None, "ndim": (3,)}, "frames of 2 dimensions, backend 'disk' accepts 3"),
+        (
+            {"dtypes": ("uint8",)},
+            "the source delivers frames with dtype uint16, but backend 'disk' accepts only uint8",
+        ),
+        ({"dtypes": None, "ndim": (3,)}, "frames with 2 dimensions, but backend 'disk' accepts only 3"),
     ):
         monkeypatch.setattr(cls, "capabilities", dataclasses.replace(cls.capabilities, **limits))
         with pytest.raises(UnsupportedDataError, match=says):
@@ -392,7 +395,7 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
 
 
 def test_a_source_that_gives_fewer_frames_than_it_said_is_an_error(with_source, path):
-    with pytest.raises(AcquisitionError, match="the source delivered 3 of 5 frames"):
+    with pytest.raises(AcquisitionError, match="the source delivered 3 frames instead of 5"):
         acquire(with_source(frames=3, planned=5))
     assert open_dataset(path).status is DatasetStatus.ABORTED
 
@@ -406,7 +409,7 @@ def test_a_source_need_not_know_how_many_frames_it_gives(with_source, path):
     ("place", "error", "says"),
     [
         ("init", SourceError, "the source 'odd' could not start: OSError: no camera"),
-        ("prepare", SourceError, "the source 'odd' could not prepare: OSError: no camera"),
+        ("prepare", SourceError, "the source 'odd' could not prepare the acquisition: OSError: no camera"),
     ],
 )
 def test_a_source_that_fails_before_the_run_is_an_error_of_ours_and_nothing_is_written(

@@ -281,8 +281,8 @@ def test_a_file_that_the_wheel_forgot_has_ex405(shelf, kit):
     ("content", "message"),
     [
         (None, "cannot be read"),
-        ("[project", "is not TOML"),
-        ("[tool.poetry]\nname = 'x'", "has no table"),
+        ("[project", "is not valid TOML"),
+        ("[tool.poetry]\nname = 'x'", "has no .project. table"),
         ("[project]\nname = 'x'", "registers no plugin"),
     ],
 )

@@ -284,16 +284,16 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ({"storage": ["ndtiff"]}, "storage must be a section"),
         ({"sequence": [1]}, "sequence must be a section"),
         ({"storage": {"options": 5}}, r"storage\.options must map option names to values, got 5"),
-        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) must be a text, got 5"),
-        ({"storage": {"path": ["a"]}}, r"storage\.path .* must be a text"),
-        ({"storage": {"path": b"a"}}, r"storage\.path .* must be a text"),
+        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) must be text, got 5"),
+        ({"storage": {"path": ["a"]}}, r"storage\.path .* must be text"),
+        ({"storage": {"path": b"a"}}, r"storage\.path .* must be text"),
         (
             {"storage": {"if_exists": "overwrit"}},
-            r"is 'overwrit'; did you mean 'overwrite'\?; it takes error, number, ",
+            r"is 'overwrit'; did you mean 'overwrite'\?; the allowed values are error, number, ",
         ),
         ({"storage": {"if_exists": None}}, "is None"),
-        ({"storage": {"if_exists": ["error"]}}, "it takes error, number, overwrite"),
-        ({"handler": {"when_full": "drop"}}, "it takes block, error"),
+        ({"storage": {"if_exists": ["error"]}}, "the allowed values are error, number, overwrite"),
+        ({"handler": {"when_full": "drop"}}, "the allowed values are block, error"),
         (
             {"handler": {"max_pending": "much"}},
             "must be a number of bytes, such as 268435456 or 1 GiB, got 'much'",
@@ -321,7 +321,7 @@ def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.yaml", b"", "is empty; it needs at least storage"),
+        ("a.yaml", b"", "is empty; a config needs at least storage"),
         ("a.yaml", b"# a comment\n", "is empty"),
         ("a.toml", b"", "is empty"),
         ("a.yaml", b"storage: [", "is not valid YAML"),
@@ -332,7 +332,7 @@ def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
         (
             "a.yaml",
             b"a: &a [*a]",
-            "is not valid YAML: it is nested deeper than 50 levels, or contains itself",
+            "is not valid YAML: the document is nested deeper than 50 levels, or contains itself",
         ),
         ("a.yaml", b"[" * 5000, "is not valid YAML"),
         ("a.yaml", b"\xff\xfe\x00", "UTF-16"),
@@ -340,9 +340,9 @@ def test_what_is_neither_a_file_nor_a_mapping_is_refused(thing):
         ("a.yaml", b"a: 1\n---\nb: 2", "is not valid YAML"),
         ("a.toml", b"storage = ", "is not valid TOML"),
         ("a.toml", b"\xff", "is not valid TOML"),
-        ("a.yaml", b"just words", "holds a str, not sections"),
-        ("a.yaml", b"[1, 2]", "holds a list, not sections"),
-        ("a.yaml", b"5", "holds an int, not sections"),
+        ("a.yaml", b"just words", "contains a str instead of sections"),
+        ("a.yaml", b"[1, 2]", "contains a list instead of sections"),
+        ("a.yaml", b"5", "contains an int instead of sections"),
         ("a.yaml", b"# " + b"x" * 2**20, "is larger than 1048576 bytes"),
     ],
 )
@@ -463,7 +463,7 @@ def test_setting_a_field_within_one_changes_nothing_of_the_mapping_that_was_give
 def test_a_field_within_what_has_none_is_refused_with_what_stands_there():
     with pytest.raises(
         ConfigError,
-        match=r"sequence.channels .* has no field 0.*\['DAPI'\]; set the whole of sequence.channels",
+        match=r"sequence.channels .* has no field 0.*\['DAPI'\]; set sequence.channels as a whole",
     ):
         resolve({"sequence": {"channels": ["DAPI"]}}, command_line={"sequence.channels.0": "FITC"})
 
@@ -486,10 +486,10 @@ def test_a_variable_that_is_of_something_else_is_none_of_ours():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("storage: {backend: ndram}\nsource: {name: a}\nstorage: {backend: ndtiff}\n", "'storage' is in line 1 and again in line 3"),
-        ("storage:\n  backend: a\n  backend: b\n", "'backend' is in line 2 and again in line 3"),
+        ("storage: {backend: ndram}\nsource: {name: a}\nstorage: {backend: ndtiff}\n", "'storage' occurs in line 1 and again in line 3"),
+        ("storage:\n  backend: a\n  backend: b\n", "'backend' occurs in line 2 and again in line 3"),
         ("storage:\n\tbackend: a\n", "indent with spaces"),
-        ("sequence:\n  channels: [NO]\n", r"line 2: YAML reads NO as false; write 'NO' in quotes"),
+        ("sequence:\n  channels: [NO]\n", r"line 2: YAML reads NO as false; write 'NO' with quotes"),
         ("sequence:\n  channels:\n  - config: on\n", r"line 3: YAML reads on as true"),
         ("source:\n  name: a\n  options: {well: 0100}\n", r"line 3: YAML reads 0100 as 64"),
         ("source:\n  name: a\n  options: {at: 1:30}\n", r"line 3: YAML reads 1:30 as 90"),
@@ -503,9 +503,9 @@ def test_what_yaml_would_read_in_another_way_is_refused_with_what_to_write(write
 
 
 def test_quoted_texts_and_true_are_what_they_say(write):
-    text = "source:\n  name: a\n  options: {a: 'NO', b: \"0100\", c: true, d: 0, e: 0.5, f: 100}\n"
+    text = "source:\n  name: a\n  options: {a: 'NO', b: \"0100\", c: true, d: 0, e: 0.5, f: 100, g: '\u201cx\u201d'}\n"
     assert resolve(write(text), environment={}).section("source.options") == {
-        "a": "NO", "b": "0100", "c": True, "d": 0, "e": 0.5, "f": 100,
+        "a": "NO", "b": "0100", "c": True, "d": 0, "e": 0.5, "f": 100, "g": "\u201cx\u201d",
     }  # fmt: skip
 
 
@@ -526,5 +526,5 @@ def test_the_home_folder_is_expanded_from_every_layer(write, monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("path", ["$HOME/x", "${DATA}/x", "%USERPROFILE%/x"])
 def test_variables_in_a_path_are_refused(path):
-    with pytest.raises(ConfigError, match=r"storage\.path.*not expanded.*write the folder"):
+    with pytest.raises(ConfigError, match=r"storage\.path.*not expanded.*write out the folder"):
         resolve({"storage": {"path": path}}, environment={})

@@ -68,12 +68,15 @@ def test_a_persistent_backend_makes_its_dataset_at_the_path_exactly(installed, p
 
 def test_a_persistent_backend_without_a_path_is_refused(installed):
     for path in (None, ""):
-        with pytest.raises(ConfigError, match=r"backend 'disk' writes to disk: set storage\.path, or --path"):
+        with pytest.raises(
+            ConfigError,
+            match=r"backend 'disk' writes to disk and needs a path; set storage\.path, or pass --path",
+        ):
             open_storage("disk", path)
 
 
 def test_without_a_backend_the_installed_ones_are_named(installed):
-    with pytest.raises(ConfigError, match=r"no backend is named: .* Installed: disk, memory"):
+    with pytest.raises(ConfigError, match=r"no backend is selected; .* Installed: disk, memory"):
         open_storage()
 
 
@@ -158,7 +161,7 @@ def test_a_dataset_a_file_and_a_folder_with_files_are_refused_and_stay(installed
 
 
 def test_an_unknown_way_to_go_on_is_refused(installed, path):
-    with pytest.raises(ConfigError, match="it takes error, number, overwrite"):
+    with pytest.raises(ConfigError, match="the allowed values are error, number, overwrite"):
         open_storage("disk", path, if_exists="replace")
 
 
@@ -214,8 +217,8 @@ def test_what_is_no_dataset_is_never_overwritten(installed, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name, why in (("folder", "has no manifest exengine.json"), ("file", "it is a file")):
-        with pytest.raises(DatasetExistsError, match=f"{name} is not deleted: .*{why}"):
+    for name, why in (("folder", "has no manifest exengine.json"), ("file", "the path is a file")):
+        with pytest.raises(DatasetExistsError, match=f"{name} was not deleted: .*{why}"):
             open_storage("disk", tmp_path / name, if_exists="overwrite")
     assert tree(tmp_path)["folder/thesis.txt"] == tree(tmp_path)["file"] == b"mine"
 
@@ -225,7 +228,8 @@ def test_a_dataset_that_holds_another_one_is_not_overwritten(installed, path):
     make_dataset(path / "analysis" / "second", 2)
     before = tree(path)
     with pytest.raises(
-        DatasetExistsError, match="is not deleted: it holds another dataset, .*analysis.second, which is not"
+        DatasetExistsError,
+        match="was not deleted: the folder contains another dataset, .*analysis.second, which is not",
     ):
         open_storage("disk", path, if_exists="overwrite")
     assert tree(path) == before
@@ -292,7 +296,7 @@ def test_a_new_dataset_stands_also_when_the_old_one_cannot_be_deleted(installed,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", unlink)
-        with pytest.warns(UserWarning, match=r"could not be deleted, and is in .*\.replaced-"):
+        with pytest.warns(UserWarning, match=r"could not be deleted and is now .*\.replaced-"):
             storage = open_storage("disk", path, if_exists="overwrite")
     storage.put({"time": 0}, np.ones((2, 2)), {})
     storage.finish()
@@ -384,7 +388,7 @@ def test_what_was_being_overwritten_when_its_process_was_killed_is_found(install
     path.rename(path.parent / ".data.replaced-1-2")
     with pytest.raises(
         DatasetNotFoundError,
-        match=r"overwriting it was interrupted: the old dataset is .*\.data\.replaced-1-2",
+        match=r"overwriting it was interrupted, and the old dataset is now .*\.data\.replaced-1-2",
     ):
         open_dataset(path)
 
@@ -469,7 +473,10 @@ def test_a_manifest_that_names_a_module_imports_nothing(installed, path, make_di
     make_distribution("evil", None, "raise AssertionError('it was imported')")
     content = json.loads((path / "exengine.json").read_text())
     (path / "exengine.json").write_text(json.dumps({**content, "backend": "evil:Store"}))
-    with pytest.raises(PluginError, match=r"was written by the backend 'evil:Store': no backend is called"):
+    with pytest.raises(
+        PluginError,
+        match=r"was written by the backend 'evil:Store', which cannot be used: no backend is called",
+    ):
         open_dataset(path)
 
 
@@ -478,7 +485,7 @@ def test_a_dataset_of_a_backend_that_is_not_installed_says_which(installed, path
     content = json.loads((path / "exengine.json").read_text())
     (path / "exengine.json").write_text(json.dumps({**content, "backend": "ndtiff"}))
     with pytest.raises(
-        PluginNotFoundError, match=r"data was written by the backend 'ndtiff': .*exengine-ndstorage"
+        PluginNotFoundError, match=r"data was written by the backend 'ndtiff', which .*exengine-ndstorage"
     ):
         open_dataset(path)
 
@@ -513,7 +520,7 @@ def test_a_path_that_cannot_be_is_not_found(installed, tmp_path, monkeypatch, od
 def test_what_is_no_dataset_is_answered_with_the_datasets_in_it(installed, path):
     make_dataset(path)
     with pytest.raises(
-        DatasetNotFoundError, match=r"no installed backend recognises .* It holds datasets: data\."
+        DatasetNotFoundError, match=r"no installed backend recognises .* It contains datasets: data\."
     ):
         open_dataset(path.parent)
 

@@ -171,7 +171,7 @@ def test_frames_that_nothing_names_any_more_are_counted(make, path, target):
     assert not report.ok
     assert "4.raw is not in the index" in report.problems
     assert verify(target).problems == [
-        "2 frames did not survive the recovery; their coordinates are not known"
+        "2 more frames did not survive the recovery; their coordinates are not known"
     ]
 
 
@@ -337,7 +337,7 @@ def test_a_frame_that_cannot_be_written_again_is_lost_with_the_reason(make, path
 
     monkeypatch.setattr(checked, "check_frame", refuse)
     report = recover(path)
-    assert report.lost == [LostFrame({"time": 3}, "it cannot be written to the copy: too odd")]
+    assert report.lost == [LostFrame({"time": 3}, "the frame cannot be written to the copy: too odd")]
     assert recover(path).outcome == "already recovered"
 
 
@@ -517,7 +517,7 @@ def test_what_another_has_put_into_the_hidden_folder_stays(make, path, target, k
         (workshop / target.name).mkdir()
         (workshop / target.name / "thesis.txt").write_text("mine")
     before = digest(path.parent)
-    with pytest.raises(DatasetExistsError, match="thesis|photos|link|is not deleted"):
+    with pytest.raises(DatasetExistsError, match="thesis|photos|link|was not deleted"):
         recover(path)
     assert digest(path.parent) == before
 

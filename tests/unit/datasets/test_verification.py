@@ -119,7 +119,7 @@ def test_a_count_in_the_manifest_that_does_not_agree_is_a_problem(make, path):
     lines = (path / "index").read_text().splitlines(keepends=True)
     (path / "index").write_text("".join(lines[:-1]))
     (path / "4.raw").unlink()
-    assert verify(path).problems == ["the manifest records 5 frames, the dataset lists 4"]
+    assert verify(path).problems == ["the manifest records 5 frames, but the dataset lists 4"]
 
 
 def test_an_acquisition_is_verified_with_its_ledger(checked, path):

@@ -107,13 +107,13 @@ def test_a_wrong_value_is_refused_with_its_place(settings, where):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"channels": []}, r"^sequence\.channels is empty; write it as in channels: \[DAPI"),
+        ({"channels": []}, r"^sequence\.channels is empty; write it like channels: \[DAPI"),
         ({"time_plan": {}}, r"^sequence\.time_plan is empty"),
         ({"z_plan": {}, "channels": ["A"]}, r"^sequence\.z_plan is empty"),
         ({"stage_positions": []}, r"^sequence\.stage_positions is empty"),
         ({"axis_order": "zp", "z_plan": {"range": 2, "step": 1}, "stage_positions": [{"x": 0, "sequence": {"z_plan": {"range": 1, "step": 1}}}]}, r"^sequence: 'z' cannot precede"),
         ({"time_plan": {"interval": 0, "duration": 3}}, r"interval|time_plan"),
-        ({"stage_positions": [{"x": 5, "y": 0}], "grid_plan": {"top": 1, "left": 0, "bottom": 0, "right": 1}}, r"^sequence: Position x=5.* is ignored .*Leave one"),
+        ({"stage_positions": [{"x": 5, "y": 0}], "grid_plan": {"top": 1, "left": 0, "bottom": 0, "right": 1}}, r"^sequence: Position x=5.* is ignored .*Leave out one"),
         ({"stage_positions": [[0, 1, 2, 3]]}, r"stage_positions"),
     ],
 )  # fmt: skip
@@ -207,8 +207,8 @@ def test_check_unique_returns_the_number_of_frames():
     ],
 )
 def test_a_name_used_twice_is_refused_with_its_axis_and_a_way_out(settings, axis):
-    advice = "take each channel once" if axis == "channel" else "give each position a unique name"
-    with pytest.raises(SourceError, match=f"{axis} repeats a name; {advice}") as caught:
+    advice = "use each channel only once" if axis == "channel" else "give each position a unique name"
+    with pytest.raises(SourceError, match=f"{axis} contains a name twice; {advice}") as caught:
         check_unique(useq.MDASequence(**settings))
     assert "DAPI" in str(caught.value) or "'A'" in str(caught.value)
 

@@ -284,7 +284,7 @@ def test_zero_and_the_empty_text_are_positions():
     ],
 )
 def test_a_name_that_attribute_access_could_not_serve_is_refused(name):
-    with pytest.raises(CoordinatesError, match=r"name|not text"):
+    with pytest.raises(CoordinatesError, match=r"name|not valid text"):
         DataCoordinates({name: 1})
     made = DataCoordinates(z=1)
     with pytest.raises(CoordinatesError):

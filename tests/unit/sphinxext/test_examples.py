@@ -14,7 +14,7 @@ def test_the_page_shows_what_the_code_printed_between_the_words_of_the_author(si
     text = build().text("usage/backends/shelf")
     assert "Count them: >>> 2 * 21 42" in text
     assert text.index("That is many.") < text.index(">>> 7 * 3 21")
-    assert "when the page was made, with shelf-dist 2.5." in text
+    assert "The example was run with shelf-dist 2.5" in text
 
 
 def test_an_example_that_fails_is_shown_with_what_it_gave_and_what_it_should_have_given(site, build):
@@ -25,7 +25,7 @@ def test_an_example_that_fails_is_shown_with_what_it_gave_and_what_it_should_hav
         in text
     )
     assert "oak # The docstring says: # ash" in text
-    assert "when the page was made" not in text
+    assert "The example was run" not in text
 
 
 def test_an_example_that_fails_ends_a_strict_build(site, build):

@@ -44,13 +44,13 @@ def test_the_options_table_has_every_parameter_with_type_default_and_meaning(sit
     site.backend(doc=DOCUMENTED, init=INIT, extra=CAPABILITIES)
     rows = {row[0]: row[1:] for row in build().rows("usage/backends/shelf") if row and len(row) == 4}
     assert rows["path"][:2] == ["str", "required"]
-    assert rows["path"][2].startswith("Where the shelf stands. From Python only")
+    assert rows["path"][2].startswith("Where the shelf stands. Only from Python")
     assert rows["width"] == [
         "int", "required", "How many frames lie side by side. Environment: EXENGINE_STORAGE__OPTIONS__WIDTH",
     ]  # fmt: skip
     assert rows["wood"][:2] == ["'oak' or 'ash'", "'oak'"]
     assert rows["wood"][2].startswith("What it is made of. Ash burns well.")
-    from_python = "From Python only: a config cannot express its values."
+    from_python = "Only from Python, because a config cannot express the values."
     assert rows["polish"][1:] == ["None", f"Called with each frame. {from_python}"]
 
 
@@ -316,5 +316,5 @@ def test_a_page_that_somebody_wrote_is_not_overwritten(site, build, tmp_path):
     page = tmp_path / "docs" / "usage" / "backends" / "shelf.rst"
     page.parent.mkdir(parents=True)
     page.write_text("My own\n======\n")
-    assert "is left unchanged" in build(strict=False).warnings
+    assert "was not changed" in build(strict=False).warnings
     assert page.read_text() == "My own\n======\n"

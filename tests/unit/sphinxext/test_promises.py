@@ -61,14 +61,16 @@ def test_the_promises_of_a_variant_are_shown_where_they_differ(site, build, tmp_
 def test_without_results_the_page_says_not_run_and_how_to_run_it(site, build):
     site.backend()
     text = build().text("usage/backends/shelf")
-    assert "Not run: this documentation has no results" in text
+    assert "Not run; this documentation has no results" in text
     assert "pytest --exengine-backend shelf --exengine-results shelf.json" in text
 
 
 def test_results_of_another_version_say_so(site, build, results):
     site.backend()
     results(version="2.4")
-    assert "These results are of version 2.4; installed is 2.5." in build().text("usage/backends/shelf")
+    assert "These results are from version 2.4, but version 2.5 is installed." in build().text(
+        "usage/backends/shelf"
+    )
 
 
 def test_results_of_another_distribution_are_not_taken(site, build, results):

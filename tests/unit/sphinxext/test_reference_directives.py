@@ -24,12 +24,12 @@ def test_a_code_has_its_meaning_and_how_to_mend_it(site, build):
 
 def test_a_page_of_codes_that_leaves_one_out_is_a_warning(site, build):
     built = build(index=f"{START}.. exengine-code:: EX101\n", strict=False)
-    assert "leaves out" in built.warnings and "EX205" in built.warnings
+    assert "does not describe" in built.warnings and "EX205" in built.warnings
 
 
 def test_a_code_that_does_not_exist_is_a_warning(site, build):
     built = build(index=f"{START}{ALL_CODES}.. exengine-code:: EX999\n", strict=False)
-    assert "'EX999' is not a code" in built.warnings
+    assert "'EX999' is not an ExEngine code" in built.warnings
 
 
 def test_an_error_page_links_to_the_code_where_there_is_a_page_of_codes(site, build):

@@ -45,12 +45,16 @@ def test_the_message_names_the_frame_that_is_in_the_wrong_place():
     changed = frame.copy()
     changed[-1, -1] ^= 1
     cases = [
-        (other, frame, r"P1: the frame at 'here' is the one that was put at {'time': 1}"),
-        (small_other, small, "is the one that was put at 'there'"),
+        (
+            other,
+            frame,
+            r"P1: the frame at 'here' was returned with the pixels of the frame that was put at {'time': 1}",
+        ),
+        (small_other, small, "was returned with the pixels of the frame that was put at 'there'"),
         (frame * 0, frame, "was returned as zeros"),
         (changed, frame, "1 of 64 values differ"),
-        (frame.astype("int32"), frame, "int32; .* uint16 was put"),
-        (frame.tolist(), frame, "as list, not as an array"),
+        (frame.astype("int32"), frame, "int32, but was put with .* uint16"),
+        (frame.tolist(), frame, "object of type list, not as an array"),
     ]
     for got, wanted, message in cases:
         with pytest.raises(PromiseBrokenError, match=message):

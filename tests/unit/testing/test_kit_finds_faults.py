@@ -82,7 +82,9 @@ def test_a_sequence_of_calls_finds_the_fault_and_names_the_promise(name, label, 
 
 def test_a_misplaced_frame_names_itself(results_of):
     results = results_of("MisplacesFrames", "P1", without=(MODEL,))
-    assert "is the one that was put at {'channel': " in " ".join(results["promises"]["P1"]["because"])
+    assert "was returned with the pixels of the frame that was put at {'channel': " in " ".join(
+        results["promises"]["P1"]["because"]
+    )
 
 
 def test_what_is_not_promised_says_which_capability_says_so(results_of):

@@ -68,7 +68,7 @@ def test_what_is_no_results_file_is_refused(tmp_path, text):
 
 def test_a_test_cannot_be_about_a_promise_that_does_not_exist():
     for labels, code in ((("P99",), ""), (("P1",), "EX999"), ((), "")):
-        with pytest.raises(ValueError, match="no such promise"):
+        with pytest.raises(ValueError, match="unknown promises or codes"):
             promise(*labels, code=code)
     assert marks_of(len) is None
 

@@ -49,7 +49,7 @@ class _RememberingCore(CMMCorePlus):
     setSLMPixelsTo = _remembering("setSLMPixelsTo", "the SLM could not be set")
     setSLMExposure = _remembering("setSLMExposure", "the SLM could not be set")
     displaySLMImage = _remembering("displaySLMImage", "the SLM could not be set")
-    snapImage = _remembering("snapImage", "the camera could not take the image")
+    snapImage = _remembering("snapImage", "the camera could not acquire the image")
 
 
 class CarefulCore(_RememberingCore):

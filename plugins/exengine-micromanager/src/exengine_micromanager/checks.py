@@ -46,8 +46,9 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
         raise SourceError(_load_message(core, path, str(error).strip())) from error
     if len(core.getLoadedDevices()) < 2:  # the core itself counts as a device
         raise SourceError(
-            f"config {str(path)!r} names no device: it is not a Micro-Manager .cfg file, with lines such as "
-            "'Device,Camera,DemoCamera,DCam'; Micro-Manager's Hardware Configuration Wizard writes one"
+            f"config {str(path)!r} contains no devices, so it is not a Micro-Manager .cfg file, which has "
+            "lines such as 'Device,Camera,DemoCamera,DCam'; create one with Micro-Manager's Hardware "
+            "Configuration Wizard"
         )
     if not core.getCameraDevice():
         raise SourceError(
@@ -57,18 +58,21 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
 
 
 def _load_message(core: "CMMCorePlus", path: Path, reason: str) -> str:
-    searched = ", ".join(core.getDeviceAdapterSearchPaths()) or "nowhere: no Micro-Manager was found"
+    searched = (
+        ", ".join(core.getDeviceAdapterSearchPaths())
+        or "nowhere, because no Micro-Manager installation was found"
+    )
     message = f"config {str(path)!r} cannot be loaded: {reason}. "
     if "interface version" in reason:
         return message + (
             f"The device adapters ({searched}) and pymmcore were built for different versions of the device "
-            "interface: install the pymmcore whose version has the adapters' number in its fourth place "
-            "(12.5.1.75.0 is for 75), or the adapters that fit with 'mmcore install'"
+            "interface. Install the pymmcore version whose fourth number is the adapters' version "
+            "(12.5.1.75.0 is for 75), or install matching adapters with 'mmcore install'"
         )
     if "Failed to load device adapter" in reason:
         return message + (
-            f"Device adapters were looked for in: {searched}. Set the option adapter_path to the folder of "
-            "your Micro-Manager installation, or install one with 'mmcore install'"
+            f"Device adapters were searched for in: {searched}. Set the option adapter_path to the folder "
+            "of your Micro-Manager installation, or install one with 'mmcore install'"
         )
     return message + "Check that the devices are switched on and connected, and not used by another program"
 
@@ -107,7 +111,7 @@ def set_exposure(core: "CMMCorePlus", camera: str, exposure_ms: float, what: str
     if abs(taken_ms - exposure_ms) > max(0.1 * exposure_ms, 0.5):
         raise sequence_error(
             "exposures",
-            f"{what}: the camera {camera!r} does not accept {exposure_ms:g} ms, it uses {taken_ms:g} ms "
+            f"{what}: the camera {camera!r} does not accept {exposure_ms:g} ms and uses {taken_ms:g} ms "
             "instead; choose a time within its limits",
         )
 
@@ -169,7 +173,7 @@ def _check_device(core: "CMMCorePlus", name: str, device: str) -> None:
 def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyValue) -> str:
     name = f"{device}.{prop}"
     if core.isPropertyReadOnly(device, prop):
-        raise SourceError(f"property {name!r} can only be read; leave it out")
+        raise SourceError(f"property {name!r} is read-only; leave it out")
     if core.isPropertyPreInit(device, prop):
         raise SourceError(
             f"property {name!r} is only read when the device starts; set it in the .cfg file, before the "
@@ -182,19 +186,21 @@ def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyV
         with contextlib.suppress(ValueError):
             number = float(text)
         if number is None or not math.isfinite(number):
-            raise SourceError(f"property {name!r} takes a number, got {value!r}")
+            raise SourceError(f"property {name!r} must be a number, got {value!r}")
         if number.is_integer():
             text = str(int(number))
     allowed = core.getAllowedPropertyValues(device, prop)
     if allowed and text not in allowed and str(value) not in allowed:
         raise SourceError(
-            f"property {name!r} does not take {value!r}{did_you_mean(text, allowed)}; "
-            f"it takes {_listed(allowed)}"
+            f"property {name!r} does not accept {value!r}{did_you_mean(text, allowed)}; the allowed values "
+            f"are {_listed(allowed)}"
         )
     if number is not None and core.hasPropertyLimits(device, prop):
         low, high = core.getPropertyLowerLimit(device, prop), core.getPropertyUpperLimit(device, prop)
         if not low <= number <= high:
-            raise SourceError(f"property {name!r} does not take {value!r}; it takes {low:g} to {high:g}")
+            raise SourceError(
+                f"property {name!r} does not accept {value!r}; it must be between {low:g} and {high:g}"
+            )
     return text
 
 
@@ -224,9 +230,9 @@ def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
     if group not in groups:
         raise sequence_error(
             "channels of the config",
-            f"channel {preset!r} is of group {group!r}, which the config does not have"
-            f"{did_you_mean(group, groups)}; its groups are {_listed(groups)}: name the one with your "
-            "channels in the option channel_group",
+            f"channel {preset!r} belongs to group {group!r}, which the config does not "
+            f"have{did_you_mean(group, groups)}; its groups are {_listed(groups)}; set the option "
+            "channel_group to the one with your channels",
         )
     presets = core.getAvailableConfigs(group)
     if preset not in presets:
@@ -266,7 +272,7 @@ def check_property(core: "CMMCorePlus", device: str, prop: str, value: Any, what
             axes = 2 if kind == DeviceType.XYStage else 1
             if not _is_position(value, axes):
                 form = "[x, y]" if axes == 2 else "a number"
-                raise SourceError(f"property {name!r} takes {form} in um, got {value!r}")
+                raise SourceError(f"property {name!r} must be {form} in um, got {value!r}")
             return
         _split(core, name)
         _checked_value(core, device, prop, value)

@@ -257,7 +257,7 @@ class CarefulEngine(MDAEngine):
             core.setAutoShutter(has_autoshutter)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
-        """Return the shutter to autoshutter unless it must stay open, and stop hardware sequences."""
+        """Let autoshutter control the shutter again unless it must stay open, and stop hardware sequences."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         if self._held_open and not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]):
@@ -373,14 +373,14 @@ class CarefulEngine(MDAEngine):
             if not core.isSequenceRunning() and not core.getRemainingImageCount():
                 if core.isBufferOverflowed():
                     raise SourceError(
-                        f"the camera was faster than the storage: its buffer of "
+                        "the camera was faster than the storage, so its buffer of "
                         f"{core.getCircularBufferMemoryFootprint()} MB was full before {what}; increase the "
                         "option buffer_mb, use a smaller image, or store to a faster disk"
                     )
                 raise SourceError(f"the camera stopped before {what}")
             if time.monotonic() > deadline:
                 core.stopSequenceAcquisition()
-                raise SourceError(f"the camera sent nothing for {patience_s:g} s; expected {what}")
+                raise SourceError(f"the camera sent no frame for {patience_s:g} s before {what}")
             time.sleep(_POLL_S)
         return True
 
@@ -422,8 +422,8 @@ def _next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
     if last is not None and number > last + 1:
         raise SourceError(
             f"the camera skipped {number - last - 1} of its frames in a burst (image number {number} came "
-            f"after {last}), so the later ones would be stored at wrong coordinates; use a longer "
-            "exposure or interval, or a smaller image"
+            f"after {last}), so later frames would be stored at wrong coordinates; use a longer exposure or "
+            "interval, or a smaller image"
         )
     return number
 
@@ -435,7 +435,8 @@ def _camera_number(tags: Mapping[str, Any], cameras: int) -> int:
     number = next((value for key, value in tags.items() if key.endswith("CameraChannelIndex")), "")
     if not str(number).isdigit() or int(number) >= cameras:
         raise SourceError(
-            f"the camera of a frame of a burst is unknown: its tag is {number!r}, with {cameras} cameras"
+            f"the camera that took a frame of a burst is unknown; the frame's tag is {number!r}, with "
+            f"{cameras} cameras"
         )
     return int(number)
 

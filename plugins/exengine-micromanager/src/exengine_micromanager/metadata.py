@@ -73,7 +73,7 @@ def readable(text: str) -> str:
     """Return a device's text, with a replacement character for each byte that is not valid UTF-8.
 
     Micro-Manager passes on device text in its original encoding. For example, a Latin-1 ``µ`` is a byte that
-    is not valid UTF-8. Python decodes such a byte to half of a surrogate pair, which JSON cannot represent.
+    is not valid UTF-8. Python decodes such a byte to an unpaired surrogate, which JSON cannot represent.
     """
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

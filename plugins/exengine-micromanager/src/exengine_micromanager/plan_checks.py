@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 DEVICE_RULES = {
     "devices": "The config has each device that the sequence moves, focuses with or shows an image on.",
     "channels of the config": "Every channel is a preset of its config group.",
-    "cameras": "Every camera that a channel names exists; the cameras of one device deliver equal frames.",
-    "exposures": "Every camera accepts the exposure times that are stated for it.",
+    "cameras": "Every camera that a channel names exists; the cameras of one device share one frame layout.",
+    "exposures": "Every camera accepts the exposure times that the sequence sets for it.",
     "properties": "Every property exists and accepts its value.",
-    "drives": "x, y and z move one XY stage and one focus drive; nothing else does.",
-    "shutter": "keep_shutter_open_across needs a shutter, and autoshutter on.",
+    "drives": "x, y and z move one XY stage and one focus drive, and nothing else moves these devices.",
+    "shutter": "keep_shutter_open_across needs a shutter, and autoshutter must be on.",
     "field of view": "Grids need a pixel size in the config, or fov_width and fov_height of their own.",
-    "region of interest": "The roi of setup lies within the sensor of the camera.",
-    "autofocus": "autofocus_device_name is a focus drive, and stands beside autofocus_motor_offset.",
+    "region of interest": "The roi of setup is within the camera's sensor.",
+    "autofocus": "autofocus_device_name is a focus drive, and autofocus_motor_offset is set as well.",
 }
 
 Layout = tuple[tuple[int, ...], str]
@@ -131,13 +131,13 @@ def check_devices(core: "CMMCorePlus", complete: CompleteEvents) -> None:
             check_channel(core, channel.group, channel.config)
             if channel.camera is not None:
                 check_camera(core, channel.camera)
-    start = stated_in_setup(core, setup)
-    _check_autofocus(core, start, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
     if setup is not None:
         if setup.channel is not None:
             check_channel(core, setup.channel.group, setup.channel.config)
         for device, prop, value in setup.properties or ():
             check_property(core, device, prop, value, "setup.properties")
+    start = stated_in_setup(core, setup)
+    _check_autofocus(core, start, [part.autofocus_plan for part in parts if part.autofocus_plan is not None])
     for position in sequence.stage_positions if isinstance(sequence.stage_positions, tuple) else ():
         for device, prop, value in position.properties or ():
             where = f"the properties of position {position.name!r}" if position.name else "properties"
@@ -170,14 +170,14 @@ def _check_autofocus(
         if name is not None and name not in drives:
             raise sequence_error(
                 "autofocus",
-                f"autofocus_device_name {name!r} is the drive of the autofocus offset, and the config has no "
-                f"such focus drive; its focus drives are {', '.join(map(repr, drives)) or 'none'}",
+                "autofocus_device_name must be the focus drive for the autofocus offset, but the config "
+                f"has no focus drive {name!r}; its focus drives are {', '.join(map(repr, drives)) or 'none'}",
             )
         if name is not None and plan.autofocus_motor_offset is None:
             raise sequence_error(
                 "autofocus",
-                f"autofocus_device_name {name!r} would have no effect without autofocus_motor_offset; "
-                "state the offset in um, or leave the name out",
+                f"autofocus_device_name {name!r} would have no effect without autofocus_motor_offset; set "
+                "the offset in um, or leave out the name",
             )
 
 
@@ -267,8 +267,8 @@ def image_layout(core: "CMMCorePlus") -> Layout:
     if not (components and all(plane) and core.getBytesPerPixel()):
         raise sequence_error(
             "cameras",
-            f"camera {core.getCameraDevice()!r} delivers no image with its settings; several cameras of one "
-            "device need the same region of interest, binning and pixel type",
+            f"camera {core.getCameraDevice()!r} delivers no image with the current settings; if one device "
+            "combines several cameras, they need the same region of interest, binning and pixel type",
         )
     shape = plane if components == 1 else (*plane, 3)
     return shape, f"uint{8 * core.getBytesPerPixel() // components}"
@@ -295,8 +295,8 @@ def _try_setup(
         if not (inside and roi.width and roi.height):
             raise sequence_error(
                 "region of interest",
-                f"setup.roi ({roi.offset_x}, {roi.offset_y}, {roi.width}, {roi.height}) is x, y, width and "
-                f"height in pixels, within the {width} x {height} pixels of camera {order.camera!r}",
+                f"setup.roi ({roi.offset_x}, {roi.offset_y}, {roi.width}, {roi.height}) must be x, y, width "
+                f"and height in pixels, within the {width} x {height} pixels of camera {order.camera!r}",
             )
         core.setROI(roi.offset_x, roi.offset_y, roi.width, roi.height)
 
@@ -372,6 +372,6 @@ def check_field_of_view(sequence: "useq.MDASequence", field_of_view_um: tuple[fl
             where = "grid_plan" if "g" in plans_of(sequence) else "well_points_plan"
             raise sequence_error(
                 "field of view",
-                f"{where}: the field of view is unknown, because the config has no pixel size; state "
+                f"{where}: the field of view is unknown, because the config has no pixel size; set "
                 "fov_width and fov_height of the plan in um, or calibrate the pixel size in Micro-Manager",
             )

@@ -154,7 +154,7 @@ def _set_shutter(core: "CMMCorePlus", label: str, opened: bool) -> None:
     core.setShutterOpen(label, opened)
     core.waitForDevice(label)
     if core.getShutterOpen(label) != opened:
-        raise RuntimeError(f"it is still {'closed' if opened else 'open'}")
+        raise RuntimeError(f"the shutter is still {'closed' if opened else 'open'}")
 
 
 def _set_role(core: "CMMCorePlus", role: str, label: str) -> None:

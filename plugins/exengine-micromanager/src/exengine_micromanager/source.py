@@ -109,13 +109,14 @@ class MicroManagerSource(FrameSource):
         buffer_mb: int | None = None,
     ) -> None:
         if exposure_ms is not None and not (exposure_ms > 0 and math.isfinite(exposure_ms)):
-            raise OptionError(f"exposure_ms is a time in milliseconds above 0, got {exposure_ms!r}")
+            raise OptionError(f"exposure_ms must be a time in milliseconds above 0, got {exposure_ms!r}")
         if buffer_mb is not None and buffer_mb < 1:
-            raise OptionError(f"buffer_mb is a size of at least 1 MB, got {buffer_mb!r}")
+            raise OptionError(f"buffer_mb must be at least 1 MB, got {buffer_mb!r}")
         for name in properties or {}:
             if not all(name.partition(".")):
                 raise OptionError(
-                    f"properties: {name!r} names no property; write 'Device.Property', as in 'Camera.Binning'"
+                    f"properties: {name!r} is not the name of a property; write 'Device.Property', such as "
+                    "'Camera.Binning'"
                 )
         self._config = config
         self._adapter_path = adapter_path
@@ -226,7 +227,7 @@ class MicroManagerSource(FrameSource):
         """
         core, sequence = self._core, self._sequence
         if core is None or sequence is None:
-            raise SourceError("nothing is prepared: call prepare(sequence) before run(sink)")
+            raise SourceError("no sequence was prepared; call prepare(sequence) before run(sink)")
         orders = self._orders
         assert orders is not None and self._complete is not None and self._found is not None
         delivery = Delivery(sink, self._cancelled, core, self._coordinates)
@@ -252,7 +253,7 @@ class MicroManagerSource(FrameSource):
             )
         if delivery.count != self._frames:
             raise SourceError(
-                f"the run ended, but only {progress}; the camera delivered no image for the others (see the "
+                f"the run ended, but only {progress}; the camera did not deliver the other images (see the "
                 f"log file {core.getPrimaryLogFile()})"
             )
 
@@ -303,7 +304,8 @@ class MicroManagerSource(FrameSource):
             if not folder.is_dir():
                 raise SourceError(
                     f"adapter_path {self._adapter_path!r} is not a folder; give the folder of your "
-                    "Micro-Manager installation, where the files named like 'mmgr_dal_DemoCamera' are"
+                    "Micro-Manager installation, which contains files with names such as "
+                    "'mmgr_dal_DemoCamera'"
                 )
             return str(folder.resolve())
         return _demo_folder() if self._config == "demo" else None

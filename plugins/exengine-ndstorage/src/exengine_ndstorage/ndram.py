@@ -87,16 +87,16 @@ class NDRAMStorage(ManagedStorage):
         most = (options or {}).get("max_bytes")
         if most is not None and pixel_bytes is not None and pixel_bytes > most:
             raise StorageFullError(
-                f"the planned frames need {pixel_bytes} bytes, and max_bytes is {most}; raise max_bytes, "
-                "take fewer frames, or store on disk with backend 'ndtiff'"
+                f"the planned frames need {pixel_bytes} bytes, but max_bytes is {most}; raise max_bytes, "
+                "acquire fewer frames, or store them on disk with backend 'ndtiff'"
             )
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> Any:
         if self._max_bytes is not None and self._held_bytes + data.nbytes > self._max_bytes:
             raise StorageFullError(
-                f"the frame at {coordinates.__dict__} needs {data.nbytes} bytes, and {self._held_bytes} of "
-                f"max_bytes={self._max_bytes} are in use; raise max_bytes, or store on disk "
-                "with backend 'ndtiff'"
+                f"the frame at {coordinates.__dict__} needs {data.nbytes} bytes, but {self._held_bytes} of "
+                f"max_bytes={self._max_bytes} are in use; raise max_bytes, or store frames on disk with "
+                "backend 'ndtiff'"
             )
         return metadata
 

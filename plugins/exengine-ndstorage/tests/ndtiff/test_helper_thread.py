@@ -142,7 +142,7 @@ def test_the_writer_says_when_a_large_frame_was_cut_off_and_reads_the_others(pat
         whole = os.path.getsize(path / "NDTiffStack.tif")
         for left_bytes in (whole - 1000, whole - 1_300_000, whole - 2_250_000):
             os.truncate(path / "NDTiffStack.tif", left_bytes)
-            with pytest.raises(DatasetDamagedError, match=r"the pixels of frame 1 .* end too early"):
+            with pytest.raises(DatasetDamagedError, match=r"the pixels of frame 1 .* are incomplete"):
                 storage[{"time": 1}]
         assert np.array_equal(storage[{"time": 0}], frame({"time": 0}, LARGE))
 
@@ -154,7 +154,7 @@ def test_a_hole_in_the_first_half_is_no_frame_although_the_second_one_is_there(p
             "exengine_ndstorage.ndtiff.frame_bytes.read_into",
             lambda *given: read_into(*given) if threading.current_thread().name == "exengine-helper" else 0,
         )
-        with pytest.raises(DatasetDamagedError, match="end too early"):
+        with pytest.raises(DatasetDamagedError, match="are incomplete"):
             storage[{"time": 0}]
 
 

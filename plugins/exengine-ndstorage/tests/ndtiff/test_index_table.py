@@ -349,12 +349,12 @@ def test_absence_is_described_by_what_is_there():
     table = FrameTable()
     assert table.describe_absence({"time": 0}) == "the dataset has no frames yet"
     feed(table, b"".join(entry({"time": n, "z": n}) for n in range(5)))
-    assert table.describe_absence({"time": 9, "z": 0}) == "time is one of 0 - 4"
+    assert table.describe_absence({"time": 9, "z": 0}) == "the positions on axis 'time' are 0 - 4"
     assert (
         table.describe_absence({"time": 0, "z": 1})
         == "none of the 5 frames has this combination of positions"
     )
-    assert table.describe_absence({"time": 0}) == "the axes are time, z; missing: z"
+    assert table.describe_absence({"time": 0}) == "the axes are time, z; the coordinates lack z"
     assert table.describe_absence({"t": 0}) == "no frame has the axis 't'; the axes are time, z"
 
 

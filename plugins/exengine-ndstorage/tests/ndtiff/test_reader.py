@@ -42,7 +42,7 @@ def test_each_end_has_its_status(path, frame, opened):
 
 def test_a_dataset_opened_to_read_is_read_only(five, opened):
     dataset = opened()
-    with pytest.raises(StorageFinishedError, match="open for reading only"):
+    with pytest.raises(StorageFinishedError, match="open only for reading"):
         dataset.put(at(9), np.ones((3, 3), np.uint8), None)
     with pytest.raises(ValueError, match="read-only"):
         dataset[at(0)][:] = 0

@@ -53,7 +53,7 @@ def test_an_index_that_is_cut_inside_an_entry_is_damaged(lost, ours, five, opene
         (five / "exengine.json").unlink()
     os.truncate(five / "NDTiff.index", (five / "NDTiff.index").stat().st_size - lost)
     dataset = opened()
-    assert dataset.status == "damaged" and "not a whole entry" in dataset.status_reason
+    assert dataset.status == "damaged" and "not a complete entry" in dataset.status_reason
     assert len(dataset) == 4 and at(4) not in dataset
     others_are_whole(dataset, [4])
 
@@ -75,7 +75,7 @@ def test_an_index_that_lost_whole_entries_is_damaged(five, opened, others_are_wh
     os.truncate(five / "NDTiff.index", entries(five)[3].begin)
     dataset = opened()
     assert dataset.status == "damaged"
-    assert dataset.status_reason == "the index has 3 frames, but 5 were written"
+    assert dataset.status_reason == "the index lists 3 frames, but 5 were written"
     others_are_whole(dataset, [3, 4])
 
 

@@ -65,7 +65,7 @@ def test_r3_only_whole_frames_are_seen_and_never_fewer(writer, opened):
         looks += count > seen
         seen = count
     assert looks > 1  # it was read while it grew
-    assert dataset.status == "incomplete" and dataset.status_reason == "its writer is active"
+    assert dataset.status == "incomplete" and dataset.status_reason == "the writer is still active"
     assert not dataset.is_finished()
     writer.stdin.close()
     writer.wait()

@@ -162,7 +162,7 @@ def test_a_frame_whose_coordinates_became_those_of_another_is_told(finished):
     at = data.index(b"5", begin)
     (finished / "NDTiff.index").write_bytes(data[:at] + b"7" + data[at + 1 :])
     report = exengine.verify(finished)
-    assert "1 entries of the index have the coordinates of a later one" in report.problems
+    assert "1 entries of the index have the same coordinates as a later entry" in report.problems
     report = exengine.recover(finished, in_place=True)
     assert (report.frames, report.total) == (COUNT - 1, COUNT)
     assert "their coordinates are not known" in exengine.verify(finished).problems[0]
@@ -314,7 +314,7 @@ def test_the_index_of_another_program_that_is_cut_is_recovered_into_a_copy(
     with pytest.raises(UnsupportedOperationError, match="recover it into a copy"):
         exengine.recover(copy, in_place=True)
     report = exengine.recover(copy)
-    assert report.frames == 7 and any("not a whole entry" in problem for problem in report.problems)
+    assert report.frames == 7 and any("not a complete entry" in problem for problem in report.problems)
     assert digest(copy) == before
     dataset, original = opened(report.path), opened(example_data / "v3/12_bit_pycromanager_mda")
     assert len(dataset) == 7
@@ -608,7 +608,7 @@ def test_metadata_of_version_2_that_cannot_be_parsed_spoil_no_frame(version_2):
 
 def test_a_file_without_a_byte_is_called_empty(finished):
     (finished / "NDTiffStack_9.tif").write_bytes(b"")
-    assert "NDTiffStack_9.tif: the file is empty, it has no header" in exengine.verify(finished).problems
+    assert "NDTiffStack_9.tif: the file is empty and has no header" in exengine.verify(finished).problems
 
 
 def test_a_dataset_of_another_program_is_of_the_backend_ndtiff(example_data):

@@ -64,7 +64,7 @@ def test_every_changed_byte_of_a_directory_is_found(finished):
 STRUCTURES = {
     "bytes behind the last frame": (
         lambda path: os.truncate(path / "NDTiffStack_1.tif", size_of(path / "NDTiffStack_1.tif") + 5),
-        "5 bytes follow the last frame",
+        "there are 5 bytes after the last frame",
     ),
     "no end of the chain": (
         lambda path: flip(path / "NDTiffStack_1.tif", last_link(path, "NDTiffStack_1.tif")),
@@ -72,7 +72,7 @@ STRUCTURES = {
     ),
     "a header that leads nowhere": (
         lambda path: flip(path / "NDTiffStack.tif", 5),
-        "the header does not lead",
+        "the header does not refer",
     ),
     "a header that is none": (lambda path: flip(path / "NDTiffStack_1.tif", 0), "not a little-endian TIFF"),
 }
@@ -105,7 +105,7 @@ def test_many_faults_are_counted_and_not_all_told(path, new, put):
         with open(file, "ab") as handle:
             handle.write(b"x")
     problems = exengine.verify(path).problems
-    assert len(problems) == 51 and "more such faults" in problems[-1]
+    assert len(problems) == 51 and "more faults of this kind" in problems[-1]
 
 
 def test_a_dataset_of_another_program_is_good_and_nothing_is_said_of_checksums(example_data):

@@ -25,6 +25,8 @@ PORT = 8750
 """The default port."""
 _LOCAL = "127.0.0.1"
 _NAMES = (_LOCAL, "localhost")
+_UNITS = {"second": (1, "s"), "micrometer": (1e-6, "m")}
+"""The units of the axes, in those of neuroglancer."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -261,11 +263,38 @@ def open_neuroglancer(server: DatasetServer, image: str = "") -> Any:
     address = urlsplit(viewer.get_viewer_url())
     server.origins.add(f"{address.scheme}://{address.netloc}")
     source = f"{server.url}/{quote(image)}".rstrip("/") + "/|zarr3:"
-    channels = _ome(server.folder / image).get("omero", {}).get("channels", ())
-    layers = [_layer(source, number, each) for number, each in enumerate(channels)]
-    plain = {"type": "image", "name": server.folder.name, "source": source}
-    viewer.set_state({"layout": "xy", "layers": layers or [plain]})
+    viewer.set_state(_state(server.folder / image, source))
     return viewer
+
+
+def _state(folder: Path, source: str) -> dict[str, Any]:
+    """Return the state in which neuroglancer shows the first time point and the middle plane of an image."""
+    plain = {"layout": "xy", "layers": [{"type": "image", "name": "image", "source": source}]}
+    ome = _ome(folder)
+    try:
+        (multiscales,) = ome["multiscales"]
+        first = multiscales["datasets"][0]
+        lengths = json.loads((folder / first["path"] / "zarr.json").read_bytes())["shape"]
+        stated = {each["type"]: each[each["type"]] for each in first["coordinateTransformations"]}
+        dimensions, position = {}, []
+        for number, axis in enumerate(multiscales["axes"]):
+            scale = stated["scale"][number]
+            first_center = stated.get("translation", [0.0] * len(lengths))[number] / scale
+            if axis["type"] != "channel":
+                factor, unit = _UNITS.get(axis.get("unit"), (1, ""))
+                dimensions[axis["name"]] = [scale * factor, unit]
+                position.append(first_center + (0 if axis["name"] == "t" else lengths[number] // 2))
+        layers = [_layer(source, number, each) for number, each in enumerate(ome["omero"]["channels"])]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
+        return plain
+    shown = [name for name in ("x", "y", "z") if name in dimensions]
+    return {
+        "dimensions": dimensions,
+        "displayDimensions": shown,
+        "position": position,
+        "layers": layers,
+        "layout": "xy",
+    }
 
 
 def _ome(folder: Path) -> dict[str, Any]:
@@ -312,18 +341,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DatasetAccessError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    with server:
-        image = image_paths(given.path)[0] if given.image is None else given.image
-        try:
-            viewer = open_neuroglancer(server, image).get_viewer_url()
-        except ModuleNotFoundError:
-            viewer = "pip install neuroglancer"
-        sys.stdout.write(f"dataset: {server.url}\nviewer:  {viewer}\nPress Ctrl-C to stop.\n")
-        sys.stdout.flush()
-        try:
+    try:
+        with server:
+            image = image_paths(given.path)[0] if given.image is None else given.image
+            try:
+                viewer = open_neuroglancer(server, image).get_viewer_url()
+            except ModuleNotFoundError:
+                viewer = "pip install neuroglancer"
+            sys.stdout.write(f"dataset: {server.url}\nviewer:  {viewer}\nPress Ctrl-C to stop.\n")
+            sys.stdout.flush()
             server.wait()
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        pass
     return 0
 
 

@@ -12,8 +12,8 @@ from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 
 # A prime below 2**32 makes the low bits of a key, which a dict uses first, depend on every axis.
 _RADIX = 4294967291
-_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are encoded directly; each fits in one digit of a Python int
-_MOST_TO_DESCRIBE = 20_000  # frames; composing an error message must not take longer than visiting these
+_DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are encoded directly; each fits into one digit of a Python int
+_MOST_TO_DESCRIBE = 20_000  # frames; describing more of them would take too long
 
 
 class CoordinateIndex:
@@ -162,10 +162,10 @@ class CoordinateIndex:
                 if axis not in positions:  # another thread is adding the first frame with this axis
                     return f"no frame has the axis {axis!r}; the axes are {', '.join(positions)}"
                 if value not in positions[axis]:
-                    return f"{axis} is one of {summarize_positions(positions[axis])}"
+                    return f"the positions on axis {axis!r} are {summarize_positions(positions[axis])}"
         absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(self._weights)}; missing: {', '.join(absent)}"
+            return f"the axes are {', '.join(self._weights)}; the coordinates lack {', '.join(absent)}"
         return f"none of the {len(self._numbers)} frames has this combination of positions"
 
 
@@ -183,4 +183,4 @@ def summarize_positions(values: list[int | str], most: int = 8) -> str:
     if len(numbers) == len(values) and len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} - {numbers[-1]}"
     shown = ", ".join(repr(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in total)"

@@ -79,13 +79,13 @@ def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
     if kind is int:
         if -_INT_LIMIT < value < _INT_LIMIT:
             return value
-        raise _refusal(place, "is a number of more than 4,000 digits, which JSON readers refuse")
+        raise _refusal(place, "is a number with more than 4,000 digits, which JSON readers reject")
     if kind is str:
         return _check_text(value, place)
     if kind is float:
         if value - value == 0.0:  # neither NaN nor infinite
             return value
-        raise _refusal(place, f"is {value}, which JSON cannot hold; use None")
+        raise _refusal(place, f"is {value}, which JSON cannot represent; use None instead")
     if not depth:
         raise _refusal(place, f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(value, dict):
@@ -102,20 +102,22 @@ def _clean(value: Any, depth: int, place: tuple[Any, ...]) -> Any:
     for plain in (str, bool, int, float):
         if isinstance(value, plain):
             return _clean(plain.__str__(value) if plain is str else plain(value), depth, place)
-    raise _refusal(place, f"is {a(kind.__name__)}, which JSON cannot hold")
+    raise _refusal(place, f"is {a(kind.__name__)}, which JSON cannot represent")
 
 
 def _clean_key(key: Any, place: tuple[Any, ...]) -> str:
     if isinstance(key, str):
         return _check_text(str.__str__(key), place)
-    raise _refusal(place, f"has the key {key!r:.40}; keys are str, got {type(key).__name__}")
+    raise _refusal(place, f"has the key {key!r:.40}, but keys must be str, got {type(key).__name__}")
 
 
 def _check_text(text: str, place: tuple[Any, ...]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _refusal(place, f"contains {text!r:.40}: half a surrogate pair, which is not text") from None
+        raise _refusal(
+            place, f"contains {text!r:.40}, which has an unpaired surrogate and is not valid text"
+        ) from None
     return text
 
 

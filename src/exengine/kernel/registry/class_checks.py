@@ -72,7 +72,9 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if hiding:
-        yield Finding("EX105", f"__init__ has {', '.join(hiding)}: name every option instead")
+        yield Finding(
+            "EX105", f"__init__ accepts {', '.join(hiding)}, which hides options; name every option instead"
+        )
     try:
         options.annotations_of(cls)
     except Exception as error:  # evaluating an annotation can raise any exception
@@ -81,12 +83,14 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
         for parameter in parameters:
             if parameter.name in RESERVED_OPTIONS:
                 yield Finding(
-                    "EX107", f"option {parameter.name!r} has the name of a setting of ExEngine; rename it"
+                    "EX107",
+                    f"option {parameter.name!r} has the same name as a setting of ExEngine; rename the "
+                    "option",
                 )
         capabilities = inspect.getattr_static(cls, "capabilities", None)
         if not isinstance(capabilities, StorageCapabilities):
             yield Finding(
-                "EX108", f"capabilities is {a(type(capabilities).__name__)}, not StorageCapabilities"
+                "EX108", f"`capabilities` is {a(type(capabilities).__name__)}, not a StorageCapabilities"
             )
         elif capabilities.persistent and not _accepts_path(cls):
             yield Finding(
@@ -129,10 +133,17 @@ def _documentation(cls: type) -> Iterator[Finding]:
     known = {*parameters, *options.place_parameters(cls)}
     annotated = options.annotations_of(cls)
     if not doc.summary:
-        yield Finding("EX201", f"{cls.__name__} has no docstring; its first line states the purpose")
+        yield Finding(
+            "EX201",
+            f"{cls.__name__} has no docstring; write one, and state the purpose of the class in its first "
+            "line",
+        )
     for name in parameters:
         if name not in doc.parameters or not doc.parameters[name].text:
-            yield Finding("EX202", f"option {name!r} is not documented; describe it under Parameters")
+            yield Finding(
+                "EX202",
+                f"option {name!r} is not documented; describe it in the Parameters section of the docstring",
+            )
     for name in doc.parameters:
         if name not in known:
             hint = did_you_mean(name, known)
@@ -158,26 +169,28 @@ def _defaults(
             continue
         if parameter.default is parameter.empty:
             yield Finding(
-                "EX205", f"option {name!r} has no default, the docstring states {documented.default}"
+                "EX205", f"option {name!r} has no default, but the docstring states {documented.default}"
             )
         elif not docstrings.same_default(documented.default, parameter.default):
             yield Finding(
                 "EX205",
-                f"the default of option {name!r} is {parameter.default!r}, the docstring "
-                f"states {documented.default}",
+                f"the default of option {name!r} is {parameter.default!r}, but the docstring states "
+                f"{documented.default}",
             )
     for name in parameters.keys() & annotated.keys() & doc.parameters.keys():
         type_text = doc.parameters[name].type_text
         if annotations.contradicts(type_text, annotated[name]):
             yield Finding(
                 "EX206",
-                f"option {name!r} takes {annotations.describe_type(annotated[name])}, "
-                f"but the docstring states {type_text}",
+                f"the annotation of option {name!r} is {annotations.describe_type(annotated[name])}, but "
+                f"the docstring states {type_text}",
             )
     for name, parameter in parameters.items():
         if name in annotated and parameter.default is not parameter.empty:
             refusal = annotations.refusal_of(parameter.default, annotated[name])
             if refusal:
                 yield Finding(
-                    "EX207", f"the default of option {name!r}, {parameter.default!r}, is not {refusal}"
+                    "EX207",
+                    f"the default of option {name!r} is {parameter.default!r}, but its annotation "
+                    f"requires {refusal}",
                 )

@@ -10,7 +10,7 @@ CONTRACT = {
     "EX101": "the entry point is not a class",
     "EX102": "the class is not a subclass of the base class",
     "EX103": "abstract methods are not implemented",
-    "EX104": "a method takes too few or too many arguments",
+    "EX104": "a method accepts too few or too many arguments",
     "EX105": "*args or **kwargs of __init__ hide options",
     "EX106": "an annotation of __init__ cannot be resolved",
     "EX107": "an option has a reserved name",
@@ -20,8 +20,8 @@ CONTRACT = {
     "EX202": "an option is not documented",
     "EX203": "the docstring documents an option that does not exist",
     "EX204": "an option has no type",
-    "EX205": "the docstring states a default other than the real one",
-    "EX206": "the docstring states a type other than the annotation",
+    "EX205": "the docstring states a default that differs from the real one",
+    "EX206": "the docstring states a type that differs from the annotation",
     "EX207": "the annotation of an option rejects its default",
 }
 """Faults for which the registry rejects a class when it is loaded."""
@@ -48,13 +48,13 @@ CONFORMANCE = {
 """Capabilities that the conformance kit found to be declared but not kept, or kept but not declared."""
 
 PACKAGING = {
-    "EX401": "the metadata do not name a licence",
+    "EX401": "the metadata does not name a licence",
     "EX402": "the package has no py.typed",
     "EX403": "the name of the entry point or of the module breaks the rules",
-    "EX404": "the dependency on exengine is missing or has no bounds",
+    "EX404": "the dependency on exengine is missing or has no version bounds",
     "EX405": "a file is missing from the installed distribution",
-    "EX406": "the metadata have no summary",
-    "EX407": "the metadata do not state the required Python",
+    "EX406": "the metadata has no summary",
+    "EX407": "the metadata does not state the required Python version",
     "EX408": "the metadata cannot be read",
 }
 """Faults in the distribution."""

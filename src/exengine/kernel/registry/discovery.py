@@ -15,7 +15,7 @@ from exengine.kernel.registry.names import fold
 from exengine.kernel.registry.records import PluginRecord, broken
 
 PREFIX = b"exengine."
-_METADATA_BYTES = 4096  # the name, version and summary are at the top of the file
+_METADATA_BYTES = 4096  # enough for the name, version and summary, which are at the top of the file
 
 
 def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
@@ -110,7 +110,7 @@ def _read_distribution(folder: str, seen: set[str]) -> Iterator[PluginRecord]:
         name, version = fields.get("name") or name, fields.get("version") or version
         summary = fields.get("summary", "")
     except OSError as error:
-        problem = f"its metadata cannot be read: {error.strerror}"
+        problem = f"the metadata of the distribution cannot be read: {error.strerror}"
     try:
         entries = list(_parse_entry_points(text.decode("utf-8-sig")))
     except ValueError as error:
@@ -134,12 +134,12 @@ def _parse_entry_points(text: str) -> Iterator[tuple[str, str, str]]:
             continue
         if line[0] == "[":
             if line[-1] != "]":
-                raise ValueError(f"line {number} is {line!r:.60}")
+                raise ValueError(f"line {number} is not valid: {line!r:.60}")
             group = line[1:-1].strip()
         elif group.startswith("exengine."):
             name, equals, target = line.partition("=")
             if not equals:
-                raise ValueError(f"line {number} is {line!r:.60}")
+                raise ValueError(f"line {number} is not valid: {line!r:.60}")
             yield group, name.strip(), target.split("[")[0].strip()
 
 
@@ -197,4 +197,4 @@ def _scan_with_importlib(seen: set[str], path: list[str] | None) -> Iterator[Plu
                 yield PluginRecord(entry, group, target, name, distribution.version, summary)
         except Exception as error:
             if _is_about_exengine(name):
-                yield _broken(name, "", "", f"its metadata cannot be parsed: {error}")
+                yield _broken(name, "", "", f"the metadata of the distribution cannot be parsed: {error}")

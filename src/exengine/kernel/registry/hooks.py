@@ -101,7 +101,7 @@ class HookManager:
     def refused(self) -> list[str]:
         """Return one line for each plugin that is not used, giving the reason."""
         return [
-            f"the hooks {record.qualified_name} {record.version} are not used: {record.error}"
+            f"the hooks of {record.qualified_name} {record.version} are not used: {record.error}"
             for record in self.load()
             if record.state != "valid"
         ]
@@ -263,7 +263,9 @@ def _specs(manager: "pluggy.PluginManager") -> list[str]:
 def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
     """Return the faults that pluggy would accept or would describe less clearly."""
     if isinstance(plugin, type):
-        return [f"it is the class {plugin.__name__}; register a module, or an object of the class"]
+        return [
+            f"the entry point names the class {plugin.__name__}; register a module or an instance instead"
+        ]
     known = _specs(manager)
     faults, marked = [], 0
     for name in dir(plugin):
@@ -271,7 +273,7 @@ def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
         if marks is None:
             if name.startswith(_PREFIX) and inspect.isroutine(inspect.getattr_static(plugin, name)):
                 faults.append(
-                    f"{name} is not marked: write @exengine.hookimpl above it"
+                    f"{name} is not marked as a hook; write @exengine.hookimpl above it"
                     if name in known
                     else _unknown(name, known)
                 )
@@ -279,11 +281,14 @@ def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
         marked += 1
         hook = marks.get("specname") or name
         if marks.get("wrapper") or marks.get("hookwrapper"):
-            faults.append(f"{name} is a wrapper: implementations are called independently of each other")
+            faults.append(
+                f"{name} is a wrapper, which is not supported, because implementations are called "
+                "independently of each other"
+            )
         elif hook in known:
             faults += _signature_faults(name, getattr(plugin, name), getattr(manager.hook, hook).spec)
     if not marked and not faults:
-        faults.append("it implements no hook: mark functions with @exengine.hookimpl")
+        faults.append("the plugin implements no hook; mark its functions with @exengine.hookimpl")
     return faults
 
 
@@ -293,7 +298,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> list[str]:
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        return [f"{name} is a coroutine or a generator, which never runs: make it a plain function"]
+        return [f"{name} is a coroutine or a generator, which would never run; make it a plain function"]
     given = list(spec.argnames)
     faults = []
     for parameter in inspect.signature(function).parameters.values():
@@ -303,11 +308,11 @@ def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> lis
             continue  # pluggy never passes a parameter with a default
         if parameter.name not in given:
             faults.append(
-                f"{name} takes {parameter.name!r}, which the hook does not "
+                f"{name} has a parameter {parameter.name!r}, which the hook does not "
                 f"pass{did_you_mean(parameter.name, given)}; it passes {', '.join(given)}"
             )
         elif parameter.kind is parameter.KEYWORD_ONLY:
-            faults.append(f"{name} takes {parameter.name!r} by keyword only; remove the '*'")
+            faults.append(f"the parameter {parameter.name!r} of {name} is keyword-only; remove the '*'")
     return faults
 
 

@@ -13,7 +13,7 @@ PROVIDERS = {
 }
 """Name and group of each plugin in this repository, mapped to its distribution (also its folder name)."""
 
-INSTALL_ALL = "in a clone of ExEngine run pip install ./plugins/*"
+INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
 """How to install every plugin in this repository."""
 
 
@@ -58,11 +58,11 @@ def identity_fault(name: str, target: str) -> tuple[str, str]:
     (('', ''), 'target')
     """
     if not is_valid(name):
-        rule = "a-z first, then a-z, 0-9, '_', '-', at most 64 in all"
-        return "name", f"{name!r:.80} is not a valid name: {rule}"
+        rule = "a name must start with a-z and contain at most 64 characters from a-z, 0-9, '_' and '-'"
+        return "name", f"{name!r:.80} is not a valid name; {rule}"
     module, colon, attribute = target.partition(":")
     if not colon or not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
-        return "target", f"{target!r:.80} is not a valid target: it must be module:Class"
+        return "target", f"{target!r:.80} is not a valid target; it must have the form module:Class"
     return "", ""
 
 
@@ -76,4 +76,4 @@ def how_to_get(name: str, group: str) -> str:
     known = providers(group).get(fold(name))
     if known is None:
         return ""
-    return f"{name!r} comes with the plugin {known}: {INSTALL_ALL.replace('*', known)}"
+    return f"{name!r} is part of the plugin {known}; to install it, {INSTALL_ALL.replace('*', known)}"

@@ -89,7 +89,7 @@ class Option:
             return None
         try:
             schema = self.adapter.json_schema()
-        except Exception:  # likewise, various exceptions for types without a schema
+        except Exception:  # types without a JSON Schema also raise various exceptions
             return None
         if not self.required and _is_json(self.default):
             schema["default"] = self.default
@@ -201,7 +201,7 @@ def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[st
     for name, value in given.items():
         chosen = options.get(name)
         if chosen is None:
-            known = f"its options are {', '.join(options)}" if options else "it has no options"
+            known = f"the options are {', '.join(options)}" if options else "the plugin has no options"
             faults.append(f"{owner} has no option {name!r}{did_you_mean(str(name), options)}; {known}")
             continue
         try:
@@ -241,7 +241,7 @@ def check_options(cls: type, /, **values: Any) -> None:
     ...         check_options(Camera, gain=gain)
     >>> Camera(0)
     Traceback (most recent call last):
-    exengine.kernel.errors.OptionError: option 'gain' of Camera: got 0; it takes int, at least 1
+    exengine.kernel.errors.OptionError: option 'gain' of Camera: got 0; expected int, at least 1
     """
     for option in options_of(cls):
         value = values.get(option.name, option.default)
@@ -249,10 +249,10 @@ def check_options(cls: type, /, **values: Any) -> None:
             continue
         value = _as_builtin(value)
         if refusal_of(value, option.annotation):
-            message = _refusal(option.name, cls.__name__, value, f"it takes {option.type_text}")
+            message = _refusal(option.name, cls.__name__, value, f"expected {option.type_text}")
             raise OptionError(message)
         if isinstance(value, float) and not math.isfinite(value):
-            takes = f"it takes {option.type_text} (input should be a finite number)"
+            takes = f"expected {option.type_text} (input should be a finite number)"
             raise OptionError(_refusal(option.name, cls.__name__, value, takes))
 
 
@@ -275,7 +275,7 @@ def _validate(option: Option, value: Any) -> Any:
     if option.annotation is inspect.Parameter.empty:
         return _plain(value)
     if option.adapter is None:
-        raise ValueError("this option can be given in Python only")
+        raise ValueError("this option can be set only in Python")
     import pydantic
 
     problem: pydantic.ValidationError | None = None
@@ -288,7 +288,7 @@ def _validate(option: Option, value: Any) -> Any:
     first = problem.errors()[0]
     where = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int))
     detail = "" if "literal" in first["type"] else f" ({where}{' ' if where else ''}{first['msg'].lower()})"
-    raise ValueError(f"it takes {option.type_text}{detail}")
+    raise ValueError(f"expected {option.type_text}{detail}")
 
 
 def _readings(value: TextValue) -> list[Any]:

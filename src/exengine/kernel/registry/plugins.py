@@ -101,7 +101,7 @@ class PluginRegistry:
         name = claims[0].name
         claimants = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
         how = either(repr(claim.qualified_name) for claim in claims)
-        error = f"{claimants} both register the {self.kind} {name!r}; write {how}, or uninstall one"
+        error = f"{claimants} both register the {self.kind} {name!r}; write {how}, or uninstall one of them"
         outcome = Outcome("conflict", "name", error)
         return PluginRecord(name, self.group, "", "", "", candidates=tuple(claims), outcome=outcome)
 
@@ -139,7 +139,9 @@ class PluginRegistry:
             if len(chosen) == 1:
                 return chosen[0]
             homes = ", ".join(claim.distribution for claim in record.claims)
-            raise PluginNotFoundError(f"no {self.kind} {name!r}: {plain!r} comes from {homes}")
+            raise PluginNotFoundError(
+                f"no {self.kind} is called {name!r}; {plain!r} is registered by {homes}"
+            )
         if record is None:
             raise PluginNotFoundError(self._not_found(name))
         if record.state == "conflict":
@@ -266,7 +268,7 @@ class PluginRegistry:
             if probed is not None:
                 outcome = outcome._replace(source=probed.source)
                 if outcome.state == "broken":
-                    error = f"it can be imported only in a process of its own: {outcome.error}"
+                    error = f"the plugin can be imported only in a separate process: {outcome.error}"
                     outcome = outcome._replace(error=error)
             if record.state == "found":
                 record.settle(outcome)

@@ -33,11 +33,13 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     try:
         import dask.array as da
     except ImportError:
-        raise UnsupportedOperationError("as_array needs dask: pip install 'dask[array]'") from None
+        raise UnsupportedOperationError(
+            "as_array needs dask; install it with: pip install 'dask[array]'"
+        ) from None
     positions = storage.axes
     order = tuple(positions) if axes is None else tuple(axes)
     if sorted(order) != sorted(positions):
-        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order; got {', '.join(order)}")
+        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order, got {', '.join(order)}")
     values = [positions[axis] for axis in order]
     places = [{value: place for place, value in enumerate(some)} for some in values]
     shape = tuple(len(some) for some in values)
@@ -47,8 +49,8 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         first = first or coordinates
         if len(coordinates) != len(order):
             raise UnsupportedOperationError(
-                f"frames have different axes ({', '.join(coordinates)} and {', '.join(order)}): "
-                "they do not form one array"
+                f"frames have different axes ({', '.join(coordinates)} and {', '.join(order)}), so they "
+                "cannot form one array"
             )
         there[tuple(place[coordinates[axis]] for axis, place in zip(order, places, strict=True))] = True
     if first is None:
@@ -57,8 +59,8 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         gap = next(iter(np.argwhere(~there)))
         where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
         raise CoordinatesNotFoundError(
-            f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; "
-            "pass missing='mask', or a number that replaces them"
+            f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; pass "
+            "missing='mask', or a number with which to fill them"
         )
     example = storage.get_data(first)
     refuse_filler(missing, example.dtype)
@@ -92,7 +94,7 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
         fits = False
     if not fits:
         raise OptionError(
-            f"missing must be 'raise', 'mask' or a number that {dtype} holds; got {missing!r:.60}"
+            f"missing must be 'raise', 'mask' or a number that {dtype} can represent, got {missing!r:.60}"
         )
 
 
@@ -116,7 +118,7 @@ class _ReadBlock:
         lead = (None,) * len(self._order)
         try:
             data = self._storage.get_data(axes)
-        except CoordinatesNotFoundError:  # other errors, such as that of a closed storage, do not mean a gap
+        except CoordinatesNotFoundError:  # other errors do not mean that a frame is missing
             if self._missing == "raise":
                 raise
             if self._missing == "mask":
@@ -124,8 +126,7 @@ class _ReadBlock:
             return np.full(self._shape, self._missing, np.dtype(self._dtype))[lead]
         if data.shape != self._shape or data.dtype.str != self._dtype:
             raise UnsupportedOperationError(
-                f"the frame at {axes} is {data.shape} {data.dtype}, the first is "
-                f"{self._shape} {self._dtype}: "
-                "one array cannot hold both"
+                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first has "
+                f"{self._shape} and {self._dtype}, so they cannot form one array"
             )
         return np.ma.asarray(data)[lead] if self._missing == "mask" else data[lead]

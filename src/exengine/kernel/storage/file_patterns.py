@@ -40,12 +40,12 @@ class FilePatterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         if isinstance(patterns, str):
-            raise ValueError(f"patterns of file names must be a tuple of str, got the str {patterns!r:.80}")
+            raise ValueError(f"file name patterns must be a tuple of str, got the str {patterns!r:.80}")
         files: dict[str, None] = {}
         folders: dict[str, None] = {}
         for number, pattern in enumerate(patterns):
             if number == MOST_PATTERNS:
-                raise ValueError(f"there are more than {MOST_PATTERNS} patterns of file names")
+                raise ValueError(f"there are more than {MOST_PATTERNS} file name patterns")
             parts = _parts_of(pattern)
             files["/".join(parts)] = None
             folders.update(("/".join(parts[:depth]), None) for depth in range(1, len(parts)))
@@ -68,7 +68,7 @@ def _compiled(alternatives: Iterable[str]) -> re.Pattern[str]:
 def _parts_of(pattern: str) -> list[str]:
     """Return a regular expression for each part of a pattern."""
     if not isinstance(pattern, str) or len(pattern) > MOST_CHARACTERS:
-        raise ValueError(f"a pattern of file names must be a str of at most {MOST_CHARACTERS} characters")
+        raise ValueError(f"a file name pattern must be a str of at most {MOST_CHARACTERS} characters")
     parts, literal, names = [""], "", 0
     for text, field, spec, conversion in string.Formatter().parse(pattern):
         for piece in re.split("(/)", text):
@@ -82,14 +82,14 @@ def _parts_of(pattern: str) -> list[str]:
             continue
         if field not in _FIELDS or spec or conversion:
             raise ValueError(
-                f"{pattern!r:.80} has the field {field!r:.40}; allowed are {{number}} and {{name}}"
+                f"{pattern!r:.80} has the field {field!r:.40}; only {{number}} and {{name}} are allowed"
             )
         parts[-1] += _FIELDS[field] if not parts[-1] or field == "number" else "[^/]+"
         names += field == "name"
     if any(part in ("", r"\.", r"\.\.") for part in parts):
-        raise ValueError(f"{pattern!r:.80} is not a path below the folder of a dataset")
+        raise ValueError(f"{pattern!r:.80} is not a relative path inside a dataset's folder")
     if names > 1 or (names and "{name}" in pattern.rpartition("/")[2] and not re.search("[^\\W_]", literal)):
         raise ValueError(
-            f"{pattern!r:.80} matches too much: {{name}} may occur once, next to letters or digits"
+            f"{pattern!r:.80} matches too much; {{name}} may occur only once, next to letters or digits"
         )
     return parts

@@ -81,8 +81,8 @@ class FrameChecks:
                 or (self.first[1] != dtype and self.first[1].newbyteorder("=") != dtype.newbyteorder("="))
             ):
                 raise UnsupportedDataError(
-                    f"{self._owner} accepts frames of one shape and dtype: the first was "
-                    f"{self.first[0]} {self.first[1]}, this one is {data.shape} {dtype}"
+                    f"{self._owner} requires the same shape and dtype of all frames; the first has "
+                    f"{self.first[0]} {self.first[1]}, this one has {data.shape} {dtype}"
                 )
         return data  # type: ignore[no-any-return]
 
@@ -94,7 +94,7 @@ class FrameChecks:
         if limits.ndim is not None:
             takes.append(f"{' or '.join(map(str, limits.ndim))} dimensions")
         return UnsupportedDataError(
-            f"{self._owner} accepts {', '.join(takes)}; got {data.dtype}, shape {data.shape}. "
+            f"{self._owner} accepts only {', '.join(takes)}; got dtype {data.dtype}, shape {data.shape}. "
             "Convert the array, or choose another backend"
         )
 
@@ -122,10 +122,14 @@ class FrameChecks:
             if type(value) is str:
                 if not limits.string_axes:
                     raise CoordinatesError(
-                        f"{self._owner} accepts int positions only; axis {axis!r} is {value!r}"
+                        f"{self._owner} accepts only int positions; the position on axis {axis!r} is "
+                        f"{value!r}"
                     )
             elif value < 0 and not limits.negative_indices:
-                raise CoordinatesError(f"{self._owner} accepts positions from 0; axis {axis!r} is {value}")
+                raise CoordinatesError(
+                    f"{self._owner} does not accept negative positions; the position on axis {axis!r} is "
+                    f"{value}"
+                )
 
 
 def _listed(axes: Iterable[str]) -> str:

@@ -93,11 +93,11 @@ class ManagedStorage(WrittenStorage):
     def annotate(self, name: str, value: JsonValue) -> None:
         state = self._exengine
         if state.place is None:
-            raise UnsupportedOperationError(f"{type(self).__name__} keeps no annotations")
+            raise UnsupportedOperationError(f"{type(self).__name__} cannot store annotations")
         value = clean_metadata(value)
         with state.lock:
             if state.life.refusal is StorageFailedError and state.life.status is None and not state.closed:
-                state.place.annotate_later(name, value)  # such as the ledger, which lists the lost frames
+                state.place.annotate_later(name, value)  # for example, the ledger with the lost frames
                 return
             if state.life.refusal is not None:
                 self.__refuse()
@@ -105,7 +105,7 @@ class ManagedStorage(WrittenStorage):
                 state.place.annotate(name, value)
             except OSError as error:
                 self.__fail(error)
-                raise self.__failed_error(f"{name!r} could not be stored") from error
+                raise self.__failed_error(f"the annotation {name!r} could not be stored") from error
 
     def expect(self, plan: SourcePlan, /) -> None:
         state = self._exengine
@@ -213,7 +213,7 @@ class ManagedStorage(WrittenStorage):
                         state.frames.commit(key)
                         stored += 1
                 except BaseException as error:
-                    others = f" and {len(batch) - 1} that follow were" if len(batch) > 1 else " was"
+                    others = f" and the {len(batch) - 1} frames after it were" if len(batch) > 1 else " was"
                     self.__write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
                     raise
                 state.checks.stored(*batch[0][:2])
@@ -260,9 +260,9 @@ class ManagedStorage(WrittenStorage):
         where = f" {self.path}" if self.path else ""
         error = from_os(
             StorageFailedError,
-            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} "
-            "frames before are safe; continue in a new dataset"
-            f"{', on a disk with space' if isinstance(life.error, OSError) else ''}",
+            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} frames stored before "
+            "are safe; continue in a new "
+            f"dataset{', on a disk with space' if isinstance(life.error, OSError) else ''}",
             life.error,
         )
         error.__cause__ = life.error
@@ -271,9 +271,9 @@ class ManagedStorage(WrittenStorage):
     def __refuse(self) -> NoReturn:
         refusal = self._exengine.life.refusal
         if refusal is StorageFailedError:
-            raise self.__failed_error("nothing more can be stored")
+            raise self.__failed_error("no more frames can be stored")
         if refusal is StorageFinishedError:
-            raise StorageFinishedError("the storage is finished: its dataset can no longer be changed")
+            raise StorageFinishedError("the storage is finished, so its dataset can no longer be changed")
         if refusal is StorageStateError:
             raise StorageStateError("this storage belongs to the process that forked this one")
         raise StorageClosedError(f"the storage is closed; {how_to_reopen(self.path)}")
@@ -296,7 +296,7 @@ class ManagedStorage(WrittenStorage):
                     state.place.sync()
                 except OSError as error:
                     self.__fail(error)
-                    raise self.__failed_error("frames may not have reached the disk") from error
+                    raise self.__failed_error("some frames may not have reached the disk") from error
 
     def await_new_data(self, timeout: float | None = None) -> bool:
         state = self._exengine
@@ -374,7 +374,7 @@ class ManagedStorage(WrittenStorage):
         except OSError as error:
             self.__fail(error)
             if not unreported:
-                unreported, what = True, "its files could not be closed"
+                unreported, what = True, "the dataset's files could not be closed"
         finally:  # release the lock even if a backend's ``release`` raises an error
             at_exit.release(self)
             if state.place is not None:
@@ -395,7 +395,7 @@ class ManagedStorage(WrittenStorage):
             self.close()
         if forgotten:
             warnings.warn(
-                f"{self.path} was not finished before the program ended; it is finished as aborted",
+                f"{self.path} was not finished before the program ended, so it was finished as aborted",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -426,5 +426,5 @@ class ManagedStorage(WrittenStorage):
 
 def _exists(coordinates: DataCoordinates) -> CoordinatesExistError:
     return CoordinatesExistError(
-        f"a frame already exists at {coordinates.__dict__}; a frame is never replaced, use other coordinates"
+        f"a frame already exists at {coordinates.__dict__} and is never replaced; use other coordinates"
     )

@@ -69,18 +69,18 @@ class Manifest(Mapping[str, Any]):
 
     def __init__(self, content: Any, file: tuple[int, ...] | None = None) -> None:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT!r}")
+            raise ValueError(f"the format is not {FORMAT!r}")
         if content.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"its format version is {content.get('format_version')!r:.60}, this release reads "
-                f"{FORMAT_VERSION}"
+                f"the format version is {content.get('format_version')!r:.60}, but this release reads "
+                f"version {FORMAT_VERSION}"
             )
         backend = content.get("backend")
         if not isinstance(backend, str) or len(backend) > MAX_BACKEND_CHARACTERS:
-            raise ValueError("it does not name a backend")
+            raise ValueError("the name of the backend is missing or too long")
         for key, kind in _KINDS.items():
             if key in content and type(content[key]) is not kind:
-                raise ValueError(f"its {key} is not {a(kind.__name__)}, got {type(content[key]).__name__}")
+                raise ValueError(f"{key!r} must be {a(kind.__name__)}, got {type(content[key]).__name__}")
         object.__setattr__(self, "status", DatasetStatus(str(content.get("status"))[:60]))
         object.__setattr__(self, "_content", content)
         object.__setattr__(self, "file", file)
@@ -140,7 +140,7 @@ _handed: "ContextVar[tuple[str, Manifest] | None]" = ContextVar("manifest", defa
 def handed_over(folder: str, manifest: Manifest) -> Iterator[None]:
     """Make the next :func:`read_manifest` call for this folder return a manifest that was just read.
 
-    If another file has taken its place in the meantime, that one is read.
+    If the file has been replaced since then, the new file is read.
 
     Parameters
     ----------
@@ -203,10 +203,10 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
     text = encode_manifest(content)
     try:
         if len(text) > MAX_BYTES - _ROOM_FOR_THE_END:
-            raise ValueError(f"it has {len(text)} bytes; at most {MAX_BYTES} are read")
+            raise ValueError(f"the JSON text has {len(text)} bytes, but at most {MAX_BYTES} bytes are read")
         refuse_too_many_values(text)
     except ValueError as error:
-        raise MetadataError(f"the manifest of the dataset is too large {what}: {error}") from None
+        raise MetadataError(f"the dataset's manifest would be too large {what}: {error}") from None
 
 
 def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> Manifest | None:
@@ -243,7 +243,7 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
         raise DatasetAccessError(f"{path} cannot be read: {error.strerror}") from error
     try:
         if len(text) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+            raise ValueError(f"the file is larger than {MAX_BYTES} bytes")
         return Manifest(parse_json(text), identity)
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
@@ -274,7 +274,7 @@ def take_lock(folder: str) -> int | None:
     descriptor = files.open_regular(os.path.join(folder, LOCK_NAME), os.O_RDWR | os.O_CREAT)
     try:
         taken = files.try_lock(descriptor)
-    except BaseException:  # such as on a file system without locks
+    except BaseException:  # for example, on a file system without locks
         os.close(descriptor)
         raise
     if taken:

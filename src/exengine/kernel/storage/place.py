@@ -156,7 +156,9 @@ class DatasetPlace:
             message = f"{path} cannot be locked: {error.strerror or error}"
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
-            raise DatasetLockedError(f"{path} is being written by another storage; wait until it is closed")
+            raise DatasetLockedError(
+                f"{path} is being written by another storage; wait until that storage is closed"
+            )
         left = manifest.read_manifest(path)  # the previous writer's last manifest
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
@@ -169,13 +171,13 @@ class DatasetPlace:
             raise DatasetExistsError(f"{path} already exists and is not a folder; choose another path")
         if manifest.has_writer(path):
             raise DatasetLockedError(
-                f"{path} is being written by another storage; choose another path, or wait "
-                "until that one is closed"
+                f"{path} is being written by another storage; choose another path, or wait until that "
+                "storage is closed"
             )
         if os.listdir(path):
             raise DatasetExistsError(
-                f"{path} already exists and is not empty; choose another path, or "
-                "if_exists='number' to count up"
+                f"{path} already exists and is not empty; choose another path, or set if_exists='number' to "
+                "add a number"
             )
 
     @property

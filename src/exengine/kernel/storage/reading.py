@@ -53,7 +53,7 @@ class IndexedStorage(DataStorage):
         super().__init_subclass__(**named)
         if "_exengine" in vars(cls):
             raise TypeError(
-                f"{cls.__name__} defines _exengine, in which {IndexedStorage.__name__} keeps its state; "
+                f"{cls.__name__} defines _exengine, which {IndexedStorage.__name__} uses for its state; "
                 "choose another name"
             )
 
@@ -159,7 +159,8 @@ class IndexedStorage(DataStorage):
             if state.closed:
                 return
             state.closed = True
-        # A read by this thread is over, even if an interrupt prevented the thread from discarding itself.
+        # Any earlier read by this thread has ended, even if an interrupt kept the thread from being
+        # discarded.
         while state.reads - {threading.get_ident()}:
             time.sleep(0.0005)  # a read takes milliseconds, and close is rare
         self.release()
@@ -239,7 +240,7 @@ class DatasetReader(IndexedStorage):
 
     def put(self, data_coordinates: CoordinatesLike, data: npt.NDArray[Any], metadata: JsonValue) -> None:
         raise StorageFinishedError(
-            f"{self.path} is open for reading only; write a new dataset with exengine.open_storage(...)"
+            f"{self.path} is open only for reading; write a new dataset with exengine.open_storage(...)"
         )
 
     def finish(self) -> None:

@@ -51,7 +51,7 @@ class ReadState:
 def how_to_reopen(path: str | None) -> str:
     """Return a hint about reopening a closed storage."""
     if path is None:
-        return "its frames were in memory and are gone"
+        return "the frames were in memory and are lost"
     return f"open it again with exengine.open_dataset({path!r})"
 
 

@@ -42,7 +42,7 @@ def _conclude_all() -> None:
         for owner in list(group):
             try:
                 owner.conclude_at_exit()
-            except BaseException:  # a failure must not prevent the other owners from being concluded
+            except BaseException:  # a failure of one owner must not affect the others
                 sys.excepthook(*sys.exc_info())
 
 

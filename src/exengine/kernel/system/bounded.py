@@ -55,7 +55,7 @@ def refuse_too_many_values(data: bytes) -> None:
     # Each value except the first follows one of these characters, or follows the colon of a key that does.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
-        raise ValueError(f"it may hold {values} values; at most {MAX_JSON_VALUES} are read")
+        raise ValueError(f"the document may contain {values} values, but at most {MAX_JSON_VALUES} are read")
 
 
 NOTE_KEY = "exengine_note"
@@ -86,7 +86,9 @@ def parse_foreign_json(data: bytes) -> Any:
     value, changed = _as_json(json.loads(text))
     if isinstance(value, dict) and (replaced or changed):
         value[NOTE_KEY] = (
-            "text that is not UTF-8 was replaced" if replaced else "numbers that JSON does not have are null"
+            "text that is not UTF-8 was replaced"
+            if replaced
+            else "numbers that JSON cannot represent were replaced with null"
         )
     return value
 
@@ -127,7 +129,7 @@ def parse_yaml(text: str) -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             self.nodes += 1  # counted during parsing, because PyYAML reads only 20,000 nodes per second
             if self.nodes > MAX_VALUES:
-                raise ValueError(f"it holds more than {MAX_VALUES} values")
+                raise ValueError(f"the document contains more than {MAX_VALUES} values")
             return super().compose_node(parent, index)
 
     try:
@@ -143,7 +145,7 @@ def parse_yaml(text: str) -> Any:
     except (ValueError, RecursionError):
         raise
     except yaml.scanner.ScannerError as error:
-        tabs = "; indent with spaces: YAML does not allow tabs there" if "'\\t'" in str(error) else ""
+        tabs = "; indent with spaces, because YAML does not allow tabs there" if "'\\t'" in str(error) else ""
         raise ValueError(f"{error}{tabs}") from None
     except Exception as error:  # YAMLError and other errors, such as an IndexError for "!!int ''"
         raise ValueError(str(error) or type(error).__name__) from None
@@ -175,13 +177,13 @@ def _measure(
     """
     count, height = known.get(id(thing), (1, 1))
     if level + height - 1 > MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
+        raise ValueError(f"the document is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if id(thing) not in known:
         for child in children_of(thing):
             more, levels = _measure(child, level + 1, children_of, known)
             count, height = count + more, max(height, levels + 1)
             if count > MAX_VALUES:
-                raise ValueError(f"it holds more than {MAX_VALUES} values")
+                raise ValueError(f"the document contains more than {MAX_VALUES} values")
         known[id(thing)] = (count, height)
     return count, height
 
@@ -197,7 +199,7 @@ def _children_of_node(node: Any) -> Iterable[Any]:
     elif isinstance(node, yaml.SequenceNode):
         yield from node.value
     elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MAX_SCALAR_CHARS:
-        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters and is not a string")
+        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters, but is not a string")
     else:
         _refuse_ambiguous_value(node)
 
@@ -213,7 +215,8 @@ def _refuse_repeated_keys(node: Any) -> None:
         line = key.start_mark.line + 1
         if key.value in seen:
             raise ValueError(
-                f"the key {key.value!r:.60} is in line {seen[key.value]} and again in line {line}; keep one"
+                f"the key {key.value!r:.60} occurs in line {seen[key.value]} and again in line {line}; keep "
+                "only one"
             )
         seen[key.value] = line
 
@@ -227,21 +230,21 @@ def _refuse_ambiguous_value(node: Any) -> None:
     if kind == "bool" and value.lower() not in ("true", "false"):
         meaning = str(value.lower() in ("yes", "on", "y")).lower()
         raise ValueError(
-            f"line {line}: YAML reads {value} as {meaning}; write '{value}' in quotes for a text, "
-            f"or {meaning}"
+            f"line {line}: YAML reads {value} as {meaning}; write '{value}' with quotes if it is text, or "
+            f"{meaning}"
         )
     if kind == "int" and (_OCTAL.fullmatch(value) or ":" in value):
         import yaml
 
         number = yaml.safe_load(value)
         raise ValueError(
-            f"line {line}: YAML reads {value} as {number}; write '{value}' in quotes for a text, "
-            "or the number without leading zeros and colons"
+            f"line {line}: YAML reads {value} as {number}; write '{value}' with quotes if it is text, or "
+            "the number without leading zeros and colons"
         )
     if value[:1] in _TYPOGRAPHIC or value[-1:] in _TYPOGRAPHIC:
         raise ValueError(
-            f"line {line}: {value!r:.60} has typographic quotes, which are part of the text in YAML; "
-            "write \" or ' instead"
+            f"line {line}: {value!r:.60} has typographic quotes, which YAML treats as part of the text; "
+            "use \" or ' instead"
         )
 
 
@@ -252,4 +255,7 @@ def _children_of_value(value: Any) -> Iterable[Any]:
     elif isinstance(value, list | tuple):
         yield from value
     elif isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-        raise ValueError(f"it holds a number of {value.bit_length()} bits; at most {MAX_INT_BITS} are read")
+        raise ValueError(
+            f"the document contains a number with {value.bit_length()} bits, but at most {MAX_INT_BITS} "
+            "bits are read"
+        )

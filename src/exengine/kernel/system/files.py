@@ -78,7 +78,7 @@ def open_regular(
 
 def _refuse_other_kinds(status: os.stat_result, path: "str | os.PathLike[str]") -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, f"it is {kind_of(status)}, not a regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, f"the path is {kind_of(status)}, not a regular file", os.fspath(path))
 
 
 def kind_of(status: os.stat_result) -> str:
@@ -293,8 +293,8 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
         rest = memoryview(b"".join(bytes(part) for part in parts))
         while done < whole:
             more = os.pwrite(descriptor, rest[done:], offset + done)
-            if not more:  # no system should do this, and retrying forever would hang
-                raise OSError(errno.EIO, "the file system accepted no more bytes and reported no error")
+            if not more:  # no system should do this, but retrying forever would hang
+                raise OSError(errno.EIO, "the file system accepted no more bytes, but reported no error")
             done += more
     return offset + whole
 

@@ -5,7 +5,8 @@ try:
     from exengine.storage_backends.ndtiff import NDTiffStorage
 except ImportError as error:
     raise ImportError(
-        f"NDTiffStorage and NDRAMStorage are in the plugin exengine-ndstorage: {error}"
+        "NDTiffStorage and NDRAMStorage are in the plugin exengine-ndstorage, which cannot be imported: "
+        f"{error}"
     ) from None
 
 __all__ = ["NDRAMStorage", "NDTiffStorage"]

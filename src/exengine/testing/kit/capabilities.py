@@ -51,21 +51,21 @@ class HonestCapabilities:
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
         if not isinstance(subject.can, StorageCapabilities):
-            raise PromiseBrokenError("N2", "capabilities is not a StorageCapabilities")
+            raise PromiseBrokenError("N2", "the backend's `capabilities` is not a StorageCapabilities")
         _are_those_of_the_instance(subject)
         path = subject.new_path()
         if not subject.can.persistent:
             if subject.can.reopen or subject.can.durable_flush or subject.can.safety_of_put != "accepted":
                 raise PromiseBrokenError(
                     "N2",
-                    "persistent is not declared, but reopen, durable_flush or a safety_of_put other than "
-                    "'accepted' is",
+                    "the backend does not declare persistent, but declares reopen, durable_flush or a "
+                    "safety_of_put other than 'accepted'",
                 )
             subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
             subject.not_promised("persistent")
         finished(subject, path, 3)
         if not os.path.lexists(path):
-            raise PromiseBrokenError("N2", "the path of a finished dataset does not exist")
+            raise PromiseBrokenError("N2", "nothing exists at the path of a finished dataset")
 
     @promise("N2", code="EX301")
     def test_reopening_is_as_declared(self, subject: Subject) -> None:
@@ -74,16 +74,16 @@ class HonestCapabilities:
             if subject.can.persistent:
                 finished(subject, path, 3)
             if subject.cls.can_open(os.fspath(path)):
-                raise PromiseBrokenError("N2", "reopen is not declared, but can_open(path) is True")
+                raise PromiseBrokenError("N2", "reopen is not declared, but can_open(path) returned True")
             subject.refuses(lambda: subject.cls.open(os.fspath(path)), "open(path)")
             subject.not_promised("reopen")
         model = finished(subject, path, 3)
         if not subject.cls.can_open(os.fspath(path)):
-            raise PromiseBrokenError("N2", "can_open(path) is False for a dataset of the backend")
+            raise PromiseBrokenError("N2", "can_open(path) returned False for a dataset of the backend")
         model.check(subject.open(path), "N2")
         nothing = subject.new_path()
         if subject.cls.can_open(os.fspath(nothing)) or subject.cls.can_open(os.fspath(subject.folder)):
-            raise PromiseBrokenError("N2", "can_open(path) is True for a path without a dataset")
+            raise PromiseBrokenError("N2", "can_open(path) returned True for a path without a dataset")
 
     @promise("P8", code="EX302")
     def test_dtypes_are_as_declared(self, subject: Subject) -> None:
@@ -93,10 +93,10 @@ class HonestCapabilities:
             frames = [frame_of({"time": 0}, shape, name) for shape in shapes]
             faults = [_store(subject, frame) for frame in frames]
             if all(faults):
-                raise PromiseBrokenError("P8", f"dtype {name} is declared; {faults[0]}")
+                raise PromiseBrokenError("P8", f"dtype {name} is declared, but a frame was {faults[0]}")
             wrong = [fault for fault in faults if fault and not fault.startswith("refused")]
             if wrong:
-                raise PromiseBrokenError("P8", f"dtype {name}: {wrong[0]}")
+                raise PromiseBrokenError("P8", f"a frame of dtype {name} was {wrong[0]}")
         for name in NUMBERS:
             if declared is not None and name not in declared:
                 _refuse(subject, frame_of({"time": 0}, subject.shape, name), f"dtype {name}")
@@ -109,7 +109,9 @@ class HonestCapabilities:
             faults = [_store(subject, frame_of({"time": 0}, shape_of(ndim), name)) for name in dtypes]
             wrong = [fault for fault in faults if fault and not fault.startswith("refused")]
             if all(faults) or wrong:
-                raise PromiseBrokenError("P8", f"{ndim} dimensions are declared; {(wrong or faults)[0]}")
+                raise PromiseBrokenError(
+                    "P8", f"frames with {ndim} dimensions are declared, but one was {(wrong or faults)[0]}"
+                )
         for ndim in DIMENSIONS:
             if declared is not None and ndim not in declared:
                 _refuse(subject, frame_of({"time": 0}, shape_of(ndim), subject.dtype), f"{ndim} dimensions")
@@ -127,10 +129,10 @@ class HonestCapabilities:
             model = subject.fill(storage, 1)
             put = functools.partial(storage.put, subject.axes(1), other, subject.metadata_value)
             error = refusal_of(put)
-            what = f"a second frame of shape {other.shape} {other.dtype}"
+            what = f"a second frame of shape {other.shape} and dtype {other.dtype}"
             if subject.can.same_shape and not isinstance(error, UnsupportedDataError):
                 raise PromiseBrokenError(
-                    "P8", f"same_shape is declared; put of {what} {ending_of(error, 150)}"
+                    "P8", f"same_shape is declared, but putting {what} {ending_of(error, 150)}"
                 )
             if not subject.can.same_shape:
                 if error is not None:
@@ -187,9 +189,11 @@ class HonestCapabilities:
             try:
                 error = refusal_of(lambda at=axes: model.put(storage, at))  # type: ignore[misc]
             except PromiseBrokenError as fault:
-                raise PromiseBrokenError("P2", f"{name}={declared}; {axes}: {fault}") from fault
+                raise PromiseBrokenError("P2", f"{name} is {declared}, and at {axes}, {fault}") from fault
             if declared and error is not None:
-                raise PromiseBrokenError("P2", f"{name} is declared, but {axes} was refused: {error}")
+                raise PromiseBrokenError(
+                    "P2", f"{name} is declared, but the coordinates {axes} were refused: {error}"
+                )
             if not declared and not isinstance(error, CoordinatesError):
                 raise PromiseBrokenError(
                     "P2", f"{name} is not declared, but put at {axes} {ending_of(error, 150)}"
@@ -210,7 +214,7 @@ class HonestCapabilities:
             if error is None:
                 subject.refuses(lambda: storage.get_metadata(axes), "metadata")
             elif not isinstance(error, MetadataError | NotImplementedError):
-                raise PromiseBrokenError("P9", f"metadata is not declared; put {ending_of(error, 150)}")
+                raise PromiseBrokenError("P9", f"metadata is not declared, but put {ending_of(error, 150)}")
             subject.not_promised("metadata")
         path = subject.new_path()
         storage = subject.create(path)
@@ -240,7 +244,9 @@ class HonestCapabilities:
         if subject.can.reopen:
             kept = getattr(subject.open(path), "annotations", {})
             if kept.get("config") != {"storage": {"backend": "x"}}:
-                raise PromiseBrokenError("N4", f"an annotation was returned as {kept.get('config')!r:.100}")
+                raise PromiseBrokenError(
+                    "N4", f"an annotation changed after reopening: it is now {kept.get('config')!r:.100}"
+                )
 
 
 def _are_those_of_the_instance(subject: Subject) -> None:
@@ -291,9 +297,9 @@ def _store(subject: Subject, frame: Array) -> str:
         storage.put(axes, frame.copy(), subject.metadata_value)
         check_frame(storage.get_data(axes), frame, axes, "P8")
     except ExEngineError as error:
-        return f"refused: {frame.shape} {frame.dtype}: {describe(error, 150)}"
+        return f"refused (shape {frame.shape}, dtype {frame.dtype}): {describe(error, 150)}"
     except Exception as error:
-        return f"{frame.shape} {frame.dtype}: {describe(error, 150)}"
+        return f"not stored correctly (shape {frame.shape}, dtype {frame.dtype}): {describe(error, 150)}"
     finally:
         storage.close()
     return ""
@@ -304,7 +310,7 @@ def _refuse(subject: Subject, frame: Array, what: str) -> None:
     axes = subject.axes(0)
     error = refusal_of(lambda: storage.put(axes, frame, subject.metadata_value))
     if not isinstance(error, UnsupportedDataError):
-        raise PromiseBrokenError("P8", f"{what} is not declared; put {ending_of(error, 150)}")
+        raise PromiseBrokenError("P8", f"{what} is not declared, but put {ending_of(error, 150)}")
     if axes in storage:
-        raise PromiseBrokenError("P8", f"{what} was refused, but is in the storage")
+        raise PromiseBrokenError("P8", f"{what} was refused, but the frame is in the storage")
     storage.close()

@@ -26,7 +26,9 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun("the kernel finds the backend by its name; give the name of an installed backend")
+            raise NotRun(
+                "this test needs the name of an installed backend, because ExEngine finds backends by name"
+            )
         from exengine.datasets.creation import open_storage
 
         for ended in (True, False):
@@ -40,12 +42,14 @@ class DiskPromises:
             told = try_to_create(subject, os.fspath(path), "error")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
                 result = f"raised {told['message']}" if told else "succeeded"
-                raise PromiseBrokenError("D1", f"creating a dataset at the path of an existing one {result}")
+                raise PromiseBrokenError(
+                    "D1", f"creating a dataset at the path of an existing dataset {result}"
+                )
             if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
                 raise PromiseBrokenError("D1", "if_exists='number' was refused for an existing dataset")
             if tree_of(path) != before:
                 raise PromiseBrokenError(
-                    "D1", "creating a dataset at the path of an existing one changed that one"
+                    "D1", "creating a dataset at the path of an existing dataset changed the existing dataset"
                 )
             numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
             told_path = numbered.path
@@ -57,7 +61,7 @@ class DiskPromises:
             others = [name for name in os.listdir(path.parent) if name != path.name]
             if not others:
                 raise PromiseBrokenError(
-                    "D1", "if_exists='number' created no dataset beside the existing one"
+                    "D1", "if_exists='number' did not create a dataset beside the existing one"
                 )
             if subject.can.reopen:
                 model.check(subject.open(path), "D1")
@@ -67,7 +71,9 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun("the kernel finds the backend by its name; give the name of an installed backend")
+            raise NotRun(
+                "this test needs the name of an installed backend, because ExEngine finds backends by name"
+            )
         from exengine.datasets.creation import open_storage
 
         path = subject.new_path()
@@ -76,7 +82,9 @@ class DiskPromises:
             told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
                 ended = f"raised {told['message']}" if told else "succeeded"
-                raise PromiseBrokenError("D1", f"overwriting without dataset_files {ended}")
+                raise PromiseBrokenError(
+                    "D1", f"the backend declares no dataset_files, but overwriting its dataset {ended}"
+                )
             raise NotPromised("dataset_files=()")
         storage = open_storage(subject.name, path, if_exists="overwrite", **subject.options)
         model = subject.fill(storage, 1, first=9)
@@ -90,18 +98,18 @@ class DiskPromises:
         if not subject.can.persistent:
             subject.needs_reopen()
         if not subject.name:
-            raise NotRun("the kernel finds the backend by its name; give the name of an installed backend")
+            raise NotRun(
+                "this test needs the name of an installed backend, because ExEngine finds backends by name"
+            )
         for make in (_a_file, _a_folder):
             path = subject.new_path()
             make(path)
             before = tree_of(path.parent)
             for if_exists in ("error", "overwrite"):
                 if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
-                    raise PromiseBrokenError(
-                        "D1", f"if_exists={if_exists!r} replaced files of another person"
-                    )
+                    raise PromiseBrokenError("D1", f"if_exists={if_exists!r} replaced a user's own files")
             if tree_of(path.parent) != before:
-                raise PromiseBrokenError("D1", "files of another person were changed")
+                raise PromiseBrokenError("D1", "creating a dataset changed a user's own files")
 
     @promise("C3")
     def test_opening_an_incomplete_dataset_writes_nothing(self, subject: Subject) -> None:
@@ -195,11 +203,11 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
             ended = f": {error!s:.300}"
     left = [path for path in damaged if path not in seen]
     if left or ended:
-        at = f", at {damaged[left[0]]}" if left else ""
-        faults.append(("C1", f"opening did not end{at}{ended}"))
+        at = f" for this dataset: {damaged[left[0]]}" if left else ""
+        faults.append(("C1", f"opening did not finish{at}{ended}"))
     if faults:
         broken, first = faults[0]
-        more = f"; and {len(faults) - 1} more of {len(damaged)}" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1} more faults in {len(damaged)} datasets)" if len(faults) > 1 else ""
         raise PromiseBrokenError(broken, first + more)
 
 
@@ -209,11 +217,11 @@ def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> lis
         return [("C1", line["fault"])]
     if "memory_mib" in line:
         memory = line["memory_mib"]
-        return [("C1", f"opening damaged datasets took {memory:.0f} MiB")] if memory > _MIB else []
+        return [("C1", f"opening damaged datasets used {memory:.0f} MiB of memory")] if memory > _MIB else []
     what = damaged[line["path"]]
     faults = []
     if line["foreign"]:
-        faults.append(("C1", f"{what}: {line['foreign']:.200}, which is not an ExEngineError"))
+        faults.append(("C1", f"{what}: opening raised {line['foreign']:.200}, which is not an ExEngineError"))
     if line["reached"]:
         faults.append(("D3", f"{what}: {line['reached'][0]}"))
     if line["seconds"] > _SECONDS:
@@ -246,7 +254,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
         path = subject.new_path()
         make(path)
         yield os.fspath(path), make.__name__.strip("_").replace("_", " ")
-    yield os.fspath(subject.new_path()), "nothing"
+    yield os.fspath(subject.new_path()), "a path at which nothing exists"
     if sys.platform != "win32":
         path = subject.new_path()
         path.symlink_to(path)
@@ -255,13 +263,15 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
         name = file.relative_to(original) if original.is_dir() else Path()
         size = file.stat().st_size
         changes: list[tuple[str, Any]] = [
-            ("cut to nothing", lambda content: b""), ("cut to one byte", lambda content: content[:1]),
-            ("cut in half", lambda content: content[: len(content) // 2]),
-            ("cut by one byte", lambda content: content[:-1]), ("replaced by noise", lambda content: noise),
-            ("half noise", lambda content: content[: len(content) // 2] + noise),
-            ("zeros", lambda content: bytes(len(content))),
-            ("followed by noise", lambda content: content + noise),
-            ("removed", None), ("a folder", ...),
+            ("was truncated to 0 bytes", lambda content: b""),
+            ("was truncated to one byte", lambda content: content[:1]),
+            ("was truncated to half its size", lambda content: content[: len(content) // 2]),
+            ("lost its last byte", lambda content: content[:-1]),
+            ("was replaced by noise", lambda content: noise),
+            ("has noise in its second half", lambda content: content[: len(content) // 2] + noise),
+            ("contains only zeros", lambda content: bytes(len(content))),
+            ("is followed by noise", lambda content: content + noise),
+            ("was removed", None), ("was replaced by a folder", ...),
         ]  # fmt: skip
         for what, change in changes:
             path = copy_of(subject, original)
@@ -272,7 +282,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
                     target.mkdir()
             else:
                 target.write_bytes(change(target.read_bytes()))
-            yield os.fspath(path), f"a file of {size} bytes, {file.name}, {what}"
+            yield os.fspath(path), f"{file.name} ({size} bytes) {what}"
 
 
 def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
@@ -289,7 +299,7 @@ def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
             content = bytearray(target.read_bytes())
             content[min(offset, size - 1)] ^= 0x10
             target.write_bytes(content)
-            yield os.fspath(path), f"one bit of {file.name} changed, at {offset} of {size} bytes"
+            yield os.fspath(path), f"one bit of {file.name} ({size} bytes) was changed, at offset {offset}"
 
 
 def _a_file(path: Path) -> None:

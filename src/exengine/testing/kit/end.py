@@ -64,7 +64,7 @@ class EndPromises:
                     storage.finish()
                     storage.close()
                     if tree_of(path.parent) != before:
-                        raise PromiseBrokenError("N1", "finish changed a finished dataset")
+                        raise PromiseBrokenError("N1", "calling finish again changed a finished dataset")
 
     @promise("N3")
     def test_only_a_loss_of_power_shows_what_survives_it(self, subject: Subject) -> None:
@@ -138,10 +138,10 @@ class EndPromises:
             subject.refuses(storage.is_finished, "is_finished()")
             subject.not_promised("persistent")
         if storage.is_finished():
-            raise PromiseBrokenError("N4", "a new storage is finished")
+            raise PromiseBrokenError("N4", "is_finished() returned True for a new storage")
         storage.finish()
         if not storage.is_finished():
-            raise PromiseBrokenError("N4", "a storage is not finished after finish()")
+            raise PromiseBrokenError("N4", "is_finished() returned False after finish()")
 
     @promise("N5")
     def test_a_dataset_that_was_closed_without_finish_keeps_its_frames(self, subject: Subject) -> None:
@@ -162,7 +162,7 @@ class EndPromises:
         with subject.create(path) as storage:
             model = subject.fill(storage, 3)
         if status_of(storage) not in (None, DatasetStatus.COMPLETE):
-            raise PromiseBrokenError("N5", f"after a with block the status is {status_of(storage)}")
+            raise PromiseBrokenError("N5", f"after a `with` block, the status is {status_of(storage)}")
         _takes_nothing(storage, subject)
         if subject.can.persistent and subject.can.reopen:
             model.check(subject.open(path), "N5")
@@ -179,14 +179,17 @@ class EndPromises:
             if error.args != ("of the user",):
                 raise
         if status_of(storage) not in (None, DatasetStatus.ABORTED):
-            raise PromiseBrokenError("N5", f"after an exception the status is {status_of(storage)}")
+            raise PromiseBrokenError(
+                "N5", f"after an exception in a `with` block, the status is {status_of(storage)}"
+            )
         _takes_nothing(storage, subject)
         if subject.can.persistent and subject.can.reopen:
             opened = subject.open(path)
             model.check(opened, "N5")
             if status_of(opened) not in (None, DatasetStatus.ABORTED):
                 raise PromiseBrokenError(
-                    "N5", f"after an exception the dataset has the status {status_of(opened)}"
+                    "N5",
+                    f"after an exception in a `with` block, the dataset has the status {status_of(opened)}",
                 )
 
     @promise("N1")
@@ -200,13 +203,13 @@ class EndPromises:
         for call in (storage.get_data, storage.__getitem__):
             refusal_of(lambda read=call: seen.append(read(subject.axes(0))))  # type: ignore[misc]
         if any(not np.array_equal(pixels, subject.frame(subject.axes(0))) for pixels in seen):
-            raise PromiseBrokenError("N1", "a closed storage returns pixels that were never put")
+            raise PromiseBrokenError("N1", "a closed storage returned pixels that were never put")
         refusal_of(lambda: storage.get_metadata(subject.axes(0)))
         refusal_of(storage.flush)
         refusal_of(lambda: storage.flush(True))
         refusal_of(lambda: list(storage))
         if subject.axes(0) not in storage and subject.axes(1) in storage:
-            raise PromiseBrokenError("N1", "a closed storage holds only some of its frames")
+            raise PromiseBrokenError("N1", "a closed storage returns only some of its frames")
 
 
 def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
@@ -214,20 +217,22 @@ def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
         call()
     except StorageStateError as error:
         if not closed:  # after close() without finish(), finish() may be refused
-            raise PromiseBrokenError("N1", f"{what!r} (f: finish, c: close) raised {error!r:.200}") from error
+            raise PromiseBrokenError(
+                "N1", f"the calls {what!r} (f: finish, c: close) raised {error!r:.200}"
+            ) from error
     except Exception as error:
         kind = "" if isinstance(error, ExEngineError) else ", which is not an ExEngineError"
         raise PromiseBrokenError(
-            "N1", f"{what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
+            "N1", f"the calls {what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
         ) from error
 
 
 def _has_status(storage: DataStorage, wanted: DatasetStatus, what: str) -> None:
     if status_of(storage) is not wanted:
-        raise PromiseBrokenError("N4", f"{what}: the status is {status_of(storage)} instead of {wanted}")
+        raise PromiseBrokenError("N4", f"{what}: the status is {status_of(storage)}, but should be {wanted}")
 
 
 def _takes_nothing(storage: DataStorage, subject: Subject) -> None:
     axes = subject.axes(40)
     if refusal_of(lambda: storage.put(axes, subject.frame(axes), subject.metadata_value)) is None:
-        raise PromiseBrokenError("N5", "a storage accepts frames after its with block")
+        raise PromiseBrokenError("N5", "a storage accepted a frame after its `with` block")

@@ -39,7 +39,7 @@ class HostileInput:
                 wanted = dict(axes.items()) if entry.wanted is ... else entry.wanted
                 model.add(wanted, frame, subject.metadata_value)
             elif _contains(storage, axes):
-                raise PromiseBrokenError("P2", "was refused, but is in the storage")
+                raise PromiseBrokenError("P2", "the frame was refused, but is in the storage")
             _goes_on(storage, model, subject)
             storage.close()
 
@@ -60,7 +60,7 @@ class HostileInput:
                 model.add(axes, wanted, subject.metadata_value)
                 check_frame(storage.get_data(axes), wanted, axes, "P8")
             elif axes in storage:
-                raise PromiseBrokenError("P2", "was refused, but is in the storage")
+                raise PromiseBrokenError("P2", "the frame was refused, but is in the storage")
 
         _each(catalogues.ARRAYS, attempt)
         shared.check()
@@ -80,7 +80,7 @@ class HostileInput:
             _judge(error, outcome)
             if error is not None:
                 if axes in storage:
-                    raise PromiseBrokenError("P2", "was refused, but is in the storage")
+                    raise PromiseBrokenError("P2", "the frame was refused, but is in the storage")
                 return
             wanted: Any = None
             if subject.can.metadata:
@@ -109,7 +109,9 @@ class HostileInput:
                 if error is None:
                     model.add(axes, frame, metadata)
                 elif _contains(storage, axes) and key_of(axes) not in model.frames:
-                    raise PromiseBrokenError("P2", f"{name!r:.40} was refused, but is in the storage")
+                    raise PromiseBrokenError(
+                        "P2", f"a frame with the name {name!r:.40} was refused, but is in the storage"
+                    )
 
         faults = []
         names = {**catalogues.NAMES, **catalogues.names_that_lead_to(home)}
@@ -117,12 +119,14 @@ class HostileInput:
             with _home_at(home):  # the folder to which "~" expands
                 faults += _fault(identity, lambda at=name: attempt(at))  # type: ignore[misc]
             if _outside(path, subject) != outside:
-                raise PromiseBrokenError("D3", f"the name {identity!r} changed files outside the dataset")
+                raise PromiseBrokenError(
+                    "D3", f"putting a frame with the name {identity!r} changed files outside the dataset"
+                )
         _raise(faults)
         model.check(storage, "D3")
         storage.finish()
         if _outside(path, subject) != outside:
-            raise PromiseBrokenError("D3", "finishing changed files outside the dataset")
+            raise PromiseBrokenError("D3", "finish changed files outside the dataset")
 
     @promise("P2")
     def test_a_dataset_that_met_all_of_this_finishes_and_holds_what_was_stored(
@@ -216,9 +220,9 @@ def _goes_on(storage: DataStorage, model: Model, subject: Subject) -> None:
 
 def _judge(error: ExEngineError | None, outcome: str) -> None:
     if error is None and outcome == REFUSED:
-        raise PromiseBrokenError("", "was accepted, but no format can return it")
+        raise PromiseBrokenError("", "the input was accepted, although no format can return it")
     if error is not None and outcome == STORED:
-        raise PromiseBrokenError("", f"was refused ({describe(error, 150)})")
+        raise PromiseBrokenError("", f"the input must be accepted, but was refused ({describe(error, 150)})")
 
 
 def _contains(storage: DataStorage, axes: Any) -> bool:

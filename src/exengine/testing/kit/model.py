@@ -71,8 +71,8 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         given = copy.deepcopy(metadata)
         error = refusal_of(lambda: self.storage.put(axes, frame.copy(), given))
         if self._is_there(number) != isinstance(error, CoordinatesExistError):
-            holds = "hold a frame" if self._is_there(number) else "hold no frame"
-            raise PromiseBrokenError("P4", f"put at {axes}, which {holds}, {ending_of(error)}")
+            holds = "a frame exists" if self._is_there(number) else "no frame exists"
+            raise PromiseBrokenError("P4", f"put at {axes}, where {holds}, {ending_of(error)}")
         if error is None:
             self.model.add(axes, frame, metadata)
 
@@ -118,7 +118,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
         axes = self.subject.axes(number)
         if refusal_of(lambda: self.storage.put(axes, data, {})) is None:
-            raise PromiseBrokenError("P2", f"{kind} was accepted as an array")
+            raise PromiseBrokenError("P2", f"put accepted {kind} as an array")
 
     @_open
     @stateful.precondition(lambda machine: machine.subject.can.metadata)
@@ -127,7 +127,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Put a frame with metadata that JSON cannot represent."""
         axes, frame, _ = self._frame(number, None)
         if refusal_of(lambda: self.storage.put(axes, frame, value)) is None:
-            raise PromiseBrokenError("P9", f"the metadata {value!r} was accepted")
+            raise PromiseBrokenError("P9", f"put accepted the metadata {value!r}")
 
     @_open
     @stateful.rule(number=_numbers)
@@ -152,7 +152,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             )
         if durable and (error is None) != self.subject.can.durable_flush:
             raise PromiseBrokenError(
-                "F2", f"durable_flush={self.subject.can.durable_flush}, but flush(True) {ending_of(error)}"
+                "F2",
+                f"durable_flush is {self.subject.can.durable_flush}, but flush(durable=True) "
+                f"{ending_of(error)}",
             )
 
     @_open
@@ -203,7 +205,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         except Exception as error:
             raise PromiseBrokenError("R1", f"`in` raised {error!r:.200} for {value!r}") from error
         if found:
-            raise PromiseBrokenError("R1", f"{value!r} is in the storage")
+            raise PromiseBrokenError("R1", f"`in` returned True for {value!r}")
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -231,7 +233,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         try:
             call()
         except Exception as error:
-            raise PromiseBrokenError("N1", f"{what}() when {self.state} raised {error!r:.200}") from error
+            raise PromiseBrokenError(
+                "N1", f"{what}() on a storage that is {self.state} raised {error!r:.200}"
+            ) from error
 
     @_ended
     @stateful.rule(number=_numbers)
@@ -255,7 +259,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     def is_true(self) -> None:
         """Check that the storage is truthy, even when it is empty."""
         if not self.storage:
-            raise PromiseBrokenError("R4", "bool(storage) is False")
+            raise PromiseBrokenError("R4", "bool(storage) returned False")
 
     @stateful.invariant()
     def holds_the_newest_and_the_oldest_frame(self) -> None:
@@ -271,7 +275,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         if self.state != "closed":
             for number in range(PLACES):
                 if (self.subject.axes(number) in self.storage) != self._is_there(number):
-                    raise PromiseBrokenError("P2", f"`in` is wrong for {self.subject.axes(number)}")
+                    raise PromiseBrokenError(
+                        "P2", f"`in` returned the wrong result for {self.subject.axes(number)}"
+                    )
 
     @stateful.invariant()
     def counts_its_frames(self) -> None:
@@ -282,7 +288,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             and len(self.storage) != len(self.model.frames)
         ):
             raise PromiseBrokenError(
-                "P2", f"len(storage) is {len(self.storage)} for {len(self.model.frames)} frames"
+                "P2", f"len(storage) is {len(self.storage)}, but {len(self.model.frames)} frames were stored"
             )
 
     @stateful.invariant()
@@ -290,7 +296,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Compare the order of the coordinates with the order in which the frames were put."""
         if self.state != "closed" and self.subject.can.iterable:
             if [frozenset(dict(axes).items()) for axes in self.storage] != list(self.model.frames):
-                raise PromiseBrokenError("R4", "the order is not that of put")
+                raise PromiseBrokenError(
+                    "R4", "the coordinates are not in the order in which the frames were put"
+                )
 
     @stateful.invariant()
     def knows_whether_it_is_finished(self) -> None:
@@ -301,7 +309,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             except NotImplementedError:
                 return
             if finished != (self.state == "finished"):
-                raise PromiseBrokenError("N4", f"is_finished() is {finished}; the storage is {self.state}")
+                raise PromiseBrokenError(
+                    "N4", f"is_finished() returned {finished}, but the storage is {self.state}"
+                )
 
 
 def run_model(subject: Subject, *, reduce: bool = True) -> None:

@@ -41,7 +41,7 @@ class OverwritePromises:
             told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
             if told is not None:
                 raise PromiseBrokenError(
-                    "D4", f"a dataset of the backend was not overwritten: {told['message']}"
+                    "D4", f"overwriting a dataset of the backend was refused: {told['message']}"
                 )
             others = sorted(set(os.listdir(path.parent)) - {path.name})
             if others:
@@ -53,7 +53,7 @@ class OverwritePromises:
         original = subject.new_path()
         finished(subject, original, _FRAMES)
         if not original.is_dir():
-            raise NotRun("a dataset of the backend is not a folder")
+            raise NotRun("this backend's datasets are not folders")
         for what, put in _additions(original):
             path = copy_of(subject, original)
             put(path)
@@ -78,7 +78,7 @@ def _needs_place(subject: Subject) -> None:
     if not subject.can.persistent:
         subject.needs_reopen()
     if not subject.name:
-        raise NotRun("overwriting needs the name of the backend: name an installed backend")
+        raise NotRun("this test needs the name of an installed backend, because it overwrites datasets")
 
 
 def _needs_declared_files(subject: Subject) -> None:
@@ -89,7 +89,7 @@ def _needs_declared_files(subject: Subject) -> None:
         try:
             FilePatterns(declared)
         except (TypeError, ValueError) as error:
-            raise PromiseBrokenError("D4", f"dataset_files is wrong: {error}") from error
+            raise PromiseBrokenError("D4", f"dataset_files is invalid: {error}") from error
         return
     path = subject.new_path()
     finished(subject, path, _FRAMES)
@@ -104,7 +104,9 @@ def _stays(subject: Subject, path: Path, what: str) -> None:
     if told is None:
         raise PromiseBrokenError("D4", f"{what} was overwritten")
     if "ExEngineError" not in told["kinds"]:
-        raise PromiseBrokenError("D4", f"{what}: {told['message']}, which is not an ExEngineError")
+        raise PromiseBrokenError(
+            "D4", f"overwriting {what} raised {told['message']}, which is not an ExEngineError"
+        )
     if _state_of(path.parent) != before:
         raise PromiseBrokenError("D4", f"{what} was changed, although overwriting it was refused")
 
@@ -134,7 +136,7 @@ def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]
         )  # fmt: skip
         names += [os.path.normpath(os.path.join(below, name)) for name in near]
     for name in dict.fromkeys(names):
-        yield f"the file {name!r} of another program", file_at(name)
+        yield f"a foreign file {name!r}", file_at(name)
     yield "a git repository", lambda path: make_folder(path / ".git")
     yield "another dataset", lambda path: shutil.copytree(original, path / "second")
     yield "a deeply nested dataset", lambda path: shutil.copytree(original, path / "analysis" / "today")
@@ -145,8 +147,8 @@ def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]
         place = file.relative_to(original)
         for kind, make in node_makers().items():
             if kind != "device" or _makes_devices(original):
-                yield f"a {kind} as {place}", lambda path, at=place, new=make: _in_place(path / at, new)  # type: ignore[misc]
-        yield f"a link as {place}", lambda path, at=place: _moved_out(path, at)  # type: ignore[misc]
+                yield f"a {kind} at {place}", lambda path, at=place, new=make: _in_place(path / at, new)  # type: ignore[misc]
+        yield f"a link at {place}", lambda path, at=place: _moved_out(path, at)  # type: ignore[misc]
 
 
 def _makes_devices(original: Path) -> bool:
@@ -187,7 +189,7 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
     yield "a file", make_file
     yield "a folder of files", make_folder
     yield "a folder of datasets", folder_of_datasets
-    yield "a git checkout with a stray manifest", checkout
+    yield "a git checkout that contains a manifest", checkout
     for kind, make in node_makers().items():
         if kind != "device" or _makes_devices(original):
             yield f"a {kind}", make
@@ -203,7 +205,7 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
         "of another format": json.dumps({**good, "format": "other"}).encode(),
         "without a backend": json.dumps({key: good[key] for key in good if key != "backend"}).encode(),
         "of a backend that is not installed": json.dumps({**good, "backend": "exengine-kit-none"}).encode(),
-        "that names other files": json.dumps({**good, "files": ["other-{number}"]}).encode(),
+        "that lists other files": json.dumps({**good, "files": ["other-{number}"]}).encode(),
     }
     for what, content in changes.items():
 
@@ -217,4 +219,4 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
         shutil.copytree(original, path)
         (path / MANIFEST_NAME).unlink()
 
-    yield "a dataset of another program, without a manifest", foreign
+    yield "a dataset without a manifest", foreign

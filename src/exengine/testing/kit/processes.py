@@ -58,7 +58,7 @@ class ProcessPromises:
     def test_the_first_error_of_the_disk_stays_and_reaches_the_caller(self, subject: Subject) -> None:
         subject.needs_reopen()
         if sys.platform == "win32":
-            raise NotRun("this system cannot limit the size of files")
+            raise NotRun("this system cannot limit the size of a file")
         path = subject.new_path()
         spec: dict[str, Any] = {
             "path": os.fspath(path),
@@ -71,7 +71,7 @@ class ProcessPromises:
         met = told["met"]
         if met is None and told["faults"]:
             raise PromiseBrokenError(
-                "P7", f"the file reached its size limit and nothing was raised; {told['faults'][0]}"
+                "P7", f"the file reached its size limit, but nothing was raised; {told['faults'][0]}"
             )
         if met is None:
             raise NotRun("the backend wrote all frames without exceeding the file size limit of 64 KiB")
@@ -82,15 +82,17 @@ class ProcessPromises:
                 "P7", f"a disk error reached the caller as {met['message']}, not as an ExEngineError"
             )
         if not told["has_cause"]:
-            raise PromiseBrokenError("P7", f"the error has no OSError as its cause: {met['message']}")
+            raise PromiseBrokenError("P7", f"the cause of the error is not an OSError: {met['message']}")
         if told["after"] is None or "ExEngineError" not in told["after"]["kinds"]:
             after = f"raised {told['after']['message']}" if told["after"] else "returned"
-            raise PromiseBrokenError("P7", f"put after a disk error {after}, and must raise an ExEngineError")
+            raise PromiseBrokenError("P7", f"put after a disk error {after}, but must raise an ExEngineError")
         if told["changed"]:
             raise PromiseBrokenError("P5", "a put after a disk error changed the files")
         foreign = [end["message"] for end in told["ends"] if end and "ExEngineError" not in end["kinds"]]
         if foreign or told["faults"]:
-            raise PromiseBrokenError("P7", f"after a disk error: {[*foreign, *told['faults']][0]}")
+            raise PromiseBrokenError(
+                "P7", f"after a disk error, the storage failed: {[*foreign, *told['faults']][0]}"
+            )
         _holds(subject, path, told["stored"], "P7")
 
     @promise("R3", code="EX306")
@@ -110,13 +112,14 @@ class ProcessPromises:
             told = child.result()
         storage.close()
         if told["faults"]:
-            raise PromiseBrokenError("R3", f"a reader in a child process: {told['faults'][0]}")
+            raise PromiseBrokenError("R3", f"a reader in a child process failed: {told['faults'][0]}")
         counts = told["counts"]
         if counts != sorted(counts):
-            raise PromiseBrokenError("R3", f"the number of frames that a reader saw decreased: {counts}")
+            raise PromiseBrokenError("R3", f"the number of frames that a reader found decreased: {counts}")
         if counts[-1] != 120:
             raise PromiseBrokenError(
-                "R3", f"120 frames were put; a reader that opened the dataset afterwards saw {counts[-1]}"
+                "R3",
+                f"120 frames were put, but a reader that opened the dataset afterwards found {counts[-1]}",
             )
 
     @promise("R4", code="EX305")
@@ -133,7 +136,9 @@ class ProcessPromises:
             with Child(subject, "read", hash_seed=seed, path=os.fspath(path), count=0) as child:
                 order = child.result()["order"]
             if order != wanted:
-                raise PromiseBrokenError("R4", f"under the hash seed {seed} the order is {order!r:.300}")
+                raise PromiseBrokenError(
+                    "R4", f"with the hash seed {seed}, the order of the coordinates is {order!r:.300}"
+                )
 
     @promise("D2")
     def test_a_second_writer_is_refused(self, subject: Subject) -> None:
@@ -172,7 +177,7 @@ class ProcessPromises:
     def test_a_killed_writer_hinders_no_other(self, subject: Subject) -> None:
         _needs_place(subject)
         if not subject.name:
-            raise NotRun("overwriting needs the name of the backend: name an installed backend")
+            raise NotRun("this test needs the name of an installed backend, because it overwrites a dataset")
         path = subject.new_path()
         with Child(subject, "write", path=os.fspath(path), count=2, level="put", end="wait") as child:
             child.wait_for(1)
@@ -180,14 +185,14 @@ class ProcessPromises:
         told = _refused_by_lock(subject, path)
         if told is not None:
             raise PromiseBrokenError(
-                "D2", f"after its writer was killed, the path is refused: {told['message']}"
+                "D2", f"the path is still refused after its writer was killed: {told['message']}"
             )
 
     @promise("D2")
     def test_a_killed_writer_that_had_forked_hinders_no_other(self, subject: Subject) -> None:
         _needs_place(subject)
         if not subject.name:
-            raise NotRun("overwriting needs the name of the backend: name an installed backend")
+            raise NotRun("this test needs the name of an installed backend, because it overwrites a dataset")
         if not hasattr(os, "fork"):
             raise NotRun("this system cannot fork")
         path = subject.new_path()
@@ -203,7 +208,7 @@ class ProcessPromises:
             time.sleep(0.02)
         if told is not None:
             raise PromiseBrokenError(
-                "D2", f"a process forked by a killed writer still holds the path: {told['message']}"
+                "D2", f"a process forked by a killed writer keeps the path locked: {told['message']}"
             )
 
     @promise("N5")
@@ -219,7 +224,7 @@ class ProcessPromises:
                 "N5", f"a storage that was never closed has the status {status} after exit"
             )
         if status and "Warning" not in said:
-            raise PromiseBrokenError("N5", "a storage was never closed, and nothing warned of it at exit")
+            raise PromiseBrokenError("N5", "a storage was never closed, but no warning was issued at exit")
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
@@ -258,7 +263,9 @@ def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatu
         raise PromiseBrokenError(label, faults[0])
     lost = sorted(set(range(count)) - set(present))
     if lost:
-        raise PromiseBrokenError(label, f"{len(lost)} of {count} frames are lost: number {lost[:10]}")
+        raise PromiseBrokenError(
+            label, f"{len(lost)} of {count} frames are lost, with the numbers {lost[:10]}"
+        )
     return status_of(opened)
 
 
@@ -291,5 +298,5 @@ def _opens_or_refuses(subject: Subject) -> None:
         first = next(iter(child.lines()))
     if first.get("foreign") or first.get("wrong"):
         raise PromiseBrokenError(
-            "R3", f"a dataset opened during writing: {first['foreign'] or first['wrong']}"
+            "R3", f"opening a dataset during writing failed: {first['foreign'] or first['wrong']}"
         )

@@ -26,7 +26,7 @@ class PutPromises:
         for number in range(FRAMES):
             axes = subject.axes(number)
             if axes in storage:
-                raise PromiseBrokenError("P1", f"{axes} is in the storage before it was put")
+                raise PromiseBrokenError("P1", f"`in` returned True for {axes} before a frame was put there")
             model.put(storage, axes, subject.numbered(number))
             newest = model.frames[frozenset(axes.items())]
             first = next(iter(model.frames.values()))
@@ -41,11 +41,15 @@ class PutPromises:
         for put in model.frames.values():
             for spelling in _spellings(put.axes):
                 if spelling not in storage:
-                    raise PromiseBrokenError("P1", f"{put.axes} was put, but {spelling!r} is not found")
+                    raise PromiseBrokenError(
+                        "P1", f"a frame was put at {put.axes}, but is not found as {spelling!r}"
+                    )
                 if not np.array_equal(storage.get_data(spelling), put.frame):
-                    raise PromiseBrokenError("P1", f"get_data({spelling!r}) returned another frame")
+                    raise PromiseBrokenError("P1", f"get_data({spelling!r}) returned a different frame")
                 if not np.array_equal(storage[spelling], put.frame):
-                    raise PromiseBrokenError("P1", f"storage[...] and get_data(...) differ at {spelling!r}")
+                    raise PromiseBrokenError(
+                        "P1", f"storage[...] and get_data(...) return different frames at {spelling!r}"
+                    )
 
     @promise("P1")
     def test_what_one_thread_puts_another_reads(self, subject: Subject) -> None:
@@ -74,7 +78,9 @@ class PutPromises:
         batch = [(subject.axes(n), subject.frame(subject.axes(n)), subject.numbered(n)) for n in (2, 0, 3)]
         error = refusal_of(lambda: storage.put_many(batch))
         if not isinstance(error, CoordinatesExistError):
-            raise PromiseBrokenError("P4", f"put_many at coordinates that hold a frame {ending_of(error)}")
+            raise PromiseBrokenError(
+                "P4", f"put_many at coordinates that already have a frame {ending_of(error)}"
+            )
         model.add(subject.axes(2), subject.frame(subject.axes(2)), subject.numbered(2))
         model.check(storage, "P2", absent=subject.axes(3))
 
@@ -142,8 +148,9 @@ class PutPromises:
                 error = refusal_of(lambda at=spelling, new=other: storage.put(at, new, subject.numbered(99)))  # type: ignore[misc]
                 if not isinstance(error, CoordinatesExistError):
                     raise PromiseBrokenError(
-                        "P4", f"put at {spelling!r}, which holds a frame, {ending_of(error)}; it must raise "
-                        "CoordinatesExistError"
+                        "P4",
+                        f"put at {spelling!r}, where a frame exists, {ending_of(error)}, but must raise "
+                        "CoordinatesExistError",
                     )  # fmt: skip
         model.check(storage, "P4")
 
@@ -174,7 +181,7 @@ class PutPromises:
             _refused_by_state(storage, axes, subject)
         storage.close()
         if tree_of(path.parent) != before:
-            raise PromiseBrokenError("P5", "a refused put changed the files of the dataset")
+            raise PromiseBrokenError("P5", "a refused put changed the dataset's files")
 
 
 def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None:
@@ -186,7 +193,7 @@ def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None
         raise PromiseBrokenError("P5", f"put raised {error!r:.200}, not StorageStateError") from error
     except Exception as error:
         raise PromiseBrokenError("P5", f"put raised {error!r:.200}, which is not an ExEngineError") from error
-    raise PromiseBrokenError("P5", "put was accepted by a storage that has ended")
+    raise PromiseBrokenError("P5", "a finished or closed storage accepted a frame")
 
 
 def _refuses_metadata(subject: Subject) -> None:

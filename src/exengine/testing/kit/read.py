@@ -34,7 +34,8 @@ class ReadPromises:
             except CoordinatesNotFoundError as error:
                 if not any(axis in str(error) for axis in subject.axes(0) if axis not in axes):
                     raise PromiseBrokenError(
-                        "R1", f"the error for {axes} names no axis of the dataset: {error!s:.200}"
+                        "R1",
+                        f"the error message for {axes} does not name an axis of the dataset: {error!s:.200}",
                     ) from error
 
     @promise("R1")
@@ -48,7 +49,9 @@ class ReadPromises:
             except Exception as error:
                 raise PromiseBrokenError("R1", f"`in` raised {error!r:.200} for {entry.id}") from error
             if found is not False:
-                raise PromiseBrokenError("R1", f"{entry.id} was never put; `in` returned {found!r:.40}")
+                raise PromiseBrokenError(
+                    "R1", f"`in` returned {found!r:.40} for {entry.id}, which was never put"
+                )
 
     @promise("R1")
     def test_reading_at_what_are_no_coordinates_raises_an_exception_of_ours(self, subject: Subject) -> None:
@@ -107,17 +110,17 @@ class ReadPromises:
             if coordinates_of(storage) != wanted:
                 raise PromiseBrokenError(
                     "R4",
-                    f"the {attempt} iteration returned {coordinates_of(storage)!r:.300}; the order of put is "
-                    f"{wanted!r:.300}",
+                    f"the {attempt} iteration returned {coordinates_of(storage)!r:.300}, but the frames "
+                    f"were put in the order {wanted!r:.300}",
                 )
         storage.finish()
         if coordinates_of(storage) != wanted or len(storage) != len(wanted):
-            raise PromiseBrokenError("R4", "the order changed after finish")
+            raise PromiseBrokenError("R4", "the order of the coordinates changed after finish")
 
     @promise("R4", code="EX305")
     def test_a_storage_that_is_empty_is_true(self, subject: Subject) -> None:
         if not subject.create():
-            raise PromiseBrokenError("R4", "bool() of an empty storage is False")
+            raise PromiseBrokenError("R4", "bool() returned False for an empty storage")
 
     @promise("R4", code="EX305")
     def test_the_order_is_the_same_after_reopening(self, subject: Subject) -> None:
@@ -132,7 +135,9 @@ class ReadPromises:
         got = coordinates_of(subject.open(path))
         if got != wanted:
             raise PromiseBrokenError(
-                "R4", f"the order after reopening is {got!r:.300}; the order of put is {wanted!r:.300}"
+                "R4",
+                f"the order after reopening is {got!r:.300}, but the frames were put in the order "
+                f"{wanted!r:.300}",
             )
 
     @promise("P1", code="EX306")
@@ -206,7 +211,7 @@ def _absent(subject: Subject) -> list[dict[str, int | str]]:
 def _all_missing(storage: DataStorage, absent: list[dict[str, int | str]], label: str = "R1") -> None:
     for axes in absent:
         if axes in storage:
-            raise PromiseBrokenError(label, f"{axes} is in the storage but was never put")
+            raise PromiseBrokenError(label, f"`in` returned True for {axes}, where no frame was put")
         for read in (storage.get_data, storage.get_metadata, storage.__getitem__):
             _missing(read, axes, label)
 
@@ -219,14 +224,16 @@ def _missing(read: Callable[[Any], Any], axes: dict[str, int | str], label: str)
         unnamed = [at for at in axes.values() if str(at) not in str(error)]
         if unnamed and label == "R1":
             raise PromiseBrokenError(
-                label, f"{what}: the message does not name {unnamed}: {error}"
+                label, f"the error message of {what} does not name {unnamed}: {error}"
             ) from error
         return
     except Exception as error:
         raise PromiseBrokenError(
             label, f"{what} raised {type(error).__name__} ({error!s:.150}), not CoordinatesNotFoundError"
         ) from error
-    raise PromiseBrokenError(label, f"{what} returned {type(got).__name__}; nothing was put there")
+    raise PromiseBrokenError(
+        label, f"{what} returned a value of type {type(got).__name__}, although no frame was put there"
+    )
 
 
 def at_once(works: list[Callable[[], Any]]) -> None:

@@ -38,7 +38,7 @@ class RecoveryPromises:
         again = _recover(source, output=output)
         if again.outcome != "already recovered" or tree_of(output.parent) != first:
             raise PromiseBrokenError(
-                "C3", f"recovering again ended with {again.outcome!r}, or changed the copy"
+                "C3", f"recovering again ended with the outcome {again.outcome!r} or changed the copy"
             )
         if tree_of(source.parent) != before:
             raise PromiseBrokenError("C3", "recovering into a copy changed the original")
@@ -53,7 +53,8 @@ class RecoveryPromises:
         report = _recover(source, output=output)
         if report.outcome != "nothing to recover" or os.path.lexists(output):
             raise PromiseBrokenError(
-                "C3", f"recovering a finished dataset ended with {report.outcome!r}, or made a copy"
+                "C3",
+                f"recovering a finished dataset ended with the outcome {report.outcome!r} or created a copy",
             )
         if tree_of(source.parent) != before:
             raise PromiseBrokenError("C3", "recovering a finished dataset changed it")
@@ -74,7 +75,8 @@ class RecoveryPromises:
             if not isinstance(error, UnsupportedOperationError) or tree_of(source.parent) != before:
                 raise PromiseBrokenError(
                     "C3",
-                    f"recover_in_place is not implemented; in_place=True {ending_of(error)} or changed files",
+                    "recover_in_place is not implemented, but recovering with in_place=True "
+                    f"{ending_of(error)} or changed files",
                 )
             return
         planned = _recover(source, in_place=True, dry_run=True)
@@ -84,12 +86,15 @@ class RecoveryPromises:
         _is_recovered(subject, source, model, report)
         if (planned.frames, planned.total) != (report.frames, report.total):
             raise PromiseBrokenError(
-                "C3", f"the dry run reported {planned.frames} frames, the recovery {report.frames}"
+                "C3",
+                f"the dry run reported {planned.frames} frames, but the recovery reported {report.frames}",
             )
         first = tree_of(source.parent)
         again = _recover(source, in_place=True)
         if again.outcome != "nothing to recover" or tree_of(source.parent) != first:
-            raise PromiseBrokenError("C3", f"recovering again ended with {again.outcome!r}, or changed files")
+            raise PromiseBrokenError(
+                "C3", f"recovering again ended with the outcome {again.outcome!r} or changed files"
+            )
 
 
 def _recover(source: Path, **how: Any) -> Any:
@@ -101,7 +106,9 @@ def _recover(source: Path, **how: Any) -> Any:
 def _needs_recovery(subject: Subject) -> None:
     subject.needs_reopen()
     if not subject.name:
-        raise NotRun("recovery needs the name of the backend: name an installed backend")
+        raise NotRun(
+            "this test needs the name of an installed backend, because recovery finds backends by name"
+        )
     if not subject.can.iterable:
         source = subject.new_path()
         storage = subject.create(source)
@@ -133,13 +140,13 @@ def _is_recovered(subject: Subject, path: Path, model: Model, report: Any) -> No
 
     if (report.outcome, report.frames, report.lost) != ("recovered", len(model.frames), []):
         raise PromiseBrokenError(
-            "C3", f"for {len(model.frames)} frames, recover reported {report.to_dict()!r:.300}"
+            "C3", f"{len(model.frames)} frames survived, but recover reported {report.to_dict()!r:.300}"
         )
     opened = subject.open(path)
     model.check(opened, "C3")
     if status_of(opened) not in (None, DatasetStatus.ABORTED):
         raise PromiseBrokenError(
-            "C3", f"the recovered dataset has the status {status_of(opened)}, not aborted"
+            "C3", f"the recovered dataset has the status {status_of(opened)}, but should be aborted"
         )
     opened.close()
     if not verify(path).ok:

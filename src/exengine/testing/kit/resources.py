@@ -53,7 +53,7 @@ class ResourcePromises:
                 error = refusal_of(lambda at=axes, new=frame: storage.put(at, new, {}))  # type: ignore[misc]
                 if error is not None and not isinstance(error, CoordinatesExistError):
                     raise PromiseBrokenError(
-                        "P4", f"put at the coordinates of another thread {ending_of(error)}"
+                        "P4", f"put at coordinates used by another thread {ending_of(error)}"
                     )
                 with lock:
                     (refused if error else stored).append((number, salt))
@@ -61,7 +61,8 @@ class ResourcePromises:
         at_once([lambda salt=k: write(salt) for k in range(WRITERS)])  # type: ignore[misc]
         if sorted(number for number, _ in stored) != list(range(_EACH)):
             raise PromiseBrokenError(
-                "P4", f"{len(stored)} frames were stored at {_EACH} coordinates, not one at each"
+                "P4",
+                f"{len(stored)} frames were stored at {_EACH} coordinates, but there must be one at each",
             )
         model = Model(subject)
         for number, salt in stored:
@@ -74,7 +75,7 @@ class ResourcePromises:
         with Child(subject, "cycles", path=os.fspath(subject.new_path())) as child:
             for line in child.lines():
                 if "fault" in line:
-                    raise PromiseBrokenError("", f"in a child process: {line['fault']}")
+                    raise PromiseBrokenError("", f"the child process failed: {line['fault']}")
                 name = line.pop("cycle")
                 more = {what: slope for what, slope in line.items() if slope > _MOST[what]}
                 if more:
@@ -91,7 +92,7 @@ class ResourcePromises:
         with Child(subject, "failed_sync", path=os.fspath(subject.new_path())) as child:
             told: dict[str, Any] = child.result()
         if not told["calls"]:
-            raise NotRun("the backend does not sync with Python's os.fsync")
+            raise NotRun("the backend does not sync files with Python's os.fsync")
         if not told["first"]:
             raise PromiseBrokenError("F2", "flush(durable=True) returned although its sync failed")
         for what in ("again", "put", "finish"):
@@ -109,5 +110,6 @@ def _holds_all(storage: Any, subject: Subject) -> None:
         model.check_one(storage, model.entry(axes, subject.frame(axes), subject.numbered(number)))
     if subject.can.iterable and len(storage) != WRITERS * _EACH:
         raise PromiseBrokenError(
-            "P1", f"threads put {WRITERS * _EACH} frames; len(storage) is {len(storage)}"
+            "P1",
+            f"{WRITERS * _EACH} frames were put from several threads, but len(storage) is {len(storage)}",
         )

@@ -1,7 +1,7 @@
 """A pytest run with the kit: it collects the tests, gathers their reports and writes the results.
 
-Each test's report is attached to the corresponding pytest report, so that reports from worker processes
-arrive as well.
+Each test's report is attached to the corresponding pytest report, so that reports from worker processes are
+also gathered.
 """
 
 import dataclasses

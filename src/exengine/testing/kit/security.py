@@ -66,11 +66,13 @@ class SecurityPromises:
                 told = try_to_create(subject, os.fspath(path), if_exists)["refused"]
                 if told is not None and "ExEngineError" not in told["kinds"]:
                     raise PromiseBrokenError(
-                        "D1", f"{make.__name__}: {told['message']}, which is not an ExEngineError"
+                        "D1",
+                        f"{make.__name__}: creating a dataset raised {told['message']}, which is not an "
+                        "ExEngineError",
                     )
                 if tree_of(outside) != before:
                     raise PromiseBrokenError(
-                        "D3", f"{make.__name__}: creating a dataset changed files outside"
+                        "D3", f"{make.__name__}: creating a dataset changed files outside its folder"
                     )
                 if subject.name and (told is None or tree_of(path.parent) != there):
                     raise PromiseBrokenError("D1", f"{make.__name__}: a dataset was created in its place")
@@ -99,8 +101,8 @@ def _with_other_kinds(
     if sys.platform != "win32":
         kinds = [
             # The target is a valid file, but it lies outside the dataset.
-            ("a link to a good file outside", lambda place: place.symlink_to(outside / name)),
-            ("a link to a file of another person", lambda place: place.symlink_to(secrets / "thesis.txt")),
+            ("a link to a valid file outside the dataset", lambda place: place.symlink_to(outside / name)),
+            ("a link to a private file of the user", lambda place: place.symlink_to(secrets / "thesis.txt")),
             ("a link to an endless file", lambda place: place.symlink_to(secrets / "endless")),
             ("a link to nothing", lambda place: place.symlink_to("nothing")),
             ("a link to itself", lambda place: place.symlink_to(place)),

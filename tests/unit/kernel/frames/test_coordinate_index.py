@@ -155,10 +155,10 @@ def filled():
     ("where", "text"),
     [
         ({"t": 0}, "no frame has the axis 't'; the axes are time, channel"),
-        ({"time": 9, "channel": "DAPI"}, "time is one of 0 - 3"),
-        ({"time": 0, "channel": "Cy5"}, "channel is one of 'DAPI', 'FITC'"),
-        ({"time": 0}, "the axes are time, channel; missing: channel"),
-        ({}, "the axes are time, channel; missing: time, channel"),
+        ({"time": 9, "channel": "DAPI"}, "the positions on axis 'time' are 0 - 3"),
+        ({"time": 0, "channel": "Cy5"}, "the positions on axis 'channel' are 'DAPI', 'FITC'"),
+        ({"time": 0}, "the axes are time, channel; the coordinates lack channel"),
+        ({}, "the axes are time, channel; the coordinates lack time, channel"),
         ({"time": 2, "channel": "FITC"}, "none of the 7 frames has this combination of positions"),
     ],
 )
@@ -180,7 +180,7 @@ def test_an_empty_index_says_that_nothing_was_put():
         ([2, 0, 1], "0 - 2"),
         ([0, 2, 4], "0, 2, 4"),
         (["a", 1], "'a', 1"),
-        ([str(n) for n in range(10)], "'0', '1', '2', '3', '4', '5', '6', '7', ... (10 in all)"),
+        ([str(n) for n in range(10)], "'0', '1', '2', '3', '4', '5', '6', '7', ... (10 in total)"),
     ],
 )
 def test_positions_are_summed_up_in_short(values, text):

@@ -107,7 +107,7 @@ class Odd:
 
 
 REFUSED = {
-    "NaN": (float("nan"), "is nan, which JSON cannot hold; use None"),
+    "NaN": (float("nan"), "is nan, which JSON cannot represent; use None"),
     "infinity": (-math.inf, "is -inf"),
     "a NaN of numpy": (np.float32("nan"), "is nan"),
     "a NaN in an array": (np.array([1.0, np.nan]), r"\[1\] is nan"),
@@ -122,11 +122,11 @@ REFUSED = {
     "an array of objects": (np.array([None]), "is a ndarray|is an ndarray"),
     "a masked array": (np.ma.array([1], mask=[True]), "is a MaskedArray"),
     "a structure": (np.zeros(1, [("a", "u1")]), "ndarray"),
-    "a key that is a number": ({1: 2}, "has the key 1; keys are str, got int"),
-    "a key that is None": ({None: 2}, "keys are str, got NoneType"),
-    "a key that is a tuple": ({(1, 2): 3}, "keys are str, got tuple"),
-    "half a surrogate pair": ("\ud83d", "half a surrogate pair"),
-    "half a surrogate pair as a key": ({"\udc00": 1}, "half a surrogate pair"),
+    "a key that is a number": ({1: 2}, "has the key 1, but keys must be str, got int"),
+    "a key that is None": ({None: 2}, "keys must be str, got NoneType"),
+    "a key that is a tuple": ({(1, 2): 3}, "keys must be str, got tuple"),
+    "half a surrogate pair": ("\ud83d", "unpaired surrogate"),
+    "half a surrogate pair as a key": ({"\udc00": 1}, "unpaired surrogate"),
     "a mapping that is no dict": (UserDict(a=1), "is an UserDict|is a UserDict"),
     "a generator": ((n for n in "ab"), "is a generator"),
     "a number of thousands of digits": (10**5000, "digits|large|big|long"),

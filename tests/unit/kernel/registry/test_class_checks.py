@@ -190,7 +190,9 @@ def test_ex105_what_hides_the_options():
 
         def __init__(self, *args, **more): ...
 
-    assert messages(Hiding) == ["__init__ has *args, **more: name every option instead"]
+    assert messages(Hiding) == [
+        "__init__ accepts *args, **more, which hides options; name every option instead"
+    ]
 
 
 def test_ex105_in_a_persistent_class_too():

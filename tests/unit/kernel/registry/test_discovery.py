@@ -189,8 +189,8 @@ def half_a_heading(info):
 
 
 CORRUPTIONS = {
-    without_metadata: "metadata cannot be read",
-    not_to_be_understood: "line 2 is 'this is no entry point'",
+    without_metadata: "the metadata of the distribution cannot be read",
+    not_to_be_understood: "line 2 is not valid: 'this is no entry point'",
     not_text: "cannot be parsed",
     a_folder_instead: "cannot be read",
     half_a_heading: "line 1",

@@ -248,7 +248,7 @@ def test_an_observer_that_never_returns_is_left_behind_and_named(
     with Acquisition(plan()) as run:
         assert run.run().stored == 3
     sys.modules["exengine_stuck"].stop.set()
-    assert run.observer_errors == ["exengine-stuck:observer did not return within 0.05 s, and was abandoned"]
+    assert run.observer_errors == ["exengine-stuck:observer did not return within 0.05 s and was abandoned"]
 
 
 def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
@@ -261,7 +261,7 @@ def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
         watching.frames_stored([number])
     watching.opened(None, "memory", None)
     problems = watching.finished(Ledger(), "complete", None)
-    assert problems == ["exengine-watch:observer was too slow: it missed 15 frames"]
+    assert problems == ["exengine-watch:observer was too slow and was not notified of 15 frames"]
     assert told_to("exengine_watch")[1][2] == list(range(10))
 
 
@@ -302,7 +302,7 @@ REFUSED = {
     "a hook that is not marked": (
         IMPL + "def exengine_storage_opened(): ...\ndef exengine_frames_stored(coordinates): ...",
         "invalid",
-        "exengine_frames_stored is not marked: write @exengine.hookimpl above it",
+        "exengine_frames_stored is not marked as a hook; write @exengine.hookimpl above it",
     ),
     "a marked function of any name": (IMPL + "def observe(coordinates): ...", "invalid", "no hook is called 'observe'"),
     "a misspelt specname": (
@@ -313,12 +313,12 @@ REFUSED = {
     "an argument that the hook does not give": (
         IMPL + "def exengine_frames_stored(coordinate): ...",
         "invalid",
-        "exengine_frames_stored takes 'coordinate', which the hook does not pass; did you mean 'coordinates'?",
+        "exengine_frames_stored has a parameter 'coordinate', which the hook does not pass; did you mean 'coordinates'?",
     ),
     "an argument by keyword only": (
         IMPL + "def exengine_frames_stored(*, coordinates): ...",
         "invalid",
-        "by keyword only",
+        "is keyword-only",
     ),
     "a coroutine": (IMPL + "async def exengine_frames_stored(coordinates): ...", "invalid", "coroutine"),
     "a generator": (IMPL + "def exengine_frames_stored(coordinates): yield 1", "invalid", "generator"),
@@ -348,12 +348,12 @@ def test_a_plugin_with_a_fault_is_refused_by_name_and_the_others_go_on(
     assert (faulty.state, watch.state) == (state, "valid")
     assert message in faulty.error
     (told,) = run.observer_errors
-    assert told.startswith("the hooks exengine-faulty:z-faulty 1.0 are not used: ") and message in told
+    assert told.startswith("the hooks of exengine-faulty:z-faulty 1.0 are not used: ") and message in told
     assert told_to("exengine_watch")[-1][2] == 3
 
 
 TARGETS = {
-    "a class": ("exengine_faulty:Observer", "invalid", "it is the class Observer"),
+    "a class": ("exengine_faulty:Observer", "invalid", "the entry point names the class Observer"),
     "a property that raises": ("exengine_faulty:raising", "broken", "cannot be inspected"),
     "no such attribute": ("exengine_faulty:nothing", "broken", "AttributeError"),
     "None": ("exengine_faulty:none", "broken", "is None"),
@@ -479,7 +479,7 @@ def test_sections_of_pages_come_in_the_order_of_names_and_faults_are_said(manage
     assert [(one.title, one.text) for one in sections] == [("A", "text"), ("B of disk", "ndarray")]
     assert [one.record.distribution for one in sections] == ["exengine-a", "exengine-b"]
     assert len(problems) == 2
-    assert "it must return a list of (title, text), and returned 't'" in problems[0]
+    assert "the implementation must return a list of (title, text), but returned 't'" in problems[0]
     assert "exengine-d:d raised in exengine_docs_sections: ZeroDivisionError" in problems[1]
 
 

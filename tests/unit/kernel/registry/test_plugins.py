@@ -270,7 +270,7 @@ def test_a_bad_name_is_listed_as_broken(with_good, name):
     backends = with_good(GOOD, "exengine_faulty:Good", name)
     record = backends.records()[name]
     assert (record.state, record.stage) == ("broken", "name")
-    assert "a-z first" in record.error
+    assert "a name must start with a-z" in record.error
     if name and ":" not in name:
         with pytest.raises(PluginError):
             backends.load(name)
@@ -301,7 +301,7 @@ def test_a_target_that_is_no_module_and_class_is_broken_and_nothing_is_imported(
     backends = with_good("raise AssertionError('it was imported')", target)
     record = backends.records()["faulty"]
     assert (record.state, record.stage) == ("broken", "target")
-    with pytest.raises(PluginBrokenError, match="is not a valid target: it must be module:Class"):
+    with pytest.raises(PluginBrokenError, match="is not a valid target; it must have the form module:Class"):
         backends.load("faulty")
     assert "exengine_faulty" not in sys.modules
     assert_the_good_ones_work(backends)
@@ -407,7 +407,7 @@ def test_two_distributions_with_one_name_are_an_error_that_names_both(make_distr
         backends.load("store")
     assert str(info.value) == (
         "dist-a 1.0 and dist-b 2.0 both register the backend 'store'; "
-        "write 'dist-a:store' or 'dist-b:store', or uninstall one"
+        "write 'dist-a:store' or 'dist-b:store', or uninstall one of them"
     )
     assert isinstance(info.value, LookupError)
     assert backends.load("dist-a:store").__module__ == "dist_a"
@@ -448,9 +448,11 @@ def test_a_broken_plugin_in_a_conflict_does_not_harm_the_other(with_good):
 
 def test_a_qualified_name_that_does_not_exist_says_where_the_name_comes_from(with_good):
     backends = with_good(GOOD, "exengine_faulty:Good", "ndram")
-    with pytest.raises(PluginNotFoundError, match="'good' comes from exengine-good"):
+    with pytest.raises(PluginNotFoundError, match="'good' is registered by exengine-good"):
         backends.load("elsewhere:good")
-    with pytest.raises(PluginNotFoundError, match="'ndram' comes from exengine-faulty, exengine-ndstorage"):
+    with pytest.raises(
+        PluginNotFoundError, match="'ndram' is registered by exengine-faulty, exengine-ndstorage"
+    ):
         backends.load("elsewhere:ndram")
 
 

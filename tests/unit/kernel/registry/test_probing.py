@@ -143,7 +143,9 @@ def test_to_examine_a_plugin_is_to_probe_it_and_to_load_it_here_if_it_is_valid(
         "importing exengine_dead:Good ended the process with exit code 1",
     )
     assert good.loaded is sys.modules["exengine_good"].Good and good.source[1] == GOOD_LINE
-    assert shy.state == "broken" and shy.error.startswith("it can be imported only in a process of its own: ")
+    assert shy.state == "broken" and shy.error.startswith(
+        "the plugin can be imported only in a separate process: "
+    )
     before = good.outcome
     backends.examine([good])
     assert good.outcome is before

@@ -541,22 +541,22 @@ def test_p8_arrays_of_every_layout_are_stored_right(make, path, name):
             {"dtypes": ("uint8", "uint16")},
             np.zeros(2, np.uint8),
             np.zeros(2),
-            "accepts dtype uint8 or uint16; got float64",
+            "accepts only dtype uint8 or uint16; got dtype float64",
         ),
-        ({"dtypes": ("uint16",)}, np.zeros(2, ">u2"), np.zeros(2, np.int16), "got int16"),
+        ({"dtypes": ("uint16",)}, np.zeros(2, ">u2"), np.zeros(2, np.int16), "got dtype int16"),
         (
             {"ndim": (2, 3)},
             np.zeros((2, 2, 3)),
             np.zeros(2),
-            r"accepts 2 or 3 dimensions; got float64, shape \(2,\)",
+            r"accepts only 2 or 3 dimensions; got dtype float64, shape \(2,\)",
         ),
         (
             {"same_shape": True},
             np.zeros((2, 2)),
             np.zeros((2, 3)),
-            r"the first was \(2, 2\) float64, this one is \(2, 3\)",
+            r"the first has \(2, 2\) float64, this one has \(2, 3\)",
         ),
-        ({"same_shape": True}, np.zeros((2, 2)), np.zeros((2, 2), np.float32), "this one is .* float32"),
+        ({"same_shape": True}, np.zeros((2, 2)), np.zeros((2, 2), np.float32), "this one has .* float32"),
     ],
 )
 def test_p8_what_the_format_cannot_hold_is_refused_with_what_it_takes(make, limits, good, bad, says):
@@ -572,8 +572,8 @@ def test_p8_what_the_format_cannot_hold_is_refused_with_what_it_takes(make, limi
 @pytest.mark.parametrize(
     ("limits", "coordinates", "says"),
     [
-        ({}, {"time": "first"}, "accepts int positions only; axis 'time' is 'first'"),
-        ({}, {"time": -1}, "accepts positions from 0; axis 'time' is -1"),
+        ({}, {"time": "first"}, "accepts only int positions; the position on axis 'time' is 'first'"),
+        ({}, {"time": -1}, "does not accept negative positions; the position on axis 'time' is -1"),
         ({"string_axes": True}, {"z": 0, "time": -1}, "axis 'time' is -1"),
         ({"negative_indices": True}, {"time": "first"}, "axis 'time' is 'first'"),
     ],
@@ -610,7 +610,8 @@ def test_r1_what_is_not_there_is_named_with_what_is(make):
     put(storage, 0, channel="a")
     for read in (storage.get_data, storage.get_metadata, storage.__getitem__):
         with pytest.raises(
-            CoordinatesNotFoundError, match=r"no frame at {'time': 5, 'channel': 'a'}: time is one of 0"
+            CoordinatesNotFoundError,
+            match=r"no frame at {'time': 5, 'channel': 'a'}: the positions on axis 'time' are 0",
         ):
             read({"time": 5, "channel": "a"})
     with pytest.raises(KeyError):
@@ -789,7 +790,7 @@ def test_a_backend_that_keeps_nothing_has_no_path_and_is_forgotten_in_silence(me
     memory.flush()
     with pytest.raises(UnsupportedOperationError, match="is not persistent"):
         memory.flush(durable=True)
-    with pytest.raises(UnsupportedOperationError, match="keeps no annotations"):
+    with pytest.raises(UnsupportedOperationError, match="cannot store annotations"):
         memory.annotate("x", 1)
     memory.finish()
     assert memory.status is DatasetStatus.COMPLETE and memory.is_finished()
@@ -1128,7 +1129,7 @@ def test_p7_files_that_cannot_be_closed_are_told_and_hinder_no_other_writer(make
     put(storage, 0)
     if finished:
         storage.finish()
-    with pytest.raises(StorageFailedError, match="its files could not be closed") as info:
+    with pytest.raises(StorageFailedError, match="the dataset's files could not be closed") as info:
         storage.close()
     assert info.value.errno == 5 and isinstance(info.value.__cause__, OSError)
     storage.close()  # it was told
@@ -1223,5 +1224,5 @@ def test_byte_order_is_no_difference_where_all_frames_are_alike(make):
         storage.put({"time": time}, np.arange(12, dtype=f"{order}u2").reshape(3, 4), None)
     for time in range(3):
         assert np.array_equal(storage[{"time": time}], np.arange(12).reshape(3, 4))
-    with pytest.raises(UnsupportedDataError, match="one shape and dtype"):
+    with pytest.raises(UnsupportedDataError, match="the same shape and dtype"):
         storage.put({"time": 3}, np.zeros((3, 4), np.int16), None)

@@ -67,7 +67,7 @@ def test_a_subclass_may_use_any_name_but_one():
 
 @pytest.mark.parametrize("base", [ManagedStorage, DatasetReader])
 def test_a_subclass_that_defines_the_name_of_the_state_is_refused_by_name(base):
-    with pytest.raises(TypeError, match="Careless defines _exengine, in which .* choose another name"):
+    with pytest.raises(TypeError, match="Careless defines _exengine, which .* choose another name"):
         type("Careless", (base,), {"_exengine": None})
 
 
@@ -116,7 +116,7 @@ def test_the_optional_half_of_the_contract_has_honest_defaults():
     assert (storage.path, storage.backend_name, storage.status_reason) == (None, "", "")
     assert (dict(storage.annotations), storage.has_checksums) == ({}, False)
     assert (storage.resolution_levels, storage.level(0), storage.batch_frames) == ((0,), storage, 1)
-    with pytest.raises(CoordinatesNotFoundError, match=r"the levels are \(0,\), got 1"):
+    with pytest.raises(CoordinatesNotFoundError, match=r"level must be one of \(0,\), got 1"):
         storage.level(1)
     with pytest.raises(UnsupportedOperationError, match="Six does not list its coordinates"):
         _ = storage.axes

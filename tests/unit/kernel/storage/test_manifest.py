@@ -69,11 +69,11 @@ def test_a_durable_manifest_is_synced_before_it_takes_its_name_and_its_folder_af
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": "other"}, "its format is not 'exengine-dataset'"),
-        ({"format_version": 2}, "its format version is 2, this release reads 1"),
-        ({"format_version": None}, "its format version is None"),
-        ({"backend": None}, "it does not name a backend"),
-        ({"backend": 5}, "it does not name a backend"),
+        ({"format": "other"}, "the format is not 'exengine-dataset'"),
+        ({"format_version": 2}, "the format version is 2, but this release reads version 1"),
+        ({"format_version": None}, "the format version is None"),
+        ({"backend": None}, "the name of the backend is missing or too long"),
+        ({"backend": 5}, "the name of the backend is missing or too long"),
         ({"status": "fine"}, "'fine' is not a valid DatasetStatus"),
         ({"status": None}, "'?None'? is not a valid DatasetStatus"),
         ({"status": ["complete"]}, "not a valid DatasetStatus"),
@@ -142,19 +142,21 @@ def test_what_is_no_regular_file_is_damage_and_is_not_opened(folder, kind, tmp_p
             "link to a device": "/dev/zero",
         }
         os.symlink(targets[kind], place)
-    with pytest.raises(DatasetDamagedError, match="is not a manifest: it is a (folder|pipe|symbolic link)"):
+    with pytest.raises(
+        DatasetDamagedError, match="is not a manifest: the path is a (folder|pipe|symbolic link)"
+    ):
         read_manifest(folder)
 
 
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"annotations": 5}, "its annotations is not a dict"),
-        ({"annotations": [["a", 1]]}, "its annotations is not a dict"),
-        ({"frames": True}, "its frames is not an int"),
-        ({"frames": "5"}, "its frames is not an int"),
-        ({"reason": ["x"]}, "its reason is not a str"),
-        ({"backend": "x" * 501}, "it does not name a backend"),
+        ({"annotations": 5}, "'annotations' must be a dict"),
+        ({"annotations": [["a", 1]]}, "'annotations' must be a dict"),
+        ({"frames": True}, "'frames' must be an int"),
+        ({"frames": "5"}, "'frames' must be an int"),
+        ({"reason": ["x"]}, "'reason' must be a str"),
+        ({"backend": "x" * 501}, "the name of the backend is missing or too long"),
     ],
 )
 def test_a_manifest_whose_parts_are_of_another_kind_is_damage(folder, changed, says):

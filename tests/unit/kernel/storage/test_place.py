@@ -105,7 +105,7 @@ def test_what_is_there_is_refused_and_stays_as_it_is(tmp_path, claim):
 
 def test_a_dataset_that_is_closed_still_exists(tmp_path, claim):
     claim(tmp_path / "data").unlock()
-    with pytest.raises(DatasetExistsError, match="if_exists='number' to count up"):
+    with pytest.raises(DatasetExistsError, match="set if_exists='number' to add a number"):
         claim(tmp_path / "data")
 
 

@@ -34,7 +34,7 @@ def refuse_link(folder: str) -> None:
     DatasetDamagedError
     """
     if os.path.islink(folder):
-        raise DatasetDamagedError(f"{folder} is a symbolic link, and not a folder of the dataset")
+        raise DatasetDamagedError(f"{folder} is a symbolic link, not a folder of the dataset")
 
 
 def is_file_name(name: str) -> bool:

@@ -71,7 +71,7 @@ def read_pixels(
     """
     data, _ = _read(file, layout.pixel_bytes, begin, thread)
     if len(data) != layout.pixel_bytes:
-        raise DatasetDamagedError(f"the pixels of {describe()} end too early")
+        raise DatasetDamagedError(f"the pixels of {describe()} are incomplete")
     return _pixels_in(data, layout)
 
 

@@ -32,12 +32,12 @@ def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
     whole = header(encode_json(summary))
     if len(whole) > MAX_SUMMARY_BYTES:
         raise MetadataError(
-            f"the summary metadata has {len(whole)} bytes; readers accept at most {MAX_SUMMARY_BYTES}"
+            f"the summary metadata has {len(whole)} bytes, but readers accept at most {MAX_SUMMARY_BYTES}"
         )
     if len(whole) > max_file_bytes // 2:
         raise MetadataError(
-            f"the summary metadata has {len(whole)} bytes, and is part of every file: it may have half of "
-            f"max_file_bytes={max_file_bytes}"
+            f"the summary metadata has {len(whole)} bytes, but it is part of every file and may have at "
+            f"most half of max_file_bytes={max_file_bytes}"
         )
     return whole
 
@@ -74,7 +74,7 @@ def read_header(path: str) -> tuple[int, JsonValue]:
         return int(major), {}
     if size > min(MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
         raise DatasetDamagedError(
-            f"{path}: the summary metadata is longer than the file, or than {MAX_SUMMARY_BYTES} bytes"
+            f"{path}: the summary metadata is longer than the file or than {MAX_SUMMARY_BYTES} bytes"
         )
     try:
         return int(major), parse_foreign_json(read_at(descriptor, size, SUMMARY_AT))

@@ -398,10 +398,10 @@ class FrameTable:
         if self._count <= _TAIL:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
-                    return f"{axis} is one of {summarize_positions(values)}"
+                    return f"the positions on axis {axis!r} are {summarize_positions(values)}"
         absent = [axis for axis in self.axes if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(self.axes)}; missing: {', '.join(absent)}"
+            return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
         return f"none of the {self._count} frames has this combination of positions"
 
     @property

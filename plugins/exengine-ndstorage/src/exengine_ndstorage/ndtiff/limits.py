@@ -24,10 +24,13 @@ def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """
     if len(shape) == 3 and (shape[2] != 3 or dtype.itemsize != 1):
         raise UnsupportedDataError(
-            f"NDTiff accepts (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8; got {shape} {dtype}"
+            f"NDTiff accepts only frames (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8, got {shape} "
+            f"{dtype}"
         )
     if 0 in shape or max(shape) >= MAX_LENGTH:
-        raise UnsupportedDataError(f"NDTiff accepts frames of at least one pixel; got the shape {shape}")
+        raise UnsupportedDataError(
+            f"NDTiff accepts only frames with at least one pixel, got the shape {shape}"
+        )
 
 
 def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -> dict[str, type]:
@@ -54,13 +57,14 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
         first_type = known.get(axis, position_type)
         if position_type is not first_type:
             raise CoordinatesError(
-                f"NDTiff accepts either int or str along one axis: {axis!r} began with "
-                f"{first_type.__name__}, got {positions[axis]!r:.40}; name each {axis}, or none"
+                f"NDTiff needs positions of one type on each axis; the first on {axis!r} was "
+                f"{first_type.__name__}, got {positions[axis]!r:.40}; use a name for each {axis}, or for "
+                "none"
             )
     if "self" in types:
         raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
     if len(known.keys() | types.keys()) > MAX_AXES:
-        raise CoordinatesError(f"NDTiff datasets have at most {MAX_AXES} axes")
+        raise CoordinatesError(f"NDTiff datasets cannot have more than {MAX_AXES} axes")
     return types
 
 
@@ -68,14 +72,16 @@ def refuse_text(axes: bytes) -> None:
     """Refuse coordinates with more bytes of JSON than an index entry can store."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
-            f"NDTiff's coordinates may take at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+            f"NDTiff's coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
         )
 
 
 def refuse_position(axis: str, value: int) -> None:
     """Refuse a position that does not fit in 32 bits."""
     if not -INT32 <= value < INT32:
-        raise CoordinatesError(f"NDTiff's positions have 32 bits; axis {axis!r} is {value}")
+        raise CoordinatesError(
+            f"NDTiff's positions must fit in 32 bits; the position on axis {axis!r} is {value}"
+        )
 
 
 def refuse_plan(layouts: Iterable[PlannedLayout], coordinates: Iterable[CoordinatesLike]) -> None:

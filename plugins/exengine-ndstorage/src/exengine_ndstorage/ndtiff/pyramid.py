@@ -72,7 +72,7 @@ class PyramidReader(NDTiffReader):
             If the pyramid does not have this level.
         """
         if number not in self._levels:
-            raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
+            raise CoordinatesNotFoundError(f"level must be one of {self.resolution_levels}, got {number}")
         return self._levels[number]
 
     def as_array(
@@ -118,7 +118,8 @@ class PyramidReader(NDTiffReader):
         overlap = tuple(summary.get(f"GridPixelOverlap{axis}") for axis in "YX")
         if not all(type(pixels) is int and pixels >= 0 for pixels in overlap):
             raise UnsupportedOperationError(
-                f"{self.path} cannot be stitched: the summary metadata does not state the overlap of tiles"
+                f"{self.path} cannot be stitched, because the summary metadata does not state the overlap "
+                "of the tiles"
             )
         return overlap  # type: ignore[return-value]  # two ints, checked above
 
@@ -141,7 +142,7 @@ def _stitched(
     others = tuple(axis for axis in positions if axis not in ("row", "column"))
     order = others if axes is None else tuple(axes)
     if sorted(order) != sorted(others):
-        raise CoordinatesError(f"axes are {', '.join(others)} in any order; got {', '.join(order)}")
+        raise CoordinatesError(f"axes must be {', '.join(others)}, in any order, got {', '.join(order)}")
     if not len(tiles):
         raise CoordinatesNotFoundError(f"{tiles.path} has no tiles")
     values: list[Any] = [
@@ -158,8 +159,8 @@ def _stitched(
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(
-            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number for "
-            "their pixels"
+            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number "
+            "with which to fill them"
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)
@@ -220,8 +221,8 @@ class _ReadTile:
         else:
             if data.shape != self._shape or data.dtype != self._dtype:
                 raise UnsupportedOperationError(
-                    f"the tile at {axes} is {data.shape} {data.dtype}, the first is "
-                    f"{self._shape} {self._dtype}"
+                    f"the tile at {axes} has shape {data.shape} and dtype {data.dtype}, but the first has "
+                    f"{self._shape} and {self._dtype}"
                 )
             tile = np.ma.asarray(data) if masked else data
         return tile[self._cut][(None,) * (len(self._axes) - 2)]

@@ -91,7 +91,7 @@ class _GrowingTable:
         except FileNotFoundError:  # the writer has just created the folder
             return
         except OSError as error:
-            self.table.problem = f"it cannot be opened: {error.strerror}"
+            self.table.problem = f"the index cannot be opened: {error.strerror}"
             return
         size = os.fstat(file.descriptor).st_size
         while self._read < size:
@@ -189,7 +189,9 @@ class NDTiffReader(DatasetReader):
         problem = table.problem
         if status is DatasetStatus.INCOMPLETE:
             reason = (
-                "its writer is active" if has_writer(self._folder) else "its writer ended without finish()"
+                "the writer is still active"
+                if has_writer(self._folder)
+                else "the writer ended without finish()"
             )
             self._read_summary()
         else:
@@ -214,15 +216,15 @@ class NDTiffReader(DatasetReader):
                 return f"the index names the file {name!r}, which does not exist"
             size = os.path.getsize(path)
             if size < end:
-                return f"{name} has {size} bytes, the index needs {end}"
+                return f"{name} has {size} bytes, but according to the index it needs {end}"
         if growing.torn_bytes:
-            return f"the last {growing.torn_bytes} bytes of the index are not a whole entry"
+            return f"the last {growing.torn_bytes} bytes of the index are not a complete entry"
         if manifest is None:
             return ""
         if manifest.frames is not None and manifest.frames != len(table):
-            return f"the index has {len(table)} frames, but {manifest.frames} were written"
+            return f"the index lists {len(table)} frames, but {manifest.frames} were written"
         if manifest.facts.get("index_crc32c", growing.checksum) != growing.checksum:
-            return "the index differs from the one that was written: frames may have wrong coordinates"
+            return "the index differs from the one that was written, so frames may have wrong coordinates"
         return ""
 
     def _read_summary(self) -> str:
@@ -302,7 +304,8 @@ class NDTiffReader(DatasetReader):
             raise DatasetDamagedError(f"the metadata of {self._name(number)} is longer than the file")
         if size > MAX_METADATA_BYTES:
             raise DatasetDamagedError(
-                f"the metadata of {self._name(number)} has {size} bytes; the limit is {MAX_METADATA_BYTES}"
+                f"the metadata of {self._name(number)} has {size} bytes, but the limit is "
+                f"{MAX_METADATA_BYTES}"
             )
         data = read_at(descriptor, size, at)
         if self._checked:
@@ -325,11 +328,13 @@ class NDTiffReader(DatasetReader):
         width, height, pixel_type, *compressions = self._growing.table.layouts[number]
         if pixel_type not in DTYPES or any(compressions) or not width or not height:
             raise DatasetDamagedError(
-                f"{self.path}: a frame of {width} x {height}, pixel type {pixel_type}, compression "
-                f"{compressions} is not NDTiff"
+                f"{self.path}: a frame of {width} x {height} pixels with pixel type {pixel_type} and "
+                f"compression {compressions} is not valid in NDTiff"
             )
         if pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
-            raise DatasetDamagedError(f"{self.path}: a frame of {width} x {height} is larger than its file")
+            raise DatasetDamagedError(
+                f"{self.path}: a frame of {width} x {height} pixels is larger than its file"
+            )
         if DTYPES[pixel_type] == "<u2":
             pixel_type = GRAY16
         layout = self._layouts[number] = FrameLayout(height, width, pixel_type)

@@ -220,7 +220,7 @@ def _has_header(path: str) -> bool:
 class _RepairedFile(OpenFile):
     """A file to repair.
 
-    The header must lead to the first frame, and each frame to the next frame. The last frame ends the chain.
+    The header must refer to the first frame, and each frame to the next frame. The last frame ends the chain.
 
     Parameters
     ----------

@@ -56,13 +56,13 @@ def check_structure(folder: str, table: FrameTable, *, written_here: bool, finis
         if count <= MOST_SENTENCES:
             found.append(sentence)
     if count > MOST_SENTENCES:
-        found.append(f"there are {count - MOST_SENTENCES} more such faults")
+        found.append(f"{count - MOST_SENTENCES} more faults of this kind were found")
     return found
 
 
 def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> Iterator[str]:
     if written_here and table.superseded:
-        yield f"{len(table.superseded)} entries of the index have the coordinates of a later one"
+        yield f"{len(table.superseded)} entries of the index have the same coordinates as a later entry"
     if written_here and finished:
         yield from _own_empty_files(folder, table)
     for number, frames in table.in_file_order(table.superseded if written_here else ()).items():
@@ -100,9 +100,9 @@ def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
             yield f"{name}: {error}"
             continue
         if not os.path.getsize(os.path.join(folder, name)):
-            yield f"{name}: the file is empty, it has no header"
+            yield f"{name}: the file is empty and has no header"
         elif read_link(file, FIRST_IFD_AT) != 0:
-            yield f"{name}: the header leads to a frame, and the index has none in this file"
+            yield f"{name}: the header refers to a frame, but the index lists no frames in this file"
 
 
 def is_stack(name: str) -> bool:
@@ -125,10 +125,10 @@ def _own_directories(
     for directory in directories(table, frames):
         where = f"{name}: the directory of the frame at {table.coordinates(directory.number)}"
         if directory.begin < end:
-            yield f"{where} overlaps the frame before it"
+            yield f"{where} overlaps the previous frame"
             continue
         if read_link(file, link) != directory.begin:
-            yield f"{name}: {link_in} does not lead to the frame at {table.coordinates(directory.number)}"
+            yield f"{name}: {link_in} does not refer to the frame at {table.coordinates(directory.number)}"
         if directory.differs(read_at(file.descriptor, directory.layout.ifd_bytes, directory.begin)):
             yield f"{where} differs from the one that was written"
         link, link_in = directory.begin + directory.layout.next_at, "the directory before"
@@ -139,7 +139,7 @@ def _own_directories(
         yield f"{name}: the chain of directories does not end with the last frame"
     size = os.fstat(file.descriptor).st_size
     if end and size > end and not os.path.lexists(os.path.join(folder, BACKUP_NAME)):
-        yield f"{name}: {size - end} bytes follow the last frame"
+        yield f"{name}: there are {size - end} bytes after the last frame"
 
 
 class Directory:
@@ -242,11 +242,11 @@ def _foreign_directories(
         strip, at = _read_directory(file, at)
         wanted.pop(strip, None)
     if at < 0:
-        yield f"{name}: the chain of directories leads out of the file"
+        yield f"{name}: the chain of directories leaves the file"
     elif at > 0:
-        yield f"{name}: the chain of directories continues after the frames of the index"
+        yield f"{name}: the chain of directories continues after the last frame of the index"
     for number in wanted.values():
-        yield f"{name}: no directory leads to the frame at {table.coordinates(number)}"
+        yield f"{name}: no directory refers to the frame at {table.coordinates(number)}"
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def _refuse_unsafe_files(path: str) -> None:
             refuse_link(folder)
         for entry in list(os.scandir(folder)):
             if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
-                raise DatasetDamagedError(f"{entry.path} is not read: it is not a regular file")
+                raise DatasetDamagedError(f"{entry.path} was not read, because it is not a regular file")
             if entry.name.endswith(".tif"):
                 size = os.stat(entry.path).st_size
                 with os.fdopen(open_regular(entry.path), "rb") as file:
@@ -104,7 +104,9 @@ def _checked_index(folder: str) -> FrameTable:
     for number in range(len(table) + len(table.superseded)):
         _, layout, _, _, metadata_bytes = table.place(number)
         if max(pixel_bytes(table.layouts[layout]), metadata_bytes) > most:
-            raise DatasetDamagedError(f"{folder}: the index claims more bytes for a frame than a file has")
+            raise DatasetDamagedError(
+                f"{folder}: according to the index, a frame has more bytes than its file"
+            )
     return table
 
 

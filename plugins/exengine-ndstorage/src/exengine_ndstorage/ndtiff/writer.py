@@ -108,15 +108,15 @@ class NDTiffStorage(ManagedStorage):
     ) -> None:
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
-            raise MetadataError(f"NDTiff's summary metadata is a dict, got {type(summary_metadata).__name__}")
+            raise MetadataError(f"summary metadata must be a dict, got {type(summary_metadata).__name__}")
         if name is not None and not is_dataset_name(name):
             raise OptionError(
-                f"name {name!r:.80} is not a valid folder name: pass a name without a path, and the path "
-                "as directory"
+                f"name {name!r:.80} is not a valid folder name; pass a name without a path, and pass the "
+                "path as `directory`"
             )
         least, most = sizes.LEAST_FILE_BYTES, sizes.MAX_FILE_BYTES
         if type(max_file_bytes) is not int or not least <= max_file_bytes <= most:
-            raise OptionError(f"max_file_bytes is an int from {least} to {most}, got {max_file_bytes!r:.40}")
+            raise OptionError(f"max_file_bytes must be an int, {least} to {most}, got {max_file_bytes!r:.40}")
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
         self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
@@ -209,7 +209,7 @@ class NDTiffStorage(ManagedStorage):
             encoded = encoded.ljust(METADATA_PADDING)
         elif size > sizes.MAX_METADATA_BYTES:
             raise MetadataError(
-                f"the metadata has {size} bytes as JSON; NDTiff's readers here accept at most "
+                f"the metadata has {size} bytes as JSON, but this backend's readers accept at most "
                 f"{sizes.MAX_METADATA_BYTES}"
             )
         if data.nbytes + size > self._most_frame_bytes:

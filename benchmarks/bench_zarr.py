@@ -1,0 +1,107 @@
+"""OME-Zarr beside its peers: the same frames, the same codec, put one by one, with fsync at the end."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from harness import HERE, VOID_ABOVE, Table, temporary
+
+SIZES = {64: 20_000, 512: 600, 2048: 60, 50: 20_000, 100: 10_000}
+PEERS = ("zarr-python", "tensorstore", "acquire-zarr")
+GOALS = {64: 0.4, 512: 0.85, 2048: 0.85}
+
+
+def run(writer: str, folder: str, size: int, count: int, codec: str) -> dict[str, float] | None:
+    """Return the figures of one writer; None if it is not installed or cannot use the codec."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        command = [sys.executable, str(HERE / "zarr_worker.py"), writer, place, str(size), str(count), codec]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"     {writer} {size} {codec}: {done.stderr.strip().splitlines()[-1]}", flush=True)
+        return None
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def interleaved(
+    writers: list[str], folder: str, size: int, count: int, codec: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Return the median figures of each writer; the writers run in turn, in a rotating order."""
+    found: dict[str, list[dict[str, float]]] = {writer: [] for writer in writers}
+    for number in range(rounds):
+        turn = number % len(writers)
+        for writer in writers[turn:] + writers[:turn]:
+            figures = run(writer.split("#")[0], folder, size, count, codec)
+            if figures is not None:
+                found[writer].append(figures)
+    return {
+        writer: {key: statistics.median(r[key] for r in results) for key in results[0] if key != "version"}
+        for writer, results in found.items()
+        if results
+    }
+
+
+def main(table: Table, quick: bool) -> None:
+    rounds = 3 if quick else 9
+    rows: list[dict[str, object]] = []
+    with temporary() as folder:
+        for size, count in SIZES.items():
+            for codec in ("none", "blosc-lz4", "zstd"):
+                writers = ["ome-zarr", "ome-zarr, batches", *PEERS]
+                if codec == "none":
+                    writers += ["ndtiff", "h5py", "raw#1", "raw#2"]
+                elif size not in (512, 2048):
+                    continue
+                found = interleaved(writers, folder, size, count // (4 if quick else 1), codec, rounds)
+                rows += [
+                    {"writer": writer, "size": size, "codec": codec, **figures}
+                    for writer, figures in found.items()
+                ]
+                add_rows(table, found, size, codec)
+    saved = HERE / "results" / "zarr.json"
+    saved.parent.mkdir(exist_ok=True)
+    saved.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    for row in rows:
+        print("    ", {key: round(v, 1) if isinstance(v, float) else v for key, v in row.items()})
+
+
+def add_rows(table: Table, found: dict[str, dict[str, float]], size: int, codec: str) -> None:
+    """Add the ratios of one size and codec to the table."""
+    ours = found["ome-zarr"]["whole_us"]
+    peers = {name: found[name]["whole_us"] for name in PEERS if name in found}
+    best = min(peers, key=peers.__getitem__)
+    note = f"{ours:.0f} us per frame, {best} {peers[best]:.0f}"
+    if codec != "none":
+        quickest = min(ours, found["ome-zarr, batches"]["whole_us"])
+        goal = 1.3 if codec == "blosc-lz4" else 1.0
+        table.add(
+            f"ome-zarr {size}x{size} {codec}, speed / best peer", peers[best] / quickest, "x", goal,
+            most=False, note=note,
+        )  # fmt: skip
+        return
+    first, second = found["raw#1"]["whole_us"], found["raw#2"]["whole_us"]
+    raw, apart = (first + second) / 2, abs(first - second) / min(first, second)
+    state = f"; raw against raw {apart:.0%}{': VOID' if apart > VOID_ABOVE else ''}"
+    table.add(
+        f"ome-zarr {size}x{size}, speed / raw + fsync", raw / ours, "x", GOALS.get(size, 0.0),
+        most=False, note=f"{ours:.0f} us per frame, raw {raw:.0f}{state}",
+    )  # fmt: skip
+    if size < 512:
+        batches = found["ome-zarr, batches"]["whole_us"]
+        table.add(f"ome-zarr {size}x{size}, batches / raw + fsync", raw / batches, "x", 0.8, most=False)
+        table.add(
+            f"ome-zarr {size}x{size}, speed / ndtiff",
+            found["ndtiff"]["whole_us"] / ours,
+            "x",
+            1.0,
+            most=False,
+        )
+        table.add(
+            f"ome-zarr {size}x{size}, speed / best peer", peers[best] / ours, "x", 3.0, most=False, note=note
+        )
+
+
+if __name__ == "__main__":
+    main(Table(), "--quick" in sys.argv)
