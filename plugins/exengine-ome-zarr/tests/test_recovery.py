@@ -29,7 +29,8 @@ def is_good(frame, by_zarr):
 
     def check(path, numbers):
         numbers = list(numbers)
-        assert exengine.verify(path).ok
+        verified = exengine.verify(path)
+        assert not verified.damaged and not verified.problems
         with exengine.open_dataset(path) as dataset:
             assert dataset.status == "aborted" and len(dataset) == len(numbers)
             for number in numbers:
