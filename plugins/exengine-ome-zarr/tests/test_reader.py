@@ -1,5 +1,6 @@
 """The reader reports what is damaged or missing, and never returns it as a good frame."""
 
+import json
 import os
 import shutil
 
@@ -8,6 +9,8 @@ import pytest
 
 import exengine
 from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError
+from exengine_ome_zarr.format import files
+from exengine_ome_zarr.format.journal import decode_record, encode_record
 
 PLACES = [{"time": t, "channel": channel} for t in range(3) for channel in ("DAPI", "FITC")]
 
@@ -152,3 +155,43 @@ def test_opening_and_reading_an_unfinished_dataset_changes_no_file(made, opened)
         dataset[axes]
     dataset.check_structure()
     assert {file: file.stat().st_mtime_ns for file in sorted(path.rglob("*"))} == before
+
+
+def forge(path, change):
+    """Change the values of the layout file and mend its checksums."""
+    file = own(path, "layout.jsonl")
+    lines = [json.loads(line[9:]) for line in file.read_bytes().splitlines()]
+    change(lines)
+    file.write_bytes(b"".join(files.encode_line(line) for line in lines))
+
+
+FORGED = {
+    "an axis that is no axis": lambda lines: lines[1]["layout"]["axes"].__setitem__(0, {}),
+    "an axis of another name": lambda lines: lines[1]["layout"]["axes"].__setitem__(0, "place"),
+    "a codec that is a number": lambda lines: lines[1]["layout"].update(codec=7),
+    "a label of too many names": lambda lines: lines[2]["label"].__setitem__(2, [0, 0, 0]),
+    "a label that is no name": lambda lines: lines[2]["label"].__setitem__(2, None),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_forged_layout_is_damaged_and_raises_no_other_error(case, made, opened):
+    forge(made(finish=False), FORGED[case])
+    dataset = opened()
+    assert dataset.status == "damaged" and dataset.axes is not None
+    for axes in (*dataset, *PLACES):
+        with pytest.raises((DatasetDamagedError, CoordinatesNotFoundError)):
+            dataset[axes]
+
+
+@pytest.mark.parametrize("field", [6, 9])
+def test_a_forged_offset_is_damaged(field, made, opened):
+    journal = own(made(finish=False), "journal")
+    data = bytearray(journal.read_bytes())
+    record = list(decode_record(bytes(data[64:128]), 0))
+    record[field] = 2**63 - 1
+    data[64:128] = encode_record(0, *record[1:])
+    journal.write_bytes(data)
+    dataset = opened()
+    with pytest.raises(DatasetDamagedError):
+        (dataset.get_data if field == 6 else dataset.get_metadata)(PLACES[0])
