@@ -57,7 +57,9 @@ class Dataset:
 
     def write(self, folder: str, outside: str) -> None:
         """Make it on the disk; ``outside`` is a folder for what links lead to."""
-        for name in {*self.files, *self.special}:
+        for name in sorted({*self.files, *self.special}):
+            if any(name.startswith(f"{above}/") for above in self.special):
+                continue
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             kind = self.special.get(name, "file")

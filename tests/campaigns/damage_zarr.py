@@ -23,7 +23,7 @@ JOURNAL, LAYOUT, FRAMES, DOCUMENT = (
 )
 FORGED = "forged"
 RECORD_BYTES = 64
-_FIELDS = struct.Struct("<6IQQIQII")  # of a record of the journal, before its checksum
+_FIELDS = struct.Struct("<6IQIIQIII")  # of a record of the journal, before its checksum
 _LARGE = (*NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
 
@@ -63,7 +63,7 @@ def _record_number(dataset: Dataset, rng: random.Random) -> str:
     at = RECORD_BYTES * (1 + rng.randrange(count))
     values = list(_FIELDS.unpack_from(dataset.files[JOURNAL], at))
     field = rng.randrange(len(values))
-    bits = 64 if field in (6, 7, 9) else 32
+    bits = 64 if field in (6, 9) else 32
     values[field] = (
         rng.choice((*_LARGE, values[field] ^ 1 << rng.randrange(bits), values[field] + 1)) % 2**bits
     )

@@ -80,6 +80,7 @@ class OmeZarrReader(DatasetReader):
         if problem:
             status, reason = DatasetStatus.DAMAGED, problem
         self._is_verified = status in FINISHED
+        self._is_damaged = bool(problem)
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
@@ -187,7 +188,9 @@ class OmeZarrReader(DatasetReader):
         try:
             line = self._read_line(number, record)
         except DatasetDamagedError:
-            return  # only the metadata are lost
+            if self._is_damaged:
+                raise
+            return  # the metadata are lost, and nothing suggests that the labels are
         self._compare_coordinates(number, line)
 
     def _compare_coordinates(self, number: int, line: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import DataCoordinates, OpenFile, snapshot, summarize_positions
+from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr.format.documents import Facts
 from exengine_ome_zarr.format.files import JOURNAL, LAYOUT, read_lines
 from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, read_records
@@ -139,6 +140,10 @@ class FrameTable:
             dim, index, key = value["label"]
             if type(index) is not int or not 0 <= index < 2**31:
                 raise ValueError(f"the index {index!r:.40}")
+            keys = key if isinstance(key, list) else [key]
+            members = self.layout.roles[dim] if self.layout is not None else ()
+            if len(keys) != len(members) or any(type(each) not in (int, str) for each in keys):
+                raise ValueError(f"the label {key!r:.40}")
             self.labels[dim].add(tuple(key) if isinstance(key, list) else key, index)
         elif "window" in value:
             channel, low, high = value["window"]
@@ -266,6 +271,8 @@ class FrameTable:
             if members:
                 key = self.labels[dim].position(index)
                 keys = key if isinstance(key, tuple) else (key,)
+                if len(keys) != len(members):
+                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} has lost labels of frame {number}")
                 found.update(zip(members, keys, strict=True))
         return {axis: found[axis] for axis in self.layout.axes}
 

@@ -73,7 +73,7 @@ def read_frame_line(file: OpenFile, record: Record, name: FrameName) -> dict[str
         If the line differs from the one that was written. ``name`` describes the frame.
     """
     *_, at, size, checksum, _ = record
-    if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES:
+    if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES or at >= sizes.MAX_OFFSET:
         raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
     line = read_at(file.descriptor, size, at)
     if len(line) != size or crc32c.crc32c(line) != checksum:
@@ -131,8 +131,8 @@ class FrameFiles:
         """
         _, image, t, c, z, part, offset, length, checksum, *_ = record
         layout = self._layout
-        if length > 2 * layout.frame_bytes + 64 * layout.tiles + 65536:
-            raise DatasetDamagedError(f"the journal states a length of {length} bytes for {name}")
+        if length > 2 * layout.frame_bytes + 64 * layout.tiles + 65536 or offset >= sizes.MAX_OFFSET:
+            raise DatasetDamagedError(f"the journal states {length} bytes at {offset} for {name}")
         if not part:
             key = (image, *layout.shard_at(t, c, z))
             file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))

@@ -118,6 +118,10 @@ class Layout:
             raise ValueError("its shards have too many chunks, or its frames are too large")
         if sorted(self.order) != sorted(FRAME_DIMENSIONS) or not set(self.roles) <= {"p", *FRAME_DIMENSIONS}:
             raise ValueError("its dimensions are not p, t, c and z")
+        if sorted(axis for members in self.roles.values() for axis in members) != sorted(set(self.axes)):
+            raise ValueError("its axes are not those of its dimensions")
+        if not isinstance(self.codec, str) or type(self.level) not in (int, type(None)):
+            raise ValueError(f"it has the codec {self.codec!r:.40}")
         if self.frames_per_chunk > 1 and (self.tiles > 1 or (self.samples > 1 and self.chunk[2] > 1)):
             raise ValueError("its chunks do not consist of whole frames")
 

@@ -54,6 +54,9 @@ MAX_LINE_BYTES = 16 * MIB
 MAX_LAYOUT_BYTES = 256 * MIB
 """The maximum size of the layout file."""
 
+MAX_OFFSET = 2**62
+"""The maximum offset in a file; operating systems refuse larger ones."""
+
 LEAST_FREE_BYTES = 8 * KIB
 """The memory that encoding a frame requires.
 
