@@ -28,7 +28,17 @@ _CAPABILITIES = StorageCapabilities(
     durable_flush=True,
     pyramids=True,
     compression=("blosc-lz4", "blosc-zstd", "zstd", "gzip"),
-    readers=("napari", "Fiji", "zarr-python", "tensorstore", "neuroglancer", "vizarr"),
+    readers=(
+        "napari",
+        "neuroglancer",
+        "zarr-python",
+        "tensorstore",
+        "ome-zarr",
+        "bioio-ome-zarr",
+        "iohub",
+        "ngff-zarr",
+        "zarrita",
+    ),
 )
 
 
