@@ -17,11 +17,11 @@ from exengine.kernel.data_storage_base import DatasetStatus as DatasetStatus
 from exengine.kernel.data_storage_base import DataStorage as DataStorage
 from exengine.kernel.errors import ExEngineError as ExEngineError
 from exengine.kernel.frame_source_base import FrameSource as FrameSource
-from exengine.kernel.frame_source_base import SourcePlan as SourcePlan
 from exengine.kernel.frames.ledger import Ledger as Ledger
 from exengine.kernel.registry.hookspecs import hookimpl as hookimpl
 from exengine.kernel.registry.plugins import backends as backends
 from exengine.kernel.registry.plugins import sources as sources
+from exengine.kernel.source_plan import SourcePlan as SourcePlan
 from exengine.kernel.storage.managed import ManagedStorage as ManagedStorage
 from exengine.kernel.storage.reading import DatasetReader as DatasetReader
 from exengine.kernel.storage.reading import IndexedStorage as IndexedStorage

@@ -161,7 +161,7 @@ class CompleteEvents:
         return float(getattr(plan.well_points_plan, "z", 0.0))
 
     def stated_z(self, position: "useq.AbsolutePosition | None") -> float | None:
-        """Return the focus that a position states. The 0 that useq sets for wells is ignored."""
+        """Return the focus that a position specifies. The 0 that useq sets for wells is ignored."""
         return None if position is None or is_plate(self.sequence) else position.z
 
     def in_effect(self, event: "useq.MDAEvent") -> InEffect:

@@ -187,7 +187,7 @@ def _check_autofocus(
 def examine_cameras(
     core: "CMMCorePlus", complete: CompleteEvents, exposure_ms: float | None, *, laid_out: bool = True
 ) -> Examined:
-    """Return facts about the cameras when they have the sequence's settings.
+    """Return facts about the cameras as the sequence configures them.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ _MOST_COLUMNS = 200
 def write_table(folder: str) -> bool:
     """Write the table; return whether it was written.
 
-    The table is an addition, so a dataset is complete without it.
+    The table is optional: a dataset is complete without it.
     """
     try:
         import pyarrow  # type: ignore[import-not-found, unused-ignore]

@@ -30,7 +30,7 @@ from exengine_ome_zarr.table import FrameTable
 
 
 def level_factors(layout: Layout) -> tuple[int, ...]:
-    """Return the downsampling factors of all levels, until a frame fits into one chunk for viewers."""
+    """Return the downsampling factor of each level, down to the first level that viewers load at once."""
     factors = [1]
     while max(layout.height, layout.width) > sizes.LEAST_LEVEL_PIXELS * factors[-1]:
         factors.append(factors[-1] * 2)

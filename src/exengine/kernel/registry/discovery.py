@@ -64,7 +64,7 @@ def _latest_first(names: Iterable[str]) -> list[str]:
 
 
 def _version_of(folder: str) -> tuple[bool, Any]:
-    """Return a key that sorts a distribution's folders by version; invalid version texts sort lowest."""
+    """Return a key that sorts a distribution's folders by version; invalid version strings sort lowest."""
     # This import is slow, so it happens only if there are duplicates.
     from packaging.version import InvalidVersion, Version
 

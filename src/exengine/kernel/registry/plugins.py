@@ -282,7 +282,7 @@ SOURCES = PluginRegistry(SOURCES_GROUP, "source")
 
 
 def refresh_plugins() -> None:
-    """Make the next use scan for plugins again, after distributions were installed or removed."""
+    """Rescan for plugins on the next use, such as after distributions were installed or removed."""
     BACKENDS.refresh()
     SOURCES.refresh()
 

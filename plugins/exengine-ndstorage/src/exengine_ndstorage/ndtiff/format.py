@@ -48,7 +48,7 @@ BACKUP_NAME = INDEX_NAME + ".before-recovery"
 The files may contain frames that only this index names.
 """
 DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
-"""The bytes of damaged metadata that a recovery replaced with a note, with one JSON object per line."""
+"""A file with the damaged metadata that a recovery replaced with notes, one JSON object per line."""
 DATASET_FILES = (
     INDEX_NAME,
     f"{INDEX_NAME}.new",
@@ -243,7 +243,7 @@ class FrameLayout:
 
 
 def text_in_entry(text: bytes) -> bytes:
-    """Return a text in the form used in index entries: its length, followed by the text."""
+    """Encode a string as in index entries: its length, followed by the string."""
     return LENGTH.pack(len(text)) + text
 
 

@@ -16,9 +16,9 @@ LEAST_FILE_BYTES = 4 * KIB
 """The minimum for ``max_file_bytes``: smaller files have room for a header and little else."""
 
 MAX_TEXT_BYTES = 2**16 - 1
-"""The maximum size of a text in an index entry: coordinates as JSON, or a file name.
+"""The maximum size of a string in an index entry: coordinates as JSON, or a file name.
 
-An index with a longer text is not a valid NDTiff index.
+An index with a longer string is not a valid NDTiff index.
 """
 
 MAX_AXES = 255

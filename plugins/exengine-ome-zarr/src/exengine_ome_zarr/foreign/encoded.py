@@ -155,7 +155,7 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
         raise DatasetDamagedError(f"{where} is a torn shard: its index cannot be read")
     entries = data[: 16 * count]
     if layout.index_has_crc and crc32c.crc32c(entries) != int.from_bytes(data[-4:], "little"):
-        raise DatasetDamagedError(f"{where} is a torn shard: its index differs from its checksum")
+        raise DatasetDamagedError(f"{where} is a torn shard: its index does not match its checksum")
     index = np.frombuffer(entries, "<u8").reshape(count, 2).astype(np.uint64)
     offset, length = index[:, 0], index[:, 1]
     written = (offset != EMPTY) | (length != EMPTY)
@@ -206,7 +206,7 @@ def _check_lz4(data: bytes, most: int) -> str:
 def _check_zstd(data: bytes, most: int) -> str:
     """Bound the decompressed size by the header of the frame, or by the number of blocks (RFC 8878)."""
     if data[:4] != _ZSTD_MAGIC:
-        return "it does not begin with a frame of zstd"
+        return "it does not begin with a zstd frame"
     descriptor = data[4]
     single = descriptor >> 5 & 1
     at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]

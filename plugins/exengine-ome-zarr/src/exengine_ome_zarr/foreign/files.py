@@ -60,7 +60,7 @@ class Files(Protocol):
         """
 
     def read_range(self, key: str, offset: int, size: int) -> bytes | None:
-        """Return part of a file, up to its end. Raises the errors of :meth:`read`."""
+        """Return part of a file, or less if the file ends first. Raises the same errors as :meth:`read`."""
 
     def signature(self, key: str) -> tuple[int, int] | None:
         """Return the size of a file in bytes and a number that changes with it; None if it does not exist."""

@@ -145,7 +145,7 @@ class SpooledObjects:
             del self._shards[name]
             self.removed[name] = shard.frames  # before the file is removed, so that readers look there
             path = os.path.join(self._folder, name)
-            os.truncate(path, 0)  # files that are open elsewhere do not keep the space
+            os.truncate(path, 0)  # so that files that are open elsewhere do not hold on to the disk space
             os.unlink(path)
             self.used_bytes -= shard.size
             gone.append(name)
