@@ -27,7 +27,7 @@ from exengine_ome_zarr.format.pixels import PixelCodec
 from exengine_ome_zarr.format.shards import PartFiles, SlotFiles
 from exengine_ome_zarr.pyramid import PyramidBuilder, level_factors
 
-Compressed = tuple[DataCoordinates, npt.NDArray[Any], bytes, npt.NDArray[Any], list[bytes]]
+Compressed = tuple[DataCoordinates, npt.NDArray[Any], bytes, Any, list[bytes]]
 """A frame of a batch, its pixels in the order in which they are stored, and its compressed chunks."""
 
 Batch = list[tuple[DataCoordinates, npt.NDArray[Any], bytes]]
@@ -103,7 +103,7 @@ class FrameWriter:
                 shard, begin, end = name, offset, offset
             elif name != shard or offset != end or end - begin >= sizes.BATCH_BYTES:
                 break
-            pixels = self._codec.arrange(data)
+            pixels: Any = self._codec.arrange(data)
             arrays.append(pixels)
             end += frame_bytes
             running = (

@@ -137,7 +137,7 @@ class FrameFiles:
             key = (image, *layout.shard_at(t, c, z))
             file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))
             if file is not None and length == layout.frame_bytes:
-                stored = np.empty(length, np.uint8)
+                stored: Any = np.empty(length, np.uint8)
                 if _fill(file, stored, offset) and crc32c.crc32c(stored) == checksum:
                     return self._codec.restore(stored)
             return self._read_moved(record, name)
@@ -188,6 +188,7 @@ class FrameFiles:
             if length > 2 * layout.tile_bytes + 65536:
                 raise DatasetDamagedError(f"the index of {shard} states a chunk of {length} bytes")
             pieces.append(read_at(file.descriptor, length, offset))
+        stored: Any
         if part:
             frame = self._codec.decompress(pieces, name)
             stored = self._codec.arrange(frame)
@@ -251,7 +252,7 @@ def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
     return decode_index(read_at(file.descriptor, layout.index_bytes, size - layout.index_bytes))
 
 
-def _fill(file: OpenFile, stored: npt.NDArray[np.uint8], offset: int) -> bool:
+def _fill(file: OpenFile, stored: Any, offset: int) -> bool:
     """Read into an array; return whether the file is long enough."""
     view = memoryview(stored)
     done = read_into(file.descriptor, view, offset)

@@ -87,6 +87,7 @@ class RemoteFrames:
             if length > 2 * layout.tile_bytes + 65536:
                 raise DatasetDamagedError(f"the index of {shard} states a chunk of {length} bytes")
             pieces.append(self._bucket.read_range(shard, offset, length) or b"")
+        stored: Any
         if part:
             frame = codec.decompress(pieces, name)
             stored = codec.arrange(frame)
