@@ -140,13 +140,15 @@ class StoragePlan:
         self.options = validate_options(self.cls, options, f"backend {backend!r}")
         self.if_exists = if_exists
         self.path: str | None = None
+        self._is_remote = False
         if self.cls.capabilities.persistent:
             if not path:
                 raise ConfigError(
                     f"backend {backend!r} writes to disk and needs a path; set storage.path, or pass --path"
                 )
             self.path = path
-            if is_url(path) and not self.capabilities.remote:
+            self._is_remote = is_url(path)
+            if self._is_remote and not self.capabilities.remote:
                 raise ConfigError(
                     f"storage.path is {path!r:.80}, but backend {backend!r} writes only to folders on this "
                     "machine; set the path of a folder"
@@ -206,7 +208,7 @@ class StoragePlan:
         """Create the storage; see :func:`open_storage`."""
         if self.path is None:
             return self._create()
-        if self.if_exists == "overwrite" and is_url(self.path):
+        if self.if_exists == "overwrite" and self._is_remote:
             if not issubclass(self.cls, RemoteDatasets):
                 raise UnsupportedOperationError(f"backend {self.name!r} cannot replace a dataset at a URL")
             return self._call(self.cls.replace, self.path)
@@ -219,7 +221,7 @@ class StoragePlan:
         return self._create_at(self.path)
 
     def _create_at(self, path: str) -> DataStorage:
-        if is_url(path):  # the backend rejects a URL that is in use
+        if self._is_remote:  # the backend rejects a URL that is in use
             return self._create(path)
         if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
             raise DatasetExistsError(
