@@ -33,7 +33,7 @@ FLOORS_TESTS = tuple(
     f"tests/unit/{part}"
     for part in ("acquisition", "config", "frame_sources", "kernel/frames", "kernel/registry")
 )
-FLOORS_CHOICE = "not kill and not test_field and not full_disk and not probing and not million"
+FLOORS_CHOICE = "not kill and not remote and not test_field and not full_disk and not probing and not million"
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
 
 

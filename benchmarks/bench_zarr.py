@@ -17,7 +17,7 @@ def run(writer: str, folder: str, size: int, count: int, codec: str) -> dict[str
     """Return the figures of one writer; None if it is not installed or cannot use the codec."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         command = [sys.executable, str(HERE / "zarr_worker.py"), writer, place, str(size), str(count), codec]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         print(f"     {writer} {size} {codec}: {done.stderr.strip().splitlines()[-1]}", flush=True)
         return None

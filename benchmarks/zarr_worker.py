@@ -1,7 +1,7 @@
 """Writes the same frames once with one writer and prints the figures, for ``bench_zarr.py``.
 
-``python benchmarks/zarr_worker.py WRITER FOLDER SIZE COUNT CODEC``. Every writer receives one frame after another,
-in its best chunking that was found, ends with an fsync of all files, and is read back.
+``python benchmarks/zarr_worker.py WRITER FOLDER SIZE COUNT CODEC``. Every writer receives one frame after
+another, in its best chunking that was found, ends with an fsync of all files, and is read back.
 """
 
 import importlib.metadata

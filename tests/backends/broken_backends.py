@@ -741,7 +741,7 @@ class SaysCompleteWhenFramesAreGone(Disk):
 @fault("C3")
 class LosesAFrameInARecovery(Disk):
     @classmethod
-    def recover_in_place(cls, path, lost, notes):
+    def recover_in_place(cls, path, lost, notes=None):
         os.remove(os.path.join(path, "0.frame"))
 
 

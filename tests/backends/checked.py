@@ -46,10 +46,10 @@ class CheckedStorage(ManagedStorage):
         return CheckedReader.open(path)
 
     @classmethod
-    def recover_in_place(cls, path, lost, notes):
+    def recover_in_place(cls, path, lost, notes=None):
         lines = [line for line in lines_of(path) if DataCoordinates(line["axes"]) not in lost]
         for line in lines:
-            line["metadata"] = notes.get(DataCoordinates(line["axes"]), line["metadata"])
+            line["metadata"] = (notes or {}).get(DataCoordinates(line["axes"]), line["metadata"])
         new = os.path.join(path, "index.new")
         with open(new, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -22,7 +22,7 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
 )
 from exengine.kernel.storage.remote import is_url
-from exengine.kernel.system.paths import expanded
+from exengine.kernel.system.files import expanded
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
 TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels

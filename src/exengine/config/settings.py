@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exengine.kernel.errors import ConfigError
-from exengine.kernel.system import paths
+from exengine.kernel.system import files
 from exengine.kernel.wording import did_you_mean
 
 ENVIRONMENT_PREFIX = "EXENGINE_"
@@ -148,9 +148,11 @@ def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[st
         If the path contains an environment variable, because only a shell expands it.
     """
     text = os.fsdecode(path)
-    if "://" not in text and (refusal := paths.refusal_of(text)):  # a backend may be remote
+    if not files.UNUSUAL.search(text):
+        return path
+    if "://" not in text and (refusal := files.refusal_of(text)):  # a backend may be remote
         raise ConfigError(f"{key} is {text!r:.80}: {refusal}")
-    return paths.expanded(text) if text.startswith("~") else path
+    return files.expanded(text) if text.startswith("~") else path
 
 
 _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(

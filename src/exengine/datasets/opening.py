@@ -21,7 +21,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.registry import plugins
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
-from exengine.kernel.system import paths
+from exengine.kernel.system import files
 from exengine.kernel.wording import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     path = os.fspath(path)
     if is_url(path):
         return _open(remote_reader(path, backend=backend), path)
-    path = paths.expanded(path)
+    path = files.expanded(path)
     cls, written_by = _find_reader(path, backend)
     absolute = os.path.abspath(path)  # still valid if the program changes its working directory
     with manifest.handed_over(absolute, written_by) if written_by else nullcontext():
@@ -178,7 +178,7 @@ def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
         return f"; overwriting it was interrupted, and the old dataset is now {left}; rename it to restore it"
-    if refusal := paths.refusal_of(path):
+    if refusal := files.refusal_of(path):
         return f": {refusal}"
     parent, name = os.path.split(os.path.abspath(path))
     return did_you_mean(name, _listdir(parent))

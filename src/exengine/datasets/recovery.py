@@ -40,7 +40,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.place import DatasetPlace
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
-from exengine.kernel.system.paths import expanded
+from exengine.kernel.system.files import expanded
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -16,7 +16,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
-from exengine.kernel.system.paths import expanded
+from exengine.kernel.system.files import expanded
 
 if TYPE_CHECKING:
     from os import PathLike

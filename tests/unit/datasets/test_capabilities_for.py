@@ -32,7 +32,7 @@ def test_they_are_asked_for_with_the_options_and_the_path(disk, tmp_path, monkey
 
 
 def test_a_url_is_accepted_only_where_they_say_so(disk, monkeypatch):
-    with pytest.raises(ConfigError, match="writes to folders"):
+    with pytest.raises(ConfigError, match="writes only to folders"):
         StoragePlan("disk", "s3://bucket/data", options={})
     monkeypatch.setattr(
         disk,

@@ -69,7 +69,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     pyramid : {"none", "mean", "median", "decimate"}
         How ``finish`` computes smaller copies of frames above 512 pixels, with which viewers show large data
         at once: from the mean or median of 2 x 2 pixels, or from every second pixel. By default, there are
-        none; :func:`exengine_ome_zarr.add_pyramid` adds them later.
+        none; ``exengine_ome_zarr.add_pyramid`` adds them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
         uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the

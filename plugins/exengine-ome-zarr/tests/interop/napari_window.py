@@ -1,7 +1,7 @@
 """Opens a window of napari, and carries out what lines of JSON on the standard input ask for.
 
 Each answer is a line of JSON. ``{"open": path}`` opens a dataset and answers a description of its layers,
-``{"save": file}`` stores the pixels of all layers, ``{"screenshot": file}`` a picture of the window;
+``{"run": code}`` does so with code that makes a viewer, ``{"save": file}`` stores the pixels of all layers, ``{"screenshot": file}`` a picture of the window;
 ``{"point": world}`` moves there and answers the displayed value of each layer.
 """
 
@@ -31,13 +31,11 @@ def _described(layer):
 def main():
     """Run until the standard input ends."""
     import napari
-    from napari.utils import resize_dask_cache
     from PIL import Image
     from qtpy.QtWidgets import QApplication
 
-    resize_dask_cache(0)  # as the page "Watch OME-Zarr live" says
+    napari.run = lambda: None
     viewer = napari.Viewer(show=True)
-    viewer.window.resize(1000, 700)
     layers = []
     for line in sys.stdin:
         asked = json.loads(line)
@@ -45,6 +43,13 @@ def main():
         if "open" in asked:
             viewer.layers.clear()
             layers = viewer.open(asked["open"], plugin="napari-ome-zarr")
+            answer = [_described(layer) for layer in layers]
+        if "run" in asked:
+            viewer.close()
+            names = {}
+            exec(asked["run"], names)
+            viewer = names["viewer"]
+            layers = list(viewer.layers)
             answer = [_described(layer) for layer in layers]
         if "save" in asked:
             first = [layer.data[0] if layer.multiscale else layer.data for layer in layers]
@@ -54,6 +59,7 @@ def main():
             QApplication.processEvents()
             answer = [np.asarray(layer.get_value(asked["point"], world=True)).tolist() for layer in layers]
         if "screenshot" in asked:
+            viewer.window.resize(1000, 700)
             viewer.reset_view()
             picture = viewer.screenshot(canvas_only=False, flash=False)
             Image.fromarray(picture).save(asked["screenshot"])

@@ -5,6 +5,7 @@ computes them.
 """
 
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import useq
 
 import exengine
-from exengine.frame_sources.simulated import SimulatedSource
 
 GREEN_MAGENTA = ["00FF00", "FF00FF"]
 WHITE = ["FFFFFF"]
@@ -125,7 +125,8 @@ def acquired(path, sequence, **options):
     }
     ledger = exengine.acquire(config)
     frames: dict[Any, Any] = {}
-    source = SimulatedSource(**size)
+    (simulated,) = entry_points(group="exengine.frame_sources", name="simulated")
+    source = simulated.load()(**size)
     source.prepare(useq.MDASequence(**sequence))
     source.run(lambda coordinates, data, _: frames.setdefault(tuple(sorted(coordinates.items())), data))
     source.close()

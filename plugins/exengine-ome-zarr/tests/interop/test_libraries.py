@@ -81,3 +81,19 @@ def test_ome_zarr_py_opens_the_plate_as_one_picture(made):
     np.testing.assert_array_equal(picture[..., :48, 64:128], fields["A/2/0"])
     np.testing.assert_array_equal(picture[..., 48:96, 64:128], fields["B/2/0"])
     assert not picture[..., 96:, :].any()
+
+
+def test_the_ome_xml_of_a_series_is_valid(made):
+    import ome_types
+
+    sample = made("series")
+    described = ome_types.from_xml(sample.path / "OME" / "METADATA.ome.xml", validate=False)
+    assert [image.id for image in described.images] == [f"Image:{image.path}" for image in sample.images]
+    for image, found in zip(sample.images, described.images, strict=True):
+        pixels = found.pixels
+        sizes = [getattr(pixels, f"size_{dim}") for dim in image.dims]
+        assert tuple(sizes) == image.data.shape and found.name == image.name
+        assert [channel.name for channel in pixels.channels] == image.channels
+        assert [pixels.physical_size_z, pixels.physical_size_y, pixels.physical_size_x] == image.scale[2:]
+        assert [found.stage_label.z, found.stage_label.y, found.stage_label.x] == image.translation[2:]
+        assert pixels.time_increment == image.scale[0]

@@ -1,6 +1,8 @@
 """Viewers in other processes see the frames of a dataset that is being written, without opening it again."""
 
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from neuroglancer_page import Page
 from samples import Image
 
 HERE = Path(__file__).parent
+PAGE = HERE.parents[3] / "docs" / "how-to" / "watch_live.rst"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 PIXEL = (SHAPE[0] // 2, SHAPE[1] // 2)
 
@@ -38,9 +41,13 @@ def test_zarrita_sees_new_frames_in_the_shard_that_it_has_read(
         np.testing.assert_array_equal(viewer.ask(time + 1), live_frame(time + 1).ravel())
 
 
-def test_napari_sees_new_frames(writer, napari_window, tmp_path, pictures):
+def test_napari_sees_new_frames_as_the_documentation_says(writer, napari_window, tmp_path, pictures):
     writer.ask(0)
-    (layer,) = napari_window.ask({"open": str(tmp_path / "live.ome.zarr")})
+    page = PAGE.read_text(encoding="utf-8")
+    block = re.search(r"(?m)^\.\. code-block:: python\n\n((?:   .*\n|\n)*)", page)
+    code = textwrap.dedent(block[1]).replace("data/live.ome.zarr", str(tmp_path / "live.ome.zarr"))
+    assert "napari.Viewer()" in code and str(tmp_path) in code
+    (layer,) = napari_window.ask({"run": code})
     assert layer["shapes"] == [[6, *SHAPE]]
     assert napari_window.ask({"point": [0, *PIXEL]}) == [value(0)]
     assert napari_window.ask({"point": [3, *PIXEL]}) == [0]

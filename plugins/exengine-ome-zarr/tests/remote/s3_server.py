@@ -18,7 +18,7 @@ from pathlib import Path
 
 KEY, SECRET = "exengine-test", "a-secret-of-the-tests"
 BUCKET = "microscope"
-START_S = 60
+START_S = 120
 
 
 def find_program():

@@ -132,7 +132,7 @@ def test_other_backends_refuse_urls(tmp_path, monkeypatch):
     for backend in exengine.backends():
         if backend in ("ome-zarr", "ndram"):
             continue
-        with pytest.raises(ConfigError, match="writes to folders on this machine"):
+        with pytest.raises(ConfigError, match="writes only to folders on this machine"):
             exengine.open_storage(backend, "s3://bucket/demo")
     assert not any(tmp_path.iterdir())
 

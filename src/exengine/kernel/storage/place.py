@@ -30,7 +30,7 @@ from exengine.kernel.storage.building import (
     rename_into_place,
     write_files,
 )
-from exengine.kernel.system import files, paths
+from exengine.kernel.system import files
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
 _MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest reserves
@@ -86,9 +86,10 @@ class DatasetPlace:
             check_names(initial, patterns)
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
-        path = paths.expanded(path)
-        if refusal := paths.refusal_of_new(path):
-            raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
+        if files.UNUSUAL.search(path):
+            path = files.expanded(path)
+            if refusal := files.refusal_of_new(path):
+                raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {

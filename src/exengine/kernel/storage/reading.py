@@ -25,7 +25,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
 from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
-from exengine.kernel.system.paths import expanded
+from exengine.kernel.system.files import expanded
 
 
 class IndexedStorage(DataStorage):

@@ -9,7 +9,7 @@ from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery import recover
 from exengine.datasets.verification import verify
 from exengine.kernel.errors import DatasetAccessError, DatasetNotFoundError
-from exengine.kernel.system.paths import refusal_of
+from exengine.kernel.system.files import refusal_of
 
 
 @pytest.fixture
@@ -55,9 +55,10 @@ def test_variables_and_urls_are_refused_by_a_class_that_is_called_directly(path,
     with pytest.raises(DatasetAccessError) as caught:
         checked(path)
     assert says in str(caught.value)
-    with pytest.raises(DatasetNotFoundError) as caught:
-        open_dataset(path)
-    assert says in str(caught.value)
+    if "://" not in path:  # a URL is for the backends that read URLs
+        with pytest.raises(DatasetNotFoundError) as caught:
+            open_dataset(path)
+        assert says in str(caught.value)
     assert os.listdir(home) == []
 
 

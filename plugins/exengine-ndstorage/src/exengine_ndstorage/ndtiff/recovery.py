@@ -7,12 +7,18 @@ recovery is killed, the next call continues it.
 The only data that recovery removes is data that a writer had begun to write when it died, and that is not in
 the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
 so that the data can be rescued by hand later. In this case, the old index is also kept. Damaged metadata are
-replaced with a note, and their bytes are saved next to the index; see ``metadata_notes``.
+replaced with a note, and their bytes are saved next to the index. They lie between the pixels and the next
+frame, so only this room can be used.
 """
 
+import itertools
+import json
 import os
+import struct
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
+import crc32c
 import numpy as np
 
 from exengine.base_classes import (
@@ -21,6 +27,7 @@ from exengine.base_classes import (
     FilePatterns,
     JsonValue,
     OpenFile,
+    open_regular,
     read_at,
     read_manifest,
     sync_folder,
@@ -28,12 +35,21 @@ from exengine.base_classes import (
 )
 from exengine.errors import DatasetDamagedError
 from exengine_ndstorage.ndtiff.files import replacing
-from exengine_ndstorage.ndtiff.format import BACKUP_NAME, FIRST_IFD_AT, INDEX_NAME, MAJOR_VERSION, header
+from exengine_ndstorage.ndtiff.format import (
+    BACKUP_NAME,
+    DAMAGED_METADATA_NAME,
+    FIRST_IFD_AT,
+    INDEX_NAME,
+    MAJOR_VERSION,
+    METADATA_CRC_AT,
+    METADATA_PADDING,
+    header,
+)
+from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, encode_json
 from exengine_ndstorage.ndtiff.header import SUMMARY_AT, SUMMARY_BYTES_AT, read_header
 from exengine_ndstorage.ndtiff.index_entries import prove_chain, with_metadata_length
 from exengine_ndstorage.ndtiff.index_table import FrameTable
-from exengine_ndstorage.ndtiff.metadata_notes import replacements, save_damaged, write_replacements
-from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_TORN_BYTES
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_FILE_BYTES, MAX_METADATA_BYTES, MAX_TORN_BYTES
 from exengine_ndstorage.ndtiff.structure import Directory, directories, is_stack, read_link
 
 _LEAST_HEADER = SUMMARY_AT + 2
@@ -65,15 +81,15 @@ def recover_in_place(
         number = table.find(coordinates.__dict__)
         if number is not None:
             dropped.add(number)
-    replaced = replacements(table, notes)
+    replaced = _replacements(table, notes)
     if replaced:
-        save_damaged(path, table, replaced)
+        _save_damaged(path, table, replaced)
     lengths = {number: len(new.data) for number, new in replaced.items() if len(new.data) != new.old_bytes}
     if dropped or lengths or whole_bytes != _size(index):
         _replace_index(path, whole_bytes, dropped, lengths)
         table, _ = _read_index(index)
         dropped = set()
-    write_replacements(path, table, replaced)
+    _write_replacements(path, table, replaced)
     kept = {table.files[number]: frames for number, frames in table.in_file_order(dropped).items()}
     headers = _Headers(path, [*kept])
     for name in _stacks(path, kept):
@@ -158,6 +174,110 @@ def _keep_index(folder: str) -> None:
         while data := read_at(file.descriptor, CHUNK_BYTES, at):
             at = write_at(descriptor, [data], at)
     sync_folder(folder)
+
+
+# -- damaged metadata -----------------------------------------------------------------------------------
+
+
+class _Replacement(NamedTuple):
+    """The new metadata of a frame.
+
+    Attributes
+    ----------
+    coordinates : DataCoordinates
+    data : bytes
+        The metadata as JSON, padded with spaces.
+    old_bytes : int
+        The length of the old metadata according to the index.
+    """
+
+    coordinates: DataCoordinates
+    data: bytes
+    old_bytes: int
+
+
+def _replacements(table: FrameTable, notes: Mapping[DataCoordinates, JsonValue]) -> dict[int, _Replacement]:
+    """Return the new metadata of frames, by the numbers of the frames.
+
+    Parameters
+    ----------
+    table : FrameTable
+        The index.
+    notes : mapping
+        See :meth:`exengine.base_classes.DataStorage.recover_in_place`.
+    """
+    following: dict[int, int] = {}
+    for frames in table.in_file_order().values() if notes else ():
+        every = [*directories(table, frames)]
+        following.update((frame.number, after.begin) for frame, after in itertools.pairwise(every))
+    found = {}
+    for coordinates, note in notes.items():
+        number = table.find(coordinates.__dict__)
+        if number is not None:
+            _, _, _, at, size = table.place(number)
+            room = following.get(number, MAX_FILE_BYTES) - at
+            found[number] = _Replacement(coordinates, _fitted(note, size, room), size)
+    return found
+
+
+def _fitted(note: JsonValue, size: int, room: int) -> bytes:
+    """Return a note that fits into a frame, as long as the old metadata if these have a possible length."""
+    possible = METADATA_PADDING <= size <= min(room, MAX_METADATA_BYTES)
+    data = encode_json(note)
+    if len(data) > (size if possible else room):
+        data = b"{}"
+    return data.ljust(size if possible else METADATA_PADDING)
+
+
+def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replacement]) -> None:
+    """Save the bytes that will be overwritten in a file next to the index.
+
+    Each line is a JSON object with the coordinates and the metadata, in which each byte is one character.
+    """
+    lines = []
+    for number, (coordinates, data, old_bytes) in replaced.items():
+        name, _, _, at, _ = table.place(number)
+        file = OpenFile(os.path.join(folder, table.files[name]), READ)
+        old = read_at(file.descriptor, max(len(data), min(old_bytes, MAX_METADATA_BYTES)), at)
+        line = {"coordinates": coordinates.coordinate_dict, "metadata": old.decode("latin-1")}
+        if not old.startswith(data):  # a recovery that was killed has saved and overwritten them
+            lines.append(json.dumps(line).encode() + b"\n")
+    path = os.path.join(folder, DAMAGED_METADATA_NAME)
+    saved = _lines_of(path)
+    new = [line for line in lines if line not in saved]
+    if new:
+        with replacing(path) as descriptor:
+            write_at(descriptor, [b"".join(saved), b"".join(new)], 0)
+        sync_folder(folder)
+
+
+def _lines_of(path: str) -> list[bytes]:
+    if not os.path.lexists(path):
+        return []
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.readlines()
+
+
+def _write_replacements(folder: str, table: FrameTable, replaced: Mapping[int, _Replacement]) -> None:
+    """Write the new metadata and their checksums. The caller syncs the files.
+
+    Parameters
+    ----------
+    folder : str
+    table : FrameTable
+        The index with the new lengths.
+    replaced : mapping
+    """
+    for coordinates, data, _ in replaced.values():
+        number = table.find(coordinates.__dict__)
+        assert number is not None  # the new index has this frame
+        name, _, _, at, _ = table.place(number)
+        (directory,) = directories(table, [number])
+        file = OpenFile(os.path.join(folder, table.files[name]), os.O_RDWR)
+        write_at(file.descriptor, [data], at)
+        checksum = crc32c.crc32c(data, axes_checksum(coordinates.__dict__))
+        crc_at = directory.begin + directory.layout.checksums_at + METADATA_CRC_AT
+        write_at(file.descriptor, [struct.pack("<I", checksum)], crc_at)
 
 
 # -- the files -----------------------------------------------------------------------------------
