@@ -57,6 +57,8 @@ def main() -> int:
             name = list(jobs)[number % len(jobs)]
             lines = rng.randint(FEWEST, COUNT - 100) // jobs[name].batch
             campaign.run(Kill(name, frames=lines, delay_s=rng.expovariate(2000)), number)
+            if number % 10 == 9:
+                print(f"{number + 1} kills, {len(campaign.broken)} broken promises", flush=True)
     figures = {
         "kills": campaign.figures.pop("killed", 0),
         **campaign.figures,

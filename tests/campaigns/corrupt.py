@@ -21,7 +21,6 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import numpy as np
 import results
 from damage import Dataset
 from forked import Child, Say
+from reader_spoils import MOST_BYTES, SPOILS
 from variants import Variant, add_arguments, variant_of
 from writer import Job, axes_of, metadata_of, pixels_of, write
 
@@ -39,7 +39,6 @@ import exengine
 from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEngineError
 from exengine.testing.frames import frame_of
 
-MOST_BYTES = 2**30
 BATCH = 200
 FOREIGN = (
     "v3/12_bit_pycromanager_mda",
@@ -208,77 +207,6 @@ def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None)
             found.good += 1
     if truth is not None and not isinstance(metadata, Exception) and (known is None or metadata != known[1]):
         found.wrong.append(f"the metadata of {axes}")
-
-
-class _Equal(int):
-    """A checksum that equals every other."""
-
-    __hash__ = int.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __ne__(self, other: object) -> bool:
-        return False
-
-
-def compare_no_checksum() -> None:
-    """Make a reader that is wrong: it believes what it reads."""
-    from types import SimpleNamespace
-
-    from exengine_ome_zarr.format import frame_files
-
-    frame_files.crc32c = SimpleNamespace(crc32c=lambda *data: _Equal())
-    from exengine_ndstorage.ndtiff.reader import NDTiffReader
-
-    frames_of_others = property(lambda self: False, lambda self, value: None)
-    NDTiffReader._checked = NDTiffReader._written_here = frames_of_others
-
-
-def _readers() -> list[Any]:
-    from exengine_ndstorage.ndtiff.reader import NDTiffReader
-    from exengine_ome_zarr.reader import OmeZarrReader
-
-    return [NDTiffReader, OmeZarrReader]
-
-
-def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
-    """Return what makes readers do something foolish where an index cannot be read."""
-
-    def spoil() -> None:
-        for cls in _readers():
-            real = cls._settle
-
-            def instead(self: Any, real: Any = real) -> None:
-                real(self)
-                # the last bytes of an index, or a journal
-                if self.status_reason.startswith("the last") or "journal" in self.status_reason:
-                    do()
-
-            cls._settle = instead
-
-    return spoil
-
-
-def _raise_in_await() -> None:
-    for cls in _readers():
-        cls.await_new_data = lambda self, timeout: {}["nothing"]
-
-
-def _take_memory() -> None:
-    for cls in _readers():
-        cls.await_new_data = lambda self, timeout: bytes(2 * MOST_BYTES)
-
-
-SPOILS: dict[str, Callable[[], None]] = {
-    "": lambda: None,
-    "no-checksums": compare_no_checksum,
-    "foreign-error": at_a_damaged_index(_raise_in_await),
-    "memory": at_a_damaged_index(_take_memory),
-    "hang": at_a_damaged_index(lambda: time.sleep(60)),
-    "crash": at_a_damaged_index(os.abort),
-}
-"""Faults of a reader that the campaign must find, or it is blind."""
 
 
 # -- in the parent -------------------------------------------------------------------------------
