@@ -253,8 +253,10 @@ class ZipFiles:
             raise UnsupportedOperationError(
                 f"{self.name(key)} is encrypted, or compressed by a method other than deflate"
             )
-        if entry.compress_size > self._size or offset + size > entry.compress_size:
-            raise DatasetDamagedError(f"{self.name(key)} is longer than the archive")
+        if not 0 <= entry.header_offset <= self._size - entry.compress_size:
+            raise DatasetDamagedError(f"{self.name(key)} is not inside the archive")
+        if offset + size > entry.compress_size:
+            raise DatasetDamagedError(f"{self.name(key)} is longer than the archive lists")
         header = read_at(file.descriptor, _LOCAL_HEADER.size, entry.header_offset)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
             raise DatasetDamagedError(f"{self.name(key)} is not where the archive lists it")
