@@ -68,14 +68,14 @@ def check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
             if setting == (CORE, role) and value != device:
                 raise sequence_error(
                     "drives",
-                    f"{where} selects the device {value!r} as {role}, and the sequence moves {device!r}; "
+                    f"{where} selects the device {value!r} as {role}, but the sequence moves {device!r}; "
                     "select the device that the sequence moves in its setup, or remove the positions",
                 )
             if setting == (device, "Position"):
                 raise sequence_error(
                     "drives",
-                    f"the properties set {device}.Position, and the sequence moves the same device; "
-                    f"state {instead} of the position instead",
+                    f"the properties set {device}.Position, but the sequence moves the same device; "
+                    f"set {instead} of the position instead",
                 )
 
 
@@ -95,8 +95,8 @@ def check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
     if not any(shutters):
         raise sequence_error(
             "shutter",
-            "keep_shutter_open_across: the config has no shutter in use; leave it out, or name the shutter "
-            "in the .cfg file with 'Property,Core,Shutter,<label>'",
+            "keep_shutter_open_across needs a shutter, but the config selects none; leave it out, or name "
+            "the shutter in the .cfg file with 'Property,Core,Shutter,<label>'",
         )
     if autoshutters <= {"0", "False"}:
         raise sequence_error(
