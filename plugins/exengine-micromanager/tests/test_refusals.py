@@ -126,7 +126,7 @@ def test_the_drive_that_a_sequence_moves_is_the_one_that_its_setup_selects(
     assert source._core.getPosition("Piezo") == pytest.approx(6)
     stack = {"z_plan": {"range": 2, "step": 1}}
     for fields, says in (
-        ({"channels": ["Coarse"]}, "channel 'Coarse' selects the device 'Z' as Focus, and .* moves 'Piezo'"),
+        ({"channels": ["Coarse"]}, "channel 'Coarse' selects the device 'Z' as Focus, but .* moves 'Piezo'"),
         (
             {"stage_positions": [{"properties": [["Core", "Focus", "Z"]]}]},
             "a position selects the device 'Z'",
@@ -145,7 +145,7 @@ def test_a_drive_or_shutter_that_only_the_setup_or_a_position_selects_is_enough(
         source.prepare(useq.MDASequence(**stack))
     assert source.prepare(useq.MDASequence(**stack, setup=ON_PIEZO)).frames == 3
     kept = {**stack, "setup": ON_PIEZO, "keep_shutter_open_across": ["z"]}
-    with pytest.raises(SourceError, match="no shutter in use"):
+    with pytest.raises(SourceError, match="needs a shutter"):
         source.prepare(useq.MDASequence(**kept))
     places = [{"properties": [["Core", "Shutter", "Shut2"]]}]
     assert source.prepare(useq.MDASequence(**kept, stage_positions=places)).frames == 3

@@ -98,6 +98,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     }
     dataset_files = files.DATASET_FILES
     backend_name = BACKEND_NAME
+    foreign_reader = "exengine_ome_zarr.zarr_python:read_frame"
     batch_frames = 32
     overhead_bytes_per_frame = 8192
 

@@ -38,6 +38,7 @@ NUMBERS = (
 )  # fmt: skip
 """The dtypes that a backend must accept if it does not declare a list of dtypes."""
 
+_USUAL_AXES = ("time", "channel", "z", "position")
 _MANY_AXES = 8
 """The number of axes that a backend must accept if it declares no limit."""
 
@@ -154,9 +155,10 @@ class HonestCapabilities:
     @promise("P2", code="EX303")
     def test_the_number_of_axes_is_as_declared(self, subject: Subject) -> None:
         declared = subject.can.most_axes
-        many: Axes = {
-            f"axis{number}": number for number in range(_MANY_AXES if declared is None else declared)
-        }
+        count = _MANY_AXES if declared is None else declared
+        # A format may have dimensions for the axes of an acquisition only.
+        names = [*_USUAL_AXES, *(f"axis{number}" for number in range(count))][:count]
+        many: Axes = {axis: number for number, axis in enumerate(names)}
         storage = subject.create()
         model = Model(subject)
         error = refusal_of(lambda: model.put(storage, many))
