@@ -131,9 +131,12 @@ class S3Server:
 
 
 def free_ports(count):
-    """Return ports on which nothing listens. They are below the range that the system assigns to clients."""
+    """Return ports on which nothing listens. They are below the range that the system assigns to clients.
+
+    Test processes start at the same time and have neighbouring numbers, so each begins with other ports.
+    """
     found = []
-    candidate = 10_000 + os.getpid() % 9_000
+    candidate = 10_000 + os.getpid() * 32 % 20_000
     while len(found) < count:
         candidate += 1
         with socket.socket() as probe:
