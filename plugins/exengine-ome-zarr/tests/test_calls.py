@@ -1,4 +1,7 @@
-"""How many Python calls of our own code a put makes: the fixed part of its cost."""
+"""How many Python calls of our own code a put makes: the fixed part of its cost.
+
+Until Python 3.12, a list comprehension is a call.
+"""
 
 import os
 import sys
@@ -13,7 +16,7 @@ import exengine_ome_zarr
 OURS = tuple(str(Path(module.__file__).parent) + os.sep for module in (exengine, exengine_ome_zarr))
 
 
-@pytest.mark.parametrize(("codec", "most"), [("none", 30), ("blosc-lz4", 36)])
+@pytest.mark.parametrize(("codec", "most"), [("none", 30), ("blosc-lz4", 40)])
 def test_a_put_makes_few_calls(codec, most, new):
     storage = new(codec=codec)
     frame, made = np.zeros((8, 8), np.uint16), []
