@@ -195,3 +195,11 @@ def test_a_forged_offset_is_damaged(field, made, opened):
     dataset = opened()
     with pytest.raises(DatasetDamagedError):
         (dataset.get_data if field == 6 else dataset.get_metadata)(PLACES[0])
+
+
+def test_a_forged_number_of_tiles_is_damaged(made, opened):
+    forge(made(finish=False, codec="blosc-lz4"), lambda lines: lines[1]["layout"].update(width=65536))
+    dataset = opened()
+    for axes in PLACES:
+        with pytest.raises(DatasetDamagedError):
+            dataset[axes]

@@ -145,6 +145,8 @@ class FrameFiles:
         if text is None:
             return self._read_moved(record, name)
         head = 4 * layout.tiles if layout.tiles > 1 else 0
+        if len(text) < head:
+            raise DatasetDamagedError(f"the journal states {length} bytes for {name}")
         lengths = np.frombuffer(text, "<u4", layout.tiles).tolist() if head else [len(text)]
         return self._codec.decompress(_split(text[head:], lengths), name)
 
