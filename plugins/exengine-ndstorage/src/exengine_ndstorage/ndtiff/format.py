@@ -62,6 +62,8 @@ DATASET_FILES = (
     "{name}_NDTiffStack_{number}.tif",
 )
 """Patterns that match the names of all files in a dataset."""
+OTHER_FILES = tuple(name for name in DATASET_FILES if "NDTiffStack" not in name)
+"""Those of the patterns that match no TIFF file."""
 FULL_RESOLUTION = "Full resolution"
 """The folder in a pyramid that contains the tiles as they were acquired."""
 

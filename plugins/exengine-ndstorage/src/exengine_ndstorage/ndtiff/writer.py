@@ -43,6 +43,7 @@ from exengine_ndstorage.ndtiff.format import (
     FIRST_IFD_AT,
     INDEX_NAME,
     METADATA_PADDING,
+    OTHER_FILES,
     FrameLayout,
     text_in_entry,
 )
@@ -179,8 +180,7 @@ class NDTiffStorage(ManagedStorage):
     def claimed_files(self) -> tuple[str, ...]:
         """Return patterns that match only the files with this dataset's prefix."""
         prefix = self._prefix.replace("{", "{{").replace("}", "}}")
-        others = [pattern for pattern in self.dataset_files if "NDTiffStack" not in pattern]
-        return (*others, f"{prefix}NDTiffStack.tif", f"{prefix}NDTiffStack_{{number}}.tif")
+        return (*OTHER_FILES, f"{prefix}NDTiffStack.tif", f"{prefix}NDTiffStack_{{number}}.tif")
 
     # -- writing ---------------------------------------------------------------------------------
 
