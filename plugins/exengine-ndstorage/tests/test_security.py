@@ -14,7 +14,7 @@ from exengine_ndstorage.ndtiff import sizes
 from exengine_ndstorage.ndtiff.format import header
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import exengine
 from exengine.testing import Watch
 
@@ -39,6 +39,12 @@ def do(path):
     return f"{status}, {read} read"
 
 good, paths = json.load(open(sys.argv[1]))
+empty = sys.argv[1] + ".empty"
+os.mkdir(empty)
+try:
+    exengine.open_dataset(empty)  # asks every installed backend, so that all of them are imported
+except exengine.ExEngineError:
+    pass
 for path in good:
     do(path)
 watch = Watch()
