@@ -4,15 +4,15 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` if a known name resembles this name, otherwise an empty string.
+    """Return ``" (did you mean 'x'?)"`` if a known name resembles this name, otherwise an empty string.
 
     Examples
     --------
     >>> did_you_mean("ndtif", ["ndtiff", "ndram"])
-    "; did you mean 'ndtiff'?"
+    " (did you mean 'ndtiff'?)"
     """
     near = near_names(name, known)
-    return f"; did you mean {either(map(repr, near))}?" if near else ""
+    return f" (did you mean {either(map(repr, near))}?)" if near else ""
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:

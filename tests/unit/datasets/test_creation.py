@@ -505,7 +505,7 @@ def test_a_dataset_of_a_backend_that_is_broken_says_so(installed, make_distribut
 
 def test_nothing_at_the_path_is_answered_with_a_near_name(installed, path):
     make_dataset(path)
-    with pytest.raises(DatasetNotFoundError, match="dta does not exist; did you mean 'data'") as info:
+    with pytest.raises(DatasetNotFoundError, match="dta does not exist .did you mean 'data'") as info:
         open_dataset(path.parent / "dta")
     assert isinstance(info.value, FileNotFoundError)
 

@@ -131,7 +131,7 @@ def test_a_variant_is_shown_where_its_capabilities_differ(site, build):
 def test_a_variant_with_an_unknown_option_is_a_fault_on_the_page(site, build):
     site.backend(doc=WOOD, init=WOODEN, extra=VARIANTS.replace('"same": {"wood"', '"same": {"wod"'))
     text = build().text("usage/backends/shelf")
-    assert "variant 'same' of Shelf has no option 'wod'; did you mean 'wood'?" in text
+    assert "variant 'same' of Shelf has no option 'wod' (did you mean 'wood'?)" in text
     assert "with wood: oak" not in text
 
 

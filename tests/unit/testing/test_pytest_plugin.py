@@ -107,7 +107,7 @@ def test_a_promise_that_only_a_variant_breaks_fails_the_run(run_pytest, tmp_path
 def test_a_variant_with_unknown_options_is_wrong_use(run_pytest):
     done = run_pytest("--exengine-backend", "misspeltvariant")
     assert done.returncode == 4
-    assert "variant 'wrong' of MisspeltVariant has no option 'hiden'; did you mean 'hidden'?" in done.stderr
+    assert "variant 'wrong' of MisspeltVariant has no option 'hiden' (did you mean 'hidden'?)" in done.stderr
 
 
 def test_a_class_of_the_user_may_name_a_variant(run_pytest, tmp_path):

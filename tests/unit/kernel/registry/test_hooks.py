@@ -287,7 +287,7 @@ REFUSED = {
     "a misspelt hook": (
         IMPL + "def exengine_frame_stored(coordinates): ...",
         "invalid",
-        "no hook is called 'exengine_frame_stored'; did you mean 'exengine_frames_stored'",
+        "no hook is called 'exengine_frame_stored' (did you mean 'exengine_frames_stored'",
     ),
     "a misspelt hook beside a good one": (
         IMPL + "def exengine_storage_opened(): ...\n@exengine.hookimpl\ndef exengine_frame_stored(): ...",
@@ -297,7 +297,7 @@ REFUSED = {
     "a misspelt hook that is not marked": (
         "def exengine_frames_store(coordinates): ...",
         "invalid",
-        "no hook is called 'exengine_frames_store'; did you mean 'exengine_frames_stored'",
+        "no hook is called 'exengine_frames_store' (did you mean 'exengine_frames_stored'",
     ),
     "a hook that is not marked": (
         IMPL + "def exengine_storage_opened(): ...\ndef exengine_frames_stored(coordinates): ...",
@@ -313,7 +313,7 @@ REFUSED = {
     "an argument that the hook does not give": (
         IMPL + "def exengine_frames_stored(coordinate): ...",
         "invalid",
-        "exengine_frames_stored has a parameter 'coordinate', which the hook does not pass; did you mean 'coordinates'?",
+        "exengine_frames_stored has a parameter 'coordinate', which the hook does not pass (did you mean 'coordinates'?)",
     ),
     "an argument by keyword only": (
         IMPL + "def exengine_frames_stored(*, coordinates): ...",

@@ -337,7 +337,7 @@ def test_a_wrong_value_is_refused_with_what_is_taken(name, value, says):
 
 def test_an_unknown_option_is_refused_with_a_near_one_and_with_all():
     with pytest.raises(
-        OptionError, match=r"no option 'sise'; did you mean 'size'\?; the options are size, mode, "
+        OptionError, match=r"no option 'sise' \(did you mean 'size'\?\); the options are size, mode, "
     ):
         validate(size=1, sise=2)
 
