@@ -4,12 +4,14 @@ import base64
 import importlib
 import json
 import pickle
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import exengine
+from exengine.kernel.registry import names
 
 OF_0_4 = {
     "exengine.data": ("DataCoordinates", "DataCoordinatesIterator", "DataHandler"),
@@ -155,3 +157,12 @@ def test_a_dataset_of_before_whose_writer_died_is_recovered(old, tmp_path):
     report = exengine.recover(old("incomplete"), output=tmp_path / "recovered")
     assert (report.frames, report.ok) == (3, True)
     assert exengine.verify(report.path).ok
+
+
+def test_every_plugin_of_this_repository_is_offered_to_someone_who_names_it():
+    offered = {}
+    for project in sorted((Path(__file__).parents[2] / "plugins").glob("*/pyproject.toml")):
+        stated = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+        for group, stated_names in stated["entry-points"].items():
+            offered |= {(name, group): stated["name"] for name in stated_names}
+    assert offered == names.PROVIDERS

@@ -18,7 +18,7 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
     describe,
 )
-from exengine.kernel.registry import plugins
+from exengine.kernel.registry import names, plugins
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.system import files
@@ -89,7 +89,8 @@ def remote_reader(url: str, *, backend: str | None = None) -> type[DataStorage]:
     classes = [cls for cls in _loadable() if issubclass(cls, RemoteDatasets)]
     if not classes:
         raise UnsupportedOperationError(
-            f"{url} is a URL, and no installed backend reads URLs: pip install 'exengine-ome-zarr[s3]'"
+            f"{url} is a URL, but no installed backend reads URLs; "
+            f"{names.how_to_get('ome-zarr', names.BACKENDS_GROUP)}"
         )
     # With a single candidate, its own error says more than "not recognised".
     return next((cls for cls in classes[:-1] if cls.can_open(url)), classes[-1])

@@ -27,6 +27,7 @@ _CAPABILITIES = StorageCapabilities(
     safety_of_put="written",
     durable_flush=True,
     pyramids=True,
+    path_suffixes=(".ome.zarr", ".zarr"),
     compression=("blosc-lz4", "blosc-zstd", "zstd", "gzip"),
     readers=(
         "napari",

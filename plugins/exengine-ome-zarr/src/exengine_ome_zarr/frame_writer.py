@@ -18,7 +18,8 @@ from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.finishing import finish_dataset
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import JournalWriter, Record, encode_record
 from exengine_ome_zarr.format.labels import Labels

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import NEW, DatasetReader, DatasetStatus, JsonValue, OpenFile, read_at, write_at
-from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEngineError
+from exengine.base_classes import NEW, DatasetReader, DatasetStatus, JsonValue, OpenFile, write_at
+from exengine.errors import CoordinatesNotFoundError, ExEngineError
 from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.format.files import temporary
-from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_index
+from exengine_ome_zarr.format.frame_files import FrameFiles
+from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images, Method
 from exengine_ome_zarr.format.journal import Record, unpack_record
 from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, encode_index
@@ -263,39 +264,26 @@ class LevelReader(DatasetReader):
         layout = self._table.layout
         assert layout is not None  # a dataset without frames has no levels
         super().__init__(path, self._table, DatasetStatus.COMPLETE)
-        self._layout = level_layout(layout, number)
-        self._codec = PixelCodec(self._layout)
         images = Images(path, layout, self._table.facts, self._table.labels)
-        self._shard_of = FrameFiles(path, layout, lambda image: images.level_path(image, number)).shard
+        self._files = FrameFiles(
+            path, level_layout(layout, number), lambda image: images.level_path(image, number)
+        )
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        image, t, c, z = self._table.place(number)
-        name = self._shard_of(image, t, c, z)
-        described = f"level {self._number} of the frame at {self._table.coordinates(number)} of {self.path}"
-        try:
-            file = OpenFile(os.path.join(self.path, name), os.O_RDONLY)
-        except OSError as error:
-            raise DatasetDamagedError(f"{described} cannot be read: {error}") from None
-        layout = self._layout
-        index = read_index(file, layout)
-        first = layout.chunk_number(t, c, z)
-        entries = None if index is None else index[first : first + layout.tiles]
-        if (
-            entries is None
-            or (entries == EMPTY).any()
-            or (entries[:, 1] > 2 * layout.tile_bytes + 65536).any()
-        ):
-            raise DatasetDamagedError(f"{described} is missing in {name}, or the index of {name} is damaged")
-        pieces = [read_at(file.descriptor, length, offset) for offset, length in entries.tolist()]
-        if layout.is_compressed:
-            return self._codec.decompress(pieces, described)
-        text = bytearray(b"".join(pieces))
-        if len(text) != layout.frame_bytes:
-            raise DatasetDamagedError(f"{described} is shorter than it should be in {name}")
-        return self._codec.restore(np.frombuffer(text, np.uint8))
+        image, *at = self._table.place(number)
+        is_compressed = self._files.layout.is_compressed
+        name = FrameName(self._name, number)
+        return self._files.read_by_index(image, (at[0], at[1], at[2]), is_compressed, name)
+
+    def _name(self, number: int) -> str:
+        return f"level {self._number} of the frame at {self._table.coordinates(number)} of {self.path}"
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         raise CoordinatesNotFoundError("metadata belongs to the full resolution: use the dataset itself")
+
+    def release(self) -> None:
+        """Close the files."""
+        self._files.release()
 
     def __reduce__(self) -> Any:
         return LevelReader, (self.path, self._number)

@@ -21,7 +21,8 @@ from exengine.base_classes import (
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
 from exengine_ome_zarr.format.layout import Layout

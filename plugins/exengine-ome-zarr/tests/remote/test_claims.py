@@ -63,8 +63,9 @@ def test_the_writers_that_were_refused_leave_nothing_in_the_spool(url, spool):
 
 def test_number_counts_up(url):
     assert make(url) == url
-    assert make(url, if_exists="number") == f"{url}_1"
-    assert make(url, if_exists="number") == f"{url}_2"
+    stem = url.removesuffix(".ome.zarr")
+    assert make(url, if_exists="number") == f"{stem}_1.ome.zarr"
+    assert make(url, if_exists="number") == f"{stem}_2.ome.zarr"
 
 
 def test_objects_that_are_no_dataset_keep_their_place(url, store, names):

@@ -9,6 +9,7 @@ HOOKS_GROUP = "exengine.hooks"
 PROVIDERS = {
     ("ndtiff", BACKENDS_GROUP): "exengine-ndstorage",
     ("ndram", BACKENDS_GROUP): "exengine-ndstorage",
+    ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
 """Name and group of each plugin in this repository, mapped to its distribution (also its folder name)."""

@@ -93,8 +93,7 @@ def connect(url: str, *, patient: bool) -> "ObjectStore":
         from obstore.store import from_url
     except ImportError:
         raise UnsupportedOperationError(
-            f"{url} is in object storage, which needs the package obstore: "
-            "pip install 'exengine-ome-zarr[s3]'"
+            f"{url} is in object storage, which needs obstore; install it with: pip install obstore"
         ) from None
     client: ClientConfig = {"connect_timeout": "2500ms", "timeout": "120s" if patient else "4s"}
     if os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on"):

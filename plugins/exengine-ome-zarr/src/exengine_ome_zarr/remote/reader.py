@@ -24,7 +24,8 @@ from exengine.base_classes import (
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ome_zarr.capabilities import remote_capabilities
 from exengine_ome_zarr.format import files, sizes
-from exengine_ome_zarr.format.frame_files import FrameName, parse_frame_line
+from exengine_ome_zarr.format.frame_files import parse_frame_line
+from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.layout import EMPTY, decode_index
 from exengine_ome_zarr.reader import OmeZarrReader

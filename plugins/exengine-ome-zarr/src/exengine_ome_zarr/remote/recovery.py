@@ -32,7 +32,8 @@ from exengine.errors import (
     UnsupportedOperationError,
 )
 from exengine_ome_zarr.format import files
-from exengine_ome_zarr.format.frame_files import FrameFiles, FrameName, read_frame_line
+from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
+from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images
 from exengine_ome_zarr.format.journal import RECORD_BYTES, Record, decode_record
 from exengine_ome_zarr.recovery import recover_in_place

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from exengine.errors import DatasetAccessError, DatasetDamagedError
 from exengine_ome_zarr.format import files
-from exengine_ome_zarr.format.frame_files import FrameName
+from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.planning import Planning
 from exengine_ome_zarr.remote.frames import RemoteFrames

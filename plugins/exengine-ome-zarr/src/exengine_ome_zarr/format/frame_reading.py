@@ -1,0 +1,160 @@
+"""Reads frames by their journal records or by the indices of shards, from any place that holds the files.
+
+This is the only home of the rules: where the bytes of a frame are, which lengths are possible, and which
+checksum decides. A subclass reads bytes from a folder or from object storage.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import crc32c
+import numpy as np
+import numpy.typing as npt
+
+from exengine.errors import DatasetDamagedError
+from exengine_ome_zarr.format import sizes
+from exengine_ome_zarr.format.files import OPEN
+from exengine_ome_zarr.format.journal import Record
+from exengine_ome_zarr.format.layout import EMPTY, Indices, Layout, decode_index
+from exengine_ome_zarr.format.pixels import PixelCodec
+
+
+class FrameName:
+    """The description of a frame in an error message, which is composed only if there is an error.
+
+    Parameters
+    ----------
+    describe : callable
+        Returns the description of a frame.
+    number : int
+        The number of the frame.
+    """
+
+    __slots__ = ("_describe", "_number")
+
+    def __init__(self, describe: Callable[[int], str], number: int) -> None:
+        self._describe = describe
+        self._number = number
+
+    def __str__(self) -> str:
+        return self._describe(self._number)
+
+
+class FrameReading(ABC):
+    """Reads the frames of a dataset or of one of its resolution levels.
+
+    Parameters
+    ----------
+    layout : Layout
+    array_path : callable
+        Returns the path of an image's array in the dataset.
+    """
+
+    def __init__(self, layout: Layout, array_path: Callable[[int], str]) -> None:
+        self.layout = layout
+        self.codec = PixelCodec(layout)
+        self._array_path = array_path
+
+    # -- for subclasses --------------------------------------------------------------------------
+
+    @abstractmethod
+    def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
+        """Return bytes of a file in the dataset, fewer if it ends before; None if it does not exist."""
+
+    @abstractmethod
+    def read_end(self, path: str, length: int) -> bytes | None:
+        """Return the last bytes of a file in the dataset; None if it does not exist or is shorter."""
+
+    def changed_at(self, path: str) -> str:
+        """Return when a file was last changed, as a clause for a message; empty if unknown."""
+        return ""
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def shard(self, image: int, t: int, c: int, z: int) -> str:
+        """Return the path of a frame's shard in the dataset."""
+        return f"{self._array_path(image)}/{self.layout.shard_name(*self.layout.shard_at(t, c, z))}"
+
+    def read(self, record: Record, name: object) -> npt.NDArray[Any]:
+        """Return the pixels of a frame.
+
+        Raises
+        ------
+        DatasetDamagedError
+            If the pixels differ from those that were written. ``name`` describes the frame.
+        """
+        _, image, t, c, z, part, offset, length, checksum, _, _, _, pixels_crc = record
+        layout, shard = self.layout, self.shard(image, t, c, z)
+        if length > 2 * layout.frame_bytes + 64 * layout.tiles + 65536 or offset >= sizes.MAX_OFFSET:
+            raise DatasetDamagedError(f"the journal states {length} bytes at {offset} for {name}")
+        # A part becomes the shard, in which the frame has the same place unless the shard is copied.
+        for path in (f"{OPEN}/part-{part}", shard) if part else (shard,):
+            text = self.read_bytes(path, offset, length)
+            if text is not None and len(text) == length and crc32c.crc32c(text) == checksum:
+                return self._decode(self._chunks_of(text, name) if part else [text], bool(part), name)
+        frame = self.read_by_index(image, (t, c, z), bool(part), name)
+        pixels: Any = self.codec.arrange(frame)
+        if crc32c.crc32c(pixels) != pixels_crc:
+            changed = self._what_changed(shard)
+            raise DatasetDamagedError(
+                f"the pixels of {name} differ from those that were written: {shard} {changed}"
+            )
+        return frame
+
+    def read_by_index(self, image: int, at: Indices, is_compressed: bool, name: object) -> npt.NDArray[Any]:
+        """Return the pixels of a frame to which the index of its shard refers, without comparing checksums.
+
+        Raises
+        ------
+        DatasetDamagedError
+            If the frame is missing in the shard, or cannot be read. ``name`` describes the frame.
+        """
+        layout, shard = self.layout, self.shard(image, *at)
+        index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
+        if index is None:
+            raise DatasetDamagedError(f"the pixels of {name} cannot be read: {shard} has no valid index")
+        first = layout.chunk_number(*at)
+        inside = layout.slot(*at) % layout.frames_per_chunk
+        chunks = []
+        for offset, length in index[first : first + layout.tiles].tolist():
+            if offset == EMPTY:
+                raise DatasetDamagedError(f"the pixels of {name} are missing in {shard}")
+            if not is_compressed:
+                offset, length = offset + inside * layout.tile_bytes, layout.tile_bytes
+            if length > 2 * layout.tile_bytes + 65536 or offset >= sizes.MAX_OFFSET:
+                raise DatasetDamagedError(f"the index of {shard} states {length} bytes at {offset}")
+            chunks.append(self.read_bytes(shard, offset, length) or b"")
+        return self._decode(chunks, is_compressed, name)
+
+    def _chunks_of(self, text: bytes, name: object) -> list[bytes]:
+        """Return the compressed chunks of a frame. Their lengths precede them if there are several."""
+        tiles = self.layout.tiles
+        if tiles == 1:
+            return [text]
+        if len(text) < 4 * tiles:
+            raise DatasetDamagedError(f"the journal states {len(text)} bytes for {name}")
+        chunks, at = [], 4 * tiles
+        for length in np.frombuffer(text, "<u4", tiles).tolist():
+            chunks.append(text[at : at + length])
+            at += length
+        return chunks
+
+    def _decode(self, chunks: list[bytes], is_compressed: bool, name: object) -> npt.NDArray[Any]:
+        """Return a frame from its chunks."""
+        if is_compressed:
+            return self.codec.decompress(chunks, name)
+        stored = np.frombuffer(bytearray(b"".join(chunks)), np.uint8)
+        if len(stored) != self.layout.frame_bytes:
+            raise DatasetDamagedError(f"the pixels of {name} cannot be read: the file is too short")
+        return self.codec.restore(stored)
+
+    def _what_changed(self, shard: str) -> str:
+        """Return a clause that says whether another program rewrote a shard, or bytes of it changed."""
+        layout = self.layout
+        index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
+        expected = decode_index(layout.complete_index)
+        if not layout.is_compressed and index is not None and expected is not None:
+            if ((index == EMPTY) | (index == expected)).all():
+                return "has the index that was written, so some of its bytes were changed"
+        return f"has another index, so another program has rewritten it{self.changed_at(shard)}"
