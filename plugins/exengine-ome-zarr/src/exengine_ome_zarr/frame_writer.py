@@ -13,7 +13,7 @@ import crc32c
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import DataCoordinates, HelperThread, read_at, sync_folder, write_at
+from exengine.base_classes import DataCoordinates, HelperThread, sync_folder, write_at
 from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.finishing import finish_dataset
@@ -118,12 +118,12 @@ class FrameWriter:
                 arrays = []
             else:
                 pixels_crc = crc32c.crc32c(pixels)
-            at, size = line_at + sum(map(len, lines)) if lines else line_at, len(line)
             lines.append(line)
             record = encode_record(
                 number, image, t, c, z, 0, offset, frame_bytes, pixels_crc,
-                at, size, crc32c.crc32c(line), pixels_crc,
+                line_at, len(line), crc32c.crc32c(line), pixels_crc,
             )  # fmt: skip
+            line_at += len(line)
             records.append(record)
             number += 1
             if running is not None:
@@ -246,8 +246,10 @@ class FrameWriter:
             key = positions[axes] if type(axes) is str else tuple(positions[axis] for axis in axes)
             index, is_label = labels.assign(key)
             if is_label:
+                # Stored first: a label that readers do not know would give its frames other coordinates.
                 line = planning.label_line(dim, index, key)
                 self._layout_lines.append(files.encode_line(line))
+                labels.add(key, index)
             found.append(index)
         image, t, c, z = found
         if c not in self._channels:
@@ -349,13 +351,10 @@ class FrameWriter:
 
     def checksums(self) -> dict[str, int]:
         """Return the checksums of the files that list the frames of the dataset."""
-        found = {}
-        for name, file in (("journal", self._journal.file), ("layout", self._layout_lines.file)):
-            checksum = at = 0
-            while text := read_at(file.descriptor, 2 * sizes.MIB, at):
-                checksum, at = crc32c.crc32c(text, checksum), at + len(text)
-            found[f"{name}_crc32c"] = checksum
-        return found
+        return {
+            "journal_crc32c": files.checksum(self._journal.file),
+            "layout_crc32c": files.checksum(self._layout_lines.file),
+        }
 
     def release(self) -> None:
         """Close the files and stop the helper thread."""

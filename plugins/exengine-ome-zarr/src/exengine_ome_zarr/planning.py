@@ -191,6 +191,7 @@ def begin_labels(layout: Layout, declared: Mapping[str, list[Key]]) -> tuple[dic
         for key in keys:
             index, is_label = labels[dim].assign(key)
             if is_label:
+                labels[dim].add(key, index)
                 lines.append(label_line(dim, index, key))
     return labels, lines
 

@@ -3,7 +3,6 @@
 import os
 from typing import Any, Self
 
-import crc32c
 import numpy.typing as npt
 
 from exengine.base_classes import (
@@ -20,7 +19,7 @@ from exengine.base_classes import (
 )
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for
-from exengine_ome_zarr.format import files, sizes
+from exengine_ome_zarr.format import files
 from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
 from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images
@@ -109,10 +108,7 @@ class OmeZarrReader(DatasetReader):
             return None
         if os.fstat(file.descriptor).st_size != size:
             return None
-        checksum = at = 0
-        while text := read_at(file.descriptor, 2 * sizes.MIB, at):
-            checksum, at = crc32c.crc32c(text, checksum), at + len(text)
-        return checksum
+        return files.checksum(file)
 
     @property
     def status(self) -> DatasetStatus:

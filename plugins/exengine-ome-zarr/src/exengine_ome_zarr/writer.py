@@ -135,7 +135,6 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         if not isinstance(summary, dict):
             raise MetadataError(f"summary_metadata is a dict, got {type(summary_metadata).__name__}")
         self.capabilities = capabilities_for({"codec": codec, "extra_axes": extra_axes})
-        self._extra_axes = extra_axes
         method = None if pyramid == "none" else pyramid
         self._planning = planning.Planning(extra_axes, layout, method, **options)
         self._summary_line = files.encode_line({"summary": summary})

@@ -131,6 +131,14 @@ class AppendFile:
         os.ftruncate(self.file.descriptor, self.end)
 
 
+def checksum(file: OpenFile) -> int:
+    """Return the CRC-32C of a whole file."""
+    found = at = 0
+    while text := read_at(file.descriptor, 2 * sizes.MIB, at):
+        found, at = crc32c.crc32c(text, found), at + len(text)
+    return found
+
+
 def encode_line(value: object) -> bytes:
     """Return a line of the layout file: the CRC-32C of a JSON text in hexadecimal digits, and the text."""
     text = orjson.dumps(value)

@@ -21,10 +21,11 @@ class Labels:
     Examples
     --------
     >>> labels = Labels()
-    >>> [labels.assign(position)[0] for position in (0, 1, "DAPI", 2)]
-    [0, 1, 2, 3]
-    >>> labels.position(3), labels.position(1)
-    (2, 1)
+    >>> labels.assign(0), labels.assign(1), labels.assign("DAPI")
+    ((0, False), (1, False), (2, True))
+    >>> labels.add("DAPI", 2)
+    >>> labels.assign("DAPI"), labels.position(2), labels.position(1)
+    ((2, False), 'DAPI', 1)
     """
 
     __slots__ = ("_indices", "_labels", "extent")
@@ -46,7 +47,10 @@ class Labels:
         return None
 
     def assign(self, key: Key) -> tuple[int, bool]:
-        """Return the index of a position, and whether it is a label that must be stored."""
+        """Return the index of a position, and whether it is a new label.
+
+        A new label must be stored, and then added with :meth:`add`. If it cannot be stored, nothing changes.
+        """
         index = self._indices.get(key) if self._indices else None
         if index is None:
             extent = self.extent
@@ -54,7 +58,6 @@ class Labels:
                 if key >= extent:
                     self.extent = key + 1
                 return key, False
-            self.add(key, extent)
             return extent, True
         return index, False
 
