@@ -57,7 +57,8 @@ class FrameTable:
         self.live = True
         self._layout_at = 0
         self._count = 0
-        self._places = np.zeros((4, 0), np.uint32)  # of the frames in the lookup table
+        # The image and indices of each frame, in the first ``_count`` columns.
+        self._places = np.zeros((4, 0), np.uint32)
         self._lookup: npt.NDArray[np.int32] | None = None
         self._keys: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._sorted: npt.NDArray[np.intp] = np.zeros(0, np.intp)
@@ -165,18 +166,22 @@ class FrameTable:
         new = places.shape[1]
         for dim, last in zip(DIMENSIONS, np.amax(places, axis=1).tolist(), strict=True):
             self.labels[dim].extend(last + 1)
+        if first + new > self._places.shape[1]:
+            # Doubling the room copies each place a few times at most, also if frames arrive one by one.
+            grown = np.zeros((4, first + max(new, first)), np.uint32)
+            grown[:, :first] = self._places[:, :first]
+            self._places = grown
+        self._places[:, first : first + new] = places
         if len(self._recent) + new <= _RECENT and self._count > _RECENT:
             for number, place in enumerate(zip(*places.tolist(), strict=True), first):
                 self._recent[place] = number
-            self._places = np.concatenate([self._places, places], axis=1)
-            return
-        self._places = np.concatenate([self._places, places], axis=1)
-        self._build()
+        else:
+            self._build(self._places[:, : first + new])
 
-    def _build(self) -> None:
+    def _build(self, places: npt.NDArray[np.uint32]) -> None:
         """Build the lookup from all places: a table if they fill it, otherwise sorted keys."""
-        count = self._places.shape[1]
-        maxima = [last + 1 for last in np.amax(self._places, axis=1).tolist()]
+        count = places.shape[1]
+        maxima = [last + 1 for last in np.amax(places, axis=1).tolist()]
         extents = (maxima[0], maxima[1], maxima[2], maxima[3])
         cells = 1
         for extent in extents:
@@ -185,7 +190,7 @@ class FrameTable:
             self.problem = "its frames have impossible indices"
             return
         keys = np.zeros(count, np.int64)
-        for extent, row in zip(extents, self._places, strict=True):
+        for extent, row in zip(extents, places, strict=True):
             keys = keys * extent + row
         if cells <= _MOST_CELLS * count + 65536:
             lookup = np.zeros(cells, np.int32)
@@ -288,7 +293,7 @@ class FrameTable:
             return {}
         found: dict[str, list[int | str]] = {}
         with self._lock:
-            places = self._places
+            places = self._places[:, : self._count]
         for row, dim in enumerate(DIMENSIONS):
             members = self.layout.roles.get(dim)
             if not members:
