@@ -1,14 +1,15 @@
-"""The content of the objects of a dataset: shards in their final form, and files up to a length."""
+"""The content of the objects of a dataset: what is uploaded, and the frames that are read from it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import OpenFile, read_at
+from exengine_ome_zarr.format.frame_reading import FrameReading
 from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.remote.bucket import PART_BYTES, Content
+from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
 
 
 def file_content(path: str, size: int | None = None) -> Content:
@@ -61,3 +62,27 @@ def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray
     entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
     entries[written, 1] = size
     return entries
+
+
+class RemoteFrames(FrameReading):
+    """Reads the frames of a dataset in a bucket, with range requests.
+
+    Its methods raise ``DatasetAccessError`` if the store does not answer.
+
+    Parameters
+    ----------
+    bucket : Bucket
+    layout : Layout
+    array_path : callable
+        Returns the path of an image's array in the dataset.
+    """
+
+    def __init__(self, bucket: Bucket, layout: Layout, array_path: Callable[[int], str]) -> None:
+        super().__init__(layout, array_path)
+        self._bucket = bucket
+
+    def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
+        return self._bucket.read_range(path, offset, length)
+
+    def read_end(self, path: str, length: int) -> bytes | None:
+        return self._bucket.read_end(path, length)

@@ -31,7 +31,7 @@ from exengine_ome_zarr.format.layout import EMPTY, decode_index
 from exengine_ome_zarr.reader import OmeZarrReader
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket
 from exengine_ome_zarr.remote.claims import MANIFEST, MAX_BYTES, Writer, read_remote_manifest
-from exengine_ome_zarr.remote.frames import RemoteFrames
+from exengine_ome_zarr.remote.contents import RemoteFrames
 
 _POLL_S = 1.0
 _MAX_JOURNAL_BYTES = 64 * 2**32  # a journal cannot number more frames

@@ -40,8 +40,7 @@ from exengine_ome_zarr.recovery import recover_in_place
 from exengine_ome_zarr.remote import spool
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Tag
 from exengine_ome_zarr.remote.claims import MANIFEST, Writer, read_remote_manifest
-from exengine_ome_zarr.remote.contents import file_content
-from exengine_ome_zarr.remote.frames import RemoteFrames
+from exengine_ome_zarr.remote.contents import RemoteFrames, file_content
 from exengine_ome_zarr.remote.reader import copy_documents
 from exengine_ome_zarr.remote.uploads import Uploader
 from exengine_ome_zarr.table import FrameTable

@@ -14,7 +14,7 @@ from exengine_ome_zarr.format import files
 from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.planning import Planning
-from exengine_ome_zarr.remote.frames import RemoteFrames
+from exengine_ome_zarr.remote.contents import RemoteFrames
 from exengine_ome_zarr.remote.objects import SpooledObjects
 
 
