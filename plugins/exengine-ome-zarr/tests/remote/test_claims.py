@@ -131,6 +131,22 @@ def test_of_several_writers_that_overwrite_at_once_one_wins_and_its_frames_remai
     assert exengine.verify(url).ok
 
 
+@pytest.mark.parametrize("other", [b"", b"other", b"a longer manifest"], ids=["empty", "equal", "longer"])
+def test_a_manifest_is_not_replaced_if_another_process_came_first(url, store, other):
+    bucket = Bucket(url)
+    seen = bucket.put_if("exengine.json", b"first", None)
+    obstore.put(store(url), "exengine.json", other)
+    assert bucket.put_if("exengine.json", b"mine!", seen) is None
+    assert bucket.put_if("exengine.json", b"mine!", None) is None
+    assert bytes(obstore.get(store(url), "exengine.json").bytes()) == other
+
+
+def test_a_manifest_whose_answer_was_lost_counts_as_stored(url):
+    bucket = Bucket(url)
+    first = bucket.put_if("exengine.json", b"mine", None)
+    assert bucket.put_if("exengine.json", b"mine", None) == first
+
+
 def test_a_writer_notices_that_its_dataset_was_taken_over_and_uploads_nothing(url, store, names):
     storage = exengine.open_storage("ome-zarr", url)
     storage.put({"time": 0}, SMALL, None)
