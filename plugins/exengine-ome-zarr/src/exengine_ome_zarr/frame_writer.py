@@ -6,7 +6,7 @@ programs find the pixels through the indices of the shards.
 """
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import crc32c
@@ -27,9 +27,6 @@ from exengine_ome_zarr.format.layout import Indices, Layout
 from exengine_ome_zarr.format.pixels import PixelCodec
 from exengine_ome_zarr.format.shards import PartFiles, SlotFiles
 from exengine_ome_zarr.pyramid import PyramidBuilder, level_factors
-
-Compressed = tuple[DataCoordinates, npt.NDArray[Any], bytes, Any, list[bytes]]
-"""A frame of a batch, its pixels in the order in which they are stored, and its compressed chunks."""
 
 Batch = list[tuple[DataCoordinates, npt.NDArray[Any], bytes]]
 """Frames with their coordinates, pixels and lines for the file of metadata."""
@@ -145,7 +142,7 @@ class FrameWriter:
             file = slots.open(name)
         write_at(file.descriptor, arrays, begin, end - begin)
         if end - self._started.get(name, 0) >= sizes.EARLY_BYTES:
-            if end - begin < sizes.SMALL_FRAME_BYTES:
+            if slots.frame_bytes < sizes.SMALL_FRAME_BYTES:
                 started = self._started.get(name, 0)
                 self._helper.begin_writing(file, started, end - started)
             self._started[name] = end
@@ -154,29 +151,44 @@ class FrameWriter:
         """Append the first frames of a batch to their parts; return their number."""
         lines: list[bytes] = []
         records: list[bytes] = []
-        line_at, bytes_left = self._lines.end, sizes.BATCH_BYTES
-        for coordinates, data, line, arranged, chunks in self._compressed(batch):
+        line_at, bytes_left = self._lines.end, sizes.COMPRESSED_BATCH_BYTES
+        for coordinates, data, line in batch:
+            arranged = self._codec.arrange(data)
+            chunks = self._compress(arranged)
             image, t, c, z = self._place(coordinates.__dict__, data)
             name = self._shard_name(image, *layout.shard_at(t, c, z))
             lengths = [len(chunk) for chunk in chunks]
             # The lengths of the chunks precede them, because the journal has room for one length.
-            head = np.asarray(lengths, "<u4").tobytes() if layout.tiles > 1 else b""
-            stored = chunks[0] if len(chunks) == 1 and not head else b"".join((head, *chunks))
+            head = np.asarray(lengths, "<u4").tobytes() if len(chunks) > 1 else b""
+            if head:
+                chunks.insert(0, head)
+            size = len(head) + sum(lengths)
             part = parts.get(name)
             begin = part.end
-            write_at(part.file.descriptor, (stored,), begin, len(stored))
+            is_shared = size >= sizes.SHARED_WRITE_BYTES
+            running = self._helper.begin(crc32c.crc32c, arranged) if is_shared else None
+            try:
+                write_at(part.file.descriptor, chunks, begin, size)
+                checksum = 0
+                for chunk in chunks:
+                    checksum = crc32c.crc32c(chunk, checksum)
+            finally:
+                pixels_crc = running.end() if running is not None else crc32c.crc32c(arranged)
             records.append(
                 encode_record(
-                    number, image, t, c, z, part.number, begin, len(stored), crc32c.crc32c(stored),
-                    line_at, len(line), crc32c.crc32c(line), crc32c.crc32c(arranged),
+                    number, image, t, c, z, part.number, begin, size, checksum,
+                    line_at, len(line), crc32c.crc32c(line), pixels_crc,
                 )
             )  # fmt: skip
             full = self._frames_in_shard(image, t, c, z)
             parts.added(name, part, layout.chunk_number(t, c, z), begin + len(head), lengths, full)
+            if part.end - part.started >= sizes.EARLY_BYTES:
+                self._helper.begin_writing(part.file, part.started, part.end - part.started)
+                part.started = part.end
             lines.append(line)
             line_at += len(line)
             number += 1
-            bytes_left -= len(stored)
+            bytes_left -= size
             if bytes_left < 0:
                 break
         self._lines.append(b"".join(lines))
@@ -185,19 +197,17 @@ class FrameWriter:
             self._pyramid.stored(records)
         return len(records)
 
-    def _compressed(self, batch: Batch) -> Iterator[Compressed]:
-        """Yield each frame of a batch with its compressed chunks. Two threads compress two frames at once."""
-        codec = self._codec
-        for begin in range(0, len(batch), 2):
-            frames = batch[begin : begin + 2]
-            arranged = [codec.arrange(data) for _, data, _ in frames]
-            running = self._helper.begin(codec.compress, arranged[1]) if len(frames) > 1 else None
-            try:
-                yield (*frames[0], arranged[0], codec.compress(arranged[0]))
-            finally:
-                second = running.end() if running is not None else None
-            if len(frames) > 1:
-                yield (*frames[1], arranged[1], second or codec.compress(arranged[1]))
+    def _compress(self, arranged: npt.NDArray[Any]) -> list[bytes]:
+        """Return the compressed chunks of a frame. If there are several, two threads compress them."""
+        codec, half = self._codec, self._chunks_in_frame // 2
+        running = self._helper.submit(codec.compress, arranged, half) if half else None
+        if running is None:
+            return codec.compress(arranged)
+        try:
+            first = codec.compress(arranged, 0, half)
+        finally:
+            second = running.end()
+        return first + second
 
     # -- places in the arrays --------------------------------------------------------------------
 
@@ -218,6 +228,7 @@ class FrameWriter:
         self._labels: dict[str, Labels] = labels
         self._images = Images(self._folder, layout, plan.facts, labels)
         self._codec = PixelCodec(layout)
+        self._chunks_in_frame = layout.tiles
         planned = plan.lengths(layout)
         self._lengths = (planned.get("t", 0), planned.get("c", 0), planned.get("z", 0))
         self._single = [

@@ -54,7 +54,9 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     level : int, optional
         The compression level. By default, 5 for ``blosc-lz4`` and 1 for the others.
     chunk : int, optional
-        The maximum height and width of a chunk, in pixels. By default, a chunk contains whole frames.
+        The maximum height and width of a chunk, in pixels. By default, a chunk contains whole frames; with
+        compression, a frame of 256 KiB or more is divided into chunks of rows of up to 2 MiB, which two
+        threads compress.
     shard : int, optional
         The maximum number of frames in a shard, which is a file. By default, up to 4,096 frames or 256 MiB.
     frames_per_chunk : int, optional

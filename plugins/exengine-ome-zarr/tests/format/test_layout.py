@@ -177,6 +177,23 @@ def test_the_innermost_dimension_of_the_acquisition_fills_a_shard_first():
     assert (by_time.shard, by_plane.shard) == ((1, 1, 10), (10, 1, 1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "codec", "tile"),
+    [
+        ((2048, 2048), "none", (2048, 2048)),
+        ((2048, 2048), "zstd", (512, 2048)),
+        ((512, 512), "blosc-lz4", (256, 512)),
+        ((256, 256), "blosc-lz4", (256, 256)),
+        ((2050, 2048), "zstd", (1025, 2048)),  # four chunks would be padded
+        ((2049, 2048), "zstd", (2049, 2048)),
+        ((512, 512, 3), "zstd", (256, 512)),
+    ],
+)
+def test_large_compressed_frames_have_chunks_of_rows_without_padding(shape, codec, tile):
+    layout = choose_layout(shape, "uint16", ("time",), {"t": ("time",)}, {"t": None}, codec=codec)
+    assert layout.tile == tile
+
+
 def test_an_index_whose_checksum_is_wrong_is_not_believed():
     text = bytearray(encode_index(np.arange(8, dtype=np.uint64).reshape(4, 2)))
     assert decode_index(bytes(text)) is not None

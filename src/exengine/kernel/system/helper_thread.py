@@ -73,6 +73,11 @@ class _Worker:
         """
         return self._at_work or not self.jobs.empty()
 
+    def submit(self, call: Callable[..., Result], arguments: tuple[Any, ...]) -> Job[Result]:
+        job = Job(call, arguments)
+        self.jobs.put(job)
+        return job
+
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
             self._at_work = True
@@ -103,9 +108,15 @@ class HelperThread:
         worker = self._workers.get(os.getpid()) or self._start()
         if worker is None or worker.is_busy():
             return None
-        job = Job(call, arguments)
-        worker.jobs.put(job)
-        return job
+        return worker.submit(call, arguments)
+
+    def submit(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
+        """Start a call as soon as the thread is free, as :meth:`begin` does at once.
+
+        Use it for calls that take longer than those in the queue, such as compression.
+        """
+        worker = self._workers.get(os.getpid()) or self._start()
+        return None if worker is None else worker.submit(call, arguments)
 
     def begin_writing(self, file: OpenFile, offset: int, size: int) -> None:
         """Tell the operating system to start writing part of a file to disk, without waiting for it."""

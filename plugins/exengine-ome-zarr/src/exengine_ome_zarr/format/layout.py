@@ -314,7 +314,8 @@ def choose_layout(
     """
     height, width = shape[:2]
     samples = shape[2] if len(shape) == 3 else 1
-    tile = (min(chunk or height, height), min(chunk or width, width))
+    rows = height if codec == NO_CODEC else _rows_of_chunk(height, width * samples * np.dtype(dtype).itemsize)
+    tile = (min(chunk or rows, height), min(chunk or width, width))
     frame_bytes = samples * np.dtype(dtype).itemsize * math.prod(tile)
     frame_bytes *= -(-height // tile[0]) * -(-width // tile[1])
     tiles = -(-height // tile[0]) * -(-width // tile[1])
@@ -358,3 +359,15 @@ def choose_layout(
         shard=(along["t"], along["c"], along["z"]),
         order=tuple(order),
     )
+
+
+def _rows_of_chunk(height: int, row_bytes: int) -> int:
+    """Return the height of a compressed chunk. Two threads compress the chunks of a large frame."""
+    chunks = 1
+    if height * row_bytes >= 2 * sizes.CHUNK_BYTES:
+        chunks = 2
+        while height * row_bytes > chunks * sizes.COMPRESSED_CHUNK_BYTES:
+            chunks *= 2
+    while height % chunks:  # no chunk is padded
+        chunks //= 2
+    return height // chunks

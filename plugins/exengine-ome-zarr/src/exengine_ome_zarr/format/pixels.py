@@ -30,7 +30,10 @@ class PixelCodec:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._dtype = layout.numpy_dtype
-        self._is_plain = layout.tiles == 1 and layout.samples == 1
+        # Chunks of whole rows without padding: the frame is stored as it is.
+        self._is_plain = (
+            layout.samples == 1 and layout.tile[1] == layout.width and layout.height % layout.tile[0] == 0
+        )
         self._codec: Any = None
         level = DEFAULT_LEVELS.get(layout.codec) if layout.level is None else layout.level
         if layout.codec.startswith("blosc-"):
@@ -105,11 +108,10 @@ class PixelCodec:
         )[: layout.height, : layout.width]
         return np.ascontiguousarray(planes.reshape(layout.frame_shape))
 
-    def compress(self, arranged: npt.NDArray[Any]) -> list[bytes]:
-        """Return the compressed chunks of an arranged frame."""
-        layout = self._layout
-        flat = arranged.reshape(layout.tiles, -1)
-        return [self._codec.encode(flat[tile]) for tile in range(layout.tiles)]
+    def compress(self, arranged: npt.NDArray[Any], first: int = 0, end: int | None = None) -> list[bytes]:
+        """Return the compressed chunks of an arranged frame, or those from ``first`` to before ``end``."""
+        flat = arranged.reshape(self._layout.tiles, -1)
+        return [self._codec.encode(chunk) for chunk in flat[first:end]]
 
     def decompress(self, chunks: list[bytes], name: object) -> npt.NDArray[Any]:
         """Return a frame from its compressed chunks.

@@ -42,6 +42,7 @@ class SlotFiles:
         self._folder = folder
         self._layout = layout
         self._pool = FilePool(MAX_OPEN_FILES)
+        self.frame_bytes = layout.frame_bytes
         self.get = self._pool.get
         self._made: set[str] = set()
         self.unsynced: dict[str, None] = {}
@@ -105,14 +106,16 @@ class Part:
         ``(chunks, 2)`` uint64, the offset and length of each chunk; ``EMPTY`` if it is missing.
     frames : int
         The number of frames in the part.
+    started : int
+        The offset up to which the disk has begun to store the file.
     """
 
-    __slots__ = ("end", "entries", "file", "frames", "number")
+    __slots__ = ("end", "entries", "file", "frames", "number", "started")
 
     def __init__(self, folder: str, number: int, chunks: int) -> None:
         self.number = number
         self.file = OpenFile(part_path(folder, number), NEW)
-        self.end = 0
+        self.end = self.started = 0
         self.frames = 0
         self.entries: npt.NDArray[np.uint64] = np.full((chunks, 2), EMPTY, np.uint64)
 

@@ -15,6 +15,12 @@ zarr-python spends about a millisecond per chunk, so it reads an array five time
 64 x 64 pixels share a chunk. The bytes on the disk are the same.
 """
 
+COMPRESSED_CHUNK_BYTES = 2 * MIB
+"""The maximum size of a compressed chunk before compression, unless an option sets the chunk size.
+
+A frame of at least 256 KiB has two or more chunks, so that two threads can compress it.
+"""
+
 MAX_SHARD_FRAMES = 4096
 """The default maximum number of frames in a shard."""
 
@@ -65,8 +71,14 @@ If this memory is not available, orjson ends the process, whereas Python raises 
 
 # -- writing ---------------------------------------------------------------------------------------------
 
-BATCH_BYTES = 4 * MIB
-"""The maximum size of a batch of frames that are written with one gathered write."""
+BATCH_BYTES = 512 * KIB
+"""The maximum size of a batch of frames that are written with one gathered write.
+
+The pixels of a larger batch leave the processor's cache between the checksum and the write.
+"""
+
+COMPRESSED_BATCH_BYTES = 4 * MIB
+"""The amount of compressed data after which the records of a batch are appended to the journal."""
 
 EARLY_BYTES = 4 * MIB
 """The amount of written data after which the disk is instructed to start storing it."""
