@@ -238,7 +238,10 @@ def read_back(folder: Path, writer: str, size: int, count: int) -> np.ndarray:
 
 def main() -> None:
     writer, place, size, count, codec = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:5]), sys.argv[5]
-    frames = frames_of(size)
+    kept = place.parent / f"frames-{size}.npy"  # generating them takes longer than writing them
+    if not kept.exists():
+        np.save(kept, frames_of(size))
+    frames = list(np.load(kept))
     folder = place / "dataset.zarr"
     warm = place / "warm.zarr"
     for target, number_of_frames in ((warm, 3), (folder, count)):

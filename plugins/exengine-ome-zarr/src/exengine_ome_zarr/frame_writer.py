@@ -88,14 +88,15 @@ class FrameWriter:
         if self._parts is not None:
             return self._write_compressed(number, layout, self._parts, batch)
         assert self._slots is not None
-        frame_bytes, line_at = layout.frame_bytes, self._lines.end
+        (shard_t, shard_c, shard_z), frame_bytes, line_at = layout.shard, layout.frame_bytes, self._lines.end
         arrays: list[npt.NDArray[Any]] = []
         lines: list[bytes] = []
         records: list[bytes] = []
         shard, begin, end = "", 0, 0
         for coordinates, data, line in batch:
             image, t, c, z = self._place(coordinates.__dict__, data)
-            name = self._shard_name(image, *layout.shard_at(t, c, z))
+            key = (image, t // shard_t, c // shard_c, z // shard_z)
+            name = self._names.get(key) or self.shard_name(key)
             offset = layout.slot(t, c, z) * frame_bytes
             if not arrays:
                 shard, begin, end = name, offset, offset
@@ -156,7 +157,8 @@ class FrameWriter:
             arranged = self._codec.arrange(data)
             chunks = self._compress(arranged)
             image, t, c, z = self._place(coordinates.__dict__, data)
-            name = self._shard_name(image, *layout.shard_at(t, c, z))
+            key = (image, *layout.shard_at(t, c, z))
+            name = self._names.get(key) or self.shard_name(key)
             lengths = [len(chunk) for chunk in chunks]
             # The lengths of the chunks precede them, because the journal has room for one length.
             head = np.asarray(lengths, "<u4").tobytes() if len(chunks) > 1 else b""
@@ -297,15 +299,17 @@ class FrameWriter:
         self._images.place(image, grown)
         self._grown[image] = grown
 
-    def _shard_name(self, image: int, t: int, c: int, z: int) -> str:
-        key = (image, t, c, z)
+    def shard_name(self, key: tuple[int, int, int, int]) -> str:
+        """Return the path of a shard, by its image and its indices along t, c and z."""
         name = self._names.get(key)
-        if name is None:
-            assert self.layout is not None
-            name = f"{self._images.array_path(image)}/{self.layout.shard_name(t, c, z)}"
-            if len(self._names) >= sizes.MAX_OPEN_FILES:
-                del self._names[next(iter(self._names))]
-            self._names[key] = name
+        if name is not None:
+            return name
+        assert self.layout is not None
+        image, *place = key
+        name = f"{self._images.array_path(image)}/{self.layout.shard_name(*place)}"
+        if len(self._names) >= sizes.MAX_OPEN_FILES:
+            del self._names[next(iter(self._names))]
+        self._names[key] = name
         return name
 
     def _frames_in_shard(self, image: int, t: int, c: int, z: int) -> int:

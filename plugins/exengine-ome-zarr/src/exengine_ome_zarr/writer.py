@@ -282,7 +282,12 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     def write_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
     ) -> None:
-        self.write_frames(number, [(coordinates, data, checked)])
+        assert self._writer is not None
+        try:
+            self._writer.write(number, [(coordinates, data, checked)])
+        except BaseException as error:
+            files.forget_variables(error)
+            raise
 
     def write_frames(self, number: int, batch: Batch) -> int:
         """Write the first frames of a batch, as many as form one piece of a shard; return their number."""

@@ -52,7 +52,7 @@ class SpoolWriter(FrameWriter):
         assert layout is not None
         for step, (image, t, c, z) in enumerate(self._placed[:written]):
             shard = layout.shard_at(t, c, z)
-            name = self._shard_name(image, *shard)
+            name = self.shard_name((image, *shard))
             size, part = layout.frame_bytes, 0
             if self._parts is not None:
                 _, _, _, _, _, part, _, size, *_ = self._record(number + step)
@@ -64,7 +64,7 @@ class SpoolWriter(FrameWriter):
         image, t, c, z = place = super()._place(positions, data)
         if self._objects.removed:
             assert self.layout is not None
-            name = self._shard_name(image, *self.layout.shard_at(t, c, z))
+            name = self.shard_name((image, *self.layout.shard_at(t, c, z)))
             if name in self._objects.removed:
                 # The shard was full, and the array has become longer since.
                 self._objects.bring_back(name, self.layout, self._slots)
