@@ -102,7 +102,7 @@ class Results:
 
 
 Conformance = tuple[Results | None, str]
-"""Results, and the reason why they are missing or incomplete; empty if they are complete."""
+"""The results, and the reason why they are missing or incomplete; empty if they are complete."""
 
 
 def run_kit(record: PluginRecord) -> Conformance:
@@ -130,7 +130,7 @@ def run_kit(record: PluginRecord) -> Conformance:
 
 
 def saved_results(record: PluginRecord, folder: Path) -> Results | None:
-    """Return the results that an earlier run of the kit saved for a plugin, or None without such a run.
+    """Return the results that an earlier run of the kit saved for a plugin, or None if there are none.
 
     Parameters
     ----------

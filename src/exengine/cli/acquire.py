@@ -81,7 +81,7 @@ def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
 
 
 def _near(path: str) -> str:
-    """Return a path relative to the current folder if it is inside it, or else unchanged."""
+    """Return a path inside the current folder relative to that folder, and any other path unchanged."""
     if is_url(path):
         return path
     here = (

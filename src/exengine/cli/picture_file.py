@@ -28,7 +28,7 @@ def save_picture(picture: "Image.Image", output: str) -> None:
     ----------
     picture : PIL.Image.Image
     output : str
-        The path of the file. It must be free, or be a PNG that this function has written before.
+        The path of the file. It must be unused, or be that of a PNG that this function wrote before.
 
     Raises
     ------

@@ -63,7 +63,7 @@ class DatasetContent:
                 self._patterns.append(FilePatterns(recorded))
         except (ExEngineError, TypeError, ValueError) as error:
             raise _refusal(
-                folder.path, f"the files that the backend {backend!r:.80} writes are not known ({error})"
+                folder.path, f"the files that the backend {backend!r:.80} writes are unknown ({error})"
             ) from error
         if not declared:
             raise _refusal(

@@ -106,10 +106,7 @@ def position_order(value: int | str) -> tuple[int, int]:
 
 
 def positions_on_axes(all_axes: Iterable[Any]) -> "dict[str, list[int | str]]":
-    """Return the positions on each axis of some coordinates, which may be mappings or DataCoordinates.
-
-    The positions are in one order: integers ascending, then names in order of arrival.
-    """
+    """Return the positions on each axis, in the order of :func:`position_order`."""
     found: dict[str, dict[int | str, None]] = {}
     for axes in all_axes:
         for axis, position in axes.items():

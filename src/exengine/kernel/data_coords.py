@@ -125,7 +125,7 @@ class DataCoordinates:
         if self._hash is not None:
             raise CoordinatesFrozenError(
                 f"cannot {what}: {self!r} was hashed (it is a key somewhere) and is frozen; "
-                "create changed coordinates with .replace(axis=position)"
+                "create modified coordinates with .replace(axis=position)"
             )
 
     def replace(self, /, **axes: "int | str | None") -> "DataCoordinates":
@@ -281,7 +281,7 @@ reserve_names(frozenset(dir(DataCoordinates)) - {"time", "channel", "z"})
 
 
 def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
-    """Return coordinates with axes that are known to be valid; the dict itself is kept, without a copy."""
+    """Return coordinates with axes that are known to be valid; the dict is kept, not copied."""
     coordinates = _new(DataCoordinates)
     _set_hash(coordinates, None)
     _set_axes(coordinates, axes)

@@ -154,7 +154,7 @@ class DataStorage(ABC):
 
     @classmethod
     def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
-        """Return the capabilities of a dataset that is created with these options. Creates nothing.
+        """Return the capabilities that a dataset created with these options would have.
 
         Override this if capabilities depend on options or on the path. ``persistent`` and ``path_suffixes``
         must not depend on them.
@@ -190,9 +190,9 @@ class DataStorage(ABC):
     ) -> None:
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
-        The kernel holds the lock, has recorded the damage in the manifest, and marks the end afterwards. If
-        the process is killed, the kernel calls the method again. The method returns when everything is synced
-        (A2). It saves what it removes in files next to the index.
+        The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
+        afterwards. If the process is killed, the kernel calls the method again. The method returns when
+        everything is synced (A2). It saves what it removes in files next to the index.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ class DataStorage(ABC):
         lost : collection of DataCoordinates
             The frames with pixels that cannot be read back. The backend removes them.
         notes : mapping of DataCoordinates to JSON value, optional
-            The new metadata of frames whose own cannot be read back; an empty dict if there is no room.
+            New metadata for frames whose own metadata cannot be read back; an empty dict if it would not fit.
 
         Raises
         ------
@@ -381,7 +381,7 @@ class DataStorage(ABC):
         return self
 
     def check_structure(self) -> list[str]:
-        """Check the structure of the files, as opposed to the frames: headers, directories and lengths.
+        """Check the structure of the files (headers, directories and lengths), but not the frames.
 
         Returns
         -------

@@ -200,7 +200,7 @@ def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset repeatedly while it is written, and report the number of intact frames each time."""
+    """Open a dataset repeatedly while it is being written, and report how many frames are intact."""
     stopped = threading.Event()
 
     def wait() -> None:

@@ -1,7 +1,7 @@
-"""Reads a frame with zarr-python and the OME metadata alone, as any other program would.
+"""Reads a frame using only zarr-python and the OME metadata, as any other program would.
 
 The conformance kit compares such reads with the frames that were stored, while the dataset is written and
-after its writer was killed (promise C6). Nothing of this backend's journal is used.
+after its writer was killed (promise C6). The journal of this backend is not used.
 """
 
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ class Ledger:
     dropped : int
         Frames that were rejected by a policy that drops frames.
     discarded : int
-        Frames that were accepted but that the process function deliberately did not pass on.
+        Accepted frames that the process function deliberately did not pass on.
     failed_in : int
         Frames lost to an error in the process function, or rejected when they were offered. A rejected frame
         that is put again and accepted is counted only once, as accepted.

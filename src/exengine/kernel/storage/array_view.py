@@ -99,7 +99,7 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
 
 
 class _ReadBlock:
-    """Reads the frame of one block. It can be pickled if the storage can be pickled."""
+    """Reads the frame of one block. It can be pickled if the storage can."""
 
     def __init__(
         self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str

@@ -2,8 +2,8 @@
 
 A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}`` matches
 decimal digits. ``{name}`` matches any text that contains no ``/`` and does not begin with a dot. ``{{`` and
-``}}`` stand for literal braces. All other text matches itself. No pattern can make matching slow; this
-matters because manifests, which are untrusted, also contain patterns.
+``}}`` stand for literal braces. All other text matches literally. No pattern can make matching slow; this
+matters because untrusted manifests also contain patterns.
 """
 
 import re

@@ -48,7 +48,7 @@ class Lifecycle:
         self.reason = ""
 
     def fail(self, error: BaseException) -> bool:
-        """Enter the failed state; return False if an earlier error already caused it."""
+        """Enter the failed state; return False if the storage had already failed."""
         if self.error is not None:
             return False
         self.error = error

@@ -412,7 +412,7 @@ class ManagedStorage(WrittenStorage):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle as a reader of the same dataset, for workers that compute on the result of ``as_array``."""
+        """Pickle the storage as a reader of its dataset, for workers that process an ``as_array``."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)

@@ -19,7 +19,7 @@ MAX_DEPTH = 50
 MAX_INT_BITS = 64
 MAX_KEY_PARTS = 30
 """The maximum number of parts in a dotted TOML key."""
-_MAX_SCALAR_CHARS = 400  # characters of a number, a date or a word such as true
+_MAX_SCALAR_CHARS = 400  # maximum length of a number, a date or a word such as true
 
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _TYPOGRAPHIC = ("\u201c", "\u201d", "\u2018", "\u2019", "\u201e")

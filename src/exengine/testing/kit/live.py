@@ -1,4 +1,4 @@
-"""Tests with the format's own independent readers, while the writer lives and after it was killed: C6."""
+"""Tests with independent readers of the format, while the writer is alive and after it was killed: C6."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Converts frames to bytes and back: JSON, checksums, and refusing data that does not match its checksum.
+"""Converts frames to bytes and back, as pixels and JSON, and verifies their checksums.
 
 The checksum of the pixels and the checksum of the metadata both include the coordinates. If an altered index
 assigns a frame to wrong coordinates, this is therefore detected when either the pixels or the metadata are
@@ -113,7 +113,7 @@ def read_checked_pixels(
 
 def _pixels_in(data: Any, layout: FrameLayout, at: int = 0) -> npt.NDArray[Any]:
     pixels: npt.NDArray[Any] = np.ndarray(layout.shape, layout.dtype, data, at)
-    pixels.flags.writeable = False  # already true for a view of bytes, but not of an array
+    pixels.flags.writeable = False  # a view of bytes is read-only already, but a view of an array is not
     return pixels
 
 

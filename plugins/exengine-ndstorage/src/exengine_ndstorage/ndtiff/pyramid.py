@@ -1,7 +1,7 @@
 """Multi-resolution pyramids: one folder of tiles per resolution level, and the mosaic of the tiles.
 
 Micro-Manager writes pyramids in its explore mode. Each tile has a ``row`` and a ``column``. Tiles at full
-resolution overlap by the number of pixels that the summary metadata states. Tiles at the other levels do not
+resolution overlap by the number of pixels given in the summary metadata. Tiles at the other levels do not
 overlap.
 """
 
@@ -118,7 +118,7 @@ class PyramidReader(NDTiffReader):
         overlap = tuple(summary.get(f"GridPixelOverlap{axis}") for axis in "YX")
         if not all(type(pixels) is int and pixels >= 0 for pixels in overlap):
             raise UnsupportedOperationError(
-                f"{self.path} cannot be stitched, because the summary metadata does not state the overlap "
+                f"{self.path} cannot be stitched, because the summary metadata does not specify the overlap "
                 "of the tiles"
             )
         return overlap  # type: ignore[return-value]  # two ints, checked above

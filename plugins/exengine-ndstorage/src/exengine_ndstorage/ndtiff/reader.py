@@ -163,7 +163,7 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         manifest = read_manifest(self._folder)
-        self._growing = _GrowingTable(self._folder)  # after the manifest: if it is complete, so is the index
+        self._growing = _GrowingTable(self._folder)  # after a final manifest, the index is complete
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool(MAX_OPEN_FILES)
@@ -228,7 +228,7 @@ class NDTiffReader(DatasetReader):
         return ""
 
     def _read_summary(self) -> str:
-        """Read the summary metadata. Return why it cannot be read, or an empty string."""
+        """Read the summary metadata. Return the reason if it cannot be read, or else an empty string."""
         if self._summary is None:
             names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
             name = names[0] if names else first_tiff(self._folder)
@@ -245,7 +245,7 @@ class NDTiffReader(DatasetReader):
             with self._settling:
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after the manifest, because the index is complete now
+                    self._growing.refresh()  # after reading the manifest, because the index is complete now
                     # The status is published by _settle, after the dataset has been checked.
                     self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
                 self._settle()
@@ -254,7 +254,7 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # it may have been written since, or damage prevented reading it
+            self._read_summary()  # the last attempt may have failed, or nothing was written yet
         return self._summary
 
     def is_finished(self) -> bool:

@@ -57,7 +57,7 @@ of two frames.
 EARLY_BYTES = 4 * MIB
 """The amount of written data after which the disk is instructed to start storing it.
 
-When a sync follows, most of its work is then already done.
+A later sync then has little left to do.
 """
 
 SMALL_FRAME_BYTES = 256 * KIB
@@ -86,7 +86,7 @@ NDTiff directories have about 15 tags. A directory that exceeds the maximum is d
 MAX_TILES = 4_000_000
 """The maximum number of tiles in one stitched array, including gaps.
 
-The limit is needed because rows and columns can have any number.
+The limit is needed because row and column numbers can be arbitrarily large.
 """
 
 # -- the helper thread -----------------------------------------------------------------------------------

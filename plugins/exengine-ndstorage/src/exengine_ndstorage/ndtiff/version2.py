@@ -1,9 +1,9 @@
 """Reads NDTiff version 2 through the ``ndstorage`` library.
 
 The library prints to stdout when it opens a dataset, and raises generic exceptions. This module suppresses
-the output and converts the exceptions to ExEngine errors. The library also reads metadata when it opens a
-dataset, and fails if their text is not UTF-8. It therefore opens files through this module, which makes the
-text readable, so that no pixels become unreadable because of their metadata.
+the output and converts the exceptions to ExEngine errors. When the library opens a dataset, it also reads
+metadata and fails if they are not UTF-8. This module opens the files for the library and repairs the text, so
+that pixels remain readable even if their metadata are not.
 """
 
 import contextlib
@@ -136,7 +136,7 @@ class _Files:
         return _ReadableFile(self, os.path.basename(path), opened) if path.endswith(".tif") else opened
 
     def text(self, name: str, at: int, data: bytes) -> bytes:
-        """Return bytes from a file; if they are metadata, as valid JSON in UTF-8."""
+        """Return bytes from a file, after converting any metadata to valid JSON in UTF-8."""
         if (name, at, len(data)) in self._metadata:
             return b'{"Channel": ""}' if self.is_opening else json.dumps(_parsed(data)).encode()
         if at == _SUMMARY_AT and self.is_opening:

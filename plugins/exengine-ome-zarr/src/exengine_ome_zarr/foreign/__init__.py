@@ -27,7 +27,7 @@ def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
 
 
 def open_foreign(path: str | os.PathLike[str]) -> DataStorage:
-    """Open an OME-Zarr dataset that another program wrote, for reading.
+    """Open an OME-Zarr dataset that another program wrote.
 
     Parameters
     ----------

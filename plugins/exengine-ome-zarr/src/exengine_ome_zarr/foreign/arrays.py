@@ -110,12 +110,12 @@ class ArrayLayout:
         return self.most_decoded_bytes * 9 // 8 + 65536
 
     def file_name(self, place: tuple[int, ...]) -> str:
-        """Return the key of the file with this place in the grid, relative to the array."""
+        """Return the key of the file at a grid position, relative to the array."""
         numbers = list(map(str, place))
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the place that belongs to a key, the inverse of :meth:`file_name`; None for other files."""
+        """Return the grid position of a key, as the inverse of :meth:`file_name`; None for other files."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:
@@ -135,7 +135,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
     DatasetDamagedError
         If the metadata do not exist, or are not valid.
     UnsupportedOperationError
-        If the array has no numbers, or uses a codec or an extension that is not supported.
+        If the array does not contain numbers, or uses a codec or an extension that is not supported.
     """
     name = joined(key, "zarr.json" if zarr_format == 3 else ".zarray")
     document = read_json(files, name, foreign=False)
@@ -273,7 +273,7 @@ def _version2(key: str, document: dict[str, Any]) -> ArrayLayout:
 
 
 def _lengths(value: Any, what: str, *, least: int = 1, count: int | None = None) -> tuple[int, ...]:
-    """Return a shape."""
+    """Check a list of lengths, and return it as a tuple."""
     valid = isinstance(value, list) and all(type(n) is int and least <= n < _MAX_LENGTH for n in value)
     if not valid or (count is not None and len(value) != count):
         raise _InvalidError(f"the {what} {value!r:.80} is not valid")

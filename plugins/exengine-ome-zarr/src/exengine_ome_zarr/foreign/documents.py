@@ -63,7 +63,7 @@ class Group:
     ome : dict
         The OME metadata.
     attributes : dict
-        All attributes, such as those that a writer adds for itself.
+        All attributes, including those that are specific to a writer.
     """
 
     key: str
@@ -74,7 +74,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Image:
-    """The first multiscales of an image.
+    """The first ``multiscales`` entry of an image.
 
     Attributes
     ----------
@@ -85,16 +85,16 @@ class Image:
     name : str
         The name of the image; empty if it has none.
     axes : tuple of str
-        The axes of the arrays: ``time``, ``channel``, ``z``, or names of the writer. The axes of the frames
-        are ``y`` and ``x``.
+        The axes of the arrays: ``time``, ``channel``, ``z``, or names that the writer chose. The axes of the
+        frames are ``y`` and ``x``.
     levels : tuple of str
         The paths of the arrays, at full resolution first.
     pixel_size_um : (float, float) or None
         The size of a pixel, ``(y, x)``.
     z_step_um, interval_s : float or None
-        The distance of planes, in micrometers, and of time points, in seconds.
+        The distance between planes, in micrometers, and the time between time points, in seconds.
     labels : tuple of str
-        The names of the channels; empty if some have no name, or the same name.
+        The names of the channels; empty if any name is missing or repeated.
     colors : tuple of str or None
         The colors of the channels, ``RRGGBB``.
     attributes : dict
@@ -236,7 +236,7 @@ def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
 
 
 def read_image(files: Files, group: Group) -> Image:
-    """Return the first multiscales of an image's group.
+    """Return the first ``multiscales`` entry of an image's group.
 
     Raises
     ------
@@ -342,7 +342,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
-    """Return a step in the unit of the table; None if it is unknown."""
+    """Convert a step to the base unit of the table; return None if the step or its unit is unknown."""
     factor = table.get(unit) if isinstance(unit, str) else None
     if step is None or factor is None:
         return None
@@ -350,7 +350,7 @@ def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | 
 
 
 def _channels(ome: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    """Return the distinct names of the channels, if there are such, and their colors."""
+    """Return the names of the channels, if they are distinct, and their colors."""
     listed = _as_dict(ome.get("omero")).get("channels")
     channels = [_as_dict(channel) for channel in listed] if isinstance(listed, list) else []
     names = [channel.get("label") for channel in channels]

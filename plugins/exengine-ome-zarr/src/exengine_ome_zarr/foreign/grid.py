@@ -86,7 +86,7 @@ class GridIndex:
         return self._starts[number] + at
 
     def locate(self, number: int) -> tuple[int, tuple[int, ...]]:
-        """Return the number of the image that contains a frame, and the frame's place in its grid."""
+        """Return the number of the image that contains a frame, and the frame's position in its grid."""
         low, high = 0, len(self.grids) - 1
         while low < high:
             middle = (low + high + 1) // 2

@@ -1,8 +1,7 @@
 """The positions on each dimension, and their indices in the arrays.
 
-A position that is a non-negative integer has the same index, if possible. Names, negative numbers and numbers
-behind a large gap get the next free index and a label. Each label is stored before the first frame that needs
-it.
+A non-negative integer is its own index, if possible. Names, negative numbers and numbers after a large gap
+get the next free index and a label. Each label is stored before the first frame that needs it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The files of the shards while they are written: fixed slots without compression, parts with compression.
+"""The files of shards during writing: fixed slots without compression, parts with compression.
 
 Without compression, a shard appears with its full length and a complete index. Readers see every frame as
 soon as its slot is written, and zeros in the other slots. The file is sparse, so empty slots take no space.
@@ -64,7 +64,7 @@ class SlotFiles:
             raise
 
     def adopt(self, name: str, file: OpenFile, new: str) -> OpenFile:
-        """Make a file with slots into a shard, by giving it its full length, its index and its name.
+        """Turn a file with slots into a shard by setting its full length, its index and its name.
 
         Parameters
         ----------
