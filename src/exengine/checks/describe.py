@@ -8,7 +8,7 @@ from exengine.kernel.registry.names import SOURCES_GROUP
 
 
 def capability_text(value: object) -> str:
-    """Return the value of a capability as readable text.
+    """Return the value of a capability as a readable string.
 
     Examples
     --------

@@ -150,7 +150,7 @@ def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[st
     text = os.fsdecode(path)
     if not files.UNUSUAL.search(text):
         return path
-    if "://" not in text and (refusal := files.refusal_of(text)):  # a backend may be remote
+    if "://" not in text and (refusal := files.refusal_of(text)):  # some backends accept URLs
         raise ConfigError(f"{key} is {text!r:.80}: {refusal}")
     return files.expanded(text) if text.startswith("~") else path
 

@@ -102,7 +102,7 @@ def position_order(value: int | str) -> tuple[int, int]:
     >>> sorted([0, "B", -1, "A", 1], key=position_order)
     [-1, 0, 1, 'B', 'A']
     """
-    return (0, value) if isinstance(value, int) else (1, 0)  # sorting is stable
+    return (0, value) if isinstance(value, int) else (1, 0)  # stable, so names keep their order
 
 
 def positions_on_axes(all_axes: Iterable[Any]) -> "dict[str, list[int | str]]":

@@ -124,8 +124,8 @@ class DataCoordinates:
     def _refuse_if_frozen(self, what: str) -> None:
         if self._hash is not None:
             raise CoordinatesFrozenError(
-                f"cannot {what}: {self!r} was hashed (it is a key somewhere) and is frozen; "
-                "create modified coordinates with .replace(axis=position)"
+                f"cannot {what}: {self!r} was hashed, for example as a dict key, and is now frozen; create "
+                "modified coordinates with .replace(axis=position)"
             )
 
     def replace(self, /, **axes: "int | str | None") -> "DataCoordinates":
@@ -206,12 +206,12 @@ class DataCoordinates:
 
     @classmethod
     def from_json(cls, text: "str | bytes") -> "DataCoordinates":
-        """Create coordinates from text that :meth:`to_json` returned.
+        """Create coordinates from a string that :meth:`to_json` returned.
 
         Raises
         ------
         CoordinatesError
-            If the text is not a JSON object with valid axes.
+            If the string is not a JSON object with valid axes.
         """
         try:
             axes = _json_loads(text)

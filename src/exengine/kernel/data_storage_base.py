@@ -68,9 +68,10 @@ class DataStorage(ABC):
     dataset_files: ClassVar[tuple[str, ...]] = ()
     """Patterns for the names of all files that a dataset of this backend may contain, apart from ExEngine's
     own files. They are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
-    ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any text; it may occur once in
-    a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it
-    matches; without patterns, it deletes no dataset."""
+    ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
+    once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every
+    file in it matches; without patterns, it deletes no dataset.
+    """
 
     # -- required operations ---------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class DataStorage(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Finish the dataset: it accepts no more frames and is immutable from then on. Idempotent."""
+        """Finish the dataset. From then on, it accepts no more frames and is immutable. Idempotent."""
 
     @abstractmethod
     def close(self) -> None:

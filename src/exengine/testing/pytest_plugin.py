@@ -1,4 +1,4 @@
-"""The kit's pytest plugin: it defines the options and loads the rest of the kit only if one is used.
+"""The kit's pytest plugin, which defines the options and loads the rest of the kit only if one is used.
 
 If ExEngine is installed, pytest loads this module in every run. The module therefore imports only pytest.
 """

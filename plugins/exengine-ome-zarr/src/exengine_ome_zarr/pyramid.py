@@ -166,7 +166,7 @@ class PyramidBuilder:
         self._thread: threading.Thread | None = None
 
     def stored(self, records: list[bytes]) -> None:
-        """Record the frames that were stored, as journal records."""
+        """Add frames that were stored, as journal records."""
         for record in map(unpack_record, records):
             _, image, t, c, z, *_ = record
             shard = (image, *self._layout.shard_at(t, c, z))

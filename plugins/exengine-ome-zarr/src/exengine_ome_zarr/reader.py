@@ -47,7 +47,7 @@ class OmeZarrReader(DatasetReader):
     def __init__(self, path: str) -> None:
         self._folder = path
         manifest = read_manifest(path)
-        self._table = FrameTable(path)  # after a final manifest, the journal is complete
+        self._table = FrameTable(path)  # opened last, so that it matches a final manifest
         super().__init__(path, self._table, status_of(manifest), manifest)
         layout = self._table.layout
         self.capabilities = capabilities_for({"codec": layout.codec} if layout is not None else {})

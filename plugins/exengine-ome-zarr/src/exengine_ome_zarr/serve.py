@@ -2,8 +2,8 @@
 
 Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server supports range requests, including
 those for the end of a file, with which viewers read single chunks of a shard. It serves only the files of a
-dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, it shows an
-image in the browser.
+dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, the command
+also prints the URL of a viewer.
 """
 
 import argparse

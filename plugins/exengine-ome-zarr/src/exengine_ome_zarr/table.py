@@ -83,7 +83,7 @@ class FrameTable:
                 self._count += len(records)
             if not pieces:
                 if not self._layout_at:
-                    self._read_layout()  # the summary of a dataset without frames
+                    self._read_layout()  # read the summary of a dataset without frames
                 return False
             self._read_layout()  # after reading the journal, so that all labels of these frames are present
             if self.layout is None:

@@ -323,11 +323,11 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             writer.release()
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        assert self._writer is not None  # the storage is open
+        assert self._writer is not None  # set while the storage is open
         return self._writer.read(number)
 
     def read_frame_metadata(self, number: int) -> Any:
-        assert self._writer is not None  # the storage is open
+        assert self._writer is not None  # set while the storage is open
         return self._writer.read_metadata(number)
 
 

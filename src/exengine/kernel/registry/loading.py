@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exengine.kernel.data_storage_base import DataStorage
     from exengine.kernel.frame_source_base import FrameSource
 
-_MOST_OUTPUT = 10_000  # characters
+_MOST_OUTPUT = 10_000  # maximum number of characters
 _MOST_TRACEBACK = 20_000
 
 

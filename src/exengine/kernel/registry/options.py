@@ -64,7 +64,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default as readable text."""
+        """The default as a readable string."""
         return "required" if self.required else repr(self.default)
 
     @functools.cached_property

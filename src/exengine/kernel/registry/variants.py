@@ -33,7 +33,7 @@ class Variant:
 
     @property
     def text(self) -> str:
-        """The options as text, such as ``codec: blosc-lz4``."""
+        """The options as a string, such as ``codec: blosc-lz4``."""
         return ", ".join(f"{name}: {value}" for name, value in self.options.items())
 
 

@@ -60,7 +60,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
         raise CoordinatesNotFoundError(
             f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; pass "
-            "missing='mask', or a number with which to fill them"
+            "missing='mask', or a number to fill them with"
         )
     example = storage.get_data(first)
     refuse_filler(missing, example.dtype)

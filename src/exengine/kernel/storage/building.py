@@ -69,7 +69,7 @@ def write_files(building: str, initial: Mapping[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         folders.update((os.path.join(building, *above[:depth]), None) for depth in range(len(above) + 1))
-    for folder in sorted(folders, reverse=True):  # the deepest first
+    for folder in sorted(folders, reverse=True):  # the deepest folders first
         files.sync_folder(folder)
 
 

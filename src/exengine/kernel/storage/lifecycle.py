@@ -88,5 +88,5 @@ class Lifecycle:
 
     @property
     def failure(self) -> str:
-        """The first error, converted to text."""
+        """The first error as a string."""
         return str(self.error) or f"interrupted by {type(self.error).__name__}"

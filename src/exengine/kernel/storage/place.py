@@ -33,7 +33,7 @@ from exengine.kernel.storage.building import (
 from exengine.kernel.system import files
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
-_MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest reserves
+_MOST_OF_A_REASON = 8000  # maximum number of characters, which fit in the space that a manifest reserves
 
 
 class DatasetPlace:

@@ -362,6 +362,6 @@ def refusal_of(path: str) -> str:
 
 
 def refusal_of_new(path: str) -> str:
-    """Return the same for a new dataset. In a folder that exists, its name may be any text."""
+    """Return the same for a new dataset, which may have any name if its parent folder exists."""
     named_here = os.path.isabs(path) and os.path.isdir(os.path.dirname(path))
     return "" if named_here or os.path.lexists(path) else refusal_of(path)

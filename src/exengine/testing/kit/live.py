@@ -9,7 +9,7 @@ from exengine.testing.promises import NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject
 
 FRAMES = 60
-_SEEN_LIVE = 10  # frames that are read while the others are being written
+_SEEN_LIVE = 10  # number of frames that are read while the others are being written
 
 
 class LivePromises:

@@ -68,7 +68,7 @@ FULL_RESOLUTION = "Full resolution"
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
 FIRST_IFD_AT = 4  # the position in the header where the offset of the first IFD is stored
-MAX_LENGTH = 2**31  # exclusive: readers store heights and widths as signed numbers
+MAX_LENGTH = 2**31  # exclusive, because readers store heights and widths as signed numbers
 METADATA_PADDING = 5  # TIFF stores up to 4 bytes in the tag itself, so short metadata is padded to 5
 
 # Pixel types in the index. Types 3 to 6 are uint16 with fewer than 16 significant bits.

@@ -108,7 +108,9 @@ def read_checked_pixels(
         checksums = layout.checksums(data)
         if checksums is not None and pixels_crc == checksums[0]:
             return _pixels_in(data, layout, layout.ifd_bytes)
-    raise DatasetDamagedError(f"the pixels or coordinates of {describe()} are not those that were written")
+    raise DatasetDamagedError(
+        f"the pixels or coordinates of {describe()} differ from those that were written"
+    )
 
 
 def _pixels_in(data: Any, layout: FrameLayout, at: int = 0) -> npt.NDArray[Any]:
@@ -232,7 +234,7 @@ def decode_metadata(
         if checksums is not None and crc32c.crc32c(data, axes_crc) == checksums[1]:
             return json.loads(data)
     error = DatasetDamagedError(
-        f"the metadata or coordinates of {describe()} are not those that were written"
+        f"the metadata or coordinates of {describe()} differ from those that were written"
     )
     error.readable = data.decode(errors="replace")
     raise error

@@ -61,11 +61,11 @@ class FrameTable:
         self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers from the entry
         # Sorted keys cover the first _sorted frames. A dict covers further frames, up to _remembered.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64).data  # a memoryview: comparisons are twice as fast as in an array
+        self._keys = np.zeros(0, np.int64).data  # a memoryview, because it is faster to compare than an array
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []
-        self._tail: dict[int, int] = {}  # key: all codes of a frame, 32 bits each, as one number
+        self._tail: dict[int, int] = {}  # the key combines all codes of a frame, 32 bits each
         self._by_dict = False  # whether the dict covers all frames, because their keys exceed 64 bits
         self._superseded: set[int] = set()
 
@@ -353,7 +353,7 @@ class FrameTable:
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         names, values, order = self._names, self._values, self._order_of_axes
-        codes = self._codes[number].tolist()  # read after the order: an axis in the order must have codes
+        codes = self._codes[number].tolist()  # read last, because every axis in the order must have codes
         axes: dict[str, int | str] = {}
         for column in order:
             code = codes[column]

@@ -159,8 +159,8 @@ def _stitched(
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(
-            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number "
-            "with which to fill them"
+            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number to "
+            "fill them with"
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)
@@ -210,7 +210,7 @@ class _ReadTile:
         masked = isinstance(self._missing, str)
         try:
             data = self._tiles.get_data(axes)
-        except CoordinatesNotFoundError:  # only this error means a missing tile
+        except CoordinatesNotFoundError:  # only this error means that a tile is missing
             if self._missing == "raise":
                 raise
             tile = (

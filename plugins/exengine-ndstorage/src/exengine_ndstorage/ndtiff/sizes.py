@@ -22,7 +22,9 @@ An index with a longer string is not a valid NDTiff index.
 """
 
 MAX_AXES = 255
-"""The maximum number of different axes in a dataset: a reader keeps one column per axis."""
+"""The maximum number of different axes in a dataset. The limit exists because readers keep one column per
+axis.
+"""
 
 MAX_SUMMARY_BYTES = 16 * MIB
 """The maximum size of the header, including the summary metadata.
@@ -37,7 +39,7 @@ The format allows up to 4 GiB, which may not fit in the memory of a reader.
 """
 
 MAX_NAME_BYTES = 200
-"""The maximum length of a dataset's name: a file name has at most 255 bytes, and includes a suffix."""
+"""The maximum length of a dataset's name. With a suffix, it must fit in a file name of 255 bytes."""
 
 # -- writing ---------------------------------------------------------------------------------------------
 
@@ -101,7 +103,9 @@ For smaller frames, handing over the job costs more time than it saves.
 """
 
 CHECKED_PIECE_BYTES = MIB
-"""The amount of data that is read before its checksum is computed: it is still in the processor's cache."""
+"""The amount of data that is read before its checksum is computed; it is small enough for the processor's
+cache.
+"""
 
 # -- open files ------------------------------------------------------------------------------------------
 

@@ -429,8 +429,8 @@ class NDTiffStorage(ManagedStorage):
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         file, layout, at, *_ = _PLACE.unpack_from(self._places, number * _PLACE.size)
-        # The checksum is not verified here: this process wrote the frame, and no other process can write to
-        # the dataset. Readers of the dataset verify it.
+        # The checksum is not verified here, because this process wrote the frame, and no other process can
+        # write to the dataset. Readers of the dataset verify it.
         return read_pixels(
             self._opened(file), at, self._layout_list[layout], self._helper, lambda: self._name(number)
         )

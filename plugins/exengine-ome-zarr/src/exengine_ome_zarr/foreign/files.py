@@ -43,7 +43,7 @@ def is_key(key: object) -> TypeGuard[str]:
 
 
 def joined(*parts: str) -> str:
-    """Return the key with these parts; empty parts are left out."""
+    """Join parts to a key, leaving out empty parts."""
     return "/".join(part for part in parts if part)
 
 

@@ -140,7 +140,7 @@ def checksum(file: OpenFile) -> int:
 
 
 def encode_line(value: object) -> bytes:
-    """Return a line of the layout file: the CRC-32C of a JSON text in hexadecimal digits, and the text."""
+    """Return a line of the layout file: a JSON string after its CRC-32C in hexadecimal digits."""
     text = orjson.dumps(value)
     return b"%08x %s\n" % (crc32c.crc32c(text), text)
 

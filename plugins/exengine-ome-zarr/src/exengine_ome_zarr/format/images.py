@@ -48,7 +48,7 @@ class Images:
         self.levels: tuple[int, ...] = (1,)
         """The downsampling factors of the resolution levels."""
         self._paths: dict[int, str] = {}
-        self._fields: list[str] = []  # the paths of the images of a plate
+        self._fields: list[str] = []  # the paths of a plate's images
         self._fields_in: dict[str, int] = {}  # the number of fields in each well
 
     @property

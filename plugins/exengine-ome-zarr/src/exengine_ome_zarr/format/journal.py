@@ -40,7 +40,7 @@ RECORD = np.dtype(
         ("line_bytes", "<u4"),
         ("line_crc", "<u4"),
         ("pixels_crc", "<u4"),  # CRC-32C of the bytes before compression
-        ("crc", "<u4"),  # of the 60 bytes before it
+        ("crc", "<u4"),  # CRC-32C of the preceding 60 bytes
     ]
 )
 

@@ -49,7 +49,7 @@ def encode_series(
         element = _add(root, "Image", ID=f"Image:{image.path}", Name=image.name)
         if image.stage is not None:
             _add(element, "StageLabel", Name=image.name, **_place(image.stage))
-        if layout.dtype not in _NO_TYPE:  # the schema has no name for these
+        if layout.dtype not in _NO_TYPE:  # the schema has no name for such dtypes
             _add_pixels(element, layout, facts, image, channels)
     return bytes(ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True))
 

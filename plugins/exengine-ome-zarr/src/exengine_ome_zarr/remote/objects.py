@@ -27,7 +27,7 @@ class _Shard:
     def __init__(self, chunks: int) -> None:
         self.frames = 0
         self.size = 0
-        self.changed = True  # since the last upload
+        self.changed = True  # whether it has changed since its last upload
         self.parts: set[int] = set()
         self.written: npt.NDArray[np.bool_] = np.zeros(chunks, bool)
 
@@ -51,7 +51,7 @@ class SpooledObjects:
         self._uploader = Uploader(bucket)
         self._layout: Layout | None = None
         self._shards: dict[str, _Shard] = {}
-        self._gone: list[str] = []  # removed, but not yet reported
+        self._gone: list[str] = []  # removed shards that have not been reported yet
         self._full: dict[str, Upload] = {}  # full shards that are being uploaded
         self._documents: dict[str, int] = {}  # the checksums of the documents in the bucket
         self._ends: dict[str, int] = {}  # the lengths of the logs in the bucket

@@ -34,7 +34,7 @@ from exengine_ome_zarr.remote.claims import MANIFEST, MAX_BYTES, Writer, read_re
 from exengine_ome_zarr.remote.contents import RemoteFrames
 
 _POLL_S = 1.0
-_MAX_JOURNAL_BYTES = 64 * 2**32  # a journal cannot number more frames
+_MAX_JOURNAL_BYTES = 64 * 2**32  # frame numbers have 32 bits
 
 
 def open_remote(url: str) -> DataStorage:
@@ -220,7 +220,7 @@ def _extend(bucket: Bucket, name: str, folder: str, most: int) -> None:
     path = os.path.join(folder, name)
     file = OpenFile(path, os.O_RDWR if os.path.exists(path) else NEW)
     at = os.fstat(file.descriptor).st_size
-    if at > there[0]:  # a recovery has replaced it
+    if at > there[0]:  # a recovery has replaced the object
         os.ftruncate(file.descriptor, 0)
         at = 0
     while at < there[0]:

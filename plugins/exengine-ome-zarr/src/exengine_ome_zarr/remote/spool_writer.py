@@ -66,7 +66,7 @@ class SpoolWriter(FrameWriter):
             assert self.layout is not None
             name = self._shard_name(image, *self.layout.shard_at(t, c, z))
             if name in self._objects.removed:
-                # The shard was full, and the array has become longer since.
+                # The shard was full when it was uploaded, but the array has become longer since.
                 self._objects.bring_back(name, self.layout, self._slots)
         self._placed.append(place)
         return place
