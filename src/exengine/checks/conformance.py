@@ -78,7 +78,7 @@ class Results:
 
     @property
     def tested(self) -> int:
-        """The number of promises that were tested, and thus found kept or broken."""
+        """The number of promises that were tested and are therefore known to be kept or broken."""
         return sum(promise.outcome in ("kept", "broken") for promise in self.promises.values())
 
     @property

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MADE_BY = "exengine preview"
-_LARGEST_BYTES = 64 * 2**20  # a larger file cannot be one of these pictures
+_LARGEST_BYTES = 64 * 2**20  # a larger file cannot be a picture made by exengine preview
 
 
 def save_picture(picture: "Image.Image", output: str) -> None:

@@ -164,7 +164,7 @@ def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
 
 
 def refuse_link_to_no_dataset(link: str, path: str) -> None:
-    """Raise an error, because a symbolic link must lead to a dataset."""
+    """Raise the error for a symbolic link that does not lead to a dataset."""
     raise _refusal(link, f"the path is a symbolic link whose target {path} is not a dataset")
 
 

@@ -14,7 +14,7 @@ INT_LIMIT = 2**63
 """Integer positions satisfy ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
 
 checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
-"""Names that are known to be valid."""
+"""Axis names that are known to be valid."""
 
 _MAX_CHECKED_NAMES = 4096
 _reserved_names: set[str] = set()

@@ -189,7 +189,7 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     if old_at == end and read_at(file.descriptor, len(index), end) == index:
         return
     write_at(file.descriptor, (index,), end, len(index))
-    os.fsync(file.descriptor)  # before the old index is removed
+    os.fsync(file.descriptor)  # sync before the old index is removed
     os.ftruncate(file.descriptor, end + len(index))
     os.fsync(file.descriptor)
 
@@ -241,7 +241,7 @@ def _publish(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     parts = {number: part_path(folder, number) for number in numbers}
     opened = {number: OpenFile(part, os.O_RDWR) for number, part in parts.items() if os.path.exists(part)}
     if not opened:
-        return  # the shard is published
+        return  # the shard is already published
     first = _chunk_numbers(layout, frames)
     entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
     chunks: dict[int, tuple[OpenFile, int, int]] = {}

@@ -1,4 +1,4 @@
-"""Resolution levels: smaller copies of the frames, from which viewers display a large dataset as a whole.
+"""Resolution levels: smaller copies of the frames, so that viewers can display a large dataset as a whole.
 
 Each level halves the height and width of the previous level. If they are odd, the last row or column is
 computed from the pixels that exist. A level is divided into the same shards as the full resolution.
@@ -100,7 +100,8 @@ def build_shard(
         The layout of the full resolution.
     method : {'mean', 'median', 'decimate'}
     names : list of str
-        The path of the shard in the dataset for each level, beginning with the full resolution, which exists.
+        The path of the shard in the dataset for each level, beginning with the full resolution, which already
+        exists.
     frames : iterable of ((t, c, z), numpy.ndarray)
         The indices and pixels of each frame in the shard.
     may_finish : callable
@@ -166,7 +167,7 @@ class PyramidBuilder:
         self._thread: threading.Thread | None = None
 
     def stored(self, records: list[bytes]) -> None:
-        """Add frames that were stored, as journal records."""
+        """Add the journal records of stored frames."""
         for record in map(unpack_record, records):
             _, image, t, c, z, *_ = record
             shard = (image, *self._layout.shard_at(t, c, z))

@@ -127,7 +127,7 @@ class OmeZarrReader(DatasetReader):
         return self._table.summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        """Return whether no more frames will arrive, because the dataset is finished or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
@@ -177,7 +177,7 @@ class OmeZarrReader(DatasetReader):
         return frames.read(record, FrameName(self._name, number))
 
     def _refuse_lost_labels(self, number: int, record: Record) -> None:
-        """Raise ``DatasetDamagedError`` if a frame was stored at other coordinates.
+        """Raise ``DatasetDamagedError`` if a frame was stored at different coordinates.
 
         If the end of the layout file is lost, some positions have no labels. Only the manifest of a finished
         dataset contains a checksum that reveals this.
@@ -194,13 +194,14 @@ class OmeZarrReader(DatasetReader):
         stored = line.get("coordinates")
         if stored != self._table.coordinates(number):
             raise DatasetDamagedError(
-                f"{self._name(number)} was stored at {stored!r:.200}: {files.LAYOUT} has lost labels"
+                f"{self._name(number)} was stored at {stored!r:.200}, because labels are missing from "
+                f"{files.LAYOUT}"
             )
 
     def _open_files(self) -> FrameFiles:
         table = self._table
         layout: Layout | None = table.layout
-        assert layout is not None  # a frame was found
+        assert layout is not None  # not None, because a frame was found
         images = Images(self._folder, layout, table.facts, table.labels)
         return FrameFiles(self._folder, layout, images.array_path)
 
@@ -223,7 +224,7 @@ class OmeZarrReader(DatasetReader):
 
     def _record(self, number: int) -> Record:
         journal = self._table.journal
-        assert journal is not None  # a frame was found
+        assert journal is not None  # not None, because a frame was found
         text = read_at(journal.descriptor, RECORD_BYTES, (number + 1) * RECORD_BYTES)
         record = decode_record(text, number)
         if record is None:

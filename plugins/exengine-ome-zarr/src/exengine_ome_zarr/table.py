@@ -22,7 +22,7 @@ _RECENT = 4096  # frames that are looked up in a dict before the table is extend
 
 
 class FrameTable:
-    """The frames of a dataset, from its journal and its layout file. It can follow a dataset that grows.
+    """The frames of a dataset, from its journal and its layout file. The table can follow a growing dataset.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ class FrameTable:
                 key = self.labels[dim].position(index)
                 keys = key if isinstance(key, tuple) else (key,)
                 if len(keys) != len(members):
-                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} has lost labels of frame {number}")
+                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} lacks labels of frame {number}")
                 found.update(zip(members, keys, strict=True))
         return {axis: found[axis] for axis in self.layout.axes}
 
@@ -306,7 +306,7 @@ class FrameTable:
         return {axis: found[axis] for axis in self.layout.axes}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message, which names the axes or positions that do exist."""
+        """Return a clause for an error message, which names the axes or positions that exist."""
         positions = self.positions()
         if not positions:
             return "no frame has been put yet"

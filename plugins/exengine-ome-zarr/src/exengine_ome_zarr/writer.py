@@ -70,7 +70,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         How to treat axes for which OME-Zarr has no dimension: refuse them, combine them with the channel, or
         create an image for each of their positions.
     pyramid : {"none", "mean", "median", "decimate"}
-        How ``finish`` computes smaller copies of frames larger than 512 pixels, from which viewers display
+        How ``finish`` computes smaller copies of frames larger than 512 pixels, so that viewers can display
         large data as a whole: from the mean or median of 2 x 2 pixels, or from every second pixel. By
         default, it creates none; ``exengine_ome_zarr.add_pyramid`` can add them later.
     spool : path, optional

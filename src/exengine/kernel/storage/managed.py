@@ -117,7 +117,7 @@ class ManagedStorage(WrittenStorage):
                     f"{len(state.frames)} frames were stored" if len(state.frames) else "a plan was given"
                 )
                 raise StorageStateError(
-                    f"a storage accepts one plan, before the first frame; {before} before"
+                    f"a storage accepts one plan, before the first frame, but {before} before"
                 )
             try:
                 self.prepare_frames(plan)

@@ -89,7 +89,7 @@ class DatasetPlace:
         if files.UNUSUAL.search(path):
             path = files.expanded(path)
             if refusal := files.refusal_of_new(path):
-                raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
+                raise DatasetAccessError(f"{path!r:.80} cannot be the path of a dataset: {refusal}")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {

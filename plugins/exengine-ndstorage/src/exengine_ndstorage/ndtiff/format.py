@@ -137,7 +137,7 @@ class FrameLayout:
             (257, _LONG, 1, height),
             (258, _SHORT, 3 if rgb else 1, 0 if rgb else bits),
             (259, _SHORT, 1, 1),  # not compressed
-            (262, _SHORT, 1, 2 if rgb else 1),  # RGB, or black is zero
+            (262, _SHORT, 1, 2 if rgb else 1),  # photometric interpretation: RGB or BlackIsZero
             (273, _LONG, 1, 0),  # offset of the pixels
             (277, _SHORT, 1, 3 if rgb else 1),
             (278, _LONG, 1, height),  # one strip

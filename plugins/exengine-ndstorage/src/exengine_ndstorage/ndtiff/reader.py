@@ -110,7 +110,7 @@ class _GrowingTable:
     @property
     def problem(self) -> str:
         return (
-            f"the index cannot be read from byte {self._read} on: {self.table.problem}"
+            f"the index cannot be read from byte {self._read} onwards: {self.table.problem}"
             if self.table.problem
             else ""
         )
@@ -258,7 +258,7 @@ class NDTiffReader(DatasetReader):
         return self._summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        """Return whether no more frames will arrive, because the dataset is finished or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:

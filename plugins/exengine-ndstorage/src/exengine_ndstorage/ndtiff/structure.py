@@ -242,7 +242,7 @@ def _foreign_directories(
         strip, at = _read_directory(file, at)
         wanted.pop(strip, None)
     if at < 0:
-        yield f"{name}: the chain of directories leaves the file"
+        yield f"{name}: the chain of directories leads outside the file"
     elif at > 0:
         yield f"{name}: the chain of directories continues after the last frame of the index"
     for number in wanted.values():

@@ -97,7 +97,7 @@ def _checked_index(folder: str) -> FrameTable:
     while done < size:
         used = table.feed(read_at(file.descriptor, CHUNK_BYTES, done))
         if not used:
-            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} on")
+            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} onwards")
         done += used
     names = [entry.name for entry in list(os.scandir(folder)) if entry.name.endswith(".tif")]
     most = max((os.stat(os.path.join(folder, name)).st_size for name in names), default=0)

@@ -18,7 +18,7 @@ MAX_CHUNK_BYTES = 2**30
 MAX_CHUNKS_PER_SHARD = 2**20
 _MAX_LENGTH = 2**40
 
-# Codecs that decode numbers and nothing else. Others in the registry create objects, such as pickle.
+# Codecs that decode only numbers. Other registered codecs, such as pickle, create objects.
 _COMPRESSORS = frozenset({"blosc", "zstd", "gzip", "zlib", "bz2", "lzma", "lz4"})
 _FILTERS = frozenset(
     {
@@ -163,7 +163,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
 
 
 class _InvalidError(Exception):
-    """A value in the metadata is not valid."""
+    """Raised if a value in the metadata is not valid."""
 
 
 def _version3(key: str, document: dict[str, Any]) -> ArrayLayout:
@@ -236,7 +236,7 @@ def _version2(key: str, document: dict[str, Any]) -> ArrayLayout:
     chunk = _lengths(document.get("chunks"), "chunks", count=len(shape))
     given = document.get("dtype")
     if not isinstance(given, str) or len(given) > 8:
-        raise UnsupportedOperationError(f"the dtype {given!r:.80} is not a number")
+        raise UnsupportedOperationError(f"the dtype {given!r:.80} is not numeric")
     dtype = _dtype(given.lstrip("<>|=") if given[:1] in "<>|=" else given)
     filters = document.get("filters") or []
     if not isinstance(filters, list):
@@ -283,13 +283,13 @@ def _lengths(value: Any, what: str, *, least: int = 1, count: int | None = None)
 def _dtype(name: Any) -> "np.dtype[Any]":
     """Return a numeric dtype in native byte order."""
     if not isinstance(name, str) or name.startswith(("r", "str", "U", "S", "O", "V", "M", "m")):
-        raise UnsupportedOperationError(f"the data type {name!r:.80} is not a number")
+        raise UnsupportedOperationError(f"the data type {name!r:.80} is not numeric")
     try:
         dtype = np.dtype(name)
     except (TypeError, ValueError):
-        raise UnsupportedOperationError(f"the data type {name!r:.80} is not a number") from None
+        raise UnsupportedOperationError(f"the data type {name!r:.80} is not numeric") from None
     if dtype.kind not in _KINDS or dtype.names or dtype.subdtype or dtype.itemsize > 16:
-        raise UnsupportedOperationError(f"the data type {name!r:.80} is not a number")
+        raise UnsupportedOperationError(f"the data type {name!r:.80} is not numeric")
     return dtype.newbyteorder("=")
 
 

@@ -88,7 +88,7 @@ class Image:
         The axes of the arrays: ``time``, ``channel``, ``z``, or names that the writer chose. The axes of the
         frames are ``y`` and ``x``.
     levels : tuple of str
-        The paths of the arrays, at full resolution first.
+        The paths of the arrays, beginning with full resolution.
     pixel_size_um : (float, float) or None
         The size of a pixel, ``(y, x)``.
     z_step_um, interval_s : float or None
@@ -161,7 +161,7 @@ def read_group(files: Files, key: str) -> Group | None:
 def kind_of_group(group: Group) -> str:
     """Return ``image``, ``plate``, ``well`` or ``series``; empty if it is not OME-Zarr."""
     ome = group.ome
-    if isinstance(ome.get("plate"), dict):  # it takes precedence over the layout of bioformats2raw
+    if isinstance(ome.get("plate"), dict):  # a plate takes precedence over the bioformats2raw layout
         return "plate"
     if isinstance(ome.get("multiscales"), list) and ome["multiscales"]:
         return "image"
@@ -241,7 +241,7 @@ def read_image(files: Files, group: Group) -> Image:
     Raises
     ------
     DatasetDamagedError
-        If the metadata contradict the specification so that the image cannot be read.
+        If the metadata violate the specification, and the image cannot be read.
     UnsupportedOperationError
         If the image has too many axes.
     """
@@ -288,7 +288,7 @@ def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     if listed is None:
         listed = list(_IMPLIED_AXES)
     if not isinstance(listed, list) or len(listed) < 2:
-        raise DatasetDamagedError(f"{where}: the multiscales metadata do not describe two axes or more")
+        raise DatasetDamagedError(f"{where}: the multiscales metadata describe fewer than two axes")
     if len(listed) > MAX_AXES:
         raise UnsupportedOperationError(f"{where} has {len(listed)} axes; at most {MAX_AXES} are read")
     items = [item if isinstance(item, dict) else {"name": item} for item in listed]

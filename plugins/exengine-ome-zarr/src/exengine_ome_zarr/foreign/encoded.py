@@ -23,7 +23,7 @@ from exengine_ome_zarr.foreign.files import Files, joined
 EMPTY = 2**64 - 1
 """The offset and the size of a chunk that was never written."""
 
-_UNCHECKED_BYTES = 2**29  # a chunk that cannot exceed this when it is decompressed needs no check
+_UNCHECKED_BYTES = 2**29  # a chunk that cannot exceed this size after decompression needs no check
 _MOST_INDEXES = 256
 _MOST_DEFLATE = 1032  # the largest ratio that the format allows
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -187,7 +187,7 @@ def refusal(data: bytes, layout: ArrayLayout) -> str:
 
 
 def _check_blosc(data: bytes, most: int) -> str:
-    """Compare the sizes in the header, which ``blosc_decompress`` does not compare with the buffer."""
+    """Check the sizes in the header, which ``blosc_decompress`` does not compare with the buffer."""
     if len(data) < 16:
         return "it is shorter than a blosc header"
     decoded, block, encoded = (int.from_bytes(data[at : at + 4], "little") for at in (4, 8, 12))
@@ -227,7 +227,7 @@ def _check_zstd(data: bytes, most: int) -> str:
 def _check_deflate(data: bytes, most: int) -> str:
     if len(data) * _MOST_DEFLATE <= max(most, _UNCHECKED_BYTES):
         return ""
-    return _count(zlib.decompressobj(47), data, most)  # the header tells gzip from zlib
+    return _count(zlib.decompressobj(47), data, most)  # detects gzip and zlib from the header
 
 
 def _check_bz2(data: bytes, most: int) -> str:

@@ -1,4 +1,4 @@
-"""Read access to the files of a dataset: a folder, or a zip archive.
+"""Read access to the files of a dataset in a folder or a zip archive.
 
 Datasets are untrusted. A key, such as ``"0/c/0/1"``, cannot lead out of the dataset: links, pipes and devices
 are refused, and so is a key with ``..``. Nothing is unpacked on disk, and each read is limited in size.
@@ -43,7 +43,7 @@ def is_key(key: object) -> TypeGuard[str]:
 
 
 def joined(*parts: str) -> str:
-    """Join parts to a key, leaving out empty parts."""
+    """Join parts into a key, leaving out empty parts."""
     return "/".join(part for part in parts if part)
 
 
@@ -298,7 +298,7 @@ def _refuse_large_directory(descriptor: int, size: int, path: str) -> None:
     locator = at - _END_64_LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
         _, _, where, _ = _END_64_LOCATOR.unpack_from(tail, locator)
-        for place in (where, begin + locator - _END_64.size):  # versions of zipfile use one or the other
+        for place in (where, begin + locator - _END_64.size):  # zipfile uses one or the other
             record = read_at(descriptor, _END_64.size, min(max(0, place), size))
             if len(record) == _END_64.size and record[:4] == b"PK\x06\x06":
                 _, _, _, _, _, _, _, count, count_bytes, _ = _END_64.unpack(record)

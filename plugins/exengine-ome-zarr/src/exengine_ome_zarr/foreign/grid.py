@@ -1,4 +1,4 @@
-"""The frames of a dataset as grids: an index that computes frame numbers instead of storing them."""
+"""An index of frames on grids, which computes frame numbers instead of storing them."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

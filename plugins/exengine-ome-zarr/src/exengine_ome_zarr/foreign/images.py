@@ -216,7 +216,7 @@ class ForeignDataset:
     def _number_levels(self) -> dict[int, int]:
         """Return a mapping from level number to the index in the list of levels.
 
-        Level n is smaller than level 0 by about ``2**n``. Levels that some images do not have are left out.
+        Level n is smaller than level 0 by about ``2**n``. Levels that some images lack are left out.
         """
         numbers = {0: 0}
         full = max(self.array(0, 0).shape[-2:])
@@ -279,6 +279,6 @@ class ForeignDataset:
 
 
 def is_foreign_dataset(path: str) -> bool:
-    """Return whether there is an OME-Zarr dataset at a path. Raises the errors of reading its metadata."""
+    """Return whether there is an OME-Zarr dataset at a path. Raises an error if its metadata cannot be read."""
     group: Group | None = read_group(files_at(path), "")
     return group is not None and bool(kind_of_group(group))

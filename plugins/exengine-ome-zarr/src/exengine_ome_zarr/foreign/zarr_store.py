@@ -1,6 +1,6 @@
 """The arrays of a dataset as ``zarr.Array``: zarr-python decodes the chunks, and reads no files itself.
 
-Import this module only inside functions, because importing zarr-python takes long.
+Import this module only inside functions, because importing zarr-python takes a long time.
 """
 
 import json

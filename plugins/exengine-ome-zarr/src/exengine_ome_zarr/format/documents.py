@@ -39,7 +39,7 @@ class StagePosition:
 
 @dataclass(kw_only=True)
 class Facts:
-    """Facts about the acquisition that become OME metadata. None or empty if unknown.
+    """Facts about the acquisition that become OME metadata. Unknown facts are None or empty.
 
     Attributes
     ----------
@@ -181,7 +181,7 @@ def _translation(
     at = {"t": 0.0, "c": 0.0, "z": 0.0, "y": 0.0, "x": 0.0}
     if stage is not None:
         at.update(z=stage.z_um or 0.0, y=stage.y_um or 0.0, x=stage.x_um or 0.0)
-    for dim in ("y", "x"):  # the centre of a pixel that covers several pixels lies between them
+    for dim in ("y", "x"):  # a downsampled pixel is centred between the pixels that it covers
         at[dim] += (factor - 1) / 2 * scale[dim]
     return [at[dim] for dim in layout.dimensions]
 
@@ -268,5 +268,5 @@ def plate(facts: Facts, wells: Sequence[tuple[str, str]], fields: int) -> dict[s
 
 
 def well(fields: Sequence[str]) -> dict[str, Any]:
-    """Return the OME metadata ``well``, from the paths of its images."""
+    """Return the OME metadata ``well`` for the paths of its images."""
     return {"well": {"images": [{"path": path, "acquisition": 0} for path in fields]}}

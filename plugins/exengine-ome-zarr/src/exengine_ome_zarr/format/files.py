@@ -18,7 +18,7 @@ LAYOUT = f"{OWN_FOLDER}/layout.jsonl"
 FRAMES = f"{OWN_FOLDER}/frames.jsonl"
 TABLE = f"{OWN_FOLDER}/frames.parquet"
 OPEN = f"{OWN_FOLDER}/open"
-"""The folder of files that are not yet at their final path."""
+"""The folder for files that are not yet at their final path."""
 DOCUMENT = "zarr.json"
 
 _ARRAYS = ("{number}", "{number}/{number}", "{name}/{number}/{number}/{number}")
@@ -97,7 +97,7 @@ def folders_in(path: str) -> Iterator[str]:
     Raises
     ------
     OSError
-        If one of them cannot be read.
+        If a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:

@@ -43,7 +43,7 @@ def frame_line(coordinates: bytes, metadata: bytes) -> bytes:
 
 
 def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, Any]:
-    """Return a frame's line in ``frames.jsonl``: its coordinates and metadata.
+    """Read a frame's line in ``frames.jsonl``, and return its coordinates and metadata.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def parse_frame_line(line: bytes, name: object) -> dict[str, Any]:
     Raises
     ------
     DatasetDamagedError
-        If it cannot be parsed.
+        If the line cannot be parsed.
     """
     try:
         value = json.loads(line)

@@ -103,7 +103,7 @@ class FrameReading(ABC):
         return frame
 
     def read_by_index(self, image: int, at: Indices, is_compressed: bool, name: object) -> npt.NDArray[Any]:
-        """Return the pixels of a frame that the index of its shard locates, without verifying checksums.
+        """Locate a frame with its shard's index, and return its pixels without verifying checksums.
 
         Raises
         ------

@@ -138,8 +138,8 @@ def valid_records(records: npt.NDArray[np.void], first: int) -> int:
             if decode_record(text[at : at + RECORD_BYTES], first + number) is None:
                 return number
         return len(records)
-    # CRC is linear, so the checksum of a record is the XOR of the contributions of its words. In this way,
-    # thousands of records are checked at once.
+    # CRC is linear, so the checksum of a record is the XOR of the contributions of its words. This allows
+    # thousands of records to be checked at once.
     if not _cached_tables:
         _cached_tables.append(_tables())
     words = records.view("<u2").reshape(len(records), RECORD_BYTES // 2)

@@ -46,7 +46,7 @@ class Labels:
         return None
 
     def assign(self, key: Key) -> tuple[int, bool]:
-        """Return the index of a position, and whether it is a new label.
+        """Return the index of a position, and whether the position needs a new label.
 
         A new label must be stored, and then added with :meth:`add`. If it cannot be stored, nothing changes.
         """

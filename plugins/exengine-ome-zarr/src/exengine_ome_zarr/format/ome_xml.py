@@ -1,6 +1,6 @@
 """The OME-XML of a series of images, from which napari and Bio-Formats learn which images exist.
 
-The bioformats2raw layout stores it next to the list of images. It follows the schema of June 2016
+The bioformats2raw layout stores this XML next to the list of images. The XML follows the schema of June 2016
 (https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html).
 """
 

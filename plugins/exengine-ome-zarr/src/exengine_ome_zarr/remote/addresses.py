@@ -80,7 +80,7 @@ def connect(url: str, *, patient: bool) -> "ObjectStore":
     ----------
     url : str
     patient : bool
-        Whether requests may take long, because they upload data. Other requests end within 10 seconds.
+        Whether requests may take a long time, because they upload data. Other requests end within 10 seconds.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
         The error of obstore. Its text is not passed on.
     url : str
     what : str
-        What could not be done, such as ``"be read"``.
+        The action that failed, such as ``"be read"``.
     """
     text, kind = str(error), type(error).__name__
     host, scheme = host_of(url), urlsplit(url).scheme
@@ -157,7 +157,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
             "that may use this bucket"
         )
     if kind == "NotSupportedError" or name in ("NotImplemented", "status 501"):
-        return UnsupportedOperationError(f"{failed}: {host} does not support an operation that this needs")
+        return UnsupportedOperationError(f"{failed}: {host} does not support a required operation")
     if "error sending request" in text or "timed out" in text or "HttpError" in text:
         return DatasetAccessError(
             f"{failed}: {host} does not respond; check the network"

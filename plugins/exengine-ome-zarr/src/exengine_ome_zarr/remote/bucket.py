@@ -36,7 +36,7 @@ class Content:
 
 
 def content_of(text: bytes) -> Content:
-    """Return bytes as the content of an object."""
+    """Wrap bytes as the content of an object."""
     return Content(len(text), lambda: iter((text,)))
 
 

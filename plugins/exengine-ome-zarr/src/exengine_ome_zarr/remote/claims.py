@@ -33,7 +33,7 @@ class Writer:
     host : str
     process : int
     started : str
-        The time at which it created the dataset.
+        The time at which the writer created the dataset.
     token : str
         The suffix of its folder name in the spool.
     spool : str or None

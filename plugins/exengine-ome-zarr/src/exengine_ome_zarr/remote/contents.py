@@ -1,4 +1,4 @@
-"""The content of a dataset's objects: converts files for upload, and reads frames from objects."""
+"""Converts the files of a dataset for upload, and reads frames from its objects."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ def file_content(path: str, size: int | None = None) -> Content:
 
 
 def slot_content(path: str, layout: Layout, written: npt.NDArray[np.bool_]) -> Content:
-    """Return a shard without compression as the content of an object.
+    """Return an uncompressed shard as the content of an object.
 
     Objects cannot have holes, so the shard ends with the last chunk that was written, and its index lists
     only written chunks. The offsets of the chunks are the same as in the file.

@@ -128,7 +128,7 @@ class SpooledObjects:
         return self._uploader.submit(name, lambda: slot_content(path, layout, written))
 
     def remove_uploaded(self) -> list[str]:
-        """Remove those full shards from the spool that are in the bucket, and return their names."""
+        """Remove the full shards that are in the bucket from the spool, and return their names."""
         gone, self._gone = [*self._gone, *self._remove()], []
         return gone
 
@@ -157,7 +157,7 @@ class SpooledObjects:
         Raises
         ------
         ExEngineError
-            If it cannot be read.
+            If the shard cannot be read.
         """
         found = self.bucket.head(name)
         index = decode_index(self.bucket.read_end(name, layout.index_bytes) or b"")

@@ -119,7 +119,7 @@ class RemoteReader(OmeZarrReader):
         return super().status
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        """Return whether no more frames will arrive, because the dataset is finished or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not self._has_writer()
 
     def await_new_data(self, timeout: float | None = None) -> bool:
@@ -164,7 +164,7 @@ class RemoteReader(OmeZarrReader):
         if frames is None:
             table = self._table
             layout = table.layout
-            assert layout is not None  # a frame was found
+            assert layout is not None  # not None, because a frame was found
             images = Images(self._folder, layout, table.facts, table.labels)
             frames = self._remote_frames = RemoteFrames(self._bucket, layout, images.array_path)
         return frames

@@ -130,7 +130,7 @@ class _Recovery:
     manifest : Manifest
         The manifest in the bucket.
     tag : dict
-        Its version.
+        The version of that manifest.
     """
 
     def __init__(self, bucket: Bucket, folder: str, manifest: Manifest, tag: Tag) -> None:
@@ -186,7 +186,9 @@ class _Recovery:
         elif shard not in self._there:
             raise DatasetDamagedError(f"the pixels of {name} are neither in the spool nor in the bucket")
         elif shard not in self._elsewhere:
-            remote.read(record, name)  # only the first frame of each shard, because uploads were verified
+            remote.read(
+                record, name
+            )  # check only the first frame of each shard, because uploads were verified
             self._elsewhere.add(shard)
 
     def run(self, result: RecoveredRemote) -> None:
@@ -204,7 +206,7 @@ class _Recovery:
         self._replace_manifest(content)
         for shard in self._elsewhere:
             path = os.path.join(self._folder, shard)
-            if os.path.exists(path):  # empty if its writer died while it was removing the shard
+            if os.path.exists(path):  # the file is empty if the writer died while it was removing the shard
                 os.unlink(path)
         recover_in_place(
             self._folder, [DataCoordinates(each) for each, _ in result.lost], {}, self._elsewhere

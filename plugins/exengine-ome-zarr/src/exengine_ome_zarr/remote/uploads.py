@@ -1,4 +1,4 @@
-"""Uploads objects on a thread, in the order in which they are submitted, until the store has verified them.
+"""Uploads objects on a thread, in the order of submission, and verifies that the store has received them.
 
 A failed upload is repeated, so a restart of the store costs time but loses no frames. Waiting callers give up
 when nothing has succeeded for :data:`PATIENCE_S` seconds, or earlier if the store refuses the request.
