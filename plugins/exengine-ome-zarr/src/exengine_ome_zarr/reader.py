@@ -30,7 +30,7 @@ from exengine_ome_zarr.structure import check_structure
 from exengine_ome_zarr.table import FrameTable
 
 FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED)
-"""The statuses in which a dataset's files agree with the manifest."""
+"""The statuses of finished datasets."""
 
 
 class OmeZarrReader(DatasetReader):
@@ -127,7 +127,7 @@ class OmeZarrReader(DatasetReader):
         return self._table.summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer has ended."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:

@@ -46,9 +46,7 @@ def variants_of(cls: type[DataStorage]) -> list[Variant]:
         If the class does not name sets of its own options, or does not report their capabilities.
     """
     if not isinstance(cls.variants, Mapping):
-        raise PluginError(
-            f"the variants of {cls.__name__} are {a(type(cls.variants).__name__)}, not a mapping"
-        )
+        raise PluginError(f"`variants` of {cls.__name__} is {a(type(cls.variants).__name__)}, not a mapping")
     return [_variant(cls, name, options) for name, options in cls.variants.items()]
 
 

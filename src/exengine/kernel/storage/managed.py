@@ -114,11 +114,11 @@ class ManagedStorage(WrittenStorage):
                 self.__refuse()
             if state.expected or len(state.frames):
                 before = (
-                    f"{len(state.frames)} frames were stored" if len(state.frames) else "a plan was given"
+                    f"{len(state.frames)} frames are already stored"
+                    if len(state.frames)
+                    else "a plan was already given"
                 )
-                raise StorageStateError(
-                    f"a storage accepts one plan, before the first frame, but {before} before"
-                )
+                raise StorageStateError(f"a storage accepts one plan, before the first frame, but {before}")
             try:
                 self.prepare_frames(plan)
             except BaseException as error:

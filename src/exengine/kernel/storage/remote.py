@@ -12,7 +12,7 @@ from typing import Any
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import UnsupportedOperationError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: ``C://`` is a drive
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters, because ``C://`` is a drive
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:

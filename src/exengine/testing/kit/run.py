@@ -71,7 +71,7 @@ class KitRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Load the backends and sources. Without a path on the command line, collect only the kit."""
+        """Load the backends and sources. If the command line contains no path, collect only the kit."""
         if self.target is not None and not os.path.isdir(self.target):
             try:
                 refuse_other_file(self.target)

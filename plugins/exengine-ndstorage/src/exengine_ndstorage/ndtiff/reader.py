@@ -258,7 +258,7 @@ class NDTiffReader(DatasetReader):
         return self._summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer has ended."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:

@@ -12,8 +12,7 @@ __all__ = ["is_ome_zarr", "open_foreign"]
 
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
-    """Return whether a folder or a zip archive is an OME-Zarr dataset. Reads few files, and never raises an
-    exception.
+    """Return whether a folder or a zip archive is an OME-Zarr dataset. Reads few files; never raises.
 
     Parameters
     ----------

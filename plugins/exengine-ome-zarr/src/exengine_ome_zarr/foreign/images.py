@@ -279,6 +279,6 @@ class ForeignDataset:
 
 
 def is_foreign_dataset(path: str) -> bool:
-    """Return whether there is an OME-Zarr dataset at a path. Raises an error if its metadata cannot be read."""
+    """Return whether a path is an OME-Zarr dataset; raise an error if its metadata cannot be read."""
     group: Group | None = read_group(files_at(path), "")
     return group is not None and bool(kind_of_group(group))

@@ -119,7 +119,7 @@ class RemoteReader(OmeZarrReader):
         return super().status
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer has ended."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not self._has_writer()
 
     def await_new_data(self, timeout: float | None = None) -> bool:

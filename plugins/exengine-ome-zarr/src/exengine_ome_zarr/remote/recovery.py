@@ -186,9 +186,7 @@ class _Recovery:
         elif shard not in self._there:
             raise DatasetDamagedError(f"the pixels of {name} are neither in the spool nor in the bucket")
         elif shard not in self._elsewhere:
-            remote.read(
-                record, name
-            )  # check only the first frame of each shard, because uploads were verified
+            remote.read(record, name)  # check only one frame of each shard, because uploads were verified
             self._elsewhere.add(shard)
 
     def run(self, result: RecoveredRemote) -> None:
@@ -261,7 +259,7 @@ class _Recovery:
 
 
 def _lost_before(noted: Any) -> Lost:
-    """Return the frames that an earlier, killed recovery recorded as lost."""
+    """Return the frames that an interrupted recovery recorded as lost."""
     found: Lost = []
     items = noted.get("lost") if isinstance(noted, dict) else None
     for item in items if isinstance(items, list) else []:
