@@ -147,7 +147,7 @@ class Recovery:
 
 
 def metadata_lost(coordinates: dict[str, int | str], reason: str) -> str:
-    """Return the sentence about a frame that is kept without its metadata."""
+    """Return a message about a frame that is kept without its metadata."""
     return f"the metadata of the frame at {coordinates} were lost: {reason}"
 
 

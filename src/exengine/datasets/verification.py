@@ -71,8 +71,7 @@ class VerifyReport:
     checked : int
         The number of frames whose pixels and metadata were read without a fault.
     has_checksums : bool
-        Whether the frames were compared with checksums. If they were not, it is only known that they can be
-        read.
+        Whether the frames were compared with checksums. If not, the frames are only known to be readable.
     structure_checked : bool
         Whether the backend checked the structure of its format.
     damaged : list of LostFrame

@@ -40,7 +40,7 @@ def test_a_variant_has_its_options_and_what_differs_from_the_default():
 @pytest.mark.parametrize(
     ("variants", "error", "message"),
     [
-        ([], PluginError, "variants of Changed is a list, not a mapping"),
+        ([], PluginError, "`variants` of Changed is a list, not a mapping"),
         ({"": {"level": 1}}, PluginError, "variant '' of Changed needs a name and at least one option"),
         ({"a": {}}, PluginError, "needs a name and at least one option"),
         ({"a": 3}, PluginError, "needs a name and at least one option"),

@@ -80,12 +80,12 @@ PIXELS_CRC_TAG, METADATA_CRC_TAG = 65330, 65331
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
-METADATA_CRC_AT = CHECKSUMS.size - 4  # the position of the last number
+METADATA_CRC_AT = CHECKSUMS.size - 4  # the position of the last number in CHECKSUMS
 _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
 _SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-per-strip tags
-_BITS = 2  # the index of the bits among these values
+_BITS = 2  # the index of the bits in _SIZES
 
 EntryLayout = tuple[int, int, int, int, int]
 """A frame layout as stored in an index entry: width, height, pixel type, pixel and metadata compression."""

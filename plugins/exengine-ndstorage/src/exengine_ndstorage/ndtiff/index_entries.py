@@ -86,7 +86,7 @@ class Template:
     Attributes
     ----------
     axes : list of str
-        The axes, in the order in which they occur in the text.
+        The axes, in the order in which they occur in the string.
     texts : list of (axis, text)
         The axes with a string as their position, and that string.
     numbers : list of (axis, sign, begin, end)
@@ -95,7 +95,7 @@ class Template:
     Raises
     ------
     ValueError
-        If the text does not contain valid coordinates.
+        If the string does not contain valid coordinates.
     """
 
     def __init__(self, text: bytes) -> None:

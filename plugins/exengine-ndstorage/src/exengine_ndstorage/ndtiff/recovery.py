@@ -230,7 +230,7 @@ def _fitted(note: JsonValue, size: int, room: int) -> bytes:
 
 
 def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replacement]) -> None:
-    """Save the bytes that will be overwritten in a file next to the index.
+    """Copy the bytes that will be overwritten to a file next to the index.
 
     Each line is a JSON object with the coordinates and the metadata, in which each byte is one character.
     """

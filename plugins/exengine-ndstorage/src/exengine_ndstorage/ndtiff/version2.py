@@ -158,7 +158,7 @@ def _parsed(data: bytes) -> JsonValue:
 
 
 class _ReadableFile:
-    """An open file in which all metadata can be parsed by the library."""
+    """An open file with metadata that the library can always parse."""
 
     def __init__(self, files: _Files, name: str, file: Any) -> None:
         self._files, self._name, self._file = files, name, file
