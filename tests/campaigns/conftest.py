@@ -1,6 +1,4 @@
-"""Short runs of the fault campaigns. The long runs are scripts; see the environments ``faults-*`` in
-``tox.ini``.
-"""
+"""Short runs of the fault campaigns. For the long runs, see ``faults-*`` in ``tox.ini``."""
 
 import os
 import re
@@ -29,9 +27,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def cannot_run():
-    """Return a function that skips a test without a required permission or program, or fails it in the
-    nightly run.
-    """
+    """Return a function that skips a test that cannot run here, or fails it in the nightly environment."""
 
     def end(why):
         if NIGHTLY:

@@ -52,9 +52,7 @@ Truth = dict[frozenset[tuple[str, Any]], tuple["np.ndarray[Any, Any]", Any]]
 
 
 def originals(folder: str, variant: Variant) -> tuple[list[Dataset], dict[str, Truth]]:
-    """Create ExEngine's own datasets, add those of other programs, and return them with the content of the
-    former.
-    """
+    """Return ExEngine's own datasets and those of other programs, with the content of the former."""
     found, truths = [], {}
     for name, finish in (("finished", True), ("unfinished", False)):
         options = variant.with_files(4096 if variant.backend == "ndtiff" else 512, 2 * 8 * 8)

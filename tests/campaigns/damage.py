@@ -127,9 +127,7 @@ def joined(parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
 
 
 def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
-    """Yield the file and offset of each cut: anywhere in the index, the manifest, and a TIFF file's header
-    and first directory.
-    """
+    """Yield each cut: anywhere in the index, the manifest, and a TIFF file's header and first directory."""
     for name, data in sorted(original.files.items()):
         if name.endswith((INDEX, MANIFEST)):
             yield from ((name, offset) for offset in range(len(data)))

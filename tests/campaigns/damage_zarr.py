@@ -28,9 +28,7 @@ _LARGE = (*NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
 
 def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
-    """Yield the file and offset of each cut: anywhere in the small files, and at the end of each shard and
-    part.
-    """
+    """Yield each cut: anywhere in the small files, and at the end of each shard and part."""
     for name, data in sorted(original.files.items()):
         if "/c/" in name or "/open/" in name:
             yield from ((name, offset) for offset in range(0, len(data), 61))

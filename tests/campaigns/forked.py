@@ -47,8 +47,7 @@ class Child:
         os.close(self._pipe)
 
     def line(self, timeout_s: float) -> str | None:
-        """Return the next complete line without its newline; None after a timeout or at the end of the
-        output.
+        """Return the next complete line without its newline; None after a timeout or at the end.
 
         Parameters
         ----------

@@ -1,14 +1,14 @@
 """Tests what happens when disk space, inodes, a file size limit, descriptors or memory run out.
 
-Each case writes until something has run out, directly and through a ``DataHandler``, in files so small
-that the end also meets the beginning of a file and the manifest. The error must be told by the call that
-met it: what is readable afterwards is exactly what was acknowledged before. No later frame is taken,
-and the same process writes a whole dataset elsewhere.
+Each case writes until a resource is exhausted, directly and through a ``DataHandler``. The files are so small
+that this also happens at the beginning of a file and in the manifest. The call that met the error must raise
+it, and exactly the frames that were acknowledged before must be readable. No later frame may be accepted, and
+the same process must be able to write a complete dataset elsewhere.
 
-Memory is no part of the disk: a frame for which there is none is refused, and the next one is taken when
-there is some again.
+Lack of memory is not permanent: a frame is refused while memory is lacking, and the next frame is accepted
+once memory is available.
 
-Run ``python tests/campaigns/full_disk.py``; ``--only NAME`` runs one case and shows all that was said.
+Run ``python tests/campaigns/full_disk.py``; ``--only NAME`` runs one case and shows its complete output.
 """
 
 import argparse
@@ -54,16 +54,17 @@ ERRNOS = {
 
 @dataclass(frozen=True)
 class Case:
-    """What runs out, and how much of it there is.
+    """The resource that runs out, and its available amount.
 
     Attributes
     ----------
     kind : str
         One of ``KINDS``.
     amount : int
-        KiB of the disk; inodes; bytes of a file; descriptors besides those that are open; MiB of memory.
+        The disk space in KiB, the inodes, the bytes of a file, the additional descriptors, or the memory in
+        MiB.
     handler : bool
-        Through a ``DataHandler``.
+        Whether to use a ``DataHandler``.
     variant : Variant
     """
 
@@ -78,7 +79,7 @@ class Case:
         return f"{self.kind}:{self.amount}:{'handler' if self.handler else 'direct'}"
 
     def job(self, path: str) -> Job:
-        """Return what is written: more than there is room for, except in some cases of few things."""
+        """Return the job, which is too large for the resource except in some cases with small amounts."""
         if self.kind == "disk":
             size = max(24, int((self.amount * 1024 * 1.4 / 60 / 2) ** 0.5))
             file_bytes = max(16_384, self.amount * 1024 // 3)
