@@ -100,9 +100,7 @@ def installed(make_distribution, backends_of, monkeypatch):
 
 @pytest.fixture
 def disk_storage(installed):
-    """Return the class of the backend ``disk``, which is small, persistent and derived from
-    ``ManagedStorage``.
-    """
+    """Return the class of the backend ``disk``, a small backend derived from ``ManagedStorage``."""
     return installed.load("disk")
 
 
@@ -133,9 +131,7 @@ def run_python(tmp_path):
 
 @pytest.fixture
 def start_python(tmp_path):
-    """Return a function that starts a program like :func:`run_python`, with pipes; it is killed when the test
-    ends.
-    """
+    """Return a function like :func:`run_python` that starts a program with pipes, and kills it at the end."""
     started = []
 
     def start(program, *arguments):

@@ -29,9 +29,7 @@ def axes_of(number: int) -> dict[str, Any]:
 
 
 def pixels_of(number: int) -> "np.ndarray[Any, np.dtype[np.uint16]]":
-    """Return the pixels of frame ``number``: its number, followed by a ramp that starts differently in each
-    frame.
-    """
+    """Return the pixels of frame ``number``: its number, then a ramp with a different start in each frame."""
     pixels = _RAMP + np.uint16(number * 40503 & 0xFFFF)
     pixels[0, :2] = number & 0xFFFF, number >> 16
     return pixels

@@ -100,9 +100,7 @@ class Images:
         return {self._ome(folder)["multiscales"][0]["name"]: folder for folder in folders}
 
     def _image(self, name: str) -> tuple[Callable[..., Any], list[str], list[str]]:
-        """Return a function that reads an image, its dimensions before y and x, and the names of its
-        channels.
-        """
+        """Return a function that reads an image, its dimensions before y and x, and its channel names."""
         folder = self._paths[name]
         ome = self._ome(folder)
         scales = ome["multiscales"][0]

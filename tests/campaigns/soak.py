@@ -1,5 +1,4 @@
-"""Stores frames at full rate for a long time: memory, descriptors and threads must not grow, and no frame may
-be lost.
+"""Stores frames at full rate for a long time, without leaks or lost frames.
 
 A ``DataHandler`` writes one dataset after another with one backend, alternating between large and small
 frames. Each dataset is reopened, its frames are counted and some are compared, and it is deleted, so that
@@ -53,9 +52,7 @@ class Level:
 
 
 def frame_of(number: int, size: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
-    """Return a frame that contains its number; the noise is reused, because creating it is slower than
-    storing.
-    """
+    """Return a frame that contains its number. The noise is reused, because creating it is slow."""
     frame = pixels_of(number % 16, size).copy()
     frame[0, :2] = number & 0xFFFF, number >> 16
     return frame

@@ -162,8 +162,9 @@ def _by_c() -> int:
 
 
 def _enter(path: str) -> None:
-    """Write where the killed writer was, immediately or after a short time. A child that was forked at the
-    last moment holds the lock until it first runs.
+    """Write where the killed writer was, immediately or after a short time.
+
+    A child that was forked at the last moment holds the lock until it first runs.
     """
     killed = time.monotonic()
     while True:

@@ -1,6 +1,4 @@
-"""Virtual environments that are quick to create: one contains the libraries, and the others use them through
-a ``.pth`` file.
-"""
+"""Virtual environments that are quick to create, because they share libraries through a ``.pth`` file."""
 
 import json
 import os

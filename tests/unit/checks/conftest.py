@@ -121,9 +121,7 @@ def shelf(make_distribution, backends_of, monkeypatch, tmp_path):
 
 @pytest.fixture
 def kit(monkeypatch):
-    """Replace the conformance kit, which has its own tests, with results; return them, so that tests can
-    change them.
-    """
+    """Replace the conformance kit with results that tests can change, and return these results."""
     import exengine.testing
 
     results = {

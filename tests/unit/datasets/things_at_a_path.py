@@ -1,5 +1,4 @@
-"""Creates various things at the path of a new dataset, tries to overwrite them, and compares them before and
-after.
+"""Creates things at the path of a new dataset, tries to overwrite them, and checks that they survive.
 
 ``python things_at_a_path.py FOLDER BACKEND (root | user) (directly | through-a-link)``, in a separate
 process, which uses its own mounts if it is permitted to. Every node, mount and folder is created in FOLDER.

@@ -1,6 +1,4 @@
-"""Reads an image with each library, and returns its interpretation. Facts that a library does not show are
-None.
-"""
+"""Reads an image with each library. Facts that a library does not show are None."""
 
 import json
 import subprocess

@@ -107,9 +107,7 @@ def pyramid(path):
 
 
 def _halved(data):
-    """Return the means of 2 x 2 pixels (at the edges, of the pixels that exist), rounded to the nearest
-    integer.
-    """
+    """Return the means of 2 x 2 pixels, or of fewer at the edges, rounded to the nearest integer."""
     height, width = (-(-length // 2) for length in data.shape[-2:])
     edges = [(0, 2 * height - data.shape[-2]), (0, 2 * width - data.shape[-1])]
     padded = np.pad(data.astype(float), [(0, 0)] * (data.ndim - 2) + edges, constant_values=np.nan)
