@@ -77,7 +77,7 @@ def make_distribution(tmp_path, monkeypatch):
 
 @pytest.fixture
 def backends_of(tmp_path):
-    """Return a function that creates a registry of the backends in folders, by default ``tmp_path / 'site'``."""
+    """Return a function that creates a registry for folders, by default ``tmp_path / 'site'``."""
     from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
 
     def make(*folders):

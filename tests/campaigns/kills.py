@@ -44,7 +44,7 @@ AT_RANDOM_ONLY = {"small, handler"}
 
 
 def jobs_of(variant: Variant) -> dict[str, Job]:
-    """Return the jobs by name. Their datasets often begin new files, so that many kills occur at a beginning."""
+    """Return the jobs by name. Datasets often begin new files, so that many kills occur at a beginning."""
 
     def job(file_bytes: int, *, more: dict[str, Any] | None = None, **values: Any) -> Job:
         size = values.get("size", SMALL)

@@ -143,7 +143,7 @@ def cut_once(
 
 
 def _recovered(job: Job, before: Verdict, others: Others) -> str:
-    """Recover a dataset in place, and return its remaining faults, including those found by other programs."""
+    """Recover a dataset in place, and return its faults, including those found by other programs."""
     try:
         exengine.recover(job.path, in_place=True)
     except Exception as error:

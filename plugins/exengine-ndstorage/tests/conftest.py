@@ -87,7 +87,7 @@ def _close(storage):
 
 @pytest.fixture
 def opened(path):
-    """Return a function that opens a dataset for reading, by default that at ``path``, until the test ends."""
+    """Return a function that opens a dataset, by default that at ``path``, until the test ends."""
     with contextlib.ExitStack() as stack:
 
         def make(where=None):

@@ -63,7 +63,7 @@ def new(path):
 
 @pytest.fixture
 def opened(path):
-    """Return a function that opens a dataset for reading, by default that at ``path``, until the test ends."""
+    """Return a function that opens a dataset, by default that at ``path``, until the test ends."""
     with contextlib.ExitStack() as stack:
 
         def make(where=path):
