@@ -1,4 +1,4 @@
-"""The storage backend ``ome-zarr``: writes and reads OME-Zarr, the community's image format."""
+"""The storage backend ``ome-zarr``: writes and reads OME-Zarr, the image format of the bioimaging community."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The folder of a new dataset while it is built under a temporary name, until it is renamed into place."""
+"""The folder of a new dataset, which is built under a temporary name and then renamed into place."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

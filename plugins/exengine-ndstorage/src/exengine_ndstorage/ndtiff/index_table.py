@@ -201,7 +201,7 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # above 99,999,999, some numbers may not be their own code
+            if sign < 0 or end - begin > 8:  # above 99,999,999, a number may have a different code
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)

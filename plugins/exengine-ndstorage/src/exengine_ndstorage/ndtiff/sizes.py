@@ -10,10 +10,10 @@ KIB, MIB = 2**10, 2**20
 # -- limits of a dataset ---------------------------------------------------------------------------------
 
 MAX_FILE_BYTES = 2**32
-"""The maximum file size of the format, because offsets in the index and in TIFF files have 32 bits."""
+"""The maximum file size of the format, in which offsets in the index and in TIFF files have 32 bits."""
 
 LEAST_FILE_BYTES = 4 * KIB
-"""The minimum for ``max_file_bytes``, because smaller files have room for a header and little else."""
+"""The minimum for ``max_file_bytes``. Smaller files have room for a header and little else."""
 
 MAX_TEXT_BYTES = 2**16 - 1
 """The maximum size of a string in an index entry: coordinates as JSON, or a file name.
@@ -22,7 +22,7 @@ An index with a longer string is not a valid NDTiff index.
 """
 
 MAX_AXES = 255
-"""The maximum number of different axes in a dataset, because a reader keeps one column per axis.
+"""The maximum number of different axes in a dataset. A reader keeps one column per axis.
 """
 
 MAX_SUMMARY_BYTES = 16 * MIB
