@@ -52,7 +52,7 @@ def parse_json(data: bytes) -> Any:
 
 def refuse_too_many_values(data: bytes) -> None:
     """Raise ValueError for a JSON document that may contain more than ``MAX_JSON_VALUES`` values."""
-    # Each value except the first follows one of these characters, or follows the colon of a key that does.
+    # Each value except the first follows one of these characters or, in an object, follows a key that does.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
         raise ValueError(f"the document may contain {values} values, but at most {MAX_JSON_VALUES} are read")

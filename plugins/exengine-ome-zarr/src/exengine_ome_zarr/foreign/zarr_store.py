@@ -88,5 +88,5 @@ class ChunkStore(Store):
 
 
 def open_array(layout: ArrayLayout, chunks: ChunkFiles) -> Any:
-    """Return a ``zarr.Array`` that reads the chunks of an array. Raises the errors of zarr-python."""
+    """Return a ``zarr.Array`` that reads the chunks of an array. Any error of zarr-python is raised."""
     return zarr.open_array(ChunkStore(layout, chunks), mode="r", zarr_format=layout.document["zarr_format"])

@@ -169,7 +169,7 @@ class Claim:
         found = read_remote_manifest(bucket)
         if found is None:
             if next(bucket.objects(), None) is not None:
-                raise _kept(url, f"it has no {MANIFEST}, so ExEngine did not write it as a dataset")
+                raise _kept(url, f"it has no {MANIFEST}, so it is not an ExEngine dataset")
             self.take(folder)
             return
         manifest, tag = found
