@@ -1,8 +1,7 @@
-"""Fixtures for all tests: distributions made on the spot, and an environment without settings of ours.
+"""Fixtures for all tests: temporary distributions, and an environment without ExEngine settings.
 
-The tests of the kernel run with the kernel alone installed. Whatever plugin they need they write
-themselves, and then look only there: ``installed`` puts a registry of such plugins in place of those
-that are really installed.
+The kernel's tests need no installed plugin. They write the plugins that they need, and the fixture
+``installed`` replaces the registry of installed plugins with one that contains only these.
 """
 
 import os
@@ -21,17 +20,17 @@ def source_of(backend):
 
 
 class Site:
-    """A folder like ``site-packages``, to put distributions into."""
+    """A folder like ``site-packages`` for distributions."""
 
     def __init__(self, folder):
         self.folder = folder
         self.modules = set()
 
     def add(self, name, entry_points=None, module_source=None, version="1.0", *, module=None, group=None):
-        """Write a distribution: its metadata, its entry points, its module.
+        """Write a distribution: its metadata, its entry points and its module.
 
-        ``entry_points`` maps names to targets, or is the text of the file itself. ``module`` is the
-        name of the module (by default that of the distribution); ``pkg/__init__`` makes a package.
+        ``entry_points`` maps names to targets, or is the content of the file itself. ``module`` is the name
+        of the module, by default that of the distribution; ``pkg/__init__`` creates a package.
         """
         group = group or "exengine.storage_backends"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +55,7 @@ class Site:
 
 @pytest.fixture
 def make_distribution(tmp_path, monkeypatch):
-    """Return what adds a distribution to ``tmp_path / 'site'``, which is on ``sys.path``."""
+    """Return a function that adds a distribution to ``tmp_path / 'site'``, which is on ``sys.path``."""
     site = Site(tmp_path / "site")
     site.folder.mkdir()
     monkeypatch.syspath_prepend(str(site.folder))
@@ -78,7 +77,7 @@ def make_distribution(tmp_path, monkeypatch):
 
 @pytest.fixture
 def backends_of(tmp_path):
-    """Return what makes a registry of the backends in some folders, by default ``tmp_path / 'site'``."""
+    """Return a function that creates a registry for folders, by default ``tmp_path / 'site'``."""
     from exengine.kernel.registry.plugins import BACKENDS_GROUP, PluginRegistry
 
     def make(*folders):
@@ -89,7 +88,7 @@ def backends_of(tmp_path):
 
 @pytest.fixture
 def installed(make_distribution, backends_of, monkeypatch):
-    """Put a registry with the backends ``memory`` and ``disk`` in place of the installed plugins."""
+    """Replace the installed plugins with a registry that contains the backends ``memory`` and ``disk``."""
     from exengine.kernel.registry import plugins
 
     make_distribution("exengine-memory", {"memory": "exengine_memory:MemoryStorage"}, source_of("memory"))
@@ -101,19 +100,19 @@ def installed(make_distribution, backends_of, monkeypatch):
 
 @pytest.fixture
 def disk_storage(installed):
-    """Return the class of the backend ``disk``: small, persistent, and built on ``ManagedStorage``."""
+    """Return the class of the backend ``disk``, a small backend derived from ``ManagedStorage``."""
     return installed.load("disk")
 
 
 @pytest.fixture
 def memory_storage(installed):
-    """Return the class of the backend ``memory``: the six methods and no more."""
+    """Return the class of the backend ``memory``, which has only the six required methods."""
     return installed.load("memory")
 
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Return what runs a program with the plugins of ``tmp_path / 'site'`` on its path."""
+    """Return a function that runs a program with the plugins of ``tmp_path / 'site'`` on its path."""
 
     def run(program, *arguments, options=(), timeout=60, check=True, **environment):
         result = subprocess.run(
@@ -132,7 +131,7 @@ def run_python(tmp_path):
 
 @pytest.fixture
 def start_python(tmp_path):
-    """Return what starts a program as :func:`run_python`, with pipes; it is killed when the test ends."""
+    """Return a function like :func:`run_python` that starts a program with pipes, and kills it at the end."""
     started = []
 
     def start(program, *arguments):

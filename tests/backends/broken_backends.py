@@ -1,7 +1,7 @@
-"""Backends for the kit: good ones, and others with one fault each, which the kit has to find.
+"""Backends for tests of the kit: valid ones, and others with one fault each, which the kit must find.
 
-Each class under ``FAULTS`` names the promises and codes that have to go red for it. The file is copied into a distribution that
-the tests make, so that other processes find its classes through the registry.
+Each class in ``FAULTS`` names the promises and codes that must be reported for it. The tests copy this file
+into a distribution, so that other processes find its classes through the registry.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ FAULTS = {}
 
 
 def fault(*red):
-    """Name what has to go red for a class."""
+    """Name the promises and codes that must be reported for a class."""
 
     def mark(cls):
         cls.__doc__ = f"Do one thing wrong: {cls.__name__}."
@@ -64,7 +64,7 @@ def capabilities(cls, **changed):
 
 
 class Plain(DataStorage):
-    """Keep frames in a dict, as the contract says and no more."""
+    """Keep frames in a dict, with only the methods that the contract requires."""
 
     capabilities = StorageCapabilities(
         string_axes=True, negative_indices=True, metadata=True, concurrent_readers=True
@@ -324,7 +324,7 @@ class OpensWithoutSaying(Plain):
 
 
 class Disk(ManagedStorage):
-    """Write each frame as a file of its own, with a checksum."""
+    """Write each frame to its own file, with a checksum."""
 
     capabilities = StorageCapabilities(
         persistent=True, string_axes=True, negative_indices=True, metadata=True, iterable=True, reopen=True,
@@ -425,14 +425,14 @@ class Reader(DatasetReader):
 
 
 class Limited(Disk):
-    """Store frames that have the same axes, at most two, as other programs see them at once.
+    """Store frames with the same axes, at most two, so that other programs see them immediately.
 
     Parameters
     ----------
     path : path
         Where.
     hidden : bool
-        Whether other programs see nothing; then the axes are free.
+        Whether other programs see nothing. In this case, any axes are accepted.
     """
 
     capabilities = capabilities(Disk, same_axes=True, most_axes=2, live_readers=("cat",))
@@ -456,7 +456,7 @@ class WrongVariant(Limited):
 
     @classmethod
     def capabilities_for(cls, options, path=None, /):
-        return cls.capabilities  # the axes are free if the frames are hidden
+        return cls.capabilities  # any axes are accepted if the frames are hidden
 
     def __init__(self, path: str | os.PathLike[str], hidden: bool = False) -> None:
         super().__init__(path, hidden)
@@ -470,7 +470,7 @@ class MisspeltVariant(Limited):
 
 
 def read_with_cat(path, coordinates):
-    """Return the pixels of a frame without the help of the backend."""
+    """Return the pixels of a frame without using the backend."""
     for name in os.listdir(path):
         if name.endswith(".frame"):
             with open(os.path.join(path, name), "rb") as file:
@@ -482,7 +482,7 @@ def read_with_cat(path, coordinates):
 
 
 def read_at_the_end(path, coordinates):
-    """Return what a reader sees in a format that has its index at the end."""
+    """Return the frames that a reader sees in a format with its index at the end."""
     pixels = read_with_cat(path, coordinates)
     return pixels if read_manifest(path).status == "complete" else np.zeros_like(pixels)
 
@@ -642,7 +642,7 @@ class WritesAfterAFailure(Disk):
 
 @fault("N1")
 class ForgetsAfterClose(Plain):
-    """Give black pictures once it is closed."""
+    """Return black images after it has been closed."""
 
     def close(self):
         super().close()

@@ -1,4 +1,4 @@
-"""The backend ``bucket``: a persistent one whose datasets have URLs. Its store is a dict of this process."""
+"""The backend ``bucket``, which stores datasets at URLs. Its store is a dict in this process."""
 
 from exengine.base_classes import (
     DatasetStatus,
@@ -16,14 +16,14 @@ CALLS = []
 
 
 class BucketStorage(DataStorage, RemoteDatasets):
-    """Keep frames at a URL.
+    """Store frames at a URL.
 
     Parameters
     ----------
     path : path
         The URL of the dataset.
     size : int
-        The size that the dataset claims to have.
+        The size that the dataset reports.
     """
 
     capabilities = StorageCapabilities(persistent=True, iterable=True, reopen=True, path_suffixes=(".b",))

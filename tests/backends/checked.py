@@ -1,6 +1,6 @@
-"""A small backend with checksums: a line per frame in an index, and a file per frame. For tests.
+"""A small backend with checksums for tests: one index line and one file per frame.
 
-It is the module of a distribution that the fixture ``checked`` installs.
+The fixture ``checked`` installs this file as the module of a distribution.
 """
 
 import json
@@ -19,12 +19,12 @@ CAPABILITIES = StorageCapabilities(
 
 
 class CheckedStorage(ManagedStorage):
-    """Keep each frame in a file.
+    """Store each frame in a file.
 
     Parameters
     ----------
     path : path
-        Where the dataset will lie.
+        The path of the dataset.
     summary_metadata : dict, optional
         Metadata of the whole dataset.
     """
@@ -77,7 +77,7 @@ class CheckedStorage(ManagedStorage):
 
 
 class CheckedReader(DatasetReader):
-    """What ``CheckedStorage`` wrote."""
+    """A dataset that ``CheckedStorage`` wrote."""
 
     capabilities = CAPABILITIES
 
@@ -109,7 +109,7 @@ class CheckedReader(DatasetReader):
 
 
 def lines_of(path):
-    """Return the whole lines of an index."""
+    """Return the complete lines of an index."""
     if not os.path.exists(os.path.join(path, "index")):
         return []
     with open(os.path.join(path, "index")) as file:
@@ -117,13 +117,13 @@ def lines_of(path):
 
 
 def unnamed(path, lines):
-    """Return the names of the files that no line names."""
+    """Return the names of the files that the index does not list."""
     named = {line["file"] for line in lines}
     return sorted(name for name in os.listdir(path) if name.endswith(".raw") and name not in named)
 
 
 def read_pixels(path, line):
-    """Return the pixels that a line names, having compared their checksum."""
+    """Return the pixels that an index line refers to, after verifying their checksum."""
     try:
         with open(os.path.join(path, line["file"]), "rb") as file:
             content = file.read()

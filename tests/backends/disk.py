@@ -1,4 +1,4 @@
-"""The backend ``disk``: small, persistent, and built on ``ManagedStorage``."""
+"""The backend ``disk``, a small persistent backend derived from ``ManagedStorage``."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from exengine.base_classes import (
     status_of,
 )
 
-# numpy parses the header with ast, which Python 3.11 can do in one thread only.
+# numpy parses the header with ast, which is not thread-safe in Python 3.11.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -26,9 +26,9 @@ class DiskStorage(ManagedStorage):
     Parameters
     ----------
     path : path
-        Where the dataset will lie.
+        The path of the dataset.
     fail_at : int, optional
-        The number of the frame that the disk does not take.
+        The number of the frame for which the disk reports an error.
     """
 
     capabilities = StorageCapabilities(
@@ -82,7 +82,7 @@ class DiskStorage(ManagedStorage):
 
 
 class DiskReader(DatasetReader):
-    """What DiskStorage wrote."""
+    """A dataset that ``DiskStorage`` wrote."""
 
     read_frame = DiskStorage.read_frame
     read_frame_metadata = DiskStorage.read_frame_metadata
@@ -95,6 +95,6 @@ class DiskReader(DatasetReader):
             with open(name) as file:
                 try:
                     index.add(DataCoordinates(json.load(file)[0]).coordinate_dict)
-                except ValueError:  # killed half way
+                except ValueError:  # the writer was killed during the write
                     break
         return cls(path, index, status_of(manifest), manifest)

@@ -4,7 +4,7 @@ from exengine.base_classes import DataStorage
 
 
 class Good(DataStorage):
-    """Do what a good backend does."""
+    """A valid backend."""
 
     def put(self, c, d, m): ...
     def get_data(self, c): ...

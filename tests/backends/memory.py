@@ -1,4 +1,4 @@
-"""The backend ``memory``: the six methods of the contract and no more."""
+"""The backend ``memory``, which implements only the six methods of the contract."""
 
 from typing import Annotated, Literal
 

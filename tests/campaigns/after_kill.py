@@ -1,9 +1,10 @@
-"""The campaign of programs that read right after ``kill -9``: zarr-python and tensorstore, without a repair.
+"""Tests that zarr-python and tensorstore can read a dataset right after ``kill -9``, without a repair.
 
 ``python tests/campaigns/after_kill.py --count 100 --samples 500 --seed 1 [--option codec=blosc-lz4] [--save]``
 
-A writer of thousands of frames is killed from outside. Every acknowledged frame is read by ``open_dataset`` at once,
-and a sample by the other programs: without a codec at once, and of each dataset after ``recover``.
+A writer of thousands of frames is killed by another process. ``open_dataset`` immediately reads every
+acknowledged frame. The other programs read a sample of each dataset after ``recover`` and, if there is no
+codec, also right after the kill.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from variants import Variant, add_arguments, variant_of
 from writer import Job, write
 
 COUNT = 4000
-FEWEST = 600  # frames before the kill, so that there is something to draw from
+FEWEST = 600  # frames before the kill, so that there are enough to sample from
 
 
 def jobs_of(variant: Variant) -> dict[str, Job]:
@@ -36,13 +37,15 @@ def jobs_of(variant: Variant) -> dict[str, Job]:
 
 
 def main() -> int:
-    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    """Run the campaign, print the results, and return 1 if a promise was broken."""
     options = argparse.ArgumentParser(description="other programs read after kill -9")
     options.add_argument("--count", type=int, default=100)
     options.add_argument("--samples", type=int, default=500, help="frames that each other program reads")
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument(
+        "--folder", help="the folder for datasets; by default, the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     add_arguments(options)
     options.set_defaults(backend="ome-zarr")
     given = options.parse_args()

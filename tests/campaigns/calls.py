@@ -1,6 +1,6 @@
-"""Stands between a writer and the system: counts the calls that touch the disk, and kills the process at one.
+"""Intercepts a writer's calls that access the disk: counts them, and kills the process at one of them.
 
-What is stored through a memory map counts as a call too.
+A store through a memory map also counts as a call.
 """
 
 import builtins
@@ -15,21 +15,21 @@ HALF = "half way through"
 
 
 class Calls:
-    """Stands between a writer and the system: counts the calls that touch the disk, and kills at one.
+    """Intercepts a writer's calls that access the disk: counts them, and kills the process at one of them.
 
     Parameters
     ----------
     at : int
-        Which call; -1: none.
+        The number of the call; -1 for none.
     when : str
     note : callable
-        Is told the name of each call, and whether it can be done half way.
+        Called with the name of each call, and whether the call can be interrupted halfway.
     """
 
     def __init__(self, at: int, when: str, note: Callable[[str, bool], None]) -> None:
         self._at, self._when, self._note = at, when, note
         self._count = 0
-        self._written: set[int] = set()  # descriptors of files that were opened to write
+        self._written: set[int] = set()  # descriptors of files that are open for writing
 
     def install(self) -> None:
         """Replace the functions of this process."""
@@ -53,7 +53,7 @@ class Calls:
                 self._die()
             try:
                 return call(*arguments, **more)
-            finally:  # also after one that failed, such as a folder that is there already
+            finally:  # also after a failed call, for example if a folder already exists
                 if mine:
                     self._die()
 
@@ -100,13 +100,13 @@ class Calls:
         def instead(descriptor: int, mode: str = "r", *more: Any, **named: Any) -> Any:
             if mode != "wb":
                 return call(descriptor, mode, *more, **named)
-            self._written.discard(descriptor)  # its end is a call of the file
+            self._written.discard(descriptor)  # the end of this call is a call of the file
             return io.BufferedWriter(raw(descriptor, "wb"))
 
         return instead
 
     def _map(self) -> type[mmap.mmap]:
-        """Return a memory map whose stores count."""
+        """Return a memory map that counts its stores."""
         calls = self
 
         class Map(mmap.mmap):
@@ -145,7 +145,7 @@ class Calls:
 
 
 def _half(parts: list[Any]) -> list[Any]:
-    """Return the first half of the bytes of some buffers."""
+    """Return the first half of the bytes in several buffers."""
     data = b"".join(bytes(memoryview(part).cast("B")) for part in parts)
     return [data[: len(data) // 2]]
 

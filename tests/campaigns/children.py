@@ -1,7 +1,7 @@
-"""Children that are forked from a process which has everything imported: a few milliseconds each.
+"""Forks child processes from a process that has already imported everything, in a few milliseconds each.
 
-What a child says goes through a socket with ``sendto(2)``, so that a fault that is injected into
-``write(2)`` meets the dataset and not the report. Its own output is kept, to be shown with a failure.
+A child reports through a socket with ``sendto(2)``, so that faults injected into ``write(2)`` affect the
+dataset but not the report. Its output is kept and shown with a failure.
 """
 
 import os
@@ -26,11 +26,11 @@ class Ended:
     Attributes
     ----------
     lines : list of str
-        What it said; see ``writer.py``.
+        The lines that it reported; see ``writer.py``.
     code : int
-        Its exit code; below 0 the signal that ended it.
+        Its exit code; if negative, the signal that ended it.
     hung : bool
-        It did not end in time, and was killed.
+        Whether it did not end in time and was killed.
     output : str
         Its standard output and error.
     """
@@ -42,23 +42,23 @@ class Ended:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that tell an error."""
+        """The lines that report an error."""
         return [line for line in self.lines if line.startswith("error ")]
 
 
 class Child:
-    """A forked process that does some work and says how far it came.
+    """A forked process that does some work and reports its progress.
 
     Parameters
     ----------
     work : callable
-        Called in the child with what sends a line.
+        Called in the child with a function that sends a line.
     """
 
     def __init__(self, work: Callable[[Say], None]) -> None:
         ours, theirs = socket.socketpair()
         self._output = os.memfd_create("output")
-        sys.stdout.flush()  # or the child would bring it out once more
+        sys.stdout.flush()  # otherwise, the child would print it again
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
@@ -70,7 +70,7 @@ class Child:
                 work(lambda line: theirs.sendall(line.encode() + b"\n"))
                 code = 0
             except BaseException:
-                with suppress(OSError):  # of the injected ones
+                with suppress(OSError):  # one of the injected faults
                     traceback.print_exc()
             finally:
                 with suppress(OSError):
@@ -81,28 +81,28 @@ class Child:
         self._said = b""
 
     def listen(self, seconds: float) -> bool:
-        """Take what the child says, for at most so long; return whether it may say more."""
+        """Receive lines from the child until a timeout; return whether more may follow."""
         ready, _, _ = select.select([self._socket], [], [], max(0.0, seconds))
         if not ready:
             return True
         try:
             more = self._socket.recv(65536)
-        except ConnectionResetError:  # killed while it spoke
+        except ConnectionResetError:  # killed while it was sending
             more = b""
         self._said += more
         return bool(more)
 
     @property
     def lines(self) -> list[str]:
-        """What the child has said until now."""
+        """The lines that the child has sent so far."""
         return self._said.decode().splitlines(keepends=True)
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill the child with SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
 
     def end(self, seconds: float) -> Ended:
-        """Wait for the end of the child; kill it when it takes longer."""
+        """Wait for the child to end; kill it after a timeout."""
         until = time.monotonic() + seconds
         hung = False
         while self.listen(until - time.monotonic()):
@@ -120,7 +120,7 @@ class Child:
 
 
 def warm_up(folder: str, variant: Variant) -> None:
-    """Do a small job each way here, so that no child meets a fault in the middle of an import."""
+    """Do a small job in each way in this process, so that no fault occurs during an import in a child."""
     from judge import judge
 
     for handler in (False, True):

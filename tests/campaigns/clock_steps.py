@@ -1,8 +1,9 @@
-"""A time-lapse of 72 hours while the clock of the computer is set, in seconds.
+"""Acquires a time-lapse of 72 hours within seconds, while the computer's clock is changed.
 
-The clock is injected: the source's waits let it go on at once. The time of day is stepped on the way, by
-an hour forth and back, as at the change to summer time, by days and to before the dataset began. The order
-of frames must follow the acquisition, in the dataset and after reopening, and none may be missing.
+The clock is injected, so that waits of the source advance it immediately. During the run, the time of day is
+changed by an hour forwards and backwards, as for summer time, by days, and to a time before the dataset
+began. Frames must remain in the order of acquisition, in the dataset and after reopening, and none may be
+missing.
 
 Run ``python tests/campaigns/clock_steps.py``.
 """
@@ -30,14 +31,14 @@ from exengine.kernel.storage import manifest, place
 
 HOURS = 72
 FRAME_EVERY_S = 100
-STEPS = {  # hour -> by how many hours the time of day is set
+STEPS = {  # hour -> number of hours by which the time of day is changed
     8: 1, 15: -1, 26: 1, 33: -1, 40: 24 * 7, 47: -24 * 30, 54: 24 * 23, 61: -0.5, 68: 0.5,
 }  # fmt: skip
 BEGIN = datetime.datetime(2024, 3, 30, 12, tzinfo=datetime.UTC)
 
 
 class Clock:
-    """A clock that goes on when somebody waits, and whose time of day is set now and then."""
+    """A clock that advances when a caller waits, with a time of day that is changed occasionally."""
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
@@ -45,11 +46,11 @@ class Clock:
         self._set_by_s = 0.0
 
     def perf_counter(self) -> float:
-        """Return the time that passes evenly, in seconds."""
+        """Return the monotonic time, in seconds."""
         return self.elapsed_s
 
     def wait(self, seconds: float) -> bool:
-        """Stand in for waiting to be cancelled."""
+        """Replace the wait for a cancellation."""
         self.elapsed_s += seconds
         while self._steps and self.elapsed_s >= 3600 * next(iter(self._steps)):
             self._set_by_s += 3600 * self._steps.pop(next(iter(self._steps)))
@@ -69,13 +70,13 @@ class Clock:
 
     @contextmanager
     def in_place(self, source: simulated.SimulatedSource, *, wrong: bool) -> Iterator[None]:
-        """Be the clock of the product wherever it asks for the time of day, and of a source.
+        """Install this clock wherever the product reads the time of day, and in a source.
 
         Parameters
         ----------
         source : SimulatedSource
         wrong : bool
-            Let the source go by the time of day.
+            Whether the source uses the time of day.
         """
         passing = self.time_of_day if wrong else self.perf_counter
         fake = SimpleNamespace(
@@ -99,16 +100,16 @@ def time_lapse(
     Parameters
     ----------
     folder : str
-        Empty; is used.
+        An empty folder to use.
     variant : Variant
     hours : int
     wrong : bool
-        With a source that goes by the time of day, which must be found.
+        Whether the source uses the time of day, a fault that must be found.
 
     Returns
     -------
     tuple of (dict, list of str)
-        Figures, and what was broken.
+        The figures, and the broken promises.
     """
     loops = hours * 3600 // FRAME_EVERY_S // 6
     config = {
@@ -177,7 +178,7 @@ def time_lapse(
 
 
 def main() -> int:
-    """Run the time-lapse; return 1 when a promise was broken."""
+    """Run the time-lapse; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Short runs of the fault campaigns. The long ones are scripts: see ``tox.ini``, the environments ``faults-*``."""
+"""Short runs of the fault campaigns. For the long runs, see ``faults-*`` in ``tox.ini``."""
 
 import os
 import re
@@ -15,8 +15,8 @@ from results import NIGHTLY
 HERE = Path(__file__).parent
 OME_ZARR = ("--backend", "ome-zarr")
 VARIANTS = {"ome-zarr": OME_ZARR, "ome-zarr-blosc-lz4": (*OME_ZARR, "--option", "codec=blosc-lz4")}
-"""The arguments that select another backend than ndtiff."""
-PATIENCE_S = 600  # a campaign in short takes a minute at most on a machine that has nothing else to do
+"""The arguments that select a backend other than ndtiff."""
+PATIENCE_S = 600  # a short campaign takes at most a minute on an idle machine
 
 
 def pytest_collection_modifyitems(items):
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def cannot_run():
-    """Return what ends a test that lacks a right or a program: skipped, and failed in the nightly environment."""
+    """Return a function that skips a test that cannot run here, or fails it in the nightly environment."""
 
     def end(why):
         if NIGHTLY:
@@ -39,15 +39,15 @@ def cannot_run():
 
 @pytest.fixture(params=VARIANTS)
 def variant(request):
-    """Return the arguments of a backend, in turns."""
+    """Return the arguments of a backend, one backend after another."""
     return VARIANTS[request.param]
 
 
 @pytest.fixture
 def campaign(request, cannot_run, tmp_path):
-    """Return what runs the campaign of a test module, and gives its exit code and its text.
+    """Return a function that runs the campaign of a test module, and returns its exit code and output.
 
-    It runs in a process of its own, because it forks, and pytest may have threads.
+    The campaign runs in a separate process, because it forks, and pytest may have threads.
     """
     script = HERE / f"{request.path.stem.removeprefix('test_')}.py"
 
@@ -71,7 +71,7 @@ def campaign(request, cannot_run, tmp_path):
 
 @pytest.fixture
 def figure():
-    """Return what finds a number in the text of a campaign by its name."""
+    """Return a function that finds a number by its name in the output of a campaign."""
 
     def find(text, name):
         return int(re.search(rf"^{name}: (\d+)", text, re.MULTILINE)[1])

@@ -1,11 +1,12 @@
-"""The campaign of damaged datasets: each is opened and read to its end, in bounded time and memory.
+"""Tests that damaged datasets can be opened and read to the end, in bounded time and memory.
 
 ``python tests/campaigns/corrupt.py --count 10000 --seed 1 [--save]``
 
-A few originals, our own (finished, unfinished, of several files, RGB, of mixed shapes) and real ones of other
-programs where there are some, are damaged by ``damage.py``: cut at every offset, then edited as the seed decides.
-A forked process opens each, reads whatever can be read, and compares. What ends it, or takes too long, or raises
-what is no exception of ours, or comes back as a good frame and is none, is a broken promise.
+``damage.py`` damages a few original datasets: ExEngine's own (finished, unfinished, with several files, RGB,
+with mixed shapes) and, if available, real ones from other programs. They are truncated at every offset, then
+edited at random. A forked process opens each dataset, reads as much as possible, and compares. A promise is
+broken if the process ends, takes too long, raises an exception other than an ExEngineError, or returns a
+wrong frame as good.
 """
 
 import argparse
@@ -51,7 +52,7 @@ Truth = dict[frozenset[tuple[str, Any]], tuple["np.ndarray[Any, Any]", Any]]
 
 
 def originals(folder: str, variant: Variant) -> tuple[list[Dataset], dict[str, Truth]]:
-    """Make our own datasets, take those of others, and return them with what is in ours."""
+    """Return ExEngine's own datasets and those of other programs, with the content of the former."""
     found, truths = [], {}
     for name, finish in (("finished", True), ("unfinished", False)):
         options = variant.with_files(4096 if variant.backend == "ndtiff" else 512, 2 * 8 * 8)
@@ -82,7 +83,7 @@ Frames = list[tuple[dict[str, Any], tuple[int, ...], str]]
 
 
 def _mixed() -> list[tuple[str, Frames, dict[str, Any]]]:
-    """Return frames of many shapes for NDTiff."""
+    """Return frames with many shapes for NDTiff."""
     kinds = (((6, 10, 3), "u1"), ((8, 8), "u2"), ((8, 16), "u1"), ((5, 7), "u1"))
     frames = [
         ({"time": -number, "well": f"B{number}", "größe": 10**9 + number}, *kinds[number % 4])
@@ -113,18 +114,20 @@ def _taken(name: str, path: str) -> Dataset:
 
 @dataclass
 class Found:
-    """What came of one dataset."""
+    """The outcome for one dataset."""
 
     outcome: str = ""
     good: int = 0
     damaged: int = 0
     wrong: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)  # foreign ones that became ours on the way
-    unsaid: int = 0  # frames that are gone from a dataset that says it is complete
+    hidden: list[str] = field(
+        default_factory=list
+    )  # foreign datasets that became ExEngine datasets through the damage
+    unsaid: int = 0  # frames missing from a dataset with the status complete
 
     def guard(self, what: str, call: Any) -> Any:
-        """Return what a call returns; None when it raised."""
+        """Return the result of a call, or None if it raised an exception."""
         try:
             return call()
         except ExEngineError as error:
@@ -140,7 +143,7 @@ class Found:
 
 
 def examine(path: str, truth: Truth | None, thorough: bool) -> Found:
-    """Open a dataset and ask it for everything."""
+    """Open a dataset and read everything from it."""
     found = Found()
     dataset = found.guard("open", lambda: exengine.open_dataset(path))
     if isinstance(dataset, Exception):
@@ -213,7 +216,7 @@ def _look(found: Found, dataset: Any, axes: dict[str, Any], truth: Truth | None)
 
 
 class Campaign:
-    """All cases of one run, by number.
+    """All numbered cases of one run.
 
     Parameters
     ----------
@@ -221,9 +224,9 @@ class Campaign:
     variant : Variant
     count, seed : int
     spoil : str
-        Key of ``SPOILS``.
+        A key of ``SPOILS``.
     patience_s : float
-        What takes longer hangs.
+        The time after which a process counts as hanging.
     """
 
     def __init__(
@@ -237,7 +240,9 @@ class Campaign:
         self.all_cuts = len(cuts)
         rng = random.Random(seed)
         rng.shuffle(cuts)
-        cuts.sort(key=lambda cut: cut[0].name not in self._truths)  # all of our own before those of others
+        cuts.sort(
+            key=lambda cut: cut[0].name not in self._truths
+        )  # all of ExEngine's own datasets before those of other programs
         ours = sum(original.name in self._truths for original, *_ in cuts)
         self.cuts = cuts[: count * 6 // 10] if count * 6 // 10 >= ours else rng.sample(cuts, count * 6 // 10)
         self.count = count
@@ -248,7 +253,7 @@ class Campaign:
         self.peak_bytes = 0
 
     def case(self, number: int) -> Dataset:
-        """Return the dataset of a case."""
+        """Return the dataset for a case."""
         if number < len(self.cuts):
             return damage.cut(*self.cuts[number])
         rng = random.Random(f"{self._seed} {number}")
@@ -257,7 +262,7 @@ class Campaign:
         return self._tools.edit(original, rng)
 
     def run(self, numbers: list[int]) -> None:
-        """Do these cases in one child; and those that follow one that hung or crashed in another."""
+        """Run these cases in one child; after a hang or a crash, run the remaining cases in another child."""
         while numbers:
             place = tempfile.mkdtemp(dir=self._folder)
             with Child(lambda say, some=numbers, place=place: self._work(say, some, place)) as child:
@@ -275,7 +280,9 @@ class Campaign:
 
     def _work(self, say: Say, numbers: list[int], place: str) -> None:
         SPOILS[self._spoil]()
-        warnings.simplefilter("ignore")  # the library that reads version 2 leaves files to the collector
+        warnings.simplefilter(
+            "ignore"
+        )  # the library that reads version 2 leaves closing files to the garbage collector
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
         at_start = _peak_bytes()
         _limit_memory()
@@ -321,7 +328,7 @@ def _peak_bytes() -> int:
 
 
 def _limit_memory() -> None:
-    """Let what would take more than is allowed fail, before the machine suffers."""
+    """Make excessive allocations fail before they affect the machine."""
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     most = now + MOST_BYTES + 256 * 2**20
@@ -333,13 +340,21 @@ def main() -> int:
     options = argparse.ArgumentParser(description="damaged datasets, opened and read")
     options.add_argument("--count", type=int, default=10000)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--case", type=int, help="only this one, of a run with the same count and seed")
-    options.add_argument("--spoil", choices=SPOILS, default="", help="make the reader wrong: must be found")
+    options.add_argument("--case", type=int, help="run only this case of a run with the same count and seed")
     options.add_argument(
-        "--patience", type=float, default=10.0, metavar="SECONDS", help="what takes longer hangs"
+        "--spoil", choices=SPOILS, default="", help="make the reader faulty, which must be found"
     )
-    options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument(
+        "--patience",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="the time after which a process counts as hanging",
+    )
+    options.add_argument(
+        "--folder", help="the folder for datasets; by default, the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     add_arguments(options)
     given = options.parse_args()
     variant = variant_of(given)
@@ -347,7 +362,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         campaign = Campaign(folder, variant, given.count, given.seed, given.spoil, given.patience)
         path = os.path.join(folder, "first")
-        for original in campaign.originals:  # whatever is imported at first use is imported here
+        for original in campaign.originals:  # import all modules that are imported on first use
             original.copy().write(path, folder)
             examine(path, None, True)
             shutil.rmtree(path)

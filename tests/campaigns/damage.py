@@ -1,7 +1,7 @@
-"""What a dataset is damaged with: cuts at every offset, and edits that a seed decides.
+"""Damages datasets: truncates their files at every offset, and edits them at random from a seed.
 
-A dataset is here its files, name -> bytes; what is no file in the end (a pipe, a link, a device) stands in
-``special``. Nothing of the code under test is used: the index is taken apart here.
+A dataset is represented by its files, name -> bytes. Anything other than a file (a pipe, a link, a device) is
+listed in ``special``. This module parses the index itself and uses none of the code under test.
 """
 
 import json
@@ -43,20 +43,20 @@ VALUES: tuple[object, ...] = (
 
 @dataclass
 class Dataset:
-    """Files of a dataset, and what stands in the place of some."""
+    """The files of a dataset, and the objects that replace some of them."""
 
     name: str
     files: dict[str, bytes]
     special: dict[str, str] = field(default_factory=dict)
-    longer: dict[str, int] = field(default_factory=dict)  # made so long, with a hole
+    longer: dict[str, int] = field(default_factory=dict)  # extended to this length with a hole
     done: list[str] = field(default_factory=list)
 
     def copy(self) -> "Dataset":
-        """Return one that can be changed alone."""
+        """Return a copy that can be changed independently."""
         return Dataset(self.name, dict(self.files))
 
     def write(self, folder: str, outside: str) -> None:
-        """Make it on the disk; ``outside`` is a folder for what links lead to."""
+        """Write the dataset to the disk; ``outside`` is a folder for the targets of links."""
         for name in sorted({*self.files, *self.special}):
             if any(name.startswith(f"{above}/") for above in self.special):
                 continue
@@ -97,7 +97,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def entries(index: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    """Return axes, file name and numbers of every whole entry."""
+    """Return the axes, file name and numbers of every complete entry."""
     found = []
     at = 0
     while at + 4 <= len(index):
@@ -116,7 +116,7 @@ def entries(index: bytes) -> list[tuple[bytes, bytes, bytes]]:
 
 
 def joined(parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
-    """Return an index made of entries."""
+    """Return an index with these entries."""
     return b"".join(
         struct.pack("<I", len(axes)) + axes + struct.pack("<I", len(name)) + name + numbers
         for axes, name, numbers in parts
@@ -127,7 +127,7 @@ def joined(parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
 
 
 def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
-    """Yield file and offset of each cut: all of index and manifest, header and first directory of a TIFF file."""
+    """Yield each cut: anywhere in the index, the manifest, and a TIFF file's header and first directory."""
     for name, data in sorted(original.files.items()):
         if name.endswith((INDEX, MANIFEST)):
             yield from ((name, offset) for offset in range(len(data)))
@@ -138,7 +138,7 @@ def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
 
 
 def cut(original: Dataset, name: str, offset: int) -> Dataset:
-    """Return a dataset one of whose files ends at an offset."""
+    """Return a dataset in which one file ends at an offset."""
     changed = original.copy()
     changed.files[name] = changed.files[name][:offset]
     changed.done.append(f"{name} cut at {offset}")
@@ -152,7 +152,7 @@ Edit = Callable[[Dataset, random.Random], str]
 
 
 def edit(original: Dataset, rng: random.Random, edits: "tuple[Edit, ...] | None" = None) -> Dataset:
-    """Return a dataset with one to three edits, by default of NDTiff."""
+    """Return a dataset with one to three edits, by default for NDTiff."""
     changed = original.copy()
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         change = rng.choice(edits or EDITS)
@@ -161,19 +161,19 @@ def edit(original: Dataset, rng: random.Random, edits: "tuple[Edit, ...] | None"
 
 
 def pick(dataset: Dataset, rng: random.Random, *ends: str) -> str:
-    """Return one of the files with these endings that are not empty; an empty name if there is none."""
+    """Return the name of a nonempty file with one of these suffixes, or an empty string."""
     names = sorted(name for name in dataset.files if name.endswith(ends or ("",)) and dataset.files[name])
     return rng.choice(names) if names else ""
 
 
 def _place(dataset: Dataset, name: str, rng: random.Random, size: int) -> int:
-    """Return an offset: in TIFF files more often where headers and directories are."""
+    """Return an offset; in TIFF files, prefer headers and directories."""
     last = max(len(dataset.files[name]) - size, 0)
     return rng.randint(0, min(last, 500) if rng.random() < 0.5 else last)
 
 
 def put(dataset: Dataset, name: str, at: int, data: bytes) -> str:
-    """Overwrite some bytes of a file; return what was done."""
+    """Overwrite some bytes of a file; return a description."""
     old = dataset.files[name]
     dataset.files[name] = old[:at] + data + old[at + len(data) :]
     return f"{name} at {at}: {old[at : at + len(data)][:16]!r} -> {data[:16]!r}"
@@ -198,7 +198,7 @@ def _entry_number(dataset: Dataset, rng: random.Random) -> str:
         entry, number = rng.randrange(len(parts)), rng.randrange(8)
         axes, name, numbers = parts[entry]
         values = list(struct.unpack("<8I", numbers))
-        if rng.random() < 0.3:  # numbers that a real file may have
+        if rng.random() < 0.3:  # numbers that occur in real files
             values[1], values[2] = rng.choice(
                 ((values[2], values[1]), (values[1] * 2, values[2] // 2), (1, 64))
             )
@@ -342,7 +342,7 @@ def _special(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _longer(dataset: Dataset, rng: random.Random) -> str:
-    """Make a file longer, most of it a hole; and let a number of an entry make use of it."""
+    """Extend a file, mostly with a hole, and make a number in an entry refer to the extended part."""
     if not (name := pick(dataset, rng)):
         return ""
     dataset.longer[name] = rng.choice((len(dataset.files[name]) + 1, 10**6, 2**31, 2**32 + 5))
@@ -369,4 +369,4 @@ EDITS = (
     _manifest, _manifest_text, _summary, _special, _special, _longer, _shorter, _junk,
 )  # fmt: skip
 ANY_FORMAT = (_byte, _zeros, _moved, _manifest, _manifest_text, _special, _special, _longer, _shorter, _junk)
-"""Edits that need no knowledge of the format."""
+"""Edits that require no knowledge of the format."""

@@ -1,8 +1,8 @@
-"""What a dataset of ``ome-zarr`` is damaged with: cuts at every offset, and edits that a seed decides.
+"""Damages ``ome-zarr`` datasets: truncates their files at every offset, and edits them at random from a seed.
 
-Nothing of the code under test is used: journal, layout file and indices of shards are taken apart here. An edit that
-also mends the checksums is no accident but a forgery: what such a dataset contains is not judged, only that it can be
-opened and read to its end.
+This module parses the journal, the layout file and the shard indices itself, and uses none of the code under
+test. An edit that also corrects the checksums is a forgery rather than an accident. The content of such a
+dataset is not checked; it must only be possible to open it and read it to the end.
 """
 
 import json
@@ -23,12 +23,12 @@ JOURNAL, LAYOUT, FRAMES, DOCUMENT = (
 )
 FORGED = "forged"
 RECORD_BYTES = 64
-_FIELDS = struct.Struct("<6IQIIQIII")  # of a record of the journal, before its checksum
+_FIELDS = struct.Struct("<6IQIIQIII")  # the part of a journal record before its checksum
 _LARGE = (*NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 
 
 def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
-    """Yield file and offset of each cut: all of the small files, and the end of each shard and part."""
+    """Yield each cut: anywhere in the small files, and at the end of each shard and part."""
     for name, data in sorted(original.files.items()):
         if "/c/" in name or "/open/" in name:
             yield from ((name, offset) for offset in range(0, len(data), 61))
@@ -48,7 +48,7 @@ def edit(original: Dataset, rng: random.Random) -> Dataset:
 
 
 def _records(dataset: Dataset) -> int:
-    """Return the number of whole records, whatever is in them."""
+    """Return the number of complete records, whether valid or not."""
     journal = dataset.files.get(JOURNAL, b"")
     count, most = 0, len(journal) // RECORD_BYTES - 1
     while count < most and journal[(count + 1) * RECORD_BYTES :][:4] == struct.pack("<I", count + 1):
@@ -57,7 +57,7 @@ def _records(dataset: Dataset) -> int:
 
 
 def _record_number(dataset: Dataset, rng: random.Random) -> str:
-    """Change a field of a record, and mostly leave its checksum wrong."""
+    """Change a field of a record, usually without correcting its checksum."""
     if not (count := _records(dataset)):
         return ""
     at = RECORD_BYTES * (1 + rng.randrange(count))
@@ -96,7 +96,7 @@ def _records_moved(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _layout_line(dataset: Dataset, rng: random.Random) -> str:
-    """Change a value in the layout file and mend its checksum."""
+    """Change a value in the layout file and correct its checksum."""
     lines = dataset.files.get(LAYOUT, b"").splitlines()
     if not lines:
         return ""
@@ -114,7 +114,7 @@ def _layout_line(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _change(content: Any, rng: random.Random) -> str:
-    """Change a value somewhere in JSON."""
+    """Change a random value in a JSON document."""
     path = []
     while isinstance(content, dict | list) and content:
         key = rng.choice(list(content)) if isinstance(content, dict) else rng.randrange(len(content))
@@ -161,7 +161,7 @@ def _document(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _index(dataset: Dataset, rng: random.Random) -> str:
-    """Change an entry of a shard's index, with its checksum or without."""
+    """Change an entry of a shard's index, with or without correcting the checksum."""
     shards = sorted(name for name, data in dataset.files.items() if "/c/" in name and len(data) > 20)
     if not shards:
         return ""

@@ -1,7 +1,7 @@
-"""Forked processes of a campaign: everything is imported once, and each child begins at once.
+"""Forks processes for a campaign, so that everything is imported only once and each child starts immediately.
 
-The process that forks has no threads. A child says lines through a pipe, each with one ``write(2)``, and
-never returns into the code of its parent.
+The forking process has no threads. A child sends lines through a pipe, each with one ``write(2)``, and never
+returns into the code of its parent.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 Say = Callable[[str], None]
-CRASHED = 70  # what a child ends with that raised
+CRASHED = 70  # the exit code of a child that raised an exception
 
 
 class Child:
-    """A forked process; a context manager, which kills it at the end.
+    """A forked process, and a context manager that kills it on exit.
 
     Parameters
     ----------
     work : callable
-        What the child does; it is given what says a line, and the process ends with it.
+        The function that the child runs; it receives a function that sends a line.
     """
 
     def __init__(self, work: Callable[[Say], None]) -> None:
@@ -47,7 +47,7 @@ class Child:
         os.close(self._pipe)
 
     def line(self, timeout_s: float) -> str | None:
-        """Return the next whole line, without its end; None when none comes in time, or none will.
+        """Return the next complete line without its newline; None after a timeout or at the end.
 
         Parameters
         ----------
@@ -65,25 +65,25 @@ class Child:
         return line.decode()
 
     def lines(self, timeout_s: float = 60) -> Iterator[str]:
-        """Yield the lines until the child ends, or says nothing for so long."""
+        """Yield lines until the child ends or sends nothing for this time."""
         while (line := self.line(timeout_s)) is not None:
             yield line
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL, if it is there."""
+        """Kill the process with SIGKILL, if it is still running."""
         if self._status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
-        """Wait for the end; return the exit code, or the negative number of the signal."""
+        """Wait for the process to end; return the exit code, or the negated number of the signal."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
 
 
 def _be_child(work: Callable[[Say], None], into: int) -> NoReturn:
-    write = os.write  # as it is now: a campaign may put another in its place
+    write = os.write  # looked up now, because a campaign may replace it
 
     def say(line: str) -> None:
         write(into, line.encode() + b"\n")

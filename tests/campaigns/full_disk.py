@@ -1,14 +1,14 @@
-"""A disk, an inode table, a file size, the descriptors or the memory run out.
+"""Tests what happens when disk space, inodes, a file size limit, descriptors or memory run out.
 
-Each case writes until something has run out, directly and through a ``DataHandler``, in files so small
-that the end also meets the beginning of a file and the manifest. The error must be told by the call that
-met it: what is readable afterwards is exactly what was acknowledged before. No later frame is taken,
-and the same process writes a whole dataset elsewhere.
+Each case writes until a resource is exhausted, directly and through a ``DataHandler``. The files are so small
+that this also happens at the beginning of a file and in the manifest. The call that met the error must raise
+it, and exactly the frames that were acknowledged before must be readable. No later frame may be accepted, and
+the same process must be able to write a complete dataset elsewhere.
 
-Memory is no part of the disk: a frame for which there is none is refused, and the next one is taken when
-there is some again.
+Lack of memory is not permanent: a frame is refused while memory is lacking, and the next frame is accepted
+once memory is available.
 
-Run ``python tests/campaigns/full_disk.py``; ``--only NAME`` runs one case and shows all that was said.
+Run ``python tests/campaigns/full_disk.py``; ``--only NAME`` runs one case and shows its complete output.
 """
 
 import argparse
@@ -54,16 +54,17 @@ ERRNOS = {
 
 @dataclass(frozen=True)
 class Case:
-    """What runs out, and how much of it there is.
+    """The resource that runs out, and its available amount.
 
     Attributes
     ----------
     kind : str
         One of ``KINDS``.
     amount : int
-        KiB of the disk; inodes; bytes of a file; descriptors besides those that are open; MiB of memory.
+        The disk space in KiB, the inodes, the bytes of a file, the additional descriptors, or the memory in
+        MiB.
     handler : bool
-        Through a ``DataHandler``.
+        Whether to use a ``DataHandler``.
     variant : Variant
     """
 
@@ -74,22 +75,22 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What ``--only`` takes."""
+        """The name of the case for ``--only``."""
         return f"{self.kind}:{self.amount}:{'handler' if self.handler else 'direct'}"
 
     def job(self, path: str) -> Job:
-        """Return what is written: more than there is room for, except in some cases of few things."""
+        """Return the job, which is too large for the resource except in some cases with small amounts."""
         if self.kind == "disk":
             size = max(24, int((self.amount * 1024 * 1.4 / 60 / 2) ** 0.5))
             file_bytes = max(16_384, self.amount * 1024 // 3)
-            # The high byte of a pixel is zero, so that a codec halves a frame.
+            # The high byte of each pixel is zero, so that a codec halves the size of a frame.
             count = 60 if "codec" not in self.variant.options else 150
             return self._of(path, size=size, count=count, file_bytes=file_bytes)
         if self.kind == "file-size" and self.variant.backend == "ome-zarr":
-            # The shards are smaller than the limit: the metadata meet it, or the journal when it grows.
+            # The shards are smaller than the limit, so the metadata or the growing journal reach it.
             return self._of(path, size=16, count=1800, file_bytes=self.amount // 2)
         if self.kind == "file-size":
-            # In two cases it is the index that grows too large, for a TIFF file has one frame.
+            # In two cases, the index grows too large, because each TIFF file has one frame.
             file_bytes = 4096 if self.amount in (1500, 9000) else 2**30
             return self._of(path, size=32, count=200, file_bytes=file_bytes)
         if self.kind == "memory":
@@ -133,7 +134,7 @@ def _work(case: Case, job: Job, other: Job, do: Callable[[Job, Say], None]) -> C
 
 
 class _Limit(AbstractContextManager[None]):
-    """A soft limit of this process, lifted at the end: the other disk has none."""
+    """A soft limit of this process, which is lifted at the end for writing to the other disk."""
 
     def __init__(self, which: int, value: int) -> None:
         self._which = which
@@ -146,10 +147,10 @@ class _Limit(AbstractContextManager[None]):
 
 def _limit(case: Case) -> AbstractContextManager[None]:
     if case.kind == "file-size":
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error in its place
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error raised in its place
         return _Limit(resource.RLIMIT_FSIZE, case.amount)
     if case.kind == "descriptors":
-        # The lowest free numbers are given out first, and no number above the limit.
+        # The system assigns the lowest free numbers first, and none above the limit.
         taken = {int(name) for name in os.listdir("/proc/self/fd")}
         free = [number for number in range(len(taken) + case.amount + 1) if number not in taken]
         return _Limit(resource.RLIMIT_NOFILE, free[case.amount])
@@ -157,7 +158,7 @@ def _limit(case: Case) -> AbstractContextManager[None]:
 
 
 def _write_without_memory(job: Job, say: Say, *, spare_mib: int) -> None:
-    """Write frames that must be copied, in the middle without memory, and then with memory again."""
+    """Write frames that must be copied: first with memory, then without memory, then with memory again."""
     import exengine
 
     frames = [pixels_of(number, job.size).T.copy().T for number in range(job.count)]
@@ -201,25 +202,25 @@ def _write_without_memory(job: Job, say: Say, *, spare_mib: int) -> None:
 
 
 def run(case: Case, folder: str, *, do: Callable[[Job, Say], None] = write) -> tuple[list[str], Ended]:
-    """Run one case, and judge it.
+    """Run one case, and check the result.
 
     Parameters
     ----------
     case : Case
     folder : str
-        Empty; is used.
+        An empty folder to use.
     do : callable
-        What writes; a stand-in proves that the judge sees what it must see.
+        The function that writes; a faulty replacement proves that the judge detects faults.
 
     Returns
     -------
     tuple of (list of str, Ended)
-        The promises that it broke, and what was said.
+        The broken promises, and the result of the child.
 
     Raises
     ------
     CannotRunError
-        Without the right to mount.
+        If this process is not permitted to mount file systems.
     """
     small = f"{folder}/small"
     place: AbstractContextManager[object] = nullcontext(os.mkdir(small))
@@ -239,7 +240,7 @@ def run(case: Case, folder: str, *, do: Callable[[Job, Say], None] = write) -> t
         found.append(f"descriptors stay open: {[line for line in ended.lines if line.startswith('kept')]}")
     own = [line for line in ended.lines if not line.startswith("elsewhere ")]
     said = Said.of(own)
-    # A frame that was refused for want of memory comes again, and counts once.
+    # A frame that was refused for lack of memory is put again, and counts only once.
     whole = verdict.readable == list(range(job.count)) and verdict.status == "complete"
     if verdict.wrong or verdict.damaged or verdict.problem.startswith("foreign"):
         found.append(f"wrong: {verdict.wrong}, damaged: {verdict.damaged}, {verdict.problem}")
@@ -279,12 +280,12 @@ def campaign(
     only: str | None = None,
     do: Callable[[Job, Say], None] = write,
 ) -> tuple[dict[str, object], dict[str, list[str]], dict[str, str]]:
-    """Run all cases, or every so manieth.
+    """Run all cases, or every n-th case.
 
     Returns
     -------
     tuple of (dict, dict, dict)
-        Figures; name of a case -> promises that it broke; kind that could not run -> why.
+        The figures; the broken promises by case; and the reason why each kind could not be run.
     """
     os.mkdir(f"{folder}/warm")
     warm_up(f"{folder}/warm", variant)
@@ -317,14 +318,16 @@ def campaign(
 
 
 def main() -> int:
-    """Run the campaign; return 1 when a promise was broken."""
+    """Run the campaign; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--every", type=int, default=1, help="every so manieth case")
-    parser.add_argument("--only", help="the name of one case")
-    parser.add_argument("--swallow", action="store_true", help="a writer that hides errors: must be found")
+    parser.add_argument("--every", type=int, default=1, help="run only every n-th case")
+    parser.add_argument("--only", help="run only the case with this name")
+    parser.add_argument(
+        "--swallow", action="store_true", help="use a writer that hides errors, which must be found"
+    )
     parser.add_argument("--save", action="store_true")
     add_arguments(parser)
     given = parser.parse_args()

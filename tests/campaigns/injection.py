@@ -1,7 +1,8 @@
-"""Runs a job while ``strace`` lets one of its system calls fail, or records those of a clean run.
+"""Runs a job while ``strace`` makes one of its system calls fail, or records the calls of a clean run.
 
-The tracer is there when the tampered ``getppid`` says so; the calls count from the dataset's first. With a
-handler the storage exists before, so that the calls of its one thread are counted by themselves.
+A tampered ``getppid`` shows that the tracer is attached. Calls are counted from the first call for the
+dataset. With a handler, the storage is created before, so that only the calls of the handler's thread are
+counted.
 """
 
 import os
@@ -52,10 +53,10 @@ CALLS = [
     "copy_file_range",
     "sendfile",
 ]
-GATHERED = ("pwritev", "pwritev2")  # the same function of Python, by version
-SHORT = 10  # bytes that a short write takes; of a shorter one, half
+GATHERED = ("pwritev", "pwritev2")  # the same function of Python in different versions
+SHORT = 10  # bytes that a short write accepts; half of a shorter write
 PATIENCE_S = 10.0
-_PARENT = 4_242_424  # what getppid says under the tracer
+_PARENT = 4_242_424  # the result of getppid under the tracer
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)$")
 _FILE = re.compile(r"^\d+<([^>]*)>")
 
@@ -71,11 +72,11 @@ class Case:
     call : str
         The system call.
     nth : int
-        From 1, in each thread.
+        The number of the call, counted from 1 in each thread.
     fault : str
         An errno; ``nothing`` (it returns 0); ``short`` (it takes 10 bytes); ``torn`` (10 bytes, then ENOSPC).
     sticky : bool
-        Also every later one.
+        Whether every later call fails, too.
     """
 
     way: str
@@ -86,28 +87,28 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What ``--only`` takes."""
+        """The name of the case for ``--only``."""
         return f"{self.way}:{self.call}:{self.nth}{'+' if self.sticky else ''}:{self.fault}"
 
     @classmethod
     def of(cls, name: str) -> "Case":
-        """Return the case of a name."""
+        """Return the case with a name."""
         way, call, nth, fault = name.split(":")
         return cls(way, call, int(nth.rstrip("+")), fault, nth.endswith("+"))
 
 
 @dataclass
 class CleanRun:
-    """What a run without a fault does.
+    """The calls of a run without faults.
 
     Attributes
     ----------
     counts : dict
-        System call -> how often the thread that makes it most makes it.
+        System call -> the largest number of such calls by a single thread.
     unsynced_closes : set of int
-        The closes, from 1, of a file with something that ``fsync`` has not seen.
+        The numbers, counted from 1, of ``close`` calls on files with unsynced data.
     refused : set of (str, int)
-        The calls that fail without a fault.
+        The calls that fail even without an injected fault.
     """
 
     counts: dict[str, int]
@@ -142,20 +143,20 @@ def _worker(job: Job, do: Callable[[Job, Say], None], *, traced: bool) -> Callab
 def _trace(child: Child, job: Job, calls: str, *more: str) -> "subprocess.Popen[bytes]":
     until = time.monotonic() + PATIENCE_S
     while job.handler and "created\n" not in child.lines and time.monotonic() < until:
-        child.listen(0.1)  # its calls until then are not counted
+        child.listen(0.1)  # calls before this one are not counted
     command = ["strace", "-f", "-qq", "-e", f"trace={calls},getppid"]
     command += ["-e", f"inject=getppid:retval={_PARENT}", *more, "-p", str(child.pid)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def record(job: Job, trace: Path) -> CleanRun:
-    """Run a job without a fault, and return what it did.
+    """Run a job without a fault, and return its calls.
 
     Parameters
     ----------
     job : Job
     trace : Path
-        Where the output of ``strace`` goes.
+        The file for the output of ``strace``.
     """
     child = Child(_worker(job, write, traced=True))
     tracer = _trace(child, job, ",".join(f"?{call}" for call in CALLS), "-y", "-o", str(trace))
@@ -198,7 +199,7 @@ def run(case: Case, job: Job, *, do: Callable[[Job, Say], None] = write) -> Ende
     case : Case
     job : Job
     do : callable
-        What writes; a stand-in proves that the judge sees what it must see.
+        The function that writes; a faulty replacement proves that the judge detects faults.
     """
     if case.fault in ("short", "torn"):
         return Child(_worker(job, _with_short_writes(case, do), traced=False)).end(PATIENCE_S)
@@ -207,7 +208,7 @@ def run(case: Case, job: Job, *, do: Callable[[Job, Say], None] = write) -> Ende
     if case.fault == "nothing":
         what = "retval=0"
         if case.sticky:
-            calls += ",pwrite64"  # the product goes on with that one
+            calls += ",pwrite64"  # the product continues with this call
     else:
         what = f"error={case.fault}"
     child = Child(_worker(job, do, traced=True))
@@ -223,9 +224,9 @@ def run(case: Case, job: Job, *, do: Callable[[Job, Say], None] = write) -> Ende
 
 
 def _with_short_writes(case: Case, do: Callable[[Job, Say], None]) -> Callable[[Job, Say], None]:
-    """Return what does a job while the system takes only the beginning of a gathered write.
+    """Return a function that does a job while the system accepts only the beginning of a gathered write.
 
-    A tampered return value would claim bytes that were never written: a disk that lies.
+    Tampering with the return value would not suffice, because it would report bytes that were never written.
     """
     gathered, single = os.pwritev, os.pwrite
     count = 0

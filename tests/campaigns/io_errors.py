@@ -1,23 +1,24 @@
-"""Every write-class system call of a clean run fails once, and fails from then on.
+"""Makes every write-class system call of a clean run fail, once or permanently.
 
-``strace`` records a clean run: a job of 12 frames in three files, with a durable flush and an end. Then for
-each call that it made, each time that it made it: ENOSPC, EIO, EDQUOT, once and for good, with ``put``, with
-``put_many`` and through a ``DataHandler``; and an interrupted call, a call that writes nothing, and a short write. After
-each run the judge asks: did it end within 10 seconds; was the error told to the caller; was nothing
-acknowledged after it (P7); is everything acknowledged readable, and no frame wrong.
+``strace`` records a clean run: a job of 12 frames in three files, with a durable flush and an end. Each of
+its calls then fails in a run of its own with ENOSPC, EIO or EDQUOT, once or permanently, with ``put``, with
+``put_many`` and through a ``DataHandler``. In further runs, the call is interrupted, writes nothing, or
+writes only a part. After each run, the judge checks that the run ended within 10 seconds, that the error
+reached the caller, that nothing was acknowledged after the error (P7), that every acknowledged frame can be
+read, and that no frame is wrong.
 
-A failure may stay untold only where the call has nothing left to lose:
+A failure may remain unreported only if the call cannot lose anything:
 
-- ``close`` of a descriptor with nothing unsynced behind it: one that only read, a folder, the lock, or a
-  file that ``fsync`` had taken before;
-- a call that fails in a clean run as well: ``mkdir`` of a folder that is there already;
-- an interrupted call, which Python makes again, and a short write, which goes on behind what was written.
+- ``close`` of a descriptor without unsynced data: one used only for reading, a folder, the lock, or a file
+  that was synced before;
+- a call that also fails in a clean run, such as ``mkdir`` for an existing folder;
+- an interrupted call, which Python repeats, and a short write, which is continued after the bytes written.
 
-Where nobody was told, the dataset must be complete and whole.
+If no error was reported, the dataset must be complete and intact.
 
-How the faults are injected: ``injection.py``.
+``injection.py`` injects the faults.
 
-Run ``python tests/campaigns/io_errors.py``; a case that is shown runs again with ``--only NAME``.
+Run ``python tests/campaigns/io_errors.py``; use ``--only NAME`` to repeat a case.
 """
 
 import argparse
@@ -48,7 +49,7 @@ OUR_ERRORS = {name for name in dir(exengine.errors) if name.endswith("Error")}
 
 def job_at(path: str, *, way: str, variant: Variant) -> Job:
     """Return the small job: 12 frames of 64x64, in three files, with one durable flush."""
-    # One frame after the other through the handler, so that each run makes the same calls.
+    # Pass one frame after another through the handler, so that each run makes the same calls.
     return Job(
         path,
         variant.backend,
@@ -68,7 +69,13 @@ def cases_of(clean: CleanRun, *, way: str) -> list[Case]:
     for call, count in clean.counts.items():
         for nth in range(1, count + 1):
             cases += [Case(way, call, nth, error, sticky) for error in ERRORS for sticky in (False, True)]
-            if call not in ("close", "mkdir", "rename", "unlink", "rmdir"):  # those are not interrupted
+            if call not in (
+                "close",
+                "mkdir",
+                "rename",
+                "unlink",
+                "rmdir",
+            ):  # these calls cannot be interrupted
                 cases.append(Case(way, call, nth, "EINTR", False))
             if call in GATHERED:
                 cases += [Case(way, call, nth, "short", sticky) for sticky in (False, True)]
@@ -78,7 +85,7 @@ def cases_of(clean: CleanRun, *, way: str) -> list[Case]:
 
 
 def broken(case: Case, clean: CleanRun, ended: Ended, verdict: Verdict, count: int) -> list[str]:
-    """Return which promises a run broke; the empty list is the good answer.
+    """Return the promises that a run broke; empty if there are none.
 
     Parameters
     ----------
@@ -86,9 +93,9 @@ def broken(case: Case, clean: CleanRun, ended: Ended, verdict: Verdict, count: i
     clean : CleanRun
     ended : Ended
     verdict : Verdict
-        Of the dataset that is left.
+        The verdict on the resulting dataset.
     count : int
-        Frames of the job.
+        The number of frames in the job.
     """
     said = Said.of(ended.lines)
     found = []
@@ -97,7 +104,7 @@ def broken(case: Case, clean: CleanRun, ended: Ended, verdict: Verdict, count: i
     elif ended.code:
         found.append(f"the process ended with {ended.code}: {' '.join(ended.output[-600:].split())}")
     told = bool(said.errors)
-    # The control has no status.
+    # The control does not report a status.
     whole = verdict.readable == list(range(count)) and verdict.status in ("complete", "unknown")
     if not told and not _may_stay_untold(case, clean):
         found.append("the error was not told")
@@ -110,7 +117,8 @@ def broken(case: Case, clean: CleanRun, ended: Ended, verdict: Verdict, count: i
         if number != case.fault and os.strerror(getattr(errno, case.fault)) not in message:
             found.append(f"the error does not say its cause: {said.errors[0]}")
     if told and not said.finished and not case.sticky and verdict.status == "complete":
-        # A fault that stays after the last rename leaves no way to mark the dataset; its frames are safe.
+        # After the last rename, a permanent fault makes it impossible to mark the dataset, but its frames are
+        # safe.
         found.append("finish raised, and the dataset says complete")
     first = next((at for at, line in enumerate(ended.lines) if line.startswith("error ")), len(ended.lines))
     if late := [
@@ -146,27 +154,27 @@ def sweep(
     only: str | None = None,
     swallows: bool = False,
 ) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Run the sweep, or a sample of it.
+    """Run all cases, or a random sample of them.
 
     Parameters
     ----------
     folder : str
-        Where the datasets lie while they are judged.
+        The folder for the datasets while they are checked.
     count : int, optional
-        How many cases to draw; all of them by default.
+        The number of cases to draw; by default, all cases.
     seed : int
-        Of the draw.
+        The seed for drawing cases.
     variant : Variant
-        Or the control that must be found: ``ndstorage``.
+        The backend, or the control ``ndstorage``, which must be found faulty.
     only : str, optional
-        The name of one case.
+        The name of a single case to run.
     swallows : bool
-        Whether the writer hides errors, which must be found.
+        Whether to use a writer that hides errors, which must be found.
 
     Returns
     -------
     tuple of (dict, dict)
-        Figures, and name of a case -> promises that it broke.
+        The figures, and the broken promises by case.
     """
     warm_up(folder, variant)
     do = write_and_swallow if swallows else write
@@ -213,15 +221,17 @@ def _print(text: str) -> None:
 
 
 def main() -> int:
-    """Run the campaign; return 1 when a promise was broken."""
+    """Run the campaign; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, help="draw so many cases; all by default")
+    parser.add_argument("--count", type=int, help="the number of cases to draw; by default, all cases")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", help="run the case of this name, and show all that it said")
-    parser.add_argument("--swallow", action="store_true", help="a writer that hides errors: must be found")
-    parser.add_argument("--folder", help="where the datasets lie; in memory where there is such a place")
+    parser.add_argument("--only", help="run only the case with this name, and show its complete output")
+    parser.add_argument(
+        "--swallow", action="store_true", help="use a writer that hides errors, which must be found"
+    )
+    parser.add_argument("--folder", help="the folder for the datasets; by default in memory, if possible")
     parser.add_argument("--save", action="store_true")
     add_arguments(parser)
     given = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Compares what can be read of a dataset with what its writer had acknowledged.
+"""Compares the readable frames of a dataset with those that its writer acknowledged.
 
-The judge makes the expected frames by itself, from their number; it asks the storage for nothing but
-frames, and believes none of its counts.
+The judge computes the expected frames itself, from their numbers. It only reads frames from the storage, and
+trusts none of its counts.
 """
 
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError, ExEng
 
 @dataclass
 class Said:
-    """What a writer has said; see ``writer.py``.
+    """The reports of a writer; see ``writer.py``.
 
     Attributes
     ----------
     put, synced : int
-        How many frames were acknowledged as written, and as synced.
+        The numbers of frames that were acknowledged as written and as synced.
     created, finished, closed : bool
     errors : list of (call, type, errno name, message)
     """
@@ -34,7 +34,7 @@ class Said:
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> "Said":
-        """Read the lines of a writer; a last line that was cut off counts for nothing."""
+        """Parse the lines of a writer; ignore a truncated last line."""
         said = cls()
         for line in lines:
             if not line.endswith("\n"):
@@ -52,26 +52,26 @@ class Said:
 
 @dataclass
 class Verdict:
-    """What became of the frames of a job.
+    """The state of a job's frames.
 
     Attributes
     ----------
     readable : list of int
-        Frames that are there, bit-equal, with their metadata.
+        Frames that are present and bit-equal, with their metadata.
     absent : list of int
-        Frames that are not there.
+        Frames that are missing.
     damaged : list of int
         Frames that are reported as damaged.
     wrong : list of int
-        Frames that came back with other pixels or metadata: the one thing that may never be.
+        Frames that were returned with wrong pixels or metadata, which must never happen.
     status : str
-        Of the dataset; empty when it cannot be opened.
+        The status of the dataset; empty if it cannot be opened.
     listed : int
-        How many frames the dataset lists; -1 where it lists none.
+        The number of frames that the dataset lists; -1 if it does not list frames.
     strange : list of str
-        Coordinates that it lists, and that the job did not have.
+        Listed coordinates that are not part of the job.
     problem : str
-        Why it cannot be opened, or what was raised that is no exception of ours.
+        The reason why it cannot be opened, or an exception other than an ExEngineError.
     """
 
     readable: list[int] = field(default_factory=list)
@@ -89,13 +89,13 @@ class Verdict:
 
 
 def judge(job: Job, path: str | None = None) -> Verdict:
-    """Open the dataset of a job, read every frame that could be there, and compare.
+    """Open the dataset of a job, read every possible frame, and compare.
 
     Parameters
     ----------
     job : Job
     path : str, optional
-        Where the dataset lies, if not where the job put it.
+        The path of the dataset, if it differs from that of the job.
     """
     verdict = Verdict()
     try:
@@ -151,7 +151,7 @@ def _open(job: Job, path: str):  # type: ignore[no-untyped-def]  # of either lib
 
 
 class _NdstorageReader:
-    """A dataset opened with the ``ndstorage`` library as it is."""
+    """A dataset opened directly with the ``ndstorage`` library."""
 
     status = "unknown"
 
@@ -171,7 +171,7 @@ class _NdstorageReader:
 
     def get_metadata(self, axes):  # type: ignore[no-untyped-def]
         metadata = self._dataset.read_metadata(**axes)
-        # The library adds entries of its own.
+        # The library adds its own entries.
         return {key: metadata[key] for key in ("number", "exposure_ms", "stage") if key in metadata}
 
     def close(self) -> None:

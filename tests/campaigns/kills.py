@@ -1,14 +1,15 @@
-"""The campaign of ``kill -9``: a writer is killed at every point where it touches the disk, and at random.
+"""Kills writers with ``kill -9`` at every call that accesses the disk, and at random times.
 
 ``python tests/campaigns/kills.py --count 3000 --seed 1 [--backend ome-zarr --option codec=blosc-lz4] [--save]``
 
-A first run of each job that is not disturbed shows the points: every call that makes, writes, syncs, renames or
-closes a file. Then a writer is killed before each, after each, and in the middle of each write, when half of it is
-done. The other kills come from outside, after a random time or a random number of acknowledged frames. After each,
-the dataset is opened at once and compared with what was acknowledged, and so is what ``recover`` makes of it.
+A first, undisturbed run of each job determines the points: every call that creates, writes, syncs, renames or
+closes a file. Writers are then killed before and after each call, and halfway through each write. Other
+writers are killed by another process, after a random time or a random number of acknowledged frames. After
+each kill, the dataset is opened immediately and compared with the acknowledged frames, and so is the result
+of ``recover``.
 
-A dataset of ``ome-zarr`` is also read by zarr-python and tensorstore: without a codec at once, otherwise after
-``recover``. It is recovered in place too, by recoveries that are killed themselves.
+zarr-python and tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after
+``recover``. These datasets are also recovered in place, by recoveries that are killed as well.
 """
 
 import argparse
@@ -39,11 +40,11 @@ from writer import Job, write
 KIB, MIB = 2**10, 2**20
 SMALL, LARGE = 64, 512
 AT_RANDOM_ONLY = {"small, handler"}
-"""Jobs of several threads: their calls come in another order each time."""
+"""Jobs with several threads, whose calls are in a different order each time."""
 
 
 def jobs_of(variant: Variant) -> dict[str, Job]:
-    """Return the jobs by name. Their datasets begin new files often, so that many kills meet a beginning."""
+    """Return the jobs by name. Datasets often begin new files, so that many kills occur at a beginning."""
 
     def job(file_bytes: int, *, more: dict[str, Any] | None = None, **values: Any) -> Job:
         size = values.get("size", SMALL)
@@ -90,13 +91,13 @@ class Kill:
     job : str
         Key of :func:`jobs_of`.
     point : int
-        Which of the calls; -1: killed from outside.
+        The number of the call; -1 if the writer is killed by another process.
     when : str
-        ``before``, ``after`` or half way through that call.
+        ``before``, ``after`` or halfway through the call.
     frames : int
-        Killed from outside when so many lines were said ...
+        The writer is killed by another process after this number of lines ...
     delay_s : float
-        ... and so much time is over.
+        ... and after this time.
     """
 
     job: str
@@ -113,16 +114,16 @@ class Campaign:
     Attributes
     ----------
     folder : str
-        Where the datasets are made, each deleted after it was judged.
+        The folder for the datasets, each of which is deleted after it was checked.
     variant : Variant
     others : Others, optional
         The other programs, if they can read the format.
     spoil : str
         One of ``SPOILS``, or empty.
     recover_every : int
-        Every so many datasets are recovered too; 0: none.
+        One out of this number of datasets is also recovered; 0 for none.
     samples : int
-        The most frames of a dataset that each of the other programs reads.
+        The maximum number of frames of a dataset that each other program reads.
     jobs : dict
         By default, those of :func:`jobs_of`.
     """
@@ -145,15 +146,15 @@ class Campaign:
         self.jobs = self.jobs or jobs_of(self.variant)
 
     def job(self, name: str, trial: object) -> Job:
-        """Return the job of a trial, with a place of its own."""
+        """Return the job of a trial, with its own path."""
         return dataclasses.replace(self.jobs[name], path=os.path.join(self.folder, f"{trial}"))
 
     def look(self) -> None:
-        """Do every job undisturbed, to know its points and how long it takes."""
+        """Run every job undisturbed, to determine its points and its duration."""
         for number, name in enumerate(self.jobs):
             job = self.job(name, f"clean{number}")
             for n in range(job.count):
-                job.pixels(n)  # made once, here, for all children
+                job.pixels(n)  # created once, for all children
             points: list[tuple[str, bool]] = []
 
             def work(say: Say, job: Job = job) -> None:
@@ -182,9 +183,9 @@ class Campaign:
                         self.known.add((name, point, when))
 
     def plan(self, count: int, seed: int) -> Iterator[Kill]:
-        """Yield the trials without end: among the first, up to two thirds at points, all others at random.
+        """Yield trials endlessly: up to two thirds of the first are at points, all others at random times.
 
-        More than ``count`` are needed, because some that are killed from outside have ended by then.
+        More than ``count`` trials are needed, because some writers end before they are killed.
         """
         rng = random.Random(seed)
         points = sorted(self.known)
@@ -202,7 +203,7 @@ class Campaign:
         return Kill(name, frames=rng.randint(0, self.jobs[name].count + 3), delay_s=rng.expovariate(2000))
 
     def run(self, kill: Kill, number: int) -> None:
-        """Do one trial and judge it."""
+        """Run one trial and check the result."""
         job = self.job(kill.job, number)
 
         def work(say: Say) -> None:
@@ -256,7 +257,7 @@ class Campaign:
         return problems
 
     def _recover(self, job: Job, verdict: Verdict) -> list[str]:
-        """Recover the dataset elsewhere, and compare with what could be read before."""
+        """Recover the dataset into a copy, and compare it with the frames that could be read before."""
         import exengine
 
         output = job.path + "-recovered"
@@ -284,7 +285,7 @@ class Campaign:
         return problems
 
     def _recover_in_place(self, job: Job, verdict: Verdict, number: int) -> list[str]:
-        """Recover the dataset itself, after a recovery that was killed, and compare."""
+        """Recover the dataset in place, after a recovery that was killed, and compare."""
         import exengine
 
         rng = random.Random(f"in place {number}")
@@ -317,7 +318,7 @@ class Campaign:
         return problems + self._read_by_others(job, verdict.readable, job.path, "recovered in place")
 
     def _read_by_others(self, job: Job, numbers: list[int], path: str, when: str) -> list[str]:
-        """Let zarr-python and tensorstore read some frames, the last one among them."""
+        """Read some frames, including the last, with zarr-python and tensorstore."""
         if self.others is None or not numbers:
             return []
         some = numbers
@@ -327,7 +328,7 @@ class Campaign:
         return [f"{when}: {fault}" for fault in self.others.faults(job, some, path)]
 
     def _read_by_library(self, job: Job, verdict: Verdict, output: str) -> list[str]:
-        """Let the ndstorage library read some of the recovered datasets of NDTiff."""
+        """Read some of the recovered NDTiff datasets with the ndstorage library."""
         problems = []
         if verdict.readable and self.figures["recovered"] % 25 == 0:
             other = judge(dataclasses.replace(job, backend=NDSTORAGE), output)
@@ -342,7 +343,7 @@ class Campaign:
 
 
 def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:
-    """Return the promises that a dataset breaks, given what its killed writer had said."""
+    """Return the promises that a dataset breaks, given the reports of its killed writer."""
     problems = []
     if verdict.problem:
         problems.append(verdict.problem)
@@ -370,7 +371,7 @@ def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:
 
 
 def _state(path: str) -> list[tuple[str, int, int]]:
-    """Return what is in a folder: names, sizes, times of change."""
+    """Return the names, sizes and modification times of the files in a folder."""
     found = []
     for folder, _, names in os.walk(path):
         for name in names:
@@ -389,17 +390,21 @@ def _wait(seconds: float) -> None:
 
 
 def main() -> int:
-    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    """Run the campaign, print the results, and return 1 if a promise was broken."""
     options = argparse.ArgumentParser(description="kill -9 of a writer")
     options.add_argument("--count", type=int, default=3000)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--case", type=int, help="only this one, of a run with the same count and seed")
+    options.add_argument("--case", type=int, help="run only this trial of a run with the same count and seed")
     add_arguments(options)
-    options.add_argument("--spoil", choices=SPOILS, default="", help="make the writer wrong: must be found")
+    options.add_argument(
+        "--spoil", choices=SPOILS, default="", help="make the writer faulty, which must be found"
+    )
     options.add_argument("--recover-every", type=int, default=1, metavar="N", help="0: recover none")
     options.add_argument("--samples", type=int, default=10, help="frames that each other program reads")
-    options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument(
+        "--folder", help="the folder for datasets; by default, the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     given = options.parse_args()
 
     import exengine
@@ -411,7 +416,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=given.folder))
         others = stack.enter_context(Others()) if variant.backend == "ome-zarr" else None
-        # Whatever is imported at first use is imported here, and not by each child.
+        # Import all modules that are imported on first use here, not in each child.
         first = dataclasses.replace(
             jobs_of(variant)["large, batches synced"], path=os.path.join(folder, "first"), size=64, count=2
         )

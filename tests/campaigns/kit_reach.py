@@ -1,14 +1,15 @@
-"""The conformance kit, as root, on a backend that recognises everything: what does it reach outside its own folder?
+"""Checks that the conformance kit, run as root, changes nothing outside its own folder.
 
 ``python tests/campaigns/kit_reach.py [--only WORDS] [--spoil] [--save]``
 
-The whole kit runs under ``strace``, in a process with mounts of its own, on ``RecognisesEverything`` of
-``tests/backends/broken_backends.py``, whose ``can_open`` is always True. No call that unlinks, renames, truncates,
-makes a node, a link or a folder, changes a mode or an owner, or opens to write may name anything outside the one folder that
-the kit has. ``--only`` runs a part of the kit, as ``pytest -k``. ``--spoil`` lets the backend write outside: the
-campaign must see that.
+The whole kit runs under ``strace``, in a process with its own mounts, on ``RecognisesEverything`` from
+``tests/backends/broken_backends.py``, whose ``can_open`` always returns True. No call that unlinks, renames,
+truncates, creates a node, a link or a folder, changes a mode or an owner, or opens a file for writing may
+name anything outside the kit's folder. ``--only`` runs a part of the kit, like ``pytest -k``. With
+``--spoil``, the backend writes outside this folder, which the campaign must detect.
 
-As root, ``/dev`` is hidden behind nodes that were made for the run. As an ordinary user the kit runs without that.
+As root, ``/dev`` is replaced with nodes that were created for the run. As an ordinary user, the kit runs
+without this replacement.
 """
 
 import argparse
@@ -32,14 +33,14 @@ CALLS = (
     "symlink,symlinkat,truncate,chmod,fchmodat,fchmodat2,chown,lchown,fchownat,mount,umount2,pivot_root,chroot,setxattr,"
     "lsetxattr,removexattr,lremovexattr,utimensat,bind"
 )
-TRACED = "trace=?" + CALLS.replace(",", ",?")  # an older strace does not know all of them
+TRACED = "trace=?" + CALLS.replace(",", ",?")  # an older strace does not support all of them
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 _WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND|O_TMPFILE")
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)$")
 _PART = re.compile(r'(?:(AT_FDCWD|\d+)<((?:[^>\\]|\\.)*)>, )?"((?:[^"\\]|\\.)*)"')
-_ALLOWED = ("/dev/null",)  # what the standard library opens to throw output away
+_ALLOWED = ("/dev/null",)  # the standard library opens this file to discard output
 LEAST_CALLS = 1000
-FOUND = "test_reopening_is_as_declared"  # what the kit says of such a backend
+FOUND = "test_reopening_is_as_declared"  # the kit reports this for such a backend
 SPOIL = """
     def finish_frames(self):
         with open({path!r}, "a") as file:
@@ -49,7 +50,7 @@ SPOIL = """
 
 
 def hide_devices(folder: Path) -> None:
-    """Put a folder with nodes of its own in the place of ``/dev``, for this process and its children."""
+    """Replace ``/dev`` with a folder of new nodes, for this process and its children."""
     folder.mkdir()
     for name, (major, minor) in DEVICES.items():
         os.mknod(folder / name, 0o20666, os.makedev(major, minor))
@@ -63,7 +64,7 @@ def hide_devices(folder: Path) -> None:
 
 
 def install(site: Path, escaped: str) -> None:
-    """Install the broken backends in a folder; with a path, the worst of them writes there."""
+    """Install the broken backends in a folder; if a path is given, one of them writes there."""
     site.mkdir()
     source = BACKENDS.read_text(encoding="utf-8")
     if escaped:
@@ -81,7 +82,7 @@ def install(site: Path, escaped: str) -> None:
 
 
 def reached(trace: Path, own: str) -> list[str]:
-    """Return the calls of a trace that change something, or may, outside a folder."""
+    """Return the calls in a trace that may change something outside a folder."""
     found = []
     with open(trace, encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -101,7 +102,7 @@ def reached(trace: Path, own: str) -> list[str]:
 
 
 def _paths(call: str, rest: str) -> list[str]:
-    """Return the absolute paths that a call changes; what a symbolic link holds is not one of them."""
+    """Return the absolute paths that a call changes; the target of a symbolic link does not count."""
     parts = [(folder or "", name) for _, folder, name in _PART.findall(rest)]
     if call in ("symlink", "symlinkat"):
         parts = parts[1:]
@@ -111,9 +112,7 @@ def _paths(call: str, rest: str) -> list[str]:
         parts = parts[-1:] if call == "mount" else parts[:1]
     paths = []
     for folder, name in parts:
-        if name.startswith(
-            "/proc/self/fd/"
-        ):  # how a socket of a long path is bound: relative to an open folder
+        if name.startswith("/proc/self/fd/"):  # a socket with a long path is bound relative to an open folder
             continue
         paths.append(os.path.normpath(os.path.join(folder, name)))
     return paths
@@ -173,11 +172,15 @@ def run(only: str, spoil: bool, keep: bool) -> int:
 
 
 def main() -> int:
-    """Run the campaign, print what came of it, and return 1 if a promise was broken."""
+    """Run the campaign, print the results, and return 1 if a promise was broken."""
     options = argparse.ArgumentParser(description="what the conformance kit reaches")
-    options.add_argument("--only", default="", metavar="WORDS", help="a part of the kit, as pytest -k")
-    options.add_argument("--spoil", action="store_true", help="let the backend write outside: must be found")
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument(
+        "--only", default="", metavar="WORDS", help="run only a part of the kit, like pytest -k"
+    )
+    options.add_argument(
+        "--spoil", action="store_true", help="let the backend write outside its folder, which must be found"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     given = options.parse_args()
     try:
         return run(given.only, given.spoil, given.save)

@@ -1,4 +1,4 @@
-"""The frames of the campaign of live readers, which every reader can compute by itself, in any language."""
+"""The frames for the campaign of live readers, which a reader in any language can compute."""
 
 import mmap
 import os
@@ -29,19 +29,19 @@ def axes_of(number: int) -> dict[str, Any]:
 
 
 def pixels_of(number: int) -> "np.ndarray[Any, np.dtype[np.uint16]]":
-    """Return the pixels of frame ``number``: a ramp that begins elsewhere in each frame, after its number."""
+    """Return the pixels of frame ``number``: its number, then a ramp with a different start in each frame."""
     pixels = _RAMP + np.uint16(number * 40503 & 0xFFFF)
     pixels[0, :2] = number & 0xFFFF, number >> 16
     return pixels
 
 
 class Progress:
-    """How many frames the writer has acknowledged, and whether it was killed, in a file that all map.
+    """The number of acknowledged frames, and whether the writer was killed, in a file that all processes map.
 
     Parameters
     ----------
     path : str
-        Is made if it does not exist.
+        The path of the file, which is created if it does not exist.
     """
 
     def __init__(self, path: str) -> None:

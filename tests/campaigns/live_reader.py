@@ -1,10 +1,10 @@
-"""A reader of the campaign of live readers, by zarr-python or tensorstore: a process of its own.
+"""A reader process for the campaign of live readers, which uses zarr-python or tensorstore.
 
 ``python live_reader.py PROGRAM ARRAY PROGRESS READS AFTER SEED``
 
-It reads frames that were acknowledged before, half of them among the latest, and compares all pixels. The array
-stays open, and is opened anew when it has grown. When the writer was killed, it reads ``AFTER`` more. It says
-``live N``, ``after N`` and each fault in a line.
+It reads acknowledged frames, half of them among the latest, and compares all pixels. The array stays open,
+and is reopened when it has grown. After the writer was killed, it reads ``AFTER`` more frames. It prints
+``live N``, ``after N`` and each fault on a line.
 """
 
 import random
@@ -37,7 +37,7 @@ OPEN = {"zarr": _zarr, "tensorstore": _tensorstore}
 
 
 def main() -> None:
-    """Read, and say what is wrong."""
+    """Read frames, and print any faults."""
     program, path, progress_path, reads, after, seed = sys.argv[1:]
     progress, rng = Progress(progress_path), random.Random(int(seed))
     read, length = OPEN[program](path)

@@ -1,10 +1,11 @@
-"""The campaign of live readers: programs that know nothing of ExEngine read OME-Zarr while it is written.
+"""Tests that programs without ExEngine can read OME-Zarr while it is being written.
 
 ``python tests/campaigns/live_readers.py --reads 100000 --seed 1 [--save]``
 
-One process writes at a steady rate. zarr-python, tensorstore and zarrita (in node, as in a browser) read from
-processes of their own. Each frame that was acknowledged before a read is right: all pixels are compared, and they
-name the frame. When all have read enough, the writer is killed with ``kill -9``, and they read on, without a repair.
+One process writes at a steady rate. zarr-python, tensorstore and zarrita (in node, as in a browser) read in
+separate processes. Each frame that was acknowledged before a read must be correct: all pixels, which identify
+the frame, are compared. After enough reads, the writer is killed with ``kill -9``, and the readers continue
+without a repair.
 """
 
 import argparse
@@ -30,11 +31,11 @@ HERE = Path(__file__).parent
 PROGRAMS = ("zarr", "tensorstore", "zarrita")
 PACKAGES = ("zarrita@0.7.5", "@zarrita/storage@0.2.0")
 SHARD_FRAMES = 1024  # so that many shards begin, and the array grows often
-LEAD_FRAMES = 200  # that are written before the readers begin
+LEAD_FRAMES = 200  # frames that are written before the readers start
 
 
 class CannotRunError(Exception):
-    """A program is lacking."""
+    """A program is missing."""
 
 
 def write(path: str, variant: Variant, per_second: int, progress: Progress, spoil: str) -> None:
@@ -45,7 +46,7 @@ def write(path: str, variant: Variant, per_second: int, progress: Progress, spoi
     storage.expect(SourcePlan(axes=axes))
     began, number = time.monotonic(), 0
     while True:
-        if spoil:  # claims a frame before it is stored
+        if spoil:  # acknowledges a frame before it is stored
             progress.acknowledged = number + 2
         storage.put(axes_of(number), pixels_of(number), {"number": number})
         number += 1
@@ -79,7 +80,7 @@ def start(
 
 
 def campaign(given: argparse.Namespace, variant: Variant, folder: str) -> tuple[dict[str, object], list[str]]:
-    """Write, read, kill, read on; return figures and broken promises."""
+    """Write, read, kill the writer, and read again; return the figures and the broken promises."""
     programs = given.programs
     modules = install_zarrita(os.path.join(folder, "node")) if "zarrita" in programs else ""
     path, progress_path = os.path.join(folder, "data.ome.zarr"), os.path.join(folder, "progress")
@@ -145,20 +146,24 @@ def _listen(reader: "subprocess.Popen[str]", until: str, broken: list[str]) -> N
 
 
 def main() -> int:
-    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    """Run the campaign, print the results, and return 1 if a promise was broken."""
     options = argparse.ArgumentParser(description="other programs read while a dataset is written")
     options.add_argument("--reads", type=int, default=100_000, help="over all readers")
-    options.add_argument("--after", type=int, default=500, help="reads of each reader after kill -9")
-    options.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    options.add_argument("--each", type=int, default=1, help="readers by each program")
-    options.add_argument("--per-second", type=int, default=1500, help="frames")
-    options.add_argument("--least", type=int, default=1000, help="fewer frames per second are a failure")
-    options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--spoil", action="store_true", help="acknowledge too early: must be found")
     options.add_argument(
-        "--folder", help="where to make the dataset, by default the folder for temporary files"
+        "--after", type=int, default=500, help="number of reads by each reader after kill -9"
     )
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    options.add_argument("--each", type=int, default=1, help="number of readers for each program")
+    options.add_argument("--per-second", type=int, default=1500, help="frames")
+    options.add_argument("--least", type=int, default=1000, help="the minimum number of frames per second")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument(
+        "--spoil", action="store_true", help="acknowledge frames too early, which must be found"
+    )
+    options.add_argument(
+        "--folder", help="the folder for the dataset; by default, the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     add_arguments(options)
     options.set_defaults(backend="ome-zarr")
     given = options.parse_args()

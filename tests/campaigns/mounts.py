@@ -1,8 +1,7 @@
-"""File systems of our own: small ones that fill up, and one whose power can be cut.
+"""Temporary file systems: small ones that fill up, and one that can simulate a power loss.
 
-Each is a context manager that leaves no mount and no loop device behind; with :func:`live_apart`, not even
-when the process is killed. Whoever may not mount gets
-:class:`CannotRunError`, which says what is lacking.
+Each is a context manager that leaves no mount and no loop device behind; with :func:`live_apart`, not even if
+the process is killed. Without permission to mount, it raises :class:`CannotRunError`, which gives the reason.
 """
 
 import contextlib
@@ -18,15 +17,15 @@ from pathlib import Path
 
 _EXT4_IOC_SHUTDOWN = 0x8004587D
 _CLONE_NEWNS = 0x20000
-_NOLOGFLUSH = 2  # not even the journal is brought to the disk
+_NOLOGFLUSH = 2  # not even the journal is written to the disk
 
 
 class CannotRunError(Exception):
-    """A right or a program is lacking."""
+    """A permission or a program is missing."""
 
 
 def live_apart() -> None:
-    """Give this process mounts of its own, which end with it; without the right, do nothing."""
+    """Give this process its own mounts, which end with it; do nothing without permission."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) == 0:
         with contextlib.suppress(CannotRunError):
@@ -46,7 +45,7 @@ def _unmount(folder: str) -> None:
     for _ in range(100):
         if not subprocess.run(["umount", folder], check=False, capture_output=True).returncode:
             return
-        time.sleep(0.05)  # a process that was killed may still be going
+        time.sleep(0.05)  # a process that was killed may still be ending
     subprocess.run(["umount", "-l", folder], check=True, capture_output=True)
 
 
@@ -57,7 +56,7 @@ def tmpfs(folder: str, options: str) -> Iterator[str]:
     Parameters
     ----------
     folder : str
-        Is made where it does not exist.
+        The mount point, which is created if it does not exist.
     options : str
         Such as ``size=3m`` or ``nr_inodes=20``.
     """
@@ -70,14 +69,14 @@ def tmpfs(folder: str, options: str) -> Iterator[str]:
 
 
 class PowerCut:
-    """A file system on a loop device, whose unsynced data can be thrown away; a context manager.
+    """A context manager for a file system on a loop device with unsynced data that can be discarded.
 
     Parameters
     ----------
     image : str
-        A file; is made anew.
+        The image file, which is created.
     folder : str
-        Where it is mounted.
+        The mount point.
     """
 
     def __init__(self, image: str, folder: str) -> None:
@@ -99,7 +98,7 @@ class PowerCut:
         self._mounted = True
 
     def cut(self) -> None:
-        """Throw away what has not reached the disk; from now on nothing can be read or written."""
+        """Discard the data that have not reached the disk. From now on, nothing can be read or written."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NOLOGFLUSH))
@@ -107,7 +106,7 @@ class PowerCut:
             os.close(descriptor)
 
     def restart(self) -> None:
-        """Mount again what is on the disk, when nobody uses the folder any more."""
+        """Mount the content of the disk again, once no process uses the folder."""
         _unmount(self.folder)
         self._mounted = False
         self._mount()

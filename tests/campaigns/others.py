@@ -1,7 +1,7 @@
-"""zarr-python and tensorstore read an OME-Zarr dataset, and know nothing of ExEngine.
+"""Reads an OME-Zarr dataset with zarr-python and tensorstore, without ExEngine.
 
-They run in a process of their own, because they start threads, and a campaign forks. Each request is a line of
-JSON, and so is each answer. The frames are found by the OME metadata only.
+The libraries run in a separate process, because they start threads, and a campaign forks. Each request and
+each answer is a line of JSON. Frames are located only through the OME metadata.
 """
 
 import functools
@@ -20,7 +20,7 @@ _DIMENSIONS = {"t": "time", "c": "channel", "z": "z"}
 
 
 class Others:
-    """The process of the other programs; a context manager, which ends it."""
+    """The process for the other programs, and a context manager that ends it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -34,15 +34,15 @@ class Others:
         self._process.communicate(timeout=60)
 
     def faults(self, job: Job, numbers: Iterable[int], path: str | None = None) -> list[str]:
-        """Return what these programs read wrong, by program and frame.
+        """Return the faults that these programs found, by program and frame.
 
         Parameters
         ----------
         job : Job
         numbers : iterable of int
-            The frames that they must see.
+            The frames that they must find.
         path : str, optional
-            The dataset, if it is not that of the job.
+            The path of the dataset, if it differs from that of the job.
         """
         request = {"job": json.loads(job.to_json()), "path": path or job.path, "numbers": list(numbers)}
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -100,7 +100,7 @@ class Images:
         return {self._ome(folder)["multiscales"][0]["name"]: folder for folder in folders}
 
     def _image(self, name: str) -> tuple[Callable[..., Any], list[str], list[str]]:
-        """Return what reads an image, its dimensions before y and x, and the names of its channels."""
+        """Return a function that reads an image, its dimensions before y and x, and its channel names."""
         folder = self._paths[name]
         ome = self._ome(folder)
         scales = ome["multiscales"][0]

@@ -1,23 +1,24 @@
-"""The power is cut: what was synced is there, and nothing of what is there is wrong.
+"""Tests that synced frames survive a power loss, and that no frame is wrong afterwards.
 
-A child writes to a file system on a loop device. At some moment the file system is told to throw away
-whatever has not reached the disk, its journal included; it is mounted again, and the judge looks.
+A child writes to a file system on a loop device. At some moment, the file system discards all data that have
+not reached the disk, including its journal. It is mounted again, and the judge checks the dataset.
 
 ``durable``
-    ``flush(durable=True)`` after each 8 frames, the cut at random: what was told as synced is there, so
-    that at most the last 8 frames are lost (F2).
+    ``flush(durable=True)`` is called after every 8 frames, and the power is cut at random. All frames
+    reported as synced must survive, so at most the last 8 frames are lost (F2).
 ``ending``
-    The same with a short job, whose end the cut meets: its last flush, its annotations, its ``finish``.
+    The same with a short job, so that the power is cut near its end: during the last flush, the annotations
+    or ``finish``.
 ``finished``
-    The cut comes when ``finish`` has returned: nothing is lost, and the dataset is complete (N3).
+    The power is cut after ``finish`` has returned. No frame is lost, and the dataset is complete (N3).
 ``handler``
     The same through a ``DataHandler``.
 ``unsynced``
-    The control: no flush, no finish. It must lose frames at least once, or the harness is blind.
+    The control, without flush and finish. If it never loses a frame, the harness does not work.
 ``ndstorage``
-    The other control: the library alone, after its own ``finish``.
+    The other control, which uses only the library, after its own ``finish``.
 
-A dataset of ``ome-zarr`` is also recovered in place, and must then be whole for zarr-python and tensorstore.
+An ``ome-zarr`` dataset is also recovered in place, and must then be intact for zarr-python and tensorstore.
 
 Run ``python tests/campaigns/power_loss.py``, as root.
 """
@@ -42,24 +43,27 @@ from writer import Job, Say, write
 import exengine
 
 MODES = ("durable", "ending", "finished", "handler", "unsynced", NDSTORAGE)
-MOMENTS_S = {"durable": (0.0, 0.4), "ending": (0.0, 0.05)}  # of the cut, after the dataset's beginning
+MOMENTS_S = {
+    "durable": (0.0, 0.4),
+    "ending": (0.0, 0.05),
+}  # time of the cut, from the creation of the dataset
 CONTROLS = ("unsynced", NDSTORAGE)
 EVERY = 8
 
 
 @dataclass
 class Tally:
-    """What became of the cuts of one mode.
+    """The results of the cuts in one mode.
 
     Attributes
     ----------
     cuts : int
     put, lost : int
-        Frames that were acknowledged as written, and those of them that are not there.
+        The number of frames acknowledged as written, and the number of these that were lost.
     most_lost : int
-        In one cut.
+        The largest number of frames lost in one cut.
     broken : list of str
-        What is needed to run it again, and what was wrong.
+        The arguments to repeat the cut, and the fault.
     """
 
     cuts: int = 0
@@ -70,7 +74,7 @@ class Tally:
 
 
 def job_of(mode: str, path: str, variant: Variant) -> Job:
-    """Return what a mode writes; the unsynced one is told to stop there by :func:`_work`."""
+    """Return the job of a mode; :func:`_work` stops the unsynced job early."""
     if mode == NDSTORAGE:
         return Job(path, NDSTORAGE, count=40)
     return Job(
@@ -90,7 +94,7 @@ def _work(mode: str, job: Job):  # type: ignore[no-untyped-def]  # a function of
         def until_the_last(line: str) -> None:
             say(line)
             if mode == "unsynced" and line == f"put {job.count - 1}":
-                time.sleep(60)  # the cut comes now
+                time.sleep(60)  # the power is cut now
             if line == "finished":
                 time.sleep(60)
 
@@ -108,12 +112,12 @@ def cut_once(
     ----------
     mode : str
     image, folder : str
-        Of the file system.
+        The image and the mount point of the file system.
     moment_s : float
-        How long after the dataset's beginning the power goes; only for ``MOMENTS_S``.
+        The time from the creation of the dataset until the power is cut; only for ``MOMENTS_S``.
     variant : Variant
     others : Others, optional
-        Programs that read the dataset too, after it was recovered in place.
+        Programs that also read the dataset after it was recovered in place.
     """
     with PowerCut(image, folder) as disk:
         job = job_of(mode, f"{folder}/data", variant)
@@ -139,7 +143,7 @@ def cut_once(
 
 
 def _recovered(job: Job, before: Verdict, others: Others) -> str:
-    """Recover a dataset in place, and return what is wrong with it then, also for other programs."""
+    """Recover a dataset in place, and return its faults, including those found by other programs."""
     try:
         exengine.recover(job.path, in_place=True)
     except Exception as error:
@@ -152,7 +156,7 @@ def _recovered(job: Job, before: Verdict, others: Others) -> str:
 
 
 def broken(mode: str, said: Said, verdict: Verdict, count: int) -> list[str]:
-    """Return which promises a cut broke; of a control, only what no loss excuses."""
+    """Return the promises that a cut broke; for a control, ignore lost frames."""
     found = []
     if verdict.wrong:
         found.append(f"wrong frames: {verdict.wrong}")
@@ -197,7 +201,7 @@ def campaign(
     Raises
     ------
     CannotRunError
-        Without the right to mount.
+        If this process is not permitted to mount file systems.
     """
     for used in (variant, Variant(NDSTORAGE)):
         os.mkdir(f"{folder}/{used.backend}")
@@ -232,7 +236,7 @@ def _print(text: str) -> None:
 
 
 def main() -> int:
-    """Run the campaign; return 1 when a promise was broken."""
+    """Run the campaign; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -240,7 +244,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     add_arguments(parser)
-    parser.add_argument("--without-sync", action="store_true", help="make fsync do nothing: must be found")
+    parser.add_argument(
+        "--without-sync", action="store_true", help="make fsync do nothing, which must be found"
+    )
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
     variant = variant_of(given)
@@ -250,7 +256,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         try:
-            live_apart()  # before the other programs start, which must see the mounts
+            live_apart()  # mount before the other programs start, because they must see the mounts
             others = stack.enter_context(Others()) if variant.backend == "ome-zarr" else None
             tallies = campaign(
                 folder,

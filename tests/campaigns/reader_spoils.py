@@ -1,4 +1,4 @@
-"""Readers that are made wrong: the campaign of damaged datasets must find each of them, or it is blind."""
+"""Faulty readers, each of which the campaign of damaged datasets must detect."""
 
 import os
 import time
@@ -10,7 +10,7 @@ MOST_BYTES = 2**30
 
 
 class _Equal(int):
-    """A checksum that equals every other."""
+    """A checksum that is equal to any other checksum."""
 
     __hash__ = int.__hash__
 
@@ -22,7 +22,7 @@ class _Equal(int):
 
 
 def compare_no_checksum() -> None:
-    """Make a reader that is wrong: it believes what it reads."""
+    """Make a reader faulty, so that it trusts the data that it reads."""
     from types import SimpleNamespace
 
     from exengine_ome_zarr.format import frame_files
@@ -42,7 +42,7 @@ def _readers() -> list[Any]:
 
 
 def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
-    """Return what makes readers do something foolish where an index cannot be read."""
+    """Return a function that makes readers misbehave if an index cannot be read."""
 
     def spoil() -> None:
         for cls in _readers():
@@ -77,4 +77,4 @@ SPOILS: dict[str, Callable[[], None]] = {
     "hang": at_a_damaged_index(lambda: time.sleep(60)),
     "crash": at_a_damaged_index(os.abort),
 }
-"""Faults of a reader that the campaign must find, or it is blind."""
+"""The faults of a reader that the campaign must detect."""

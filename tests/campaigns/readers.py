@@ -1,10 +1,11 @@
-"""The campaign of readers: eight processes read a dataset while another one writes it.
+"""Tests that eight processes can read a dataset while another process writes it.
 
 ``python tests/campaigns/readers.py --seconds 180 --seed 1 [--save]``
 
-Some open it anew each time, others keep it open and ask again by ``len``, by iteration, by ``await_new_data``. Each
-compares what it sees with what the writer had acknowledged before, which stands in memory that they share: no
-acknowledged frame is missing, the number never falls, every frame is whole. At the end all see everything.
+Some readers reopen the dataset each time; others keep it open and use ``len``, iteration or
+``await_new_data``. Each compares the frames that it sees with the number of acknowledged frames, which is in
+shared memory: no acknowledged frame may be missing, the number of frames must never decrease, and every frame
+must be intact. At the end, all readers must see all frames.
 """
 
 import argparse
@@ -31,23 +32,23 @@ import exengine
 SIZE = 64
 KINDS = ("anew", "len", "iteration", "await_new_data")
 READERS = 8
-FILE_BYTES = 2**20  # so that many files are begun
-ALL_AT_END = 3000  # of more frames, so many are compared; the coordinates of all
+FILE_BYTES = 2**20  # small, so that many files are begun
+ALL_AT_END = 3000  # if there are more frames, only this number is compared, but all coordinates are
 
 
 class Progress:
-    """How many frames the writer has acknowledged, and whether it has finished; shared by all processes."""
+    """The number of acknowledged frames, and whether the writer has finished, shared by all processes."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 16)
 
     def tell(self, acknowledged: int, finished: bool) -> None:
-        """Say it; one writer."""
+        """Set the values; there is only one writer."""
         self._memory[:8] = struct.pack("<q", acknowledged)
         self._memory[8:9] = bytes([finished])
 
     def read(self) -> tuple[int, bool]:
-        """Return it; finished is read first, so that the number that goes with it is the last one."""
+        """Return the values; ``finished`` is read first, so that the number is final if it is true."""
         finished = bool(self._memory[8])
         return struct.unpack("<q", self._memory[:8])[0], finished
 
@@ -77,7 +78,7 @@ def write_for(
 
 
 def looks(kind: str, path: str) -> Iterator[tuple[Any, int]]:
-    """Yield the dataset and how many frames it says it has, again and again, in one of the ways."""
+    """Yield the dataset and its reported number of frames repeatedly, in one of the ways."""
     if kind == "anew":
         while True:
             with exengine.open_dataset(path) as dataset:
@@ -93,7 +94,7 @@ def looks(kind: str, path: str) -> Iterator[tuple[Any, int]]:
 
 
 def read(kind: str, path: str, progress: Progress, seed: int, say: Say) -> None:
-    """Look until the writer has finished and all is seen; say what is wrong."""
+    """Read until the writer has finished and all frames are seen; report any faults."""
     rng = random.Random(seed)
     most = compared = times = 0
     way = looks(kind, path)
@@ -147,21 +148,23 @@ def _read_all(dataset: Any, count: int, rng: random.Random, say: Say) -> int:
 
 
 def main() -> int:
-    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    """Run the campaign, print the results, and return 1 if a promise was broken."""
     options = argparse.ArgumentParser(description="readers while a dataset is written")
     options.add_argument("--seconds", type=float, default=180)
     options.add_argument("--per-second", type=int, default=300, help="frames")
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--spoil", choices=SPOILS, default="", help="make the writer wrong: must be found")
     options.add_argument(
-        "--folder", help="where to make the dataset, by default the folder for temporary files"
+        "--spoil", choices=SPOILS, default="", help="make the writer faulty, which must be found"
     )
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument(
+        "--folder", help="the folder for the dataset; by default, the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     add_arguments(options)
     given = options.parse_args()
     variant = variant_of(given)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder, ExitStack() as stack:
-        # Whatever is imported at first use is imported here, and not by each child.
+        # Import all modules that are imported on first use here, not in each child.
         write(
             Job(
                 os.path.join(folder, "first"),
@@ -220,7 +223,7 @@ def main() -> int:
 
 
 def _nothing(line: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The figures of a campaign, as a file that the docs read: ``docs/_results/faults/NAME.json``."""
+"""Saves the figures of a campaign in ``docs/_results/faults/NAME.json``, which the documentation reads."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ from variants import Variant
 
 FOLDER = Path(__file__).parents[2] / "docs" / "_results" / "faults"
 NIGHTLY = bool(os.environ.get("EXENGINE_NIGHTLY"))
-"""In the nightly environment what cannot run for lack of rights is a failure."""
+"""Whether this is the nightly environment, in which a lack of permissions is a failure."""
 
 _MOST_SHOWN = 100
 BY_DEFAULT = Variant()
@@ -26,19 +26,19 @@ def save(
     variant: Variant = BY_DEFAULT,
     folder: Path = FOLDER,
 ) -> None:
-    """Write the figures of one campaign, with what is needed to run it again.
+    """Write the figures of one campaign, with the command to repeat it.
 
     Parameters
     ----------
     name : str
-        Of the campaign.
+        The name of the campaign.
     command : str
-        That runs it.
+        The command that runs the campaign.
     seed : int, optional
     figures : dict
-        Text -> number or text, in the order in which the page shows them.
+        Name -> number or string, in the order in which the page shows them.
     variant : Variant
-        The backend and its options; each has a file of its own.
+        The backend and its options; each variant has its own file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -67,24 +67,24 @@ def conclude(
     details: list[str] | None = None,
     variant: Variant = BY_DEFAULT,
 ) -> int:
-    """Print what a campaign has found, and keep its figures when that is wanted.
+    """Print the results of a campaign, and optionally save its figures.
 
     Parameters
     ----------
     name, command, seed, figures
-        As :func:`save` takes them; the number of broken promises is added to the figures.
+        As for :func:`save`; the number of broken promises is added to the figures.
     broken : list of str
-        Each broken promise, in a line.
+        The broken promises, one line each.
     keep : bool
         Whether to save the figures.
     details : list of str, optional
-        Lines for whoever looks closer.
+        Additional lines with details.
     variant : Variant
 
     Returns
     -------
     int
-        The exit status: 1 when a promise was broken.
+        The exit status, which is 1 if a promise was broken.
     """
     figures = {**figures, "broken promises": len(broken)}
     for problem in broken[:_MOST_SHOWN]:

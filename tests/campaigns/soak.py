@@ -1,9 +1,9 @@
-"""Frames at full rate for a long time: memory, descriptors and threads stay, and every frame is counted.
+"""Stores frames at full rate for a long time, without leaks or lost frames.
 
-One dataset after the other goes through a ``DataHandler`` into one backend, large frames and small ones in
-turns; each is opened again, counted, compared in places, and deleted, so that the disk holds one. After
-each cycle descriptors and threads are as after the first, and memory must not rise: a line is laid through
-the later half of the cycles.
+A ``DataHandler`` writes one dataset after another with one backend, alternating between large and small
+frames. Each dataset is reopened, its frames are counted and some are compared, and it is deleted, so that
+only one dataset is on the disk. After each cycle, the numbers of descriptors and threads must be the same as
+after the first, and memory must not grow: a line is fitted to the later half of the cycles.
 
 Run ``python tests/campaigns/soak.py --minutes 20``.
 """
@@ -27,16 +27,16 @@ from writer import axes_of, metadata_of, pixels_of
 
 import exengine
 
-SIZES = (512, 64)  # pixels of a side, in turns
-MOST_FRAMES = 60_000  # of a cycle: small frames are many
+SIZES = (512, 64)  # width of a frame in pixels, in turn
+MOST_FRAMES = 60_000  # maximum number of frames in a cycle, because small frames are numerous
 PENDING_BYTES = 64 * 2**20
-MOST_RISE_MIB = 24.0  # between the first and the last of the later cycles
-MOST_ABOVE_MIB = 192.0  # while it works, above what it was before, besides what waits
+MOST_RISE_MIB = 24.0  # permitted growth between the first and the last of the later cycles
+MOST_ABOVE_MIB = 192.0  # permitted memory during a cycle, in addition to the queued frames
 
 
 @dataclass
 class Level:
-    """What a process holds."""
+    """The resources of a process."""
 
     resident_mib: float
     descriptors: int
@@ -44,7 +44,7 @@ class Level:
 
     @classmethod
     def now(cls) -> "Level":
-        """Measure, when all garbage is collected."""
+        """Measure the resources after a garbage collection."""
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         mib = pages * resource.getpagesize() / 2**20
@@ -52,28 +52,28 @@ class Level:
 
 
 def frame_of(number: int, size: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
-    """Return a frame that holds its number; the noise repeats, for making it anew takes longer than storing."""
+    """Return a frame that contains its number. The noise is reused, because creating it is slow."""
     frame = pixels_of(number % 16, size).copy()
     frame[0, :2] = number & 0xFFFF, number >> 16
     return frame
 
 
 def cycle(path: str, variant: Variant, *, size: int, count: int, until: float) -> tuple[int, int, list[str]]:
-    """Write one dataset, look at it, and delete it.
+    """Write one dataset, check it, and delete it.
 
     Parameters
     ----------
     path : str
     variant : Variant
     size, count : int
-        Of a frame, in pixels of a side; of frames at most.
+        The width of a frame in pixels, and the maximum number of frames.
     until : float
-        When to stop, by ``time.monotonic()``.
+        The time at which to stop, as ``time.monotonic()``.
 
     Returns
     -------
     tuple of (int, int, list of str)
-        How many frames were put, how many of them are missing, and what was broken.
+        The number of frames put, the number of missing frames, and the broken promises.
     """
     found = []
     storage = exengine.open_storage(variant.backend, path, **variant.options)
@@ -108,23 +108,23 @@ def cycle(path: str, variant: Variant, *, size: int, count: int, until: float) -
 def soak(
     folder: str, variant: Variant, *, seconds: float, cycle_bytes: int, keep: list[object] | None = None
 ) -> tuple[dict[str, object], list[str]]:
-    """Write for some time.
+    """Write datasets for some time.
 
     Parameters
     ----------
     folder : str
-        Where the datasets lie, one at a time.
+        The folder for the datasets, which contains one at a time.
     variant : Variant
     seconds : float
     cycle_bytes : int
-        Of pixels, in a dataset.
+        The size of the pixel data in a dataset.
     keep : list, optional
-        Is made longer with each cycle: a leak, which must be found.
+        A list that grows with each cycle: a leak that must be found.
 
     Returns
     -------
     tuple of (dict, list of str)
-        Figures, and what was broken.
+        The figures, and the broken promises.
     """
     begin = time.monotonic()
     until = begin + seconds
@@ -134,7 +134,7 @@ def soak(
     while cycles < 4 or time.monotonic() < until:
         for size in SIZES:
             count = min(cycle_bytes // (2 * size * size), MOST_FRAMES)
-            # The first cycles are whole, however short the time: there must be something to compare.
+            # The first cycles are completed even if the time is short, so that there is something to compare.
             put, missing, faults = cycle(
                 f"{folder}/data-{cycles}-{size}",
                 variant,
@@ -181,13 +181,17 @@ def soak(
 
 
 def main() -> int:
-    """Run the soak; return 1 when a promise was broken."""
+    """Run the campaign; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--cycle-mb", type=float, default=2000, help="pixels in a dataset, in MB")
-    parser.add_argument("--leak", action="store_true", help="keep something of each cycle: must be found")
+    parser.add_argument(
+        "--cycle-mb", type=float, default=2000, help="size of the pixel data in a dataset, in MB"
+    )
+    parser.add_argument(
+        "--leak", action="store_true", help="keep something from each cycle, which must be found"
+    )
     parser.add_argument("--save", action="store_true")
     add_arguments(parser)
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Writers that are made wrong: a campaign must find each of them, or it is blind."""
+"""Faulty writers, each of which a campaign must detect."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from exengine.kernel.registry import plugins
 
 
 def acknowledge_early() -> None:
-    """Make a writer that is wrong: each write reaches the file with the next one only."""
+    """Make a writer faulty: each write reaches the file only with the next write."""
     real = os.pwritev
     waiting: list[Any] = []
 
@@ -26,7 +26,7 @@ def acknowledge_early() -> None:
 
 
 def index_first(pause_s: float = 0) -> None:
-    """Make a writer that is wrong: the entry of a frame is in the index before its pixels are there."""
+    """Make a writer faulty: it writes the index entry of a frame before the pixels."""
     from exengine.base_classes import write_at as real
     from exengine_ndstorage.ndtiff import writer
 
@@ -38,7 +38,7 @@ def index_first(pause_s: float = 0) -> None:
             real(descriptor, parts, offset, size)
             time.sleep(pause_s)
             real(*waiting.pop())
-        elif len(parts) >= 3:  # a frame; its entry comes with the next call
+        elif len(parts) >= 3:  # a frame, whose entry follows with the next call
             waiting.append((descriptor, parts, offset, size))
         else:
             real(descriptor, parts, offset, size)
@@ -48,7 +48,7 @@ def index_first(pause_s: float = 0) -> None:
 
 
 def journal_first(pause_s: float = 0) -> None:
-    """Make a writer that is wrong: the record of a frame is in the journal before its pixels are there."""
+    """Make a writer faulty: it writes the journal record of a frame before the pixels."""
     from exengine.base_classes import write_at as real
     from exengine_ome_zarr import frame_writer
 
@@ -67,7 +67,7 @@ def journal_first(pause_s: float = 0) -> None:
 
 
 def write_and_swallow(job: Job, say: Say) -> None:
-    """Do a job with a writer that hides what went wrong."""
+    """Do a job with a writer that hides errors."""
     cls = plugins.BACKENDS.load(job.backend)
     good = cls.write_frames
 
@@ -81,11 +81,11 @@ def write_and_swallow(job: Job, say: Say) -> None:
 
 
 SPOILS = ("acknowledge-early", "index-first")
-"""Faults of a writer that the campaign must find, or it is blind."""
+"""The faults of a writer that the campaign must detect."""
 
 
 def spoil(name: str, backend: str, pause_s: float = 0) -> None:
-    """Make the writer of a backend wrong in this process; an empty name changes nothing."""
+    """Make the writer of a backend faulty in this process; an empty name changes nothing."""
     if name == "acknowledge-early":
         acknowledge_early()
     elif name == "index-first":

@@ -1,7 +1,7 @@
 """The backend that a campaign tests, with its options.
 
-Each campaign accepts ``--backend NAME`` and ``--option KEY=VALUE``, and keeps its figures for each such variant
-by itself.
+Each campaign accepts ``--backend NAME`` and ``--option KEY=VALUE``, and saves separate figures for each such
+variant.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from typing import Any
 
 DEFAULT = "ndtiff"
 NDSTORAGE = "ndstorage"
-"""The library alone, the control that must lose frames."""
+"""The control, which uses only the library and must lose frames."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Variant:
     ----------
     backend : str
     options : dict
-        Set in every dataset of the campaign.
+        The options for every dataset of the campaign.
     """
 
     backend: str = DEFAULT
@@ -29,7 +29,7 @@ class Variant:
 
     @property
     def suffix(self) -> str:
-        """The end of the names of result files: empty for the default, otherwise such as ``ome-zarr-none``."""
+        """The suffix of result file names, such as ``ome-zarr-none``; empty for the default."""
         if self.backend == DEFAULT and not self.options:
             return ""
         values = [str(value) for value in self.options.values()]
@@ -47,11 +47,11 @@ class Variant:
 
     @property
     def is_live(self) -> bool:
-        """Whether programs that know nothing of ExEngine see each frame at once."""
+        """Whether other programs see each frame immediately."""
         return self.backend == "ome-zarr" and self.options.get("codec", "none") == "none"
 
     def with_files(self, file_bytes: int, frame_bytes: int, **more: Any) -> dict[str, Any] | None:
-        """Return options that make the backend begin a new file after about this many bytes.
+        """Return options with which the backend begins a new file after about this number of bytes.
 
         Parameters
         ----------
@@ -59,19 +59,22 @@ class Variant:
         frame_bytes : int
             The size of a frame.
         **more
-            Options of ``ome-zarr`` only.
+            Options for ``ome-zarr`` only.
         """
         if self.backend == "ndtiff":
             return {"max_file_bytes": max(4096, file_bytes), **self.options}
         if self.backend == "ome-zarr":
-            # Files that a frame of ndtiff fills once hold two frames here: a shard that grows is harder.
+            # Where one ndtiff frame would fill a file, two frames form a shard, because growing shards are
+            # harder.
             return {"shard": max(1, min(file_bytes // frame_bytes, 2**20)), **more, **self.options}
         return None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select a variant."""
-    parser.add_argument("--backend", default=DEFAULT, help="ndstorage: the control, which must lose frames")
+    parser.add_argument(
+        "--backend", default=DEFAULT, help="the backend, or ndstorage for the control, which must lose frames"
+    )
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the backend"
     )

@@ -1,13 +1,12 @@
-"""What every campaign writes: frames that name themselves, each acknowledged when ``put`` has returned.
+"""The writer of every campaign: frames contain their coordinates, and are acknowledged when ``put`` returns.
 
-``python writer.py JOB`` is a process of its own; JOB is JSON with the fields of :class:`Job`. What it says
-goes to its standard output, a line each, with one ``write(2)`` and no buffer, so that a line that the judge
-has is one that the writer sent:
+``python writer.py JOB`` is a separate process; JOB is JSON with the fields of :class:`Job`. It reports on its
+standard output. Each line is sent with a single unbuffered ``write(2)``, so that no line is lost in a buffer:
 
 ``ready``
-    Everything is imported, nothing is written.
+    Everything is imported, and nothing has been written.
 ``created``
-    The dataset is there, and takes frames.
+    The dataset exists and accepts frames.
 ``put N``
     ``put`` has returned for frames 0 to N.
 ``synced N``
@@ -15,7 +14,7 @@ has is one that the writer sent:
 ``finished``
     ``finish`` has returned.
 ``error CALL TYPE ERRNO MESSAGE``
-    What CALL raised; ERRNO is 0 where there is none.
+    CALL raised this error; ERRNO is 0 if there is none.
 ``closed``
     ``close`` has returned; the writer ends.
 """
@@ -39,34 +38,34 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What one writer does.
+    """The job of one writer.
 
     Attributes
     ----------
     path : str
         Of the dataset.
     backend : str
-        A backend by name; ``ndstorage`` is the library alone, the control that must lose frames.
+        The name of a backend; ``ndstorage`` is the control, which uses only the library and must lose frames.
     size : int
-        Of a square uint16 frame, in pixels.
+        The width of a square uint16 frame, in pixels.
     count : int
-        How many frames.
+        The number of frames.
     batch : int
-        How many go together through ``put_many``; 1: each through ``put``.
+        The number of frames in each ``put_many`` call; 1 to use ``put``.
     durable_every : int
-        ``flush(durable=True)`` after so many frames; 0: never.
+        The number of frames after which ``flush(durable=True)`` is called; 0 for never.
     handler : bool
-        Through a ``DataHandler``; what it has stored is acknowledged.
+        Whether to use a ``DataHandler``; the frames that it has stored are acknowledged.
     max_pending : int
-        Bytes that may wait in the handler; 0: four frames. With 1 each frame goes by itself.
+        The number of bytes that may be queued in the handler; 0 for four frames, 1 for single frames.
     finish : bool
         Whether to finish at the end.
     options : dict
-        Of the backend, such as a small ``max_file_bytes`` that makes it begin new files.
+        The options of the backend, such as a small ``max_file_bytes`` that makes it begin new files.
     positions : int
         The number of stage positions; with more than one, frames have the axis ``position``.
     planned : bool
-        Whether the storage is told of the axes beforehand.
+        Whether the storage receives a plan.
     """
 
     path: str
@@ -123,7 +122,7 @@ def axes_of(number: int, positions: int = 1) -> dict[str, int | str]:
 
 @functools.lru_cache(maxsize=512)
 def pixels_of(number: int, size: int, positions: int = 1) -> "np.ndarray[Any, Any]":
-    """Return the pixels of frame ``number``: its coordinates, then noise that belongs to them. Read only."""
+    """Return the pixels of frame ``number``, read-only: its coordinates, then noise derived from them."""
     pixels = frame_of(axes_of(number, positions), (size, size), np.uint16)
     pixels.setflags(write=False)
     return pixels
@@ -135,7 +134,7 @@ def metadata_of(number: int) -> dict[str, Any]:
 
 
 def write(job: Job, say: Say) -> None:
-    """Do a job to its end, or to the first error, and then finish and close all the same."""
+    """Do a job until its end or the first error, then finish and close in either case."""
     storage = _attempt(say, "create", lambda: _create(job))
     if storage is None:
         return
@@ -144,7 +143,7 @@ def write(job: Job, say: Say) -> None:
         good = _attempt(say, "handler", lambda: _through_handler(job, storage, say)) is not None
     else:
         good = _put_all(job, storage, say)
-        # A failure stays (P7): the frame after the last one must be refused as well.
+        # A failure is permanent (P7), so the frame after the last one must also be refused.
         if not good and _attempt(say, "put", lambda: storage.put(*job.frame(job.count))) is not None:
             say(f"put {job.count}")
     if not job.handler and (job.finish or not good) and _attempt(say, "finish", storage.finish) is not None:
@@ -206,12 +205,12 @@ def _create(job: Job) -> Any:
 
 
 class _Ndstorage:
-    """The ``ndstorage`` library as it is, under the names of ``DataStorage``."""
+    """The plain ``ndstorage`` library, under the method names of ``DataStorage``."""
 
     def __init__(self, path: str) -> None:
         import ndstorage
 
-        # With a name the library would choose a folder of its own, such as path_1.
+        # If a name were given, the library would choose its own folder, such as path_1.
         os.mkdir(path)
         self._dataset = ndstorage.NDTiffDataset(path, name=None, summary_metadata={}, writable=True)
 
@@ -223,7 +222,7 @@ class _Ndstorage:
             self.put(*frame)
 
     def flush(self, durable: bool = False) -> None:
-        """Do nothing: the library has no such thing."""
+        """Do nothing, because the library has no such method."""
 
     def finish(self) -> None:
         self._dataset.finish()
@@ -233,7 +232,7 @@ class _Ndstorage:
 
 
 def _attempt(say: Say, what: str, call: Callable[[], Any]) -> Any:
-    """Return what a call returned (True for None), or None after saying what it raised."""
+    """Return the result of a call (True for None), or report its error and return None."""
     try:
         result = call()
     except Exception as error:
@@ -245,7 +244,7 @@ def _attempt(say: Say, what: str, call: Callable[[], Any]) -> Any:
 
 
 def say_to(descriptor: int) -> Say:
-    """Return what sends each line with one ``write(2)``."""
+    """Return a function that sends each line with one ``write(2)``."""
 
     def say(line: str) -> None:
         os.write(descriptor, line.encode() + b"\n")
@@ -254,11 +253,11 @@ def say_to(descriptor: int) -> Say:
 
 
 def main() -> None:
-    """Do the job on the command line; its lines go to the standard output as it was at the start."""
+    """Do the job on the command line; report to the original standard output."""
     own = os.dup(1)
-    os.dup2(2, 1)  # a library that prints must not be taken for the writer
+    os.dup2(2, 1)  # output of a library must not be mistaken for that of the writer
     job = Job(**json.loads(sys.argv[1]))
-    # Whatever is imported at first use is imported now, so that the faults meet the writing.
+    # Import all modules that are imported on first use now, so that faults occur during writing.
     import exengine
     import exengine.data
 

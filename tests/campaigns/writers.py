@@ -1,10 +1,10 @@
-"""The campaign of second writers: refused while the first one lives, admitted when it was killed.
+"""Tests that a second writer is refused while the first one is alive, and accepted after it was killed.
 
 ``python tests/campaigns/writers.py --times 100 --seed 1 [--save]``
 
-The second comes from a thread, from another process, by another spelling of the path, through a symbolic link, with
-``if_exists='overwrite'``. The killed one had forked before: with ``os.fork``, with ``multiprocessing``, with a
-``subprocess``; its child is alive when the next writer comes.
+The second writer is in a thread or another process, uses another spelling of the path or a symbolic link, or
+sets ``if_exists='overwrite'``. The killed writer has forked before, with ``os.fork``, ``multiprocessing`` or
+``subprocess``, and its child is still alive when the next writer starts.
 """
 
 import argparse
@@ -34,11 +34,11 @@ REFUSALS = (DatasetLockedError, DatasetExistsError)
 FRAMES = 3
 PATIENCE_S = 1.0
 waits_s: list[float] = []
-chosen = [Variant()]  # the variant of this run
+chosen = [Variant()]  # the backend and options of this run
 
 
 class BrokenError(Exception):
-    """A second writer got in, or the next one did not."""
+    """A second writer was accepted, or the next writer was refused."""
 
 
 def _begin(path: str) -> Any:
@@ -49,7 +49,7 @@ def _begin(path: str) -> Any:
 
 
 def _attempt(path: str, if_exists: Any) -> str:
-    """Try to write where another one does; return what came of it."""
+    """Try to write where another writer is active; return the outcome."""
     try:
         storage = exengine.open_storage(chosen[0].backend, path, if_exists=if_exists)
     except REFUSALS as error:
@@ -151,7 +151,7 @@ def _by_subprocess() -> int:
 
 
 def _by_c() -> int:
-    """Fork as C code does: Python knows nothing of it."""
+    """Fork as C code does, without the knowledge of Python."""
     import ctypes
 
     pid = int(ctypes.CDLL(None).fork())
@@ -162,9 +162,9 @@ def _by_c() -> int:
 
 
 def _enter(path: str) -> None:
-    """Write in the place of the killed one, at once or within a moment.
+    """Write where the killed writer was, immediately or after a short time.
 
-    A child that was forked in the last instant holds the lock until it runs for the first time, and lets go then.
+    A child that was forked at the last moment holds the lock until it first runs.
     """
     killed = time.monotonic()
     while True:
@@ -196,7 +196,7 @@ def _admitted(path: str, rng: random.Random, fork: Callable[[], int]) -> None:
             writer.kill()
             writer.wait()
         if pid:
-            os.kill(pid, 0)  # it lives
+            os.kill(pid, 0)  # the child is alive
         verdict = judge(Job(path, count=FRAMES + 1))
         if verdict.readable != list(range(FRAMES + 1)):
             raise BrokenError(f"frames of the killed writer are missing: {verdict}")
@@ -221,19 +221,17 @@ NOT_PROMISED: dict[str, Trial] = {
 
 
 def no_lock() -> None:
-    """Make a lock that everybody gets."""
+    """Make a lock that every writer acquires."""
     from exengine.kernel.system import files
 
     files.try_lock = lambda descriptor, *, shared=False: True
 
 
 def children_keep_it() -> None:
-    """Make a lock that a forked child does not let go."""
+    """Make a lock that a forked child does not release."""
     from exengine.kernel.system import at_exit
 
-    at_exit._disown_all.__code__ = (
-        lambda: None
-    ).__code__  # what the system calls in a child is this function
+    at_exit._disown_all.__code__ = (lambda: None).__code__  # the system calls this function in a child
 
 
 SPOILS: dict[str, Callable[[], None]] = {
@@ -244,14 +242,20 @@ SPOILS: dict[str, Callable[[], None]] = {
 
 
 def main() -> int:
-    """Run the campaign, print what came of it, and return 1 when a promise was broken."""
+    """Run the campaign, print the results, and return 1 if a promise was broken."""
     options = argparse.ArgumentParser(description="second writers")
     options.add_argument("--times", type=int, default=100)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--spoil", choices=SPOILS, default="", help="make the lock wrong: must be found")
-    options.add_argument("--c-fork", action="store_true", help="also what is not promised: a fork by C code")
-    options.add_argument("--folder", help="where to make datasets, by default the folder for temporary files")
-    options.add_argument("--save", action="store_true", help="keep the figures for the docs")
+    options.add_argument(
+        "--spoil", choices=SPOILS, default="", help="make the lock faulty, which must be found"
+    )
+    options.add_argument(
+        "--c-fork", action="store_true", help="also test a fork by C code, which is not covered by a promise"
+    )
+    options.add_argument(
+        "--folder", help="the folder for datasets; by default, the folder for temporary files"
+    )
+    options.add_argument("--save", action="store_true", help="save the figures for the documentation")
     add_arguments(options)
     given = options.parse_args()
     variant = chosen[0] = variant_of(given)

@@ -1,4 +1,4 @@
-"""Virtual environments that are made in a moment: the libraries lie in one, the others see them through a ``.pth``."""
+"""Virtual environments that are quick to create, because they share libraries through a ``.pth`` file."""
 
 import json
 import os
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.insert(
     0, str(HERE)
-)  # the tests import `projects`, which pytest's importlib mode does not find by itself
+)  # the tests import `projects`, which pytest's importlib mode does not find on its own
 UV = shutil.which("uv", path=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}") or "uv"
 ENVIRONMENT = {
     name: value
@@ -44,7 +44,7 @@ class Environment:
             (self.site / "base.pth").write_text(f"{base.site}\n", encoding="utf-8")
 
     def install(self, project, form):
-        """Install a wheel, or the folder of a project as it lies there."""
+        """Install a wheel, or install a project folder in editable mode."""
         what = ["-e", project] if form == "editable" else [project]
         uv("pip", "install", "-q", "--python", self.python, "--no-deps", *what)
 
@@ -65,13 +65,13 @@ class Environment:
         return done.stdout
 
     def probe(self, *arguments):
-        """Return what probe.py finds out in this environment."""
+        """Return the results of probe.py in this environment."""
         return json.loads(self.run_text(HERE / "probe.py", *arguments))
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    """An environment with the libraries that ExEngine needs, and not ExEngine."""
+    """An environment with the libraries that ExEngine needs, but without ExEngine."""
     environment = Environment(tmp_path_factory.mktemp("base") / "environment")
     uv("pip", "install", "-q", "--python", environment.python, "-r", ROOT / "pyproject.toml")
     return environment
@@ -84,7 +84,7 @@ def environment(base, tmp_path):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """Return what builds the wheel of a project, once."""
+    """Return a function that builds the wheel of a project, only once."""
     wheels = {}
 
     def wheel_of(name, project):

@@ -1,7 +1,7 @@
-"""What a program in an environment finds of plugins; prints JSON. Run with ``MODE NAME MODULE CLASS``.
+"""Prints, as JSON, the plugins that a program in an environment finds. Run with ``MODE NAME MODULE CLASS``.
 
-``find`` lists the backends. ``alias`` and ``real`` import the class, first by the one path and then by the
-other. ``load`` unpickles what the standard input holds, in a process that has imported nothing.
+``find`` lists the backends. ``alias`` and ``real`` import the class, first by one path and then by the other.
+``load`` unpickles the standard input, in a process that has imported nothing.
 """
 
 import base64
@@ -60,7 +60,7 @@ def load(pickled):
 
 
 def missing(name):
-    """Say how the name of a plugin that is gone is answered, by the registry and by its import path."""
+    """Report the errors for a plugin that no longer exists, from the registry and from its import path."""
     import exengine
 
     answers = []

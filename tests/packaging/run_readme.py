@@ -1,6 +1,7 @@
 """Writes a new plugin and runs the commands of its README, in a fresh virtual environment, as its author would.
 
-``python run_readme.py FOLDER`` shows each command and what it prints. It ends with the first that fails.
+``python run_readme.py FOLDER`` shows each command and what it prints. It ends with the first command that
+fails.
 """
 
 import os

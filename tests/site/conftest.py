@@ -23,7 +23,7 @@ FLAGS = (
 
 @pytest.fixture(scope="session")
 def pages() -> list[str]:
-    """Every page of the site, relative to its start."""
+    """Every page of the site, relative to its root."""
     found = sorted(page.relative_to(SITE).as_posix() for page in SITE.rglob("*.html"))
     if "index.html" not in found:
         pytest.skip("the documentation is not built: run `tox -e site`, or `make html` in docs")
@@ -32,7 +32,7 @@ def pages() -> list[str]:
 
 @pytest.fixture(scope="session")
 def folder(pages: list[str]) -> Path:
-    """Where the site lies."""
+    """The folder of the site."""
     return SITE
 
 
@@ -43,7 +43,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def address(pages: list[str]) -> Iterator[str]:
-    """Where the site is served."""
+    """The URL of the site."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(SITE))) as server:
         thread = threading.Thread(target=server.serve_forever, name="docs-server")
         thread.start()
@@ -53,7 +53,7 @@ def address(pages: list[str]) -> Iterator[str]:
 
 
 class Browser:
-    """A Chromium on the site."""
+    """A Chromium browser that shows the site."""
 
     def __init__(self, driver, address: str) -> None:
         self.driver = driver
@@ -66,13 +66,13 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def wait(self, condition, seconds: float = 15.0):
-        """Return what a condition gives once it is true."""
+        """Return the result of a condition once it is true."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
 
     def show(self, *, width: int = 1280, scheme: str = "light") -> None:
-        """Set the width of the window, and what the system of the reader prefers."""
+        """Set the width of the window, and the preferences of the reader's system."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -86,12 +86,12 @@ class Browser:
         return element
 
     def messages(self) -> list[str]:
-        """Return what pages have said on the console since the last call, from warnings upwards."""
+        """Return the warnings and errors that pages have logged on the console since the last call."""
         entries = self.driver.get_log("browser")
         return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
     def foreign_requests(self) -> list[str]:
-        """Return what was asked of anybody but the server of the site."""
+        """Return the requests to any server other than that of the site."""
         names = self.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
         return [
             name for name in names if urlsplit(name).scheme != "data" and not name.startswith(self.address)

@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: a backend that finds damage, and what damages it."""
+"""Fixtures of the unit tests: a backend that detects damage, and functions that damage its datasets."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def checked(installed, make_distribution, backends_of, monkeypatch):
-    """Install the backend ``checked`` beside ``memory`` and ``disk``; return its class."""
+    """Install the backend ``checked`` in addition to ``memory`` and ``disk``; return its class."""
     from exengine.kernel.registry import plugins
 
     source = (Path(__file__).parents[1] / "backends" / "checked.py").read_text(encoding="utf-8")

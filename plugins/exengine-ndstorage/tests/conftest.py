@@ -1,6 +1,6 @@
-"""Fixtures of the tests: frames that name themselves, readers of others, and real datasets.
+"""Fixtures of the tests: frames that contain their coordinates, independent readers, and real datasets.
 
-The readers of others (``oracle``, ``pages``) use nothing of the code under test.
+The independent readers (``oracle``, ``pages``) use none of the code under test.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def _no_settings_from_outside(tmp_path_factory, monkeypatch):
 
 
 def make_frame(coordinates, shape=(24, 32), dtype=np.uint16):
-    """Return pixels that depend on the coordinates, so that a misplaced frame is seen."""
+    """Return pixels that depend on the coordinates, so that a misplaced frame is detected."""
     text = repr(sorted(coordinates.items())).encode()
     return np.random.default_rng(zlib.crc32(text)).integers(
         0, np.iinfo(dtype).max, shape, dtype, endpoint=True
@@ -57,19 +57,19 @@ def make_frame(coordinates, shape=(24, 32), dtype=np.uint16):
 
 @pytest.fixture(scope="session")
 def frame():
-    """Return what makes the pixels that belong to some coordinates."""
+    """Return a function that computes the pixels for given coordinates."""
     return make_frame
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Return where a dataset may be made."""
+    """Return the path for a new dataset."""
     return tmp_path / "dataset"
 
 
 @pytest.fixture
 def new(path):
-    """Return what makes a storage at ``path``, closed at the end of the test."""
+    """Return a function that creates a storage at ``path``, which is closed at the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def make(**options):
@@ -87,7 +87,7 @@ def _close(storage):
 
 @pytest.fixture
 def opened(path):
-    """Return what opens a dataset to read, by default that at ``path``, until the end of the test."""
+    """Return a function that opens a dataset, by default that at ``path``, until the test ends."""
     with contextlib.ExitStack() as stack:
 
         def make(where=None):
@@ -100,7 +100,7 @@ def opened(path):
 
 @pytest.fixture(scope="session")
 def oracle():
-    """Return what opens a dataset with the ndstorage library, without a word."""
+    """Return a function that opens a dataset with the ndstorage library, without its output."""
     with contextlib.ExitStack() as stack:
 
         def make(where):
@@ -109,7 +109,7 @@ def oracle():
                 import ndstorage
 
                 dataset = ndstorage.Dataset(str(where))
-            if hasattr(dataset, "res_levels"):  # close() of a pyramid raises
+            if hasattr(dataset, "res_levels"):  # close() of a pyramid raises an error
                 for level in dataset.res_levels.values():
                     stack.callback(level.close)
             else:
@@ -121,7 +121,7 @@ def oracle():
 
 @pytest.fixture(scope="session")
 def keys_of():
-    """Return what lists the coordinates that the ndstorage library finds in a dataset."""
+    """Return a function that lists the coordinates that the ndstorage library finds in a dataset."""
 
     def make(dataset):
         full = getattr(dataset, "res_levels", {}).get(0, dataset)
@@ -134,7 +134,7 @@ def keys_of():
 
 @pytest.fixture(scope="session")
 def digest():
-    """Return what makes one number of all names and bytes of a folder."""
+    """Return a function that computes a single digest of all names and bytes in a folder."""
 
     def make(folder):
         whole = hashlib.sha256()
@@ -149,7 +149,7 @@ def digest():
 
 @pytest.fixture
 def start_python():
-    """Return what starts a program with arguments; pipes to and from it. Ended after the test."""
+    """Return a function that starts a program with arguments and pipes; the program ends with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(program, *arguments, **environment):
@@ -176,7 +176,7 @@ def _end(process):
 
 @pytest.fixture
 def run_python(start_python):
-    """Return what runs a program to its end and returns what it printed."""
+    """Return a function that runs a program to its end and returns its output."""
 
     def run(program, *arguments, **environment):
         process = start_python(program, *arguments, **environment)

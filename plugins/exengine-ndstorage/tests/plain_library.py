@@ -1,6 +1,6 @@
-"""``ndstorage`` as it is, behind the contract of a storage; it mends nothing.
+"""The plain ``ndstorage`` library behind the contract of a storage, without any corrections.
 
-In a file of its own, so that other processes can import it.
+This is a separate file, so that other processes can import it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def _translated(kind=UnsupportedDataError):
 
 
 class PlainStorage(DataStorage):
-    """Hand everything to ``ndstorage``."""
+    """Pass all calls to ``ndstorage``."""
 
     capabilities = StorageCapabilities(
         persistent=True, dtypes=("uint8", "uint16"), ndim=(2,), string_axes=True, metadata=True, reopen=True,

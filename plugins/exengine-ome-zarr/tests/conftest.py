@@ -1,4 +1,4 @@
-"""Fixtures of the tests: frames that name themselves, and readers that know nothing of ExEngine."""
+"""Fixtures of the tests: frames that contain their coordinates, and readers that do not use ExEngine."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ def _no_settings_from_outside(tmp_path_factory, monkeypatch):
 
 
 def make_frame(coordinates, shape=(24, 32), dtype="uint16"):
-    """Return pixels that depend on the coordinates, so that a misplaced frame is seen."""
+    """Return pixels that depend on the coordinates, so that a misplaced frame is detected."""
     text = repr(sorted(coordinates.items())).encode()
     noise = np.random.default_rng(zlib.crc32(text)).integers(0, 256, (*shape, 8), np.uint8)
     dtype = np.dtype(dtype)
@@ -33,13 +33,13 @@ def make_frame(coordinates, shape=(24, 32), dtype="uint16"):
 
 @pytest.fixture(scope="session")
 def frame():
-    """Return what makes the pixels that belong to some coordinates."""
+    """Return a function that computes the pixels for given coordinates."""
     return make_frame
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Return where a dataset may be made."""
+    """Return the path for a new dataset."""
     return tmp_path / "dataset.ome.zarr"
 
 
@@ -50,7 +50,7 @@ def _close(storage):
 
 @pytest.fixture
 def new(path):
-    """Return what makes a storage at ``path``, closed at the end of the test."""
+    """Return a function that creates a storage at ``path``, which is closed at the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def make(where=path, **options):
@@ -63,7 +63,7 @@ def new(path):
 
 @pytest.fixture
 def opened(path):
-    """Return what opens a dataset to read, by default that at ``path``, until the end of the test."""
+    """Return a function that opens a dataset, by default that at ``path``, until the test ends."""
     with contextlib.ExitStack() as stack:
 
         def make(where=path):
@@ -76,7 +76,7 @@ def opened(path):
 
 @pytest.fixture(scope="session")
 def by_zarr():
-    """Return what reads an array of a dataset with zarr-python, anew each time."""
+    """Return a function that reads an array of a dataset with zarr-python, and reopens it each time."""
     import zarr
 
     def read(where, array="0"):
@@ -87,7 +87,7 @@ def by_zarr():
 
 @pytest.fixture(scope="session")
 def by_tensorstore():
-    """Return what reads an array of a dataset with tensorstore, anew each time."""
+    """Return a function that reads an array of a dataset with tensorstore, and reopens it each time."""
     import tensorstore
 
     def read(where, array="0"):
@@ -99,7 +99,7 @@ def by_tensorstore():
 
 @pytest.fixture(scope="session")
 def document():
-    """Return what reads a ``zarr.json`` of a dataset."""
+    """Return a function that reads a ``zarr.json`` of a dataset."""
 
     def read(where, group=""):
         return json.loads((Path(where) / group / "zarr.json").read_text())
@@ -109,7 +109,7 @@ def document():
 
 @pytest.fixture
 def run_python():
-    """Return what runs a program in a process of its own, and gives its exit code and output."""
+    """Return a function that runs a program in a separate process, and returns its exit code and output."""
 
     def run(program, *arguments, timeout=60):
         ended = subprocess.run(

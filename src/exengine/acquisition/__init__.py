@@ -1,1 +1,1 @@
-"""Acquisitions: the path of frames from source to data handler to storage, and the observers notified."""
+"""Acquisitions, which pass frames from a source through a data handler to a storage and notify observers."""

@@ -29,7 +29,8 @@ TIMEOUT_S = 10.0
 """Total time to wait for all observers at the end of an acquisition."""
 
 MAX_WAITING = 1_000_000
-"""Largest number of frames queued for one observer. Further frames are skipped, and their number reported."""
+"""Largest number of frames queued for one observer. Further frames are skipped, and their number is reported.
+"""
 
 _log = logging.getLogger("exengine")
 

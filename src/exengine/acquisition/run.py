@@ -191,7 +191,7 @@ class Acquisition:
                 thread.join(_CANCEL_TIMEOUT_S)
         try:
             self._end(handler, interrupt)
-        except BaseException:  # a second interrupt: the dataset is finished nevertheless
+        except BaseException:  # finish the dataset despite a second interrupt
             handler.abort(self._cancelled or "interrupted")
             with contextlib.suppress(HandlerError, TimeoutError):
                 handler.await_completion(_CANCEL_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Space for an acquisition: the expected size of its dataset, and the available disk space or memory."""
+"""Compares the expected size of an acquisition with the available disk space or memory."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def refuse_missing_space(path: str | None, plan: SourcePlan, backend: type[DataS
         _refuse_missing_memory(plan)
         return
     need = bytes_on_disk(plan, backend)
-    if need is None or is_url(path):  # the space in object storage is not known
+    if need is None or is_url(path):  # the free space in object storage is unknown
         return
     folder = existing_folder(path)
     free = shutil.disk_usage(folder).free

@@ -78,7 +78,7 @@ class Results:
 
     @property
     def tested(self) -> int:
-        """The number of promises that were tested, and thus found kept or broken."""
+        """The number of promises that were tested and are therefore known to be kept or broken."""
         return sum(promise.outcome in ("kept", "broken") for promise in self.promises.values())
 
     @property
@@ -102,7 +102,7 @@ class Results:
 
 
 Conformance = tuple[Results | None, str]
-"""Results, and the reason why they are missing or incomplete; empty if they are complete."""
+"""The results, and the reason why they are missing or incomplete; empty if they are complete."""
 
 
 def run_kit(record: PluginRecord) -> Conformance:
@@ -130,7 +130,7 @@ def run_kit(record: PluginRecord) -> Conformance:
 
 
 def saved_results(record: PluginRecord, folder: Path) -> Results | None:
-    """Return the results that an earlier run of the kit saved for a plugin, or None without such a run.
+    """Return the results that an earlier run of the kit saved for a plugin, or None if there are none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Text about a plugin's config and capabilities, for both the command line and the documentation."""
+"""Describes a plugin's config and capabilities, for both the command line and the documentation."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from exengine.kernel.registry.names import SOURCES_GROUP
 
 
 def capability_text(value: object) -> str:
-    """Return the value of a capability as readable text.
+    """Return the value of a capability as a readable string.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def _yaml_default(option: options.Option) -> str:
 
 
 def text_of(how: Callable[[object], str], value: object) -> str:
-    """Return the ``str`` or ``repr`` of a value, or a fallback text if this raises an exception."""
+    """Return the ``str`` or ``repr`` of a value, or a fallback if this raises an exception."""
     try:
         return how(value)
     except Exception:  # raised by an object from the plugin

@@ -223,7 +223,7 @@ def _bounds(operator: str, text: str) -> tuple[bool, bool]:
 
     try:
         version = Version(text.removesuffix(".*"))
-    except InvalidVersion:  # the operator === allows any text as a version
+    except InvalidVersion:  # the operator === allows any string as a version
         return False, False
     exact = operator in ("~=", "==", "===")
     lower = version.major >= 1 and (exact or operator in (">=", ">"))

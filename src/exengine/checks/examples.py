@@ -20,7 +20,7 @@ from exengine.kernel.registry.records import PluginRecord
 TIME_LIMIT_S = 60.0
 """Time limit for the example of one class, in seconds."""
 
-_MOST_OUTPUT = 20_000  # characters of output from one statement
+_MOST_OUTPUT = 20_000  # maximum length of the output of one statement
 _MOST_MESSAGE = 2_000
 
 

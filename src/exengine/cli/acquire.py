@@ -53,7 +53,7 @@ def _signals_as_interrupt() -> Iterator[None]:
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []  # Python can only install signal handlers in the main thread
-    # Leave signals ignored that nohup has set to be ignored, and keep the calling program's own handlers.
+    # Do not handle signals that nohup has set to be ignored, and keep the calling program's own handlers.
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, interrupt)
@@ -81,7 +81,7 @@ def _summary(acquisition: Acquisition, problem: str) -> dict[str, object]:
 
 
 def _near(path: str) -> str:
-    """Return a path relative to the current folder if it is inside it, or else unchanged."""
+    """Return a path inside the current folder relative to that folder, and any other path unchanged."""
     if is_url(path):
         return path
     here = (

@@ -87,7 +87,7 @@ def _print_report(report: "PluginReport") -> None:
 
 
 def _place(report: "PluginReport", finding: Finding, project: str) -> tuple[str, int]:
-    """Return the line and the file, relative to the current folder. Packaging faults use the project file."""
+    """Return the relative path of the file, and the line; for a packaging fault, the project file."""
     file, line = (project, 1 if project else 0) if finding.code >= "EX4" else report.place_of(finding)
     here = os.getcwd() + os.sep
     return file.removeprefix(here), line

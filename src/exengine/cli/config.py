@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settle(config: Config) -> str:
-    """Set aside settings that the backend does not use. Return why settings were rejected, or ``""``."""
+    """Set aside settings that the backend does not use. Return why any are rejected, or ``""``."""
     from exengine.datasets.creation import StoragePlan
 
     try:

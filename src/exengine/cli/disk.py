@@ -77,7 +77,7 @@ def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float 
     """
     import numpy as np
 
-    # Use noise, like a camera's, so that the disk gains nothing from compression. Each frame starts with its
+    # Use noise, as from a camera, so that compression by the disk has no effect. Each frame starts with its
     # own number.
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 2**16, FRAME_SHAPE, dtype=np.uint16) for _ in range(4)]
@@ -162,7 +162,7 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    if "rate_hz" in summary:  # the rate that the source states
+    if "rate_hz" in summary:  # the rate that the source specifies
         rate = summary["rate_hz"]
         why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"
     else:

@@ -174,7 +174,7 @@ def _required_by(name: str, location: str) -> list[str]:
 
 
 def _fit(text: str) -> tuple[str | None, bool, str | None]:
-    """Return the distribution named by a requirement, whether it is met, and the installed version.
+    """Return a requirement's distribution, whether the requirement is met, and the installed version.
 
     The name is None if the requirement does not apply, because it belongs to an extra or to another operating
     system.

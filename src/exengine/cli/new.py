@@ -215,7 +215,7 @@ def _write(folder: str, files: dict[str, str]) -> None:
 
 
 def _take_back(folder: HeldFolder, paths: Iterable[str]) -> None:
-    """Remove the files that were written, and the folders that become empty."""
+    """Remove the files that were written, and any folders that are then empty."""
     below: dict[str, list[str]] = {}
     for path in paths:
         name, _, rest = path.partition("/")

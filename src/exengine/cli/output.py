@@ -39,7 +39,7 @@ def print_some(label: str, things: Sequence[object]) -> None:
 
 
 def counts(ledger: Mapping[str, Any], *names: str) -> str:
-    """Return counts of frames as text. Names that are not in the ledger are omitted.
+    """Return counts of frames as a string. Names that are not in the ledger are omitted.
 
     Examples
     --------

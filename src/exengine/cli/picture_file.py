@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MADE_BY = "exengine preview"
-_LARGEST_BYTES = 64 * 2**20  # a larger file cannot be one of these pictures
+_LARGEST_BYTES = 64 * 2**20  # a larger file cannot be a picture made by exengine preview
 
 
 def save_picture(picture: "Image.Image", output: str) -> None:
@@ -28,7 +28,7 @@ def save_picture(picture: "Image.Image", output: str) -> None:
     ----------
     picture : PIL.Image.Image
     output : str
-        The path of the file. It must be free, or be a PNG that this function has written before.
+        The path of the file. It must be unused, or be that of a PNG that this function wrote before.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _mark(form: str) -> dict[str, object]:
 
 
 def _is_older_picture(path: str) -> bool:
-    """Return whether a path is a regular file, not a link, with a picture by ``exengine preview``."""
+    """Return whether a path is a regular file, not a link, with a picture made by ``exengine preview``."""
     from PIL import Image
 
     try:

@@ -225,7 +225,7 @@ def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
 
 
 def _read_text(config: Config, key: str, value: Any, origin: Origin | None = None) -> Any:
-    """Parse a text value of the sequence as YAML, and return it. Return any other value unchanged."""
+    """Return a string value of the sequence, parsed as YAML, or any other value unchanged."""
     if not isinstance(value, TextValue):
         return value
     try:
@@ -274,7 +274,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
             names = [ENVIRONMENT_PREFIX + known.upper().replace(".", "__") for known in BY_KEY]
             raise ConfigError(
                 f"the environment variable {name} is not a setting{did_you_mean(name, names)}; the settings "
-                f"are {', '.join(names)} (write options and fields of the sequence after another __)"
+                f"are {', '.join(names)} (for an option or a field of the sequence, append another __ and "
+                "its name)"
             ) from None
         found[key] = (name, TextValue(environment[name]))
     return found

@@ -106,7 +106,7 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
     Parameters
     ----------
     values : dict
-        Key of the setting -> value. None is accepted for text settings.
+        Key of the setting -> value. None is accepted for string settings.
     origin : callable
         Returns the origin of a key's value, used in messages.
 
@@ -128,7 +128,7 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
         elif key == "handler.max_pending":
             values[key] = parse_bytes(value, f"{key} ({origin(key)})")
         elif value is not None and not isinstance(value, (str, os.PathLike)):
-            raise ConfigError(f"{key} ({origin(key)}) must be text, got {value!r:.60}")
+            raise ConfigError(f"{key} ({origin(key)}) must be a string, got {value!r:.60}")
         elif key == "storage.path" and value is not None:
             values[key] = user_path(value, f"{key} ({origin(key)})")
 
@@ -150,7 +150,7 @@ def user_path(path: "str | os.PathLike[str]", key: str) -> "str | os.PathLike[st
     text = os.fsdecode(path)
     if not files.UNUSUAL.search(text):
         return path
-    if "://" not in text and (refusal := files.refusal_of(text)):  # a backend may be remote
+    if "://" not in text and (refusal := files.refusal_of(text)):  # some backends accept URLs
         raise ConfigError(f"{key} is {text!r:.80}: {refusal}")
     return files.expanded(text) if text.startswith("~") else path
 

@@ -1,8 +1,8 @@
 """Decides whether a folder contains an ExEngine dataset and nothing else, and deletes such a dataset.
 
 A dataset is a folder with a well-formed manifest that names an installed backend. Every file in the folder
-must be a file that this backend writes: the backend's class declares the file names (``dataset_files``), and
-if the manifest records file names too, they must agree. The folder must not contain anything else: no other
+must be a file that this backend writes. The backend's class declares the file names (``dataset_files``); if
+the manifest also records file names, both must agree. The folder must not contain anything else: no other
 file or folder, no link, device, pipe or socket, no mount point, and nothing that is write-protected. See
 decision 12.
 """
@@ -21,7 +21,7 @@ FilesOf = Callable[[str], Sequence[str]]
 """Callable that returns the ``dataset_files`` of the backend named by a manifest, or raises ExEngineError."""
 
 _OWN = frozenset((manifest.MANIFEST_NAME, manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new"))
-_MOST_SEARCHED = 10_000  # folders searched for a nested dataset
+_MOST_SEARCHED = 10_000  # maximum number of folders searched for a nested dataset
 
 
 class DatasetContent:
@@ -63,7 +63,7 @@ class DatasetContent:
                 self._patterns.append(FilePatterns(recorded))
         except (ExEngineError, TypeError, ValueError) as error:
             raise _refusal(
-                folder.path, f"the files that the backend {backend!r:.80} writes are not known ({error})"
+                folder.path, f"the files that the backend {backend!r:.80} writes are unknown ({error})"
             ) from error
         if not declared:
             raise _refusal(
@@ -164,7 +164,7 @@ def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
 
 
 def refuse_link_to_no_dataset(link: str, path: str) -> None:
-    """Raise an error, because a symbolic link must lead to a dataset."""
+    """Raise the error for a symbolic link that does not lead to a dataset."""
     raise _refusal(link, f"the path is a symbolic link whose target {path} is not a dataset")
 
 

@@ -1,6 +1,6 @@
 """Opens existing datasets: finds the backend that can read a path, and opens the dataset with it.
 
-The dataset's manifest names its backend. If there is no manifest, each installed backend is asked in turn.
+The dataset's manifest names its backend. If there is no manifest, each installed backend is tried in turn.
 """
 
 import os
@@ -84,7 +84,9 @@ def remote_reader(url: str, *, backend: str | None = None) -> type[DataStorage]:
     if backend is not None:
         named: type[DataStorage] = plugins.BACKENDS.load(backend)
         if not issubclass(named, RemoteDatasets):
-            raise UnsupportedOperationError(f"backend {backend!r} does not read URLs, and {url} is one")
+            raise UnsupportedOperationError(
+                f"backend {backend!r} does not support URLs, so it cannot read {url}"
+            )
         return named
     classes = [cls for cls in _loadable() if issubclass(cls, RemoteDatasets)]
     if not classes:

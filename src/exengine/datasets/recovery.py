@@ -133,7 +133,7 @@ def _recover_remote(
     dry_run: bool,
     on_progress: OnProgress | None,
 ) -> RecoverReport:
-    """Finish a dataset at a URL or, with an output, copy it into a folder."""
+    """Finish a dataset at a URL, or copy it into a folder if an output is given."""
     cls = remote_reader(url)
     if output is not None:
         target = os.path.realpath(output)

@@ -13,7 +13,7 @@ from exengine.kernel.system.bounded import NOTE_KEY
 MAX_NAMED = 1000
 """Largest number of lost frames listed in the manifest. Any further frames are only counted."""
 READABLE_KEY = "exengine_damaged_metadata"
-"""The metadata key of the text of metadata that were lost, of which any part may be wrong."""
+"""The metadata key for the text of lost metadata, any part of which may be wrong."""
 _MAX_NAMED_BYTES = 2**20
 _MAX_SENTENCE = 500
 
@@ -147,12 +147,12 @@ class Recovery:
 
 
 def metadata_lost(coordinates: dict[str, int | str], reason: str) -> str:
-    """Return the sentence about a frame that is kept without its metadata."""
+    """Return a message about a frame that is kept without its metadata."""
     return f"the metadata of the frame at {coordinates} were lost: {reason}"
 
 
 def metadata_note(reason: str, readable: str | None = None) -> dict[str, JsonValue]:
-    """Return the metadata of a frame whose own metadata were lost, with the text that is left of them."""
+    """Return a note that replaces a frame's lost metadata, with the text that is left of them."""
     note: dict[str, JsonValue] = {NOTE_KEY: f"the metadata were lost: {reason}"}
     if readable is not None:
         note[READABLE_KEY] = readable

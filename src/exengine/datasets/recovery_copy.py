@@ -55,7 +55,7 @@ from exengine.kernel.storage.building import cannot_create, discard_building
 from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
-_MOST_TRIED = 10  # frames that are read to find out the layout of all
+_MOST_TRIED = 10  # frames that are read to determine the layout of all frames
 
 
 class RecoveryIntoCopy(Recovery):
@@ -256,7 +256,7 @@ class RecoveryIntoCopy(Recovery):
 
 
 def _keep_pixels(frame: ReadFrame) -> list[str]:
-    """Replace metadata that cannot be read with a note. Return the sentence about it, if there is one."""
+    """Replace metadata that cannot be read with a note, and return the resulting problems."""
     reason = frame.metadata_problem
     if reason is None:
         return []
@@ -326,7 +326,7 @@ def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
             is_folder = stat.S_ISDIR(folder.status(entry).st_mode)
             if not is_folder or not (entry == name or entry.startswith(building)):
                 raise DatasetExistsError(
-                    f"{workshop} contains {entry!r:.200}, which is not the remains of a recovery; {remedy}"
+                    f"{workshop} contains {entry!r:.200}, which was not left by a recovery; {remedy}"
                 )
         for entry in left:
             path = os.path.join(workshop, entry)

@@ -71,8 +71,7 @@ class VerifyReport:
     checked : int
         The number of frames whose pixels and metadata were read without a fault.
     has_checksums : bool
-        Whether the frames were compared with checksums. If they were not, it is only known that they can be
-        read.
+        Whether the frames were compared with checksums. If not, the frames are only known to be readable.
     structure_checked : bool
         Whether the backend checked the structure of its format.
     damaged : list of LostFrame
@@ -207,7 +206,7 @@ class ReadFrame:
     metadata_problem : str or None
         The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
     readable : str or None
-        The text of these metadata, of which any part may be wrong.
+        The text of these metadata, any part of which may be wrong.
     """
 
     coordinates: DataCoordinates
@@ -307,7 +306,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
             _add(
                 report,
                 f"{total - frames - len(lost)} more frames did not survive the recovery; their coordinates "
-                "are not known",
+                "are unknown",
             )
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):

@@ -102,6 +102,6 @@ def code_of(coordinates: DataCoordinates) -> bytes:
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
     """Return values as bytes, or no bytes if any value does not fit in a byte, so that no code is found."""
-    with np.errstate(invalid="ignore"):  # casting NaN would warn
+    with np.errstate(invalid="ignore"):  # casting NaN would cause a warning
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

@@ -219,7 +219,7 @@ def check_unique(
     ----------
     sequence : useq.MDASequence or iterable of useq.MDAEvent
     repeated : container of str
-        As for :func:`event_coordinates`. Ignored for a sequence, from which they are determined.
+        As for :func:`event_coordinates`. Ignored for a sequence, which determines them itself.
 
     Raises
     ------

@@ -232,7 +232,7 @@ def _check_axes(place: str, named: "tuple[str, ...]", axes: set[str]) -> None:
 
 
 def check_points(sequence: "useq.MDASequence") -> None:
-    """Reject grids and random points that, with their field of view, yield fewer points than stated.
+    """Reject grids and random points that, with their field of view, yield fewer points than requested.
 
     Raises
     ------

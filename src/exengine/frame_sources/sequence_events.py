@@ -1,10 +1,10 @@
 """The complete events of a useq sequence. No event depends on the state left by the previous event.
 
-If the sequence does not state a value, useq leaves the corresponding field of the event empty. An engine that
-applied only the stated fields would keep the focus, exposure or shutter state of the previous event. In this
-module, every event gets its position from the position, plan and channel that are in effect. A position that
-they do not state comes from a reference, which is the position of the stages at the start of the run. useq
-still determines the events and their order.
+If the sequence does not specify a value, useq leaves the corresponding field of the event empty. An engine
+that applied only the specified fields would keep the focus, exposure or shutter state of the previous event.
+In this module, every event gets its position from the position, plan and channel that are in effect. If they
+specify no position, it comes from a reference, which is the position of the stages at the start of the run.
+useq still determines the events and their order.
 """
 
 from collections.abc import Callable, Iterator
@@ -98,7 +98,7 @@ def point_plans(sequence: "useq.MDASequence") -> Iterator[GridPlan]:
 
 
 def set_field_of_view(sequence: "useq.MDASequence", width_um: float, height_um: float) -> None:
-    """Set the field of view in each plan that does not state it. Changes the sequence in place."""
+    """Set the field of view in each plan that does not specify it. Changes the sequence in place."""
     for plan in point_plans(sequence):
         if plan.fov_width is None:
             plan.fov_width = width_um
@@ -135,7 +135,7 @@ class CompleteEvents:
 
     @cached_property
     def moves_z(self) -> bool:
-        """Whether any event states a focus. If so, every event must state it."""
+        """Whether any event specifies a focus. If so, every event must specify one."""
         parts = [self.sequence, *(own for _, own in sub_sequences(self.sequence))]
         return (
             any(part.z_plan is not None or part.autofocus_plan is not None for part in parts)
@@ -146,7 +146,7 @@ class CompleteEvents:
 
     @cached_property
     def moves_xy(self) -> bool:
-        """Whether any event states an XY position. If so, every event must state it."""
+        """Whether any event specifies an XY position. If so, every event must specify one."""
         parts = [self.sequence, *(own for _, own in sub_sequences(self.sequence))]
         return any(part.grid_plan is not None for part in parts) or any(
             position.x is not None or position.y is not None for position in self._positions
@@ -154,7 +154,7 @@ class CompleteEvents:
 
     @cached_property
     def _well_offset_um(self) -> float:
-        """The relative z of the single point in each well, or 0 if it is not stated."""
+        """The relative z of the single point in each well, or 0 if it is not specified."""
         if not is_plate(self.sequence):
             return 0.0
         plan: Any = self.sequence.stage_positions
@@ -184,7 +184,7 @@ class CompleteEvents:
         Parameters
         ----------
         reference : callable
-            Returns the position at the start of the run, for an event that states no position.
+            Returns the position at the start of the run, for an event that specifies no position.
 
         Yields
         ------
@@ -311,7 +311,7 @@ def used_axes(sequence: "useq.MDASequence") -> set[str]:
 
 
 def plans_of(sequence: "useq.MDASequence") -> dict[str, tuple[str, Any]]:
-    """Return the fields stated in a sequence that create axes, as ``{axis: (field, plan)}``."""
+    """Return the fields of a sequence that create axes, as ``{axis: (field, plan)}``."""
     fields = {
         "t": "time_plan",
         "p": "stage_positions",

@@ -1,4 +1,4 @@
-"""The facts of a plan that a useq sequence states: distances, intervals, channels, positions and plate."""
+"""Derives the fields of a plan from a useq sequence: distances, intervals, channels, positions and plate."""
 
 import itertools
 import math
@@ -55,7 +55,7 @@ def plan_fields(complete: CompleteEvents, axes: Sequence[PlannedAxis]) -> dict[s
 
 
 def _z_step_um(sequence: "useq.MDASequence") -> float | None:
-    """Return the distance between planes; None if it differs, within a plan or between plans."""
+    """Return the distance between planes; None if the distances within a plan or between plans differ."""
     steps: list[float] = []
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         if part.z_plan is None:
@@ -71,7 +71,7 @@ def _are_equal(values: list[float]) -> bool:
 
 
 def _interval_s(sequence: "useq.MDASequence") -> float | None:
-    """Return the smallest interval of the phases of the time plan; None if no phase has one."""
+    """Return the smallest interval in the time plan; None if no phase has an interval."""
     plan: Any = sequence.time_plan
     intervals = [phase.interval.total_seconds() for phase in getattr(plan, "phases", (plan,)) if phase]
     return min((interval for interval in intervals if interval > 0), default=None)
@@ -94,7 +94,7 @@ def _stage_positions(complete: CompleteEvents) -> Iterator[PlannedPosition]:
 
 
 def _first_plane_um(complete: CompleteEvents, position: Any) -> float | None:
-    """Return the absolute height of the first plane at a position; None if the sequence does not state it."""
+    """Return the absolute height of the first plane at a position; None if it is not specified."""
     own = position.sequence
     plan = (own.z_plan if own is not None else None) or complete.sequence.z_plan
     stated = complete.stated_z(position)

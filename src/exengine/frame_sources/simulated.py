@@ -48,7 +48,7 @@ _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
 _OTHER_STEP = (149, 97)
 
 _LOOKS = 12
-"""Number of different pictures of channels. Further channels reuse them, which limits memory use."""
+"""Number of different channel pictures. Further channels reuse them, which limits memory use."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
 """Blur from in focus to out of focus, in pixels."""
@@ -87,8 +87,8 @@ class SimulatedSource(FrameSource):
     Notes
     -----
     A frame's metadata contains ``source``, ``frame_number`` (counted from 0) and ``elapsed_ms`` since the
-    start of the run. If the sequence states them, the metadata also includes ``exposure_ms``, ``channel`` and
-    ``position_um`` with ``x``, ``y`` and ``z``.
+    start of the run. If the sequence specifies them, the metadata also includes ``exposure_ms``, ``channel``
+    and ``position_um`` with ``x``, ``y`` and ``z``.
 
     A cancelled source cannot be used again. Create a new source instead.
 
@@ -327,7 +327,7 @@ def _check_devices(sequence: "useq.MDASequence") -> None:
 
 
 def _exposed(complete: CompleteEvents, event: "useq.MDAEvent") -> "useq.MDAEvent":
-    """Return an event with the exposure of the sequence's setup, unless it states its own."""
+    """Return an event with the exposure of the sequence's setup, unless the event has its own."""
     setup = complete.sequence.setup
     if event.exposure is None and setup is not None and setup.exposure is not None:
         return event.model_copy(update={"exposure": setup.exposure})

@@ -14,7 +14,7 @@ INT_LIMIT = 2**63
 """Integer positions satisfy ``-INT_LIMIT <= value < INT_LIMIT`` (64 bits, signed)."""
 
 checked_names: set[str] = {"time", "channel", "z", "position", "row", "column"}
-"""Names that are known to be valid."""
+"""Axis names that are known to be valid."""
 
 _MAX_CHECKED_NAMES = 4096
 _reserved_names: set[str] = set()
@@ -102,14 +102,11 @@ def position_order(value: int | str) -> tuple[int, int]:
     >>> sorted([0, "B", -1, "A", 1], key=position_order)
     [-1, 0, 1, 'B', 'A']
     """
-    return (0, value) if isinstance(value, int) else (1, 0)  # sorting is stable
+    return (0, value) if isinstance(value, int) else (1, 0)  # stable, so names keep their order
 
 
 def positions_on_axes(all_axes: Iterable[Any]) -> "dict[str, list[int | str]]":
-    """Return the positions on each axis of some coordinates, which may be mappings or DataCoordinates.
-
-    The positions are in one order: integers ascending, then names in order of arrival.
-    """
+    """Return the positions on each axis, in the order of :func:`position_order`."""
     found: dict[str, dict[int | str, None]] = {}
     for axes in all_axes:
         for axis, position in axes.items():

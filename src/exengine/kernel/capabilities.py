@@ -46,7 +46,7 @@ class StorageCapabilities:
     checksums: bool = False
     """A damaged frame is detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
-    """The failure that a frame survives once ``put`` has returned: none, death of the process, power loss."""
+    """The failure that a frame survives once ``put`` has returned: none, process death or power loss."""
     durable_flush: bool = False
     """``flush(durable=True)`` makes every frame survive power loss."""
     compression: tuple[str, ...] = ()

@@ -124,8 +124,8 @@ class DataCoordinates:
     def _refuse_if_frozen(self, what: str) -> None:
         if self._hash is not None:
             raise CoordinatesFrozenError(
-                f"cannot {what}: {self!r} was hashed (it is a key somewhere) and is frozen; "
-                "create changed coordinates with .replace(axis=position)"
+                f"cannot {what}: {self!r} was hashed, for example as a dict key, and is now frozen; create "
+                "modified coordinates with .replace(axis=position)"
             )
 
     def replace(self, /, **axes: "int | str | None") -> "DataCoordinates":
@@ -206,12 +206,12 @@ class DataCoordinates:
 
     @classmethod
     def from_json(cls, text: "str | bytes") -> "DataCoordinates":
-        """Create coordinates from text that :meth:`to_json` returned.
+        """Create coordinates from a string that :meth:`to_json` returned.
 
         Raises
         ------
         CoordinatesError
-            If the text is not a JSON object with valid axes.
+            If the string is not a JSON object with valid axes.
         """
         try:
             axes = _json_loads(text)
@@ -281,7 +281,7 @@ reserve_names(frozenset(dir(DataCoordinates)) - {"time", "channel", "z"})
 
 
 def of_checked_axes(axes: "dict[str, int | str]") -> DataCoordinates:
-    """Return coordinates with axes that are known to be valid; the dict itself is kept, without a copy."""
+    """Return coordinates with axes that are known to be valid; the dict is kept, not copied."""
     coordinates = _new(DataCoordinates)
     _set_hash(coordinates, None)
     _set_axes(coordinates, axes)

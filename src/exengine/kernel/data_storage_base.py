@@ -68,9 +68,10 @@ class DataStorage(ABC):
     dataset_files: ClassVar[tuple[str, ...]] = ()
     """Patterns for the names of all files that a dataset of this backend may contain, apart from ExEngine's
     own files. They are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
-    ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any text; it may occur once in
-    a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every file in it
-    matches; without patterns, it deletes no dataset."""
+    ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
+    once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every
+    file in it matches; without patterns, it deletes no dataset.
+    """
 
     # -- required operations ---------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class DataStorage(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Finish the dataset: it accepts no more frames and is immutable from then on. Idempotent."""
+        """Finish the dataset. From then on, it accepts no more frames and is immutable. Idempotent."""
 
     @abstractmethod
     def close(self) -> None:
@@ -154,7 +155,7 @@ class DataStorage(ABC):
 
     @classmethod
     def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
-        """Return the capabilities of a dataset that is created with these options. Creates nothing.
+        """Return the capabilities that a dataset created with these options would have.
 
         Override this if capabilities depend on options or on the path. ``persistent`` and ``path_suffixes``
         must not depend on them.
@@ -190,9 +191,9 @@ class DataStorage(ABC):
     ) -> None:
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
-        The kernel holds the lock, has recorded the damage in the manifest, and marks the end afterwards. If
-        the process is killed, the kernel calls the method again. The method returns when everything is synced
-        (A2). It saves what it removes in files next to the index.
+        The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
+        afterwards. If the process is killed, the kernel calls the method again. The method returns when
+        everything is synced (A2). It saves what it removes in files next to the index.
 
         Parameters
         ----------
@@ -201,7 +202,7 @@ class DataStorage(ABC):
         lost : collection of DataCoordinates
             The frames with pixels that cannot be read back. The backend removes them.
         notes : mapping of DataCoordinates to JSON value, optional
-            The new metadata of frames whose own cannot be read back; an empty dict if there is no room.
+            New metadata for frames whose own metadata cannot be read back; an empty dict if it would not fit.
 
         Raises
         ------
@@ -381,7 +382,7 @@ class DataStorage(ABC):
         return self
 
     def check_structure(self) -> list[str]:
-        """Check the structure of the files, as opposed to the frames: headers, directories and lengths.
+        """Check the structure of the files (headers, directories and lengths), but not the frames.
 
         Returns
         -------

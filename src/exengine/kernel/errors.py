@@ -126,7 +126,7 @@ class DatasetDamagedError(ExEngineError, ValueError):
     Attributes
     ----------
     readable : str or None
-        The text of damaged metadata, of which any part may be wrong. A recovery keeps it.
+        The text of damaged metadata, any part of which may be wrong. A recovery keeps it.
     """
 
     readable: str | None = None
@@ -265,7 +265,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
 
 
 def note_stored(error: BaseException, frames: int) -> None:
-    """Record the number of frames that a ``put_many`` call stored, as ``frames_stored`` of an exception."""
+    """Record how many frames a ``put_many`` call stored, in an exception's ``frames_stored`` attribute."""
     error.frames_stored = frames  # type: ignore[attr-defined]
 
 

@@ -52,6 +52,8 @@ def notifications_to(executor: Any) -> Callable[[list[DataCoordinates]], None] |
             try:
                 executor.publish_notification(DataStoredNotification(coordinates))
             except BaseException:
-                _log.exception("the executor raised when it was notified of the frame at %s", coordinates)
+                _log.exception(
+                    "the executor raised an exception when it was notified of the frame at %s", coordinates
+                )
 
     return publish

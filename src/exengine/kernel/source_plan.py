@@ -20,7 +20,7 @@ class PlannedAxis:
     positions : tuple of int or str, or None
         The positions on the axis, in the order in which they are first acquired. None if they are unknown.
     length : int or None
-        The number of positions. None if it is unknown, such as for a time axis without an end.
+        The number of positions. None if it is unknown, as for an endless time axis.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class PlannedPosition:
     name : int or str
         The position on the axis ``position``.
     x_um, y_um, z_um : float or None
-        The absolute stage coordinates, in micrometers; along z, those of the first plane. None if unknown.
+        The absolute stage coordinates, in micrometers; ``z_um`` is that of the first plane. None if unknown.
     row, column : str or None
         The row and the column of the well, such as ``A`` and ``1``. None if the position is not in a well.
     field : int or None
@@ -131,8 +131,8 @@ class SourcePlan:
         Returns a new iterable over the coordinates of every frame, so that the backend can check them before
         anything is created.
     axes : tuple of PlannedAxis or None
-        The axes of the frames in the order of acquisition: positions on the last axis change fastest. If the
-        planned frames do not fill the axes, every frame still lies on them.
+        The axes of the frames in the order of acquisition: positions on the last axis change fastest. Even if
+        the planned frames do not fill the axes, every frame lies on them.
     pixel_size_um : (float, float) or None
         The size of a pixel in the sample, ``(y, x)``, in micrometers.
     z_step_um : float or None

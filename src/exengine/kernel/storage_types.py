@@ -11,7 +11,7 @@ from exengine.kernel.data_coords import DataCoordinates
 CoordinatesLike: TypeAlias = DataCoordinates | Mapping[str, int | str]
 """Coordinates in any form that the methods accept."""
 JsonValue: TypeAlias = Any
-"""Metadata: None, a bool, int, float or str, or a list, or a dict with str keys, of such values."""
+"""Metadata: None, a bool, int, float or str, or a list or dict (with str keys) of such values."""
 
 Frame: TypeAlias = tuple[CoordinatesLike, npt.NDArray[Any], JsonValue]
 """The coordinates, pixels and metadata of one frame."""
@@ -29,7 +29,7 @@ class DatasetStatus(enum.StrEnum):
     FAILED = "failed"
     """Finished after an error; some frames were not stored."""
     DAMAGED = "damaged"
-    """A frame or a file that the dataset lists is missing or was altered."""
+    """A listed frame or file is missing or was altered."""
 
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Tasks that the kit runs in child processes, such as writing until killed, reading, or opening damaged data.
 
-A child is started with ``python -m exengine.testing.children VERB SPEC``, where the specification is JSON
-text. It prints JSON objects, one per line. The last object is its result.
+A child is started with ``python -m exengine.testing.children VERB SPEC``, where the specification is JSON. It
+prints JSON objects, one per line. The last object is its result.
 """
 
 import contextlib
@@ -200,7 +200,7 @@ def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset repeatedly while it is written, and report the number of intact frames each time."""
+    """Open a dataset repeatedly while it is being written, and report how many frames are intact."""
     stopped = threading.Event()
 
     def wait() -> None:
@@ -408,7 +408,7 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
 def _peak_mib() -> float:
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # this module does not exist on Windows
         return 0.0
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -433,7 +433,7 @@ def _load(spec: dict[str, Any]) -> Any:
 
 
 def main(verb: str, text: str) -> None:
-    """Run the task named ``verb``, with its specification as JSON text."""
+    """Run the task named ``verb``, with its specification as JSON."""
     spec = json.loads(text)
     cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
     subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)

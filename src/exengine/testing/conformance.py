@@ -73,7 +73,7 @@ class StorageConformance(
     def storage_factory(self) -> Callable[..., DataStorage]:
         """Return a function that creates an empty storage.
 
-        It is called with the path if the backend is persistent, and without arguments otherwise.
+        The function is called with the path if the backend is persistent, and without arguments otherwise.
         """
         if not self.backend:
             raise TypeError(

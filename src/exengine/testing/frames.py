@@ -27,7 +27,7 @@ _NUMBERS = "biufc"
 
 
 def text_of(coordinates: Coordinates) -> str:
-    """Return coordinates as JSON text that does not depend on the order of the axes."""
+    """Return coordinates as a JSON string that does not depend on the order of the axes."""
     return json.dumps(dict(sorted(coordinates.items())))
 
 

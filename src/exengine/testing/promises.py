@@ -30,9 +30,9 @@ PROMISES = {
     "N1": "finish and close are idempotent",
     "N2": "a finished dataset is the same after reopening",
     "N3": "a finished dataset survives power loss",
-    "N4": "the status of a dataset states how it ended",
+    "N4": "the status of a dataset shows how it ended",
     "N5": "an unfinished dataset keeps every written frame",
-    "C1": "opening any path gives a dataset with a status, or an ExEngineError",
+    "C1": "opening any path returns a dataset with a status, or raises an ExEngineError",
     "C2": "a damaged frame is reported, never returned",
     "C3": "opening an incomplete dataset writes nothing",
     "C6": "foreign readers see every acknowledged frame, live and right after the writer was killed",
@@ -44,9 +44,9 @@ PROMISES = {
 """The promises of a storage backend by label, in the order in which the results list them."""
 
 SOURCE_PROMISES = {
-    "S1": "every field of the sequence is carried out, as the frames show, or refused before the run",
+    "S1": "every field of the sequence is either carried out, as the frames show, or refused before the run",
     "S2": "settings are restored however the run ends; unless the run is complete, shutters are closed",
-    "S3": "a sequence that its plan shows to be impossible is refused before the run",
+    "S3": "a sequence is refused before the run if its plan shows that it is impossible",
 }
 """The promises of a frame source by label, in the order in which the results list them."""
 

@@ -1,4 +1,4 @@
-"""The kit's pytest plugin: it defines the options and loads the rest of the kit only if one is used.
+"""The kit's pytest plugin, which defines the options and loads the rest of the kit only if one is used.
 
 If ExEngine is installed, pytest loads this module in every run. The module therefore imports only pytest.
 """
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--exengine-results",
         default=None,
         metavar="FILE",
-        help="write the results to this file; with several backends, to one NAME.json each in this folder",
+        help="write the results to this file; with several backends, write one NAME.json each to this folder",
     )
 
 

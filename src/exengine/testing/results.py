@@ -157,7 +157,7 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text as a single line, truncated at a space if it exceeds ``most`` characters."""
+    """Return a string as a single line, truncated at a space if it exceeds ``most`` characters."""
     return textwrap.shorten(text, most, placeholder=" ...")
 
 

@@ -193,11 +193,11 @@ class SourceConformance:
         if changed or source.unrestored:
             raise PromiseBrokenError(
                 "S2",
-                f"after a run with the end {end!r}, these settings were not restored: "
+                f"after a run that ended with {end!r}, these settings were not restored: "
                 f"{changed or source.unrestored}",
             )
         if end != "complete" and after.get("shutter_open"):
-            raise PromiseBrokenError("S2", f"after a run with the end {end!r}, a shutter is open")
+            raise PromiseBrokenError("S2", f"after a run that ended with {end!r}, a shutter is open")
 
     def _kept_open(self) -> Fields:
         return {

@@ -59,7 +59,7 @@ class Watch:
             self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
-        """Start watching a dataset: from now on, only files under this path may be read."""
+        """Start watching a dataset. From now on, only files under this path may be read."""
         self.reached = []
         self._root = os.path.realpath(path)
         # A folder on Python's search path that contains the dataset does not count as installed.
@@ -111,7 +111,8 @@ class Watch:
         if path is None or isinstance(path, int):
             return ""
         real = os.path.realpath(path)
-        # Listing the parent folder is allowed: an error about a missing path may suggest similar names.
+        # Listing the parent folder is allowed, because an error about a missing path may suggest similar
+        # names.
         beside = self._root is not None and real == os.path.dirname(self._root)
         installed = (real + os.sep).startswith(self._installed)
         return "" if self._is_inside(real) or beside or installed else f"{event} outside: {real}"

@@ -1,4 +1,4 @@
-"""A plugin without faults, to be spoilt in one place."""
+"""A plugin without faults, into which tests insert a single fault."""
 
 import pytest
 
@@ -91,7 +91,7 @@ class Shelf:
         path.write_text(text.replace(old, new))
 
     def write_record(self, *left_out):
-        """Write what an installer notes: the files that came from the wheel."""
+        """Write the record of an installer: the files that came from the wheel."""
         files = [
             file.relative_to(self.info.parent).as_posix()
             for file in self.package.rglob("*")
@@ -121,7 +121,7 @@ def shelf(make_distribution, backends_of, monkeypatch, tmp_path):
 
 @pytest.fixture
 def kit(monkeypatch):
-    """Put results in place of the conformance kit, which has tests of its own; return them, to be changed."""
+    """Replace the conformance kit with results that tests can change, and return these results."""
     import exengine.testing
 
     results = {

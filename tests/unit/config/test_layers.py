@@ -284,9 +284,9 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ({"storage": ["ndtiff"]}, "storage must be a section"),
         ({"sequence": [1]}, "sequence must be a section"),
         ({"storage": {"options": 5}}, r"storage\.options must map option names to values, got 5"),
-        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) must be text, got 5"),
-        ({"storage": {"path": ["a"]}}, r"storage\.path .* must be text"),
-        ({"storage": {"path": b"a"}}, r"storage\.path .* must be text"),
+        ({"storage": {"backend": 5}}, r"storage\.backend \(argument: mapping\) must be a string, got 5"),
+        ({"storage": {"path": ["a"]}}, r"storage\.path .* must be a string"),
+        ({"storage": {"path": b"a"}}, r"storage\.path .* must be a string"),
         (
             {"storage": {"if_exists": "overwrit"}},
             r"is 'overwrit' \(did you mean 'overwrite'\?\); the allowed values are error, number, ",
@@ -526,5 +526,5 @@ def test_the_home_folder_is_expanded_from_every_layer(write, monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("path", ["$HOME/x", "${DATA}/x", "%USERPROFILE%/x"])
 def test_variables_in_a_path_are_refused(path):
-    with pytest.raises(ConfigError, match=r"storage\.path.*not expanded.*write out the folder"):
+    with pytest.raises(ConfigError, match=r"storage\.path.*not expanded.*write the full path"):
         resolve({"storage": {"path": path}}, environment={})

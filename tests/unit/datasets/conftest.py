@@ -1,4 +1,4 @@
-"""Fixtures of the tests of datasets: a path, and what makes a dataset there."""
+"""Fixtures of the tests of datasets: a path, and a function that creates a dataset there."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def make(checked, path):
-    """Return what makes a dataset of some frames, by default finished."""
+    """Return a function that creates a dataset with a few frames, by default finished."""
 
     def make(count=5, finish=True, at=path, annotations=(), cls=checked, **options):
         storage = cls(at, **options)

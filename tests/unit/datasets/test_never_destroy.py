@@ -27,7 +27,7 @@ class GreedyStorage(CheckedStorage):
     Parameters
     ----------
     path : path
-        Where the dataset will lie.
+        The path of the dataset.
     summary_metadata : dict, optional
         Metadata of the whole dataset.
     '''

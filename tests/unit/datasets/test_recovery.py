@@ -171,7 +171,7 @@ def test_frames_that_nothing_names_any_more_are_counted(make, path, target):
     assert not report.ok
     assert "4.raw is not in the index" in report.problems
     assert verify(target).problems == [
-        "2 more frames did not survive the recovery; their coordinates are not known"
+        "2 more frames did not survive the recovery; their coordinates are unknown"
     ]
 
 

@@ -92,7 +92,7 @@ def test_a_backend_that_cannot_replace_a_dataset_says_so(bucket, monkeypatch):
 def test_backends_on_disk_refuse_urls(bucket):
     with pytest.raises(ConfigError, match="writes only to folders on this machine"):
         StoragePlan("disk", URL, options={})
-    with pytest.raises(UnsupportedOperationError, match="'disk' does not read URLs"):
+    with pytest.raises(UnsupportedOperationError, match="'disk' does not support URLs"):
         open_dataset(URL, backend="disk")
 
 

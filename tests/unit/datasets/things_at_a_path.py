@@ -1,8 +1,9 @@
-"""What may be where a new dataset is to go: made, tried to overwrite, and compared before and after.
+"""Creates things at the path of a new dataset, tries to overwrite them, and checks that they survive.
 
-``python things_at_a_path.py FOLDER BACKEND (root | user) (directly | through-a-link)``, in a process of its own, which
-gives itself mounts of its own where it may. Every node, mount and folder is made in FOLDER. A line of JSON for each
-thing: its name, the outcome, what changed that must not, and what is at the path afterwards.
+``python things_at_a_path.py FOLDER BACKEND (root | user) (directly | through-a-link)``, in a separate
+process, which uses its own mounts if it is permitted to. Every node, mount and folder is created in FOLDER.
+The script prints a line of JSON for each thing: its name, the outcome, the forbidden changes, and the content
+of the path afterwards.
 """
 
 import contextlib
@@ -31,11 +32,11 @@ NOBODY = 65534
 SETTINGS = {"backend": "checked"}
 
 THINGS = {}
-"""Name -> (what makes it, outcome, whether it needs root)."""
+"""Name -> (function that creates the thing, outcome, whether this requires root)."""
 
 
 def thing(outcome, needs_root=False):
-    """Register what makes a thing at a path, and what must come of overwriting it."""
+    """Register a function that creates a thing at a path, and the required outcome of overwriting it."""
 
     def register(make):
         THINGS[make.__name__.removeprefix("make_").replace("_", " ")] = (make, outcome, needs_root)
@@ -396,7 +397,7 @@ KEPT_OPEN = []
 
 
 def snapshot(folder):
-    """Return kind, owner, inode, size and content of everything in a folder; no link is followed."""
+    """Return the kind, owner, inode, size and content of everything in a folder, without following links."""
     found = {}
     for base, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -415,7 +416,7 @@ def snapshot(folder):
 
 
 def overwrite(path):
-    """Try to make a dataset of one frame, with another value; return what came of it."""
+    """Try to create a dataset with one frame, with a different value; return the outcome."""
     try:
         storage = open_storage(SETTINGS["backend"], path, if_exists="overwrite")
     except ExEngineError as error:
@@ -429,7 +430,7 @@ def overwrite(path):
 
 
 def as_user(work):
-    """Return what a function returns in a fork of this process that is an ordinary user."""
+    """Return the result of a function in a fork of this process that runs as an ordinary user."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -457,7 +458,7 @@ def change_owner(folder):
 
 
 def try_one(folder, name, user, way):
-    """Make a thing, try to overwrite it, and report."""
+    """Create a thing, try to overwrite it, and report the outcome."""
     make, wanted, needs_root = THINGS[name]
     if needs_root and not ROOT:
         return {"name": name, "skipped": "only root makes devices and mounts"}
@@ -489,7 +490,7 @@ def try_one(folder, name, user, way):
 
 
 def live_apart():
-    """Give this process mounts of its own, which end with it."""
+    """Give this process its own mounts, which end with it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(0x20000) != 0:  # CLONE_NEWNS
         raise OSError(ctypes.get_errno(), "no mounts of its own")
@@ -502,7 +503,7 @@ def main(folder, backend, user, way):
     folder = Path(folder)
     if ROOT:
         live_apart()
-    make_dataset(folder / "warm")  # all that is imported late is there before the rights are dropped
+    make_dataset(folder / "warm")  # import all lazily imported modules before dropping privileges
     overwrite(folder / "warm")
     for number, name in enumerate(THINGS):
         sys.stdout.write(json.dumps(try_one(folder / str(number), name, user, way)) + "\n")

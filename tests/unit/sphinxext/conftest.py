@@ -1,4 +1,4 @@
-"""Installed distributions and documentation projects, made up for a test."""
+"""Temporary distributions and documentation projects for tests."""
 
 import io
 import re
@@ -75,14 +75,14 @@ class Site:
         extra: str = "",
         **more: Any,
     ) -> str:
-        """Install a backend made of a docstring, an ``__init__`` and capabilities."""
+        """Install a backend with a given docstring, ``__init__`` and capabilities."""
         body = textwrap.indent(textwrap.dedent(f"{doc}\n{extra}\n{init}\n"), "    ")
         return self.install(distribution, f"class Shelf(DataStorage):\n{body}\n{METHODS}", **more)
 
 
 @dataclass
 class Built:
-    """What a build gave."""
+    """The result of a build."""
 
     source: Path
     output: Path
@@ -92,7 +92,7 @@ class Built:
         return (self.source / f"{document}.rst").read_text(encoding="utf-8")
 
     def text(self, document: str) -> str:
-        """Return a page as a reader sees it, in one line."""
+        """Return a page as a reader sees it, as one line."""
         html = (self.output / f"{document}.html").read_text(encoding="utf-8")
         body = html.partition('<div class="body"')[2]
         return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
@@ -121,7 +121,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def build(tmp_path: Path, site: Site) -> Callable[..., Built]:
-    """Build a documentation project; by default a warning is an error."""
+    """Build a documentation project; by default, warnings are errors."""
 
     def run(*, index: str | None = None, strict: bool = True, **settings: Any) -> Built:
         source, output, doctrees = tmp_path / "docs", tmp_path / "out", tmp_path / "doctrees"

@@ -1,4 +1,4 @@
-"""The backends of ``broken_backends.py``, installed for a test, and what the kit says of one of them."""
+"""The backends of ``broken_backends.py``, installed for a test, and the kit's results for one of them."""
 
 import importlib
 import shutil
@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[2] / "backends" / "broken_backends.py"
 
 @pytest.fixture(scope="session")
 def module(tmp_path_factory):
-    """Return the module with all backends, which a made-up distribution registers."""
+    """Return the module with all backends, which a temporary distribution registers."""
     site = tmp_path_factory.mktemp("site")
     shutil.copy(SOURCE, site)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Import location of ``Version2Reader`` in pickles that version 1.0 created."""
+"""The module from which pickles of version 1.0 import ``Version2Reader``."""
 
 from exengine_ndstorage.ndtiff.version2 import Version2Reader
 

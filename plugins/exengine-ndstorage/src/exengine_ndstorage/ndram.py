@@ -26,7 +26,7 @@ _ALIGNMENT = 64  # the size of a cache line, which is sufficient for every numpy
 
 
 class NDRAMStorage(ManagedStorage):
-    """Keep frames in memory, of any dtype and number of dimensions.
+    """Keep frames of any dtype and number of dimensions in memory.
 
     This backend is suitable for live views, for short acquisitions that are processed immediately, and for
     first experiments. The frames are lost when the program ends. The storage copies each frame once, so the
@@ -37,8 +37,8 @@ class NDRAMStorage(ManagedStorage):
     summary_metadata : dict or any JSON value, optional
         Metadata for the whole dataset.
     max_bytes : int, optional
-        The maximum total size of the pixels of all frames, in bytes. ``put`` raises ``StorageFullError`` for
-        a frame that would exceed this limit, and the earlier frames are kept. The default is unlimited.
+        The maximum total size of the pixel data, in bytes. ``put`` raises ``StorageFullError`` for a frame
+        that would exceed this limit, and the earlier frames are kept. The default is unlimited.
 
     Examples
     --------

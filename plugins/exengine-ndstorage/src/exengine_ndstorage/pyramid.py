@@ -1,4 +1,4 @@
-"""Import location of ``PyramidReader`` and of mosaic tiles in pickles that version 1.0 created."""
+"""The module from which pickles of version 1.0 import ``PyramidReader`` and mosaic tiles."""
 
 from exengine_ndstorage.ndtiff.pyramid import PyramidReader, _ReadTile
 

@@ -1,4 +1,4 @@
-"""Import location of ``NDTiffReader`` in pickles that version 1.0 created."""
+"""The module from which pickles of version 1.0 import ``NDTiffReader``."""
 
 from exengine_ndstorage.ndtiff.reader import NDTiffReader
 

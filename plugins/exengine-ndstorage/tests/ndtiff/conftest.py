@@ -1,4 +1,4 @@
-"""Datasets that the tests of reader, structure and recovery read and damage."""
+"""Datasets that the tests of the reader, the structure and the recovery read and damage."""
 
 import sys
 from pathlib import Path
@@ -55,7 +55,7 @@ def put(frame):
 
 @pytest.fixture
 def finished(path, new, put):
-    """Make a finished dataset with three files; return its path."""
+    """Create a finished dataset with three files; return its path."""
     storage = new(max_file_bytes=9000, summary_metadata={"who": "me"})
     put(storage, range(COUNT))
     storage.finish()
@@ -65,7 +65,7 @@ def finished(path, new, put):
 
 @pytest.fixture
 def cut_short(path, new, put):
-    """Make a dataset that was closed and never finished; return its path."""
+    """Create a dataset that was closed but never finished; return its path."""
     storage = new(max_file_bytes=9000, summary_metadata={"who": "me"})
     put(storage, range(COUNT))
     storage.close()

@@ -1,4 +1,4 @@
-"""Reads and damages the bytes of a dataset, with none of the code under test."""
+"""Reads and damages the bytes of a dataset, without the code under test."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from tifffile import TiffFile
 
-COUNT = 12  # frames of the datasets ``finished`` and ``cut_short``, in files of some frames each
+COUNT = 12  # number of frames in the datasets ``finished`` and ``cut_short``, which have several files
 BACKUP = "NDTiff.index.before-recovery"
 SHAPE = (24, 32)
 
 
 class Entry(NamedTuple):
-    """An entry of the index, and its place."""
+    """An entry of the index, and its location."""
 
     axes: dict
     file: str
@@ -54,13 +54,13 @@ def in_order(path):
 
 
 def pages_of(file):
-    """Return the pictures of a file as tifffile reads them."""
+    """Return the images of a file as tifffile reads them."""
     with TiffFile(file) as tiff:
         return [page.asarray() for page in tiff.pages]
 
 
 def change(file, offset, changed):
-    """Replace a byte of a file by that which a function returns for it."""
+    """Replace a byte of a file with the result of a function."""
     with open(file, "r+b") as opened:
         opened.seek(offset)
         byte = opened.read(1)[0]

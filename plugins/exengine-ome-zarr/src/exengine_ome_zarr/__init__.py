@@ -1,4 +1,4 @@
-"""The storage backend ``ome-zarr``: writes and reads OME-Zarr, the community's image format."""
+"""The storage backend ``ome-zarr``: writes and reads OME-Zarr, the bioimaging community's image format."""
 
 from typing import Any
 

@@ -44,7 +44,7 @@ _CAPABILITIES = StorageCapabilities(
 
 
 def remote_capabilities(local: StorageCapabilities) -> StorageCapabilities:
-    """Return the capabilities of a dataset in object storage, from those of one on a disk."""
+    """Return the capabilities of a dataset in object storage, derived from those of a dataset on disk."""
     return replace(local, remote=True, live_readers=(), pyramids=False)
 
 

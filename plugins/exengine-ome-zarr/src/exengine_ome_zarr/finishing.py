@@ -1,7 +1,7 @@
-"""Finishes the files of a dataset: indices and lengths of shards, lengths of arrays, consolidated metadata.
+"""Finishes the files of a dataset: shard indices and lengths, array lengths, and consolidated metadata.
 
-Every step leaves a dataset that can be read, and can be repeated after the process was killed. The journal
-lists the frames that exist.
+The dataset can be read after every step, and any step can be repeated after the process was killed. The
+journal lists the frames that exist.
 """
 
 import os
@@ -40,7 +40,7 @@ def finish_dataset(
     journal : OpenFile
         The journal, which contains the records of all frames and nothing else.
     elsewhere : collection of str
-        The shards that are finished and no longer in the folder.
+        The finished shards that are no longer in the folder.
     """
     frames = _read_columns(journal)
     for image, shard, rows in _by_shard(layout, frames):
@@ -67,7 +67,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
     path : path
         The folder of a dataset of this backend.
     method : {'mean', 'median', 'decimate'}
-        How a level is computed from the one above; see :func:`exengine_ome_zarr.pyramid.halve`.
+        How each level is computed from the previous level; see :func:`exengine_ome_zarr.pyramid.halve`.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
     manifest = read_manifest(folder)
     table = FrameTable(folder)
     if manifest is None or manifest.status is DatasetStatus.INCOMPLETE:
-        raise StorageStateError(f"{folder} is not finished; finish it, or run exengine recover, first")
+        raise StorageStateError(f"{folder} is not finished; finish it or run exengine recover first")
     if table.layout is None or table.journal is None:
         return
     images = Images(folder, table.layout, table.facts, table.labels)
@@ -89,7 +89,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
 
 
 def _lengths(frames: Columns) -> dict[int, Indices]:
-    """Return the lengths of t, c and z of each image."""
+    """Return the lengths of t, c and z for each image."""
     found = {}
     for number in np.unique(frames["image"]).tolist():
         t, c, z = (int(frames[dim][frames["image"] == number].max()) + 1 for dim in ("t", "c", "z"))
@@ -100,7 +100,7 @@ def _lengths(frames: Columns) -> dict[int, Indices]:
 def _build_levels(
     folder: str, layout: Layout, images: Images, frames: Columns, method: Method, *, again: bool = False
 ) -> None:
-    """Write the shards of the resolution levels; those that exist only if ``again``."""
+    """Write the shards of the resolution levels; replace existing shards only if ``again`` is true."""
     factors = level_factors(layout)
     files = FrameFiles(folder, layout, images.array_path)
     for image, shard, rows in _by_shard(layout, frames):
@@ -121,7 +121,7 @@ def _records(frames: Columns) -> Iterator[Record]:
 
 
 def _read_columns(journal: OpenFile) -> Columns:
-    """Return the places of all frames."""
+    """Return the locations of all frames."""
     pieces = []
     first = 0
     while len(records := read_records(journal.descriptor, first)):
@@ -162,13 +162,13 @@ def _chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
 
 
 def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
-    """Mark the chunks that were never written, and shorten a shard that is not full."""
+    """Mark the chunks that were never written, and shorten the shard if it is not full."""
     first = _chunk_numbers(layout, frames)
     written = np.zeros(layout.chunks_in_shard, bool)
     written[(first[:, None] + np.arange(layout.tiles)).reshape(-1)] = True
     file = OpenFile(path, os.O_RDWR)
     size = layout.tile_bytes * layout.frames_per_chunk
-    # The chunks are elsewhere if an earlier attempt has copied the shard.
+    # If an earlier attempt has copied the shard, its chunks have moved.
     old = read_index(file, layout)
     slots = decode_index(layout.complete_index) if old is None else old
     assert slots is not None
@@ -183,19 +183,19 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     index = encode_index(entries)
     old_at = os.fstat(file.descriptor).st_size - len(index)
     if old is not None and end + len(index) > old_at:
-        # The new index would overlap the old one. Both are equally long, so it can replace the old one, which
-        # is written with one call.
+        # The new index would overlap the old one. Both have the same length, so the new index can replace the
+        # old one with a single write.
         end = old_at
     if old_at == end and read_at(file.descriptor, len(index), end) == index:
         return
     write_at(file.descriptor, (index,), end, len(index))
-    os.fsync(file.descriptor)  # before the old index goes
+    os.fsync(file.descriptor)  # sync before the old index is removed
     os.ftruncate(file.descriptor, end + len(index))
     os.fsync(file.descriptor)
 
 
 def _copy(folder: str, path: str, file: OpenFile, entries: npt.NDArray[np.uint64]) -> None:
-    """Replace a shard by a copy without the holes between its chunks."""
+    """Replace a shard with a copy that has no holes between its chunks."""
     chunks = {number: (file, int(offset), int(length)) for number, (offset, length) in _present(entries)}
     _write_shard(folder, path, chunks, entries)
 
@@ -236,12 +236,12 @@ def _write_shard(
 
 
 def _publish(folder: str, path: str, layout: Layout, frames: Columns) -> None:
-    """Make the parts of a shard with compression into the shard."""
+    """Combine the parts of a compressed shard into the shard."""
     numbers = [int(part) for part in np.unique(frames["part"])]
     parts = {number: part_path(folder, number) for number in numbers}
     opened = {number: OpenFile(part, os.O_RDWR) for number, part in parts.items() if os.path.exists(part)}
     if not opened:
-        return  # the shard is published
+        return  # the shard is already published
     first = _chunk_numbers(layout, frames)
     entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
     chunks: dict[int, tuple[OpenFile, int, int]] = {}
@@ -282,7 +282,7 @@ def _publish(folder: str, path: str, layout: Layout, frames: Columns) -> None:
 
 
 def _remove_leftovers(folder: str) -> None:
-    """Remove files that an interrupted write has left."""
+    """Remove files that an interrupted write left behind."""
     place = os.path.join(folder, OPEN)
     for name in os.listdir(place):
         path = os.path.join(place, name)
@@ -293,7 +293,7 @@ def _remove_leftovers(folder: str) -> None:
 def place_documents(
     folder: str, layout: Layout, images: Images, lengths: dict[int, tuple[int, int, int]]
 ) -> None:
-    """Write the final documents. The root is the last, and contains a copy of all others."""
+    """Write the final documents. The root document is written last, and contains a copy of all others."""
     for image in list(images.extents):
         if image not in lengths:
             del images.extents[image]

@@ -1,4 +1,4 @@
-"""Chooses the reader of an OME-Zarr dataset: one of this backend, or one of another program."""
+"""Chooses the reader for an OME-Zarr dataset, which this backend or another program wrote."""
 
 import os
 
@@ -12,7 +12,7 @@ from exengine_ome_zarr.reader import OmeZarrReader
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Return whether this backend wrote the dataset, also if its files are missing or damaged."""
+    """Return whether this backend wrote the dataset, even if its files are missing or damaged."""
     if os.path.lexists(os.path.join(path, LAYOUT)):
         return True
     manifest = read_manifest(path)
@@ -20,12 +20,12 @@ def is_own(path: str | os.PathLike[str]) -> bool:
 
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is an OME-Zarr dataset of any writer."""
+    """Return whether a path is an OME-Zarr dataset, regardless of the program that wrote it."""
     return is_own(path) or is_foreign(path)
 
 
 def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
-    """Open an OME-Zarr dataset of any writer.
+    """Open an OME-Zarr dataset, regardless of the program that wrote it.
 
     Raises
     ------

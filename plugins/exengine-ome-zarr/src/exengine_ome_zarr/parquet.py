@@ -45,7 +45,7 @@ def write_table(folder: str) -> bool:
                 return False
             writer.close()
         os.rename(new, os.path.join(folder, TABLE))
-    except Exception:  # such as metadata whose types change from frame to frame
+    except Exception:  # for example, the types of values differ between frames
         if os.path.exists(new):
             os.unlink(new)
         return False
@@ -53,7 +53,7 @@ def write_table(folder: str) -> bool:
 
 
 def _columns(rows: list[Any]) -> dict[str, tuple[str, str]]:
-    """Return the source and the type of each column: the axes, and numbers in the metadata."""
+    """Return the source and the type of each column, for the axes and for numbers in the metadata."""
     columns = {
         axis: ("coordinates", "int" if all(type(row["coordinates"][axis]) is int for row in rows) else "str")
         for axis in rows[0]["coordinates"]

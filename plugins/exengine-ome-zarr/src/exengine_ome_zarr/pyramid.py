@@ -1,7 +1,7 @@
-"""Resolution levels: smaller copies of the frames, with which viewers show a large dataset at once.
+"""Resolution levels: smaller copies of the frames, so that viewers can display a large dataset as a whole.
 
-Each level halves the height and width of the level above. If they are odd, the last row or column of a level
-covers the pixels that exist. A level has the same shards as the full resolution.
+Each level halves the height and width of the previous level. If they are odd, the last row or column is
+computed from the pixels that exist. A level is divided into the same shards as the full resolution.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from exengine_ome_zarr.table import FrameTable
 
 
 def level_factors(layout: Layout) -> tuple[int, ...]:
-    """Return the downsampling factor of each level, down to the first level that viewers load at once."""
+    """Return the downsampling factor of each level, up to the first level that viewers load as a whole."""
     factors = [1]
     while max(layout.height, layout.width) > sizes.LEAST_LEVEL_PIXELS * factors[-1]:
         factors.append(factors[-1] * 2)
@@ -66,7 +66,7 @@ def halve(frame: npt.NDArray[Any], method: Method) -> npt.NDArray[Any]:
         return np.ascontiguousarray(frame[::2, ::2])
     pad = [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2)] + [(0, 0)] * (frame.ndim - 2)
     if frame.shape[0] % 2 or frame.shape[1] % 2:
-        frame = np.pad(frame, pad, mode="edge")  # blocks at the edge repeat the pixels that exist
+        frame = np.pad(frame, pad, mode="edge")  # blocks at the edge repeat their last row or column
     blocks = [frame[y::2, x::2] for y in (0, 1) for x in (0, 1)]
     if method == "median":
         low, high = np.sort(np.stack(blocks), axis=0)[1:3]
@@ -100,12 +100,12 @@ def build_shard(
         The layout of the full resolution.
     method : {'mean', 'median', 'decimate'}
     names : list of str
-        The path of the shard in the dataset, for each level. The first is that of the full resolution, which
+        The path of the shard in the dataset for each level, beginning with the full resolution, which already
         exists.
     frames : iterable of ((t, c, z), numpy.ndarray)
         The indices and pixels of each frame in the shard.
     may_finish : callable
-        Returns whether all frames were given. Otherwise, nothing is written.
+        Returns whether all frames were passed. If not, nothing is written.
     """
     writers = [_LevelShard(folder, level_layout(layout, number)) for number in range(1, len(names))]
     try:
@@ -123,7 +123,7 @@ def build_shard(
 
 
 def read_frames(files: FrameFiles, records: Iterable[Record]) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
-    """Yield the indices and pixels of the frames of journal records."""
+    """Yield the indices and pixels of the frames in journal records."""
     for record in records:
         _, image, t, c, z, *_ = record
         text = f"the frame at t {t}, c {c}, z {z} of image {image}"
@@ -131,10 +131,10 @@ def read_frames(files: FrameFiles, records: Iterable[Record]) -> Iterator[tuple[
 
 
 class PyramidBuilder:
-    """Builds the levels of complete shards on a thread of low priority, while more frames are stored.
+    """Builds the levels of complete shards on a low-priority thread, while more frames are stored.
 
-    The thread only uses time that the processors have to spare. It builds a shard when all of its frames are
-    stored; ``finish`` builds the others, and those for which the thread had no time or met an error.
+    The thread uses only spare processor time. It builds a shard when all of its frames are stored; ``finish``
+    builds the other shards, and those that the thread did not reach or could not build.
 
     Parameters
     ----------
@@ -161,13 +161,13 @@ class PyramidBuilder:
         self._frames_in_shard = frames_in_shard
         self._waiting: dict[
             tuple[int, int, int, int], list[Record]
-        ] = {}  # the records of the frames of incomplete shards
+        ] = {}  # the frame records of incomplete shards
         self._jobs: SimpleQueue[list[Record] | None] = SimpleQueue()
         self._ending = False
         self._thread: threading.Thread | None = None
 
     def stored(self, records: list[bytes]) -> None:
-        """Note that frames are stored, by their journal records."""
+        """Add the journal records of stored frames."""
         for record in map(unpack_record, records):
             _, image, t, c, z, *_ = record
             shard = (image, *self._layout.shard_at(t, c, z))
@@ -185,7 +185,7 @@ class PyramidBuilder:
                 self._thread = thread
 
     def _work(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # not on all systems
+        with contextlib.suppress(OSError, AttributeError):  # not available on all systems
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         files = FrameFiles(self._folder, self._layout, self._images.array_path)
         while (job := self._jobs.get()) is not None:
@@ -202,7 +202,7 @@ class PyramidBuilder:
         build_shard(self._folder, self._layout, self._method, names, frames, lambda: not self._ending)
 
     def end(self) -> None:
-        """Stop the thread after the frame on which it works. Idempotent."""
+        """Stop the thread after its current frame. Idempotent."""
         self._ending = True
         if self._thread is not None:
             self._jobs.put(None)
@@ -211,7 +211,7 @@ class PyramidBuilder:
 
 
 class _LevelShard:
-    """A shard of a level that is being written."""
+    """A shard that is being written at one resolution level."""
 
     def __init__(self, folder: str, layout: Layout) -> None:
         self._layout = layout
@@ -279,7 +279,9 @@ class LevelReader(DatasetReader):
         return f"level {self._number} of the frame at {self._table.coordinates(number)} of {self.path}"
 
     def read_frame_metadata(self, number: int) -> JsonValue:
-        raise CoordinatesNotFoundError("metadata belongs to the full resolution: use the dataset itself")
+        raise CoordinatesNotFoundError(
+            "resolution levels have no metadata of their own; read it from the dataset itself"
+        )
 
     def release(self) -> None:
         """Close the files."""

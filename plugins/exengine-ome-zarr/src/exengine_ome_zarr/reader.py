@@ -1,4 +1,4 @@
-"""Reads datasets of this backend by their journal, also while they are written and after a crash."""
+"""Reads datasets of this backend by their journal, even while they are being written or after a crash."""
 
 import os
 from typing import Any, Self
@@ -30,7 +30,7 @@ from exengine_ome_zarr.structure import check_structure
 from exengine_ome_zarr.table import FrameTable
 
 FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED)
-"""The states of a dataset whose files agree with the manifest."""
+"""The statuses of finished datasets."""
 
 
 class OmeZarrReader(DatasetReader):
@@ -47,7 +47,7 @@ class OmeZarrReader(DatasetReader):
     def __init__(self, path: str) -> None:
         self._folder = path
         manifest = read_manifest(path)
-        self._table = FrameTable(path)  # after the manifest: if it is complete, so is the journal
+        self._table = FrameTable(path)  # opened last, so that it matches a final manifest
         super().__init__(path, self._table, status_of(manifest), manifest)
         layout = self._table.layout
         self.capabilities = capabilities_for({"codec": layout.codec} if layout is not None else {})
@@ -98,7 +98,7 @@ class OmeZarrReader(DatasetReader):
         ):
             expected = manifest.facts.get(fact)
             if expected is not None and expected != self._checksum(name, size):
-                return f"{name} differs from the file that was written: frames may have wrong coordinates"
+                return f"{name} differs from the file that was written, so frames may have wrong coordinates"
         return ""
 
     def _checksum(self, name: str, size: int) -> int | None:
@@ -115,7 +115,7 @@ class OmeZarrReader(DatasetReader):
         if super().status is DatasetStatus.INCOMPLETE:
             manifest = read_manifest(self._folder)
             if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                self._table.refresh()  # after the manifest, because the journal is complete now
+                self._table.refresh()  # after reading the manifest, because the journal is complete now
                 self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
             self._settle()
         return super().status
@@ -127,7 +127,7 @@ class OmeZarrReader(DatasetReader):
         return self._table.summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
@@ -141,7 +141,7 @@ class OmeZarrReader(DatasetReader):
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
-        """The resolution levels; level 0 has full resolution, each further level half of the one above."""
+        """The resolution levels. Level 0 has full resolution; each further level halves the previous one."""
         layout = self._table.layout
         if layout is None or self._table.live or not os.path.isfile(self._document_of_level(1)):
             return (0,)
@@ -177,30 +177,31 @@ class OmeZarrReader(DatasetReader):
         return frames.read(record, FrameName(self._name, number))
 
     def _refuse_lost_labels(self, number: int, record: Record) -> None:
-        """Raise ``DatasetDamagedError`` if a frame was stored at other coordinates.
+        """Raise ``DatasetDamagedError`` if a frame was stored at different coordinates.
 
-        If the layout file has lost its end, positions have no labels. Only the manifest of a finished dataset
-        has a checksum that shows this.
+        If the end of the layout file is lost, some positions have no labels. Only the manifest of a finished
+        dataset contains a checksum that reveals this.
         """
         try:
             line = self._read_line(number, record)
         except DatasetDamagedError:
             if self._is_damaged:
                 raise
-            return  # the metadata are lost, and nothing suggests that the labels are
+            return  # the metadata are lost, but nothing suggests that labels are missing
         self._compare_coordinates(number, line)
 
     def _compare_coordinates(self, number: int, line: dict[str, Any]) -> None:
         stored = line.get("coordinates")
         if stored != self._table.coordinates(number):
             raise DatasetDamagedError(
-                f"{self._name(number)} was stored at {stored!r:.200}: {files.LAYOUT} has lost labels"
+                f"{self._name(number)} was stored at {stored!r:.200}, because labels are missing from "
+                f"{files.LAYOUT}"
             )
 
     def _open_files(self) -> FrameFiles:
         table = self._table
         layout: Layout | None = table.layout
-        assert layout is not None  # a frame was found
+        assert layout is not None  # not None, because a frame was found
         images = Images(self._folder, layout, table.facts, table.labels)
         return FrameFiles(self._folder, layout, images.array_path)
 
@@ -223,7 +224,7 @@ class OmeZarrReader(DatasetReader):
 
     def _record(self, number: int) -> Record:
         journal = self._table.journal
-        assert journal is not None  # a frame was found
+        assert journal is not None  # not None, because a frame was found
         text = read_at(journal.descriptor, RECORD_BYTES, (number + 1) * RECORD_BYTES)
         record = decode_record(text, number)
         if record is None:

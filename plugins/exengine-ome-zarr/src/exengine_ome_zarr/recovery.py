@@ -24,7 +24,7 @@ def recover_in_place(
     notes: Mapping[DataCoordinates, Any],
     elsewhere: Collection[str] = (),
 ) -> None:
-    """Make a finished dataset of one whose writer died. It can be repeated after it was killed.
+    """Finish a dataset after its writer has died. If this function is killed, it can be called again.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def recover_in_place(
     lost : collection of DataCoordinates
         The frames that cannot be read. They are removed from the journal; the old journal is kept.
     notes : mapping of DataCoordinates to JSON value
-        The new metadata of frames whose own cannot be read.
+        New metadata for the frames whose own metadata cannot be read.
     elsewhere : collection of str
-        The shards that are finished and not in the folder.
+        The finished shards that are not in the folder.
     """
     os.makedirs(os.path.join(path, files.OPEN), exist_ok=True)
     table = FrameTable(path)

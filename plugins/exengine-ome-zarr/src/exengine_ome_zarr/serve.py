@@ -1,8 +1,9 @@
 """Serves a dataset over HTTP on this computer, for viewers that run in a browser.
 
-Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server answers ranges of bytes, also those
-at the end of a file, with which viewers read single chunks of a shard. It serves only the files of a dataset,
-only to programs on this computer, and changes nothing. If neuroglancer is installed, it shows an image.
+Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server supports range requests, including
+those for the end of a file, with which viewers read single chunks of a shard. It serves only the files of a
+dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, the command
+also prints the URL of a viewer.
 """
 
 import argparse
@@ -26,7 +27,7 @@ PORT = 8750
 _LOCAL = "127.0.0.1"
 _NAMES = (_LOCAL, "localhost")
 _UNITS = {"second": (1, "s"), "micrometer": (1e-6, "m")}
-"""The units of the axes, in those of neuroglancer."""
+"""The scale and name of each axis unit in neuroglancer."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -38,9 +39,9 @@ class DatasetServer:
     path : path
         The folder of the dataset.
     port : int
-        The port; 0 for a free one.
+        The port; 0 selects a free port.
     origins : iterable of str
-        The web sites whose pages may read the dataset, such as ``https://ome.github.io``.
+        The web sites that may read the dataset, such as ``https://ome.github.io``.
 
     Raises
     ------
@@ -63,9 +64,9 @@ class DatasetServer:
         self.folder = Path(os.path.realpath(path))
         """The folder of the dataset."""
         self.origins = set(origins)
-        """The web sites whose pages may read the dataset."""
+        """The web sites that may read the dataset."""
         if not self.folder.is_dir():
-            raise DatasetAccessError(f"{os.fspath(path)} is not a folder; name the folder of a dataset")
+            raise DatasetAccessError(f"{os.fspath(path)} is not a folder; pass the folder of a dataset")
         try:
             self._server = _Server((_LOCAL, port), partial(_Handler, self.folder, self.origins))
         except (OSError, OverflowError) as error:
@@ -76,11 +77,11 @@ class DatasetServer:
 
     @property
     def url(self) -> str:
-        """The address of the dataset."""
+        """The URL of the dataset."""
         return f"http://{_LOCAL}:{self._server.server_address[1]}/{quote(self.folder.name)}"
 
     def start(self) -> None:
-        """Serve on a thread of its own until :meth:`close`."""
+        """Serve on a separate thread until :meth:`close` is called."""
         self._thread.start()
 
     def wait(self) -> None:
@@ -136,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.NO_CONTENT)
 
     def _answer(self, *, has_body: bool) -> None:
-        # A page of another web site can reach this server under a name that it made up, and is refused.
+        # Another web site can reach this server through a host name of its own, so only local names are
+        # accepted.
         if self.headers.get("Host", "").partition(":")[0] not in _NAMES:
             self._refuse(HTTPStatus.FORBIDDEN)
             return
@@ -152,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(file, is_json=path.suffix == ".json", has_body=has_body)
 
     def _path(self) -> Path | None:
-        """Return the path of the requested file; None if it is not one that viewers need."""
+        """Return the path of the requested file; None if viewers do not need this file."""
         name, *parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if name != self._folder.name or not parts or "\0" in "".join(parts):
             return None
@@ -173,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json" if is_json else "application/octet-stream")
         self.send_header("Content-Length", str(end - start))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Cache-Control", "no-store")  # the next frame may be in the same file
+        self.send_header("Cache-Control", "no-store")  # the next frame may change the same file
         if asked is not None:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         self._allow_origin()
@@ -185,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _copy(self, file: BinaryIO, count: int) -> None:
         while count:
             piece = file.read(min(count, 1 << 20))
-            if not piece:  # the writer has shortened the file, and the stated length is not reached
+            if not piece:  # the writer has shortened the file, so it ends before the announced length
                 self.close_connection = True
                 return
             self.wfile.write(piece)
@@ -210,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:
-    """Return start and end of a range of bytes; None if it cannot be answered."""
+    """Return the start and end of a byte range; None if the range cannot be served."""
     match = _RANGE.fullmatch(text.strip())
     if match is None or not (match[1] or match[2]):
         return None
@@ -242,14 +244,15 @@ def image_paths(path: str | os.PathLike[str]) -> list[str]:
 
 
 def open_neuroglancer(server: DatasetServer, image: str = "") -> Any:
-    """Return a viewer of neuroglancer that shows an image; ``viewer.get_viewer_url()`` is its address.
+    """Return a neuroglancer viewer that shows an image; ``viewer.get_viewer_url()`` returns its URL.
 
     Parameters
     ----------
     server : DatasetServer
-        A server that has been started. It lets the viewer read the dataset.
+        A server that has been started. The viewer is added to the web sites that may read the dataset.
     image : str
-        The path of the image in the dataset, such as ``0`` or ``A/1/0``; empty if the dataset is one.
+        The path of the image in the dataset, such as ``0`` or ``A/1/0``; empty if the dataset is a single
+        image.
 
     Raises
     ------
@@ -268,7 +271,7 @@ def open_neuroglancer(server: DatasetServer, image: str = "") -> Any:
 
 
 def _state(folder: Path, source: str) -> dict[str, Any]:
-    """Return the state in which neuroglancer shows the first time point and the middle plane of an image."""
+    """Return a neuroglancer state that shows the first time point and the middle plane of an image."""
     plain = {"layout": "xy", "layers": [{"type": "image", "name": "image", "source": source}]}
     ome = _ome(folder)
     try:
@@ -307,7 +310,7 @@ def _ome(folder: Path) -> dict[str, Any]:
 
 
 def _layer(source: str, number: int, channel: dict[str, Any]) -> dict[str, Any]:
-    """Return the layer of neuroglancer that shows a channel."""
+    """Return the neuroglancer layer that shows a channel."""
     shade = ", ".join(f"{int(channel['color'][at : at + 2], 16) / 255:.3f}" for at in (0, 2, 4))
     window = channel["window"]
     return {
@@ -330,10 +333,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Serve an OME-Zarr dataset to viewers in the browser, on this computer only.",
     )
     parser.add_argument("path", help="the folder of the dataset")
-    parser.add_argument("--port", type=int, default=PORT, help="0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help="the port; 0 selects a free port (default: %(default)s)"
+    )
     parser.add_argument("--image", help="the path of the image that neuroglancer shows (default: the first)")
     parser.add_argument(
-        "--origin", help="the web site whose pages may read it, such as https://ome.github.io"
+        "--origin", help="a web site that may read the dataset, such as https://ome.github.io"
     )
     given = parser.parse_args(arguments)
     try:

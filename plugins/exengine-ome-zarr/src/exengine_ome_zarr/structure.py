@@ -1,4 +1,4 @@
-"""Checks the files of a dataset, as opposed to its frames: shards, indices and documents."""
+"""Checks the files of a dataset (shards, indices and documents), but not its frames."""
 
 import os
 
@@ -59,7 +59,7 @@ def _faults_of_shard(folder: str, name: str, layout: Layout, chunks: set[int]) -
     # An offset near the maximum would overflow the sum.
     outside = (entries[:, 0] > np.uint64(size)) | (entries[:, 1] > np.uint64(size))
     if outside.any() or (entries.sum(axis=1) > size).any():
-        return [f"the index of the shard {name} refers to bytes behind its end"]
+        return [f"the index of the shard {name} refers to bytes after the end of the file"]
     return []
 
 

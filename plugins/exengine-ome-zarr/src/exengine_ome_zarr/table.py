@@ -1,4 +1,4 @@
-"""The frames of a dataset that is open for reading: from coordinates to numbers, for millions of frames."""
+"""The frames of a dataset that is open for reading, with fast lookups among millions of frames."""
 
 import os
 import threading
@@ -17,12 +17,12 @@ from exengine_ome_zarr.format.labels import Key, Labels
 from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 
 DIMENSIONS = ("p", *FRAME_DIMENSIONS)
-_MOST_CELLS = 8  # cells of the lookup table per frame
+_MOST_CELLS = 8  # largest number of cells per frame in the lookup table
 _RECENT = 4096  # frames that are looked up in a dict before the table is extended
 
 
 class FrameTable:
-    """The frames of a dataset, from its journal and its layout file. It can follow a dataset that grows.
+    """The frames of a dataset, from its journal and its layout file. The table can follow a growing dataset.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class FrameTable:
     Attributes
     ----------
     layout : Layout or None
-        The layout of the dataset; None if it has no frame.
+        The layout of the dataset; None if it has no frames.
     labels : dict of str to Labels
     windows : dict of int to (float, float)
         The pixel values that are shown as black and white, for each channel.
@@ -39,7 +39,7 @@ class FrameTable:
     summary : JSON value
         The metadata of the dataset as a whole.
     problem : str
-        Why the layout file or the journal cannot be read; empty if it can.
+        The reason why the layout file or the journal cannot be read; otherwise empty.
     journal : OpenFile or None
     """
 
@@ -83,9 +83,9 @@ class FrameTable:
                 self._count += len(records)
             if not pieces:
                 if not self._layout_at:
-                    self._read_layout()  # the summary of a dataset without frames
+                    self._read_layout()  # read the summary of a dataset without frames
                 return False
-            self._read_layout()  # after the journal: it contains the labels of all these frames
+            self._read_layout()  # after reading the journal, so that all labels of these frames are present
             if self.layout is None:
                 self.problem = self.problem or "the layout of its frames is missing"
                 self._count = before
@@ -106,7 +106,7 @@ class FrameTable:
         if header != HEADER:
             if len(header) < RECORD_BYTES or not any(header):
                 return False  # the writer has just created the file
-            self.problem = "the journal does not begin as it should"
+            self.problem = "the journal does not begin with a valid header"
             return False
         self.journal = journal
         return True
@@ -114,7 +114,7 @@ class FrameTable:
     def _read_layout(self) -> None:
         try:
             values, self._layout_at = read_lines(self._folder, self._layout_at)
-        except FileNotFoundError:  # it is there before the dataset appears
+        except FileNotFoundError:  # the writer creates it before the dataset appears
             self.problem = f"{LAYOUT} is missing"
             return
         except OSError as error:
@@ -167,7 +167,7 @@ class FrameTable:
         for dim, last in zip(DIMENSIONS, np.amax(places, axis=1).tolist(), strict=True):
             self.labels[dim].extend(last + 1)
         if first + new > self._places.shape[1]:
-            # Doubling the room copies each place a few times at most, also if frames arrive one by one.
+            # Doubling the capacity copies each entry only a few times, even if frames arrive one by one.
             grown = np.zeros((4, first + max(new, first)), np.uint32)
             grown[:, :first] = self._places[:, :first]
             self._places = grown
@@ -179,7 +179,7 @@ class FrameTable:
             self._build(self._places[:, : first + new])
 
     def _build(self, places: npt.NDArray[np.uint32]) -> None:
-        """Build the lookup from all places: a table if they fill it, otherwise sorted keys."""
+        """Build the lookup for all frames: a table if the frames fill it, otherwise sorted keys."""
         count = places.shape[1]
         maxima = [last + 1 for last in np.amax(places, axis=1).tolist()]
         extents = (maxima[0], maxima[1], maxima[2], maxima[3])
@@ -277,7 +277,7 @@ class FrameTable:
                 key = self.labels[dim].position(index)
                 keys = key if isinstance(key, tuple) else (key,)
                 if len(keys) != len(members):
-                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} has lost labels of frame {number}")
+                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} lacks labels of frame {number}")
                 found.update(zip(members, keys, strict=True))
         return {axis: found[axis] for axis in self.layout.axes}
 
@@ -306,7 +306,7 @@ class FrameTable:
         return {axis: found[axis] for axis in self.layout.axes}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message, which names the axes or positions that do exist."""
+        """Return a clause for an error message, which names the axes or positions that exist."""
         positions = self.positions()
         if not positions:
             return "no frame has been put yet"

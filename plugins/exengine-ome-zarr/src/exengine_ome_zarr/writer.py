@@ -38,8 +38,8 @@ from exengine_ome_zarr.remote.storage import RemoteStorage
 class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
-    A dataset is a folder of Zarr arrays that napari and web viewers open, also while it is written.
-    When ``put`` returns, the operating system has received the frame, and it survives a crash of the program.
+    A dataset is a folder of Zarr arrays that napari and web viewers can open, even during writing. When
+    ``put`` returns, the operating system has received the frame, and it survives a crash of the program.
     After ``finish``, it also survives a power failure. Checksums protect the frames and their metadata.
 
     Parameters
@@ -52,33 +52,34 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         The compression of the pixels. Without compression, writing is fastest, and other programs see each
         frame as soon as it is stored. With compression, they see it when its shard is complete.
     level : int, optional
-        The compression level. By default, 5 for ``blosc-lz4`` and 1 for the others.
+        The compression level. By default, 5 for ``blosc-lz4`` and 1 for all other codecs.
     chunk : int, optional
         The maximum height and width of a chunk, in pixels. By default, a chunk contains whole frames; with
         compression, a frame of 256 KiB or more is divided into chunks of rows of up to 2 MiB, which two
         threads compress.
     shard : int, optional
-        The maximum number of frames in a shard, which is a file. By default, up to 4,096 frames or 256 MiB.
+        The maximum number of frames in a shard; each shard is a file. By default, up to 4,096 frames or 256
+        MiB.
     frames_per_chunk : int, optional
         The number of frames that share a chunk. By default, small frames form chunks of about 128 KiB. With
         compression, a chunk contains one frame.
     layout : {"auto", "image", "plate"}
-        How the images are arranged: as a well plate, or in the order of their positions. By default, the
-        layout is that of a plate if the sequence states one.
+        How the images are arranged: as a well plate, or in the order of their positions. By default, they are
+        arranged as a plate if the sequence contains one.
     extra_axes : {"refuse", "fold", "split"}
-        What to do with axes for which OME-Zarr has no dimension: refuse them, combine them with the channel,
-        or make an image for each of their positions.
+        How to treat axes for which OME-Zarr has no dimension: refuse them, combine them with the channel, or
+        create an image for each of their positions.
     pyramid : {"none", "mean", "median", "decimate"}
-        How ``finish`` computes smaller copies of frames above 512 pixels, with which viewers show large data
-        at once: from the mean or median of 2 x 2 pixels, or from every second pixel. By default, there are
-        none; ``exengine_ome_zarr.add_pyramid`` adds them later.
+        How ``finish`` computes smaller copies of frames larger than 512 pixels, so that viewers can display
+        large data as a whole: from the mean or median of 2 x 2 pixels, or from every second pixel. By
+        default, it creates none; ``exengine_ome_zarr.add_pyramid`` can add them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
         uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the
         environment variable ``EXENGINE_SPOOL`` names.
     spool_bytes : int
         For a dataset in object storage: the amount of pixel data in the spool at which ``put`` waits for
-        uploads. Shards that are not full remain in the spool, even if they exceed it.
+        uploads. Shards that are not full remain in the spool, even if they exceed this amount.
 
     Examples
     --------
@@ -135,7 +136,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         planning.refuse_options(options)
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
-            raise MetadataError(f"summary_metadata is a dict, got {type(summary_metadata).__name__}")
+            raise MetadataError(f"summary_metadata must be a dict, got {type(summary_metadata).__name__}")
         self.capabilities = capabilities_for({"codec": codec, "extra_axes": extra_axes})
         method = None if pyramid == "none" else pyramid
         self._planning = planning.Planning(extra_axes, layout, method, **options)
@@ -144,7 +145,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             raise MetadataError(f"the summary metadata exceeds {sizes.MAX_LINE_BYTES} bytes as JSON")
         self._writer: FrameWriter | None = None
         super().__init__(path, summary_metadata=summary)
-        folder = super().path  # of the files, also if ``path`` is a URL
+        folder = super().path  # the folder of the files, even if ``path`` is a URL
         assert folder is not None
         try:
             self._writer = self._make_writer(folder, self._planning, len(self._summary_line))
@@ -206,7 +207,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DataStorage:
-        """Open a dataset for reading, also one that another program wrote."""
+        """Open a dataset for reading, even if another program wrote it."""
         from exengine_ome_zarr.opening import open_ome_zarr
 
         return open_ome_zarr(path)
@@ -258,7 +259,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         self._planning.expect(plan)
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> bytes:
-        """Return the frame's line for the file of metadata."""
+        """Return the frame's line for the metadata file."""
         bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError, whereas orjson would end the process
         positions = coordinates.__dict__
         if self._writer is None or self._writer.layout is None:
@@ -290,7 +291,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             raise
 
     def write_frames(self, number: int, batch: Batch) -> int:
-        """Write the first frames of a batch, as many as form one piece of a shard; return their number."""
+        """Write the first frames of a batch, as many as one write can store, and return their number."""
         assert self._writer is not None
         try:
             return self._writer.write(number, batch)
@@ -317,7 +318,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
                 raise
 
     def finished_facts(self) -> dict[str, JsonValue]:
-        """Return the checksums of the journal and the layout, which readers compare."""
+        """Return the checksums of the journal and the layout, which readers verify."""
         return {} if self._writer is None else dict(self._writer.checksums())
 
     def release(self) -> None:
@@ -327,11 +328,11 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             writer.release()
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        assert self._writer is not None  # the storage is open
+        assert self._writer is not None  # set while the storage is open
         return self._writer.read(number)
 
     def read_frame_metadata(self, number: int) -> Any:
-        assert self._writer is not None  # the storage is open
+        assert self._writer is not None  # set while the storage is open
         return self._writer.read_metadata(number)
 
 

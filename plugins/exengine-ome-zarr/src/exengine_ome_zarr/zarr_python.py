@@ -1,7 +1,7 @@
-"""Reads a frame with zarr-python and the OME metadata alone, as any other program would.
+"""Reads a frame using only zarr-python and the OME metadata, as any other program would.
 
-The conformance kit compares such reads with the frames that were stored, while the dataset is written and
-after its writer was killed (promise C6). Nothing of this backend's journal is used.
+The conformance kit compares such reads with the frames that were stored, while the dataset is being written
+and after its writer was killed (promise C6). The journal of this backend is not used.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ _AXES = {"t": "time", "c": "channel", "z": "z"}
 
 
 def read_frame(path: str, coordinates: Mapping[str, int | str]) -> npt.NDArray[Any]:
-    """Return the pixels of a frame, ``(Y, X)``; zeros if it is not stored.
+    """Return the pixels of a frame, ``(Y, X)``; zeros if the frame is not stored.
 
     Parameters
     ----------
     path : str
         The folder of the dataset.
     coordinates : mapping of str to int or str
-        Positions that are integers must be indices; names must be labels of channels or names of images.
+        Integer positions must be indices; string positions must be channel labels or image names.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Fixtures for datasets of other writers."""
+"""Fixtures for datasets that other programs wrote."""
 
 import sys
 from pathlib import Path

@@ -106,7 +106,7 @@ def image(
 
 
 def series(path, images, version="0.5", *, listed=True, names=None, **options):
-    """Write images in the layout of bioformats2raw."""
+    """Write images in the bioformats2raw layout."""
     group(path, {"bioformats2raw.layout": 3}, version)
     for number, data in enumerate(images):
         image(Path(path) / str(number), data, version=version, name=names[number] if names else "", **options)
@@ -154,7 +154,7 @@ def zipped(folder, target, *, method=zipfile.ZIP_STORED, top=""):
 
 
 def edit(path, change):
-    """Change a JSON file by a function, which changes the value in place or returns another one."""
+    """Change a JSON file with a function that changes the value in place or returns a new value."""
     value = json.loads(path.read_text())
     changed = change(value)
     path.write_text(json.dumps(value if changed is None else changed))

@@ -202,7 +202,7 @@ def test_unsupported_is_told_apart_from_damaged(path):
         ("chunks that are too large", "a chunk has 2199023255552 bytes; at most"),
         ("shards of too many chunks", "a shard has 1207959552 chunks; at most"),
         ("shards inside shards", "shards inside shards"),
-        ("records", "is not a number"),
+        ("records", "is not numeric"),
         ("a codec that loads objects", "the codec 'numcodecs.pickle' is not supported"),
     ],
 )

@@ -15,7 +15,7 @@ collect_ignore_glob = [] if os.environ.get("EXENGINE_INTEROP") else ["test_*.py"
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """Return a function that makes a sample, once in a session."""
+    """Return a function that creates a sample, once per session."""
     from samples import SAMPLES
 
     folder = tmp_path_factory.mktemp("samples")
@@ -31,7 +31,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def served():
-    """Return a function that serves a dataset on the loopback interface, and returns its address."""
+    """Return a function that serves a dataset on the loopback interface, and returns its URL."""
     from exengine_ome_zarr.serve import DatasetServer
 
     servers = []
@@ -61,7 +61,7 @@ def zarrita_modules(tmp_path_factory):
 
 
 class Child:
-    """A program that answers each line with a line of JSON. It must be closed."""
+    """A program that answers each line with a line of JSON. Call ``close`` when it is no longer needed."""
 
     def __init__(self, *command, **environment):
         self._process = subprocess.Popen(
@@ -125,7 +125,7 @@ def display():
 
 @pytest.fixture(scope="session")
 def napari_window(display):
-    """A program with a window of napari; see ``napari_window.py``."""
+    """A program with a napari window; see ``napari_window.py``."""
     program = Child(sys.executable, Path(__file__).with_name("napari_window.py"), **display)
     yield program
     program.close()

@@ -1,4 +1,4 @@
-"""Stores a frame for each line with a time point on the standard input, and says so; see ``live_frame``.
+"""Stores a frame for each time point on the standard input, and reports it; see ``live_frame``.
 
 The dataset is planned, so that its array has its full length from the first frame on, and is not finished.
 """

@@ -1,4 +1,4 @@
-"""Opens a window of napari, and carries out what lines of JSON on the standard input ask for.
+"""Opens a napari window, and executes requests, which are lines of JSON on the standard input.
 
 Each answer is a line of JSON. ``{"open": path}`` opens a dataset and answers a description of its layers,
 ``{"run": code}`` does so with code that makes a viewer, ``{"save": file}`` stores the pixels of all layers, ``{"screenshot": file}`` a picture of the window;

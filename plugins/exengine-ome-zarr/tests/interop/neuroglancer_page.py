@@ -1,4 +1,4 @@
-"""Drives the page of neuroglancer in a browser."""
+"""Controls the neuroglancer page in a browser."""
 
 import time
 
@@ -8,7 +8,7 @@ _LAYERS = "viewer.layerManager.managedLayers"
 
 
 class Page:
-    """The page of neuroglancer that shows an image.
+    """The neuroglancer page that shows an image.
 
     Parameters
     ----------

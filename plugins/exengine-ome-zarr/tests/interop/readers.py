@@ -1,4 +1,4 @@
-"""Reads an image with each library, and returns what it shows. What a library does not show stays None."""
+"""Reads an image with each library. Facts that a library does not show are None."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def _transformed(transformations):
 
 
 def _described(attributes):
-    """Return what the attributes of an image state, as keyword arguments of :class:`Seen`."""
+    """Return the facts in the attributes of an image, as keyword arguments of :class:`Seen`."""
     ome = attributes["ome"]
     (multiscales,) = ome["multiscales"]
     scale, translation = _transformed(multiscales["datasets"][0]["coordinateTransformations"])
@@ -210,7 +210,7 @@ def zarrita(url, modules):
     Parameters
     ----------
     url : str
-        The address of the image.
+        The URL of the image.
     modules : path
         The folder into which npm installed zarrita.
     """

@@ -1,4 +1,4 @@
-"""Datasets of this backend, with what readers must find in them.
+"""Datasets of this backend, with the content that readers must find.
 
 The expected pixels and metadata are written down here or come from the frame source; no code of the backend
 computes them.
@@ -107,7 +107,7 @@ def pyramid(path):
 
 
 def _halved(data):
-    """Return the means of 2 x 2 pixels, at the edges of those that exist, rounded to the nearest integer."""
+    """Return the means of 2 x 2 pixels, or of fewer at the edges, rounded to the nearest integer."""
     height, width = (-(-length // 2) for length in data.shape[-2:])
     edges = [(0, 2 * height - data.shape[-2]), (0, 2 * width - data.shape[-1])]
     padded = np.pad(data.astype(float), [(0, 0)] * (data.ndim - 2) + edges, constant_values=np.nan)
@@ -116,7 +116,7 @@ def _halved(data):
 
 
 def acquired(path, sequence, **options):
-    """Acquire from the simulated source, which states a plan; return the frames by their coordinates."""
+    """Acquire from the simulated source, which provides a plan; return the frames by their coordinates."""
     size = {"width": 64, "height": 48}
     config = {
         "storage": {"backend": "ome-zarr", "path": str(path), "options": options},
@@ -181,7 +181,8 @@ def plate(path):
     wells["well_points_plan"] = {"rows": 1, "columns": 2, "fov_width": 64, "fov_height": 48}
     sequence = {"stage_positions": wells, "channels": ["DAPI"], "z_plan": {"range": 2, "step": 1}}
     frame = acquired(path, sequence)
-    # Wells are 19 mm apart, and fields 64 um; on the stage, y decreases from row to row. No height is stated.
+    # Wells are 19 mm apart, and fields 64 um; on the stage, y decreases from row to row. No height is
+    # specified.
     places = [("A/1", 0.0, 0.0), ("A/2", 19000.0, 0.0), ("B/2", 19000.0, -19000.0)]
     images = []
     for well, x, y in places:

@@ -34,7 +34,7 @@ def spool(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(shared_server, spool, monkeypatch):
-    """A server that runs, and the environment to use it."""
+    """A running server, and the environment variables to use it."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Puts frames into a dataset in object storage until it is killed, and prints the number of each of them.
+"""Puts frames into a dataset in object storage until it is killed, and prints the number of each frame.
 
 Arguments: the URL, the codec, and the number of the frame after which everything is flushed.
 """

@@ -1,10 +1,10 @@
-"""Uploads a large dataset, and prints the time, the memory and the size of the spool that this took, as JSON.
+"""Uploads a large dataset, and prints the required time, memory and spool size as JSON.
 
-Run it without a URL to start a server of its own::
+Run it without a URL to start a separate server::
 
     python large_upload.py --mib 5120 --spool-mib 1024 --shard-mib 256
 
-The environment names the server otherwise. The exit code is 1 if a frame is wrong.
+Otherwise, environment variables specify the server. The exit code is 1 if a frame is wrong.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main():
 
 def upload(options, spool):
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 4096, (8, 512, 512), np.uint16)  # noise, like that of a camera
+    noise = rng.integers(0, 4096, (8, 512, 512), np.uint16)  # noise, as from a camera
     count = options.mib * 2**20 // FRAME_BYTES
     peak_spool, is_over = [0], threading.Event()
 

@@ -33,7 +33,7 @@ class S3Server:
     Parameters
     ----------
     folder : Path
-        Where the objects are kept.
+        The folder for the objects.
     """
 
     def __init__(self, folder):

@@ -69,17 +69,17 @@ def test_a_server_that_does_not_answer(url, use, monkeypatch):
         listener.listen()  # and never accepts
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
         message = error_of(use, url)
-    assert "127.0.0.1" in message and "does not answer; check the network and AWS_ENDPOINT_URL" in message
+    assert "127.0.0.1" in message and "does not respond; check the network and AWS_ENDPOINT_URL" in message
 
 
 def test_a_port_on_which_nothing_listens(url, use, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert "127.0.0.1:9 does not answer" in error_of(use, url)
+    assert "127.0.0.1:9 does not respond" in error_of(use, url)
 
 
 def test_a_host_that_is_not_known(url, use, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid:8333")
-    assert "no-such-host.invalid:8333 does not answer" in error_of(use, url)
+    assert "no-such-host.invalid:8333 does not respond" in error_of(use, url)
 
 
 def test_an_endpoint_without_encryption_has_to_be_allowed(url, use, monkeypatch):

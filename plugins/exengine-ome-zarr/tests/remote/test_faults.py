@@ -142,7 +142,7 @@ def test_a_server_that_stays_away_fails_put_when_the_spool_is_full_and_recover_c
     monkeypatch.setattr(uploads, "PATIENCE_S", 2.0)
     storage = exengine.open_storage("ome-zarr", url, shard=4, spool_bytes=10 * 64 * 64 * 2)
     server.kill()
-    with pytest.raises(StorageFailedError, match=r"127\.0\.0\.1:\d+ does not answer"):
+    with pytest.raises(StorageFailedError, match=r"127\.0\.0\.1:\d+ does not respond"):
         storage.put_many([({"time": number}, frame(number), None) for number in range(100)])
     stored = storage.frames_stored
     assert 8 <= stored < 20

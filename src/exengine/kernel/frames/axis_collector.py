@@ -5,7 +5,7 @@ from exengine.kernel.source_plan import PlannedAxis
 
 
 class AxisCollector:
-    """Collects the axes on which frames lie, from their coordinates in the order of acquisition.
+    """Derives axes from the coordinates of frames, which are added in the order of acquisition.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class AxisCollector:
         self._count += 1
 
     def axes(self) -> tuple[PlannedAxis, ...]:
-        """Return the axes: the later an axis first changes, the further outside it is.
+        """Return the axes, outermost first: the later an axis first changes, the further out it is.
 
         Axes that change at the same frame, and axes that never change, are in the order of the coordinates.
         """

@@ -13,13 +13,13 @@ from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 # A prime below 2**32 makes the low bits of a key, which a dict uses first, depend on every axis.
 _RADIX = 4294967291
 _DIRECT = 2**30 - 1  # ints 0 <= i < _DIRECT are encoded directly; each fits into one digit of a Python int
-_MOST_TO_DESCRIBE = 20_000  # frames; describing more of them would take too long
+_MOST_TO_DESCRIBE = 20_000  # describing more frames than this would take too long
 
 
 class CoordinateIndex:
     """A map from coordinates to frame numbers, which count the frames in order of arrival.
 
-    It has no lock: one thread may add frames while others look them up.
+    It needs no lock if only one thread adds frames while others look them up.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class CoordinateIndex:
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
-        self._axis_since: list[tuple[int, str]] = []  # number of the first frame, axis
+        self._axis_since: list[tuple[int, str]] = []  # pairs of first frame number and axis
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -147,7 +147,7 @@ class CoordinateIndex:
         return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message, which names the axes or positions that do exist."""
+        """Return a clause for an error message, which names the axes or positions that exist."""
         if not self._numbers:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in self._weights]

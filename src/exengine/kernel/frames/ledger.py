@@ -12,7 +12,7 @@ from typing import Any
 MAX_NAMED = 1000
 """The maximum number of unstored frames that are listed; any others are only counted."""
 
-_MOST_OF_A_REASON = 1000  # characters
+_MOST_OF_A_REASON = 1000  # maximum number of characters
 _MOST_OF_A_POSITION = 200
 _MOST_AXES = 64
 _INT_LIMIT = 2**63
@@ -28,7 +28,7 @@ class Ledger:
     dropped : int
         Frames that were rejected by a policy that drops frames.
     discarded : int
-        Frames that were accepted but that the process function deliberately did not pass on.
+        Accepted frames that the process function deliberately did not pass on.
     failed_in : int
         Frames lost to an error in the process function, or rejected when they were offered. A rejected frame
         that is put again and accepted is counted only once, as accepted.
@@ -84,8 +84,8 @@ class Ledger:
         Parameters
         ----------
         coordinates : object
-            The coordinates as passed, whether valid or not. An invalid position is kept as text, and a long
-            position is truncated.
+            The coordinates as passed, whether valid or not. An invalid position is converted to a string, and
+            a long position is truncated.
         reason : str
             The reason, which is truncated if it is long.
         """
@@ -136,7 +136,7 @@ def _as_json(coordinates: Any) -> dict[str, int | str]:
 
 
 def _plain(value: object, most: int) -> str:
-    """Return text that can be encoded, truncated to ``most`` characters."""
+    """Return a string that can be encoded, truncated to ``most`` characters."""
     if not isinstance(value, str):
         try:
             value = repr(value)

@@ -1,4 +1,4 @@
-"""Frame metadata, which is checked, copied and converted to plain JSON (promise P9).
+"""Checks and copies frame metadata, and converts it to plain JSON (promise P9).
 
 A single recursive pass rejects values that JSON cannot represent, naming their location, and returns a copy
 that shares nothing with the caller's objects.

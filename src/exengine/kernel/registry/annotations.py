@@ -1,4 +1,4 @@
-"""Annotations of options: readable descriptions of them, and checks of values against them."""
+"""Describes the annotations of options, and checks values against them."""
 
 import enum
 import inspect
@@ -70,7 +70,7 @@ _WORDS = {
     "sequence": "list", "iterable": "list", "set": "list", "dict": "dict", "mapping": "dict", "path": "str",
     "pathlike": "str", "path-like": "str", "enum": "", "none": "None",
 }  # fmt: skip
-"""Name of a simple type -> kind of its values; a path has the kind ``str``, because text is accepted."""
+"""The kind of values for the name of each simple type; paths are ``str``, because strings are accepted."""
 _ACCEPTED_AS = {"int": {"int", "bool"}, "float": {"float", "int"}}
 
 
@@ -114,7 +114,7 @@ def _kind_of(value: Any) -> str:
 def contradicts(type_text: str, annotation: Any) -> bool:
     """Return whether the type stated in a docstring contradicts the annotation.
 
-    Only the names of simple types are compared; any other text is ignored.
+    Only the names of simple types are compared; any other words are ignored.
 
     Examples
     --------

@@ -14,7 +14,7 @@ from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import annotations, codes, docstrings, options
-from exengine.kernel.registry.codes import Finding  # ExEngine 1.0 exported it from here
+from exengine.kernel.registry.codes import Finding  # ExEngine 1.0 exported Finding from this module
 from exengine.kernel.wording import a, did_you_mean
 
 RESERVED_OPTIONS = frozenset(("path", "if_exists", "backend", "config", "options"))

@@ -1,9 +1,9 @@
 """The hooks that ExEngine calls in observers and extensions, and the marker for their implementations.
 
-Each function below is a specification: its name and its parameters are the contract. An implementation is
-a function with the same name, marked with :data:`exengine.hookimpl`. It belongs to a module or an object
-that is registered in the entry-point group ``exengine.hooks``, and it can omit parameters that it does not
-use. :mod:`exengine.kernel.registry.hooks` loads implementations and describes how their errors are handled.
+Each function below is a specification; its name and parameters are the contract. An implementation is a
+function with the same name, marked with :data:`exengine.hookimpl`. It belongs to a module or an object that
+is registered in the entry-point group ``exengine.hooks``, and it can omit parameters that it does not use.
+:mod:`exengine.kernel.registry.hooks` loads implementations and describes how their errors are handled.
 """
 
 from typing import TYPE_CHECKING, Any

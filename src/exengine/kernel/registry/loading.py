@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exengine.kernel.data_storage_base import DataStorage
     from exengine.kernel.frame_source_base import FrameSource
 
-_MOST_OUTPUT = 10_000  # characters
+_MOST_OUTPUT = 10_000  # maximum number of characters
 _MOST_TRACEBACK = 20_000
 
 
@@ -127,7 +127,7 @@ class _Captured(io.StringIO):
 
 @contextlib.contextmanager
 def user_interrupt() -> Iterator[Callable[[], bool]]:
-    """Provide a function that returns whether the user pressed Ctrl-C, unlike a plugin's KeyboardInterrupt.
+    """Provide a function that returns whether the user pressed Ctrl-C, which a plugin cannot fake.
 
     Python handles signals only in the main thread. In any other thread, every KeyboardInterrupt therefore
     comes from the plugin.

@@ -1,4 +1,4 @@
-"""Options of a class, with the class's signature and docstring as their single source of information.
+"""The options of a class, derived only from its signature and docstring.
 
 The validation of options, ``exengine backends show``, the environment variables, the JSON Schema of the
 config and the option tables in the documentation are all derived from this module.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TextValue(str):
-    """A text value from the environment or the command line; its type has not been determined yet."""
+    """A string from the environment or the command line; its type has not been determined yet."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default as readable text."""
+        """The default as a readable string."""
         return "required" if self.required else repr(self.default)
 
     @functools.cached_property
@@ -181,7 +181,7 @@ def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[st
     cls : type
         A valid plugin class.
     given : mapping
-        Option name -> value. Values given as text are instances of ``TextValue``.
+        Option name -> value. Values from the environment or the command line are instances of ``TextValue``.
     owner : str
         Description of the plugin for messages, such as ``"backend 'ndtiff'"``.
 
@@ -292,7 +292,7 @@ def _validate(option: Option, value: Any) -> Any:
 
 
 def _readings(value: TextValue) -> list[Any]:
-    """Return the possible interpretations of a text value, starting with the most likely."""
+    """Return the possible interpretations of a string, starting with the most likely."""
     text = str(value)
     try:
         read = parse_yaml(text)

@@ -77,7 +77,7 @@ def probe(records: Sequence[PluginRecord]) -> list[Outcome]:
         futures = [pool.submit(_probe, record, stop) for record in records]
         try:
             return [future.result() for future in futures]
-        except BaseException:  # for example Ctrl-C: no child may outlive this process
+        except BaseException:  # even after Ctrl-C, no child may outlive this process
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise

@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 NOT_LOADED = Outcome("found")
-"""The outcome of a record while its plugin has not been loaded."""
+"""The outcome of a record until its plugin is loaded."""
 
 
 def broken(stage: str, error: str, traceback: str = "", output: str = "") -> Outcome:

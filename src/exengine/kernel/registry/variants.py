@@ -33,7 +33,7 @@ class Variant:
 
     @property
     def text(self) -> str:
-        """The options as text, such as ``codec: blosc-lz4``."""
+        """The options as a string, such as ``codec: blosc-lz4``."""
         return ", ".join(f"{name}: {value}" for name, value in self.options.items())
 
 
@@ -46,19 +46,19 @@ def variants_of(cls: type[DataStorage]) -> list[Variant]:
         If the class does not name sets of its own options, or does not report their capabilities.
     """
     if not isinstance(cls.variants, Mapping):
-        raise PluginError(f"variants of {cls.__name__} is {a(type(cls.variants).__name__)}, not a mapping")
+        raise PluginError(f"`variants` of {cls.__name__} is {a(type(cls.variants).__name__)}, not a mapping")
     return [_variant(cls, name, options) for name, options in cls.variants.items()]
 
 
 def _variant(cls: type[DataStorage], name: Any, options: Any) -> Variant:
     where = f"variant {name!r:.60} of {cls.__name__}"
     if not (isinstance(name, str) and name and isinstance(options, Mapping) and options):
-        raise PluginError(f"{where}: it needs a name and at least one option")
+        raise PluginError(f"{where} needs a name and at least one option")
     options = validate_options(cls, options, where)
     try:
         capabilities = cls.capabilities_for(options)
         default, own = dict(cls.capabilities.items()), dict(capabilities.items())
         differences = {key: value for key, value in own.items() if value != default.get(key)}
     except Exception as error:
-        raise PluginError(f"{where}: its capabilities are unknown: {describe(error)}") from error
+        raise PluginError(f"{where} does not report its capabilities: {describe(error)}") from error
     return Variant(name, options, capabilities, differences)

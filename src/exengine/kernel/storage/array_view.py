@@ -60,7 +60,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
         raise CoordinatesNotFoundError(
             f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; pass "
-            "missing='mask', or a number with which to fill them"
+            "missing='mask', or a number to fill them with"
         )
     example = storage.get_data(first)
     refuse_filler(missing, example.dtype)
@@ -99,7 +99,7 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
 
 
 class _ReadBlock:
-    """Reads the frame of one block. It can be pickled if the storage can be pickled."""
+    """Reads the frame of one block. It can be pickled if the storage can."""
 
     def __init__(
         self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str

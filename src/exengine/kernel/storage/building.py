@@ -1,4 +1,4 @@
-"""The folder of a new dataset while it is built under a temporary name, until it is renamed into place."""
+"""The folder of a new dataset, which is built under a temporary name and then renamed into place."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ _OWN = (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_N
 
 
 def cannot_create(path: str, error: OSError) -> DatasetAccessError:
-    """Return the error for a dataset that the system did not create; it names a file in place of a folder."""
+    """Return the error for a dataset that could not be created; it names any file that should be a folder."""
     above = os.path.dirname(path)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -40,8 +40,8 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
     Raises
     ------
     TypeError
-        If a name is not a relative path below the folder, or matches none of the patterns. The author of the
-        backend has to correct it.
+        If a name is not a relative path below the folder, or matches none of the patterns. This is a fault in
+        the backend.
     """
     claimed = FilePatterns(patterns)
     for name in names:
@@ -69,7 +69,7 @@ def write_files(building: str, initial: Mapping[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         folders.update((os.path.join(building, *above[:depth]), None) for depth in range(len(above) + 1))
-    for folder in sorted(folders, reverse=True):  # the deepest first
+    for folder in sorted(folders, reverse=True):  # the deepest folders first
         files.sync_folder(folder)
 
 
@@ -79,7 +79,7 @@ def rename_into_place(building: str, path: str) -> None:
     Raises
     ------
     OSError
-        If this is impossible; the folder is then where it was.
+        If this fails; the folder then stays where it was.
     """
     try:
         os.rename(building, path)
@@ -117,7 +117,7 @@ def discard_building(building: str, initial: Iterable[str] = ()) -> None:
 
 
 def _remove(folder: HeldFolder, parts: list[str]) -> None:
-    """Remove a file, and the folders above it as soon as they are empty."""
+    """Remove a file, and its parent folders if they are then empty."""
     name, *below = parts
     if not below:
         folder.remove_file(name)

@@ -1,9 +1,9 @@
 """Patterns for the file names of a dataset, such as ``NDTiffStack_{number}.tif``.
 
 A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}`` matches
-decimal digits. ``{name}`` matches any text that contains no ``/`` and does not begin with a dot. ``{{`` and
-``}}`` stand for literal braces. All other text matches itself. No pattern can make matching slow; this
-matters because manifests, which are untrusted, also contain patterns.
+decimal digits. ``{name}`` matches any characters except ``/``, but not a leading dot. ``{{`` and ``}}`` stand
+for literal braces. All other characters match literally. No pattern can make matching slow; this matters
+because untrusted manifests also contain patterns.
 """
 
 import re

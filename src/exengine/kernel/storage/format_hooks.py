@@ -142,7 +142,7 @@ class FormatHooks(IndexedStorage):
         return self.dataset_files
 
     def initial_files(self) -> Mapping[str, bytes]:
-        """Return files that the dataset contains from the moment at which it becomes visible.
+        """Return the files that the dataset contains as soon as it becomes visible.
 
         Called once, before the dataset exists, and therefore before ``super().__init__`` returns. Override
         this method if readers of the format need a file, such as an index or a description of the array, to

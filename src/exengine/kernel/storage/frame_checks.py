@@ -31,7 +31,7 @@ class FrameChecks:
             self._limits_positions or capabilities.same_axes or capabilities.most_axes is not None
         )
         """Whether :meth:`axes` can reject anything."""
-        self._first_axes: frozenset[str] | None = None  # remains None unless all frames must have them
+        self._first_axes: frozenset[str] | None = None  # None unless all frames must have the same axes
         self.first: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         """The shape and dtype of the first frame that was stored."""
 
@@ -47,7 +47,7 @@ class FrameChecks:
             self._first_axes = frozenset(coordinates.__dict__)
 
     def data(self, data: Any) -> npt.NDArray[Any]:
-        """Return the array, as a plain ``ndarray``.
+        """Return the array as a plain ``ndarray``, or reject it.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class FrameChecks:
                 or (self.first[1] != dtype and self.first[1].newbyteorder("=") != dtype.newbyteorder("="))
             ):
                 raise UnsupportedDataError(
-                    f"{self._owner} requires the same shape and dtype of all frames; the first has "
+                    f"{self._owner} requires all frames to have the same shape and dtype; the first has "
                     f"{self.first[0]} {self.first[1]}, this one has {data.shape} {dtype}"
                 )
         return data  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ class FrameChecks:
             )
         if self._first_axes is not None and positions.keys() != self._first_axes:
             raise CoordinatesError(
-                f"{self._owner} accepts frames with the same axes only: the first had "
+                f"{self._owner} accepts only frames with the same axes: the first had "
                 f"{_listed(self._first_axes)}, this one has {_listed(positions)}"
             )
         if not self._limits_positions:

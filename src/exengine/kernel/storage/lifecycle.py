@@ -48,7 +48,7 @@ class Lifecycle:
         self.reason = ""
 
     def fail(self, error: BaseException) -> bool:
-        """Enter the failed state; return False if an earlier error already caused it."""
+        """Enter the failed state; return False if the storage had already failed."""
         if self.error is not None:
             return False
         self.error = error
@@ -88,5 +88,5 @@ class Lifecycle:
 
     @property
     def failure(self) -> str:
-        """The first error, converted to text."""
+        """The first error as a string."""
         return str(self.error) or f"interrupted by {type(self.error).__name__}"

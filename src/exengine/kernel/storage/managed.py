@@ -114,11 +114,11 @@ class ManagedStorage(WrittenStorage):
                 self.__refuse()
             if state.expected or len(state.frames):
                 before = (
-                    f"{len(state.frames)} frames were stored" if len(state.frames) else "a plan was given"
+                    f"{len(state.frames)} frames are already stored"
+                    if len(state.frames)
+                    else "a plan was already given"
                 )
-                raise StorageStateError(
-                    f"a storage accepts one plan, before the first frame; {before} before"
-                )
+                raise StorageStateError(f"a storage accepts one plan, before the first frame, but {before}")
             try:
                 self.prepare_frames(plan)
             except BaseException as error:
@@ -412,7 +412,7 @@ class ManagedStorage(WrittenStorage):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle as a reader of the same dataset, for workers that compute on the result of ``as_array``."""
+        """Pickle the storage as a reader of its dataset, for workers that process an ``as_array``."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)

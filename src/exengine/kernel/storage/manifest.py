@@ -294,7 +294,7 @@ def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -
     """
     try:
         descriptor = _open_in(folder, LOCK_NAME, dir_fd)
-    except OSError:  # an ExEngine writer would have a lock file
+    except OSError:  # an ExEngine writer would have created a lock file
         return False
     try:
         return not files.try_lock(descriptor, shared=True)

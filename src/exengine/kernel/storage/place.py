@@ -33,7 +33,7 @@ from exengine.kernel.storage.building import (
 from exengine.kernel.system import files
 
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
-_MOST_OF_A_REASON = 8000  # characters; these fit in the space that a manifest reserves
+_MOST_OF_A_REASON = 8000  # maximum number of characters, which fit in the space that a manifest reserves
 
 
 class DatasetPlace:
@@ -89,7 +89,7 @@ class DatasetPlace:
         if files.UNUSUAL.search(path):
             path = files.expanded(path)
             if refusal := files.refusal_of_new(path):
-                raise DatasetAccessError(f"the path of the dataset is {path!r:.80}: {refusal}")
+                raise DatasetAccessError(f"{path!r:.80} cannot be the path of a dataset: {refusal}")
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {
@@ -112,8 +112,8 @@ class DatasetPlace:
             is_made = True
             lock = manifest.take_lock(building)
             # Sync before the dataset becomes visible; otherwise, power loss may leave it with an empty
-            # manifest.
-            # The manifest comes before the other files: it names those that a killed process leaves behind.
+            # manifest. Write the manifest before the other files, because it names those that a killed
+            # process leaves behind.
             manifest.write_manifest(building, content, durable=True)
             if initial:
                 write_files(building, initial)
@@ -151,7 +151,7 @@ class DatasetPlace:
         try:
             lock, looks = manifest.take_lock(path), 1
             while lock is None and looks < _LOOKS:
-                time.sleep(0.01)  # a check for a writer holds the lock briefly
+                time.sleep(0.01)  # a process that only checks for a writer holds the lock briefly
                 lock, looks = manifest.take_lock(path), looks + 1
         except OSError as error:
             message = f"{path} cannot be locked: {error.strerror or error}"
@@ -199,7 +199,7 @@ class DatasetPlace:
         manifest.write_manifest(self.path, self._content, durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
-        """Store a JSON value in the final manifest, if the disk accepts it after its earlier failure.
+        """Store a JSON value in the final manifest, if the disk accepts it after an earlier failure.
 
         Raises
         ------

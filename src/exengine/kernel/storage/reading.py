@@ -37,7 +37,7 @@ class IndexedStorage(DataStorage):
     Parameters
     ----------
     index : FrameIndex
-        The index from which frame numbers are looked up.
+        The index used to look up frame numbers.
 
     Notes
     -----
@@ -174,7 +174,7 @@ class DatasetReader(IndexedStorage):
     path : str
         The path of the dataset.
     index : FrameIndex
-        The index from which frame numbers are looked up.
+        The index used to look up frame numbers.
     status : DatasetStatus
         The status according to the manifest or the format itself.
     manifest : Manifest or None
@@ -244,7 +244,7 @@ class DatasetReader(IndexedStorage):
         )
 
     def finish(self) -> None:
-        """Do nothing: the dataset was opened for reading."""
+        """Do nothing, because the dataset was opened for reading."""
 
     def __reduce__(self) -> Any:
         return type(self).open, (self.path,)

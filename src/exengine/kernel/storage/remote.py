@@ -12,11 +12,11 @@ from typing import Any
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import UnsupportedOperationError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: ``C://`` is a drive
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters, because ``C://`` is a drive
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a URL, as opposed to a file or a folder.
+    """Return whether a path is a URL rather than a file or a folder.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class RemoteDatasets:
 
     @classmethod
     def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
-        """Finish an incomplete dataset after the death of its writer, with all frames on this machine.
+        """Finish an incomplete dataset after its writer has died, with all frames that are on this machine.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class RemoteDatasets:
         dry_run : bool
             Whether to report the result without changing anything.
         in_place : bool
-            Whether to do without frames that the writer has left on another machine.
+            Whether to abandon frames that the writer has left on another machine.
 
         Raises
         ------

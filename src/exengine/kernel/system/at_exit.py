@@ -1,4 +1,4 @@
-"""Process exit and forks: concludes forgotten handlers and storages, and disowns copies made by a fork.
+"""Ends forgotten handlers and storages when the process exits, and disowns copies made by a fork.
 
 At interpreter exit, handlers are drained first. Storages are then finished as aborted, each with a warning
 (promise N5). In a forked child process, the copies are disowned immediately: they close their copy of the
@@ -22,12 +22,12 @@ _storages: "weakref.WeakSet[_Owner]" = weakref.WeakSet()
 
 
 def watch_handler(handler: _Owner) -> None:
-    """Conclude this handler at exit, unless it is released first."""
+    """End this handler at exit, unless it is released first."""
     _handlers.add(handler)
 
 
 def watch_storage(storage: _Owner) -> None:
-    """Conclude this storage at exit, after all handlers."""
+    """End this storage at exit, after all handlers."""
     _storages.add(storage)
 
 
@@ -42,7 +42,7 @@ def _conclude_all() -> None:
         for owner in list(group):
             try:
                 owner.conclude_at_exit()
-            except BaseException:  # a failure of one owner must not affect the others
+            except BaseException:  # a failure in one must not affect the others
                 sys.excepthook(*sys.exc_info())
 
 

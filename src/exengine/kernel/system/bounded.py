@@ -19,7 +19,7 @@ MAX_DEPTH = 50
 MAX_INT_BITS = 64
 MAX_KEY_PARTS = 30
 """The maximum number of parts in a dotted TOML key."""
-_MAX_SCALAR_CHARS = 400  # characters of a number, a date or a word such as true
+_MAX_SCALAR_CHARS = 400  # maximum length of a number, a date or a word such as true
 
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _TYPOGRAPHIC = ("\u201c", "\u201d", "\u2018", "\u2019", "\u201e")
@@ -52,7 +52,7 @@ def parse_json(data: bytes) -> Any:
 
 def refuse_too_many_values(data: bytes) -> None:
     """Raise ValueError for a JSON document that may contain more than ``MAX_JSON_VALUES`` values."""
-    # Each value except the first follows one of these characters, or follows the colon of a key that does.
+    # Each value except the first follows one of these characters or, in an object, follows a key that does.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
         raise ValueError(f"the document may contain {values} values, but at most {MAX_JSON_VALUES} are read")

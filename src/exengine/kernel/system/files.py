@@ -328,7 +328,7 @@ def read_into(descriptor: int, view: memoryview, offset: int) -> int:
 # -- paths as users write them --------------------------------------------------------------------
 
 UNUSUAL = re.compile(r"^~|[$%]|://")
-"""Matches texts that :func:`expanded` or :func:`refusal_of` may apply to; others are plain paths."""
+"""Matches strings that :func:`expanded` or :func:`refusal_of` may apply to; others are plain paths."""
 
 _VARIABLE = re.compile(r"\$\w+|\$\{|%\w+%")
 
@@ -345,7 +345,7 @@ def expanded(path: str | os.PathLike[str]) -> str:
 
 
 def refusal_of(path: str) -> str:
-    """Return why a text cannot be meant as the path of a folder, or an empty string.
+    """Return the reason why a string cannot be meant as a folder path; empty if it can.
 
     Examples
     --------
@@ -355,13 +355,13 @@ def refusal_of(path: str) -> str:
     variable = _VARIABLE.search(path)
     if variable is not None:
         return (
-            f"variables such as {variable[0]} are not expanded; write out the folder, or use ~ for the home "
+            f"variables such as {variable[0]} are not expanded; write the full path, or use ~ for the home "
             "folder"
         )
     return "it is a URL; write the path of a folder on this machine" if "://" in path else ""
 
 
 def refusal_of_new(path: str) -> str:
-    """Return the same for a new dataset. In a folder that exists, its name may be any text."""
+    """Return the same for a new dataset, which may have any name if its parent folder exists."""
     named_here = os.path.isabs(path) and os.path.isdir(os.path.dirname(path))
     return "" if named_here or os.path.lexists(path) else refusal_of(path)

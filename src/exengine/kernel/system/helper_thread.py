@@ -82,7 +82,7 @@ class _Worker:
         while (job := self.jobs.get()) is not None:
             self._at_work = True
             job.run()
-            self._at_work = False  # before notifying, so that the waiting caller finds the thread free
+            self._at_work = False  # set before notifying, so that the waiting caller finds the thread free
             job.notify()
             del job  # free its arguments now, because there may never be another job
 
@@ -95,7 +95,7 @@ class HelperThread:
     """The helper thread of a storage. The thread starts when the first job is submitted."""
 
     def __init__(self) -> None:
-        self._workers: dict[int, _Worker] = {}  # key: process ID. A fork copies the object, not the thread
+        self._workers: dict[int, _Worker] = {}  # by process ID, because a fork does not copy threads
 
     def begin(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
         """Start a call. The arguments must not change until :meth:`Job.end` returns.

@@ -156,7 +156,7 @@ class HonestCapabilities:
     def test_the_number_of_axes_is_as_declared(self, subject: Subject) -> None:
         declared = subject.can.most_axes
         count = _MANY_AXES if declared is None else declared
-        # A format may have dimensions for the axes of an acquisition only.
+        # A format may have dimensions only for the axes of an acquisition.
         names = [*_USUAL_AXES, *(f"axis{number}" for number in range(count))][:count]
         many: Axes = {axis: number for number, axis in enumerate(names)}
         storage = subject.create()
@@ -257,14 +257,15 @@ def _are_those_of_the_instance(subject: Subject) -> None:
     if made != subject.can:
         differ = [name for name, value in made.items() if value != getattr(subject.can, name)]
         raise PromiseBrokenError(
-            "N2", f"the storage has other capabilities than capabilities_for reports: {', '.join(differ)}"
+            "N2",
+            f"these capabilities of the storage differ from capabilities_for: {', '.join(differ)}",
         )
     if (made.persistent, made.path_suffixes) != (known.persistent, known.path_suffixes):
         raise PromiseBrokenError("N2", "persistent and path_suffixes must not depend on options")
 
 
 def _put_second(subject: Subject, axes: Axes, accepted: bool, declared: str) -> None:
-    """Put a second frame with other axes than the first; it must be stored, or refused without a change."""
+    """Put a second frame with different axes; it must be stored, or refused without changing anything."""
     storage = subject.create()
     model = subject.fill(storage, 1)
     error = refusal_of(lambda: model.put(storage, axes))

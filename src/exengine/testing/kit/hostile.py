@@ -1,6 +1,6 @@
 """Tests of put with hostile input from the catalogues: P2, P8, P9, D3.
 
-Each test runs its entire catalogue and reports the entries that failed by their ids.
+Each test runs its entire catalogue and reports the ids of the entries that failed.
 """
 
 import contextlib
@@ -126,7 +126,7 @@ class HostileInput:
         model.check(storage, "D3")
         storage.finish()
         if _outside(path, subject) != outside:
-            raise PromiseBrokenError("D3", "finish changed files outside the dataset")
+            raise PromiseBrokenError("D3", "finish() changed files outside the dataset")
 
     @promise("P2")
     def test_a_dataset_that_met_all_of_this_finishes_and_holds_what_was_stored(

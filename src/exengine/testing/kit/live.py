@@ -1,4 +1,4 @@
-"""Tests with the format's own independent readers, while the writer lives and after it was killed: C6."""
+"""Tests with independent readers of the format, while the writer is alive and after it was killed: C6."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from exengine.testing.promises import NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject
 
 FRAMES = 60
-_SEEN_LIVE = 10  # frames that are read while the others are being written
+_SEEN_LIVE = 10  # number of frames that are read while the others are being written
 
 
 class LivePromises:

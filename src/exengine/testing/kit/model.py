@@ -225,7 +225,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule()
     def abort(self) -> None:
-        """Abort the storage: it keeps its frames and accepts no further frames."""
+        """Abort the storage, which must keep its frames and accept no further frames."""
         self._ends(lambda: self.storage.abort("by the model"), "abort")
         self.state = "finished"
 

@@ -103,7 +103,7 @@ class ReadPromises:
             subject.not_promised("iterable")
         if coordinates_of(storage) or len(storage) or not storage:
             raise PromiseBrokenError(
-                "R4", "an empty storage must have no coordinates, length 0, and be truthy"
+                "R4", "an empty storage must have no coordinates, have length 0 and be truthy"
             )
         wanted = put_in_odd_order(storage, subject)
         for attempt in ("first", "second"):

@@ -1,4 +1,4 @@
-"""A pytest run with the kit: it collects the tests, gathers their reports and writes the results.
+"""A pytest run with the kit, which collects the tests, gathers their reports and writes the results.
 
 Each test's report is attached to the corresponding pytest report, so that reports from worker processes are
 also gathered.
@@ -63,7 +63,7 @@ class KitRun:
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
-        self._variants: dict[str, tuple[str, ...]] = {}  # backend -> "" for the defaults, and its variants
+        self._variants: dict[str, tuple[str, ...]] = {}  # backend -> variants; the first is ""
         self._reports: dict[str, dict[str, list[TestReport]]] = {}  # backend or source -> variant -> reports
         self._results: dict[str, Results] = {}
 
@@ -71,7 +71,7 @@ class KitRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
-        """Load the backends and sources. Without a path on the command line, collect only the kit."""
+        """Load the backends and sources. If the command line contains no path, collect only the kit."""
         if self.target is not None and not os.path.isdir(self.target):
             try:
                 refuse_other_file(self.target)

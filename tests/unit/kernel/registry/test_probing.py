@@ -104,7 +104,7 @@ def test_what_can_be_caught_is_recorded_as_when_it_is_loaded_here(probe):
 
 
 def test_a_class_that_is_not_valid_has_its_codes_and_its_place(probe):
-    source = GOOD.replace('"""Do what a good backend does."""', "")
+    source = GOOD.replace('"""A valid backend."""', "")
     record, backends = probe(source)
     assert (record.state, [finding.code for finding in record.findings]) == ("invalid", ["EX201"])
     assert record.source[0].endswith("exengine_faulty.py") and record.source[1] == GOOD_LINE

@@ -40,10 +40,10 @@ def test_a_variant_has_its_options_and_what_differs_from_the_default():
 @pytest.mark.parametrize(
     ("variants", "error", "message"),
     [
-        ([], PluginError, "variants of Changed is a list, not a mapping"),
-        ({"": {"level": 1}}, PluginError, "variant '' of Changed: it needs a name and at least one option"),
-        ({"a": {}}, PluginError, "it needs a name and at least one option"),
-        ({"a": 3}, PluginError, "it needs a name and at least one option"),
+        ([], PluginError, "`variants` of Changed is a list, not a mapping"),
+        ({"": {"level": 1}}, PluginError, "variant '' of Changed needs a name and at least one option"),
+        ({"a": {}}, PluginError, "needs a name and at least one option"),
+        ({"a": 3}, PluginError, "needs a name and at least one option"),
         ({"a": {"codec": "zip"}}, OptionError, "'codec' of variant 'a' of Changed"),
         ({"a": {"lvel": 1}}, OptionError, "did you mean 'level'"),
     ],
@@ -55,5 +55,5 @@ def test_what_is_no_variant_is_named(variants, error, message):
 
 @pytest.mark.parametrize("function", [lambda cls, *_: None, lambda cls, *_: 1 / 0])
 def test_capabilities_that_cannot_be_told_are_an_error_of_the_plugin(function):
-    with pytest.raises(PluginError, match="variant 'small' of Changed: its capabilities are unknown"):
+    with pytest.raises(PluginError, match="variant 'small' of Changed does not report its capabilities"):
         variants_of(changed(capabilities_for=classmethod(function)))

@@ -1,4 +1,4 @@
-"""The names of a dataset's files and folders that are valid."""
+"""Valid names for a dataset's files and folders."""
 
 import os
 import re

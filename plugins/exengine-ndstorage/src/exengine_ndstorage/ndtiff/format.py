@@ -43,9 +43,7 @@ CAPABILITIES = StorageCapabilities(
 
 INDEX_NAME = "NDTiff.index"
 BACKUP_NAME = INDEX_NAME + ".before-recovery"
-"""The index from before a recovery removed entries.
-
-The files may contain frames that only this index names.
+"""The old index, which a recovery keeps if it removes entries. Only this index names the removed frames.
 """
 DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
 """A file with the damaged metadata that a recovery replaced with notes, one JSON object per line."""
@@ -63,14 +61,14 @@ DATASET_FILES = (
 )
 """Patterns that match the names of all files in a dataset."""
 OTHER_FILES = tuple(name for name in DATASET_FILES if "NDTiffStack" not in name)
-"""Those of the patterns that match no TIFF file."""
+"""The patterns that match no TIFF file."""
 FULL_RESOLUTION = "Full resolution"
 """The folder in a pyramid that contains the tiles as they were acquired."""
 
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
 FIRST_IFD_AT = 4  # the position in the header where the offset of the first IFD is stored
-MAX_LENGTH = 2**31  # exclusive: readers store heights and widths as signed numbers
+MAX_LENGTH = 2**31  # exclusive, because readers store heights and widths as signed numbers
 METADATA_PADDING = 5  # TIFF stores up to 4 bytes in the tag itself, so short metadata is padded to 5
 
 # Pixel types in the index. Types 3 to 6 are uint16 with fewer than 16 significant bits.
@@ -82,15 +80,15 @@ PIXELS_CRC_TAG, METADATA_CRC_TAG = 65330, 65331
 LENGTH = struct.Struct("<I")
 INDEX_NUMBERS = struct.Struct("<8I")
 CHECKSUMS = struct.Struct("<HHIIHHII")
-METADATA_CRC_AT = CHECKSUMS.size - 4  # the position of the last of these numbers
+METADATA_CRC_AT = CHECKSUMS.size - 4  # the position of the last number in CHECKSUMS
 _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
 _SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-per-strip tags
-_BITS = 2  # the position of the bits among these values
+_BITS = 2  # the index of the bits in _SIZES
 
 EntryLayout = tuple[int, int, int, int, int]
-"""A frame layout in an index entry: width, height, pixel type, pixel and metadata compression."""
+"""A frame layout as stored in an index entry: width, height, pixel type, pixel and metadata compression."""
 
 
 def header(summary: bytes) -> bytes:
@@ -113,7 +111,7 @@ def header(summary: bytes) -> bytes:
 
 
 class FrameLayout:
-    """The layout of frames with a given height, width and pixel type in a TIFF file; creates their IFDs.
+    """The layout of TIFF frames with a given height, width and pixel type. Creates their IFDs.
 
     Parameters
     ----------
@@ -139,14 +137,14 @@ class FrameLayout:
             (257, _LONG, 1, height),
             (258, _SHORT, 3 if rgb else 1, 0 if rgb else bits),
             (259, _SHORT, 1, 1),  # not compressed
-            (262, _SHORT, 1, 2 if rgb else 1),  # RGB, or black is zero
+            (262, _SHORT, 1, 2 if rgb else 1),  # photometric interpretation: RGB or BlackIsZero
             (273, _LONG, 1, 0),  # offset of the pixels
             (277, _SHORT, 1, 3 if rgb else 1),
             (278, _LONG, 1, height),  # one strip
             (279, _LONG, 1, self.pixel_bytes),
             (282, _RATIONAL, 1, 0),
             (283, _RATIONAL, 1, 0),
-            (296, _SHORT, 1, 1),  # resolution without a unit: the metadata states the pixel size
+            (296, _SHORT, 1, 1),  # resolution without a unit, because the metadata contains the pixel size
             (51123, _ASCII, 0, 0),  # Micro-Manager's metadata
             (PIXELS_CRC_TAG, _LONG, 1, 0),
             (METADATA_CRC_TAG, _LONG, 1, 0),
@@ -222,9 +220,9 @@ class FrameLayout:
         Returns
         -------
         tuple of two int, or None
-            The checksums, or None if this backend did not write the IFD or if the IFD states a different
-            layout. The layout must be compared because two layouts with the same number of bytes can have the
-            same checksums.
+            The checksums, or None if this backend did not write the IFD or if the IFD has a different layout.
+            The layout must be compared because two layouts with the same number of bytes can have the same
+            checksums.
         """
         pixels_tag, tag_type, count, pixels_crc, metadata_tag, _, _, metadata_crc = CHECKSUMS.unpack_from(
             ifd, self.checksums_at
@@ -245,12 +243,12 @@ class FrameLayout:
 
 
 def text_in_entry(text: bytes) -> bytes:
-    """Encode a string as in index entries: its length, followed by the string."""
+    """Encode a string as an index entry contains it: its length, followed by the string."""
     return LENGTH.pack(len(text)) + text
 
 
 def pixel_bytes(layout: EntryLayout) -> int:
-    """Return the size in bytes of the pixels of a frame with this layout."""
+    """Return the size of a frame's pixels in this layout, in bytes."""
     width, height, pixel_type, *_ = layout
     samples = 3 if pixel_type == RGB8 else 1
     return width * height * samples * np.dtype(DTYPES.get(pixel_type, "<u1")).itemsize

@@ -1,4 +1,4 @@
-"""Converts frames to bytes and back: JSON, checksums, and refusing data that does not match its checksum.
+"""Converts frames to bytes and back, as pixels and JSON, and verifies their checksums.
 
 The checksum of the pixels and the checksum of the metadata both include the coordinates. If an altered index
 assigns a frame to wrong coordinates, this is therefore detected when either the pixels or the metadata are
@@ -108,12 +108,14 @@ def read_checked_pixels(
         checksums = layout.checksums(data)
         if checksums is not None and pixels_crc == checksums[0]:
             return _pixels_in(data, layout, layout.ifd_bytes)
-    raise DatasetDamagedError(f"the pixels or coordinates of {describe()} are not those that were written")
+    raise DatasetDamagedError(
+        f"the pixels or coordinates of {describe()} differ from those that were written"
+    )
 
 
 def _pixels_in(data: Any, layout: FrameLayout, at: int = 0) -> npt.NDArray[Any]:
     pixels: npt.NDArray[Any] = np.ndarray(layout.shape, layout.dtype, data, at)
-    pixels.flags.writeable = False  # already true for a view of bytes, but not of an array
+    pixels.flags.writeable = False  # a view of bytes is read-only already, but a view of an array is not
     return pixels
 
 
@@ -232,7 +234,7 @@ def decode_metadata(
         if checksums is not None and crc32c.crc32c(data, axes_crc) == checksums[1]:
             return json.loads(data)
     error = DatasetDamagedError(
-        f"the metadata or coordinates of {describe()} are not those that were written"
+        f"the metadata or coordinates of {describe()} differ from those that were written"
     )
     error.readable = data.decode(errors="replace")
     raise error

@@ -25,13 +25,13 @@ _PAIR = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*(?:(-?)(\d+)|("(?:[^"\\]|\\.)
 
 
 def u32(raw: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the little-endian 4-byte numbers at the given places."""
+    """Return the little-endian 4-byte numbers at the given offsets."""
     window = np.lib.stride_tricks.sliding_window_view(raw, 4)[at]
     return np.ascontiguousarray(window).view("<u4")[:, 0].astype(np.int64)
 
 
 def prove_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the beginnings and the ends of the complete entries at the start of ``data``.
+    """Return the start and end offsets of the complete entries at the beginning of ``data``.
 
     This function does not check the coordinates in the entries. :meth:`FrameTable.feed` checks them.
     """
@@ -76,7 +76,7 @@ def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 def with_metadata_length(entry: bytes, size: int) -> bytes:
-    """Return an entry with another length of the metadata, which is the last but one of its numbers."""
+    """Return an entry with a new metadata length, which is its last number but one."""
     return entry[:-8] + LENGTH.pack(size) + entry[-4:]
 
 
@@ -86,16 +86,16 @@ class Template:
     Attributes
     ----------
     axes : list of str
-        The axes, in the order in which they occur in the text.
+        The axes, in the order in which they occur in the string.
     texts : list of (axis, text)
-        The axes with a text as their position, and that text.
+        The axes with a string as their position, and that string.
     numbers : list of (axis, sign, begin, end)
-        The axes with a number as their position, the sign of the number, and the place of its digits.
+        The axes with a number as their position, the sign of the number, and the range of its digits.
 
     Raises
     ------
     ValueError
-        If the text does not contain valid coordinates.
+        If the string does not contain valid coordinates.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -125,7 +125,7 @@ class Template:
 
     @classmethod
     def of(cls, text: bytes) -> "Template | None":
-        """Return a template for a text, or None if the text requires the JSON parser."""
+        """Return a template for a string, or None if the string requires the JSON parser."""
         try:
             template = cls(text)
         except (ValueError, RecursionError):
@@ -136,13 +136,13 @@ class Template:
         return template
 
     def matches(self, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """Return, for each row of a table of texts, whether it differs from this template only in digits."""
+        """Return, for each row of a table of strings, whether only its digits differ from this template."""
         good = (table[:, self._fixed] == self._bytes).all(axis=1)
         return good & ((table[:, self._digits] - 48) <= 9).all(axis=1)  # type: ignore[no-any-return]
 
 
 def parse_checked_axes(text: bytes, checked: Container[str]) -> dict[str, int | str] | None:
-    """Parse coordinates with axes that were checked earlier. Return None for any other text."""
+    """Parse coordinates with axes that were checked earlier. Return None for any other string."""
     try:
         axes = orjson.loads(text)
     except ValueError:

@@ -1,9 +1,10 @@
-"""Reads ``NDTiff.index``: one million entries per second, with lookups in microseconds.
+"""Reads ``NDTiff.index`` at one million entries per second, and looks up frames in microseconds.
 
 An entry consists of the length of the axes (4 bytes), the axes as JSON, the length of the file name, the file
 name, and eight 4-byte numbers. :mod:`exengine_ndstorage.ndtiff.index_entries` finds the entries. Entries of
-equal length are decoded together. Their JSON is compared with earlier texts, ignoring digits. A text with no
-match is parsed as JSON. The table stores columns of numbers: 20 bytes per frame, plus 4 bytes for each axis.
+equal length are decoded together. Their JSON is compared with that of earlier entries, ignoring digits, and
+is parsed only if nothing matches. The table stores columns of numbers: 20 bytes per frame, plus 4 bytes for
+each axis.
 """
 
 from bisect import bisect_right
@@ -20,15 +21,15 @@ from exengine_ndstorage.ndtiff.index_entries import Template, parse_checked_axes
 from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_TEXT_BYTES
 
 _NUMBERS_BYTES = INDEX_NUMBERS.size
-_MAX_ENTRY = 2**20  # exceeds the size of the two texts and the numbers in any entry
+_MAX_ENTRY = 2**20  # exceeds the size of the two strings and the numbers in any entry
 _MAX_TEXT = MAX_TEXT_BYTES + 1
-_MAX_TEMPLATES = 32  # texts that differ in more than digits; any others are parsed as JSON
+_MAX_TEMPLATES = 32  # templates to keep; JSON that matches none of them is parsed
 _DIRECT = 2**29  # an int 0 <= i < _DIRECT is its own code; other ints and strings are interned
 _TAIL = 65_536  # the number of new frames after which the sorted keys are computed again
 
 
 class FrameTable:
-    """The frames of a dataset. Maps coordinates to frame numbers, and frame numbers to places in files.
+    """The frames of a dataset. Maps coordinates to frame numbers, and frame numbers to locations in files.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class FrameTable:
         self._axes: dict[str, int] = {}  # maps each axis to its column in _codes
         self._names: list[str] = []  # the axis of each column
         # Columns are created in any order, because entries of equal length are decoded together. The axes are
-        # ordered by their first appearance in the index: first by frame, then by place in the frame's text.
+        # ordered by their first appearance in the index: by frame, then by their order in the frame's JSON.
         self._appeared: list[tuple[int, int]] = []
         self._order_of_axes: tuple[int, ...] = ()
         self._interned: list[dict[int | str, int]] = []
@@ -60,11 +61,11 @@ class FrameTable:
         self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers from the entry
         # Sorted keys cover the first _sorted frames. A dict covers further frames, up to _remembered.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64).data  # a memoryview: comparisons are twice as fast as in an array
+        self._keys = np.zeros(0, np.int64).data  # a memoryview, because it is faster to compare than an array
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []
-        self._tail: dict[int, int] = {}  # key: all codes of a frame, 32 bits each, as one number
+        self._tail: dict[int, int] = {}  # the key combines all codes of a frame, 32 bits each
         self._by_dict = False  # whether the dict covers all frames, because their keys exceed 64 bits
         self._superseded: set[int] = set()
 
@@ -165,7 +166,7 @@ class FrameTable:
     def _match(
         self, rows: npt.NDArray[np.int64], table: npt.NDArray[np.uint8], lengths: tuple[int, int]
     ) -> npt.NDArray[np.int64]:
-        """Decode the axes of the rows that match an earlier text, and return the remaining rows."""
+        """Decode the axes of the rows that match an earlier string, and return the remaining rows."""
         templates = self._templates.setdefault(lengths, [])
         left = np.arange(len(table))
         tried = 0
@@ -200,7 +201,7 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # above 99,999,999, some numbers may not be their own code
+            if sign < 0 or end - begin > 8:  # above 99,999,999, a number may have a different code
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)
@@ -352,7 +353,7 @@ class FrameTable:
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         names, values, order = self._names, self._values, self._order_of_axes
-        codes = self._codes[number].tolist()  # read after the order: an axis in the order must have codes
+        codes = self._codes[number].tolist()  # read last, because every axis in the order must have codes
         axes: dict[str, int | str] = {}
         for column in order:
             code = codes[column]
@@ -411,7 +412,7 @@ class FrameTable:
         return frozenset(self._superseded)
 
     def in_file_order(self, dropped: Collection[int] = ()) -> dict[int, npt.NDArray[np.intp]]:
-        """Return, for each file, the numbers of its frames in the order of their places.
+        """Return, for each file, the numbers of its frames in the order of their offsets.
 
         Parameters
         ----------
@@ -441,7 +442,7 @@ class FrameTable:
 
 
 def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
-    """Return a number for each row of a table, or a single number in the common case of equal rows."""
+    """Return a number for each row of a table; a single number in the common case that all are equal."""
     if (table == table[0]).all():
         return number_of(table[0])
     unique, inverse = np.unique(table, axis=0, return_inverse=True)

@@ -1,7 +1,7 @@
 """Multi-resolution pyramids: one folder of tiles per resolution level, and the mosaic of the tiles.
 
 Micro-Manager writes pyramids in its explore mode. Each tile has a ``row`` and a ``column``. Tiles at full
-resolution overlap by the number of pixels that the summary metadata states. Tiles at the other levels do not
+resolution overlap by the number of pixels given in the summary metadata. Tiles at the other levels do not
 overlap.
 """
 
@@ -118,7 +118,7 @@ class PyramidReader(NDTiffReader):
         overlap = tuple(summary.get(f"GridPixelOverlap{axis}") for axis in "YX")
         if not all(type(pixels) is int and pixels >= 0 for pixels in overlap):
             raise UnsupportedOperationError(
-                f"{self.path} cannot be stitched, because the summary metadata does not state the overlap "
+                f"{self.path} cannot be stitched, because the summary metadata does not specify the overlap "
                 "of the tiles"
             )
         return overlap  # type: ignore[return-value]  # two ints, checked above
@@ -159,8 +159,8 @@ def _stitched(
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(
-            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number "
-            "with which to fill them"
+            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number to "
+            "fill them with"
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)
@@ -210,7 +210,7 @@ class _ReadTile:
         masked = isinstance(self._missing, str)
         try:
             data = self._tiles.get_data(axes)
-        except CoordinatesNotFoundError:  # only this error means a missing tile
+        except CoordinatesNotFoundError:  # only this error means that a tile is missing
             if self._missing == "raise":
                 raise
             tile = (

@@ -110,7 +110,7 @@ class _GrowingTable:
     @property
     def problem(self) -> str:
         return (
-            f"the index cannot be read from byte {self._read} on: {self.table.problem}"
+            f"the index cannot be read from byte {self._read} onwards: {self.table.problem}"
             if self.table.problem
             else ""
         )
@@ -163,7 +163,7 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         manifest = read_manifest(self._folder)
-        self._growing = _GrowingTable(self._folder)  # after the manifest: if it is complete, so is the index
+        self._growing = _GrowingTable(self._folder)  # opened last, so that it matches a final manifest
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool(MAX_OPEN_FILES)
@@ -228,7 +228,7 @@ class NDTiffReader(DatasetReader):
         return ""
 
     def _read_summary(self) -> str:
-        """Read the summary metadata. Return why it cannot be read, or an empty string."""
+        """Read the summary metadata. Return the reason if it cannot be read, or else an empty string."""
         if self._summary is None:
             names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
             name = names[0] if names else first_tiff(self._folder)
@@ -245,7 +245,7 @@ class NDTiffReader(DatasetReader):
             with self._settling:
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after the manifest, because the index is complete now
+                    self._growing.refresh()  # after reading the manifest, because the index is complete now
                     # The status is published by _settle, after the dataset has been checked.
                     self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
                 self._settle()
@@ -254,11 +254,11 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # it may have been written since, or damage prevented reading it
+            self._read_summary()  # the last attempt may have failed, or nothing was written yet
         return self._summary
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not has_writer(self._folder)
 
     def await_new_data(self, timeout: float | None = None) -> bool:
@@ -341,7 +341,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums. Some of them may be damaged."""
+        """Return whether the first, middle or last frame has checksums, because any of them may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():

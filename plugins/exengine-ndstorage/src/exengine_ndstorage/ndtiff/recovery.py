@@ -8,7 +8,7 @@ The only data that recovery removes is data that a writer had begun to write whe
 the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
 so that the data can be rescued by hand later. In this case, the old index is also kept. Damaged metadata are
 replaced with a note, and their bytes are saved next to the index. They lie between the pixels and the next
-frame, so only this room can be used.
+frame, so a note must fit into the same space.
 """
 
 import itertools
@@ -139,7 +139,7 @@ def _replace_index(
 ) -> None:
     """Write a new index without dropped entries and without a torn last entry. Keep the old index.
 
-    ``lengths`` has the new length of a frame's metadata, by the number of the frame.
+    ``lengths`` maps the number of a frame to the new length of its metadata.
     """
     index = os.path.join(folder, INDEX_NAME)
     _keep_index(folder)
@@ -163,7 +163,7 @@ def _replace_index(
 
 
 def _keep_index(folder: str) -> None:
-    """Copy the index, unless an earlier recovery already made a copy, which then is the original index."""
+    """Copy the index, unless an earlier recovery has already copied the original index."""
     index = os.path.join(folder, INDEX_NAME)
     backup = os.path.join(folder, BACKUP_NAME)
     if os.path.lexists(backup) or not os.path.lexists(index):
@@ -197,7 +197,7 @@ class _Replacement(NamedTuple):
 
 
 def _replacements(table: FrameTable, notes: Mapping[DataCoordinates, JsonValue]) -> dict[int, _Replacement]:
-    """Return the new metadata of frames, by the numbers of the frames.
+    """Return a mapping from frame number to the new metadata of the frame.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def _replacements(table: FrameTable, notes: Mapping[DataCoordinates, JsonValue])
 
 
 def _fitted(note: JsonValue, size: int, room: int) -> bytes:
-    """Return a note that fits into a frame, as long as the old metadata if these have a possible length."""
+    """Return a note that fits into a frame, padded to the length of the old metadata if that is possible."""
     possible = METADATA_PADDING <= size <= min(room, MAX_METADATA_BYTES)
     data = encode_json(note)
     if len(data) > (size if possible else room):
@@ -230,7 +230,7 @@ def _fitted(note: JsonValue, size: int, room: int) -> bytes:
 
 
 def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replacement]) -> None:
-    """Save the bytes that will be overwritten in a file next to the index.
+    """Copy the bytes that will be overwritten to a file next to the index.
 
     Each line is a JSON object with the coordinates and the metadata, in which each byte is one character.
     """
@@ -240,7 +240,7 @@ def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replac
         file = OpenFile(os.path.join(folder, table.files[name]), READ)
         old = read_at(file.descriptor, max(len(data), min(old_bytes, MAX_METADATA_BYTES)), at)
         line = {"coordinates": coordinates.coordinate_dict, "metadata": old.decode("latin-1")}
-        if not old.startswith(data):  # a recovery that was killed has saved and overwritten them
+        if not old.startswith(data):  # a killed recovery has already saved and overwritten them
             lines.append(json.dumps(line).encode() + b"\n")
     path = os.path.join(folder, DAMAGED_METADATA_NAME)
     saved = _lines_of(path)
@@ -270,7 +270,7 @@ def _write_replacements(folder: str, table: FrameTable, replaced: Mapping[int, _
     """
     for coordinates, data, _ in replaced.values():
         number = table.find(coordinates.__dict__)
-        assert number is not None  # the new index has this frame
+        assert number is not None  # the new index lists this frame
         name, _, _, at, _ = table.place(number)
         (directory,) = directories(table, [number])
         file = OpenFile(os.path.join(folder, table.files[name]), os.O_RDWR)
@@ -323,7 +323,7 @@ class _Headers:
                 return
 
     def of(self, size: int) -> bytes:
-        """Return a header with a size of ``size`` bytes, which the first directory follows."""
+        """Return a header of ``size`` bytes, which is followed by the first directory."""
         good = self._good.get(size)
         if good is None:
             good = header(b"{}" + b" " * (size - _LEAST_HEADER))

@@ -10,10 +10,10 @@ KIB, MIB = 2**10, 2**20
 # -- limits of a dataset ---------------------------------------------------------------------------------
 
 MAX_FILE_BYTES = 2**32
-"""The maximum file size of the format: offsets in the index and in TIFF files have 32 bits."""
+"""The maximum file size of the format, in which offsets in the index and in TIFF files have 32 bits."""
 
 LEAST_FILE_BYTES = 4 * KIB
-"""The minimum for ``max_file_bytes``: smaller files have room for a header and little else."""
+"""The minimum for ``max_file_bytes``. Smaller files have room for a header and little else."""
 
 MAX_TEXT_BYTES = 2**16 - 1
 """The maximum size of a string in an index entry: coordinates as JSON, or a file name.
@@ -22,7 +22,8 @@ An index with a longer string is not a valid NDTiff index.
 """
 
 MAX_AXES = 255
-"""The maximum number of different axes in a dataset: a reader keeps one column per axis."""
+"""The maximum number of different axes in a dataset. A reader keeps one column per axis.
+"""
 
 MAX_SUMMARY_BYTES = 16 * MIB
 """The maximum size of the header, including the summary metadata.
@@ -37,7 +38,7 @@ The format allows up to 4 GiB, which may not fit in the memory of a reader.
 """
 
 MAX_NAME_BYTES = 200
-"""The maximum length of a dataset's name: a file name has at most 255 bytes, and includes a suffix."""
+"""The maximum length of a dataset's name. With a suffix, it must fit in a file name of 255 bytes."""
 
 # -- writing ---------------------------------------------------------------------------------------------
 
@@ -57,7 +58,7 @@ of two frames.
 EARLY_BYTES = 4 * MIB
 """The amount of written data after which the disk is instructed to start storing it.
 
-When a sync follows, most of its work is then already done.
+A later sync then has little left to do.
 """
 
 SMALL_FRAME_BYTES = 256 * KIB
@@ -86,7 +87,7 @@ NDTiff directories have about 15 tags. A directory that exceeds the maximum is d
 MAX_TILES = 4_000_000
 """The maximum number of tiles in one stitched array, including gaps.
 
-The limit is needed because rows and columns can have any number.
+The limit is needed because row and column numbers can be arbitrarily large.
 """
 
 # -- the helper thread -----------------------------------------------------------------------------------
@@ -101,7 +102,8 @@ For smaller frames, handing over the job costs more time than it saves.
 """
 
 CHECKED_PIECE_BYTES = MIB
-"""The amount of data that is read before its checksum is computed: it is still in the processor's cache."""
+"""The amount of data that is read before its checksum is computed, so that it is still in the cache.
+"""
 
 # -- open files ------------------------------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ def _own_directories(
 
 
 class Directory:
-    """The place and the content of the directory for a frame that this backend wrote.
+    """The location and content of the directory for a frame that this backend wrote.
 
     Parameters
     ----------
@@ -157,8 +157,8 @@ class Directory:
     Attributes
     ----------
     begin, end : int
-        The place of the frame in its file. A frame consists of its directory, pixels and metadata, padded to
-        an even length.
+        The location of the frame in its file. A frame consists of its directory, pixels and metadata, padded
+        to an even length.
     """
 
     __slots__ = ("_metadata_bytes", "begin", "end", "layout", "number")
@@ -225,7 +225,7 @@ def _layout(entry: EntryLayout) -> FrameLayout | None:
 
 
 def read_link(file: OpenFile, at: int) -> int:
-    """Return the offset stored at a place in a file, or -1 if the place is beyond the end of the file."""
+    """Return the offset stored at a position in a file, or -1 if the file ends before this position."""
     data = read_at(file.descriptor, 4, at)
     return int(struct.unpack("<I", data)[0]) if len(data) == 4 else -1
 
@@ -242,7 +242,7 @@ def _foreign_directories(
         strip, at = _read_directory(file, at)
         wanted.pop(strip, None)
     if at < 0:
-        yield f"{name}: the chain of directories leaves the file"
+        yield f"{name}: the chain of directories leads outside the file"
     elif at > 0:
         yield f"{name}: the chain of directories continues after the last frame of the index"
     for number in wanted.values():
@@ -250,7 +250,7 @@ def _foreign_directories(
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
-    """Return the offsets of the pixels and of the next directory. Both are -1 if it is not a directory."""
+    """Return the offsets of the pixels and the next directory; both are -1 if there is no directory."""
     head = read_at(file.descriptor, 2, at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= MAX_TAGS:

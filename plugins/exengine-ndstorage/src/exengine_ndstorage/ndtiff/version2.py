@@ -1,9 +1,9 @@
 """Reads NDTiff version 2 through the ``ndstorage`` library.
 
 The library prints to stdout when it opens a dataset, and raises generic exceptions. This module suppresses
-the output and converts the exceptions to ExEngine errors. The library also reads metadata when it opens a
-dataset, and fails if their text is not UTF-8. It therefore opens files through this module, which makes the
-text readable, so that no pixels become unreadable because of their metadata.
+the output and converts the exceptions to ExEngine errors. When the library opens a dataset, it also reads
+metadata and fails if they are not UTF-8. This module opens the files for the library and repairs the text, so
+that pixels remain readable even if their metadata are not.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ def _refuse_unsafe_files(path: str) -> None:
 
 
 def _checked_index(folder: str) -> FrameTable:
-    """Return an index. Refuse it if it claims more bytes than a file has: the library would allocate them."""
+    """Return an index, but refuse it if it claims more bytes than exist, which the library would allocate."""
     file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
@@ -97,7 +97,7 @@ def _checked_index(folder: str) -> FrameTable:
     while done < size:
         used = table.feed(read_at(file.descriptor, CHUNK_BYTES, done))
         if not used:
-            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} on")
+            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} onwards")
         done += used
     names = [entry.name for entry in list(os.scandir(folder)) if entry.name.endswith(".tif")]
     most = max((os.stat(os.path.join(folder, name)).st_size for name in names), default=0)
@@ -136,7 +136,7 @@ class _Files:
         return _ReadableFile(self, os.path.basename(path), opened) if path.endswith(".tif") else opened
 
     def text(self, name: str, at: int, data: bytes) -> bytes:
-        """Return bytes from a file; if they are metadata, as valid JSON in UTF-8."""
+        """Return bytes from a file, after converting any metadata to valid JSON in UTF-8."""
         if (name, at, len(data)) in self._metadata:
             return b'{"Channel": ""}' if self.is_opening else json.dumps(_parsed(data)).encode()
         if at == _SUMMARY_AT and self.is_opening:
@@ -158,7 +158,7 @@ def _parsed(data: bytes) -> JsonValue:
 
 
 class _ReadableFile:
-    """An open file in which all metadata can be parsed by the library."""
+    """An open file with metadata that the library can always parse."""
 
     def __init__(self, files: _Files, name: str, file: Any) -> None:
         self._files, self._name, self._file = files, name, file

@@ -117,7 +117,9 @@ class NDTiffStorage(ManagedStorage):
             )
         least, most = sizes.LEAST_FILE_BYTES, sizes.MAX_FILE_BYTES
         if type(max_file_bytes) is not int or not least <= max_file_bytes <= most:
-            raise OptionError(f"max_file_bytes must be an int, {least} to {most}, got {max_file_bytes!r:.40}")
+            raise OptionError(
+                f"max_file_bytes must be an int from {least} to {most}, got {max_file_bytes!r:.40}"
+            )
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
         self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
@@ -429,8 +431,8 @@ class NDTiffStorage(ManagedStorage):
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         file, layout, at, *_ = _PLACE.unpack_from(self._places, number * _PLACE.size)
-        # The checksum is not verified here: this process wrote the frame, and no other process can write to
-        # the dataset. Readers of the dataset verify it.
+        # The checksum is not verified here, because this process wrote the frame, and no other process can
+        # write to the dataset. Readers of the dataset verify it.
         return read_pixels(
             self._opened(file), at, self._layout_list[layout], self._helper, lambda: self._name(number)
         )

@@ -12,7 +12,7 @@ __all__ = ["is_ome_zarr", "open_foreign"]
 
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
-    """Return whether a folder or a zip archive is an OME-Zarr dataset. Reads few files, and never raises.
+    """Return whether a folder or a zip archive is an OME-Zarr dataset. Reads few files; never raises.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
 
 
 def open_foreign(path: str | os.PathLike[str]) -> DataStorage:
-    """Open an OME-Zarr dataset that another program wrote, for reading.
+    """Open an OME-Zarr dataset that another program wrote.
 
     Parameters
     ----------

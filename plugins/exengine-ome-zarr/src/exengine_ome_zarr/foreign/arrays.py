@@ -18,7 +18,7 @@ MAX_CHUNK_BYTES = 2**30
 MAX_CHUNKS_PER_SHARD = 2**20
 _MAX_LENGTH = 2**40
 
-# Codecs that decode numbers and nothing else. Others in the registry create objects, such as pickle.
+# Codecs that decode only numbers. Other registered codecs, such as pickle, create objects.
 _COMPRESSORS = frozenset({"blosc", "zstd", "gzip", "zlib", "bz2", "lzma", "lz4"})
 _FILTERS = frozenset(
     {
@@ -110,12 +110,12 @@ class ArrayLayout:
         return self.most_decoded_bytes * 9 // 8 + 65536
 
     def file_name(self, place: tuple[int, ...]) -> str:
-        """Return the key of the file with this place in the grid, relative to the array."""
+        """Return the key of the file at a grid position, relative to the array."""
         numbers = list(map(str, place))
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the place that belongs to a key, the inverse of :meth:`file_name`; None for other files."""
+        """Return the grid position of a key, as the inverse of :meth:`file_name`; None for other files."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:
@@ -135,7 +135,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
     DatasetDamagedError
         If the metadata do not exist, or are not valid.
     UnsupportedOperationError
-        If the array has no numbers, or uses a codec or an extension that is not supported.
+        If the array does not contain numbers, or uses a codec or an extension that is not supported.
     """
     name = joined(key, "zarr.json" if zarr_format == 3 else ".zarray")
     document = read_json(files, name, foreign=False)
@@ -163,7 +163,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
 
 
 class _InvalidError(Exception):
-    """A value in the metadata is not valid."""
+    """Raised if a value in the metadata is not valid."""
 
 
 def _version3(key: str, document: dict[str, Any]) -> ArrayLayout:
@@ -236,7 +236,7 @@ def _version2(key: str, document: dict[str, Any]) -> ArrayLayout:
     chunk = _lengths(document.get("chunks"), "chunks", count=len(shape))
     given = document.get("dtype")
     if not isinstance(given, str) or len(given) > 8:
-        raise UnsupportedOperationError(f"the dtype {given!r:.80} is not a number")
+        raise UnsupportedOperationError(f"the dtype {given!r:.80} is not numeric")
     dtype = _dtype(given.lstrip("<>|=") if given[:1] in "<>|=" else given)
     filters = document.get("filters") or []
     if not isinstance(filters, list):
@@ -273,7 +273,7 @@ def _version2(key: str, document: dict[str, Any]) -> ArrayLayout:
 
 
 def _lengths(value: Any, what: str, *, least: int = 1, count: int | None = None) -> tuple[int, ...]:
-    """Return a shape."""
+    """Check a list of lengths, and return it as a tuple."""
     valid = isinstance(value, list) and all(type(n) is int and least <= n < _MAX_LENGTH for n in value)
     if not valid or (count is not None and len(value) != count):
         raise _InvalidError(f"the {what} {value!r:.80} is not valid")
@@ -283,13 +283,13 @@ def _lengths(value: Any, what: str, *, least: int = 1, count: int | None = None)
 def _dtype(name: Any) -> "np.dtype[Any]":
     """Return a numeric dtype in native byte order."""
     if not isinstance(name, str) or name.startswith(("r", "str", "U", "S", "O", "V", "M", "m")):
-        raise UnsupportedOperationError(f"the data type {name!r:.80} is not a number")
+        raise UnsupportedOperationError(f"the data type {name!r:.80} is not numeric")
     try:
         dtype = np.dtype(name)
     except (TypeError, ValueError):
-        raise UnsupportedOperationError(f"the data type {name!r:.80} is not a number") from None
+        raise UnsupportedOperationError(f"the data type {name!r:.80} is not numeric") from None
     if dtype.kind not in _KINDS or dtype.names or dtype.subdtype or dtype.itemsize > 16:
-        raise UnsupportedOperationError(f"the data type {name!r:.80} is not a number")
+        raise UnsupportedOperationError(f"the data type {name!r:.80} is not numeric")
     return dtype.newbyteorder("=")
 
 

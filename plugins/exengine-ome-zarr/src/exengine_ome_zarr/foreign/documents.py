@@ -63,7 +63,7 @@ class Group:
     ome : dict
         The OME metadata.
     attributes : dict
-        All attributes, such as those that a writer adds for itself.
+        All attributes, including those that are specific to a writer.
     """
 
     key: str
@@ -74,7 +74,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Image:
-    """The first multiscales of an image.
+    """The first ``multiscales`` entry of an image.
 
     Attributes
     ----------
@@ -85,16 +85,16 @@ class Image:
     name : str
         The name of the image; empty if it has none.
     axes : tuple of str
-        The axes of the arrays: ``time``, ``channel``, ``z``, or names of the writer. The axes of the frames
-        are ``y`` and ``x``.
+        The axes of the arrays: ``time``, ``channel``, ``z``, or names that the writer chose. The axes of the
+        frames are ``y`` and ``x``.
     levels : tuple of str
-        The paths of the arrays, at full resolution first.
+        The paths of the arrays, beginning with full resolution.
     pixel_size_um : (float, float) or None
         The size of a pixel, ``(y, x)``.
     z_step_um, interval_s : float or None
-        The distance of planes, in micrometers, and of time points, in seconds.
+        The distance between planes, in micrometers, and the time between time points, in seconds.
     labels : tuple of str
-        The names of the channels; empty if some have no name, or the same name.
+        The names of the channels; empty if any name is missing or repeated.
     colors : tuple of str or None
         The colors of the channels, ``RRGGBB``.
     attributes : dict
@@ -161,7 +161,7 @@ def read_group(files: Files, key: str) -> Group | None:
 def kind_of_group(group: Group) -> str:
     """Return ``image``, ``plate``, ``well`` or ``series``; empty if it is not OME-Zarr."""
     ome = group.ome
-    if isinstance(ome.get("plate"), dict):  # it takes precedence over the layout of bioformats2raw
+    if isinstance(ome.get("plate"), dict):  # a plate takes precedence over the bioformats2raw layout
         return "plate"
     if isinstance(ome.get("multiscales"), list) and ome["multiscales"]:
         return "image"
@@ -236,12 +236,12 @@ def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
 
 
 def read_image(files: Files, group: Group) -> Image:
-    """Return the first multiscales of an image's group.
+    """Return the first ``multiscales`` entry of an image's group.
 
     Raises
     ------
     DatasetDamagedError
-        If the metadata contradict the specification so that the image cannot be read.
+        If the metadata violate the specification, and the image cannot be read.
     UnsupportedOperationError
         If the image has too many axes.
     """
@@ -288,7 +288,7 @@ def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     if listed is None:
         listed = list(_IMPLIED_AXES)
     if not isinstance(listed, list) or len(listed) < 2:
-        raise DatasetDamagedError(f"{where}: the multiscales metadata do not describe two axes or more")
+        raise DatasetDamagedError(f"{where}: the multiscales metadata describe fewer than two axes")
     if len(listed) > MAX_AXES:
         raise UnsupportedOperationError(f"{where} has {len(listed)} axes; at most {MAX_AXES} are read")
     items = [item if isinstance(item, dict) else {"name": item} for item in listed]
@@ -342,7 +342,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
-    """Return a step in the unit of the table; None if it is unknown."""
+    """Convert a step to the base unit of the table; return None if the step or its unit is unknown."""
     factor = table.get(unit) if isinstance(unit, str) else None
     if step is None or factor is None:
         return None
@@ -350,7 +350,7 @@ def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | 
 
 
 def _channels(ome: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    """Return the distinct names of the channels, if there are such, and their colors."""
+    """Return the names of the channels, if they are distinct, and their colors."""
     listed = _as_dict(ome.get("omero")).get("channels")
     channels = [_as_dict(channel) for channel in listed] if isinstance(listed, list) else []
     names = [channel.get("label") for channel in channels]

@@ -1,8 +1,8 @@
-"""Encoded chunks: their place in files and shards, and checks before a codec decodes them.
+"""Locates encoded chunks in files and shards, and checks them before a codec decodes them.
 
-A torn shard is an error here, as Zarr libraries may read its chunks as missing. Codecs trust the sizes in the
-header of a chunk: a damaged chunk could crash the interpreter, and a small one could decompress to a huge
-one. Sizes are therefore compared with the metadata of the array first.
+A torn shard is an error here, whereas Zarr libraries may read its chunks as missing. Codecs trust the sizes
+in the header of a chunk: a damaged chunk could crash the interpreter, and a small chunk could expand to a
+huge one. The sizes are therefore first compared with the metadata of the array.
 """
 
 import bz2
@@ -23,7 +23,7 @@ from exengine_ome_zarr.foreign.files import Files, joined
 EMPTY = 2**64 - 1
 """The offset and the size of a chunk that was never written."""
 
-_UNCHECKED_BYTES = 2**29  # a chunk that cannot exceed this when it is decompressed needs no check
+_UNCHECKED_BYTES = 2**29  # a chunk that cannot exceed this size after decompression needs no check
 _MOST_INDEXES = 256
 _MOST_DEFLATE = 1032  # the largest ratio that the format allows
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -46,7 +46,7 @@ class ChunkFiles:
         self._lock = threading.Lock()
 
     def read(self, place: tuple[int, ...]) -> bytes | None:
-        """Return an encoded chunk by its place in the grid of chunks; None if it was never written.
+        """Return the encoded chunk at a position in the chunk grid; None if it was never written.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class ChunkFiles:
         return index
 
     def check_file(self, name: str) -> str:
-        """Return the fault of a file of the array; an empty string if it has none.
+        """Return the fault in one of the array's files; empty if there is none.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class ChunkFiles:
             return f"{self._files.name(key)} is empty"
         raw = layout.chunk_bytes + layout.checksum_bytes
         if not layout.compressor and not layout.has_filters and size != raw:
-            return f"{self._files.name(key)} has {size} bytes, its chunk has {raw}"
+            return f"{self._files.name(key)} has {size} bytes, but its chunk has {raw}"
         return ""
 
 
@@ -148,7 +148,7 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
     where = files.name(key)
     if size < index_bytes:
         raise DatasetDamagedError(
-            f"{where} is a torn shard: it has {size} bytes, its index alone has {index_bytes}"
+            f"{where} is a torn shard: it has {size} bytes, but its index alone has {index_bytes}"
         )
     data = files.read_range(key, size - index_bytes if layout.index_at_end else 0, index_bytes)
     if data is None or len(data) != index_bytes:
@@ -164,8 +164,8 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
     if outside.any():
         at = int(np.argmax(outside))
         raise DatasetDamagedError(
-            f"{where} is a torn shard: chunk {at} begins at byte {int(offset[at])} and has "
-            f"{int(length[at])} bytes, the file has {size}"
+            f"{where} is a torn shard: chunk {at} begins at byte {int(offset[at])} and has {int(length[at])} "
+            f"bytes, but the file has {size}"
         )
     large = written & (length > np.uint64(layout.most_encoded_bytes))
     if large.any():
@@ -174,7 +174,7 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
 
 
 def refusal(data: bytes, layout: ArrayLayout) -> str:
-    """Return why a chunk must not be decoded; an empty string if a codec may decode it."""
+    """Return the reason why a chunk must not be decoded; empty if a codec may decode it."""
     if not data:
         return "it has no bytes"
     if layout.checksum_bytes:
@@ -187,12 +187,12 @@ def refusal(data: bytes, layout: ArrayLayout) -> str:
 
 
 def _check_blosc(data: bytes, most: int) -> str:
-    """Compare the sizes in the header, which ``blosc_decompress`` does not compare with the buffer."""
+    """Check the sizes in the header, which ``blosc_decompress`` does not compare with the buffer."""
     if len(data) < 16:
-        return "it is shorter than a header of blosc"
+        return "it is shorter than a blosc header"
     decoded, block, encoded = (int.from_bytes(data[at : at + 4], "little") for at in (4, 8, 12))
     if encoded != len(data):
-        return f"it has {len(data)} bytes, its header claims {encoded}"
+        return f"it has {len(data)} bytes, but its header claims {encoded}"
     if decoded > most or block > max(decoded, 1):
         return f"it claims to decompress to {decoded} bytes, in blocks of {block}"
     return ""
@@ -227,7 +227,7 @@ def _check_zstd(data: bytes, most: int) -> str:
 def _check_deflate(data: bytes, most: int) -> str:
     if len(data) * _MOST_DEFLATE <= max(most, _UNCHECKED_BYTES):
         return ""
-    return _count(zlib.decompressobj(47), data, most)  # gzip or zlib, by the header
+    return _count(zlib.decompressobj(47), data, most)  # detects gzip and zlib from the header
 
 
 def _check_bz2(data: bytes, most: int) -> str:
@@ -239,7 +239,7 @@ def _check_lzma(data: bytes, most: int) -> str:
 
 
 def _count(decompressor: Any, data: bytes, most: int) -> str:
-    """Decompress in pieces that are not kept, to find a size that no header states."""
+    """Decompress in pieces that are discarded, to determine a size that the header does not contain."""
     total = len(decompressor.decompress(data, 2**20))
     while not decompressor.eof and total <= most:
         rest = getattr(decompressor, "unconsumed_tail", b"")

@@ -1,4 +1,4 @@
-"""Read access to the files of a dataset: a folder, or a zip archive.
+"""Read access to the files of a dataset in a folder or a zip archive.
 
 Datasets are untrusted. A key, such as ``"0/c/0/1"``, cannot lead out of the dataset: links, pipes and devices
 are refused, and so is a key with ``..``. Nothing is unpacked on disk, and each read is limited in size.
@@ -23,7 +23,7 @@ from exengine.errors import (
 
 MAX_KEY_CHARS = 1024
 MAX_ZIP_ENTRIES = 500_000
-"""The maximum number of files in an archive; the list of them takes about 600 bytes each in memory."""
+"""The maximum number of files in an archive; each file in the list takes about 600 bytes of memory."""
 MAX_DIRECTORY_BYTES = 64 * 2**20
 MAX_INFLATION = 2**31
 """The maximum size of a deflated file, which is unpacked in memory."""
@@ -43,7 +43,7 @@ def is_key(key: object) -> TypeGuard[str]:
 
 
 def joined(*parts: str) -> str:
-    """Return the key with these parts; empty parts are left out."""
+    """Join parts into a key, leaving out empty parts."""
     return "/".join(part for part in parts if part)
 
 
@@ -63,7 +63,7 @@ class Files(Protocol):
         """Return part of a file, or less if the file ends first. Raises the same errors as :meth:`read`."""
 
     def signature(self, key: str) -> tuple[int, int] | None:
-        """Return the size of a file in bytes and a number that changes with it; None if it does not exist."""
+        """Return a file's size and a number that changes with the file; None if it does not exist."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below a prefix. Links are not followed."""
@@ -123,7 +123,7 @@ class FolderFiles:
             raise DatasetDamagedError(f"{self.name(key)} cannot be read: {error.strerror}") from error
 
     def _check_folders(self, key: str) -> bool:
-        """Refuse a key that leads through links; return False if one of them does not exist."""
+        """Refuse a key that leads through links; return False if one of its folders does not exist."""
         folder = key.rpartition("/")[0]
         if folder in self._checked:
             return True
@@ -139,7 +139,7 @@ class FolderFiles:
             except OSError as error:
                 raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from error
             if stat.S_ISLNK(mode):
-                raise DatasetDamagedError(f"{path} is a symbolic link, and not a folder of the dataset")
+                raise DatasetDamagedError(f"{path} is a symbolic link, not a folder of the dataset")
         if len(self._checked) < MAX_ZIP_ENTRIES:
             self._checked.add(folder)
         return True
@@ -208,7 +208,7 @@ class ZipFiles:
         self._prefix = self._common_folder()
 
     def _common_folder(self) -> str:
-        """Return the folder that contains the whole dataset, with a slash; usually, there is none."""
+        """Return the folder that contains all files of the archive, with a slash; usually empty."""
         if not {"zarr.json", ".zgroup", ".zattrs"}.isdisjoint(self._entries):
             return ""
         tops = {name.partition("/")[0] for name in self._entries}
@@ -245,7 +245,7 @@ class ZipFiles:
         return None if data is None else data[offset : offset + size]
 
     def _packed(self, entry: zipfile.ZipInfo, key: str, offset: int, size: int) -> bytes:
-        """Return bytes of a file as they are in the archive."""
+        """Return bytes of a file as stored in the archive."""
         file = self._file
         if file is None:
             raise StorageClosedError(f"{self._path} is closed; open it again")
@@ -293,12 +293,12 @@ def _refuse_large_directory(descriptor: int, size: int, path: str) -> None:
     if at < 0 or len(tail) - at < _END.size:
         raise DatasetDamagedError(f"{path} is not a zip archive, or it is cut off at its end")
     _, _, _, _, entries, directory_bytes, _, _ = _END.unpack_from(tail, at)
-    entries = 0 if entries == 0xFFFF else entries  # the 64-bit record has the value
+    entries = 0 if entries == 0xFFFF else entries  # the 64-bit record contains the value
     directory_bytes = 0 if directory_bytes == 0xFFFFFFFF else directory_bytes
     locator = at - _END_64_LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
         _, _, where, _ = _END_64_LOCATOR.unpack_from(tail, locator)
-        for place in (where, begin + locator - _END_64.size):  # versions of zipfile look at one or the other
+        for place in (where, begin + locator - _END_64.size):  # zipfile uses one or the other
             record = read_at(descriptor, _END_64.size, min(max(0, place), size))
             if len(record) == _END_64.size and record[:4] == b"PK\x06\x06":
                 _, _, _, _, _, _, _, count, count_bytes, _ = _END_64.unpack(record)

@@ -1,4 +1,4 @@
-"""The frames of a dataset as grids: an index that computes frame numbers instead of storing them."""
+"""An index of frames on grids, which computes frame numbers instead of storing them."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +86,7 @@ class GridIndex:
         return self._starts[number] + at
 
     def locate(self, number: int) -> tuple[int, tuple[int, ...]]:
-        """Return the number of the image that contains a frame, and the frame's place in its grid."""
+        """Return the number of the image that contains a frame, and the frame's position in its grid."""
         low, high = 0, len(self.grids) - 1
         while low < high:
             middle = (low + high + 1) // 2

@@ -1,7 +1,7 @@
 """The images of a dataset, and their arrays at each resolution level.
 
-A dataset is one image, a plate, a well or a series of images. Each image of several gets a position, and each
-axis of its arrays becomes an axis of coordinates.
+A dataset is one image, a plate, a well or a series of images. If there are several images, each has a
+position. Each axis of the arrays becomes an axis of the coordinates.
 """
 
 import math
@@ -51,7 +51,7 @@ class LevelArray:
     files : Files
     layout : ArrayLayout
     axes : tuple of str
-        The axes of the array, among them ``y`` and ``x``.
+        The axes of the array, including ``y`` and ``x``.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class LevelArray:
     def __init__(self, files: Files, layout: ArrayLayout, axes: tuple[str, ...]) -> None:
         if len(layout.shape) != len(axes):
             raise DatasetDamagedError(
-                f"{files.name(layout.key)} has {len(layout.shape)} dimensions, its image has the axes "
+                f"{files.name(layout.key)} has {len(layout.shape)} dimensions, but its image has the axes "
                 f"{', '.join(axes)}"
             )
         self.layout = layout
@@ -72,7 +72,7 @@ class LevelArray:
         leading = [place for place, axis in enumerate(axes) if axis not in ("y", "x")]
         self._order = (*leading, axes.index("y"), axes.index("x"))
         self.leading = tuple(axes[place] for place in leading)
-        """The axes of coordinates."""
+        """The axes of the frames' coordinates."""
         self.shape = tuple(layout.shape[place] for place in self._order)
         """The shape of the array with the axes ``(*leading, y, x)``."""
         self.chunk = tuple(layout.chunk[place] for place in self._order)
@@ -97,7 +97,7 @@ class LevelArray:
         Parameters
         ----------
         begin, end : sequence of int
-            The range of places on each leading axis.
+            The range of indices on each leading axis.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class ForeignDataset:
     images : list of (position, Image)
         The position is None if the dataset is a single image.
     faults : list of str
-        Faults that were found. They make the dataset damaged.
+        The faults that were found. Any fault makes the dataset damaged.
 
     Raises
     ------
@@ -214,9 +214,9 @@ class ForeignDataset:
         return [(image.key, image) for image in images]
 
     def _number_levels(self) -> dict[int, int]:
-        """Return level number -> place in the list of levels.
+        """Return a mapping from level number to the index in the list of levels.
 
-        Level n is smaller than level 0 by about ``2**n``. Levels that some images do not have are left out.
+        Level n is smaller than level 0 by about ``2**n``. Levels that some images lack are left out.
         """
         numbers = {0: 0}
         full = max(self.array(0, 0).shape[-2:])
@@ -232,7 +232,7 @@ class ForeignDataset:
         return numbers
 
     def array(self, image: int, place: int) -> LevelArray:
-        """Return an array of an image by its place in the list of levels.
+        """Return an array of an image by its index in the list of levels.
 
         Raises
         ------
@@ -279,6 +279,6 @@ class ForeignDataset:
 
 
 def is_foreign_dataset(path: str) -> bool:
-    """Return whether there is an OME-Zarr dataset at a path. Raises the errors of reading its metadata."""
+    """Return whether a path is an OME-Zarr dataset; raise an error if its metadata cannot be read."""
     group: Group | None = read_group(files_at(path), "")
     return group is not None and bool(kind_of_group(group))

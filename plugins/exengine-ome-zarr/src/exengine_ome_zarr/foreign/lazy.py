@@ -39,7 +39,7 @@ def as_array(
 ) -> Any:
     """Return a dask array ``(*axes, Y, X)`` of images with the same coordinates.
 
-    A block has whole frames, and as many of them as a chunk.
+    A block contains whole frames, as many as a chunk.
 
     Raises
     ------
@@ -53,7 +53,9 @@ def as_array(
     try:
         import dask.array as da
     except ImportError:
-        raise UnsupportedOperationError("as_array needs dask: pip install 'dask[array]'") from None
+        raise UnsupportedOperationError(
+            "as_array needs dask; install it with: pip install 'dask[array]'"
+        ) from None
     stored = index.axes
     order = stored if axes is None else tuple(axes)
     if sorted(order) != sorted(stored):

@@ -2,7 +2,7 @@
 
 A foreign dataset does not record which frames were written. By the rules of Zarr, a chunk without a file, or
 an empty chunk in a shard, has the fill value. Every frame within the shape of the array is therefore present.
-A torn shard is reported instead: by an error for its frames, and by ``check_structure``.
+A torn shard, in contrast, is reported: reading its frames raises an error, and ``check_structure`` lists it.
 """
 
 import copy
@@ -36,7 +36,7 @@ class ForeignReader(DatasetReader):
     level : int
         The resolution level to read.
     dataset : ForeignDataset, optional
-        The dataset, if it was parsed before.
+        The dataset, if it has already been parsed.
     """
 
     capabilities = StorageCapabilities(
@@ -70,7 +70,7 @@ class ForeignReader(DatasetReader):
 
     @property
     def status(self) -> DatasetStatus:
-        """``damaged`` if a fault was found so far, otherwise ``complete``."""
+        """``damaged`` if a fault has been found so far, otherwise ``complete``."""
         return DatasetStatus.DAMAGED if self._dataset.faults else super().status
 
     @property
@@ -139,7 +139,7 @@ class ForeignReader(DatasetReader):
         return data.reshape(data.shape[-2:])
 
     def read_block(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
-        """Return the frames of an image in a range of places on each axis, for ``as_array``.
+        """Return the frames of an image in a range of indices on each axis, for ``as_array``.
 
         Returns
         -------
@@ -155,7 +155,7 @@ class ForeignReader(DatasetReader):
     def _read(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
         try:
             array = self._dataset.array(image, self._place)
-            count = len(array.leading)  # none in an image with two axes, which has time 0
+            count = len(array.leading)  # 0 for an image with two axes, to which the coordinates add time 0
             return array.read(begin[:count], end[:count])
         except DatasetDamagedError as error:
             if str(error) not in self._dataset.faults and len(self._dataset.faults) < MAX_FAULTS:
@@ -206,12 +206,12 @@ class ForeignReader(DatasetReader):
         axes : iterable of str, optional
             The order of the leading axes; by default, the order in the file, after ``position``.
         missing : {'raise', 'mask'} or number
-            How to treat missing frames. There are some only if images differ in their coordinates.
+            How to treat missing frames. Frames can be missing only if images differ in their coordinates.
 
         Returns
         -------
         dask.array.Array
-            ``(*axes, Y, X)``. A block contains whole frames, as many as a chunk of the file.
+            ``(*axes, Y, X)``. Each block contains whole frames, as many as a chunk of the file.
         """
         self._refuse_if_closed()
         arrays = [self._dataset.array(image, self._place) for image in range(len(self._dataset.images))]
@@ -230,7 +230,7 @@ class ForeignReader(DatasetReader):
 
 
 def _frame_metadata(attributes: dict[str, Any]) -> dict[tuple[int, ...], JsonValue]:
-    """Return the metadata of frames by their place, as ``ome-writers`` stores them in a group."""
+    """Return the metadata of frames by their indices, as ``ome-writers`` stores them in a group."""
     own = attributes.get("ome_writers")
     listed = own.get("frame_metadata") if isinstance(own, dict) else None
     found: dict[tuple[int, ...], JsonValue] = {}

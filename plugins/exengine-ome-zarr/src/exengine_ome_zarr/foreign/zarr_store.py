@@ -1,6 +1,6 @@
 """The arrays of a dataset as ``zarr.Array``: zarr-python decodes the chunks, and reads no files itself.
 
-Import this module inside functions only, because zarr-python takes long to import.
+Import this module only inside functions, because importing zarr-python takes a long time.
 """
 
 import json
@@ -88,5 +88,5 @@ class ChunkStore(Store):
 
 
 def open_array(layout: ArrayLayout, chunks: ChunkFiles) -> Any:
-    """Return a ``zarr.Array`` that reads the chunks of an array. Raises the errors of zarr-python."""
+    """Return a ``zarr.Array`` that reads the chunks of an array. Any error of zarr-python is raised."""
     return zarr.open_array(ChunkStore(layout, chunks), mode="r", zarr_format=layout.document["zarr_format"])

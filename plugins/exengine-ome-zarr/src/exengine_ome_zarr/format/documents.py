@@ -26,7 +26,7 @@ _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 @dataclass(kw_only=True)
 class StagePosition:
-    """One position of the stage, and its place on a plate; None if unknown."""
+    """A stage position, and its location on a plate; unknown values are None."""
 
     name: int | str
     x_um: float | None = None
@@ -39,14 +39,14 @@ class StagePosition:
 
 @dataclass(kw_only=True)
 class Facts:
-    """Facts about the acquisition that become OME metadata. None or empty if unknown.
+    """Facts about the acquisition that become OME metadata. Unknown facts are None or empty.
 
     Attributes
     ----------
     pixel_size_um : tuple of two float, or None
         The height and width of a pixel in the sample plane.
     z_step_um, interval_s : float or None
-        The distance between planes, and between time points.
+        The distance between planes, and the time between time points.
     colors : dict of str to str
         The colour of each channel, such as ``"00FF00"``.
     stage_positions : list of StagePosition
@@ -70,7 +70,7 @@ class Facts:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """Return the facts that :meth:`to_json` described."""
+        """Return the facts from the JSON object that :meth:`to_json` returned."""
         size = value.get("pixel_size_um")
         return cls(
             **{
@@ -177,11 +177,11 @@ def multiscales(
 def _translation(
     layout: Layout, scale: dict[str, float], stage: StagePosition | None, factor: int
 ) -> list[float]:
-    """Return the place of the first pixel's centre, in the units of the axes."""
+    """Return the location of the first pixel's centre, in the units of the axes."""
     at = {"t": 0.0, "c": 0.0, "z": 0.0, "y": 0.0, "x": 0.0}
     if stage is not None:
         at.update(z=stage.z_um or 0.0, y=stage.y_um or 0.0, x=stage.x_um or 0.0)
-    for dim in ("y", "x"):  # the centre of a pixel that covers several pixels lies between them
+    for dim in ("y", "x"):  # a downsampled pixel is centred between the pixels that it covers
         at[dim] += (factor - 1) / 2 * scale[dim]
     return [at[dim] for dim in layout.dimensions]
 
@@ -268,5 +268,5 @@ def plate(facts: Facts, wells: Sequence[tuple[str, str]], fields: int) -> dict[s
 
 
 def well(fields: Sequence[str]) -> dict[str, Any]:
-    """Return the OME metadata ``well``, from the paths of its images."""
+    """Return the OME metadata ``well`` for the paths of its images."""
     return {"well": {"images": [{"path": path, "acquisition": 0} for path in fields]}}

@@ -1,4 +1,4 @@
-"""The files of a dataset apart from the pixels: their names, documents, and files that only grow."""
+"""The files of a dataset apart from the pixels: file names, documents, and files that only grow."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ LAYOUT = f"{OWN_FOLDER}/layout.jsonl"
 FRAMES = f"{OWN_FOLDER}/frames.jsonl"
 TABLE = f"{OWN_FOLDER}/frames.parquet"
 OPEN = f"{OWN_FOLDER}/open"
-"""The folder of files that are not yet in their place."""
+"""The folder for files that are not yet at their final path."""
 DOCUMENT = "zarr.json"
 
 _ARRAYS = ("{number}", "{number}/{number}", "{name}/{number}/{number}/{number}")
@@ -81,11 +81,11 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
 
 
 def forget_variables(error: BaseException | None) -> None:
-    """Clear the variables of the calls that an error ended, because a stored error would keep files open."""
+    """Clear the local variables in an error's traceback, because a stored error would keep files open."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
-            with contextlib.suppress(RuntimeError):  # raised for the calls that have not ended
+            with contextlib.suppress(RuntimeError):  # raised for calls that are still running
                 trace.tb_frame.clear()
             trace = trace.tb_next
         error = error.__context__
@@ -97,7 +97,7 @@ def folders_in(path: str) -> Iterator[str]:
     Raises
     ------
     OSError
-        If one of them cannot be read.
+        If a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -120,14 +120,14 @@ class AppendFile:
     def __init__(self, path: str, end: int | None = None) -> None:
         self.file = OpenFile(path, NEW if end is None else os.O_RDWR)
         self.end = end or 0
-        """The offset behind the last line."""
+        """The offset after the last line."""
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines. If this raises an error or is interrupted, the end does not move."""
+        """Write whole lines. If this raises an error or is interrupted, ``end`` does not change."""
         self.end = write_at(self.file.descriptor, (lines,), self.end, len(lines))
 
     def finish(self) -> None:
-        """Cut off anything behind the last line."""
+        """Cut off anything after the last line."""
         os.ftruncate(self.file.descriptor, self.end)
 
 
@@ -140,7 +140,7 @@ def checksum(file: OpenFile) -> int:
 
 
 def encode_line(value: object) -> bytes:
-    """Return a line of the layout file: the CRC-32C of a JSON text in hexadecimal digits, and the text."""
+    """Return a line of the layout file: a JSON string after its CRC-32C in hexadecimal digits."""
     text = orjson.dumps(value)
     return b"%08x %s\n" % (crc32c.crc32c(text), text)
 
@@ -162,7 +162,7 @@ def decode_lines(text: bytes) -> tuple[list[object], int]:
 
 
 def read_lines(folder: str, at: int) -> tuple[list[object], int]:
-    """Return the values in the layout file from an offset on, and the offset behind them.
+    """Return the values that follow an offset in the layout file, and the offset after them.
 
     Raises
     ------
@@ -174,6 +174,8 @@ def read_lines(folder: str, at: int) -> tuple[list[object], int]:
     file = OpenFile(os.path.join(folder, LAYOUT), os.O_RDONLY)
     size = os.fstat(file.descriptor).st_size
     if size > sizes.MAX_LAYOUT_BYTES:
-        raise DatasetDamagedError(f"{folder}: {LAYOUT} has {size} bytes, at most {sizes.MAX_LAYOUT_BYTES}")
+        raise DatasetDamagedError(
+            f"{folder}: {LAYOUT} has {size} bytes, but at most {sizes.MAX_LAYOUT_BYTES}"
+        )
     values, used = decode_lines(read_at(file.descriptor, max(0, size - at), at))
     return values, at + used

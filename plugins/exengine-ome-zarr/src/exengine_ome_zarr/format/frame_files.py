@@ -1,4 +1,4 @@
-"""Reads the pixels and metadata of frames from the files of a dataset, for its writer and for its readers."""
+"""Reads the pixels and metadata of frames from the files of a dataset, for both writers and readers."""
 
 import json
 import os
@@ -38,12 +38,12 @@ def encode_json(value: Any) -> bytes:
 
 
 def frame_line(coordinates: bytes, metadata: bytes) -> bytes:
-    """Return a frame's line in ``frames.jsonl``, from its coordinates and metadata as JSON."""
+    """Return the line for a frame in ``frames.jsonl``, from its coordinates and metadata as JSON."""
     return b'{"coordinates":%b,"metadata":%b}\n' % (coordinates, metadata)
 
 
 def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, Any]:
-    """Return a frame's line in ``frames.jsonl``: its coordinates and metadata.
+    """Read a frame's line in ``frames.jsonl``, and return its coordinates and metadata.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, A
 
 
 def parse_frame_line(line: bytes, name: object) -> dict[str, Any]:
-    """Return a frame's line in ``frames.jsonl`` as a dict. Its checksum was compared before.
+    """Parse a frame's line in ``frames.jsonl``, after its checksum was verified.
 
     Raises
     ------
     DatasetDamagedError
-        If it cannot be parsed.
+        If the line cannot be parsed.
     """
     try:
         value = json.loads(line)
@@ -96,7 +96,7 @@ class FrameFiles(FrameReading):
         _, image, t, c, z, part, offset, length, checksum, *_ = record
         layout = self.layout
         if not part and length == layout.frame_bytes and offset < sizes.MAX_OFFSET:
-            # Almost every read ends here: from the slot into a new array, without a copy.
+            # Almost every read takes this path, which reads the slot directly into a new array.
             key = (image, *layout.shard_at(t, c, z))
             file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))
             if file is not None:

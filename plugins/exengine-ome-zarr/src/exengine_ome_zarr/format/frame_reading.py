@@ -1,7 +1,7 @@
-"""Reads frames by their journal records or by the indices of shards, from any place that holds the files.
+"""Reads frames by their journal records or by shard indices, wherever the files are stored.
 
-This is the only home of the rules: where the bytes of a frame are, which lengths are possible, and which
-checksum decides. A subclass reads bytes from a folder or from object storage.
+Only this module decides where the bytes of a frame are, which lengths are possible, and which checksum
+counts. A subclass reads bytes from a folder or from object storage.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from exengine_ome_zarr.format.pixels import PixelCodec
 
 
 class FrameName:
-    """The description of a frame in an error message, which is composed only if there is an error.
+    """The description of a frame in an error message, which is created only if there is an error.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class FrameReading(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of a file in the dataset, fewer if it ends before; None if it does not exist."""
+        """Return bytes of a file in the dataset, fewer if the file ends early; None if it does not exist."""
 
     @abstractmethod
     def read_end(self, path: str, length: int) -> bytes | None:
@@ -87,8 +87,8 @@ class FrameReading(ABC):
         _, image, t, c, z, part, offset, length, checksum, _, _, _, pixels_crc = record
         layout, shard = self.layout, self.shard(image, t, c, z)
         if length > 2 * layout.frame_bytes + 64 * layout.tiles + 65536 or offset >= sizes.MAX_OFFSET:
-            raise DatasetDamagedError(f"the journal states {length} bytes at {offset} for {name}")
-        # A part becomes the shard, in which the frame has the same place unless the shard is copied.
+            raise DatasetDamagedError(f"the journal claims {length} bytes at {offset} for {name}")
+        # A part becomes the shard, so the frame keeps its offset unless the shard is copied.
         for path in (f"{OPEN}/part-{part}", shard) if part else (shard,):
             text = self.read_bytes(path, offset, length)
             if text is not None and len(text) == length and crc32c.crc32c(text) == checksum:
@@ -103,12 +103,12 @@ class FrameReading(ABC):
         return frame
 
     def read_by_index(self, image: int, at: Indices, is_compressed: bool, name: object) -> npt.NDArray[Any]:
-        """Return the pixels of a frame to which the index of its shard refers, without comparing checksums.
+        """Locate a frame with its shard's index, and return its pixels without verifying checksums.
 
         Raises
         ------
         DatasetDamagedError
-            If the frame is missing in the shard, or cannot be read. ``name`` describes the frame.
+            If the frame is missing from the shard, or cannot be read. ``name`` describes the frame.
         """
         layout, shard = self.layout, self.shard(image, *at)
         index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
@@ -119,11 +119,11 @@ class FrameReading(ABC):
         chunks = []
         for offset, length in index[first : first + layout.tiles].tolist():
             if offset == EMPTY:
-                raise DatasetDamagedError(f"the pixels of {name} are missing in {shard}")
+                raise DatasetDamagedError(f"the pixels of {name} are missing from {shard}")
             if not is_compressed:
                 offset, length = offset + inside * layout.tile_bytes, layout.tile_bytes
             if length > 2 * layout.tile_bytes + 65536 or offset >= sizes.MAX_OFFSET:
-                raise DatasetDamagedError(f"the index of {shard} states {length} bytes at {offset}")
+                raise DatasetDamagedError(f"the index of {shard} claims {length} bytes at {offset}")
             chunks.append(self.read_bytes(shard, offset, length) or b"")
         return self._decode(chunks, is_compressed, name)
 
@@ -133,7 +133,7 @@ class FrameReading(ABC):
         if tiles == 1:
             return [text]
         if len(text) < 4 * tiles:
-            raise DatasetDamagedError(f"the journal states {len(text)} bytes for {name}")
+            raise DatasetDamagedError(f"the journal claims {len(text)} bytes for {name}")
         chunks, at = [], 4 * tiles
         for length in np.frombuffer(text, "<u4", tiles).tolist():
             chunks.append(text[at : at + length])
@@ -150,7 +150,7 @@ class FrameReading(ABC):
         return self.codec.restore(stored)
 
     def _what_changed(self, shard: str) -> str:
-        """Return a clause that says whether another program rewrote a shard, or bytes of it changed."""
+        """Return a clause for a message: either another program rewrote the shard, or some bytes changed."""
         layout = self.layout
         index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
         expected = decode_index(layout.complete_index)

@@ -1,7 +1,7 @@
-"""The images of a dataset: their folders, and the documents that make other programs find them.
+"""The images of a dataset: their folders, and the documents through which other programs find them.
 
-Without an axis ``position``, the root of the dataset is the image. With it, each position is an image of its
-own, in the layout of bioformats2raw or, if the positions are the wells of a plate, in that of a plate. The
+Without an axis ``position``, the root of the dataset is the image. Otherwise, each position is a separate
+image, in the bioformats2raw layout or, if the positions are the wells of a plate, in the plate layout. The
 layout of a dataset never changes.
 """
 
@@ -18,7 +18,7 @@ from exengine_ome_zarr.format.layout import Indices, Layout
 Method: TypeAlias = Literal["mean", "median", "decimate"]
 METHODS: tuple[Method, ...] = ("mean", "median", "decimate")
 _LISTED_AT_ONCE = 256
-"""The number of images up to which each new one is listed in the OME-XML at once, and not only at the end."""
+"""With at most this number of images, each new image is listed in the OME-XML immediately."""
 _WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
 
 
@@ -48,7 +48,7 @@ class Images:
         self.levels: tuple[int, ...] = (1,)
         """The downsampling factors of the resolution levels."""
         self._paths: dict[int, str] = {}
-        self._fields: list[str] = []  # the paths of the images of a plate
+        self._fields: list[str] = []  # the paths of a plate's images
         self._fields_in: dict[str, int] = {}  # the number of fields in each well
 
     @property
@@ -167,7 +167,7 @@ class Images:
         place_document(self._folder, ome_xml.NAME, text, durable=durable)
 
     def root_documents(self) -> dict[str, dict[str, object]]:
-        """Return the documents that list the images, by their path in the dataset. The root is the last."""
+        """Return the documents that list the images, by their path in the dataset. The root comes last."""
         paths = {image: self.path(image) for image in sorted(self.extents)}
         if not self.is_plate:
             series = {"series": list(paths.values())}
@@ -195,5 +195,5 @@ def well_of(name: object) -> tuple[str, str] | None:
 
 
 def text_of(key: Key) -> str:
-    """Return the position on a dimension as text."""
+    """Return the position on a dimension as a string."""
     return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)

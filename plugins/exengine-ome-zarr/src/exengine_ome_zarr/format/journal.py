@@ -1,9 +1,8 @@
 """The journal: a record of 64 bytes for each frame, which decides whether the frame is part of the dataset.
 
-A record is written after the frame's pixels and metadata. It contains their place and checksums, and a
-checksum of its own, so that a record that was only partly written is recognised. The file
-``.exengine/journal`` begins with a header of the same size. Space is reserved in advance, so the file usually
-ends with zeros.
+A record is written after the frame's pixels and metadata. It contains their location and checksums, and a
+checksum of its own, which reveals a partly written record. The file ``.exengine/journal`` begins with a
+header of the same size. Space is reserved in advance, so the file usually ends with zeros.
 
 The writer stores records through a memory map, which costs no system call. The space for the mapped part is
 always reserved beforehand, because a store into a sparse mapping on a full disk ends the process.
@@ -37,11 +36,11 @@ RECORD = np.dtype(
         ("offset", "<u8"),
         ("length", "<u4"),
         ("stored_crc", "<u4"),  # CRC-32C of the stored bytes
-        ("line_at", "<u8"),  # the place of the frame's line in frames.jsonl
+        ("line_at", "<u8"),  # the location of the frame's line in frames.jsonl
         ("line_bytes", "<u4"),
         ("line_crc", "<u4"),
         ("pixels_crc", "<u4"),  # CRC-32C of the bytes before compression
-        ("crc", "<u4"),  # of the 60 bytes before it
+        ("crc", "<u4"),  # CRC-32C of the preceding 60 bytes
     ]
 )
 
@@ -101,7 +100,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """Return the contribution of each value of each 16-bit word of a record to its checksum."""
+    """Return how much each value of each 16-bit word in a record contributes to the checksum."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)
@@ -139,8 +138,8 @@ def valid_records(records: npt.NDArray[np.void], first: int) -> int:
             if decode_record(text[at : at + RECORD_BYTES], first + number) is None:
                 return number
         return len(records)
-    # CRC is linear, so the checksum of a record is the XOR of what each of its words contributes. This checks
-    # thousands of records at once.
+    # CRC is linear, so the checksum of a record is the XOR of the contributions of its words. This allows
+    # thousands of records to be checked at once.
     if not _cached_tables:
         _cached_tables.append(_tables())
     words = records.view("<u2").reshape(len(records), RECORD_BYTES // 2)
@@ -152,7 +151,7 @@ def valid_records(records: npt.NDArray[np.void], first: int) -> int:
 
 
 def read_records(descriptor: int, first: int, most: int = READ_RECORDS) -> npt.NDArray[np.void]:
-    """Return the valid records of a journal from frame ``first`` on, at most ``most`` of them."""
+    """Return at most ``most`` valid records of a journal, beginning with frame ``first``."""
     text = read_at(descriptor, most * RECORD_BYTES, (first + 1) * RECORD_BYTES)
     records = np.frombuffer(text, RECORD, len(text) // RECORD_BYTES)
     return records[: valid_records(records, first)]
@@ -174,13 +173,13 @@ class JournalWriter:
     def __init__(self, path: str) -> None:
         self.file = OpenFile(path, NEW)
         self.end = 0
-        """The offset behind the last record."""
+        """The offset after the last record."""
         self._map: mmap.mmap | None = None
         self._begin = self._limit = 0  # the part of the file that is mapped
         self.append(HEADER)
 
     def append(self, records: bytes) -> None:
-        """Write whole records. If this raises an error or is interrupted, the end does not move."""
+        """Write whole records. If this raises an error or is interrupted, ``end`` does not change."""
         end = self.end + len(records)
         if end > self._limit:
             self._reserve(end)
@@ -214,7 +213,7 @@ class JournalWriter:
         self._map, self._begin, self._limit = mapped, begin, limit
 
     def take_back(self, frames: int) -> None:
-        """Remove all records but the first ``frames``, and the reserved space."""
+        """Remove the reserved space, and all records except the first ``frames``."""
         self._map, self._limit = None, 2**62
         end = (frames + 1) * RECORD_BYTES
         os.ftruncate(self.file.descriptor, end)

@@ -1,8 +1,7 @@
 """The positions on each dimension, and their indices in the arrays.
 
-A position that is a non-negative integer has the same index, if possible. Names, negative numbers and numbers
-behind a large gap get the next free index and a label. Each label is stored before the first frame that needs
-it.
+A non-negative integer is its own index, if possible. Names, negative numbers and numbers after a large gap
+get the next free index and a label. Each label is stored before the first frame that needs it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +46,7 @@ class Labels:
         return None
 
     def assign(self, key: Key) -> tuple[int, bool]:
-        """Return the index of a position, and whether it is a new label.
+        """Return the index of a position, and whether the position needs a new label.
 
         A new label must be stored, and then added with :meth:`add`. If it cannot be stored, nothing changes.
         """

@@ -1,6 +1,6 @@
-"""The OME-XML of a series of images, from which napari and Bio-Formats learn which images there are.
+"""The OME-XML of a series of images, from which napari and Bio-Formats learn which images exist.
 
-The layout of bioformats2raw has it beside its list of images. It follows the schema of June 2016
+The bioformats2raw layout stores this XML next to the list of images. The XML follows the schema of June 2016
 (https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html).
 """
 
@@ -23,7 +23,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image: its path, its name, its lengths of t, c and z, and its place on the stage."""
+    """An image: its path, its name, its lengths of t, c and z, and its stage position."""
 
     path: str
     name: str
@@ -42,14 +42,14 @@ def encode_series(
     facts : Facts
     images : iterable of ListedImage
     channels : sequence of dict
-        The channels of the images, as OME metadata ``omero`` states them. An image may have fewer.
+        The channels of the images, as in the OME metadata ``omero``. An image may have fewer.
     """
     root = ElementTree.Element("OME", xmlns=_NAMESPACE, Creator="exengine-ome-zarr")
     for image in images:
         element = _add(root, "Image", ID=f"Image:{image.path}", Name=image.name)
         if image.stage is not None:
             _add(element, "StageLabel", Name=image.name, **_place(image.stage))
-        if layout.dtype not in _NO_TYPE:  # the schema has no name for these
+        if layout.dtype not in _NO_TYPE:  # the schema has no name for such dtypes
             _add_pixels(element, layout, facts, image, channels)
     return bytes(ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True))
 

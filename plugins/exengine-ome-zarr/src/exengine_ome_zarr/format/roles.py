@@ -1,4 +1,4 @@
-"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: images, and t, c and z in an image."""
+"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: the image, and its t, c and z."""
 
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
@@ -13,7 +13,7 @@ def assign_roles(axes: Iterable[str], extra_axes: ExtraAxes) -> dict[str, tuple[
     """Return the axes that form each dimension.
 
     The axes ``time``, ``channel``, ``z`` and ``position`` have their own dimensions. If there is no axis
-    ``channel``, one axis of another name takes its place. Further axes are combined with the channel
+    ``channel``, one axis with another name takes its place. Further axes are combined with the channel
     (``fold``) or with the position (``split``).
 
     Parameters

@@ -1,4 +1,4 @@
-"""The files of the shards while they are written: fixed slots without compression, parts with compression.
+"""The files of shards during writing: fixed slots without compression, parts with compression.
 
 Without compression, a shard appears with its full length and a complete index. Readers see every frame as
 soon as its slot is written, and zeros in the other slots. The file is sparse, so empty slots take no space.
@@ -49,7 +49,7 @@ class SlotFiles:
         """The shards that were written since the last sync."""
 
     def open(self, name: str) -> OpenFile:
-        """Return a shard, by its path in the dataset. It is created if it does not exist."""
+        """Return the shard at a path in the dataset, which is created if it does not exist."""
         self.unsynced[name] = None
         path = os.path.join(self._folder, name)
         if name in self._made:
@@ -64,7 +64,7 @@ class SlotFiles:
             raise
 
     def adopt(self, name: str, file: OpenFile, new: str) -> OpenFile:
-        """Make a file with slots into a shard, by giving it its full length, its index and its name.
+        """Turn a file with slots into a shard by setting its full length, its index and its name.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class Part:
     number : int
     file : OpenFile
     end : int
-        The offset behind the last frame.
+        The offset after the last frame.
     entries : numpy.ndarray
         ``(chunks, 2)`` uint64, the offset and length of each chunk; ``EMPTY`` if it is missing.
     frames : int
@@ -121,7 +121,7 @@ class Part:
 
 
 def part_path(folder: str, number: int) -> str:
-    """Return the path of a part that is not published."""
+    """Return the path of an unpublished part."""
     return os.path.join(folder, OPEN, f"part-{number}")
 
 

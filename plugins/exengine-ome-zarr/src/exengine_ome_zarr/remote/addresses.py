@@ -1,7 +1,7 @@
 """URLs of datasets, the stores that they name, and the messages for failed requests.
 
-Credentials come from the environment only. A URL that contains some is refused, because the path of a dataset
-is recorded with it. No message contains the text of a request, since some stores sign requests in the URL.
+Credentials come from the environment only. A URL that contains credentials is refused, because a dataset
+records its own URL. No message contains a request's text, because some stores sign requests in the URL.
 """
 
 import os
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _CODE = re.compile(r"<Code>(\w{1,80})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_ACCESS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
-_INSTANCE_METADATA = "169.254."  # where a virtual machine of a cloud provider finds its credentials
+_INSTANCE_METADATA = "169.254."  # the host from which a cloud provider's virtual machine gets its credentials
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -33,7 +33,7 @@ _SAME_AS = {"s3a": "s3", "adl": "az", "azure": "az", "abfs": "az", "abfss": "az"
 
 
 class AccessRefusedError(DatasetAccessError):
-    """The store refuses a request, and will refuse it again. Other errors may be temporary."""
+    """The store refuses a request permanently. Other errors may be temporary."""
 
 
 def check_url(url: str) -> str:
@@ -51,8 +51,8 @@ def check_url(url: str) -> str:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(
-            f"the URL {shown} must contain neither credentials nor a query, because the path of a dataset is "
-            "recorded with it; set credentials in the environment"
+            f"the URL {shown} must contain neither credentials nor a query, because the dataset records its "
+            "own URL; set credentials in the environment"
         )
     if parts.scheme in ("file", "memory"):
         raise ConfigError(f"the URL {shown} does not name an object store; give the path of a folder")
@@ -74,20 +74,20 @@ def host_of(url: str) -> str:
 
 
 def connect(url: str, *, patient: bool) -> "ObjectStore":
-    """Return the store at a URL. All names in it are relative to the URL.
+    """Return the store at a URL. All object names are relative to the URL.
 
     Parameters
     ----------
     url : str
     patient : bool
-        Whether requests may take long, because they carry a part of an upload. Others end within 10 seconds.
+        Whether requests may take a long time, because they upload data. Other requests end within 10 seconds.
 
     Raises
     ------
     UnsupportedOperationError
         If obstore is not installed.
     ConfigError, DatasetAccessError
-        If the URL names no store.
+        If the URL does not name a store.
     """
     try:
         from obstore.store import from_url
@@ -123,7 +123,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
         The error of obstore. Its text is not passed on.
     url : str
     what : str
-        What could not be done, such as ``"be read"``.
+        The action that failed, such as ``"be read"``.
     """
     text, kind = str(error), type(error).__name__
     host, scheme = host_of(url), urlsplit(url).scheme
@@ -157,10 +157,10 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
             "that may use this bucket"
         )
     if kind == "NotSupportedError" or name in ("NotImplemented", "status 501"):
-        return UnsupportedOperationError(f"{failed}: {host} does not support an operation that this needs")
+        return UnsupportedOperationError(f"{failed}: {host} does not support a required operation")
     if "error sending request" in text or "timed out" in text or "HttpError" in text:
         return DatasetAccessError(
-            f"{failed}: {host} does not answer; check the network"
+            f"{failed}: {host} does not respond; check the network"
             f"{' and AWS_ENDPOINT_URL' if scheme == 's3' else ''}"
         )
     return DatasetAccessError(f"{failed}: {host} reports {name}; try again, and check the store")

@@ -10,9 +10,9 @@ from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.remote.addresses import check_url, connect, explain
 
 PART_BYTES = 8 * sizes.MIB
-"""The size of a part of a large upload. The store checks each part, and keeps up to 10,000 of an object."""
+"""The size of a part of a large upload. The store checks each part, and accepts up to 10,000 per object."""
 PARTS_AT_ONCE = 3
-"""The number of parts that are on their way at the same time. They are in memory."""
+"""The number of parts that are uploaded at the same time, and therefore held in memory."""
 
 
 Tag = dict[str, str]
@@ -36,7 +36,7 @@ class Content:
 
 
 def content_of(text: bytes) -> Content:
-    """Return bytes as the content of an object."""
+    """Wrap bytes as the content of an object."""
     return Content(len(text), lambda: iter((text,)))
 
 
@@ -89,7 +89,7 @@ class Bucket:
             found = obstore.get(self._quick, name)
             size = found.meta["size"]
             if size > most:
-                raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes, at most {most} are read")
+                raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes, but at most {most} are read")
             return bytes(found.bytes()), _tag_of(found.meta)
         except FileNotFoundError:
             return None
@@ -97,7 +97,7 @@ class Bucket:
             raise self._error(error, "be read") from None
 
     def read_range(self, name: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of an object, fewer if it is shorter; None if it does not exist."""
+        """Return bytes of an object, or fewer if it is shorter; None if it does not exist."""
         import obstore
 
         if not length:
@@ -151,7 +151,7 @@ class Bucket:
         Returns
         -------
         dict or None
-            The new version; None if another process came first.
+            The new version; None if another process was faster.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -160,10 +160,11 @@ class Bucket:
         try:
             return _tag_of(obstore.put(self._quick, name, text, mode=mode))
         except (AlreadyExistsError, PreconditionError):
-            # The answer to a first attempt may have been lost; then the object is the one to write.
+            # The response to a first attempt may have been lost. In this case, the object already has the new
+            # content.
             try:
                 found = self.get(name, len(text))
-            except DatasetDamagedError:  # it is longer, so it is another one
+            except DatasetDamagedError:  # the object is longer, so its content is different
                 return None
             return found[1] if found is not None and found[0] == text else None
         except Exception as error:
@@ -175,7 +176,7 @@ class Bucket:
         Raises
         ------
         ExEngineError
-            If the upload fails, or the store has something else.
+            If the upload fails, or the store contains different data.
         """
         digests: list[bytes] = []
         try:
@@ -188,7 +189,7 @@ class Bucket:
                 f"{self.url}/{name} has {found[0] if found else 0} bytes after the upload of {content.size}"
             )
         if tag is None or found[1] != tag or tag.strip('"') != _expected_tag(digests):
-            # The ETag is an MD5 sum in most stores. Where it is not, the object is read back.
+            # In most stores, the ETag is an MD5 sum. Otherwise, the object is read back.
             self._compare(name, content)
 
     def _send(self, name: str, content: Content, digests: list[bytes]) -> str | None:
@@ -244,7 +245,7 @@ def _md5(text: bytes) -> bytes:
 
 
 def _expected_tag(digests: Sequence[bytes]) -> str:
-    """Return the ETag that S3 gives to an object that was uploaded in these parts."""
+    """Return the ETag that S3 assigns to an object uploaded in these parts."""
     if len(digests) == 1:
         return digests[0].hex()
     return f"{_md5(b''.join(digests)).hex()}-{len(digests)}"

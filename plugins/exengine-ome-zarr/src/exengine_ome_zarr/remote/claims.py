@@ -1,8 +1,8 @@
-"""The manifest of a dataset in a bucket, with which a writer claims the dataset.
+"""The manifest of a dataset in a bucket, by which a writer claims the dataset.
 
 A claim is a conditional request that creates ``exengine.json``, so exactly one of several writers succeeds.
-While the dataset is incomplete, the manifest names its writer. Every later change is conditional, too: a
-writer notices that a recovery has taken over its dataset.
+While the dataset is incomplete, the manifest names its writer. Every later change is conditional, too, so a
+writer notices if a recovery has taken over its dataset.
 """
 
 import json
@@ -33,11 +33,11 @@ class Writer:
     host : str
     process : int
     started : str
-        When it created the dataset.
+        The time at which the writer created the dataset.
     token : str
-        The end of the name of its folder in the spool.
+        The suffix of its folder name in the spool.
     spool : str or None
-        The spool, if the writer was given one by an option.
+        The spool, if an option named it.
     """
 
     host: str
@@ -110,7 +110,7 @@ class Claim:
     token : str, optional
         The token of the claim to continue; by default, a new one.
     tag : dict, optional
-        The version of the manifest of the claim to continue.
+        The manifest version of the claim to continue.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class Claim:
             raise DatasetExistsError(f"{url} contains objects that are not a dataset; choose another URL")
         refuse_writer(url, found[0])
         raise DatasetExistsError(
-            f"{url} already exists; choose another URL, or if_exists: number to count up (overwrite deletes "
-            "an old dataset)"
+            f"{url} already exists; choose another URL, or set if_exists: number to add a number (overwrite "
+            "deletes an old dataset)"
         )
 
     def take(self, folder: str) -> None:
@@ -148,7 +148,7 @@ class Claim:
         Raises
         ------
         DatasetExistsError, DatasetLockedError
-            If another writer came first.
+            If another writer was faster.
         """
         text = self._text(folder)
         tag = self._bucket.put_if(MANIFEST, text, None)
@@ -160,16 +160,16 @@ class Claim:
         self._tag, self._stored = tag, text
 
     def take_over(self, folder: str) -> None:
-        """Delete the dataset at the URL, if it is one of ExEngine and nothing else, and claim the URL.
+        """Delete the dataset at the URL, if it is an ExEngine dataset and nothing else, and claim the URL.
 
-        The manifest is replaced first, so that of two processes that overwrite a dataset one is refused
+        The manifest is replaced first. If two processes overwrite a dataset, one of them is therefore refused
         before it deletes anything.
         """
         bucket, url = self._bucket, self._bucket.url
         found = read_remote_manifest(bucket)
         if found is None:
             if next(bucket.objects(), None) is not None:
-                raise _kept(url, f"it has no {MANIFEST}, so ExEngine did not write it as a dataset")
+                raise _kept(url, f"it has no {MANIFEST}, so it is not an ExEngine dataset")
             self.take(folder)
             return
         manifest, tag = found
@@ -199,14 +199,14 @@ class Claim:
         )
 
     def update(self, folder: str, *, final: bool = False) -> None:
-        """Replace the manifest by the one in the spool, if it has changed.
+        """Replace the manifest with the one in the spool, if it has changed.
 
         Parameters
         ----------
         folder : str
             The folder of the dataset in the spool.
         final : bool
-            Whether the dataset is finished, and its writer no longer named.
+            Whether the dataset is finished, so that the manifest no longer names a writer.
 
         Raises
         ------
@@ -224,7 +224,7 @@ class Claim:
     def _text(self, folder: str, *, is_written: bool = True) -> bytes:
         manifest = read_manifest(folder)
         if manifest is None:
-            raise DatasetAccessError(f"{folder} was removed while the dataset was written")
+            raise DatasetAccessError(f"{folder} was removed while the dataset was being written")
         content = dict(manifest)
         if is_written:
             content.update(status=DatasetStatus.INCOMPLETE.value, writer=self._writer)
@@ -265,7 +265,7 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
         if manifest.files is not None:
             patterns.append(FilePatterns(manifest.files))
     except (TypeError, ValueError) as error:
-        raise _kept(url, f"it is not known which objects belong to it ({error})") from None
+        raise _kept(url, f"the names of its objects are unknown ({error})") from None
     names = []
     for name, _ in bucket.objects():
         if name in _OWN:
@@ -278,6 +278,6 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
 
 def _kept(url: str, why: str) -> DatasetExistsError:
     return DatasetExistsError(
-        f"{url} is not deleted: {why}. if_exists: overwrite deletes only datasets of ExEngine with nothing "
+        f"{url} was not deleted: {why}. if_exists: overwrite deletes only ExEngine datasets with nothing "
         "else at their URL; delete it yourself, or choose another URL"
     )

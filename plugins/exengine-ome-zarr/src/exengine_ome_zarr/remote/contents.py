@@ -1,4 +1,4 @@
-"""The content of the objects of a dataset: what is uploaded, and the frames that are read from it."""
+"""Converts the files of a dataset for upload, and reads frames from its objects."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,10 +20,10 @@ def file_content(path: str, size: int | None = None) -> Content:
 
 
 def slot_content(path: str, layout: Layout, written: npt.NDArray[np.bool_]) -> Content:
-    """Return a shard without compression as the content of an object.
+    """Return an uncompressed shard as the content of an object.
 
-    Objects cannot have holes, so the shard ends with the last chunk that was written, and its index lists no
-    other. The offsets of the chunks are those in the file.
+    Objects cannot have holes, so the shard ends with the last chunk that was written, and its index lists
+    only written chunks. The offsets of the chunks are the same as in the file.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ def _pieces(file: OpenFile, size: int) -> Iterator[bytes]:
     while at < size:
         text = read_at(file.descriptor, min(PART_BYTES, size - at), at)
         if not text:
-            raise OSError("a file in the spool became shorter while it was uploaded")
+            raise OSError("a file in the spool became shorter while it was being uploaded")
         yield text
         at += len(text)
 
 
 def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Return the index, ``(chunks, 2)`` uint64, of a shard without compression with these chunks."""
+    """Return the index of an uncompressed shard with these chunks, ``(chunks, 2)`` uint64."""
     size = layout.tile_bytes * layout.frames_per_chunk
     entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
     entries[written, 0] = (layout.chunk_slots[written] * size).astype(np.uint64)
@@ -67,7 +67,7 @@ def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray
 class RemoteFrames(FrameReading):
     """Reads the frames of a dataset in a bucket, with range requests.
 
-    Its methods raise ``DatasetAccessError`` if the store does not answer.
+    Its methods raise ``DatasetAccessError`` if the store does not respond.
 
     Parameters
     ----------

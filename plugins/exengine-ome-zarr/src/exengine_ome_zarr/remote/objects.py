@@ -16,7 +16,7 @@ from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
 from exengine_ome_zarr.remote.contents import file_content, slot_content
 from exengine_ome_zarr.remote.uploads import Upload, Uploader
 
-_LOGS = (files.FRAMES, files.LAYOUT, files.JOURNAL)  # the journal last: it says which frames exist
+_LOGS = (files.FRAMES, files.LAYOUT, files.JOURNAL)  # the journal last, because it defines which frames exist
 
 
 class _Shard:
@@ -27,7 +27,7 @@ class _Shard:
     def __init__(self, chunks: int) -> None:
         self.frames = 0
         self.size = 0
-        self.changed = True  # since its last upload
+        self.changed = True  # whether it has changed since its last upload
         self.parts: set[int] = set()
         self.written: npt.NDArray[np.bool_] = np.zeros(chunks, bool)
 
@@ -51,13 +51,13 @@ class SpooledObjects:
         self._uploader = Uploader(bucket)
         self._layout: Layout | None = None
         self._shards: dict[str, _Shard] = {}
-        self._gone: list[str] = []  # removed, but not yet reported
+        self._gone: list[str] = []  # removed shards that have not been reported yet
         self._full: dict[str, Upload] = {}  # full shards that are being uploaded
-        self._documents: dict[str, int] = {}  # the checksums of those in the bucket
+        self._documents: dict[str, int] = {}  # the checksums of the documents in the bucket
         self._ends: dict[str, int] = {}  # the lengths of the logs in the bucket
         self._open_parts: set[str] = set()  # the unpublished parts that are in the bucket
         self.removed: dict[str, int] = {}
-        """The shards that are in the bucket only, with their numbers of frames."""
+        """The shards that exist only in the bucket, each with its number of frames."""
         self.used_bytes = 0
         """The amount of data in the spool."""
         self.is_complete = False
@@ -68,7 +68,7 @@ class SpooledObjects:
     def make_room(self, size: int) -> None:
         """Wait until the spool has space for a frame.
 
-        If only shards that are not full are left, they may exceed the limit, because they cannot be removed.
+        Shards that are not full cannot be removed. If only such shards are left, they may exceed the limit.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class SpooledObjects:
         self.used_bytes += size
 
     def upload_if_full(self, name: str, full: int, parts: PartFiles | None) -> None:
-        """Begin to upload a shard if it contains all frames for which there are places in its array."""
+        """Begin to upload a shard if it contains ``full`` frames, all that its array has room for."""
         shard = self._shards[name]
         if shard.frames >= full and name not in self._full and _is_published(name, shard, parts):
             self._full[name] = self._submit(name, shard)
@@ -128,7 +128,7 @@ class SpooledObjects:
         return self._uploader.submit(name, lambda: slot_content(path, layout, written))
 
     def remove_uploaded(self) -> list[str]:
-        """Remove full shards from the spool that are in the bucket, and return their names."""
+        """Remove the full shards that are in the bucket from the spool, and return their names."""
         gone, self._gone = [*self._gone, *self._remove()], []
         return gone
 
@@ -140,12 +140,12 @@ class SpooledObjects:
                 continue
             del self._full[name]
             shard = self._shards[name]
-            if shard.changed:  # by a late frame
+            if shard.changed:  # a late frame was added
                 continue
             del self._shards[name]
-            self.removed[name] = shard.frames  # before the file is removed, so that readers look there
+            self.removed[name] = shard.frames  # before the file is removed, so that readers use the bucket
             path = os.path.join(self._folder, name)
-            os.truncate(path, 0)  # so that files that are open elsewhere do not hold on to the disk space
+            os.truncate(path, 0)  # frees the disk space even if the file is still open elsewhere
             os.unlink(path)
             self.used_bytes -= shard.size
             gone.append(name)
@@ -157,7 +157,7 @@ class SpooledObjects:
         Raises
         ------
         ExEngineError
-            If it cannot be read.
+            If the shard cannot be read.
         """
         found = self.bucket.head(name)
         index = decode_index(self.bucket.read_end(name, layout.index_bytes) or b"")
@@ -169,7 +169,7 @@ class SpooledObjects:
         while at < size:
             text = self.bucket.read_range(name, at, min(PART_BYTES, size - at))
             if not text:
-                raise DatasetAccessError(f"{self.bucket.url}/{name} became shorter while it was read")
+                raise DatasetAccessError(f"{self.bucket.url}/{name} became shorter while it was being read")
             write_at(file.descriptor, (text,), at, len(text))
             at += len(text)
         if slots is not None:
@@ -234,7 +234,7 @@ class SpooledObjects:
             self._uploader.submit(inside, _part_content(path, end))
 
     def _document_names(self) -> list[str]:
-        """Return all other files: documents, and files derived from the frames. The root is the last."""
+        """Return all other files: documents, and files derived from the frames. The root comes last."""
         found = []
         for below, _, names in os.walk(self._folder):
             inside = os.path.relpath(below, self._folder).replace(os.sep, "/")

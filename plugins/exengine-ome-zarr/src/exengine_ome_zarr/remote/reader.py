@@ -1,4 +1,4 @@
-"""Reads datasets in object storage: copies of journal and layout, and range requests for everything else.
+"""Reads datasets in object storage: copies the journal and the layout, and sends range requests for the rest.
 
 The reader keeps the manifest, the journal and the layout of the dataset in a temporary folder. A dataset that
 is still being written grows with each durable flush of its writer. ``status``, ``is_finished`` and
@@ -34,7 +34,7 @@ from exengine_ome_zarr.remote.claims import MANIFEST, MAX_BYTES, Writer, read_re
 from exengine_ome_zarr.remote.contents import RemoteFrames
 
 _POLL_S = 1.0
-_MAX_JOURNAL_BYTES = 64 * 2**32  # a journal cannot number more frames
+_MAX_JOURNAL_BYTES = 64 * 2**32  # frame numbers have 32 bits
 
 
 def open_remote(url: str) -> DataStorage:
@@ -91,7 +91,7 @@ class RemoteReader(OmeZarrReader):
 
     @property
     def _is_growing(self) -> bool:
-        """Whether the manifest that was read last is that of an incomplete dataset."""
+        """Whether the dataset is incomplete according to the manifest that was read last."""
         return self.manifest is None or self.manifest.status is DatasetStatus.INCOMPLETE
 
     def _has_writer(self) -> bool:
@@ -105,7 +105,8 @@ class RemoteReader(OmeZarrReader):
             return
         if not self._table.problem:
             reason = (
-                f"its writer, {writer}, has not finished it; it has the frames up to the last durable flush"
+                f"its writer, {writer}, has not finished it; the frames up to the last durable flush can be "
+                "read"
                 if writer.is_active
                 else f"its writer, {writer}, has died"
             )
@@ -118,7 +119,7 @@ class RemoteReader(OmeZarrReader):
         return super().status
 
     def is_finished(self) -> bool:
-        """Return whether no more frames will arrive, because the dataset is finished or its writer ended."""
+        """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
         return self.status is not DatasetStatus.INCOMPLETE or not self._has_writer()
 
     def await_new_data(self, timeout: float | None = None) -> bool:
@@ -163,7 +164,7 @@ class RemoteReader(OmeZarrReader):
         if frames is None:
             table = self._table
             layout = table.layout
-            assert layout is not None  # a frame was found
+            assert layout is not None  # not None, because a frame was found
             images = Images(self._folder, layout, table.facts, table.labels)
             frames = self._remote_frames = RemoteFrames(self._bucket, layout, images.array_path)
         return frames
@@ -194,13 +195,13 @@ def copy_documents(bucket: Bucket, folder: str) -> None:
     ----------
     bucket : Bucket
     folder : str
-        The folder of the copies. It may contain older ones.
+        The folder of the copies. It may contain older copies.
     """
     found = bucket.get(MANIFEST, MAX_BYTES)
     if found is None:
         raise DatasetNotFoundError(f"there is no dataset at {bucket.url}")
     os.makedirs(os.path.join(folder, files.OWN_FOLDER), exist_ok=True)
-    # The manifest is read first and the journal before the layout: each may refer to the next.
+    # Read the manifest first, then the journal, then the layout, because each may refer to the next.
     _extend(bucket, files.JOURNAL, folder, _MAX_JOURNAL_BYTES)
     _extend(bucket, files.LAYOUT, folder, sizes.MAX_LAYOUT_BYTES)
     new = os.path.join(folder, f"{MANIFEST}.new")
@@ -210,21 +211,21 @@ def copy_documents(bucket: Bucket, folder: str) -> None:
 
 
 def _extend(bucket: Bucket, name: str, folder: str, most: int) -> None:
-    """Add the new part of an object that only grows to its copy."""
+    """Append the new part of a growing object to its copy."""
     there = bucket.head(name)
     if there is None:
         return
     if there[0] > most:
-        raise DatasetDamagedError(f"{bucket.url}/{name} has {there[0]} bytes, at most {most} are read")
+        raise DatasetDamagedError(f"{bucket.url}/{name} has {there[0]} bytes, but at most {most} are read")
     path = os.path.join(folder, name)
     file = OpenFile(path, os.O_RDWR if os.path.exists(path) else NEW)
     at = os.fstat(file.descriptor).st_size
-    if at > there[0]:  # a recovery has replaced it
+    if at > there[0]:  # a recovery has replaced the object
         os.ftruncate(file.descriptor, 0)
         at = 0
     while at < there[0]:
         text = bucket.read_range(name, at, min(PART_BYTES, there[0] - at))
         if not text:
-            raise DatasetDamagedError(f"{bucket.url}/{name} became shorter while it was read")
+            raise DatasetDamagedError(f"{bucket.url}/{name} became shorter while it was being read")
         write_at(file.descriptor, (text,), at, len(text))
         at += len(text)

@@ -1,4 +1,4 @@
-"""Finishes datasets in object storage after the death of their writer: uploads the spool.
+"""Finishes datasets in object storage after their writer has died, by uploading the spool.
 
 The recovery can be killed at any point and run again. It holds the lock of the spool, and the manifest in the
 bucket is replaced last, so the dataset remains incomplete until everything is uploaded.
@@ -81,7 +81,7 @@ def recover_remote(url: str, *, dry_run: bool, in_place: bool) -> RecoveredRemot
 
 def _without_spool(url: str, writer: Writer | None) -> str:
     return (
-        f"the spool of {url} is not on this machine; it has the frames since the last durable flush of "
+        f"the spool of {url} is not on this machine; it contains the frames since the last durable flush of "
         f"{writer or 'an unknown writer'}. Run exengine recover on the machine of the writer. If the spool "
         f"is lost, exengine recover --in-place {url} finishes the dataset with the frames in the bucket"
     )
@@ -103,7 +103,7 @@ def _locked(folder: str, active: str) -> Iterator[None]:
 
 
 def _copy_unfinished(bucket: Bucket, folder: str) -> None:
-    """Copy the files from the bucket that a dataset needs to be finished without its spool."""
+    """Copy the files that are needed to finish a dataset without its spool."""
     copy_documents(bucket, folder)
     os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
     patterns = FilePatterns((f"{files.OPEN}/part-{{number}}", files.FRAMES))
@@ -114,7 +114,7 @@ def _copy_unfinished(bucket: Bucket, folder: str) -> None:
         while at < size:
             text = bucket.read_range(name, at, min(PART_BYTES, size - at))
             if not text:
-                raise DatasetAccessError(f"{bucket.url}/{name} became shorter while it was read")
+                raise DatasetAccessError(f"{bucket.url}/{name} became shorter while it was being read")
             write_at(file.descriptor, (text,), at, len(text))
             at += len(text)
 
@@ -130,7 +130,7 @@ class _Recovery:
     manifest : Manifest
         The manifest in the bucket.
     tag : dict
-        Its version.
+        The version of that manifest.
     """
 
     def __init__(self, bucket: Bucket, folder: str, manifest: Manifest, tag: Tag) -> None:
@@ -139,8 +139,8 @@ class _Recovery:
         self._manifest = manifest
         self._tag = tag
         self._there = dict(bucket.objects())
-        self._shards: set[str] = set()  # of all frames
-        self._elsewhere: set[str] = set()  # those that are finished in the bucket
+        self._shards: set[str] = set()  # the shards of all frames
+        self._elsewhere: set[str] = set()  # the shards that are finished in the bucket
 
     def survey(self, source: str) -> RecoveredRemote:
         """Read all frames that are in the spool, and look for the others in the bucket."""
@@ -186,7 +186,7 @@ class _Recovery:
         elif shard not in self._there:
             raise DatasetDamagedError(f"the pixels of {name} are neither in the spool nor in the bucket")
         elif shard not in self._elsewhere:
-            remote.read(record, name)  # the first of each shard; all were verified when they were uploaded
+            remote.read(record, name)  # check only one frame of each shard, because uploads were verified
             self._elsewhere.add(shard)
 
     def run(self, result: RecoveredRemote) -> None:
@@ -204,7 +204,7 @@ class _Recovery:
         self._replace_manifest(content)
         for shard in self._elsewhere:
             path = os.path.join(self._folder, shard)
-            if os.path.exists(path):  # empty: its writer died while it removed the shard
+            if os.path.exists(path):  # the file is empty if the writer died while it was removing the shard
                 os.unlink(path)
         recover_in_place(
             self._folder, [DataCoordinates(each) for each, _ in result.lost], {}, self._elsewhere
@@ -259,7 +259,7 @@ class _Recovery:
 
 
 def _lost_before(noted: Any) -> Lost:
-    """Return the frames that an earlier recovery, which was killed, has recorded as lost."""
+    """Return the frames that an interrupted recovery recorded as lost."""
     found: Lost = []
     items = noted.get("lost") if isinstance(noted, dict) else None
     for item in items if isinstance(items, list) else []:

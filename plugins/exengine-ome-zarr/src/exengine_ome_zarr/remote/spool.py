@@ -20,7 +20,7 @@ _OWN = ("exengine.json", "exengine.json.new", "exengine.lock")
 
 
 def default_folder() -> str:
-    """Return the folder of the spool if no option names another one."""
+    """Return the default folder of the spool."""
     named = os.environ.get(VARIABLE)
     if named:
         return os.path.abspath(os.path.expanduser(named))
@@ -67,7 +67,7 @@ def find_folder(spool: str | None, token: str) -> str | None:
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a dataset's folder from the spool: its own files, and the folders that are empty then."""
+    """Remove a dataset's own files from the spool, and the folders that are then empty."""
     patterns = FilePatterns(DATASET_FILES)
     for below, _, names in os.walk(folder, topdown=False):
         inside = os.path.relpath(below, folder).replace(os.sep, "/")

@@ -1,6 +1,6 @@
-"""Writes the frames of a dataset to its spool, and has its shards uploaded.
+"""Writes the frames of a dataset to its spool, and uploads its shards.
 
-The files in the spool are those of an ordinary dataset, apart from the shards that are in the bucket only.
+The files in the spool are those of an ordinary dataset, apart from shards that exist only in the bucket.
 """
 
 import os
@@ -66,7 +66,7 @@ class SpoolWriter(FrameWriter):
             assert self.layout is not None
             name = self.shard_name((image, *self.layout.shard_at(t, c, z)))
             if name in self._objects.removed:
-                # The shard was full, and the array has become longer since.
+                # The shard was full when it was uploaded, but the array has become longer since.
                 self._objects.bring_back(name, self.layout, self._slots)
         self._placed.append(place)
         return place
@@ -115,7 +115,7 @@ class SpoolWriter(FrameWriter):
 
     def release(self) -> None:
         """Stop the uploads, and close the files."""
-        if self._process == os.getpid():  # otherwise the threads belong to the parent
+        if self._process == os.getpid():  # after a fork, the threads belong to the parent
             self._objects.end()
         super().release()
 
@@ -130,7 +130,7 @@ class SpoolWriter(FrameWriter):
             try:
                 return super().read(number)
             except DatasetDamagedError:
-                if name not in removed:  # otherwise it was removed in the meantime
+                if name not in removed:  # otherwise, the uploaded shard has just been removed
                     raise
         frames = self._remote_frames
         if frames is None:

@@ -26,7 +26,7 @@ from exengine_ome_zarr.remote.spool_writer import SpoolWriter
 class RemoteStorage(ManagedStorage):
     """The part of a storage that claims a URL, uploads the dataset, and finishes it there.
 
-    It comes before the storage that writes the dataset to a folder in the order of base classes.
+    In the order of base classes, it precedes the storage that writes the dataset to a folder.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class RemoteStorage(ManagedStorage):
         self._conclude()
 
     def _conclude(self) -> None:
-        """Replace the manifest in the bucket by the final one, if everything else is uploaded."""
+        """Replace the manifest in the bucket with the final one, if everything else is uploaded."""
         if self._claim is None or self._is_concluded:
             return
         if not (self.is_finished() and self._objects.is_complete):

@@ -1,7 +1,7 @@
-"""Uploads objects on a thread, in the order in which they are submitted, until the store has verified them.
+"""Uploads objects on a thread, in the order of submission, and verifies that the store has received them.
 
-A failed upload is repeated, so that a store that is restarted costs time and no frame. Callers that wait give
-up when nothing has succeeded for :data:`PATIENCE_S` seconds, or earlier if the store refuses the request.
+A failed upload is repeated, so a restart of the store costs time but loses no frames. Waiting callers give up
+when nothing has succeeded for :data:`PATIENCE_S` seconds, or earlier if the store refuses the request.
 
 Threads: an ``Uploader`` belongs to one storage, which stops it. Its thread reads files and never changes
 them.
@@ -16,9 +16,11 @@ from exengine_ome_zarr.remote.addresses import AccessRefusedError
 from exengine_ome_zarr.remote.bucket import Bucket, Content
 
 PATIENCE_S = 60.0
-"""How long a caller waits for a store that does not accept uploads."""
+"""The time that a caller waits for a store that does not accept uploads."""
 REFUSED_S = 3.0
-"""The same for a store that refuses them, for example because credentials have expired."""
+"""The time that a caller waits for a store that refuses uploads, for example because credentials have
+expired.
+"""
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 
@@ -31,7 +33,7 @@ class Upload:
     name : str
         The name of the object.
     is_done : bool
-        Whether the store has it.
+        Whether the store has the object.
     """
 
     __slots__ = ("content", "is_done", "name")
@@ -92,7 +94,7 @@ class Uploader:
         return done
 
     def refuse_if_failed(self, patience_s: float | None = None) -> None:
-        """Raise the error of the last upload if the store refuses uploads, or fails for longer than this."""
+        """Raise the error of the last upload if the store has refused uploads or failed for too long."""
         error = self._error
         if error is None:
             return
@@ -102,7 +104,7 @@ class Uploader:
             raise error
 
     def wait(self, is_over: Callable[[], bool]) -> None:
-        """Wait for a condition that an upload makes true.
+        """Wait until an upload makes a condition true.
 
         Raises
         ------
@@ -151,7 +153,7 @@ class Uploader:
                 self._changed.notify_all()
 
     def end(self) -> None:
-        """Stop the thread after the upload that it is making. Idempotent."""
+        """Stop the thread after its current upload. Idempotent."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
