@@ -341,7 +341,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums, because any of them may be damaged."""
+        """Return whether the first, middle or last frame has checksums; any of them may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():
