@@ -117,9 +117,7 @@ class NDTiffStorage(ManagedStorage):
             )
         least, most = sizes.LEAST_FILE_BYTES, sizes.MAX_FILE_BYTES
         if type(max_file_bytes) is not int or not least <= max_file_bytes <= most:
-            raise OptionError(
-                f"max_file_bytes must be an int from {least} to {most}, got {max_file_bytes!r:.40}"
-            )
+            raise OptionError(f"max_file_bytes must be an int, {least} to {most}, got {max_file_bytes!r:.40}")
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
         self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
