@@ -17,6 +17,7 @@ _HOMES = {
     "Ledger": "exengine.kernel.frames.ledger",
     "LostFrame": "exengine.datasets.verification",
     "ManagedStorage": "exengine.kernel.storage.managed",
+    "Recorder": "exengine.acquisition.recorder",
     "RecoverReport": "exengine.datasets.recovery_base",
     "SourcePlan": "exengine.kernel.source_plan",
     "StorageCapabilities": "exengine.kernel.capabilities",

@@ -15,7 +15,6 @@ import exengine
 CHILD = """
 import json, os, signal, sys, threading
 import exengine, exengine_micromanager
-from exengine.acquisition import run
 from exengine_micromanager import engine, restoring, source
 
 config, state, how, moment = sys.argv[1:]
@@ -57,11 +56,11 @@ class Core(engine.CarefulCore):
 
 careful = []
 engine.CarefulCore = Core
-before(run.DataHandler, "put", first)
+before(exengine.DataHandler, "put", first)
 before(restoring.Before, "__init__", lambda _, core, *__: careful.append(core))
 moments = {
-    "as the handler finishes": (run.DataHandler, "finish"),
-    "as the last frames are stored": (run.DataHandler, "await_completion"),
+    "as the handler finishes": (exengine.DataHandler, "finish"),
+    "as the last frames are stored": (exengine.DataHandler, "await_completion"),
     "as the run is cancelled": (source.MicroManagerSource, "cancel"),
     "as the source closes": (source.MicroManagerSource, "close"),
     "as the settings are restored": (restoring.Before, "_restore"),

@@ -6,34 +6,25 @@ the caller's thread ends the run cleanly.
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from exengine.acquisition.observers import Observers
-from exengine.acquisition.plan_checks import check_plan
-from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
-from exengine.config.layers import Config, resolve
-from exengine.datasets.creation import StoragePlan
+from exengine.acquisition.recorder import Recorder
+from exengine.config.layers import Config
 from exengine.frame_sources.sequence import parse_sequence
-from exengine.kernel.data_handler import DataHandler
-from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     AcquisitionError,
     ConfigError,
     ExEngineError,
     HandlerError,
-    MetadataError,
     SourceError,
-    UnsupportedOperationError,
     describe,
-    message_of,
 )
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.frames.ledger import Ledger
-from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import validate_options
 from exengine.kernel.wording import listed
@@ -60,15 +51,8 @@ class Acquisition:
     config : Config
     plan : SourcePlan
         The frames that the source will deliver.
-    storage : DataStorage or None
-        The storage, created by :meth:`run`. After the run it is finished, and it can be read until
-        :meth:`close` is called.
-    ledger : Ledger
-        Counts of all frames.
     duration_s : float
         Time from the request for the first frame until the dataset is finished, in seconds.
-    observer_errors : list of str
-        Errors raised by hooks, one line each. They do not affect the acquisition.
 
     Raises
     ------
@@ -89,21 +73,15 @@ class Acquisition:
     def __init__(
         self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
     ) -> None:
-        self.config = resolve(config)
-        self._storage_plan = StoragePlan.from_config(self.config)
+        self._recorder = Recorder(config, check_space=check_space)
+        self.config = self._recorder.config
         self.source: FrameSource = _make_source(self.config)
-        self.storage: DataStorage | None = None
-        self.ledger = Ledger()
         self.duration_s = 0.0
-        self.observer_errors: list[str] = []
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
         try:
             self.plan = self._prepare()
-            self.path = self._storage_plan.path
-            if check_space and self.config["storage.check_space"]:
-                refuse_missing_space(self.path, self.plan, self._storage_plan.cls)
         except BaseException:
             self.source.close()
             raise
@@ -116,8 +94,7 @@ class Acquisition:
             )
         try:
             plan = self.source.prepare(parse_sequence(settings))
-            storage = self._storage_plan
-            check_plan(storage.cls, storage.name, storage.options, plan, storage.capabilities)
+            self._recorder.check(plan)
             return plan
         except ExEngineError:
             raise
@@ -151,37 +128,19 @@ class Acquisition:
         """
         if self.storage is not None:
             raise AcquisitionError("an acquisition can be run only once; create a new one")
-        options = self._storage_plan.options
-        if self.plan.summary is not None and "summary_metadata" not in options:
-            if self._storage_plan.takes("summary_metadata"):
-                options["summary_metadata"] = self.plan.summary
-        config = _as_json(self.config.to_dict())
-        observers = Observers()
-        self.storage = self._storage_plan.create()
-        self.path = self.storage.path or self.path
-        with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
-            self.storage.annotate("config", config)
-        handler = DataHandler(
-            self.storage,
-            on_stored=observers.frames_stored if observers.watch_frames else None,
-            max_pending=self.config["handler.max_pending"],
-            when_full=self.config["handler.when_full"],
-        )
-        self.ledger = handler.ledger
+        recorder = self._recorder
+        recorder.open(self.plan)
         begin = time.perf_counter()
         interrupt: BaseException | None = None
-        observers.opened(self.storage, self._storage_plan.name, self.path)
-        thread = threading.Thread(
-            target=self._run_source, args=(handler,), name="exengine-source", daemon=True
-        )
+        thread = threading.Thread(target=self._run_source, name="exengine-source", daemon=True)
         try:
-            if self._accepts_plan(self.storage):
+            if self._accepts_plan():
                 thread.start()
             while thread.is_alive():
                 thread.join(interval_s)
                 if on_progress is not None:
-                    on_progress(handler.ledger)
-                if handler.error is not None and self._cancelled is None:
+                    on_progress(recorder.ledger)
+                if recorder.error is not None and self._cancelled is None:
                     self.cancel("storing a frame failed")
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
@@ -190,39 +149,42 @@ class Acquisition:
                 self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
                 thread.join(_CANCEL_TIMEOUT_S)
         try:
-            self._end(handler, interrupt)
+            self._end(interrupt)
         except BaseException:  # finish the dataset despite a second interrupt
-            handler.abort(self._cancelled or "interrupted")
-            with contextlib.suppress(HandlerError, TimeoutError):
-                handler.await_completion(_CANCEL_TIMEOUT_S)
+            with contextlib.suppress(TimeoutError):
+                recorder.finish(self._cancelled or "interrupted", timeout=_CANCEL_TIMEOUT_S)
             raise
         finally:
             self.duration_s = time.perf_counter() - begin
-            self.observer_errors = observers.finished(self.ledger, self.status, self.path)
+            recorder.report()
         if interrupt is not None:
             raise interrupt
-        self._raise_errors(handler)
+        cause = self._plan_error or recorder.error or self._source_error
+        if cause is not None:
+            raise recorder.failure(cause)
         return self.ledger
 
-    def _accepts_plan(self, storage: DataStorage) -> bool:
+    def _accepts_plan(self) -> bool:
+        assert self.storage is not None
         try:
-            storage.expect(self.plan)
+            self.storage.expect(self.plan)
         except Exception as error:
             self._plan_error = error
         return self._plan_error is None
 
-    def _run_source(self, handler: DataHandler) -> None:
+    def _run_source(self) -> None:
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
             if self._cancelled is None:
-                handler.put(coordinates, data, metadata, None, copy=False)
+                self._recorder.put(coordinates, data, metadata, copy=False)
 
         try:
             self.source.run(sink)
         except BaseException as error:
             self._source_error = error
 
-    def _end(self, handler: DataHandler, interrupt: BaseException | None) -> None:
-        expected, offered = self.plan.frames, handler.ledger.offered
+    def _end(self, interrupt: BaseException | None) -> None:
+        recorder = self._recorder
+        expected, offered = self.plan.frames, recorder.ledger.offered
         own_error = self._plan_error or self._source_error
         if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
@@ -233,41 +195,47 @@ class Acquisition:
         if isinstance(own_error, HandlerError):
             own_error = None  # the handler has recorded this error
         if own_error is not None:
-            failed = handler.error is not None or self._plan_error is not None
-            handler.abort(describe(own_error), failed=failed)
+            failed = recorder.error is not None or self._plan_error is not None
+            recorder.finish(describe(own_error), failed=failed)
         elif self._cancelled is not None or interrupt is not None:
-            handler.abort(self._cancelled or "interrupted")
-        handler.finish()
-        with contextlib.suppress(HandlerError):  # this error is raised later, with the ledger
-            handler.await_completion()
+            recorder.finish(self._cancelled or "interrupted")
+        else:
+            recorder.finish()
         try:
             self.source.close()
         except Exception as error:  # report the error even though all frames are stored
             self._source_error = self._source_error or error
         if self.source.unrestored:
             left = f"after the run, {'; '.join(self.source.unrestored)}"
-            for raised in (interrupt, self._source_error, handler.error):
+            for raised in (interrupt, self._source_error, recorder.error):
                 if raised is not None:
                     raised.add_note(left)
             self._source_error = self._source_error or SourceError(left)
 
-    def _raise_errors(self, handler: DataHandler) -> None:
-        cause = self._plan_error or handler.error or self._source_error
-        if cause is None:
-            return
-        kept = f"{self.ledger.stored} frames were stored"
-        where = f" in {self.path}" if self.path else ""
-        if isinstance(cause, HandlerError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        notes = "".join(f"\n{note}" for note in getattr(cause, "__notes__", ()))
-        raise AcquisitionError(
-            f"{message_of(cause)}{notes}\n{kept}{where}, status {self.status}", self.ledger
-        ) from cause
-
     @property
     def bytes_on_disk(self) -> int | None:
         """Estimated size of the dataset in bytes, or None if the plan does not determine it."""
-        return bytes_on_disk(self.plan, self._storage_plan.cls)
+        return self._recorder.bytes_on_disk(self.plan)
+
+    @property
+    def storage(self) -> DataStorage | None:
+        """The storage, created by :meth:`run`; after the run, it can be read until :meth:`close`."""
+        return self._recorder.storage
+
+    @property
+    def path(self) -> str | None:
+        """The path of the dataset; None if the backend keeps frames in memory."""
+        return self._recorder.path
+
+    @property
+    def ledger(self) -> Ledger:
+        """Counts of all frames."""
+        return self._recorder.ledger
+
+    @property
+    def observer_errors(self) -> list[str]:
+        """Errors raised by hooks, one line each. They do not affect the acquisition."""
+        return self._recorder.observer_errors
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run soon; the dataset is finished with the status aborted. Callable from any thread."""
@@ -278,41 +246,20 @@ class Acquisition:
     @property
     def status(self) -> str:
         """Status of the dataset. It is derived from the ledger if the backend does not record a status."""
-        if self.storage is None:
-            return DatasetStatus.INCOMPLETE.value
-        try:
-            return self.storage.status.value
-        except UnsupportedOperationError:
-            if self._source_error is not None or self.ledger.failed or self.ledger.dropped:
-                return DatasetStatus.FAILED.value
-            return (DatasetStatus.ABORTED if self._cancelled else DatasetStatus.COMPLETE).value
+        return self._recorder.status
 
     def close(self) -> None:
         """Close the source and the storage. Idempotent."""
         try:
             self.source.close()
         finally:
-            if self.storage is not None:
-                self.storage.close()
+            self._recorder.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _as_json(config: dict[str, Any]) -> Any:
-    """Return a config as JSON. Python objects are replaced by their fields or their string form."""
-
-    def plain(value: Any) -> Any:
-        dump = getattr(value, "model_dump", None)  # for useq and other pydantic objects
-        return dump(mode="json") if callable(dump) else str(value)
-
-    try:
-        return clean_metadata(config)
-    except MetadataError:
-        return json.loads(json.dumps(config, default=plain, skipkeys=True), parse_constant=str)
 
 
 def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledger:

@@ -441,7 +441,7 @@ def test_the_storing_thread_does_something_per_frame_only_when_somebody_watches_
         executors.append(more["on_stored"])
         return exengine.DataHandler(*arguments, **more)
 
-    monkeypatch.setattr("exengine.acquisition.run.DataHandler", make)
+    monkeypatch.setattr("exengine.acquisition.recorder.DataHandler", make)
     hook_plugin("exengine-some", IMPL + f"def {hook}(): ...")
     exengine.acquire(plan())
     assert [executor is not None for executor in executors] == [hook == "exengine_frames_stored"]

@@ -1,0 +1,285 @@
+"""The storing half of an acquisition: the storage of one dataset, its data handler and its observers.
+
+This module does not produce frames. A caller passes them on: :class:`~exengine.Acquisition` those of a frame
+source, another program those of its own acquisition loop. The plan, the disk space and the memory are checked
+before anything is written.
+
+Life cycle: created -> ``check(plan)`` -> ``open(plan)`` -> ``put`` for each frame -> ``finish`` ->
+``report`` -> ``close``.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from exengine.acquisition.observers import Observers
+from exengine.acquisition.plan_checks import check_plan
+from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
+from exengine.config.layers import Config, resolve
+from exengine.datasets.creation import StoragePlan
+from exengine.kernel.data_handler import DataHandler
+from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, DataStorage, JsonValue
+from exengine.kernel.errors import (
+    AcquisitionError,
+    HandlerError,
+    MetadataError,
+    UnsupportedOperationError,
+    message_of,
+)
+from exengine.kernel.frames.ledger import Ledger
+from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.source_plan import SourcePlan
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import numpy.typing as npt
+
+
+class Recorder:
+    """Stores the frames of one acquisition as a config describes, and accounts for each of them.
+
+    Parameters
+    ----------
+    config : path, mapping or Config
+        A config file or its content. Only the sections ``storage`` and ``handler`` are used.
+    check_space : bool
+        Whether :meth:`check` rejects an acquisition that would not fit on disk or in memory. The setting
+        ``storage.check_space`` can also switch this check off.
+
+    Attributes
+    ----------
+    config : Config
+    path : str or None
+        The path of the dataset. After :meth:`open`, the path that was chosen.
+    storage : DataStorage or None
+        The storage, created by :meth:`open`. It can be read until :meth:`close` is called.
+    ledger : Ledger
+        Counts of all frames.
+    observer_errors : list of str
+        Errors raised by hooks, one line each. They do not affect the acquisition.
+
+    Raises
+    ------
+    ExEngineError
+        If the config, the backend or its options cannot be used. In this case, nothing was written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from exengine import SourcePlan
+    >>> recorder = Recorder({"storage": {"backend": "ndram"}})
+    >>> recorder.open(SourcePlan())
+    >>> recorder.put({"time": 0}, np.zeros((4, 4)), {"exposure_ms": 10})
+    >>> recorder.finish()
+    >>> recorder.ledger
+    Ledger(offered=1, stored=1, dropped=0, discarded=0, failed=0)
+    >>> recorder.close()
+    """
+
+    def __init__(
+        self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
+    ) -> None:
+        self.config = resolve(config)
+        self._storage_plan = StoragePlan.from_config(self.config)
+        self._checks_space = check_space and bool(self.config["storage.check_space"])
+        self.path = self._storage_plan.path
+        self.storage: DataStorage | None = None
+        self.ledger = Ledger()
+        self.observer_errors: list[str] = []
+        self._observers: Observers | None = None
+        self._handler: DataHandler | None = None
+        self._ended_early: bool | None = None  # whether the end was a failure; None for a regular end
+
+    @classmethod
+    def for_path(
+        cls,
+        backend: str,
+        path: "str | PathLike[str] | None" = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Return a recorder for a backend and a path. No config file or environment variable is read.
+
+        Parameters
+        ----------
+        backend : str
+            Name of the backend.
+        path : path, optional
+            Exact path of the new dataset. Backends that write to disk require it.
+        settings : mapping, optional
+            Further settings with flat keys, such as ``{"storage.if_exists": "number"}``.
+        options : mapping, optional
+            Options of the backend.
+        """
+        flat = {"storage.backend": backend, "storage.path": path, **(settings or {})}
+        flat.update({f"storage.options.{name}": value for name, value in (options or {}).items()})
+        return cls(resolve(arguments=flat, environment={}, user=False))
+
+    # -- before the first frame ------------------------------------------------------------------
+
+    def check(self, plan: SourcePlan) -> None:
+        """Reject planned frames that the backend does not accept, or that need too much space.
+
+        Parameters
+        ----------
+        plan : SourcePlan
+
+        Raises
+        ------
+        ExEngineError
+            In this case, nothing was written.
+        """
+        storage = self._storage_plan
+        check_plan(storage.cls, storage.name, storage.options, plan, storage.capabilities)
+        if self._checks_space:
+            refuse_missing_space(self.path, plan, storage.cls)
+
+    def open(self, plan: SourcePlan) -> None:
+        """Create the storage and start the threads of the handler and the observers.
+
+        The plan's summary becomes the dataset's summary metadata, and the config is kept with the dataset.
+        Pass the plan to :meth:`~exengine.DataStorage.expect` of the storage before the first frame.
+
+        Parameters
+        ----------
+        plan : SourcePlan
+
+        Raises
+        ------
+        ExEngineError
+            If the storage cannot be created.
+        """
+        if self.storage is not None:
+            raise AcquisitionError("a recorder stores one dataset; create a new one")
+        options = self._storage_plan.options
+        if plan.summary is not None and "summary_metadata" not in options:
+            if self._storage_plan.takes("summary_metadata"):
+                options["summary_metadata"] = plan.summary
+        config = _as_json(self.config.to_dict())
+        self._observers = observers = Observers()
+        self.storage = self._storage_plan.create()
+        self.path = self.storage.path or self.path
+        with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
+            self.storage.annotate("config", config)
+        self._handler = DataHandler(
+            self.storage,
+            on_stored=observers.frames_stored if observers.watch_frames else None,
+            max_pending=self.config["handler.max_pending"],
+            when_full=self.config["handler.when_full"],
+        )
+        self.ledger = self._handler.ledger
+        observers.opened(self.storage, self._storage_plan.name, self.path)
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def put(
+        self,
+        coordinates: CoordinatesLike,
+        data: "npt.NDArray[Any]",
+        metadata: JsonValue,
+        *,
+        copy: bool = True,
+    ) -> None:
+        """Pass on one frame; see :meth:`exengine.DataHandler.put`."""
+        assert self._handler is not None, "open(plan) comes first"
+        self._handler.put(coordinates, data, metadata, None, copy=copy)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first error of the handler or the storage, or None."""
+        return None if self._handler is None else self._handler.error
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def finish(
+        self, reason: str | None = None, *, failed: bool = False, timeout: float | None = None
+    ) -> None:
+        """End the dataset, after all accepted frames have been passed to the storage.
+
+        An error is not raised. It is kept in ``error``, and the ledger counts the frames that were lost.
+
+        Parameters
+        ----------
+        reason : str, optional
+            Why the acquisition ended early. The dataset then becomes aborted or, with ``failed``, failed. The
+            first reason is kept.
+        failed : bool
+        timeout : float, optional
+            The maximum time to wait, in seconds.
+
+        Raises
+        ------
+        TimeoutError
+            If the wait timed out. Frames are still being stored.
+        """
+        handler = self._handler
+        if handler is None:
+            return
+        if reason is None:
+            handler.finish()
+        else:
+            self._ended_early = failed if self._ended_early is None else self._ended_early
+            handler.abort(reason, failed=failed)
+        with contextlib.suppress(HandlerError):  # it is kept in `error`
+            handler.await_completion(timeout)
+
+    def report(self) -> None:
+        """Notify the observers of the end. Call this once, after :meth:`finish`."""
+        if self._observers is not None:
+            self.observer_errors = self._observers.finished(self.ledger, self.status, self.path)
+
+    def failure(self, cause: BaseException) -> AcquisitionError:
+        """Return the error of an acquisition that ended early, to be raised from its ``__cause__``.
+
+        Parameters
+        ----------
+        cause : BaseException
+            The first error. If it is a :class:`~exengine.errors.HandlerError`, its own cause is used.
+        """
+        if isinstance(cause, HandlerError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        kept = f"{self.ledger.stored} frames were stored"
+        where = f" in {self.path}" if self.path else ""
+        notes = "".join(f"\n{note}" for note in getattr(cause, "__notes__", ()))
+        error = AcquisitionError(
+            f"{message_of(cause)}{notes}\n{kept}{where}, status {self.status}", self.ledger
+        )
+        error.__cause__ = cause
+        return error
+
+    @property
+    def status(self) -> str:
+        """Status of the dataset. It is derived from the ledger if the backend does not record a status."""
+        if self.storage is None:
+            return DatasetStatus.INCOMPLETE.value
+        try:
+            return self.storage.status.value
+        except UnsupportedOperationError:
+            if self._ended_early or self.error is not None or self.ledger.failed or self.ledger.dropped:
+                return DatasetStatus.FAILED.value
+            return (DatasetStatus.COMPLETE if self._ended_early is None else DatasetStatus.ABORTED).value
+
+    def bytes_on_disk(self, plan: SourcePlan) -> int | None:
+        """Return the estimated size of the dataset in bytes, or None if the plan does not determine it."""
+        return bytes_on_disk(plan, self._storage_plan.cls)
+
+    def close(self) -> None:
+        """Close the storage. Idempotent."""
+        if self.storage is not None:
+            self.storage.close()
+
+
+def _as_json(config: dict[str, Any]) -> Any:
+    """Return a config as JSON. Python objects are replaced by their fields or their string form."""
+
+    def plain(value: Any) -> Any:
+        dump = getattr(value, "model_dump", None)  # for useq and other pydantic objects
+        return dump(mode="json") if callable(dump) else str(value)
+
+    try:
+        return clean_metadata(config)
+    except MetadataError:
+        return json.loads(json.dumps(config, default=plain, skipkeys=True), parse_constant=str)
