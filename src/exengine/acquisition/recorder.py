@@ -25,6 +25,7 @@ from exengine.kernel.errors import (
     HandlerError,
     MetadataError,
     UnsupportedOperationError,
+    describe,
     message_of,
 )
 from exengine.kernel.frames.ledger import Ledger
@@ -44,6 +45,8 @@ class Recorder:
     ----------
     config : path, mapping or Config
         A config file or its content. Only the sections ``storage`` and ``handler`` are used.
+    settings : mapping, optional
+        Settings with flat keys, such as ``{"handler.max_pending": 1}``. They take precedence over the config.
     check_space : bool
         Whether :meth:`check` rejects an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
@@ -79,9 +82,13 @@ class Recorder:
     """
 
     def __init__(
-        self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
+        self,
+        config: "str | PathLike[str] | Mapping[str, Any] | Config",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        check_space: bool = True,
     ) -> None:
-        self.config = resolve(config)
+        self.config = resolve(config, arguments=settings)
         self._storage_plan = StoragePlan.from_config(self.config)
         self._checks_space = check_space and bool(self.config["storage.check_space"])
         self.path = self._storage_plan.path
@@ -195,7 +202,11 @@ class Recorder:
     # -- the end ---------------------------------------------------------------------------------
 
     def finish(
-        self, reason: str | None = None, *, failed: bool = False, timeout: float | None = None
+        self,
+        reason: str | BaseException | None = None,
+        *,
+        failed: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """End the dataset, after all accepted frames have been passed to the storage.
 
@@ -203,7 +214,7 @@ class Recorder:
 
         Parameters
         ----------
-        reason : str, optional
+        reason : str or exception, optional
             Why the acquisition ended early. The dataset then becomes aborted or, with ``failed``, failed. The
             first reason is kept.
         failed : bool
@@ -222,7 +233,7 @@ class Recorder:
             handler.finish()
         else:
             self._ended_early = failed if self._ended_early is None else self._ended_early
-            handler.abort(reason, failed=failed)
+            handler.abort(describe(reason) if isinstance(reason, BaseException) else reason, failed=failed)
         with contextlib.suppress(HandlerError):  # it is kept in `error`
             handler.await_completion(timeout)
 

@@ -196,7 +196,7 @@ class Acquisition:
             own_error = None  # the handler has recorded this error
         if own_error is not None:
             failed = recorder.error is not None or self._plan_error is not None
-            recorder.finish(describe(own_error), failed=failed)
+            recorder.finish(own_error, failed=failed)
         elif self._cancelled is not None or interrupt is not None:
             recorder.finish(self._cancelled or "interrupted")
         else:

@@ -17,7 +17,7 @@ pymmcore-plus, so import it only inside functions.
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from pymmcore_plus.core._sequencing import SequencedEvent
 from pymmcore_plus.mda import MDAEngine
 
 from exengine.errors import SourceError
+from exengine_micromanager.burst_tags import camera_number, next_number
 from exengine_micromanager.careful_core import CarefulCore
 from exengine_micromanager.checks import ROLES, role_of, set_role
 from exengine_micromanager.orders import CORE, Order, Orders
@@ -344,13 +345,13 @@ class CarefulEngine(MDAEngine):
                 return
             image, popped = core.popNextImageAndMD()
             tags = dict(popped)
-            camera = _camera_number(tags, cameras)
+            camera = camera_number(tags, cameras)
             if counts[camera] == len(event.events):
                 raise SourceError(
                     f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
                 )
             if cameras == 1:  # with several cameras, image numbers run across all of them
-                numbers[camera] = _next_number(tags, numbers[camera])
+                numbers[camera] = next_number(tags, numbers[camera])
             single = event.events[counts[camera]]
             counts[camera] += 1
             label = core.getPhysicalCameraDevice(camera) if cameras > 1 else None
@@ -411,34 +412,6 @@ class CarefulEngine(MDAEngine):
         meta["images_remaining_in_buffer"] = core.getRemainingImageCount()
         meta["camera_metadata"] = tags
         return meta
-
-
-def _next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
-    """Return the image number that the camera reports, after checking that no frame was skipped."""
-    try:
-        number = int(tags.get("ImageNumber", ""))
-    except ValueError:
-        return None
-    if last is not None and number > last + 1:
-        raise SourceError(
-            f"the camera skipped {number - last - 1} of its frames in a burst (image number {number} came "
-            f"after {last}), so later frames would be stored at wrong coordinates; use a longer exposure or "
-            "interval, or a smaller image"
-        )
-    return number
-
-
-def _camera_number(tags: Mapping[str, Any], cameras: int) -> int:
-    """Return the number of the camera that took a burst frame, from the Multi Camera device's tag."""
-    if cameras == 1:
-        return 0
-    number = next((value for key, value in tags.items() if key.endswith("CameraChannelIndex")), "")
-    if not str(number).isdigit() or int(number) >= cameras:
-        raise SourceError(
-            f"the camera that took a frame of a burst is unknown; the frame's tag is {number!r}, with "
-            f"{cameras} cameras"
-        )
-    return int(number)
 
 
 def _of_camera(event: "useq.MDAEvent", number: int, cameras: int) -> "useq.MDAEvent":

@@ -230,7 +230,7 @@ def examine_cameras(
             if key not in found.facts:
                 set_role(core, "Camera", order.camera)
                 _try(core, dict(key[1]), changed)
-                found.facts[key] = CameraFacts(_channels(core, order.camera), image_layout(core))
+                found.facts[key] = CameraFacts(camera_channels(core, order.camera), image_layout(core))
             for camera, time_ms in order.exposures_ms.items():
                 if time_ms != times.get(camera):
                     seen_exposures[camera, time_ms] = None
@@ -254,7 +254,8 @@ def _frames(core: "CMMCorePlus") -> int:
     return 1
 
 
-def _channels(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
+def camera_channels(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
+    """Return a name for each frame of one exposure of the selected camera device."""
     number = _frames(core)
     names = tuple(core.getPhysicalCameraDevice(n) for n in range(number)) if number > 1 else (label,)
     return names if len(set(names)) == number and all(names) else tuple(f"{label}-{n}" for n in range(number))

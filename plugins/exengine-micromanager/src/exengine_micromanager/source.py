@@ -11,39 +11,15 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from exengine.base_classes import (
-    AxisCollector,
-    CompleteEvents,
-    DataCoordinates,
-    FrameSource,
-    Sink,
-    SourcePlan,
-    check_points,
-    check_sequence,
-    check_unique,
-    plan_fields,
-    private_copy,
-    set_field_of_view,
-)
+from exengine.base_classes import FrameSource, Sink, SourcePlan, check_sequence
 from exengine.errors import OptionError, SourceError
 from exengine_micromanager.checks import PropertyValue, load_config, set_exposure, set_property
 from exengine_micromanager.delivery import Delivery
-from exengine_micromanager.metadata import summary_json
-from exengine_micromanager.orders import Orders
-from exengine_micromanager.plan_checks import (
-    CameraFacts,
-    Examined,
-    Layout,
-    check_devices,
-    check_field_of_view,
-    examine_cameras,
-)
+from exengine_micromanager.prepared import Prepared, prepare_sequence
 from exengine_micromanager.restoring import Before, read_settings, undisturbed
 
 if TYPE_CHECKING:
@@ -52,7 +28,6 @@ if TYPE_CHECKING:
 
     from exengine_micromanager.careful_core import CarefulCore
 
-_USEQ_GROUP = "Channel"  # the group that useq assumes for a channel without a group
 _CLOSE_TIMEOUT_S = 5.0
 
 
@@ -126,11 +101,7 @@ class MicroManagerSource(FrameSource):
         self._buffer_mb = buffer_mb
         self._core: CarefulCore | None = None
         self._release: weakref.finalize[..., Any] | None = None
-        self._sequence: useq.MDASequence | None = None
-        self._frames = 0
-        self._orders: Orders | None = None
-        self._complete: CompleteEvents | None = None
-        self._found: Examined | None = None
+        self._prepared: Prepared | None = None
         self._running = _Running()
         self._cancelled = threading.Event()
 
@@ -155,7 +126,7 @@ class MicroManagerSource(FrameSource):
         SourceError
             If the config, the properties or the sequence request something that does not exist.
         """
-        check_sequence(sequence)
+        check_sequence(sequence)  # before the devices are started
         self.close()
         core = self._core = _new_core(self._adapters())
         # Release the core even if close() is never called: a core that still exists when the interpreter
@@ -165,47 +136,17 @@ class MicroManagerSource(FrameSource):
         try:
             load_config(core, self._config_file())
             self._apply_options(core)
-            plan = self._planned(core, self._grouped(core, private_copy(sequence)))
+            self._prepared = prepare_sequence(
+                core,
+                sequence,
+                exposure_ms=self._exposure_ms,
+                channel_group=self._channel_group,
+                config=self._config,
+            )
         except BaseException:
             self.close()
             raise
-        return plan
-
-    def _planned(self, core: "CarefulCore", sequence: "useq.MDASequence") -> SourcePlan:
-        """Check the sequence against the devices, and keep its orders for the run."""
-        complete = CompleteEvents(sequence)
-        check_devices(core, complete)
-        found = examine_cameras(core, complete, self._exposure_ms, laid_out=False)
-        if found.field_of_view_um is not None:
-            set_field_of_view(sequence, *found.field_of_view_um)
-        check_field_of_view(sequence, found.field_of_view_um)
-        check_points(sequence)
-        self._complete = complete = CompleteEvents(sequence)
-        found = self._found = examine_cameras(core, complete, self._exposure_ms)
-        orders = self._orders = Orders(core, complete, found.physical, self._exposure_ms)
-        check_unique((event for event, _ in orders.events(anchored=False)), complete.repeated)
-        frames, total, layouts, axes = 0, 0, dict[Layout, None](), AxisCollector()
-        for event, order in orders.events(anchored=False):
-            facts = found.of(order)
-            frames += len(facts.channels)
-            for coordinates in _coordinates_of(event, complete, facts):
-                axes.add(coordinates)
-            shape, dtype = facts.layout
-            total += len(facts.channels) * math.prod(shape) * np.dtype(dtype).itemsize
-            layouts[facts.layout] = None
-        self._sequence, self._frames, pixel_um = sequence, frames, found.pixel_size_um
-        only = next(iter(layouts)) if len(layouts) == 1 else (None, None)
-        return SourcePlan(
-            frames=frames,
-            shape=only[0],
-            dtype=only[1],
-            summary=summary_json(core, sequence, config=self._config),
-            layouts=tuple(layouts),
-            pixel_bytes=total,
-            coordinates=lambda: _coordinates(orders, complete, found),
-            pixel_size_um=None if pixel_um is None else (pixel_um, pixel_um),
-            **plan_fields(complete, axes.axes()),
-        )
+        return self._prepared.plan
 
     def run(self, sink: Sink, /) -> None:
         """Run the prepared sequence, and call the sink on this thread for each frame.
@@ -225,42 +166,36 @@ class MicroManagerSource(FrameSource):
         Exception
             Any exception that the sink raises.
         """
-        core, sequence = self._core, self._sequence
-        if core is None or sequence is None:
+        core, prepared = self._core, self._prepared
+        if core is None or prepared is None:
             raise SourceError("no sequence was prepared; call prepare(sequence) before run(sink)")
-        orders = self._orders
-        assert orders is not None and self._complete is not None and self._found is not None
-        delivery = Delivery(sink, self._cancelled, core, self._coordinates)
+        frames = prepared.plan.frames
+        delivery = Delivery(sink, self._cancelled, core, prepared.coordinates)
         failure: Exception | None = None
         running = self._running
-        running.begin(Before(core, self._found.cameras(core)))
+        running.begin(Before(core, prepared.found.cameras(core)))
         complete = False
         try:
-            failure = delivery.run(sequence, orders)
+            failure = delivery.run(prepared.sequence, prepared.orders)
             complete = failure is None and delivery.error is None and not self._cancelled.is_set()
-            complete = complete and delivery.count == self._frames
+            complete = complete and delivery.count == frames
         finally:
             self.unrestored = undisturbed(lambda: running.end(complete=complete))
         if delivery.error is not None:
             raise delivery.error
         if self._cancelled.is_set():
             return
-        progress = f"{delivery.count} of {self._frames} frames had been delivered"
+        progress = f"{delivery.count} of {frames} frames had been delivered"
         if failure is not None:
             where = f" at {dict(delivery.where)}" if delivery.where else ""
             raise SourceError(f"the microscope failed{where}: {failure}; {progress}") from (
                 failure.__cause__ if isinstance(failure, SourceError) and failure.__cause__ else failure
             )
-        if delivery.count != self._frames:
+        if delivery.count != frames:
             raise SourceError(
                 f"the run ended, but only {progress}; the camera did not deliver the other images (see the "
                 f"log file {core.getPrimaryLogFile()})"
             )
-
-    def _coordinates(self, event: "useq.MDAEvent", camera: str) -> DataCoordinates:
-        assert self._complete is not None
-        coordinates = self._complete.coordinates(event)
-        return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
 
     def settings(self) -> Mapping[str, Any]:
         """Return shutter states, exposure times, regions of interest, selected devices and stage speeds."""
@@ -291,8 +226,7 @@ class MicroManagerSource(FrameSource):
         if running.is_active() and self._core is not None:
             self.cancel()
             running.wait(_CLOSE_TIMEOUT_S)
-        self._core, self._sequence, self._frames = None, None, 0
-        self._orders, self._complete, self._found = None, None, None
+        self._core, self._prepared = None, None
         if self._release is not None:
             self._release()
 
@@ -322,13 +256,6 @@ class MicroManagerSource(FrameSource):
             core.setCircularBufferMemoryFootprint(self._buffer_mb)
         if self._exposure_ms is not None:
             set_exposure(core, core.getCameraDevice(), self._exposure_ms, "exposure_ms")
-
-    def _grouped(self, core: "CMMCorePlus", sequence: "useq.MDASequence") -> "useq.MDASequence":
-        """Return a copy of the sequence in which each channel specifies its group."""
-        group = self._channel_group
-        if group is None and _USEQ_GROUP not in core.getAvailableConfigGroups():
-            group = core.getChannelGroup() or None
-        return sequence if group is None else _with_group(sequence, group)
 
 
 # -- helpers ---------------------------------------------------------------------------------------
@@ -388,33 +315,3 @@ def _demo_folder() -> str:
     import mm_test_adapters  # type: ignore[import-untyped]
 
     return str(mm_test_adapters.device_adapter_path())
-
-
-def _coordinates(orders: Orders, complete: CompleteEvents, found: Examined) -> Iterator[DataCoordinates]:
-    for event, order in orders.events(anchored=False):
-        yield from _coordinates_of(event, complete, found.of(order))
-
-
-def _coordinates_of(
-    event: "useq.MDAEvent", complete: CompleteEvents, facts: CameraFacts
-) -> Iterator[DataCoordinates]:
-    """Yield the coordinates of each frame of one exposure."""
-    coordinates = complete.coordinates(event)
-    if len(facts.channels) == 1:
-        yield coordinates
-    else:
-        yield from (coordinates.replace(camera=name) for name in facts.channels)
-
-
-def _with_group(sequence: "useq.MDASequence", group: str) -> "useq.MDASequence":
-    channels = [
-        channel if "group" in channel.model_fields_set else channel.model_copy(update={"group": group})
-        for channel in sequence.channels
-    ]
-    changes: dict[str, Any] = {"channels": channels}
-    if isinstance(sequence.stage_positions, tuple):
-        changes["stage_positions"] = [
-            place if place.sequence is None else place.replace(sequence=_with_group(place.sequence, group))
-            for place in sequence.stage_positions
-        ]
-    return sequence.replace(**{name: value for name, value in changes.items() if value})

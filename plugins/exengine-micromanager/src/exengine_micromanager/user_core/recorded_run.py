@@ -1,0 +1,234 @@
+"""One run of pymmcore-plus's runner, recorded to one dataset.
+
+The runner calls this module on the engine's thread, once per frame. The frame is queued for the storage. If
+the queue is full, the engine waits, so a slow disk slows the camera and does not fill the memory.
+
+Guarantees: each frame that the runner delivers is stored, or the run ends with an error. Each frame that an
+event requests and the camera does not deliver is named. Two frames of a run never have the same coordinates.
+The dataset is finished exactly once, whatever happens.
+"""
+
+import contextlib
+import datetime
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine import Ledger, Recorder
+from exengine.base_classes import DataCoordinates
+from exengine.errors import HandlerError, SourceError, UnsupportedOperationError
+from exengine_micromanager.burst_tags import next_number
+from exengine_micromanager.metadata import frame_json, plain
+from exengine_micromanager.user_core.frame_coordinates import CAMERA, FrameCoordinates, ToCoordinates
+from exengine_micromanager.user_core.run_plan import plan_of_run
+
+if TYPE_CHECKING:
+    import useq
+    from pymmcore_plus import CMMCorePlus
+    from pymmcore_plus.mda import MDARunner
+
+_INTERRUPTED_TIMEOUT_S = 30.0
+_MOST_NAMED = 1000
+_log = logging.getLogger("exengine")
+
+
+class RecordedRun:
+    """Records the frames of one run.
+
+    Parameters
+    ----------
+    recorder : Recorder
+    runner : MDARunner
+    events : useq.MDASequence or iterable of useq.MDAEvent
+        The events that the runner was asked to run.
+    outcome : concurrent.futures.Future
+        Receives the ledger, or the error of the run.
+    convert : callable, optional
+        Returns the coordinates of an event.
+    copy : bool
+        Whether to copy the pixels of each frame.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        runner: "MDARunner",
+        events: Any,
+        outcome: "Future[Ledger]",
+        *,
+        convert: ToCoordinates | None = None,
+        copy: bool = True,
+    ) -> None:
+        self._recorder = recorder
+        self._runner = runner
+        self._outcome = outcome
+        self._copy = copy
+        self._core: CMMCorePlus | None = getattr(runner.engine, "mmcore", None)
+        self._event: useq.MDAEvent | None = None  # the event that the engine carries out
+        self._where: DataCoordinates | None = None
+        self._singles: tuple[useq.MDAEvent, ...] = ()
+        self._first = 0  # the number of the first of these events in the run
+        self._counts: dict[str, int] = {}  # camera -> frames of these events that have arrived
+        self._arrived: set[DataCoordinates] = set()
+        self._image_number: int | None = None
+        self._missing: list[DataCoordinates] = []
+        self._missing_count = 0
+        plan, repeated = plan_of_run(runner.engine, events)
+        self._coordinates = FrameCoordinates(repeated, convert)
+        if convert is None:
+            recorder.check(plan)
+        recorder.open(plan)
+        try:
+            assert recorder.storage is not None
+            if convert is None:
+                recorder.storage.expect(plan)
+            runner.events.eventStarted.connect(self._event_started)
+        except BaseException as error:
+            recorder.finish(error, failed=True)
+            recorder.report()
+            raise
+
+    # -- called by the runner, on the engine's thread -------------------------------------------------
+
+    def setup(self, sequence: Any, meta: Any) -> None:
+        """Keep the engine's description of the microscope with the dataset."""
+        storage = self._recorder.storage
+        assert storage is not None
+        with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
+            storage.annotate("pymmcore_plus", plain(meta or {}))
+
+    def append(self, image: npt.NDArray[Any], event: "useq.MDAEvent", meta: Mapping[str, Any]) -> None:
+        """Pass on one frame.
+
+        Raises
+        ------
+        HandlerError
+            If an earlier frame could not be stored.
+        SourceError
+            If the camera skipped frames of a burst.
+        """
+        received = datetime.datetime.now(datetime.UTC)
+        camera = str(meta.get("camera_device") or "")
+        if CAMERA not in event.index:  # with several cameras, image numbers run across all of them
+            self._image_number = next_number(meta.get("camera_metadata") or {}, self._image_number)
+        count = self._counts.get(camera, 0)
+        self._counts[camera] = count + 1
+        coordinates = self._coordinates.of(event, camera, self._first + count)
+        self._arrived.add(coordinates)
+        if meta.get("mda_event") is None:
+            meta = {**meta, "mda_event": event}
+        # An RGB image is a reversed view of the camera's BGRA buffer, so it must be copied.
+        pixels = np.ascontiguousarray(image)
+        self._recorder.put(
+            self._coordinates.unused(coordinates),
+            pixels,
+            frame_json(meta, received_at=received),
+            copy=self._copy and np.may_share_memory(pixels, image),
+        )
+
+    def skip(self, *, frames: int = 1) -> None:
+        """Note that the engine refused to carry out an event, which therefore has no frames."""
+        # The runner sets `runner_t0` when it executes an event. Without it, the engine raised SkipEvent.
+        if self._event is not None and not self._counts and "runner_t0" not in self._event.metadata:
+            self._singles = ()
+
+    def _event_started(self, event: "useq.MDAEvent") -> None:
+        self._settle()
+        self._first += len(self._singles)
+        self._event = event
+        self._singles = tuple(getattr(event, "events", (event,)))
+        self._counts.clear()
+        self._arrived.clear()
+        self._image_number = None
+        self._where = self._coordinates.of(self._singles[0], "", self._first)
+
+    def _settle(self) -> None:
+        """Find the frames of the last event that did not arrive."""
+        from exengine_micromanager.plan_checks import camera_channels
+
+        core = self._core
+        cameras = ("",) if core is None else camera_channels(core, core.getCameraDevice())
+        images = [
+            (number, event)
+            for number, event in enumerate(self._singles, self._first)
+            if event.action is None or event.action.type == "acquire_image"
+        ]
+        if sum(self._counts.values()) >= len(images) * len(cameras):
+            return
+        for number, event in images:
+            for where in self._coordinates.expected(event, cameras, number):
+                if where not in self._arrived:
+                    _log.warning("the camera delivered no image for the frame at %s", dict(where))
+                    self._missing_count += 1
+                    if len(self._missing) < _MOST_NAMED:
+                        self._missing.append(where)
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """Finish the dataset, and return the error that the run must raise, or None.
+
+        Parameters
+        ----------
+        error : BaseException or None
+            The error that ended the run.
+        """
+        recorder = self._recorder
+        with contextlib.suppress(Exception):
+            self._runner.events.eventStarted.disconnect(self._event_started)
+        try:
+            error = self._finish(error)
+        except BaseException as interrupt:  # the dataset is finished nevertheless
+            error = error or interrupt
+            with contextlib.suppress(BaseException):
+                recorder.finish(interrupt, timeout=_INTERRUPTED_TIMEOUT_S)
+        recorder.report()
+        if error is None:
+            self._outcome.set_result(recorder.ledger)
+        else:
+            self._outcome.set_exception(error)
+        return error
+
+    def _finish(self, error: BaseException | None) -> BaseException | None:
+        recorder = self._recorder
+        own: BaseException | None = None  # an error of this package, which is raised with the ledger
+        if error is None and str(self._runner.status.finish_reason) != "completed":
+            recorder.finish("cancelled")
+        else:
+            own = self._missing_frames() if error is None else None
+            recorder.finish(error or own, failed=own is not None or recorder.error is not None)
+        unrestored = getattr(self._runner.engine, "unrestored", ())
+        left = f"after the run, {'; '.join(unrestored)}" if unrestored else ""
+        if recorder.error is not None:
+            own = recorder.error
+            if error is not None and not isinstance(error, HandlerError):
+                own.add_note(f"the engine also raised {type(error).__name__}: {error}")
+        elif isinstance(error, HandlerError):
+            own = error
+        elif error is None and own is None and left:
+            own, left = SourceError(left), ""
+        raised = own or error
+        if raised is not None and left:
+            raised.add_note(left)
+        if own is not None:
+            return recorder.failure(own)
+        if error is not None:
+            kept = f"{recorder.ledger.stored} frames were stored"
+            where = f" in {recorder.path}" if recorder.path else ""
+            at = f" The last event was at {dict(self._where)}." if self._where else ""
+            error.add_note(f"{kept}{where}, status {recorder.status}.{at}")
+        return error
+
+    def _missing_frames(self) -> SourceError | None:
+        self._settle()
+        if not self._missing:
+            return None
+        for where in self._missing:
+            self._recorder.ledger.name_loss(where, "the camera delivered no image")
+        named = ", ".join(str(dict(where)) for where in self._missing[:5])
+        more = f" and {self._missing_count - 5} more" if self._missing_count > 5 else ""
+        return SourceError(f"the camera delivered no image for {self._missing_count} frames: {named}{more}")

@@ -1,0 +1,148 @@
+"""Stores every run of a core, whoever starts it: a script, a notebook or a graphical program.
+
+This module adds a sink to each run. What a sink does is described in sink.py.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from exengine_micromanager.user_core.runner import add_to_runs, remove_from_runs
+from exengine_micromanager.user_core.sink import ExEngineSink
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from pymmcore_plus import CMMCorePlus
+
+__all__ = ["Recording", "recording"]
+
+
+class Recording:
+    """Stores every run that a core starts; see :func:`recording`.
+
+    Parameters
+    ----------
+    core : pymmcore_plus.CMMCorePlus
+    target : path, mapping or None
+        As for :class:`ExEngineSink`.
+    **options
+        As for :class:`ExEngineSink`.
+
+    Attributes
+    ----------
+    sinks : list of ExEngineSink
+        The sinks of the runs that were started so far, in order.
+    """
+
+    def __init__(
+        self,
+        core: "CMMCorePlus",
+        target: "str | PathLike[str] | Mapping[str, Any] | None" = None,
+        /,
+        **options: Any,
+    ) -> None:
+        ExEngineSink(target, **options)  # an error in the config is raised here, not in the first run
+        self._runner = core.mda
+        self._target = target
+        self._options = options
+        self._started_here: set[int] = set()
+        self._thread = threading.get_ident()
+        self.sinks: list[ExEngineSink] = []
+
+    def start(self) -> Self:
+        """Record the runs that are started from now on."""
+        self._thread = threading.get_ident()
+        add_to_runs(self._runner, self._make)
+        return self
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Record no further runs, wait for the runs in progress, and raise their first error.
+
+        Errors of runs on the thread that called :meth:`start` are not raised again.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            The maximum time to wait, in seconds.
+
+        Raises
+        ------
+        Exception
+            The error of a run on another thread.
+        TimeoutError
+            If the wait timed out. The runs continue, and their frames are still stored.
+        """
+        remove_from_runs(self._runner, self._make)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        first: BaseException | None = None
+        for sink in self.sinks:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            error = sink._outcome.exception(left)
+            if id(sink) not in self._started_here:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _make(self) -> ExEngineSink:
+        sink = ExEngineSink(self._target, **self._options)
+        self.sinks.append(sink)
+        if threading.get_ident() == self._thread:
+            self._started_here.add(id(sink))
+        return sink
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.stop()
+        else:  # runs in progress continue, and their sinks finish their datasets
+            remove_from_runs(self._runner, self._make)
+
+
+def recording(
+    core: "CMMCorePlus",
+    target: "str | PathLike[str] | Mapping[str, Any] | None" = None,
+    /,
+    **options: Any,
+) -> Recording:
+    """Return a context manager that stores every run that a core starts.
+
+    Use it for programs that call ``core.mda.run`` or ``core.run_mda`` themselves, such as napari-micromanager
+    or pymmcore-gui. Each run gets its own dataset, so set ``if_exists: number`` for several runs. If the
+    dataset of a run cannot be created, the run does not start.
+
+    In a notebook, call ``start()`` and later ``stop()`` instead of using a ``with`` block.
+
+    Parameters
+    ----------
+    core : pymmcore_plus.CMMCorePlus
+    target : path, mapping or None
+        As for :class:`ExEngineSink`.
+    **options
+        As for :class:`ExEngineSink`.
+
+    Returns
+    -------
+    Recording
+        Its ``sinks`` are those of the runs. Leaving the ``with`` block waits for runs in progress, and raises
+        the first error of a run on another thread.
+
+    Examples
+    --------
+    >>> import useq
+    >>> from pymmcore_plus import CMMCorePlus
+    >>> core = CMMCorePlus()
+    >>> core.loadSystemConfiguration()
+    >>> with recording(core, backend="ndram") as record:
+    ...     thread = core.run_mda(useq.MDASequence(channels=["DAPI"]))
+    ...     thread.join()
+    >>> [sink.result().stored for sink in record.sinks]
+    [1]
+    """
+    return Recording(core, target, **options)

@@ -1,0 +1,137 @@
+"""Plans the frames of a run on a user's core, for any engine.
+
+Only facts that hold for every engine are planned. If an event may change the layout of the frames, the layout
+is unknown. The events of a generator are unknown as well.
+"""
+
+from collections.abc import Container, Iterator
+from typing import TYPE_CHECKING, Any
+
+from exengine import SourcePlan
+from exengine.base_classes import (
+    AxisCollector,
+    CompleteEvents,
+    DataCoordinates,
+    check_unique,
+    plan_fields,
+    private_copy,
+    set_field_of_view,
+    sub_sequences,
+)
+from exengine_micromanager.metadata import plain, summary_json
+from exengine_micromanager.plan_checks import camera_channels, camera_settings, image_layout
+from exengine_micromanager.user_core.frame_coordinates import FrameCoordinates
+
+if TYPE_CHECKING:
+    import useq
+    from pymmcore_plus import CMMCorePlus
+
+_CORE = "Core"
+
+
+def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
+    """Return the plan of a run, and the channels that its sequence contains more than once.
+
+    Parameters
+    ----------
+    engine : pymmcore_plus.mda.PMDAEngine
+        The engine of the run. If it can ``prepare`` sequences, its own plan is returned.
+    events : useq.MDASequence or iterable of useq.MDAEvent
+        They are not changed.
+
+    Raises
+    ------
+    SourceError
+        If two frames of a sequence would have the same coordinates, or if the engine rejects the sequence.
+    """
+    import useq
+
+    core: CMMCorePlus | None = getattr(engine, "mmcore", None)
+    if not isinstance(events, useq.MDASequence):
+        return SourcePlan(summary=_summary(core, None)), ()
+    prepare = getattr(engine, "prepare", None)
+    if callable(prepare):
+        prepared = prepare(events)
+        return prepared.plan, prepared.complete.repeated
+    sequence = private_copy(events)
+    pixel_um = None if core is None else core.getPixelSizeUm() or None
+    if core is not None and pixel_um is not None:
+        _set_field_of_view(sequence, core, pixel_um)
+    complete = CompleteEvents(sequence)
+    images = [event for event in private_copy(sequence) if _is_image(event)]
+    check_unique(images, complete.repeated)
+    certain = core is not None and not _changes_frames(core, complete)
+    cameras = camera_channels(core, core.getCameraDevice()) if core is not None and certain else ("",)
+    coordinates = FrameCoordinates(complete.repeated)
+
+    def planned() -> Iterator[DataCoordinates]:
+        for number, event in enumerate(images):
+            yield from coordinates.expected(event, cameras, number)
+
+    summary = _summary(core, events)
+    if core is None or not certain:
+        return SourcePlan(summary=summary), complete.repeated
+    axes = AxisCollector()
+    for where in planned():
+        axes.add(where)
+    shape, dtype = image_layout(core)
+    plan = SourcePlan(
+        frames=len(images) * len(cameras),
+        shape=shape,
+        dtype=dtype,
+        summary=summary,
+        coordinates=planned,
+        pixel_size_um=None if pixel_um is None else (pixel_um, pixel_um),
+        **plan_fields(complete, axes.axes()),
+    )
+    return plan, complete.repeated
+
+
+def _is_image(event: "useq.MDAEvent") -> bool:
+    return event.action is None or event.action.type == "acquire_image"
+
+
+def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_um: float) -> None:
+    """Set the field of view of each grid as pymmcore-plus does, which replaces one that the grid states."""
+    for part in (sequence, *(own for _, own in sub_sequences(sequence))):
+        grid: Any = part.grid_plan
+        if grid is not None:
+            grid.fov_width = grid.fov_height = None
+    *_, width, height = core.getROI()
+    set_field_of_view(sequence, width * pixel_um, height * pixel_um)
+
+
+def _changes_frames(core: "CMMCorePlus", complete: CompleteEvents) -> bool:
+    """Return whether the sequence may change the layout or the number of the frames of an event."""
+    from pymmcore_plus import DeviceType
+
+    sequence, setup = complete.sequence, complete.sequence.setup
+    stated: dict[tuple[str, str], Any] = {}
+    channels = [channel for part in _parts(sequence) for channel in part.channels]
+    groups = [(channel.group, channel.config) for channel in channels]
+    if setup is not None:
+        if setup.roi is not None:
+            return True
+        if setup.channel is not None:
+            groups.append((setup.channel.group, setup.channel.config))
+        stated.update({(device, prop): value for device, prop, value in setup.properties or ()})
+    for group, config in groups:
+        try:
+            data = core.getConfigData(group, config)
+        except (RuntimeError, ValueError):
+            continue  # the engine reports a preset that does not exist
+        stated.update({(device, prop): value for device, prop, value in data})
+    for position in sequence.stage_positions:
+        stated.update({(device, prop): value for device, prop, value in position.properties or ()})
+    selects = (_CORE, "Camera") in stated or any(channel.camera is not None for channel in channels)
+    return selects or bool(camera_settings(stated, core.getLoadedDevicesOfType(DeviceType.Camera)))
+
+
+def _parts(sequence: "useq.MDASequence") -> "list[useq.MDASequence]":
+    return [sequence, *(own for _, own in sub_sequences(sequence))]
+
+
+def _summary(core: "CMMCorePlus | None", sequence: "useq.MDASequence | None") -> dict[str, Any]:
+    if core is None:
+        return {"source": "pymmcore-plus", "sequence": plain(sequence)}
+    return summary_json(core, sequence, config=core.systemConfigurationFile() or "")

@@ -1,0 +1,176 @@
+"""Connects sinks to the runner of pymmcore-plus. Only this module changes pymmcore-plus.
+
+In pymmcore-plus 0.18, ``core.mda.run`` raises only some errors:
+
+- An object that is passed as ``output`` is called on a second thread, behind an unbounded queue. Its first
+  exception ends that thread. Later frames and the end of the run are lost, and the run is reported as
+  completed.
+- An exception of a function that is connected to ``frameReady`` is logged. The functions that were connected
+  after it do not receive the frame.
+- At the end of a run, the runner logs the errors of its data sink, of the engine's teardown and of functions
+  that are connected to ``sequenceFinished``.
+- A ``KeyboardInterrupt`` skips the end of the run: nothing is torn down, and the runner continues to report
+  that it is running.
+
+However, the runner raises the errors of its data sink's ``setup`` and ``append``, which it calls on the
+engine's thread. :func:`connect_runner` therefore wraps two functions of the class ``MDARunner``:
+
+- ``_coerce_outputs`` passes :class:`~exengine_micromanager.ExEngineSink` objects to the runner as its data
+  sink, beside any other output.
+- ``run`` begins these sinks before the runner does anything. When the run has ended, it waits until their
+  datasets are finished, and raises the first error.
+
+A run without such a sink is not changed. The tests in ``test_runner.py`` show each of these properties for
+the installed version of pymmcore-plus.
+"""
+
+import contextlib
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exengine.errors import SourceError
+from exengine_micromanager.user_core.recorded_run import RecordedRun
+
+if TYPE_CHECKING:
+    from pymmcore_plus.mda import MDARunner
+
+    from exengine_micromanager.user_core.sink import ExEngineSink
+
+_WRAPPED = "_exengine_wrapped"
+_lock = threading.Lock()
+
+
+MakeSink = Callable[[], "ExEngineSink"]
+_extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKeyDictionary()
+
+
+def add_to_runs(runner: "MDARunner", make: MakeSink) -> None:
+    """Add a sink to every run that the runner starts from now on."""
+    connect_runner()
+    with _lock:
+        _extra.setdefault(runner, []).append(make)
+
+
+def remove_from_runs(runner: "MDARunner", make: MakeSink) -> None:
+    """Undo :func:`add_to_runs`. A run in progress keeps its sink."""
+    with _lock, contextlib.suppress(KeyError, ValueError):
+        _extra[runner].remove(make)
+
+
+def connect_runner() -> None:
+    """Wrap ``run`` and ``_coerce_outputs`` of the class ``MDARunner``, once per process.
+
+    Raises
+    ------
+    SourceError
+        If the installed pymmcore-plus does not have these functions.
+    """
+    from pymmcore_plus.mda import MDARunner
+
+    with _lock:
+        if hasattr(MDARunner.run, _WRAPPED):
+            return
+        missing = [name for name in ("_coerce_outputs", "_finish_run") if not hasattr(MDARunner, name)]
+        if missing:
+            raise SourceError(
+                f"this version of pymmcore-plus has no {' and '.join(missing)} of MDARunner; install "
+                "'pymmcore-plus>=0.18.1,<0.19'"
+            )
+        MDARunner.run = _wrapped_run(MDARunner.run)  # type: ignore[method-assign]
+        MDARunner._coerce_outputs = staticmethod(_wrapped_outputs(MDARunner._coerce_outputs))  # type: ignore[method-assign]
+
+
+def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def run(self: "MDARunner", events: Any, *, output: Any = None, **options: Any) -> None:
+        sinks, others = _split(output)
+        with _lock:
+            makers = tuple(_extra.get(self, ()))
+        if not sinks and not makers:
+            original(self, events, output=output, **options)
+            return
+        runs: list[RecordedRun] = []
+        raised: BaseException | None = None
+        try:
+            sinks.extend(make() for make in makers)
+            for sink in sinks:
+                runs.append(sink._start(self, events))  # noqa: PERF401 - those before an error are ended
+            original(self, events, output=[*others, *runs], **options)
+        except BaseException as error:
+            raised = error
+            _end_interrupted(self, error)
+        for one in runs:
+            raised = one.end(raised) or raised
+        for sink in sinks[len(runs) :]:
+            sink._refuse(raised)
+        if raised is not None:
+            raise raised
+
+    setattr(run, _WRAPPED, original)
+    return run
+
+
+def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def coerce_outputs(output: Any, *arguments: Any, **options: Any) -> Any:
+        several = isinstance(output, Sequence) and not isinstance(output, str)
+        outputs = list(output) if several else [output]
+        runs = [one for one in outputs if isinstance(one, RecordedRun)]
+        if not runs:
+            return original(output, *arguments, **options)
+        others = [one for one in outputs if not isinstance(one, RecordedRun)]
+        handlers, sink = original(others or None, *arguments, **options)
+        return handlers, _DataSink(runs, sink)
+
+    return coerce_outputs
+
+
+def _split(output: Any) -> "tuple[list[ExEngineSink], list[Any]]":
+    """Return the sinks of this package, and the other outputs."""
+    from exengine_micromanager.user_core.sink import ExEngineSink
+
+    several = isinstance(output, Sequence) and not isinstance(output, str)
+    outputs = list(output) if several else [] if output is None else [output]
+    sinks = [one for one in outputs if isinstance(one, ExEngineSink)]
+    return sinks, [one for one in outputs if not isinstance(one, ExEngineSink)]
+
+
+def _end_interrupted(runner: "MDARunner", error: BaseException) -> None:
+    """End a run that the runner has left without its end, because the error is not an ``Exception``."""
+    from pymmcore_plus.mda._runner import FinishReason
+
+    if not isinstance(error, Exception) and runner.is_running():
+        runner._finish_reason = FinishReason.CANCELED
+        with contextlib.suppress(Exception):  # the interrupt is raised
+            runner._finish_run(runner._sequence)
+
+
+class _DataSink:
+    """The runner's data sink: recorded runs, and the data sink of pymmcore-plus, if any."""
+
+    def __init__(self, runs: "Sequence[RecordedRun]", other: Any) -> None:
+        self._other = other
+        self._sinks = [*runs] if other is None else [*runs, other]
+
+    def setup(self, sequence: Any, meta: Any) -> None:
+        for sink in self._sinks:
+            sink.setup(sequence, meta)
+
+    def append(self, image: Any, event: Any, meta: Any) -> None:
+        for sink in self._sinks:
+            sink.append(image, event, meta)
+
+    def skip(self, *, frames: int = 1) -> None:
+        for sink in self._sinks:
+            sink.skip(frames=frames)
+
+    def close(self) -> None:
+        # Recorded runs are ended by the wrapped `run`, after the devices have been torn down.
+        if self._other is not None:
+            self._other.close()
+
+    def get_view(self) -> Any:
+        return None if self._other is None else self._other.get_view()
