@@ -180,6 +180,10 @@ class RecordedRun:
         recorder = self._recorder
         with contextlib.suppress(Exception):
             self._runner.events.eventStarted.disconnect(self._event_started)
+        core = self._core
+        with contextlib.suppress(Exception):  # the engine of pymmcore-plus lets a burst go on after an error
+            if error is not None and core is not None and core.isSequenceRunning():
+                core.stopSequenceAcquisition()
         try:
             error = self._finish(error)
         except BaseException as interrupt:  # the dataset is finished nevertheless
