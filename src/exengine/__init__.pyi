@@ -1,5 +1,6 @@
 # What type checkers see of the lazy facade.
 from exengine import errors as errors
+from exengine.acquisition.recorder import Recorder as Recorder
 from exengine.acquisition.run import Acquisition as Acquisition
 from exengine.acquisition.run import acquire as acquire
 from exengine.datasets.creation import open_storage as open_storage

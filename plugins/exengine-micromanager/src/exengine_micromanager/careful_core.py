@@ -4,6 +4,7 @@ This module imports pymmcore-plus, so import it only inside functions.
 """
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,31 @@ from pymmcore_plus import CMMCorePlus
 
 from exengine.errors import SourceError
 
+_STEPS = {
+    "setCameraDevice": "the camera could not be selected",
+    "setConfig": "the channel could not be set",
+    "setExposure": "the exposure time could not be set",
+    "setXYPosition": "the XY stage could not be moved",
+    "setPosition": "a stage could not be moved",
+    "setProperty": "a device property could not be set",
+    "setROI": "the region of interest could not be set",
+    "clearROI": "the region of interest could not be set",
+    "setSLMImage": "the SLM could not be set",
+    "setSLMPixelsTo": "the SLM could not be set",
+    "setSLMExposure": "the SLM could not be set",
+    "displaySLMImage": "the SLM could not be set",
+    "snapImage": "the camera could not acquire the image",
+}
+"""The methods of the core whose failures are kept, each with the text of the failure."""
 
-def _remembering(name: str, what: str) -> Callable[..., Any]:
+
+def _failure(name: str, error: Exception) -> SourceError:
+    failure = SourceError(f"{_STEPS[name]}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def _remembering(name: str) -> Callable[..., Any]:
     original = getattr(CMMCorePlus, name)
 
     @functools.wraps(original)
@@ -21,8 +45,7 @@ def _remembering(name: str, what: str) -> Callable[..., Any]:
             return getattr(super(_RememberingCore, self), name)(*args, **options)
         except Exception as error:
             if self.failure is None:
-                self.failure = SourceError(f"{what}: {error}")
-                self.failure.__cause__ = error
+                self.failure = _failure(name, error)
             raise
 
     return method
@@ -37,19 +60,7 @@ class _RememberingCore(CMMCorePlus):
 
     failure: SourceError | None = None
 
-    setCameraDevice = _remembering("setCameraDevice", "the camera could not be selected")
-    setConfig = _remembering("setConfig", "the channel could not be set")
-    setExposure = _remembering("setExposure", "the exposure time could not be set")
-    setXYPosition = _remembering("setXYPosition", "the XY stage could not be moved")
-    setPosition = _remembering("setPosition", "a stage could not be moved")
-    setProperty = _remembering("setProperty", "a device property could not be set")
-    setROI = _remembering("setROI", "the region of interest could not be set")
-    clearROI = _remembering("clearROI", "the region of interest could not be set")
-    setSLMImage = _remembering("setSLMImage", "the SLM could not be set")
-    setSLMPixelsTo = _remembering("setSLMPixelsTo", "the SLM could not be set")
-    setSLMExposure = _remembering("setSLMExposure", "the SLM could not be set")
-    displaySLMImage = _remembering("displaySLMImage", "the SLM could not be set")
-    snapImage = _remembering("snapImage", "the camera could not acquire the image")
+    vars().update({name: _remembering(name) for name in _STEPS})
 
 
 class CarefulCore(_RememberingCore):
@@ -68,3 +79,56 @@ class CarefulCore(_RememberingCore):
         """
         if len(args) > 1 or args[0] or self.getShutterDevice():
             super().setShutterOpen(*args)
+
+
+class CoreView:
+    """A user's own core, seen by an engine: it keeps the first failure, as :class:`CarefulCore` does.
+
+    The core itself is not changed, and not kept alive. All attributes are those of the core.
+
+    Parameters
+    ----------
+    core : pymmcore_plus.CMMCorePlus
+
+    Attributes
+    ----------
+    failure : SourceError or None
+        The first failure. Methods that fail raise it. Its ``__cause__`` is the exception of the core.
+    """
+
+    failure: SourceError | None
+
+    def __init__(self, core: CMMCorePlus) -> None:
+        object.__setattr__(self, "_core_ref", weakref.ref(core))
+        object.__setattr__(self, "failure", None)
+
+    def __getattr__(self, name: str) -> Any:
+        core = object.__getattribute__(self, "_core_ref")()
+        if core is None:
+            raise SourceError("the core of this engine no longer exists; keep a reference to it")
+        value = getattr(core, name)
+        if name not in _STEPS:
+            return value
+
+        @functools.wraps(value)
+        def method(*args: Any, **options: Any) -> Any:
+            try:
+                return value(*args, **options)
+            except Exception as error:
+                failure = _failure(name, error)
+                if self.failure is None:
+                    object.__setattr__(self, "failure", failure)
+                raise failure from error
+
+        return method
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "failure":
+            object.__setattr__(self, name, value)
+        else:
+            setattr(object.__getattribute__(self, "_core_ref")(), name, value)
+
+    def setShutterOpen(self, *args: Any) -> None:
+        """Open or close a shutter. Closing has no effect without a shutter."""
+        if len(args) > 1 or args[0] or self.getShutterDevice():
+            self.__getattr__("setShutterOpen")(*args)

@@ -27,7 +27,7 @@ from pymmcore_plus.mda import MDAEngine
 
 from exengine.errors import SourceError
 from exengine_micromanager.burst_tags import camera_number, next_number
-from exengine_micromanager.careful_core import CarefulCore
+from exengine_micromanager.careful_core import CarefulCore, CoreView
 from exengine_micromanager.checks import ROLES, role_of, set_role
 from exengine_micromanager.orders import CORE, Order, Orders
 
@@ -49,20 +49,24 @@ class CarefulEngine(MDAEngine):
 
     Parameters
     ----------
-    core : CarefulCore
+    core : CarefulCore or CoreView
     orders : Orders
         Provides the complete state for each event.
     stopped : callable
         Returns whether the run was cancelled or has failed.
     """
 
-    def __init__(self, core: CarefulCore, orders: Orders, stopped: Callable[[], bool]) -> None:
+    def __init__(self, core: CarefulCore | CoreView, orders: Orders, stopped: Callable[[], bool]) -> None:
         # However a run ends, the source restores the settings itself. Positions are not restored.
-        super().__init__(core, restore_initial_state=False)
-        core.failure = None
+        super().__init__(core, restore_initial_state=False)  # type: ignore[arg-type]  # a view is one as well
         self._careful_core = core
-        self._orders = orders
         self._stopped = stopped
+        self._begin_run(orders)
+
+    def _begin_run(self, orders: Orders) -> None:
+        """Forget everything about an earlier run."""
+        self._careful_core.failure = None
+        self._orders = orders
         self._applied: dict[tuple[str, str], Any] = {}
         self._channel: tuple[str, str] | None = None
         self._exposures_ms: dict[str, float] = {}
@@ -105,7 +109,8 @@ class CarefulEngine(MDAEngine):
         def together(pair: "tuple[useq.MDAEvent, Order]") -> tuple[Any, ...]:
             # Autofocus corrects each position separately, but a burst has a single focus or focus sequence.
             position = pair[0].index.get("p") if self._orders.focuses else None
-            return position, *pair[1].burst_key
+            alone = None if pair[0].slm_image is None else id(pair[0])
+            return position, alone, *pair[1].burst_key
 
         for _, group in itertools.groupby(complete, key=together):
             yield from super().event_iterator(event for event, _ in group)

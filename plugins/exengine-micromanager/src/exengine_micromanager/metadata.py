@@ -158,14 +158,15 @@ def _position_json(position: Mapping[str, Any]) -> dict[str, Any]:
     return {**axes, "stages_um": stages} if stages else axes
 
 
-def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence", *, config: str) -> dict[str, Any]:
+def summary_json(core: "CMMCorePlus", sequence: "useq.MDASequence | None", *, config: str) -> dict[str, Any]:
     """Return the metadata for a whole acquisition: the state of the microscope, and the planned sequence.
 
     Parameters
     ----------
     core : pymmcore_plus.CMMCorePlus
         A core with its config loaded.
-    sequence : useq.MDASequence
+    sequence : useq.MDASequence or None
+        None if the events are not known in advance.
     config : str
         The name by which the user refers to the config.
 

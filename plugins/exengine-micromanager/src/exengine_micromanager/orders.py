@@ -180,11 +180,19 @@ class Orders:
             self._complete.events(lambda _: self.reference) if anchored else self._complete.image_events()
         )
         for event in source:
-            order = self.order(event)
-            exposure = next(iter(order.exposures_ms.values()), None)
-            if exposure is not None and event.exposure is None:
-                event = event.model_copy(update={"exposure": exposure})
-            yield event, order
+            yield self.with_exposure(event)
+
+    def with_exposure(self, event: "useq.MDAEvent") -> "tuple[useq.MDAEvent, Order]":
+        """Return an event with its exposure time filled in, and its order."""
+        order = self.order(event)
+        exposure = next(iter(order.exposures_ms.values()), None)
+        if exposure is not None and event.exposure is None:
+            event = event.model_copy(update={"exposure": exposure})
+        return event, order
+
+    def value_of(self, setting: Setting) -> Any:
+        """Return the current value of a property, of a selected device or of a drive's position."""
+        return _value(self._core, *setting)
 
 
 def _exposure(stated: Mapping[Setting, Any], camera: str) -> float | None:

@@ -142,10 +142,11 @@ def _end_interrupted(runner: "MDARunner", error: BaseException) -> None:
     """End a run that the runner has left without its end, because the error is not an ``Exception``."""
     from pymmcore_plus.mda._runner import FinishReason
 
-    if not isinstance(error, Exception) and runner.is_running():
+    sequence = runner._sequence
+    if not isinstance(error, Exception) and runner.is_running() and sequence is not None:
         runner._finish_reason = FinishReason.CANCELED
         with contextlib.suppress(Exception):  # the interrupt is raised
-            runner._finish_run(runner._sequence)
+            runner._finish_run(sequence)
 
 
 class _DataSink:
