@@ -28,6 +28,7 @@ import contextlib
 import functools
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +38,23 @@ from exengine_micromanager.user_core.recorded_run import RecordedRun
 if TYPE_CHECKING:
     from pymmcore_plus.mda import MDARunner
 
-    from exengine_micromanager.user_core.sink import ExEngineSink
-
 _WRAPPED = "_exengine_wrapped"
 _lock = threading.Lock()
 
 
-MakeSink = Callable[[], "ExEngineSink"]
+class RunSink(ABC):
+    """An output that records one run of the runner."""
+
+    @abstractmethod
+    def _start(self, runner: "MDARunner", events: Any) -> RecordedRun:
+        """Check the events, and create the dataset. The runner has not done anything yet."""
+
+    @abstractmethod
+    def _refuse(self, error: BaseException | None) -> None:
+        """Keep the error that prevented the run, because another sink could not start."""
+
+
+MakeSink = Callable[[], RunSink]
 _extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKeyDictionary()
 
 
@@ -128,14 +139,12 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
     return coerce_outputs
 
 
-def _split(output: Any) -> "tuple[list[ExEngineSink], list[Any]]":
+def _split(output: Any) -> tuple[list[RunSink], list[Any]]:
     """Return the sinks of this package, and the other outputs."""
-    from exengine_micromanager.user_core.sink import ExEngineSink
-
     several = isinstance(output, Sequence) and not isinstance(output, str)
     outputs = list(output) if several else [] if output is None else [output]
-    sinks = [one for one in outputs if isinstance(one, ExEngineSink)]
-    return sinks, [one for one in outputs if not isinstance(one, ExEngineSink)]
+    sinks = [one for one in outputs if isinstance(one, RunSink)]
+    return sinks, [one for one in outputs if not isinstance(one, RunSink)]
 
 
 def _end_interrupted(runner: "MDARunner", error: BaseException) -> None:

@@ -12,7 +12,7 @@ from exengine import DataStorage, Ledger, Recorder
 from exengine.errors import AcquisitionError, ConfigError
 from exengine_micromanager.user_core.frame_coordinates import ToCoordinates
 from exengine_micromanager.user_core.recorded_run import RecordedRun
-from exengine_micromanager.user_core.runner import connect_runner
+from exengine_micromanager.user_core.runner import RunSink, connect_runner
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ONE_FRAME = {"handler.max_pending": 1, "handler.when_full": "block"}
 
 
-class ExEngineSink:
+class ExEngineSink(RunSink):
     """Stores one run of ``core.mda.run`` or ``core.run_mda`` in a dataset.
 
     The sink is called on the engine's thread. Frames wait in a bounded queue for the storage. While the queue
