@@ -54,6 +54,7 @@ def test_the_code_on_a_page_runs(path, tmp_path, monkeypatch):
 
 def _modules() -> list[str]:
     found = ["exengine_ndstorage.ndram", "exengine_ndstorage.ndtiff.writer", "exengine_micromanager.source"]
+    found += [f"exengine_micromanager.user_core.{name}" for name in ("sink", "recording", "safe_engine")]
     found += ["exengine_ome_zarr.writer", "exengine_ome_zarr.serve"]
     modules = (module.name for module in pkgutil.walk_packages(exengine.__path__, "exengine."))
     return found + [name for name in modules if "__main__" not in name and "sphinxext" not in name]

@@ -6,7 +6,11 @@ pymmcore-plus, that module must be read again.
 
 import inspect
 import logging
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import useq
@@ -132,6 +136,40 @@ def test_only_two_functions_of_the_runner_are_wrapped_and_only_once(core):
     assert inspect.signature(MDARunner.run) == inspect.signature(original)
     wrapped = [name for name, value in vars(MDARunner).items() if hasattr(value, "__wrapped__")]
     assert {"run", "_coerce_outputs"} == {*wrapped} - {"toggle_pause", "get_output_handlers"}
+
+
+@pytest.mark.parametrize(
+    ("first", "name", "says"),
+    [
+        ("from exengine_micromanager import ExEngineSink", "ExEngineSink", "complete"),
+        ("import exengine_micromanager", "exengine_micromanager.ExEngineSink", "looked up before"),
+    ],
+)
+def test_the_first_sink_of_a_process_may_be_created_in_the_call(first, name, says):
+    program = f"""
+import useq
+{first}
+from pymmcore_plus import CMMCorePlus
+from user_core import new_core
+
+made = []
+def keep(sink):
+    made.append(sink)
+    return sink
+
+with new_core() as core:
+    try:
+        core.mda.run(useq.MDASequence(channels=["DAPI"]), output=keep({name}(backend="ndram")))
+        print(made[0].status)
+    except RuntimeError as error:
+        print(error, made[0].status)
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_RUNNING": "1"},
+    )  # fmt: skip
+    assert says in done.stdout
 
 
 # -- with a sink -----------------------------------------------------------------------------------------

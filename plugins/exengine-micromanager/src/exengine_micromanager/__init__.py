@@ -1,25 +1,29 @@
 """Micro-Manager hardware as a frame source for ExEngine, and ExEngine for a user's own pymmcore-plus core.
 
-Importing this module does not import pymmcore-plus or load any device adapters. ``MicroManagerEngine`` is
-imported on first use, because it is a class of pymmcore-plus.
+Importing this module does not import pymmcore-plus or load any device adapters. The names for a user's own
+core import pymmcore-plus when they are imported themselves.
 """
 
 from typing import TYPE_CHECKING
 
 from exengine_micromanager.source import MicroManagerSource
-from exengine_micromanager.user_core.recording import recording
-from exengine_micromanager.user_core.sink import ExEngineSink
 
 if TYPE_CHECKING:
+    from exengine_micromanager.user_core.recording import recording
     from exengine_micromanager.user_core.safe_engine import MicroManagerEngine
+    from exengine_micromanager.user_core.sink import ExEngineSink
 
 __all__ = ["ExEngineSink", "MicroManagerEngine", "MicroManagerSource", "recording"]
 __version__ = "1.0.0"
 
+_HOMES = {"ExEngineSink": "sink", "MicroManagerEngine": "safe_engine", "recording": "recording"}
+
 
 def __getattr__(name: str) -> object:
-    if name != "MicroManagerEngine":
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from exengine_micromanager.user_core.safe_engine import MicroManagerEngine
+    from importlib import import_module
 
-    return MicroManagerEngine
+    value = getattr(import_module(f"{__name__}.user_core.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -60,7 +60,6 @@ _extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKey
 
 def add_to_runs(runner: "MDARunner", make: MakeSink) -> None:
     """Add a sink to every run that the runner starts from now on."""
-    connect_runner()
     with _lock:
         _extra.setdefault(runner, []).append(make)
 
@@ -129,6 +128,12 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
     def coerce_outputs(output: Any, *arguments: Any, **options: Any) -> Any:
         several = isinstance(output, Sequence) and not isinstance(output, str)
         outputs = list(output) if several else [output]
+        if any(isinstance(one, RunSink) for one in outputs):
+            raise SourceError(
+                "core.mda.run was looked up before ExEngineSink was imported, so it cannot raise errors of "
+                "the sink; write 'from exengine_micromanager import ExEngineSink', or create the sink before "
+                "the call"
+            )
         runs = [one for one in outputs if isinstance(one, RecordedRun)]
         if not runs:
             return original(output, *arguments, **options)

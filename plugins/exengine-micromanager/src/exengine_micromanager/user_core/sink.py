@@ -1,7 +1,8 @@
 """The output for ``core.mda.run``: stores a run of pymmcore-plus in a dataset of ExEngine.
 
 This module is responsible for the options and the result of one recorded run. The run itself is recorded in
-recorded_run.py, and runner.py connects both to pymmcore-plus.
+recorded_run.py, and runner.py connects both to pymmcore-plus. Importing this module makes that connection: in
+``core.mda.run(sequence, output=ExEngineSink(...))``, Python looks up ``run`` before it creates the sink.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from pymmcore_plus.mda import MDARunner
 
+connect_runner()
+
 _ONE_FRAME = {"handler.max_pending": 1, "handler.when_full": "block"}
 
 
@@ -28,8 +31,8 @@ class ExEngineSink(RunSink):
     The sink is called on the engine's thread. Frames wait in a bounded queue for the storage. While the queue
     is full, the engine requests no further image, so a slow disk slows the camera. No frame is dropped
     silently: ``core.mda.run`` raises the first error, including errors of the last frame and errors while the
-    dataset is finished. For this, the first sink of a process wraps two functions of pymmcore-plus, which the
-    module ``exengine_micromanager.user_core.runner`` documents.
+    dataset is finished. For this, importing this class wraps two functions of pymmcore-plus, which the module
+    ``exengine_micromanager.user_core.runner`` documents.
 
     Parameters
     ----------
@@ -101,7 +104,6 @@ class ExEngineSink(RunSink):
         self._copy = copy
         self._run: RecordedRun | None = None
         self._outcome: Future[Ledger] = Future()
-        connect_runner()
 
     def _set_aside_source(self) -> None:
         config = self._recorder.config
