@@ -139,13 +139,32 @@ def test_cameras_behind_one_device_have_their_own_axis(tmp_path):
                 assert sink.storage.get_metadata(where)["camera"] == where["camera"]
 
 
-def test_a_preset_that_selects_another_camera_makes_the_layout_unknown(tmp_path):
+@pytest.mark.parametrize(
+    ("sequence", "known"),
+    [
+        (useq.MDASequence(channels=["OnLeft", "OnRight"]), (None, None, None)),
+        (useq.MDASequence(channels=["Plain", "Bright"]), (2, (512, 512), 1.0)),
+        (useq.MDASequence(channels=["Plain"], setup={"roi": (0, 0, 32, 16)}), (1, None, None)),
+        (
+            useq.MDASequence(
+                grid_plan={"rows": 1, "columns": 2}, setup={"properties": [("Left", "Binning", 2)]}
+            ),
+            (None, None, None),
+        ),
+    ],
+)
+def test_what_a_setting_of_a_camera_may_change_is_not_planned(tmp_path, monkeypatch, sequence, known):
     config = tmp_path / "switched.cfg"
     config.write_text(SWITCHED_CAMERAS)
     with new_core(config) as core:
-        sink = record(core, useq.MDASequence(channels=["OnLeft", "OnRight"]))
-        assert sink.ledger.stored == 2 and sink.status == "complete"
-        assert {sink.storage[where].dtype.name for where in sink.storage} == {"uint16", "uint8"}
+        plans = []
+        sink = ExEngineSink(backend="ndram")
+        cls = sink._recorder._storage_plan.cls
+        monkeypatch.setattr(cls, "expect", lambda storage, plan: plans.append(plan))
+        core.mda.run(sequence, output=sink)
+        (plan,) = plans
+        assert (plan.frames, plan.shape, plan.pixel_size_um and plan.pixel_size_um[0]) == known
+        assert sink.ledger.stored == len(list(sequence)) and sink.status == "complete"
 
 
 # -- events of unknown number ----------------------------------------------------------------------------
@@ -353,28 +372,36 @@ def test_a_slow_disk_slows_the_engine_instead_of_filling_the_memory(core, monkey
         {"storage": {"backend": "ndram"}, "handler": {"max_pending": 3 * 512 * 512 * 2}}, **options
     )
     cls = sink._recorder._storage_plan.cls
-    storing, taken, waiting = threading.Event(), [], []
-    put = cls.put
+    storing, taken, asked = threading.Event(), [], []
+    put, recorder_put = cls.put, sink._recorder.put
 
     def slow(storage, *frame):
         assert storing.wait(20)
         put(storage, *frame)
 
+    def asking(*frame, **options):
+        asked.append(1)
+        recorder_put(*frame, **options)
+
     monkeypatch.setattr(cls, "put", slow)
+    monkeypatch.setattr(sink._recorder, "put", asking)
     core.mda.events.frameReady.connect(lambda *_: taken.append(1))
-    core.run_mda(snaps(20), output=sink)
+    thread = core.run_mda(snaps(20), output=sink)
     limit = 1 if synchronous else 3
     deadline = time.monotonic() + 20
-    while len(taken) < limit and time.monotonic() < deadline:
+    while len(asked) <= limit and time.monotonic() < deadline:
         time.sleep(0.005)
-    handler = sink._recorder._handler
-    waiting.append((len(taken), handler.pending_bytes))
+    thread.join(0.3)  # nothing happens in this time
+    assert (len(taken), len(asked), sink._recorder._handler.pending_bytes) == (
+        limit,
+        limit + 1,
+        limit * 512 * 512 * 2,
+    )
     storing.set()
     assert sink.result(30).stored == 20
-    assert waiting == [(limit, limit * 512 * 512 * 2)]
 
 
-def test_a_buffer_that_is_reused_is_stored_right_and_can_be_handed_over_without_a_copy(core):
+def test_a_buffer_that_is_reused_is_stored_right_and_can_be_handed_over_without_a_copy(core, monkeypatch):
     buffer = np.zeros((8, 8), np.uint16)
 
     class Reusing(MDAEngine):
@@ -383,7 +410,15 @@ def test_a_buffer_that_is_reused_is_stored_right_and_can_be_handed_over_without_
             yield buffer, event, {}
 
     core.mda.set_engine(Reusing(core, use_hardware_sequencing=False))
-    sink = record(core, iter([useq.MDAEvent(index={"t": t}) for t in range(4)]))
+    cls, delivered = type(exengine.open_storage("ndram")), threading.Event()
+    stored = cls.put
+    monkeypatch.setattr(cls, "put", lambda *frame: delivered.wait(20) and stored(*frame))
+
+    def events():
+        yield from (useq.MDAEvent(index={"t": t}) for t in range(4))
+        delivered.set()
+
+    sink = record(core, events())
     assert [int(sink.storage[{"time": t}].max()) for t in range(4)] == [0, 1, 2, 3]
     given = []
     sink = ExEngineSink(backend="ndram", copy=False)

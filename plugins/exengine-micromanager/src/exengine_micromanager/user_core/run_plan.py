@@ -14,6 +14,7 @@ from exengine.base_classes import (
     DataCoordinates,
     check_unique,
     plan_fields,
+    point_plans,
     private_copy,
     set_field_of_view,
     sub_sequences,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import useq
     from pymmcore_plus import CMMCorePlus
 
-_CORE = "Core"
+_SELECTED_CAMERA = ("Core", "Camera")
 
 
 def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
@@ -60,21 +61,24 @@ def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
     complete = CompleteEvents(sequence)
     images = [event for event in private_copy(sequence) if _is_image(event)]
     check_unique(images, complete.repeated)
-    certain = core is not None and not _changes_frames(core, complete)
-    cameras = camera_channels(core, core.getCameraDevice()) if core is not None and certain else ("",)
+    summary = _summary(core, events)
+    changes = _changed_settings(core, complete) if core is not None else set()
+    # Camera settings may change the size of a pixel, and with it the number of tiles of a grid.
+    if core is None or _SELECTED_CAMERA in changes or (changes and any(point_plans(sequence))):
+        return SourcePlan(summary=summary), complete.repeated
+    cameras = camera_channels(core, core.getCameraDevice())
     coordinates = FrameCoordinates(complete.repeated)
 
     def planned() -> Iterator[DataCoordinates]:
         for number, event in enumerate(images):
             yield from coordinates.expected(event, cameras, number)
 
-    summary = _summary(core, events)
-    if core is None or not certain:
-        return SourcePlan(summary=summary), complete.repeated
     axes = AxisCollector()
     for where in planned():
         axes.add(where)
-    shape, dtype = image_layout(core)
+    shape, dtype = (None, None) if changes else image_layout(core)
+    if changes:
+        pixel_um = None
     plan = SourcePlan(
         frames=len(images) * len(cameras),
         shape=shape,
@@ -101,8 +105,8 @@ def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_
     set_field_of_view(sequence, width * pixel_um, height * pixel_um)
 
 
-def _changes_frames(core: "CMMCorePlus", complete: CompleteEvents) -> bool:
-    """Return whether the sequence may change the layout or the number of the frames of an event."""
+def _changed_settings(core: "CMMCorePlus", complete: CompleteEvents) -> set[tuple[str, str]]:
+    """Return the settings of the sequence that may change the layout or the number of an event's frames."""
     from pymmcore_plus import DeviceType
 
     sequence, setup = complete.sequence, complete.sequence.setup
@@ -110,8 +114,6 @@ def _changes_frames(core: "CMMCorePlus", complete: CompleteEvents) -> bool:
     channels = [channel for part in _parts(sequence) for channel in part.channels]
     groups = [(channel.group, channel.config) for channel in channels]
     if setup is not None:
-        if setup.roi is not None:
-            return True
         if setup.channel is not None:
             groups.append((setup.channel.group, setup.channel.config))
         stated.update({(device, prop): value for device, prop, value in setup.properties or ()})
@@ -123,8 +125,13 @@ def _changes_frames(core: "CMMCorePlus", complete: CompleteEvents) -> bool:
         stated.update({(device, prop): value for device, prop, value in data})
     for position in sequence.stage_positions:
         stated.update({(device, prop): value for device, prop, value in position.properties or ()})
-    selects = (_CORE, "Camera") in stated or any(channel.camera is not None for channel in channels)
-    return selects or bool(camera_settings(stated, core.getLoadedDevicesOfType(DeviceType.Camera)))
+    cameras = core.getLoadedDevicesOfType(DeviceType.Camera)
+    changes = {setting for setting, _ in camera_settings(stated, cameras)}
+    if setup is not None and setup.roi is not None:
+        changes.add((core.getCameraDevice(), "roi"))
+    if _SELECTED_CAMERA in stated or any(channel.camera is not None for channel in channels):
+        changes.add(_SELECTED_CAMERA)
+    return changes
 
 
 def _parts(sequence: "useq.MDASequence") -> "list[useq.MDASequence]":
