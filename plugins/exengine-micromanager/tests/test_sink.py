@@ -217,6 +217,19 @@ def test_coordinates_can_be_derived_by_a_function(core):
     assert axes(sink) == [{"cell": 7}, {"cell": 9}]
 
 
+def test_a_function_of_the_user_may_place_frames_that_would_have_the_same_coordinates(core):
+    sequence = useq.MDASequence(stage_positions=[{"x": 0, "name": "A"}, {"x": 9, "name": "A"}])
+    sink = record(core, sequence, coordinates=lambda event: {"x_um": int(event.x_pos)})
+    assert axes(sink) == [{"x_um": 0}, {"x_um": 9}]
+
+
+def test_an_error_of_a_function_of_the_user_ends_the_run(core):
+    sink = ExEngineSink(backend="ndram", coordinates=lambda event: {"cell": 1 / 0})
+    with pytest.raises(ZeroDivisionError) as raised:
+        core.mda.run(timelapse(3), output=sink)
+    assert "0 frames were stored" in raised.value.__notes__[0] and sink.status != "complete"
+
+
 def test_events_can_come_from_a_queue_while_the_run_goes_on(core):
     import queue
 
@@ -360,6 +373,27 @@ def test_serial_numbers_in_the_pixels_show_that_no_frame_is_misplaced(tmp_path):
         ]
         assert numbers == [str(number) for number in range(50)]
         assert len({sink.storage[{"time": t}].tobytes() for t in range(50)}) == 50
+
+
+def test_a_buffer_of_the_camera_that_is_too_small_ends_the_run_and_the_gap_is_named(core, tmp_path):
+    core.setCircularBufferMemoryFootprint(1)
+    core.setExposure(1)
+
+    def wait(*_):
+        deadline = time.monotonic() + 10
+        while not core.isBufferOverflowed() and time.monotonic() < deadline:
+            pass
+
+    core.mda.events.frameReady.connect(wait)
+    sink = ExEngineSink(tmp_path / "data", backend="ndtiff")
+    with pytest.raises(MemoryError, match="overflowed") as raised:
+        core.mda.run(timelapse(100), output=sink)
+    stored = sink.ledger.stored
+    assert (
+        f"a burst of 100 frames from {{'time': 0}} on, of which {stored} arrived" in raised.value.__notes__[0]
+    )
+    assert 0 < stored < 100 and axes(sink) == [{"time": number} for number in range(stored)]
+    assert sink.status == "aborted"
 
 
 # -- the queue -------------------------------------------------------------------------------------------

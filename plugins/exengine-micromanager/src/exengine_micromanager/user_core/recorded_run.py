@@ -69,7 +69,6 @@ class RecordedRun:
         self._copy = copy
         self._core: CMMCorePlus | None = getattr(runner.engine, "mmcore", None)
         self._event: useq.MDAEvent | None = None  # the event that the engine carries out
-        self._where: DataCoordinates | None = None
         self._singles: tuple[useq.MDAEvent, ...] = ()
         self._first = 0  # the number of the first of these events in the run
         self._counts: dict[str, int] = {}  # camera -> frames of these events that have arrived
@@ -77,15 +76,13 @@ class RecordedRun:
         self._image_number: int | None = None
         self._missing: list[DataCoordinates] = []
         self._missing_count = 0
-        plan, repeated = plan_of_run(runner.engine, events)
+        plan, repeated = plan_of_run(runner.engine, events, converted=convert is not None)
         self._coordinates = FrameCoordinates(repeated, convert)
-        if convert is None:
-            recorder.check(plan)
+        recorder.check(plan)
         recorder.open(plan)
         try:
             assert recorder.storage is not None
-            if convert is None:
-                recorder.storage.expect(plan)
+            recorder.storage.expect(plan)
             runner.events.eventStarted.connect(self._event_started)
         except BaseException as error:
             recorder.finish(error, failed=True)
@@ -144,7 +141,6 @@ class RecordedRun:
         self._counts.clear()
         self._arrived.clear()
         self._image_number = None
-        self._where = self._coordinates.of(self._singles[0], "", self._first)
 
     def _settle(self) -> None:
         """Find the frames of the last event that did not arrive."""
@@ -223,9 +219,24 @@ class RecordedRun:
         if error is not None:
             kept = f"{recorder.ledger.stored} frames were stored"
             where = f" in {recorder.path}" if recorder.path else ""
-            at = f" The last event was at {dict(self._where)}." if self._where else ""
-            error.add_note(f"{kept}{where}, status {recorder.status}.{at}")
+            error.add_note(f"{kept}{where}, status {recorder.status}{self._last_event()}")
         return error
+
+    def _last_event(self) -> str:
+        """Return where a run that failed has ended, as part of a message."""
+        if not self._singles:
+            return ""
+        try:
+            where = dict(self._coordinates.of(self._singles[0], "", self._first))
+        except Exception:  # a function of the user
+            where = dict(self._singles[0].index)
+        if len(self._singles) == 1:
+            return f"; the last event was at {where}"
+        arrived = max(self._counts.values(), default=0)
+        return (
+            f"; the last event was a burst of {len(self._singles)} frames from {where} on, of which "
+            f"{arrived} arrived"
+        )
 
     def _missing_frames(self) -> SourceError | None:
         self._settle()

@@ -4,6 +4,7 @@ Only facts that hold for every engine are planned. If an event may change the la
 is unknown. The events of a generator are unknown as well.
 """
 
+import dataclasses
 from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _SELECTED_CAMERA = ("Core", "Camera")
 
 
-def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
+def plan_of_run(engine: Any, events: Any, *, converted: bool = False) -> tuple[SourcePlan, Container[str]]:
     """Return the plan of a run, and the channels that its sequence contains more than once.
 
     Parameters
@@ -39,6 +40,8 @@ def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
         The engine of the run. If it can ``prepare`` sequences, its own plan is returned.
     events : useq.MDASequence or iterable of useq.MDAEvent
         They are not changed.
+    converted : bool
+        Whether the user derives the coordinates, so that they are unknown.
 
     Raises
     ------
@@ -53,14 +56,15 @@ def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
     prepare = getattr(engine, "prepare", None)
     if callable(prepare):
         prepared = prepare(events)
-        return prepared.plan, prepared.complete.repeated
+        return _without_places(prepared.plan) if converted else prepared.plan, prepared.complete.repeated
     sequence = private_copy(events)
     pixel_um = None if core is None else core.getPixelSizeUm() or None
     if core is not None and pixel_um is not None:
         _set_field_of_view(sequence, core, pixel_um)
     complete = CompleteEvents(sequence)
     images = [event for event in private_copy(sequence) if _is_image(event)]
-    check_unique(images, complete.repeated)
+    if not converted:
+        check_unique(images, complete.repeated)
     summary = _summary(core, events)
     changes = _changed_settings(core, complete) if core is not None else set()
     # Camera settings may change the size of a pixel, and with it the number of tiles of a grid.
@@ -88,7 +92,14 @@ def plan_of_run(engine: Any, events: Any) -> tuple[SourcePlan, Container[str]]:
         pixel_size_um=None if pixel_um is None else (pixel_um, pixel_um),
         **plan_fields(complete, axes.axes()),
     )
-    return plan, complete.repeated
+    return _without_places(plan) if converted else plan, complete.repeated
+
+
+def _without_places(plan: SourcePlan) -> SourcePlan:
+    """Return the plan without the coordinates of the frames."""
+    return dataclasses.replace(
+        plan, coordinates=None, axes=None, channels=(), stage_positions=(), plate=None, z_step_um=None
+    )
 
 
 def _is_image(event: "useq.MDAEvent") -> bool:
