@@ -53,6 +53,8 @@ class Acquisition:
         The frames that the source will deliver.
     duration_s : float
         Time from the request for the first frame until the dataset is finished, in seconds.
+    path : str or None
+        The path of the dataset; None if the backend keeps frames in memory.
 
     Raises
     ------

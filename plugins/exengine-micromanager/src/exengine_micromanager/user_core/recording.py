@@ -21,7 +21,7 @@ __all__ = ["Recording", "recording"]
 
 
 class Recording:
-    """Stores every run that a core starts; see :func:`recording`.
+    """Stores every run that a core starts; see :func:`exengine_micromanager.recording`.
 
     Parameters
     ----------

@@ -54,6 +54,11 @@ class ExEngineSink(RunSink):
     **options
         Only with ``backend``: options of the backend.
 
+    Attributes
+    ----------
+    path : str or None
+        The path of the dataset; None if the backend keeps frames in memory.
+
     Raises
     ------
     ExEngineError
