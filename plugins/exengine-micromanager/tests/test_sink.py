@@ -524,6 +524,54 @@ def test_every_run_of_a_core_is_recorded_whoever_starts_it(core, tmp_path):
     assert [sink.path.rpartition("/")[2] for sink in record.sinks] == ["data", "data_1", "data_2"]
 
 
+@pytest.mark.parametrize("switching", [1e-6, 0.005])
+def test_a_run_whose_thread_has_not_started_is_recorded_although_the_block_ends(core, switching):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(switching)
+    try:
+        for _ in range(5):
+            with recording(core, backend="ndram") as record:
+                core.run_mda(timelapse(2))
+            assert [sink.ledger.stored for sink in record.sinks] == [2]
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_recordings_can_be_nested_and_end_in_any_order(core):
+    first, second = recording(core, backend="ndram").start(), recording(core, backend="ndram").start()
+    core.run_mda(timelapse(2)).join()
+    first.stop(20)
+    core.run_mda(timelapse(2)).join()
+    second.stop(20)
+    core.run_mda(timelapse(2)).join()
+    assert [len(first.sinks), len(second.sinks)] == [1, 2]
+
+
+def test_a_run_that_cannot_be_started_does_not_hold_up_the_end_of_a_recording(core):
+    with recording(core, backend="ndram") as record:
+        thread = core.run_mda(snaps(100))
+        while not core.mda.is_running():
+            time.sleep(0.001)
+        with pytest.raises(ValueError, match="still running"):
+            core.run_mda(snaps(2))
+        core.mda.cancel()
+        thread.join(20)
+    assert [sink.status for sink in record.sinks] == ["aborted"]
+
+
+def test_a_second_run_beside_a_recorded_one_is_refused(core):
+    first, second = ExEngineSink(backend="ndram"), ExEngineSink(backend="ndram")
+    thread = core.run_mda(snaps(200), output=first)
+    while not first.ledger.stored:
+        time.sleep(0.001)
+    with pytest.raises(AcquisitionError, match="another run"):
+        core.mda.run(timelapse(2), output=second)
+    core.mda.cancel()
+    thread.join(20)
+    assert first.result(1).complete
+    core.mda.run(timelapse(2), output=ExEngineSink(backend="ndram"))
+
+
 def test_a_run_of_another_core_is_not_recorded(core):
     with new_core() as other, recording(core, backend="ndram") as record:
         other.mda.run(timelapse(2))

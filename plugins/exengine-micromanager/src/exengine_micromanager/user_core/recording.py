@@ -1,15 +1,17 @@
 """Stores every run of a core, whoever starts it: a script, a notebook or a graphical program.
 
-This module adds a sink to each run. What a sink does is described in sink.py.
+This module adds a sink to each run. What a sink does is described in sink.py. While a recording is active,
+the core has a ``run_mda`` of its own, which creates the sink before the thread of the run is started.
 """
 
+import functools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from exengine_micromanager.user_core.runner import add_to_runs, remove_from_runs
+from exengine_micromanager.user_core.runner import RunSink, add_to_runs, remove_from_runs, split_outputs
 from exengine_micromanager.user_core.sink import ExEngineSink
 
 if TYPE_CHECKING:
@@ -45,23 +47,28 @@ class Recording:
         **options: Any,
     ) -> None:
         ExEngineSink(target, **options)  # an error in the config is raised here, not in the first run
+        self._core = core
         self._runner = core.mda
         self._target = target
         self._options = options
-        self._started_here: set[int] = set()
         self._thread = threading.get_ident()
+        self._on_this_thread: set[ExEngineSink] = set()
+        self._is_active = False
         self.sinks: list[ExEngineSink] = []
 
     def start(self) -> Self:
         """Record the runs that are started from now on."""
-        self._thread = threading.get_ident()
-        add_to_runs(self._runner, self._make)
+        if not self._is_active:
+            self._is_active = True
+            self._thread = threading.get_ident()
+            add_to_runs(self._runner, self._sink_for)
+            self._wrap_run_mda()
         return self
 
     def stop(self, timeout: float | None = None) -> None:
         """Record no further runs, wait for the runs in progress, and raise their first error.
 
-        Errors of runs on the thread that called :meth:`start` are not raised again.
+        Errors that ``core.mda.run`` has raised on the thread that called :meth:`start` are not raised again.
 
         Parameters
         ----------
@@ -75,23 +82,55 @@ class Recording:
         TimeoutError
             If the wait timed out. The runs continue, and their frames are still stored.
         """
-        remove_from_runs(self._runner, self._make)
+        self._deactivate()
         deadline = None if timeout is None else time.monotonic() + timeout
         first: BaseException | None = None
         for sink in self.sinks:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             error = sink._outcome.exception(left)
-            if id(sink) not in self._started_here:
+            if sink not in self._on_this_thread:
                 first = first or error
         if first is not None:
             raise first
 
-    def _make(self) -> ExEngineSink:
+    def _deactivate(self) -> None:
+        self._is_active = False
+        remove_from_runs(self._runner, self._sink_for)
+
+    def _sink_for(self, sinks: Sequence[RunSink]) -> ExEngineSink | None:
+        """Return a sink for a run, unless the run has one from this recording already."""
+        if any(sink in self.sinks for sink in sinks):
+            return None
+        sink = self._new_sink()
+        if threading.get_ident() == self._thread:
+            self._on_this_thread.add(sink)
+        return sink
+
+    def _new_sink(self) -> ExEngineSink:
         sink = ExEngineSink(self._target, **self._options)
         self.sinks.append(sink)
-        if threading.get_ident() == self._thread:
-            self._started_here.add(id(sink))
         return sink
+
+    def _wrap_run_mda(self) -> None:
+        """Give a run its sink when ``run_mda`` is called.
+
+        Its thread starts the run later, possibly after the end of the recording.
+        """
+        original = self._core.run_mda
+
+        @functools.wraps(original)
+        def run_mda(events: Any, *, output: Any = None, **options: Any) -> threading.Thread:
+            if not self._is_active:
+                return original(events, output=output, **options)
+            sinks, others = split_outputs(output)
+            sink = self._new_sink()
+            try:
+                return original(events, output=[*others, *sinks, sink], **options)
+            except BaseException:  # the caller receives it
+                self.sinks.remove(sink)
+                raise
+
+        self._core.run_mda = run_mda  # type: ignore[method-assign]  # of this core only
 
     def __enter__(self) -> Self:
         return self.start()
@@ -102,7 +141,7 @@ class Recording:
         if error is None:
             self.stop()
         else:  # runs in progress continue, and their sinks finish their datasets
-            remove_from_runs(self._runner, self._make)
+            self._deactivate()
 
 
 def recording(

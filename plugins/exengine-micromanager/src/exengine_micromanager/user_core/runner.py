@@ -29,10 +29,10 @@ import functools
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exengine.errors import SourceError
+from exengine.errors import AcquisitionError, SourceError
 from exengine_micromanager.user_core.recorded_run import RecordedRun
 
 if TYPE_CHECKING:
@@ -54,8 +54,11 @@ class RunSink(ABC):
         """Keep the error that prevented the run, because another sink could not start."""
 
 
-MakeSink = Callable[[], RunSink]
+MakeSink = Callable[[Sequence[RunSink]], RunSink | None]
+"""Returns a sink for a run, unless one of the given sinks of the run suffices."""
+
 _extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKeyDictionary()
+_busy: "weakref.WeakSet[MDARunner]" = weakref.WeakSet()
 
 
 def add_to_runs(runner: "MDARunner", make: MakeSink) -> None:
@@ -96,7 +99,7 @@ def connect_runner() -> None:
 def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def run(self: "MDARunner", events: Any, *, output: Any = None, **options: Any) -> None:
-        sinks, others = _split(output)
+        sinks, others = split_outputs(output)
         with _lock:
             makers = tuple(_extra.get(self, ()))
         if not sinks and not makers:
@@ -105,13 +108,13 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
         runs: list[RecordedRun] = []
         raised: BaseException | None = None
         try:
-            sinks.extend(make() for make in makers)
-            for sink in sinks:
-                runs.append(sink._start(self, events))  # noqa: PERF401 - those before an error are ended
-            original(self, events, output=[*others, *runs], **options)
+            sinks += [sink for make in makers if (sink := make(sinks)) is not None]
+            with _occupied(self):
+                for sink in sinks:
+                    runs.append(sink._start(self, events))  # noqa: PERF401 - those before an error are ended
+                original(self, events, output=[*others, *runs], **options)
         except BaseException as error:
             raised = error
-            _end_interrupted(self, error)
         for one in runs:
             raised = one.end(raised) or raised
         for sink in sinks[len(runs) :]:
@@ -144,8 +147,24 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
     return coerce_outputs
 
 
-def _split(output: Any) -> tuple[list[RunSink], list[Any]]:
-    """Return the sinks of this package, and the other outputs."""
+@contextlib.contextmanager
+def _occupied(runner: "MDARunner") -> Iterator[None]:
+    """Reject a second run beside one with a sink: the runner would mix up their events."""
+    with _lock:
+        if runner in _busy:
+            raise AcquisitionError("the core is carrying out another run; wait for it, or cancel it")
+        _busy.add(runner)
+    try:
+        yield
+    except BaseException as error:
+        _end_interrupted(runner, error)
+        raise
+    finally:
+        _busy.discard(runner)
+
+
+def split_outputs(output: Any) -> tuple[list[RunSink], list[Any]]:
+    """Return the sinks of this package, and the other outputs, of an ``output`` argument."""
     several = isinstance(output, Sequence) and not isinstance(output, str)
     outputs = list(output) if several else [] if output is None else [output]
     sinks = [one for one in outputs if isinstance(one, RunSink)]
