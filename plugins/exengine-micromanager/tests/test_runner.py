@@ -19,7 +19,7 @@ from pymmcore_plus.mda import MDARunner
 from user_core import FailingWrites, new_core
 
 import exengine
-from exengine.errors import AcquisitionError
+from exengine.errors import AcquisitionError, SourceError
 from exengine_micromanager import ExEngineSink
 from exengine_micromanager.user_core import runner as runner_module
 
@@ -328,6 +328,11 @@ def test_a_sink_that_cannot_start_prevents_the_run_and_the_other_sinks_know(core
         with pytest.raises(exengine.errors.DatasetExistsError):
             sink.result(1)
     assert started == [] and first.status != "complete"
+
+
+def test_a_sink_cannot_be_connected_to_signals():
+    with pytest.raises(SourceError, match="output of core.mda.run"):
+        ExEngineSink(backend="ndram").frameReady(None, None, None)
 
 
 def test_a_sink_records_one_run(core):

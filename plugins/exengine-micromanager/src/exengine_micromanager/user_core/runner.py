@@ -45,6 +45,17 @@ _lock = threading.Lock()
 class RunSink(ABC):
     """An output that records one run of the runner."""
 
+    def frameReady(self, image: Any, event: Any, meta: Any, /) -> None:
+        """Raise an error: ``core.mda.run`` passes frames to the sink in another way.
+
+        pymmcore-plus requires this method of every output.
+
+        Raises
+        ------
+        SourceError
+        """
+        raise SourceError("a sink is not connected to signals; pass it as the output of core.mda.run")
+
     @abstractmethod
     def _start(self, runner: "MDARunner", events: Any) -> RecordedRun:
         """Check the events, and create the dataset. The runner has not done anything yet."""
