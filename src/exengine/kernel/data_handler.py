@@ -15,7 +15,6 @@ before the error are still passed to the storage.
 import logging
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -30,24 +29,20 @@ from exengine.kernel.errors import (
     HandlerFullError,
     OptionError,
     UnsupportedDataError,
-    UnsupportedOperationError,
-    describe,
-    frames_stored_before,
 )
+from exengine.kernel.flow.flight import Flight
+from exengine.kernel.flow.frame_buffers import LARGE_BYTES, FrameBuffers
+from exengine.kernel.flow.queued_frame import QueuedFrame, frames_of
+from exengine.kernel.flow.storing import OnStored, Storing
+from exengine.kernel.flow.waiters import wait
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.notifications import notifications_to
-from exengine.kernel.queued_frame import QueuedFrame, frames_of
-from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.system import at_exit
-
-OnStored = Callable[[list[DataCoordinates]], None]
-"""Called with the coordinates of the frames that were stored, in order."""
 
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _log = logging.getLogger("exengine")
-_MOST_AT_ONCE = 64  # maximum number of frames taken from the queue, and reported to observers, at once
 
 
 class DataHandler:
@@ -97,21 +92,14 @@ class DataHandler:
         if max_pending <= 0 or when_full not in ("block", "error"):
             raise OptionError("max_pending must be positive, and when_full must be 'block' or 'error'")
         self._storage = storage
-        self._writes_batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._process_function = process_function
-        self._on_stored = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
-        self._max_pending = max_pending
+        self._copies = FrameBuffers()
         self._when_full = when_full
-        self._changed = threading.Condition()
-        self._intake: deque[QueuedFrame] = deque()
-        self._ready: deque[QueuedFrame] = deque() if process_function else self._intake
-        self._intake_ended = self._ready_ended = self._concluded = False
-        self._pending_bytes = 0
-        self._in_flight: dict[DataCoordinates, QueuedFrame] = {}
-        self._ledger = Ledger()
-        self._error: BaseException | None = None
-        self._abort: tuple[str, bool] | None = None
         self._refused: set[DataCoordinates] = set()  # rejected when offered; they may be put again
+        flight = Flight(max_bytes=max_pending, max_frames=2**63, processing=process_function is not None)
+        observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
+        self._flight = flight
+        self._storing = Storing(storage, flight, observers, None)
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
             self._threads.append(
@@ -155,66 +143,90 @@ class DataHandler:
         CoordinatesError, MetadataError, UnsupportedDataError
             If the frame is invalid.
         """
-        ledger = self._ledger
-        taken, where = False, None
+        flight = self._flight
+        where = ticket = None
+        taken = False
         try:
             where = snapshot(coordinates)
             metadata = clean_metadata(metadata)
             if not isinstance(image, np.ndarray):
                 raise UnsupportedDataError(f"data must be a numpy array, got {type(image).__name__}")
-            item = QueuedFrame(
-                where, image.copy() if copy else image, metadata, execution_future, processed=False
-            )
-            with self._changed:
-                self._admit(item)
-                if where in self._refused:  # accepted this time, so it is counted only once
-                    self._refused.discard(where)
-                    ledger.forget_refusals(where.__dict__)
-                self._in_flight[where] = item
-                # No function is called before append, so an interrupted frame is both counted and queued, or
-                # neither.
-                ledger.offered += 1
-                if self._process_function is None:
-                    ledger.passed_on += 1
-                    ledger.produced += 1
-                self._pending_bytes += item.size
-                taken = True
-                self._intake.append(item)
-                self._changed.notify_all()
+            item = QueuedFrame(where, image, metadata, execution_future, False)
+            size = item.size
+            if copy and size >= LARGE_BYTES:
+                item.data = self._copies.copy_large(image)
+                copy = False
+            while True:
+                with flight.lock:
+                    if (
+                        not flight.closed
+                        and not flight.results_waiting
+                        and (
+                            not flight.frames
+                            or (flight.bytes + size <= flight.max_bytes and flight.frames < flight.max_frames)
+                        )
+                    ):
+                        if copy:
+                            item.data = self._copies.copy(image)
+                        if self._refused:
+                            self._forget_refusal(where)
+                        if flight.index is not None:
+                            flight.index[where] = item
+                        # No function is called before append, so an interrupted frame is both counted and
+                        # queued, or neither.
+                        ledger = flight.ledger
+                        ledger.offered += 1
+                        if self._process_function is None:
+                            ledger.passed_on += 1
+                            ledger.produced += 1
+                        flight.bytes += size
+                        flight.frames += 1
+                        taken = True
+                        flight.intake.append(item)
+                        if flight.arrivals.tickets:
+                            flight.arrivals.wake_one()
+                        break
+                    self._refuse()
+                    ticket = flight.room.enlist()
+                    flight.hurry.wake_all()
+                wait(ticket)
         except BaseException as error:
-            with self._changed:
+            with flight.lock:
+                if ticket is not None:
+                    flight.room.withdraw(ticket)
                 if taken:
-                    self._changed.notify_all()
+                    flight.arrivals.wake_all()
                 else:
-                    if where is not None and len(self._refused) < MAX_NAMED:
-                        self._refused.add(where)
-                    ledger.offered += 1
-                    ledger.failed_in += 1
-                    ledger.name_loss(coordinates, str(error))
+                    self._count_refusal(coordinates, where, error)
             raise
         if execution_future is not None:
             item.notify(processed=False, stored=False)
 
-    def _admit(self, item: QueuedFrame) -> None:
-        """Wait for space; raise an error if the frame cannot be accepted. Called with the lock held."""
-        while True:
-            if self._error is not None:
-                raise self._handler_error("this frame was not accepted")
-            if self._intake_ended:
-                raise HandlerError("the handler is finished and accepts no more frames")
-            if not self._pending_bytes or self._pending_bytes + item.size <= self._max_pending:
-                return
-            if self._when_full == "error":
-                raise HandlerFullError(
-                    f"{self._pending_bytes} of {self._max_pending} bytes are queued, because the storage is "
-                    "slower than the source; raise max_pending, or let the source wait with when_full='block'"
-                )
-            self._changed.wait()
+    def _refuse(self) -> None:
+        """Raise an error if a frame must not wait for space. Called with the lock held."""
+        flight = self._flight
+        if flight.error is not None:
+            raise flight.handler_error("this frame was not accepted")
+        if flight.closed:
+            raise HandlerError("the handler is finished and accepts no more frames")
+        if self._when_full == "error":
+            raise HandlerFullError(
+                f"{flight.bytes} of {flight.max_bytes} bytes are queued, because the storage is "
+                "slower than the source; raise max_pending, or let the source wait with when_full='block'"
+            )
 
-    def _handler_error(self, what: str) -> HandlerError:
-        error = HandlerError(f"{self._error}; {what}")
-        error.__cause__ = self._error
-        return error
+    def _forget_refusal(self, where: DataCoordinates) -> None:
+        if where in self._refused:  # accepted this time, so it is counted only once
+            self._refused.discard(where)
+            self._flight.ledger.forget_refusals(where.__dict__)
+
+    def _count_refusal(self, given: object, where: DataCoordinates | None, error: BaseException) -> None:
+        ledger = self._flight.ledger
+        if where is not None and len(self._refused) < MAX_NAMED:
+            self._refused.add(where)
+        ledger.offered += 1
+        ledger.failed_in += 1
+        ledger.name_loss(given, str(error))
 
     def get(
         self,
@@ -243,8 +255,10 @@ class DataHandler:
             If the frame is neither in flight nor stored.
         """
         where = snapshot(coordinates)
-        with self._changed:
-            item = self._in_flight.get(where)
+        with self._flight.lock:
+            item = self._flight.find(where)
+            if item is not None:
+                item.shared = True
         if item is not None:
             if processed and not item.processed and self._process_function is not None:
                 return None
@@ -257,31 +271,28 @@ class DataHandler:
     @property
     def ledger(self) -> Ledger:
         """A record of every frame; its counts are updated while the handler runs."""
-        return self._ledger
+        return self._flight.ledger
 
     @property
     def error(self) -> BaseException | None:
         """The first error, or None."""
-        return self._error
+        return self._flight.error
 
     @property
     def pending_bytes(self) -> int:
         """The amount of pixel data in the queue, in bytes."""
-        return self._pending_bytes
+        return self._flight.bytes
 
     def finish(self) -> None:
         """Stop accepting frames and return immediately; see :meth:`await_completion`."""
-        with self._changed:
-            self._intake_ended = True
-            if self._process_function is None:
-                self._ready_ended = True
-            self._changed.notify_all()
+        with self._flight.lock:
+            self._flight.end_intake()
 
     def abort(self, reason: str, *, failed: bool = False) -> None:
         """Finish early: accepted frames are still stored, and the dataset is marked as aborted or failed."""
-        with self._changed:
-            if self._abort is None:
-                self._abort = (reason, failed)
+        with self._flight.lock:
+            if self._storing.abort is None:
+                self._storing.abort = (reason, failed)
         self.finish()
 
     def await_completion(self, timeout: float | None = None) -> None:
@@ -299,137 +310,60 @@ class DataHandler:
         TimeoutError
             If the wait timed out.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._concluded, timeout):
-                raise TimeoutError(f"frames were still being stored after {timeout} s")
-            if self._error is not None:
-                lost = self._ledger.failed
-                raise self._handler_error(
-                    f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
-                )
+        flight = self._flight
+        if not flight.wait_for_end(timeout):
+            raise TimeoutError(f"frames were still being stored after {timeout} s")
+        if flight.error is not None:
+            lost = flight.ledger.failed
+            raise flight.handler_error(
+                f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
+            )
 
     # -- threads ---------------------------------------------------------------------------------
 
-    def _next(self, queue: deque[QueuedFrame], ended: str, most: int = 1) -> list[QueuedFrame]:
-        """Wait for frames and return at most ``most`` of them; return an empty list at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: queue or getattr(self, ended))
-            return [queue.popleft() for _ in range(min(most, len(queue)))]
+    def _store_all(self) -> None:
+        try:
+            self._storing.run()
+        finally:
+            at_exit.release(self)
 
     def _process_all(self) -> None:
-        while taken := self._next(self._intake, "_intake_ended"):
-            item = taken[0]
+        flight = self._flight
+        while (item := flight.wait_to_process()) is not None:
             try:
                 assert self._process_function is not None
                 # A copy, because the coordinates of a frame in flight are dict keys, which cannot be changed.
                 coordinates = of_checked_axes(dict(item.coordinates.__dict__))
-                results = frames_of(self._process_function(coordinates, item.data, item.metadata), item)
+                results = list(frames_of(self._process_function(coordinates, item.data, item.metadata), item))
             except BaseException as error:
-                self._lose(item, error, out=False)
+                self._storing.lose(item, error, out=False)
                 continue
-            with self._changed:
-                self._leave(item)
+            with flight.lock:
+                flight.leave([item], item.size)
                 if results:
-                    self._ledger.passed_on += 1
-                    self._ledger.produced += len(results)
+                    flight.ledger.passed_on += 1
+                    flight.ledger.produced += len(results)
                 else:
-                    self._ledger.discarded += 1
+                    flight.ledger.discarded += 1
                 for result in results:
-                    self._ready.append(result)
-                    self._pending_bytes += result.size
-                    self._in_flight[result.coordinates] = result
-                self._changed.notify_all()
+                    flight.ready.append(result)
+                    flight.bytes += result.size
+                    flight.frames += 1
+                    if flight.index is not None:
+                        flight.index[result.coordinates] = result
+                flight.results.wake_all()
             for result in results:
                 if result.future is not None:
                     result.notify(processed=True, stored=False)
-        with self._changed:
-            self._ready_ended = True
-            self._changed.notify_all()
-
-    def _store_all(self) -> None:
-        while batch := self._next(self._ready, "_ready_ended", _MOST_AT_ONCE):
-            while batch:
-                stored, error = self._put(batch)
-                self._settle(batch[:stored])
-                if error is not None:
-                    self._lose(batch[stored], error, out=True)
-                    stored += 1
-                batch = batch[stored:]
-        self._conclude()
-
-    def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Pass frames to the storage; return the number stored, and any error for the next frame."""
-        most = len(batch) - 1 if self._writes_batches else 0
-        try:
-            if not most:
-                self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
-                return 1, None
-            self._storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
-        except BaseException as error:  # it may carry a count from another storage's `put_many`
-            return min(frames_stored_before(error), most), error
-        return len(batch), None
-
-    def _settle(self, stored: list[QueuedFrame]) -> None:
-        """Count the frames that the storage has stored, and notify the observers."""
-        if not stored:
-            return
-        with self._changed:
-            for item in stored:
-                self._ledger.stored += 1
-                self._ledger.stored_bytes += item.size
-                self._leave(item)
-            self._changed.notify_all()
-        for observer in self._on_stored:
-            try:
-                observer([item.coordinates for item in stored])
-            except BaseException:
-                _log.exception("the observer %r raised after %d frames were stored", observer, len(stored))
-        for item in stored:
-            if item.future is not None:
-                item.notify(processed=True, stored=True)
-
-    def _lose(self, item: QueuedFrame, error: BaseException, *, out: bool) -> None:
-        with self._changed:
-            if out:
-                self._ledger.failed_out += 1
-            else:
-                self._ledger.failed_in += 1
-            self._ledger.name_loss(item.coordinates.__dict__, describe(error))
-            self._error = self._error or error
-            self._leave(item)
-            self._changed.notify_all()
-
-    def _leave(self, item: QueuedFrame) -> None:
-        self._pending_bytes -= item.size
-        if self._in_flight.get(item.coordinates) is item:
-            del self._in_flight[item.coordinates]
-
-    def _conclude(self) -> None:
-        try:
-            try:
-                keep_ledger(self._storage, self._ledger)
-            except UnsupportedOperationError:
-                pass  # the storage cannot store annotations
-            except BaseException as error:  # the dataset must be ended in any case
-                self._error = self._error or error
-            if self._error is not None or not self._ledger.complete:
-                end_early(self._storage, str(self._error or "some frames were not stored"), failed=True)
-            elif self._abort is not None:
-                end_early(self._storage, self._abort[0], failed=self._abort[1])
-            else:
-                self._storage.finish()
-        except BaseException as error:
-            self._error = self._error or error
-        with self._changed:
-            self._concluded = True
-            self._changed.notify_all()
-        at_exit.release(self)
+        with flight.lock:
+            flight.ready_ended = True
+            flight.results.wake_all()
 
     # -- the end of the process ------------------------------------------------------------------
 
     def conclude_at_exit(self) -> None:
         """Drain the handler; if the program did not finish it, mark the dataset as aborted and warn."""
-        forgotten = not self._intake_ended
+        forgotten = not self._flight.intake_ended
         if forgotten:
             self.abort("the program ended without finish()")
         try:
@@ -445,6 +379,4 @@ class DataHandler:
 
     def disown(self) -> None:
         """Stop working: this is a forked process, and the storing threads exist only in its parent."""
-        self._changed = threading.Condition()
-        self._error = RuntimeError("this handler belongs to the process that forked this one")
-        self._concluded = True
+        self._flight.disown()

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 import unittest.mock
+from collections import deque
 
 import numpy as np
 import pytest
@@ -509,16 +510,16 @@ def test_an_interrupt_when_a_frame_was_taken_counts_it_once(make):
     handler = make()
     handler.put({"time": 0}, np.zeros((2, 2)), {})
     wait_for(lambda: handler.ledger.stored == 1)
-    real = handler._changed.notify_all
-    calls = []
+    flight = handler._flight
+    wait_for(lambda: flight.arrivals.tickets)  # the store thread sleeps, so the next frame wakes it
+    real = flight.arrivals.tickets
 
-    def interrupted():
-        calls.append(1)
-        if len(calls) == 1:
+    class Interrupted(deque):
+        def popleft(self):
+            flight.arrivals.tickets = real
             raise KeyboardInterrupt
-        real()
 
-    handler._changed.notify_all = interrupted
+    flight.arrivals.tickets = Interrupted(real)
     with pytest.raises(KeyboardInterrupt):
         handler.put({"time": 1}, np.zeros((2, 2)), {})
     handler.finish()
