@@ -1,12 +1,13 @@
 """Moves frames from a producer to a storage on its own threads, and never loses a frame silently.
 
-This module is responsible for the bounded queue, the process function, the ledger, and reporting every error
-to the caller. It is not responsible for the storage promises.
+This module is responsible for the interface to producers and readers, and :mod:`exengine.kernel.flow` for the
+work on the frames: the bounded queue, the process function, storing, the ledger. Neither is responsible for
+the storage promises.
 
-Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemon threads,
-so that a forgotten handler does not keep the interpreter alive; it is drained at exit
-(:mod:`exengine.kernel.system.at_exit`). A single condition variable guards all state below. User code
-(process function, storage, futures) is called without holding its lock.
+Threads: ``exengine-process`` (only with a process function; one or more) and ``exengine-store``. All are
+daemon threads, so that a forgotten handler does not keep the interpreter alive; it is drained at exit
+(:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that they share. User code (process
+function, storage, futures) is called without holding it.
 
 The first error is kept, and the next ``put`` and ``await_completion`` raise it. Frames that were accepted
 before the error are still passed to the storage.
@@ -14,33 +15,35 @@ before the error are still passed to the storage.
 
 import logging
 import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from exengine.kernel.data_coords import DataCoordinates, of_checked_axes, snapshot
+from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     HandlerError,
     HandlerFullError,
-    OptionError,
     UnsupportedDataError,
 )
+from exengine.kernel.flow.awaiting import Awaiting
 from exengine.kernel.flow.flight import Flight
 from exengine.kernel.flow.frame_buffers import LARGE_BYTES, FrameBuffers
-from exengine.kernel.flow.queued_frame import QueuedFrame, frames_of
+from exengine.kernel.flow.gaps import NUMBER, TAGS, GapFinder
+from exengine.kernel.flow.policy import Policy
+from exengine.kernel.flow.processing import ProcessFunction, Processing
+from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.flow.storing import OnStored, Storing
 from exengine.kernel.flow.waiters import wait
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.notifications import notifications_to
 from exengine.kernel.system import at_exit
-
-ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _log = logging.getLogger("exengine")
 
@@ -53,19 +56,33 @@ class DataHandler:
     storage : DataStorage
         The storage that receives the frames. The handler finishes it.
     process_function : callable, optional
-        Called as ``process_function(coordinates, data, metadata)``. It returns one such tuple, a list of such
-        tuples, or None to discard the frame. It may modify the array that it receives. Any other array that
-        it returns is copied.
+        Called as ``process_function(coordinates, data, metadata)``. It returns one such tuple, a list or a
+        generator of such tuples, or None to discard the frame. It may modify the array that it receives. Any
+        other array that it returns is copied.
     _executor : object, optional
         An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each frame
         stored.
     max_pending : int
         The maximum amount of pixel data in the queue, in bytes. A frame larger than this is queued alone.
-    when_full : {'block', 'error'}
-        Whether ``put`` waits for space or raises ``HandlerFullError``.
+    max_frames : int, optional
+        The maximum number of frames in the queue. By default, only ``max_pending`` limits it.
+    when_full : {'block', 'drop', 'error'}
+        Whether ``put`` waits for space, drops the new frame, or raises ``HandlerFullError``. The ledger
+        counts and names the frames that are dropped.
+    block_timeout_s : float, optional
+        The maximum time for which ``put`` waits for space, in seconds. It then raises ``HandlerFullError``.
+        The default is unlimited.
+    workers : int
+        The number of threads that call the process function, 1 to 64. The order of frames is kept. With more
+        than one, several calls run at the same time.
+    on_process_error : {'stop', 'skip', 'raw'}
+        If the process function fails: keep the error and accept no more frames, lose only this frame, or
+        store the frame as it arrived. The ledger names the frame in each case.
     on_stored : callable, optional
         Called with a list of ``DataCoordinates`` after each batch of frames is stored, on the thread that
         stores them. It must return quickly. If it raises an exception, the exception is logged.
+    on_error : callable, optional
+        Called once, with the first error, on the thread on which it occurred. Use it to stop the producer.
 
     Examples
     --------
@@ -86,25 +103,36 @@ class DataHandler:
         _executor: Any = None,
         *,
         max_pending: int = 2**30,
-        when_full: Literal["block", "error"] = "block",
+        max_frames: int | None = None,
+        when_full: Literal["block", "drop", "error"] = "block",
+        block_timeout_s: float | None = None,
+        workers: int = 1,
+        on_process_error: Literal["stop", "skip", "raw"] = "stop",
         on_stored: OnStored | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
-        if max_pending <= 0 or when_full not in ("block", "error"):
-            raise OptionError("max_pending must be positive, and when_full must be 'block' or 'error'")
+        self._policy = policy = Policy(
+            max_pending=max_pending,
+            max_frames=max_frames,
+            when_full=when_full,
+            block_timeout_s=block_timeout_s,
+            workers=workers,
+            on_process_error=on_process_error,
+        )
         self._storage = storage
-        self._process_function = process_function
+        self._processes = process_function is not None
+        self._flight = flight = Flight(policy, processing=self._processes)
         self._copies = FrameBuffers()
-        self._when_full = when_full
+        self._gaps = GapFinder(flight.ledger)
         self._refused: set[DataCoordinates] = set()  # rejected when offered; they may be put again
-        flight = Flight(max_bytes=max_pending, max_frames=2**63, processing=process_function is not None)
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
-        self._flight = flight
-        self._storing = Storing(storage, flight, observers, None)
+        self._storing = Storing(storage, flight, observers, on_error)
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
-            self._threads.append(
-                threading.Thread(target=self._process_all, name="exengine-process", daemon=True)
-            )
+            processing = Processing(process_function, flight, self._storing, policy)
+            for number in range(workers):
+                name = f"exengine-process-{number}" if number else "exengine-process"
+                self._threads.append(threading.Thread(target=processing.run, name=name, daemon=True))
         at_exit.watch_handler(self)
         for thread in self._threads:
             thread.start()
@@ -139,13 +167,13 @@ class DataHandler:
         HandlerError
             If an earlier frame could not be stored; this frame is not accepted. ``__cause__`` is the reason.
         HandlerFullError
-            If the queue is full and ``when_full`` is ``'error'``.
+            If the queue is full and ``when_full`` is ``'error'``, or stays full for ``block_timeout_s``.
         CoordinatesError, MetadataError, UnsupportedDataError
             If the frame is invalid.
         """
         flight = self._flight
-        where = ticket = None
-        taken = False
+        where = ticket = began = None
+        taken = is_dropped = False
         try:
             where = snapshot(coordinates)
             metadata = clean_metadata(metadata)
@@ -153,17 +181,19 @@ class DataHandler:
                 raise UnsupportedDataError(f"data must be a numpy array, got {type(image).__name__}")
             item = QueuedFrame(where, image, metadata, execution_future, False)
             size = item.size
-            if copy and size >= LARGE_BYTES:
-                item.data = self._copies.copy_large(image)
+            if execution_future is not None:
+                hash(where)  # the future receives these coordinates, so they must not change any more
+            if copy and size >= LARGE_BYTES and not (flight.closed or flight.is_full(size)):
+                item.data = self._copies.copy_large(image)  # without the lock, which others need meanwhile
                 copy = False
             while True:
                 with flight.lock:
-                    if (
-                        not flight.closed
-                        and not flight.results_waiting
-                        and (
-                            not flight.frames
-                            or (flight.bytes + size <= flight.max_bytes and flight.frames < flight.max_frames)
+                    if not flight.closed and (
+                        not flight.frames
+                        or (
+                            flight.bytes + size <= flight.max_bytes
+                            and flight.frames < flight.max_frames
+                            and not flight.results_waiting
                         )
                     ):
                         if copy:
@@ -172,11 +202,16 @@ class DataHandler:
                             self._forget_refusal(where)
                         if flight.index is not None:
                             flight.index[where] = item
+                        if type(metadata) is dict and (TAGS in metadata or NUMBER in metadata):
+                            self._gaps.see(where, metadata)
+                        ledger = flight.ledger
+                        if began is not None:
+                            ledger.stalled_s += time.monotonic() - began
+                            ledger.stalled += 1
                         # No function is called before append, so an interrupted frame is both counted and
                         # queued, or neither.
-                        ledger = flight.ledger
                         ledger.offered += 1
-                        if self._process_function is None:
+                        if not self._processes:
                             ledger.passed_on += 1
                             ledger.produced += 1
                         flight.bytes += size
@@ -185,35 +220,35 @@ class DataHandler:
                         flight.intake.append(item)
                         if flight.arrivals.tickets:
                             flight.arrivals.wake_one()
+                        if flight.news.tickets:
+                            flight.news.wake_all()
                         break
-                    self._refuse()
+                    if flight.is_dropped(began):
+                        taken = is_dropped = True
+                        flight.ledger.offered += 1
+                        flight.ledger.dropped += 1
+                        flight.name_dropped(item)
+                        if type(metadata) is dict:
+                            self._gaps.see(where, metadata)
+                        break
+                    began = time.monotonic() if began is None else began
                     ticket = flight.room.enlist()
                     flight.hurry.wake_all()
-                wait(ticket)
+                timeout = self._policy.block_timeout_s
+                wait(ticket, None if timeout is None else began + timeout)
         except BaseException as error:
             with flight.lock:
-                if ticket is not None:
-                    flight.room.withdraw(ticket)
                 if taken:
                     flight.arrivals.wake_all()
                 else:
                     self._count_refusal(coordinates, where, error)
             raise
-        if execution_future is not None:
+        if execution_future is None:
+            return
+        if is_dropped:
+            item.notify_of_loss(HandlerFullError("the frame was dropped, because the queue was full"))
+        else:
             item.notify(processed=False, stored=False)
-
-    def _refuse(self) -> None:
-        """Raise an error if a frame must not wait for space. Called with the lock held."""
-        flight = self._flight
-        if flight.error is not None:
-            raise flight.handler_error("this frame was not accepted")
-        if flight.closed:
-            raise HandlerError("the handler is finished and accepts no more frames")
-        if self._when_full == "error":
-            raise HandlerFullError(
-                f"{flight.bytes} of {flight.max_bytes} bytes are queued, because the storage is "
-                "slower than the source; raise max_pending, or let the source wait with when_full='block'"
-            )
 
     def _forget_refusal(self, where: DataCoordinates) -> None:
         if where in self._refused:  # accepted this time, so it is counted only once
@@ -260,13 +295,59 @@ class DataHandler:
             if item is not None:
                 item.shared = True
         if item is not None:
-            if processed and not item.processed and self._process_function is not None:
+            if processed and not item.processed and self._processes:
                 return None
             return item.data, item.metadata
         data = self._storage.get_data(where) if return_data else None
         if return_data and data is None:
             raise CoordinatesNotFoundError(f"there is no frame at {where.__dict__}")
         return data, self._storage.get_metadata(where) if return_metadata else None
+
+    def await_data(
+        self,
+        coordinates: CoordinatesLike | Iterable[CoordinatesLike],
+        return_data: bool = True,
+        return_metadata: bool = True,
+        processed: bool = False,
+        stored: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Wait until frames have arrived, and return them.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates or mapping, or iterable of these
+        return_data, return_metadata : bool
+            Whether to return the pixels and the metadata. Values not returned are None.
+        processed, stored : bool
+            Whether to wait until the process function has returned the frame, or until it is stored.
+        timeout : float, optional
+            The maximum time to wait, in seconds, for all frames together.
+
+        Returns
+        -------
+        tuple of (numpy.ndarray, JSON value), or list of these
+            One tuple for each frame; for a single frame, the tuple itself.
+
+        Raises
+        ------
+        HandlerError
+            If the frame was lost, or if an error prevents it from arriving. ``__cause__`` is the reason.
+        CoordinatesNotFoundError
+            If the handler has ended without this frame.
+        TimeoutError
+            If the wait timed out.
+        """
+        waiting = Awaiting(
+            self._flight,
+            self._storage,
+            processed=processed and self._processes,
+            stored=stored,
+            timeout=timeout,
+        )
+        if isinstance(coordinates, DataCoordinates | Mapping):
+            return waiting.frame(coordinates, return_data, return_metadata)
+        return [waiting.frame(one, return_data, return_metadata) for one in coordinates]
 
     @property
     def ledger(self) -> Ledger:
@@ -326,38 +407,6 @@ class DataHandler:
             self._storing.run()
         finally:
             at_exit.release(self)
-
-    def _process_all(self) -> None:
-        flight = self._flight
-        while (item := flight.wait_to_process()) is not None:
-            try:
-                assert self._process_function is not None
-                # A copy, because the coordinates of a frame in flight are dict keys, which cannot be changed.
-                coordinates = of_checked_axes(dict(item.coordinates.__dict__))
-                results = list(frames_of(self._process_function(coordinates, item.data, item.metadata), item))
-            except BaseException as error:
-                self._storing.lose(item, error, out=False)
-                continue
-            with flight.lock:
-                flight.leave([item], item.size)
-                if results:
-                    flight.ledger.passed_on += 1
-                    flight.ledger.produced += len(results)
-                else:
-                    flight.ledger.discarded += 1
-                for result in results:
-                    flight.ready.append(result)
-                    flight.bytes += result.size
-                    flight.frames += 1
-                    if flight.index is not None:
-                        flight.index[result.coordinates] = result
-                flight.results.wake_all()
-            for result in results:
-                if result.future is not None:
-                    result.notify(processed=True, stored=False)
-        with flight.lock:
-            flight.ready_ended = True
-            flight.results.wake_all()
 
     # -- the end of the process ------------------------------------------------------------------
 

@@ -283,10 +283,26 @@ def test_a_producer_that_waits_for_room_is_told_when_the_handler_ends(make, how)
     assert handler.ledger.balanced and not handler.ledger.complete
 
 
-@pytest.mark.parametrize("options", [{"max_pending": 0}, {"max_pending": -1}, {"when_full": "drop"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_pending": 0},
+        {"max_pending": -1},
+        {"max_pending": 1.5},
+        {"max_frames": 0},
+        {"max_frames": True},
+        {"when_full": "dorp"},
+        {"block_timeout_s": 0},
+        {"block_timeout_s": float("nan")},
+        {"block_timeout_s": "1"},
+        {"workers": 0},
+        {"workers": 65},
+        {"on_process_error": None},
+    ],
+)
 def test_wrong_options_are_an_error_of_ours_and_start_no_thread(options):
     before = threading.active_count()
-    with pytest.raises(ValueError, match="max_pending must be positive") as info:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be ") as info:
         DataHandler(Memory(), **options)
     assert threading.active_count() == before
     assert isinstance(info.value, ExEngineError)

@@ -9,7 +9,8 @@ import time
 from collections import deque
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.errors import HandlerError
+from exengine.kernel.errors import CoordinatesNotFoundError, HandlerError, HandlerFullError
+from exengine.kernel.flow.policy import Policy
 from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.flow.waiters import Waiters, wait
 from exengine.kernel.frames.ledger import Ledger
@@ -23,16 +24,17 @@ class Flight:
 
     Parameters
     ----------
-    max_bytes, max_frames : int
-        The bounds on the pixel data, in bytes, and on the number of frames in flight. A single frame may
-        exceed the bounds if no other frame is in flight.
+    policy : Policy
+        The bounds on the pixel data and on the number of frames in flight. A single frame may exceed the
+        bounds if no other frame is in flight.
     processing : bool
         Whether frames are processed between the two queues. Otherwise, both are the same queue.
     """
 
-    def __init__(self, *, max_bytes: int, max_frames: int, processing: bool) -> None:
+    def __init__(self, policy: Policy, *, processing: bool) -> None:
         self.lock = threading.Lock()
-        self.max_bytes, self.max_frames = max_bytes, max_frames
+        self._policy = policy
+        self.max_bytes, self.max_frames = policy.max_pending, policy.frame_limit
         self.bytes = self.frames = 0  # in flight
         self.ledger = Ledger()
         self.error: BaseException | None = None
@@ -40,6 +42,7 @@ class Flight:
         self.intake: deque[QueuedFrame] = deque()
         self.ready: deque[QueuedFrame] = deque() if processing else self.intake
         self.intake_ended = self.ready_ended = self.concluded = False
+        self._arrived = 0  # frames that were taken to be processed
         self.results_waiting = 0  # process threads that wait for room; they have priority over producers
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
@@ -51,6 +54,49 @@ class Flight:
         self._storing: list[QueuedFrame] = []  # the batch that is being stored
 
     # -- arriving --------------------------------------------------------------------------------
+
+    def is_full(self, size: int) -> bool:
+        """Return whether a frame of this size has to wait, because other frames are in flight."""
+        return self.frames > 0 and (not self._has_room(size) or self.results_waiting > 0)
+
+    def is_dropped(self, began: float | None) -> bool:
+        """Return whether to drop a frame for which there is no room.
+
+        Parameters
+        ----------
+        began : float or None
+            The time of ``time.monotonic()`` at which the producer began to wait.
+
+        Raises
+        ------
+        HandlerError
+            If the frame must not wait.
+        """
+        if self.error is not None:
+            raise self.handler_error("this frame was not accepted")
+        if self.closed:
+            raise HandlerError("the handler is finished and accepts no more frames")
+        policy = self._policy
+        if policy.when_full == "drop":
+            return True
+        bound = "max_frames" if self.frames >= self.max_frames else "max_pending"
+        why = f"{self._fill()}%s, because the storage is slower than the source; raise {bound}, or %s"
+        if policy.when_full == "error":
+            raise HandlerFullError(why % ("", "let the source wait with when_full='block'"))
+        limit = policy.block_timeout_s
+        if began is not None and limit is not None and time.monotonic() - began >= limit:
+            raise HandlerFullError(why % (f" after {limit:g} s", "block_timeout_s"))
+        return False
+
+    def _fill(self) -> str:
+        if self.frames >= self.max_frames:
+            return f"{self.frames} of {self.max_frames} frames are queued"
+        return f"{self.bytes} of {self.max_bytes} bytes are queued"
+
+    def name_dropped(self, item: QueuedFrame) -> None:
+        """Name a frame that was dropped in the ledger."""
+        self.ledger.name_loss(item.coordinates.__dict__, f"dropped, because {self._fill()}")
+        self.news.wake_all()
 
     def handler_error(self, what: str) -> HandlerError:
         """Return the error that a caller receives, with the first error as its cause."""
@@ -87,6 +133,21 @@ class Flight:
             self.index = {item.coordinates: item for item in (*self._storing, *queued)}
         return self.index.get(coordinates)
 
+    def refusal_of(self, coordinates: DataCoordinates) -> Exception | None:
+        """Return the error for a caller that waits for a frame that is not in flight; None if it may come."""
+        for where, reason in self.ledger.not_stored:
+            if where == coordinates.__dict__:
+                error = HandlerError(f"the frame at {where} was not stored: {reason}")
+                error.__cause__ = self.error
+                return error
+        if self.error is not None:
+            return self.handler_error(f"the frame at {coordinates.__dict__} did not come")
+        if self.concluded:
+            return CoordinatesNotFoundError(
+                f"the handler has ended without a frame at {coordinates.__dict__}"
+            )
+        return None
+
     # -- leaving ---------------------------------------------------------------------------------
 
     def leave(self, items: list[QueuedFrame], size: int) -> None:
@@ -99,6 +160,10 @@ class Flight:
         size : int
             The total size of their pixel data, in bytes.
         """
+        ledger = self.ledger
+        # The maximum is reached just before frames leave.
+        ledger.most_bytes = max(ledger.most_bytes, self.bytes)
+        ledger.most_frames = max(ledger.most_frames, self.frames)
         self.bytes -= size
         self.frames -= len(items)
         if self._processing.pop(id(items[0]), None) is None:
@@ -145,20 +210,56 @@ class Flight:
         items = self._storing = [queue.popleft() for _ in range(count)]
         return items.copy()
 
-    def wait_to_process(self) -> QueuedFrame | None:
-        """Wait for a frame that arrived, and return it; return None at the end."""
+    def wait_to_process(self) -> tuple[int, QueuedFrame] | None:
+        """Wait for a frame that arrived, and return it with its number; return None at the end."""
         while True:
             with self.lock:
                 if self.intake:
                     item = self.intake.popleft()
                     self._processing[id(item)] = item
-                    return item
+                    self._arrived += 1
+                    return self._arrived - 1, item
                 if self.intake_ended:
                     return None
                 ticket = self.arrivals.enlist()
             if not wait(ticket):
                 with self.lock:
                     self.arrivals.withdraw(ticket)
+
+    def wait_to_pass_on(self, result: QueuedFrame, replaced: QueuedFrame | None) -> None:
+        """Wait for room, and queue a frame to be stored. Producers are refused while a result waits.
+
+        Parameters
+        ----------
+        result : QueuedFrame
+        replaced : QueuedFrame or None
+            The frame that was processed; it leaves, so that its room can be used.
+        """
+        waits = False
+        while True:
+            with self.lock:
+                if replaced is not None:
+                    self.leave([replaced], replaced.size)
+                    replaced = None
+                if self._has_room(result.size) or not (self.ready or self._storing):
+                    self.results_waiting -= waits
+                    self.bytes += result.size
+                    self.frames += 1
+                    self.ledger.produced += 1
+                    if self.index is not None:
+                        self.index[result.coordinates] = result
+                    self.ready.append(result)
+                    self.results.wake_one()
+                    self.news.wake_all()
+                    return
+                self.results_waiting += not waits
+                waits = True
+                ticket = self.room.enlist()
+                self.hurry.wake_all()
+            wait(ticket)
+
+    def _has_room(self, size: int) -> bool:
+        return self.bytes + size <= self.max_bytes and self.frames < self.max_frames
 
     def wait_for_end(self, timeout: float | None) -> bool:
         """Wait until the storage has been ended; return False if the wait timed out."""

@@ -102,6 +102,8 @@ class Storing:
         with flight.lock:
             ledger.stored += len(stored)
             ledger.stored_bytes += size
+            # The first frame has waited for the longest time, so this is an upper bound for all of them.
+            ledger.latencies.add(perf_counter() - stored[0].since, len(stored))
             flight.leave(stored, size)
         for observer in self._observers:
             try:
@@ -112,10 +114,27 @@ class Storing:
             if item.future is not None:
                 item.notify(processed=True, stored=True)
 
-    def lose(self, item: QueuedFrame, error: BaseException, *, out: bool, stop: bool = True) -> None:
-        """Account for a frame that cannot be stored; ``out`` if the storage rejected it.
+    def lose(
+        self,
+        item: QueuedFrame,
+        error: BaseException,
+        *,
+        out: bool,
+        stop: bool = True,
+        in_flight: bool = True,
+    ) -> None:
+        """Account for a frame that cannot be stored.
 
-        If ``stop`` is true, keep the error and accept no more frames.
+        Parameters
+        ----------
+        item : QueuedFrame
+        error : BaseException
+        out : bool
+            Whether the storage rejected the frame, and not the process function.
+        stop : bool
+            Whether to keep the error and to accept no more frames.
+        in_flight : bool
+            Whether the frame is still counted as being in flight.
         """
         flight, ledger = self._flight, self._flight.ledger
         with flight.lock:
@@ -125,7 +144,9 @@ class Storing:
                 ledger.failed_in += 1
             ledger.name_loss(item.coordinates.__dict__, describe(error))
             first = stop and flight.fail(error)
-            flight.leave([item], item.size)
+            if in_flight:
+                flight.leave([item], item.size)
+            flight.news.wake_all()
         if first:
             self._report(error)
         if item.future is not None:
