@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.observers import Observers
 from exengine.acquisition.plan_checks import check_plan
+from exengine.acquisition.schedule import Schedule, plan_to_store, skipped_frames
 from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
 from exengine.config.layers import Config, resolve
 from exengine.datasets.creation import StoragePlan
@@ -36,10 +37,13 @@ from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import validate_options
+from exengine.kernel.registry.process_functions import PROCESS_FUNCTIONS
 from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from exengine.kernel.flow.processing import ProcessFunction
 
 _CANCEL_TIMEOUT_S = 30.0
 
@@ -91,6 +95,7 @@ class Acquisition:
     ) -> None:
         self.config = resolve(config)
         self._storage_plan = StoragePlan.from_config(self.config)
+        self._process = _process_function(self.config)
         self.source: FrameSource = _make_source(self.config)
         self.storage: DataStorage | None = None
         self.ledger = Ledger()
@@ -103,7 +108,7 @@ class Acquisition:
             self.plan = self._prepare()
             self.path = self._storage_plan.path
             if check_space and self.config["storage.check_space"]:
-                refuse_missing_space(self.path, self.plan, self._storage_plan.cls)
+                refuse_missing_space(self.path, self._plan_to_store, self._storage_plan.cls)
         except BaseException:
             self.source.close()
             raise
@@ -117,7 +122,8 @@ class Acquisition:
         try:
             plan = self.source.prepare(parse_sequence(settings))
             storage = self._storage_plan
-            check_plan(storage.cls, storage.name, storage.options, plan, storage.capabilities)
+            self._plan_to_store = plan_to_store(plan, is_processed=self._process is not None)
+            check_plan(storage.cls, storage.name, storage.options, self._plan_to_store, storage.capabilities)
             return plan
         except ExEngineError:
             raise
@@ -163,11 +169,18 @@ class Acquisition:
             self.storage.annotate("config", config)
         handler = DataHandler(
             self.storage,
+            self._process,
             on_stored=observers.frames_stored if observers.watch_frames else None,
+            on_error=lambda _: self.cancel("storing a frame failed"),
             max_pending=self.config["handler.max_pending"],
+            max_frames=self.config["handler.max_frames"],
             when_full=self.config["handler.when_full"],
+            block_timeout_s=self.config["handler.block_timeout_s"],
+            workers=self.config["handler.workers"],
+            on_process_error=self.config["handler.on_process_error"],
         )
         self.ledger = handler.ledger
+        self.ledger.skipped_by_plan = skipped_frames(self.plan)
         begin = time.perf_counter()
         interrupt: BaseException | None = None
         observers.opened(self.storage, self._storage_plan.name, self.path)
@@ -181,8 +194,6 @@ class Acquisition:
                 thread.join(interval_s)
                 if on_progress is not None:
                     on_progress(handler.ledger)
-                if handler.error is not None and self._cancelled is None:
-                    self.cancel("storing a frame failed")
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
@@ -206,7 +217,7 @@ class Acquisition:
 
     def _accepts_plan(self, storage: DataStorage) -> bool:
         try:
-            storage.expect(self.plan)
+            storage.expect(self._plan_to_store)
         except Exception as error:
             self._plan_error = error
         return self._plan_error is None
@@ -214,9 +225,11 @@ class Acquisition:
     def _run_source(self, handler: DataHandler) -> None:
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
             if self._cancelled is None:
+                schedule.see(coordinates)
                 handler.put(coordinates, data, metadata, None, copy=False)
 
         try:
+            schedule = Schedule(parse_sequence(self.config.section("sequence")), handler.ledger)
             self.source.run(sink)
         except BaseException as error:
             self._source_error = error
@@ -267,7 +280,7 @@ class Acquisition:
     @property
     def bytes_on_disk(self) -> int | None:
         """Estimated size of the dataset in bytes, or None if the plan does not determine it."""
-        return bytes_on_disk(self.plan, self._storage_plan.cls)
+        return bytes_on_disk(self._plan_to_store, self._storage_plan.cls)
 
     def cancel(self, reason: str = "cancelled") -> None:
         """End the run soon; the dataset is finished with the status aborted. Callable from any thread."""
@@ -307,7 +320,7 @@ def _as_json(config: dict[str, Any]) -> Any:
 
     def plain(value: Any) -> Any:
         dump = getattr(value, "model_dump", None)  # for useq and other pydantic objects
-        return dump(mode="json") if callable(dump) else str(value)
+        return dump(mode="json") if callable(dump) else getattr(value, "__qualname__", str(value))
 
     try:
         return clean_metadata(config)
@@ -343,6 +356,14 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
     """
     with Acquisition(config) as acquisition:
         return acquisition.run()
+
+
+def _process_function(config: Config) -> "ProcessFunction | None":
+    process = config["handler.process"]
+    function: ProcessFunction | None = (
+        PROCESS_FUNCTIONS.load(process) if isinstance(process, str) else process
+    )
+    return function
 
 
 def _make_source(config: Config) -> FrameSource:
