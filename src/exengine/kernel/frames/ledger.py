@@ -99,6 +99,11 @@ class Ledger:
         self.stalled_s = 0.0
         self.latencies = Latencies()
 
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        Ledger.__init__(self)  # a pickle of an earlier version has fewer fields
+        for name, value in state[1].items():
+            setattr(self, name, value)
+
     @property
     def failed(self) -> int:
         """Frames lost to an error, on either side of the ledger."""
