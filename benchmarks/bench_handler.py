@@ -1,6 +1,7 @@
-"""The data handler: its rate and the latency of ``put``, as ratios to ExEngine 0.4.0 and to the storage alone."""
+"""The data handler: its rate and the latency of put, as ratios to ExEngine 0.4.0 and to the storage alone."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -45,7 +46,10 @@ def run(candidate: str, *case: object) -> dict[str, float]:
     """Run one measurement in its own process."""
     python = predecessor_python() if candidate == "old" else sys.executable
     command = [python, str(HERE / "handler_worker.py"), candidate, *map(str, case)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    # A path to another ExEngine is not for the predecessor.
+    skipped = ("PYTHONPATH",) if candidate == "old" else ()
+    environment = {name: value for name, value in os.environ.items() if name not in skipped}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
