@@ -185,25 +185,18 @@ class Flight:
         while True:
             with self.lock:
                 queue = self.ready
-                if queue:
-                    if not slept or len(queue) >= most or self.ready_ended or self.room.tickets:
-                        return self._take(queue, most)
-                    ticket = self.hurry.enlist()
-                elif self.ready_ended:
+                naps = slept and 0 < len(queue) < most and not (self.ready_ended or self.room.tickets)
+                if queue and not naps:
+                    return self._take(queue, most)
+                if not queue and self.ready_ended:
                     return []
-                else:
-                    ticket = self.results.enlist()
-            if queue:
-                # The first frame after a pause wakes this thread. It naps, so that more frames arrive.
-                ticket.acquire(timeout=_NAP_S)
+                waiters = self.hurry if naps else self.results
+                ticket = waiters.enlist()
+            # The first frame after a pause wakes this thread. It naps, so that more frames arrive.
+            if not (ticket.acquire(timeout=_NAP_S) if naps else wait(ticket)):
                 with self.lock:
-                    self.hurry.withdraw(ticket)
-                slept = False
-            else:
-                slept = True
-                if not wait(ticket):
-                    with self.lock:
-                        self.results.withdraw(ticket)
+                    waiters.withdraw(ticket)
+            slept = not naps
 
     def _take(self, queue: deque[QueuedFrame], most: int) -> list[QueuedFrame]:
         count = min(most, len(queue), max(1, _BATCH_BYTES // max(1, queue[0].size)))

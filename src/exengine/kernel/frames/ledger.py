@@ -60,8 +60,6 @@ class Ledger:
         Frames for which the source had to wait, because the queue was full.
     stalled_s : float
         The total time of these waits, in seconds.
-    latencies : exengine.kernel.frames.latencies.Latencies
-        The time from the arrival of a frame until it was stored.
     most_frames, most_bytes : int
         The largest number of frames, and the largest amount of pixel data in bytes, that were in flight.
     """
@@ -97,7 +95,7 @@ class Ledger:
         self.late: list[tuple[dict[str, int | str], float]] = []
         self.skipped_by_plan = self.stalled = self.most_frames = self.most_bytes = 0
         self.stalled_s = 0.0
-        self.latencies = Latencies()
+        self.latencies = Latencies()  # from the arrival of a frame until it was stored
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         Ledger.__init__(self)  # a pickle of an earlier version has fewer fields
@@ -119,6 +117,15 @@ class Ledger:
     def complete(self) -> bool:
         """Whether every frame is accounted for and none was dropped or failed."""
         return self.balanced and not self.dropped and not self.failed
+
+    @property
+    def latency_us(self) -> dict[str, int]:
+        """The time from the arrival of a frame until it was stored, in microseconds.
+
+        The keys are ``p50``, ``p99``, ``p99.9`` and ``max``; the dict is empty if no frame was stored. The
+        oldest frame of a batch stands for the whole batch.
+        """
+        return self.latencies.summary_us()
 
     def name_loss(self, coordinates: object, reason: str) -> None:
         """Record the coordinates of a frame that was not stored, and the reason.
@@ -192,7 +199,7 @@ class Ledger:
             "skipped_by_plan": self.skipped_by_plan,
             "late": [{"coordinates": where, "delay_s": delay_s} for where, delay_s in self.late],
             "stalled": {"frames": self.stalled, "seconds": round(self.stalled_s, 3)},
-            "latency_us": self.latencies.summary_us(),
+            "latency_us": self.latency_us,
             "high_water": {"frames": self.most_frames, "bytes": self.most_bytes},
         }
 
