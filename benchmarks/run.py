@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import bench_facade
+import bench_handler
 import bench_listing
 import bench_million
 import bench_predecessor
@@ -20,6 +21,7 @@ BENCHES = {
     "facade": bench_facade,
     "listing": bench_listing,
     "predecessor": bench_predecessor,
+    "handler": bench_handler,
     "raw": bench_raw,
     "million": bench_million,
     "zarr": bench_zarr,

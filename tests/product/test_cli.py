@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import exengine
 from exengine.cli.main import main
 
 CONFIG = """\
@@ -127,6 +128,7 @@ def test_the_summary_accounts_for_every_frame(config, capsys):
     assert main(["acquire", str(config)]) == 0
     out = capsys.readouterr().out
     assert "6 offered, 6 stored, 0 dropped, 0 failed" in out
+    assert "latency  until stored: p50" in out and "queue    at most" in out
     assert "exengine preview" in out
 
 
@@ -204,3 +206,32 @@ def test_version_and_help_give_0(capsys):
     assert capsys.readouterr().out == "exengine 1.0.0\n"
     assert main(["--help"]) == 0
     assert "acquire" in capsys.readouterr().out
+
+
+def test_frames_that_the_config_allows_to_drop_are_losses_all_the_same(config, capsys, monkeypatch):
+    class Full(exengine.DataHandler):
+        """Has room for nothing but the first two frames, until it is finished."""
+
+        def put(self, coordinates, *frame, **options):
+            with self._flight.lock:
+                more = 10**6 if self.ledger.offered >= 2 else 0
+                self._flight.frames += more
+            try:
+                super().put(coordinates, *frame, **options)
+            finally:
+                with self._flight.lock:
+                    self._flight.frames -= more
+
+    monkeypatch.setattr("exengine.acquisition.run.DataHandler", Full)
+    arguments = ["--set", "handler.when_full=drop", "--set", "handler.max_frames=1000"]
+    assert main(["acquire", str(config), *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert "6 offered, 2 stored, 4 dropped, 0 failed" in out and "failed: " in out
+    assert "lost     {" in out and "dropped, because" in out
+    assert "not every frame was stored: 4 dropped, 0 failed" in err
+
+
+def test_info_shows_how_long_frames_waited(dataset, capsys):
+    assert main(["info", str(dataset)]) == 0
+    out = capsys.readouterr().out
+    assert "latency  until stored: p50" in out and "queue    at most" in out

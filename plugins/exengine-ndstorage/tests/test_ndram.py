@@ -245,3 +245,43 @@ def test_waiting_for_a_frame_ends_when_it_comes():
         number += 1
         thread.join(0.01)
     assert came == [True]
+
+
+# -- frames from a data handler ------------------------------------------------------------------
+
+
+def through_handler(frames, **options):
+    storage = NDRAMStorage()
+    handler = exengine.DataHandler(storage)
+    for number, frame in enumerate(frames):
+        handler.put({"time": number}, frame, None, **options)
+    handler.finish()
+    handler.await_completion(30)
+    return storage
+
+
+@pytest.mark.parametrize("size", [8, 700])
+def test_a_frame_that_is_handed_over_is_kept_without_a_copy_and_cannot_be_written(size):
+    frames = [np.full((size, size), number, np.uint16) for number in range(5)]
+    storage = through_handler(frames, copy=False)
+    for number, frame in enumerate(frames):
+        assert np.shares_memory(storage[{"time": number}], frame)
+        assert not storage[{"time": number}].flags.writeable and frame.flags.writeable
+
+
+@pytest.mark.parametrize("size", [8, 700])
+def test_a_buffer_that_is_used_again_for_each_frame_gives_the_right_frames(size):
+    def reused():
+        buffer = np.empty((size, size), np.uint16)
+        for number in range(100):
+            buffer[:] = number
+            yield buffer
+
+    storage = through_handler(reused())
+    assert all((storage[{"time": number}] == number).all() for number in range(100))
+
+
+def test_a_frame_that_is_part_of_a_large_array_does_not_keep_it_in_memory():
+    large = np.zeros((3000, 1000), np.uint16)
+    storage = through_handler([large[:2], large[:, ::2]], copy=False)
+    assert not any(np.shares_memory(storage[{"time": number}], large) for number in (0, 1))

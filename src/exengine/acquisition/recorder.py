@@ -4,17 +4,18 @@ This module does not produce frames. A caller passes them on: :class:`~exengine.
 source, another program those of its own acquisition loop. The plan, the disk space and the memory are checked
 before anything is written.
 
-Life cycle: created -> ``check(plan)`` -> ``open(plan)`` -> ``put`` for each frame -> ``finish`` ->
-``report`` -> ``close``.
+Life cycle: created -> ``check(plan)`` -> ``open(plan)`` -> ``expect(plan)`` -> ``put`` for each frame ->
+``finish`` -> ``report`` -> ``close``.
 """
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.observers import Observers
 from exengine.acquisition.plan_checks import check_plan
+from exengine.acquisition.schedule import plan_to_store, skipped_frames
 from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
 from exengine.config.layers import Config, resolve
 from exengine.datasets.creation import StoragePlan
@@ -30,12 +31,15 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.registry.process_functions import PROCESS_FUNCTIONS
 from exengine.kernel.source_plan import SourcePlan
 
 if TYPE_CHECKING:
     from os import PathLike
 
     import numpy.typing as npt
+
+    from exengine.kernel.flow.processing import ProcessFunction
 
 
 class Recorder:
@@ -90,6 +94,7 @@ class Recorder:
     ) -> None:
         self.config = resolve(config, arguments=settings)
         self._storage_plan = StoragePlan.from_config(self.config)
+        self._process = _process_function(self.config)
         self._checks_space = check_space and bool(self.config["storage.check_space"])
         self.path = self._storage_plan.path
         self.storage: DataStorage | None = None
@@ -139,20 +144,27 @@ class Recorder:
         ExEngineError
             In this case, nothing was written.
         """
-        storage = self._storage_plan
-        check_plan(storage.cls, storage.name, storage.options, plan, storage.capabilities)
+        storage, stored = self._storage_plan, self._stored(plan)
+        check_plan(storage.cls, storage.name, storage.options, stored, storage.capabilities)
         if self._checks_space:
-            refuse_missing_space(self.path, plan, storage.cls)
+            refuse_missing_space(self.path, stored, storage.cls)
 
-    def open(self, plan: SourcePlan) -> None:
+    def _stored(self, plan: SourcePlan) -> SourcePlan:
+        """Return the plan of the frames that the storage receives."""
+        return plan_to_store(plan, is_processed=self._process is not None)
+
+    def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
         The plan's summary becomes the dataset's summary metadata, and the config is kept with the dataset.
-        Pass the plan to :meth:`~exengine.DataStorage.expect` of the storage before the first frame.
+        Call :meth:`expect` before the first frame.
 
         Parameters
         ----------
         plan : SourcePlan
+        on_error : callable, optional
+            Called once, with the first error of the handler or the storage, on the thread on which it
+            occurred. Use it to stop the producer.
 
         Raises
         ------
@@ -173,12 +185,24 @@ class Recorder:
             self.storage.annotate("config", config)
         self._handler = DataHandler(
             self.storage,
+            self._process,
             on_stored=observers.frames_stored if observers.watch_frames else None,
+            on_error=on_error,
             max_pending=self.config["handler.max_pending"],
+            max_frames=self.config["handler.max_frames"],
             when_full=self.config["handler.when_full"],
+            block_timeout_s=self.config["handler.block_timeout_s"],
+            workers=self.config["handler.workers"],
+            on_process_error=self.config["handler.on_process_error"],
         )
         self.ledger = self._handler.ledger
+        self.ledger.skipped_by_plan = skipped_frames(plan)
         observers.opened(self.storage, self._storage_plan.name, self.path)
+
+    def expect(self, plan: SourcePlan) -> None:
+        """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`."""
+        assert self.storage is not None, "open(plan) comes first"
+        self.storage.expect(self._stored(plan))
 
     # -- frames ----------------------------------------------------------------------------------
 
@@ -275,7 +299,7 @@ class Recorder:
 
     def bytes_on_disk(self, plan: SourcePlan) -> int | None:
         """Return the estimated size of the dataset in bytes, or None if the plan does not determine it."""
-        return bytes_on_disk(plan, self._storage_plan.cls)
+        return bytes_on_disk(self._stored(plan), self._storage_plan.cls)
 
     def close(self) -> None:
         """Close the storage. Idempotent."""
@@ -288,9 +312,18 @@ def _as_json(config: dict[str, Any]) -> Any:
 
     def plain(value: Any) -> Any:
         dump = getattr(value, "model_dump", None)  # for useq and other pydantic objects
-        return dump(mode="json") if callable(dump) else str(value)
+        return dump(mode="json") if callable(dump) else getattr(value, "__qualname__", str(value))
 
     try:
         return clean_metadata(config)
     except MetadataError:
         return json.loads(json.dumps(config, default=plain, skipkeys=True), parse_constant=str)
+
+
+def _process_function(config: Config) -> "ProcessFunction | None":
+    """Return the process function that a config names or contains, or None."""
+    process = config["handler.process"]
+    function: ProcessFunction | None = (
+        PROCESS_FUNCTIONS.load(process) if isinstance(process, str) else process
+    )
+    return function

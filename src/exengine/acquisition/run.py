@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.recorder import Recorder
+from exengine.acquisition.schedule import Schedule
 from exengine.config.layers import Config
 from exengine.frame_sources.sequence import parse_sequence
 from exengine.kernel.data_storage_base import DataStorage
@@ -131,7 +132,7 @@ class Acquisition:
         if self.storage is not None:
             raise AcquisitionError("an acquisition can be run only once; create a new one")
         recorder = self._recorder
-        recorder.open(self.plan)
+        recorder.open(self.plan, on_error=lambda _: self.cancel("storing a frame failed"))
         begin = time.perf_counter()
         interrupt: BaseException | None = None
         thread = threading.Thread(target=self._run_source, name="exengine-source", daemon=True)
@@ -142,8 +143,6 @@ class Acquisition:
                 thread.join(interval_s)
                 if on_progress is not None:
                     on_progress(recorder.ledger)
-                if recorder.error is not None and self._cancelled is None:
-                    self.cancel("storing a frame failed")
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
@@ -167,9 +166,8 @@ class Acquisition:
         return self.ledger
 
     def _accepts_plan(self) -> bool:
-        assert self.storage is not None
         try:
-            self.storage.expect(self.plan)
+            self._recorder.expect(self.plan)
         except Exception as error:
             self._plan_error = error
         return self._plan_error is None
@@ -177,9 +175,11 @@ class Acquisition:
     def _run_source(self) -> None:
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
             if self._cancelled is None:
+                schedule.see(coordinates)
                 self._recorder.put(coordinates, data, metadata, copy=False)
 
         try:
+            schedule = Schedule(parse_sequence(self.config.section("sequence")), self._recorder.ledger)
             self.source.run(sink)
         except BaseException as error:
             self._source_error = error

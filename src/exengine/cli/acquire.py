@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from exengine.acquisition.run import Acquisition
+from exengine.cli.ledger_text import ledger_lines
 from exengine.cli.output import counts, print_json, say
 from exengine.cli.progress import AcquisitionProgress
 from exengine.cli.settings import resolve_settings
@@ -33,6 +34,9 @@ def run(options: argparse.Namespace) -> int:
             code, problem = 1, str(error)
         except KeyboardInterrupt:
             code, problem = 130, f"interrupted; the dataset was finished as {acquisition.status}"
+        if not code and not acquisition.ledger.complete:  # the config allows losses, but they are losses
+            lost = counts(acquisition.ledger.to_dict(), "dropped", "failed")
+            code, problem = 1, f"not every frame was stored: {lost}"
         summary = _summary(acquisition, problem)
     if options.json:
         print_json(summary)
@@ -106,5 +110,7 @@ def _print_summary(summary: dict[str, object]) -> None:
         print(f"  lost     {item['coordinates']}: {item['reason']}")
     if len(ledger["not_stored"]) > 5:
         print(f"  lost     ... and {ledger['failed'] + ledger['dropped'] - 5} more")
+    for label, text in ledger_lines(ledger):
+        print(f"  {label:8} {text}")
     for line in summary["observer_errors"]:  # type: ignore[attr-defined]
         print(f"  observer {line}")

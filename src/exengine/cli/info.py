@@ -5,6 +5,7 @@ import os
 import shlex
 from typing import Any
 
+from exengine.cli.ledger_text import ledger_lines
 from exengine.cli.output import counts, print_json
 from exengine.datasets.opening import open_dataset, remote_reader
 from exengine.kernel.data_storage_base import DataStorage
@@ -35,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     ledger = facts["annotations"].get("ledger")
     if isinstance(ledger, dict):  # another program may have written this ledger
         print(f"  ledger   {counts(ledger, 'offered', 'stored', 'failed') or 'in an unknown format'}")
+        for label, text in ledger_lines(ledger):
+            print(f"  {label:8} {text}")
     if facts["status"] == "incomplete" and not facts["being_written"]:
         print(f"  next     exengine recover {shlex.quote(options.path)}")
     if facts["problem"]:

@@ -3,6 +3,7 @@
 The value checks, the environment variables, the JSON Schema and the reference page are all derived from it.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,10 +50,44 @@ SETTINGS = (
         "Maximum total size of the frames that wait in memory, in bytes or with a unit, such as 1 GiB.",
     ),
     Setting(
+        "handler.max_frames",
+        None,
+        {"type": ["integer", "null"], "minimum": 1},
+        "Maximum number of frames that wait in memory; by default, only max_pending limits it.",
+    ),
+    Setting(
         "handler.when_full",
         "block",
-        {"enum": ["block", "error"]},
-        "Action to take when max_pending is reached: block the source, or end the acquisition with an error.",
+        {"enum": ["block", "drop", "error"]},
+        "Action to take when max_pending or max_frames is reached: block the source, drop the new frame, or "
+        "end the acquisition with an error. The ledger counts and names frames that are dropped.",
+    ),
+    Setting(
+        "handler.block_timeout_s",
+        None,
+        {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "Maximum time for which the source is blocked, in seconds, before the acquisition ends with an "
+        "error; by default, there is no limit.",
+    ),
+    Setting(
+        "handler.process",
+        None,
+        {"type": ["string", "null"]},
+        "Name of an installed process function, which changes, discards or multiplies frames before they are "
+        "stored. In Python, the function itself is also accepted.",
+    ),
+    Setting(
+        "handler.workers",
+        1,
+        {"type": "integer", "minimum": 1, "maximum": 64},
+        "Number of threads that call the process function; the order of the frames is kept.",
+    ),
+    Setting(
+        "handler.on_process_error",
+        "stop",
+        {"enum": ["stop", "skip", "raw"]},
+        "Action to take when the process function fails: end the acquisition with an error, lose only this "
+        "frame, or store the frame as it arrived.",
     ),
     Setting("source.name", None, {"type": "string"}, "Name of the frame source; there is no default."),
     Setting("source.options", {}, {"type": "object"}, "Options of the source, as listed on its page."),
@@ -66,6 +101,7 @@ SETTINGS = (
 """All settings of the config. Everything that lists settings is generated from this table."""
 
 BY_KEY = {setting.key: setting for setting in SETTINGS}
+_NUMBERS = ("handler.max_frames", "handler.block_timeout_s", "handler.workers")
 SECTIONS = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETTINGS))
 FREE_SECTIONS = ("storage.options", "source.options", "sequence")
 """Sections whose keys are defined by plugins or by useq."""
@@ -127,6 +163,10 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
             values[key] = parse_bool(value, f"{key} ({origin(key)})")
         elif key == "handler.max_pending":
             values[key] = parse_bytes(value, f"{key} ({origin(key)})")
+        elif key in _NUMBERS:
+            values[key] = parse_number(value, f"{key} ({origin(key)})", BY_KEY[key].schema)
+        elif key == "handler.process" and callable(value):
+            pass  # from Python; a config file can only name a function
         elif value is not None and not isinstance(value, (str, os.PathLike)):
             raise ConfigError(f"{key} ({origin(key)}) must be a string, got {value!r:.60}")
         elif key == "storage.path" and value is not None:
@@ -183,6 +223,46 @@ def parse_bool(value: Any, key: str) -> bool:
     if isinstance(value, str) and value.lower() in _BOOLEANS:
         return _BOOLEANS[value.lower()]
     raise ConfigError(f"{key} must be true or false, got {value!r:.60}")
+
+
+def parse_number(value: Any, key: str, schema: Mapping[str, Any]) -> int | float | None:
+    """Return a number from a number or from text, such as the value of an environment variable.
+
+    Parameters
+    ----------
+    value : int, float, str or None
+        None, and the text ``none``, are accepted if the setting has no default.
+    key : str
+        The setting, for messages.
+    schema : mapping
+        The JSON Schema of the setting, with its type and limits.
+
+    Raises
+    ------
+    ConfigError
+
+    Examples
+    --------
+    >>> parse_number("4", "handler.workers", {"type": "integer", "minimum": 1})
+    4
+    """
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if "null" in kinds and (value is None or (isinstance(value, str) and value.lower() in ("none", "null"))):
+        return None
+    convert = int if "integer" in kinds else float
+    least, most = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+    try:
+        number = convert(value) if isinstance(value, str) else value
+        is_number = type(number) is int or (convert is float and type(number) is float)
+        too_small = number < least or (number == least and "exclusiveMinimum" in schema)
+        if is_number and math.isfinite(number) and not too_small and not (most and number > most):
+            return number
+    except (TypeError, ValueError):
+        pass
+    kind = "an int" if convert is int else "a number"
+    limits = f"above {least}" if "exclusiveMinimum" in schema else f"at least {least}"
+    limits += f" and at most {most}" if most else ""
+    raise ConfigError(f"{key} must be {kind} {limits}, got {value!r:.60}")
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {

@@ -1,12 +1,13 @@
 """Moves frames from a producer to a storage on its own threads, and never loses a frame silently.
 
-This module is responsible for the bounded queue, the process function, the ledger, and reporting every error
-to the caller. It is not responsible for the storage promises.
+This module is responsible for the interface to producers and readers, and :mod:`exengine.kernel.flow` for the
+work on the frames: the bounded queue, the process function, storing, the ledger. Neither is responsible for
+the storage promises.
 
-Threads: ``exengine-process`` (only with a process function) and ``exengine-store``. Both are daemon threads,
-so that a forgotten handler does not keep the interpreter alive; it is drained at exit
-(:mod:`exengine.kernel.system.at_exit`). A single condition variable guards all state below. User code
-(process function, storage, futures) is called without holding its lock.
+Threads: ``exengine-process`` (only with a process function; one or more) and ``exengine-store``. All are
+daemon threads, so that a forgotten handler does not keep the interpreter alive; it is drained at exit
+(:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that they share. User code (process
+function, storage, futures) is called without holding it.
 
 The first error is kept, and the next ``put`` and ``await_completion`` raise it. Frames that were accepted
 before the error are still passed to the storage.
@@ -14,40 +15,37 @@ before the error are still passed to the storage.
 
 import logging
 import threading
+import time
 import warnings
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from exengine.kernel.data_coords import DataCoordinates, of_checked_axes, snapshot
+from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     HandlerError,
     HandlerFullError,
-    OptionError,
     UnsupportedDataError,
-    UnsupportedOperationError,
-    describe,
-    frames_stored_before,
 )
+from exengine.kernel.flow.awaiting import Awaiting
+from exengine.kernel.flow.flight import Flight
+from exengine.kernel.flow.frame_buffers import LARGE_BYTES, FrameBuffers
+from exengine.kernel.flow.gaps import NUMBER, TAGS, GapFinder
+from exengine.kernel.flow.policy import Policy
+from exengine.kernel.flow.processing import ProcessFunction, Processing
+from exengine.kernel.flow.queued_frame import QueuedFrame
+from exengine.kernel.flow.storing import OnStored, Storing
+from exengine.kernel.flow.waiters import wait
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.notifications import notifications_to
-from exengine.kernel.queued_frame import QueuedFrame, frames_of
-from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.system import at_exit
 
-OnStored = Callable[[list[DataCoordinates]], None]
-"""Called with the coordinates of the frames that were stored, in order."""
-
-ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
-
 _log = logging.getLogger("exengine")
-_MOST_AT_ONCE = 64  # maximum number of frames taken from the queue, and reported to observers, at once
 
 
 class DataHandler:
@@ -58,19 +56,33 @@ class DataHandler:
     storage : DataStorage
         The storage that receives the frames. The handler finishes it.
     process_function : callable, optional
-        Called as ``process_function(coordinates, data, metadata)``. It returns one such tuple, a list of such
-        tuples, or None to discard the frame. It may modify the array that it receives. Any other array that
-        it returns is copied.
+        Called as ``process_function(coordinates, data, metadata)``. It returns one such tuple, a list or a
+        generator of such tuples, or None to discard the frame. It may modify the array that it receives. Any
+        other array that it returns is copied.
     _executor : object, optional
         An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each frame
         stored.
     max_pending : int
         The maximum amount of pixel data in the queue, in bytes. A frame larger than this is queued alone.
-    when_full : {'block', 'error'}
-        Whether ``put`` waits for space or raises ``HandlerFullError``.
+    max_frames : int, optional
+        The maximum number of frames in the queue. By default, only ``max_pending`` limits it.
+    when_full : {'block', 'drop', 'error'}
+        Whether ``put`` waits for space, drops the new frame, or raises ``HandlerFullError``. The ledger
+        counts and names the frames that are dropped.
+    block_timeout_s : float, optional
+        The maximum time for which ``put`` waits for space, in seconds. It then raises ``HandlerFullError``.
+        The default is unlimited.
+    workers : int
+        The number of threads that call the process function, 1 to 64. The order of frames is kept. With more
+        than one, several calls run at the same time.
+    on_process_error : {'stop', 'skip', 'raw'}
+        If the process function fails: keep the error and accept no more frames, lose only this frame, or
+        store the frame as it arrived. The ledger names the frame in each case.
     on_stored : callable, optional
         Called with a list of ``DataCoordinates`` after each batch of frames is stored, on the thread that
         stores them. It must return quickly. If it raises an exception, the exception is logged.
+    on_error : callable, optional
+        Called once, with the first error, on the thread on which it occurred. Use it to stop the producer.
 
     Examples
     --------
@@ -91,32 +103,36 @@ class DataHandler:
         _executor: Any = None,
         *,
         max_pending: int = 2**30,
-        when_full: Literal["block", "error"] = "block",
+        max_frames: int | None = None,
+        when_full: Literal["block", "drop", "error"] = "block",
+        block_timeout_s: float | None = None,
+        workers: int = 1,
+        on_process_error: Literal["stop", "skip", "raw"] = "stop",
         on_stored: OnStored | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
-        if max_pending <= 0 or when_full not in ("block", "error"):
-            raise OptionError("max_pending must be positive, and when_full must be 'block' or 'error'")
+        self._policy = policy = Policy(
+            max_pending=max_pending,
+            max_frames=max_frames,
+            when_full=when_full,
+            block_timeout_s=block_timeout_s,
+            workers=workers,
+            on_process_error=on_process_error,
+        )
         self._storage = storage
-        self._writes_batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
-        self._process_function = process_function
-        self._on_stored = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
-        self._max_pending = max_pending
-        self._when_full = when_full
-        self._changed = threading.Condition()
-        self._intake: deque[QueuedFrame] = deque()
-        self._ready: deque[QueuedFrame] = deque() if process_function else self._intake
-        self._intake_ended = self._ready_ended = self._concluded = False
-        self._pending_bytes = 0
-        self._in_flight: dict[DataCoordinates, QueuedFrame] = {}
-        self._ledger = Ledger()
-        self._error: BaseException | None = None
-        self._abort: tuple[str, bool] | None = None
+        self._processes = process_function is not None
+        self._flight = flight = Flight(policy, processing=self._processes)
+        self._copies = FrameBuffers()
+        self._gaps = GapFinder(flight.ledger)
         self._refused: set[DataCoordinates] = set()  # rejected when offered; they may be put again
+        observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
+        self._storing = Storing(storage, flight, observers, on_error)
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
-            self._threads.append(
-                threading.Thread(target=self._process_all, name="exengine-process", daemon=True)
-            )
+            processing = Processing(process_function, flight, self._storing, policy)
+            for number in range(workers):
+                name = f"exengine-process-{number}" if number else "exengine-process"
+                self._threads.append(threading.Thread(target=processing.run, name=name, daemon=True))
         at_exit.watch_handler(self)
         for thread in self._threads:
             thread.start()
@@ -151,70 +167,101 @@ class DataHandler:
         HandlerError
             If an earlier frame could not be stored; this frame is not accepted. ``__cause__`` is the reason.
         HandlerFullError
-            If the queue is full and ``when_full`` is ``'error'``.
+            If the queue is full and ``when_full`` is ``'error'``, or stays full for ``block_timeout_s``.
         CoordinatesError, MetadataError, UnsupportedDataError
             If the frame is invalid.
         """
-        ledger = self._ledger
-        taken, where = False, None
+        flight = self._flight
+        where = ticket = began = None
+        taken = is_dropped = False
         try:
             where = snapshot(coordinates)
             metadata = clean_metadata(metadata)
             if not isinstance(image, np.ndarray):
                 raise UnsupportedDataError(f"data must be a numpy array, got {type(image).__name__}")
-            item = QueuedFrame(
-                where, image.copy() if copy else image, metadata, execution_future, processed=False
-            )
-            with self._changed:
-                self._admit(item)
-                if where in self._refused:  # accepted this time, so it is counted only once
-                    self._refused.discard(where)
-                    ledger.forget_refusals(where.__dict__)
-                self._in_flight[where] = item
-                # No function is called before append, so an interrupted frame is both counted and queued, or
-                # neither.
-                ledger.offered += 1
-                if self._process_function is None:
-                    ledger.passed_on += 1
-                    ledger.produced += 1
-                self._pending_bytes += item.size
-                taken = True
-                self._intake.append(item)
-                self._changed.notify_all()
+            item = QueuedFrame(where, image, metadata, execution_future, False)
+            size = item.size
+            if execution_future is not None:
+                hash(where)  # the future receives these coordinates, so they must not change any more
+            if copy and size >= LARGE_BYTES and not (flight.closed or flight.is_full(size)):
+                item.data = self._copies.copy_large(image)  # without the lock, which others need meanwhile
+                copy = False
+            while True:
+                with flight.lock:
+                    if not flight.closed and (
+                        not flight.frames
+                        or (
+                            flight.bytes + size <= flight.max_bytes
+                            and flight.frames < flight.max_frames
+                            and not flight.results_waiting
+                        )
+                    ):
+                        if copy:
+                            item.data = self._copies.copy(image)
+                        if self._refused:
+                            self._forget_refusal(where)
+                        if flight.index is not None:
+                            flight.index[where] = item
+                        if type(metadata) is dict and (TAGS in metadata or NUMBER in metadata):
+                            self._gaps.see(where, metadata)
+                        ledger = flight.ledger
+                        if began is not None:
+                            ledger.stalled_s += time.monotonic() - began
+                            ledger.stalled += 1
+                        # No function is called before append, so an interrupted frame is both counted and
+                        # queued, or neither.
+                        ledger.offered += 1
+                        if not self._processes:
+                            ledger.passed_on += 1
+                            ledger.produced += 1
+                        flight.bytes += size
+                        flight.frames += 1
+                        taken = True
+                        flight.intake.append(item)
+                        if flight.arrivals.tickets:
+                            flight.arrivals.wake_one()
+                        if flight.news.tickets:
+                            flight.news.wake_all()
+                        break
+                    if flight.is_dropped(began):
+                        taken = is_dropped = True
+                        flight.ledger.offered += 1
+                        flight.ledger.dropped += 1
+                        flight.name_dropped(item)
+                        if type(metadata) is dict:
+                            self._gaps.see(where, metadata)
+                        break
+                    began = time.monotonic() if began is None else began
+                    ticket = flight.room.enlist()
+                    flight.hurry.wake_all()
+                timeout = self._policy.block_timeout_s
+                wait(ticket, None if timeout is None else began + timeout)
         except BaseException as error:
-            with self._changed:
+            with flight.lock:
                 if taken:
-                    self._changed.notify_all()
+                    flight.arrivals.wake_all()
                 else:
-                    if where is not None and len(self._refused) < MAX_NAMED:
-                        self._refused.add(where)
-                    ledger.offered += 1
-                    ledger.failed_in += 1
-                    ledger.name_loss(coordinates, str(error))
+                    self._count_refusal(coordinates, where, error)
             raise
-        if execution_future is not None:
+        if execution_future is None:
+            return
+        if is_dropped:
+            item.notify_of_loss(HandlerFullError("the frame was dropped, because the queue was full"))
+        else:
             item.notify(processed=False, stored=False)
 
-    def _admit(self, item: QueuedFrame) -> None:
-        """Wait for space; raise an error if the frame cannot be accepted. Called with the lock held."""
-        while True:
-            if self._error is not None:
-                raise self._handler_error("this frame was not accepted")
-            if self._intake_ended:
-                raise HandlerError("the handler is finished and accepts no more frames")
-            if not self._pending_bytes or self._pending_bytes + item.size <= self._max_pending:
-                return
-            if self._when_full == "error":
-                raise HandlerFullError(
-                    f"{self._pending_bytes} of {self._max_pending} bytes are queued, because the storage is "
-                    "slower than the source; raise max_pending, or let the source wait with when_full='block'"
-                )
-            self._changed.wait()
+    def _forget_refusal(self, where: DataCoordinates) -> None:
+        if where in self._refused:  # accepted this time, so it is counted only once
+            self._refused.discard(where)
+            self._flight.ledger.forget_refusals(where.__dict__)
 
-    def _handler_error(self, what: str) -> HandlerError:
-        error = HandlerError(f"{self._error}; {what}")
-        error.__cause__ = self._error
-        return error
+    def _count_refusal(self, given: object, where: DataCoordinates | None, error: BaseException) -> None:
+        ledger = self._flight.ledger
+        if where is not None and len(self._refused) < MAX_NAMED:
+            self._refused.add(where)
+        ledger.offered += 1
+        ledger.failed_in += 1
+        ledger.name_loss(given, str(error))
 
     def get(
         self,
@@ -243,10 +290,12 @@ class DataHandler:
             If the frame is neither in flight nor stored.
         """
         where = snapshot(coordinates)
-        with self._changed:
-            item = self._in_flight.get(where)
+        with self._flight.lock:
+            item = self._flight.find(where)
+            if item is not None:
+                item.shared = True
         if item is not None:
-            if processed and not item.processed and self._process_function is not None:
+            if processed and not item.processed and self._processes:
                 return None
             return item.data, item.metadata
         data = self._storage.get_data(where) if return_data else None
@@ -254,34 +303,77 @@ class DataHandler:
             raise CoordinatesNotFoundError(f"there is no frame at {where.__dict__}")
         return data, self._storage.get_metadata(where) if return_metadata else None
 
+    def await_data(
+        self,
+        coordinates: CoordinatesLike | Iterable[CoordinatesLike],
+        return_data: bool = True,
+        return_metadata: bool = True,
+        processed: bool = False,
+        stored: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Wait until frames have arrived, and return them.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates or mapping, or iterable of these
+        return_data, return_metadata : bool
+            Whether to return the pixels and the metadata. Values not returned are None.
+        processed, stored : bool
+            Whether to wait until the process function has returned the frame, or until it is stored.
+        timeout : float, optional
+            The maximum time to wait, in seconds, for all frames together.
+
+        Returns
+        -------
+        tuple of (numpy.ndarray, JSON value), or list of these
+            One tuple for each frame; for a single frame, the tuple itself.
+
+        Raises
+        ------
+        HandlerError
+            If the frame was lost, or if an error prevents it from arriving. ``__cause__`` is the reason.
+        CoordinatesNotFoundError
+            If the handler has ended without this frame.
+        TimeoutError
+            If the wait timed out.
+        """
+        waiting = Awaiting(
+            self._flight,
+            self._storage,
+            processed=processed and self._processes,
+            stored=stored,
+            timeout=timeout,
+        )
+        if isinstance(coordinates, DataCoordinates | Mapping):
+            return waiting.frame(coordinates, return_data, return_metadata)
+        return [waiting.frame(one, return_data, return_metadata) for one in coordinates]
+
     @property
     def ledger(self) -> Ledger:
         """A record of every frame; its counts are updated while the handler runs."""
-        return self._ledger
+        return self._flight.ledger
 
     @property
     def error(self) -> BaseException | None:
         """The first error, or None."""
-        return self._error
+        return self._flight.error
 
     @property
     def pending_bytes(self) -> int:
         """The amount of pixel data in the queue, in bytes."""
-        return self._pending_bytes
+        return self._flight.bytes
 
     def finish(self) -> None:
         """Stop accepting frames and return immediately; see :meth:`await_completion`."""
-        with self._changed:
-            self._intake_ended = True
-            if self._process_function is None:
-                self._ready_ended = True
-            self._changed.notify_all()
+        with self._flight.lock:
+            self._flight.end_intake()
 
     def abort(self, reason: str, *, failed: bool = False) -> None:
         """Finish early: accepted frames are still stored, and the dataset is marked as aborted or failed."""
-        with self._changed:
-            if self._abort is None:
-                self._abort = (reason, failed)
+        with self._flight.lock:
+            if self._storing.abort is None:
+                self._storing.abort = (reason, failed)
         self.finish()
 
     def await_completion(self, timeout: float | None = None) -> None:
@@ -299,137 +391,28 @@ class DataHandler:
         TimeoutError
             If the wait timed out.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._concluded, timeout):
-                raise TimeoutError(f"frames were still being stored after {timeout} s")
-            if self._error is not None:
-                lost = self._ledger.failed
-                raise self._handler_error(
-                    f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
-                )
+        flight = self._flight
+        if not flight.wait_for_end(timeout):
+            raise TimeoutError(f"frames were still being stored after {timeout} s")
+        if flight.error is not None:
+            lost = flight.ledger.failed
+            raise flight.handler_error(
+                f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
+            )
 
     # -- threads ---------------------------------------------------------------------------------
 
-    def _next(self, queue: deque[QueuedFrame], ended: str, most: int = 1) -> list[QueuedFrame]:
-        """Wait for frames and return at most ``most`` of them; return an empty list at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: queue or getattr(self, ended))
-            return [queue.popleft() for _ in range(min(most, len(queue)))]
-
-    def _process_all(self) -> None:
-        while taken := self._next(self._intake, "_intake_ended"):
-            item = taken[0]
-            try:
-                assert self._process_function is not None
-                # A copy, because the coordinates of a frame in flight are dict keys, which cannot be changed.
-                coordinates = of_checked_axes(dict(item.coordinates.__dict__))
-                results = frames_of(self._process_function(coordinates, item.data, item.metadata), item)
-            except BaseException as error:
-                self._lose(item, error, out=False)
-                continue
-            with self._changed:
-                self._leave(item)
-                if results:
-                    self._ledger.passed_on += 1
-                    self._ledger.produced += len(results)
-                else:
-                    self._ledger.discarded += 1
-                for result in results:
-                    self._ready.append(result)
-                    self._pending_bytes += result.size
-                    self._in_flight[result.coordinates] = result
-                self._changed.notify_all()
-            for result in results:
-                if result.future is not None:
-                    result.notify(processed=True, stored=False)
-        with self._changed:
-            self._ready_ended = True
-            self._changed.notify_all()
-
     def _store_all(self) -> None:
-        while batch := self._next(self._ready, "_ready_ended", _MOST_AT_ONCE):
-            while batch:
-                stored, error = self._put(batch)
-                self._settle(batch[:stored])
-                if error is not None:
-                    self._lose(batch[stored], error, out=True)
-                    stored += 1
-                batch = batch[stored:]
-        self._conclude()
-
-    def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Pass frames to the storage; return the number stored, and any error for the next frame."""
-        most = len(batch) - 1 if self._writes_batches else 0
         try:
-            if not most:
-                self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
-                return 1, None
-            self._storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
-        except BaseException as error:  # it may carry a count from another storage's `put_many`
-            return min(frames_stored_before(error), most), error
-        return len(batch), None
-
-    def _settle(self, stored: list[QueuedFrame]) -> None:
-        """Count the frames that the storage has stored, and notify the observers."""
-        if not stored:
-            return
-        with self._changed:
-            for item in stored:
-                self._ledger.stored += 1
-                self._ledger.stored_bytes += item.size
-                self._leave(item)
-            self._changed.notify_all()
-        for observer in self._on_stored:
-            try:
-                observer([item.coordinates for item in stored])
-            except BaseException:
-                _log.exception("the observer %r raised after %d frames were stored", observer, len(stored))
-        for item in stored:
-            if item.future is not None:
-                item.notify(processed=True, stored=True)
-
-    def _lose(self, item: QueuedFrame, error: BaseException, *, out: bool) -> None:
-        with self._changed:
-            if out:
-                self._ledger.failed_out += 1
-            else:
-                self._ledger.failed_in += 1
-            self._ledger.name_loss(item.coordinates.__dict__, describe(error))
-            self._error = self._error or error
-            self._leave(item)
-            self._changed.notify_all()
-
-    def _leave(self, item: QueuedFrame) -> None:
-        self._pending_bytes -= item.size
-        if self._in_flight.get(item.coordinates) is item:
-            del self._in_flight[item.coordinates]
-
-    def _conclude(self) -> None:
-        try:
-            try:
-                keep_ledger(self._storage, self._ledger)
-            except UnsupportedOperationError:
-                pass  # the storage cannot store annotations
-            except BaseException as error:  # the dataset must be ended in any case
-                self._error = self._error or error
-            if self._error is not None or not self._ledger.complete:
-                end_early(self._storage, str(self._error or "some frames were not stored"), failed=True)
-            elif self._abort is not None:
-                end_early(self._storage, self._abort[0], failed=self._abort[1])
-            else:
-                self._storage.finish()
-        except BaseException as error:
-            self._error = self._error or error
-        with self._changed:
-            self._concluded = True
-            self._changed.notify_all()
-        at_exit.release(self)
+            self._storing.run()
+        finally:
+            at_exit.release(self)
 
     # -- the end of the process ------------------------------------------------------------------
 
     def conclude_at_exit(self) -> None:
         """Drain the handler; if the program did not finish it, mark the dataset as aborted and warn."""
-        forgotten = not self._intake_ended
+        forgotten = not self._flight.intake_ended
         if forgotten:
             self.abort("the program ended without finish()")
         try:
@@ -445,6 +428,4 @@ class DataHandler:
 
     def disown(self) -> None:
         """Stop working: this is a forked process, and the storing threads exist only in its parent."""
-        self._changed = threading.Condition()
-        self._error = RuntimeError("this handler belongs to the process that forked this one")
-        self._concluded = True
+        self._flight.disown()

@@ -47,7 +47,8 @@ def _takes(setting: Setting) -> str:
         return " or ".join(literal(choice) for choice in choices)
     kinds: Any = setting.schema.get("type", "any")
     words = {"integer": "int", "string": "text", "object": "mapping"}
-    return " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    named = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null"]
+    return " or ".join(words.get(kind, kind) for kind in named)
 
 
 def _default(setting: Setting) -> str:

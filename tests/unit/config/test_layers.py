@@ -24,7 +24,15 @@ FULL = {
         "check_space": False,
         "options": {"max_file_bytes": 5000},
     },
-    "handler": {"max_pending": "1 GiB", "when_full": "error"},
+    "handler": {
+        "max_pending": "1 GiB",
+        "max_frames": 500,
+        "when_full": "error",
+        "block_timeout_s": 2.5,
+        "process": "background",
+        "workers": 2,
+        "on_process_error": "raw",
+    },
     "source": {"name": "simulated", "options": {"width": 64}},
     "sequence": {"channels": ["DAPI"], "time_plan": {"interval": 0, "loops": 2}},
 }
@@ -82,7 +90,7 @@ def test_a_file_gives_every_setting(write):
 def test_what_is_resolved_is_a_config_again():
     config = resolve(FULL, environment={})
     tree = config.to_dict()
-    assert tree == {**FULL, "handler": {"max_pending": 2**30, "when_full": "error"}}
+    assert tree == {**FULL, "handler": {**FULL["handler"], "max_pending": 2**30}}
     assert resolve(tree, environment={}).to_dict() == tree
 
 
@@ -96,7 +104,12 @@ check_space = false
 options = {max_file_bytes = 5000}
 [handler]
 max_pending = "1 GiB"
+max_frames = 500
 when_full = "error"
+block_timeout_s = 2.5
+process = "background"
+workers = 2
+on_process_error = "raw"
 [source]
 name = "simulated"
 options = {width = 64}
@@ -293,7 +306,16 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ),
         ({"storage": {"if_exists": None}}, "is None"),
         ({"storage": {"if_exists": ["error"]}}, "the allowed values are error, number, overwrite"),
-        ({"handler": {"when_full": "drop"}}, "the allowed values are block, error"),
+        ({"handler": {"when_full": "drpo"}}, "'drop'.*the allowed values are block, drop, error"),
+        ({"handler": {"max_frames": 0}}, "must be an int at least 1, got 0"),
+        ({"handler": {"max_frames": 2.5}}, "must be an int at least 1, got 2.5"),
+        ({"handler": {"workers": 65}}, "must be an int at least 1 and at most 64, got 65"),
+        ({"handler": {"workers": None}}, "must be an int"),
+        ({"handler": {"workers": True}}, "must be an int"),
+        ({"handler": {"block_timeout_s": 0}}, "must be a number above 0, got 0"),
+        ({"handler": {"block_timeout_s": float("inf")}}, "must be a number above 0"),
+        ({"handler": {"process": 5}}, "must be text, got 5"),
+        ({"handler": {"on_process_error": "stpo"}}, "'stop'.*the allowed values are stop, skip, raw"),
         (
             {"handler": {"max_pending": "much"}},
             "must be a number of bytes, such as 268435456 or 1 GiB, got 'much'",
@@ -528,3 +550,22 @@ def test_the_home_folder_is_expanded_from_every_layer(write, monkeypatch, tmp_pa
 def test_variables_in_a_path_are_refused(path):
     with pytest.raises(ConfigError, match=r"storage\.path.*not expanded.*write the full path"):
         resolve({"storage": {"path": path}}, environment={})
+
+
+def test_numbers_of_the_handler_are_read_from_text_too():
+    environment = {
+        "EXENGINE_HANDLER__MAX_FRAMES": "200",
+        "EXENGINE_HANDLER__BLOCK_TIMEOUT_S": "0.5",
+        "EXENGINE_HANDLER__WORKERS": "4",
+    }
+    config = resolve(environment=environment)
+    assert (config["handler.max_frames"], config["handler.block_timeout_s"], config["handler.workers"]) == (
+        200,
+        0.5,
+        4,
+    )
+    assert resolve(environment={"EXENGINE_HANDLER__MAX_FRAMES": "none"})["handler.max_frames"] is None
+
+
+def test_a_process_function_is_accepted_from_python():
+    assert resolve({"handler": {"process": len}}, environment={})["handler.process"] is len

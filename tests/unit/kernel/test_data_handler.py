@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 import unittest.mock
+from collections import deque
 
 import numpy as np
 import pytest
@@ -282,10 +283,26 @@ def test_a_producer_that_waits_for_room_is_told_when_the_handler_ends(make, how)
     assert handler.ledger.balanced and not handler.ledger.complete
 
 
-@pytest.mark.parametrize("options", [{"max_pending": 0}, {"max_pending": -1}, {"when_full": "drop"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_pending": 0},
+        {"max_pending": -1},
+        {"max_pending": 1.5},
+        {"max_frames": 0},
+        {"max_frames": True},
+        {"when_full": "dorp"},
+        {"block_timeout_s": 0},
+        {"block_timeout_s": float("nan")},
+        {"block_timeout_s": "1"},
+        {"workers": 0},
+        {"workers": 65},
+        {"on_process_error": None},
+    ],
+)
 def test_wrong_options_are_an_error_of_ours_and_start_no_thread(options):
     before = threading.active_count()
-    with pytest.raises(ValueError, match="max_pending must be positive") as info:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be ") as info:
         DataHandler(Memory(), **options)
     assert threading.active_count() == before
     assert isinstance(info.value, ExEngineError)
@@ -509,16 +526,16 @@ def test_an_interrupt_when_a_frame_was_taken_counts_it_once(make):
     handler = make()
     handler.put({"time": 0}, np.zeros((2, 2)), {})
     wait_for(lambda: handler.ledger.stored == 1)
-    real = handler._changed.notify_all
-    calls = []
+    flight = handler._flight
+    wait_for(lambda: flight.arrivals.tickets)  # the store thread sleeps, so the next frame wakes it
+    real = flight.arrivals.tickets
 
-    def interrupted():
-        calls.append(1)
-        if len(calls) == 1:
+    class Interrupted(deque):
+        def popleft(self):
+            flight.arrivals.tickets = real
             raise KeyboardInterrupt
-        real()
 
-    handler._changed.notify_all = interrupted
+    flight.arrivals.tickets = Interrupted(real)
     with pytest.raises(KeyboardInterrupt):
         handler.put({"time": 1}, np.zeros((2, 2)), {})
     handler.finish()

@@ -22,6 +22,7 @@ from exengine.base_classes import (
 from exengine.errors import StorageFullError
 
 SLAB_BYTES = 64 * 2**20
+_LARGEST_BASE = 4 * 2**20  # bytes; a data handler copies small frames into arrays of this size
 _ALIGNMENT = 64  # the size of a cache line, which is sufficient for every numpy dtype
 
 
@@ -105,11 +106,25 @@ class NDRAMStorage(ManagedStorage):
     ) -> None:
         held = self._room(data)
         held[...] = data
-        # The array is read-only because readers share it.
-        held.flags.writeable = False
+        self._hold(held, checked)
+
+    def write_owned_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
+        """Keep the array itself, unless it is part of a larger array that it would keep in memory."""
+        base = data.base
+        if data.flags.c_contiguous and (
+            base is None or (type(base) is np.ndarray and base.nbytes <= max(data.nbytes, _LARGEST_BASE))
+        ):
+            self._hold(data.view(), checked)
+        else:
+            self.write_frame(number, coordinates, data, checked)
+
+    def _hold(self, held: npt.NDArray[Any], metadata: Any) -> None:
+        held.flags.writeable = False  # because readers share the array
         self._frames_held.append(held)
-        self._metadata_held.append(checked)
-        self._held_bytes += data.nbytes
+        self._metadata_held.append(metadata)
+        self._held_bytes += held.nbytes
 
     def _room(self, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
         size = data.nbytes

@@ -2,12 +2,15 @@
 
 It has two sides, each of which must balance. Incoming: offered = passed on + dropped + discarded + failed.
 Outgoing: produced = stored + failed. Frames that were not stored are listed with their coordinates and the
-reason.
+reason. Beside the balance, the ledger says how well the storage kept up: gaps in the camera's own counter,
+frames that came late, and how long frames waited.
 """
 
 import itertools
 from collections.abc import Mapping
 from typing import Any
+
+from exengine.kernel.frames.latencies import Latencies
 
 MAX_NAMED = 1000
 """The maximum number of unstored frames that are listed; any others are only counted."""
@@ -42,6 +45,23 @@ class Ledger:
         The size of the stored frames' pixel data, in bytes.
     not_stored : list of (dict, str)
         The coordinates of the first frames that were dropped or failed, each with the reason.
+    passed_raw : list of (dict, str)
+        The coordinates of the first frames that were stored as they arrived because the process function
+        failed, each with the reason.
+    gaps : list of dict
+        Gaps in the image numbers of a camera, which show frames that the camera or its driver lost:
+        ``camera``, ``after`` and ``before`` (the coordinates of the frames around the gap), and ``missing``
+        (the number of frames).
+    skipped_by_plan : int
+        Combinations of positions on the planned axes for which the plan contains no frame.
+    late : list of (dict, float)
+        The first frame of each time point that came later than planned, and its delay in seconds.
+    stalled : int
+        Frames for which the source had to wait, because the queue was full.
+    stalled_s : float
+        The total time of these waits, in seconds.
+    most_frames, most_bytes : int
+        The largest number of frames, and the largest amount of pixel data in bytes, that were in flight.
     """
 
     __slots__ = (
@@ -49,10 +69,19 @@ class Ledger:
         "dropped",
         "failed_in",
         "failed_out",
+        "gaps",
+        "late",
+        "latencies",
+        "most_bytes",
+        "most_frames",
         "not_stored",
         "offered",
         "passed_on",
+        "passed_raw",
         "produced",
+        "skipped_by_plan",
+        "stalled",
+        "stalled_s",
         "stored",
         "stored_bytes",
     )
@@ -61,6 +90,17 @@ class Ledger:
         self.offered = self.passed_on = self.dropped = self.discarded = self.failed_in = 0
         self.produced = self.stored = self.failed_out = self.stored_bytes = 0
         self.not_stored: list[tuple[dict[str, int | str], str]] = []
+        self.passed_raw: list[tuple[dict[str, int | str], str]] = []
+        self.gaps: list[dict[str, Any]] = []
+        self.late: list[tuple[dict[str, int | str], float]] = []
+        self.skipped_by_plan = self.stalled = self.most_frames = self.most_bytes = 0
+        self.stalled_s = 0.0
+        self.latencies = Latencies()  # from the arrival of a frame until it was stored
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        Ledger.__init__(self)  # a pickle of an earlier version has fewer fields
+        for name, value in state[1].items():
+            setattr(self, name, value)
 
     @property
     def failed(self) -> int:
@@ -78,6 +118,15 @@ class Ledger:
         """Whether every frame is accounted for and none was dropped or failed."""
         return self.balanced and not self.dropped and not self.failed
 
+    @property
+    def latency_us(self) -> dict[str, int]:
+        """The time from the arrival of a frame until it was stored, in microseconds.
+
+        The keys are ``p50``, ``p99``, ``p99.9`` and ``max``; the dict is empty if no frame was stored. The
+        oldest frame of a batch stands for the whole batch.
+        """
+        return self.latencies.summary_us()
+
     def name_loss(self, coordinates: object, reason: str) -> None:
         """Record the coordinates of a frame that was not stored, and the reason.
 
@@ -91,6 +140,38 @@ class Ledger:
         """
         if len(self.not_stored) < MAX_NAMED:
             self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
+
+    def name_raw(self, coordinates: object, reason: str) -> None:
+        """Record a frame that was passed on unprocessed, and the reason; see :meth:`name_loss`."""
+        if len(self.passed_raw) < MAX_NAMED:
+            self.passed_raw.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
+
+    def name_gap(self, camera: str, after: object, before: object, missing: int) -> None:
+        """Record a gap in the image numbers of a camera, between two frames.
+
+        Parameters
+        ----------
+        camera : str
+            The label of the camera; empty if it is unknown.
+        after, before : object
+            The coordinates of the last frame before the gap and of the first frame after it.
+        missing : int
+            The number of missing frames.
+        """
+        if len(self.gaps) < MAX_NAMED:
+            self.gaps.append(
+                {
+                    "camera": _plain(camera, _MOST_OF_A_POSITION),
+                    "after": _as_json(after),
+                    "before": _as_json(before),
+                    "missing": missing,
+                }
+            )
+
+    def name_late(self, coordinates: object, delay_s: float) -> None:
+        """Record a frame that came later than planned, and its delay in seconds."""
+        if len(self.late) < MAX_NAMED:
+            self.late.append((_as_json(coordinates), round(delay_s, 3)))
 
     def forget_refusals(self, coordinates: Mapping[str, int | str]) -> None:
         """Remove the record of a rejected frame that was put again and accepted."""
@@ -113,6 +194,13 @@ class Ledger:
             "stored_bytes": self.stored_bytes,
             "balanced": self.balanced,
             "not_stored": [{"coordinates": where, "reason": reason} for where, reason in self.not_stored],
+            "passed_raw": [{"coordinates": where, "reason": reason} for where, reason in self.passed_raw],
+            "gaps": self.gaps,
+            "skipped_by_plan": self.skipped_by_plan,
+            "late": [{"coordinates": where, "delay_s": delay_s} for where, delay_s in self.late],
+            "stalled": {"frames": self.stalled, "seconds": round(self.stalled_s, 3)},
+            "latency_us": self.latency_us,
+            "high_water": {"frames": self.most_frames, "bytes": self.most_bytes},
         }
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ import re
 BACKENDS_GROUP = "exengine.storage_backends"
 SOURCES_GROUP = "exengine.frame_sources"
 HOOKS_GROUP = "exengine.hooks"
+PROCESS_FUNCTIONS_GROUP = "exengine.process_functions"
 
 PROVIDERS = {
     ("ndtiff", BACKENDS_GROUP): "exengine-ndstorage",

@@ -93,6 +93,21 @@ class FormatHooks(IndexedStorage):
             Makes the storage fail.
         """
 
+    def write_owned_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
+        """Write a frame from a data handler. Unlike ``write_frame``, this method may keep the array.
+
+        No other code changes the array afterwards. A storage in memory overrides this method, to avoid a
+        copy. By default, it calls ``write_frame``. It is not called if ``batch_frames`` is above 1.
+
+        Parameters
+        ----------
+        number, coordinates, data, checked
+            See :meth:`write_frame`.
+        """
+        self.write_frame(number, coordinates, data, checked)
+
     def write_frames(self, number: int, batch: list[CheckedFrame]) -> int:
         """Write the first frames of a batch. Override this method together with ``batch_frames``.
 

@@ -1,14 +1,16 @@
-"""Checks of each frame against the backend's capabilities before anything changes (promise P8)."""
+"""Checks of each frame before anything changes (promises P8, P9), made once on its way to the storage."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.kernel.capabilities import StorageCapabilities
-from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.errors import CoordinatesError, UnsupportedDataError
+from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.storage_types import Frame, JsonValue
 
 
 class FrameChecks:
@@ -134,3 +136,32 @@ class FrameChecks:
 
 def _listed(axes: Iterable[str]) -> str:
     return ", ".join(sorted(axes)) or "none"
+
+
+Parts = tuple[DataCoordinates, npt.NDArray[Any], JsonValue]
+"""The coordinates and the metadata of a frame, both checked and private, with its pixels between them."""
+
+
+class OwnedFrame(Protocol):
+    """A frame that a data handler has checked, and of which it has private copies.
+
+    ``shared`` is true if other code has received the array or the metadata, and may still change them.
+    """
+
+    coordinates: DataCoordinates
+    data: npt.NDArray[Any]
+    metadata: JsonValue
+    shared: bool
+
+
+def unchecked_parts(frame: Frame) -> Parts:
+    """Check and copy the coordinates and the metadata of a caller's frame."""
+    coordinates, data, metadata = frame
+    return snapshot(coordinates), data, clean_metadata(metadata)
+
+
+def checked_parts(frame: OwnedFrame) -> Parts:
+    """Return the parts of a data handler's frame, which are copied again only if other code has them."""
+    if frame.shared:
+        return snapshot(frame.coordinates), frame.data, clean_metadata(frame.metadata)
+    return frame.coordinates, frame.data, frame.metadata

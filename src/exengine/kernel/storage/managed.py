@@ -13,9 +13,7 @@ Interrupts: CPython raises KeyboardInterrupt between bytecode instructions of th
 
 import contextlib
 import os
-import threading
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy.typing as npt
@@ -36,7 +34,13 @@ from exengine.kernel.errors import (
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.format_hooks import CheckedFrame
-from exengine.kernel.storage.frame_checks import FrameChecks
+from exengine.kernel.storage.frame_checks import (
+    FrameChecks,
+    OwnedFrame,
+    Parts,
+    checked_parts,
+    unchecked_parts,
+)
 from exengine.kernel.storage.place import DatasetPlace
 from exengine.kernel.storage.state import WriteState, how_to_reopen
 from exengine.kernel.storage.written import WrittenStorage
@@ -155,24 +159,62 @@ class ManagedStorage(WrittenStorage):
             if state.waiting:
                 state.new_data.notify_all()
 
+    def __put_checked(self, frames: Sequence[OwnedFrame]) -> None:
+        """Store frames that a data handler has checked; see :func:`checked_put_of`."""
+        if self.batch_frames > 1:
+            self.__put_batches(frames, checked_parts)
+            return
+        state, stored = self._exengine, 0
+        try:
+            with state.lock:
+                if state.life.refusal is not None:
+                    self.__refuse()
+                for frame in frames:
+                    coordinates, data, metadata = checked_parts(frame)
+                    data = state.checks.data(data)
+                    if state.checks.limits_axes:
+                        state.checks.axes(coordinates)
+                    checked = self.check_frame(coordinates, data, metadata)
+                    key = state.frames.reserve(coordinates.__dict__)
+                    if key is None:
+                        raise _exists(coordinates)
+                    write = self.write_frame if frame.shared else self.write_owned_frame
+                    try:
+                        write(len(state.frames), coordinates, data, checked)
+                        state.frames.commit(key)
+                    except BaseException as error:
+                        self.__write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
+                        raise
+                    if state.checks.first is None:
+                        state.checks.stored(coordinates, data)
+                    stored += 1
+                if state.waiting:
+                    state.new_data.notify_all()
+        except BaseException as error:
+            note_stored(error, stored)
+            raise
+
     def put_many(self, frames: Iterable[Frame]) -> None:
         # A generator may reuse the array of one frame for the next, so only sequences are stored in batches.
         if self.batch_frames == 1 or not isinstance(frames, list | tuple):
             super().put_many(frames)
-            return
+        else:
+            self.__put_batches(frames, unchecked_parts)
+
+    def __put_batches(self, frames: Sequence[Any], parts: Callable[[Any], Parts]) -> None:
         begin = 0
         try:
             while begin < len(frames):
                 # The very first frame is stored alone, because the others are compared with its shape and
                 # dtype.
                 end = begin + (self.batch_frames if self._exengine.checks.first else 1)
-                self.__put_batch(frames[begin:end])
+                self.__put_batch(frames[begin:end], parts)
                 begin = end
         except BaseException as error:
             note_stored(error, begin + frames_stored_before(error))
             raise
 
-    def __put_batch(self, frames: Sequence[Frame]) -> None:
+    def __put_batch(self, frames: Sequence[Any], parts: Callable[[Any], Parts]) -> None:
         """Check frames until one is rejected, write the frames before it, then raise the error."""
         state = self._exengine
         refusal: Exception | None = None
@@ -182,10 +224,9 @@ class ManagedStorage(WrittenStorage):
             if state.life.refusal is not None:
                 self.__refuse()
             try:
-                for data_coordinates, data, metadata in frames:
-                    coordinates = snapshot(data_coordinates)
+                for frame in frames:
+                    coordinates, data, metadata = parts(frame)
                     data = state.checks.data(data)
-                    metadata = clean_metadata(metadata)
                     if state.checks.limits_axes:
                         state.checks.axes(coordinates)
                     checked = self.check_frame(coordinates, data, metadata)
@@ -382,49 +423,23 @@ class ManagedStorage(WrittenStorage):
         if unreported:
             raise self.__failed_error(what)
 
-    def conclude_at_exit(self) -> None:
-        """Finish the storage as aborted, with a warning, if the program ended without finishing it."""
-        state = self._exengine
-        if state.place is None:
-            return  # a storage in memory does not outlive the process
-        forgotten = not state.closed and state.life.status is None
-        try:
-            if forgotten:
-                self.abort("the program ended without finish()")
-        finally:
-            self.close()
-        if forgotten:
-            warnings.warn(
-                f"{self.path} was not finished before the program ended, so it was finished as aborted",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    def disown(self) -> None:
-        """Reject writes, because this process is a fork of the process that owns the storage."""
-        state = self._exengine
-        # Any thread that held the lock or was reading exists only in the parent.
-        state.lock = threading.RLock()
-        state.new_data = threading.Condition(state.lock)
-        state.reads = set()
-        state.life.disown()
-        if state.place is not None:
-            state.place.unlock()
-
-    def __reduce__(self) -> Any:
-        """Pickle the storage as a reader of its dataset, for workers that process an ``as_array``."""
-        if self.path is None:
-            raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
-        return type(self).open, (self.path,)
-
-    def __del__(self) -> None:
-        # Only a persistent storage has something to save; a partly created storage has no location yet.
-        state = self.__dict__.get("_exengine")
-        if state is not None and state.place is not None and not state.closed and not state.life.disowned:
-            self.conclude_at_exit()
-
 
 def _exists(coordinates: DataCoordinates) -> CoordinatesExistError:
     return CoordinatesExistError(
         f"a frame already exists at {coordinates.__dict__} and is never replaced; use other coordinates"
     )
+
+
+def checked_put_of(storage: object) -> Callable[[Sequence[OwnedFrame]], None] | None:
+    """Return a function that stores frames without checking coordinates and metadata again; see `put_many`.
+
+    A data handler has checked and copied both. The result is None if the storage is not a ``ManagedStorage``,
+    or if it has a ``put`` or ``put_many`` of its own, which must not be bypassed.
+    """
+    if not isinstance(storage, ManagedStorage) or {"put", "put_many"} & storage.__dict__.keys():
+        return None
+    cls = type(storage)
+    if cls.put is not ManagedStorage.put or cls.put_many is not ManagedStorage.put_many:
+        return None
+    put: Callable[[Sequence[OwnedFrame]], None] = getattr(storage, f"_{ManagedStorage.__name__}__put_checked")
+    return put

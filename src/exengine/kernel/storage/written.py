@@ -1,11 +1,15 @@
-"""The facts that a storage reports about the dataset that it writes: path, status, frames, annotations.
+"""The facts that a storage reports about the dataset that it writes, and its end with the process.
 
 :class:`exengine.kernel.storage.managed.ManagedStorage` keeps this state and changes it.
 """
 
 import copy
+import threading
+import warnings
+from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
+from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage.format_hooks import FormatHooks
 from exengine.kernel.storage.state import WriteState
 
@@ -47,3 +51,46 @@ class WrittenStorage(FormatHooks):
         """A copy of the JSON values that :meth:`annotate` has stored so far."""
         place = self._exengine.place
         return place.annotations if place else {}
+
+    # -- the end of the process, forks and pickles -------------------------------------------------
+
+    def conclude_at_exit(self) -> None:
+        """Finish the storage as aborted, with a warning, if the program ended without finishing it."""
+        state = self._exengine
+        if state.place is None:
+            return  # a storage in memory does not outlive the process
+        forgotten = not state.closed and state.life.status is None
+        try:
+            if forgotten:
+                self.abort("the program ended without finish()")
+        finally:
+            self.close()
+        if forgotten:
+            warnings.warn(
+                f"{self.path} was not finished before the program ended, so it was finished as aborted",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def disown(self) -> None:
+        """Reject writes, because this process is a fork of the process that owns the storage."""
+        state = self._exengine
+        # Any thread that held the lock or was reading exists only in the parent.
+        state.lock = threading.RLock()
+        state.new_data = threading.Condition(state.lock)
+        state.reads = set()
+        state.life.disown()
+        if state.place is not None:
+            state.place.unlock()
+
+    def __reduce__(self) -> Any:
+        """Pickle the storage as a reader of its dataset, for workers that process an ``as_array``."""
+        if self.path is None:
+            raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
+        return type(self).open, (self.path,)
+
+    def __del__(self) -> None:
+        # Only a persistent storage has something to save; a partly created storage has no location yet.
+        state = self.__dict__.get("_exengine")
+        if state is not None and state.place is not None and not state.closed and not state.life.disowned:
+            self.conclude_at_exit()

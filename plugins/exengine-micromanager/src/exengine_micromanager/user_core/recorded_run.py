@@ -81,8 +81,7 @@ class RecordedRun:
         recorder.check(plan)
         recorder.open(plan)
         try:
-            assert recorder.storage is not None
-            recorder.storage.expect(plan)
+            recorder.expect(plan)
             runner.events.eventStarted.connect(self._event_started)
         except BaseException as error:
             recorder.finish(error, failed=True)

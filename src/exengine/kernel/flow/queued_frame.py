@@ -1,6 +1,8 @@
 """A frame in flight from a producer to a storage, and the frames that a process function returns for it."""
 
 import logging
+from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,15 @@ class QueuedFrame:
         Notified when the frame arrives, when it has been processed, and when it has been stored.
     processed : bool
         Whether the process function has returned this frame.
+    shared : bool
+        Whether user code has received the array or the metadata, so that it may still change them.
+    since : float
+        The time of ``time.perf_counter()`` at which the producer delivered the frame, in seconds.
     size : int
         The size of the pixel data, in bytes.
     """
 
-    __slots__ = ("coordinates", "data", "future", "metadata", "processed", "size")
+    __slots__ = ("coordinates", "data", "future", "metadata", "processed", "shared", "since", "size")
 
     def __init__(
         self,
@@ -46,7 +52,9 @@ class QueuedFrame:
         self.metadata = metadata
         self.future = future
         self.processed = processed
-        self.size = int(getattr(data, "nbytes", 0))
+        self.shared = future is not None
+        self.since = perf_counter()
+        self.size = data.nbytes
 
     def notify(self, *, processed: bool, stored: bool) -> None:
         """Notify the future. An exception that it raises is logged and never stops the flow of frames."""
@@ -57,30 +65,46 @@ class QueuedFrame:
         except BaseException:
             _log.exception("a future raised when it was notified of the frame at %s", self.coordinates)
 
+    def notify_of_loss(self, error: BaseException) -> None:
+        """Notify the future that the frame was not stored, if it has a method ``_notify_error``."""
+        if not hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0
+            return
+        try:
+            self.future._notify_error(self.coordinates, error)
+        except BaseException:
+            _log.exception("a future raised when it was notified of the loss at %s", self.coordinates)
 
-def frames_of(result: Any, given: QueuedFrame) -> list[QueuedFrame]:
-    """Return the result of a process function as a list of frames that no other code can change.
 
-    The process function may return the same buffer every time, so everything is copied except the array and
-    the metadata that it received.
+def frames_of(result: Any, given: QueuedFrame) -> Iterator[QueuedFrame]:
+    """Yield the result of a process function as frames that no other code can change.
+
+    The process function may return the same buffer every time, so everything is copied except the array that
+    it received. If it returns a generator, each frame is requested when the previous one has been taken.
     """
     if result is None:
-        return []
-    frames = [result] if isinstance(result, tuple) and not _is_frame_sequence(result) else list(result)
-    items = []
-    for frame in frames:
+        return
+    for frame in [result] if isinstance(result, tuple) and not _is_frame_sequence(result) else result:
         if not isinstance(frame, (tuple, list)) or len(frame) != 3:
             raise TypeError(
                 "a process function must return (coordinates, data, metadata), a list of these, or None; "
                 f"got {type(frame).__name__}"
             )
         coordinates, data, metadata = frame
-        if isinstance(data, np.ndarray) and data is not given.data:
-            data = data.copy()
-        if metadata is not given.metadata:
-            metadata = clean_metadata(metadata)
-        items.append(QueuedFrame(snapshot(coordinates), data, metadata, given.future, processed=True))
-    return items
+        if not isinstance(data, np.ndarray):
+            raise TypeError(
+                f"the data that a process function returns must be an array, got {type(data).__name__}"
+            )
+        is_given = data is given.data
+        item = QueuedFrame(
+            snapshot(coordinates),
+            data if is_given else data.copy(),
+            clean_metadata(metadata),
+            given.future,
+            processed=True,
+        )
+        item.shared = item.shared or is_given
+        item.since = given.since
+        yield item
 
 
 def _is_frame_sequence(result: tuple[Any, ...]) -> bool:

@@ -1,0 +1,66 @@
+"""The lines about a ledger that ``exengine acquire`` and ``exengine info`` print."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from exengine.kernel.wording import human_bytes
+
+_MOST_NAMED = 5
+
+
+def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return label and text of each line about gaps, late frames and waiting times; empty if all went well.
+
+    Parameters
+    ----------
+    ledger : mapping
+        A ledger as JSON. Another program may have written it, so any field may be missing or different.
+    """
+    lines = []
+    for label, key, text in (
+        ("gap", "gaps", _gap),
+        ("late", "late", _late),
+        ("raw", "passed_raw", _raw),
+    ):
+        entries = ledger.get(key)
+        named = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        lines += [(label, text(entry)) for entry in named[:_MOST_NAMED]]
+        if len(named) > _MOST_NAMED:
+            lines.append((label, f"... and {len(named) - _MOST_NAMED} more"))
+    if skipped := _number(ledger.get("skipped_by_plan")):
+        lines.append(("skipped", f"{skipped:g} positions on the axes, as planned"))
+    stalled, latency, most = (_mapping(ledger.get(key)) for key in ("stalled", "latency_us", "high_water"))
+    if _number(stalled.get("frames")):
+        seconds = _number(stalled.get("seconds"))
+        lines.append(
+            ("stalled", f"{stalled['frames']} frames waited for the storage, {seconds:.3g} s in all")
+        )
+    if latency:
+        times = ", ".join(f"{key} {_number(value) / 1000:.3g} ms" for key, value in latency.items())
+        lines.append(("latency", f"until stored: {times}"))
+    if most:
+        size = human_bytes(int(_number(most.get("bytes"))))
+        lines.append(("queue", f"at most {_number(most.get('frames')):g} frames, {size}"))
+    return lines
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _gap(entry: Mapping[str, Any]) -> str:
+    camera = f"{entry['camera']}: " if entry.get("camera") else ""
+    place = f"between {entry.get('after')} and {entry.get('before')}"
+    return f"{camera}{entry.get('missing')} frames missing {place}"
+
+
+def _late(entry: Mapping[str, Any]) -> str:
+    return f"{entry.get('coordinates')}: {entry.get('delay_s')} s later than planned"
+
+
+def _raw(entry: Mapping[str, Any]) -> str:
+    return f"{entry.get('coordinates')}: stored unprocessed, {entry.get('reason')}"

@@ -1,0 +1,275 @@
+"""The state that producers, process threads and the store thread share: the frames in flight and their ends.
+
+Threads: :attr:`Flight.lock` guards every attribute. No method calls user code. A method whose name begins
+with ``wait_`` acquires and releases the lock itself; all others are called with the lock held.
+"""
+
+import threading
+import time
+from collections import deque
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import CoordinatesNotFoundError, HandlerError, HandlerFullError
+from exengine.kernel.flow.policy import Policy
+from exengine.kernel.flow.queued_frame import QueuedFrame
+from exengine.kernel.flow.waiters import Waiters, wait
+from exengine.kernel.frames.ledger import Ledger
+
+_BATCH_BYTES = 4 * 2**20  # pixel data that is taken at once, unless a single frame is larger
+_NAP_S = 0.001
+
+
+class Flight:
+    """The frames in flight, in two queues: those that arrived, and those that can be stored.
+
+    Parameters
+    ----------
+    policy : Policy
+        The bounds on the pixel data and on the number of frames in flight. A single frame may exceed the
+        bounds if no other frame is in flight.
+    processing : bool
+        Whether frames are processed between the two queues. Otherwise, both are the same queue.
+    """
+
+    def __init__(self, policy: Policy, *, processing: bool) -> None:
+        self.lock = threading.Lock()
+        self._policy = policy
+        self.max_bytes, self.max_frames = policy.max_pending, policy.frame_limit
+        self.bytes = self.frames = 0  # in flight
+        self.ledger = Ledger()
+        self.error: BaseException | None = None
+        self.closed = False  # whether producers are refused, because of an error or the end
+        self.intake: deque[QueuedFrame] = deque()
+        self.ready: deque[QueuedFrame] = deque() if processing else self.intake
+        self.intake_ended = self.ready_ended = self.concluded = False
+        self._arrived = 0  # frames that were taken to be processed
+        self.results_waiting = 0  # process threads that wait for room; they have priority over producers
+        self.arrivals = Waiters()  # threads that wait for a frame in `intake`
+        self.results = Waiters() if processing else self.arrivals  # the store thread
+        self.room = Waiters()  # producers and process threads
+        self.hurry = Waiters()  # the store thread while it naps
+        self.news = Waiters()  # callers of `await_data` and `await_completion`
+        self.index: dict[DataCoordinates, QueuedFrame] | None = None  # made when it is first needed
+        self._processing: dict[int, QueuedFrame] = {}  # id -> frame
+        self._storing: list[QueuedFrame] = []  # the batch that is being stored
+
+    # -- arriving --------------------------------------------------------------------------------
+
+    def is_full(self, size: int) -> bool:
+        """Return whether a frame of this size has to wait, because other frames are in flight."""
+        return self.frames > 0 and (not self._has_room(size) or self.results_waiting > 0)
+
+    def is_dropped(self, began: float | None) -> bool:
+        """Return whether to drop a frame for which there is no room.
+
+        Parameters
+        ----------
+        began : float or None
+            The time of ``time.monotonic()`` at which the producer began to wait.
+
+        Raises
+        ------
+        HandlerError
+            If the frame must not wait.
+        """
+        if self.error is not None:
+            raise self.handler_error("this frame was not accepted")
+        if self.closed:
+            raise HandlerError("the handler is finished and accepts no more frames")
+        policy = self._policy
+        if policy.when_full == "drop":
+            return True
+        bound = "max_frames" if self.frames >= self.max_frames else "max_pending"
+        why = f"{self._fill()}%s, because the storage is slower than the source; raise {bound}, or %s"
+        if policy.when_full == "error":
+            raise HandlerFullError(why % ("", "let the source wait with when_full='block'"))
+        limit = policy.block_timeout_s
+        if began is not None and limit is not None and time.monotonic() - began >= limit:
+            raise HandlerFullError(why % (f" after {limit:g} s", "block_timeout_s"))
+        return False
+
+    def _fill(self) -> str:
+        if self.frames >= self.max_frames:
+            return f"{self.frames} of {self.max_frames} frames are queued"
+        return f"{self.bytes} of {self.max_bytes} bytes are queued"
+
+    def name_dropped(self, item: QueuedFrame) -> None:
+        """Name a frame that was dropped in the ledger."""
+        self.ledger.name_loss(item.coordinates.__dict__, f"dropped, because {self._fill()}")
+        self.news.wake_all()
+
+    def handler_error(self, what: str) -> HandlerError:
+        """Return the error that a caller receives, with the first error as its cause."""
+        error = HandlerError(f"{self.error}; {what}")
+        error.__cause__ = self.error
+        return error
+
+    def fail(self, error: BaseException) -> bool:
+        """Keep the first error; return whether this is it."""
+        if self.error is not None:
+            return False
+        self.error = error
+        self.closed = True
+        self.room.wake_all()
+        self.news.wake_all()
+        return True
+
+    def end_intake(self) -> None:
+        """Accept no more frames."""
+        self.intake_ended = self.closed = True
+        if self.ready is self.intake:
+            self.ready_ended = True
+        self.arrivals.wake_all()
+        self.room.wake_all()
+        self.hurry.wake_all()
+
+    # -- looking up ------------------------------------------------------------------------------
+
+    def find(self, coordinates: DataCoordinates) -> QueuedFrame | None:
+        """Return the frame in flight at these coordinates; the latest, if there are several."""
+        if self.index is None:
+            processing = sorted(self._processing.values(), key=lambda item: item.since)
+            queued = self.intake if self.ready is self.intake else [*self.ready, *processing, *self.intake]
+            self.index = {item.coordinates: item for item in (*self._storing, *queued)}
+        return self.index.get(coordinates)
+
+    def refusal_of(self, coordinates: DataCoordinates) -> Exception | None:
+        """Return the error for a caller that waits for a frame that is not in flight; None if it may come."""
+        for where, reason in self.ledger.not_stored:
+            if where == coordinates.__dict__:
+                error = HandlerError(f"the frame at {where} was not stored: {reason}")
+                error.__cause__ = self.error
+                return error
+        if self.error is not None:
+            return self.handler_error(f"the frame at {coordinates.__dict__} did not come")
+        if self.concluded:
+            return CoordinatesNotFoundError(
+                f"the handler has ended without a frame at {coordinates.__dict__}"
+            )
+        return None
+
+    # -- leaving ---------------------------------------------------------------------------------
+
+    def leave(self, items: list[QueuedFrame], size: int) -> None:
+        """Remove frames from the count, and wake the threads that wait for room or for news.
+
+        Parameters
+        ----------
+        items : list of QueuedFrame
+            The first frames of the batch that is being stored, or a frame that was processed.
+        size : int
+            The total size of their pixel data, in bytes.
+        """
+        ledger = self.ledger
+        # The maximum is reached just before frames leave.
+        ledger.most_bytes = max(ledger.most_bytes, self.bytes)
+        ledger.most_frames = max(ledger.most_frames, self.frames)
+        self.bytes -= size
+        self.frames -= len(items)
+        if self._processing.pop(id(items[0]), None) is None:
+            del self._storing[: len(items)]
+        if self.index is not None:
+            for item in items:
+                if self.index.get(item.coordinates) is item:
+                    del self.index[item.coordinates]
+        if self.room.tickets:
+            self.room.wake_all()
+        if self.news.tickets:
+            self.news.wake_all()
+
+    # -- waiting for frames ----------------------------------------------------------------------
+
+    def wait_to_store(self, most: int) -> list[QueuedFrame]:
+        """Wait for frames that can be stored; return at most ``most`` of them, and none at the end."""
+        slept = False
+        while True:
+            with self.lock:
+                queue = self.ready
+                naps = slept and 0 < len(queue) < most and not (self.ready_ended or self.room.tickets)
+                if queue and not naps:
+                    return self._take(queue, most)
+                if not queue and self.ready_ended:
+                    return []
+                waiters = self.hurry if naps else self.results
+                ticket = waiters.enlist()
+            # The first frame after a pause wakes this thread. It naps, so that more frames arrive.
+            if not (ticket.acquire(timeout=_NAP_S) if naps else wait(ticket)):
+                with self.lock:
+                    waiters.withdraw(ticket)
+            slept = not naps
+
+    def _take(self, queue: deque[QueuedFrame], most: int) -> list[QueuedFrame]:
+        count = min(most, len(queue), max(1, _BATCH_BYTES // max(1, queue[0].size)))
+        items = self._storing = [queue.popleft() for _ in range(count)]
+        return items.copy()
+
+    def wait_to_process(self) -> tuple[int, QueuedFrame] | None:
+        """Wait for a frame that arrived, and return it with its number; return None at the end."""
+        while True:
+            with self.lock:
+                if self.intake:
+                    item = self.intake.popleft()
+                    self._processing[id(item)] = item
+                    self._arrived += 1
+                    return self._arrived - 1, item
+                if self.intake_ended:
+                    return None
+                ticket = self.arrivals.enlist()
+            if not wait(ticket):
+                with self.lock:
+                    self.arrivals.withdraw(ticket)
+
+    def wait_to_pass_on(self, result: QueuedFrame, replaced: QueuedFrame | None) -> None:
+        """Wait for room, and queue a frame to be stored. Producers are refused while a result waits.
+
+        Parameters
+        ----------
+        result : QueuedFrame
+        replaced : QueuedFrame or None
+            The frame that was processed; it leaves, so that its room can be used.
+        """
+        waits = False
+        while True:
+            with self.lock:
+                if replaced is not None:
+                    self.leave([replaced], replaced.size)
+                    replaced = None
+                if self._has_room(result.size) or not (self.ready or self._storing):
+                    self.results_waiting -= waits
+                    self.bytes += result.size
+                    self.frames += 1
+                    self.ledger.produced += 1
+                    if self.index is not None:
+                        self.index[result.coordinates] = result
+                    self.ready.append(result)
+                    self.results.wake_one()
+                    self.news.wake_all()
+                    return
+                self.results_waiting += not waits
+                waits = True
+                ticket = self.room.enlist()
+                self.hurry.wake_all()
+            wait(ticket)
+
+    def _has_room(self, size: int) -> bool:
+        return self.bytes + size <= self.max_bytes and self.frames < self.max_frames
+
+    def wait_for_end(self, timeout: float | None) -> bool:
+        """Wait until the storage has been ended; return False if the wait timed out."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self.lock:
+                if self.concluded:
+                    return True
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                ticket = self.news.enlist()
+            if not wait(ticket, deadline):
+                with self.lock:
+                    self.news.withdraw(ticket)
+
+    def disown(self) -> None:
+        """Refuse everything: this is a forked process, and the threads exist only in its parent."""
+        self.lock = threading.Lock()
+        self.error = RuntimeError("this handler belongs to the process that forked this one")
+        self.closed = self.concluded = True

@@ -1,0 +1,147 @@
+"""Memory for the private copies of frames in flight.
+
+Most of the time that a copy takes is spent on page faults of new memory. Small frames therefore share slabs,
+and slabs and the buffers of large frames are used again as soon as no frame refers to them.
+
+A small frame is copied while the interpreter lock is held. numpy would release the lock for each copy, and if
+another Python thread is busy, every release costs this thread 5 ms. A large frame is copied by numpy, so that
+other threads run at the same time.
+"""
+
+import sys
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SLAB_BYTES = 4 * 2**20  # numpy requests large pages for arrays of this size and above
+LARGE_BYTES = 2**18
+"""Frames of at least this size, in bytes, have a buffer of their own."""
+
+_KEPT_BYTES = 32 * 2**20  # the total size of the buffers that are kept to be used again
+_KEPT_BUFFERS = 3
+_MOST_LAYOUTS = 4
+
+
+class _Slab:
+    """Memory for small frames of one layout."""
+
+    __slots__ = ("buffer", "count", "dtype", "frames", "memory", "next", "shape", "size")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any] | None, size: int) -> None:
+        self.shape, self.dtype, self.size = shape, dtype, size
+        self.count = self.next = 0
+        self.buffer = self.frames = np.empty(0, np.uint8)
+        self.memory = memoryview(b"")
+
+    def use(self, buffer: npt.NDArray[np.uint8]) -> None:
+        """Place the next frames in this buffer."""
+        self.count, self.next = buffer.nbytes // self.size, 0
+        self.buffer, self.memory = buffer, memoryview(buffer)
+        self.frames = np.ndarray((self.count, *self.shape), self.dtype, buffer)
+
+
+class FrameBuffers:
+    """Copies arrays into memory that is used again.
+
+    Examples
+    --------
+    >>> buffers = FrameBuffers()
+    >>> frame = np.arange(6, dtype=np.uint16).reshape(2, 3)
+    >>> copy = buffers.copy(frame)
+    >>> (copy == frame).all(), np.shares_memory(copy, frame)
+    (np.True_, False)
+    """
+
+    def __init__(self) -> None:
+        self._slab = _Slab((), None, 0)
+        self._slabs: dict[tuple[tuple[int, ...], np.dtype[Any]], _Slab] = {}
+        self._full: deque[npt.NDArray[np.uint8]] = deque(maxlen=_KEPT_BUFFERS)
+        self._large: deque[npt.NDArray[np.uint8]] = deque()
+
+    def copy(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a writeable copy of a small array, in C order. One thread at a time may call this method.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            An array of any kind. A copy of a subclass, such as a masked array, is of the same subclass.
+        """
+        slab = self._slab
+        if image.dtype is not slab.dtype or image.shape != slab.shape or type(image) is not np.ndarray:
+            if not self._has_slab(image):
+                return image.copy()
+            slab = self._slab
+        number = slab.next
+        if number == slab.count:
+            slab.use(self._free_buffer())
+            number = 0
+        slab.next = number + 1
+        copy: npt.NDArray[Any] = slab.frames[number]
+        begin = number * slab.size
+        try:
+            slab.memory[begin : begin + slab.size] = image.data.cast("B")
+        except (TypeError, ValueError, BufferError):  # not contiguous, or a dtype that buffers do not have
+            copy[...] = image
+        return copy
+
+    def _has_slab(self, image: npt.NDArray[Any]) -> bool:
+        """Select the slab for the layout of an array; return whether there is one."""
+        size = image.nbytes
+        if type(image) is not np.ndarray or image.dtype.hasobject or not 0 < size < LARGE_BYTES:
+            return False
+        layout = image.shape, image.dtype
+        slab = self._slabs.get(layout)
+        if slab is None:
+            if not image.ndim or len(self._slabs) == _MOST_LAYOUTS:
+                return False
+            slab = self._slabs[layout] = _Slab(*layout, size)
+        self._slab = slab
+        return True
+
+    def _free_buffer(self) -> npt.NDArray[np.uint8]:
+        if self._slab.count:
+            self._full.append(self._slab.buffer)
+        self._slab.frames = self._slab.buffer = np.empty(0, np.uint8)  # these must not refer to the buffer
+        self._slab.memory = memoryview(b"")
+        if len(self._full) == _KEPT_BUFFERS:
+            buffer = self._full.popleft()
+            if _is_free(buffer):
+                return buffer
+        return np.empty(SLAB_BYTES, np.uint8)
+
+    def copy_large(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the same as :meth:`copy` for a large array. Any number of threads may call this method."""
+        if type(image) is not np.ndarray or image.dtype.hasobject:
+            return image.copy()
+        size = image.nbytes
+        try:
+            buffer = self._large.popleft()
+        except IndexError:
+            buffer = np.empty(0, np.uint8)
+        if buffer.nbytes != size or not _is_free(buffer):
+            buffer = np.empty(size, np.uint8)
+        copy: npt.NDArray[Any] = np.ndarray(image.shape, image.dtype, buffer)
+        copy[...] = image
+        if (len(self._large) + 1) * size <= _KEPT_BYTES:
+            self._large.append(buffer)
+        return copy
+
+
+def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
+    return sys.getrefcount(buffer)
+
+
+def _references_to_free_buffer() -> int:
+    """Return the count for a buffer to which one local variable refers. It differs between Pythons."""
+    buffer = np.empty(0, np.uint8)
+    return _references_to(buffer)
+
+
+_FREE = _references_to_free_buffer() if getattr(sys, "_is_gil_enabled", lambda: True)() else 0
+
+
+def _is_free(buffer: npt.NDArray[np.uint8]) -> bool:
+    """Return whether only a local variable of the caller refers to a buffer."""
+    return sys.getrefcount(buffer) <= _FREE

@@ -1,0 +1,189 @@
+"""Passes frames in flight to the storage, in batches, and accounts for each of them.
+
+Threads: one thread runs :meth:`Storing.run`. It holds no lock while it calls the storage, an observer or a
+future.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter, sleep
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import UnsupportedOperationError, describe, frames_stored_before
+from exengine.kernel.flow.flight import Flight
+from exengine.kernel.flow.queued_frame import QueuedFrame
+from exengine.kernel.storage.ending import end_early, keep_ledger
+from exengine.kernel.storage.managed import checked_put_of
+
+OnStored = Callable[[list[DataCoordinates]], None]
+"""Called with the coordinates of the frames that were stored, in order."""
+
+_MOST_AT_ONCE = 64  # frames taken from the queue, and reported to observers, at once
+
+_TURN_S = 0.0004
+"""The time after which the store thread lets the producer run, if the storage itself never waits.
+
+A storage on disk releases the interpreter lock whenever it writes. One in memory would keep it for 5 ms."""
+
+_log = logging.getLogger("exengine")
+
+
+class Storing:
+    """The store thread's work.
+
+    Parameters
+    ----------
+    storage : DataStorage
+        The storage that receives the frames, and that is finished at the end.
+    flight : Flight
+    observers : sequence of callable
+        Called after each batch.
+    on_error : callable or None
+        Called once, with the first error.
+    """
+
+    def __init__(
+        self,
+        storage: DataStorage,
+        flight: Flight,
+        observers: Sequence[OnStored],
+        on_error: Callable[[BaseException], None] | None,
+    ) -> None:
+        self._storage = storage
+        self._flight = flight
+        self._observers = observers
+        self._on_error = on_error
+        self._put_checked = checked_put_of(storage)
+        batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
+        self._most_put = max(_MOST_AT_ONCE, storage.batch_frames) if batches else 1
+        self._most = max(_MOST_AT_ONCE, self._most_put)
+        capabilities = getattr(storage, "capabilities", None)
+        self._yields = getattr(capabilities, "persistent", True) is False
+        self.abort: tuple[str, bool] | None = None  # the reason, and whether the dataset has failed
+
+    def run(self) -> None:
+        """Store frames until the queue has ended, and then end the storage."""
+        begin = perf_counter()
+        while batch := self._flight.wait_to_store(self._most):
+            if self._yields and perf_counter() - begin > _TURN_S:
+                sleep(0)
+                begin = perf_counter()
+            while batch:
+                stored, error = self._put(batch)
+                if stored:
+                    self._settle(batch[:stored])
+                if error is not None:
+                    self.lose(batch[stored], error, out=True)
+                    stored += 1
+                batch = batch[stored:]
+        self._conclude()
+
+    def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
+        """Pass frames to the storage; return the number stored, and any error for the next frame."""
+        most = len(batch) - 1
+        try:
+            if self._put_checked is not None:
+                self._put_checked(batch)
+            elif self._most_put > 1 and most:
+                self._storage.put_many([(item.coordinates, item.data, item.metadata) for item in batch])
+            else:
+                most = 0
+                self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
+                return 1, None
+        except BaseException as error:  # it may carry a count from another storage's `put_many`
+            return min(frames_stored_before(error), most), error
+        return len(batch), None
+
+    def _settle(self, stored: list[QueuedFrame]) -> None:
+        """Count the frames that the storage has stored, and notify the observers."""
+        flight, ledger = self._flight, self._flight.ledger
+        size = sum([item.size for item in stored])
+        with flight.lock:
+            ledger.stored += len(stored)
+            ledger.stored_bytes += size
+            # The first frame has waited for the longest time, so this is an upper bound for all of them.
+            ledger.latencies.add(perf_counter() - stored[0].since, len(stored))
+            flight.leave(stored, size)
+        for observer in self._observers:
+            try:
+                observer([item.coordinates for item in stored])
+            except BaseException:
+                _log.exception("the observer %r raised after %d frames were stored", observer, len(stored))
+        for item in stored:
+            if item.future is not None:
+                item.notify(processed=True, stored=True)
+
+    def lose(
+        self,
+        item: QueuedFrame,
+        error: BaseException,
+        *,
+        out: bool,
+        stop: bool = True,
+        in_flight: bool = True,
+    ) -> None:
+        """Account for a frame that cannot be stored.
+
+        Parameters
+        ----------
+        item : QueuedFrame
+        error : BaseException
+        out : bool
+            Whether the storage rejected the frame, and not the process function.
+        stop : bool
+            Whether to keep the error and to accept no more frames.
+        in_flight : bool
+            Whether the frame is still counted as being in flight.
+        """
+        flight, ledger = self._flight, self._flight.ledger
+        with flight.lock:
+            if out:
+                ledger.failed_out += 1
+            else:
+                ledger.failed_in += 1
+            ledger.name_loss(item.coordinates.__dict__, describe(error))
+            first = stop and flight.fail(error)
+            if in_flight:
+                flight.leave([item], item.size)
+            flight.news.wake_all()
+        if first:
+            self._report(error)
+        if item.future is not None:
+            item.notify_of_loss(error)
+
+    def _report(self, error: BaseException) -> None:
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(error)
+        except BaseException:
+            _log.exception("the callback for errors raised after %s", describe(error))
+
+    def _keep(self, error: BaseException) -> None:
+        with self._flight.lock:
+            first = self._flight.fail(error)
+        if first:
+            self._report(error)
+
+    def _conclude(self) -> None:
+        flight = self._flight
+        try:
+            try:
+                keep_ledger(self._storage, flight.ledger)
+            except UnsupportedOperationError:
+                pass  # the storage cannot store annotations
+            except BaseException as error:  # the dataset must be ended in any case
+                self._keep(error)
+            if flight.error is not None or not flight.ledger.complete:
+                end_early(self._storage, str(flight.error or "some frames were not stored"), failed=True)
+            elif self.abort is not None:
+                end_early(self._storage, self.abort[0], failed=self.abort[1])
+            else:
+                self._storage.finish()
+        except BaseException as error:
+            self._keep(error)
+        with flight.lock:
+            flight.concluded = True
+            flight.news.wake_all()
+            flight.room.wake_all()

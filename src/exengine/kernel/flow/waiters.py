@@ -1,0 +1,67 @@
+"""Threads that wait for a change, each on a lock of its own.
+
+A ``threading.Condition`` runs Python code while it holds its lock, and an interrupt in that code may leave
+the lock held for ever. Here, a thread enlists while it holds the lock of the shared state, releases that
+lock, and then waits on a ticket, in one call that is written in C. The thread that makes the change releases
+the ticket.
+
+An interrupt can lose a wake-up, because it may arrive between taking a ticket from the list and releasing
+it. For this reason a thread waits for at most one second at a time, and then looks at the state itself.
+"""
+
+import threading
+import time
+from collections import deque
+
+LONGEST_WAIT_S = 1.0
+"""The maximum time that a thread waits before it looks at the state again."""
+
+
+class Waiters:
+    """The threads that wait for one kind of change. Call every method while the state's lock is held."""
+
+    __slots__ = ("tickets",)
+
+    def __init__(self) -> None:
+        self.tickets: deque[threading.Lock] = deque()
+        """The tickets of the threads that wait, in order of arrival."""
+
+    def enlist(self) -> threading.Lock:
+        """Return a new ticket. Release the state's lock, pass the ticket to :func:`wait`, then look again."""
+        ticket = threading.Lock()
+        ticket.acquire()
+        self.tickets.append(ticket)
+        return ticket
+
+    def withdraw(self, ticket: threading.Lock) -> None:
+        """Remove a ticket that was not released in time; otherwise it would consume a wake-up."""
+        if ticket in self.tickets:
+            self.tickets.remove(ticket)
+
+    def wake_one(self) -> None:
+        """Wake the thread that has waited for the longest time, if there is one."""
+        if self.tickets:
+            self.tickets.popleft().release()
+
+    def wake_all(self) -> None:
+        """Wake all threads."""
+        while self.tickets:
+            self.tickets.popleft().release()
+
+
+def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
+    """Wait on a ticket. Do not hold the state's lock during this call.
+
+    Parameters
+    ----------
+    ticket : threading.Lock
+    deadline : float, optional
+        The time of ``time.monotonic()`` at which the wait ends; None means no limit.
+
+    Returns
+    -------
+    bool
+        Whether the ticket was released. If not, withdraw it, and look at the state and at the deadline.
+    """
+    left = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
+    return ticket.acquire(timeout=max(0.0, left))

@@ -1,0 +1,49 @@
+"""The registry of process functions, so that a config can name one without an import path.
+
+A distribution registers a function in the entry-point group ``exengine.process_functions``. The data handler
+calls it as ``function(coordinates, data, metadata)``. A function is imported and checked when it is named: it
+must accept these three arguments, and it must have a docstring.
+"""
+
+import inspect
+import sys
+from typing import Any
+
+from exengine.kernel.errors import describe
+from exengine.kernel.registry.loading import import_target, user_interrupt
+from exengine.kernel.registry.names import PROCESS_FUNCTIONS_GROUP
+from exengine.kernel.registry.plugins import PluginRegistry
+from exengine.kernel.registry.records import Outcome, PluginRecord, broken
+
+
+class ProcessFunctionRegistry(PluginRegistry):
+    """The process functions that are installed."""
+
+    def _load(self, record: PluginRecord) -> Outcome:
+        with user_interrupt() as interrupted:
+            value, fault, output = import_target(record.target, interrupted)
+        if interrupted():
+            raise KeyboardInterrupt
+        if fault is not None:
+            return fault
+        refusal = _refusal_of(value)
+        if refusal:
+            return broken("contract", f"{record.target} {refusal}", output=output)
+        return Outcome("valid", output=output, loaded=value)
+
+
+def _refusal_of(value: Any) -> str:
+    """Return the reason why an object is not a valid process function; empty if it is valid."""
+    if not callable(value) or isinstance(value, type):
+        return f"is not a function, but {type(value).__name__}"
+    try:
+        inspect.signature(value).bind(None, None, None)
+    except (TypeError, ValueError) as error:
+        return f"does not accept (coordinates, data, metadata): {describe(error)}"
+    if not (inspect.getdoc(value) or "").strip() and sys.flags.optimize < 2:
+        return "has no docstring; describe its effect on a frame in one sentence"
+    return ""
+
+
+PROCESS_FUNCTIONS = ProcessFunctionRegistry(PROCESS_FUNCTIONS_GROUP, "process function")
+"""The installed process functions."""

@@ -1,0 +1,71 @@
+"""Private copies of frames: equal to the frame, apart from it, and in memory that is used again."""
+
+import numpy as np
+import pytest
+
+from exengine.kernel.flow.frame_buffers import LARGE_BYTES, SLAB_BYTES, FrameBuffers
+
+KINDS = {
+    "plain": np.arange(12, dtype=np.uint16).reshape(3, 4),
+    "Fortran order": np.asfortranarray(np.arange(12, dtype=np.uint16).reshape(3, 4)),
+    "reversed": np.arange(12, dtype=np.uint16).reshape(3, 4)[:, ::-1],
+    "big endian": np.arange(12, dtype=">u2").reshape(3, 4),
+    "complex": np.arange(12, dtype=np.complex64).reshape(3, 4),
+    "half": np.arange(12, dtype=np.float16).reshape(3, 4),
+    "dates": np.arange(12).astype("datetime64[s]").reshape(3, 4),
+    "records": np.zeros((3, 4), [("a", "u2"), ("b", "f8")]),
+    "objects": np.full((3, 4), "x", object),
+    "masked": np.ma.masked_array(np.arange(12, dtype=np.uint16).reshape(3, 4), np.eye(3, 4)),
+    "empty": np.zeros((0, 4), np.uint16),
+    "a single value": np.array(7, np.uint16),
+    "read-only": np.broadcast_to(np.arange(4, dtype=np.uint16), (3, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["copy", "copy_large"])
+def test_a_copy_of_any_array_is_equal_and_apart(kind, method):
+    image, buffers = KINDS[kind], FrameBuffers()
+    copy = getattr(buffers, method)(image)
+    assert type(copy) is type(image) and copy.dtype == image.dtype and copy.shape == image.shape
+    assert np.array_equal(copy, image) and not np.shares_memory(copy, image)
+    assert copy.flags.writeable and getattr(copy, "mask", 0) is not getattr(image, "mask", 1)
+    if kind == "masked":
+        assert (copy.mask == image.mask).all()
+
+
+def test_a_masked_array_after_a_plain_one_of_the_same_layout_keeps_its_mask():
+    buffers = FrameBuffers()
+    buffers.copy(KINDS["plain"])
+    assert isinstance(buffers.copy(KINDS["masked"]), np.ma.MaskedArray)
+
+
+def test_copies_of_several_layouts_do_not_touch_each_other():
+    buffers, copies = FrameBuffers(), []
+    for number in range(2000):
+        shape = ((30, 40), (40, 30), (16, 16, 3))[number % 3]
+        copies.append((number, buffers.copy(np.full(shape, number, np.uint16))))
+    assert all((copy == number).all() for number, copy in copies)
+
+
+def test_memory_is_used_again_when_no_frame_refers_to_it_and_only_then():
+    buffers, image = FrameBuffers(), np.zeros((256, 256), np.uint16)  # 32 in a slab
+    per_slab = SLAB_BYTES // image.nbytes
+    kept = buffers.copy(image)
+    seen = {id(kept.base)}
+    for number in range(20 * per_slab):
+        copy = buffers.copy(np.full_like(image, number % 1000))
+        seen.add(copy.__array_interface__["data"][0] - copy.__array_interface__["data"][0] % 4096)
+        assert not np.shares_memory(copy, kept)
+    assert not kept.any()
+    assert len(seen) <= 8 * per_slab
+
+
+def test_large_frames_use_their_memory_again_when_no_frame_refers_to_it_and_only_then():
+    buffers, image = FrameBuffers(), np.zeros(LARGE_BYTES, np.uint8)
+    kept, places = buffers.copy_large(image), set()
+    for number in range(100):
+        copy = buffers.copy_large(np.full_like(image, number % 200))
+        places.add(copy.__array_interface__["data"][0])
+        assert not np.shares_memory(copy, kept) and copy[0] == number % 200
+    assert not kept.any() and len(places) < 50
