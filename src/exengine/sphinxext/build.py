@@ -21,6 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
+from exengine.checks.campaigns import with_campaigns
 from exengine.checks.conformance import Conformance, saved_results
 from exengine.checks.report import PluginReport, make_reports
 from exengine.kernel.errors import describe
@@ -138,8 +139,13 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
 
 def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     """Return the saved results of the conformance kit; warn if the results file cannot be used."""
+    folder = Path(app.srcdir, app.config.exengine_results)
     try:
-        results = saved_results(record, Path(app.srcdir, app.config.exengine_results))
+        results = saved_results(record, folder)
+        if results is not None:
+            variants = getattr(record.loaded, "variants", None)
+            known = variants if isinstance(variants, Mapping) else {}
+            results = with_campaigns(results, record.name, folder, known)
     except ValueError as error:
         logger.warning("%s", error)
         return None, str(error)
