@@ -45,7 +45,9 @@ def with_campaigns(
     ValueError
         If a file is not a results file of a campaign; the message states the reason.
     """
-    runs = [run for run in map(_read, sorted(Path(folder, FOLDER).glob("*.json"))) if run["backend"] == backend]
+    runs = [
+        run for run in map(_read, sorted(Path(folder, FOLDER).glob("*.json"))) if run["backend"] == backend
+    ]
     options = variants or {}
     return replace(
         _merged(results, [run for run in runs if not run["options"]]),

@@ -24,12 +24,14 @@ from sphinx.util import logging
 from exengine.checks.campaigns import with_campaigns
 from exengine.checks.conformance import Conformance, saved_results
 from exengine.checks.report import PluginReport, make_reports
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.names import fold
 from exengine.kernel.registry.records import PluginRecord, broken
 from exengine.kernel.system.files import open_regular
 from exengine.sphinxext import rst
+from exengine.sphinxext.choosing import choices, safe_variants
 from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
 from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup
 from exengine.sphinxext.pages import plugin_page
@@ -46,6 +48,8 @@ class PluginPages:
     def __init__(self) -> None:
         self._records: dict[str, PluginRecord] = {}  # document name -> the plugin shown in that document
         self._foreign: dict[str, PluginRecord] = {}
+        self.choices: list[dict[str, Any]] = []
+        """The facts by which a reader chooses a backend, for the script of the page that compares them."""
 
     # -- before reading --------------------------------------------------------------------------
 
@@ -79,6 +83,7 @@ class PluginPages:
             written["index"] = index_page(pages, kind, setup, compared=bool(compared))
         if compared:
             written[MATRIX] = matrix_page(compared)
+            self.choices = choices(compared)
         _write_folder(Path(app.srcdir, FOLDER, kind.folder), written)
 
     # -- while reading ---------------------------------------------------------------------------
@@ -143,9 +148,10 @@ def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     try:
         results = saved_results(record, folder)
         if results is not None:
-            variants = getattr(record.loaded, "variants", None)
-            known = variants if isinstance(variants, Mapping) else {}
-            results = with_campaigns(results, record.name, folder, known)
+            cls = record.loaded
+            variants = safe_variants(cls) if cls is not None and issubclass(cls, DataStorage) else []
+            options = {one.name: one.options for one in variants}
+            results = with_campaigns(results, record.name, folder, options)
     except ValueError as error:
         logger.warning("%s", error)
         return None, str(error)

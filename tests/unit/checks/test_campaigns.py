@@ -12,7 +12,11 @@ KIT = Results(
     "shelf-dist",
     "2.5",
     "1.0",
-    {"N3": Promise("not run", because=("no power loss here",)), "P6": Promise("kept", 3), "F2": Promise("not promised")},
+    {
+        "N3": Promise("not run", because=("no power loss here",)),
+        "P6": Promise("kept", 3),
+        "F2": Promise("not promised"),
+    },
 )
 
 
@@ -20,7 +24,10 @@ KIT = Results(
 def campaign(tmp_path):
     def write(name="power_loss", *, backend="shelf", options=None, **promises):
         (tmp_path / "faults").mkdir(exist_ok=True)
-        found = {label: {"outcome": outcome, "tests": 9, "text": f"{label} text"} for label, outcome in promises.items()}
+        found = {
+            label: {"outcome": outcome, "tests": 9, "text": f"{label} text"}
+            for label, outcome in promises.items()
+        }
         content = {"campaign": name, "backend": backend, "options": options or {}, "promises": found}
         (tmp_path / "faults" / f"{name}.json").write_text(json.dumps(content))
 
@@ -58,7 +65,15 @@ def test_a_campaign_with_options_counts_for_the_variant_with_these_options(campa
     assert found.variants["lz4"].promises["N3"].outcome == "kept"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"backend": "shelf", "options": {}, "promises": {"P6": {"outcome": "perhaps", "text": ""}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"backend": "shelf", "options": {}, "promises": {"P6": {"outcome": "perhaps", "text": ""}}}',
+    ],
+)
 def test_a_file_that_is_not_of_a_campaign_is_an_error_that_names_it(tmp_path, text):
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults" / "odd.json").write_text(text)
