@@ -15,6 +15,9 @@ author = "The ExEngine developers"
 copyright = author
 release = version_of("exengine")
 version = ".".join(release.split(".")[:2])
+_project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+repository = _project["urls"]["Repository"]  # the only place that states the address
+rst_epilog = f".. |repository| replace:: {repository}"
 
 # -- reading -------------------------------------------------------------------------------------
 
@@ -75,6 +78,7 @@ html_theme_options = {
     },
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
