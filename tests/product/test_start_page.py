@@ -35,6 +35,8 @@ def test_the_commands_print_what_the_page_shows_and_draw_its_picture(tmp_path, m
             seen += [line, *capsys.readouterr().out.splitlines()]
     assert plain("\n".join(seen)) == plain(block("console"))
 
-    made, shown = (np.asarray(PIL_Image.open(file)) for file in ("cells.png", DOCS / "_static" / "simulated.png"))
+    made, shown = (
+        np.asarray(PIL_Image.open(file)) for file in ("cells.png", DOCS / "_static" / "simulated.png")
+    )
     assert made.shape == shown.shape
     assert np.abs(made.astype(int) - shown.astype(int)).max() <= 2, "docs/_static/simulated.png is outdated"

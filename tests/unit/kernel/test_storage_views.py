@@ -37,7 +37,7 @@ def test_asarray_gives_the_pixels_of_as_array(made):
 
 def test_asarray_of_a_sparse_dataset_is_an_error_that_names_the_gap(made):
     pytest.importorskip("dask.array")
-    with pytest.raises(CoordinatesNotFoundError, match=r"1 frames are missing.*'time': 0, 'channel': 'FITC'"):
+    with pytest.raises(CoordinatesNotFoundError, match=r"1 frame is missing.*'time': 0, 'channel': 'FITC'"):
         np.asarray(made(1))
 
 
