@@ -31,6 +31,7 @@ extensions = [
     "campaigns",
     "changelog",
     "cli_reference",
+    "code_pages",
     "figures",
 ]
 exclude_patterns = ["_benchmarks", "_build", "_ext", "_plugins", "how-to/my-backend"]

@@ -1,7 +1,7 @@
 """The explanation of each code: why the rule exists, how to fix the fault, a wrong and a right example.
 
-The text is in ``codes.toml`` beside this module, so that it is available offline. ``exengine explain`` prints it,
-and the documentation has a page of it for each code.
+The text is in ``codes.toml`` beside this module, so that it is available offline. ``exengine explain`` prints
+it, and the documentation has a page of it for each code.
 """
 
 import functools
@@ -13,12 +13,6 @@ from typing import Literal
 from exengine.kernel.errors import OptionError
 from exengine.kernel.registry.codes import FAULTS
 from exengine.kernel.wording import did_you_mean
-
-PRELUDE = """\
-from exengine import DataStorage, StorageCapabilities
-from my_package import DictStorage
-"""
-"""The imports that the Python examples need; ``DictStorage`` is the backend of the README."""
 
 
 @dataclass(frozen=True)
