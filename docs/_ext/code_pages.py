@@ -23,8 +23,8 @@ _GROUPS = {
     "EX4": "Packaging",
 }
 _NOTE = {
-    "python": "The examples import ``DictStorage``, which keeps frames in a dict, and ``FolderStorage``, which "
-    "writes each frame into a file, from ``my_package``; the first is the backend of the README.",
+    "python": "The examples import from ``my_package``: ``DictStorage``, the backend of the README, and "
+    "``FolderStorage``, which writes each frame into a file.",
     "toml": "The examples are parts of ``pyproject.toml``.",
     "text": "The examples list the files of a project.",
 }

@@ -59,6 +59,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("builder-inited", _check_suffix)
     app.connect("builder-inited", pages.write)
     app.connect("builder-inited", _add_static)
+    app.connect("autodoc-process-docstring", pages.keep_colons, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", pages.process_docstring, priority=900)
     app.connect("missing-reference", pages.resolve_quietly)
     app.connect("warn-missing-reference", pages.keep_quiet)

@@ -101,6 +101,17 @@ class PluginPages:
         elif document in self._foreign and rst.problems("\n".join(lines), sections=False):
             lines[:] = [*rst.literal_block("\n".join(lines)).splitlines(), ""]
 
+    def keep_colons(
+        self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    ) -> None:
+        """Keep napoleon from reading the words before a colon in an attribute's docstring as its type.
+
+        Napoleon looks for ``type: description`` only in the first line, so an empty comment is put there.
+        """
+        documented_here = app.env.docname in self._records or name.partition(".")[0] == "exengine"
+        if what in ("attribute", "data", "property") and documented_here and lines and lines[0].strip():
+            lines[:0] = ["..", ""]
+
     # -- references ------------------------------------------------------------------------------
 
     def resolve_quietly(
