@@ -31,6 +31,7 @@ extensions = [
     "campaigns",
     "changelog",
     "cli_reference",
+    "door_anchors",
     "code_pages",
     "figures",
 ]
