@@ -1,6 +1,12 @@
 """Sphinx configuration. ``exengine.sphinxext`` writes the pages below ``usage/``."""
 
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a clone can be built by any Python
+    sys.exit(
+        "the documentation needs Python 3.11 or newer, but this is Python {}.{}".format(*sys.version_info[:2])
+    )
+
 import tomllib
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -60,6 +66,10 @@ exengine_local_plugins = {
 }
 # The plugins of this repository: any fault in one of them ends the build.
 exengine_strict = ["exengine", *exengine_local_plugins]
+
+# -- the manual page of the command -----------------------------------------------------------------
+
+man_pages = [("reference/cli", "exengine", "record and look after microscopy data", [author], 1)]
 
 # -- HTML ----------------------------------------------------------------------------------------
 
