@@ -97,9 +97,7 @@ def test_the_installed_plugins_have_a_text_and_a_table(installed):
     assert repr(installed.records()) == "<2 backends: disk, memory>"
     assert repr(installed) == "<registry of disk, memory>"
     table = installed._repr_html_()
-    assert (
-        '<th scope="row">memory</th><td>exengine-memory 1.0</td><td>installed, not loaded yet</td>' in table
-    )
+    assert '<th scope="row">memory</th><td>exengine-memory 1.0</td><td>installed</td>' in table
 
 
 def test_the_mapping_of_plugins_cannot_be_changed(installed):

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
 
 STATE_TEXTS = {
-    "found": "installed, not loaded yet",
+    "found": "installed",
     "valid": "ready",
     "invalid": "refused: it breaks the contract",
     "broken": "cannot be loaded",
