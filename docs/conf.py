@@ -1,6 +1,12 @@
 """Sphinx configuration. ``exengine.sphinxext`` writes the pages below ``usage/``."""
 
 import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a clone can be built by any Python
+    sys.exit(
+        "the documentation needs Python 3.11 or newer, but this is Python {}.{}".format(*sys.version_info[:2])
+    )
+
 import tomllib
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -15,6 +21,9 @@ author = "The ExEngine developers"
 copyright = author
 release = version_of("exengine")
 version = ".".join(release.split(".")[:2])
+_project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+repository = _project["urls"]["Repository"]  # the only place that states the address
+rst_epilog = f".. |repository| replace:: {repository}"
 
 # -- reading -------------------------------------------------------------------------------------
 
@@ -28,6 +37,8 @@ extensions = [
     "campaigns",
     "changelog",
     "cli_reference",
+    "door_anchors",
+    "code_pages",
     "figures",
 ]
 exclude_patterns = ["_benchmarks", "_build", "_ext", "_plugins", "how-to/my-backend"]
@@ -56,6 +67,10 @@ exengine_local_plugins = {
 # The plugins of this repository: any fault in one of them ends the build.
 exengine_strict = ["exengine", *exengine_local_plugins]
 
+# -- the manual page of the command -----------------------------------------------------------------
+
+man_pages = [("reference/cli", "exengine", "record and look after microscopy data", [author], 1)]
+
 # -- HTML ----------------------------------------------------------------------------------------
 
 html_theme = "pydata_sphinx_theme"
@@ -75,6 +90,7 @@ html_theme_options = {
     },
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],

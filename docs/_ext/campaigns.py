@@ -7,9 +7,11 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 FOLDER = "_results/faults"
+_FILES = "fault-campaigns"  # the names of the files that a page shows, in its metadata
 
 _NONE = """\
 This documentation was built without figures of the campaigns. ``tox run -e nightly`` runs all of them, and
@@ -27,7 +29,7 @@ class FaultCampaigns(SphinxDirective):
         folder = Path(self.env.srcdir, FOLDER)
         campaigns = Path(self.env.srcdir).parent / "tests" / "campaigns" / "campaigns.toml"
         self.env.note_dependency(str(campaigns))
-        self.env.note_dependency(str(folder))
+        self.env.metadata[self.env.docname][_FILES] = _names(folder)
         found: dict[str, dict[str, Any]] = {}
         for file in sorted(folder.glob("*.json")):
             name, _, variant = file.stem.partition(".")
@@ -45,6 +47,18 @@ class FaultCampaigns(SphinxDirective):
             if name in found:
                 made += self.parse_text_to_nodes(_table(title, list(found[name].values())))
         return made
+
+
+def _names(folder: Path) -> str:
+    return " ".join(sorted(file.name for file in folder.glob("*.json")))
+
+
+def find_outdated(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Return the pages that show campaigns, if a file of results was added or removed since."""
+    names = _names(Path(app.srcdir, FOLDER))
+    return [page for page, facts in env.metadata.items() if facts.get(_FILES, names) != names]
 
 
 def _table(title: str, runs: list[dict[str, Any]]) -> str:
@@ -85,4 +99,5 @@ def _text(figure: object) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive with Sphinx, which calls this function."""
     app.add_directive("fault-campaigns", FaultCampaigns)
+    app.connect("env-get-outdated", find_outdated)
     return {"version": "1", "parallel_read_safe": True}

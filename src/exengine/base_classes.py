@@ -21,6 +21,7 @@ from exengine.frame_sources.sequence_events import (
     sub_sequences,
 )
 from exengine.frame_sources.sequence_plan import plan_fields
+from exengine.kernel.axes import summarize_positions
 from exengine.kernel.capabilities import PlannedLayout, StorageCapabilities, dtype_names
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import (
@@ -32,7 +33,7 @@ from exengine.kernel.data_storage_base import (
 )
 from exengine.kernel.frame_source_base import FrameSource, Sink
 from exengine.kernel.frames.axis_collector import AxisCollector
-from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.registry.options import check_options
 from exengine.kernel.source_plan import (

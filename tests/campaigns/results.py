@@ -4,6 +4,8 @@ import datetime
 import json
 import os
 import platform
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from variants import Variant
 FOLDER = Path(__file__).parents[2] / "docs" / "_results" / "faults"
 NIGHTLY = bool(os.environ.get("EXENGINE_NIGHTLY"))
 """Whether this is the nightly environment, in which a lack of permissions is a failure."""
+
+CAMPAIGNS = tomllib.loads(Path(__file__).with_name("campaigns.toml").read_text(encoding="utf-8"))
+"""The table of the campaigns."""
 
 _MOST_SHOWN = 100
 BY_DEFAULT = Variant()
@@ -51,9 +56,44 @@ def save(
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "figures": figures,
+        "promises": promises_of(name, figures),
     }
     ending = f".{variant.suffix}" if variant.suffix else ""
     (folder / f"{name}{ending}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def promises_of(name: str, figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what the figures of a campaign show about promises, as the table of the campaigns defines it.
+
+    Parameters
+    ----------
+    name : str
+        Of the campaign.
+    figures : dict
+
+    Returns
+    -------
+    dict
+        Label of the promise -> ``outcome``, ``tests`` (the number of trials) and ``text``. A promise is left
+        out if the run has not taken the figures for it.
+    """
+    found = {}
+    for label, rule in CAMPAIGNS[name.replace("_", "-")].get("promises", {}).items():
+        needed = {*rule["trials"], *rule["zero"], *re.findall(r"\{(.+?)\}", rule["text"])}
+        if needed <= figures.keys():
+            broken = any(figures[figure] for figure in rule["zero"])
+            text = re.sub(r"\{(.+?)\}", lambda match: _number(figures[match[1]]), rule["text"])
+            found[label] = {
+                "outcome": "broken" if broken else "kept",
+                "tests": sum(figures[figure] for figure in rule["trials"]),
+                "text": text,
+            }
+    return found
+
+
+def _number(figure: Any) -> str:
+    """Return a figure as text: ``3000`` is 3,000, and ``100 of 100`` is 100."""
+    return f"{figure:,}" if isinstance(figure, int | float) else str(figure).partition(" of ")[0]
 
 
 def conclude(

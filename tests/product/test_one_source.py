@@ -25,7 +25,7 @@ def _written() -> dict[Path, str]:
     for folder in ("src", "plugins", "docs", "examples"):
         for suffix in ("*.rst", "*.md", "*.yaml", "*.toml"):
             pages += (ROOT / folder).rglob(suffix)
-    generated = {"_build", "backends", "sources", "_results"}
+    generated = {"_build", "backends", "codes", "sources", "_results"}
     return {
         page: " ".join(page.read_text(encoding="utf-8").split())
         for page in [*pages, ROOT / "README.md"]

@@ -12,7 +12,7 @@ import pytest
 import exengine
 
 ROOT = Path(__file__).parents[2]
-GENERATED = {"_build", "backends", "sources"}  # their examples are the doctests of the classes
+GENERATED = {"_build", "backends", "codes", "sources"}  # their examples are the doctests of the classes
 PAGES = [
     ROOT / "README.md",
     *(page for page in sorted((ROOT / "docs").rglob("*.rst")) if not GENERATED & set(page.parts)),
@@ -38,7 +38,7 @@ def _blocks(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_code_on_a_page_runs(path, tmp_path, monkeypatch):
+def test_the_code_on_a_page_runs_and_prints_what_its_comments_say(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     names: dict[str, object] = {"__name__": "snippet"}
@@ -50,6 +50,9 @@ def test_the_code_on_a_page_runs(path, tmp_path, monkeypatch):
             assert result.failed == 0
         else:
             exec(compile(block, str(path), "exec"), names)
+            printed = capsys.readouterr().out.splitlines()
+            stated = re.findall(r"(?m)^\s*print\(.*\)[ ]+# (.+)$", block)
+            assert [line for line in printed if line in stated] == stated
 
 
 def _modules() -> list[str]:

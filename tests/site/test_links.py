@@ -1,5 +1,6 @@
 """Every link inside the built documentation leads somewhere, and no page loads anything from elsewhere."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -50,6 +51,18 @@ def target_of(page: str, link: str) -> tuple[str, str]:
 
 def inside(link: str) -> bool:
     return not urlsplit(link).scheme and not link.startswith("//")
+
+
+def test_no_type_on_any_page_is_a_sentence(folder, read):
+    """Napoleon reads the words before a colon as a type: "any. Type: Names of ..."."""
+    sentences = []
+    for page in read:
+        text = (folder / page).read_text(encoding="utf-8")
+        for found in re.findall(r"<dt[^>]*>Type<span.*?</dt>\s*<dd[^>]*>(.*?)</dd>", text, re.S):
+            plain = re.sub(r"<[^>]+>", "", found).strip()
+            if len(plain.split()) > 6 or plain.endswith("."):
+                sentences.append(f"{page}: {plain}")
+    assert sentences == []
 
 
 def test_there_are_pages_to_look_at(read):

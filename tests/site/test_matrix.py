@@ -47,7 +47,7 @@ def test_the_first_click_sorts_up_the_second_down_and_the_third_not_at_all(matri
 def test_sorting_by_a_backend_puts_what_it_can_do_first(matrix):
     clicked(matrix, "ndram")
     values = list(column(capabilities(matrix), "ndram").values())
-    can = [value.endswith("yes") for value in values]
+    can = [value.startswith("\N{CHECK MARK}") for value in values]
     assert True in can and can == sorted(can, reverse=True)
     assert values[-1] == "\N{EN DASH}"
 
@@ -91,7 +91,7 @@ def test_the_backend_that_can_do_most_goes_first(matrix):
 
     before = capabilities(matrix)
     score = {
-        name: sum(value.endswith("yes") for value in column(before, name).values())
+        name: sum(value.startswith("\N{CHECK MARK}") for value in column(before, name).values())
         for name in before["heads"][1:]
     }
     promises = dict.fromkeys(score, 0)
@@ -148,3 +148,86 @@ def test_the_tables_scroll_in_their_own_box_on_a_narrow_screen(browser):
     assert box[0] <= 390
     assert abs(box[1]) <= 2  # the names stay in sight
     assert box[2] == 0
+
+
+# -- the pickers ---------------------------------------------------------------------------------
+
+
+def pick(matrix, name, text):
+    """Set a picker by the text that a reader sees."""
+    from selenium.webdriver.support.ui import Select
+
+    Select(matrix.one(f"#exengine-pick-{name}")).select_by_visible_text(text)
+
+
+def answer(matrix):
+    return matrix.one(".exengine-answer").text
+
+
+def answers(matrix):
+    return [link.text for link in matrix.find(".exengine-answer a")]
+
+
+def test_typing_a_pixel_type_finds_the_backends_that_take_it_and_those_that_take_any(matrix):
+    matrix.one("#exengine-pick-dtype").send_keys("float32")
+    assert answers(matrix) == ["ndram", "ome-zarr"]
+    assert capabilities(matrix)["heads"][1:] == ["ndram", "ome-zarr"]
+    rows = matrix.find("table.exengine-choice tbody tr")
+    assert [row.text.split()[0] for row in rows if row.is_displayed()] == ["ndram", "ome-zarr"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("reader", "ImageJ", ["ndtiff"]),
+        ("safety", "the program is killed", ["ndtiff", "ome-zarr"]),
+        ("safety", "a power cut after finish", ["ndtiff", "ome-zarr"]),
+        ("compression", "gzip", ["ome-zarr"]),
+        ("reading", "in other programs", ["ome-zarr"]),
+        ("size", "more than the memory holds", ["ndtiff", "ome-zarr"]),
+        ("size", "in object storage, at a URL", ["ome-zarr"]),
+    ],
+)
+def test_a_wish_leaves_the_backends_that_meet_it(matrix, name, text, expected):
+    pick(matrix, name, text)
+    assert answers(matrix) == expected
+
+
+def test_wishes_that_no_backend_meets_say_which_one_to_drop_and_drop_it(matrix):
+    pick(matrix, "reader", "ImageJ")
+    pick(matrix, "compression", "gzip")
+    assert answer(matrix).startswith("No backend meets all of this.")
+    lines = [line.text for line in matrix.find(".exengine-answer li")]
+    assert "ndtiff meets the rest if you drop: compression with gzip" in lines
+    assert "ome-zarr meets the rest if you drop: opens in ImageJ" in lines
+    button = next(b for b in matrix.find(".exengine-drop") if b.text == "drop: opens in ImageJ")
+    button.click()
+    assert answers(matrix) == ["ome-zarr"]
+    assert matrix.one("#exengine-pick-reader").get_attribute("value") == ""
+
+
+def test_options_are_named_where_only_they_meet_the_wishes(matrix):
+    pick(matrix, "reading", "in other programs")
+    assert answer(matrix) == "1 of 3 meets all of this: ome-zarr."
+
+
+def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
+    from selenium.webdriver.common.keys import Keys
+
+    matrix.run("document.querySelector('#exengine-pick-dtype').focus()")
+    names = []
+    for _ in range(7):
+        element = matrix.driver.switch_to.active_element
+        names.append(element.get_attribute("id") or element.text)
+        element.send_keys(Keys.TAB)
+    expected = ["dtype", "reader", "safety", "compression", "reading", "size"]
+    assert names == [*(f"exengine-pick-{name}" for name in expected), "Forget all wishes"]
+    matrix.one("#exengine-pick-compression").send_keys(Keys.ARROW_DOWN)
+    assert answers(matrix) == ["ome-zarr"]
+    matrix.one(".exengine-forget").send_keys(Keys.ENTER)
+    assert answers(matrix) == []
+
+
+def test_a_limit_is_a_box_for_the_backends_without_it(matrix):
+    matrix.one("input[aria-label='Only backends without same_shape']").click()
+    assert capabilities(matrix)["heads"][1:] == ["ndram", "ndtiff"]

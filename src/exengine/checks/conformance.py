@@ -36,6 +36,8 @@ class Promise:
     because : tuple of str
         The failures; or the capability that excludes the promise; or the reason why the promise was not
         tested.
+    campaigns : tuple of str
+        A sentence for each fault campaign that tested the promise, which states its figures.
     """
 
     outcome: str
@@ -43,6 +45,7 @@ class Promise:
     failed: int = 0
     codes: tuple[str, ...] = ()
     because: tuple[str, ...] = ()
+    campaigns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def _print_report(report: "PluginReport") -> None:
             print(f"         {line}")
     for label, why in report.broken_promises.items():
         print(f"  {label:5}  this promise is broken: {why}")
-    print("Each code is explained in the documentation, reference/codes.")
+    if report.findings:
+        print(f"For an example of each fault, run: exengine explain {report.findings[0].code}")
 
 
 def _place(report: "PluginReport", finding: Finding, project: str) -> tuple[str, int]:

@@ -8,9 +8,9 @@ from typing import Any
 from exengine.cli.ledger_text import ledger_lines
 from exengine.cli.output import counts, print_json
 from exengine.datasets.opening import open_dataset, remote_reader
+from exengine.kernel.axes import summarize_positions
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
-from exengine.kernel.frames.coordinate_index import summarize_positions
 from exengine.kernel.storage.manifest import has_writer
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.wording import human_bytes

@@ -84,6 +84,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--disk", metavar="FOLDER", nargs="?", const=".", help="measure the speed of a disk as well"
     )
 
+    verb = add("explain", "explain", "explain a code such as EX202, with a wrong and a right example")
+    verb.add_argument("code", metavar="CODE", nargs="?", help="a code; without it, all codes are listed")
+
     verb = add("info", "info", "show the content and the status of a dataset")
     verb.add_argument("path", metavar="PATH")
 
@@ -158,6 +161,9 @@ def _report(error: Exception, options: argparse.Namespace) -> int:
 
         print(json.dumps({"error": {"type": type(error).__name__, "message": text}}))
     print(f"exengine: {text}", file=sys.stderr)
+    codes = [finding.code for finding in getattr(error, "findings", ())]
+    if codes:
+        print(f"exengine: for an example of each fault, run: exengine explain {codes[0]}", file=sys.stderr)
     if not isinstance(error, errors.ExEngineError) and not options.debug:
         print("exengine: this error is unexpected; --debug shows its traceback", file=sys.stderr)
     return 2 if isinstance(error, WRONG_USE) else 1

@@ -7,6 +7,7 @@ from exengine.kernel.registry import plugins
 from exengine.kernel.registry.names import INSTALL_ALL
 from exengine.kernel.registry.plugins import PluginRegistry
 from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.registry.static_summary import summary_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -18,18 +19,28 @@ def run(options: argparse.Namespace) -> int:
 def _list(registry: PluginRegistry, options: argparse.Namespace) -> int:
     records = registry.records().values()
     if options.json:
-        print_json([record.to_dict() for record in records])
+        print_json(
+            [
+                {**record.to_dict(), "class_summary": summary_of(record), "state_text": record.state_text}
+                for record in records
+            ]
+        )
     elif records:
         print_table(
             ("NAME", "PACKAGE", "STATE", "SUMMARY"),
             (
-                (record.name, _package(record), record.state, record.error or record.summary)
+                (record.name, _package(record), record.state_text, record.error or shown_summary(record))
                 for record in records
             ),
         )
     else:
         print(f"no {registry.kind} is installed; {INSTALL_ALL}")
     return 0
+
+
+def shown_summary(record: PluginRecord) -> str:
+    """Return what a plugin does: the summary of its class, or of its distribution if that cannot be read."""
+    return summary_of(record) or record.summary
 
 
 def _package(record: PluginRecord) -> str:

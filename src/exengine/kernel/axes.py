@@ -112,3 +112,20 @@ def positions_on_axes(all_axes: Iterable[Any]) -> "dict[str, list[int | str]]":
         for axis, position in axes.items():
             found.setdefault(axis, {})[position] = None
     return {axis: sorted(positions, key=position_order) for axis, positions in found.items()}
+
+
+def summarize_positions(values: list[int | str], most: int = 8) -> str:
+    """Return a short description of the positions on an axis.
+
+    Examples
+    --------
+    >>> summarize_positions([0, 1, 2, 3])
+    '0 - 3'
+    >>> summarize_positions(["DAPI", "FITC"])
+    "'DAPI', 'FITC'"
+    """
+    numbers = sorted(value for value in values if type(value) is int)
+    if len(numbers) == len(values) and len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} - {numbers[-1]}"
+    shown = ", ".join(repr(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in total)"

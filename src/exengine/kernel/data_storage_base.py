@@ -22,11 +22,12 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import CoordinatesNotFoundError, UnsupportedOperationError, describe, note_stored
 from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage_types import CoordinatesLike, DatasetStatus, Frame, JsonValue, replaceable
+from exengine.kernel.storage_views import StorageViews
 
 __all__ = ["CoordinatesLike", "DataStorage", "DatasetStatus", "Frame", "JsonValue"]
 
 
-class DataStorage(ABC):
+class DataStorage(StorageViews, ABC):
     """The base class of every storage backend, which stores frames and reads them back.
 
     Implement the six abstract methods, describe every parameter of ``__init__`` in the class's

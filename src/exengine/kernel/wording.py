@@ -1,6 +1,6 @@
 """Wording for messages: similar names, articles, lists, sizes and durations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -100,3 +100,33 @@ def human_time(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def human_count(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> human_count(1, "frame"), human_count(12000, "frame")
+    ('1 frame', '12,000 frames')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def html_table(caption: str, rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
+    """Return a table in HTML for notebooks. All text is escaped.
+
+    Examples
+    --------
+    >>> html_table("a < b", [("frames", "3")])
+    '<table><caption>a &lt; b</caption><tbody><tr><th scope="row">frames</th><td>3</td></tr></tbody></table>'
+    """
+    from html import escape
+
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    lines = (
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    thead = f"<thead><tr>{top}</tr></thead>" if top else ""
+    return f"<table><caption>{escape(caption)}</caption>{thead}<tbody>{''.join(lines)}</tbody></table>"

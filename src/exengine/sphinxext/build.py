@@ -21,14 +21,18 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
+from exengine.checks.campaigns import with_campaigns
 from exengine.checks.conformance import Conformance, saved_results
 from exengine.checks.report import PluginReport, make_reports
+from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.names import fold
 from exengine.kernel.registry.records import PluginRecord, broken
 from exengine.kernel.system.files import open_regular
-from exengine.sphinxext import rst
+from exengine.sphinxext import cache, rst
+from exengine.sphinxext.cache import Made
+from exengine.sphinxext.choosing import choices, safe_variants
 from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
 from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup
 from exengine.sphinxext.pages import plugin_page
@@ -38,30 +42,56 @@ logger = logging.getLogger(__name__)
 FOLDER = "usage"
 """Folder of the pages, relative to the project's source folder."""
 
+_NO_RESULTS = "the documentation has no results of the kit"
+
 
 class PluginPages:
     """The generated pages of one Sphinx application, with methods that handle its events."""
 
     def __init__(self) -> None:
-        self._records: dict[str, PluginRecord] = {}  # document name -> the plugin shown in that document
-        self._foreign: dict[str, PluginRecord] = {}
+        self._made = Made()
+        self._warned = False
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The facts by which a reader chooses a backend, for the script of the page that compares them."""
+        return self._made.choices
 
     # -- before reading --------------------------------------------------------------------------
 
     def write(self, app: Sphinx) -> None:
-        """Write all pages and indexes, and delete the pages of plugins that no longer exist."""
+        """Write all pages and indexes, and delete the pages of plugins that no longer exist.
+
+        If nothing has changed since the last build, its pages are kept, and no plugin is loaded.
+        """
+        fingerprint = cache.fingerprint_of(app)
+        restored = cache.restore(app, fingerprint)
+        if restored is None:
+            self._make(app)
+            if fingerprint and not self._warned:
+                cache.save(app, fingerprint, self._made)
+        else:
+            self._made = restored
+        _guard_log({document: self._made.records[document] for document in self._made.foreign})
+
+    def _make(self, app: Sphinx) -> None:
         setup = _setup_of(app)
         registries = {kind: _registry(app, kind) for kind in KINDS}
         shown = {kind: _shown(app, kind, registry) for kind, registry in registries.items()}
         reports: dict[PluginRecord, PluginReport] = {}
         for kind, registry in registries.items():
             claims = [claim for record in shown[kind] for claim in record.claims]
-            made = make_reports(claims, registry, partial(_conformance, app))
+            made = make_reports(claims, registry, partial(self._conformance, app))
             reports |= dict(zip(claims, made, strict=True))
         _reject_faults(app, [record for records in shown.values() for record in records], reports)
         for kind, records in shown.items():
             self._write_kind(app, kind, setup, [reports.get(one, PluginReport(one)) for one in records])
-        _guard_log(self._foreign)
+
+    def _conformance(self, app: Sphinx, record: PluginRecord) -> Conformance:
+        """Return the saved results for a plugin; warn if a results file cannot be used."""
+        results, problem = _conformance(app, record)
+        self._warned = self._warned or (results is None and bool(problem) and problem != _NO_RESULTS)
+        return results, problem
 
     def _write_kind(self, app: Sphinx, kind: Kind, setup: Setup, reports: Iterable[PluginReport]) -> None:
         written: dict[str, str] = {}
@@ -70,15 +100,19 @@ class PluginPages:
             page = _page_name(report.record, pages)
             written[page], pages[page] = _isolated_page(report, kind, setup)
             document = f"{FOLDER}/{kind.folder}/{page}"
-            self._records[document] = report.record
+            self._made.records[document] = report.record
             if not setup.owns(report.record):
-                self._foreign[document] = report.record
+                self._made.foreign.add(document)
         compared = comparable(pages) if kind is BACKENDS else {}
         if pages or app.config.exengine_plugins is None:
             written["index"] = index_page(pages, kind, setup, compared=bool(compared))
         if compared:
             written[MATRIX] = matrix_page(compared)
-        _write_folder(Path(app.srcdir, FOLDER, kind.folder), written)
+            self._made.choices = choices(compared)
+        contents = {name: f"{MARK}\n{text}" for name, text in written.items()}
+        _write_folder(Path(app.srcdir, FOLDER, kind.folder), contents)
+        for name, content in contents.items():
+            self._made.pages[f"{FOLDER}/{kind.folder}/{name}.rst"] = content
 
     # -- while reading ---------------------------------------------------------------------------
 
@@ -87,13 +121,24 @@ class PluginPages:
     ) -> None:
         """Shorten the class docstring, which the page already shows, and make foreign docstrings safe."""
         document = app.env.docname
-        record = self._records.get(document)
+        record = self._made.records.get(document)
         if record is None:
             return
         if what == "class" and name == record.target.replace(":", "."):
             lines[:] = ["The options, their defaults and an example are shown above.", ""]
-        elif document in self._foreign and rst.problems("\n".join(lines), sections=False):
+        elif document in self._made.foreign and rst.problems("\n".join(lines), sections=False):
             lines[:] = [*rst.literal_block("\n".join(lines)).splitlines(), ""]
+
+    def keep_colons(
+        self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    ) -> None:
+        """Keep napoleon from reading the words before a colon in an attribute's docstring as its type.
+
+        Napoleon looks for ``type: description`` only in the first line, so an empty comment is put there.
+        """
+        documented_here = app.env.docname in self._made.records or name.partition(".")[0] == "exengine"
+        if what in ("attribute", "data", "property") and documented_here and lines and lines[0].strip():
+            lines[:0] = ["..", ""]
 
     # -- references ------------------------------------------------------------------------------
 
@@ -105,7 +150,7 @@ class PluginPages:
 
     def keep_quiet(self, app: Sphinx, domain: object, node: nodes.Element) -> bool | None:
         """Return True to suppress the warning if an unresolved reference is on a foreign plugin's page."""
-        return True if node.get("refdoc") in self._foreign else None
+        return True if node.get("refdoc") in self._made.foreign else None
 
 
 # -- configuration -------------------------------------------------------------------------------
@@ -138,12 +183,18 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
 
 def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     """Return the saved results of the conformance kit; warn if the results file cannot be used."""
+    folder = Path(app.srcdir, app.config.exengine_results)
     try:
-        results = saved_results(record, Path(app.srcdir, app.config.exengine_results))
+        results = saved_results(record, folder)
+        if results is not None:
+            cls = record.loaded
+            variants = safe_variants(cls) if cls is not None and issubclass(cls, DataStorage) else []
+            options = {one.name: one.options for one in variants}
+            results = with_campaigns(results, record.name, folder, options)
     except ValueError as error:
         logger.warning("%s", error)
         return None, str(error)
-    return results, "" if results else "the documentation has no results of the kit"
+    return results, "" if results else _NO_RESULTS
 
 
 def _reject_faults(
@@ -216,9 +267,8 @@ def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str,
 def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
     if pages:
         folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages.items():
+    for name, content in pages.items():
         path = folder / f"{name}.rst"
-        content = f"{MARK}\n{text}"
         old = _read_page(path)
         if old is not None and MARK not in old[:200]:
             logger.warning("%s was not written by exengine.sphinxext and was not changed", path)

@@ -10,12 +10,21 @@ from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.registry import docstrings
 from exengine.kernel.registry.records import PluginRecord
 from exengine.sphinxext.capabilities import attribute_docs, capability_mark, with_differences
+from exengine.sphinxext.choosing import choose_table
 from exengine.sphinxext.kinds import Kind, Setup
 from exengine.sphinxext.promises import promise_mark, promise_name
 from exengine.sphinxext.rst import escape, heading, indent, safe_line, table
 
 MATRIX = "matrix"
 """File name of the page that compares backends, without its extension."""
+
+RESTRICTIONS = ("same_shape", "same_axes")
+"""Capabilities that restrict the frames: a backend is better without them."""
+
+_DESCRIPTION = (
+    "Choose a storage backend by pixel type, program, safety, compression and size; all are compared."
+)
+_SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."
 
 
 def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, compared: bool = False) -> str:
@@ -42,7 +51,7 @@ def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, c
         f".. _exengine-{kind.folder}:\n",
         heading(kind.plural, "#"),
         f"Every {kind.name} that was installed when this documentation was built.\n",
-        f":doc:`Compare <{MATRIX}>` their capabilities and the promises that they keep.\n"
+        f":doc:`Which backend should I use? <{MATRIX}>` chooses by what you need, and compares them all.\n"
         if compared
         else "",
         toctree,
@@ -98,10 +107,15 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
     header = [f":doc:`{title_of(report.record)} <{page}>`" for page, report in pages.items()]
     results = [report.results for report in pages.values()]
     parts = [
+        f".. meta::\n   :description: {_DESCRIPTION}\n",
+        ".. _exengine-choose:\n",
         ".. _exengine-matrix:\n",
-        heading("Backends compared", "#"),
-        "The capabilities that each installed backend declares, and the promises that it keeps.\n",
+        heading("Which backend should I use?", "#"),
+        f"Set what you need; the backends that meet all of it remain. {escape(_SUMMARY)}\n",
+        heading("In short", "="),
+        choose_table(pages),
         heading("Capabilities", "="),
+        "What each backend declares. *Required* marks a limit: frames that do not comply are refused.\n",
         _capabilities([report.record for report in pages.values()], header),
         heading("Promises", "="),
         _promises(results, header),
@@ -118,7 +132,7 @@ def _capabilities(records: Iterable[PluginRecord], header: list[str]) -> str:
         (
             f"``{name}``\n\n{meanings.get(name, '')}",
             *(
-                with_differences(cls, name, capability_mark(getattr(cls.capabilities, name)), capability_text)
+                with_differences(cls, name, _mark(name, getattr(cls.capabilities, name)), capability_text)
                 for cls in classes
             ),
         )
@@ -127,13 +141,19 @@ def _capabilities(records: Iterable[PluginRecord], header: list[str]) -> str:
     return table(("Capability", *header), rows, "exengine-matrix")
 
 
+def _mark(name: str, value: object) -> str:
+    if name in RESTRICTIONS and isinstance(value, bool):
+        return "required" if value else "\N{CHECK MARK} not required"
+    return capability_mark(value)
+
+
 def _promises(results: list[Results | None], header: list[str]) -> str:
     labels = dict.fromkeys(label for found in results if found for label in found.promises)
     if not labels:
         return "The conformance kit was not run on any of these backends.\n"
     rows = [(promise_name(label), *(promise_mark(found, label) for found in results)) for label in labels]
     return (
-        "Results of the last run of the conformance kit on each backend. *Not promised* means that the "
-        "backend's declared capabilities rule out the promise.\n\n"
+        "Results of the conformance kit and the fault campaigns, each from its last run. "
+        "*Not promised* means that the backend's declared capabilities rule out the promise.\n\n"
         + table(("Promise", *header), rows, "exengine-matrix exengine-promised")
     )

@@ -33,7 +33,9 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
             "kit:\n\n" + literal_block(command, "console")
         )
     where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
-    parts = [f"The conformance kit found {results.kept} of {results.tested} promises kept, with {where}.\n"]
+    campaigns = any(promise.campaigns for promise in results.promises.values())
+    tests = "The conformance kit and fault campaigns" if campaigns else "The conformance kit"
+    parts = [f"{tests} found {results.kept} of {results.tested} promises kept, with {where}.\n"]
     if results.version != record.version:
         versions = f"version {escape(results.version)}, but version {escape(record.version)} is installed"
         parts.append(f".. note::\n\n   These results are from {versions}.\n")
@@ -62,7 +64,9 @@ def _found(promise: Promise) -> str:
     if promise.failed:
         count = f"{promise.failed} of {count} failed"
     shown = escape(" / ".join(promise.because)) if promise.because and promise.outcome != "kept" else ""
-    return "\n\n".join(part for part in (count if promise.tests else "", shown) if part) or "\N{EN DASH}"
+    campaigns = [f"Fault campaign: {escape(text)}." for text in promise.campaigns]
+    parts = (count if promise.tests else "", shown, *campaigns)
+    return "\n\n".join(part for part in parts if part) or "\N{EN DASH}"
 
 
 def promise_name(label: str) -> str:

@@ -40,7 +40,7 @@ def test_a_fault_gives_1_and_a_line_with_its_code(shelf, check):
     assert lines[0] == "shelf (exengine-shelf 1.5): 2 faults"
     assert lines[1].startswith("  EX201  Shelf has no docstring")
     assert lines[2].startswith("  EX401  the licence is missing")
-    assert "reference/codes" in lines[3]
+    assert "exengine explain EX" in lines[3]
 
 
 def test_an_unknown_name_gives_2(check):

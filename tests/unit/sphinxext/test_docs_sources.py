@@ -15,7 +15,9 @@ from exengine.config import layers
 
 DOCS = Path(__file__).parents[3] / "docs"
 BACKEND = DOCS / "how-to" / "my-backend"
-PAGES = [page for page in DOCS.rglob("*.rst") if not {"_build", "usage", "my-backend"} & set(page.parts)]
+PAGES = [
+    page for page in DOCS.rglob("*.rst") if not {"_build", "codes", "usage", "my-backend"} & set(page.parts)
+]
 
 
 def _blocks(language):

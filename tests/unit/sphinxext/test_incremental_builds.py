@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from sphinx.errors import ExtensionError
 
 from exengine.testing.results import TestReport, make_results, write_results
 
@@ -79,3 +80,41 @@ def test_a_page_whose_plugin_did_not_change_is_not_written_again(project):
     before = page.stat().st_mtime_ns, matrix.stat().st_mtime_ns
     project.again()
     assert (page.stat().st_mtime_ns, matrix.stat().st_mtime_ns) == before
+
+
+def test_a_build_in_which_nothing_changed_loads_no_plugin_and_runs_no_example(project, monkeypatch):
+    from exengine.sphinxext import build
+
+    project.again()
+    page = project.before.source / "usage/backends/shelf.rst"
+    monkeypatch.setattr(build, "make_reports", None)
+    assert "Put frames on a shelf." in project.again()
+    page.write_text(page.read_text() + "\nA reader's words.\n")
+    with pytest.raises(ExtensionError, match="not callable"):  # the pages are made again
+        project.again()
+
+
+def test_a_page_that_cannot_be_written_is_warned_of_in_every_build(site, build):
+    site.backend()
+    built = build()
+    page = built.source / "usage/backends/shelf.rst"
+    page.write_text("Shelf\n=====\n\nMine.\n")
+    for _ in range(2):
+        assert "was not written by exengine.sphinxext" in build(strict=False).warnings
+
+
+def test_the_facts_of_the_pickers_survive_a_build_in_which_nothing_changed(project):
+    matrix = project.before.output / "usage/backends/matrix.html"
+    project.again()
+    matrix.unlink()
+    (project.before.source / "usage/backends/matrix.rst").touch()
+    project.again()
+    assert '"name": "shelf"' in matrix.read_text()
+
+
+def test_a_distribution_that_was_updated_is_noticed(project, site):
+    info = next(site.folder.glob("*.dist-info"))
+    metadata = (info / "METADATA").read_text()
+    (info / "METADATA").write_text(metadata.replace("Version: 2.5", "Version: 2.6"))
+    info.rename(info.with_name(info.name.replace("2.5", "2.6")))
+    assert "shelf-dist 2.6" in project.again()

@@ -318,3 +318,13 @@ def test_a_page_that_somebody_wrote_is_not_overwritten(site, build, tmp_path):
     page.write_text("My own\n======\n")
     assert "was not changed" in build(strict=False).warnings
     assert page.read_text() == "My own\n======\n"
+
+
+def test_words_before_a_colon_in_the_docstring_of_an_attribute_are_not_its_type(site, build):
+    extra = '''planks: tuple[str, ...] = ()
+"""Kinds of wood, the best first; an empty tuple means any: oak, ash or pine."""
+'''
+    site.backend(extra=extra)
+    text = build().text("usage/backends/shelf")
+    assert "Kinds of wood, the best first; an empty tuple means any: oak, ash or pine." in text
+    assert "Type" not in text.partition("planks")[2].partition("oak, ash or pine")[0]

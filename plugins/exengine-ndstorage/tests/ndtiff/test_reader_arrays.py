@@ -66,7 +66,7 @@ def test_as_array_takes_another_order_of_axes(cube, opened, frame):
 
 def test_missing_frames_raise_or_are_masked_or_stand_as_a_number(cube, opened):
     dataset = opened()
-    with pytest.raises(CoordinatesNotFoundError, match="1 frames are missing, the first at .*'FITC'"):
+    with pytest.raises(CoordinatesNotFoundError, match="1 frame is missing, the first at .*'FITC'"):
         dataset.as_array()
     masked = dataset.as_array(missing="mask").compute()
     assert masked.mask[2, 0, 1].all() and masked.mask.sum() == SHAPE[0] * SHAPE[1]

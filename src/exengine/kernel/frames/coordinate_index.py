@@ -8,6 +8,7 @@ were stored.
 
 from collections.abc import Iterator, Mapping
 
+from exengine.kernel.axes import summarize_positions
 from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 
 # A prime below 2**32 makes the low bits of a key, which a dict uses first, depend on every axis.
@@ -167,20 +168,3 @@ class CoordinateIndex:
         if absent:
             return f"the axes are {', '.join(self._weights)}; the coordinates lack {', '.join(absent)}"
         return f"none of the {len(self._numbers)} frames has this combination of positions"
-
-
-def summarize_positions(values: list[int | str], most: int = 8) -> str:
-    """Return a short description of the positions on an axis.
-
-    Examples
-    --------
-    >>> summarize_positions([0, 1, 2, 3])
-    '0 - 3'
-    >>> summarize_positions(["DAPI", "FITC"])
-    "'DAPI', 'FITC'"
-    """
-    numbers = sorted(value for value in values if type(value) is int)
-    if len(numbers) == len(values) and len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
-        return f"{numbers[0]} - {numbers[-1]}"
-    shown = ", ".join(repr(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in total)"

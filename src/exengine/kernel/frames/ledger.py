@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from exengine.kernel.frames.latencies import Latencies
+from exengine.kernel.wording import html_table
 
 MAX_NAMED = 1000
 """The maximum number of unstored frames that are listed; any others are only counted."""
 
+_MOST_SHOWN = 10  # frames in the table for notebooks
 _MOST_OF_A_REASON = 1000  # maximum number of characters
 _MOST_OF_A_POSITION = 200
 _MOST_AXES = 64
@@ -208,6 +210,16 @@ class Ledger:
             f"Ledger(offered={self.offered}, stored={self.stored}, dropped={self.dropped}, "
             f"discarded={self.discarded}, failed={self.failed})"
         )
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: the counts, and the first frames that were not stored."""
+        names = ("offered", "stored", "dropped", "discarded", "failed")
+        rows = [(name, f"{getattr(self, name):,}") for name in names]
+        state = "complete" if self.complete else "balanced" if self.balanced else "frames are in flight"
+        rows += [(f"not stored: {where}", reason) for where, reason in self.not_stored[:_MOST_SHOWN]]
+        if len(self.not_stored) > _MOST_SHOWN:
+            rows.append(("not stored", f"{len(self.not_stored) - _MOST_SHOWN} more"))
+        return html_table(f"Ledger: {state}", rows)
 
 
 def _as_json(coordinates: Any) -> dict[str, int | str]:

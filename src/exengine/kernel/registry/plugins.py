@@ -8,7 +8,6 @@ importing (:mod:`~exengine.kernel.registry.loading`), or for the rules that a va
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from exengine.kernel.errors import (
@@ -29,7 +28,7 @@ from exengine.kernel.registry.names import (
     providers,
     same_name,
 )
-from exengine.kernel.registry.records import NOT_LOADED, Outcome, PluginRecord, broken
+from exengine.kernel.registry.records import NOT_LOADED, Outcome, PluginRecord, PluginRecords, broken
 from exengine.kernel.wording import either, listed, near_names
 
 
@@ -51,18 +50,25 @@ class PluginRegistry:
         self.kind = kind
         self._path = None if path is None else tuple(path)
         self._lock = threading.RLock()
-        self._records: Mapping[str, PluginRecord] | None = None
+        self._records: PluginRecords | None = None
+
+    def __repr__(self) -> str:
+        return f"<registry of {listed(self.records())}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the installed plugins, for notebooks."""
+        return self.records()._repr_html_()
 
     # -- listing ---------------------------------------------------------------------------------
 
-    def records(self) -> Mapping[str, PluginRecord]:
+    def records(self) -> PluginRecords:
         """Return a mapping from name to record, sorted by name.
 
         No plugin is imported. Package metadata is scanned once, and again only after :meth:`refresh`.
         """
         with self._lock:
             if self._records is None:
-                self._records = MappingProxyType(self._collect())
+                self._records = PluginRecords(self._collect(), self.kind)
             return self._records
 
     def refresh(self) -> None:
@@ -149,7 +155,7 @@ class PluginRegistry:
         return record
 
     def _record_of(self, name: str) -> PluginRecord | None:
-        records = self.records()
+        records = self.records().by_name
         if name in records:
             return records[name]
         key = fold(name)
@@ -231,7 +237,7 @@ class PluginRegistry:
                 return seen.get(record, record)
             return record.with_outcome(record.outcome, tuple(map(view, record.candidates)))
 
-        return MappingProxyType({name: view(record) for name, record in self.records().items()})
+        return PluginRecords({name: view(record) for name, record in self.records().items()}, self.kind)
 
     def examine(self, records: Sequence[PluginRecord]) -> None:
         """Probe each plugin in its own process, then load the valid plugins in this process.

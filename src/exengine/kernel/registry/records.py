@@ -1,6 +1,9 @@
 """Plugin records: an immutable identity from the package metadata, and a loading outcome that is set once."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+from exengine.kernel.wording import html_table, human_count, listed
 
 if TYPE_CHECKING:
     from exengine.kernel.registry.codes import Finding
@@ -28,6 +31,15 @@ class Outcome(NamedTuple):
     source: tuple[str, int] = ("", 0)
     loaded: type | None = None
 
+
+STATE_TEXTS = {
+    "found": "installed",
+    "valid": "ready",
+    "invalid": "refused: it breaks the contract",
+    "broken": "cannot be loaded",
+    "conflict": "two packages claim the name",
+}
+"""Each state in plain words."""
 
 NOT_LOADED = Outcome("found")
 """The outcome of a record until its plugin is loaded."""
@@ -149,6 +161,11 @@ class PluginRecord:
         return self.outcome.state
 
     @property
+    def state_text(self) -> str:
+        """The state in plain words."""
+        return STATE_TEXTS[self.state]
+
+    @property
     def stage(self) -> str:
         return self.outcome.stage
 
@@ -238,3 +255,46 @@ class PluginRecord:
             fields["_outcome"] = None if outcome == NOT_LOADED else outcome
         for field in self.__slots__:
             object.__setattr__(self, field, fields[field])
+
+
+class PluginRecords(Mapping[str, PluginRecord]):
+    """A read-only mapping from name to record of the installed plugins of one kind, sorted by name.
+
+    Parameters
+    ----------
+    records : dict of str to PluginRecord
+        The records, which are not copied. Lookups in the attribute ``by_name`` take one step less.
+    kind : str
+        The kind of the plugins, such as ``backend``.
+    """
+
+    __slots__ = ("_kind", "by_name")
+
+    def __init__(self, records: dict[str, PluginRecord], kind: str) -> None:
+        self.by_name = records
+        self._kind = kind
+
+    def __getitem__(self, name: str) -> PluginRecord:
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_name)
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def __repr__(self) -> str:
+        return f"<{human_count(len(self), self._kind)}: {listed(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: name, package, state and summary of each plugin."""
+        rows = [
+            (
+                name,
+                f"{record.distribution} {record.version}",
+                record.state_text,
+                record.error or record.summary,
+            )
+            for name, record in self.items()
+        ]
+        return html_table(human_count(len(self), self._kind), rows, ("name", "package", "state", "summary"))

@@ -14,6 +14,7 @@ from exengine.kernel.errors import (
     OptionError,
     UnsupportedOperationError,
 )
+from exengine.kernel.wording import human_count
 
 
 def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> Any:
@@ -58,9 +59,10 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     if missing == "raise" and not there.all():
         gap = next(iter(np.argwhere(~there)))
         where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
+        absent = math.prod(shape) - int(there.sum())
         raise CoordinatesNotFoundError(
-            f"{math.prod(shape) - int(there.sum())} frames are missing, the first at {where}; pass "
-            "missing='mask', or a number to fill them with"
+            f"{human_count(absent, 'frame')} {'is' if absent == 1 else 'are'} missing, the first at {where}; "
+            "pass missing='mask', or a number to fill them with"
         )
     example = storage.get_data(first)
     refuse_filler(missing, example.dtype)

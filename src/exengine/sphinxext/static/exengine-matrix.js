@@ -6,8 +6,8 @@
 (function () {
   "use strict";
 
-  const BEST = ["yes", "kept"];
-  const WORST = ["not promised", "not run", "broken", "no", "none", "–", ""];
+  const BEST = ["yes", "kept", "not required"];
+  const WORST = ["required", "not promised", "not run", "broken", "no", "none", "–", ""];
 
   /** Return the text of a cell without its leading mark. */
   function valueOf(cell) {
@@ -84,11 +84,13 @@
     for (const entry of matrix.rows) {
       if (!entry.choices) continue;
       const name = entry.cells[0].querySelector("p, code") || entry.cells[0];
+      // A row of this kind is a limit, which a backend is better without.
+      const limit = entry.values.slice(1).some((value) => value.endsWith("required"));
       entry.box = make("input", {
         type: "checkbox",
         class: "exengine-need",
-        "aria-label": `Only backends with ${name.textContent.trim()}`,
-        title: "Only backends that have it",
+        "aria-label": `Only backends ${limit ? "without" : "with"} ${name.textContent.trim()}`,
+        title: limit ? "Only backends that do not require it" : "Only backends that have it",
       });
       entry.box.addEventListener("change", update);
       name.prepend(entry.box, " ");
@@ -122,6 +124,7 @@
     );
     const reset = make("button", { type: "button", class: "exengine-reset" }, "Show all");
     const status = make("p", { class: "exengine-status", role: "status", "aria-live": "polite" });
+    let chosen = null; // the names that the pickers have chosen; null: all
 
     function update() {
       const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -131,6 +134,7 @@
       const shown = columns.filter(
         (column) =>
           backends[column - 1].toLowerCase().includes(wanted) &&
+          (!chosen || chosen.includes(backends[column - 1])) &&
           needed.every((entry) => BEST.includes(entry.values[column])),
       );
       let rows = 0;
@@ -173,6 +177,10 @@
     name.addEventListener("input", update);
     differ.addEventListener("change", update);
     order.addEventListener("change", reorder);
+    document.addEventListener("exengine-choice", (event) => {
+      chosen = event.detail;
+      update();
+    });
 
     const label = (control, words) => make("label", { for: control.id }, words, " ", control);
     const tools = make(

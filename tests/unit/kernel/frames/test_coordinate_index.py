@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from exengine.kernel.axes import INT_LIMIT
+from exengine.kernel.axes import INT_LIMIT, summarize_positions
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.frames.coordinate_index import CoordinateIndex, summarize_positions
+from exengine.kernel.frames.coordinate_index import CoordinateIndex
 
 positions = (
     st.integers(-3, 3)

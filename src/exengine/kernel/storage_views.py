@@ -1,0 +1,102 @@
+"""Views of a storage that Python, numpy and notebooks ask for: its text, its table and its pixels.
+
+A view never changes a storage. The text and the table never raise an error: a fact that a storage cannot
+state is left out.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from exengine.kernel.axes import summarize_positions
+from exengine.kernel.wording import html_table, human_count
+
+
+class StorageViews:
+    """The views of a storage. ``DataStorage`` derives from this class and supplies what they show."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Return the pixels of all frames as ``as_array`` orders them, as a numpy array in memory.
+
+        Parameters
+        ----------
+        dtype : dtype, optional
+            The dtype of the result; by default, that of the frames.
+        copy : bool, optional
+            Numpy passes False to request a view. The frames lie apart, so this is an error.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(*axes, Y, X[, 3])``, owned by the caller.
+
+        Raises
+        ------
+        CoordinatesNotFoundError
+            If frames are missing; pass ``missing`` to ``as_array`` to fill or mask them.
+        UnsupportedOperationError
+            If frames have different axes, shapes or dtypes, or the storage cannot be read as one array.
+        ValueError
+            If ``copy`` is False.
+        """
+        import numpy as np
+
+        if copy is False:
+            raise ValueError(
+                f"the frames of {type(self).__name__} cannot be viewed as one array without a copy; call "
+                "np.asarray(...) without copy=False"
+            )
+        pixels = self.as_array()  # type: ignore[attr-defined]  # DataStorage defines it
+        return np.asarray(pixels, dtype=dtype)
+
+    def __repr__(self) -> str:
+        facts = dict(_facts(self))
+        shown = ", ".join(facts[name] for name in ("status", "frames") if name in facts)
+        path = f" {facts['path']!r}" if "path" in facts else ""
+        return f"<{type(self).__name__}{path}{': ' if shown else ''}{shown}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: path, status, frames, axes and pixels."""
+        rows = [(name, text) for name, text in (*_facts(self), *_content(self)) if name != "path"]
+        return html_table(f"{type(self).__name__} {_said(lambda: _path_of(self))}".strip(), rows)
+
+
+def _path_of(storage: Any) -> str:
+    return "" if storage.path is None else str(storage.path)
+
+
+def _facts(storage: Any) -> Iterable[tuple[str, str]]:
+    """Yield what is known without reading a frame."""
+    yield from _row("path", lambda: _path_of(storage))
+    yield from _row("status", lambda: str(storage.status.value))
+    yield from _row("reason", lambda: str(storage.status_reason))
+    yield from _row("backend", lambda: str(storage.backend_name))
+    yield from _row("frames", lambda: human_count(len(storage), "frame"))
+
+
+def _content(storage: Any) -> Iterable[tuple[str, str]]:
+    """Yield the axes, and the shape and dtype of the first frame."""
+
+    def axes() -> str:
+        found = storage.axes.items()
+        return "; ".join(f"{axis}: {len(some)} ({summarize_positions(some)})" for axis, some in found)
+
+    def pixels() -> str:
+        first = storage.get_data(next(iter(storage)))
+        return f"{' x '.join(map(str, first.shape))} {first.dtype}"
+
+    yield from _row("axes", axes)
+    yield from _row("pixels", pixels)
+
+
+def _row(name: str, read: Callable[[], str]) -> Iterable[tuple[str, str]]:
+    text = _said(read)
+    if text:
+        yield name, text
+
+
+def _said(read: Callable[[], str]) -> str:
+    """Return a fact as text; empty if the storage cannot state it."""
+    try:
+        return read()
+    except Exception:  # not supported, closed, damaged, or raised by a plugin: a view shows what there is
+        return ""

@@ -1,0 +1,160 @@
+"""Remembers from one build to the next what the pages of plugins were made from.
+
+Loading plugins and running their examples takes most of the time of a build in which nothing has changed. The
+fingerprint covers everything that the pages are made from: the settings, the installed distributions, the
+files of ExEngine and of each plugin's package, and the results files. If it is the same, the pages in the
+source folder are still right, and no plugin is loaded.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from exengine.kernel.registry import discovery
+from exengine.kernel.registry.records import PluginRecord
+
+FILE = "exengine-pages.json"
+"""The file of the cache, in the folder of Sphinx's doctrees."""
+
+_SETTINGS = tuple(f"exengine_{name}" for name in ("plugins", "strict", "local_plugins", "path", "results"))
+
+
+@dataclass
+class Made:
+    """What a build has made.
+
+    Attributes
+    ----------
+    records : dict of str to PluginRecord
+        Document name -> the plugin on that page.
+    foreign : set of str
+        The documents of plugins that the project does not own.
+    choices : list of dict
+        The facts by which a reader chooses a backend.
+    pages : dict of str to str
+        Path of each page, relative to the source folder -> its content.
+    """
+
+    records: dict[str, PluginRecord] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
+    choices: list[dict[str, Any]] = field(default_factory=list)
+    pages: dict[str, str] = field(default_factory=dict)
+
+
+def restore(app: Sphinx, fingerprint: str) -> Made | None:
+    """Return what the last build made, or None if the pages must be made again."""
+    if not fingerprint or app.fresh_env_used:
+        return None
+    try:
+        saved = json.loads(_path(app).read_text(encoding="utf-8"))
+        if saved["fingerprint"] != fingerprint or saved["pages"] != _hashes_on_disk(app, saved["pages"]):
+            return None
+        records = {document: PluginRecord(*identity) for document, identity in saved["records"].items()}
+        return Made(records, set(saved["foreign"]), saved["choices"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def save(app: Sphinx, fingerprint: str, made: Made) -> None:
+    """Keep what a build has made for the next one. A cache that cannot be written is left out."""
+    content = {
+        "fingerprint": fingerprint,
+        "records": {document: record.identity for document, record in made.records.items()},
+        "foreign": sorted(made.foreign),
+        "choices": made.choices,
+        "pages": {path: _hash(text.encode()) for path, text in made.pages.items()},
+    }
+    with contextlib.suppress(OSError):
+        _path(app).write_text(json.dumps(content), encoding="utf-8")
+
+
+def fingerprint_of(app: Sphinx) -> str:
+    """Return a text that changes whenever the pages of plugins may change; empty if that cannot be known."""
+    search = app.config.exengine_path
+    folders = sys.path if search is None else list(search)
+    records = discovery.scan(search)
+    facts: list[Any] = [
+        sys.version,
+        sys.flags.optimize,
+        app.srcdir,
+        [repr(app.config[name]) for name in _SETTINGS],
+    ]
+    facts += [sorted(_installed(folders)), [record.identity for record in records]]
+    for package in sorted({"exengine", *(record.package for record in records if record.package)}):
+        places = _places_of(package)
+        if places is None:
+            return ""
+        facts += [package, *map(_files_below, places)]
+    for record in records:
+        facts.append(_files_below(record.location))
+    facts.append(_files_below(os.path.join(app.srcdir, app.config.exengine_results)))
+    return _hash(json.dumps(facts, default=str).encode())
+
+
+def _installed(folders: Iterable[str]) -> Iterator[str]:
+    """Yield the names of the distributions' folders, which state name and version."""
+    for folder in folders:
+        try:
+            yield from (
+                name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info"))
+            )
+        except OSError:
+            continue
+
+
+def _places_of(package: str) -> list[str] | None:
+    """Return the folders of a package, or the file of a module, without importing it; None if not found."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None:
+        return []  # an entry point that names nothing: this is the fault that its page shows
+    if spec.submodule_search_locations is not None:
+        return list(spec.submodule_search_locations)
+    return [spec.origin] if spec.origin else None
+
+
+def _files_below(place: str) -> list[tuple[str, int, int]]:
+    """Return each file with its time of change and size."""
+    if os.path.isfile(place):
+        return [_facts_of(place)]
+    return sorted(
+        _facts_of(os.path.join(folder, name))
+        for folder, folders, names in os.walk(place)
+        if not _prune(folders)
+        for name in names
+    )
+
+
+def _prune(folders: list[str]) -> None:
+    folders[:] = [name for name in folders if name != "__pycache__"]
+
+
+def _facts_of(path: str) -> tuple[str, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, 0, 0
+    return path, found.st_mtime_ns, found.st_size
+
+
+def _hashes_on_disk(app: Sphinx, pages: Mapping[str, str]) -> dict[str, str]:
+    return {path: _hash(Path(app.srcdir, path).read_bytes()) for path in pages}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _path(app: Sphinx) -> Path:
+    return Path(app.doctreedir, FILE)

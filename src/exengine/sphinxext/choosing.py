@@ -1,0 +1,173 @@
+"""The answer to "which backend should I use?": a table for people, and the same facts for the pickers.
+
+Both are derived from the declared capabilities, the variants and the results of each backend, so they exist
+for any backend. The script ``exengine-choose.js`` reads the facts.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from exengine.checks.conformance import Results
+from exengine.checks.report import PluginReport
+from exengine.kernel.capabilities import StorageCapabilities
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import ExEngineError
+from exengine.kernel.registry.variants import Variant, variants_of
+from exengine.kernel.wording import either
+from exengine.sphinxext.rst import escape, table
+
+_URL = "s3://bucket/dataset"
+_MOST_NAMES = 5
+
+
+def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
+    """Return the facts by which a reader chooses, as JSON: an entry for each backend and each variant.
+
+    Parameters
+    ----------
+    pages : mapping of str to PluginReport
+        The pages of valid backends, without extension -> the report shown on that page.
+    """
+    found = []
+    for page, report in pages.items():
+        cls = report.record.loaded
+        assert cls is not None and issubclass(cls, DataStorage)
+        results = report.results
+        base = {"name": report.record.name, "page": f"{page}.html"}
+        found.append({**base, "options": "", **_facts(cls, cls.capabilities, {}, results)})
+        for one in safe_variants(cls):
+            of_variant = results.variants.get(one.name) if results else None
+            found.append(
+                {**base, "options": one.text, **_facts(cls, one.capabilities, one.options, of_variant)}
+            )
+    return found
+
+
+def safe_variants(cls: type[DataStorage]) -> list[Variant]:
+    """Return the variants of a backend; empty if they have a fault, which the backend's page lists."""
+    try:
+        return variants_of(cls)
+    except ExEngineError:
+        return []
+
+
+def _facts(
+    cls: type[DataStorage],
+    capabilities: StorageCapabilities,
+    options: Mapping[str, Any],
+    results: Results | None,
+) -> dict[str, Any]:
+    finish = results.promises.get("N3") if results else None
+    return {
+        "dtypes": None if capabilities.dtypes is None else list(capabilities.dtypes),
+        "readers": list(capabilities.readers),
+        "live": list(capabilities.live_readers),
+        "compression": list(capabilities.compression),
+        "memory": not capabilities.persistent,
+        "kill": capabilities.safety_of_put != "accepted",
+        "finish": finish is not None and finish.outcome == "kept",
+        "flush": capabilities.durable_flush,
+        "reading": capabilities.read_while_writing,
+        "levels": capabilities.pyramids,
+        "remote": _is_remote(cls, options),
+    }
+
+
+def _is_remote(cls: type[DataStorage], options: Mapping[str, Any]) -> bool:
+    try:
+        return bool(cls.capabilities_for(options, _URL).remote)
+    except Exception:  # raised by a plugin that expects a folder
+        return False
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+
+def choose_table(pages: Mapping[str, PluginReport]) -> str:
+    """Return a table that says for each backend when to choose it, and when to choose another one."""
+    rows = []
+    for page, report in pages.items():
+        cls = report.record.loaded
+        assert cls is not None and issubclass(cls, DataStorage)
+        name = f":doc:`{escape(report.record.name)} <{page}>`"
+        rows.append((name, _bullets(reasons_for(cls)), _bullets(reasons_against(cls))))
+    return table(
+        ("Backend", "Choose it when", "Choose another one when"), rows, "exengine-choice", "16 42 42"
+    )
+
+
+def _bullets(reasons: list[str]) -> str:
+    return "\n".join(f"* {escape(reason)}" for reason in reasons) or "\N{EN DASH}"
+
+
+def reasons_for(cls: type[DataStorage]) -> list[str]:
+    """Return the reasons to choose a backend, which follow from its capabilities.
+
+    Examples
+    --------
+    >>> class Shelf(DataStorage):
+    ...     capabilities = StorageCapabilities(string_axes=True, compression=("gzip",))
+    >>> reasons_for(Shelf)[0]
+    'the frames are needed only while the program runs'
+    >>> reasons_for(Shelf)[-1]
+    'frames are to be compressed, with gzip'
+    """
+    able = cls.capabilities
+    reasons = [
+        (not able.persistent, "the frames are needed only while the program runs"),
+        (bool(able.readers), f"the data are to open in {_some(able.readers)}"),
+        (bool(able.live_readers), f"{_some(able.live_readers)} must see frames during the acquisition"),
+        (able.dtypes is None, "pixels have any type"),
+        (
+            able.dtypes is not None and len(able.dtypes) > _MOST_NAMES,
+            "pixels have one of many types, such as float32",
+        ),
+        (not able.same_shape, "frames differ in shape or pixel type"),
+        (_is_remote(cls, {}), "the data go to object storage, at a URL"),
+        (able.pyramids, "images are so large that they need resolution levels"),
+        (bool(able.compression), f"frames are to be compressed, with {_some(able.compression)}"),
+    ]
+    return [reason for applies, reason in reasons if applies]
+
+
+def reasons_against(cls: type[DataStorage]) -> list[str]:
+    """Return the reasons to choose another backend, which follow from the limits that a backend declares.
+
+    Examples
+    --------
+    >>> class Shelf(DataStorage):
+    ...     capabilities = StorageCapabilities(persistent=True, reopen=True, dtypes=("uint8",), most_axes=3)
+    >>> reasons_against(Shelf)[:2]
+    ['pixels are not uint8', 'frames have more than 3 axes, besides rows and columns']
+    """
+    able = cls.capabilities
+    few = able.dtypes is not None and len(able.dtypes) <= _MOST_NAMES
+    variants = safe_variants(cls)
+    axes = f"frames have more than {able.most_axes} axes, besides rows and columns"
+    if any(one.capabilities.most_axes is None for one in variants):
+        way = next(one.text for one in variants if one.capabilities.most_axes is None)
+        axes += f" (unless you set {way})"
+    accepted = able.persistent and able.safety_of_put == "accepted"
+    reasons = [
+        (not able.persistent, "the frames must be there after the program has ended"),
+        (few, f"pixels are not {either(able.dtypes or ())}"),
+        (able.dtypes is not None and not few, f"pixels are not one of {', '.join(able.dtypes or ())}"),
+        (able.same_shape, "frames differ in shape or pixel type"),
+        (able.same_axes, "some frames have other axes than the first"),
+        (able.most_axes is not None, axes),
+        (not able.string_axes, "positions have names, such as channels"),
+        (not able.negative_indices, "positions are negative"),
+        (not able.metadata, "each frame has metadata"),
+        (able.persistent and not able.reopen, "Python must read the data again"),
+        (able.persistent and not able.read_while_writing, "another process must read at the same time"),
+        (accepted, "a frame must survive a crash of the program as soon as it was put"),
+        (able.persistent and not able.checksums, "damaged frames must be detected"),
+        (able.persistent and not able.compression, "frames are to be compressed"),
+    ]  # fmt: skip
+    return [reason for applies, reason in reasons if applies]
+
+
+def _some(names: tuple[str, ...], word: str = "or") -> str:
+    """Return up to five names, joined by commas and a word."""
+    shown = names[:_MOST_NAMES] if len(names) <= _MOST_NAMES else (*names[: _MOST_NAMES - 1], "others")
+    return f" {word} ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))

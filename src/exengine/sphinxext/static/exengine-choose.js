@@ -1,0 +1,183 @@
+/* Pickers that choose a backend: the backends that meet every wish remain.
+
+   The facts are in the page, as JSON with the id `exengine-choices`: an entry for each backend, and one for each
+   set of options with which its capabilities differ. Without this script, the tables of the page are complete. */
+
+(function () {
+  "use strict";
+
+  const DTYPES = [
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
+    "float16", "float32", "float64", "complex64", "complex128",
+  ];
+
+  const SAFETY = {
+    kill: "the program is killed",
+    finish: "a power cut after finish",
+    flush: "a power cut, after each durable flush",
+  };
+  const READING = { reading: "from Python, in another process", live: "in other programs" };
+  const SIZE = {
+    fits: "fits in memory",
+    disk: "more than the memory holds",
+    levels: "images that need resolution levels",
+    remote: "in object storage, at a URL",
+  };
+
+  function make(tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  function union(choices, key) {
+    return Array.from(new Set(choices.flatMap((choice) => choice[key]))).sort((one, other) =>
+      one.localeCompare(other, undefined, { sensitivity: "base" }),
+    );
+  }
+
+  function takes(choice, dtype) {
+    const wanted = dtype.toLowerCase();
+    return (choice.dtypes || DTYPES).some((name) => name === wanted || name.startsWith(wanted));
+  }
+
+  /** Return the pickers: name, label, choices, and whether an entry meets a value. */
+  function pickersFor(choices) {
+    const plain = (names) => Object.fromEntries(names.map((name) => [name, name]));
+    return [
+      { id: "dtype", label: "Pixel type", dtype: true, words: (v) => `pixels of type ${v}`, meets: takes },
+      {
+        id: "reader",
+        label: "Opens in",
+        options: plain(union(choices, "readers")),
+        words: (v) => `opens in ${v}`,
+        meets: (choice, v) => choice.readers.includes(v),
+      },
+      {
+        id: "safety",
+        label: "Frames survive",
+        options: SAFETY,
+        words: (v) => `survives ${SAFETY[v]}`.replace("survives the", "survives when the"),
+        meets: (choice, v) => choice[v],
+      },
+      {
+        id: "compression",
+        label: "Compression",
+        options: { some: "any method", ...plain(union(choices, "compression")) },
+        words: (v) => (v === "some" ? "compression" : `compression with ${v}`),
+        meets: (choice, v) => (v === "some" ? choice.compression.length > 0 : choice.compression.includes(v)),
+      },
+      {
+        id: "reading",
+        label: "Read while writing",
+        options: READING,
+        words: (v) => `read while writing, ${READING[v]}`,
+        meets: (choice, v) => (v === "live" ? choice.live.length > 0 : choice.reading),
+      },
+      {
+        id: "size",
+        label: "Size",
+        options: SIZE,
+        words: (v) => SIZE[v],
+        meets: (choice, v) => (v === "disk" ? !choice.memory : v === "fits" || choice[v]),
+      },
+    ];
+  }
+
+  function controlFor(picker) {
+    const id = `exengine-pick-${picker.id}`;
+    if (picker.dtype) {
+      const names = make("datalist", { id: `${id}-names` }, ...DTYPES.map((name) => make("option", { value: name })));
+      const field = make("input", {
+        type: "search", id, list: names.id, autocomplete: "off", placeholder: "any",
+      });
+      picker.field = field;
+      return [make("label", { for: id }, picker.label, " ", field), names];
+    }
+    const choices = Object.entries(picker.options).map(([value, text]) => make("option", { value }, text));
+    picker.field = make("select", { id }, make("option", { value: "" }, "does not matter"), ...choices);
+    return [make("label", { for: id }, picker.label, " ", picker.field)];
+  }
+
+  function start() {
+    const facts = document.getElementById("exengine-choices");
+    const table = document.querySelector("table.exengine-choice");
+    if (!facts || !table) return;
+    const choices = JSON.parse(facts.textContent);
+    const pickers = pickersFor(choices);
+    const form = make("form", { class: "exengine-tools exengine-pickers", "aria-label": "Choose a backend" });
+    const reset = make("button", { type: "button", class: "exengine-forget" }, "Forget all wishes");
+    const answer = make("div", { class: "exengine-answer", role: "status", "aria-live": "polite" });
+
+    function link(choice) {
+      const name = make("a", { href: choice.page }, choice.name);
+      return choice.options ? [name, " with ", make("code", {}, choice.options)] : [name];
+    }
+
+    function joined(parts) {
+      return parts.flatMap((part, place) => (place ? [", ", ...part] : part));
+    }
+
+    /** Say which backends come closest, and which of the wishes they do not meet. */
+    function closest(wishes) {
+      const missed = choices.map((choice) => wishes.filter((wish) => !wish.meets(choice, wish.value)));
+      const fewest = Math.min(...missed.map((some) => some.length));
+      const lines = choices.flatMap((choice, place) => {
+        if (missed[place].length !== fewest) return [];
+        const drops = missed[place].map((wish) => {
+          const button = make("button", { type: "button", class: "exengine-drop" }, `drop: ${wish.words(wish.value)}`);
+          button.addEventListener("click", () => {
+            wish.field.value = "";
+            update();
+            wish.field.focus();
+          });
+          return [button];
+        });
+        return [make("li", {}, ...link(choice), " meets the rest if you ", ...joined(drops))];
+      });
+      return [make("p", {}, make("strong", {}, "No backend meets all of this.")), make("ul", {}, ...lines)];
+    }
+
+    function update() {
+      const wishes = pickers
+        .map((picker) => ({ ...picker, value: picker.field.value.trim() }))
+        .filter((wish) => wish.value);
+      const meeting = choices.filter((choice) => wishes.every((wish) => wish.meets(choice, wish.value)));
+      // With options is an answer only where the defaults are not.
+      const plain = meeting.filter((choice) => !choice.options).map((choice) => choice.name);
+      const shown = meeting.filter((choice) => !choice.options || !plain.includes(choice.name));
+      const names = new Set(meeting.map((choice) => choice.name));
+      const all = new Set(choices.map((choice) => choice.name));
+      if (!wishes.length) answer.replaceChildren(make("p", {}, `${all.size} backends to choose from.`));
+      else if (!shown.length) answer.replaceChildren(...closest(wishes));
+      else {
+        const count = `${names.size} of ${all.size} ${names.size === 1 ? "meets" : "meet"} all of this: `;
+        answer.replaceChildren(make("p", {}, count, make("strong", {}, ...joined(shown.map(link))), "."));
+      }
+      for (const row of table.tBodies[0].rows) {
+        const name = row.cells[0].textContent.trim();
+        row.hidden = Boolean(wishes.length && names.size && !names.has(name));
+      }
+      document.dispatchEvent(
+        new CustomEvent("exengine-choice", { detail: wishes.length && names.size ? Array.from(names) : null }),
+      );
+    }
+
+    for (const picker of pickers) {
+      form.append(...controlFor(picker));
+      for (const event of ["input", "change"]) picker.field.addEventListener(event, update);
+    }
+    form.append(reset);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    reset.addEventListener("click", () => {
+      for (const picker of pickers) picker.field.value = "";
+      update();
+    });
+    table.closest("section").before(form, answer);
+    update();
+  }
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();
