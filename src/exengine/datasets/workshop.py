@@ -88,8 +88,15 @@ class Workshop:
             raise busy
         return lock
 
-    def clear(self, files_of: FilesOf) -> None:
+    def clear(self, files_of: FilesOf, *, keep: Collection[str] = ()) -> None:
         """Remove the unfinished dataset that killed work left behind, and the work's own files.
+
+        Parameters
+        ----------
+        files_of : callable
+            See :data:`~exengine.datasets.content.FilesOf`.
+        keep : collection of str
+            The names of own files that stay.
 
         Raises
         ------
@@ -113,7 +120,8 @@ class Workshop:
             for entry in left:
                 path = os.path.join(self.folder, entry)
                 if entry in self._own_files:
-                    folder.remove_file(entry)
+                    if entry not in keep:
+                        folder.remove_file(entry)
                     continue
                 if entry != self._name and not _names_its_files(path):
                     discard_building(path)

@@ -119,7 +119,8 @@ def find_end(folder: str) -> UnfinishedFrames:
     layouts = [
         FrameLayout(height, width, kind, n) for n, (width, height, kind, *_) in enumerate(table.layouts)
     ]
-    frames, places, axis_types = [], bytearray(), {}
+    frames, places = [], bytearray()
+    axis_types: dict[str, type] = {}
     for number, coordinates in enumerate(table):
         axes = coordinates.__dict__
         file, layout, at, _, metadata_bytes = table.place(number)
