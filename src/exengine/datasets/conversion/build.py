@@ -12,7 +12,7 @@ from exengine.datasets.conversion.copy import FrameCopy
 from exengine.datasets.conversion.result import same_frames, summary_of
 from exengine.datasets.conversion.settings import ANNOTATION, Settings
 from exengine.datasets.conversion.source import SourceFrames, write_durably
-from exengine.datasets.creation import StoragePlan
+from exengine.datasets.creation import StoragePlan, files_of_writer
 from exengine.datasets.recovery_base import status_of
 from exengine.datasets.verification import OnProgress
 from exengine.datasets.workshop import Workshop
@@ -93,7 +93,7 @@ class Build:
 
     def discard(self) -> None:
         """Remove the dataset and all progress."""
-        self._workshop.clear(lambda _: self._target.cls.dataset_files)
+        self._workshop.clear(files_of_writer)
 
     def check(self, on_progress: OnProgress) -> None:
         """Check every frame of the source, unless an earlier attempt has, and whether the backend accepts it.
@@ -187,7 +187,7 @@ class Build:
             return None  # it contains no whole frame, or the backend cannot continue it
 
     def _created(self) -> DataStorage:
-        self._workshop.clear(lambda _: self._target.cls.dataset_files, keep=(SETTINGS, CHECKED))
+        self._workshop.clear(files_of_writer, keep=(SETTINGS, CHECKED))
         storage = self._target.cls.create(self._workshop.built, **self._options())
         try:
             storage.expect(self._source.plan())
