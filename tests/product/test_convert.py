@@ -179,6 +179,41 @@ def test_a_damaged_dataset_of_micro_manager_is_refused(example_data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pixel_size_channel_colors_and_stage_positions_survive_a_format_that_has_no_place_for_them(tmp_path):
+    from exengine.base_classes import PlannedChannel, PlannedPosition, SourcePlan
+
+    storage = exengine.open_storage("ome-zarr", tmp_path / "a")
+    plan = SourcePlan(
+        pixel_size_um=(0.5, 0.25),
+        z_step_um=2.0,
+        interval_s=30.0,
+        channels=(PlannedChannel("DAPI", "0000FF"), PlannedChannel("FITC", "00FF00")),
+        stage_positions=(PlannedPosition(name="left", x_um=10.0, y_um=-5.0), PlannedPosition(name="right")),
+    )
+    storage.expect(plan)
+    for frame in frames():
+        storage.put(*frame)
+    storage.finish()
+    storage.close()
+    exengine.convert(tmp_path / "a", tmp_path / "b", backend="ndtiff")
+    exengine.convert(tmp_path / "b", tmp_path / "c", backend="ome-zarr")
+    with exengine.open_dataset(tmp_path / "a") as a, exengine.open_dataset(tmp_path / "c") as c:
+        found, expected = c.recorded_plan, a.recorded_plan
+        assert {each.name: each.color for each in found.channels} == {"DAPI": "0000FF", "FITC": "00FF00"}
+        assert found.stage_positions == expected.stage_positions == plan.stage_positions
+        assert (found.pixel_size_um, found.z_step_um, found.interval_s) == ((0.5, 0.25), 2.0, 30.0)
+    exengine.convert(
+        tmp_path / "b",
+        tmp_path / "d",
+        backend="ome-zarr",
+        select={"z": [7, 3], "position": "right", "channel": "FITC"},
+    )
+    with exengine.open_dataset(tmp_path / "d") as d:
+        found = d.recorded_plan
+        assert found.z_step_um is None and [each.name for each in found.stage_positions] == ["right"]
+        assert [each.name for each in found.channels] == ["FITC"]
+
+
 # -- a part of the frames ------------------------------------------------------------------------
 
 
@@ -454,6 +489,17 @@ def test_something_else_in_the_folder_of_the_progress_is_kept(source, target, sm
     with pytest.raises(DatasetExistsError, match=r"contains 'thesis\.doc'"):
         exengine.convert(source, target, backend="ome-zarr", restart=True)
     assert other.read_text() == "precious"
+
+
+def test_a_kill_between_the_last_two_steps_leaves_nothing_behind(source, target, monkeypatch):
+    from exengine.datasets.workshop import Workshop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "leave", lambda self, keep=False: os.close(self._lock))
+        exengine.convert(source, target, backend="ome-zarr")
+    assert len(list(target.parent.iterdir())) == 2
+    assert exengine.convert(source, target, backend="ome-zarr").outcome == "already converted"
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_two_conversions_to_one_path_do_not_meet(source, target):

@@ -52,7 +52,7 @@ class Workshop:
         self._parent, self._name = os.path.split(path)
         self._work = work
         self._own_files = frozenset((manifest.LOCK_NAME, *own_files))
-        self.folder = os.path.join(self._parent, f".{files.cut_name(self._name)}.{ending}")
+        self.folder = folder_beside(path, ending)
         self.built = os.path.join(self.folder, self._name)
         self._is_clear = False
         os.makedirs(self._parent, exist_ok=True)
@@ -191,6 +191,12 @@ class Workshop:
                 os.rmdir(self.folder)
         if lock >= 0:
             os.close(lock)
+
+
+def folder_beside(path: str, ending: str) -> str:
+    """Return the path of the hidden folder in which a dataset is built."""
+    parent, name = os.path.split(path)
+    return os.path.join(parent, f".{files.cut_name(name)}.{ending}")
 
 
 def _names_its_files(building: str) -> bool:

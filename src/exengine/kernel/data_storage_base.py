@@ -349,6 +349,11 @@ class DataStorage(ABC):
         raise self._unsupported("has no summary metadata")
 
     @replaceable
+    def recorded_plan(self) -> SourcePlan:
+        """The plan of the frames, as far as the format records it, such as the pixel size and the colors."""
+        return SourcePlan()
+
+    @replaceable
     def axes(self) -> Mapping[str, list[int | str]]:
         """The positions on each axis: integers in ascending order, then names in order of arrival.
 
@@ -388,11 +393,6 @@ class DataStorage(ABC):
         -------
         list of str
             The faults, one sentence each; empty if there are none.
-
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend does not support this.
         """
         raise self._unsupported("does not check its structure")
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from exengine.datasets.conversion.copy import FrameCopy
 from exengine.datasets.conversion.result import same_frames, summary_of
-from exengine.datasets.conversion.settings import ANNOTATION, Settings
+from exengine.datasets.conversion.settings import Settings
 from exengine.datasets.conversion.source import SourceFrames, write_durably
 from exengine.datasets.creation import StoragePlan, files_of_writer
+from exengine.datasets.description import CONVERSION, plan_to_json
 from exengine.datasets.recovery_base import status_of
 from exengine.datasets.verification import OnProgress
-from exengine.datasets.workshop import Workshop
+from exengine.datasets.workshop import Workshop, folder_beside
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesError,
@@ -36,6 +37,7 @@ from exengine.kernel.system.bounded import parse_json
 
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
+_ENDING = "converting"
 _OF_ALL_FRAMES = ("ledger", "recovery")
 """Annotations that describe all frames of the source by their coordinates."""
 
@@ -57,7 +59,7 @@ class Build:
         self._target = target
         self._settings = settings
         self._source = source
-        self._workshop = Workshop(path, "converting", "conversion", _OWN)
+        self._workshop = Workshop(path, _ENDING, "conversion", _OWN)
         self._keep = True
 
     def __enter__(self) -> Self:
@@ -90,6 +92,18 @@ class Build:
             )
         self.discard()
         write_durably(self._path_of(SETTINGS), self._settings.encode())
+
+    @staticmethod
+    def left_beside(path: str) -> bool:
+        """Return whether there is progress of a conversion to a path."""
+        return os.path.isdir(folder_beside(path, _ENDING))
+
+    def tidy(self) -> None:
+        """Remove the progress if its dataset was published."""
+        earlier = Settings.read(self._path_of(SETTINGS))
+        if earlier is None or earlier.fingerprint == self._settings.fingerprint:
+            self.discard()
+            self._keep = False
 
     def discard(self) -> None:
         """Remove the dataset and all progress."""
@@ -164,7 +178,7 @@ class Build:
         """Return whether an earlier attempt finished the dataset."""
         try:
             with self.opened() as result:
-                note = result.annotations.get(ANNOTATION)
+                note = result.annotations.get(CONVERSION)
                 same = isinstance(note, dict) and note.get("fingerprint") == self._settings.fingerprint
                 return same and result.status == (status_of(self._source.dataset) or DatasetStatus.COMPLETE)
         except ExEngineError:
@@ -230,12 +244,14 @@ class Build:
             "backend": dataset.backend_name or type(dataset).__name__,
             "fingerprint": settings.fingerprint,
         }
+        if plan := plan_to_json(self._source.facts()):
+            note["plan"] = plan
         if settings.select or settings.rename:
             note |= {"select": settings.select, "rename": settings.rename}
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
-        if ANNOTATION in kept:
-            note["earlier"] = kept.pop(ANNOTATION)
-        return {**kept, ANNOTATION: note}
+        if CONVERSION in kept:
+            note["earlier"] = kept.pop(CONVERSION)
+        return {**kept, CONVERSION: note}
 
     # -- after the copy --------------------------------------------------------------------------
 

@@ -225,18 +225,24 @@ class _Conversion:
             report.notes.append("only the frames at full resolution are converted")
         if self._is_published():
             report.outcome, report.verified = "already converted", True
+            if Build.left_beside(self._path):  # killed between the last two steps
+                with contextlib.suppress(DatasetLockedError), self._new_build() as build:
+                    build.tidy()
             return report
         self._refuse_what_is_there()
         if not self._frames.count:
             raise UnsupportedOperationError(f"{report.source} contains no frames to convert")
         try:
-            with Build(self._path, self._target, self._settings, self._frames) as build:
+            with self._new_build() as build:
                 self._build(build, verify=verify, restart=restart)
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
             raise cannot_create(self._path, error) from error
         return report
+
+    def _new_build(self) -> Build:
+        return Build(self._path, self._target, self._settings, self._frames)
 
     def _build(self, build: Build, *, verify: bool, restart: bool) -> None:
         report = self._report

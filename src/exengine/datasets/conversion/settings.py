@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from exengine.datasets.description import CONVERSION
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError
 from exengine.kernel.storage import manifest
@@ -14,8 +15,6 @@ from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
-ANNOTATION = "conversion"
-"""The name of the annotation with which a result names its source."""
 _MOST_BYTES = 2**24
 
 
@@ -94,7 +93,7 @@ def published_settings(path: str) -> str | None:
         content = manifest.read_manifest(path)
     except ExEngineError:
         return None
-    note = content.annotations.get(ANNOTATION) if content is not None else None
+    note = content.annotations.get(CONVERSION) if content is not None else None
     if content is None or content.frames is None or not isinstance(note, dict):
         return None
     fingerprint = note.get("fingerprint")

@@ -10,12 +10,14 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from exengine.datasets.conversion.selection import Selection
+from exengine.datasets.description import plan_of
 from exengine.datasets.verification import OnProgress
 from exengine.kernel.capabilities import PlannedLayout
 from exengine.kernel.data_coords import DataCoordinates
@@ -124,7 +126,8 @@ class SourceFrames:
     def plan(self) -> SourcePlan:
         """Return the plan of the result."""
         shape, dtype = self.layouts[0] if len(self.layouts) == 1 else (None, None)
-        return SourcePlan(
+        return replace(
+            self.facts(),
             frames=self.count,
             shape=shape,
             dtype=dtype,
@@ -133,6 +136,28 @@ class SourceFrames:
             axes=self._collector.axes(),
             coordinates=lambda: (new for _, new in self.pairs()),
         )
+
+    def facts(self) -> SourcePlan:
+        """Return the pixel size, the channels and the positions that the result has.
+
+        The facts about an axis that gets another name are left out. So is the distance between positions if
+        only some of them are chosen.
+        """
+        found, chosen, rename = plan_of(self.dataset), self.selection.chosen, self.selection.rename
+        if "z" in chosen or "z" in rename:
+            found = replace(found, z_step_um=None)
+        if "time" in chosen or "time" in rename:
+            found = replace(found, interval_s=None)
+        names = chosen.get("channel")
+        if "channel" in rename or names is not None:
+            kept = () if "channel" in rename else found.channels
+            found = replace(found, channels=tuple(each for each in kept if each.name in map(str, names or ())))
+        if "position" in rename:
+            found = replace(found, stage_positions=(), plate=None)
+        elif "position" in chosen:
+            places = tuple(each for each in found.stage_positions if each.name in chosen["position"])
+            found = replace(found, stage_positions=places)
+        return found
 
     # -- the result of the check, for a second attempt -------------------------------------------
 

@@ -105,7 +105,8 @@ class NDTiffStorage(WrittenFrames):
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
             raise MetadataError(f"summary metadata must be a dict, got {type(summary_metadata).__name__}")
-        limits.refuse_options(name, max_file_bytes)
+        if name is not None or max_file_bytes is not sizes.MAX_FILE_BYTES:
+            limits.refuse_options(name, max_file_bytes)
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
         self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
