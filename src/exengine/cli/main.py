@@ -86,6 +86,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = add("info", "info", "show the content and the status of a dataset")
     verb.add_argument("path", metavar="PATH")
+    verb.add_argument("--frames", action="store_true", help="list every frame with its metadata")
+    verb.add_argument(
+        "--export", choices=("csv", "parquet"), help="write the list of frames to a file, in this format"
+    )
+    verb.add_argument("-o", "--output", metavar="FILE", help="the file; by default PATH.frames.csv")
 
     verb = add("verify", "verify", "read every frame of a dataset, and list damaged and missing ones")
     verb.add_argument("path", metavar="PATH")

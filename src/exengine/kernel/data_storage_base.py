@@ -291,13 +291,7 @@ class DataStorage(ABC):
         return True
 
     def flush(self, durable: bool = False) -> None:
-        """Bring every accepted frame to level A1 (written), or to level A2 (synced) if ``durable`` is true.
-
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend does not support this.
-        """
+        """Bring every accepted frame to level A1 (written), or to level A2 (synced) if ``durable``."""
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
@@ -429,6 +423,10 @@ class DataStorage(ABC):
             ``(*axes, Y, X[, 3])``.
         """
         raise self._unsupported("cannot be read as one array")
+
+    def to_xarray(self) -> Any:
+        """Return all frames as an ``xarray.Dataset`` with the variable ``image``."""
+        raise self._unsupported("cannot be read as an xarray Dataset")
 
     def _unsupported(self, what: str) -> UnsupportedOperationError:
         return UnsupportedOperationError(f"{type(self).__name__} {what}")

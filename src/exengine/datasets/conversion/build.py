@@ -13,7 +13,6 @@ from exengine.datasets.conversion.result import same_frames, summary_of
 from exengine.datasets.conversion.settings import Settings
 from exengine.datasets.conversion.source import SourceFrames, write_durably
 from exengine.datasets.creation import StoragePlan, files_of_writer
-from exengine.datasets.description import CONVERSION, plan_to_json
 from exengine.datasets.recovery_base import status_of
 from exengine.datasets.verification import OnProgress
 from exengine.datasets.workshop import Workshop, folder_beside
@@ -30,6 +29,7 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
 )
 from exengine.kernel.registry.options import options_of
+from exengine.kernel.storage.description import CONVERSION, plan_to_json
 from exengine.kernel.storage.frame_checks import FrameChecks
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.system import files

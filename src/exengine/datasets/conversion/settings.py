@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from exengine.datasets.description import CONVERSION
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.description import CONVERSION
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json

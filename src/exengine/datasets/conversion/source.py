@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.datasets.conversion.selection import Selection
-from exengine.datasets.description import plan_of
 from exengine.datasets.verification import OnProgress
 from exengine.kernel.capabilities import PlannedLayout
 from exengine.kernel.data_coords import DataCoordinates
@@ -25,6 +24,7 @@ from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetDamagedError, ExEngineError, message_of
 from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.description import plan_of
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
@@ -150,8 +150,9 @@ class SourceFrames:
             found = replace(found, interval_s=None)
         names = chosen.get("channel")
         if "channel" in rename or names is not None:
-            kept = () if "channel" in rename else found.channels
-            found = replace(found, channels=tuple(each for each in kept if each.name in map(str, names or ())))
+            kept = set() if "channel" in rename else {str(name) for name in names or ()}
+            channels = tuple(each for each in found.channels if each.name in kept)
+            found = replace(found, channels=channels)
         if "position" in rename:
             found = replace(found, stage_positions=(), plate=None)
         elif "position" in chosen:
