@@ -1,6 +1,6 @@
 """The frames of a dataset as a table: a row per frame, with its coordinates and its metadata.
 
-Metadata inside metadata become columns whose names contain dots. Lists are JSON texts. Frames are read twice
+Metadata inside metadata become columns with dots in their names. Lists are JSON texts. Frames are read twice
 for a file, so that memory does not grow with their number.
 """
 

@@ -1,7 +1,7 @@
 """Recovers a dataset into a copy next to it.
 
 The copy is built in a :class:`~exengine.datasets.workshop.Workshop`, so it appears either complete or not at
-all. If a recovery is killed, the next recovery removes what it left behind, and starts again.
+all. If a recovery is killed, the next recovery removes its remains, and starts again.
 """
 
 import contextlib

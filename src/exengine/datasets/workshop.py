@@ -1,6 +1,6 @@
 """The hidden folder next to the path of a dataset, in which the dataset is built under a lock.
 
-The folder has a fixed name, so a second attempt finds what a killed one left behind. The dataset is renamed
+The folder has a fixed name, so a second attempt finds the remains of a killed one. The dataset is renamed
 once it is finished and synced. It therefore appears either complete or not at all.
 """
 

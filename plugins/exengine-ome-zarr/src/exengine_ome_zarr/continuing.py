@@ -1,4 +1,4 @@
-"""Continues the files of a dataset whose writer died, from its journal.
+"""Continues the files of a dataset after its writer died, from the journal.
 
 The journal is authoritative: anything in the other files behind the frames that it lists is overwritten.
 Resolution levels that the first writer did not complete are computed when the dataset is finished.
@@ -73,7 +73,7 @@ class ContinuedWriter(FrameWriter):
         plan.facts = table.facts
 
     def _continue(self, table: FrameTable, layout: Layout, records: npt.NDArray[np.void]) -> None:
-        """Begin as for a first frame, but with the stored layout, and add what the first writer stored."""
+        """Begin as for a first frame, but with the stored layout, and add the frames of the first writer."""
         plan, lines = self._plan, self._layout_lines
         self._plan, self._layout_lines = _StoredPlan(table), _NoLines()  # type: ignore[assignment]
         try:
@@ -150,7 +150,7 @@ class ContinuedWriter(FrameWriter):
 
 
 class _StoredPlan:
-    """The layout and facts that the first writer stored, in place of what a plan would give.
+    """The layout and facts that the first writer stored, in place of those in a plan.
 
     Parameters
     ----------

@@ -88,7 +88,7 @@ def _state_of_files(path: str) -> Iterator[tuple[str, int, int]]:
 
 
 def published_settings(path: str) -> str | None:
-    """Return the fingerprint of the conversion whose finished result is at a path; None if there is none."""
+    """Return the fingerprint of the conversion that produced a dataset; None if there is none."""
     try:
         content = manifest.read_manifest(path)
     except ExEngineError:

@@ -37,7 +37,7 @@ class FormatHooks(IndexedStorage):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "FormatHooks":
-        """Open an unfinished dataset whose writer died, in order to store the frames that it lacks.
+        """Open the unfinished dataset of a writer that died, in order to store the missing frames.
 
         Parameters
         ----------

@@ -24,7 +24,7 @@ _COLORS = "rgb"
 
 
 def to_dataset(storage: DataStorage) -> Any:
-    """Return a Dataset whose variable ``image`` reads frames when they are used, without dask.
+    """Return a Dataset with the variable ``image``, which reads frames when they are used, without dask.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def _dims_of_frame(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _coordinates(frames: LazyFrames, plan: SourcePlan) -> dict[str, Any]:
-    """Return the positions, what is known of them in physical units, and which frames are present."""
+    """Return the positions, also in physical units if they are known, and which frames are present."""
     found: dict[str, Any] = {}
     for axis, positions in frames.positions.items():
         found[axis] = (axis, _as_array(positions))
