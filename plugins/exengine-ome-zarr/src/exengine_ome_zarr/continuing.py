@@ -136,7 +136,7 @@ class ContinuedWriter(FrameWriter):
         """Open the parts that were not published, and find the chunks in them."""
         for record in records:
             image, t, c, z = (int(record[name]) for name in ("image", "t", "c", "z"))
-            name = self._shard_name(image, *layout.shard_at(t, c, z))
+            name = self.shard_name((image, *layout.shard_at(t, c, z)))
             part = parts.continue_part(name, int(record["part"]))
             if part is None:
                 continue
