@@ -149,6 +149,9 @@ def make_parser() -> argparse.ArgumentParser:
     verb = add("preview", "preview", "create a contact sheet that shows a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
+    verb.add_argument(
+        "--composite", action="store_true", help="show the channels on top of each other, in their colors"
+    )
     return parser
 
 
