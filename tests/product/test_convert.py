@@ -147,6 +147,38 @@ def test_rgb_frames_keep_their_shape(tmp_path, target):
     assert same(tmp_path / "rgb", tmp_path / "back")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_dataset_of_another_program_is_converted_with_its_channels_and_pixel_size(packed, tmp_path):
+    zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
+    group = zarr.open_group(tmp_path / "foreign.ome.zarr", mode="w", zarr_format=3)
+    array = group.create_array("0", shape=(3, 2, 8, 9), chunks=(1, 1, 8, 9), dtype="uint16")
+    array[:] = np.arange(3 * 2 * 8 * 9).reshape(3, 2, 8, 9)
+    axes = [
+        {"name": "t", "type": "time", "unit": "second"},
+        {"name": "c", "type": "channel"},
+        {"name": "y", "type": "space", "unit": "micrometer"},
+        {"name": "x", "type": "space", "unit": "micrometer"},
+    ]
+    scale = [{"type": "scale", "scale": [2.0, 1.0, 0.5, 0.25]}]
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}],
+        "omero": {"channels": [{"label": "DAPI", "color": "0000FF"}, {"label": "FITC", "color": "00FF00"}]},
+    }
+    source = tmp_path / "foreign.ome.zarr"
+    if packed:
+        source = shutil.make_archive(str(tmp_path / "packed.ome.zarr"), "zip", source)
+    exengine.convert(source, tmp_path / "there", backend="ndtiff")
+    exengine.convert(tmp_path / "there", tmp_path / "back.ome.zarr", backend="ome-zarr")
+    with exengine.open_dataset(tmp_path / "back.ome.zarr") as back:
+        for time in range(3):
+            for number, channel in enumerate(("DAPI", "FITC")):
+                assert np.array_equal(back[{"time": time, "channel": channel}], array[time, number])
+        plan = back.recorded_plan
+        assert plan.pixel_size_um == (0.5, 0.25) and plan.interval_s == 2.0
+        assert [each.color for each in plan.channels] == ["0000FF", "00FF00"]
+
+
 @pytest.fixture
 def example_data():
     if DATA is None:
