@@ -3,6 +3,7 @@
 ``EXENGINE_LONG=1`` kills conversions 50 times in each direction.
 """
 
+import errno
 import json
 import os
 import random
@@ -16,9 +17,11 @@ import exengine
 from exengine.cli.main import main
 from exengine.datasets.conversion import copy as copying
 from exengine.errors import (
+    DatasetAccessError,
     DatasetDamagedError,
     DatasetExistsError,
     DatasetLockedError,
+    DatasetNotFoundError,
     OptionError,
     UnsupportedDataError,
     UnsupportedOperationError,
@@ -483,6 +486,32 @@ def interrupted(source, target, **settings):
 
     with pytest.raises(KeyboardInterrupt):
         exengine.convert(source, target, backend="ome-zarr", on_progress=stop, **settings)
+
+
+def test_a_path_with_an_unfinished_conversion_says_so(source, target, small_batches):
+    interrupted(source, target)
+    with pytest.raises(DatasetNotFoundError, match="a conversion to this path is unfinished"):
+        exengine.open_dataset(target)
+
+
+def test_a_full_disk_is_reported_and_the_next_run_starts_again(source, target, small_batches, monkeypatch):
+    from exengine_ome_zarr.frame_writer import FrameWriter
+
+    write_frames, written = FrameWriter.write, []
+
+    def fill_the_disk(self, number, batch):
+        if number > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(number)
+        return write_frames(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameWriter, "write", fill_the_disk)
+        with pytest.raises(DatasetAccessError, match="could not be written after .* No space left") as failed:
+            exengine.convert(source, target, backend="ome-zarr")
+    assert failed.value.errno == errno.ENOSPC and written and not target.exists()
+    assert exengine.convert(source, target, backend="ome-zarr").resumed_at == 0
+    assert same(source, target) and list(target.parent.iterdir()) == [target]
 
 
 def test_progress_of_other_settings_is_refused_or_discarded(source, target, small_batches):

@@ -17,6 +17,9 @@ from exengine.kernel.storage.building import discard_building
 from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
+CONVERTING = "converting"
+"""The ending of the name of a conversion's folder."""
+
 
 class Workshop:
     """A hidden folder that this process has locked.

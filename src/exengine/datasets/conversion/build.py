@@ -15,18 +15,21 @@ from exengine.datasets.conversion.source import SourceFrames, write_durably
 from exengine.datasets.creation import StoragePlan, files_of_writer
 from exengine.datasets.recovery_base import status_of
 from exengine.datasets.verification import OnProgress
-from exengine.datasets.workshop import Workshop, folder_beside
+from exengine.datasets.workshop import CONVERTING, Workshop, folder_beside
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     CoordinatesError,
+    DatasetAccessError,
     DatasetDamagedError,
     DatasetExistsError,
     DatasetNotFoundError,
     ExEngineError,
     OptionError,
+    StorageFailedError,
     StorageStateError,
     UnsupportedDataError,
     UnsupportedOperationError,
+    from_os,
 )
 from exengine.kernel.registry.options import options_of
 from exengine.kernel.storage.description import CONVERSION, plan_to_json
@@ -37,7 +40,6 @@ from exengine.kernel.system.bounded import parse_json
 
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
-_ENDING = "converting"
 _OF_ALL_FRAMES = ("ledger", "recovery")
 """Annotations that describe all frames of the source by their coordinates."""
 
@@ -59,7 +61,7 @@ class Build:
         self._target = target
         self._settings = settings
         self._source = source
-        self._workshop = Workshop(path, _ENDING, "conversion", _OWN)
+        self._workshop = Workshop(path, CONVERTING, "conversion", _OWN)
         self._keep = True
 
     def __enter__(self) -> Self:
@@ -96,7 +98,7 @@ class Build:
     @staticmethod
     def left_beside(path: str) -> bool:
         """Return whether there is progress of a conversion to a path."""
-        return os.path.isdir(folder_beside(path, _ENDING))
+        return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
         """Remove the progress if its dataset was published."""
@@ -166,12 +168,20 @@ class Build:
             return self._source.count
         storage = self._continued() or self._created()
         found = len(storage)
+        copy = FrameCopy(self._source, storage, self._note_synced)
         try:
-            FrameCopy(self._source, storage, self._note_synced).run(
-                lambda: self._finish(storage), on_progress
-            )
+            copy.run(lambda: self._finish(storage), on_progress)
+        except StorageFailedError as error:
+            raise from_os(
+                DatasetAccessError,
+                f"the result could not be written after {copy.done} of {self._source.count} frames: "
+                f"{error.__cause__ or error}; remove the cause, and run the same command again, which starts "
+                "from the beginning",
+                error,
+            ) from error
         finally:
-            storage.close()
+            with contextlib.suppress(StorageFailedError):  # it was reported
+                storage.close()
         return found
 
     def _is_finished(self) -> bool:
