@@ -5,6 +5,7 @@ Importing this package imports no backend, and not even numpy, because each name
 
 _HOMES = {
     "Acquisition": "exengine.acquisition.run",
+    "ConvertReport": "exengine.datasets.conversion.convert",
     "DataCoordinates": "exengine.kernel.data_coords",
     "DataCoordinatesIterator": "exengine.kernel.data_coords",
     "DataHandler": "exengine.kernel.data_handler",
@@ -24,6 +25,7 @@ _HOMES = {
     "VerifyReport": "exengine.datasets.verification",
     "acquire": "exengine.acquisition.run",
     "backends": "exengine.kernel.registry.plugins",
+    "convert": "exengine.datasets.conversion.convert",
     "errors": "exengine",
     "hookimpl": "exengine.kernel.registry.hookspecs",
     "open_dataset": "exengine.datasets.opening",

@@ -3,6 +3,8 @@ from exengine import errors as errors
 from exengine.acquisition.recorder import Recorder as Recorder
 from exengine.acquisition.run import Acquisition as Acquisition
 from exengine.acquisition.run import acquire as acquire
+from exengine.datasets.conversion.convert import ConvertReport as ConvertReport
+from exengine.datasets.conversion.convert import convert as convert
 from exengine.datasets.creation import open_storage as open_storage
 from exengine.datasets.opening import open_dataset as open_dataset
 from exengine.datasets.recovery import recover as recover

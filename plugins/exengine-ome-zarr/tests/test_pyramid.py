@@ -10,7 +10,7 @@ import zarr
 
 import exengine
 from exengine.base_classes import PlannedAxis, SourcePlan
-from exengine_ome_zarr import add_pyramid
+from exengine_ome_zarr import OmeZarrStorage, add_pyramid
 from exengine_ome_zarr.pyramid import halve
 
 PLAN = SourcePlan(axes=(PlannedAxis("time", length=4), PlannedAxis("z", (0, 1))))
@@ -104,3 +104,11 @@ def test_levels_are_not_added_while_the_dataset_is_being_written(tmp_path):
         storage.put({"time": 0}, frame_at(0, 0), None)
         with pytest.raises(exengine.ExEngineError, match="is not finished"):
             add_pyramid(tmp_path / "data")
+
+
+def test_a_dataset_with_resolution_levels_passes_verify(tmp_path):
+    with OmeZarrStorage(tmp_path / "data", pyramid="mean") as storage:
+        for time in range(3):
+            storage.put({"time": time}, np.full((600, 600), time, np.uint16), {"time": time})
+    report = exengine.verify(tmp_path / "data")
+    assert report.ok and report.full_frames == 3 and report.frames == report.checked == 6

@@ -89,6 +89,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = add("info", "info", "show the content and the status of a dataset")
     verb.add_argument("path", metavar="PATH")
+    verb.add_argument("--frames", action="store_true", help="list every frame with its metadata")
+    verb.add_argument(
+        "--export", choices=("csv", "parquet"), help="write the list of frames to a file, in this format"
+    )
+    verb.add_argument("-o", "--output", metavar="FILE", help="the file; by default PATH.frames.csv")
 
     verb = add("verify", "verify", "read every frame of a dataset, and list damaged and missing ones")
     verb.add_argument("path", metavar="PATH")
@@ -106,9 +111,50 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
+    verb = add("convert", "convert", "copy a dataset to another backend, and compare the copy with it")
+    verb.add_argument("source", metavar="SRC", help="the dataset to convert")
+    verb.add_argument("path", metavar="DST", help="path of the new dataset")
+    verb.add_argument("--backend", metavar="NAME", required=True, help="backend of the new dataset")
+    verb.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the backend, such as codec=zstd; may be given several times",
+    )
+    verb.add_argument(
+        "--select",
+        metavar="AXIS=POSITIONS",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="positions to convert, such as channel=DAPI,FITC z=0:5; 0:5 means 0 to 4",
+    )
+    verb.add_argument(
+        "--rename",
+        metavar="OLD=NEW",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="new names of axes, such as slice=z",
+    )
+    verb.add_argument(
+        "--if-exists",
+        choices=("error", "number", "overwrite"),
+        default="error",
+        help="what to do if DST exists: refuse, add a number to the name, or delete an old dataset",
+    )
+    verb.add_argument("--no-verify", action="store_true", help="do not compare the copy with the source")
+    verb.add_argument(
+        "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
+    )
+
     verb = add("preview", "preview", "create a contact sheet that shows a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
+    verb.add_argument(
+        "--composite", action="store_true", help="show the channels on top of each other, in their colors"
+    )
     return parser
 
 

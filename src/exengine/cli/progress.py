@@ -74,6 +74,24 @@ class FrameProgress(StatusLine):
             self.show(f"{done} of {total} frames {self._participle}, {human_time(left_s)} left")
 
 
+class PhaseProgress(StatusLine):
+    """Progress of work in several phases over the same frames."""
+
+    def __init__(self) -> None:
+        super().__init__(elsewhere=True)
+        self._phase = ""
+        self._phase_begin_s = 0.0
+        self._first = 0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase != self._phase:
+            self._phase, self._phase_begin_s, self._first = phase, self.elapsed_s, done
+        if self.due:
+            taken_s, new = self.elapsed_s - self._phase_begin_s, done - self._first
+            left = f", {human_time((total - done) * taken_s / new)} left" if new else ""
+            self.show(f"{done} of {total} frames {phase}{left}")
+
+
 class AcquisitionProgress(StatusLine):
     """Progress of an acquisition.
 

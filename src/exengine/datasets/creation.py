@@ -6,7 +6,7 @@ overwritten. The backend always receives a free path.
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from exengine.config.layers import Config, resolve
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 IfExists = Literal["error", "number", "overwrite"]
+_MOST_NUMBERED = 999_999
 
 
 def open_storage(
@@ -214,7 +215,7 @@ class StoragePlan:
             return self._call(self.cls.replace, self.path)
         if self.if_exists == "overwrite":
             # If the path is a symbolic link, its target is replaced and the link is kept.
-            with moved_aside(self.path, _files_of) as place:
+            with moved_aside(self.path, files_of_writer) as place:
                 return self._create_at(place)
         if self.if_exists == "number":
             return self._create_numbered(self.path)
@@ -246,19 +247,24 @@ class StoragePlan:
             raise PluginError(f"backend {self.name!r} cannot create a dataset: {describe(error)}") from error
 
     def _create_numbered(self, path: str) -> DataStorage:
-        stem, suffix = path, ""
-        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest match wins
-            if path.endswith(known):
-                stem, suffix = path.removesuffix(known), known
-        for number in range(1_000_000):
-            candidate = f"{stem}_{number}{suffix}" if number else path
+        for candidate in self.numbered_paths(path):
             try:
                 return self._create_at(candidate)
             except (DatasetExistsError, DatasetLockedError):
                 continue
-        raise DatasetExistsError(f"{path} already exists, and so do all numbered paths up to {number}")
+        raise DatasetExistsError(f"{path} already exists, and so do all paths up to number {_MOST_NUMBERED}")
+
+    def numbered_paths(self, path: str) -> Iterator[str]:
+        """Yield a path, and then the same path with 1, 2 and so on before its suffix."""
+        stem, suffix = path, ""
+        for known in sorted(self.cls.capabilities.path_suffixes, key=len):  # the longest match wins
+            if path.endswith(known):
+                stem, suffix = path.removesuffix(known), known
+        yield path
+        for number in range(1, _MOST_NUMBERED + 1):
+            yield f"{stem}_{number}{suffix}"
 
 
-def _files_of(backend: str) -> tuple[str, ...]:
+def files_of_writer(backend: str) -> tuple[str, ...]:
     """Return the ``dataset_files`` of the backend named by a manifest."""
     return tuple(find_writer(backend).dataset_files)

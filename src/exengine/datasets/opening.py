@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from exengine.datasets.overwriting import left_beside
+from exengine.datasets.workshop import CONVERTING, folder_beside
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     DatasetDamagedError,
@@ -181,6 +182,8 @@ def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
         return f"; overwriting it was interrupted, and the old dataset is now {left}; rename it to restore it"
+    if os.path.isdir(folder_beside(os.path.abspath(path), CONVERTING)):
+        return "; a conversion to this path is unfinished, and continues if you run the same command again"
     if refusal := files.refusal_of(path):
         return f": {refusal}"
     parent, name = os.path.split(os.path.abspath(path))

@@ -89,6 +89,17 @@ def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
         old.delete()
 
 
+def refuse_if_not_deletable(path: str, files_of: FilesOf) -> None:
+    """Raise the error that :func:`moved_aside` would raise for a path, and change nothing."""
+    real = os.path.realpath(path)
+    parent = _open_parent(real)
+    if parent is not None:
+        with parent:
+            old = _OldDataset.find(real, parent, files_of)
+            if old is not None:
+                old.leave()
+
+
 def _open_parent(path: str) -> HeldFolder | None:
     """Return the parent folder of a path, or None if it does not exist."""
     try:
@@ -154,6 +165,10 @@ class _OldDataset:
         except BaseException:
             folder.close()
             raise
+
+    def leave(self) -> None:
+        """Leave the dataset as it is."""
+        self._folder.close()
 
     def move_aside(self) -> None:
         """Rename the dataset, then check that it is still the same folder and contains nothing else."""

@@ -1,20 +1,16 @@
 """Recovers a dataset into a copy next to it.
 
-The copy is built under a lock, in a hidden folder with a fixed name next to its final path, and is renamed
-once it is finished and synced. It therefore appears either complete or not at all. If a recovery is killed,
-the next recovery finds what it left behind.
+The copy is built in a :class:`~exengine.datasets.workshop.Workshop`, so it appears either complete or not at
+all. If a recovery is killed, the next recovery removes its remains, and starts again.
 """
 
 import contextlib
-import errno
 import itertools
 import os
-import stat
 from typing import Any
 
 import numpy as np
 
-from exengine.datasets.content import DatasetContent, FilesOf
 from exengine.datasets.opening import open_dataset
 from exengine.datasets.recovery_base import (
     FINISHED,
@@ -33,12 +29,12 @@ from exengine.datasets.verification import (
     backend_of,
     read_all,
 )
+from exengine.datasets.workshop import Workshop
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     DatasetAccessError,
     DatasetDamagedError,
     DatasetExistsError,
-    DatasetLockedError,
     ExEngineError,
     MetadataError,
     OptionError,
@@ -50,10 +46,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.registry.options import options_of
 from exengine.kernel.source_plan import SourcePlan
-from exengine.kernel.storage import manifest
-from exengine.kernel.storage.building import cannot_create, discard_building
-from exengine.kernel.system import files
-from exengine.kernel.system.held_folder import HeldFolder
+from exengine.kernel.storage.building import cannot_create
 
 _MOST_TRIED = 10  # frames that are read to determine the layout of all frames
 
@@ -137,30 +130,19 @@ class RecoveryIntoCopy(Recovery):
     def _build(self, dataset: DataStorage) -> None:
         """Write the copy to a hidden folder, and rename it once it is finished and synced."""
         report = self.report
-        parent, name = os.path.split(report.path)
-        workshop = os.path.join(parent, f".{files.cut_name(name)}.recovering")
-        built = os.path.join(workshop, name)
+        workshop = None
         try:
-            os.makedirs(parent, exist_ok=True)
-            lock = _enter(workshop)
-        except OSError as error:
-            if isinstance(error, ExEngineError):
-                raise
-            raise cannot_create(report.path, error) from error
-        is_clear = False
-        try:
-            _clear(workshop, name, lambda _: self.cls.dataset_files)
-            is_clear = True
-            self._write(dataset, built)
-            _put_in_place(built, report.path)
-            files.sync_folder(parent)
-            files.sync_folder(workshop)
+            workshop = Workshop(report.path, "recovering", "recovery")
+            workshop.clear(lambda _: self.cls.dataset_files)
+            self._write(dataset, workshop.built)
+            workshop.publish()
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
             raise cannot_create(report.path, error) from error
         finally:
-            _leave(workshop, lock, is_clear)
+            if workshop is not None:
+                workshop.leave()
 
     def _write(self, dataset: DataStorage, built: str) -> None:
         report = self.report
@@ -285,103 +267,3 @@ def _common_layout(dataset: DataStorage) -> tuple[tuple[int, ...] | None, str | 
 
 def _is_empty_folder(path: str) -> bool:
     return os.path.isdir(path) and not os.listdir(path)
-
-
-def _enter(workshop: str) -> int:
-    """Create the hidden folder if it does not exist, and acquire its lock."""
-    try:
-        os.mkdir(workshop)
-    except FileExistsError:
-        if os.path.islink(workshop):  # otherwise, the target of the link would be cleared
-            raise OSError(errno.EINVAL, f"{workshop} is a symbolic link; remove it") from None
-        if manifest.LOCK_NAME not in os.listdir(workshop) and os.listdir(workshop):
-            raise DatasetExistsError(
-                f"{workshop} already exists and was not created by a recovery; move it away"
-            ) from None
-    busy = DatasetLockedError(f"another recovery is active in {workshop}; wait until it has ended")
-    try:
-        lock = manifest.take_lock(workshop)
-    except FileNotFoundError:  # another recovery has just ended and removed the folder
-        raise busy from None
-    if lock is None:
-        raise busy
-    # Another recovery may have ended and removed the file after it was opened here and before it was locked.
-    try:
-        same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(workshop, manifest.LOCK_NAME)))
-    except FileNotFoundError:
-        same = False
-    if not same:
-        os.close(lock)
-        raise busy
-    return lock
-
-
-def _clear(workshop: str, name: str, files_of: FilesOf) -> None:
-    """Remove the unfinished dataset that a killed recovery left behind, and nothing else."""
-    remedy = "move it away, or delete it yourself"
-    with HeldFolder(workshop) as folder:
-        building = f".{files.cut_name(name)}.creating-"
-        left = [entry for entry in folder.names() if entry != manifest.LOCK_NAME]
-        for entry in left:
-            is_folder = stat.S_ISDIR(folder.status(entry).st_mode)
-            if not is_folder or not (entry == name or entry.startswith(building)):
-                raise DatasetExistsError(
-                    f"{workshop} contains {entry!r:.200}, which was not left by a recovery; {remedy}"
-                )
-        for entry in left:
-            path = os.path.join(workshop, entry)
-            if entry != name and not _names_its_files(path):
-                discard_building(path)
-                continue
-            with folder.enter(entry) as unfinished:
-                if unfinished.names():
-                    try:
-                        DatasetContent(unfinished, files_of).delete()
-                    except DatasetExistsError as error:
-                        raise DatasetExistsError(
-                            f"{path} was left by a recovery and cannot be deleted; {remedy}: {error}"
-                        ) from error
-            folder.remove_folder(entry)
-
-
-def _names_its_files(building: str) -> bool:
-    """Return whether a folder that a killed process was building already has its manifest."""
-    try:
-        return manifest.read_manifest(building) is not None
-    except ExEngineError:
-        return False
-
-
-def _put_in_place(built: str, path: str) -> None:
-    """Rename the finished copy to its final path, which must be free or an empty folder."""
-    try:
-        if os.path.isdir(built) and not os.path.islink(path) and _is_empty_folder(path):
-            os.rename(built, path)  # a folder is only replaced if it is empty
-        else:
-            files.rename_to_free_name(built, path)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise
-        raise DatasetExistsError(
-            f"{path} was created by another process during the recovery and was not changed; choose another "
-            "output"
-        ) from error
-
-
-def _leave(workshop: str, lock: int, is_clear: bool) -> None:
-    """Remove the hidden folder if possible, with the lock file last, and release the lock.
-
-    If the folder was cleared before, everything in it was created by this recovery.
-    """
-    with contextlib.suppress(OSError), HeldFolder(workshop) as folder:
-        for name in folder.names():
-            if name != manifest.LOCK_NAME and is_clear:
-                folder.remove_tree(name)
-        if os.name == "nt":  # pragma: no cover - Windows cannot remove an open file
-            os.close(lock)
-            lock = -1
-        if folder.names() == [manifest.LOCK_NAME]:
-            folder.remove_file(manifest.LOCK_NAME)
-            os.rmdir(workshop)
-    if lock >= 0:
-        os.close(lock)

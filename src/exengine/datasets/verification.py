@@ -67,7 +67,9 @@ class VerifyReport:
     reason : str
         The human-readable reason for the status.
     frames : int
-        The number of frames that the dataset lists.
+        The number of frames that the dataset lists, at all resolution levels.
+    full_frames : int
+        The number of frames at full resolution.
     checked : int
         The number of frames whose pixels and metadata were read without a fault.
     has_checksums : bool
@@ -87,6 +89,7 @@ class VerifyReport:
     status: str = "unknown"
     reason: str = ""
     frames: int = 0
+    full_frames: int = 0
     checked: int = 0
     has_checksums: bool = False
     structure_checked: bool = False
@@ -170,6 +173,8 @@ def survey(dataset: DataStorage, path: str, on_progress: OnProgress | None = Non
                     frame.metadata_problem is not None,
                 )
                 (report.missing if frame.gone else report.damaged).append(lost)
+        if not name:
+            report.full_frames = report.frames
     try:
         report.problems += dataset.check_structure()
         report.structure_checked = True
@@ -236,6 +241,8 @@ def read_all(
             frame.pixels = dataset.get_data(coordinates)
             try:
                 frame.metadata = dataset.get_metadata(coordinates)
+            except UnsupportedOperationError:  # such as in a reduced resolution level
+                pass
             except Exception as error:  # the pixels are intact nevertheless
                 frame.problem = frame.metadata_problem = message_of(error)
                 frame.gone = _says_gone(error)
@@ -291,7 +298,7 @@ def lost_frames(value: Any) -> list[LostFrame]:
 
 def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_manifest: int | None) -> None:
     """Add the faults that are evident from the manifest, the ledger or an earlier recovery."""
-    frames = report.frames
+    frames = report.full_frames
     if in_manifest is not None and in_manifest != frames:
         _add(report, f"the manifest records {in_manifest} frames, but the dataset lists {frames}")
     recovery = annotations.get("recovery")

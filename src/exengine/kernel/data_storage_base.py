@@ -292,13 +292,7 @@ class DataStorage(StorageViews, ABC):
         return True
 
     def flush(self, durable: bool = False) -> None:
-        """Bring every accepted frame to level A1 (written), or to level A2 (synced) if ``durable`` is true.
-
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend does not support this.
-        """
+        """Bring every accepted frame to level A1 (written), or to level A2 (synced) if ``durable``."""
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
@@ -350,6 +344,11 @@ class DataStorage(StorageViews, ABC):
         raise self._unsupported("has no summary metadata")
 
     @replaceable
+    def recorded_plan(self) -> SourcePlan:
+        """The plan of the frames, as far as the format records it, such as the pixel size and the colors."""
+        return SourcePlan()
+
+    @replaceable
     def axes(self) -> Mapping[str, list[int | str]]:
         """The positions on each axis: integers in ascending order, then names in order of arrival.
 
@@ -389,11 +388,6 @@ class DataStorage(StorageViews, ABC):
         -------
         list of str
             The faults, one sentence each; empty if there are none.
-
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend does not support this.
         """
         raise self._unsupported("does not check its structure")
 
@@ -430,6 +424,10 @@ class DataStorage(StorageViews, ABC):
             ``(*axes, Y, X[, 3])``.
         """
         raise self._unsupported("cannot be read as one array")
+
+    def to_xarray(self) -> Any:
+        """Return all frames as an ``xarray.Dataset`` with the variable ``image``."""
+        raise self._unsupported("cannot be read as an xarray Dataset")
 
     def _unsupported(self, what: str) -> UnsupportedOperationError:
         return UnsupportedOperationError(f"{type(self).__name__} {what}")

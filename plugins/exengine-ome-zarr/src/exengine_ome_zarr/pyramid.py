@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import NEW, DatasetReader, DatasetStatus, JsonValue, OpenFile, write_at
-from exengine.errors import CoordinatesNotFoundError, ExEngineError
+from exengine.errors import ExEngineError, UnsupportedOperationError
 from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.format.files import temporary
 from exengine_ome_zarr.format.frame_files import FrameFiles
@@ -279,7 +279,7 @@ class LevelReader(DatasetReader):
         return f"level {self._number} of the frame at {self._table.coordinates(number)} of {self.path}"
 
     def read_frame_metadata(self, number: int) -> JsonValue:
-        raise CoordinatesNotFoundError(
+        raise UnsupportedOperationError(
             "resolution levels have no metadata of their own; read it from the dataset itself"
         )
 

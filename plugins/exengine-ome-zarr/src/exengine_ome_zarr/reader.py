@@ -11,6 +11,7 @@ from exengine.base_classes import (
     DataStorage,
     JsonValue,
     OpenFile,
+    SourcePlan,
     has_writer,
     read_at,
     read_manifest,
@@ -138,6 +139,11 @@ class OmeZarrReader(DatasetReader):
             return len(self._table) > count or finished
 
         return wait_until(has_new_data, timeout)
+
+    @property
+    def recorded_plan(self) -> SourcePlan:
+        """The pixel size, z step, interval, colors, stage positions and plate of the frames."""
+        return self._table.facts.plan()
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from exengine.base_classes import (
 from exengine.errors import CoordinatesError, MetadataError, OptionError, StorageFailedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
+from exengine_ome_zarr.continuing import ContinuedWriter
 from exengine_ome_zarr.format import documents, files, sizes
 from exengine_ome_zarr.format.frame_files import encode_json, frame_line
 from exengine_ome_zarr.format.roles import assign_roles
@@ -159,8 +160,13 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             raise refusal from error
 
     def _make_writer(self, folder: str, plan: planning.Planning, layout_bytes: int) -> FrameWriter:
-        """Return the writer for a new dataset in a folder."""
+        """Return the writer for a dataset in a folder."""
         return FrameWriter(folder, plan, layout_bytes)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeZarrStorage":
+        """Open an unfinished dataset, in order to store the frames that it lacks."""
+        return _ContinuedStorage(path, **options)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
@@ -338,3 +344,17 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
 class RemoteOmeZarrStorage(RemoteStorage, OmeZarrStorage):
     """A dataset of this backend in object storage. ``OmeZarrStorage.create`` creates it."""
+
+
+class _ContinuedStorage(OmeZarrStorage):
+    __doc__ = OmeZarrStorage.__doc__
+    continues = True
+
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+        self._codec = options.get("codec", "none")
+        super().__init__(path, **options)
+        assert isinstance(self._writer, ContinuedWriter)
+        self.continue_from(self._writer.existing)
+
+    def _make_writer(self, folder: str, plan: planning.Planning, layout_bytes: int) -> FrameWriter:
+        return ContinuedWriter(folder, plan, self._summary_line, self._codec)

@@ -88,9 +88,20 @@ class ManagedStorage(WrittenStorage):
         self._exengine = state = WriteState(checks, clean_metadata(summary_metadata))
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
-            initial = self.initial_files()
-            state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
+            if self.continues:
+                state.place = DatasetPlace.reclaim(os.fspath(path))
+            else:
+                initial = self.initial_files()
+                state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
         at_exit.watch_storage(self)
+
+    def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
+        """Add the frames of a dataset that this storage continues, in order, once they can be read."""
+        state = self._exengine
+        for coordinates in frames:
+            if not len(state.frames):
+                state.checks.stored(coordinates, self.read_frame(0))
+            state.frames.add(coordinates.__dict__)
 
     # -- annotations and the plan -----------------------------------------------------------------
 
@@ -289,7 +300,7 @@ class ManagedStorage(WrittenStorage):
         state = self._exengine
         self.__fail(error)
         state.life.end(DatasetStatus.FAILED, state.life.failure)  # so that ``close`` has nothing to finish
-        if state.place is not None:
+        if state.place is not None and not self.continues:  # a dataset that exists stays as it is
             with contextlib.suppress(OSError):  # otherwise the dataset remains incomplete and empty
                 state.place.conclude(DatasetStatus.FAILED, state.life.failure, len(state.frames), None)
         with contextlib.suppress(Exception):  # ``release`` may need an attribute that does not exist yet

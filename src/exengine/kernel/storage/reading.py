@@ -21,6 +21,7 @@ from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, Da
 from exengine.kernel.errors import (
     CoordinatesNotFoundError,
     StorageFinishedError,
+    UnsupportedOperationError,
 )
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
@@ -150,6 +151,30 @@ class IndexedStorage(DataStorage):
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
         return array_view.as_array(self, axes, missing)
+
+    def to_xarray(self) -> Any:
+        """Return all frames as an ``xarray.Dataset`` that reads them when they are used.
+
+        Returns
+        -------
+        xarray.Dataset
+            The variable ``image`` has the dimensions ``(*axes, y, x[, rgb])``. The positions are coordinates,
+            so ``.sel(channel="DAPI", z=1)`` works. A missing frame is 0, and False in the coordinate
+            ``present``. If they are known, ``y``, ``x`` and ``z_um`` are in micrometers, and ``time_s`` in
+            seconds. With dask, the array has a chunk per frame.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If xarray is not installed, or if frames differ in axes, shape or dtype.
+        """
+        try:
+            from exengine.kernel.storage import xarray_view
+        except ImportError:
+            raise UnsupportedOperationError(
+                "to_xarray needs xarray; install it with: pip install 'exengine[xarray]'"
+            ) from None
+        return xarray_view.to_chunked_dataset(self)
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exengine.base_classes import open_new
+import crc32c
+
+from exengine.base_classes import OpenFile, open_new, read_at
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_ndstorage.ndtiff.sizes import MAX_NAME_BYTES
+from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_NAME_BYTES
 
 _DATASET_NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]+")
 
@@ -63,3 +65,11 @@ def replacing(path: str) -> Iterator[int]:
     finally:
         os.close(descriptor)
     os.replace(temporary, path)
+
+
+def checksum(file: OpenFile) -> int:
+    """Return the CRC-32C of a whole file."""
+    found = at = 0
+    while data := read_at(file.descriptor, CHUNK_BYTES, at):
+        found, at = crc32c.crc32c(data, found), at + len(data)
+    return found

@@ -8,11 +8,25 @@ import numpy as np
 import orjson
 
 from exengine.base_classes import CoordinatesLike, PlannedLayout
-from exengine.errors import CoordinatesError, UnsupportedDataError
+from exengine.errors import CoordinatesError, OptionError, UnsupportedDataError
+from exengine_ndstorage.ndtiff import sizes
+from exengine_ndstorage.ndtiff.files import is_dataset_name
 from exengine_ndstorage.ndtiff.format import MAX_LENGTH
 from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_FILE_BYTES, MAX_SUMMARY_BYTES, MAX_TEXT_BYTES
 
 INT32 = 2**31
+
+
+def refuse_options(name: str | None, max_file_bytes: int) -> None:
+    """Raise ``OptionError`` for a name or a file size that a dataset cannot have."""
+    if name is not None and not is_dataset_name(name):
+        raise OptionError(
+            f"name {name!r:.80} is not a valid folder name; pass a name without a path, and pass the path as "
+            "`directory`"
+        )
+    least, most = sizes.LEAST_FILE_BYTES, sizes.MAX_FILE_BYTES
+    if type(max_file_bytes) is not int or not least <= max_file_bytes <= most:
+        raise OptionError(f"max_file_bytes must be an int from {least} to {most}, got {max_file_bytes!r:.40}")
 
 
 def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

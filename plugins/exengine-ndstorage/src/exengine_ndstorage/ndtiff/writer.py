@@ -6,7 +6,6 @@ storage tracks both positions, so a partly written frame is overwritten or, at t
 """
 
 import os
-import struct
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -25,17 +24,15 @@ from exengine.base_classes import (
     FilePool,
     HelperThread,
     Job,
-    ManagedStorage,
     OpenFile,
     PlannedLayout,
     clean_metadata,
-    read_at,
     sync_folder,
     write_at,
 )
 from exengine.errors import MetadataError, OptionError, StorageFailedError, UnsupportedDataError
 from exengine_ndstorage.ndtiff import limits, sizes
-from exengine_ndstorage.ndtiff.files import is_dataset_name
+from exengine_ndstorage.ndtiff.files import checksum
 from exengine_ndstorage.ndtiff.format import (
     BACKEND_NAME,
     CAPABILITIES,
@@ -47,21 +44,19 @@ from exengine_ndstorage.ndtiff.format import (
     FrameLayout,
     text_in_entry,
 )
-from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, decode_metadata, encode_json, read_pixels
+from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, encode_json
 from exengine_ndstorage.ndtiff.header import encode_header
 from exengine_ndstorage.ndtiff.limits import INT32
 from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place
-
-# File, layout, pixel offset, metadata length, checksum of the axes, and entry length.
-_PLACE = struct.Struct("<6I")
+from exengine_ndstorage.ndtiff.written_frames import PLACE, WrittenFrames, find_end, remove_later_files
 
 # Passed from check_frame to write_frame: the metadata and axes as JSON, the checksum of the axes, whether the
 # axes are known from earlier frames, and the layout if an earlier frame has the same layout.
 _Checked = tuple[bytes, bytes, int, bool, FrameLayout | None]
 
 
-class NDTiffStorage(ManagedStorage):
+class NDTiffStorage(WrittenFrames):
     """Write NDTiff, the fast TIFF format of Micro-Manager and Pycro-Manager.
 
     A dataset is a folder with TIFF files and an index. When ``put`` returns, the operating system has
@@ -110,14 +105,8 @@ class NDTiffStorage(ManagedStorage):
         summary = clean_metadata({} if summary_metadata is None else summary_metadata)
         if not isinstance(summary, dict):
             raise MetadataError(f"summary metadata must be a dict, got {type(summary_metadata).__name__}")
-        if name is not None and not is_dataset_name(name):
-            raise OptionError(
-                f"name {name!r:.80} is not a valid folder name; pass a name without a path, and pass the "
-                "path as `directory`"
-            )
-        least, most = sizes.LEAST_FILE_BYTES, sizes.MAX_FILE_BYTES
-        if type(max_file_bytes) is not int or not least <= max_file_bytes <= most:
-            raise OptionError(f"max_file_bytes must be an int, {least} to {most}, got {max_file_bytes!r:.40}")
+        if name is not None or max_file_bytes is not sizes.MAX_FILE_BYTES:
+            limits.refuse_options(name, max_file_bytes)
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
         self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
@@ -138,8 +127,11 @@ class NDTiffStorage(ManagedStorage):
         self._helper = HelperThread()
         super().__init__(Path(directory) / name if name else directory, summary_metadata=summary)
         try:
-            self._index_file = OpenFile(self._path_of(INDEX_NAME), NEW)
-            self._begin_file()
+            if self.continues:
+                self._continue()
+            else:
+                self._index_file = OpenFile(self._path_of(INDEX_NAME), NEW)
+                self._begin_file()
         except BaseException as error:
             self.cannot_begin(error)
             if not isinstance(error, OSError):
@@ -153,6 +145,11 @@ class NDTiffStorage(ManagedStorage):
         """Create a storage with a dataset at exactly this path."""
         assert path is not None  # the kernel passes a path to a persistent backend
         return cls(path, None, **options)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "NDTiffStorage":
+        """Open an unfinished dataset, in order to store the frames that it lacks."""
+        return _ContinuedStorage(path, None, **options)
 
     @classmethod
     def can_open(cls, path: str | os.PathLike[str]) -> bool:
@@ -270,7 +267,7 @@ class NDTiffStorage(ManagedStorage):
             entry = layout.index_entry(axes, self._name_in_entries, at, metadata_bytes)
             entries.append(entry)
             file = len(self._file_names) - 1
-            places.append(_PLACE.pack(file, layout.number, at, metadata_bytes, axes_crc, len(entry)))
+            places.append(PLACE.pack(file, layout.number, at, metadata_bytes, axes_crc, len(entry)))
             next_at = end + layout.next_at
             running = (
                 self._helper.begin(crc32c.crc32c, pixels, axes_crc)
@@ -340,9 +337,6 @@ class NDTiffStorage(ManagedStorage):
 
     # -- files -----------------------------------------------------------------------------------
 
-    def _path_of(self, name: str) -> str:
-        return os.path.join(self.path or "", name)
-
     def _begin_file(self) -> None:
         number = len(self._file_names)
         name = f"{self._prefix}NDTiffStack{f'_{number}' if number else ''}.tif"
@@ -365,6 +359,25 @@ class NDTiffStorage(ManagedStorage):
         self._end, self._last_next_at, self._names_synced = end, -1, False
         self._started = 0
         self._file = file
+
+    def _continue(self) -> None:
+        """Open the files of an unfinished dataset, behind its last frame."""
+        assert self.path is not None
+        found = find_end(self.path)
+        if found.header != self._header:
+            raise OptionError(f"{self.path} was created with other options and cannot be continued")
+        remove_later_files(self.path, found.files)
+        self._index_file = OpenFile(self._path_of(INDEX_NAME), os.O_RDWR)
+        last = len(found.files) - 1
+        self._file = self._pool.hold(last, OpenFile(self._path_of(found.files[last]), os.O_RDWR))
+        self._file_names, self._unsynced = found.files, list(range(last))
+        self._name_in_entries = text_in_entry(found.files[last].encode())
+        self._end = self._started = found.file_end
+        self._index_end, self._last_next_at = found.index_end, found.last_next_at
+        write_at(self._file.descriptor, [found.file_end.to_bytes(4, "little")], found.last_next_at)
+        self._layout_list, self._places, self._axis_types = found.layouts, found.places, found.axis_types
+        self._layouts = {(layout.shape, layout.dtype.char): layout for layout in found.layouts}
+        self.continue_from(found.frames)
 
     def _end_file(self) -> None:
         """Mark the last IFD in the file as the end of the chain, and cut off any failed frame after it."""
@@ -398,24 +411,21 @@ class NDTiffStorage(ManagedStorage):
 
     def finished_facts(self) -> dict[str, int]:
         """Return the CRC-32C of the index, which reveals changed coordinates when the dataset is opened."""
-        checksum = at = 0
         if self._index_file is None:  # the storage failed before creating the index
             return {}
-        while data := read_at(self._index_file.descriptor, sizes.CHUNK_BYTES, at):
-            checksum, at = crc32c.crc32c(data, checksum), at + len(data)
-        return {"index_crc32c": checksum}
+        return {"index_crc32c": checksum(self._index_file)}
 
     def _take_back(self, count: int) -> None:
         """Remove the last frame if it was written but an interrupt prevented ``put`` from returning."""
-        while len(self._places) > count * _PLACE.size:
-            place = len(self._places) - _PLACE.size
-            file, number, at, _, _, entry_bytes = _PLACE.unpack_from(self._places, place)
+        while len(self._places) > count * PLACE.size:
+            place = len(self._places) - PLACE.size
+            file, number, at, _, _, entry_bytes = PLACE.unpack_from(self._places, place)
             del self._places[place:]
             self._index_end -= entry_bytes
             self._end = at - self._layout_list[number].ifd_bytes
             self._last_next_at = -1
             if place:
-                before, number, at, *_ = _PLACE.unpack_from(self._places, place - _PLACE.size)
+                before, number, at, *_ = PLACE.unpack_from(self._places, place - PLACE.size)
                 if before == file:
                     layout = self._layout_list[number]
                     self._last_next_at = at - layout.ifd_bytes + layout.next_at
@@ -425,26 +435,7 @@ class NDTiffStorage(ManagedStorage):
         self._pool.release()
         self._file = self._index_file = None
 
-    # -- reading written frames ------------------------------------------------------------------
 
-    def read_frame(self, number: int) -> npt.NDArray[Any]:
-        file, layout, at, *_ = _PLACE.unpack_from(self._places, number * _PLACE.size)
-        # The checksum is not verified here, because this process wrote the frame, and no other process can
-        # write to the dataset. Readers of the dataset verify it.
-        return read_pixels(
-            self._opened(file), at, self._layout_list[layout], self._helper, lambda: self._name(number)
-        )
-
-    def read_frame_metadata(self, number: int) -> Any:
-        file, layout_number, at, size, axes_crc, _ = _PLACE.unpack_from(self._places, number * _PLACE.size)
-        layout = self._layout_list[layout_number]
-        opened = self._opened(file)
-        ifd = read_at(opened.descriptor, layout.ifd_bytes, at - layout.ifd_bytes)
-        data = read_at(opened.descriptor, size, at + layout.pixel_bytes)
-        return decode_metadata(data, size, ifd, layout, axes_crc, lambda: self._name(number))
-
-    def _name(self, number: int) -> str:
-        return f"frame {number} of {self.path}"
-
-    def _opened(self, number: int) -> OpenFile:
-        return self._pool.get(number) or self._pool.open(number, self._path_of(self._file_names[number]))
+class _ContinuedStorage(NDTiffStorage):
+    __doc__ = NDTiffStorage.__doc__
+    continues = True

@@ -12,7 +12,14 @@ from typing import Any, Literal, Self
 
 import numpy.typing as npt
 
-from exengine.base_classes import DatasetReader, DatasetStatus, JsonValue, StorageCapabilities
+from exengine.base_classes import (
+    DatasetReader,
+    DatasetStatus,
+    JsonValue,
+    PlannedChannel,
+    SourcePlan,
+    StorageCapabilities,
+)
 from exengine.errors import (
     CoordinatesNotFoundError,
     DatasetDamagedError,
@@ -103,6 +110,17 @@ class ForeignReader(DatasetReader):
         }
         summary.update({name: value for name, value in known.items() if value is not None})
         return summary
+
+    @property
+    def recorded_plan(self) -> SourcePlan:
+        """The pixel size, z step, interval and colors of the first image."""
+        image = self._dataset.images[0][1]
+        return SourcePlan(
+            pixel_size_um=image.pixel_size_um,
+            z_step_um=image.z_step_um,
+            interval_s=image.interval_s,
+            channels=tuple(map(PlannedChannel, image.labels, image.colors)),
+        )
 
     def check_structure(self) -> list[str]:
         """Check the metadata of every array, the index of every shard and the size of raw chunks.

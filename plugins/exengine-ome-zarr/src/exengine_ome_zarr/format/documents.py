@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import orjson
 
+from exengine.base_classes import PlannedChannel, PlannedPlate, PlannedPosition, SourcePlan
 from exengine_ome_zarr.format.layout import Indices, Layout
 from exengine_ome_zarr.format.pixels import PixelCodec
 
@@ -67,6 +68,20 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """Return the facts as a JSON object."""
         return asdict(self)
+
+    def plan(self) -> SourcePlan:
+        """Return the facts as a plan."""
+        plate = self.plate or {}
+        return SourcePlan(
+            pixel_size_um=self.pixel_size_um,
+            z_step_um=self.z_step_um,
+            interval_s=self.interval_s,
+            channels=tuple(PlannedChannel(name, color) for name, color in self.colors.items()),
+            stage_positions=tuple(PlannedPosition(**vars(place)) for place in self.stage_positions),
+            plate=PlannedPlate(name=plate["name"], rows=tuple(plate["rows"]), columns=tuple(plate["columns"]))
+            if plate
+            else None,
+        )
 
     @classmethod
     def from_json(cls, value: Any) -> Self:

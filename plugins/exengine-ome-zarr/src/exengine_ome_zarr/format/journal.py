@@ -158,11 +158,13 @@ def read_records(descriptor: int, first: int, most: int = READ_RECORDS) -> npt.N
 
 
 class JournalWriter:
-    """Appends records to a new journal.
+    """Appends records to a journal.
 
     Parameters
     ----------
     path : str
+    frames : int, optional
+        The number of frames in the journal, if it exists. Anything behind their records is removed.
 
     Raises
     ------
@@ -170,13 +172,17 @@ class JournalWriter:
         If the journal cannot be created, or the disk is full.
     """
 
-    def __init__(self, path: str) -> None:
-        self.file = OpenFile(path, NEW)
+    def __init__(self, path: str, frames: int | None = None) -> None:
+        self.file = OpenFile(path, NEW if frames is None else os.O_RDWR)
         self.end = 0
         """The offset after the last record."""
         self._map: mmap.mmap | None = None
         self._begin = self._limit = 0  # the part of the file that is mapped
-        self.append(HEADER)
+        if frames is None:
+            self.append(HEADER)
+        else:
+            self.end = (frames + 1) * RECORD_BYTES
+            os.ftruncate(self.file.descriptor, self.end)
 
     def append(self, records: bytes) -> None:
         """Write whole records. If this raises an error or is interrupted, ``end`` does not change."""

@@ -36,11 +36,14 @@ class SlotFiles:
     ----------
     folder : str
     layout : Layout
+    continues : bool
+        Whether shards of an earlier writer may exist.
     """
 
-    def __init__(self, folder: str, layout: Layout) -> None:
+    def __init__(self, folder: str, layout: Layout, *, continues: bool = False) -> None:
         self._folder = folder
         self._layout = layout
+        self.continues = continues
         self._pool = FilePool(MAX_OPEN_FILES)
         self.frame_bytes = layout.frame_bytes
         self.get = self._pool.get
@@ -52,6 +55,8 @@ class SlotFiles:
         """Return the shard at a path in the dataset, which is created if it does not exist."""
         self.unsynced[name] = None
         path = os.path.join(self._folder, name)
+        if self.continues and name not in self._made and os.path.exists(path):
+            self._made.add(name)
         if name in self._made:
             return self._pool.get(name) or self._pool.hold(name, OpenFile(path, WRITE))
         new = temporary(self._folder)
@@ -112,9 +117,9 @@ class Part:
 
     __slots__ = ("end", "entries", "file", "frames", "number", "started")
 
-    def __init__(self, folder: str, number: int, chunks: int) -> None:
+    def __init__(self, folder: str, number: int, chunks: int, flags: int = NEW) -> None:
         self.number = number
-        self.file = OpenFile(part_path(folder, number), NEW)
+        self.file = OpenFile(part_path(folder, number), flags)
         self.end = self.started = 0
         self.frames = 0
         self.entries: npt.NDArray[np.uint64] = np.full((chunks, 2), EMPTY, np.uint64)
@@ -184,6 +189,17 @@ class PartFiles:
             self.published[part.number] = name
             self.unsynced[name] = None
             del self._parts[name]
+
+    def continue_part(self, name: str, number: int) -> Part | None:
+        """Return a part that an earlier writer created; None if it was published."""
+        self._count = max(self._count, number)
+        if not os.path.exists(part_path(self._folder, number)):
+            self.published[number] = name
+            return None
+        part = self._parts.get(name)
+        if part is None:
+            part = self._parts[name] = Part(self._folder, number, self._layout.chunks_in_shard, WRITE)
+        return part
 
     def open_parts(self, name: str) -> list[Part]:
         """Return the parts of a shard that are not published."""

@@ -1,0 +1,178 @@
+"""Continues the files of a dataset after its writer died, from the journal.
+
+The journal is authoritative: anything in the other files behind the frames that it lists is overwritten.
+Resolution levels that the first writer did not complete are computed when the dataset is finished.
+"""
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.base_classes import READ, DataCoordinates, HelperThread, OpenFile, read_at
+from exengine.errors import DatasetDamagedError, OptionError
+from exengine_ome_zarr.format import files
+from exengine_ome_zarr.format.journal import JournalWriter, read_records
+from exengine_ome_zarr.format.labels import Key
+from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
+from exengine_ome_zarr.format.shards import PartFiles
+from exengine_ome_zarr.frame_writer import FrameWriter
+from exengine_ome_zarr.planning import Planning
+from exengine_ome_zarr.table import FrameTable
+
+
+class ContinuedWriter(FrameWriter):
+    """Writes further frames to an unfinished dataset.
+
+    Parameters
+    ----------
+    folder : str
+    plan : Planning
+        The options with which the dataset was created.
+    first_line : bytes
+        The first line of the layout file that a new dataset with these options would have.
+    codec : str
+        The option of the backend.
+
+    Attributes
+    ----------
+    existing : FrameTable
+        The frames of the dataset.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If the dataset has no frames, or cannot be read.
+    OptionError
+        If the dataset was created with other options.
+    """
+
+    def __init__(self, folder: str, plan: Planning, first_line: bytes, codec: str) -> None:
+        self.existing = table = FrameTable(folder)
+        table.live = False
+        layout = table.layout
+        if table.problem or layout is None or not len(table):
+            raise DatasetDamagedError(f"{folder} cannot be continued: {table.problem or 'it has no frames'}")
+        self._folder = folder
+        self._plan = plan
+        self._refuse_other_options(first_line, layout.codec == codec)
+        self.layout = None
+        self._slots = self._parts = self._pyramid = None
+        self._helper = HelperThread()
+        self._started = {}
+        self._names = {}
+        self._grown = {}
+        self._channels = set()
+        records = self._read_records(table)
+        self._remove_unfinished_files({int(number) for number in np.unique(records["part"])})
+        line_end = int((records["line_at"] + records["line_bytes"]).max())
+        self._lines = files.AppendFile(os.path.join(folder, files.FRAMES), line_end)
+        self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), table.layout_bytes)
+        self._journal = JournalWriter(os.path.join(folder, files.JOURNAL), len(records))
+        self._continue(table, layout, records)
+        plan.facts = table.facts
+
+    def _continue(self, table: FrameTable, layout: Layout, records: npt.NDArray[np.void]) -> None:
+        """Begin as for a first frame, but with the stored layout, and add the frames of the first writer."""
+        plan, lines = self._plan, self._layout_lines
+        self._plan, self._layout_lines = _StoredPlan(table), _NoLines()  # type: ignore[assignment]
+        try:
+            first = DataCoordinates(table.coordinates(0))
+            self._begin(first, np.empty(layout.frame_shape, layout.numpy_dtype))
+        finally:
+            self._plan, self._layout_lines = plan, lines
+        self._pyramid = None
+        for dim, labels in self._labels.items():
+            for index, key in table.labels[dim].labelled().items():
+                labels.add(key, index)
+            labels.extend(table.labels[dim].extent)
+        self._images.windows = table.windows
+        self._channels = {int(number) for number in np.unique(records["c"])}
+        for image in np.unique(records["image"]).tolist():
+            self._continue_array(image, records[records["image"] == image], layout)
+        if self._slots is not None:
+            self._slots.continues = True
+        if self._parts is not None:
+            self._continue_parts(layout, self._parts, records)
+
+    def _refuse_other_options(self, first_line: bytes, same_codec: bool) -> None:
+        file = OpenFile(os.path.join(self._folder, files.LAYOUT), READ)
+        same_summary = read_at(file.descriptor, len(first_line), 0) == first_line
+        same_pyramid = self._plan.facts.pyramid == self.existing.facts.pyramid
+        if not (same_codec and same_summary and same_pyramid):
+            raise OptionError(f"{self._folder} was created with other options and cannot be continued")
+
+    @staticmethod
+    def _read_records(table: FrameTable) -> npt.NDArray[np.void]:
+        """Return the journal records of all frames."""
+        assert table.journal is not None
+        pieces = []
+        first, count = 0, len(table)
+        while first < count:
+            pieces.append(read_records(table.journal.descriptor, first)[: count - first])
+            first += len(pieces[-1])
+        return np.concatenate(pieces)
+
+    def _continue_array(self, image: int, records: npt.NDArray[np.void], layout: Layout) -> None:
+        """Make the array of an image as long as the shards in it."""
+        t, c, z = (
+            -(-(int(records[dim].max()) + 1) // step) * step
+            for dim, step in zip(FRAME_DIMENSIONS, layout.shard, strict=True)
+        )
+        self._images.place(image, (t, c, z))
+        self._grown[image] = (t, c, z)
+
+    def _remove_unfinished_files(self, parts: set[int]) -> None:
+        """Remove files that the first writer had not renamed, and parts without a frame."""
+        folder = os.path.join(self._folder, files.OPEN)
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            kind, _, number = name.partition("-")
+            is_used = kind == "part" and number.isdigit() and int(number) in parts
+            if not is_used and os.path.isfile(path) and not os.path.islink(path):
+                os.unlink(path)
+
+    def _continue_parts(self, layout: Layout, parts: PartFiles, records: npt.NDArray[np.void]) -> None:
+        """Open the parts that were not published, and find the chunks in them."""
+        for record in records:
+            image, t, c, z = (int(record[name]) for name in ("image", "t", "c", "z"))
+            name = self.shard_name((image, *layout.shard_at(t, c, z)))
+            part = parts.continue_part(name, int(record["part"]))
+            if part is None:
+                continue
+            at, lengths = int(record["offset"]), [int(record["length"])]
+            if layout.tiles > 1:
+                head = read_at(part.file.descriptor, 4 * layout.tiles, at)
+                lengths = np.frombuffer(head, "<u4", layout.tiles).tolist()
+                at += 4 * layout.tiles
+            full = self._frames_in_shard(image, t, c, z)
+            parts.added(name, part, layout.chunk_number(t, c, z), at, lengths, full)
+
+
+class _StoredPlan:
+    """The layout and facts that the first writer stored, in place of those in a plan.
+
+    Parameters
+    ----------
+    table : FrameTable
+    """
+
+    def __init__(self, table: FrameTable) -> None:
+        self._layout = table.layout
+        self.facts = table.facts
+
+    def layout(self, *_: object) -> Layout | None:
+        return self._layout
+
+    def declared(self, _: object) -> dict[str, list[Key]]:
+        return {}
+
+    def lengths(self, _: object) -> dict[str, int]:
+        return {}
+
+
+class _NoLines:
+    """Ignores the lines of the layout file, because they are stored already."""
+
+    def append(self, _: bytes) -> None:
+        pass

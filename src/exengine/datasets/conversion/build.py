@@ -1,0 +1,283 @@
+"""The dataset that a conversion builds, and the files that keep its progress next to it."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from exengine.datasets.conversion.copy import FrameCopy
+from exengine.datasets.conversion.result import same_frames, summary_of
+from exengine.datasets.conversion.settings import Settings
+from exengine.datasets.conversion.source import SourceFrames, write_durably
+from exengine.datasets.creation import StoragePlan, files_of_writer
+from exengine.datasets.recovery_base import status_of
+from exengine.datasets.verification import OnProgress
+from exengine.datasets.workshop import CONVERTING, Workshop, folder_beside
+from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
+from exengine.kernel.errors import (
+    CoordinatesError,
+    DatasetAccessError,
+    DatasetDamagedError,
+    DatasetExistsError,
+    DatasetNotFoundError,
+    ExEngineError,
+    OptionError,
+    StorageFailedError,
+    StorageStateError,
+    UnsupportedDataError,
+    UnsupportedOperationError,
+    from_os,
+)
+from exengine.kernel.registry.options import options_of
+from exengine.kernel.storage.description import CONVERSION, plan_to_json
+from exengine.kernel.storage.frame_checks import FrameChecks
+from exengine.kernel.storage.managed import ManagedStorage
+from exengine.kernel.system import files
+from exengine.kernel.system.bounded import parse_json
+
+SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
+_OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
+_OF_ALL_FRAMES = ("ledger", "recovery")
+"""Annotations that describe all frames of the source by their coordinates."""
+
+
+class Build:
+    """The unfinished result of a conversion. As a context manager, it keeps the progress after an error.
+
+    Parameters
+    ----------
+    path : str
+        The final path of the result.
+    target : StoragePlan
+        The backend and its options.
+    settings : Settings
+    source : SourceFrames
+    """
+
+    def __init__(self, path: str, target: StoragePlan, settings: Settings, source: SourceFrames) -> None:
+        self._target = target
+        self._settings = settings
+        self._source = source
+        self._workshop = Workshop(path, CONVERTING, "conversion", _OWN)
+        self._keep = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workshop.leave(keep=self._keep)
+
+    def _path_of(self, name: str) -> str:
+        return os.path.join(self._workshop.folder, name)
+
+    # -- before the copy -------------------------------------------------------------------------
+
+    def begin(self, *, restart: bool) -> None:
+        """Continue the progress of an earlier attempt, or begin anew.
+
+        Raises
+        ------
+        DatasetExistsError
+            If there is progress of a conversion with other settings.
+        """
+        earlier = Settings.read(self._path_of(SETTINGS))
+        if earlier is not None and not restart and earlier.fingerprint == self._settings.fingerprint:
+            return
+        if earlier is not None and not restart:
+            raise DatasetExistsError(
+                f"{self._workshop.folder} contains an unfinished conversion with other settings: "
+                f"{', '.join(self._settings.differing(earlier))}. Repeat the command with these settings to "
+                "finish it, set restart to discard it, or choose another path"
+            )
+        self.discard()
+        write_durably(self._path_of(SETTINGS), self._settings.encode())
+
+    @staticmethod
+    def left_beside(path: str) -> bool:
+        """Return whether there is progress of a conversion to a path."""
+        return os.path.isdir(folder_beside(path, CONVERTING))
+
+    def tidy(self) -> None:
+        """Remove the progress if its dataset was published."""
+        earlier = Settings.read(self._path_of(SETTINGS))
+        if earlier is None or earlier.fingerprint == self._settings.fingerprint:
+            self.discard()
+            self._keep = False
+
+    def discard(self) -> None:
+        """Remove the dataset and all progress."""
+        self._workshop.clear(files_of_writer)
+
+    def check(self, on_progress: OnProgress) -> None:
+        """Check every frame of the source, unless an earlier attempt has, and whether the backend accepts it.
+
+        Raises
+        ------
+        DatasetDamagedError, UnsupportedDataError, CoordinatesError
+        """
+        source = self._source
+        if source.load(self._path_of(CHECKED)):
+            return
+        self._keep = False  # nothing is written yet
+        source.layouts = [source.first_layout()]
+        self._refuse_frames()
+        source.layouts = []
+        source.check(on_progress)
+        self._refuse_frames()
+        self._keep = True
+        source.save(self._path_of(CHECKED))
+
+    def _refuse_frames(self) -> None:
+        """Raise the error that the backend would raise for the planned frames."""
+        cls, source = self._target.cls, self._source
+        plan = source.plan()
+        capabilities = self._target.capabilities
+        assert plan.coordinates is not None
+        try:
+            if not capabilities.metadata or not any(o.name == "summary_metadata" for o in options_of(cls)):
+                raise UnsupportedDataError("the backend does not store metadata")
+            checks = FrameChecks(cls.__name__, capabilities)
+            for shape, dtype in plan.layouts:
+                pixels = checks.data(np.broadcast_to(np.zeros((), dtype), shape))
+                checks.stored(next(iter(plan.coordinates())), pixels)
+            for coordinates in plan.coordinates():
+                checks.axes(coordinates)
+            cls.check_plan(
+                plan.layouts, plan.coordinates(), pixel_bytes=plan.pixel_bytes, options=self._target.options
+            )
+        except (UnsupportedDataError, CoordinatesError) as error:
+            error.args = (
+                f"{self._target.name} cannot store the frames of {source.path}: {error}. Nothing was written",
+            )
+            raise
+
+    # -- the copy --------------------------------------------------------------------------------
+
+    def copy(self, on_progress: OnProgress) -> int:
+        """Copy the frames that are not in the result yet, and finish it.
+
+        Returns
+        -------
+        int
+            The number of frames that an earlier attempt had copied.
+        """
+        if self._is_finished():
+            return self._source.count
+        storage = self._continued() or self._created()
+        found = len(storage)
+        copy = FrameCopy(self._source, storage, self._note_synced)
+        try:
+            copy.run(lambda: self._finish(storage), on_progress)
+        except StorageFailedError as error:
+            raise from_os(
+                DatasetAccessError,
+                f"the result could not be written after {copy.done} of {self._source.count} frames: "
+                f"{error.__cause__ or error}; remove the cause, and run the same command again, which starts "
+                "from the beginning",
+                error,
+            ) from error
+        finally:
+            with contextlib.suppress(StorageFailedError):  # it was reported
+                storage.close()
+        return found
+
+    def _is_finished(self) -> bool:
+        """Return whether an earlier attempt finished the dataset."""
+        try:
+            with self.opened() as result:
+                note = result.annotations.get(CONVERSION)
+                same = isinstance(note, dict) and note.get("fingerprint") == self._settings.fingerprint
+                return same and result.status == (status_of(self._source.dataset) or DatasetStatus.COMPLETE)
+        except ExEngineError:
+            return False
+
+    def _continued(self) -> DataStorage | None:
+        """Return the unfinished dataset of an earlier attempt, open for writing; None if there is none."""
+        cls = self._target.cls
+        if not issubclass(cls, ManagedStorage):
+            return None
+        try:
+            with self.opened() as result:
+                count = len(result)
+                if result.status != DatasetStatus.INCOMPLETE or not 0 < count <= self._source.count:
+                    return None
+                if not same_frames(self._source, result, min(self._synced(), count), count):
+                    return None
+            return cls.resume(self._workshop.built, **self._options())
+        except (DatasetNotFoundError, DatasetDamagedError, OptionError, UnsupportedOperationError):
+            return None  # it contains no whole frame, or the backend cannot continue it
+
+    def _created(self) -> DataStorage:
+        self._workshop.clear(files_of_writer, keep=(SETTINGS, CHECKED))
+        storage = self._target.cls.create(self._workshop.built, **self._options())
+        try:
+            storage.expect(self._source.plan())
+        except StorageStateError:
+            storage.close()
+            raise
+        return storage
+
+    def _options(self) -> dict[str, JsonValue]:
+        return {"summary_metadata": summary_of(self._source.dataset), **self._target.options}
+
+    def _synced(self) -> int:
+        """Return the number of frames that survive power loss."""
+        try:
+            with os.fdopen(files.open_regular(self._path_of(PROGRESS)), "rb") as file:
+                return int(parse_json(file.read(1000))["synced"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0
+
+    def _note_synced(self, count: int) -> None:
+        write_durably(self._path_of(PROGRESS), json.dumps({"synced": count}).encode())
+
+    def _finish(self, storage: DataStorage) -> None:
+        """Store the annotations, and give the dataset the status of the source."""
+        dataset = self._source.dataset
+        for name, value in self._annotations().items():
+            with contextlib.suppress(UnsupportedOperationError):
+                storage.annotate(name, value)
+        status = status_of(dataset)
+        if status in (None, DatasetStatus.COMPLETE):
+            storage.finish()
+        else:
+            storage.abort(dataset.status_reason, failed=status is DatasetStatus.FAILED)
+
+    def _annotations(self) -> dict[str, Any]:
+        dataset, settings = self._source.dataset, self._settings
+        kept = dict(dataset.annotations)
+        note: dict[str, Any] = {
+            "source": settings.source,
+            "backend": dataset.backend_name or type(dataset).__name__,
+            "fingerprint": settings.fingerprint,
+        }
+        if plan := plan_to_json(self._source.facts()):
+            note["plan"] = plan
+        if settings.select or settings.rename:
+            note |= {"select": settings.select, "rename": settings.rename}
+            note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
+        if CONVERSION in kept:
+            note["earlier"] = kept.pop(CONVERSION)
+        return {**kept, CONVERSION: note}
+
+    # -- after the copy --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[DataStorage]:
+        """Open the dataset for reading."""
+        with contextlib.closing(self._target.cls.open(self._workshop.built)) as dataset:
+            yield dataset
+
+    def publish(self, path: str) -> None:
+        """Rename the dataset to its final path.
+
+        Raises
+        ------
+        DatasetExistsError
+            If the path is in use. The dataset is kept.
+        """
+        self._workshop.publish(path)
+        self._keep = False

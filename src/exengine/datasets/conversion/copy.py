@@ -1,0 +1,113 @@
+"""Copies frames from one storage to another in a thread of its own, so that an interrupt harms no frame.
+
+Guarantees: a Ctrl-C reaches only the main thread, which asks the copying thread to stop after its current
+batch. The storage is therefore never interrupted while it writes, and can be continued later.
+
+Assumptions: the storage is used by the copying thread alone; reading the source is safe in a second thread.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from exengine.datasets.conversion.source import SourceFrames
+from exengine.datasets.verification import OnProgress
+from exengine.kernel.data_storage_base import DataStorage, Frame
+from exengine.kernel.errors import UnsupportedOperationError
+
+_MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # of a batch; two are in memory at once
+_SYNC_S = 20.0
+_POLL_S = 0.1
+
+
+class FrameCopy:
+    """Copies the frames that a storage lacks.
+
+    Parameters
+    ----------
+    source : SourceFrames
+    storage : DataStorage
+        A storage that contains the first frames of the source.
+    on_synced : callable
+        Called with the number of frames in the storage that survive power loss.
+    """
+
+    def __init__(self, source: SourceFrames, storage: DataStorage, on_synced: Callable[[int], None]) -> None:
+        self._source = source
+        self._storage = storage
+        self._on_synced = on_synced
+        self._stop = threading.Event()
+        self.done = len(storage)
+        """The number of frames in the storage."""
+
+    def run(self, finish: Callable[[], None], on_progress: OnProgress) -> None:
+        """Copy the frames, and then call ``finish`` in the same thread.
+
+        Raises
+        ------
+        ExEngineError
+            The error of the source or of the storage.
+        KeyboardInterrupt
+            If the copy was interrupted. The storage is open, and contains whole frames.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="exengine-convert-write") as pool:
+            running = pool.submit(self._work, finish)
+            try:
+                while not running.done():
+                    self._wait(running)
+                    on_progress(self.done, self._source.count)
+            finally:
+                self._stop.set()
+            running.result()
+
+    @staticmethod
+    def _wait(running: "Future[None]") -> None:
+        ended = threading.Event()
+        running.add_done_callback(lambda _: ended.set())
+        ended.wait(_POLL_S)
+
+    def _work(self, finish: Callable[[], None]) -> None:
+        synced_at = time.monotonic()
+        with ThreadPoolExecutor(1, thread_name_prefix="exengine-convert-read") as reading:
+            batches = self._batches()
+            ahead = reading.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = reading.submit(next, batches, None)
+                self._storage.put_many(batch)
+                self.done += len(batch)
+                if self._stop.is_set():
+                    return
+                if time.monotonic() - synced_at > _SYNC_S:
+                    self._sync()
+                    synced_at = time.monotonic()
+        if not self._stop.is_set():
+            finish()
+
+    def _sync(self) -> None:
+        try:
+            self._storage.flush(True)
+        except UnsupportedOperationError:  # every frame is read again before a second attempt continues
+            return
+        self._on_synced(self.done)
+
+    def _batches(self) -> Iterator[list[Frame]]:
+        batch: list[Frame] = []
+        size = 0
+        for frame in self._frames():
+            batch.append(frame)
+            size += frame[1].nbytes
+            if len(batch) == _MOST_FRAMES or size >= _MOST_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _frames(self) -> Iterator[tuple[Any, Any, Any]]:
+        dataset = self._source.dataset
+        for coordinates, new in islice(self._source.pairs(), self.done, None):
+            if self._stop.is_set():
+                return
+            yield new, dataset.get_data(coordinates), dataset.get_metadata(coordinates)

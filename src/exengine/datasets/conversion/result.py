@@ -1,0 +1,115 @@
+"""Compares a converted dataset with its source, before it is published."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from exengine.datasets.conversion.source import SourceFrames
+from exengine.datasets.verification import OnProgress
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import DatasetDamagedError, UnsupportedOperationError, message_of
+
+_MOST_NAMED = 5  # differences in one message
+
+
+def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) -> None:
+    """Compare the frames, the axes, and the summary metadata of a result with those of its source.
+
+    Pixels are compared by their checksums, and metadata value by value.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If anything differs. The message names the first differences.
+    """
+    found = [
+        *_differing_frames(source, result, 0, source.count, on_progress),
+        *_differing_facts(source, result),
+    ]
+    if found:
+        more = f"; {len(found) - _MOST_NAMED} more differences were found" if len(found) > _MOST_NAMED else ""
+        raise DatasetDamagedError(
+            f"the result differs from {source.path}, so it was not published: "
+            f"{'; '.join(found[:_MOST_NAMED])}{more}"
+        )
+
+
+def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int) -> bool:
+    """Return whether the first ``end`` frames of a result are those of the source.
+
+    Their coordinates are compared, and from frame ``begin`` on, also their pixels and metadata.
+    """
+    for number, ((_, new), found) in enumerate(zip(source.pairs(), result, strict=False)):
+        if number == end:
+            break
+        if new != found:
+            return False
+    return not any(_differing_frames(source, result, begin, end, lambda done, total: None))
+
+
+def _differing_frames(
+    source: SourceFrames, result: DataStorage, begin: int, end: int, on_progress: OnProgress
+) -> Iterator[str]:
+    for number, (coordinates, new) in enumerate(source.pairs()):
+        if number < begin:
+            continue
+        if number == end:
+            break
+        try:
+            if source.differs(number, result.get_data(new)):
+                yield f"the pixels at {new.coordinate_dict} differ"
+            here, there = source.dataset.get_metadata(coordinates), result.get_metadata(new)
+            for what in differences(here, there):
+                yield f"the metadata at {new.coordinate_dict} differ: {what}"
+        except Exception as error:  # any error, even from a library that the backend uses
+            yield f"the frame at {new.coordinate_dict} cannot be compared: {message_of(error)}"
+        on_progress(number + 1, source.count)
+
+
+def _differing_facts(source: SourceFrames, result: DataStorage) -> Iterator[str]:
+    if len(result) != source.count:
+        yield f"it has {len(result)} frames instead of {source.count}"
+    names = source.selection.rename
+    for axis, positions in source.dataset.axes.items():
+        kept = source.selection.chosen.get(axis)
+        found = result.axes.get(names.get(axis, axis), [])
+        if source.selection.chosen:
+            # Frames that were not chosen may have had further positions on this axis.
+            allowed = positions if kept is None else kept
+            if [position for position in allowed if position in found] != found:
+                yield f"the axis {axis!r} has the positions {found!r:.200}"
+        elif found != positions:
+            yield f"the axis {axis!r} has the positions {found!r:.200} instead of {positions!r:.200}"
+    for what in differences(summary_of(source.dataset), summary_of(result)):
+        yield f"the summary metadata differ: {what}"
+
+
+def summary_of(dataset: DataStorage) -> Any:
+    """Return the summary metadata of a dataset; an empty dict if it has none."""
+    try:
+        return dataset.summary_metadata or {}
+    except UnsupportedOperationError:
+        return {}
+
+
+def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
+    """Yield the differences between two JSON values. Numbers of different types differ, as do 1 and true.
+
+    Examples
+    --------
+    >>> list(differences({"a": [1, 2], "b": 1}, {"a": [1, 3], "b": True}))
+    ['a[1] is 3 instead of 2', 'b is True instead of 1']
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            at = f"{where}.{key}" if where else str(key)
+            if key not in other:
+                yield f"{at} is missing"
+            elif key not in one:
+                yield f"{at} was added"
+            else:
+                yield from differences(one[key], other[key], at)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (each, its) in enumerate(zip(one, other, strict=True)):
+            yield from differences(each, its, f"{where}[{number}]")
+    elif type(one) is not type(other) or one != other:
+        yield f"{where or 'the value'} is {other!r:.100} instead of {one!r:.100}"

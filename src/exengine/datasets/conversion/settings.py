@@ -1,0 +1,100 @@
+"""The settings of a conversion, by which a second attempt recognises the progress of the first."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import ExEngineError
+from exengine.kernel.storage import manifest
+from exengine.kernel.storage.description import CONVERSION
+from exengine.kernel.storage.remote import is_url
+from exengine.kernel.system import files
+from exengine.kernel.system.bounded import parse_json
+
+_MOST_BYTES = 2**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that determines the content of the result.
+
+    Attributes
+    ----------
+    source : str
+        The path of the source.
+    source_state : str
+        A digest of the names, sizes and times of the files of the source.
+    backend : str
+    options : dict
+        The options of the backend, without defaults.
+    select : dict of str to list of int or str
+    rename : dict of str to str
+    """
+
+    source: str
+    source_state: str
+    backend: str
+    options: dict[str, Any]
+    select: dict[str, list[int | str]]
+    rename: dict[str, str]
+
+    def encode(self) -> bytes:
+        """Return the settings as JSON. Equal settings have equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, default=str, indent=1).encode()
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the settings."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+    @classmethod
+    def read(cls, path: str) -> Self | None:
+        """Return the settings in a file; None if it contains none."""
+        try:
+            with os.fdopen(files.open_regular(path), "rb") as file:
+                return cls(**parse_json(file.read(_MOST_BYTES)))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+
+    def differing(self, other: Self) -> list[str]:
+        """Return the settings that differ, as phrases for a message."""
+        phrases = {"source_state": "the source has changed since", "source": f"the source {other.source}"}
+        mine, its = json.loads(self.encode()), json.loads(other.encode())
+        return [
+            phrases.get(name, f"{name} {json.dumps(its[name])}") for name in mine if mine[name] != its[name]
+        ]
+
+
+def state_of(path: str, dataset: DataStorage) -> str:
+    """Return a digest that changes if a dataset changes."""
+    facts = list(_state_of_files(path)) if not is_url(path) else [path, len(dataset), str(dataset.status)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _state_of_files(path: str) -> Iterator[tuple[str, int, int]]:
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            if name != manifest.LOCK_NAME:
+                status = os.lstat(os.path.join(folder, name))
+                yield os.path.relpath(os.path.join(folder, name), path), status.st_size, status.st_mtime_ns
+    if os.path.isfile(path):
+        status = os.stat(path)
+        yield "", status.st_size, status.st_mtime_ns
+
+
+def published_settings(path: str) -> str | None:
+    """Return the fingerprint of the conversion that produced a dataset; None if there is none."""
+    try:
+        content = manifest.read_manifest(path)
+    except ExEngineError:
+        return None
+    note = content.annotations.get(CONVERSION) if content is not None else None
+    if content is None or content.frames is None or not isinstance(note, dict):
+        return None
+    fingerprint = note.get("fingerprint")
+    return fingerprint if isinstance(fingerprint, str) else None

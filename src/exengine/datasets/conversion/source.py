@@ -1,0 +1,216 @@
+"""The frames of the dataset that is converted: each is read once before the conversion begins.
+
+This check finds frames that cannot be read before anything is written. It also computes a checksum of the
+pixels of each frame, with which the result is compared afterwards.
+"""
+
+import array
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exengine.datasets.conversion.selection import Selection
+from exengine.datasets.verification import OnProgress
+from exengine.kernel.capabilities import PlannedLayout
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.errors import DatasetDamagedError, ExEngineError, message_of
+from exengine.kernel.frames.axis_collector import AxisCollector
+from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.description import plan_of
+from exengine.kernel.system import files
+from exengine.kernel.system.bounded import parse_json
+
+_MOST_BAD = 1000  # damaged frames after which the check ends
+_MOST_HEADER_BYTES = 2**20
+
+
+class SourceFrames:
+    """The chosen frames of a dataset.
+
+    Parameters
+    ----------
+    dataset : DataStorage
+    path : str
+        The path of the dataset, for messages.
+    selection : Selection
+
+    Attributes
+    ----------
+    layouts : list of (shape, dtype)
+        The distinct layouts of the frames.
+    checksums, layout_numbers : array of int
+        The CRC-32 of the pixels and the number of the layout of each frame, once the frames were checked.
+    """
+
+    def __init__(self, dataset: DataStorage, path: str, selection: Selection) -> None:
+        self.dataset = dataset
+        self.path = path
+        self.selection = selection
+        self.layouts: list[PlannedLayout] = []
+        self.checksums: array.array[int] = array.array("I")
+        self.layout_numbers: array.array[int] = array.array("I")
+        self._collector = AxisCollector()
+        self.count = 0
+        for _, new in self.pairs():
+            self._collector.add(new)
+            self.count += 1
+
+    def pairs(self) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
+        """Yield the coordinates of each frame in the dataset and in the result."""
+        return self.selection.pairs(self.dataset)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """The size of all pixels, in bytes."""
+        sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.layouts]
+        return sum(sizes[number] for number in self.layout_numbers)
+
+    def check(self, on_progress: OnProgress) -> None:
+        """Read every frame.
+
+        Raises
+        ------
+        DatasetDamagedError
+            If frames cannot be read. The message names the first of them.
+        """
+        numbers: dict[PlannedLayout, int] = {}
+        bad: list[str] = []
+        for count, (coordinates, _) in enumerate(self.pairs(), 1):
+            try:
+                pixels = self.dataset.get_data(coordinates)
+                self.dataset.get_metadata(coordinates)
+            except Exception as error:  # any error, even from a library that the backend uses
+                bad.append(f"{coordinates.coordinate_dict}: {message_of(error)}")
+                if len(bad) == _MOST_BAD:
+                    break
+                continue
+            layout = layout_of(pixels)
+            if layout not in numbers:
+                numbers[layout] = len(numbers)
+                self.layouts.append(layout)
+            self.checksums.append(checksum_of(pixels))
+            self.layout_numbers.append(numbers[layout])
+            on_progress(count, self.count)
+        if bad:
+            least = "at least " if len(bad) == _MOST_BAD else ""
+            raise DatasetDamagedError(
+                f"{least}{len(bad)} of {self.count} frames of {self.path} cannot be read, the first at "
+                f"{bad[0]}. Nothing was written; run exengine recover, and convert the recovered dataset"
+            )
+
+    def first_layout(self) -> PlannedLayout:
+        """Return the layout of the first frame.
+
+        Raises
+        ------
+        DatasetDamagedError
+            If the frame cannot be read.
+        """
+        first, _ = next(self.pairs())
+        try:
+            return layout_of(self.dataset.get_data(first))
+        except ExEngineError as error:
+            raise DatasetDamagedError(
+                f"the frame at {first.coordinate_dict} of {self.path} cannot be read: {error}; run exengine "
+                "recover, and convert the recovered dataset"
+            ) from error
+
+    def plan(self) -> SourcePlan:
+        """Return the plan of the result."""
+        shape, dtype = self.layouts[0] if len(self.layouts) == 1 else (None, None)
+        return replace(
+            self.facts(),
+            frames=self.count,
+            shape=shape,
+            dtype=dtype,
+            layouts=tuple(self.layouts),
+            pixel_bytes=self.pixel_bytes,
+            axes=self._collector.axes(),
+            coordinates=lambda: (new for _, new in self.pairs()),
+        )
+
+    def facts(self) -> SourcePlan:
+        """Return the pixel size, the channels and the positions that the result has.
+
+        The facts about an axis that gets another name are left out. So is the distance between positions if
+        only some of them are chosen.
+        """
+        found, chosen, rename = plan_of(self.dataset), self.selection.chosen, self.selection.rename
+        if "z" in chosen or "z" in rename:
+            found = replace(found, z_step_um=None)
+        if "time" in chosen or "time" in rename:
+            found = replace(found, interval_s=None)
+        names = chosen.get("channel")
+        if "channel" in rename or names is not None:
+            kept = set() if "channel" in rename else {str(name) for name in names or ()}
+            channels = tuple(each for each in found.channels if each.name in kept)
+            found = replace(found, channels=channels)
+        if "position" in rename:
+            found = replace(found, stage_positions=(), plate=None)
+        elif "position" in chosen:
+            places = tuple(each for each in found.stage_positions if each.name in chosen["position"])
+            found = replace(found, stage_positions=places)
+        return found
+
+    # -- the result of the check, for a second attempt -------------------------------------------
+
+    def save(self, path: str) -> None:
+        """Store the checksums in a file, so that a second attempt need not check the frames again."""
+        header = json.dumps({"count": self.count, "layouts": self.layouts}).encode() + b"\n"
+        body = self.checksums.tobytes() + self.layout_numbers.tobytes()
+        write_durably(path, header + body + zlib.crc32(header + body).to_bytes(4, "little"))
+
+    def load(self, path: str) -> bool:
+        """Read the checksums that :meth:`save` stored; return whether they are complete."""
+        try:
+            with os.fdopen(files.open_regular(path), "rb") as file:
+                header = file.readline(_MOST_HEADER_BYTES)
+                body = file.read()
+        except OSError:
+            return False
+        body, checksum = body[:-4], body[-4:]
+        if zlib.crc32(header + body).to_bytes(4, "little") != checksum:
+            return False
+        value = parse_json(header)
+        size = self.count * self.checksums.itemsize
+        if value["count"] != self.count or len(body) != 2 * size:
+            return False
+        self.layouts = [(tuple(shape), dtype) for shape, dtype in value["layouts"]]
+        self.checksums = array.array("I", body[:size])
+        self.layout_numbers = array.array("I", body[size:])
+        return True
+
+    def differs(self, number: int, pixels: npt.NDArray[Any]) -> bool:
+        """Return whether pixels differ from those of a frame."""
+        layout = self.layouts[self.layout_numbers[number]]
+        return layout_of(pixels) != layout or checksum_of(pixels) != self.checksums[number]
+
+
+def layout_of(pixels: npt.NDArray[Any]) -> PlannedLayout:
+    """Return the shape and dtype of a frame."""
+    return pixels.shape, pixels.dtype.newbyteorder("=").name
+
+
+def checksum_of(pixels: npt.NDArray[Any]) -> int:
+    """Return the CRC-32 of the pixels of a frame, in native byte order."""
+    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    return zlib.crc32(native.reshape(-1).view(np.uint8)) if native.size else 0
+
+
+def write_durably(path: str, content: bytes) -> None:
+    """Create or replace a file, so that either its old or its new content survives power loss."""
+    new = f"{path}.new"
+    with os.fdopen(files.open_new(new), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    files.sync_folder(os.path.dirname(path))

@@ -1,0 +1,210 @@
+"""The hidden folder next to the path of a dataset, in which the dataset is built under a lock.
+
+The folder has a fixed name, so a second attempt finds the remains of a killed one. The dataset is renamed
+once it is finished and synced. It therefore appears either complete or not at all.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Collection
+
+from exengine.datasets.content import DatasetContent, FilesOf
+from exengine.kernel.errors import DatasetExistsError, DatasetLockedError, ExEngineError
+from exengine.kernel.storage import manifest
+from exengine.kernel.storage.building import discard_building
+from exengine.kernel.system import files
+from exengine.kernel.system.held_folder import HeldFolder
+
+CONVERTING = "converting"
+"""The ending of the name of a conversion's folder."""
+
+
+class Workshop:
+    """A hidden folder that this process has locked.
+
+    Parameters
+    ----------
+    path : str
+        The final path of the dataset, with symbolic links resolved. Missing parent folders are created.
+    ending : str
+        The ending of the folder's name, such as ``recovering``.
+    work : str
+        The work as a noun, for messages, such as ``recovery``.
+    own_files : collection of str
+        The names of the files that the work stores in the folder, next to the dataset.
+
+    Attributes
+    ----------
+    folder : str
+        The path of the folder.
+    built : str
+        The path of the dataset while it is built.
+
+    Raises
+    ------
+    DatasetLockedError
+        If another process is working in the folder.
+    DatasetExistsError
+        If the folder was not created by such work.
+    """
+
+    def __init__(self, path: str, ending: str, work: str, own_files: Collection[str] = ()) -> None:
+        self.path = path
+        self._parent, self._name = os.path.split(path)
+        self._work = work
+        self._own_files = frozenset((manifest.LOCK_NAME, *own_files))
+        self.folder = folder_beside(path, ending)
+        self.built = os.path.join(self.folder, self._name)
+        self._is_clear = False
+        os.makedirs(self._parent, exist_ok=True)
+        self._lock = self._enter()
+
+    def _enter(self) -> int:
+        """Create the folder if it does not exist, and acquire its lock."""
+        folder = self.folder
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            if os.path.islink(folder):  # otherwise, the target of the link would be cleared
+                raise OSError(errno.EINVAL, f"{folder} is a symbolic link; remove it") from None
+            if manifest.LOCK_NAME not in os.listdir(folder) and os.listdir(folder):
+                raise DatasetExistsError(
+                    f"{folder} already exists and was not created by a {self._work}; move it away"
+                ) from None
+        busy = DatasetLockedError(f"another {self._work} is active in {folder}; wait until it has ended")
+        try:
+            lock = manifest.take_lock(folder)
+        except FileNotFoundError:  # another process has just ended its work and removed the folder
+            raise busy from None
+        if lock is None:
+            raise busy
+        # Another process may have ended and removed the file after it was opened here and before it was
+        # locked.
+        try:
+            same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(folder, manifest.LOCK_NAME)))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            os.close(lock)
+            raise busy
+        return lock
+
+    def clear(self, files_of: FilesOf, *, keep: Collection[str] = ()) -> None:
+        """Remove the unfinished dataset that killed work left behind, and the work's own files.
+
+        Parameters
+        ----------
+        files_of : callable
+            See :data:`~exengine.datasets.content.FilesOf`.
+        keep : collection of str
+            The names of own files that stay.
+
+        Raises
+        ------
+        DatasetExistsError
+            If the folder contains anything else. Nothing has been removed.
+        """
+        remedy = "move it away, or delete it yourself"
+        with HeldFolder(self.folder) as folder:
+            building = f".{files.cut_name(self._name)}.creating-"
+            left = [entry for entry in folder.names() if entry != manifest.LOCK_NAME]
+            for entry in left:
+                if stat.S_ISDIR(folder.status(entry).st_mode):
+                    is_known = entry == self._name or entry.startswith(building)
+                else:
+                    is_known = entry in self._own_files and stat.S_ISREG(folder.status(entry).st_mode)
+                if not is_known:
+                    raise DatasetExistsError(
+                        f"{self.folder} contains {entry!r:.200}, which was not left by a {self._work}; "
+                        f"{remedy}"
+                    )
+            for entry in left:
+                path = os.path.join(self.folder, entry)
+                if entry in self._own_files:
+                    if entry not in keep:
+                        folder.remove_file(entry)
+                    continue
+                if entry != self._name and not _names_its_files(path):
+                    discard_building(path)
+                    continue
+                with folder.enter(entry) as unfinished:
+                    if unfinished.names():
+                        try:
+                            DatasetContent(unfinished, files_of).delete()
+                        except DatasetExistsError as error:
+                            raise DatasetExistsError(
+                                f"{path} was left by a {self._work} and cannot be deleted; {remedy}: {error}"
+                            ) from error
+                folder.remove_folder(entry)
+        self._is_clear = True
+
+    def publish(self, path: str | None = None) -> None:
+        """Rename the finished dataset to its final path, which must be free or an empty folder.
+
+        Parameters
+        ----------
+        path : str, optional
+            Another path in the same folder.
+
+        Raises
+        ------
+        DatasetExistsError
+            If the path is in use. The dataset is then where it was.
+        """
+        path = path or self.path
+        try:
+            is_empty = os.path.isdir(path) and not os.listdir(path)
+            if os.path.isdir(self.built) and not os.path.islink(path) and is_empty:
+                os.rename(self.built, path)  # a folder is only replaced if it is empty
+            else:
+                files.rename_to_free_name(self.built, path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            raise DatasetExistsError(
+                f"{path} was created by another process during the {self._work} and was not changed; choose "
+                "another output"
+            ) from error
+        files.sync_folder(self._parent)
+        files.sync_folder(self.folder)
+        self._is_clear = True
+
+    def leave(self, *, keep: bool = False) -> None:
+        """Release the lock, and remove the folder if possible, with the lock file last.
+
+        If the folder was cleared before, everything in it was created by this work.
+
+        Parameters
+        ----------
+        keep : bool
+            Whether the folder stays, for a second attempt.
+        """
+        lock = self._lock
+        with contextlib.suppress(OSError), HeldFolder(self.folder) as folder:
+            for name in folder.names():
+                if name != manifest.LOCK_NAME and self._is_clear and not keep:
+                    folder.remove_tree(name)
+            if os.name == "nt":  # pragma: no cover - Windows cannot remove an open file
+                os.close(lock)
+                lock = -1
+            if folder.names() == [manifest.LOCK_NAME]:
+                folder.remove_file(manifest.LOCK_NAME)
+                os.rmdir(self.folder)
+        if lock >= 0:
+            os.close(lock)
+
+
+def folder_beside(path: str, ending: str) -> str:
+    """Return the path of the hidden folder in which a dataset is built."""
+    parent, name = os.path.split(path)
+    return os.path.join(parent, f".{files.cut_name(name)}.{ending}")
+
+
+def _names_its_files(building: str) -> bool:
+    """Return whether a folder that a killed process was building already has its manifest."""
+    try:
+        return manifest.read_manifest(building) is not None
+    except ExEngineError:
+        return False

@@ -1,0 +1,670 @@
+"""``exengine convert``: the same frames in another format, also after kills, and never half a dataset.
+
+``EXENGINE_LONG=1`` kills conversions 50 times in each direction.
+"""
+
+import errno
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import exengine
+from exengine.cli.main import main
+from exengine.datasets.conversion import copy as copying
+from exengine.errors import (
+    DatasetAccessError,
+    DatasetDamagedError,
+    DatasetExistsError,
+    DatasetLockedError,
+    DatasetNotFoundError,
+    OptionError,
+    UnsupportedDataError,
+    UnsupportedOperationError,
+)
+
+KILLS = 50 if os.environ.get("EXENGINE_LONG") else 6
+_NAMED = os.environ.get("EXENGINE_TEST_DATA")
+_BESIDE = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(_NAMED) if _NAMED else _BESIDE if _BESIDE.is_dir() else None
+BACKENDS = {
+    "ndtiff": ("ndtiff", {}),
+    "ndtiff in small files": ("ndtiff", {"max_file_bytes": 16384}),
+    "ome-zarr": ("ome-zarr", {"shard": 7}),
+    "ome-zarr compressed": ("ome-zarr", {"codec": "zstd", "shard": 5}),
+}
+LEDGER = {"offered": 63, "stored": 63, "dropped": 0, "failed": 0, "balanced": True}
+SUMMARY = {"name": "démo", "list": [1, 2.0, True, None], "deep": {"a": {"b": -0.5}}}
+
+
+def frames():
+    """Yield the frames of an acquisition with two positions and channels, z and time; some are missing."""
+    number = 0
+    for position in ("left", "right"):
+        for time in range(0, 12, 2):
+            for channel in ("FITC", "DAPI"):
+                for z in (-1, 7, 3):
+                    if (time + z) % 5 == 3 or (position == "right" and time == 10 and channel == "DAPI"):
+                        continue
+                    y, x = np.indices((11, 13), np.uint16)
+                    axes = {"position": position, "time": time, "channel": channel, "z": z}
+                    yield (
+                        axes,
+                        y * 17 + x + number * 300,
+                        {"n": number, "float": 1.0, "text": "µ", "none": None},
+                    )
+                    number += 1
+
+
+def write(path, backend, options, status="complete"):
+    storage = exengine.open_storage(backend, path, summary_metadata=SUMMARY, **options)
+    for frame in frames():
+        storage.put(*frame)
+    storage.annotate("ledger", {**LEDGER, "offered": len(storage), "stored": len(storage)})
+    storage.annotate("config", {"storage.backend": backend})
+    if status == "complete":
+        storage.finish()
+    elif status != "incomplete":
+        storage.abort("stopped by the user", failed=status == "failed")
+    storage.close()
+    return path
+
+
+def same(one, other, *, without=("conversion",)):
+    """Compare all that two datasets contain, exactly."""
+    with exengine.open_dataset(one) as a, exengine.open_dataset(other) as b:
+        assert list(map(dict, a)) == list(map(dict, b))
+        assert [{k: type(v) for k, v in each.items()} for each in a] == [
+            {k: type(v) for k, v in each.items()} for each in b
+        ]
+        assert {axis: list(values) for axis, values in a.axes.items()} == dict(b.axes)
+        for each in a:
+            assert a[each].dtype == b[each].dtype and np.array_equal(a[each], b[each])
+            assert json.dumps(a.get_metadata(each), sort_keys=True) == json.dumps(
+                b.get_metadata(each), sort_keys=True
+            )
+        assert json.dumps(a.summary_metadata, sort_keys=True) == json.dumps(
+            b.summary_metadata, sort_keys=True
+        )
+        assert {k: v for k, v in a.annotations.items() if k not in without} == {
+            k: v for k, v in b.annotations.items() if k not in without
+        }
+        assert (a.status, a.status_reason) == (b.status, b.status_reason)
+    return True
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write(tmp_path / "source", "ndtiff", {})
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "out" / "result.ome.zarr"
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+# -- the same frames -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", BACKENDS)
+@pytest.mark.parametrize("here", BACKENDS)
+def test_every_backend_converts_to_every_other_and_back_without_a_loss(here, there, tmp_path):
+    backend, options = BACKENDS[here]
+    source = write(tmp_path / "source", backend, options)
+    to, with_options = BACKENDS[there]
+    report = exengine.convert(source, tmp_path / "there", backend=to, options=with_options)
+    assert (report.outcome, report.backend, report.source_backend) == ("converted", to, backend)
+    assert report.verified and report.frames == report.total == len(list(frames()))
+    assert same(source, tmp_path / "there") and exengine.verify(tmp_path / "there").ok
+    exengine.convert(tmp_path / "there", tmp_path / "back", backend=backend, options=options)
+    assert same(source, tmp_path / "back") and exengine.verify(tmp_path / "back").ok
+    with exengine.open_dataset(tmp_path / "back") as back:
+        assert back.annotations["conversion"]["source"] == str(tmp_path / "there")
+        assert back.annotations["conversion"]["earlier"]["source"] == str(source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "source", "there"]
+
+
+@pytest.mark.parametrize("status", ["aborted", "failed"])
+def test_the_status_and_its_reason_are_kept(status, tmp_path, target):
+    source = write(tmp_path / "source", "ndtiff", {}, status)
+    assert exengine.convert(source, target, backend="ome-zarr").status == status
+    assert same(source, target)
+
+
+def test_rgb_frames_keep_their_shape(tmp_path, target):
+    with exengine.open_storage("ndtiff", tmp_path / "rgb") as storage:
+        for time in range(3):
+            storage.put({"time": time}, np.full((8, 9, 3), time, np.uint8), None)
+    exengine.convert(tmp_path / "rgb", target, backend="ome-zarr")
+    assert same(tmp_path / "rgb", target)
+    exengine.convert(target, tmp_path / "back", backend="ndtiff")
+    assert same(tmp_path / "rgb", tmp_path / "back")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_dataset_of_another_program_is_converted_with_its_channels_and_pixel_size(packed, tmp_path):
+    zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
+    group = zarr.open_group(tmp_path / "foreign.ome.zarr", mode="w", zarr_format=3)
+    array = group.create_array("0", shape=(3, 2, 8, 9), chunks=(1, 1, 8, 9), dtype="uint16")
+    array[:] = np.arange(3 * 2 * 8 * 9).reshape(3, 2, 8, 9)
+    axes = [
+        {"name": "t", "type": "time", "unit": "second"},
+        {"name": "c", "type": "channel"},
+        {"name": "y", "type": "space", "unit": "micrometer"},
+        {"name": "x", "type": "space", "unit": "micrometer"},
+    ]
+    scale = [{"type": "scale", "scale": [2.0, 1.0, 0.5, 0.25]}]
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}],
+        "omero": {"channels": [{"label": "DAPI", "color": "0000FF"}, {"label": "FITC", "color": "00FF00"}]},
+    }
+    source = tmp_path / "foreign.ome.zarr"
+    if packed:
+        source = shutil.make_archive(str(tmp_path / "packed.ome.zarr"), "zip", source)
+    exengine.convert(source, tmp_path / "there", backend="ndtiff")
+    exengine.convert(tmp_path / "there", tmp_path / "back.ome.zarr", backend="ome-zarr")
+    with exengine.open_dataset(tmp_path / "back.ome.zarr") as back:
+        for time in range(3):
+            for number, channel in enumerate(("DAPI", "FITC")):
+                assert np.array_equal(back[{"time": time, "channel": channel}], array[time, number])
+        plan = back.recorded_plan
+        assert plan.pixel_size_um == (0.5, 0.25) and plan.interval_s == 2.0
+        assert [each.color for each in plan.channels] == ["0000FF", "00FF00"]
+
+
+@pytest.fixture
+def example_data():
+    if DATA is None:
+        pytest.skip("no example datasets: EXENGINE_TEST_DATA is not set, and none are beside the checkout")
+    return DATA / "ndtiff"
+
+
+REAL = {
+    "v3/ndtiff3.2_monochrome": {},
+    "v3/12_bit_pycromanager_mda": {},
+    "v3/ndtiffv3.0_test": {},
+    "v3/ndtiffv3.0_stitched_test": {"extra_axes": "split"},
+    "v3/ndtiff3.2_magellan_explore_rgb": {"extra_axes": "split"},
+    "v2/ndtiffv2.0_test": {},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_datasets_of_micro_manager_convert_to_ome_zarr_and_back(name, example_data, tmp_path):
+    there, back = tmp_path / "there.ome.zarr", tmp_path / "back"
+    exengine.convert(example_data / name, there, backend="ome-zarr", options=REAL[name])
+    exengine.convert(there, back, backend="ndtiff")
+    assert same(example_data / name, there) and same(example_data / name, back)
+    assert exengine.verify(there).ok and exengine.verify(back).ok
+
+
+def test_a_damaged_dataset_of_micro_manager_is_refused(example_data, tmp_path):
+    with pytest.raises(DatasetDamagedError, match="run exengine recover"):
+        exengine.convert(example_data / "v3/mm_mda_tcz_15", tmp_path / "there", backend="ome-zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pixel_size_channel_colors_and_stage_positions_survive_a_format_that_has_no_place_for_them(tmp_path):
+    from exengine.base_classes import PlannedChannel, PlannedPosition, SourcePlan
+
+    storage = exengine.open_storage("ome-zarr", tmp_path / "a")
+    plan = SourcePlan(
+        pixel_size_um=(0.5, 0.25),
+        z_step_um=2.0,
+        interval_s=30.0,
+        channels=(PlannedChannel("DAPI", "0000FF"), PlannedChannel("FITC", "00FF00")),
+        stage_positions=(PlannedPosition(name="left", x_um=10.0, y_um=-5.0), PlannedPosition(name="right")),
+    )
+    storage.expect(plan)
+    for frame in frames():
+        storage.put(*frame)
+    storage.finish()
+    storage.close()
+    exengine.convert(tmp_path / "a", tmp_path / "b", backend="ndtiff")
+    exengine.convert(tmp_path / "b", tmp_path / "c", backend="ome-zarr")
+    with exengine.open_dataset(tmp_path / "a") as a, exengine.open_dataset(tmp_path / "c") as c:
+        found, expected = c.recorded_plan, a.recorded_plan
+        assert {each.name: each.color for each in found.channels} == {"DAPI": "0000FF", "FITC": "00FF00"}
+        assert found.stage_positions == expected.stage_positions == plan.stage_positions
+        assert (found.pixel_size_um, found.z_step_um, found.interval_s) == ((0.5, 0.25), 2.0, 30.0)
+    exengine.convert(
+        tmp_path / "b",
+        tmp_path / "d",
+        backend="ome-zarr",
+        select={"z": [7, 3], "position": "right", "channel": "FITC"},
+    )
+    with exengine.open_dataset(tmp_path / "d") as d:
+        found = d.recorded_plan
+        assert found.z_step_um is None and [each.name for each in found.stage_positions] == ["right"]
+        assert [each.name for each in found.channels] == ["FITC"]
+
+
+# -- a part of the frames ------------------------------------------------------------------------
+
+
+def test_positions_are_selected_and_axes_renamed(source, target):
+    report = exengine.convert(
+        source,
+        target,
+        backend="ome-zarr",
+        select={"channel": "DAPI", "time": range(2, 9)},
+        rename={"z": "depth", "channel": "z"},
+        options={"extra_axes": "fold"},
+    )
+    wanted = [
+        (frame, {{"z": "depth", "channel": "z"}.get(axis, axis): value for axis, value in frame[0].items()})
+        for frame in frames()
+        if frame[0]["channel"] == "DAPI" and frame[0]["time"] in (2, 4, 6, 8)
+    ]
+    assert report.frames == len(wanted) < report.total
+    with exengine.open_dataset(target) as result:
+        assert list(map(dict, result)) == [new for _, new in wanted]
+        for (_, pixels, metadata), new in wanted:
+            assert np.array_equal(result[new], pixels) and result.get_metadata(new) == metadata
+        note = result.annotations["conversion"]
+        assert "ledger" not in result.annotations and note["ledger"]["stored"] == report.total
+        assert note["select"] == {"channel": ["DAPI"], "time": [2, 4, 6, 8]}
+    assert exengine.verify(target).ok
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ({"chanel": "DAPI"}, "no axis 'chanel' .did you mean 'channel'"),
+        ({"channel": "DAP"}, "'DAP' is not a position .did you mean 'DAPI'"),
+        ({"channel": ["DAPI", "Cy5"]}, "'Cy5' is not a position"),
+        ({"time": "20:30"}, "'20:30' contains no position"),
+        ({"time": 1}, "1 is not a position"),
+    ],
+)
+def test_a_selection_of_what_does_not_exist_is_refused(select, message, source, target):
+    with pytest.raises(OptionError, match=message):
+        exengine.convert(source, target, backend="ome-zarr", select=select)
+    assert not target.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"slice": "z"}, "no axis 'slice'"),
+        ({"z": "time"}, "two axes would have the name 'time'"),
+        ({"z": "_z"}, "cannot be an axis name"),
+    ],
+)
+def test_a_name_that_no_axis_can_have_is_refused(rename, message, source, target):
+    with pytest.raises(OptionError, match=message):
+        exengine.convert(source, target, backend="ome-zarr", rename=rename)
+
+
+# -- what is refused before anything is written ----------------------------------------------------
+
+
+def test_a_damaged_frame_is_named_before_anything_is_written(source, target):
+    tiff = source / "NDTiffStack.tif"
+    content = bytearray(tiff.read_bytes())
+    axes, pixels, _ = list(frames())[40]
+    at = content.find(pixels.tobytes())
+    content[at] ^= 1
+    tiff.write_bytes(content)
+    with pytest.raises(DatasetDamagedError) as refused:
+        exengine.convert(source, target, backend="ome-zarr")
+    assert f"1 of {len(list(frames()))} frames of {source} cannot be read, the first at {axes}" in str(
+        refused.value
+    )
+    assert list(target.parent.iterdir()) == []
+
+
+def test_frames_that_the_format_cannot_store_are_refused(tmp_path):
+    with exengine.open_storage("ome-zarr", tmp_path / "floats") as storage:
+        storage.put({"time": 0}, np.zeros((4, 4), np.float32), None)
+    with pytest.raises(UnsupportedDataError, match="ndtiff cannot store the frames of .*floats.*float32"):
+        exengine.convert(tmp_path / "floats", tmp_path / "result", backend="ndtiff")
+    with exengine.open_storage("ndtiff", tmp_path / "sizes") as storage:
+        storage.put({"time": 0}, np.zeros((4, 4), np.uint16), None)
+        storage.put({"time": 1}, np.zeros((4, 5), np.uint16), None)
+    with pytest.raises(UnsupportedDataError, match="ome-zarr cannot store the frames"):
+        exengine.convert(tmp_path / "sizes", tmp_path / "result", backend="ome-zarr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["floats", "sizes"]
+
+
+def test_a_source_that_is_not_finished_is_refused(tmp_path, target):
+    storage = exengine.open_storage("ndtiff", tmp_path / "live")
+    storage.put({"time": 0}, np.zeros((4, 4), np.uint16), None)
+    with pytest.raises(DatasetLockedError, match="is being written"):
+        exengine.convert(tmp_path / "live", target, backend="ome-zarr")
+    storage.close()
+    with pytest.raises(DatasetDamagedError, match="is incomplete.*run exengine recover"):
+        exengine.convert(tmp_path / "live", target, backend="ome-zarr")
+
+
+def test_a_result_in_memory_at_a_url_or_in_the_source_is_refused(source, tmp_path):
+    with pytest.raises(UnsupportedOperationError, match="ndram keeps frames in memory"):
+        exengine.convert(source, tmp_path / "x", backend="ndram")
+    with pytest.raises(UnsupportedOperationError, match="is a URL"):
+        exengine.convert(source, "s3://bucket/x.ome.zarr", backend="ome-zarr")
+    for place in (source, source / "inside", source.parent):
+        with pytest.raises(OptionError, match="cannot be in the same folder"):
+            exengine.convert(source, place, backend="ome-zarr", if_exists="overwrite")
+
+
+# -- the path of the result ------------------------------------------------------------------------
+
+
+def test_the_same_command_again_says_that_it_is_done(source, target):
+    exengine.convert(source, target, backend="ome-zarr")
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    assert exengine.convert(source, target, backend="ome-zarr").outcome == "already converted"
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+    with pytest.raises(DatasetExistsError, match="already exists"):
+        exengine.convert(source, target, backend="ome-zarr", options={"codec": "zstd"})
+
+
+def test_an_existing_path_is_refused_numbered_or_overwritten(source, target, tmp_path):
+    old = exengine.open_storage("ndtiff", target)
+    old.put({"time": 0}, np.zeros((4, 4), np.uint16), None)
+    old.finish()
+    old.close()
+    with pytest.raises(DatasetExistsError):
+        exengine.convert(source, target, backend="ome-zarr")
+    report = exengine.convert(source, target, backend="ome-zarr", if_exists="number")
+    assert report.path == str(target.with_name("result_1.ome.zarr")) and same(source, report.path)
+    assert len(exengine.open_dataset(target)) == 1
+    assert exengine.convert(source, target, backend="ome-zarr", if_exists="overwrite").path == str(target)
+    assert same(source, target)
+    assert sorted(path.name for path in target.parent.iterdir()) == ["result.ome.zarr", "result_1.ome.zarr"]
+
+
+def test_overwrite_refuses_what_is_not_a_dataset_before_it_converts(source, target, monkeypatch):
+    target.mkdir(parents=True)
+    (target / "thesis.doc").write_text("precious")
+    with pytest.raises(DatasetExistsError, match="was not deleted"):
+        exengine.convert(source, target, backend="ome-zarr", if_exists="overwrite", on_progress=pytest.fail)
+    assert (target / "thesis.doc").read_text() == "precious"
+
+
+def test_a_path_that_is_taken_during_the_conversion_is_not_touched(source, target):
+    def take(phase, done, total):
+        if phase == "compared":
+            target.mkdir(exist_ok=True)
+            (target / "other").write_text("")
+
+    with pytest.raises(DatasetExistsError, match="was created by another process during the conversion"):
+        exengine.convert(source, target, backend="ome-zarr", on_progress=take)
+    assert [path.name for path in target.iterdir()] == ["other"]
+    shutil.rmtree(target)
+    report = exengine.convert(source, target, backend="ome-zarr")  # only the rename was left to do
+    assert report.resumed_at == report.frames and same(source, target)
+
+
+# -- interruptions ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr(copying, "_MOST_FRAMES", 3)
+    monkeypatch.setattr(copying, "_SYNC_S", 0.0)
+    monkeypatch.setattr(copying, "_POLL_S", 0.001)
+
+
+# Forks for each conversion, and has no threads of its own that a fork would lack.
+KILLED_CONVERTER = """
+import json, sys
+import exengine
+from exengine.datasets.conversion import convert, copy
+from exengine.testing import killed_at_call
+
+copy._MOST_FRAMES, copy._SYNC_S, copy._POLL_S = 3, 0.0, 0.001
+backend, options, source, target = json.loads(sys.argv[1])
+exengine.open_dataset(source).close()
+exengine.open_storage(backend, target + "-warm", **options).close()
+for line in sys.stdin:
+    number, when = line.split()
+    run = lambda: exengine.convert(source, target, backend=backend, options=options)
+    print(json.dumps(killed_at_call(int(number), when, run)), flush=True)
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("there", BACKENDS)
+@pytest.mark.parametrize("here", ["ndtiff", "ome-zarr"])
+def test_a_conversion_that_is_killed_again_and_again_comes_to_the_same_result(
+    here, there, tmp_path, start_python
+):
+    source = write(tmp_path / "source", *BACKENDS[here])
+    target = tmp_path / "out" / "result"
+    backend, options = BACKENDS[there]
+    exengine.convert(source, tmp_path / "whole", backend=backend, options=options)
+    converter = start_python(KILLED_CONVERTER, json.dumps([backend, options, str(source), str(target)]))
+
+    def is_killed(number, when="before"):
+        converter.stdin.write(f"{number} {when}\n")
+        converter.stdin.flush()
+        return json.loads(converter.stdout.readline())
+
+    chance = random.Random(f"{here} {there}")
+    kills = progress = 0
+    while kills < KILLS:
+        latest = 120  # grows, because the end of a conversion is not divided into steps
+        while is_killed(chance.randrange(40, latest), chance.choice(("before", "after"))):
+            kills += 1
+            latest += 40
+            progress += (target.parent / ".result.converting" / "progress.json").exists()
+            assert not target.exists() or exengine.verify(target).ok  # killed after it was published
+        assert same(source, target) and same(tmp_path / "whole", target) and exengine.verify(target).ok
+        if kills < KILLS:
+            shutil.rmtree(target)
+    assert progress
+    assert [path.name for path in target.parent.iterdir() if "-warm" not in path.name] == [target.name]
+
+
+def test_an_interrupt_stops_after_whole_frames_and_the_next_run_continues(source, target, small_batches):
+    def interrupt(phase, done, total):
+        if phase == "converted" and done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exengine.convert(source, target, backend="ome-zarr", on_progress=interrupt)
+    assert [path.name for path in target.parent.iterdir()] == [".result.ome.zarr.converting"]
+    report = exengine.convert(source, target, backend="ome-zarr")
+    assert report.resumed_at >= 10 and same(source, target)
+
+
+def interrupted(source, target, **settings):
+    def stop(phase, done, total):
+        if phase == "converted" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exengine.convert(source, target, backend="ome-zarr", on_progress=stop, **settings)
+
+
+def test_a_path_with_an_unfinished_conversion_says_so(source, target, small_batches):
+    interrupted(source, target)
+    with pytest.raises(DatasetNotFoundError, match="a conversion to this path is unfinished"):
+        exengine.open_dataset(target)
+
+
+def test_a_full_disk_is_reported_and_the_next_run_starts_again(source, target, small_batches, monkeypatch):
+    from exengine_ome_zarr.frame_writer import FrameWriter
+
+    write_frames, written = FrameWriter.write, []
+
+    def fill_the_disk(self, number, batch):
+        if number > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(number)
+        return write_frames(self, number, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameWriter, "write", fill_the_disk)
+        with pytest.raises(DatasetAccessError, match="could not be written after .* No space left") as failed:
+            exengine.convert(source, target, backend="ome-zarr")
+    assert failed.value.errno == errno.ENOSPC and written and not target.exists()
+    assert exengine.convert(source, target, backend="ome-zarr").resumed_at == 0
+    assert same(source, target) and list(target.parent.iterdir()) == [target]
+
+
+def test_progress_of_other_settings_is_refused_or_discarded(source, target, small_batches):
+    interrupted(source, target)
+    with pytest.raises(DatasetExistsError, match=r"unfinished conversion with other settings: options \{\}"):
+        exengine.convert(source, target, backend="ome-zarr", options={"codec": "zstd"})
+    with pytest.raises(DatasetExistsError, match='backend "ome-zarr"'):
+        exengine.convert(source, target, backend="ndtiff")
+    report = exengine.convert(source, target, backend="ndtiff", restart=True)
+    assert report.resumed_at == 0 and same(source, target)
+
+
+def test_progress_from_a_source_that_has_changed_is_refused(source, target, small_batches):
+    interrupted(source, target)
+    os.utime(source / "NDTiffStack.tif")
+    with pytest.raises(DatasetExistsError, match="the source has changed since"):
+        exengine.convert(source, target, backend="ome-zarr")
+    assert exengine.convert(source, target, backend="ome-zarr", restart=True).resumed_at == 0
+
+
+def test_progress_that_power_loss_has_damaged_is_not_used(source, target, small_batches, monkeypatch):
+    monkeypatch.setattr(copying, "_SYNC_S", 1e9)  # nothing is known to be on the disk
+    interrupted(source, target)
+    (shard,) = (target.parent / ".result.ome.zarr.converting").rglob("0/0/c/0/0/0/0/0")
+    size = shard.stat().st_size
+    os.truncate(shard, 0)
+    os.truncate(shard, size)
+    report = exengine.convert(source, target, backend="ome-zarr")
+    assert report.resumed_at == 0 and same(source, target)
+
+
+def test_something_else_in_the_folder_of_the_progress_is_kept(source, target, small_batches):
+    interrupted(source, target)
+    other = target.parent / ".result.ome.zarr.converting" / "thesis.doc"
+    other.write_text("precious")
+    with pytest.raises(DatasetExistsError, match=r"contains 'thesis\.doc'"):
+        exengine.convert(source, target, backend="ome-zarr", restart=True)
+    assert other.read_text() == "precious"
+
+
+def test_a_kill_between_the_last_two_steps_leaves_nothing_behind(source, target, monkeypatch):
+    from exengine.datasets.workshop import Workshop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "leave", lambda self, keep=False: os.close(self._lock))
+        exengine.convert(source, target, backend="ome-zarr")
+    assert len(list(target.parent.iterdir())) == 2
+    assert exengine.convert(source, target, backend="ome-zarr").outcome == "already converted"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_two_conversions_to_one_path_do_not_meet(source, target):
+    def again(phase, done, total):
+        with pytest.raises(DatasetLockedError, match="another conversion is active"):
+            exengine.convert(source, target, backend="ome-zarr")
+
+    exengine.convert(source, target, backend="ome-zarr", on_progress=again)
+    assert same(source, target)
+
+
+# -- the comparison --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "changed", "message"),
+    [
+        (30, lambda c, p, m: (c, p + 1, m), "the pixels at .* differ"),
+        (
+            30,
+            lambda c, p, m: (c, p, {**m, "float": 1}),
+            "the metadata at .* differ: float is 1 instead of 1.0",
+        ),
+        (62, lambda c, p, m: (c.replace(time=99), p, m), "cannot be compared"),
+    ],
+)
+def test_a_result_that_differs_is_not_published(number, changed, message, source, target, monkeypatch):
+    put_many = exengine.DataStorage.put_many
+    from exengine_ome_zarr import OmeZarrStorage
+
+    def put_wrongly(self, batch):
+        batch = [changed(*each) if each[2]["n"] == number else each for each in batch]
+        put_many(self, batch)
+
+    if number == 62:
+        number = len(list(frames())) - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(OmeZarrStorage, "put_many", put_wrongly)
+        with pytest.raises(DatasetDamagedError, match=f"so it was not published: {message}|{message}"):
+            exengine.convert(source, target, backend="ome-zarr")
+        assert list(target.parent.iterdir()) == []
+        assert not exengine.convert(source, target, backend="ome-zarr", verify=False).verified
+    shutil.rmtree(target)
+    exengine.convert(source, target, backend="ome-zarr")
+    assert same(source, target)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+CONVERTER = """
+import resource, sys
+import numpy as np
+import exengine
+source, target = sys.argv[1:]
+with exengine.open_storage("ndtiff", source + "-small") as storage:
+    storage.put({"time": 0}, np.zeros((1024, 1024), np.uint16), None)
+exengine.convert(source + "-small", target + "-small", backend="ome-zarr")  # imports everything
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+exengine.convert(source, target, backend="ome-zarr")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_memory_is_bounded(tmp_path, run_python):
+    with exengine.open_storage("ndtiff", tmp_path / "source") as storage:
+        for time in range(256):
+            storage.put({"time": time}, np.full((1024, 1024), time, np.uint16), None)
+    used = int(run_python(CONVERTER, tmp_path / "source", tmp_path / "target").stdout)
+    assert used < 200 * 2**20  # of 512 MiB
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_the_command_converts_and_says_what_it_did(source, target, capsys):
+    code, out, err = run(capsys, "convert", source, target, "--backend", "ome-zarr", "--option", "codec=zstd")
+    assert (code, err) == (0, "")
+    for text in (f"converted: {target}", "ome-zarr (from ndtiff)", "equal to the source", "complete"):
+        assert text in out
+    code, out, err = run(
+        capsys, "convert", target, source.with_name("back"), "--backend", "ndtiff", "--json",
+        "--select", "channel=DAPI", "time=0:5", "--rename", "position=place",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["outcome"] == "converted" and report["verified"] and 0 < report["frames"] < report["total"]
+    with exengine.open_dataset(source.with_name("back")) as back:
+        assert set(back.axes) == {"place", "time", "channel", "z"} and back.axes["time"] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--backend", "ome-zar"], 2, "did you mean 'ome-zarr'"),
+        (["--backend", "ome-zarr", "--option", "codex=zstd"], 2, "did you mean 'codec'"),
+        (["--backend", "ome-zarr", "--option", "codec"], 2, "--option needs a name"),
+        (["--backend", "ome-zarr", "--select", "z"], 2, "--select needs a name"),
+        (["--backend", "ome-zarr", "--select", "z=3", "z=7"], 2, "names 'z' twice"),
+        (["--backend", "ome-zarr", "--select", "w=3"], 2, "no axis 'w'"),
+        (["--backend", "ndram"], 1, "keeps frames in memory"),
+        ([], 2, "--backend"),
+    ],
+)
+def test_wrong_use_gives_2_and_writes_nothing(arguments, code, message, source, target, capsys):
+    found, out, err = run(capsys, "convert", source, target, *arguments)
+    assert (found, out) == (code, "") and message in err and "Traceback" not in err
+    assert not target.parent.exists()
