@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.observers import Observers
 from exengine.acquisition.plan_checks import check_plan
+from exengine.acquisition.process_functions import PROCESS_FUNCTIONS
 from exengine.acquisition.schedule import plan_to_store, skipped_frames
 from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
 from exengine.config.layers import Config, resolve
@@ -31,7 +32,6 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
-from exengine.kernel.registry.process_functions import PROCESS_FUNCTIONS
 from exengine.kernel.source_plan import SourcePlan
 
 if TYPE_CHECKING:

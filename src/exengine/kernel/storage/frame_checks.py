@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_coords import DataCoordinates, snapshot
-from exengine.kernel.errors import CoordinatesError, UnsupportedDataError
+from exengine.kernel.errors import CoordinatesError, CoordinatesExistError, UnsupportedDataError
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.storage_types import Frame, JsonValue
 
@@ -165,3 +165,10 @@ def checked_parts(frame: OwnedFrame) -> Parts:
     if frame.shared:
         return snapshot(frame.coordinates), frame.data, clean_metadata(frame.metadata)
     return frame.coordinates, frame.data, frame.metadata
+
+
+def exists_already(coordinates: DataCoordinates) -> CoordinatesExistError:
+    """Return the error for a second frame at the same coordinates."""
+    return CoordinatesExistError(
+        f"a frame already exists at {coordinates.__dict__} and is never replaced; use other coordinates"
+    )

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from exengine.kernel.data_coords import DataCoordinates, snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, Frame, JsonValue
 from exengine.kernel.errors import (
-    CoordinatesExistError,
     StorageClosedError,
     StorageFailedError,
     StorageFinishedError,
@@ -39,6 +38,7 @@ from exengine.kernel.storage.frame_checks import (
     OwnedFrame,
     Parts,
     checked_parts,
+    exists_already,
     unchecked_parts,
 )
 from exengine.kernel.storage.place import DatasetPlace
@@ -156,7 +156,7 @@ class ManagedStorage(WrittenStorage):
             checked = self.check_frame(coordinates, data, metadata)
             key = state.frames.reserve(coordinates.__dict__)
             if key is None:
-                raise _exists(coordinates)
+                raise exists_already(coordinates)
             try:
                 self.write_frame(len(state.frames), coordinates, data, checked)
                 # After the commit, readers can find the frame. An interrupt before the commit leaves a
@@ -188,7 +188,7 @@ class ManagedStorage(WrittenStorage):
                     checked = self.check_frame(coordinates, data, metadata)
                     key = state.frames.reserve(coordinates.__dict__)
                     if key is None:
-                        raise _exists(coordinates)
+                        raise exists_already(coordinates)
                     write = self.write_frame if frame.shared else self.write_owned_frame
                     try:
                         write(len(state.frames), coordinates, data, checked)
@@ -243,7 +243,7 @@ class ManagedStorage(WrittenStorage):
                     checked = self.check_frame(coordinates, data, metadata)
                     key = state.frames.reserve(coordinates.__dict__)
                     if key is None or key in keys:
-                        raise _exists(coordinates)
+                        raise exists_already(coordinates)
                     keys[key] = None
                     batch.append((coordinates, data, checked))
             except Exception as error:
@@ -433,12 +433,6 @@ class ManagedStorage(WrittenStorage):
                 state.place.unlock()
         if unreported:
             raise self.__failed_error(what)
-
-
-def _exists(coordinates: DataCoordinates) -> CoordinatesExistError:
-    return CoordinatesExistError(
-        f"a frame already exists at {coordinates.__dict__} and is never replaced; use other coordinates"
-    )
 
 
 def checked_put_of(storage: object) -> Callable[[Sequence[OwnedFrame]], None] | None:

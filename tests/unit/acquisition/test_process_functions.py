@@ -2,12 +2,12 @@
 
 import pytest
 
+from exengine.acquisition import process_functions
+from exengine.acquisition.process_functions import ProcessFunctionRegistry
 from exengine.acquisition.run import Acquisition
 from exengine.datasets.opening import open_dataset
 from exengine.kernel.errors import PluginBrokenError, PluginConflictError, PluginNotFoundError
-from exengine.kernel.registry import process_functions
 from exengine.kernel.registry.names import PROCESS_FUNCTIONS_GROUP
-from exengine.kernel.registry.process_functions import ProcessFunctionRegistry
 
 SOURCE = '''
 import numpy as np
@@ -37,7 +37,7 @@ def functions(make_distribution, tmp_path, monkeypatch):
     names = {name.lower(): f"some_functions:{name}" for name in NAMES}
     make_distribution("some-functions", names, SOURCE, group=PROCESS_FUNCTIONS_GROUP)
     registry = ProcessFunctionRegistry(PROCESS_FUNCTIONS_GROUP, "process function", [str(tmp_path / "site")])
-    monkeypatch.setattr("exengine.acquisition.run.PROCESS_FUNCTIONS", registry)
+    monkeypatch.setattr("exengine.acquisition.recorder.PROCESS_FUNCTIONS", registry)
     return registry
 
 
