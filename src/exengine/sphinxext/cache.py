@@ -130,14 +130,10 @@ def _files_below(place: str) -> list[tuple[str, int, int]]:
         return [_facts_of(place)]
     return sorted(
         _facts_of(os.path.join(folder, name))
-        for folder, folders, names in os.walk(place)
-        if not _prune(folders)
+        for folder, _, names in os.walk(place)
+        if os.path.basename(folder) != "__pycache__"
         for name in names
     )
-
-
-def _prune(folders: list[str]) -> None:
-    folders[:] = [name for name in folders if name != "__pycache__"]
 
 
 def _facts_of(path: str) -> tuple[str, int, int]:

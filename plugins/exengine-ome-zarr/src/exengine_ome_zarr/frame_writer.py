@@ -154,7 +154,7 @@ class FrameWriter:
         records: list[bytes] = []
         line_at, bytes_left = self._lines.end, sizes.COMPRESSED_BATCH_BYTES
         for coordinates, data, line in batch:
-            arranged = self._codec.arrange(data)
+            arranged: Any = self._codec.arrange(data)
             chunks = self._compress(arranged)
             image, t, c, z = self._place(coordinates.__dict__, data)
             key = (image, *layout.shard_at(t, c, z))

@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from exengine.kernel.axes import check_name
+from exengine.kernel.axes import check_name, summarize_positions
 from exengine.kernel.data_coords import DataCoordinates, of_checked_axes
 from exengine.kernel.errors import CoordinatesError, OptionError
-from exengine.kernel.frames.coordinate_index import summarize_positions
 from exengine.kernel.wording import did_you_mean, listed
 
 Choice: TypeAlias = int | str | range | slice | Sequence[int | str]

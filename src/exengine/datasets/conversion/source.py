@@ -201,7 +201,7 @@ def layout_of(pixels: npt.NDArray[Any]) -> PlannedLayout:
 
 def checksum_of(pixels: npt.NDArray[Any]) -> int:
     """Return the CRC-32 of the pixels of a frame, in native byte order."""
-    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    native: Any = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
     return zlib.crc32(native.reshape(-1).view(np.uint8)) if native.size else 0
 
 

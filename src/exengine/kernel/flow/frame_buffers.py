@@ -38,7 +38,7 @@ class _Slab:
     def use(self, buffer: npt.NDArray[np.uint8]) -> None:
         """Place the next frames in this buffer."""
         self.count, self.next = buffer.nbytes // self.size, 0
-        self.buffer, self.memory = buffer, memoryview(buffer)
+        self.buffer, self.memory = buffer, buffer.data
         self.frames = np.ndarray((self.count, *self.shape), self.dtype, buffer)
 
 
