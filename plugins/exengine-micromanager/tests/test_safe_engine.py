@@ -10,6 +10,7 @@ import pytest
 import useq
 from demo_lab import SWITCHED_CAMERAS, TWO_CAMERAS, timelapse
 from pymmcore_plus import CMMCorePlus
+from pymmcore_plus.experimental.unicore import SimpleCameraDevice, UniMMCore
 from user_core import new_core
 
 from exengine.errors import AcquisitionError, OptionError, SourceError
@@ -284,3 +285,43 @@ def test_importing_the_package_does_not_import_pymmcore_plus():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "good\n"
+
+
+class Counting(SimpleCameraDevice):
+    """A camera in Python whose pixels count its images."""
+
+    images = 0
+    exposure_ms = 10.0
+
+    def get_exposure(self):
+        return self.exposure_ms
+
+    def set_exposure(self, exposure):
+        self.exposure_ms = exposure
+
+    def sensor_shape(self):
+        return 8, 8
+
+    def dtype(self):
+        return np.uint16
+
+    def snap(self, buffer):
+        self.images += 1
+        buffer[:] = self.images
+        return {}
+
+
+@pytest.mark.parametrize("events", [timelapse(4), [useq.MDAEvent(index={"t": t}) for t in range(4)]])
+def test_a_core_with_a_camera_in_python_can_be_used(events):
+    core = UniMMCore()
+    try:
+        core.loadPyDevice("Camera", Counting())
+        core.initializeDevice("Camera")
+        core.setCameraDevice("Camera")
+        core.mda.set_engine(MicroManagerEngine(core))
+        sink = record(core, events if isinstance(events, useq.MDASequence) else iter(events))
+        assert [int(sink.storage[{"time": t}].max()) for t in range(4)] == [1, 2, 3, 4]
+        assert sink.status == "complete"
+    finally:
+        core.unloadAllDevices()
+        super(CMMCorePlus, core).registerCallback(None)

@@ -60,6 +60,7 @@ class _RememberingCore(CMMCorePlus):
 
     failure: SourceError | None = None
 
+    # The metaclass of the core does not allow its methods to be replaced after the class has been created.
     vars().update({name: _remembering(name) for name in _STEPS})
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED_TIMEOUT_S = 30.0
 _MOST_NAMED = 1000
+_MOST_LOGGED = 10
 _log = logging.getLogger("exengine")
 
 
@@ -157,8 +158,9 @@ class RecordedRun:
         for number, event in images:
             for where in self._coordinates.expected(event, cameras, number):
                 if where not in self._arrived:
-                    _log.warning("the camera delivered no image for the frame at %s", dict(where))
                     self._missing_count += 1
+                    if self._missing_count <= _MOST_LOGGED:
+                        _log.warning("the camera delivered no image for the frame at %s", dict(where))
                     if len(self._missing) < _MOST_NAMED:
                         self._missing.append(where)
 
