@@ -3,8 +3,9 @@
     python handler_worker.py WHO BACKEND SIZE COUNT BUSY
 
 WHO is ``current`` or ``old`` (ExEngine 0.4.0) for a handler, ``handed`` for a handler to which the arrays are
-handed over, as an acquisition does, or ``storage`` for the storage of ``current`` without a handler. BACKEND is ``ram`` or ``tiff``. BUSY is the number of other busy Python threads. No module
-of this project is imported at the top level, so that the predecessor's interpreter can run this script.
+handed over, as an acquisition does, or ``storage`` for the storage of ``current`` without a handler.
+BACKEND is ``ram`` or ``tiff``. BUSY is the number of other busy Python threads. No module of this project is
+imported at the top level, so that the predecessor's interpreter can run this script.
 """
 
 import json
