@@ -27,8 +27,11 @@ def main(table: Table, quick: bool) -> None:
         note=f"best {max(found['current']['frames_per_s']):.0f}",
     )  # fmt: skip
     for backend in ("ram", "tiff"):
-        found = interleaved(["storage", "current", "storage#2"], rounds, backend, 2048, 60, 0)
-        add_ratio(table, f"handler, 2048x2048 into nd{backend} / storage alone", found, "storage", 0.9)
+        # An acquisition hands its frames over; other producers may ask for a copy, as is the default.
+        found = interleaved(["storage", "handed", "current", "storage#2"], rounds, backend, 2048, 60, 0)
+        name = f"handler, 2048x2048 into nd{backend}"
+        add_ratio(table, f"{name} / storage alone", found, "storage", 0.9, measured="handed")
+        add_ratio(table, f"{name}, with a copy / storage alone", found, "storage", 0.9)
 
 
 def interleaved(candidates: list[str], rounds: int, *case: object) -> Figures:
@@ -54,20 +57,22 @@ def run(candidate: str, *case: object) -> dict[str, float]:
     return figures
 
 
-def add_ratio(table: Table, name: str, found: Figures, reference: str, goal: float) -> None:
+def add_ratio(
+    table: Table, name: str, found: Figures, reference: str, goal: float, measured: str = "current"
+) -> None:
     """Add the ratio of the medians to the table; the note has the ratio of the best rounds, and the rates."""
     rates = {candidate: figures["frames_per_s"] for candidate, figures in found.items()}
     medians = {candidate: statistics.median(values) for candidate, values in rates.items()}
     again = medians[f"{reference}#2"]
     void = abs(again / medians[reference] - 1) > VOID_ABOVE
-    best = max(rates["current"]) / max(*rates[reference], *rates[f"{reference}#2"])
+    best = max(rates[measured]) / max(*rates[reference], *rates[f"{reference}#2"])
     table.add(
         name,
-        medians["current"] / statistics.median(rates[reference] + rates[f"{reference}#2"]),
+        medians[measured] / statistics.median(rates[reference] + rates[f"{reference}#2"]),
         "x",
         goal,
         most=False,
-        note=f"{medians['current']:.0f} frames/s, reference {medians[reference]:.0f} and {again:.0f}; "
+        note=f"{medians[measured]:.0f} frames/s, reference {medians[reference]:.0f} and {again:.0f}; "
         f"by the best {best:.2f}{'; VOID, the reference differs from itself' if void else ''}",
     )
 

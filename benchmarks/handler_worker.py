@@ -2,9 +2,10 @@
 
     python handler_worker.py WHO BACKEND SIZE COUNT BUSY
 
-WHO is ``current`` or ``old`` (ExEngine 0.4.0) for a handler, or ``storage`` for the storage of ``current``
-without a handler. BACKEND is ``ram`` or ``tiff``. BUSY is the number of other busy Python threads. No module
-of this project is imported at the top level, so that the predecessor's interpreter can run this script.
+WHO is ``current`` or ``old`` (ExEngine 0.4.0) for a handler, ``handed`` for a handler to which the arrays are
+handed over, as an acquisition does, or ``storage`` for the storage of ``current`` without a handler.
+BACKEND is ``ram`` or ``tiff``. BUSY is the number of other busy Python threads. No module of this project is
+imported at the top level, so that the predecessor's interpreter can run this script.
 """
 
 import json
@@ -46,8 +47,10 @@ def main(who, backend, size, count, busy):
             # ExEngine 0.4.0 stores nothing without an executor.
             handler = DataHandler(storage, None, Executor()) if who == "old" else DataHandler(storage)
 
+            options = {"copy": False} if who == "handed" else {}
+
             def put(coordinates, image, metadata):
-                handler.put(coordinates, image, metadata, None)
+                handler.put(coordinates, image, metadata, None, **options)
 
             def end():
                 handler.finish()

@@ -38,7 +38,7 @@ from exengine.kernel.flow.gaps import NUMBER, TAGS, GapFinder
 from exengine.kernel.flow.policy import Policy
 from exengine.kernel.flow.processing import ProcessFunction, Processing
 from exengine.kernel.flow.queued_frame import QueuedFrame
-from exengine.kernel.flow.storing import OnStored, Storing
+from exengine.kernel.flow.storing import MANY, TURN, OnStored, Storing
 from exengine.kernel.flow.waiters import wait
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
 from exengine.kernel.frames.metadata import clean_metadata
@@ -243,6 +243,8 @@ class DataHandler:
                 else:
                     self._count_refusal(coordinates, where, error)
             raise
+        if self._storing.yields and len(flight.intake) >= MANY and not flight.ledger.offered % TURN:
+            time.sleep(1e-6)  # lets the store thread run, so that the queue stays short and in the cache
         if execution_future is None:
             return
         if is_dropped:

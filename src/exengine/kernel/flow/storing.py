@@ -26,6 +26,10 @@ _TURN_S = 0.0004
 
 A storage on disk releases the interpreter lock whenever it writes. One in memory would keep it for 5 ms."""
 
+MANY = 128
+TURN = 64
+"""A producer that puts into memory lets the store thread run after each ``TURN`` frames, if ``MANY`` wait."""
+
 _log = logging.getLogger("exengine")
 
 
@@ -59,14 +63,14 @@ class Storing:
         self._most_put = max(_MOST_AT_ONCE, storage.batch_frames) if batches else 1
         self._most = max(_MOST_AT_ONCE, self._most_put)
         capabilities = getattr(storage, "capabilities", None)
-        self._yields = getattr(capabilities, "persistent", True) is False
+        self.yields = getattr(capabilities, "persistent", True) is False
         self.abort: tuple[str, bool] | None = None  # the reason, and whether the dataset has failed
 
     def run(self) -> None:
         """Store frames until the queue has ended, and then end the storage."""
         begin = perf_counter()
         while batch := self._flight.wait_to_store(self._most):
-            if self._yields and perf_counter() - begin > _TURN_S:
+            if self.yields and perf_counter() - begin > _TURN_S:
                 sleep(0)
                 begin = perf_counter()
             while batch:

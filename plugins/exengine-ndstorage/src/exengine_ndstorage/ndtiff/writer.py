@@ -91,7 +91,7 @@ class NDTiffStorage(WrittenFrames):
     place_parameters = ("directory", "name")
     dataset_files = DATASET_FILES
     backend_name = BACKEND_NAME
-    batch_frames = 32
+    batch_frames = 64
 
     def __init__(
         self,
