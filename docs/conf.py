@@ -77,6 +77,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"ExEngine {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_search_scorer = str(HERE / "_static" / "scorer.js")
 html_favicon = "_static/logo.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the system of the reader
 html_show_sourcelink = False

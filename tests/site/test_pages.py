@@ -148,3 +148,28 @@ def test_the_search_field_opens_with_the_keyboard_and_searches(browser):
     field.send_keys("ndtiff", Keys.ENTER)
     browser.wait(lambda: "search.html?q=ndtiff" in browser.driver.current_url)
     assert browser.wait(lambda: browser.find("#search-results li a"))
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("zarr", "usage/backends/ome-zarr.html"),
+        ("disk full", "how-to/troubleshooting.html"),
+        ("float32", "usage/backends/matrix.html"),
+        ("load numpy", "how-to/read_data.html"),
+        ("which backend", "usage/backends/matrix.html"),
+        ("EX202", "reference/codes/EX202.html"),
+        ("grid positions", "how-to/describe_a_sequence.html"),
+    ],
+)
+def test_search_gives_the_page_that_answers_first(browser, words, page):
+    browser.open(f"search.html?q={words.replace(' ', '+')}")
+    browser.wait(
+        lambda: (
+            "Search finished" in browser.one("#search-results").text
+            or "found" in browser.one("#search-results").text
+        )
+    )
+    links = [link.get_attribute("href") for link in browser.find("#search-results li > a")]
+    found = [link.split("?")[0].split("#")[0].removeprefix(f"{browser.address}/") for link in links]
+    assert found[:1] == [page], found[:5]
