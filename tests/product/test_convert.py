@@ -668,3 +668,28 @@ def test_wrong_use_gives_2_and_writes_nothing(arguments, code, message, source, 
     found, out, err = run(capsys, "convert", source, target, *arguments)
     assert (found, out) == (code, "") and message in err and "Traceback" not in err
     assert not target.parent.exists()
+
+
+def test_large_frames_are_checked_and_compared_in_order_by_several_threads(tmp_path, monkeypatch):
+    from exengine.datasets.conversion import source as checking
+
+    monkeypatch.setattr(checking.os, "cpu_count", lambda: 4)
+    with exengine.open_storage("ndtiff", tmp_path / "large") as storage:
+        for time in range(30):
+            storage.put({"time": time}, np.full((512, 512 + time % 3), time, np.uint16), {"n": time})
+    seen = []
+    report = exengine.convert(
+        tmp_path / "large",
+        tmp_path / "copy",
+        backend="ndtiff",
+        on_progress=lambda phase, done, total: seen.append((phase, done)),
+    )
+    assert report.verified and same(tmp_path / "large", tmp_path / "copy")
+    for phase in ("checked", "compared"):
+        assert [done for each, done in seen if each == phase] == list(range(1, 31))
+    tiff = tmp_path / "large" / "NDTiffStack.tif"
+    content = tiff.read_bytes()
+    at = content.find(np.full(1000, 17, np.uint16).tobytes())
+    tiff.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+    with pytest.raises(DatasetDamagedError, match=r"1 of 30 frames .* the first at \{'time': 17\}"):
+        exengine.convert(tmp_path / "large", tmp_path / "other", backend="ndtiff")

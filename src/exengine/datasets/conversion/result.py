@@ -1,10 +1,12 @@
 """Compares a converted dataset with its source, before it is published."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from exengine.datasets.conversion.source import SourceFrames
+from exengine.datasets.conversion.source import SourceFrames, in_order
 from exengine.datasets.verification import OnProgress
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetDamagedError, UnsupportedOperationError, message_of
 
@@ -49,20 +51,25 @@ def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int)
 def _differing_frames(
     source: SourceFrames, result: DataStorage, begin: int, end: int, on_progress: OnProgress
 ) -> Iterator[str]:
-    for number, (coordinates, new) in enumerate(source.pairs()):
-        if number < begin:
-            continue
-        if number == end:
-            break
+    def compare_frame(item: tuple[int, tuple[DataCoordinates, DataCoordinates]]) -> list[str]:
+        number, (coordinates, new) = item
+        found = []
         try:
             if source.differs(number, result.get_data(new)):
-                yield f"the pixels at {new.coordinate_dict} differ"
+                found.append(f"the pixels at {new.coordinate_dict} differ")
             here, there = source.dataset.get_metadata(coordinates), result.get_metadata(new)
-            for what in differences(here, there):
-                yield f"the metadata at {new.coordinate_dict} differ: {what}"
+            found += [
+                f"the metadata at {new.coordinate_dict} differ: {what}" for what in differences(here, there)
+            ]
         except Exception as error:  # any error, even from a library that the backend uses
-            yield f"the frame at {new.coordinate_dict} cannot be compared: {message_of(error)}"
-        on_progress(number + 1, source.count)
+            found.append(f"the frame at {new.coordinate_dict} cannot be compared: {message_of(error)}")
+        return found
+
+    threads = source.threads if result.capabilities.concurrent_readers else 1
+    frames = itertools.islice(enumerate(source.pairs()), begin, end)
+    for number, found in enumerate(in_order(compare_frame, frames, threads), begin + 1):
+        yield from found
+        on_progress(number, source.count)
 
 
 def _differing_facts(source: SourceFrames, result: DataStorage) -> Iterator[str]:

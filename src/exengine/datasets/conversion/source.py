@@ -9,9 +9,11 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,12 @@ from exengine.kernel.system.bounded import parse_json
 
 _MOST_BAD = 1000  # damaged frames after which the check ends
 _MOST_HEADER_BYTES = 2**20
+_MOST_THREADS = 4
+_LEAST_SHARED_BYTES = 2**18  # of a frame; smaller frames are read by one thread
+_MOST_BYTES = 2**28  # of the frames that are read at the same time
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class SourceFrames:
@@ -83,20 +91,18 @@ class SourceFrames:
         """
         numbers: dict[PlannedLayout, int] = {}
         bad: list[str] = []
-        for count, (coordinates, _) in enumerate(self.pairs(), 1):
-            try:
-                pixels = self.dataset.get_data(coordinates)
-                self.dataset.get_metadata(coordinates)
-            except Exception as error:  # any error, even from a library that the backend uses
-                bad.append(f"{coordinates.coordinate_dict}: {message_of(error)}")
+        count = 0
+        for layout, checksum, problem in in_order(self._examine, self.pairs(), self.threads):
+            count += 1
+            if layout is None:
+                bad.append(problem)
                 if len(bad) == _MOST_BAD:
                     break
                 continue
-            layout = layout_of(pixels)
             if layout not in numbers:
                 numbers[layout] = len(numbers)
                 self.layouts.append(layout)
-            self.checksums.append(checksum_of(pixels))
+            self.checksums.append(checksum)
             self.layout_numbers.append(numbers[layout])
             on_progress(count, self.count)
         if bad:
@@ -105,6 +111,27 @@ class SourceFrames:
                 f"{least}{len(bad)} of {self.count} frames of {self.path} cannot be read, the first at "
                 f"{bad[0]}. Nothing was written; run exengine recover, and convert the recovered dataset"
             )
+
+    def _examine(
+        self, pair: tuple[DataCoordinates, DataCoordinates]
+    ) -> tuple[PlannedLayout | None, int, str]:
+        """Read a frame; return its layout and checksum, or None and the problem."""
+        coordinates, _ = pair
+        try:
+            pixels = self.dataset.get_data(coordinates)
+            self.dataset.get_metadata(coordinates)
+        except Exception as error:  # any error, even from a library that the backend uses
+            return None, 0, f"{coordinates.coordinate_dict}: {message_of(error)}"
+        return layout_of(pixels), checksum_of(pixels), ""
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that read frames. Several are faster only for large frames."""
+        shape, dtype = self.layouts[0] if self.layouts else self.first_layout()
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size < _LEAST_SHARED_BYTES or not self.dataset.capabilities.concurrent_readers:
+            return 1
+        return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // size))
 
     def first_layout(self) -> PlannedLayout:
         """Return the layout of the first frame.
@@ -192,6 +219,25 @@ class SourceFrames:
         """Return whether pixels differ from those of a frame."""
         layout = self.layouts[self.layout_numbers[number]]
         return layout_of(pixels) != layout or checksum_of(pixels) != self.checksums[number]
+
+
+def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
+    """Yield the results of a function for each item, in order, while threads work on the next items."""
+    if threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="exengine-convert-read") as pool:
+        running: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                running.append(pool.submit(work, item))
+                if len(running) > threads:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for each in running:
+                each.cancel()
 
 
 def layout_of(pixels: npt.NDArray[Any]) -> PlannedLayout:
