@@ -8,6 +8,7 @@ import sys
 
 from harness import HERE, VOID_ABOVE, Table, predecessor_python, warm_memory
 
+NAMES = {"ram": "ndram", "tiff": "ndtiff"}
 Figures = dict[str, dict[str, list[float]]]
 
 
@@ -16,10 +17,10 @@ def main(table: Table, quick: bool) -> None:
     warm_memory()
     for backend, count, goal in (("ram", 30_000, 4.0), ("tiff", 10_000, 3.0)):
         found = interleaved(["old", "current", "old#2"], rounds, backend, 64, count, 0)
-        add_ratio(table, f"handler, 64x64 into nd{backend} / 0.4.0", found, "old", goal)
+        add_ratio(table, f"handler, 64x64 into {NAMES[backend]} / 0.4.0", found, "old", goal)
         latency_ms = statistics.median(found["current"]["p999_us"]) / 1e3
         note = f"0.4.0 {statistics.median(found['old']['p999_us']) / 1e3:.2f} ms"
-        table.add(f"put, 64x64 into nd{backend}: p99.9", latency_ms, "ms", 1.0, note=note)
+        table.add(f"put, 64x64 into {NAMES[backend]}: p99.9", latency_ms, "ms", 1.0, note=note)
     found = interleaved(["current"], rounds, "tiff", 64, 10_000, 1)
     rate = statistics.median(found["current"]["frames_per_s"])
     table.add(
@@ -29,7 +30,7 @@ def main(table: Table, quick: bool) -> None:
     for backend in ("ram", "tiff"):
         # An acquisition hands its frames over; other producers may ask for a copy, as is the default.
         found = interleaved(["storage", "handed", "current", "storage#2"], rounds, backend, 2048, 60, 0)
-        name = f"handler, 2048x2048 into nd{backend}"
+        name = f"handler, 2048x2048 into {NAMES[backend]}"
         add_ratio(table, f"{name} / storage alone", found, "storage", 0.9, measured="handed")
         add_ratio(table, f"{name}, with a copy / storage alone", found, "storage", 0.9)
 
