@@ -17,7 +17,7 @@ from exengine.kernel.wording import did_you_mean
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a code means for an author.
+    """The meaning of a code for an author.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ def explain(code: str) -> Explanation:
     Raises
     ------
     OptionError
-        If there is no such code; the message names the nearest ones.
+        If the code does not exist; the message names the most similar codes.
 
     Examples
     --------

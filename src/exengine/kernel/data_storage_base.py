@@ -345,7 +345,7 @@ class DataStorage(StorageViews, ABC):
 
     @replaceable
     def recorded_plan(self) -> SourcePlan:
-        """The plan of the frames, as far as the format records it, such as the pixel size and the colors."""
+        """The parts of the frames' plan that the format records, such as the pixel size and the colors."""
         return SourcePlan()
 
     @replaceable

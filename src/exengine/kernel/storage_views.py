@@ -65,7 +65,7 @@ def _path_of(storage: Any) -> str:
 
 
 def _facts(storage: Any) -> Iterable[tuple[str, str]]:
-    """Yield what is known without reading a frame."""
+    """Yield the facts that are known without reading a frame."""
     yield from _row("path", lambda: _path_of(storage))
     yield from _row("status", lambda: str(storage.status.value))
     yield from _row("reason", lambda: str(storage.status_reason))

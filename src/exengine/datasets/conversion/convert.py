@@ -73,7 +73,7 @@ class ConvertReport:
     seconds : float
         The duration of this attempt.
     notes : list of str
-        What the result does not contain, one sentence each.
+        The parts that the result does not contain, one sentence each.
     """
 
     source: str

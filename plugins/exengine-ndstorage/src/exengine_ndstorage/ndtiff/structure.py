@@ -250,7 +250,7 @@ def _foreign_directories(
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
-    """Return the offsets of the pixels and the next directory; both are -1 if there is no directory."""
+    """Return the offsets of the pixels and the next directory; both are -1 without a valid directory."""
     head = read_at(file.descriptor, 2, at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= MAX_TAGS:

@@ -1,7 +1,7 @@
-"""The frames that a writer has written: it reads them back, and a second writer finds them after a crash.
+"""Reads back the frames that a writer has written, and finds them again after a crash.
 
-The index is authoritative: a torn entry at its end, and anything in a TIFF file behind the last frame in the
-index, was not acknowledged. The next frame overwrites it.
+The index is authoritative: a torn entry at its end, and any data in a TIFF file after the last frame in the
+index, were not acknowledged. The next frame overwrites them.
 """
 
 import os
