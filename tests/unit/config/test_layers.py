@@ -314,7 +314,7 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ({"handler": {"workers": True}}, "must be an int"),
         ({"handler": {"block_timeout_s": 0}}, "must be a number above 0, got 0"),
         ({"handler": {"block_timeout_s": float("inf")}}, "must be a number above 0"),
-        ({"handler": {"process": 5}}, "must be text, got 5"),
+        ({"handler": {"process": 5}}, "must be a string, got 5"),
         ({"handler": {"on_process_error": "stpo"}}, "'stop'.*the allowed values are stop, skip, raw"),
         (
             {"handler": {"max_pending": "much"}},
