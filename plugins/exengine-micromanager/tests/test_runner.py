@@ -193,6 +193,14 @@ def test_the_run_raises_the_error_of_a_frame_even_of_the_last(
     assert again.value is raised.value
 
 
+def test_an_error_of_the_storage_ends_a_run_that_waits_for_its_next_time_point(core, monkeypatch):
+    sink = ExEngineSink(backend="ndram")
+    FailingWrites(monkeypatch, sink._recorder._storage_plan.cls, at=1)
+    with pytest.raises(AcquisitionError, match="No space left on device"):
+        core.mda.run(timelapse(2, interval=3600), output=sink)
+    assert sink.ledger.stored == 0 and sink.ledger.offered == 1
+
+
 def test_the_run_raises_an_error_of_finish(core, monkeypatch):
     sink = ExEngineSink(backend="ndram")
     FailingWrites(monkeypatch, sink._recorder._storage_plan.cls, finish=True)

@@ -361,6 +361,8 @@ def test_a_frame_that_the_camera_skips_in_a_burst_ends_the_run(tmp_path):
             core.mda.run(timelapse(5), output=sink)
         assert sink.ledger.stored == 2 and sink.status != "complete"
         assert not core.isSequenceRunning()
+        (gap,) = sink.ledger.gaps
+        assert gap == {"camera": "Camera", "after": {"time": 1}, "before": {"time": 2}, "missing": 3}
 
 
 def test_serial_numbers_in_the_pixels_show_that_no_frame_is_misplaced(tmp_path):

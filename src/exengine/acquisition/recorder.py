@@ -33,6 +33,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.ending import end_early
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -181,10 +182,26 @@ class Recorder:
         self._observers = observers = Observers()
         self.storage = self._storage_plan.create()
         self.path = self.storage.path or self.path
+        try:
+            self._start(self.storage, observers, config, on_error)
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the first error is raised
+                end_early(self.storage, describe(error), failed=True)
+            raise
+        self.ledger.skipped_by_plan = skipped_frames(plan)
+        observers.opened(self.storage, self._storage_plan.name, self.path)
+
+    def _start(
+        self,
+        storage: DataStorage,
+        observers: Observers,
+        config: JsonValue,
+        on_error: Callable[[BaseException], None] | None,
+    ) -> None:
         with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
-            self.storage.annotate("config", config)
+            storage.annotate("config", config)
         self._handler = DataHandler(
-            self.storage,
+            storage,
             self._process,
             on_stored=observers.frames_stored if observers.watch_frames else None,
             on_error=on_error,
@@ -196,8 +213,6 @@ class Recorder:
             on_process_error=self.config["handler.on_process_error"],
         )
         self.ledger = self._handler.ledger
-        self.ledger.skipped_by_plan = skipped_frames(plan)
-        observers.opened(self.storage, self._storage_plan.name, self.path)
 
     def expect(self, plan: SourcePlan) -> None:
         """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`."""

@@ -116,6 +116,19 @@ def test_a_recorder_for_a_path_reads_no_other_settings(installed, path, monkeypa
         Recorder.for_path("disk", path, options={"levl": 1})
 
 
+def test_a_dataset_whose_config_cannot_be_kept_is_ended(recorder, installed, path, monkeypatch):
+    cls = installed.load("disk")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cls, "annotate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.open(SourcePlan())
+    recorder.close()
+    assert open_dataset(path).status is DatasetStatus.FAILED
+
+
 def test_a_recorder_stores_one_dataset(recorder):
     recorder.open(SourcePlan())
     with pytest.raises(AcquisitionError, match="one dataset"):

@@ -75,12 +75,14 @@ class RecordedRun:
         self._counts: dict[str, int] = {}  # camera -> frames of these events that have arrived
         self._arrived: set[DataCoordinates] = set()
         self._image_number: int | None = None
+        self._last: DataCoordinates | None = None  # of the frame with this image number
         self._missing: list[DataCoordinates] = []
         self._missing_count = 0
         plan, repeated = plan_of_run(runner.engine, events, converted=convert is not None)
         self._coordinates = FrameCoordinates(repeated, convert)
+        self._ended = False
         recorder.check(plan)
-        recorder.open(plan)
+        recorder.open(plan, on_error=self._stop)
         try:
             recorder.expect(plan)
             runner.events.eventStarted.connect(self._event_started)
@@ -110,11 +112,11 @@ class RecordedRun:
         """
         received = datetime.datetime.now(datetime.UTC)
         camera = str(meta.get("camera_device") or "")
-        if CAMERA not in event.index:  # with several cameras, image numbers run across all of them
-            self._image_number = next_number(meta.get("camera_metadata") or {}, self._image_number)
         count = self._counts.get(camera, 0)
-        self._counts[camera] = count + 1
         coordinates = self._coordinates.of(event, camera, self._first + count)
+        if CAMERA not in event.index:  # with several cameras, image numbers run across all of them
+            self._check_number(camera, coordinates, meta.get("camera_metadata") or {})
+        self._counts[camera] = count + 1
         self._arrived.add(coordinates)
         if meta.get("mda_event") is None:
             meta = {**meta, "mda_event": event}
@@ -126,6 +128,17 @@ class RecordedRun:
             frame_json(meta, received_at=received),
             copy=self._copy and np.may_share_memory(pixels, image),
         )
+
+    def _check_number(self, camera: str, coordinates: DataCoordinates, tags: Mapping[str, Any]) -> None:
+        """Raise an error, and name the gap in the ledger, if the camera skipped frames of a burst."""
+        last, before = self._image_number, self._last
+        try:
+            self._image_number = next_number(tags, last)
+        except SourceError:
+            missing = int(tags["ImageNumber"]) - (last or 0) - 1
+            self._recorder.ledger.name_gap(camera, before, coordinates, missing)
+            raise
+        self._last = coordinates
 
     def skip(self, *, frames: int = 1) -> None:
         """Note that the engine refused to carry out an event, which therefore has no frames."""
@@ -164,6 +177,11 @@ class RecordedRun:
                     if len(self._missing) < _MOST_NAMED:
                         self._missing.append(where)
 
+    def _stop(self, error: BaseException) -> None:
+        """End the run soon, because a frame could not be stored. The next time point may be hours away."""
+        if not self._ended:
+            self._runner.cancel()
+
     # -- the end --------------------------------------------------------------------------------------
 
     def end(self, error: BaseException | None) -> BaseException | None:
@@ -175,6 +193,7 @@ class RecordedRun:
             The error that ended the run.
         """
         recorder = self._recorder
+        self._ended = True
         with contextlib.suppress(Exception):
             self._runner.events.eventStarted.disconnect(self._event_started)
         core = self._core
