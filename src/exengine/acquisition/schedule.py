@@ -78,7 +78,7 @@ def skipped_frames(plan: SourcePlan) -> int:
     Parameters
     ----------
     plan : SourcePlan
-        A plan with unknown axes skips no frame, as far as is known.
+        If its axes are unknown, the result is 0.
     """
     if plan.frames is None or plan.axes is None or any(axis.length is None for axis in plan.axes):
         return 0

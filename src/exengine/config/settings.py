@@ -67,7 +67,7 @@ SETTINGS = (
         None,
         {"type": ["number", "null"], "exclusiveMinimum": 0},
         "Maximum time for which the source is blocked, in seconds, before the acquisition ends with an "
-        "error; by default, there is no limit.",
+        "error; unlimited by default.",
     ),
     Setting(
         "handler.process",
