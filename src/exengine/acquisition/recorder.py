@@ -158,7 +158,7 @@ class Recorder:
         """Create the storage and start the threads of the handler and the observers.
 
         The plan's summary becomes the dataset's summary metadata, and the config is kept with the dataset.
-        Call :meth:`expect` before the first frame.
+        Call ``expect`` before the first frame.
 
         Parameters
         ----------

@@ -184,7 +184,7 @@ class DataHandler:
             if execution_future is not None:
                 hash(where)  # the future receives these coordinates, so they must not change any more
             if copy and size >= LARGE_BYTES and not (flight.closed or flight.is_full(size)):
-                item.data = self._copies.copy_large(image)  # without the lock, which others need meanwhile
+                item.data = self._copies.copy_large(image)  # without holding the lock
                 copy = False
             while True:
                 with flight.lock:

@@ -1,7 +1,7 @@
 """The state that producers, process threads and the store thread share: the frames in flight and their ends.
 
-Threads: :attr:`Flight.lock` guards every attribute. No method calls user code. A method whose name begins
-with ``wait_`` acquires and releases the lock itself; all others are called with the lock held.
+Threads: :attr:`Flight.lock` guards every attribute. No method calls user code. The ``wait_`` methods
+acquire and release the lock themselves; all others are called with the lock held.
 """
 
 import threading

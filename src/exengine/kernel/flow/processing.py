@@ -42,7 +42,7 @@ class Processing:
     storing : Storing
         Accounts for the frames that are lost.
     policy : Policy
-        The number of workers, and the reaction to a failure of the process function.
+        The number of workers, and the policy for a process function that fails.
     """
 
     def __init__(self, function: ProcessFunction, flight: Flight, storing: Storing, policy: Policy) -> None:
