@@ -1,4 +1,4 @@
-"""Adds the anchors that source pages link back to, for names in ``base_classes`` and ``testing``.
+"""Adds the anchors that source pages link back to, for names that are documented in a submodule of a package.
 
 ``sphinx.ext.viewcode`` remembers one documented module for each source module. It links ``snapshot`` back as
 ``exengine.snapshot``, since ``DataCoordinates``, from the same source module, is documented as
@@ -11,18 +11,15 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-DOORS = ("exengine.base_classes.", "exengine.testing.")
-
 
 def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
-    """Add an anchor without the door to each name that is documented behind a door."""
+    """Add an anchor without the submodules to each name that is documented in a submodule."""
     for signature in doctree.findall(addnodes.desc_signature):
-        for name in list(signature["ids"]):
-            door = next((door for door in DOORS if name.startswith(door)), "")
-            anchor = f"exengine.{name.removeprefix(door)}"
-            if door and anchor not in doctree.ids:
-                signature["ids"].append(anchor)
-                doctree.ids[anchor] = signature
+        package, _, below = (signature.get("module") or "").partition(".")
+        anchor = f"{package}.{signature.get('fullname')}"
+        if below and signature["ids"] and anchor not in doctree.ids:
+            signature["ids"].append(anchor)
+            doctree.ids[anchor] = signature
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _STEPS = {
     "displaySLMImage": "the SLM could not be set",
     "snapImage": "the camera could not acquire the image",
 }
-"""The methods of the core whose failures are kept, each with the text of the failure."""
+"""Methods of the core. If one fails, its failure is kept, with this text."""
 
 
 def _failure(name: str, error: Exception) -> SourceError:

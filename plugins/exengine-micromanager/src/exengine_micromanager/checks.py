@@ -238,7 +238,7 @@ def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
     if preset not in presets:
         raise sequence_error(
             "channels of the config",
-            f"there is no channel {preset!r} in group {group!r}{did_you_mean(preset, presets)}; "
+            f"group {group!r} has no channel {preset!r}{did_you_mean(preset, presets)}; "
             f"its channels are {_listed(presets)}",
         )
     for device, prop, value in core.getConfigData(group, preset):
@@ -283,7 +283,7 @@ def check_property(core: "CMMCorePlus", device: str, prop: str, value: Any, what
 def _check_role(core: "CMMCorePlus", role: str, label: Any) -> None:
     known = core.getLoadedDevices()
     if label not in known:
-        raise SourceError(f"there is no device {label!r}{did_you_mean(str(label), known)}")
+        raise SourceError(f"the config has no device {label!r}{did_you_mean(str(label), known)}")
     if role == "Camera":
         check_camera(core, label)
 
@@ -296,7 +296,8 @@ def check_camera(core: "CMMCorePlus", label: str) -> None:
     if label not in cameras:
         raise sequence_error(
             "cameras",
-            f"there is no camera {label!r}{did_you_mean(label, cameras)}; the cameras are {_listed(cameras)}",
+            f"the config has no camera {label!r}{did_you_mean(label, cameras)}; its cameras are "
+            f"{_listed(cameras)}",
         )
 
 

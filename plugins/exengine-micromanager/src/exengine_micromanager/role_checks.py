@@ -1,4 +1,4 @@
-"""Checks what a sequence requests of the devices that it moves and of the shutter: promises S1 and S3.
+"""Checks the requests of a sequence to the shutter and to the devices that it moves: promises S1 and S3.
 
 The config selects a device for each role, such as the focus drive, and the setup of a sequence can select
 another one. The checks therefore use the device that is selected when the setup has been carried out.

@@ -1,1 +1,1 @@
-"""What this distribution offers to a user's own pymmcore-plus core: an output, a recording and an engine."""
+"""An output, a recording and an engine for a user's own pymmcore-plus core."""

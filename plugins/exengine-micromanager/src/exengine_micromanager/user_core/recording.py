@@ -1,6 +1,6 @@
-"""Stores every run of a core, whoever starts it: a script, a notebook or a graphical program.
+"""Stores every run of a core, also one that a graphical program starts.
 
-This module adds a sink to each run. What a sink does is described in sink.py. While a recording is active,
+This module adds a sink to each run. See sink.py for the sinks. While a recording is active,
 the core has a ``run_mda`` of its own, which creates the sink before the thread of the run is started.
 """
 
