@@ -22,7 +22,9 @@ def block(language):
 
 def plain(text):
     """Return printed text without measured durations and speeds."""
-    return re.sub(r"in [\d.]+ s, [\d.]+ frames/s, [\d.]+ [MG]B/s", "in TIME", text)
+    text = re.sub(r"in [\d.]+ s, [\d.]+ frames/s, [\d.]+ [MG]B/s", "in TIME", text)
+    text = re.sub(r"(p50|p99|p99\.9|max) [\d.]+ (ms|s|us)\b", r"\1 TIME", text)
+    return re.sub(r"at most \d+ frames?, [\d.]+ [kMG]?B", "at most N frames", text)
 
 
 def test_the_commands_print_what_the_page_shows_and_draw_its_picture(tmp_path, monkeypatch, capsys):
