@@ -80,7 +80,7 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
     if len(text) != length or zlib.crc32(text) != checksum:
         raise DatasetDamagedError(
-            "the code in the first pixels of the frame was changed, because its checksum does not match"
+            "the code in the first pixels of the frame was changed: its checksum does not match"
         )
     try:
         return DataCoordinates.from_json(text)

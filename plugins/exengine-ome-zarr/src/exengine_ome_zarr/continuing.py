@@ -1,6 +1,6 @@
 """Continues the files of a dataset after its writer died, from the journal.
 
-The journal is authoritative: anything in the other files behind the frames that it lists is overwritten.
+The journal is authoritative: anything after its frames in the other files is overwritten.
 Resolution levels that the first writer did not complete are computed when the dataset is finished.
 """
 

@@ -344,7 +344,7 @@ class FrameWriter:
         Parameters
         ----------
         frames : int
-            The number of frames. A record behind them belongs to a frame whose ``put`` did not return.
+            The number of frames. A later record belongs to a frame whose ``put`` did not return.
         """
         if self._pyramid is not None:
             self._pyramid.end()

@@ -39,7 +39,7 @@ from exengine_ome_zarr.remote.storage import RemoteStorage
 class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
-    A dataset is a folder of Zarr arrays that napari and web viewers can open, even during writing. When
+    A dataset is a folder of Zarr arrays that napari and web viewers can open, even while it is written. When
     ``put`` returns, the operating system has received the frame, and it survives a crash of the program.
     After ``finish``, it also survives a power failure. Checksums protect the frames and their metadata.
 

@@ -10,7 +10,7 @@ from exengine.kernel.errors import CoordinatesError, OptionError
 from exengine.kernel.wording import did_you_mean, listed
 
 Choice: TypeAlias = int | str | range | slice | Sequence[int | str]
-"""The chosen positions of an axis: one, several, or the integers in a range."""
+"""The positions chosen on an axis: one, several, or the integers in a range."""
 
 _SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(\d+))?")
 

@@ -139,7 +139,7 @@ def _listed(axes: Iterable[str]) -> str:
 
 
 Parts = tuple[DataCoordinates, npt.NDArray[Any], JsonValue]
-"""The coordinates and the metadata of a frame, both checked and private, with its pixels between them."""
+"""The coordinates, pixels and metadata of a frame. The coordinates and metadata are checked copies."""
 
 
 class OwnedFrame(Protocol):

@@ -96,7 +96,7 @@ class ManagedStorage(WrittenStorage):
         at_exit.watch_storage(self)
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
-        """Add the frames of a dataset that this storage continues, in order, once they can be read."""
+        """Add the existing frames, in order, when this storage continues a dataset. They must be readable."""
         state = self._exengine
         for coordinates in frames:
             if not len(state.frames):

@@ -61,7 +61,7 @@ class DiskPromises:
             others = [name for name in os.listdir(path.parent) if name != path.name]
             if not others:
                 raise PromiseBrokenError(
-                    "D1", "if_exists='number' did not create a dataset beside the existing one"
+                    "D1", "if_exists='number' did not create a dataset next to the existing one"
                 )
             if subject.can.reopen:
                 model.check(subject.open(path), "D1")

@@ -45,7 +45,7 @@ class OverwritePromises:
                 )
             others = sorted(set(os.listdir(path.parent)) - {path.name})
             if others:
-                raise PromiseBrokenError("D4", f"overwriting left {others[0]!r} beside the dataset")
+                raise PromiseBrokenError("D4", f"overwriting left {others[0]!r} next to the dataset")
 
     @promise("D4")
     def test_a_dataset_with_anything_else_inside_is_not_overwritten(self, subject: Subject) -> None:

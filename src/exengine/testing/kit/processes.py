@@ -287,7 +287,7 @@ def _refused(told: dict[str, Any], what: str) -> None:
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Raise an error if opening a dataset during writing has an outcome that is not allowed.
+    """Raise an error if opening a dataset that is being written has an outcome that is not allowed.
 
     Opening must return correct frames or raise an ExEngineError.
     """
@@ -298,5 +298,5 @@ def _opens_or_refuses(subject: Subject) -> None:
         first = next(iter(child.lines()))
     if first.get("foreign") or first.get("wrong"):
         raise PromiseBrokenError(
-            "R3", f"opening a dataset during writing failed: {first['foreign'] or first['wrong']}"
+            "R3", f"could not open a dataset that was being written: {first['foreign'] or first['wrong']}"
         )

@@ -16,7 +16,7 @@ However, the runner raises the errors of its data sink's ``setup`` and ``append`
 engine's thread. :func:`connect_runner` therefore wraps two functions of the class ``MDARunner``:
 
 - ``_coerce_outputs`` passes :class:`~exengine_micromanager.ExEngineSink` objects to the runner as its data
-  sink, beside any other output.
+  sink, in addition to any other output.
 - ``run`` begins these sinks before the runner does anything. When the run has ended, it waits until their
   datasets are finished, and raises the first error.
 
@@ -160,7 +160,7 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _occupied(runner: "MDARunner") -> Iterator[None]:
-    """Reject a second run beside one with a sink: the runner would mix up their events."""
+    """Reject a second run during a run with a sink, because the runner would mix up their events."""
     with _lock:
         if runner in _busy:
             raise AcquisitionError("the core is carrying out another run; wait for it, or cancel it")

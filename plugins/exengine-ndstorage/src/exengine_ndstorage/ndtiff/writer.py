@@ -361,7 +361,7 @@ class NDTiffStorage(WrittenFrames):
         self._file = file
 
     def _continue(self) -> None:
-        """Open the files of an unfinished dataset, behind its last frame."""
+        """Open the files of an unfinished dataset, to continue after its last frame."""
         assert self.path is not None
         found = find_end(self.path)
         if found.header != self._header:

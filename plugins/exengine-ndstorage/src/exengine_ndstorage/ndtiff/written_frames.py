@@ -77,15 +77,15 @@ class UnfinishedFrames(NamedTuple):
     places : bytearray
         A ``PLACE`` for each frame.
     layouts : list of FrameLayout
-        The layouts, by their numbers.
+        The layouts, indexed by number.
     axis_types : dict of str to type
         The type of the positions on each axis.
     files : list of str
         The names of the TIFF files with frames.
     index_end : int
-        The size of the complete entries of the index, in bytes.
+        The total size of the complete index entries, in bytes.
     file_end : int
-        The offset behind the last frame in the last file.
+        The offset just after the last frame in the last file.
     last_next_at : int
         The place in the last file where the last directory stores the offset of the next one.
     header : bytes

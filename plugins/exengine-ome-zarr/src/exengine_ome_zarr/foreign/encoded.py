@@ -73,7 +73,7 @@ class ChunkFiles:
                 return None
             data = self._files.read_range(key, offset, size)
             if data is None or len(data) != size:
-                raise DatasetDamagedError(f"{self._files.name(key)} became shorter")
+                raise DatasetDamagedError(f"{self._files.name(key)} shrank during reading")
         problem = refusal(data, layout)
         if problem:
             raise DatasetDamagedError(f"{self._files.name(key)} has a damaged chunk: {problem}")

@@ -60,7 +60,7 @@ class FrameReading(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of a file in the dataset, fewer if the file ends early; None if it does not exist."""
+        """Return bytes from a file, or fewer if the file ends before them; None if it does not exist."""
 
     @abstractmethod
     def read_end(self, path: str, length: int) -> bytes | None:

@@ -164,7 +164,7 @@ class JournalWriter:
     ----------
     path : str
     frames : int, optional
-        The number of frames in the journal, if it exists. Anything behind their records is removed.
+        The number of frames in the journal, if it exists. Anything after their records is removed.
 
     Raises
     ------

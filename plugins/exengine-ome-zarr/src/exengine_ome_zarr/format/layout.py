@@ -33,7 +33,7 @@ EMPTY = 2**64 - 1
 """The offset and length of a chunk that a shard does not contain."""
 
 Indices = tuple[int, int, int]
-"""The indices of a frame, or of a shard, on the dimensions t, c and z."""
+"""The indices of a frame or shard along t, c and z."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The files of shards during writing: fixed slots without compression, parts with compression.
+"""The shard files of a dataset that is being written: slots without compression, parts with compression.
 
 Without compression, a shard appears with its full length and a complete index. Readers see every frame as
 soon as its slot is written, and zeros in the other slots. The file is sparse, so empty slots take no space.

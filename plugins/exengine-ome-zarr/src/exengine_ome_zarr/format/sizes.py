@@ -33,7 +33,7 @@ MAX_SHARD_CHUNKS = 2**20
 GAP_POSITIONS = 65_536
 """The largest gap between integer positions that the array contains as empty frames.
 
-Positions behind a larger gap get the next index of the array and a label, so that a single position such as
+Positions after a larger gap get the next index of the array and a label, so that a single position such as
 a time stamp does not make the array enormous.
 """
 

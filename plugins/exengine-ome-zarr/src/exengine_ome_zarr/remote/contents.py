@@ -50,7 +50,7 @@ def _pieces(file: OpenFile, size: int) -> Iterator[bytes]:
     while at < size:
         text = read_at(file.descriptor, min(PART_BYTES, size - at), at)
         if not text:
-            raise OSError("a file in the spool became shorter while it was being uploaded")
+            raise OSError("a file in the spool shrank while it was being uploaded")
         yield text
         at += len(text)
 

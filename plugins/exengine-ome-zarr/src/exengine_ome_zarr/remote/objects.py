@@ -169,7 +169,7 @@ class SpooledObjects:
         while at < size:
             text = self.bucket.read_range(name, at, min(PART_BYTES, size - at))
             if not text:
-                raise DatasetAccessError(f"{self.bucket.url}/{name} became shorter while it was being read")
+                raise DatasetAccessError(f"{self.bucket.url}/{name} shrank while it was being read")
             write_at(file.descriptor, (text,), at, len(text))
             at += len(text)
         if slots is not None:

@@ -226,6 +226,6 @@ def _extend(bucket: Bucket, name: str, folder: str, most: int) -> None:
     while at < there[0]:
         text = bucket.read_range(name, at, min(PART_BYTES, there[0] - at))
         if not text:
-            raise DatasetDamagedError(f"{bucket.url}/{name} became shorter while it was being read")
+            raise DatasetDamagedError(f"{bucket.url}/{name} shrank while it was being read")
         write_at(file.descriptor, (text,), at, len(text))
         at += len(text)

@@ -114,7 +114,7 @@ def _copy_unfinished(bucket: Bucket, folder: str) -> None:
         while at < size:
             text = bucket.read_range(name, at, min(PART_BYTES, size - at))
             if not text:
-                raise DatasetAccessError(f"{bucket.url}/{name} became shorter while it was being read")
+                raise DatasetAccessError(f"{bucket.url}/{name} shrank while it was being read")
             write_at(file.descriptor, (text,), at, len(text))
             at += len(text)
 
