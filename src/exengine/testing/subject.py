@@ -275,7 +275,7 @@ def check_metadata(storage: DataStorage, axes: Axes, wanted: Any, label: str = "
     if not same_json(got, wanted):
         raise PromiseBrokenError(
             label,
-            f"the metadata at {axes!r:.200} was returned as {got!r:.200}, but was put as {wanted!r:.200}",
+            f"the metadata at {axes!r:.200} was stored as {wanted!r:.200}, but was returned as {got!r:.200}",
         )
 
 

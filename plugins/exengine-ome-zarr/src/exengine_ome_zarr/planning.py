@@ -169,9 +169,7 @@ def refuse_shape(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
 def refuse_options(options: Mapping[str, Any]) -> None:
     """Raise ``OptionError`` for options that contradict each other."""
     if options.get("codec", "none") == "none" and options.get("level") is not None:
-        raise OptionError(
-            "level has no effect without compression; set codec as well, for example codec='blosc-lz4'"
-        )
+        raise OptionError("level has no effect without compression; set codec as well, for example 'zstd'")
     if options.get("codec", "none") != "none" and (options.get("frames_per_chunk") or 1) > 1:
         raise OptionError("with compression, a chunk contains one frame; leave out frames_per_chunk")
 
