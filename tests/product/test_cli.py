@@ -222,7 +222,7 @@ def test_frames_that_the_config_allows_to_drop_are_losses_all_the_same(config, c
                 with self._flight.lock:
                     self._flight.frames -= more
 
-    monkeypatch.setattr("exengine.acquisition.run.DataHandler", Full)
+    monkeypatch.setattr("exengine.acquisition.recorder.DataHandler", Full)
     arguments = ["--set", "handler.when_full=drop", "--set", "handler.max_frames=1000"]
     assert main(["acquire", str(config), *arguments]) == 1
     out, err = capsys.readouterr()
