@@ -27,6 +27,7 @@ PYTHONS = ("py311", "py312", "py313")
 ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
+TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
 CAMPAIGN_PLUGINS = ("exengine-ndstorage", "exengine-ome-zarr")
 # The parts of the kernel that stand on other libraries, without the tests that take long for other reasons.
 FLOORS_TESTS = tuple(
@@ -50,13 +51,14 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     for python in PYTHONS:
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"
+            needed = [ROOT / "plugins" / name for name in TESTS_NEED.get(folder.name, ())]
             for name in _names(python, folder):
                 _seed(
                     state,
                     name,
                     description=f"tests of {folder.name}",
                     extras={"test"},
-                    commands_pre=[_install(folder, extra="[test]")],
+                    commands_pre=[_install(*needed, folder, extra="[test]")],
                     commands=[_with_arguments(state, "pytest", *IN_PARALLEL, tests)],
                 )
             core_conf["env_list"].envs.append(_names(python, folder)[0])

@@ -40,7 +40,7 @@ from exengine.kernel.flow.processing import ProcessFunction, Processing
 from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.flow.storing import MANY, TURN, OnStored, Storing
 from exengine.kernel.flow.waiters import wait
-from exengine.kernel.frames.ledger import MAX_NAMED, Ledger
+from exengine.kernel.frames.ledger import MAX_NAMED, Ledger, Loss
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.notifications import notifications_to
 from exengine.kernel.system import at_exit
@@ -124,7 +124,8 @@ class DataHandler:
         self._flight = flight = Flight(policy, processing=self._processes)
         self._copies = FrameBuffers()
         self._gaps = GapFinder(flight.ledger)
-        self._refused: set[DataCoordinates] = set()  # rejected when offered; they may be put again
+        # How often a frame was rejected when offered, and its entries in the ledger.
+        self._refused: dict[DataCoordinates, tuple[int, list[Loss]]] = {}
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
         self._storing = Storing(storage, flight, observers, on_error)
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
@@ -134,8 +135,17 @@ class DataHandler:
                 name = f"exengine-process-{number}" if number else "exengine-process"
                 self._threads.append(threading.Thread(target=processing.run, name=name, daemon=True))
         at_exit.watch_handler(self)
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException as error:  # the threads that run must end
+            with flight.lock:
+                flight.fail(error)
+                flight.end_intake()
+                flight.ready_ended = True
+                flight.results.wake_all()
+                flight.concluded = self._threads[0].ident is None
+            raise
 
     # -- for the producer ------------------------------------------------------------------------
 
@@ -200,8 +210,6 @@ class DataHandler:
                             item.data = self._copies.copy(image)
                         if self._refused:
                             self._forget_refusal(where)
-                        if flight.index is not None:
-                            flight.index[where] = item
                         if type(metadata) is dict and (TAGS in metadata or NUMBER in metadata):
                             self._gaps.see(where, metadata)
                         ledger = flight.ledger
@@ -218,6 +226,8 @@ class DataHandler:
                         flight.frames += 1
                         taken = True
                         flight.intake.append(item)
+                        if flight.index is not None:
+                            flight.index[where] = item
                         if flight.arrivals.tickets:
                             flight.arrivals.wake_one()
                         if flight.news.tickets:
@@ -239,6 +249,7 @@ class DataHandler:
         except BaseException as error:
             with flight.lock:
                 if taken:
+                    flight.index = None  # it may lack this frame; it is made again when it is needed
                     flight.arrivals.wake_all()
                 else:
                     self._count_refusal(coordinates, where, error)
@@ -253,17 +264,18 @@ class DataHandler:
             item.notify(processed=False, stored=False)
 
     def _forget_refusal(self, where: DataCoordinates) -> None:
-        if where in self._refused:  # accepted this time, so it is counted only once
-            self._refused.discard(where)
-            self._flight.ledger.forget_refusals(where.__dict__)
+        refused = self._refused.pop(where, None)
+        if refused is not None:  # accepted this time, so it is counted only once
+            self._flight.ledger.forget_refusals(*refused)
 
     def _count_refusal(self, given: object, where: DataCoordinates | None, error: BaseException) -> None:
         ledger = self._flight.ledger
-        if where is not None and len(self._refused) < MAX_NAMED:
-            self._refused.add(where)
+        entry = ledger.name_loss(given, str(error))
+        if where is not None and (where in self._refused or len(self._refused) < MAX_NAMED):
+            times, entries = self._refused.get(where, (0, []))
+            self._refused[where] = times + 1, entries if entry is None else [*entries, entry]
         ledger.offered += 1
         ledger.failed_in += 1
-        ledger.name_loss(given, str(error))
 
     def get(
         self,
@@ -294,12 +306,10 @@ class DataHandler:
         where = snapshot(coordinates)
         with self._flight.lock:
             item = self._flight.find(where)
-            if item is not None:
-                item.shared = True
         if item is not None:
             if processed and not item.processed and self._processes:
                 return None
-            return item.data, item.metadata
+            return item.copies(return_data, return_metadata)
         data = self._storage.get_data(where) if return_data else None
         if return_data and data is None:
             raise CoordinatesNotFoundError(f"there is no frame at {where.__dict__}")

@@ -41,8 +41,7 @@ class Awaiting:
             with flight.lock:
                 item = flight.find(where)
                 if item is not None and not self._stored and (item.processed or not self._processed):
-                    item.shared = True
-                    return item.data if return_data else None, item.metadata if return_metadata else None
+                    break
                 refusal = None if item is not None else flight.refusal_of(where)
                 ticket = flight.news.enlist()
             if item is None and where in storage:
@@ -55,3 +54,4 @@ class Awaiting:
             if not wait(ticket, self._deadline):
                 with flight.lock:
                     flight.news.withdraw(ticket)
+        return item.copies(return_data, return_metadata)

@@ -37,9 +37,10 @@ class _Slab:
 
     def use(self, buffer: npt.NDArray[np.uint8]) -> None:
         """Place the next frames in this buffer."""
-        self.count, self.next = buffer.nbytes // self.size, 0
+        count = buffer.nbytes // self.size
+        self.frames = np.ndarray((count, *self.shape), self.dtype, buffer)
         self.buffer, self.memory = buffer, buffer.data
-        self.frames = np.ndarray((self.count, *self.shape), self.dtype, buffer)
+        self.count, self.next = count, 0  # last, so that a failure before leaves an empty slab
 
 
 class FrameBuffers:
@@ -103,6 +104,7 @@ class FrameBuffers:
     def _free_buffer(self) -> npt.NDArray[np.uint8]:
         if self._slab.count:
             self._full.append(self._slab.buffer)
+            self._slab.count = self._slab.next = 0
         self._slab.frames = self._slab.buffer = np.empty(0, np.uint8)  # these must not refer to the buffer
         self._slab.memory = memoryview(b"")
         if len(self._full) == _KEPT_BUFFERS:

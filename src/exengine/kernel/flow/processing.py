@@ -58,6 +58,18 @@ class Processing:
     def run(self) -> None:
         """Process frames until the intake has ended. Each worker calls this method on its own thread."""
         flight = self._flight
+        try:
+            self._process_all()
+        except BaseException as error:  # such as a lack of memory outside of the process function
+            self._storing.keep(error)
+        with flight.lock:
+            self._running -= 1
+            if not self._running:
+                flight.ready_ended = True
+                flight.results.wake_all()
+
+    def _process_all(self) -> None:
+        flight = self._flight
         while (taken := flight.wait_to_process()) is not None:
             number, item = taken
             try:
@@ -67,20 +79,15 @@ class Processing:
                 with flight.lock:
                     self._turn = number + 1
                     self._turns.wake_all()
-        with flight.lock:
-            self._running -= 1
-            if not self._running:
-                flight.ready_ended = True
-                flight.results.wake_all()
 
     def _process(self, number: int, item: QueuedFrame) -> None:
         raw = metadata = failure = None
-        if self._on_error == "raw":
-            raw, metadata = item.data.copy(), clean_metadata(item.metadata)
         passed_on: list[QueuedFrame] = []
         held: list[QueuedFrame] = []
         held_bytes = 0
         try:
+            if self._on_error == "raw":
+                raw, metadata = item.data.copy(), clean_metadata(item.metadata)
             # A copy, because the coordinates of a frame in flight are dict keys, which cannot be changed.
             coordinates = of_checked_axes(dict(item.coordinates.__dict__))
             for result in frames_of(self._function(coordinates, item.data, item.metadata), item):

@@ -56,6 +56,10 @@ class QueuedFrame:
         self.since = perf_counter()
         self.size = data.nbytes
 
+    def copies(self, data: bool, metadata: bool) -> tuple[npt.NDArray[Any] | None, JsonValue]:
+        """Return copies of the pixels and the metadata for a reader; None for those not wanted."""
+        return self.data.copy() if data else None, clean_metadata(self.metadata) if metadata else None
+
     def notify(self, *, processed: bool, stored: bool) -> None:
         """Notify the future. An exception that it raises is logged and never stops the flow of frames."""
         try:
@@ -67,10 +71,9 @@ class QueuedFrame:
 
     def notify_of_loss(self, error: BaseException) -> None:
         """Notify the future that the frame was not stored, if it has a method ``_notify_error``."""
-        if not hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0
-            return
         try:
-            self.future._notify_error(self.coordinates, error)
+            if hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0 has no such method
+                self.future._notify_error(self.coordinates, error)
         except BaseException:
             _log.exception("a future raised when it was notified of the loss at %s", self.coordinates)
 
@@ -79,7 +82,8 @@ def frames_of(result: Any, given: QueuedFrame) -> Iterator[QueuedFrame]:
     """Yield the result of a process function as frames that no other code can change.
 
     The process function may return the same buffer every time, so everything is copied except the array that
-    it received. If it returns a generator, each frame is requested when the previous one has been taken.
+    it received. If it returns a generator, each frame is requested when the previous one has been taken, and
+    that array is copied, too, because the generator may go on changing it.
     """
     if result is None:
         return
@@ -94,7 +98,7 @@ def frames_of(result: Any, given: QueuedFrame) -> Iterator[QueuedFrame]:
             raise TypeError(
                 f"the data that a process function returns must be an array, got {type(data).__name__}"
             )
-        is_given = data is given.data
+        is_given = data is given.data and isinstance(result, tuple | list)
         item = QueuedFrame(
             snapshot(coordinates),
             data if is_given else data.copy(),

@@ -164,7 +164,8 @@ class Storing:
         except BaseException:
             _log.exception("the callback for errors raised after %s", describe(error))
 
-    def _keep(self, error: BaseException) -> None:
+    def keep(self, error: BaseException) -> None:
+        """Keep the first error, and report it."""
         with self._flight.lock:
             first = self._flight.fail(error)
         if first:
@@ -178,7 +179,7 @@ class Storing:
             except UnsupportedOperationError:
                 pass  # the storage cannot store annotations
             except BaseException as error:  # the dataset must be ended in any case
-                self._keep(error)
+                self.keep(error)
             if flight.error is not None or not flight.ledger.complete:
                 end_early(self._storage, str(flight.error or "some frames were not stored"), failed=True)
             elif self.abort is not None:
@@ -186,7 +187,7 @@ class Storing:
             else:
                 self._storage.finish()
         except BaseException as error:
-            self._keep(error)
+            self.keep(error)
         with flight.lock:
             flight.concluded = True
             flight.news.wake_all()

@@ -7,7 +7,6 @@ frames that came late, and how long frames waited.
 """
 
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 from exengine.kernel.frames.latencies import Latencies
@@ -21,6 +20,9 @@ _MOST_OF_A_REASON = 1000  # maximum number of characters
 _MOST_OF_A_POSITION = 200
 _MOST_AXES = 64
 _INT_LIMIT = 2**63
+
+Loss = tuple[dict[str, int | str], str]
+"""The coordinates of a frame that was not stored, and the reason."""
 
 
 class Ledger:
@@ -129,7 +131,7 @@ class Ledger:
         """
         return self.latencies.summary_us()
 
-    def name_loss(self, coordinates: object, reason: str) -> None:
+    def name_loss(self, coordinates: object, reason: str) -> "Loss | None":
         """Record the coordinates of a frame that was not stored, and the reason.
 
         Parameters
@@ -139,9 +141,17 @@ class Ledger:
             a long position is truncated.
         reason : str
             The reason, which is truncated if it is long.
+
+        Returns
+        -------
+        tuple or None
+            The new entry of ``not_stored``; None if the list is full.
         """
-        if len(self.not_stored) < MAX_NAMED:
-            self.not_stored.append((_as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)))
+        if len(self.not_stored) >= MAX_NAMED:
+            return None
+        entry = _as_json(coordinates), _plain(reason, _MOST_OF_A_REASON)
+        self.not_stored.append(entry)
+        return entry
 
     def name_raw(self, coordinates: object, reason: str) -> None:
         """Record a frame that was passed on unprocessed, and the reason; see :meth:`name_loss`."""
@@ -175,13 +185,19 @@ class Ledger:
         if len(self.late) < MAX_NAMED:
             self.late.append((_as_json(coordinates), round(delay_s, 3)))
 
-    def forget_refusals(self, coordinates: Mapping[str, int | str]) -> None:
-        """Remove the record of a rejected frame that was put again and accepted."""
-        given = _as_json(coordinates)
-        kept = [loss for loss in self.not_stored if loss[0] != given]
-        self.offered -= len(self.not_stored) - len(kept)
-        self.failed_in -= len(self.not_stored) - len(kept)
-        self.not_stored = kept
+    def forget_refusals(self, times: int, entries: "list[Loss]") -> None:
+        """Remove the record of a frame that was rejected, once or several times, and then accepted.
+
+        Parameters
+        ----------
+        times : int
+        entries : list
+            The entries that :meth:`name_loss` returned for the frame.
+        """
+        forgotten = set(map(id, entries))
+        self.not_stored = [loss for loss in self.not_stored if id(loss) not in forgotten]
+        self.offered -= times
+        self.failed_in -= times
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ledger as a dict of JSON values."""

@@ -199,8 +199,8 @@ class ManagedStorage(WrittenStorage):
                     if state.checks.first is None:
                         state.checks.stored(coordinates, data)
                     stored += 1
-                if state.waiting:
-                    state.new_data.notify_all()
+                    if state.waiting:
+                        state.new_data.notify_all()
         except BaseException as error:
             note_stored(error, stored)
             raise

@@ -37,9 +37,18 @@ def release(owner: _Owner) -> None:
     _storages.discard(owner)
 
 
+def _members(group: "weakref.WeakSet[_Owner]") -> list[_Owner]:
+    """Return the members of a set that other threads may change at the same time."""
+    while True:
+        try:
+            return list(group)
+        except RuntimeError:
+            continue
+
+
 def _conclude_all() -> None:
     for group in (_handlers, _storages):
-        for owner in list(group):
+        for owner in _members(group):
             try:
                 owner.conclude_at_exit()
             except BaseException:  # a failure in one must not affect the others
@@ -48,7 +57,7 @@ def _conclude_all() -> None:
 
 def _disown_all() -> None:
     for group in (_handlers, _storages):
-        for owner in list(group):
+        for owner in _members(group):
             owner.disown()
         group.clear()
 

@@ -194,24 +194,31 @@ class RecordedRun:
         """
         recorder = self._recorder
         self._ended = True
+        try:
+            try:
+                self._stop_listening(error)
+                error = self._finish(error)
+            except BaseException as interrupt:  # the dataset is finished nevertheless
+                error = error or interrupt
+                with contextlib.suppress(BaseException):
+                    recorder.finish(interrupt, timeout=_INTERRUPTED_TIMEOUT_S)
+            recorder.report()
+        except BaseException as interrupt:
+            error = error or interrupt
+        finally:  # so that no caller of `result` waits for ever
+            if error is None:
+                self._outcome.set_result(recorder.ledger)
+            else:
+                self._outcome.set_exception(error)
+        return error
+
+    def _stop_listening(self, error: BaseException | None) -> None:
         with contextlib.suppress(Exception):
             self._runner.events.eventStarted.disconnect(self._event_started)
         core = self._core
         with contextlib.suppress(Exception):  # the engine of pymmcore-plus lets a burst go on after an error
             if error is not None and core is not None and core.isSequenceRunning():
                 core.stopSequenceAcquisition()
-        try:
-            error = self._finish(error)
-        except BaseException as interrupt:  # the dataset is finished nevertheless
-            error = error or interrupt
-            with contextlib.suppress(BaseException):
-                recorder.finish(interrupt, timeout=_INTERRUPTED_TIMEOUT_S)
-        recorder.report()
-        if error is None:
-            self._outcome.set_result(recorder.ledger)
-        else:
-            self._outcome.set_exception(error)
-        return error
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         recorder = self._recorder

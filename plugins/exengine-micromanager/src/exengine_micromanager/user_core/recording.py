@@ -54,6 +54,7 @@ class Recording:
         self._thread = threading.get_ident()
         self._on_this_thread: set[ExEngineSink] = set()
         self._is_active = False
+        self._is_wrapped = False  # whether `run_mda` of the core is wrapped, which it stays
         self.sinks: list[ExEngineSink] = []
 
     def start(self) -> Self:
@@ -116,6 +117,9 @@ class Recording:
 
         Its thread starts the run later, possibly after the end of the recording.
         """
+        if self._is_wrapped:
+            return
+        self._is_wrapped = True
         original = self._core.run_mda
 
         @functools.wraps(original)

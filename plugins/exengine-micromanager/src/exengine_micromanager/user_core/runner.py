@@ -127,7 +127,10 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
         except BaseException as error:
             raised = error
         for one in runs:
-            raised = one.end(raised) or raised
+            try:
+                raised = one.end(raised) or raised
+            except BaseException as error:  # an interrupt: the other datasets are ended nevertheless
+                raised = raised or error
         for sink in sinks[len(runs) :]:
             sink._refuse(raised)
         if raised is not None:
