@@ -163,7 +163,8 @@ def soak(
             found.append(f"{what} after each cycle: {values}")
     half = [level.resident_mib for level in levels[len(levels) // 2 - 1 :]]
     slope = float(np.polyfit(range(len(half)), half, 1)[0])
-    rise = slope * (len(half) - 1)
+    third = max(1, len(half) // 3)
+    rise = float(np.median(half[-third:]) - np.median(half[:third]))  # a single step counts once
     if rise > MOST_RISE_MIB:
         found.append(f"memory rises by {rise:.1f} MiB in {len(half)} cycles: {half}")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
