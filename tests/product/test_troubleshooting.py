@@ -73,7 +73,7 @@ class Person:
             r"in [\d.]+ s, [\d.]+ frames/s, [\d.]+ [kMG]?B/s", "in 0.1 s, 500.0 frames/s, 3.1 MB/s", text
         )
         text = re.sub(r"(p50|p99|p99\.9|max) [\d.]+ (ms|s|us)\b", r"\1 2.0 ms", text)
-        text = re.sub(r"at most \d+ frames?, [\d.]+ [kMG]?B", "at most 1 frames, 6.1 kB", text)
+        text = re.sub(r"at most \d+ frames?, [\d.]+ [kMG]?B", "at most 1 frame, 6.1 kB", text)
         return re.sub(r"(only|has) [\d.]+ [kMGT]?B( free| are available)", r"\1 1.2 GB\2", text)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from exengine.kernel.wording import human_bytes
+from exengine.kernel.wording import human_bytes, human_count
 
 _MOST_NAMED = 5
 
@@ -33,14 +33,17 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
     if _number(stalled.get("frames")):
         seconds = _number(stalled.get("seconds"))
         lines.append(
-            ("stalled", f"{stalled['frames']} frames waited for the storage, {seconds:.3g} s in all")
+            (
+                "stalled",
+                f"{human_count(int(stalled['frames']), 'frame')} waited for the storage, {seconds:.3g} s in all",
+            )
         )
     if latency:
         times = ", ".join(f"{key} {_number(value) / 1000:.3g} ms" for key, value in latency.items())
         lines.append(("latency", f"until stored: {times}"))
     if most:
         size = human_bytes(int(_number(most.get("bytes"))))
-        lines.append(("queue", f"at most {_number(most.get('frames')):g} frames, {size}"))
+        lines.append(("queue", f"at most {human_count(int(_number(most.get('frames'))), 'frame')}, {size}"))
     return lines
 
 
