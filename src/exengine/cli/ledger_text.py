@@ -32,12 +32,8 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
     stalled, latency, most = (_mapping(ledger.get(key)) for key in ("stalled", "latency_us", "high_water"))
     if _number(stalled.get("frames")):
         seconds = _number(stalled.get("seconds"))
-        lines.append(
-            (
-                "stalled",
-                f"{human_count(int(stalled['frames']), 'frame')} waited for the storage, {seconds:.3g} s in all",
-            )
-        )
+        waited = human_count(int(stalled["frames"]), "frame")
+        lines.append(("stalled", f"{waited} waited for the storage, {seconds:.3g} s in all"))
     if latency:
         times = ", ".join(f"{key} {_number(value) / 1000:.3g} ms" for key, value in latency.items())
         lines.append(("latency", f"until stored: {times}"))
