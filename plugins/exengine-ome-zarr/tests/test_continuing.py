@@ -127,7 +127,7 @@ def test_a_dataset_without_frames_is_refused(killed):
 
 
 def test_a_continued_writer_has_the_state_of_a_new_one(killed, monkeypatch):
-    """A writer that gains an attribute must set it here too."""
+    """Both are set up by the same constructor and the same layout."""
     seen = []
     release = FrameWriter.release
     monkeypatch.setattr(FrameWriter, "release", lambda self: (seen.append(self), release(self)))

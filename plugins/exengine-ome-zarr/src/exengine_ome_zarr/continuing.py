@@ -9,15 +9,14 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import READ, DataCoordinates, HelperThread, OpenFile, read_at
+from exengine.base_classes import READ, OpenFile, read_at
 from exengine.errors import DatasetDamagedError, OptionError
 from exengine_ome_zarr.format import files
-from exengine_ome_zarr.format.journal import JournalWriter, read_records
-from exengine_ome_zarr.format.labels import Key
+from exengine_ome_zarr.format.journal import read_records
 from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 from exengine_ome_zarr.format.shards import PartFiles
 from exengine_ome_zarr.frame_writer import FrameWriter
-from exengine_ome_zarr.planning import Planning
+from exengine_ome_zarr.planning import Planning, begin_labels
 from exengine_ome_zarr.table import FrameTable
 
 
@@ -53,39 +52,23 @@ class ContinuedWriter(FrameWriter):
         layout = table.layout
         if table.problem or layout is None or not len(table):
             raise DatasetDamagedError(f"{folder} cannot be continued: {table.problem or 'it has no frames'}")
-        self._folder = folder
-        self._plan = plan
-        self._refuse_other_options(first_line, layout.codec == codec)
-        self.layout = None
-        self._slots = self._parts = self._pyramid = None
-        self._helper = HelperThread()
-        self._started = {}
-        self._names = {}
-        self._grown = {}
-        self._channels = set()
-        records = self._read_records(table)
-        self._remove_unfinished_files({int(number) for number in np.unique(records["part"])})
-        line_end = int((records["line_at"] + records["line_bytes"]).max())
-        self._lines = files.AppendFile(os.path.join(folder, files.FRAMES), line_end)
-        self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), table.layout_bytes)
-        self._journal = JournalWriter(os.path.join(folder, files.JOURNAL), len(records))
+        _refuse_other_options(folder, table, plan, first_line, layout.codec == codec)
+        records = _read_records(table)
+        _remove_unfinished_files(folder, {int(number) for number in np.unique(records["part"])})
+        line_bytes = int((records["line_at"] + records["line_bytes"]).max())
+        super().__init__(folder, plan, table.layout_bytes, line_bytes=line_bytes, frames=len(records))
         self._continue(table, layout, records)
         plan.facts = table.facts
 
     def _continue(self, table: FrameTable, layout: Layout, records: npt.NDArray[np.void]) -> None:
-        """Begin as for a first frame, but with the stored layout, and add the frames of the first writer."""
-        plan, lines = self._plan, self._layout_lines
-        self._plan, self._layout_lines = _StoredPlan(table), _NoLines()  # type: ignore[assignment]
-        try:
-            first = DataCoordinates(table.coordinates(0))
-            self._begin(first, np.empty(layout.frame_shape, layout.numpy_dtype))
-        finally:
-            self._plan, self._layout_lines = plan, lines
-        self._pyramid = None
-        for dim, labels in self._labels.items():
+        """Use the stored layout, and add the frames of the first writer."""
+        labels, _ = begin_labels(layout, {})
+        for dim, some in labels.items():
             for index, key in table.labels[dim].labelled().items():
-                labels.add(key, index)
-            labels.extend(table.labels[dim].extent)
+                some.add(key, index)
+            some.extend(table.labels[dim].extent)
+        self._use_layout(layout, table.facts, labels, {})
+        self._pyramid = None
         self._images.windows = table.windows
         self._channels = {int(number) for number in np.unique(records["c"])}
         for image in np.unique(records["image"]).tolist():
@@ -95,24 +78,6 @@ class ContinuedWriter(FrameWriter):
         if self._parts is not None:
             self._continue_parts(layout, self._parts, records)
 
-    def _refuse_other_options(self, first_line: bytes, same_codec: bool) -> None:
-        file = OpenFile(os.path.join(self._folder, files.LAYOUT), READ)
-        same_summary = read_at(file.descriptor, len(first_line), 0) == first_line
-        same_pyramid = self._plan.facts.pyramid == self.existing.facts.pyramid
-        if not (same_codec and same_summary and same_pyramid):
-            raise OptionError(f"{self._folder} was created with other options and cannot be continued")
-
-    @staticmethod
-    def _read_records(table: FrameTable) -> npt.NDArray[np.void]:
-        """Return the journal records of all frames."""
-        assert table.journal is not None
-        pieces = []
-        first, count = 0, len(table)
-        while first < count:
-            pieces.append(read_records(table.journal.descriptor, first)[: count - first])
-            first += len(pieces[-1])
-        return np.concatenate(pieces)
-
     def _continue_array(self, image: int, records: npt.NDArray[np.void], layout: Layout) -> None:
         """Make the array of an image as long as the shards in it."""
         t, c, z = (
@@ -121,16 +86,6 @@ class ContinuedWriter(FrameWriter):
         )
         self._images.place(image, (t, c, z))
         self._grown[image] = (t, c, z)
-
-    def _remove_unfinished_files(self, parts: set[int]) -> None:
-        """Remove files that the first writer had not renamed, and parts without a frame."""
-        folder = os.path.join(self._folder, files.OPEN)
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            kind, _, number = name.partition("-")
-            is_used = kind == "part" and number.isdigit() and int(number) in parts
-            if not is_used and os.path.isfile(path) and not os.path.islink(path):
-                os.unlink(path)
 
     def _continue_parts(self, layout: Layout, parts: PartFiles, records: npt.NDArray[np.void]) -> None:
         """Open the parts that were not published, and find the chunks in them."""
@@ -149,30 +104,33 @@ class ContinuedWriter(FrameWriter):
             parts.added(name, part, layout.chunk_number(t, c, z), at, lengths, full)
 
 
-class _StoredPlan:
-    """The layout and facts that the first writer stored, in place of those in a plan.
-
-    Parameters
-    ----------
-    table : FrameTable
-    """
-
-    def __init__(self, table: FrameTable) -> None:
-        self._layout = table.layout
-        self.facts = table.facts
-
-    def layout(self, *_: object) -> Layout | None:
-        return self._layout
-
-    def declared(self, _: object) -> dict[str, list[Key]]:
-        return {}
-
-    def lengths(self, _: object) -> dict[str, int]:
-        return {}
+def _refuse_other_options(
+    folder: str, table: FrameTable, plan: Planning, first_line: bytes, same_codec: bool
+) -> None:
+    file = OpenFile(os.path.join(folder, files.LAYOUT), READ)
+    same_summary = read_at(file.descriptor, len(first_line), 0) == first_line
+    same_pyramid = plan.facts.pyramid == table.facts.pyramid
+    if not (same_codec and same_summary and same_pyramid):
+        raise OptionError(f"{folder} was created with other options and cannot be continued")
 
 
-class _NoLines:
-    """Ignores the lines of the layout file, because they are stored already."""
+def _read_records(table: FrameTable) -> npt.NDArray[np.void]:
+    """Return the journal records of all frames."""
+    assert table.journal is not None
+    pieces = []
+    first, count = 0, len(table)
+    while first < count:
+        pieces.append(read_records(table.journal.descriptor, first)[: count - first])
+        first += len(pieces[-1])
+    return np.concatenate(pieces)
 
-    def append(self, _: bytes) -> None:
-        pass
+
+def _remove_unfinished_files(folder: str, parts: set[int]) -> None:
+    """Remove files that the first writer had not renamed, and parts without a frame."""
+    place = os.path.join(folder, files.OPEN)
+    for name in os.listdir(place):
+        path = os.path.join(place, name)
+        kind, _, number = name.partition("-")
+        is_used = kind == "part" and number.isdigit() and int(number) in parts
+        if not is_used and os.path.isfile(path) and not os.path.islink(path):
+            os.unlink(path)

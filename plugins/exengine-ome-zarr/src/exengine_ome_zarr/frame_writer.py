@@ -6,7 +6,7 @@ programs find the pixels through the indices of the shards.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import crc32c
@@ -18,6 +18,7 @@ from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.finishing import finish_dataset
 from exengine_ome_zarr.format import files, sizes
+from exengine_ome_zarr.format.documents import Facts
 from exengine_ome_zarr.format.frame_files import FrameFiles, read_frame_line
 from exengine_ome_zarr.format.frame_reading import FrameName
 from exengine_ome_zarr.format.images import Images
@@ -43,6 +44,8 @@ class FrameWriter:
         What is known of the frames. It determines the layout when the first frame arrives.
     layout_bytes : int
         The size of the layout file, which exists.
+    line_bytes, frames : int, optional
+        The size of the lines in ``frames.jsonl``, and the number of frames, if the dataset is continued.
 
     Raises
     ------
@@ -50,7 +53,15 @@ class FrameWriter:
         If the files cannot be created.
     """
 
-    def __init__(self, folder: str, plan: planning.Planning, layout_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: str,
+        plan: planning.Planning,
+        layout_bytes: int,
+        *,
+        line_bytes: int | None = None,
+        frames: int | None = None,
+    ) -> None:
         self._folder = folder
         self._plan = plan
         self.layout: Layout | None = None
@@ -64,9 +75,9 @@ class FrameWriter:
         self._grown: dict[int, Indices] = {}
         self._channels: set[int] = set()  # whose contrast was chosen
         os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
-        self._lines = files.AppendFile(os.path.join(folder, files.FRAMES))
+        self._lines = files.AppendFile(os.path.join(folder, files.FRAMES), line_bytes)
         self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), layout_bytes)
-        self._journal = JournalWriter(os.path.join(folder, files.JOURNAL))
+        self._journal = JournalWriter(os.path.join(folder, files.JOURNAL), frames)
 
     def write(self, number: int, batch: Batch) -> int:
         """Write the first frames of a batch, as many as form one piece of a shard.
@@ -143,7 +154,7 @@ class FrameWriter:
             file = slots.open(name)
         write_at(file.descriptor, arrays, begin, end - begin)
         if end - self._started.get(name, 0) >= sizes.EARLY_BYTES:
-            if slots.frame_bytes < sizes.SMALL_FRAME_BYTES:
+            if arrays[0].nbytes < sizes.SMALL_FRAME_BYTES:
                 started = self._started.get(name, 0)
                 self._helper.begin_writing(file, started, end - started)
             self._started[name] = end
@@ -155,7 +166,7 @@ class FrameWriter:
         line_at, bytes_left = self._lines.end, sizes.COMPRESSED_BATCH_BYTES
         for coordinates, data, line in batch:
             arranged: Any = self._codec.arrange(data)
-            chunks = self._compress(arranged)
+            chunks = self._compress(arranged, layout.tiles)
             image, t, c, z = self._place(coordinates.__dict__, data)
             key = (image, *layout.shard_at(t, c, z))
             name = self._names.get(key) or self.shard_name(key)
@@ -199,9 +210,9 @@ class FrameWriter:
             self._pyramid.stored(records)
         return len(records)
 
-    def _compress(self, arranged: npt.NDArray[Any]) -> list[bytes]:
+    def _compress(self, arranged: npt.NDArray[Any], tiles: int) -> list[bytes]:
         """Return the compressed chunks of a frame. If there are several, two threads compress them."""
-        codec, half = self._codec, self._chunks_in_frame // 2
+        codec, half = self._codec, tiles // 2
         running = self._helper.submit(codec.compress, arranged, half) if half else None
         if running is None:
             return codec.compress(arranged)
@@ -217,8 +228,7 @@ class FrameWriter:
         """Store the layout of the dataset when its first frame arrives."""
         plan = self._plan
         layout = plan.layout(coordinates.__dict__, data.shape, data.dtype)
-        declared = plan.declared(layout)
-        labels, lines = planning.begin_labels(layout, declared)
+        labels, lines = planning.begin_labels(layout, plan.declared(layout))
         self._layout_lines.append(
             b"".join(
                 map(
@@ -227,11 +237,25 @@ class FrameWriter:
                 )
             )
         )
-        self._labels: dict[str, Labels] = labels
-        self._images = Images(self._folder, layout, plan.facts, labels)
+        self._use_layout(layout, plan.facts, labels, plan.lengths(layout))
+        return layout
+
+    def _use_layout(
+        self, layout: Layout, facts: Facts, labels: dict[str, Labels], planned: Mapping[str, int]
+    ) -> None:
+        """Write with a layout that is stored.
+
+        Parameters
+        ----------
+        layout : Layout
+        facts : Facts
+        labels : dict of str to Labels
+            The labels of each dimension.
+        planned : mapping of str to int
+            The planned lengths of the dimensions, as far as they are known.
+        """
+        self._images = Images(self._folder, layout, facts, labels)
         self._codec = PixelCodec(layout)
-        self._chunks_in_frame = layout.tiles
-        planned = plan.lengths(layout)
         self._lengths = (planned.get("t", 0), planned.get("c", 0), planned.get("z", 0))
         self._single = [
             (labels[dim], axes[0]) if len(axes) == 1 else (labels[dim], axes)
@@ -247,7 +271,6 @@ class FrameWriter:
                 self._folder, layout, self._images, self._images.method, self._frames_in_shard
             )
         self.layout = layout
-        return layout
 
     def _place(self, positions: dict[str, Any], data: npt.NDArray[Any]) -> tuple[int, int, int, int]:
         """Return the image of a frame and its indices; grow the arrays if necessary."""

@@ -2,11 +2,13 @@
 
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     CoordinatesError,
@@ -42,20 +44,8 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     if sorted(order) != sorted(positions):
         raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order, got {', '.join(order)}")
     values = [positions[axis] for axis in order]
-    places = [{value: place for place, value in enumerate(some)} for some in values]
-    shape = tuple(len(some) for some in values)
-    there = np.zeros(shape, dtype=bool)
-    first = None
-    for coordinates in storage:
-        first = first or coordinates
-        if len(coordinates) != len(order):
-            raise UnsupportedOperationError(
-                f"frames have different axes ({', '.join(coordinates)} and {', '.join(order)}), so they "
-                "cannot form one array"
-            )
-        there[tuple(place[coordinates[axis]] for axis, place in zip(order, places, strict=True))] = True
-    if first is None:
-        raise UnsupportedOperationError("the dataset has no frames, so the shape of the array is unknown")
+    there, first = present_frames(storage, dict(zip(order, values, strict=True)))
+    shape = there.shape
     if missing == "raise" and not there.all():
         gap = next(iter(np.argwhere(~there)))
         where = {axis: some[int(place)] for axis, some, place in zip(order, values, gap, strict=True)}
@@ -75,6 +65,43 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         chunks=tuple((1,) * size for size in shape) + tuple((size,) for size in example.shape),
         meta=meta if masked else np.empty((0,) * (len(order) + example.ndim), example.dtype),
     )
+
+
+def present_frames(
+    storage: DataStorage, positions: Mapping[str, Sequence[int | str]]
+) -> tuple[npt.NDArray[np.bool_], DataCoordinates]:
+    """Return the places in an array that have a frame, and the coordinates of the first frame.
+
+    Parameters
+    ----------
+    storage : DataStorage
+    positions : mapping of str to sequence of int or str
+        The positions on each axis of the array.
+
+    Returns
+    -------
+    tuple of (numpy.ndarray, DataCoordinates)
+        ``(*axes)`` bool, and the coordinates.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If there are no frames, or if they have different axes.
+    """
+    places = {axis: {value: place for place, value in enumerate(some)} for axis, some in positions.items()}
+    there = np.zeros([len(some) for some in positions.values()], dtype=bool)
+    first = None
+    for coordinates in storage:
+        first = first or coordinates
+        if len(coordinates) != len(places):
+            raise UnsupportedOperationError(
+                f"frames have different axes ({', '.join(coordinates)} and {', '.join(places)}), so they "
+                "cannot form one array"
+            )
+        there[tuple(some[coordinates[axis]] for axis, some in places.items())] = True
+    if first is None:
+        raise UnsupportedOperationError("the dataset has no frames, so the shape of the array is unknown")
+    return there, first
 
 
 def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:

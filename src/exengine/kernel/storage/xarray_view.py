@@ -17,6 +17,7 @@ from xarray.core import indexing  # type: ignore[import-not-found, unused-ignore
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.array_view import present_frames
 from exengine.kernel.storage.description import plan_of
 
 _COLORS = "rgb"
@@ -71,19 +72,7 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
     def __init__(self, storage: DataStorage) -> None:
         self._storage = storage
         self.positions = {axis: list(positions) for axis, positions in storage.axes.items()}
-        places = {axis: {value: n for n, value in enumerate(some)} for axis, some in self.positions.items()}
-        self.present = np.zeros([len(some) for some in self.positions.values()], dtype=bool)
-        first = None
-        for coordinates in storage:
-            first = first or coordinates
-            if len(coordinates) != len(places):
-                raise UnsupportedOperationError(
-                    f"frames have different axes ({', '.join(coordinates)} and {', '.join(places)}), so they "
-                    "cannot form one array"
-                )
-            self.present[tuple(some[coordinates[axis]] for axis, some in places.items())] = True
-        if first is None:
-            raise UnsupportedOperationError("the dataset has no frames, so the shape of the array is unknown")
+        self.present, first = present_frames(storage, self.positions)
         example = storage.get_data(first)
         self._frame_shape = example.shape
         self.dtype = example.dtype

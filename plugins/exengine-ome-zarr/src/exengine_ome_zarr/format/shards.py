@@ -45,7 +45,6 @@ class SlotFiles:
         self._layout = layout
         self.continues = continues
         self._pool = FilePool(MAX_OPEN_FILES)
-        self.frame_bytes = layout.frame_bytes
         self.get = self._pool.get
         self._made: set[str] = set()
         self.unsynced: dict[str, None] = {}
