@@ -313,7 +313,7 @@ class Unplugged(CMMCorePlus):
 def test_a_frame_that_the_engine_could_not_take_is_named_and_the_run_raises(tmp_path, at):
     with new_core(cls=type("Core", (Unplugged,), {"fails_at": at})) as core:
         sink = ExEngineSink(tmp_path / "data", backend="ndtiff")
-        with pytest.raises(AcquisitionError, match="delivered no image for 1 frames") as raised:
+        with pytest.raises(AcquisitionError, match="delivered no image for 1 frame:") as raised:
             core.mda.run(snaps(4), output=sink)
         assert f"{{'position': {at - 1}}}" in str(raised.value) and sink.ledger.stored == 3
         sink.close()
@@ -322,6 +322,21 @@ def test_a_frame_that_the_engine_could_not_take_is_named_and_the_run_raises(tmp_
     assert dataset.annotations["ledger"]["not_stored"] == [
         {"coordinates": {"position": at - 1}, "reason": "the camera delivered no image"}
     ]
+
+
+def test_a_missing_frame_is_named_in_the_ledger_although_the_run_was_cancelled_later(tmp_path):
+    with new_core(cls=type("Core", (Unplugged,), {"fails_at": 2})) as core:
+        sink = ExEngineSink(tmp_path / "data", backend="ndtiff")
+
+        def events():
+            yield from snaps(4)
+            core.mda.cancel()
+            yield from list(snaps(6))[4:]
+
+        core.mda.run(events(), output=sink)
+        named = [where for where, _ in sink.ledger.not_stored]
+        assert sink.status == "aborted" and {"position": 1} in named
+        sink.close()
 
 
 def test_an_event_that_an_engine_skips_is_not_missing(core):

@@ -52,6 +52,7 @@ class Flight:
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # made when it is first needed
         self._processing: dict[int, QueuedFrame] = {}  # id -> frame
         self._storing: list[QueuedFrame] = []  # the batch that is being stored
+        self._waiting: dict[int, QueuedFrame] = {}  # id -> result for which there is no room yet
 
     # -- arriving --------------------------------------------------------------------------------
 
@@ -129,7 +130,11 @@ class Flight:
         """Return the frame in flight at these coordinates; the latest, if there are several."""
         if self.index is None:
             processing = sorted(self._processing.values(), key=lambda item: item.since)
-            queued = self.intake if self.ready is self.intake else [*self.ready, *processing, *self.intake]
+            queued = (
+                self.intake
+                if self.ready is self.intake
+                else [*self.ready, *self._waiting.values(), *processing, *self.intake]
+            )
             self.index = {item.coordinates: item for item in (*self._storing, *queued)}
         return self.index.get(coordinates)
 
@@ -236,6 +241,7 @@ class Flight:
                     replaced = None
                 if self._has_room(result.size) or not (self.ready or self._storing):
                     self.results_waiting -= waits
+                    self._waiting.pop(id(result), None)
                     self.bytes += result.size
                     self.frames += 1
                     self.ledger.produced += 1
@@ -246,6 +252,9 @@ class Flight:
                     self.news.wake_all()
                     return
                 self.results_waiting += not waits
+                self._waiting[id(result)] = result
+                if self.index is not None:
+                    self.index[result.coordinates] = result
                 waits = True
                 ticket = self.room.enlist()
                 self.hurry.wake_all()

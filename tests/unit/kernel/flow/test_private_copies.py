@@ -188,3 +188,15 @@ def test_the_end_of_the_program_sees_a_set_that_other_threads_change():
             return super().__iter__()
 
     assert at_exit._members(Changing({1})) == [1]
+
+
+def test_a_result_that_waits_for_room_is_found(held_storage):
+    held_storage.gate.clear()
+    handler = DataHandler(
+        held_storage, lambda *frame: [frame, ({"time": 9}, frame[1], frame[2])], max_frames=1
+    )
+    handler.put({"time": 0}, np.ones((4, 4), np.uint8), {})
+    data, _ = handler.await_data({"time": 9}, timeout=20)
+    assert data.min() == 1
+    held_storage.gate.set()
+    finished(handler)

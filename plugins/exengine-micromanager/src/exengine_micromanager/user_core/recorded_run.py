@@ -176,6 +176,7 @@ class RecordedRun:
                         _log.warning("the camera delivered no image for the frame at %s", dict(where))
                     if len(self._missing) < _MOST_NAMED:
                         self._missing.append(where)
+                        self._recorder.ledger.name_loss(where, "the camera delivered no image")
 
     def _stop(self, error: BaseException) -> None:
         """End the run soon, because a frame could not be stored. The next time point may be hours away."""
@@ -269,8 +270,7 @@ class RecordedRun:
         self._settle()
         if not self._missing:
             return None
-        for where in self._missing:
-            self._recorder.ledger.name_loss(where, "the camera delivered no image")
         named = ", ".join(str(dict(where)) for where in self._missing[:5])
         more = f" and {self._missing_count - 5} more" if self._missing_count > 5 else ""
-        return SourceError(f"the camera delivered no image for {self._missing_count} frames: {named}{more}")
+        count = "1 frame" if self._missing_count == 1 else f"{self._missing_count} frames"
+        return SourceError(f"the camera delivered no image for {count}: {named}{more}")
