@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -72,6 +73,31 @@ def opened(path):
             return dataset
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def copy_at_rest():
+    """Return a function that copies a dataset while its writer is alive, between two changes of its threads."""
+
+    def listing(folder):
+        found = []
+        for path in sorted(folder.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                found.append((path, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return found
+
+    def copy(source, target):
+        while True:
+            before = listing(source)
+            # A file that is renamed meanwhile is missing: the next copy has it under its new name.
+            with contextlib.suppress(shutil.Error, FileNotFoundError):
+                shutil.copytree(source, target)
+                if listing(source) == before:
+                    return target
+            shutil.rmtree(target, ignore_errors=True)
+
+    return copy
 
 
 @pytest.fixture(scope="session")

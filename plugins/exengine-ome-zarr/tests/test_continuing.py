@@ -1,7 +1,5 @@
 """``OmeZarrStorage.resume``: a second writer continues the dataset of one that died."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -38,14 +36,14 @@ def write(storage, begin, end=FRAMES, size=20):
 
 
 @pytest.fixture
-def killed(tmp_path):
+def killed(tmp_path, copy_at_rest):
     """Return what leaves a dataset as after a kill: its first frames, and torn writes behind them."""
 
     def killed(frames, options, size=20):
         at = tmp_path / "data"
         storage = OmeZarrStorage(tmp_path / "alive", summary_metadata={"name": "demo"}, **options)
         write(storage, 0, frames, size)
-        shutil.copytree(tmp_path / "alive", at)
+        copy_at_rest(tmp_path / "alive", at)
         storage.finish()
         storage.close()
         with (at / ".exengine" / "frames.jsonl").open("ab") as file:
@@ -87,14 +85,13 @@ def test_a_continued_dataset_has_every_frame_and_is_as_good_as_one_written_at_on
     dataset.close()
 
 
-def test_a_dataset_that_is_killed_again_is_continued_again(killed, tmp_path):
+def test_a_dataset_that_is_killed_again_is_continued_again(killed, copy_at_rest, tmp_path):
     path = killed(3, {"codec": "blosc-lz4", "shard": 5})
     for frames in range(3, FRAMES, 3):
         storage = OmeZarrStorage.resume(path, summary_metadata={"name": "demo"}, codec="blosc-lz4", shard=5)
         assert len(storage) == frames
         write(storage, frames, frames + 3)
-        copy = tmp_path / f"after-{frames}"
-        shutil.copytree(path, copy)
+        copy = copy_at_rest(path, tmp_path / f"after-{frames}")
         storage.close()
         path = copy
     with OmeZarrStorage.resume(path, summary_metadata={"name": "demo"}, codec="blosc-lz4", shard=5):
