@@ -21,12 +21,12 @@ from exengine.kernel.wording import human_bytes, human_time
 def run(options: argparse.Namespace) -> int:
     """Run the acquisition. Return 0 if every frame was stored, 1 if not, and 130 if interrupted."""
     config = resolve_settings(options)
-    with Acquisition(config) as acquisition:
+    with Acquisition(config, resume=options.resume) as acquisition:
         for item in config.set_aside:
             say(f"set aside: {item.key} ({item.origin}): {item.reason}")
         code, problem = 0, ""
         try:
-            with _signals_as_interrupt(), AcquisitionProgress(acquisition.plan.frames) as progress:
+            with _signals_as_interrupt(), AcquisitionProgress(acquisition.remaining) as progress:
                 acquisition.run(progress)
         except AcquisitionError as error:
             if options.debug:

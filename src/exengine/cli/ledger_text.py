@@ -27,6 +27,8 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines += [(label, text(entry)) for entry in named[:_MOST_NAMED]]
         if len(named) > _MOST_NAMED:
             lines.append((label, f"... and {len(named) - _MOST_NAMED} more"))
+    if before := _number(ledger.get("stored_before")):
+        lines.append(("before", f"{human_count(int(before), 'frame')} stored by earlier runs"))
     if skipped := _number(ledger.get("skipped_by_plan")):
         lines.append(("skipped", f"{skipped:g} positions on the axes, as planned"))
     stalled, latency, most = (_mapping(ledger.get(key)) for key in ("stalled", "latency_us", "high_water"))

@@ -41,6 +41,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = add("acquire", "acquire", "run the acquisition that a config file describes", settings)
     verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
+    verb.add_argument(
+        "--resume",
+        metavar="PATH",
+        help="continue the dataset at this path: acquire the frames that it lacks; storage.path and "
+        "storage.if_exists are ignored",
+    )
 
     for kind, text in (("backends", "storage backends"), ("sources", "frame sources")):
         group = verbs.add_parser(kind, help=f"installed {text}", description=f"The installed {text}.")
