@@ -35,6 +35,9 @@ from exengine.kernel.system import files
 RUNS = "runs"
 """The annotation of a dataset that lists its runs."""
 
+_OF_ONE_RUN = ("ledger", "recovery")
+"""Annotations of a dataset that describe one run, or the repair after it."""
+
 _MOST_NAMED = 5  # frames that the ledger of an earlier run names
 _MOST_RUNS = 1000
 _MOST_OF_A_REASON = 500  # characters
@@ -56,6 +59,8 @@ class Earlier:
         The layout of the first frame.
     runs : list of dict
         A record of each run, as the annotation ``runs`` lists it.
+    outdated : tuple of str
+        The annotations of the dataset that are part of the last record, and no longer describe the dataset.
     """
 
     path: str
@@ -64,6 +69,7 @@ class Earlier:
     summary: JsonValue
     layout: tuple[tuple[int, ...], str] | None
     runs: list[dict[str, Any]]
+    outdated: tuple[str, ...]
 
     def __contains__(self, coordinates: object) -> bool:
         return isinstance(coordinates, DataCoordinates) and self.frames.find(coordinates.__dict__) is not None
@@ -181,9 +187,9 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
     if dataset.status is not DatasetStatus.COMPLETE:
         _refuse_what_cannot_be_continued(path, config, storage)
         layout = _layout_of(dataset)
-    return Earlier(
-        path, dataset.status, frames, dataset.summary_metadata, layout, _runs(dataset, written, len(frames))
-    )
+    runs = _runs(dataset, written, len(frames))
+    outdated = tuple(name for name in _OF_ONE_RUN if dataset.annotations.get(name) is not None)
+    return Earlier(path, dataset.status, frames, dataset.summary_metadata, layout, runs, outdated)
 
 
 def _refuse_what_cannot_be_continued(path: str, config: Config, storage: StoragePlan) -> None:
@@ -200,8 +206,8 @@ def _refuse_what_cannot_be_continued(path: str, config: Config, storage: Storage
     plans = point_plans(parse_sequence(config.section("sequence")))
     if any(getattr(plan, "random_seed", 0) is None for plan in plans):
         raise UnsupportedOperationError(
-            f"{path} cannot be continued, because its sequence has random points that would now lie elsewhere; "
-            "for the next acquisition, set random_seed"
+            f"{path} cannot be continued, because its sequence has random points, which would now lie "
+            "elsewhere; set random_seed in the next acquisition"
         )
 
 
@@ -220,12 +226,13 @@ def _runs(dataset: DataStorage, written: manifest.Manifest, count: int) -> list[
     last.update(status=dataset.status.value, frames=count)
     if dataset.status_reason:
         last["reason"] = dataset.status_reason[:_MOST_OF_A_REASON]
-    ledger = dataset.annotations.get("ledger")
-    # The ledger is kept at the end of a run. If the writer was killed, it is that of the run's beginning.
-    if isinstance(ledger, Mapping) and dataset.status is not DatasetStatus.INCOMPLETE:
-        last["ledger"] = {
-            name: value[:_MOST_NAMED] if isinstance(value, list) else value for name, value in ledger.items()
-        }
+    for name in _OF_ONE_RUN:
+        note = dataset.annotations.get(name)
+        # A run that was killed has no ledger. If there is one, it is that of the run before.
+        if isinstance(note, Mapping) and dataset.status is not DatasetStatus.INCOMPLETE:
+            last[name] = {
+                key: value[:_MOST_NAMED] if isinstance(value, list) else value for key, value in note.items()
+            }
     return [*runs, last][-_MOST_RUNS:]
 
 

@@ -34,7 +34,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.source_plan import SourcePlan
-from exengine.kernel.storage.ending import end_early, keep_ledger
+from exengine.kernel.storage.ending import end_early
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -58,7 +58,7 @@ class Recorder:
         Whether :meth:`check` rejects an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
     resume : bool
-        Whether to continue the dataset at ``storage.path``, if there is one. ``storage.if_exists`` is ignored.
+        Whether to continue the dataset at ``storage.path``, if there is one; ``storage.if_exists`` is ignored.
 
     Attributes
     ----------
@@ -249,7 +249,8 @@ class Recorder:
             self.ledger.stored_before = len(self.earlier)
             with contextlib.suppress(UnsupportedOperationError):
                 storage.annotate(RUNS, self.earlier.runs_with_next())
-                keep_ledger(storage, self.ledger)  # in place of the ledger of the earlier run
+                for name in self.earlier.outdated:
+                    storage.annotate(name, None)
 
     @property
     def _continues(self) -> bool:

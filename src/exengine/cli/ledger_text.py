@@ -45,6 +45,26 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
+def run_lines(runs: object) -> list[str]:
+    """Return a line for each run of an acquisition that was continued: its begin, its first frame and its end.
+
+    Parameters
+    ----------
+    runs : list of dict
+        The annotation ``runs`` of a dataset, in which any field may be missing or different.
+    """
+    named = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+    lines = [_run(run) for run in named[-_MOST_NAMED:]]
+    return [f"... {len(named) - _MOST_NAMED} earlier", *lines] if len(named) > _MOST_NAMED else lines
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    first, end = _number(run.get("first_frame")), run.get("frames")
+    frames = f"frames from number {first:g}" + (f" to {_number(end) - 1:g}" if _number(end) > first else "")
+    reason = f", {run['reason']:.100}" if isinstance(run.get("reason"), str) else ""
+    return f"{run.get('started')}: {frames}" + (f", {run['status']}{reason}" if "status" in run else "")
+
+
 def _number(value: object) -> float:
     return value if isinstance(value, int | float) else 0
 

@@ -40,7 +40,7 @@ from exengine.kernel.system.bounded import parse_json
 
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
-_OF_ALL_FRAMES = ("ledger", "recovery")
+_OF_ALL_FRAMES = ("ledger", "recovery", "runs")
 """Annotations that describe all frames of the source by their coordinates."""
 
 
