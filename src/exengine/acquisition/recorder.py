@@ -58,7 +58,7 @@ class Recorder:
         Whether :meth:`check` rejects an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
     resume : bool
-        Whether to continue the dataset at ``storage.path``, if there is one; ``storage.if_exists`` is ignored.
+        Whether to continue the dataset at ``storage.path``, if it exists; ``storage.if_exists`` is ignored.
 
     Attributes
     ----------
