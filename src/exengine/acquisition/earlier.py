@@ -13,11 +13,12 @@ from typing import Any
 
 from exengine.acquisition.comparing import differences
 from exengine.config.layers import Config
+from exengine.datasets.conversion.result import summary_of
 from exengine.datasets.creation import StoragePlan
 from exengine.datasets.opening import open_dataset
 from exengine.frame_sources.sequence import parse_sequence
 from exengine.frame_sources.sequence_events import point_plans
-from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_coords import snapshot
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     ConfigError,
@@ -72,7 +73,8 @@ class Earlier:
     outdated: tuple[str, ...]
 
     def __contains__(self, coordinates: object) -> bool:
-        return isinstance(coordinates, DataCoordinates) and self.frames.find(coordinates.__dict__) is not None
+        axes = snapshot(coordinates).__dict__  # type: ignore[arg-type]
+        return self.frames.find(axes) is not None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -189,7 +191,7 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
         layout = _layout_of(dataset)
     runs = _runs(dataset, written, len(frames))
     outdated = tuple(name for name in _OF_ONE_RUN if dataset.annotations.get(name) is not None)
-    return Earlier(path, dataset.status, frames, dataset.summary_metadata, layout, runs, outdated)
+    return Earlier(path, dataset.status, frames, summary_of(dataset), layout, runs, outdated)
 
 
 def _refuse_what_cannot_be_continued(path: str, config: Config, storage: StoragePlan) -> None:
