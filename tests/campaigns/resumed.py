@@ -87,18 +87,25 @@ class Campaign:
         }
 
     def run(self, number: int) -> None:
-        """Kill one acquisition until it has had enough, let it end, and judge its dataset."""
+        """Kill one acquisition once or several times, let it end, and judge its dataset."""
         name = list(SEQUENCES)[number % len(SEQUENCES)]
         path = f"{self.folder}/data-{number}"
         told: list[str] = []
         kept: set[Any] = set()
-        for _ in range(self.rng.choice((1, 1, 2, 4))):
+        kills = self.rng.choice((1, 1, 2, 4))
+        while kills:
             how = signal.SIGINT if self.rng.random() < 0.2 else signal.SIGKILL
             ended = self.acquire(name, path, how)
-            hit = ended.code in (-signal.SIGKILL, 130)
-            self.figures["killed" if how == signal.SIGKILL else "interrupted"] += hit
-            self.figures["ended before the kill"] += not hit
-            if not hit and ended.code:
+            hit = ended.code in (-signal.SIGKILL, 130) or "KeyboardInterrupt" in ended.output
+            kills -= hit and how == signal.SIGKILL
+            self.figures["kills" if how == signal.SIGKILL else "interrupts"] += hit
+            if not hit and not ended.code:  # it ended too early, so it begins again
+                self.figures["ended before the kill"] += 1
+                shutil.rmtree(path)
+                kept = set()
+                continue
+            if not hit:
+                kills = 0
                 told.append(f"a run ended with {ended.code}: {ended.output[-500:]}")
             found = self.look(name, path, told)
             if kept - found:
@@ -230,7 +237,7 @@ def main() -> int:
         campaign = Campaign(folder, variant, random.Random(given.seed), given.spoil)
         for number in range(given.count):
             campaign.run(number)
-    names = ("killed", "interrupted", "ended before the kill", "frames planned", "frames missing")
+    names = ("kills", "interrupts", "ended before the kill", "frames planned", "frames missing")
     figures = {
         "acquisitions": given.count,
         **{name: campaign.figures[name] for name in (*names, "frames wrong", "frames compared")},

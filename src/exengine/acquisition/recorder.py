@@ -214,13 +214,13 @@ class Recorder:
         self.path = self.storage.path or self.path
         try:
             self._start(self.storage, observers, config, on_error)
+            if sequence is not None:
+                self._schedule = Schedule(sequence, self.ledger)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the first error is raised
                 end_early(self.storage, describe(error), failed=True)
             raise
         self.ledger.skipped_by_plan = skipped_frames(plan)
-        if sequence is not None:
-            self._schedule = Schedule(sequence, self.ledger)
         observers.opened(self.storage, self._storage_plan.name, self.path)
 
     def _start(
