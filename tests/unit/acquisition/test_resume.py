@@ -131,15 +131,19 @@ def test_frames_that_are_missing_anywhere_in_the_plan_are_taken(config, path):
     assert len(set(dataset)) == FRAMES and dataset.status == "complete"
 
 
-def test_a_source_delivers_no_frame_that_exists(left, path, monkeypatch):
-    rendered = []
+def test_a_source_makes_no_frame_that_exists(left, path, monkeypatch):
+    made = []
     render = SimulatedSource._render
-    monkeypatch.setattr(
-        SimulatedSource, "_render", lambda self, event: (rendered.append(event), render(self, event))[1]
-    )
+
+    def note(self, event):
+        made.append(self._coordinates(self._complete, event))
+        return render(self, event)
+
+    existing = set(open_dataset(path))
+    monkeypatch.setattr(SimulatedSource, "_render", note)
     with pytest.raises(AcquisitionError):
         acquire(left, resume=path)
-    assert len(rendered) == 7
+    assert len(made) == 7 and not existing & set(made)
 
 
 def test_a_frame_that_a_source_delivers_again_is_ignored(config, path, monkeypatch):
