@@ -9,6 +9,7 @@ for all of them. Continuing it again must not change any file.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -26,6 +27,7 @@ import numpy as np
 import results
 from children import Child, Ended
 from variants import Variant, add_arguments, variant_of
+from writer import Say
 
 import exengine
 from exengine.acquisition.earlier import Earlier
@@ -124,15 +126,26 @@ class Campaign:
 
     def acquire(self, name: str, path: str, how: int | None) -> Ended:
         """Start or continue an acquisition in a child, and end it at a random moment."""
-        child = Child(lambda say: self.work(name, path))
+        child = Child(lambda say: self.work(name, path, say))
         if how is not None:
-            # Of the time that a whole run takes, with many kills near its beginning, where files are changed.
-            share = self.rng.random() ** self.rng.choice((1, 3))
-            child.listen(share * self.seconds[name])
-            os.kill(child.pid, how)
+            if self.rng.random() < 0.3:  # often before the first frame, where files are created
+                child.listen(self.rng.random() * self.seconds[name])
+            else:
+                self.wait_for(child, self.rng.randint(0, len(self.planned[name]) * 2 // 3))
+                time.sleep(self.rng.expovariate(200))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, how)
         return child.end(PATIENCE_S)
 
-    def work(self, name: str, path: str) -> None:
+    @staticmethod
+    def wait_for(child: Child, frames: int) -> None:
+        """Wait until the run has stored this number of frames, or has ended."""
+        until = time.monotonic() + PATIENCE_S
+        while child.listen(0.05) and time.monotonic() < until:
+            if child.lines and int(child.lines[-1]) >= frames:
+                return
+
+    def work(self, name: str, path: str, say: Say) -> None:
         """Run in the child: what ``exengine acquire --resume`` does."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if self.spoil == "forget-a-frame":
@@ -143,7 +156,7 @@ class Campaign:
             SimulatedSource._render = lambda self, event: render(self, event) ^ 1  # type: ignore[method-assign]
         try:
             with exengine.Acquisition(self.config(name), resume=path) as acquisition:
-                acquisition.run(interval_s=0.01)
+                acquisition.run(lambda ledger: say(str(ledger.stored)), interval_s=0.002)
         except KeyboardInterrupt:
             os._exit(130)
 
