@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 import exengine
-from exengine.errors import CoordinatesExistError, DatasetDamagedError, DatasetLockedError, OptionError
+from exengine.errors import (
+    CoordinatesExistError,
+    DatasetDamagedError,
+    DatasetLockedError,
+    OptionError,
+    StorageFinishedError,
+)
 from exengine_ome_zarr import OmeZarrStorage
 from exengine_ome_zarr.continuing import ContinuedWriter
 from exengine_ome_zarr.frame_writer import FrameWriter
@@ -123,6 +129,9 @@ def test_a_dataset_that_was_finished_early_is_continued(tmp_path, variant, frame
             if size == 600:
                 assert np.array_equal(dataset.level(1)[axes], halve(pixels, "mean"))
     assert list((path / ".exengine" / "open").iterdir()) == []
+    with pytest.raises(StorageFinishedError, match="is complete"):
+        OmeZarrStorage.resume(path, summary_metadata={"name": "demo"}, **options)
+    assert exengine.verify(path).ok
 
 
 def test_a_dataset_that_is_killed_again_is_continued_again(killed, copy_at_rest, tmp_path):

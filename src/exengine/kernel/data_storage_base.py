@@ -212,8 +212,8 @@ class DataStorage(StorageViews, ABC):
             If the backend does not support this.
         DatasetLockedError
             If the writer of the dataset is active.
-        OptionError
-            If the dataset was created with other options; nothing is changed in this case.
+        OptionError, StorageFinishedError
+            If the dataset was created with other options, or is complete; nothing is changed in this case.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot continue an existing dataset")
 

@@ -182,6 +182,11 @@ class DatasetPlace:
             )
 
     @property
+    def status(self) -> DatasetStatus:
+        """The status in the manifest."""
+        return DatasetStatus(self._content["status"])
+
+    @property
     def annotations(self) -> dict[str, Any]:
         """A copy of the JSON values that have been stored so far."""
         return copy.deepcopy(self._content["annotations"])

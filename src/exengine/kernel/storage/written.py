@@ -11,7 +11,7 @@ from typing import Any
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-from exengine.kernel.errors import UnsupportedOperationError
+from exengine.kernel.errors import StorageFinishedError, UnsupportedOperationError
 from exengine.kernel.storage.format_hooks import FormatHooks
 from exengine.kernel.storage.state import WriteState
 
@@ -61,9 +61,16 @@ class WrittenStorage(FormatHooks):
 
         A backend calls this in ``__init__`` when it has checked that it can continue the dataset, and before
         it changes any file of the dataset.
+
+        Raises
+        ------
+        StorageFinishedError
+            If the dataset is complete.
         """
         place = self._exengine.place
         assert place is not None
+        if place.status is DatasetStatus.COMPLETE:
+            raise StorageFinishedError(f"{place.path} is complete, so its dataset can no longer be changed")
         place.reopen()
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:

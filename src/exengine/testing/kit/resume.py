@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
-from exengine.kernel.errors import CoordinatesExistError, DatasetLockedError
+from exengine.kernel.errors import CoordinatesExistError, DatasetLockedError, StorageStateError
 from exengine.testing.children import Child
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Model, Subject, ending_of, refusal_of, status_of, tree_of
@@ -39,6 +39,7 @@ class ResumePromises:
             model.check(storage, "N5")
             storage.finish()
             storage.close()
+            _is_final(subject, path)
             opened = subject.open(path)
             model.check(opened, "N5")
             if status_of(opened) not in (None, DatasetStatus.COMPLETE):
@@ -100,3 +101,13 @@ def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, DatasetLockedError):
         raise PromiseBrokenError("N5", f"a dataset was continued by two writers; resume {ending_of(error)}")
+
+
+def _is_final(subject: Subject, path: Path) -> None:
+    """Raise an error unless a complete dataset is refused and stays as it is."""
+    before = tree_of(path.parent)
+    error = refusal_of(lambda: subject.resume(path))
+    if not isinstance(error, StorageStateError) or tree_of(path.parent) != before:
+        raise PromiseBrokenError(
+            "N5", f"resume of a complete dataset {ending_of(error, 150)}, or changed its files"
+        )
