@@ -152,7 +152,7 @@ def metadata_lost(coordinates: dict[str, int | str], reason: str) -> str:
 
 
 def metadata_note(reason: str, readable: str | None = None) -> dict[str, JsonValue]:
-    """Return a note that replaces a frame's lost metadata, with the text that is left of them."""
+    """Return a note that replaces a frame's lost metadata, with any readable text of the metadata."""
     note: dict[str, JsonValue] = {NOTE_KEY: f"the metadata were lost: {reason}"}
     if readable is not None:
         note[READABLE_KEY] = readable

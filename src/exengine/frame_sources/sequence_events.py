@@ -51,7 +51,7 @@ class InEffect:
 
 
 def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
-    """Return an equal sequence that has no memory of earlier iterations and can be changed.
+    """Return an equal sequence that does not remember earlier iterations and can be modified.
 
     useq's autofocus plan remembers the previous event, so a second iteration would omit the first autofocus
     step. useq computes the positions of a well plate only once, so they are computed again here. Random

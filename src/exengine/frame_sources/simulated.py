@@ -51,7 +51,7 @@ _LOOKS = 12
 """Number of different channel pictures. Further channels reuse them, which limits memory use."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
-"""Blur from in focus to out of focus, in pixels."""
+"""Blur of the pictures from in focus to out of focus, in pixels."""
 
 
 class SimulatedSource(FrameSource):

@@ -414,7 +414,7 @@ class DataCoordinatesIterator:
         Returns
         -------
         bool or None
-            None if this cannot be known, as with a generator.
+            None if the answer is unknown, as with a generator.
         """
         if self._known is None:
             return None

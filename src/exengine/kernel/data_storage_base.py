@@ -55,8 +55,8 @@ class DataStorage(StorageViews, ABC):
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     foreign_reader: ClassVar[str] = ""
-    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes
-    path and coordinates, and returns the pixels. The conformance kit tests promise C6 with it."""
+    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes a
+    path and coordinates, and returns the pixels. The conformance kit uses it to test promise C6."""
 
     backend_name: str = ""
     """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
@@ -172,7 +172,7 @@ class DataStorage(StorageViews, ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. Should open few files."""
+        """Return whether :meth:`open` can read the file or folder at a path. It should open few files."""
         return False
 
     @classmethod
@@ -194,7 +194,7 @@ class DataStorage(StorageViews, ABC):
 
         The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
         afterwards. If the process is killed, the kernel calls the method again. The method returns when
-        everything is synced (A2). It saves what it removes in files next to the index.
+        everything is synced (A2). Data that it removes are saved in files next to the index.
 
         Parameters
         ----------
@@ -246,7 +246,7 @@ class DataStorage(StorageViews, ABC):
     # -- optional operations, with safe defaults -------------------------------------------------
 
     def expect(self, plan: SourcePlan, /) -> None:
-        """Receive the plan of the frames that are about to be put. Does nothing by default.
+        """Receive the plan of the frames that are about to be stored. Does nothing by default.
 
         Called at most once, before the first frame. Every field of the plan may be unknown. A storage must
         also work without a plan, and with frames that the plan does not list.
@@ -296,7 +296,7 @@ class DataStorage(StorageViews, ABC):
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
-        """Finish the dataset early. A backend that keeps a status records that this happened.
+        """Finish the dataset early. A backend that records a status marks the dataset as ended early.
 
         Parameters
         ----------
@@ -310,12 +310,12 @@ class DataStorage(StorageViews, ABC):
     def annotate(self, name: str, value: JsonValue) -> None:
         """Store a JSON value with the dataset, such as the acquisition's config.
 
-        After an I/O error, the value is written when the dataset is ended, provided that the disk accepts it.
+        After an I/O error, the value is written together with the final status, if the disk accepts it.
 
         Raises
         ------
         UnsupportedOperationError
-            If the backend keeps no annotations.
+            If the backend does not store annotations.
         """
         raise self._unsupported("keeps no annotations")
 
@@ -345,7 +345,7 @@ class DataStorage(StorageViews, ABC):
 
     @replaceable
     def recorded_plan(self) -> SourcePlan:
-        """The parts of the frames' plan that the format records, such as the pixel size and the colors."""
+        """The parts of the plan that the format records, such as the pixel size and the colours."""
         return SourcePlan()
 
     @replaceable
@@ -409,7 +409,7 @@ class DataStorage(StorageViews, ABC):
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
-        """Return all frames as one array, which is lazy if the backend supports this.
+        """Return all frames as one array, which reads frames lazily if the backend supports this.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetDamagedError, UnsupportedOperationError, message_of
 
-_MOST_NAMED = 5  # differences in one message
+_MOST_NAMED = 5  # maximum number of differences in one message
 
 
 def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) -> None:
@@ -80,7 +80,7 @@ def _differing_facts(source: SourceFrames, result: DataStorage) -> Iterator[str]
         kept = source.selection.chosen.get(axis)
         found = result.axes.get(names.get(axis, axis), [])
         if source.selection.chosen:
-            # Frames that were not chosen may have had further positions on this axis.
+            # Frames that were not selected may have had further positions on this axis.
             allowed = positions if kept is None else kept
             if [position for position in allowed if position in found] != found:
                 yield f"the axis {axis!r} has the positions {found!r:.200}"

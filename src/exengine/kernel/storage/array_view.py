@@ -70,7 +70,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
 def present_frames(
     storage: DataStorage, positions: Mapping[str, Sequence[int | str]]
 ) -> tuple[npt.NDArray[np.bool_], DataCoordinates]:
-    """Return the places in an array that have a frame, and the coordinates of the first frame.
+    """Return a mask of the frames that are present, and the coordinates of the first frame.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
 
 
 class _ReadBlock:
-    """Reads the frame of one block. It can be pickled if the storage can."""
+    """Reads the frame of one block. Instances can be pickled if the storage can be pickled."""
 
     def __init__(
         self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str

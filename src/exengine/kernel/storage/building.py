@@ -14,7 +14,7 @@ _OWN = (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_N
 
 
 def cannot_create(path: str, error: OSError) -> DatasetAccessError:
-    """Return the error for a dataset that could not be created; it names any file that should be a folder."""
+    """Return the error for a dataset that could not be created, and name any file in place of a folder."""
     above = os.path.dirname(path)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -40,8 +40,8 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
     Raises
     ------
     TypeError
-        If a name is not a relative path below the folder, or matches none of the patterns. This is a fault in
-        the backend.
+        If a name is not a relative path below the folder, or matches none of the patterns. Such a name is a
+        fault in the backend.
     """
     claimed = FilePatterns(patterns)
     for name in names:
@@ -108,7 +108,7 @@ def discard_building(building: str, initial: Iterable[str] = ()) -> None:
     with suppress(OSError):
         with HeldFolder(building) as folder:
             for name in initial:
-                with suppress(OSError):  # it was not created yet, or another process added a file next to it
+                with suppress(OSError):  # not created yet, or its folder contains another process's file
                     _remove(folder, name.split("/"))
             for name in _OWN:
                 with suppress(FileNotFoundError):

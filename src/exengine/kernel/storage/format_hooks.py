@@ -31,13 +31,13 @@ class FormatHooks(IndexedStorage):
     """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
 
     continues: ClassVar[bool] = False
-    """Whether a storage of this class continues an unfinished dataset instead of creating one. It is True
-    only for the class that :meth:`resume` returns. Its ``__init__`` takes over the dataset at the path, opens
-    the files, and passes the frames in them to ``continue_from``."""
+    """Whether a storage of this class continues an unfinished dataset instead of creating one. This is
+    True only for the class that :meth:`resume` returns. The ``__init__`` of that class takes over the
+    dataset at the path, opens the files, and passes the frames in them to ``continue_from``."""
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "FormatHooks":
-        """Open the unfinished dataset of a writer that died, in order to store the missing frames.
+        """Open the unfinished dataset of a writer that died, to store its missing frames.
 
         Parameters
         ----------
@@ -132,8 +132,9 @@ class FormatHooks(IndexedStorage):
     ) -> None:
         """Write a frame from a data handler. Unlike ``write_frame``, this method may keep the array.
 
-        No other code changes the array afterwards. A storage in memory overrides this method, to avoid a
-        copy. By default, it calls ``write_frame``. It is not called if ``batch_frames`` is above 1.
+        No other code changes the array afterwards. A storage in memory overrides this method to avoid a copy.
+        The default implementation calls ``write_frame``. This method is not called if ``batch_frames`` is
+        above 1.
 
         Parameters
         ----------

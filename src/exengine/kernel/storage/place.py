@@ -112,8 +112,8 @@ class DatasetPlace:
             is_made = True
             lock = manifest.take_lock(building)
             # Sync before the dataset becomes visible; otherwise, power loss may leave it with an empty
-            # manifest. Write the manifest before the other files, because it names those that a killed
-            # process leaves behind.
+            # manifest. Write the manifest before the other files, because it identifies the files that a
+            # killed process leaves behind.
             manifest.write_manifest(building, content, durable=True)
             if initial:
                 write_files(building, initial)

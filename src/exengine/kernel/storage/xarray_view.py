@@ -1,6 +1,7 @@
-"""All frames of a storage as one xarray Dataset, which reads them when they are used.
+"""All frames of a storage as one xarray Dataset, which reads them lazily.
 
-This is the only module of the kernel that uses xarray, and the reason why it is imported late.
+Only this module of the kernel uses xarray. The module is imported late, so that xarray is loaded only when
+needed.
 """
 
 import itertools
@@ -25,7 +26,7 @@ _COLORS = "rgb"
 
 
 def to_dataset(storage: DataStorage) -> Any:
-    """Return a Dataset with the variable ``image``, which reads frames when they are used, without dask.
+    """Return a Dataset with the variable ``image``, which reads frames lazily and without dask.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def _dims_of_frame(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _coordinates(frames: LazyFrames, plan: SourcePlan) -> dict[str, Any]:
-    """Return the positions, also in physical units if they are known, and which frames are present."""
+    """Return the coordinates: positions, their values in physical units if known, and ``present``."""
     found: dict[str, Any] = {}
     for axis, positions in frames.positions.items():
         found[axis] = (axis, _as_array(positions))

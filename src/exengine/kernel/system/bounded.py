@@ -94,7 +94,7 @@ def parse_foreign_json(data: bytes) -> Any:
 
 
 def _as_json(value: Any) -> tuple[Any, bool]:
-    """Replace NaN, infinities and unpaired surrogates in a value; return it and whether it contained any."""
+    """Replace NaN, infinities and unpaired surrogates; return the value and whether any were replaced."""
     if isinstance(value, float):
         return (value, False) if math.isfinite(value) else (None, True)
     if isinstance(value, str):

@@ -226,7 +226,7 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
     """Start writing part of a file to the disk; do nothing if the system lacks such a call.
 
-    This guarantees nothing and reports no errors; both are left to a later ``fsync``, which has less to
+    This call guarantees nothing and reports no errors. A later ``fsync`` does both, and then has less to
     write.
     """
     call = _sync_file_range()
@@ -362,6 +362,6 @@ def refusal_of(path: str) -> str:
 
 
 def refusal_of_new(path: str) -> str:
-    """Return the same for a new dataset, which may have any name if its parent folder exists."""
+    """Return the same reason for a new dataset, which may have any name if its parent folder exists."""
     named_here = os.path.isabs(path) and os.path.isdir(os.path.dirname(path))
     return "" if named_here or os.path.lexists(path) else refusal_of(path)
