@@ -1,7 +1,7 @@
 """The frames of a dataset as a table: one row per frame, with its coordinates and metadata.
 
-Nested metadata become columns with dots in their names, and lists become JSON strings. To write a file, the
-metadata are read twice, so that memory use does not grow with the number of frames.
+Nested metadata is stored in columns with dots in their names, and lists are stored as JSON strings. To write
+a file, all metadata is read twice, so that memory use does not grow with the number of frames.
 """
 
 import csv
@@ -64,7 +64,7 @@ class _Columns:
         for _, metadata, problem in rows(dataset):
             found.update((name, None) for name, _ in flattened(metadata))
             self._has_problems |= bool(problem)
-        # Metadata often repeat the coordinates; such columns get a different name.
+        # Metadata often repeats the coordinates; such columns get a different name.
         taken = {*self.axes, PROBLEM}
         self._metadata = {name: name if name not in taken else f"metadata.{name}" for name in found}
 

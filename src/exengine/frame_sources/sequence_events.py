@@ -229,7 +229,8 @@ class CompleteEvents:
         useq applies ``acquire_every`` and ``do_stack`` only if the channel and the plan are in the same
         sequence.
         """
-        # Remove the fields that are computed here, because useq fails if positions have their own sequences.
+        # Remove the fields that this class computes, because useq fails if positions have sequences of their
+        # own.
         bare = self.sequence.model_copy(
             update={
                 "keep_shutter_open_across": (),

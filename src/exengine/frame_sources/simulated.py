@@ -41,7 +41,7 @@ PIXEL_SIZE_UM = 1.0
 """Size of a pixel in the sample plane. It determines the field of view used for grids."""
 
 _TILE_LIMIT = 512
-"""Largest side of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
+"""Maximum side length of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
 
 _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
 """Shift of the picture per step of an axis, in pixels (y, x)."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 PlannedLayout: TypeAlias = tuple[tuple[int, ...], str]
-"""The shape and dtype of planned frames."""
+"""The shape and dtype of a planned frame."""
 
 
 @dataclass(frozen=True, kw_only=True)

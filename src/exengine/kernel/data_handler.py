@@ -76,8 +76,8 @@ class DataHandler:
         The number of threads that call the process function, 1 to 64. The order of frames is preserved. With
         several threads, several calls run at the same time.
     on_process_error : {'stop', 'skip', 'raw'}
-        Whether an error in the process function ends the acceptance of frames, loses only this frame, or
-        causes the frame to be stored as it arrived. The ledger lists the frame in each case.
+        The reaction to an error in the process function: accept no more frames, lose only this frame, or
+        store the frame as it arrived. The ledger lists the frame in each case.
     on_stored : callable, optional
         Called with a list of ``DataCoordinates`` after each batch of frames is stored, on the thread that
         stores them. It must return quickly. If it raises an exception, the exception is logged.

@@ -38,14 +38,14 @@ class DataStorage(StorageViews, ABC):
 
     capabilities: StorageCapabilities = StorageCapabilities()
     """The capabilities and limits of the backend with its default options. If they depend on the options, an
-    instance sets its own, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
+    instance sets its own capabilities, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Sets of options, by name, with which the conformance kit tests the backend and the documentation shows
-    it, in addition to the default options: ``{"lz4": {"codec": "lz4"}}``."""
+    """Named sets of options, such as ``{"lz4": {"codec": "lz4"}}``. The conformance kit tests the backend
+    with each set, in addition to the default options, and the documentation shows the results."""
 
     overhead_bytes_per_frame: ClassVar[int] = 8192
-    """An upper bound on the disk space that the metadata, index and headers of one frame take, in bytes."""
+    """An upper bound on the disk space for the metadata, index and headers of one frame, in bytes."""
 
     place_parameters: ClassVar[tuple[str, ...] | None] = None
     """The parameters of ``__init__`` that specify the dataset path and are therefore not options. None means
@@ -70,8 +70,8 @@ class DataStorage(StorageViews, ABC):
     """Patterns for the names of all files that a dataset of this backend may contain, apart from ExEngine's
     own files. They are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
     ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
-    once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every
-    file in it matches; without patterns, it deletes no dataset.
+    only once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if
+    every file in it matches; without patterns, it deletes no dataset.
     """
 
     # -- required operations ---------------------------------------------------------------------
@@ -193,8 +193,8 @@ class DataStorage(StorageViews, ABC):
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
         The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
-        afterwards. If the process is killed, the kernel calls the method again. The method returns when
-        everything is synced (A2). Data that it removes are saved in files next to the index.
+        afterwards. If the process is killed, the next recovery calls the method again. The method must sync
+        everything before it returns (A2). Data that it removes are saved in files next to the index.
 
         Parameters
         ----------

@@ -111,7 +111,7 @@ class PlannedPlate:
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePlan:
-    """A description of the frames that a source is about to deliver. An unknown value is None or empty.
+    """A description of the frames that a source is about to deliver. Unknown values are None or empty.
 
     Attributes
     ----------

@@ -157,7 +157,7 @@ class Build:
     # -- the copy --------------------------------------------------------------------------------
 
     def copy(self, on_progress: OnProgress) -> int:
-        """Copy the frames that are not in the result yet, and finish it.
+        """Copy the frames that the result does not contain yet, and finish the result.
 
         Returns
         -------

@@ -49,7 +49,7 @@ class FrameCopy:
         Raises
         ------
         ExEngineError
-            The error of the source or of the storage.
+            An error that the source or the storage raised.
         KeyboardInterrupt
             If the copy was interrupted. The storage is still open, and contains only complete frames.
         """

@@ -46,7 +46,7 @@ class Flight:
         self.results_waiting = 0  # number of process threads that wait for room, before any producer
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
-        self.room = Waiters()  # producers and process threads
+        self.room = Waiters()  # producers and process threads that wait for room
         self.hurry = Waiters()  # the store thread while it naps
         self.news = Waiters()  # callers of `await_data` and `await_completion`
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use

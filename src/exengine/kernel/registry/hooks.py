@@ -81,7 +81,7 @@ class HookManager:
             return self._records
 
     def refresh(self) -> None:
-        """Discard the scan and all outcomes. Call this after packages were installed or removed."""
+        """Discard the scan and all outcomes. Call this after packages have been installed or removed."""
         with self._lock:
             self._records = self._implementations = None
 

@@ -74,7 +74,7 @@ def write_files(building: str, initial: Mapping[str, bytes]) -> None:
 
 
 def rename_into_place(building: str, path: str) -> None:
-    """Make a complete folder visible at its final path, which is free or an empty folder.
+    """Make a complete folder visible at its final path, which must be free or an empty folder.
 
     Raises
     ------

@@ -78,7 +78,7 @@ class FormatHooks(IndexedStorage):
         UnsupportedDataError, CoordinatesError
             If the format cannot store the planned frames. The storage must remain usable.
         OSError
-            Makes the storage fail.
+            Any such error makes the storage fail.
         """
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
@@ -124,7 +124,7 @@ class FormatHooks(IndexedStorage):
         Raises
         ------
         OSError
-            Makes the storage fail.
+            Any such error makes the storage fail.
         """
 
     def write_owned_frame(
@@ -162,7 +162,7 @@ class FormatHooks(IndexedStorage):
         Raises
         ------
         OSError
-            Makes the storage fail. In this case, no frame of the batch counts as written.
+            Any such error makes the storage fail. In this case, no frame of the batch counts as written.
         UnsupportedDataError, CoordinatesError
             If the first frame is incompatible with frames of the batch that were written before it.
         """

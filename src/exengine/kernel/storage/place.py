@@ -32,8 +32,8 @@ from exengine.kernel.storage.building import (
 )
 from exengine.kernel.system import files
 
-_LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
-_MOST_OF_A_REASON = 8000  # maximum number of characters, which fit in the space that a manifest reserves
+_LOOKS = 10  # number of failed attempts after which a writer is assumed to hold the lock
+_MOST_OF_A_REASON = 8000  # maximum number of characters; the manifest reserves space for them
 
 
 class DatasetPlace:

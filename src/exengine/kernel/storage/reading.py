@@ -184,10 +184,9 @@ class IndexedStorage(DataStorage):
             if state.closed:
                 return
             state.closed = True
-        # Any earlier read by this thread has ended, even if an interrupt kept the thread from being
-        # discarded.
+        # This thread is not reading, although an interrupt may have left it in the set.
         while state.reads - {threading.get_ident()}:
-            time.sleep(0.0005)  # a read takes milliseconds, and close is rare
+            time.sleep(0.0005)  # polling suffices, because a read takes milliseconds
         self.release()
 
 
@@ -224,7 +223,7 @@ class DatasetReader(IndexedStorage):
     def set_status(
         self, status: DatasetStatus, reason: str = "", *, manifest: "Manifest | None" = None
     ) -> None:
-        """Change the status. Subclasses call this if they find damage or follow a dataset being written.
+        """Change the status. Subclasses call this if they find damage or if the writer changes the status.
 
         Parameters
         ----------

@@ -163,7 +163,8 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         The descriptor of a file that stays open while the lock is held. The system releases the lock when the
         last descriptor of this open file is closed, even if the process is killed.
     shared : bool
-        Whether to acquire a shared lock, which other shared locks do not block. It serves to detect a writer.
+        Whether to acquire a shared lock, which other shared locks do not block. Shared locks are used to
+        detect a writer.
 
     Returns
     -------
