@@ -103,7 +103,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # whether it failed; None if it was not ended early
+        self._ended_early: bool | None = None  # whether it failed; None until it is ended early
 
     @classmethod
     def for_path(
@@ -157,7 +157,7 @@ class Recorder:
     def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
-        The plan's summary becomes the dataset's summary metadata, and the config is kept with the dataset.
+        The plan's summary becomes the dataset's summary metadata, and the config is stored with the dataset.
         Call ``expect`` before the first frame.
 
         Parameters
@@ -273,7 +273,7 @@ class Recorder:
         else:
             self._ended_early = failed if self._ended_early is None else self._ended_early
             handler.abort(describe(reason) if isinstance(reason, BaseException) else reason, failed=failed)
-        with contextlib.suppress(HandlerError):  # `error` returns it
+        with contextlib.suppress(HandlerError):  # available as `error`
             handler.await_completion(timeout)
 
     def report(self) -> None:

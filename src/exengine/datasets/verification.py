@@ -226,7 +226,7 @@ class ReadFrame:
 def read_all(
     dataset: DataStorage, report: VerifyReport, on_progress: OnProgress | None = None
 ) -> Iterator[ReadFrame]:
-    """Yield every frame that a dataset lists, with its metadata. Errors in reading are recorded."""
+    """Yield every frame that a dataset lists, with its metadata. Read errors are recorded."""
     try:
         count = len(dataset)
         listed = iter(dataset)

@@ -18,7 +18,7 @@ from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
 CONVERTING = "converting"
-"""The ending of the name of a conversion's folder."""
+"""The ending of a conversion folder's name."""
 
 
 class Workshop:

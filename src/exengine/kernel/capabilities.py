@@ -44,7 +44,7 @@ class StorageCapabilities:
     concurrent_readers: bool = False
     """Several threads may read at the same time."""
     checksums: bool = False
-    """A damaged frame is detected."""
+    """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
     """Worst failure that a frame survives after ``put`` has returned: none, process death or power loss."""
     durable_flush: bool = False

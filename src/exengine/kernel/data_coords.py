@@ -401,7 +401,7 @@ class DataCoordinatesIterator:
     _cursor: "Iterator[DataCoordinates]"
 
     def is_finite(self) -> bool:
-        """Return whether all coordinates are known, so that the iterator is certainly finite."""
+        """Return whether all coordinates are known. If so, the iterator is finite."""
         return self._known is not None
 
     def might_produce_coordinates(self, coordinates: object) -> "bool | None":

@@ -133,7 +133,7 @@ class DataStorage(StorageViews, ABC):
         """Release files and memory. Idempotent."""
 
     def __getitem__(self, data_coordinates: CoordinatesLike) -> npt.NDArray[Any]:
-        """Return the same as :meth:`get_data`."""
+        """Return the pixels of one frame, as :meth:`get_data` does."""
         return self.get_data(data_coordinates)
 
     # -- creating and opening datasets -----------------------------------------------------------
@@ -172,7 +172,7 @@ class DataStorage(StorageViews, ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. It should open few files."""
+        """Return whether :meth:`open` can read the file or folder at a path. Opens few files."""
         return False
 
     @classmethod
@@ -194,7 +194,7 @@ class DataStorage(StorageViews, ABC):
 
         The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
         afterwards. If the process is killed, the next recovery calls the method again. The method must sync
-        everything before it returns (A2). Data that it removes are saved in files next to the index.
+        everything before it returns (A2), and must save removed data in files next to the index.
 
         Parameters
         ----------
@@ -296,7 +296,7 @@ class DataStorage(StorageViews, ABC):
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
-        """Finish the dataset early. A backend that records a status marks the dataset as ended early.
+        """Finish the dataset early. A backend that records a status sets it to ``aborted`` or ``failed``.
 
         Parameters
         ----------
@@ -409,7 +409,7 @@ class DataStorage(StorageViews, ABC):
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
-        """Return all frames as one array, which reads frames lazily if the backend supports this.
+        """Return all frames as one array. The array is lazy if the backend supports this.
 
         Parameters
         ----------

@@ -112,7 +112,7 @@ def convert(
 
     Coordinates, pixels, metadata, annotations and the status are the same in the result. Every frame of the
     source is read before anything is written, and the result is compared with the source before it appears at
-    its path. A conversion that was interrupted or killed is continued by the same call.
+    its path. To continue a conversion that was interrupted or killed, repeat the same call.
 
     Parameters
     ----------

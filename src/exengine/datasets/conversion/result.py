@@ -38,7 +38,8 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
 def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int) -> bool:
     """Return whether the first ``end`` frames of a result are those of the source.
 
-    Their coordinates are compared, and from frame ``begin`` on, also their pixels and metadata.
+    The coordinates of all these frames are compared. From frame ``begin`` on, pixels and metadata are also
+    compared.
     """
     for number, ((_, new), found) in enumerate(zip(source.pairs(), result, strict=False)):
         if number == end:

@@ -43,7 +43,7 @@ class Flight:
         self.ready: deque[QueuedFrame] = deque() if processing else self.intake
         self.intake_ended = self.ready_ended = self.concluded = False
         self._arrived = 0  # number of frames passed to process threads
-        self.results_waiting = 0  # number of process threads that wait for room, before any producer
+        self.results_waiting = 0  # number of process threads that wait for room; producers wait behind them
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
         self.room = Waiters()  # producers and process threads that wait for room
@@ -156,7 +156,7 @@ class Flight:
     # -- leaving ---------------------------------------------------------------------------------
 
     def leave(self, items: list[QueuedFrame], size: int) -> None:
-        """Remove frames that are no longer in flight, and wake the threads that wait for this.
+        """Remove frames that were stored, processed or lost, and wake the threads that wait for changes.
 
         Parameters
         ----------

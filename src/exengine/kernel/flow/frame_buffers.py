@@ -1,7 +1,7 @@
 """Memory for the private copies of frames in flight.
 
-Copying a frame into new memory spends most of its time on page faults. Small frames therefore share slabs of
-memory. Slabs, and the buffers of large frames, are reused as soon as no frame refers to them.
+Most of the time for copying a frame into new memory is spent on page faults. Small frames therefore share
+slabs of memory. Slabs, and the buffers of large frames, are reused as soon as no frame refers to them.
 
 A small frame is copied while the interpreter lock is held. numpy would release the lock for each copy, and if
 another Python thread is busy, every release costs this thread 5 ms. A large frame is copied by numpy, so that
@@ -83,7 +83,7 @@ class FrameBuffers:
         begin = number * slab.size
         try:
             slab.memory[begin : begin + slab.size] = image.data.cast("B")
-        except (TypeError, ValueError, BufferError):  # not contiguous, or a dtype without buffers
+        except (TypeError, ValueError, BufferError):  # not contiguous, or no buffer support for the dtype
             copy[...] = image
         return copy
 
@@ -136,7 +136,7 @@ def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
 
 
 def _references_to_free_buffer() -> int:
-    """Return the reference count of a buffer in one local variable. It depends on the version of Python."""
+    """Return the reference count of a buffer in one local variable, which depends on the Python version."""
     buffer = np.empty(0, np.uint8)
     return _references_to(buffer)
 

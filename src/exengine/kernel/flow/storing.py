@@ -29,7 +29,7 @@ for 5 ms at a time."""
 
 MANY = 128
 TURN = 64
-"""If ``MANY`` frames or more wait for a storage in memory, the producer pauses every ``TURN`` frames."""
+"""If ``MANY`` frames wait for a storage in memory, the producer pauses after every ``TURN`` frames."""
 
 _log = logging.getLogger("exengine")
 
@@ -96,7 +96,7 @@ class Storing:
                 most = 0
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-        except BaseException as error:  # its count may be that of another storage
+        except BaseException as error:  # the error may carry another storage's count
             return min(frames_stored_before(error), most), error
         return len(batch), None
 

@@ -42,7 +42,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     positions = storage.axes
     order = tuple(positions) if axes is None else tuple(axes)
     if sorted(order) != sorted(positions):
-        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order, got {', '.join(order)}")
+        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order; got {', '.join(order)}")
     values = [positions[axis] for axis in order]
     there, first = present_frames(storage, dict(zip(order, values, strict=True)))
     shape = there.shape
@@ -105,7 +105,7 @@ def present_frames(
 
 
 def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
-    """Reject a value that cannot replace missing frames: an unknown string, or a number outside the dtype.
+    """Reject a value that cannot replace missing frames: an unknown string, or a number out of range.
 
     Raises
     ------

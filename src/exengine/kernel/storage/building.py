@@ -14,7 +14,7 @@ _OWN = (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_N
 
 
 def cannot_create(path: str, error: OSError) -> DatasetAccessError:
-    """Return the error for a dataset that could not be created, and name any file in place of a folder."""
+    """Return the error for a dataset that could not be created, for example because a parent is a file."""
     above = os.path.dirname(path)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -79,7 +79,7 @@ def rename_into_place(building: str, path: str) -> None:
     Raises
     ------
     OSError
-        If this fails; the folder then stays where it was.
+        If the folder cannot be moved; it then keeps its temporary name.
     """
     try:
         os.rename(building, path)

@@ -312,7 +312,7 @@ class ManagedStorage(WrittenStorage):
         where = f" {self.path}" if self.path else ""
         error = from_os(
             StorageFailedError,
-            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} frames stored before "
+            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} frames stored earlier "
             "are safe; continue in a new "
             f"dataset{', on a disk with space' if isinstance(life.error, OSError) else ''}",
             life.error,

@@ -273,7 +273,7 @@ class DatasetPlace:
             raise
 
     def _mark_as_failed(self, error: OSError) -> None:
-        """Revoke a status that may not have reached the disk, if the disk allows it."""
+        """Revoke a status that may not have reached the disk, if the disk allows this."""
         self._content.update(status=DatasetStatus.FAILED.value)
         self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
         try:
@@ -289,5 +289,5 @@ class DatasetPlace:
         """Release the writer's lock. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with suppress(OSError):  # nothing was written to it, and the system releases the lock anyway
+            with suppress(OSError):  # the lock file has no content, and the system releases the lock anyway
                 os.close(lock)

@@ -82,14 +82,14 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
         for axis in self.positions:
             if axis in (*of_frame, "image", "present"):
                 raise UnsupportedOperationError(
-                    f"the axis {axis!r} has the name of another part of the Dataset; give it another name "
-                    "with exengine convert --rename"
+                    f"the axis {axis!r} has the same name as another part of the Dataset; rename it with "
+                    "exengine convert --rename"
                 )
         self.dims = (*self.positions, *of_frame)
 
     @property
     def chunks(self) -> dict[str, int]:
-        """The size of a chunk, which is a frame, along each dimension."""
+        """The size of a chunk along each dimension. Each chunk is one frame."""
         frame = dict(zip(self.dims[self.present.ndim :], self._frame_shape, strict=True))
         return {**dict.fromkeys(self.positions, 1), **frame}
 

@@ -227,8 +227,8 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
     """Start writing part of a file to the disk; do nothing if the system lacks such a call.
 
-    This call guarantees nothing and reports no errors. A later ``fsync`` does both, and then has less to
-    write.
+    This call does not guarantee that the data reach the disk, and it reports no errors. A later ``fsync``
+    does both, and then has less data to write.
     """
     call = _sync_file_range()
     if call is not None:
@@ -329,7 +329,7 @@ def read_into(descriptor: int, view: memoryview, offset: int) -> int:
 # -- paths as users write them --------------------------------------------------------------------
 
 UNUSUAL = re.compile(r"^~|[$%]|://")
-"""Matches strings that :func:`expanded` or :func:`refusal_of` may apply to; others are plain paths."""
+"""Matches strings that :func:`expanded` may change or :func:`refusal_of` may reject."""
 
 _VARIABLE = re.compile(r"\$\w+|\$\{|%\w+%")
 
