@@ -103,7 +103,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # whether it failed; None until it is ended early
+        self._ended_early: bool | None = None  # whether it failed; None unless it was ended early
 
     @classmethod
     def for_path(

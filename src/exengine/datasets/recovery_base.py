@@ -11,7 +11,7 @@ from exengine.kernel.storage import manifest
 from exengine.kernel.system.bounded import NOTE_KEY
 
 MAX_NAMED = 1000
-"""Largest number of lost frames listed in the manifest. Any further frames are only counted."""
+"""Maximum number of lost frames listed in the manifest. Any further frames are only counted."""
 READABLE_KEY = "exengine_damaged_metadata"
 """The metadata key for the text of lost metadata, any part of which may be wrong."""
 _MAX_NAMED_BYTES = 2**20

@@ -2,9 +2,9 @@
 
 If the sequence does not specify a value, useq leaves the corresponding field of the event empty. An engine
 that applied only the specified fields would keep the focus, exposure or shutter state of the previous event.
-In this module, every event gets its position from the position, plan and channel that are in effect. If they
-specify no position, it comes from a reference, which is the position of the stages at the start of the run.
-useq still determines the events and their order.
+In this module, every event gets its stage coordinates from the position, plan and channel that are in effect.
+If these specify none, the coordinates are those of the stages at the start of the run. useq still determines
+the events and their order.
 """
 
 from collections.abc import Callable, Iterator

@@ -76,7 +76,8 @@ class PlannedPosition:
     name : int or str
         The position on the axis ``position``.
     x_um, y_um, z_um : float or None
-        The absolute stage coordinates, in micrometres; ``z_um`` is that of the first plane. None if unknown.
+        The absolute stage coordinates, in micrometres; ``z_um`` is the height of the first plane. None if
+        unknown.
     row, column : str or None
         The row and the column of the well, such as ``A`` and ``1``. None if the position is not in a well.
     field : int or None
@@ -146,7 +147,7 @@ class SourcePlan:
     stage_positions : tuple of PlannedPosition
         The stage positions, in the order of the positions on axis ``position``.
     plate : PlannedPlate or None
-        The well plate that holds the stage positions.
+        The well plate that contains the stage positions.
     """
 
     frames: int | None = None

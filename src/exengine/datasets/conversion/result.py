@@ -21,7 +21,7 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
     Raises
     ------
     DatasetDamagedError
-        If anything differs. The message names the first differences.
+        If anything differs. The message lists the first differences.
     """
     found = [
         *_differing_frames(source, result, 0, source.count, on_progress),

@@ -87,7 +87,7 @@ class SourceFrames:
         Raises
         ------
         DatasetDamagedError
-            If frames cannot be read. The message names the first of them.
+            If frames cannot be read. The message gives the first one.
         """
         numbers: dict[PlannedLayout, int] = {}
         bad: list[str] = []

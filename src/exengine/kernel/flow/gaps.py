@@ -1,6 +1,6 @@
 """Finds gaps in the image numbers that a camera writes into the metadata of its frames.
 
-Micro-Manager numbers the images of a sequence in the tag ``ImageNumber``, and pymmcore-plus keeps the tags
+Micro-Manager numbers the images of a sequence in the tag ``ImageNumber``, and pymmcore-plus stores the tags
 under ``camera_metadata``. A skipped number belongs to a frame that the camera or its driver lost before the
 frame could be stored. A number that is not higher than the previous one begins a new sequence.
 """

@@ -1,4 +1,4 @@
-"""Passes frames through the process function on one or more threads, and keeps their order.
+"""Passes frames through the process function on one or more threads, and preserves their order.
 
 Threads: each worker takes the next frame, calls the process function, and then waits until all earlier frames
 have been passed on. The process function is called without a lock. Several workers are faster than one if the

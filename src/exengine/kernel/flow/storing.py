@@ -135,7 +135,7 @@ class Storing:
         item : QueuedFrame
         error : BaseException
         out : bool
-            Whether the frame was lost in the storage, and not in the process function.
+            Whether the frame was lost in the storage rather than in the process function.
         stop : bool
             Whether to record the error and accept no more frames.
         in_flight : bool

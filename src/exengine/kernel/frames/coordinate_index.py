@@ -2,8 +2,8 @@
 
 Coordinates are encoded as one integer: the sum of their position codes, weighted by powers of a prime. As a
 dict key, an integer takes a third of the memory of a frozenset and is found just as fast. It can be decoded
-back to the coordinates, so they need not be kept separately. Frames are numbered in the order in which they
-were stored.
+back to the coordinates, so the coordinates need not be stored separately. Frames are numbered in the order in
+which they were stored.
 """
 
 from collections.abc import Iterator, Mapping

@@ -33,7 +33,7 @@ def clean_metadata(value: Any) -> Any:
     ------
     MetadataError
         For NaN, infinity, bytes, sets, keys that are not str, text that is not valid Unicode, any other kind
-        of object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message names the location.
+        of object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message gives the location.
 
     Examples
     --------

@@ -81,7 +81,7 @@ def present_frames(
     Returns
     -------
     tuple of (numpy.ndarray, DataCoordinates)
-        ``(*axes)`` bool, and the coordinates.
+        A bool array ``(*axes)``, and the coordinates.
 
     Raises
     ------

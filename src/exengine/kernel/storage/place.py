@@ -74,7 +74,8 @@ class DatasetPlace:
             Patterns for the names of the dataset's files, to be recorded in the manifest; see
             ``DataStorage.dataset_files``.
         initial : mapping of str to bytes
-            The files that the folder contains from the start, by their relative paths with ``/``.
+            The files that the folder contains from the start: relative path, with ``/`` between its parts ->
+            content.
 
         Raises
         ------

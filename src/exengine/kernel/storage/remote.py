@@ -1,4 +1,4 @@
-"""Datasets at URLs: the operations of a backend that keeps datasets in object storage.
+"""Datasets at URLs: the operations of a backend that stores datasets in object storage.
 
 The kernel recognises a URL and passes it on to the class; it neither opens nor changes anything at a URL
 itself.

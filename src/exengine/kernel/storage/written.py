@@ -1,6 +1,6 @@
 """The status of a storage that is being written, and its behaviour at exit, in forks and when pickled.
 
-:class:`exengine.kernel.storage.managed.ManagedStorage` keeps this state and changes it.
+:class:`exengine.kernel.storage.managed.ManagedStorage` holds this state and changes it.
 """
 
 import copy

@@ -67,7 +67,7 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
     positions : dict of str to list of int or str
         The positions on each axis.
     present : numpy.ndarray
-        ``(*axes)`` bool, whether there is a frame.
+        A bool array ``(*axes)``, which is True where a frame exists.
     """
 
     def __init__(self, storage: DataStorage) -> None:

@@ -53,7 +53,7 @@ def open_regular(
     ------
     FileNotFoundError
     OSError
-        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names the kind of file.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` states the kind of file.
     """
     if not flags & os.O_EXCL:  # O_EXCL creates a new file or fails
         try:
@@ -95,7 +95,7 @@ def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
     Raises
     ------
     OSError
-        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names the kind of file.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` states the kind of file.
     """
     try:
         return open_regular(path, flags | os.O_CREAT | os.O_EXCL)
