@@ -126,7 +126,7 @@ class DatasetDamagedError(ExEngineError, ValueError):
     Attributes
     ----------
     readable : str or None
-        The text of damaged metadata, any part of which may be wrong. A recovery keeps it.
+        The text of damaged metadata, any part of which may be wrong. A recovery preserves this text.
     """
 
     readable: str | None = None
