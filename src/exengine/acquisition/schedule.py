@@ -1,4 +1,4 @@
-"""Compares an acquisition with its plan: time points that come late, and frames that the plan leaves out."""
+"""Compares an acquisition with its plan: late time points, and frames that the plan leaves out."""
 
 import dataclasses
 import itertools
@@ -13,16 +13,16 @@ from exengine.kernel.source_plan import SourcePlan
 if TYPE_CHECKING:
     import useq
 
-_TOLERANCE = 0.1  # of the interval
+_TOLERANCE = 0.1  # as a fraction of the interval
 _LEAST_TOLERANCE_S = 0.1
 _MOST_TIME_POINTS = 1_000_000
 
 
 class Schedule:
-    """Notes the first frame of each time point that comes later than planned.
+    """Records the first frame of each time point that is later than planned.
 
-    A time point is late if its first frame comes more than a tenth of the interval, and more than 0.1 s,
-    after its planned time. A frame that comes earlier than planned shows that the source has restarted its
+    A time point is late if its first frame arrives more than a tenth of the interval, and more than 0.1 s,
+    after its planned time. A frame that arrives earlier than planned shows that the source has restarted its
     clock, as for a new position or when a run continues a dataset; later frames are then compared with it.
 
     Times are measured with a clock that cannot be set, and that also runs while the computer sleeps.
@@ -78,7 +78,7 @@ def now_awake_or_asleep_s() -> float:
 
 
 def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
-    """Return the plan of the frames that are stored, of which little is known if they are processed first."""
+    """Return the plan of the stored frames. Most fields are unknown if there is a process function."""
     if not is_processed:
         return plan
     return dataclasses.replace(

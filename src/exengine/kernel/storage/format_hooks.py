@@ -49,7 +49,7 @@ class FormatHooks(IndexedStorage):
         UnsupportedDataError, CoordinatesError
             If the format cannot store the planned frames. The storage must remain usable.
         OSError
-            Makes the storage fail.
+            Any such error makes the storage fail.
         """
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
@@ -95,7 +95,7 @@ class FormatHooks(IndexedStorage):
         Raises
         ------
         OSError
-            Makes the storage fail.
+            Any such error makes the storage fail.
         """
 
     def write_owned_frame(
@@ -103,8 +103,9 @@ class FormatHooks(IndexedStorage):
     ) -> None:
         """Write a frame from a data handler. Unlike ``write_frame``, this method may keep the array.
 
-        No other code changes the array afterwards. A storage in memory overrides this method, to avoid a
-        copy. By default, it calls ``write_frame``. It is not called if ``batch_frames`` is above 1.
+        No other code changes the array afterwards. A storage in memory overrides this method to avoid a copy.
+        The default implementation calls ``write_frame``. This method is not called if ``batch_frames`` is
+        above 1.
 
         Parameters
         ----------
@@ -132,7 +133,7 @@ class FormatHooks(IndexedStorage):
         Raises
         ------
         OSError
-            Makes the storage fail. In this case, no frame of the batch counts as written.
+            Any such error makes the storage fail. In this case, no frame of the batch counts as written.
         UnsupportedDataError, CoordinatesError
             If the first frame is incompatible with frames of the batch that were written before it.
         """
