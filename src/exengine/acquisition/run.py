@@ -6,6 +6,7 @@ the caller's thread ends the run cleanly.
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import validate_options
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
@@ -90,13 +92,15 @@ class Acquisition:
             raise
 
     def _prepare(self) -> SourcePlan:
-        settings = self.config.section("sequence")
-        if not settings:
+        if not self.source.needs_sequence:
+            _set_sequence_aside(self.config)
+        elif not self.config.section("sequence"):
             raise ConfigError(
                 "the config has no sequence; add one, such as sequence: {time_plan: {interval: 0, loops: 10}}"
             )
+        self._refuse_to_overwrite_frames()
         try:
-            plan = self.source.prepare(parse_sequence(settings))
+            plan = self.source.prepare(parse_sequence(self.config.section("sequence")))
             self._recorder.check(plan)
             return plan
         except ExEngineError:
@@ -106,6 +110,18 @@ class Acquisition:
             raise SourceError(
                 f"the source {name!r} could not prepare the acquisition: {describe(error)}"
             ) from error
+
+    def _refuse_to_overwrite_frames(self) -> None:
+        """Refuse to overwrite a dataset that the source reads."""
+        if self.config["storage.if_exists"] != "overwrite" or not self.path or is_url(self.path):
+            return
+        target = os.path.realpath(self.path)
+        for path in self.source.paths_read:
+            if not is_url(path) and os.path.realpath(path) == target:
+                raise ConfigError(
+                    f"storage.path is {self.path}, which the source {self.config['source.name']!r} reads, and "
+                    "if_exists is overwrite, which would delete it; choose another path"
+                )
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
@@ -293,6 +309,15 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
     """
     with Acquisition(config) as acquisition:
         return acquisition.run()
+
+
+def _set_sequence_aside(config: Config) -> None:
+    """Set a sequence aside that belongs to the source of a lower layer."""
+    for key in [key for key in config.values if key.startswith("sequence.")]:
+        if config.is_above("source.name", key):
+            config.set_aside_value(
+                key, f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
+            )
 
 
 def _make_source(config: Config) -> FrameSource:
