@@ -234,6 +234,11 @@ class Recorder:
         self._handler.put(coordinates, data, metadata, None, copy=copy)
 
     @property
+    def pending_bytes(self) -> int:
+        """The amount of pixel data in the queue of the handler, in bytes."""
+        return 0 if self._handler is None else self._handler.pending_bytes
+
+    @property
     def error(self) -> BaseException | None:
         """The first error of the handler or the storage, or None."""
         return None if self._handler is None else self._handler.error

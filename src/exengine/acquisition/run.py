@@ -16,6 +16,7 @@ from exengine.acquisition.recorder import Recorder
 from exengine.acquisition.schedule import Schedule
 from exengine.config.layers import Config
 from exengine.frame_sources.sequence import parse_sequence
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     AcquisitionError,
@@ -34,6 +35,8 @@ from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    import numpy.typing as npt
 
 _CANCEL_TIMEOUT_S = 30.0
 
@@ -58,6 +61,9 @@ class Acquisition:
         Time from the request for the first frame until the dataset is finished, in seconds.
     path : str or None
         The path of the dataset; None if the backend keeps frames in memory.
+    newest : tuple of (DataCoordinates, numpy.ndarray) or None
+        The coordinates and pixels of the last frame that the source delivered. The handler owns the array, so
+        do not change it. A process function may be changing it.
 
     Raises
     ------
@@ -82,6 +88,7 @@ class Acquisition:
         self.config = self._recorder.config
         self.source: FrameSource = _make_source(self.config)
         self.duration_s = 0.0
+        self.newest: "tuple[DataCoordinates, npt.NDArray[Any]] | None" = None
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
@@ -193,6 +200,7 @@ class Acquisition:
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
             if self._cancelled is None:
                 schedule.see(coordinates)
+                self.newest = coordinates, data
                 self._recorder.put(coordinates, data, metadata, copy=False)
 
         try:
@@ -250,6 +258,11 @@ class Acquisition:
     def ledger(self) -> Ledger:
         """Counts of all frames."""
         return self._recorder.ledger
+
+    @property
+    def pending_bytes(self) -> int:
+        """The amount of pixel data that waits to be stored, in bytes."""
+        return self._recorder.pending_bytes
 
     @property
     def observer_errors(self) -> list[str]:

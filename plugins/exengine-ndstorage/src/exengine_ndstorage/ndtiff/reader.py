@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import crc32c
+import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import (
@@ -21,6 +22,7 @@ from exengine.base_classes import (
     HelperThread,
     JsonValue,
     OpenFile,
+    SourcePlan,
     has_writer,
     parse_foreign_json,
     read_at,
@@ -36,6 +38,7 @@ from exengine_ndstorage.ndtiff.format import (
     DTYPES,
     GRAY16,
     INDEX_NAME,
+    RGB8,
     FrameLayout,
     pixel_bytes,
 )
@@ -256,6 +259,16 @@ class NDTiffReader(DatasetReader):
         if self._summary is None:
             self._read_summary()  # the last attempt may have failed, or nothing was written yet
         return self._summary
+
+    @property
+    def recorded_plan(self) -> SourcePlan:
+        """The shapes and dtypes of the frames, which the index contains."""
+        layouts = dict.fromkeys(
+            ((height, width, 3) if pixel_type == RGB8 else (height, width), np.dtype(DTYPES[pixel_type]).name)
+            for width, height, pixel_type, *_ in self._growing.table.layouts
+            if pixel_type in DTYPES
+        )
+        return SourcePlan(layouts=tuple(layouts))
 
     def is_finished(self) -> bool:
         """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
