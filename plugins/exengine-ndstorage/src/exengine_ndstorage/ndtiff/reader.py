@@ -135,6 +135,11 @@ class _GrowingTable:
         with self._lock:
             return iter(self._fresh())
 
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        with self._lock:
+            return self._fresh().since(start)
+
     def positions(self) -> dict[str, list[int | str]]:
         with self._lock:
             return self._fresh().positions()
