@@ -126,8 +126,8 @@ class Acquisition:
         for path in self.source.paths_read:
             if not is_url(path) and os.path.realpath(path) == target:
                 raise ConfigError(
-                    f"storage.path is {self.path}, which the source {self.config['source.name']!r} reads, and "
-                    "if_exists is overwrite, which would delete it; choose another path"
+                    f"if_exists is overwrite, which would delete {self.path}, but the source "
+                    f"{self.config['source.name']!r} reads this dataset; set another storage.path"
                 )
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
@@ -326,11 +326,10 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
 
 def _set_sequence_aside(config: Config) -> None:
     """Set a sequence aside that belongs to the source of a lower layer."""
+    reason = f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
     for key in [key for key in config.values if key.startswith("sequence.")]:
         if config.is_above("source.name", key):
-            config.set_aside_value(
-                key, f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
-            )
+            config.set_aside_value(key, reason)
 
 
 def _make_source(config: Config) -> FrameSource:

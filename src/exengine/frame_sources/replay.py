@@ -93,9 +93,7 @@ class ReplaySource(FrameSource):
     needs_sequence = False
     conformance_options = "exengine.testing.recorded:replay_options"
 
-    def __init__(
-        self, path: str, rate: Literal["recorded", "max"] | Annotated[float, Gt(0)] = "max"
-    ) -> None:
+    def __init__(self, path: str, rate: Literal["recorded", "max"] | Annotated[float, Gt(0)] = "max") -> None:
         path = os.fspath(path)
         check_options(ReplaySource, path=path, rate=rate)
         self._path = path if is_url(path) else files.expanded(path)
@@ -257,7 +255,7 @@ def _summary_of(dataset: DataStorage) -> dict[str, Any] | None:
 
 
 def _facts_of(dataset: DataStorage, axes: tuple[PlannedAxis, ...]) -> SourcePlan:
-    """Return the facts that the format records; those that it does not record, from the sequence in the config.
+    """Return the facts that the format records, and those that follow from the sequence in the config.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Views of a storage that Python, numpy and notebooks ask for: its text, its table, its pixels, its new frames.
+"""Views of a storage that Python, numpy and notebooks ask for: text, a table, an array, new frames.
 
 A view never changes a storage. The text and the table never raise an error: a fact that a storage cannot
 state is left out.
@@ -16,7 +16,7 @@ from exengine.kernel.wording import html_table, human_count
 _LOOK_S = 0.2  # between two looks whether the dataset is finished
 
 Since = Callable[[int], Iterable[tuple[int, DataCoordinates]]]
-"""Returns the numbers and coordinates of the frames from a number on, in the order in which they were stored."""
+"""Returns the numbers and coordinates of the frames from a number on, in the order of arrival."""
 
 
 class StorageViews:

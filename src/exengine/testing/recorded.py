@@ -9,7 +9,8 @@ from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
 from exengine.kernel.registry import plugins
 from exengine.testing.frames import frame_of
 
-_AXES: dict[str, tuple[int | str, ...]] = {"time": (0, 1), "position": ("a", "b"), "channel": ("DAPI", "FITC")}
+_Positions = tuple[int | str, ...]
+_AXES: dict[str, _Positions] = {"time": (0, 1), "position": ("a", "b"), "channel": ("DAPI", "FITC")}
 
 
 def replay_options(folder: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@
         options = {"port": "COM3"}
 
 If the source does not need a sequence, it must refuse every sequence, and the tests of single fields do not
-apply. Otherwise, the test sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The tests infer the
-actions of the devices from ``exposure_ms`` in the frames' metadata, if it is present, and from
-:meth:`FrameSource.settings`. For a source that controls devices, also write tests that observe the devices
-independently.
+apply. Otherwise, the test sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The
+tests infer the actions of the devices from ``exposure_ms`` in the frames' metadata, if it is present, and
+from :meth:`FrameSource.settings`. For a source that controls devices, also write tests that observe the
+devices independently.
 """
 
 import importlib
@@ -126,7 +126,7 @@ class SourceConformance:
                 for z in range(3)
             ]
         else:  # the source knows its frames
-            planned = () if plan.coordinates is None else plan.coordinates()
+            planned = [where for where, _, _ in frames] if plan.coordinates is None else plan.coordinates()
             wanted = list(map(dict, dict.fromkeys(planned)))
         got = [dict(coordinates) for coordinates, _, _ in frames]
         if got != wanted or plan.frames != len(wanted):

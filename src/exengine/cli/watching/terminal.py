@@ -122,7 +122,7 @@ class Screen:
 
     def _draw(self) -> None:
         size = os.get_terminal_size(self._descriptor)
-        lines = [line for line in self._view(size.columns, size.lines)][: size.lines]
+        lines = list(self._view(size.columns, size.lines))[: size.lines]
         now_s = time.monotonic()
         changes = b""
         if not self._is_entered:

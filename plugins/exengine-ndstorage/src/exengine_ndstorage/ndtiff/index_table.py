@@ -374,9 +374,10 @@ class FrameTable:
         return (item for item in found if item[0] not in superseded)
 
     def _iterate(self, rows: npt.NDArray[np.int32], start: int, order: tuple[int, ...]) -> Iterator[Any]:
+        names = self._names
         for begin in range(start, len(rows), 4096):
-            for n, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
-                yield n, DataCoordinates({self._names[c]: self._value(c, codes[c]) for c in order if codes[c]})
+            for at, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
+                yield at, DataCoordinates({names[c]: self._value(c, codes[c]) for c in order if codes[c]})
 
     def _value(self, column: int, code: int) -> int | str:
         return code >> 1 if code & 1 else self._values[column][(code >> 1) - 1]
@@ -401,8 +402,7 @@ class FrameTable:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"the positions on axis {axis!r} are {summarize_positions(values)}"
-        absent = [axis for axis in self.axes if axis not in axes]
-        if absent:
+        if absent := [axis for axis in self.axes if axis not in axes]:
             return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
         return f"none of the {self._count} frames has this combination of positions"
 
