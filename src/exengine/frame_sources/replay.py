@@ -17,17 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Gt
 
 from exengine.datasets.opening import open_dataset
-from exengine.frame_sources.sequence import parse_sequence
-from exengine.frame_sources.sequence_events import CompleteEvents
-from exengine.frame_sources.sequence_plan import plan_fields
 from exengine.kernel.capabilities import PlannedLayout
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import ExEngineError, SourceError, UnsupportedOperationError
+from exengine.kernel.errors import SourceError, UnsupportedOperationError
 from exengine.kernel.frame_source_base import FrameSource, Sink, SourcePlan
 from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.registry.options import check_options
-from exengine.kernel.source_plan import PlannedAxis
 from exengine.kernel.storage.description import plan_of
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import files
@@ -143,7 +139,7 @@ class ReplaySource(FrameSource):
             self._frames += 1
         if not self._frames:
             raise SourceError(f"the dataset {self._path} has no frames that could be played")
-        facts = _facts_of(dataset, axes.axes())
+        facts = plan_of(dataset)
         self._due = self._clock(dataset, facts.interval_s)
         frames, layouts = self._frames, facts.layouts or _first_layout(dataset)
         shape, dtype = layouts[0] if len(layouts) == 1 else (None, None)
@@ -252,25 +248,3 @@ def _summary_of(dataset: DataStorage) -> dict[str, Any] | None:
         summary = dataset.summary_metadata
         return summary if isinstance(summary, dict) else None
     return None
-
-
-def _facts_of(dataset: DataStorage, axes: tuple[PlannedAxis, ...]) -> SourcePlan:
-    """Return the facts that the format records, and those that follow from the sequence in the config.
-
-    Parameters
-    ----------
-    dataset : DataStorage
-    axes : tuple of PlannedAxis
-        The axes of the frames.
-    """
-    found = plan_of(dataset)
-    config = dataset.annotations.get("config")
-    sequence = config.get("sequence") if isinstance(config, dict) else None
-    if not isinstance(sequence, dict) or not sequence:
-        return found
-    try:
-        planned = plan_fields(CompleteEvents(parse_sequence(sequence)), axes)
-    except (ExEngineError, ValueError, TypeError, AttributeError):  # another program may have written it
-        return found
-    names = ("z_step_um", "interval_s", "stage_positions", "plate")
-    return replace(found, **{name: getattr(found, name) or planned[name] for name in names})

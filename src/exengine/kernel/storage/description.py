@@ -1,7 +1,7 @@
 """Facts about a dataset: its axes, channels, pixel size and missing frames.
 
-A format may record the facts itself. Otherwise they are taken from a conversion, or from metadata under the
-names that Micro-Manager and ExEngine use.
+A format may record the facts itself. Otherwise they are taken from the plan that an acquisition or a
+conversion kept with the dataset, or from metadata under the names that Micro-Manager and ExEngine use.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from exengine.kernel.source_plan import PlannedChannel, PlannedPlate, PlannedPos
 
 CONVERSION = "conversion"
 """The name of the annotation with which a converted dataset names its source."""
+PLAN = "plan"
+"""The name of the annotation with the facts that the plan of an acquisition contained."""
 UNITS = {"time": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 """The units of axes, if the distance between their positions is known."""
 _PIXEL_SIZE_KEYS = ("pixel_size_um", "PixelSizeUm", "PixelSize_um")
@@ -31,7 +33,8 @@ def plan_of(dataset: DataStorage) -> SourcePlan:
     plan = dataset.recorded_plan
     metadata = _metadata(dataset)
     note = dataset.annotations.get(CONVERSION)
-    earlier = plan_from_json(note.get("plan") if isinstance(note, dict) else None)
+    converted = note.get("plan") if isinstance(note, dict) else None
+    earlier = plan_from_json(converted or dataset.annotations.get(PLAN))
     interval_ms = _number(metadata, ("Interval_ms",))
     return replace(
         plan,
