@@ -118,7 +118,7 @@ def contrast_of(planes: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
     sample = np.concatenate([plane.reshape(-1)[:: max(1, plane.size // 4096)] for plane in planes])
     if planes[0].ndim == 3 and sample.dtype == np.uint8:
         return 0.0, 255.0
-    low, high = np.percentile(sample, (0.5, 99.5))
+    low, high = np.percentile(sample.view(np.uint8) if sample.dtype == bool else sample, (0.5, 99.5))
     return float(low), float(high)
 
 

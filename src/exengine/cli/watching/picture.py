@@ -92,9 +92,9 @@ def _places(length: int, count: int) -> npt.NDArray[np.intp]:
     return ((np.arange(count * _SAMPLES) + 0.5) * (length / (count * _SAMPLES))).astype(np.intp)
 
 
-def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[np.float32]:
+def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[np.float64]:
     blocks = sample.reshape(down, _SAMPLES, across, _SAMPLES, *sample.shape[2:])
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    return blocks.mean(axis=(1, 3), dtype=np.float64)
 
 
 def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
