@@ -59,6 +59,7 @@ class Screen:
         self._interval_s = interval_s
         self._descriptor = sys.stdout.fileno()
         self._ended = threading.Event()
+        self._left = threading.Event()  # set when the thread has written everything
         self._abandoned = False
         self._writing = threading.Lock()  # held while a view is written, and while the process is stopped
         self._is_entered = False
@@ -86,10 +87,11 @@ class Screen:
         leaves = kind is not None and issubclass(kind, KeyboardInterrupt)
         deadline = time.monotonic() + _PATIENCE_S if leaves else None
         try:
-            while self._thread.is_alive() and (deadline is None or time.monotonic() < deadline):
-                self._thread.join(0.1)
+            # Up to Python 3.12, a thread whose join is interrupted counts as ended, so join is not used.
+            while not self._left.wait(0.1) and (deadline is None or time.monotonic() < deadline):
+                pass
         finally:
-            if self._thread.is_alive():
+            if not self._left.is_set():
                 self._abandon()
 
     def _abandon(self) -> None:
@@ -114,6 +116,7 @@ class Screen:
             self.error = error
         with contextlib.suppress(OSError), self._writing:
             self._leave()
+        self._left.set()
 
     def _is_in_foreground(self) -> bool:
         with contextlib.suppress(OSError):
