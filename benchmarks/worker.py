@@ -162,6 +162,15 @@ def open_million(who, count):
     return {"open_s": opened, "rss_mb": memory, "lookup_us": lookup, "frames": frames}
 
 
+def many(who, count):
+    """Write and open a dataset of many tiny frames, in a temporary folder."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("EXENGINE_BENCH_DIR")) as folder:
+        os.environ["EXENGINE_BENCH_DATASET"] = os.path.join(folder, "many")
+        return million(who, count) | open_million(who, count)
+
+
 if __name__ == "__main__":
     what, who, *numbers = sys.argv[1:]
     print(json.dumps(globals()[what](who, *map(int, numbers))))
