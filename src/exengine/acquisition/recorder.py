@@ -158,8 +158,8 @@ class Recorder:
     def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
-        The plan's summary becomes the dataset's summary metadata. The config is kept with the dataset, and so
-        are the pixel size, the channels and the positions of the plan. Call ``expect`` before the first frame.
+        The summary of the plan becomes the summary metadata of the dataset, which also keeps the config, and the
+        pixel size, channels and positions of the plan. Call ``expect`` before the first frame.
 
         Parameters
         ----------

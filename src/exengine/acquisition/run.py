@@ -89,6 +89,7 @@ class Acquisition:
         self.source: FrameSource = _make_source(self.config)
         self.duration_s = 0.0
         self.newest: "tuple[DataCoordinates, npt.NDArray[Any]] | None" = None
+        self._source_ended = threading.Event()
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
@@ -162,17 +163,21 @@ class Acquisition:
         try:
             if self._accepts_plan():
                 thread.start()
-            while thread.is_alive():
-                thread.join(interval_s)
-                if on_progress is not None:
-                    on_progress(recorder.ledger)
+                ended = False
+                while not ended:
+                    # Up to Python 3.12, a thread counts as ended if its join is interrupted.
+                    ended = self._source_ended.wait(interval_s)
+                    if on_progress is not None:
+                        on_progress(recorder.ledger)
+                thread.join()
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
-            with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # the thread may not have started
+            with contextlib.suppress(KeyboardInterrupt):
                 with contextlib.suppress(Exception):  # of a source that cannot be cancelled
                     self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
-                thread.join(_CANCEL_TIMEOUT_S)
+                if thread.ident is not None:
+                    self._source_ended.wait(_CANCEL_TIMEOUT_S)
         try:
             self._end(interrupt)
         except BaseException:  # finish the dataset despite a second interrupt
@@ -208,6 +213,8 @@ class Acquisition:
             self.source.run(sink)
         except BaseException as error:
             self._source_error = error
+        finally:
+            self._source_ended.set()
 
     def _end(self, interrupt: BaseException | None) -> None:
         recorder = self._recorder
