@@ -55,7 +55,7 @@ def steps(tmp_path):
     return config
 
 
-def simulated(tmp_path, frames=150, rate=100):
+def simulated(tmp_path, frames=60, rate=100):
     return [
         "acquire", EXAMPLES / "simulated.yaml", "--path", tmp_path / "data", "--set", f"source.options.rate_hz={rate}",
         "--set", f"sequence.time_plan.loops={frames // 10}",
@@ -111,29 +111,29 @@ def wait_for_status(path, status, timeout_s=60):
 def test_a_terminal_that_accepts_nothing_does_not_hold_up_the_run(terminal, tmp_path):
     shown = terminal(*simulated(tmp_path), "--watch", columns=200, lines=60)
     frames, ledger = wait_for_status(tmp_path / "data", "complete")
-    assert frames == 150 and ledger["stalled"]["frames"] == 0
+    assert frames == 60 and ledger["stalled"]["frames"] == 0
     with pytest.raises(subprocess.TimeoutExpired):  # it waits for the terminal, with the summary
-        shown.process.wait(1)
+        shown.process.wait(0.3)
     shown.read()
     assert shown.process.returncode == 0
-    assert "150 offered, 150 stored" in shown.raw.partition(LEAVE)[2].decode()
+    assert "60 offered, 60 stored" in shown.raw.partition(LEAVE)[2].decode()
 
 
-@pytest.mark.parametrize("frames", [150, 3000], ids=["after the run", "during the run"])
+@pytest.mark.parametrize("frames", [60, 3000], ids=["after the run", "during the run"])
 def test_an_interrupt_ends_the_program_while_its_terminal_accepts_nothing(terminal, tmp_path, frames):
     shown = terminal(*simulated(tmp_path, frames), "--watch", columns=200, lines=60)
-    if frames == 150:
+    if frames == 60:
         wait_for_status(tmp_path / "data", "complete")
         with pytest.raises(subprocess.TimeoutExpired):
-            shown.process.wait(1)
+            shown.process.wait(0.3)
     else:
         wait_for_status(tmp_path / "data", "incomplete")
         with exengine.open_dataset(tmp_path / "data") as dataset:
-            while len(dataset) < 100:
+            while len(dataset) < 60:
                 dataset.await_new_data(10)
     shown.process.send_signal(signal.SIGINT)
     assert shown.process.wait(20) == 130
-    status = "complete" if frames == 150 else "aborted"
+    status = "complete" if frames == 60 else "aborted"
     assert exengine.open_dataset(tmp_path / "data").status == status
 
 
@@ -149,8 +149,9 @@ def test_ctrl_c_gives_the_screen_back_and_finishes_the_dataset(terminal, tmp_pat
 
 @pytest.mark.parametrize("why", ["a pipe", "json", "a dumb terminal"])
 def test_without_a_terminal_there_is_plain_progress(terminal, tmp_path, why):
-    arguments = [*simulated(tmp_path, 250), "--watch", *(["--json"] if why == "json" else [])]
-    if why == "a pipe":
+    frames = 240 if why == "a pipe" else 60
+    arguments = [*simulated(tmp_path, frames), "--watch", *(["--json"] if why == "json" else [])]
+    if why == "a pipe":  # where a line is printed every two seconds
         done = subprocess.run(
             [sys.executable, "-m", "exengine", *map(str, arguments)],
             capture_output=True,
@@ -163,5 +164,5 @@ def test_without_a_terminal_there_is_plain_progress(terminal, tmp_path, why):
         shown.read()
         assert shown.process.returncode == 0
         out = progress = shown.raw.decode()
-    assert "\x1b" not in out + progress and "of 250 frames, " in progress
-    assert "250" in out and ('"stored": 250' in out) == (why == "json")
+    assert "\x1b" not in out + progress and f"of {frames} frames, " in progress
+    assert f"{frames}" in out and (f'"stored": {frames}' in out) == (why == "json")

@@ -158,7 +158,7 @@ class Recorder:
     def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
-        The summary of the plan becomes the summary metadata of the dataset, which also keeps the config, and the
+        The plan's summary becomes the dataset's summary metadata. The dataset also keeps the config, and the
         pixel size, channels and positions of the plan. Call ``expect`` before the first frame.
 
         Parameters
