@@ -13,7 +13,7 @@ OURS = [
     (registry, name)
     for registry, names in (
         (plugins.BACKENDS, ("ndtiff", "ndram")),
-        (plugins.SOURCES, ("simulated", "micromanager")),
+        (plugins.SOURCES, ("simulated", "replay", "micromanager")),
     )
     for name in names
 ]
