@@ -24,15 +24,15 @@ class Terminal:
     process : subprocess.Popen
     """
 
-    def __init__(self, *arguments, columns=90, lines=30, stdout=None, **environment):
+    def __init__(self, *arguments, columns=90, lines=30, program=("-m", "exengine"), **environment):
         self.columns, self.lines = columns, lines
         self.raw = b""
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _OWN_TERMINAL, "-m", "exengine", *map(str, arguments)],
+            [sys.executable, "-c", _OWN_TERMINAL, *program, *map(str, arguments)],
             stdin=slave,
-            stdout=slave if stdout is None else stdout,
+            stdout=slave,
             stderr=slave,
             start_new_session=True,
             env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},

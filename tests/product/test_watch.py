@@ -147,6 +147,33 @@ def test_ctrl_c_gives_the_screen_back_and_finishes_the_dataset(terminal, tmp_pat
     assert exengine.open_dataset(tmp_path / "data").status == "aborted"
 
 
+SHELL = """
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = subprocess.Popen([sys.executable, "-m", "exengine", *sys.argv[1:]], process_group=0)
+os.tcsetpgrp(0, job.pid)
+_, status = os.waitpid(job.pid, os.WUNTRACED)
+os.tcsetpgrp(0, os.getpgrp())
+print("stopped", os.WIFSTOPPED(status), flush=True)
+input()
+os.tcsetpgrp(0, job.pid)
+os.kill(job.pid, signal.SIGCONT)
+sys.exit(job.wait())
+"""
+
+
+def test_ctrl_z_gives_the_screen_back_until_the_program_continues(terminal, tmp_path):
+    shown = terminal(*simulated(tmp_path, 300), "--watch", program=("-c", SHELL))
+    shown.read(until="newest")
+    shown.type(b"\x1a")
+    shown.read(until="stopped True")
+    assert shown.raw.partition(LEAVE)[2].strip().endswith(b"stopped True")
+    shown.type(b"\n")
+    shown.read()
+    assert shown.process.returncode == 0 and shown.raw.count(LEAVE) == 2
+    assert b"300 offered, 300 stored" in shown.raw.rpartition(LEAVE)[2]
+
+
 @pytest.mark.parametrize("why", ["a pipe", "json", "a dumb terminal"])
 def test_without_a_terminal_there_is_plain_progress(terminal, tmp_path, why):
     frames = 240 if why == "a pipe" else 60

@@ -22,6 +22,7 @@ from exengine.kernel.errors import (
     ExEngineError,
     OptionError,
     SourceError,
+    StorageClosedError,
 )
 from exengine.kernel.registry import plugins
 from exengine.testing import SourceConformance
@@ -191,16 +192,13 @@ def content(folder):
     return {entry.name: (entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(folder)}
 
 
-def open_files():
-    return {
-        os.readlink(f"/proc/self/fd/{name}")
-        for name in os.listdir("/proc/self/fd")
-        if os.path.exists(f"/proc/self/fd/{name}")
-    }
-
-
 @pytest.mark.parametrize("end", ["complete", "cancel", "close", "sink"])
-def test_every_end_leaves_the_dataset_and_the_process_as_they_were(recorded, end):
+def test_every_end_leaves_the_dataset_and_the_process_as_they_were(recorded, end, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "exengine.frame_sources.replay.open_dataset",
+        lambda path: opened.append(open_dataset(path)) or opened[-1],
+    )
     before, threads = content(recorded), threading.active_count()
     source, came = ReplaySource(recorded, rate="max" if end == "complete" else 10), []
     source.prepare(EMPTY)
@@ -225,8 +223,9 @@ def test_every_end_leaves_the_dataset_and_the_process_as_they_were(recorded, end
     for timer in timers:
         timer.join()
     assert content(recorded) == before and threading.active_count() == threads
-    if os.path.isdir("/proc/self/fd"):
-        assert not [name for name in open_files() if name.startswith(recorded)]
+    (dataset,) = opened
+    with pytest.raises(StorageClosedError):
+        len(dataset)
 
 
 def test_a_wait_for_a_frame_ends_when_the_acquisition_is_cancelled(recorded, tmp_path):
