@@ -20,6 +20,7 @@ from typing import Self
 INTERVAL_S = 0.25
 _REDRAW_S = 2.0
 _PATIENCE_S = 1.0
+"""The time for which a terminal may accept nothing before it is abandoned."""
 _CHUNK_BYTES = 4096
 
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # alternate screen, no cursor, no wrapping, clear
@@ -65,7 +66,7 @@ class Screen:
         self._is_entered = False
         self._shown: list[bytes] = []
         self._size = (0, 0)
-        self._redrawn_s = 0.0
+        self._redrawn_s = self._written_s = 0.0
         self._handles_stop = False
         self._thread = threading.Thread(target=self._run, name="exengine-watch", daemon=True)
 
@@ -85,11 +86,12 @@ class Screen:
         # The run has ended. If the user has only halted the terminal, wait until it continues, so that they
         # see how the run ended; but not if they want to leave.
         leaves = kind is not None and issubclass(kind, KeyboardInterrupt)
-        deadline = time.monotonic() + _PATIENCE_S if leaves else None
+        begin_s = time.monotonic()
         try:
             # Up to Python 3.12, a thread whose join is interrupted counts as ended, so join is not used.
-            while not self._left.wait(0.1) and (deadline is None or time.monotonic() < deadline):
-                pass
+            while not self._left.wait(0.1):
+                if leaves and time.monotonic() - max(begin_s, self._written_s) > _PATIENCE_S:
+                    break
         finally:
             if not self._left.is_set():
                 self._abandon()
@@ -146,12 +148,14 @@ class Screen:
     def _leave(self) -> None:
         if self._is_entered:
             self._is_entered = False
-            self._write(_LEAVE)
+            self._write(_LEAVE, until_ended=False)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, until_ended: bool = True) -> None:
+        """Write all data; by default, only until the end of the run, so that the screen is left soon."""
         left = memoryview(data)
-        while left and not self._abandoned:
+        while left and not self._abandoned and not (until_ended and self._ended.is_set()):
             left = left[os.write(self._descriptor, left[:_CHUNK_BYTES]) :]
+            self._written_s = time.monotonic()
 
     # -- Ctrl-Z ----------------------------------------------------------------------------------
 
