@@ -35,6 +35,16 @@ def test_each_half_block_shows_the_mean_of_its_pixels():
     assert (picture[:4, :8] == 0).all() and (abs(picture[4:, :8] - 127) <= 1).all()
 
 
+def test_the_foreground_of_a_half_block_is_its_upper_pixel():
+    frame = np.array([[0, 0], [9, 9], [9, 0], [0, 9]], np.uint16)
+    assert colors(draw(frame, WHITE, 2, 2, "truecolor"))[..., 0].tolist() == [
+        [0, 0],
+        [255, 255],
+        [255, 0],
+        [0, 255],
+    ]
+
+
 def test_a_channel_is_drawn_in_its_color_and_an_rgb_frame_in_its_own():
     gray = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
     picture = colors(draw(gray, (0, 255, 0), 32, 16, "truecolor"))

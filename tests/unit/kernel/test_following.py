@@ -76,3 +76,18 @@ def test_only_new_frames_are_looked_up(storage, monkeypatch):
 def test_a_storage_that_does_not_list_its_frames_cannot_be_followed(memory_storage):
     with pytest.raises(UnsupportedOperationError):
         next(memory_storage().follow())
+
+
+def test_a_frame_that_is_stored_just_before_the_end_comes_too(storage, monkeypatch):
+    calls, is_finished = [], storage.is_finished
+
+    def finish_at_the_third_call():
+        calls.append(None)
+        if len(calls) == 3:
+            storage.put({"time": 1}, FRAME, {})
+            storage.finish()
+        return is_finished()
+
+    storage.put({"time": 0}, FRAME, {})
+    monkeypatch.setattr(storage, "is_finished", finish_at_the_third_call)
+    assert [where["time"] for where in storage.follow(timeout=30)] == [0, 1]
