@@ -34,7 +34,7 @@ _CHARTS = {
         "figures-time": "Times as bars, relative to the reference, each with a line at its goal.",
     },
     "handler": {
-        "handler-speed": "Speeds of the data handler as bars, relative to the reference, with a line at the goal.",
+        "handler-speed": "Speeds of the data handler as bars, each with a line at its goal.",
     },
     "before": {},
 }
