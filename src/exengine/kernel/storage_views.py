@@ -1,7 +1,7 @@
-"""Views of a storage that Python, numpy and notebooks ask for: text, a table, an array, new frames.
+"""The views of a storage that Python, numpy and notebooks request: repr, table, pixels and new frames.
 
-A view never changes a storage. The text and the table never raise an error: a fact that a storage cannot
-state is left out.
+A view never changes a storage. The repr and the table never raise an error. They omit any fact that the
+storage cannot provide.
 """
 
 import time
@@ -20,7 +20,7 @@ Since = Callable[[int], Iterable[tuple[int, DataCoordinates]]]
 
 
 class StorageViews:
-    """The views of a storage. ``DataStorage`` derives from this class and supplies what they show."""
+    """The views of a storage. ``DataStorage`` derives from this class and supplies their data."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """Return the pixels of all frames as ``as_array`` orders them, as a numpy array in memory.
@@ -30,7 +30,7 @@ class StorageViews:
         dtype : dtype, optional
             The dtype of the result; by default, that of the frames.
         copy : bool, optional
-            Numpy passes False to request a view. The frames lie apart, so this is an error.
+            numpy passes False to request a view. This is an error, because frames are not adjacent in memory.
 
         Returns
         -------
@@ -151,8 +151,8 @@ def _row(name: str, read: Callable[[], str]) -> Iterable[tuple[str, str]]:
 
 
 def _said(read: Callable[[], str]) -> str:
-    """Return a fact as text; empty if the storage cannot state it."""
+    """Return a fact as text; empty if the storage cannot provide the fact."""
     try:
         return read()
-    except Exception:  # not supported, closed, damaged, or raised by a plugin: a view shows what there is
+    except Exception:  # not supported, closed, damaged, or an error in a plugin
         return ""
