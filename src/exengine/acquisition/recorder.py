@@ -158,8 +158,8 @@ class Recorder:
     def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
-        The plan's summary becomes the dataset's summary metadata. The config, and the pixel size, channels and
-        positions of the plan, are stored with the dataset. Call ``expect`` before the first frame.
+        The plan's summary becomes the dataset's summary metadata. The config and the plan's pixel size,
+        channels and positions are stored with the dataset. Call ``expect`` before the first frame.
 
         Parameters
         ----------
