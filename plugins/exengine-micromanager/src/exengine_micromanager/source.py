@@ -267,7 +267,7 @@ def _new_core(adapters: str | None) -> "CarefulCore":
     level = root.level
     from exengine_micromanager import engine
 
-    root.setLevel(level)  # the first import of pymmcore-plus sets it to DEBUG for the process
+    root.setLevel(level)  # the first import of pymmcore-plus sets the root logger's level to DEBUG
     return engine.CarefulCore(adapters, [adapters] if adapters else ())
 
 

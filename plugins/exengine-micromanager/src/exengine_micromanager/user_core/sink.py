@@ -44,8 +44,8 @@ class ExEngineSink(RunSink):
     if_exists : {'error', 'number', 'overwrite'}, optional
         Only with ``backend``: the action to take if the path exists. By default, the run raises an error.
     synchronous : bool
-        Whether the engine waits until a frame has been stored before it delivers the next. At most one frame
-        then waits in memory. With False, ``handler.max_pending`` bytes wait.
+        Whether the engine waits until a frame has been stored before it delivers the next one. At most one
+        frame then waits in memory. With False, up to ``handler.max_pending`` bytes can wait.
     coordinates : callable, optional
         Called with the ``useq.MDAEvent`` of each frame. Returns the frame's coordinates. By default, they are
         derived from ``event.index``.
@@ -113,7 +113,7 @@ class ExEngineSink(RunSink):
     def _set_aside_source(self) -> None:
         config = self._recorder.config
         for key in [key for key in config.values if key.startswith(("source.", "sequence."))]:
-            config.set_aside_value(key, "core.mda.run is given the sequence, and its core is the source")
+            config.set_aside_value(key, "the sequence is passed to core.mda.run, and its core is the source")
 
     # -- the result ------------------------------------------------------------------------------------
 
@@ -181,6 +181,6 @@ class ExEngineSink(RunSink):
         return self._run
 
     def _refuse(self, error: BaseException | None) -> None:
-        """Keep the error that prevented the run."""
+        """Store the error that prevented the run."""
         if error is not None and self._run is None and not self._outcome.done():
             self._outcome.set_exception(error)
