@@ -85,7 +85,7 @@ class OmeZarrReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return how the files of a finished dataset and its manifest disagree; empty if they agree."""
+        """Return the contradiction between a finished dataset's files and its manifest; empty if none."""
         manifest, table = self.manifest, self._table
         if manifest is None:
             return ""

@@ -1,8 +1,8 @@
 """Serves a dataset over HTTP on this computer, for viewers that run in a browser.
 
 Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server supports range requests, including
-those for the end of a file, with which viewers read single chunks of a shard. It serves only the files of a
-dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, the command
+requests for the end of a file, so that viewers can read single chunks of a shard. It serves only the files of
+a dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, the command
 also prints the URL of a viewer.
 """
 

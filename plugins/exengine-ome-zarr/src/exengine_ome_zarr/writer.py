@@ -76,8 +76,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         default, it creates none; ``exengine_ome_zarr.add_pyramid`` can add them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
-        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the
-        environment variable ``EXENGINE_SPOOL`` names.
+        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder in the environment
+        variable ``EXENGINE_SPOOL``.
     spool_bytes : int
         For a dataset in object storage: the amount of pixel data in the spool at which ``put`` waits for
         uploads. Shards that are not full remain in the spool, even if they exceed this amount.
@@ -165,7 +165,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeZarrStorage":
-        """Open an unfinished dataset, in order to store the frames that it lacks."""
+        """Open an unfinished dataset in order to store the missing frames."""
         return _ContinuedStorage(path, **options)
 
     @classmethod
@@ -276,7 +276,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         axes = orjson.dumps(positions)
         if len(axes) > sizes.MAX_TEXT_BYTES:
             raise CoordinatesError(
-                f"the coordinates have {len(axes)} bytes as JSON; at most {sizes.MAX_TEXT_BYTES} are accepted"
+                f"the coordinates have {len(axes)} bytes as JSON; the limit is {sizes.MAX_TEXT_BYTES}"
             )
         encoded = encode_json(metadata)
         if len(encoded) > sizes.MAX_METADATA_BYTES:

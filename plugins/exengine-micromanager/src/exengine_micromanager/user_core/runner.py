@@ -198,7 +198,7 @@ def _end_interrupted(runner: "MDARunner", error: BaseException) -> None:
 
 
 class _DataSink:
-    """The runner's data sink. Passes calls on to the recorded runs and to pymmcore-plus's data sink, if any."""
+    """The runner's data sink, which passes calls to the recorded runs and to another data sink, if any."""
 
     def __init__(self, runs: "Sequence[RecordedRun]", other: Any) -> None:
         self._other = other

@@ -86,7 +86,7 @@ def refuse_text(axes: bytes) -> None:
     """Refuse coordinates with more bytes of JSON than an index entry can store."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
-            f"NDTiff's coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+            f"NDTiff coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
         )
 
 
@@ -94,7 +94,7 @@ def refuse_position(axis: str, value: int) -> None:
     """Refuse a position that does not fit in 32 bits."""
     if not -INT32 <= value < INT32:
         raise CoordinatesError(
-            f"NDTiff's positions must fit in 32 bits; the position on axis {axis!r} is {value}"
+            f"NDTiff positions must fit in 32 bits; the position on axis {axis!r} is {value}"
         )
 
 

@@ -1,7 +1,8 @@
 """Reads NDTiff datasets of version 3.
 
 The reader does not write anything, and it works while another process is writing the dataset. It reads the
-new part of the index when a lookup finds no frame, and for ``len``, iteration and ``await_new_data``.
+new part of the index when a lookup finds no frame, and whenever ``len``, iteration or ``await_new_data`` is
+used.
 """
 
 import os
@@ -203,7 +204,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return how a finished dataset's index, files and manifest disagree; empty if they agree."""
+        """Return the contradiction between a finished dataset's index, files and manifest; empty if none."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
             # The writer failed while it was creating the index, and the manifest records this failure.
@@ -213,7 +214,7 @@ class NDTiffReader(DatasetReader):
         for name, end in table.ends().items():
             path = os.path.join(self._folder, name)
             if not is_file_name(name) or os.path.islink(path) or not os.path.isfile(path):
-                return f"the index names the file {name!r}, which does not exist"
+                return f"the index refers to the file {name!r}, which does not exist"
             size = os.path.getsize(path)
             if size < end:
                 return f"{name} has {size} bytes, but according to the index it needs {end}"
@@ -360,7 +361,7 @@ class NDTiffReader(DatasetReader):
         name = self._growing.table.files[number]
         if not is_file_name(name):
             raise DatasetDamagedError(
-                f"{self.path}: the index names {name!r}, which is not a file of the dataset"
+                f"{self.path}: the index refers to {name!r}, which is not a file of the dataset"
             )
         try:
             return self._pool.open(number, os.path.join(self._folder, name))

@@ -119,7 +119,7 @@ class NDTiffStorage(WrittenFrames):
         self._names_synced = False
         self._end = self._index_end = 0
         self._started = 0  # the offset in the file up to which early writing has started
-        self._last_next_at = -1  # where the last IFD in the file stores the next offset
+        self._last_next_at = -1  # the position at which the last IFD in the file stores the next offset
         self._layouts: dict[tuple[tuple[int, ...], str], FrameLayout] = {}
         self._layout_list: list[FrameLayout] = []  # the layouts by number
         self._places = bytearray()
@@ -148,7 +148,7 @@ class NDTiffStorage(WrittenFrames):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "NDTiffStorage":
-        """Open an unfinished dataset, in order to store the frames that it lacks."""
+        """Open an unfinished dataset in order to store the missing frames."""
         return _ContinuedStorage(path, None, **options)
 
     @classmethod

@@ -159,7 +159,7 @@ def read_group(files: Files, key: str) -> Group | None:
 
 
 def kind_of_group(group: Group) -> str:
-    """Return ``image``, ``plate``, ``well`` or ``series``; empty if it is not OME-Zarr."""
+    """Return ``image``, ``plate``, ``well`` or ``series``; empty if the group is not OME-Zarr."""
     ome = group.ome
     if isinstance(ome.get("plate"), dict):  # a plate takes precedence over the bioformats2raw layout
         return "plate"
@@ -194,7 +194,7 @@ def image_keys(files: Files, group: Group) -> list[str]:
         keys = _series_keys(files, group)
     if len(keys) > MAX_IMAGES:
         raise DatasetDamagedError(
-            f"{files.name(group.key)} lists {len(keys)} images; at most {MAX_IMAGES} are read"
+            f"{files.name(group.key)} lists {len(keys)} images; the limit is {MAX_IMAGES}"
         )
     return list(dict.fromkeys(keys))
 
@@ -221,7 +221,7 @@ def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
         raise DatasetDamagedError(f"{files.name(group.key)}: the metadata do not list the {what}")
     if len(items) > MAX_IMAGES:
         raise DatasetDamagedError(
-            f"{files.name(group.key)} lists {len(items)} {what}; at most {MAX_IMAGES} are read"
+            f"{files.name(group.key)} lists {len(items)} {what}; the limit is {MAX_IMAGES}"
         )
     keys = []
     for item in items:
@@ -290,7 +290,7 @@ def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     if not isinstance(listed, list) or len(listed) < 2:
         raise DatasetDamagedError(f"{where}: the multiscales metadata describe fewer than two axes")
     if len(listed) > MAX_AXES:
-        raise UnsupportedOperationError(f"{where} has {len(listed)} axes; at most {MAX_AXES} are read")
+        raise UnsupportedOperationError(f"{where} has {len(listed)} axes; the limit is {MAX_AXES}")
     items = [item if isinstance(item, dict) else {"name": item} for item in listed]
     names = [name for item in items if isinstance(name := item.get("name"), str) and name]
     if len(names) < len(items) or len(set(names)) < len(names):

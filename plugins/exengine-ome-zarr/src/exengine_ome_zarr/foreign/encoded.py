@@ -239,7 +239,7 @@ def _check_lzma(data: bytes, most: int) -> str:
 
 
 def _count(decompressor: Any, data: bytes, most: int) -> str:
-    """Decompress in pieces that are discarded, to determine a size that the header does not contain."""
+    """Determine a size that the header does not contain, by decompressing the data in pieces."""
     total = len(decompressor.decompress(data, 2**20))
     while not decompressor.eof and total <= most:
         rest = getattr(decompressor, "unconsumed_tail", b"")

@@ -194,11 +194,11 @@ class ForeignReader(DatasetReader):
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
-        """The resolution levels. Level n is smaller than level 0 by ``2**n``, or the nearest such factor."""
+        """The resolution levels. Level n is smaller than level 0 by a factor of about ``2**n``."""
         return tuple(self._dataset.level_numbers) if not self._level else (0,)
 
     def level(self, number: int) -> "ForeignReader":
-        """Return a reader for one resolution level. Its coordinates count the planes of that level.
+        """Return a reader for one resolution level. Its coordinates refer to the planes of that level.
 
         Raises
         ------

@@ -192,11 +192,11 @@ def multiscales(
 def _translation(
     layout: Layout, scale: dict[str, float], stage: StagePosition | None, factor: int
 ) -> list[float]:
-    """Return the location of the first pixel's centre, in the units of the axes."""
+    """Return the location of the first pixel's center, in the units of the axes."""
     at = {"t": 0.0, "c": 0.0, "z": 0.0, "y": 0.0, "x": 0.0}
     if stage is not None:
         at.update(z=stage.z_um or 0.0, y=stage.y_um or 0.0, x=stage.x_um or 0.0)
-    for dim in ("y", "x"):  # a downsampled pixel is centred between the pixels that it covers
+    for dim in ("y", "x"):  # a downsampled pixel is centered between the pixels that it covers
         at[dim] += (factor - 1) / 2 * scale[dim]
     return [at[dim] for dim in layout.dimensions]
 

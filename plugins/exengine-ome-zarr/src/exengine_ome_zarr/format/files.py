@@ -108,7 +108,7 @@ def folders_in(path: str) -> Iterator[str]:
 
 
 class AppendFile:
-    """A file to which lines are appended. A failed write is overwritten by the next.
+    """A file to which lines are appended. The next write overwrites a failed write.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def read_lines(folder: str, at: int) -> tuple[list[object], int]:
     size = os.fstat(file.descriptor).st_size
     if size > sizes.MAX_LAYOUT_BYTES:
         raise DatasetDamagedError(
-            f"{folder}: {LAYOUT} has {size} bytes, but at most {sizes.MAX_LAYOUT_BYTES}"
+            f"{folder}: {LAYOUT} has {size} bytes; the limit is {sizes.MAX_LAYOUT_BYTES}"
         )
     values, used = decode_lines(read_at(file.descriptor, max(0, size - at), at))
     return values, at + used

@@ -1,7 +1,7 @@
 """Reads frames by their journal records or by shard indices, wherever the files are stored.
 
 Only this module decides where the bytes of a frame are, which lengths are possible, and which checksum
-counts. A subclass reads bytes from a folder or from object storage.
+applies. A subclass reads bytes from a folder or from object storage.
 """
 
 from abc import ABC, abstractmethod
@@ -67,7 +67,7 @@ class FrameReading(ABC):
         """Return the last bytes of a file in the dataset; None if it does not exist or is shorter."""
 
     def changed_at(self, path: str) -> str:
-        """Return when a file was last changed, as a clause for a message; empty if unknown."""
+        """Return a clause for a message that states when a file was last changed; empty if unknown."""
         return ""
 
     # -- reading ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from exengine_ome_zarr.format.layout import Indices, Layout
 Method: TypeAlias = Literal["mean", "median", "decimate"]
 METHODS: tuple[Method, ...] = ("mean", "median", "decimate")
 _LISTED_AT_ONCE = 256
-"""With at most this number of images, each new image is listed in the OME-XML immediately."""
+"""Up to this number of images, each new image is listed in the OME-XML immediately."""
 _WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
 
 

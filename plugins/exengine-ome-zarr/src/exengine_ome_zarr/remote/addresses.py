@@ -1,4 +1,4 @@
-"""URLs of datasets, the stores that they name, and the messages for failed requests.
+"""URLs of datasets, the stores to which they refer, and the messages for failed requests.
 
 Credentials come from the environment only. A URL that contains credentials is refused, because a dataset
 records its own URL. No message contains a request's text, because some stores sign requests in the URL.

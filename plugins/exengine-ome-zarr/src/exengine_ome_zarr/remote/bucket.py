@@ -89,7 +89,7 @@ class Bucket:
             found = obstore.get(self._quick, name)
             size = found.meta["size"]
             if size > most:
-                raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes, but at most {most} are read")
+                raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes; the limit is {most}")
             return bytes(found.bytes()), _tag_of(found.meta)
         except FileNotFoundError:
             return None

@@ -1,4 +1,4 @@
-"""Keeps track of the files in the spool: which of them are in the bucket, and which can be removed."""
+"""Tracks which files in the spool are already in the bucket, and which of them can be removed."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -112,7 +112,7 @@ class SpooledObjects:
         self.used_bytes += size
 
     def upload_if_full(self, name: str, full: int, parts: PartFiles | None) -> None:
-        """Begin to upload a shard if it contains ``full`` frames, all that its array has room for."""
+        """Begin to upload a shard if it contains ``full`` frames, the most that it can contain."""
         shard = self._shards[name]
         if shard.frames >= full and name not in self._full and _is_published(name, shard, parts):
             self._full[name] = self._submit(name, shard)

@@ -1,7 +1,7 @@
 """The spool: the folder on this machine from which a dataset is uploaded.
 
-Each dataset has a folder of its own in the spool. Its name ends with the token that the manifest in the
-bucket contains, so that ``exengine recover`` finds it after the writer has died.
+Each dataset has a folder of its own in the spool. The folder's name ends with the token in the manifest in
+the bucket, so that ``exengine recover`` finds the folder after the writer has died.
 """
 
 import os
@@ -34,7 +34,7 @@ def default_folder() -> str:
 
 
 def new_folder(spool: str | None, url: str, token: str) -> str:
-    """Return the path of a new dataset's folder in the spool, which is created if necessary.
+    """Return the path of a new dataset's folder in the spool. Create the spool if necessary.
 
     Raises
     ------
