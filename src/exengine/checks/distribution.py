@@ -66,7 +66,7 @@ class Packaging:
 
 
 def of_installed(record: PluginRecord) -> Packaging:
-    """Return the facts about the distribution that a record belongs to.
+    """Return the facts about the distribution to which a record belongs.
 
     Raises
     ------
@@ -248,13 +248,13 @@ def _names(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
         if package_folder(facts, top) is None:
             yield Finding(
                 "EX403",
-                f"the module {top} is not in {facts.folder.name}; the entry point must name a module of the "
-                "project",
+                f"the module {top} is not in {facts.folder.name}; the entry point must refer to a "
+                "module of the project",
             )
     elif facts.files is not None and not _in_files(facts.files, top):
         yield Finding(
             "EX403",
-            f"{facts.name} does not install the module {top}; the entry point must name a module that it "
+            f"{facts.name} does not install the module {top}; the entry point must refer to a module that it "
             "installs",
         )
 

@@ -42,7 +42,7 @@ FILES = {
     "tests/test_storage.py": "tests/test_storage.py",
     "tox.ini": "tox.ini",
 }
-"""File in the distribution -> its template."""
+"""Maps each file in the distribution to its template."""
 
 COMMANDS = (
     "cd {folder}",

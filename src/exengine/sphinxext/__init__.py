@@ -15,7 +15,7 @@ to a toctree, and add the two folders to ``.gitignore``.
 ===========================  ========================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.
 ``exengine_strict``          Names of distributions; any fault in one of them stops the build.
-``exengine_local_plugins``   Distribution -> folder in a clone from which to install it.
+``exengine_local_plugins``   Maps a distribution to the folder in a clone to install it from.
 ``exengine_path``            Folders with installed packages. Default: ``sys.path``.
 ``exengine_results``         Folder, relative to the source folder, with the conformance kit's results files,
                              ``<name>.json`` for each plugin, and with those of fault campaigns,
@@ -88,7 +88,7 @@ def _add_static(app: "Sphinx") -> None:
 def _add_scripts(
     pages: "PluginPages", app: "Sphinx", page: str, template: str, context: dict[str, Any], document: object
 ) -> None:
-    """Add the scripts and facts that choose a backend, but only to the page that needs them."""
+    """Add the scripts and the data for choosing a backend, but only to the page that needs them."""
     if page == "usage/backends/matrix":
         facts = json.dumps(pages.choices).replace("<", "\\u003c")
         app.add_js_file(None, body=facts, type="application/json", id="exengine-choices")

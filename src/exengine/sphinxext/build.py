@@ -54,7 +54,7 @@ class PluginPages:
 
     @property
     def choices(self) -> list[dict[str, Any]]:
-        """The facts by which a reader chooses a backend, for the script of the page that compares them."""
+        """The data for choosing a backend, used by the script on the page that compares backends."""
         return self._made.choices
 
     # -- before reading --------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class PluginPages:
     def write(self, app: Sphinx) -> None:
         """Write all pages and indexes, and delete the pages of plugins that no longer exist.
 
-        If nothing has changed since the last build, its pages are kept, and no plugin is loaded.
+        If nothing has changed since the last build, the existing pages are kept, and no plugin is loaded.
         """
         fingerprint = cache.fingerprint_of(app)
         restored = cache.restore(app, fingerprint)
@@ -132,9 +132,9 @@ class PluginPages:
     def keep_colons(
         self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
     ) -> None:
-        """Keep napoleon from reading the words before a colon in an attribute's docstring as its type.
+        """Prevent napoleon from interpreting words before a colon in an attribute's docstring as its type.
 
-        Napoleon looks for ``type: description`` only in the first line, so an empty comment is put there.
+        Napoleon looks for ``type: description`` only in the first line, so an empty comment is inserted.
         """
         documented_here = app.env.docname in self._made.records or name.partition(".")[0] == "exengine"
         if what in ("attribute", "data", "property") and documented_here and lines and lines[0].strip():
@@ -251,10 +251,10 @@ def _page_name(record: PluginRecord, taken: Mapping[str, PluginReport]) -> str:
 
 
 def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str, PluginReport]:
-    """Return a plugin's page and the report that the page shows; for a foreign plugin, contain any fault."""
+    """Return a plugin's page and its report. If a foreign plugin raises an error, report it on the page."""
     try:
         return plugin_page(report, kind, setup), report
-    except Exception as error:  # raised by an object from the plugin
+    except Exception as error:  # an object from the plugin can raise any exception
         record = report.record
         if setup.owns(record):
             message = f"the page of {record.qualified_name} cannot be created: {error}"

@@ -186,7 +186,7 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
-    """Read frames with the foreign reader that the class names, and report those that it does not see."""
+    """Read frames with the class's foreign reader, and report those that the reader does not see."""
     module, _, name = subject.cls.foreign_reader.partition(":")
     read = getattr(importlib.import_module(module), name)
     faults = []
