@@ -26,9 +26,9 @@ def with_campaigns(
 ) -> Results:
     """Return the kit's results, combined with the results of fault campaigns on the same backend.
 
-    If a campaign broke a promise, the outcome is ``broken``. If a campaign found a promise kept that the kit
-    did not run, the outcome is ``kept``. Otherwise, the outcome does not change. The sentence of each
-    campaign is added in every case.
+    If a campaign found that a promise is broken, the outcome is ``broken``. If the kit did not test a
+    promise, and a campaign found that it is kept, the outcome is ``kept``. Otherwise, the outcome does not
+    change. The sentence of each campaign is added in every case.
 
     Parameters
     ----------

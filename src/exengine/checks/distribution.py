@@ -48,7 +48,7 @@ class Packaging:
         The installed files, relative to ``site-packages``. None if the installed files do not come from a
         wheel, as with an editable installation or a project folder.
     folder : Path, optional
-        The project folder; None if it is unknown.
+        The project folder, or None if it is unknown.
     """
 
     name: str
@@ -103,7 +103,7 @@ def _is_editable(direct_url: dict[str, Any]) -> bool:
 
 
 def _project_folder(direct_url: dict[str, Any]) -> Path | None:
-    """Return the project folder of an editable installation; None for any other installation."""
+    """Return the project folder of an editable installation, or None for any other installation."""
     parts = urlsplit(direct_url.get("url", ""))
     if not _is_editable(direct_url) or parts.scheme != "file":
         return None
@@ -277,7 +277,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
 
 
 def package_folder(facts: Packaging, top: str) -> Path | None:
-    """Return the folder of a plugin's top-level package or the file of a single module; None if not found."""
+    """Return the folder of a plugin's top-level package or the file of its single module, or None."""
     if facts.folder is not None:
         return _in_folder(facts.folder, top)
     try:

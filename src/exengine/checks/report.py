@@ -40,9 +40,9 @@ class PluginReport:
     page : str
         The text of the narrative page in the plugin's package; empty if the package has no such page.
     example : ExampleRun or None
-        The result of running the example; None if the example was not run.
+        The result of running the example, or None if the example was not run.
     results : Results or None
-        The results of the conformance kit; None if no results are available.
+        The results of the conformance kit, or None if no results are available.
     """
 
     record: PluginRecord

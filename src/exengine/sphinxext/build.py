@@ -2,7 +2,7 @@
 
 Pages are written into the source folder before Sphinx looks for documents. A page is written only if its
 content has changed, so that an incremental build reads no more pages than necessary. A fault in a foreign
-plugin is described on the plugin's page. A fault in a plugin that the project names in ``exengine_strict``
+plugin is described on the plugin's page. A fault in a plugin that the project lists in ``exengine_strict``
 stops the build.
 """
 
@@ -280,7 +280,7 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
 
 
 def _read_page(path: Path) -> str | None:
-    """Return the text of a page; None if the path does not exist, and "" if it cannot be read as a file."""
+    """Return the text of a page, None if the path does not exist, or "" if the file cannot be read."""
     try:
         with os.fdopen(open_regular(path), encoding="utf-8", errors="replace") as file:
             return file.read()

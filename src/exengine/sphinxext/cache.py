@@ -78,7 +78,7 @@ def save(app: Sphinx, fingerprint: str, made: Made) -> None:
 
 
 def fingerprint_of(app: Sphinx) -> str:
-    """Return a hash that changes whenever the pages may change; empty if it cannot be computed."""
+    """Return a hash that changes whenever the pages may change, or an empty string if it is unknown."""
     search = app.config.exengine_path
     folders = sys.path if search is None else list(search)
     records = discovery.scan(search)
@@ -112,7 +112,7 @@ def _installed(folders: Iterable[str]) -> Iterator[str]:
 
 
 def _places_of(package: str) -> list[str] | None:
-    """Return the folders of a package, or the file of a module, without importing it; None if not found."""
+    """Return a package's folders or a module's file, or None if they are unknown. Import nothing."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError, AttributeError):

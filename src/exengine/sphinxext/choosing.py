@@ -44,7 +44,7 @@ def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
 
 
 def safe_variants(cls: type[DataStorage]) -> list[Variant]:
-    """Return the variants of a backend; empty if they have a fault, which the backend's page lists."""
+    """Return the variants of a backend, or an empty list if they have a fault. The page lists the fault."""
     try:
         return variants_of(cls)
     except ExEngineError:

@@ -36,7 +36,7 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
     Returns
     -------
     bool
-        True if the fork was killed; False if the function returned before it reached that call.
+        True if the fork was killed, or False if the function returned before it reached that call.
 
     Raises
     ------

@@ -59,7 +59,7 @@ def _stated(core: "CMMCorePlus", sequence: "useq.MDASequence") -> "Iterator[tupl
 
 
 def check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
-    """Refuse a sequence that moves a drive in two ways, or that changes the drive that it moves."""
+    """Refuse a sequence that moves one drive in two ways, or selects another drive during the run."""
     sequence = complete.sequence
     start = stated_in_setup(core, sequence.setup)
     for role, moves, instead in (("Focus", complete.moves_z, "z"), ("XYStage", complete.moves_xy, "x and y")):

@@ -65,7 +65,7 @@ class FrameWriter:
         self._folder = folder
         self._plan = plan
         self.layout: Layout | None = None
-        """The layout of the dataset; None before the first frame."""
+        """The layout of the dataset, or None before the first frame."""
         self._slots: SlotFiles | None = None
         self._parts: PartFiles | None = None
         self._pyramid: PyramidBuilder | None = None
@@ -80,7 +80,7 @@ class FrameWriter:
         self._journal = JournalWriter(os.path.join(folder, files.JOURNAL), frames)
 
     def write(self, number: int, batch: Batch) -> int:
-        """Write the first frames of a batch, as many as form one piece of a shard.
+        """Write as many frames from the beginning of a batch as form one piece of a shard.
 
         Parameters
         ----------

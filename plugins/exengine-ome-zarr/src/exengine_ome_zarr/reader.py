@@ -1,4 +1,4 @@
-"""Reads datasets of this backend by their journal, even while they are being written or after a crash."""
+"""Reads datasets of this backend by means of the journal, even during writing or after a crash."""
 
 import os
 from typing import Any, Self
@@ -85,7 +85,7 @@ class OmeZarrReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return the contradiction between a finished dataset's files and its manifest; empty if none."""
+        """Return a contradiction between a finished dataset's files and its manifest, or an empty string."""
         manifest, table = self.manifest, self._table
         if manifest is None:
             return ""

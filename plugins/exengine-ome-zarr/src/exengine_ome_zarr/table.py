@@ -31,7 +31,7 @@ class FrameTable:
     Attributes
     ----------
     layout : Layout or None
-        The layout of the dataset; None if it has no frames.
+        The layout of the dataset, or None if it has no frames.
     labels : dict of str to Labels
     windows : dict of int to (float, float)
         The pixel values that are shown as black and white, for each channel.

@@ -297,7 +297,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             raise
 
     def write_frames(self, number: int, batch: Batch) -> int:
-        """Write the first frames of a batch, as many as one write can store, and return their number."""
+        """Write as many frames from the beginning of a batch as one write can store. Return their number."""
         assert self._writer is not None
         try:
             return self._writer.write(number, batch)

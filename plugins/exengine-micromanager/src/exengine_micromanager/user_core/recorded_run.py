@@ -72,7 +72,7 @@ class RecordedRun:
         self._event: useq.MDAEvent | None = None  # the event that the engine is carrying out
         self._singles: tuple[useq.MDAEvent, ...] = ()
         self._first = 0  # the number in the run of the first of these events
-        self._counts: dict[str, int] = {}  # camera -> frames of these events that have arrived
+        self._counts: dict[str, int] = {}  # the number of frames that have arrived, by camera
         self._arrived: set[DataCoordinates] = set()
         self._image_number: int | None = None
         self._last: DataCoordinates | None = None  # the coordinates of the frame with this image number

@@ -38,7 +38,7 @@ class ExEngineSink(RunSink):
     ----------
     target : path, mapping or None
         A config file or its content, of which only the sections ``storage`` and ``handler`` are used. With
-        ``backend``, the exact path of the new dataset; None for a backend that keeps frames in memory.
+        ``backend``, the exact path of the new dataset, or None for a backend that keeps frames in memory.
     backend : str, optional
         Name of the backend. No config file or environment variable is then read.
     if_exists : {'error', 'number', 'overwrite'}, optional
@@ -57,7 +57,7 @@ class ExEngineSink(RunSink):
     Attributes
     ----------
     path : str or None
-        The path of the dataset; None if the backend keeps frames in memory.
+        The path of the dataset, or None if the backend keeps frames in memory.
 
     Raises
     ------
@@ -142,7 +142,7 @@ class ExEngineSink(RunSink):
 
     @property
     def path(self) -> str | None:
-        """The path of the dataset; None if the backend keeps frames in memory."""
+        """The path of the dataset, or None if the backend keeps frames in memory."""
         return self._recorder.path
 
     @property

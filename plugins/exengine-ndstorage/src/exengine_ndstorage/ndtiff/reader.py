@@ -204,7 +204,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return the contradiction between a finished dataset's index, files and manifest; empty if none."""
+        """Return a contradiction between a finished dataset's index, files and manifest, or ``""``."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
             # The writer failed while it was creating the index, and the manifest records this failure.

@@ -222,7 +222,7 @@ class NDTiffStorage(WrittenFrames):
         self.write_frames(number, [(coordinates, data, checked)])
 
     def write_frames(self, number: int, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]]) -> int:
-        """Write the first frames of a batch, as many as fit in the current file and one gathered write.
+        """Write as many frames from the start of a batch as fit in the current file and one gathered write.
 
         Parameters
         ----------

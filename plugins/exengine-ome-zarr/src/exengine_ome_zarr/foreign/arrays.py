@@ -55,7 +55,7 @@ class ArrayLayout:
     chunk : tuple of int
         The shape of a chunk. In a sharded array, chunks are inside shards.
     shard : tuple of int or None
-        The shape of a shard; None if each chunk is a file.
+        The shape of a shard, or None if each chunk is a file.
     index_at_end : bool
         Whether a shard ends with its index. Otherwise, the index is at its beginning.
     index_has_crc : bool
@@ -115,7 +115,7 @@ class ArrayLayout:
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the grid position of a key, as the inverse of :meth:`file_name`; None for other files."""
+        """Return the grid position of a key, or None for other files. The inverse of :meth:`file_name`."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:
@@ -312,7 +312,7 @@ def _check_codec(name: Any) -> None:
 
 
 def _compressor(codecs: list[dict[str, Any]]) -> str:
-    """Return the name of the compressor, which only checksums may follow; empty if there is none."""
+    """Return the name of the compressor, which only checksums may follow, or an empty string."""
     names = [str(codec["name"]).removeprefix("numcodecs.") for codec in codecs]
     found = [name for name in names if name in _COMPRESSORS]
     if not found:

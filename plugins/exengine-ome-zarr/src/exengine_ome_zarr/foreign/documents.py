@@ -159,7 +159,7 @@ def read_group(files: Files, key: str) -> Group | None:
 
 
 def kind_of_group(group: Group) -> str:
-    """Return ``image``, ``plate``, ``well`` or ``series``; empty if the group is not OME-Zarr."""
+    """Return ``image``, ``plate``, ``well`` or ``series``, or an empty string for any other group."""
     ome = group.ome
     if isinstance(ome.get("plate"), dict):  # a plate takes precedence over the bioformats2raw layout
         return "plate"
@@ -317,7 +317,7 @@ def _intrinsic(multiscales: dict[str, Any], systems: list[Any]) -> dict[str, Any
 
 
 def _scale(multiscales: dict[str, Any], dataset: dict[str, Any], count: int) -> list[float | None]:
-    """Return the size of a step along each axis; None if the transformation is not a plain scale."""
+    """Return the size of a step along each axis, or None if the transformation is not a plain scale."""
     steps: list[float | None] = [None] * count
     for owner in (dataset, multiscales if "coordinateSystems" not in multiscales else {}):
         listed = owner.get("coordinateTransformations")

@@ -46,7 +46,7 @@ class ChunkFiles:
         self._lock = threading.Lock()
 
     def read(self, place: tuple[int, ...]) -> bytes | None:
-        """Return the encoded chunk at a position in the chunk grid; None if it was never written.
+        """Return the encoded chunk at a position in the chunk grid, or None if it was never written.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class ChunkFiles:
         return index
 
     def check_file(self, name: str) -> str:
-        """Return the fault in one of the array's files; empty if there is none.
+        """Return the fault in one of the array's files, or an empty string if there is none.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
 
 
 def refusal(data: bytes, layout: ArrayLayout) -> str:
-    """Return the reason why a chunk must not be decoded; empty if a codec may decode it."""
+    """Return the reason why a chunk must not be decoded, or an empty string if it may be decoded."""
     if not data:
         return "it has no bytes"
     if layout.checksum_bytes:

@@ -63,7 +63,7 @@ class Files(Protocol):
         """Return part of a file, or less if the file ends first. Raises the same errors as :meth:`read`."""
 
     def signature(self, key: str) -> tuple[int, int] | None:
-        """Return a file's size and a number that changes when the file does; None if there is no file."""
+        """Return a file's size and a number that changes when the file does, or None if there is no file."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below a prefix. Links are not followed."""

@@ -148,7 +148,7 @@ class FrameFiles(FrameReading):
 
 
 def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
-    """Return the offset and length of each chunk in a shard, ``(chunks, 2)`` uint64; None if damaged."""
+    """Return the offset and length of each chunk in a shard, ``(chunks, 2)`` uint64, or None on damage."""
     size = os.fstat(file.descriptor).st_size
     if size < layout.index_bytes:
         return None

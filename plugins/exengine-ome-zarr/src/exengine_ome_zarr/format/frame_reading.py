@@ -60,14 +60,14 @@ class FrameReading(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
-        """Return bytes from a file, or fewer if the file ends before them; None if it does not exist."""
+        """Return bytes from a file (fewer if the file ends too early), or None if there is no file."""
 
     @abstractmethod
     def read_end(self, path: str, length: int) -> bytes | None:
-        """Return the last bytes of a file in the dataset; None if it does not exist or is shorter."""
+        """Return the last bytes of a file in the dataset, or None if it does not exist or is shorter."""
 
     def changed_at(self, path: str) -> str:
-        """Return a clause for a message that states when a file was last changed; empty if unknown."""
+        """Return a clause that states when a file was last changed, or an empty string if it is unknown."""
         return ""
 
     # -- reading ---------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ def encode_index(entries: npt.NDArray[np.uint64]) -> bytes:
 
 
 def decode_index(text: bytes) -> npt.NDArray[np.uint64] | None:
-    """Return the offsets and lengths in a shard's index, ``(chunks, 2)`` uint64; None if it is damaged."""
+    """Return the offsets and lengths in a shard's index, ``(chunks, 2)`` uint64, or None if it is damaged."""
     if len(text) < 4 or crc32c.crc32c(text[:-4]) != int.from_bytes(text[-4:], "little"):
         return None
     return np.frombuffer(text, "<u8", len(text) // 16 * 2).reshape(-1, 2)

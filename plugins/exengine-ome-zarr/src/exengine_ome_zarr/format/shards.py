@@ -190,7 +190,7 @@ class PartFiles:
             del self._parts[name]
 
     def continue_part(self, name: str, number: int) -> Part | None:
-        """Return a part that an earlier writer created; None if it was published."""
+        """Return a part that an earlier writer created, or None if it was published."""
         self._count = max(self._count, number)
         if not os.path.exists(part_path(self._folder, number)):
             self.published[number] = name

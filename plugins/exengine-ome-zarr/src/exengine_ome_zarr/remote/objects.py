@@ -33,7 +33,7 @@ class _Shard:
 
 
 class SpooledObjects:
-    """The files of a dataset in the spool, and the objects that they become.
+    """The files of a dataset in the spool, and the objects to which they are uploaded.
 
     Parameters
     ----------
