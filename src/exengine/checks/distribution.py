@@ -205,7 +205,7 @@ def dependency_fault(requires: Iterable[str]) -> str:
                 return f"{text!r} is not a valid requirement: {str(error).splitlines()[0]}"
             continue
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue  # applies only to an extra or to another system
+            continue  # the requirement applies only to an extra or to another system
         if same_name(requirement.name, KERNEL):
             shown = f"{requirement.name}{requirement.specifier}"
             bounds = [_bounds(part.operator, part.version) for part in requirement.specifier]
@@ -263,7 +263,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
     top = record.package
     package = package_folder(facts, top)
     if package is None:
-        return  # either EX403 reports this fault, or the location is unknown
+        return  # EX403 reports this fault, unless the location is unknown
     if package.suffix == ".py":
         yield Finding("EX402", f"{package.name} is a single module; make it a package with an empty py.typed")
         return

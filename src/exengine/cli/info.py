@@ -23,7 +23,7 @@ from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.system.files import expanded
 from exengine.kernel.wording import human_bytes
 
-_WIDTH_OF_METADATA = 100  # characters
+_WIDTH_OF_METADATA = 100  # width in characters
 
 
 def run(options: argparse.Namespace) -> int:

@@ -59,12 +59,12 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("builder-inited", _check_suffix)
     app.connect("builder-inited", pages.write)
     app.connect("builder-inited", _add_static)
-    app.connect("autodoc-process-docstring", pages.keep_colons, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", pages.keep_colons, priority=400)  # must run before napoleon
     app.connect("autodoc-process-docstring", pages.process_docstring, priority=900)
     app.connect("missing-reference", pages.resolve_quietly)
     app.connect("warn-missing-reference", pages.keep_quiet)
     app.connect("env-check-consistency", check_codes)
-    app.connect("doctree-read", add_anchors, priority=400)  # before the handlers that link to the anchors
+    app.connect("doctree-read", add_anchors, priority=400)  # run before anchors are linked
     app.connect("html-page-context", partial(_add_scripts, pages))
     app.add_css_file("exengine.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -68,7 +68,7 @@ class Subject:
         self.folder = folder
         self.name = name
         self.options = options
-        self.not_promised_by = ""  # set to the capabilities that rule out the tested promise
+        self.not_promised_by = ""  # the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0
 

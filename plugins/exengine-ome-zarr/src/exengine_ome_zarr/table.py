@@ -83,9 +83,9 @@ class FrameTable:
                 self._count += len(records)
             if not pieces:
                 if not self._layout_at:
-                    self._read_layout()  # read the summary of a dataset without frames
+                    self._read_layout()  # a dataset without frames can have a summary
                 return False
-            self._read_layout()  # after reading the journal, so that all labels of these frames are present
+            self._read_layout()  # read the layout last, so that it has all labels of these frames
             if self.layout is None:
                 self.problem = self.problem or "the layout of its frames is missing"
                 self._count = before

@@ -266,7 +266,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> bytes:
         """Return the frame's line for the metadata file."""
-        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError, whereas orjson would end the process
+        bytes(sizes.LEAST_FREE_BYTES)  # a MemoryError here is better than a crash in orjson
         positions = coordinates.__dict__
         if self._writer is None or self._writer.layout is None:
             planning.refuse_shape(data.shape, data.dtype)
@@ -334,11 +334,11 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             writer.release()
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        assert self._writer is not None  # set while the storage is open
+        assert self._writer is not None  # the writer exists while the storage is open
         return self._writer.read(number)
 
     def read_frame_metadata(self, number: int) -> Any:
-        assert self._writer is not None  # set while the storage is open
+        assert self._writer is not None  # the writer exists while the storage is open
         return self._writer.read_metadata(number)
 
 

@@ -223,7 +223,7 @@ class RecordedRun:
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         recorder = self._recorder
-        own: BaseException | None = None  # an error of this package, which is raised with the ledger
+        own: BaseException | None = None  # the error to raise with the ledger
         if error is None and str(self._runner.status.finish_reason) != "completed":
             recorder.finish("cancelled")
         else:

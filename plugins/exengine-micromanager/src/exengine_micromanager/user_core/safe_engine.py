@@ -126,7 +126,7 @@ class MicroManagerEngine(CarefulEngine):
         """
         core = self.mmcore
         self._before, self.unrestored = None, ()
-        if core.isSequenceRunning():  # for example, live mode
+        if core.isSequenceRunning():  # live mode may be active
             core.stopSequenceAcquisition()
         if isinstance(sequence, GeneratorMDASequence):
             empty = CompleteEvents(useq.MDASequence())

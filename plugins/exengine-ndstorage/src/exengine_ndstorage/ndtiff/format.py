@@ -85,7 +85,7 @@ _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
 _SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-per-strip tags
-_BITS = 2  # the index of the bits in _SIZES
+_BITS = 2  # the position of the bits in _SIZES
 
 EntryLayout = tuple[int, int, int, int, int]
 """A frame layout as stored in an index entry: width, height, pixel type, pixel and metadata compression."""

@@ -164,7 +164,9 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         manifest = read_manifest(self._folder)
-        self._growing = _GrowingTable(self._folder)  # opened last, so that it matches a final manifest
+        self._growing = _GrowingTable(
+            self._folder
+        )  # open the index last, so that it matches a final manifest
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool(MAX_OPEN_FILES)
@@ -196,7 +198,7 @@ class NDTiffReader(DatasetReader):
             )
             self._read_summary()
         else:
-            table.table.settle()  # must happen before other threads use the table without a lock
+            table.table.settle()  # settle before other threads use the table without a lock
             table.live = False
             problem = problem or self._disagreement() or self._read_summary()
         if problem:
@@ -246,7 +248,7 @@ class NDTiffReader(DatasetReader):
             with self._settling:
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after reading the manifest, because the index is complete now
+                    self._growing.refresh()  # the manifest is final, so the index is now complete
                     # The status is published by _settle, after the dataset has been checked.
                     self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
                 self._settle()
@@ -255,7 +257,7 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # the last attempt may have failed, or nothing was written yet
+            self._read_summary()  # try again if an earlier attempt failed
         return self._summary
 
     def is_finished(self) -> bool:
@@ -266,7 +268,7 @@ class NDTiffReader(DatasetReader):
         count = len(self._growing.table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # queried first, so that the refresh sees the last frames
+            finished = self.is_finished()  # query this first, so that refresh() finds the last frames
             return self._growing.refresh() or len(self._growing.table) > count or finished
 
         return wait_until(has_new_data, timeout)

@@ -220,7 +220,7 @@ def _layout(entry: EntryLayout) -> FrameLayout | None:
         return None
     try:
         return FrameLayout(height, width, pixel_type)
-    except struct.error:  # larger than the values that the tags can store
+    except struct.error:  # the tags cannot store such large values
         return None
 
 

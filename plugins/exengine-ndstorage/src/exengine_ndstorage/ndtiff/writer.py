@@ -109,7 +109,7 @@ class NDTiffStorage(WrittenFrames):
             limits.refuse_options(name, max_file_bytes)
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
-        self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
+        self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # for pixels and metadata
         self._prefix = "" if name is None else f"{name}_"
         self._pool = FilePool(sizes.MAX_OPEN_FILES)
         self._index_file: OpenFile | None = None
@@ -182,7 +182,7 @@ class NDTiffStorage(WrittenFrames):
     # -- writing ---------------------------------------------------------------------------------
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
-        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError, whereas orjson would end the process
+        bytes(sizes.LEAST_FREE_BYTES)  # a MemoryError here is better than a crash in orjson
         layout = self._layouts.get((data.shape, data.dtype.char))
         if layout is None:
             limits.refuse_shape(data.shape, data.dtype)

@@ -20,7 +20,7 @@ MAX_LEVELS = 64
 MAX_AXES = 8
 
 _AXES = {"t": "time", "c": "channel", "z": "z"}
-_IMPLIED_AXES = ("t", "c", "z", "y", "x")  # before version 0.3
+_IMPLIED_AXES = ("t", "c", "z", "y", "x")  # the axes of datasets before version 0.3
 _UM = {
     "angstrom": 1e-4,
     "picometer": 1e-6,
@@ -281,7 +281,7 @@ def read_image(files: Files, group: Group) -> Image:
 def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     """Return the name and the unit of each axis. The axes of the frames are named y and x."""
     listed = multiscales.get("axes")
-    systems = multiscales.get("coordinateSystems")  # version 0.6
+    systems = multiscales.get("coordinateSystems")  # introduced in version 0.6
     if isinstance(systems, list) and systems:
         system = _intrinsic(multiscales, systems)
         listed = system.get("axes")

@@ -227,7 +227,7 @@ def _check_zstd(data: bytes, most: int) -> str:
 def _check_deflate(data: bytes, most: int) -> str:
     if len(data) * _MOST_DEFLATE <= max(most, _UNCHECKED_BYTES):
         return ""
-    return _count(zlib.decompressobj(47), data, most)  # detects gzip and zlib from the header
+    return _count(zlib.decompressobj(47), data, most)  # the value 47 accepts gzip and zlib
 
 
 def _check_bz2(data: bytes, most: int) -> str:

@@ -86,7 +86,7 @@ class FolderFiles:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._checked: set[str] = {""}  # folders that are not links
+        self._checked: set[str] = {""}  # folders that are known not to be links
 
     def read(self, key: str, most: int) -> bytes | None:
         file = self._open(key)

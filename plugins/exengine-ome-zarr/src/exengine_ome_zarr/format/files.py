@@ -85,7 +85,7 @@ def forget_variables(error: BaseException | None) -> None:
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
-            with contextlib.suppress(RuntimeError):  # raised for calls that are still running
+            with contextlib.suppress(RuntimeError):  # running calls cannot be cleared
                 trace.tb_frame.clear()
             trace = trace.tb_next
         error = error.__context__

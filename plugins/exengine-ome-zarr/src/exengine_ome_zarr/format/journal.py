@@ -32,7 +32,7 @@ RECORD = np.dtype(
         ("t", "<u4"),
         ("c", "<u4"),
         ("z", "<u4"),
-        ("part", "<u4"),  # the file that was written: 0 for the shard itself, otherwise a part
+        ("part", "<u4"),  # the number of the part; 0 if the frame was written to the shard itself
         ("offset", "<u8"),
         ("length", "<u4"),
         ("stored_crc", "<u4"),  # CRC-32C of the stored bytes

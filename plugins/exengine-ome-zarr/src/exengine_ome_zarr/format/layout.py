@@ -368,6 +368,6 @@ def _rows_of_chunk(height: int, row_bytes: int) -> int:
         chunks = 2
         while height * row_bytes > chunks * sizes.COMPRESSED_CHUNK_BYTES:
             chunks *= 2
-    while height % chunks:  # no chunk is padded
+    while height % chunks:  # all chunks must have the same height
         chunks //= 2
     return height // chunks

@@ -16,7 +16,11 @@ from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
 from exengine_ome_zarr.remote.contents import file_content, slot_content
 from exengine_ome_zarr.remote.uploads import Upload, Uploader
 
-_LOGS = (files.FRAMES, files.LAYOUT, files.JOURNAL)  # the journal last, because it defines which frames exist
+_LOGS = (
+    files.FRAMES,
+    files.LAYOUT,
+    files.JOURNAL,
+)  # the journal must be last, because it defines which frames exist
 
 
 class _Shard:
@@ -143,7 +147,7 @@ class SpooledObjects:
             if shard.changed:  # a late frame was added
                 continue
             del self._shards[name]
-            self.removed[name] = shard.frames  # before the file is removed, so that readers use the bucket
+            self.removed[name] = shard.frames  # readers must use the bucket before the file is removed
             path = os.path.join(self._folder, name)
             os.truncate(path, 0)  # frees the disk space even if the file is still open elsewhere
             os.unlink(path)
