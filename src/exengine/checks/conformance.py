@@ -34,10 +34,9 @@ class Promise:
     codes : tuple of str
         Codes of the capabilities that failed.
     because : tuple of str
-        The failures; or the capability that excludes the promise; or the reason why the promise was not
-        tested.
+        The failures, the capability that excludes the promise, or the reason why the promise was not tested.
     campaigns : tuple of str
-        A sentence for each fault campaign that tested the promise, which states its figures.
+        A sentence with the figures of each fault campaign that tested the promise.
     """
 
     outcome: str

@@ -1,7 +1,7 @@
 """Runs each plugin's example once, in its own process and temporary folder.
 
 The result contains the output of each statement, or describes how the process ended if it crashed or did not
-end in time. As under doctest, the example can use the names defined in its module.
+end in time. As with doctest, the example can use the names defined in its module.
 :mod:`exengine.checks.example_child` contains the code that runs in the child process.
 """
 

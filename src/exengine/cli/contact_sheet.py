@@ -183,7 +183,7 @@ def _label(tile: Tile) -> str:
 
 
 def bar_length_um(longest_um: float) -> float:
-    """Return the greatest length of the form 1, 2 or 5 times a power of 10 that is not above a limit.
+    """Return the greatest length that is 1, 2 or 5 times a power of 10 and does not exceed a limit.
 
     Examples
     --------

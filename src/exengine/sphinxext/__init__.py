@@ -7,10 +7,10 @@ In ``conf.py``::
 
 Before Sphinx reads the documents, the extension writes pages below the source folder:
 ``usage/backends/<name>.rst``, ``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and
-``usage/backends/matrix.rst``, which helps to choose a backend and compares them. The pages are made from the
-signature and docstring that the registry validates, ``docs/<name>.rst`` in the plugin's package, the output
-of the docstring's example, and the results of the conformance kit and of fault campaigns. Add the index pages
-to a toctree, and add the two folders to ``.gitignore``.
+``usage/backends/matrix.rst``, which compares all backends and helps to choose one. The pages are made from
+the signature and docstring that the registry validates, ``docs/<name>.rst`` in the plugin's package, the
+output of the docstring's example, and the results of the conformance kit and of fault campaigns. Add the
+index pages to a toctree, and add the two folders to ``.gitignore``.
 
 ===========================  ========================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.
@@ -22,7 +22,7 @@ to a toctree, and add the two folders to ``.gitignore``.
                              ``faults/*.json``. Default: ``_results``.
 ===========================  ========================================================================
 
-Docstrings are trusted only if ``exengine_plugins``, ``exengine_strict`` or ``exengine_local_plugins`` names
+Docstrings are trusted only if ``exengine_plugins``, ``exengine_strict`` or ``exengine_local_plugins`` lists
 their distribution. If an untrusted docstring cannot be parsed, it is shown as plain text. Untrusted
 docstrings never make a build fail.
 """

@@ -112,7 +112,7 @@ def _installed(folders: Iterable[str]) -> Iterator[str]:
 
 
 def _places_of(package: str) -> list[str] | None:
-    """Return a package's folders or a module's file, or None if they are unknown. Import nothing."""
+    """Return a package's folders or a module's file without importing it, or None if they are unknown."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError, AttributeError):

@@ -168,6 +168,6 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
 
 
 def _some(names: tuple[str, ...], word: str = "or") -> str:
-    """Return up to five names, joined by commas and a word."""
+    """Return up to five names, joined by commas and a conjunction."""
     shown = names[:_MOST_NAMES] if len(names) <= _MOST_NAMES else (*names[: _MOST_NAMES - 1], "others")
     return f" {word} ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))

@@ -179,7 +179,7 @@ def refuse_remote(options: Mapping[str, Any]) -> None:
     if options.get("pyramid", "none") != "none":
         raise OptionError(
             "a dataset in object storage cannot have resolution levels, because its full shards leave this "
-            "machine before they are computed; leave out pyramid, or write to a folder and copy it"
+            "machine before the levels are computed; leave out pyramid, or write to a folder and copy it"
         )
 
 

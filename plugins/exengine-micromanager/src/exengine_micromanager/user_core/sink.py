@@ -31,8 +31,8 @@ class ExEngineSink(RunSink):
     The sink is called on the engine's thread. Frames wait in a bounded queue for the storage. While the queue
     is full, the engine requests no further image, so a slow disk slows the camera. No frame is dropped
     silently: ``core.mda.run`` raises the first error, including errors of the last frame and errors while the
-    dataset is finished. For this, importing this class wraps two functions of pymmcore-plus, which the module
-    ``exengine_micromanager.user_core.runner`` documents.
+    dataset is finished. To make this possible, importing this class wraps two functions of pymmcore-plus; see
+    the module ``exengine_micromanager.user_core.runner``.
 
     Parameters
     ----------

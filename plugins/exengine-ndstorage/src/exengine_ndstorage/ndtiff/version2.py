@@ -116,8 +116,8 @@ class _Files:
     Attributes
     ----------
     is_opening : bool
-        Whether the library is opening the dataset. It then reads the metadata of frames only for the names of
-        channels, which are not used here.
+        Whether the library is opening the dataset. During opening, the library reads the metadata of frames
+        only to get the names of channels, which are not used here.
     problem : str
         The reason why the summary metadata cannot be read, or an empty string.
     """

@@ -39,7 +39,7 @@ def as_array(
 ) -> Any:
     """Return a dask array ``(*axes, Y, X)`` of images with the same coordinates.
 
-    A block contains whole frames, as many as a chunk.
+    A block contains as many whole frames as a chunk.
 
     Raises
     ------

@@ -123,7 +123,7 @@ class AppendFile:
         """The offset after the last line."""
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines. If this raises an error or is interrupted, ``end`` does not change."""
+        """Write whole lines. If the method fails or is interrupted, ``end`` does not change."""
         self.end = write_at(self.file.descriptor, (lines,), self.end, len(lines))
 
     def finish(self) -> None:

@@ -185,7 +185,7 @@ class JournalWriter:
             os.ftruncate(self.file.descriptor, self.end)
 
     def append(self, records: bytes) -> None:
-        """Write whole records. If this raises an error or is interrupted, ``end`` does not change."""
+        """Write whole records. If the method fails or is interrupted, ``end`` does not change."""
         end = self.end + len(records)
         if end > self._limit:
             self._reserve(end)

@@ -1,7 +1,7 @@
 """The spool: the folder on this machine from which a dataset is uploaded.
 
-Each dataset has a folder of its own in the spool. The folder's name ends with the token in the manifest in
-the bucket, so that ``exengine recover`` finds the folder after the writer has died.
+Each dataset has a folder of its own in the spool. The folder's name ends with a token that the manifest in
+the bucket contains, so that ``exengine recover`` finds the folder after the writer has died.
 """
 
 import os
