@@ -68,7 +68,7 @@ def explanations() -> dict[str, Explanation]:
 
 
 def explain(code: str) -> Explanation:
-    """Return the explanation of a code. Upper and lower case are equivalent.
+    """Return the explanation of a code. The code is not case-sensitive.
 
     Raises
     ------

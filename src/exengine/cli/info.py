@@ -29,7 +29,7 @@ _WIDTH_OF_METADATA = 100  # width in characters
 def run(options: argparse.Namespace) -> int:
     """Describe a dataset without changing it."""
     if options.output and not options.export:
-        raise OptionError("-o is the file for --export; add --export csv or --export parquet")
+        raise OptionError("-o specifies the file for --export; add --export csv or --export parquet")
     with OpenDataset(options.path) as dataset:
         facts = describe(dataset, options.path)
         if options.frames:

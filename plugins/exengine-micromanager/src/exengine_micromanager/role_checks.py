@@ -48,7 +48,7 @@ def need_device(
 
 
 def _stated(core: "CMMCorePlus", sequence: "useq.MDASequence") -> "Iterator[tuple[Setting, Any, str]]":
-    """Yield each property that a channel or a position sets, with its value and the text "channel 'DAPI'"."""
+    """Yield each property that a channel or a position sets, its value, and a name for messages."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         for channel in part.channels:
             for setting, value in _preset(core, channel.group, channel.config).items():

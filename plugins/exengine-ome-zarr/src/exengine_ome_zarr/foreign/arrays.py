@@ -115,7 +115,7 @@ class ArrayLayout:
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the grid position of a key, or None for other files. The inverse of :meth:`file_name`."""
+        """Return the grid position of a key, or None for other files. Inverts :meth:`file_name`."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:

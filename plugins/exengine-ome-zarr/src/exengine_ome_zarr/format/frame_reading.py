@@ -128,7 +128,7 @@ class FrameReading(ABC):
         return self._decode(chunks, is_compressed, name)
 
     def _chunks_of(self, text: bytes, name: object) -> list[bytes]:
-        """Return the compressed chunks of a frame. Their lengths precede them if there are several."""
+        """Return the compressed chunks of a frame. If there are several, their lengths are stored first."""
         tiles = self.layout.tiles
         if tiles == 1:
             return [text]
