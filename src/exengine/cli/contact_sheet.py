@@ -197,7 +197,7 @@ def bar_length_um(longest_um: float) -> float:
 def _draw_scale_bar(
     pen: "ImageDraw.ImageDraw", corner: tuple[int, int], width: int, um_per_pixel: float
 ) -> None:
-    """Draw a scale bar in the lower left corner of a picture, with its length in round numbers above it."""
+    """Draw a scale bar of a round length, with a label, in the lower left corner of a picture."""
     length_um = bar_length_um(width * um_per_pixel * _LONGEST_BAR)
     left, bottom = corner[0] + 6, corner[1] - 6
     right = left + max(1, round(length_um / um_per_pixel)) - 1

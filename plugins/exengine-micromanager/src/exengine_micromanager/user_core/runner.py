@@ -67,7 +67,7 @@ class RunSink(ABC):
 
 
 MakeSink = Callable[[Sequence[RunSink]], RunSink | None]
-"""Returns a new sink for a run, or None if the run, whose sinks are passed, does not need another one."""
+"""Called with the sinks of a run. Returns an additional sink for the run, or None if none is needed."""
 
 _extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKeyDictionary()
 _busy: "weakref.WeakSet[MDARunner]" = weakref.WeakSet()

@@ -72,8 +72,8 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
         if position_type is not first_type:
             raise CoordinatesError(
                 f"NDTiff needs positions of one type on each axis; the first on {axis!r} was "
-                f"{first_type.__name__}, got {positions[axis]!r:.40}; use a name for each {axis}, or for "
-                "none"
+                f"{first_type.__name__}, got {positions[axis]!r:.40}; use only names or only "
+                "numbers on this axis"
             )
     if "self" in types:
         raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
