@@ -100,8 +100,8 @@ def test_a_url_without_a_dataset(url):
         ("s3://bucket/", "does not refer to a dataset"),
         ("s3:///demo.ome.zarr", "does not refer to a dataset"),
         ("s3://bucket/a/../b.ome.zarr", "contains '.' or '..'"),
-        ("file:///tmp/demo.ome.zarr", "give the path of a folder"),
-        ("memory:///demo.ome.zarr", "give the path of a folder"),
+        ("file:///tmp/demo.ome.zarr", "pass the path of a folder"),
+        ("memory:///demo.ome.zarr", "pass the path of a folder"),
         ("ftp://host/demo.ome.zarr", "does not refer to an object store"),
     ],
 )

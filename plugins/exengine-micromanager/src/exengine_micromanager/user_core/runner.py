@@ -167,7 +167,7 @@ def _occupied(runner: "MDARunner") -> Iterator[None]:
     """Reject a second run during a run with a sink, because the runner would mix up their events."""
     with _lock:
         if runner in _busy:
-            raise AcquisitionError("the core is already running a sequence; wait until it ends, or cancel it")
+            raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
         _busy.add(runner)
     try:
         yield
