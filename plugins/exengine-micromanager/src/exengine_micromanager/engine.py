@@ -355,7 +355,7 @@ class CarefulEngine(MDAEngine):
                 raise SourceError(
                     f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
                 )
-            if cameras == 1:  # with several cameras, image numbers run across all of them
+            if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])
             single = event.events[counts[camera]]
             counts[camera] += 1

@@ -64,7 +64,7 @@ class KitRun:
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
         self._variants: dict[str, tuple[str, ...]] = {}  # for each backend; the first is ""
-        self._reports: dict[str, dict[str, list[TestReport]]] = {}  # for each plugin and variant
+        self._reports: dict[str, dict[str, list[TestReport]]] = {}  # the reports by plugin and variant
         self._results: dict[str, Results] = {}
 
     # -- collecting ------------------------------------------------------------------------------

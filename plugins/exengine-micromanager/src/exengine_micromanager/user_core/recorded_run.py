@@ -114,7 +114,7 @@ class RecordedRun:
         camera = str(meta.get("camera_device") or "")
         count = self._counts.get(camera, 0)
         coordinates = self._coordinates.of(event, camera, self._first + count)
-        if CAMERA not in event.index:  # with several cameras, image numbers run across all of them
+        if CAMERA not in event.index:  # several cameras share one series of image numbers
             self._check_number(camera, coordinates, meta.get("camera_metadata") or {})
         self._counts[camera] = count + 1
         self._arrived.add(coordinates)
