@@ -73,7 +73,7 @@ class Earlier:
     outdated: tuple[str, ...]
 
     def __contains__(self, coordinates: object) -> bool:
-        axes = snapshot(coordinates).__dict__  # type: ignore[arg-type]
+        axes = snapshot(coordinates).__dict__
         return self.frames.find(axes) is not None
 
     def __len__(self) -> int:

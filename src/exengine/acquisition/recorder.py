@@ -202,7 +202,7 @@ class Recorder:
         if self.storage is not None:
             raise AcquisitionError("a recorder stores one dataset; create a new one")
         options = self._storage_plan.options
-        summary = self.earlier.summary if self._continues else plan.summary
+        summary = self.earlier.summary if self.earlier else plan.summary
         if summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
                 options["summary_metadata"] = summary
