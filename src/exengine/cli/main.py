@@ -160,6 +160,15 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--composite", action="store_true", help="show the channels on top of each other, in their colors"
     )
+
+    verb = add("view", "view", "show a dataset in the browser, also while it is being written")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "--no-browser", action="store_true", help="only print the address of the page; do not open it"
+    )
+    verb.add_argument(
+        "--port", metavar="N", type=int, default=0, help="the port of the server; by default a free port"
+    )
     return parser
 
 
