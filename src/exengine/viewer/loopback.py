@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -38,12 +39,15 @@ class LoopbackServer:
             self._server = _Server((ADDRESS, port), handler)
         except (OSError, OverflowError) as error:
             raise DatasetAccessError(f"cannot serve on port {port}: {error}; choose another port") from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     @property
     def port(self) -> int:
         """The port of the server."""
         return int(self._server.server_address[1])
+
+    def _serve(self) -> None:
+        self._server.serve_forever(poll_interval=0.05)  # how long close() can take, in seconds
 
     def start(self) -> None:
         """Serve on a separate thread until :meth:`close` is called."""
@@ -89,6 +93,13 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse a request without repeating it. The connection is closed."""
+        self.send_response(code, HTTPStatus(code).phrase)
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")
+        self.end_headers()
 
     def is_local(self) -> bool:
         """Return whether the request names this computer as its host.

@@ -49,7 +49,7 @@ _LARGEST_INTEGER = 2**53 - 1  # in JavaScript
 
 
 class ViewServer(LoopbackServer):
-    """A server for the page that shows one dataset.
+    r"""A server for the page that shows one dataset.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ViewServer(LoopbackServer):
     >>> dataset.put({"time": 0}, np.full((2, 2), 7, np.uint8), {})
     >>> with ViewServer(dataset, dict) as server:
     ...     urllib.request.urlopen(f"{server.url}frame/0").read()
-    b'\\x07\\x07\\x07\\x07'
+    b'\x07\x07\x07\x07'
     """
 
     def __init__(self, dataset: DataStorage, describe: Callable[[], dict[str, Any]], port: int = 0) -> None:
@@ -122,13 +122,13 @@ class _Answers:
         facts = {"status": status, "reason": reason, "finished": finished is not False, "problem": problem}
         return self._frames.message(start, facts)
 
-    def facts(self) -> bytes:
-        """Return the facts about the dataset as JSON."""
-        return _as_json(self._describe())
+    def facts(self) -> dict[str, Any]:
+        """Return the facts about the dataset."""
+        return self._describe()
 
-    def metadata(self, coordinates: dict[str, int | str]) -> bytes:
-        """Return the metadata of a frame as JSON."""
-        return _as_json(self._dataset.get_metadata(coordinates))
+    def metadata(self, coordinates: dict[str, int | str]) -> Any:
+        """Return the metadata of a frame."""
+        return self._dataset.get_metadata(coordinates)
 
     def frame(self, coordinates: dict[str, int | str]) -> Picture:
         """Return the pixels of a frame."""
@@ -163,10 +163,6 @@ def _or_none(read: Callable[[], Any]) -> Any:
         return read()
     except UnsupportedOperationError:
         return None
-
-
-def _as_json(value: Any) -> bytes:
-    return json.dumps(_for_browser(value), default=str).encode()
 
 
 def _for_browser(value: Any) -> Any:
@@ -208,12 +204,10 @@ class _Handler(LoopbackHandler):
             return
         try:
             self._answer_about_dataset(name)
-        except ExEngineError as error:
-            self._send_json(_as_json({"error": message_of(error)}), HTTPStatus.UNPROCESSABLE_ENTITY)
         except (ConnectionError, TimeoutError):
             raise
-        except Exception as error:  # a backend may raise anything
-            self._send_json(_as_json({"error": message_of(error)}), HTTPStatus.INTERNAL_SERVER_ERROR)
+        except Exception as error:  # a damaged frame, or a faulty backend
+            self._send_json({"error": message_of(error)})
 
     def _requested(self) -> str | None:
         """Return the address without the token; None if the token is wrong or missing."""
@@ -247,22 +241,22 @@ class _Handler(LoopbackHandler):
             self._send("application/octet-stream", answers.frames(number))
             return
         if name == "facts":
-            self._send_json(answers.facts())
+            self._send_json({"value": answers.facts()})
             return
         match = _NUMBERED.fullmatch(name)
         coordinates = answers.coordinates(int(match[2])) if match else None
         if match is None or coordinates is None:
             self._refuse(HTTPStatus.NOT_FOUND)
         elif match[1] == "metadata":
-            self._send_json(answers.metadata(coordinates))
+            self._send_json({"value": answers.metadata(coordinates)})
         else:
             read = answers.frame if match[1] == "frame" else answers.thumbnail
             picture = read(coordinates)
             body = memoryview(picture.pixels).cast("B")
             self._send("application/octet-stream", body, {"X-Frame": json.dumps(picture.head())})
 
-    def _send_json(self, body: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self._send("application/json", body, status=status)
+    def _send_json(self, value: Any) -> None:
+        self._send("application/json", json.dumps(_for_browser(value), default=str).encode())
 
     def _send(
         self,

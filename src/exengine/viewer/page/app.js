@@ -252,9 +252,12 @@ async function showStatus({ status, reason, finished, frames: count }) {
 }
 
 async function loadFacts() {
-  const answer = await fetch("facts");
-  if (!answer.ok) return;
-  facts = await answer.json();
+  const { value, error } = await (await fetch("facts")).json();
+  if (error) {
+    showProblem(error);
+    return;
+  }
+  facts = value;
   const name = facts.path.replace(/[/\\]+$/, "").split(/[/\\]/).pop();
   find("name").textContent = name;
   find("name").title = facts.path;
@@ -350,7 +353,7 @@ function say(text) {
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || find("help").open) return;
-  const target = event.target;
+  const target = event.target instanceof Element ? event.target : document.body;
   const isRange = target.matches("input[type=range]");
   const isLevel = isRange && !target.closest("#axes");
   const isTyped = target.matches("input[type=number], input[type=search], input[type=color], select");

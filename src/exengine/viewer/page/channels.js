@@ -2,6 +2,11 @@
 
 import { autoContrast, histogram, range, rgb } from "./render.js";
 
+/** Return the contrast of a frame that is shown first. The colors of 8-bit RGB are not changed. */
+function firstContrast(picture) {
+  return picture.components === 3 && picture.dtype === "uint8" ? [0, 255] : autoContrast(picture);
+}
+
 const MIXED = ["00FF00", "FF00FF", "00FFFF", "FF0000", "FFFF00", "4D7CFF"];
 const MOST_SHOWN = 4; // channels that are on at the start
 
@@ -30,7 +35,7 @@ export class Channels {
   make(key, name, color, number, count) {
     const channel = {
       key, name, color: `#${color.replace("#", "").toLowerCase()}`, isOn: count <= MOST_SHOWN || number === 0,
-      low: null, high: null, extent: null, picture: null, isInteger: true,
+      low: null, high: null, extent: null, picture: null, dtype: "", isInteger: true,
     };
     const id = `channel-${number}-${Math.random().toString(36).slice(2, 7)}`;
     const element = document.createElement("fieldset");
@@ -123,9 +128,11 @@ export class Channels {
   receive(channel, picture, isAuto) {
     channel.picture = picture;
     channel.isInteger = !picture.dtype.startsWith("float");
-    if (channel.low === null || isAuto) {
-      [channel.low, channel.high] = autoContrast(picture);
-      channel.extent = widened(channel.extent, channel.low, channel.high);
+    const isOther = channel.dtype !== picture.dtype; // values of another dtype need another contrast
+    if (isOther || isAuto) {
+      [channel.low, channel.high] = isAuto ? autoContrast(picture) : firstContrast(picture);
+      channel.extent = widened(isOther ? null : channel.extent, channel.low, channel.high);
+      channel.dtype = picture.dtype;
     }
   }
 
@@ -163,19 +170,25 @@ export class Channels {
 
   drawHistogram(channel, canvas) {
     const [low, high] = channel.extent;
-    const counts = histogram(channel.picture, low, high, 140);
+    // A bin holds a whole number of integers; otherwise the histogram has gaps that the pixels do not have.
+    const mostBins = 140;
+    const perBin = channel.isInteger ? Math.ceil((high - low + 1) / mostBins) : (high - low) / mostBins;
+    const bins = channel.isInteger ? Math.ceil((high - low + 1) / perBin) : mostBins;
+    const end = low + bins * perBin;
+    const counts = histogram(channel.picture, low, end, bins);
     const most = Math.log1p(Math.max(1, ...counts));
     const pen = canvas.getContext("2d");
     const { width, height } = canvas;
     const style = getComputedStyle(canvas);
     pen.clearRect(0, 0, width, height);
     const at = (value) => ((value - low) / Math.max(high - low, 1e-30)) * width;
+    const wide = at(low + perBin);
     pen.fillStyle = style.getPropertyValue("--band");
     pen.fillRect(at(channel.low), 0, Math.max(1, at(channel.high) - at(channel.low)), height);
     pen.fillStyle = style.getPropertyValue("--bars");
     counts.forEach((count, bin) => {
       const tall = (Math.log1p(count) / most) * (height - 6);
-      pen.fillRect((bin * width) / counts.length, height - tall, width / counts.length, tall);
+      pen.fillRect(bin * wide, height - tall, wide, tall);
     });
     pen.strokeStyle = channel.picture.components === 3 ? "#ffffff" : channel.color;
     pen.lineWidth = 3;

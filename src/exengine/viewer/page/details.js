@@ -78,9 +78,7 @@ export class Metadata {
     if (!this.found.has(number)) {
       let value;
       try {
-        const answer = await fetch(`metadata/${number}`);
-        value = await answer.json();
-        value = answer.ok ? { value } : { error: value.error };
+        value = await (await fetch(`metadata/${number}`)).json(); // {value} or {error}
       } catch {
         value = { error: "the server does not answer" };
       }

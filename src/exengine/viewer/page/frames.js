@@ -160,12 +160,9 @@ export class PixelCache {
     let picture;
     try {
       const answer = await fetch(`${this.kind}/${number}`);
-      if (answer.ok) {
-        picture = decoded(await answer.arrayBuffer(), JSON.parse(answer.headers.get("X-Frame")));
-      } else {
-        const isJson = (answer.headers.get("Content-Type") || "").includes("json");
-        picture = { error: isJson ? (await answer.json()).error : `the server answers ${answer.status}`, bytes: 0 };
-      }
+      const head = answer.headers.get("X-Frame");
+      if (head) picture = decoded(await answer.arrayBuffer(), JSON.parse(head));
+      else picture = { error: answer.ok ? (await answer.json()).error : `the server answers ${answer.status}`, bytes: 0 };
     } catch {
       picture = { error: "the server does not answer", bytes: 0, isLost: true };
     }

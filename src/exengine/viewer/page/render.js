@@ -26,9 +26,8 @@ export function range(picture) {
   return low <= high ? [low, high] : [0, 1];
 }
 
-/** Return the values between which nearly all pixels lie. The colors of 8-bit RGB are not changed. */
+/** Return the values between which nearly all pixels lie. */
 export function autoContrast(picture) {
-  if (picture.components === 3 && picture.dtype === "uint8") return [0, 255];
   const { pixels } = picture;
   const step = Math.max(1, Math.floor(pixels.length / 65536));
   const sample = new Float64Array(Math.ceil(pixels.length / step));
