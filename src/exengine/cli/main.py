@@ -169,6 +169,15 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--port", metavar="N", type=int, default=0, help="the port of the server; by default a free port"
     )
+    others = verb.add_mutually_exclusive_group()
+    for viewer in ("napari", "ndv"):
+        others.add_argument(
+            f"--{viewer}",
+            dest="viewer",
+            action="store_const",
+            const=viewer,
+            help=f"show the dataset in {viewer} instead, if it is installed",
+        )
     return parser
 
 
