@@ -4,6 +4,8 @@ Backends and frame sources import from here, from :mod:`exengine.errors` and fro
 also import from :mod:`exengine.testing`. The locations of all other ExEngine modules may change.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from exengine.frame_sources.sequence import check_unique, event_coordinates
 from exengine.frame_sources.sequence_checks import (
     SEQUENCE_RULES,
@@ -65,6 +67,9 @@ from exengine.kernel.system.files import (
 from exengine.kernel.system.helper_thread import HelperThread, Job
 from exengine.kernel.system.open_files import NEW, READ, FilePool, OpenFile
 from exengine.kernel.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from exengine.kernel.system.loopback import LoopbackHandler, LoopbackServer
 
 __all__ = [
     # a storage backend
@@ -139,6 +144,17 @@ __all__ = [
     "try_lock",
     "parse_json",
     "parse_foreign_json",
+    # servers on this computer
+    "LoopbackServer",
+    "LoopbackHandler",
     # messages
     "did_you_mean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LoopbackServer", "LoopbackHandler"):  # only servers need the modules for HTTP
+        from exengine.kernel.system import loopback
+
+        return getattr(loopback, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

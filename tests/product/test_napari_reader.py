@@ -43,6 +43,7 @@ def test_each_channel_is_a_layer_with_its_name_color_and_scale(path):
         assert pixels.shape == (2, 3, 6, 8) and pixels.dtype == np.uint16
         assert options["axis_labels"] == ["time", "z", "y", "x"]
         assert options["scale"] == [10.0, 2.0, 0.5, 0.25] and options["blending"] == "additive"
+        assert options["units"] == ["second", "micrometer", "micrometer", "micrometer"]
         for time in range(2):
             for z in range(3):
                 exists = (time, options["name"], z) != (1, "FITC", 2)
@@ -68,6 +69,7 @@ def test_rgb_frames_are_one_layer_without_a_colormap(tmp_path):
             storage.put({"time": time}, pixels, {})
     ((found, options, _),) = get_reader([str(tmp_path / "rgb")])([str(tmp_path / "rgb")])
     assert options["rgb"] and options["axis_labels"] == ["time", "y", "x"] and "colormap" not in options
+    assert options["scale"] == [1, 1, 1] and options["units"] == ["pixel"] * 3
     assert options["name"] == "rgb" and np.array_equal(np.asarray(found[1]), pixels)
 
 
@@ -88,10 +90,3 @@ def test_the_manifest_is_valid_and_leads_to_the_reader():
     (reader,) = manifest.contributions.readers
     assert reader.command == command.id and reader.accepts_directories
     assert command.python_name == f"{get_reader.__module__}:{get_reader.__name__}"
-
-
-def test_napari_creates_its_layers_from_them(path):
-    layers = pytest.importorskip("napari.layers", reason="napari is not installed")
-    for pixels, options, _ in layers_of(exengine.open_dataset(path)):
-        layer = layers.Image(pixels, **options)
-        assert layer.name == options["name"] and list(layer.scale) == options["scale"]

@@ -12,7 +12,7 @@ from exengine.datasets.opening import open_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError
 from exengine.kernel.source_plan import SourcePlan
-from exengine.kernel.storage.description import plan_of
+from exengine.kernel.storage.description import UNITS, plan_of
 
 Layer = tuple[Any, dict[str, Any], str]
 """Pixels, keyword arguments of ``viewer.add_image``, and ``"image"``."""
@@ -80,13 +80,19 @@ def layers_of(dataset: DataStorage) -> list[Layer]:
 
 
 def _space(labels: list[str], plan: SourcePlan) -> dict[str, Any]:
-    """Return the scale of each axis, in micrometers and seconds, and the names of the axes."""
+    """Return the names of the axes, and the scale of each with its unit; pixels if the scale is unknown."""
     if not labels:
         return {}
     y, x = plan.pixel_size_um or (1.0, 1.0)
     steps = {"y": y, "x": x, "z": plan.z_step_um, "time": plan.interval_s}
     known = {axis: step for axis, step in steps.items() if step and math.isfinite(step)}
-    return {"scale": [known.get(axis, 1.0) for axis in labels], "axis_labels": labels}
+    if plan.pixel_size_um is None:
+        del known["y"], known["x"]
+    return {
+        "axis_labels": labels,
+        "scale": [known.get(axis, 1.0) for axis in labels],
+        "units": [UNITS[axis] if axis in known else "pixel" for axis in labels],
+    }
 
 
 def show_in_napari(dataset: DataStorage) -> None:

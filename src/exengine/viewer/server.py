@@ -22,8 +22,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError, message_of
+from exengine.kernel.system.loopback import ADDRESS, LoopbackHandler, LoopbackServer
 from exengine.viewer.frame_list import FrameList
-from exengine.viewer.loopback import ADDRESS, LoopbackHandler, LoopbackServer
 from exengine.viewer.pixels import THUMBNAIL, Picture, picture_of
 
 _TYPES = {

@@ -32,6 +32,20 @@ class LoopbackServer:
     ------
     DatasetAccessError
         If the port is in use or not allowed.
+
+    Examples
+    --------
+    >>> import urllib.request
+    >>> from exengine.base_classes import LoopbackHandler, LoopbackServer
+    >>> class Greeting(LoopbackHandler):
+    ...     def do_GET(self):
+    ...         self.send_response(200 if self.is_local() else 403)
+    ...         self.send_header("Content-Length", "5")
+    ...         self.end_headers()
+    ...         self.wfile.write(b"hello")
+    >>> with LoopbackServer(Greeting, 0, "greeting") as server:
+    ...     urllib.request.urlopen(f"http://127.0.0.1:{server.port}/").read()
+    b'hello'
     """
 
     def __init__(self, handler: Callable[..., BaseHTTPRequestHandler], port: int, name: str) -> None:
@@ -84,7 +98,11 @@ class _Server(ThreadingHTTPServer):
 
 
 class LoopbackHandler(BaseHTTPRequestHandler):
-    """The base class of a handler: keeps connections open, and logs nothing."""
+    """The base class of a handler for :class:`LoopbackServer`. It keeps connections open, and logs nothing.
+
+    A subclass defines ``do_GET`` and other methods, as for ``http.server.BaseHTTPRequestHandler``. Each of
+    them must refuse a request for which :meth:`is_local` returns False.
+    """
 
     protocol_version = "HTTP/1.1"
     sys_version = ""
