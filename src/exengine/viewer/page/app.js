@@ -11,6 +11,7 @@ const POLL_MS = 400; // while frames may arrive
 const IDLE_POLL_MS = 5000; // of a finished dataset, to notice that the server has ended
 const AHEAD = 8; // frames that are fetched in advance in the direction of movement
 const BEHIND = 2;
+const FOLLOW_WITHIN = 100; // frames
 const find = (id) => document.getElementById(id);
 
 const frames = new Frames();
@@ -30,7 +31,7 @@ const thumbnails = new PixelCache("thumbnail", () => later());
 const stage = new Stage(find("stage"), showPixel);
 const channels = new Channels(find("channels"), redraw);
 const sliders = new Sliders(find("axes"), state, (isOtherFrame) => {
-  if (isOtherFrame) find("follow").checked = find("follow").checked && isAtEnd();
+  if (isOtherFrame) find("follow").checked = false;
   redraw();
 });
 const film = new Filmstrip(find("film-box"), state, sliders, drawTile);
@@ -109,7 +110,7 @@ function prefetch() {
     for (let step = 1; step <= AHEAD; step++) add(step);
     for (let step = 1; step <= BEHIND; step++) add(-step);
   }
-  cache.want(wanted);
+  cache.want(wanted, shown.map((each) => each.number));
 }
 
 /** Update the slow parts once the user pauses: histograms, the filmstrip and the metadata. */
@@ -229,13 +230,12 @@ async function showStatus({ status, reason, finished, frames: count }) {
   isLive = !finished;
   find("count").textContent = count === 1 ? "1 frame" : `${count.toLocaleString("en")} frames`;
   const badge = find("status");
-  const isWriting = isLive && reason === "the writer is still active";
-  badge.textContent = isWriting ? "live" : status || "";
+  badge.textContent = isLive ? "live" : status || "";
   badge.dataset.status = badge.textContent;
   badge.title = reason || "";
   badge.hidden = !badge.textContent;
   find("follow-label").hidden = !isLive;
-  if (!lastStatus && isWriting) {
+  if (!lastStatus && isLive) {
     find("follow").checked = true;
     follow();
   }
@@ -285,14 +285,18 @@ function goToFrame(number) {
   redraw();
 }
 
+/** Go to the newest positions at which every channel that is on has a frame. */
 function follow() {
+  if (!frames.count) return;
   sliders.pause();
-  goToFrame(frames.count - 1);
-}
-
-function isAtEnd() {
-  const places = frames.placesOf(frames.count - 1);
-  return frames.axes.every((_, axis) => axis === state.channelAxis || places[axis] === state.places[axis]);
+  const newest = frames.count - 1;
+  for (let number = newest; number > Math.max(-1, newest - FOLLOW_WITHIN); number--) {
+    if (framesAt(frames.placesOf(number)).every((each) => each.number >= 0)) {
+      goToFrame(number);
+      return;
+    }
+  }
+  goToFrame(newest);
 }
 
 /** Go to the next or previous frame, in the order of storing, at other positions than these. */

@@ -1,6 +1,7 @@
 // The frames of the dataset: their positions on the axes, and a cache of their pixels.
 
 const CACHE_BYTES = 512 * 2 ** 20;
+const RETRY_MS = 5000; // after an error
 const MOST_REQUESTS = 5; // a browser opens six connections to a server; one is left for everything else
 const TYPES = {
   uint8: Uint8Array, int8: Int8Array, uint16: Uint16Array, int16: Int16Array, uint32: Uint32Array,
@@ -46,6 +47,7 @@ export class Frames {
     this.count = 0;
     this.places = []; // one Int32Array per axis
     this.capacities = []; // per axis, for the keys
+    this.isHuge = false; // keys of numbers would not be exact
     this.byKey = new Map();
   }
 
@@ -79,6 +81,7 @@ export class Frames {
     const tooSmall = needed.some((size, number) => size > (this.capacities[number] || 0));
     if (tooSmall) {
       this.capacities = needed.map((size) => 2 ** Math.ceil(Math.log2(size) + 1));
+      this.isHuge = this.capacities.reduce((product, size) => product * size, 1) > Number.MAX_SAFE_INTEGER;
       this.byKey.clear();
     }
     for (let number = tooSmall ? 0 : first; number < this.count; number++) {
@@ -88,6 +91,7 @@ export class Frames {
   }
 
   key(places) {
+    if (this.isHuge) return places.join(" ");
     let key = 0;
     for (let axis = 0; axis < this.axes.length; axis++) key = key * this.capacities[axis] + places[axis] + 1;
     return key;
@@ -126,6 +130,7 @@ export class PixelCache {
     this.found = new Map();
     this.bytes = 0;
     this.wanted = [];
+    this.kept = new Set(); // numbers of frames that stay, even if the cache is full
     this.running = new Set();
   }
 
@@ -139,8 +144,9 @@ export class PixelCache {
     return picture;
   }
 
-  /** Fetch these frames, in this order, and forget about earlier wishes. */
-  want(numbers) {
+  /** Fetch these frames, in this order, and forget about earlier wishes. Keep those in `kept`. */
+  want(numbers, kept = []) {
+    this.kept = new Set(kept);
     this.wanted = numbers.filter((number) => !this.found.has(number) && !this.running.has(number));
     this.fetchNext();
   }
@@ -164,15 +170,16 @@ export class PixelCache {
       if (head) picture = decoded(await answer.arrayBuffer(), JSON.parse(head));
       else picture = { error: answer.ok ? (await answer.json()).error : `the server answers ${answer.status}`, bytes: 0 };
     } catch {
-      picture = { error: "the server does not answer", bytes: 0, isLost: true };
+      picture = { error: "the server does not answer", bytes: 0 };
     }
     this.running.delete(number);
     this.found.set(number, picture);
     this.bytes += picture.bytes;
     for (const oldest of this.found.keys()) {
-      if (this.bytes <= CACHE_BYTES || oldest === number) break;
-      this.forget(oldest);
+      if (this.bytes <= CACHE_BYTES) break;
+      if (oldest !== number && !this.kept.has(oldest)) this.forget(oldest);
     }
+    if (picture.error) setTimeout(() => this.forget(number), RETRY_MS);
     this.fetchNext();
     this.onArrival(number, picture);
   }
