@@ -253,7 +253,7 @@ class _Handler(LoopbackHandler):
             read = answers.frame if match[1] == "frame" else answers.thumbnail
             picture = read(coordinates)
             body = memoryview(picture.pixels).cast("B")
-            self._send("application/octet-stream", body, {"X-Frame": json.dumps(picture.head())})
+            self._send("application/octet-stream", body, {"X-Picture": json.dumps(picture.head())})
 
     def _send_json(self, value: Any) -> None:
         self._send("application/json", json.dumps(_for_browser(value), default=str).encode())

@@ -66,7 +66,7 @@ def test_the_page_and_its_files_are_served_with_their_types(server):
 def test_a_frame_has_the_pixels_of_the_dataset(server, storage):
     for number in range(3):
         status, headers, body = ask(server, f"frame/{number}")
-        head = json.loads(headers["X-Frame"])
+        head = json.loads(headers["X-Picture"])
         assert status == 200 and head == {"shape": [3, 4], "dtype": "uint16", "step": 1, "note": ""}
         pixels = np.frombuffer(body, "<u2").reshape(head["shape"])
         assert np.array_equal(pixels, storage.get_data({"time": number}))
@@ -97,7 +97,7 @@ def test_a_frame_that_cannot_be_read_is_an_answer_with_the_reason(server, storag
     for name in ("frame/0", "thumbnail/0"):
         status, headers, body = ask(server, name)
         assert (status, json.loads(body)) == (200, {"error": "the frame is damaged"})
-        assert "X-Frame" not in headers
+        assert "X-Picture" not in headers
 
 
 def test_an_error_of_a_faulty_backend_is_an_answer_too(server, storage, monkeypatch):
@@ -181,7 +181,7 @@ def test_other_sites_and_other_host_names_are_refused_even_with_the_token(server
     for headers in FOREIGN:
         wanted = {key: value.format(port=server.port) for key, value in headers.items()}
         status, answer, body = ask(server, name, headers=wanted)
-        assert (status, body) == (403, b"") and "X-Frame" not in answer, headers
+        assert (status, body) == (403, b"") and "X-Picture" not in answer, headers
 
 
 def test_a_link_on_another_site_opens_the_page_but_cannot_embed_it(server):
@@ -254,7 +254,7 @@ def test_200_hostile_requests_get_nothing(server, storage):
             SECRET.encode(),
             b"root:",
             facts,
-            b"X-Frame",
+            b"X-Picture",
             server.token.encode(),
             b"import ",
             b"NUMPY",

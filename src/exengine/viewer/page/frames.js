@@ -2,7 +2,6 @@
 
 const CACHE_BYTES = 512 * 2 ** 20;
 const RETRY_MS = 5000; // after an error
-const MOST_REQUESTS = 5; // a browser opens six connections to a server; one is left for everything else
 const TYPES = {
   uint8: Uint8Array, int8: Int8Array, uint16: Uint16Array, int16: Int16Array, uint32: Uint32Array,
   int32: Int32Array, uint64: BigUint64Array, int64: BigInt64Array, float32: Float32Array,
@@ -14,7 +13,6 @@ class Axis {
   constructor(name) {
     this.name = name;
     this.positions = []; // {label, number}: number is null for a name
-    this.column = []; // chunks of Int32Array, joined when they are needed
     this.stops = []; // places in the order of the slider; -1 stands for frames without this axis
     this.rank = new Map(); // place -> index in stops
     this.hasAbsent = false;
@@ -31,7 +29,28 @@ class Axis {
     }
   }
 
-  sort() {
+  isAscending(first) {
+    const last = this.stops.at(-1);
+    if (this.hasAbsent || this.stops.length !== first || (first > 0 && last !== first - 1)) return false;
+    let before = first ? this.positions[last].number : -Infinity;
+    if (before === null) return false;
+    for (let place = first; place < this.positions.length; place++) {
+      const { number } = this.positions[place];
+      if (number === null || number <= before) return false;
+      before = number;
+    }
+    return true;
+  }
+
+  /** Sort the positions, of which those from `first` on are new. */
+  sort(first) {
+    if (this.isAscending(first)) { // the usual case: a time axis that grows
+      for (let place = first; place < this.positions.length; place++) {
+        this.rank.set(place, this.stops.length);
+        this.stops.push(place);
+      }
+      return;
+    }
     const order = (place) => this.positions[place].number;
     const all = this.positions.map((_, place) => place);
     const numbers = all.filter((place) => order(place) !== null).sort((a, b) => order(a) - order(b));
@@ -67,13 +86,14 @@ export class Frames {
         this.axes[number].hasAbsent = this.count > 0;
       }
       const axis = this.axes[number];
+      const first = axis.positions.length;
       axis.add(positions);
       const column = new Int32Array(buffer, at, added);
       at += 4 * added;
       this.places[number] = grown(this.places[number], this.count + added);
       this.places[number].set(column, this.count);
       if (!axis.hasAbsent && column.includes(-1)) axis.hasAbsent = true;
-      if (positions.length || number >= known || axis.hasAbsent) axis.sort();
+      if (positions.length || number >= known || axis.hasAbsent) axis.sort(first);
     });
     const first = this.count;
     this.count += added;
@@ -124,8 +144,9 @@ function grown(column, length) {
 
 /** Pixels of frames, fetched on demand, the most recently used first. */
 export class PixelCache {
-  constructor(kind, onArrival) {
+  constructor(kind, mostRequests, onArrival) {
     this.kind = kind; // "frame" or "thumbnail"
+    this.mostRequests = mostRequests; // at the same time; a browser opens six connections to a server
     this.onArrival = onArrival;
     this.found = new Map();
     this.bytes = 0;
@@ -158,7 +179,7 @@ export class PixelCache {
   }
 
   fetchNext() {
-    while (this.running.size < MOST_REQUESTS && this.wanted.length) this.fetchOne(this.wanted.shift());
+    while (this.running.size < this.mostRequests && this.wanted.length) this.fetchOne(this.wanted.shift());
   }
 
   async fetchOne(number) {
@@ -166,7 +187,7 @@ export class PixelCache {
     let picture;
     try {
       const answer = await fetch(`${this.kind}/${number}`);
-      const head = answer.headers.get("X-Frame");
+      const head = answer.headers.get("X-Picture");
       if (head) picture = decoded(await answer.arrayBuffer(), JSON.parse(head));
       else picture = { error: answer.ok ? (await answer.json()).error : `the server answers ${answer.status}`, bytes: 0 };
     } catch {
