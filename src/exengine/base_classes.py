@@ -45,6 +45,7 @@ from exengine.kernel.source_plan import (
     PlannedPosition,
     SourcePlan,
 )
+from exengine.kernel.storage.archive import Archive, PackableDatasets
 from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
@@ -82,6 +83,8 @@ __all__ = [
     "RemoteDatasets",
     "RecoveredRemote",
     "is_url",
+    "PackableDatasets",
+    "Archive",
     # a frame source
     "FrameSource",
     "SourcePlan",

@@ -154,6 +154,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
     )
 
+    verb = add("pack", "pack", "pack a finished dataset into one file, which is read without unpacking it")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "-o", "--output", metavar="FILE", help="the new file; by default beside the dataset, such as NAME.ozx"
+    )
+
     verb = add("preview", "preview", "create a contact sheet that shows a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
