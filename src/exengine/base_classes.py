@@ -45,7 +45,6 @@ from exengine.kernel.source_plan import (
     PlannedPosition,
     SourcePlan,
 )
-from exengine.kernel.storage.archive import Archive, PackableDatasets
 from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
@@ -53,6 +52,7 @@ from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.remote import RecoveredRemote, RemoteDatasets, is_url
 from exengine.kernel.storage.state import FrameIndex
+from exengine.kernel.system.archive import Archive, PackableDatasets, open_packed, packed_names, packed_size
 from exengine.kernel.system.bounded import parse_foreign_json, parse_json
 from exengine.kernel.system.files import (
     begin_writing,
@@ -85,6 +85,9 @@ __all__ = [
     "is_url",
     "PackableDatasets",
     "Archive",
+    "open_packed",
+    "packed_names",
+    "packed_size",
     # a frame source
     "FrameSource",
     "SourcePlan",

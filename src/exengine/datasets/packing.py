@@ -22,9 +22,9 @@ from exengine.kernel.errors import (
     from_os,
 )
 from exengine.kernel.storage import manifest
-from exengine.kernel.storage.archive import PackableDatasets
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import files
+from exengine.kernel.system.archive import PackableDatasets
 
 _PIECE_BYTES = 8 * 2**20
 _FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED)

@@ -22,7 +22,7 @@ def is_own(path: str | os.PathLike[str]) -> bool:
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is an OME-Zarr dataset, regardless of the program that wrote it."""
-    return is_own(path) or is_foreign(path) or is_packed(path)
+    return is_packed(path) or is_own(path) or is_foreign(path)
 
 
 def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
@@ -42,8 +42,8 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")
-    if is_own(absolute):
-        return OmeZarrReader(absolute)
     if os.path.isfile(absolute):
         return PackedReader.open(absolute)
+    if is_own(absolute):
+        return OmeZarrReader(absolute)
     return open_foreign(absolute)

@@ -4,7 +4,10 @@ The archive contains the files of a dataset's folder under their paths in the fo
 such files derives from :class:`PackableDatasets`.
 """
 
+import errno
+import functools
 import os
+import stat
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -117,6 +120,94 @@ class Archive:
                 return at + _HEADER.size + int(name_length) + int(extra_length)
         raise DatasetDamagedError(f"{self.path} is damaged at the beginning of {name!r:.200}")
 
+    def open(self, name: str) -> OpenFile:
+        """Return a file of the archive as an open file, whose ``start`` is its position in the archive.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the archive does not contain the file.
+        DatasetDamagedError
+            If the archive is damaged at the beginning of the file.
+        """
+        if name not in self.sizes:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.path.join(self.path, name))
+        if name not in self._starts:
+            self._starts[name] = self._start(name)
+        return _ArchivedFile(self._file, self._starts[name], self.sizes[name])
+
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Yield the name and the size of each file."""
         return iter(self.sizes.items())
+
+
+class _ArchivedFile(OpenFile):
+    """A file in an archive. It keeps the archive open."""
+
+    __slots__ = ("_archive", "_size", "start")
+
+    def __init__(self, archive: OpenFile, start: int, size: int) -> None:
+        self._archive = archive
+        self.descriptor = archive.descriptor
+        self.start = start
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def __del__(self) -> None:
+        """Leave the descriptor open; it belongs to the archive."""
+
+
+# -- paths of files in a folder or in an archive ---------------------------------------------------
+
+
+def open_packed(path: str) -> OpenFile:
+    """Open a file for reading, in a folder or in an archive. ``read_at`` needs its ``start``.
+
+    Parameters
+    ----------
+    path : str
+        The path of the file. Its folder may be an archive: ``data/demo.zip/NDTiff.index``.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    DatasetDamagedError
+        If the archive is damaged.
+    """
+    try:
+        return OpenFile(path, READ)
+    except NotADirectoryError:
+        archive, name = os.path.split(path)
+        return _archive_at(archive).open(name)
+
+
+def packed_size(path: str) -> int | None:
+    """Return the size of a regular file in a folder or in an archive; None if it does not exist."""
+    try:
+        status = os.stat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    except NotADirectoryError:
+        archive, name = os.path.split(path)
+        return _archive_at(archive).sizes.get(name)
+    except OSError:
+        return None
+
+
+def packed_names(path: str) -> list[str]:
+    """Return the names of the files and folders in a folder, or of the files in an archive."""
+    return list(_archive_at(path).sizes) if os.path.isfile(path) else os.listdir(path)
+
+
+def _archive_at(path: str) -> Archive:
+    status = os.stat(path)
+    return _opened_archive(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _opened_archive(path: str, version: tuple[int, ...]) -> Archive:
+    """Open an archive; a file that has changed is another one."""
+    return Archive(path)
