@@ -11,7 +11,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from conftest import Browser
+from browsing import Browser
 
 import exengine
 from exengine.base_classes import PlannedChannel, SourcePlan
@@ -117,7 +117,9 @@ class Viewer(Browser):
             const zoom = Math.min(canvas.width, canvas.height) / arguments[2];
             const [left, top] = [canvas.width, canvas.height].map((size) => (size - zoom * arguments[2]) / 2);
             const at = [left + (arguments[0] + 0.5) * zoom, top + (arguments[1] + 0.5) * zoom].map(Math.floor);
-            return Array.from(canvas.getContext('2d').getImageData(...at, 1, 1).data.slice(0, 3))""",
+            const pen = new OffscreenCanvas(1, 1).getContext('2d');
+            pen.drawImage(canvas, ...at, 1, 1, 0, 0, 1, 1);
+            return Array.from(pen.getImageData(0, 0, 1, 1).data.slice(0, 3))""",
             x, y, SIZE,
         ))  # fmt: skip
 
@@ -135,6 +137,8 @@ def driver(_driver):
 def viewer(driver, dataset):
     with viewing(driver, dataset) as made:
         made.wait_for(*at(0))
+        made.wait(lambda: made.find(".low-number")[-1].get_attribute("value"))
+        made.wait(lambda: len(made.find("#film .tile")) == 4)
         yield made
 
 
