@@ -26,8 +26,8 @@ let shown = []; // [{channel, number}]
 let needed = [];
 let lastFound = 0; // number of the frame that was shown last
 
-const cache = new PixelCache("frame", 4, (number) => { if (shown.some((each) => each.number === number)) redraw(); });
-const thumbnails = new PixelCache("thumbnail", 1, () => later());
+const cache = new PixelCache("frame", 3, (number) => { if (shown.some((each) => each.number === number)) redraw(); });
+const thumbnails = new PixelCache("thumbnail", 2, () => later());
 const stage = new Stage(find("stage"), showPixel);
 const channels = new Channels(find("channels"), redraw);
 const sliders = new Sliders(find("axes"), state, (isOtherFrame) => {
