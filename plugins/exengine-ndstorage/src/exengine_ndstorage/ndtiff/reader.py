@@ -101,7 +101,9 @@ class _GrowingTable:
             return
         size = file.size
         while self._read < size:
-            chunk = read_at(file.descriptor, min(CHUNK_BYTES, size - self._read), file.start + self._read)
+            # In an archive, other files follow; a file that grows may already be longer.
+            most = min(CHUNK_BYTES, size - self._read) if file.start else CHUNK_BYTES
+            chunk = read_at(file.descriptor, most, file.start + self._read)
             used = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
             self.checksum = crc32c.crc32c(memoryview(chunk)[:used], self.checksum)
             self._read += used
