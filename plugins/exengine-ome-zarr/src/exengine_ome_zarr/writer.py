@@ -35,7 +35,7 @@ from exengine.errors import (
 )
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
-from exengine_ome_zarr.continuing import ContinuedWriter
+from exengine_ome_zarr.continued.writer import ContinuedWriter
 from exengine_ome_zarr.format import documents, files, sizes
 from exengine_ome_zarr.format.frame_files import encode_json, frame_line
 from exengine_ome_zarr.format.roles import assign_roles
