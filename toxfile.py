@@ -129,8 +129,11 @@ def _seed(state: State, name: str, **settings: object) -> None:
 
 
 def _install(*folders: Path, extra: str = "", options: tuple[str, ...] = ()) -> Command:
-    """Return the command that builds projects and forces a reinstall, as their version does not change."""
-    command = ["uv", "pip", "install", "-q", *options]
+    """Return the command that builds projects and forces a reinstall, as their version does not change.
+
+    Without ``--no-sources``, uv would link the kernel of this workspace in place of the kernel that was built.
+    """
+    command = ["uv", "pip", "install", "-q", "--no-sources", *options]
     for folder in folders:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         command += ["--reinstall-package", project["name"]]

@@ -388,7 +388,6 @@ def _read(storage, number):
 
 
 class Reader(DatasetReader):
-    capabilities = Disk.capabilities
     open_file = staticmethod(open_regular)
     read_frame = Disk.read_frame
     read_frame_metadata = Disk.read_frame_metadata
@@ -407,6 +406,7 @@ class Reader(DatasetReader):
         index = CoordinateIndex()
         reader = cls(os.fspath(path), index, status_of(manifest), manifest)
         reader.checks, reader.open_file = writer.checks, writer.open_file
+        reader.capabilities = writer.capabilities
         names = os.listdir(path)
         numbers = [number for number in range(len(names)) if f"{number}.frame" in names]
         reader.numbers = []
@@ -448,6 +448,13 @@ class Limited(Disk):
         if not options.get("hidden"):
             return cls.capabilities
         return capabilities(cls, same_axes=False, most_axes=None, live_readers=())
+
+
+class FailsEveryPut(Plain):
+    """Cannot store anything, because of one misspelt attribute."""
+
+    def _keep(self, key, data, metadata):
+        self.frame[key] = (data, json.dumps(metadata))
 
 
 class WrongVariant(Limited):
@@ -538,6 +545,15 @@ class DeclaresThatItReopens(Disk):
     @classmethod
     def open(cls, path):
         raise DatasetDamagedError("never")
+
+
+@fault("EX301", "N2")
+class OpensWithoutTheCapabilities(Disk):
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        reader.capabilities = StorageCapabilities()
+        return reader
 
 
 @fault("EX308", "P6", "EX306", "R3", "F1", "F2", "EX309", "N5")

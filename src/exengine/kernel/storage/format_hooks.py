@@ -28,7 +28,8 @@ class FormatHooks(IndexedStorage):
     """
 
     batch_frames: ClassVar[int] = 1
-    """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
+    """The maximum number of frames that are passed to :meth:`write_frames` at once, by ``put_many`` and by a
+    data handler. With 1, the default, every frame is passed to :meth:`write_frame` instead."""
 
     continues: ClassVar[bool] = False
     """Whether a storage of this class continues an unfinished dataset instead of creating one. It is True
@@ -174,7 +175,18 @@ class FormatHooks(IndexedStorage):
             files.sync_filesystem(self.path)
 
     def finish_frames(self) -> None:
-        """Finish the format's files and sync them to the disk. The manifest is written afterwards."""
+        """Finish the format's files and sync them to the disk. The manifest is written afterwards.
+
+        Called when the dataset ends: once by ``finish`` or ``abort``; and, after a failed write, by the next
+        ``finish``, ``abort`` or ``close``. After a failed write, the files may contain a part of the frame that
+        was not stored, and the disk may still be full. The frames that were stored before must remain readable.
+        Not called if the storage is closed without ``finish``, nor in a forked child.
+
+        Raises
+        ------
+        OSError
+            Makes the dataset end as failed.
+        """
         self.sync_frames()
 
     def claimed_files(self) -> tuple[str, ...]:
@@ -208,6 +220,7 @@ class FormatHooks(IndexedStorage):
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 
-        Called after ``finish_frames``, unless the storage has failed. The manifest records them as ``facts``.
+        Called after ``finish_frames``, unless the storage has failed. The manifest records them, and a reader
+        finds them as :attr:`exengine.base_classes.Manifest.facts`. Without this call, there are no facts.
         """
         return {}

@@ -25,11 +25,12 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
+from exengine.kernel.storage.own_names import StorageMeta, refuse_hidden_methods
 from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
 from exengine.kernel.system.files import expanded
 
 
-class IndexedStorage(DataStorage):
+class IndexedStorage(DataStorage, metaclass=StorageMeta):
     """The base class for storages with numbered frames; see the module's docstring.
 
     Any thread may read, even while frames are being added or the storage is being closed. Closing waits for
@@ -57,6 +58,7 @@ class IndexedStorage(DataStorage):
                 f"{cls.__name__} defines _exengine, which {IndexedStorage.__name__} uses for its state; "
                 "choose another name"
             )
+        refuse_hidden_methods(cls)
 
     # -- for subclasses --------------------------------------------------------------------------
 
@@ -81,7 +83,12 @@ class IndexedStorage(DataStorage):
         """Return the metadata of frame ``number``, as an object that the caller may modify."""
 
     def release(self) -> None:
-        """Close files and free memory. Called once."""
+        """Close files and free memory.
+
+        Called once, by ``close``, whatever happened before, and by ``cannot_begin``. It may therefore find
+        attributes that ``__init__`` has not yet set; an error is ignored then. A forked child calls it only if
+        its program closes the storage, so it must not write to the files.
+        """
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -204,6 +211,11 @@ class DatasetReader(IndexedStorage):
         The status according to the manifest or the format itself.
     manifest : Manifest or None
         The dataset's ``exengine.json``, as :func:`~exengine.base_classes.read_manifest` returns it.
+
+    Notes
+    -----
+    A subclass declares the same ``capabilities`` as the storage that writes the dataset. ``verify`` uses
+    ``checksums``, for example.
     """
 
     backend_name: str = ""
