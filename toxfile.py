@@ -131,7 +131,7 @@ def _seed(state: State, name: str, **settings: object) -> None:
 def _install(*folders: Path, extra: str = "", options: tuple[str, ...] = ()) -> Command:
     """Return the command that builds projects and forces a reinstall, as their version does not change.
 
-    Without ``--no-sources``, uv would link the kernel of this workspace in place of the kernel that was built.
+    Without ``--no-sources``, uv would replace the installed kernel with a link to this workspace.
     """
     command = ["uv", "pip", "install", "-q", "--no-sources", *options]
     for folder in folders:

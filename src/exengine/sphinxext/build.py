@@ -85,7 +85,14 @@ class PluginPages:
             reports |= dict(zip(claims, made, strict=True))
         _reject_faults(app, [record for records in shown.values() for record in records], reports)
         for kind, records in shown.items():
-            self._write_kind(app, kind, setup, [reports.get(one, PluginReport(one)) for one in records])
+            one_each = [reports.get(record, PluginReport(record)) for record in records]
+            try:
+                self._write_kind(app, kind, setup, one_each)
+            except OSError as error:
+                raise ExtensionError(
+                    f"the pages of plugins cannot be written into {app.srcdir}: {error.strerror}; copy the "
+                    "sources of the documentation to a folder that you can write to, and build them there"
+                ) from error
 
     def _conformance(self, app: Sphinx, record: PluginRecord) -> Conformance:
         """Return the saved results for a plugin; warn if a results file cannot be used."""

@@ -177,10 +177,10 @@ class FormatHooks(IndexedStorage):
     def finish_frames(self) -> None:
         """Finish the format's files and sync them to the disk. The manifest is written afterwards.
 
-        Called when the dataset ends: once by ``finish`` or ``abort``; and, after a failed write, by the next
-        ``finish``, ``abort`` or ``close``. After a failed write, the files may contain a part of the frame that
-        was not stored, and the disk may still be full. The frames that were stored before must remain readable.
-        Not called if the storage is closed without ``finish``, nor in a forked child.
+        Called when ``finish`` or ``abort`` ends the dataset; after a failed write, also by ``close``. After a
+        failed write, the files may contain a part of the frame that was not stored, and the disk may still be
+        full. The frames that were stored before must remain readable. Not called if an intact storage is
+        closed without ``finish``, and not in a forked child.
 
         Raises
         ------

@@ -85,9 +85,9 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
     def release(self) -> None:
         """Close files and free memory.
 
-        Called once, by ``close``, whatever happened before, and by ``cannot_begin``. It may therefore find
-        attributes that ``__init__`` has not yet set; an error is ignored then. A forked child calls it only if
-        its program closes the storage, so it must not write to the files.
+        Called once, by ``close`` or by ``cannot_begin``. ``cannot_begin`` may call it before ``__init__`` has
+        set all attributes, and then ignores an error. In a forked child, it is called only if the program
+        closes the storage there; it must not write to the files.
         """
 
     # -- reading ---------------------------------------------------------------------------------

@@ -38,7 +38,9 @@ def test_an_attribute_of_an_instance_that_hides_a_method_is_named_when_it_is_cre
     message = r"self\.level of HidesLevel hides the method level\(\) of DataStorage; .* such as _level"
     with pytest.raises(TypeError, match=message):
         HidesLevel(tmp_path / "data")
-    manifest = read_manifest(tmp_path / "data")  # the claimed path is left with the reason, and without a lock
+    manifest = read_manifest(
+        tmp_path / "data"
+    )  # the claimed path is left with the reason, and without a lock
     assert manifest.status is DatasetStatus.FAILED and "self.level" in manifest.reason
 
 
@@ -67,7 +69,7 @@ def test_other_attributes_and_overridden_methods_are_free():
         def flush(self, durable=False):
             super().flush(durable)
 
-        summary_metadata = {}
+        summary_metadata = None
 
     storage = Free()
     storage.put({"time": 0}, np.ones(3), {})
