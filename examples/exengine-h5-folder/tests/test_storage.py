@@ -59,13 +59,6 @@ def test_h5py_alone_reads_the_dataset_through_its_links(path, level):
         assert file["2/coordinates"].asstr()[()] == '{"time": 2, "channel": "DAPI"}'
 
 
-def test_metadata_larger_than_an_attribute_of_hdf5_comes_back(path):
-    text = "µm" * 100_000
-    with H5FolderStorage(path) as storage:
-        storage.put({"time": 0}, frame_for(0), text)
-    assert exengine.open_dataset(path).get_metadata({"time": 0}) == text
-
-
 FILLS_A_FILE = """
 import resource, sys, numpy as np, exengine
 storage = exengine.open_storage("h5-folder", sys.argv[1])

@@ -35,8 +35,8 @@ from exengine.testing.kit.read import ReadPromises
 from exengine.testing.kit.recover import RecoveryPromises
 from exengine.testing.kit.resources import ResourcePromises
 from exengine.testing.kit.security import SecurityPromises
-from exengine.testing.kit.simplest import try_simplest_put
 from exengine.testing.promises import promise
+from exengine.testing.simplest import try_simplest_put
 from exengine.testing.subject import Subject
 
 

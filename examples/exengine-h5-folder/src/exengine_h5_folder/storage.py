@@ -97,7 +97,6 @@ class H5FolderStorage(FrameReading, ManagedStorage):
             options = {"compression": "gzip", "compression_opts": self._level}
         with h5py.File.in_memory() as file:
             file.create_dataset("pixels", data=data, **options)
-            # Datasets, not attributes: an attribute of HDF5 has at most 64 KiB.
             file["coordinates"], file["metadata"] = coordinates.to_json(), checked
             image = _image(file)
         with open(os.path.join(self._folder, frame_name(number)), "wb", buffering=0) as frame_file:

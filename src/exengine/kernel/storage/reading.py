@@ -23,9 +23,9 @@ from exengine.kernel.errors import (
     StorageFinishedError,
     UnsupportedOperationError,
 )
+from exengine.kernel.own_names import StorageMeta, refuse_hidden_methods
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
-from exengine.kernel.storage.own_names import StorageMeta, refuse_hidden_methods
 from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
 from exengine.kernel.system.files import expanded
 
