@@ -450,13 +450,6 @@ class Limited(Disk):
         return capabilities(cls, same_axes=False, most_axes=None, live_readers=())
 
 
-class FailsEveryPut(Plain):
-    """Cannot store anything, because of one misspelt attribute."""
-
-    def _keep(self, key, data, metadata):
-        self.frame[key] = (data, json.dumps(metadata))
-
-
 class WrongVariant(Limited):
     __doc__ = Limited.__doc__
     variants: ClassVar = {"wrong": {"hidden": True}}

@@ -36,7 +36,6 @@ from exengine.testing.kit.recover import RecoveryPromises
 from exengine.testing.kit.resources import ResourcePromises
 from exengine.testing.kit.security import SecurityPromises
 from exengine.testing.promises import promise
-from exengine.testing.simplest import try_simplest_put
 from exengine.testing.subject import Subject
 
 
@@ -92,7 +91,6 @@ class StorageConformance(
         else:
             cls = _class_made_by(storage_factory, tmp_path / "first")
         subject = Subject(storage_factory, cls, tmp_path, self.backend, self._all_options())
-        try_simplest_put(subject)
         yield subject
         subject.close_all()
 

@@ -23,10 +23,7 @@ def module(tmp_path_factory):
         patch.syspath_prepend(str(site))
         loaded = importlib.import_module("broken_backends")
         limited = (loaded.Limited, loaded.WrongVariant, loaded.MisspeltVariant)
-        classes = {
-            cls.__name__: cls
-            for cls in (loaded.Plain, loaded.Disk, loaded.FailsEveryPut, *limited, *loaded.FAULTS)
-        }
+        classes = {cls.__name__: cls for cls in (loaded.Plain, loaded.Disk, *limited, *loaded.FAULTS)}
         info = site / "broken_backends-2.5.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-backends\nVersion: 2.5\n")
