@@ -108,7 +108,7 @@ class Delivery:
             self._core.mda.cancel()
 
     def _event_started(self, event: "useq.MDAEvent") -> None:
-        # The runner also forgets a cancellation that arrived between the wait for an event and its start.
+        # The runner also forgets a cancellation that arrives just before an event starts.
         self._started()
         first = getattr(event, "events", (event,))[0]
         self.where = self._coordinates(first, "")

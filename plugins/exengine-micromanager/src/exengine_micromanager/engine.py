@@ -133,7 +133,7 @@ class CarefulEngine(MDAEngine):
     # -- one event -----------------------------------------------------------------------------------
 
     def setup_event(self, event: "useq.MDAEvent") -> None:
-        """Set the complete state and wait for the devices. Raise an exception if anything failed."""
+        """Set the complete state and wait for the devices. Raise an exception if anything fails."""
         burst = event if isinstance(event, SequencedEvent) else None
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         first, last = singles[0], singles[-1]
@@ -242,7 +242,7 @@ class CarefulEngine(MDAEngine):
         return self._autoshutter_was_set if wanted is None else wanted not in ("0", 0, False)
 
     def _release_shutter_other_than(self, order: Order) -> None:
-        """Close a shutter that was held open if the event uses a different shutter, or no autoshutter."""
+        """If the event uses a different shutter or no autoshutter, close the shutter that was held open."""
         shutter = order.settings.get((CORE, "Shutter"), self._held_open)
         if shutter != self._held_open or not self._has_autoshutter(order):
             self._close_held_shutter()
@@ -264,7 +264,7 @@ class CarefulEngine(MDAEngine):
             core.setAutoShutter(has_autoshutter)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
-        """Let autoshutter control the shutter again unless it must stay open, and stop hardware sequences."""
+        """Return the shutter to autoshutter, unless it must stay open, and stop hardware sequences."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         if self._held_open and not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]):
@@ -354,7 +354,7 @@ class CarefulEngine(MDAEngine):
             camera = camera_number(tags, cameras)
             if counts[camera] == len(event.events):
                 raise SourceError(
-                    f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
+                    f"camera {camera} delivered more frames than the {counts[camera]} of the burst"
                 )
             if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])
