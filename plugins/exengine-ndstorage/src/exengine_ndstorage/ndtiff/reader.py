@@ -119,7 +119,7 @@ class _GrowingTable:
     @property
     def problem(self) -> str:
         return (
-            f"the index cannot be read from byte {self._read} onwards: {self.table.problem}"
+            f"the index cannot be read from byte {self._read} onward: {self.table.problem}"
             if self.table.problem
             else ""
         )
@@ -142,7 +142,7 @@ class _GrowingTable:
             return iter(self._fresh())
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        """Yield the numbers and coordinates of the frames that are currently present, from a given number."""
         with self._lock:
             return self._fresh().since(start)
 
@@ -275,7 +275,7 @@ class NDTiffReader(DatasetReader):
 
     @property
     def recorded_plan(self) -> SourcePlan:
-        """The shapes and dtypes of the frames, which the index contains."""
+        """The shapes and dtypes of the frames, as listed in the index."""
         layouts = dict.fromkeys(
             ((height, width, 3) if pixel_type == RGB8 else (height, width), np.dtype(DTYPES[pixel_type]).name)
             for width, height, pixel_type, *_ in self._growing.table.layouts
@@ -367,7 +367,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums; any of them may be damaged."""
+        """Return whether the first, middle or last frame has checksums. Any one of them may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():
