@@ -280,7 +280,7 @@ class LevelReader(DatasetReader):
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         raise UnsupportedOperationError(
-            "resolution levels have no metadata of their own; read it from the dataset itself"
+            "resolution levels have no metadata of their own; read the metadata from the dataset"
         )
 
     def release(self) -> None:

@@ -200,7 +200,7 @@ class OmeZarrReader(DatasetReader):
         stored = line.get("coordinates")
         if stored != self._table.coordinates(number):
             raise DatasetDamagedError(
-                f"{self._name(number)} was stored at {stored!r:.200}, because labels are missing from "
+                f"{self._name(number)} was originally stored at {stored!r:.200}; its labels are missing from "
                 f"{files.LAYOUT}"
             )
 

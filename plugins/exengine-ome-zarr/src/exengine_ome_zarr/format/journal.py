@@ -100,7 +100,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """Return the contribution of each value of each 16-bit word in a record to the checksum."""
+    """Return, for every 16-bit word in a record and every value of it, the contribution to the checksum."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)

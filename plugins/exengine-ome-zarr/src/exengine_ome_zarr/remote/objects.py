@@ -132,7 +132,7 @@ class SpooledObjects:
         return self._uploader.submit(name, lambda: slot_content(path, layout, written))
 
     def remove_uploaded(self) -> list[str]:
-        """Remove the full shards that are in the bucket from the spool, and return their names."""
+        """Remove full shards from the spool if they are in the bucket, and return their names."""
         gone, self._gone = [*self._gone, *self._remove()], []
         return gone
 
@@ -147,7 +147,7 @@ class SpooledObjects:
             if shard.changed:  # a late frame was added
                 continue
             del self._shards[name]
-            self.removed[name] = shard.frames  # readers must use the bucket before the file is removed
+            self.removed[name] = shard.frames  # readers must switch to the bucket before the file is removed
             path = os.path.join(self._folder, name)
             os.truncate(path, 0)  # frees the disk space even if the file is still open elsewhere
             os.unlink(path)
@@ -156,7 +156,7 @@ class SpooledObjects:
         return gone
 
     def bring_back(self, name: str, layout: Layout, slots: SlotFiles | None) -> None:
-        """Copy a shard from the bucket to the spool, because a frame is to be added to it.
+        """Copy a shard from the bucket to the spool, so that a frame can be added to the shard.
 
         Raises
         ------
