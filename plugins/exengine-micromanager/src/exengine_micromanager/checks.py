@@ -176,7 +176,7 @@ def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyV
         raise SourceError(f"property {name!r} is read-only; leave it out")
     if core.isPropertyPreInit(device, prop):
         raise SourceError(
-            f"property {name!r} is read only once, when the device starts; set it in the .cfg file, before "
+            f"property {name!r} takes effect only when the device starts; set it in the .cfg file, before "
             "the line 'Property,Core,Initialize,1'"
         )
     text = str(int(value)) if isinstance(value, bool) else str(value)

@@ -264,7 +264,7 @@ class CarefulEngine(MDAEngine):
             core.setAutoShutter(has_autoshutter)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
-        """Return the shutter to autoshutter, unless it must stay open, and stop hardware sequences."""
+        """Return control of the shutter to autoshutter unless it must stay open; stop hardware sequences."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         if self._held_open and not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]):
@@ -420,13 +420,13 @@ class CarefulEngine(MDAEngine):
 
 
 class _Patience:
-    """A time limit that counts only the time in which the process runs, for example not after Ctrl-Z."""
+    """A time limit that excludes the time in which the process is suspended, for example by Ctrl-Z."""
 
     def __init__(self, limit_s: float) -> None:
         self._left_s, self._last_s = limit_s, time.monotonic()
 
     def is_over(self) -> bool:
-        """Return whether the limit is exceeded. Call this often: a long step counts as a short one."""
+        """Return whether the limit is exceeded. Call this often: a long pause between calls hardly counts."""
         now_s = time.monotonic()
         self._left_s -= min(now_s - self._last_s, _LONGEST_STEP_S)
         self._last_s = now_s

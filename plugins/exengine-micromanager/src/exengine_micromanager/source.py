@@ -102,7 +102,7 @@ class MicroManagerSource(FrameSource):
         self._core: CarefulCore | None = None
         self._release: weakref.finalize[..., Any] | None = None
         self._prepared: Prepared | None = None
-        self._frames: int | None = 0  # of the events that are not left out
+        self._frames: int | None = 0  # the number of frames of the events that are not left out
         self._running = _Running()
         self._cancelled = threading.Event()
 
@@ -151,7 +151,7 @@ class MicroManagerSource(FrameSource):
         return self._prepared.plan
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out the events whose frames all exist; see :meth:`exengine.FrameSource.skip`.
+        """Leave out each event if all of its frames exist; see :meth:`exengine.FrameSource.skip`.
 
         Parameters
         ----------

@@ -111,7 +111,7 @@ class Planning:
         )
 
     def declared(self, layout: Layout) -> dict[str, list[Key]]:
-        """Return the planned positions on each dimension of a single axis, in the order of their indices."""
+        """Return the planned positions on each dimension with a single axis, in order of their indices."""
         found: dict[str, list[Key]] = {}
         planned = {axis.name: axis for axis in self._axes}
         for dim, axes in layout.roles.items():
@@ -121,7 +121,7 @@ class Planning:
         return found
 
     def lengths(self, layout: Layout) -> dict[str, int]:
-        """Return the planned lengths of those of t, c and z that have numbers from 0 as positions."""
+        """Return the planned lengths of the dimensions t, c and z, if their positions are numbers from 0."""
         planned = {axis.name: axis for axis in self._axes}
         found = {}
         for dim in FRAME_DIMENSIONS:

@@ -285,7 +285,7 @@ class FrameTable:
         return (coordinates for _, coordinates in self.since(0))
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames that are currently present, from a given number."""
+        """Yield the numbers and coordinates of the frames currently present, starting at a given number."""
         self._follow()
         for number in range(start, self._count):
             yield number, snapshot(self.coordinates(number))

@@ -176,10 +176,10 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeZarrStorage":
-        """Open a dataset in a folder, in order to store the frames that it lacks."""
+        """Open a dataset in a folder, in order to store its missing frames."""
         if is_url(path):
             raise UnsupportedOperationError(
-                f"{path} is in object storage, where ome-zarr cannot continue a dataset"
+                f"ome-zarr cannot continue {path}, because it is in object storage; use a new dataset"
             )
         return _ContinuedStorage(path, **options)
 

@@ -107,7 +107,7 @@ def _is_image(event: "useq.MDAEvent") -> bool:
 
 
 def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_um: float) -> None:
-    """Set the field of view of each grid. As in pymmcore-plus, any that a grid specifies is replaced."""
+    """Set the field of view of each grid, even if the grid specifies another one, as pymmcore-plus does."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         grid: Any = part.grid_plan
         if grid is not None:

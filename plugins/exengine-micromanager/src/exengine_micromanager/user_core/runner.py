@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pymmcore_plus.mda import MDARunner
 
 _WRAPPED = "_exengine_wrapped"
-_RUN = "_exengine_run"  # the attribute of a runner that a run with a sink occupies
+_RUN = "_exengine_run"  # a run with a sink reserves the runner by setting this attribute of it
 _lock = threading.Lock()
 
 
@@ -118,7 +118,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
             return
         runs: list[RecordedRun] = []
         raised: BaseException | None = None
-        mine = object()  # stands for this run
+        mine = object()  # represents this run
         try:
             sinks += [sink for make in makers if (sink := make(sinks)) is not None]
             try:
@@ -173,7 +173,7 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _occupy(runner: "MDARunner", run: object) -> None:
-    """Reject a second run during a run with a sink, because the runner would mix up events of the two.
+    """Reject a second run during a run with a sink. The runner would mix up the events of the two runs.
 
     An interrupt can arrive at any moment. The check and the reservation are therefore a single call in C, and
     the caller releases the runner in any case.

@@ -368,7 +368,7 @@ class FrameTable:
         return (coordinates for _, coordinates in self.since(0))
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames in the order of arrival, from a given number."""
+        """Yield the frames' numbers and coordinates in the order of arrival, starting at a given number."""
         superseded = self.superseded
         found = self._iterate(self._codes[: self._count], start, self._order_of_axes)
         return (item for item in found if item[0] not in superseded)
@@ -443,7 +443,7 @@ class FrameTable:
 
 
 def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
-    """Return a number for each row of a table, or just one number in the common case of equal rows."""
+    """Return a number for each row of a table, or a single number in the common case of identical rows."""
     if (table == table[0]).all():
         return number_of(table[0])
     unique, inverse = np.unique(table, axis=0, return_inverse=True)

@@ -142,7 +142,7 @@ class _GrowingTable:
             return iter(self._fresh())
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames that are currently present, from a given number."""
+        """Yield the numbers and coordinates of the frames currently present, starting at a given number."""
         with self._lock:
             return self._fresh().since(start)
 
@@ -367,7 +367,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums. Any one of them may be damaged."""
+        """Return whether the first, middle or last frame has checksums. A single frame may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():

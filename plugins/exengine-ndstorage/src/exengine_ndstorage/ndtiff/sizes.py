@@ -102,7 +102,7 @@ For smaller frames, handing over the job costs more time than it saves.
 """
 
 CHECKED_PIECE_BYTES = MIB
-"""The amount of data that is read before its checksum is computed, while the data is still in the cache.
+"""The amount of data that is read in one step. It is still in the cache when its checksum is computed.
 """
 
 # -- open files ------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class FrameReading(ABC):
         """Return the last bytes of a file in the dataset, or None if the file is missing or too short."""
 
     def changed_at(self, path: str) -> str:
-        """Return a clause with the time of a file's last change, or an empty string if there is no time."""
+        """Return a clause on when a file was last changed, or an empty string if that time is unknown."""
         return ""
 
     # -- reading ---------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ class Claim:
             return
         found = read_remote_manifest(self._bucket)
         if found is None:
-            raise DatasetExistsError(f"{url} contains objects other than a dataset; choose another URL")
+            raise DatasetExistsError(f"{url} contains objects, but no dataset; choose another URL")
         refuse_writer(url, found[0])
         raise DatasetExistsError(
             f"{url} already exists; choose another URL, or set if_exists: number to add a number (overwrite "
@@ -279,5 +279,5 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
 def _kept(url: str, why: str) -> DatasetExistsError:
     return DatasetExistsError(
         f"{url} was not deleted: {why}. if_exists: overwrite deletes an ExEngine dataset only if nothing "
-        "else is at its URL; delete these objects yourself, or choose another URL"
+        "else is at its URL; delete everything at the URL yourself, or choose another URL"
     )
