@@ -1,6 +1,6 @@
 """Checks the config, exposure times, properties, devices and channels before anything moves.
 
-Every error message states the request, the alternatives and how to fix the problem.
+Every error message states the request, the alternatives and a way to fix the problem.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ def _load_message(core: "CMMCorePlus", path: Path, reason: str) -> str:
     if "Failed to load device adapter" in reason:
         return message + (
             f"Device adapters were searched for in: {searched}. Set the option adapter_path to the folder "
-            "of your Micro-Manager installation, or install one with 'mmcore install'"
+            "of your Micro-Manager installation, or install Micro-Manager with 'mmcore install'"
         )
     return message + "Check that the devices are switched on, connected, and not in use by another program"
 

@@ -58,7 +58,7 @@ class CarefulEngine(MDAEngine):
     """
 
     def __init__(self, core: CarefulCore | CoreView, orders: Orders, stopped: Callable[[], bool]) -> None:
-        # However a run ends, the source restores the settings itself. Positions are not restored.
+        # After every run, the source itself restores the settings. Positions are not restored.
         super().__init__(core, restore_initial_state=False)  # type: ignore[arg-type]  # a view is one as well
         self._careful_core = core
         self._stopped = stopped

@@ -255,7 +255,7 @@ def _frames(core: "CMMCorePlus") -> int:
 
 
 def camera_channels(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
-    """Return a name for each frame of one exposure of the selected camera device."""
+    """Return a name for each frame that one exposure of the selected camera device produces."""
     number = _frames(core)
     names = tuple(core.getPhysicalCameraDevice(n) for n in range(number)) if number > 1 else (label,)
     return names if len(set(names)) == number and all(names) else tuple(f"{label}-{n}" for n in range(number))

@@ -147,7 +147,7 @@ class OmeZarrReader(DatasetReader):
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
-        """The resolution levels. Level 0 has full resolution; each further level halves the previous one."""
+        """The resolution levels. Level 0 has full resolution; each further level is half as high and wide."""
         layout = self._table.layout
         if layout is None or self._table.live or not os.path.isfile(self._document_of_level(1)):
             return (0,)

@@ -350,7 +350,7 @@ class NDTiffReader(DatasetReader):
         return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"
 
     def _layout(self, number: int, file: OpenFile) -> FrameLayout:
-        """Return a frame layout from the index. Refuse a layout that is invalid or exceeds the file."""
+        """Return a frame layout from the index. Refuse a layout that is invalid or too large for the file."""
         width, height, pixel_type, *compressions = self._growing.table.layouts[number]
         if pixel_type not in DTYPES or any(compressions) or not width or not height:
             raise DatasetDamagedError(

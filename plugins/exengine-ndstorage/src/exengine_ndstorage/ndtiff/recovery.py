@@ -301,7 +301,7 @@ def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
 
 
 class _Headers:
-    """Headers for files that have lost theirs, copied from another file or created without metadata.
+    """Headers, copied from another file or created without metadata, for files that have lost theirs.
 
     Parameters
     ----------

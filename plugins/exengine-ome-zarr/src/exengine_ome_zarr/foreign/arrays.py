@@ -18,7 +18,7 @@ MAX_CHUNK_BYTES = 2**30
 MAX_CHUNKS_PER_SHARD = 2**20
 _MAX_LENGTH = 2**40
 
-# Codecs that decode only numbers. Other registered codecs, such as pickle, create objects.
+# Codecs that decode only numbers. Other registered codecs, such as pickle, can create any object.
 _COMPRESSORS = frozenset({"blosc", "zstd", "gzip", "zlib", "bz2", "lzma", "lz4"})
 _FILTERS = frozenset(
     {
@@ -106,7 +106,7 @@ class ArrayLayout:
 
     @property
     def most_encoded_bytes(self) -> int:
-        """An upper bound on the size of a chunk before decompression. Encoders never enlarge data by more."""
+        """An upper bound on the size of an encoded chunk. No encoder produces a larger one."""
         return self.most_decoded_bytes * 9 // 8 + 65536
 
     def file_name(self, place: tuple[int, ...]) -> str:

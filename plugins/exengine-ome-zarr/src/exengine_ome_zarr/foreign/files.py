@@ -1,7 +1,7 @@
 """Read access to the files of a dataset in a folder or a zip archive.
 
 Datasets are untrusted. A key, such as ``"0/c/0/1"``, cannot lead out of the dataset: links, pipes and devices
-are refused, and so is a key with ``..``. Nothing is unpacked on disk, and each read is limited in size.
+are refused, and so is a key with ``..``. Nothing is unpacked to disk, and each read is limited in size.
 """
 
 import os

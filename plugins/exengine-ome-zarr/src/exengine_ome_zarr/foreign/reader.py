@@ -1,4 +1,4 @@
-"""Reads OME-Zarr datasets that other programs wrote, versions 0.4 to 0.6. Writes nothing.
+"""Reads OME-Zarr datasets of versions 0.4 to 0.6 that other programs wrote, without changing them.
 
 A foreign dataset does not record which frames were written. By the rules of Zarr, a chunk without a file, or
 an empty chunk in a shard, has the fill value. Every frame within the shape of the array is therefore present.

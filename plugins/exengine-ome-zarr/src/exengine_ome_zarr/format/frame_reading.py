@@ -21,7 +21,7 @@ from exengine_ome_zarr.format.pixels import PixelCodec
 
 
 class FrameName:
-    """The description of a frame in an error message, which is created only if there is an error.
+    """The description of a frame in an error message. It is created only if there is an error.
 
     Parameters
     ----------
@@ -160,5 +160,5 @@ class FrameReading(ABC):
         expected = decode_index(layout.complete_index)
         if not layout.is_compressed and index is not None and expected is not None:
             if ((index == EMPTY) | (index == expected)).all():
-                return "has the index that was written, so some of its bytes were changed"
+                return "still has the index that was written, so some of its other bytes have changed"
         return f"has a different index, so another program has rewritten it{self.changed_at(shard)}"

@@ -1,4 +1,4 @@
-"""The journal: a record of 64 bytes for each frame, which decides whether the frame is part of the dataset.
+"""The journal: for each frame, a record of 64 bytes that decides whether the frame is in the dataset.
 
 A record is written after the frame's pixels and metadata. It contains their location and checksums, and a
 checksum of its own, which reveals a partly written record. The file ``.exengine/journal`` begins with a

@@ -221,7 +221,7 @@ class Layout:
         return 16 * self.chunks_in_shard + 4
 
     def slot(self, t: int, c: int, z: int) -> int:
-        """Return the number of a frame's slot in its shard, which determines the slot's offset."""
+        """Return the number of a frame's slot in its shard. This number determines the slot's offset."""
         (shard_t, shard_c, shard_z), (chunk_t, chunk_c, chunk_z) = self.shard, self.chunk
         stride_t, stride_c, stride_z = self.slot_strides
         t, c, z = t % shard_t, c % shard_c, z % shard_z

@@ -12,7 +12,7 @@ CHUNK_BYTES = 128 * KIB
 """The size that a chunk of small frames should have.
 
 zarr-python spends about a millisecond per chunk, so it reads an array five times faster if 16 frames of
-64 x 64 pixels share a chunk. The bytes on the disk are the same.
+64 x 64 pixels share a chunk. The amount of data on the disk is the same.
 """
 
 COMPRESSED_CHUNK_BYTES = 2 * MIB
@@ -31,7 +31,7 @@ MAX_SHARD_CHUNKS = 2**20
 """The maximum number of chunks in a shard. The shard's index has 16 bytes per chunk."""
 
 GAP_POSITIONS = 65_536
-"""The largest gap between integer positions that the array contains as empty frames.
+"""The largest gap between integer positions that is filled with empty frames in the array.
 
 Positions after a larger gap get the next index of the array and a label, so that a single position such as
 a time stamp does not make the array enormous.
@@ -46,7 +46,7 @@ LEAST_LEVEL_PIXELS = 512
 # -- limits of a frame and its metadata ------------------------------------------------------------------
 
 MAX_FRAME_BYTES = 2**31
-"""The maximum size of a frame, in bytes; compressors accept at most 2 GiB at once."""
+"""The maximum size of a frame, in bytes; compressors accept at most 2 GiB in one call."""
 
 MAX_METADATA_BYTES = 64 * MIB
 """The maximum size of a frame's metadata as JSON. A reader loads this JSON as a whole."""

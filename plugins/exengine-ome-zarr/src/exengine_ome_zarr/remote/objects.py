@@ -116,7 +116,7 @@ class SpooledObjects:
         self.used_bytes += size
 
     def upload_if_full(self, name: str, full: int, parts: PartFiles | None) -> None:
-        """Begin to upload a shard if it contains ``full`` frames, the most that it can contain."""
+        """Begin to upload a shard if it contains ``full`` frames, which is the maximum."""
         shard = self._shards[name]
         if shard.frames >= full and name not in self._full and _is_published(name, shard, parts):
             self._full[name] = self._submit(name, shard)
