@@ -101,7 +101,7 @@ class _GrowingTable:
             return
         size = file.size
         while self._read < size:
-            # In an archive, other files follow; a file that grows may already be longer.
+            # In an archive, other files follow the index. Outside an archive, the index may have grown since.
             most = min(CHUNK_BYTES, size - self._read) if file.start else CHUNK_BYTES
             chunk = read_at(file.descriptor, most, file.start + self._read)
             used = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))

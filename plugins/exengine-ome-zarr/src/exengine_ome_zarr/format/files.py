@@ -47,9 +47,9 @@ DATASET_FILES = (
 _numbers = itertools.count()
 
 PACKED_SUFFIX = ".ozx"
-"""The suffix of an OME-Zarr dataset in one file (RFC-9)."""
+"""The suffix of an OME-Zarr dataset that is packed into one file (RFC-9)."""
 PACKED_COMMENT = b'{"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": true}}}}'
-"""The comment of such a file: the documents come first, as RFC-9 recommends."""
+"""The comment of a packed dataset. It states that the documents come first, as RFC-9 recommends."""
 
 
 def temporary(folder: str) -> str:
