@@ -1,4 +1,4 @@
-"""Chooses the reader for an OME-Zarr dataset, which this backend or another program wrote."""
+"""Chooses a reader for an OME-Zarr dataset, depending on whether this backend or another program wrote it."""
 
 import os
 
