@@ -101,13 +101,15 @@ class StorageFailedError(StorageStateError, OSError):
 
     # The builtin that is found first refuses this class, which matters where an instance is made by
     # ``__new__``: the library tblib does so to unpickle errors of a dask cluster.
-    __new__ = OSError.__new__  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        __new__ = OSError.__new__
 
 
 class StorageFullError(ExEngineError, MemoryError):
     """A storage reached the memory limit that the user set."""
 
-    __new__ = Exception.__new__  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        __new__ = Exception.__new__
 
 
 class DatasetExistsError(ExEngineError, FileExistsError):
@@ -195,7 +197,8 @@ class HandlerError(ExEngineError, RuntimeError):
 class HandlerFullError(HandlerError, BlockingIOError):
     """The handler's queue is full, and ``when_full`` is ``error``."""
 
-    __new__ = BlockingIOError.__new__  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        __new__ = BlockingIOError.__new__
 
 
 class AcquisitionError(ExEngineError, RuntimeError):

@@ -123,7 +123,10 @@ def _in_palette(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     grays = np.clip(np.rint((gray - 8) / 10), 0, 23) + 232
     grays[gray < 4] = 16
     grays[gray > 246] = 231
-    return np.where(is_gray, grays, 16 + cube @ np.array([36, 6, 1])).astype(np.uint8)
+    numbers: npt.NDArray[np.uint8] = np.where(is_gray, grays, 16 + cube @ np.array([36, 6, 1])).astype(
+        np.uint8
+    )
+    return numbers
 
 
 def _as_text(picture: npt.NDArray[np.uint8]) -> list[bytes]:
