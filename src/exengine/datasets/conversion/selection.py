@@ -70,7 +70,7 @@ class Selection:
         return not self.chosen and not self.rename
 
     def pairs(self, frames: Iterable[DataCoordinates]) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
-        """Yield the coordinates of each selected frame in the dataset and in the result."""
+        """Yield each selected frame's coordinates in the dataset, and its coordinates in the result."""
         sets = {axis: frozenset(positions) for axis, positions in self.chosen.items()}
         rename = self.rename
         for coordinates in frames:
