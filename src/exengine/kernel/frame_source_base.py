@@ -1,4 +1,4 @@
-"""The contract of a frame source, which produces frames: the ``FrameSource`` abstract base class.
+"""The contract of a frame source: the ``FrameSource`` abstract base class.
 
 A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame and returns after the last
 frame. The sink may block, because a full queue exerts back-pressure. It may also raise an exception; the run
@@ -29,7 +29,7 @@ Sink: TypeAlias = Callable[[DataCoordinates, npt.NDArray[Any], Any], None]
 
 
 class FrameSource(ABC):
-    """The base class of every frame source, which produces the frames of an acquisition.
+    """The base class of all frame sources. A source produces the frames of an acquisition.
 
     The options of a source are the parameters of its ``__init__``, each described in the class's
     docstring. Register it under the entry-point group ``exengine.frame_sources``.

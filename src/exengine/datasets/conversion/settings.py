@@ -62,7 +62,10 @@ class Settings:
 
     def differing(self, other: Self) -> list[str]:
         """Return the settings in which ``other`` differs from these, as phrases for a message."""
-        phrases = {"source_state": "the source has changed since then", "source": f"the source {other.source}"}
+        phrases = {
+            "source_state": "the source has changed since then",
+            "source": f"the source {other.source}",
+        }
         mine, its = json.loads(self.encode()), json.loads(other.encode())
         return [
             phrases.get(name, f"{name} {json.dumps(its[name])}") for name in mine if mine[name] != its[name]

@@ -136,7 +136,7 @@ def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
 
 
 def _references_to_free_buffer() -> int:
-    """Return the reference count of a buffer in one local variable, which depends on the Python version."""
+    """Return the reference count that this Python version reports for a buffer in one local variable."""
     buffer = np.empty(0, np.uint8)
     return _references_to(buffer)
 

@@ -1,4 +1,4 @@
-"""How long frames waited, as a histogram of constant size."""
+"""The times that frames waited, as a histogram of constant size."""
 
 import math
 

@@ -16,7 +16,7 @@ PROVIDERS = {
 """Name and group of each plugin in this repository, mapped to its distribution (also its folder name)."""
 
 INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
-"""How to install every plugin in this repository."""
+"""Instructions for installing every plugin in this repository."""
 
 
 def fold(name: str) -> str:

@@ -35,7 +35,7 @@ class FormatHooks(IndexedStorage):
     calls ``begin_continuing``, opens the files for writing, and passes the frames to ``continue_from``."""
 
     def prepare_frames(self, plan: SourcePlan) -> None:
-        """Prepare for the planned frames, for example by creating arrays of their full length.
+        """Prepare for the planned frames, for example by creating arrays at full length.
 
         Called at most once, before the first frame; see :meth:`~exengine.DataStorage.expect`. Does nothing by
         default.

@@ -257,7 +257,7 @@ class ManagedStorage(WrittenStorage):
                         state.frames.commit(key)
                         stored += 1
                 except BaseException as error:
-                    others = f" and the {len(batch) - 1} frames after it were" if len(batch) > 1 else " was"
+                    others = f" and {len(batch) - 1} more after it were" if len(batch) > 1 else " was"
                     self.__write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
                     raise
                 state.checks.stored(*batch[0][:2])

@@ -175,7 +175,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
         xarray.Dataset
             The variable ``image`` has the dimensions ``(*axes, y, x[, rgb])``. The positions are coordinates,
             so ``.sel(channel="DAPI", z=1)`` works. Missing frames are filled with 0, and are False in the
-            coordinate ``present``. Where known, the coordinates ``y``, ``x`` and ``z_um`` are in micrometres,
+            coordinate ``present``. Where known, the coordinates ``y``, ``x`` and ``z_um`` are in micrometers,
             and ``time_s`` is in seconds. With dask, the array has one chunk per frame.
 
         Raises

@@ -46,10 +46,10 @@ class FrameIndex(Protocol):
 
 @runtime_checkable
 class FollowedIndex(Protocol):
-    """An index that returns new frames without passing all earlier ones."""
+    """An index that can return new frames without iterating over the earlier frames."""
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on."""
+        """Yield the number and coordinates of each frame, starting with frame ``start``."""
         ...
 
 

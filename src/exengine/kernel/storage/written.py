@@ -1,4 +1,4 @@
-"""The status of a storage that is being written, and its behaviour at exit, in forks and when pickled.
+"""The status of a storage that is being written, and its behavior at exit, in forks and when pickled.
 
 :class:`exengine.kernel.storage.managed.ManagedStorage` holds this state and changes it.
 """
@@ -17,7 +17,7 @@ from exengine.kernel.storage.state import WriteState
 
 
 class WrittenStorage(FormatHooks):
-    """The facts that a storage reports while it is being written, and afterwards."""
+    """The facts that a storage reports both while it is being written and after it is finished."""
 
     _exengine: WriteState
 
@@ -114,7 +114,7 @@ class WrittenStorage(FormatHooks):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle the storage as a reader of its dataset, for workers that compute on its ``as_array``."""
+        """Pickle the storage as a reader of its dataset, for workers that use its ``as_array`` result."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)

@@ -327,7 +327,7 @@ REFUSED = {
         "invalid",
         "is a wrapper",
     ),
-    "no hook at all": ("x = 1", "invalid", "implements no hook"),
+    "no hook at all": ("x = 1", "invalid", "does not implement any hook"),
     "ImportError": ("import nothing_of_that_name", "broken", "ModuleNotFoundError"),
     "SyntaxError": ("def", "broken", "SyntaxError"),
     "SystemExit": ("raise SystemExit(3)", "broken", "SystemExit: 3"),
