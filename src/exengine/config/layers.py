@@ -53,7 +53,7 @@ def _rank(origin: Origin) -> int:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A value that does not apply, and the reason."""
+    """A value that was set aside, and the reason."""
 
     key: str
     value: Any
@@ -237,7 +237,7 @@ def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
 
 
 def _read_text(config: Config, key: str, value: Any, origin: Origin | None = None) -> Any:
-    """Return a string value of the sequence, parsed as YAML, or any other value unchanged."""
+    """Return a value, parsed as YAML if it is from the environment or the command line."""
     if not isinstance(value, TextValue):
         return value
     try:
@@ -278,7 +278,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not a setting, unlike EXENGINE_STORAGE_PATH, which is reported below as a mistake
+            continue  # not meant as a setting, unlike EXENGINE_STORAGE_PATH, which is reported
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

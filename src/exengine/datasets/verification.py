@@ -241,7 +241,7 @@ def read_all(
             frame.pixels = dataset.get_data(coordinates)
             try:
                 frame.metadata = dataset.get_metadata(coordinates)
-            except UnsupportedOperationError:  # for example, in a reduced resolution level
+            except UnsupportedOperationError:  # for example, at a reduced resolution level
                 pass
             except Exception as error:  # the pixels are still intact
                 frame.problem = frame.metadata_problem = message_of(error)

@@ -135,7 +135,7 @@ class Workshop:
                             DatasetContent(unfinished, files_of).delete()
                         except DatasetExistsError as error:
                             raise DatasetExistsError(
-                                f"{path} was left by a {self._work} and cannot be deleted; {remedy}: {error}"
+                                f"{path} was left by a {self._work} and cannot be deleted ({error}); {remedy}"
                             ) from error
                 folder.remove_folder(entry)
         self._is_clear = True

@@ -299,7 +299,7 @@ class DataStorage(StorageViews, ABC):
         ------
         ExEngineError
             Any error of :meth:`put`, for the first frame that is not stored. All earlier frames are stored;
-            the exception's ``frames_stored`` attribute is their number.
+            the exception's ``frames_stored`` attribute gives their number.
         """
         stored = 0
         try:

@@ -101,18 +101,18 @@ class Build:
         return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
-        """Remove the progress if its dataset was published."""
+        """Remove the record of the progress, if it belongs to this conversion."""
         earlier = Settings.read(self._path_of(SETTINGS))
         if earlier is None or earlier.fingerprint == self._settings.fingerprint:
             self.discard()
             self._keep = False
 
     def discard(self) -> None:
-        """Remove the dataset and all progress."""
+        """Remove the unfinished dataset and the record of the progress."""
         self._workshop.clear(files_of_writer)
 
     def check(self, on_progress: OnProgress) -> None:
-        """Check every frame of the source, unless an earlier attempt did, and whether the backend accepts it.
+        """Check every frame of the source, unless an earlier attempt did; check that the backend accepts it.
 
         Raises
         ------

@@ -301,7 +301,7 @@ class _Conversion:
 
 
 def _refuse_unfinished(dataset: DataStorage, path: str) -> None:
-    """Reject a source that is still being written, unfinished, or known to be damaged."""
+    """Reject a source that is still being written, is unfinished, or is known to be damaged."""
     if not is_url(path) and has_writer(path):
         raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
     status = status_of(dataset)

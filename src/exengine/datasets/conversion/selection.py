@@ -57,7 +57,7 @@ class Selection:
         names = [self.rename.get(axis, axis) for axis in axes]
         for new in names:
             if names.count(new) > 1:
-                raise OptionError(f"two axes would have the name {new!r}; rename one of them to another name")
+                raise OptionError(f"two axes would have the name {new!r}; give one of them a different name")
         try:
             for new in self.rename.values():
                 check_name(new)

@@ -145,5 +145,5 @@ _FREE = _references_to_free_buffer() if getattr(sys, "_is_gil_enabled", lambda: 
 
 
 def _is_free(buffer: npt.NDArray[np.uint8]) -> bool:
-    """Return whether only a local variable of the caller refers to a buffer."""
+    """Return whether a local variable of the caller holds the only reference to a buffer."""
     return sys.getrefcount(buffer) <= _FREE

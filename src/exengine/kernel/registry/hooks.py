@@ -101,7 +101,7 @@ class HookManager:
     def refused(self) -> list[str]:
         """Return one line for each plugin that cannot be used, with the reason."""
         return [
-            f"the hooks of {record.qualified_name} {record.version} are not used: {record.error}"
+            f"the hooks of {record.qualified_name} {record.version} cannot be used: {record.error}"
             for record in self.load()
             if record.state != "valid"
         ]

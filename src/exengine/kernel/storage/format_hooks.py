@@ -22,7 +22,7 @@ CheckedFrame = tuple[DataCoordinates, npt.NDArray[Any], Any]
 class FormatHooks(IndexedStorage):
     """The format-specific part of a storage.
 
-    The hooks are called with the storage's lock held, so that no two of them run at once.
+    The hooks are called with the storage's lock held, so that no two of them run at the same time.
     """
 
     batch_frames: ClassVar[int] = 1
@@ -106,7 +106,7 @@ class FormatHooks(IndexedStorage):
 
         No other code changes the array afterwards. A storage in memory overrides this method to avoid a copy.
         The default implementation calls ``write_frame``. This method is not called if ``batch_frames`` is
-        above 1.
+        greater than 1.
 
         Parameters
         ----------

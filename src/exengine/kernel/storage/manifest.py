@@ -305,7 +305,7 @@ def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -
     ----------
     folder : path
     dir_fd : int, optional
-        A descriptor of this folder, if it is open. The path is then not used.
+        A descriptor of this folder, if it is open. If given, it is used instead of the path.
     """
     try:
         descriptor = _open_in(folder, LOCK_NAME, dir_fd)

@@ -86,7 +86,7 @@ class HeldFolder:
         return HeldFolder(os.path.join(self.path, name), name, self)
 
     def is_writable(self) -> bool:
-        """Return whether this user may remove the folder's entries; False if the folder is write-protected."""
+        """Return whether this user may remove entries; False if the folder is write-protected."""
         if not self.mode & stat.S_IWUSR:
             return False
         if self.descriptor is None or os.access not in os.supports_effective_ids:  # pragma: no cover

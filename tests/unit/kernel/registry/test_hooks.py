@@ -348,7 +348,7 @@ def test_a_plugin_with_a_fault_is_refused_by_name_and_the_others_go_on(
     assert (faulty.state, watch.state) == (state, "valid")
     assert message in faulty.error
     (told,) = run.observer_errors
-    assert told.startswith("the hooks of exengine-faulty:z-faulty 1.0 are not used: ") and message in told
+    assert told.startswith("the hooks of exengine-faulty:z-faulty 1.0 cannot be used: ") and message in told
     assert told_to("exengine_watch")[-1][2] == 3
 
 
