@@ -256,7 +256,7 @@ def _holds(other: DataStorage, frame: Any) -> bool:
 
 
 def _common_layout(dataset: DataStorage) -> tuple[tuple[int, ...] | None, str | None]:
-    """Return the shape and dtype of the frames, if the format requires all frames to have the same."""
+    """Return the shape and dtype that all frames share, if the format requires this."""
     if dataset.capabilities.same_shape:
         for coordinates in itertools.islice(dataset, _MOST_TRIED):
             with contextlib.suppress(ExEngineError):  # this frame is damaged

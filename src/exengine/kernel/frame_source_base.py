@@ -40,9 +40,9 @@ class FrameSource(ABC):
     file; :meth:`prepare` then receives an empty sequence, and refuses any other."""
 
     conformance_options: ClassVar[str] = ""
-    """A function, as ``module:name``, that returns the options with which the conformance kit tests the
-    source, if it does not work with its default options. It takes the path of an empty folder, for files that
-    the source needs."""
+    """A function, as ``module:name``, that returns options for the conformance kit. Set it only if the source
+    does not work with its default options. The function takes the path of an empty folder, in which it can
+    create files that the source needs."""
 
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:

@@ -259,7 +259,7 @@ class Build:
         if settings.select or settings.rename:
             note |= {"select": settings.select, "rename": settings.rename}
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
-            kept.pop(PLAN, None)  # it describes the axes of the source; the note has the valid facts
+            kept.pop(PLAN, None)  # it describes the source's axes; facts that still apply are in the note
         if CONVERSION in kept:
             note["earlier"] = kept.pop(CONVERSION)
         return {**kept, CONVERSION: note}

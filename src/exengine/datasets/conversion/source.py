@@ -1,7 +1,7 @@
 """The frames of the dataset to convert. Each frame is read once before the conversion begins.
 
-Unreadable frames are therefore found before anything is written. The check also computes a checksum of each
-frame's pixels, with which the result is compared later.
+Unreadable frames are therefore found before anything is written. This first pass also computes a checksum of
+each frame's pixels, with which the result is compared later.
 """
 
 import array

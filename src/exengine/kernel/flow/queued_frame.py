@@ -70,7 +70,7 @@ class QueuedFrame:
             _log.exception("a future raised an exception when notified of the frame at %s", self.coordinates)
 
     def notify_of_loss(self, error: BaseException) -> None:
-        """Call the future's method ``_notify_error``, if it exists, because the frame was not stored."""
+        """Notify the future of the loss of the frame, if the future has a method ``_notify_error``."""
         try:
             if hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0 has no such method
                 self.future._notify_error(self.coordinates, error)

@@ -152,7 +152,7 @@ class CoordinateIndex:
             yield self._decode(key)
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield number and coordinates of each frame currently present, starting with frame ``start``."""
+        """Yield the number and coordinates of every present frame, starting with frame ``start``."""
         for number, key in enumerate(list(self._numbers)[start:], start):
             yield number, self._decode(key)
 

@@ -53,7 +53,7 @@ class Ledger:
         The coordinates of the first frames that were stored as they arrived because the process function
         failed, each with the reason.
     gaps : list of dict
-        Gaps in the image numbers of a camera, which show frames that the camera or its driver lost:
+        Gaps in the image numbers of a camera, each left by frames that the camera or its driver lost:
         ``camera``, ``after`` and ``before`` (the coordinates of the frames around the gap), and ``missing``
         (the number of frames).
     stored_before : int

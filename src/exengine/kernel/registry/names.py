@@ -13,7 +13,7 @@ PROVIDERS = {
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
-"""Name and group of each plugin in this repository, mapped to its distribution (also its folder name)."""
+"""Name and group of each plugin in this repository, mapped to its distribution, which is also its folder."""
 
 INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
 """Instructions for installing every plugin in this repository."""

@@ -274,7 +274,7 @@ class DatasetPlace:
         if reason:
             self._content["reason"] = reason[:_MOST_OF_A_REASON]
         try:
-            # The manifest is written last, because a "complete" dataset must have all its names on the disk.
+            # The manifest is written last: the names must be on the disk before the status is "complete".
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
             manifest.write_manifest(self.path, self._content, durable=True)
