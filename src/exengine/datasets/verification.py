@@ -288,7 +288,7 @@ def as_count(value: Any) -> int | None:
 
 
 def stored_of(ledger: Any) -> int | None:
-    """Return the number of frames that a ledger accounts for, with those of earlier runs; None if unknown."""
+    """Return the number of frames that a ledger accounts for, including earlier runs; None if unknown."""
     stored = as_count(ledger.get("stored")) if isinstance(ledger, dict) else None
     return None if stored is None else stored + (as_count(ledger.get("stored_before")) or 0)
 

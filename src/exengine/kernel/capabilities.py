@@ -45,7 +45,7 @@ class StorageCapabilities:
     concurrent_readers: bool = False
     """Several threads may read at the same time."""
     resumable: bool = False
-    """``resume`` continues a dataset whose writer was killed, or that was finished as aborted or failed."""
+    """``resume`` continues a dataset if its writer was killed, or if it was finished as aborted or failed."""
     checksums: bool = False
     """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"

@@ -203,8 +203,8 @@ class DataStorage(StorageViews, ABC):
         Returns
         -------
         DataStorage
-            A storage that is open for :meth:`put` and contains every frame of the dataset. The dataset was
-            marked as incomplete before any other file of it was changed.
+            A storage that is open for :meth:`put` and contains every frame of the dataset. The method must
+            mark the dataset as incomplete before it changes any other file.
 
         Raises
         ------

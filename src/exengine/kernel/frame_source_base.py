@@ -5,8 +5,8 @@ frame. The sink may block, because a full queue exerts back-pressure. It may als
 must then end soon, and the exception must propagate from ``run``.
 
 Life cycle: created -> ``prepare(sequence)`` -> ``skip(existing)``, only if an acquisition continues a dataset
--> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may
-be called from any other thread, at any time and more than once.
+-> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may be called from any other thread, at any time
+and more than once.
 """
 
 from abc import ABC, abstractmethod
@@ -62,12 +62,12 @@ class FrameSource(ABC):
         """
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out what an earlier run has stored, so that :meth:`run` delivers the remaining frames.
+        """Leave out the frames that an earlier run has stored, so that :meth:`run` delivers only the others.
 
         Called after :meth:`prepare`, if an acquisition continues a dataset. An event is left out if all its
-        frames exist; the devices then do nothing for it. The order of the other events stays the same, and
-        their planned times count from the first of them. If only some frames of an event exist, because it
-        has several cameras, the source delivers all of them; the caller ignores those that exist.
+        frames exist; the devices then do nothing for it. The other events keep their order, and their planned
+        times are counted from the first of them. If only some frames of an event exist, as is possible with
+        several cameras, the source delivers all frames of the event; the caller ignores those that exist.
 
         Parameters
         ----------
@@ -77,10 +77,10 @@ class FrameSource(ABC):
         Raises
         ------
         UnsupportedOperationError
-            If the source cannot leave out frames, which is the default.
+            If the source cannot leave out frames. This is the default.
         """
         raise UnsupportedOperationError(
-            f"{type(self).__name__} cannot leave out the frames that exist already"
+            f"{type(self).__name__} cannot leave out the frames that already exist"
         )
 
     @abstractmethod

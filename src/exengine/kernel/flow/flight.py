@@ -66,7 +66,8 @@ class Flight:
         Parameters
         ----------
         left_s : float or None
-            How much longer the producer may wait, in seconds; None if it did not wait, or has no limit.
+            The time for which the producer may still wait, in seconds; None if it has not waited, or if there
+            is no limit.
 
         Raises
         ------

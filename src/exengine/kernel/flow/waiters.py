@@ -69,10 +69,10 @@ def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
 
 
 def wait_while_running(ticket: threading.Lock, left_s: float | None) -> float | None:
-    """Wait on a ticket for a while, and return the rest of a time limit.
+    """Wait on a ticket for a short time, and return the remaining part of a time limit.
 
-    The time in which the process is stopped, or the computer sleeps, counts as at most one such while.
-    Otherwise, a program that is continued after Ctrl-Z would find its limit exceeded at once.
+    If the process is suspended or the computer sleeps during the wait, the limit is reduced by no more than
+    this short time. Otherwise, a program that resumes after Ctrl-Z would exceed its limit immediately.
 
     Parameters
     ----------

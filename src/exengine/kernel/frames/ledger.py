@@ -57,7 +57,7 @@ class Ledger:
         ``camera``, ``after`` and ``before`` (the coordinates of the frames around the gap), and ``missing``
         (the number of frames).
     stored_before : int
-        Frames of the dataset that earlier runs had stored, if this run continues it. They count nowhere else.
+        Frames that earlier runs had stored, if this run continues a dataset. No other count includes them.
     skipped_by_plan : int
         Combinations of positions on the planned axes for which the plan contains no frame.
     late : list of (dict, float)

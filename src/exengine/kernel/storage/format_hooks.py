@@ -31,8 +31,9 @@ class FormatHooks(IndexedStorage):
 
     continues: ClassVar[bool] = False
     """Whether a storage of this class continues an existing dataset instead of creating one. It is True only
-    for the class that ``resume`` returns. Its ``__init__`` takes over the dataset at the path and checks it,
-    calls ``begin_continuing``, opens the files for writing, and passes the frames to ``continue_from``."""
+    for the class that ``resume`` returns. The ``__init__`` of that class takes over and checks the dataset at
+    the path, calls ``begin_continuing``, opens the files for writing, and passes the frames to
+    ``continue_from``."""
 
     def prepare_frames(self, plan: SourcePlan) -> None:
         """Prepare for the planned frames, for example by creating arrays at full length.

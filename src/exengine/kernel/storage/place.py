@@ -225,7 +225,7 @@ class DatasetPlace:
             self._synced = True
 
     def reopen(self, **annotations: Any) -> None:
-        """Mark the dataset as incomplete again and store JSON values, so that all survive power loss.
+        """Durably mark the dataset as incomplete again, and durably store JSON values.
 
         Parameters
         ----------

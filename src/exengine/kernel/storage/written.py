@@ -57,9 +57,9 @@ class WrittenStorage(FormatHooks):
     # -- continuing a dataset ----------------------------------------------------------------------
 
     def begin_continuing(self) -> None:
-        """Mark the dataset that this storage continues as incomplete, so that this survives power loss.
+        """Mark the dataset as incomplete again, durably, because this storage continues it.
 
-        A backend calls this in ``__init__`` when it has checked that it can continue the dataset, and before
+        A backend calls this in ``__init__``, after it has checked that it can continue the dataset and before
         it changes any file of the dataset.
 
         Raises
@@ -70,7 +70,7 @@ class WrittenStorage(FormatHooks):
         place = self._exengine.place
         assert place is not None
         if place.status is DatasetStatus.COMPLETE:
-            raise StorageFinishedError(f"{place.path} is complete, so its dataset can no longer be changed")
+            raise StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
         place.reopen()
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
