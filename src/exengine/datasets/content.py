@@ -37,7 +37,7 @@ class DatasetContent:
     Raises
     ------
     DatasetExistsError
-        If the folder is not an ExEngine dataset, or if it contains anything else, which the message names.
+        If the folder is not an ExEngine dataset, or contains anything else. The message gives the reason.
     DatasetLockedError
         If a writer is active.
     """
@@ -76,7 +76,7 @@ class DatasetContent:
         """Raise an error unless the folder contains only this dataset and no writer is active."""
         folder = self._folder
         if manifest.has_writer(folder.path, dir_fd=folder.descriptor):
-            raise DatasetLockedError(f"{folder.path} is being written by another storage; it was not deleted")
+            raise DatasetLockedError(f"{folder.path} is being written; wait until its writer has ended")
         if not folder.is_writable():
             raise _refusal(folder.path, "the folder is write-protected")
         for found in self._others(folder, ""):
@@ -146,13 +146,13 @@ class DatasetContent:
 
 def _refusal(path: str, why: str) -> DatasetExistsError:
     return DatasetExistsError(
-        f"{path} was not deleted: {why}. if_exists: overwrite deletes only ExEngine datasets with nothing "
-        "else inside; move it away, delete it yourself, or choose another path"
+        f"{path} was not deleted: {why}. if_exists: overwrite deletes an ExEngine dataset only if its folder "
+        f"contains nothing else; move {path} away, delete it yourself, or choose another path"
     )
 
 
 def refuse_other_kind(path: str, status: os.stat_result) -> None:
-    """Raise an error unless the status is that of a folder."""
+    """Raise an error if the status is not that of a folder."""
     if not stat.S_ISDIR(status.st_mode):
         raise _refusal(path, f"the path is {files.kind_of(status)}")
 

@@ -1,6 +1,6 @@
 """Creates storages for new datasets from settings and the plugin registry.
 
-This module decides on the path of a dataset. If the requested path exists, it is rejected, numbered or
+This module determines the path of a dataset. If the requested path exists, it is rejected, numbered or
 overwritten. The backend always receives a free path.
 """
 

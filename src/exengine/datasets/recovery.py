@@ -7,7 +7,7 @@ for a finished dataset, and running it again gives the same result.
 
 A copy is built under a lock, in a hidden folder next to its final path, and is renamed once it is finished
 and synced. For a recovery in place, the lost frames are recorded in the manifest before anything else,
-because they cannot be found afterwards. The final version of the manifest is written last.
+because they cannot be found later. The final version of the manifest is written last.
 """
 
 import contextlib
@@ -226,7 +226,7 @@ class _InPlace(Recovery):
         self.take(found, annotations)
         # Record the lost frames first, because a later run cannot find frames that are removed now.
         place.reopen(recovery=self.note())
-        # A backend that was written for an earlier release accepts no notes.
+        # A backend that was written for an earlier release does not accept notes.
         self.cls.recover_in_place(place.path, lost, *([notes] if notes else ()))
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)
         return self.report

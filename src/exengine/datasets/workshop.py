@@ -1,7 +1,7 @@
 """The hidden folder next to the path of a dataset, in which the dataset is built under a lock.
 
-The folder has a fixed name, so a second attempt finds the remains of a killed one. The dataset is renamed
-once it is finished and synced. It therefore appears either complete or not at all.
+The folder has a fixed name, so a second attempt finds the remains of an attempt that was killed. The dataset
+is renamed once it is finished and synced, so it appears either complete or not at all.
 """
 
 import contextlib
@@ -135,7 +135,7 @@ class Workshop:
                             DatasetContent(unfinished, files_of).delete()
                         except DatasetExistsError as error:
                             raise DatasetExistsError(
-                                f"{path} was left by a {self._work} and cannot be deleted; {remedy}: {error}"
+                                f"{path} was left by a {self._work} and cannot be deleted ({error}); {remedy}"
                             ) from error
                 folder.remove_folder(entry)
         self._is_clear = True
@@ -172,9 +172,10 @@ class Workshop:
         self._is_clear = True
 
     def leave(self, *, keep: bool = False) -> None:
-        """Release the lock, and remove the folder if possible, with the lock file last.
+        """Release the lock, and remove the folder if it is no longer needed.
 
-        If this process has cleared the folder, it created everything in it.
+        The content of the folder is deleted only if this process cleared the folder before, and therefore
+        created everything that is in it now. The lock file is deleted last.
 
         Parameters
         ----------
@@ -203,7 +204,7 @@ def folder_beside(path: str, ending: str) -> str:
 
 
 def _names_its_files(building: str) -> bool:
-    """Return whether a folder that a killed process was building already has its manifest."""
+    """Return whether the dataset that a killed process was building already has a manifest."""
     try:
         return manifest.read_manifest(building) is not None
     except ExEngineError:

@@ -1,4 +1,4 @@
-"""The settings of a conversion. A second attempt uses them to recognise the progress of the first."""
+"""The settings of a conversion. A second attempt uses them to recognize the progress of the first."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ class Settings:
     rename: dict[str, str]
 
     def encode(self) -> bytes:
-        """Return the settings as JSON. Equal settings have equal bytes."""
+        """Return the settings as JSON. Equal settings give identical bytes."""
         return json.dumps(asdict(self), sort_keys=True, default=str, indent=1).encode()
 
     @property
@@ -53,7 +53,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: str) -> Self | None:
-        """Return the settings stored in a file; None if there are none."""
+        """Return the settings stored in a file, or None if the file is missing or not valid."""
         try:
             with os.fdopen(files.open_regular(path), "rb") as file:
                 return cls(**parse_json(file.read(_MOST_BYTES)))
@@ -61,8 +61,11 @@ class Settings:
             return None
 
     def differing(self, other: Self) -> list[str]:
-        """Return the settings that differ, as phrases for a message."""
-        phrases = {"source_state": "the source has changed since", "source": f"the source {other.source}"}
+        """Return the settings in which ``other`` differs from these, as phrases for a message."""
+        phrases = {
+            "source_state": "the source has changed since then",
+            "source": f"the source {other.source}",
+        }
         mine, its = json.loads(self.encode()), json.loads(other.encode())
         return [
             phrases.get(name, f"{name} {json.dumps(its[name])}") for name in mine if mine[name] != its[name]
@@ -88,7 +91,7 @@ def _state_of_files(path: str) -> Iterator[tuple[str, int, int]]:
 
 
 def published_settings(path: str) -> str | None:
-    """Return the fingerprint of the conversion that produced a dataset; None if there is none."""
+    """Return the fingerprint of the conversion that produced a dataset; None if it was not converted."""
     try:
         content = manifest.read_manifest(path)
     except ExEngineError:

@@ -69,9 +69,9 @@ class ManagedStorage(WrittenStorage):
     Notes
     -----
     The hooks ``prepare_frames``, ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and
-    ``finish_frames`` are called with the lock held, so that no two of them run at once. ``read_frame`` and
-    ``read_frame_metadata`` may be called from any thread, even during ``write_frame``, but only for frames
-    that ``write_frame`` has already written.
+    ``finish_frames`` are called with the lock held, so that no two of them run at the same time.
+    ``read_frame`` and ``read_frame_metadata`` may be called from any thread, even during ``write_frame``, but
+    only for frames that ``write_frame`` has already written.
 
     If the capabilities depend on the options, set ``self.capabilities`` before you call ``super().__init__``.
 
@@ -125,7 +125,7 @@ class ManagedStorage(WrittenStorage):
                     if len(state.frames)
                     else "a plan was already given"
                 )
-                raise StorageStateError(f"a storage accepts one plan, before the first frame, but {before}")
+                raise StorageStateError(f"a storage accepts only one plan, before the first frame; {before}")
             try:
                 self.prepare_frames(plan)
             except BaseException as error:
@@ -257,7 +257,7 @@ class ManagedStorage(WrittenStorage):
                         state.frames.commit(key)
                         stored += 1
                 except BaseException as error:
-                    others = f" and the {len(batch) - 1} frames after it were" if len(batch) > 1 else " was"
+                    others = f" and {len(batch) - 1} more after it were" if len(batch) > 1 else " was"
                     self.__write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
                     raise
                 state.checks.stored(*batch[0][:2])
@@ -269,7 +269,7 @@ class ManagedStorage(WrittenStorage):
             raise
 
     def __write_failed(self, error: BaseException, what: str) -> None:
-        """Enter the failed state after an I/O error or an interrupt; a rejection changes nothing."""
+        """Enter the failed state after an I/O error or an interrupt, but not if the frame was rejected."""
         self._exengine.frames.withdraw()
         if isinstance(error, OSError) or not isinstance(error, Exception):
             self.__fail(error)

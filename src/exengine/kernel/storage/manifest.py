@@ -256,10 +256,10 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
 
 
 def _packed(path: str) -> bytes | None:
-    """Return the manifest in a packed dataset; None if there is none."""
+    """Return the manifest in a packed dataset, or None if the file contains no manifest."""
     try:
         file = open_packed(path)
-    except (DatasetDamagedError, OSError):  # not an archive, or without a manifest
+    except (DatasetDamagedError, OSError):  # not an archive, or it has no manifest
         return None
     return files.read_at(file.descriptor, min(file.size, MAX_BYTES + 1), file.start)
 
@@ -305,7 +305,7 @@ def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -
     ----------
     folder : path
     dir_fd : int, optional
-        A descriptor of this folder, if it is open. The path is then not used.
+        A descriptor of this folder, if it is open. If given, it is used instead of the path.
     """
     try:
         descriptor = _open_in(folder, LOCK_NAME, dir_fd)

@@ -50,7 +50,7 @@ class DatasetPlace:
         self._lock: int | None = lock
         self._content = content
         self._made = made  # folders with new entries that may not have reached the disk
-        self._synced = False  # whether these entries are on the disk
+        self._synced = False  # whether the entries in these folders are on the disk
         self._late: list[str] = []  # annotations that are not yet in the manifest on the disk
 
     @classmethod
@@ -158,9 +158,7 @@ class DatasetPlace:
             message = f"{path} cannot be locked: {error.strerror or error}"
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
-            raise DatasetLockedError(
-                f"{path} is being written by another storage; wait until that storage is closed"
-            )
+            raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
         left = manifest.read_manifest(path)  # the previous writer's last manifest
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
@@ -173,8 +171,7 @@ class DatasetPlace:
             raise DatasetExistsError(f"{path} already exists and is not a folder; choose another path")
         if manifest.has_writer(path):
             raise DatasetLockedError(
-                f"{path} is being written by another storage; choose another path, or wait until that "
-                "storage is closed"
+                f"{path} is being written; choose another path, or wait until its writer has ended"
             )
         if os.listdir(path):
             raise DatasetExistsError(
@@ -228,7 +225,7 @@ class DatasetPlace:
             self._synced = True
 
     def reopen(self, **annotations: Any) -> None:
-        """Mark the dataset as incomplete again and store JSON values, so that all survive power loss.
+        """Durably mark the dataset as incomplete again, and durably store JSON values.
 
         Parameters
         ----------
@@ -277,7 +274,7 @@ class DatasetPlace:
         if reason:
             self._content["reason"] = reason[:_MOST_OF_A_REASON]
         try:
-            # The manifest is written last, because "complete" requires that the names are on the disk.
+            # The manifest is written last: the names must be on the disk before the status is "complete".
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
             manifest.write_manifest(self.path, self._content, durable=True)

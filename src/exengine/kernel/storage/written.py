@@ -1,4 +1,4 @@
-"""The status of a storage that is being written, and its behaviour at exit, in forks and when pickled.
+"""The status of a storage that is being written, and its behavior at exit, in forks and when pickled.
 
 :class:`exengine.kernel.storage.managed.ManagedStorage` holds this state and changes it.
 """
@@ -17,7 +17,7 @@ from exengine.kernel.storage.state import WriteState
 
 
 class WrittenStorage(FormatHooks):
-    """The facts that a storage reports while it is being written, and afterwards."""
+    """The facts that a storage reports both while it is being written and after it is finished."""
 
     _exengine: WriteState
 
@@ -57,9 +57,9 @@ class WrittenStorage(FormatHooks):
     # -- continuing a dataset ----------------------------------------------------------------------
 
     def begin_continuing(self) -> None:
-        """Mark the dataset that this storage continues as incomplete, so that this survives power loss.
+        """Mark the dataset as incomplete again, durably, because this storage continues it.
 
-        A backend calls this in ``__init__`` when it has checked that it can continue the dataset, and before
+        A backend calls this in ``__init__``, after it has checked that it can continue the dataset and before
         it changes any file of the dataset.
 
         Raises
@@ -70,7 +70,7 @@ class WrittenStorage(FormatHooks):
         place = self._exengine.place
         assert place is not None
         if place.status is DatasetStatus.COMPLETE:
-            raise StorageFinishedError(f"{place.path} is complete, so its dataset can no longer be changed")
+            raise StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
         place.reopen()
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
@@ -114,7 +114,7 @@ class WrittenStorage(FormatHooks):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle the storage as a reader of its dataset, for workers that compute on its ``as_array``."""
+        """Pickle the storage as a reader of its dataset, for workers that use its ``as_array`` result."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)
