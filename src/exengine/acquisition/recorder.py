@@ -118,7 +118,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # whether it failed; None unless it was ended early
+        self._ended_early: bool | None = None  # True if failed, False if aborted
 
     @classmethod
     def for_path(
@@ -219,7 +219,7 @@ class Recorder:
             if sequence is not None:
                 self._schedule = Schedule(sequence, self.ledger)
         except BaseException as error:
-            with contextlib.suppress(Exception):  # the error above is raised
+            with contextlib.suppress(Exception):  # raise only the original error
                 end_early(self.storage, describe(error), failed=True)
             raise
         self.ledger.skipped_by_plan = skipped_frames(plan)

@@ -67,7 +67,7 @@ class Acquisition:
         The path of the dataset; None if the backend keeps frames in memory.
     newest : tuple of (DataCoordinates, numpy.ndarray) or None
         The coordinates and pixels of the last frame that the source delivered. The handler owns the array, so
-        do not change it. A process function may be changing it.
+        do not change it. A process function may change it at any time.
 
     Raises
     ------
@@ -301,7 +301,7 @@ class Acquisition:
 
     @property
     def pending_bytes(self) -> int:
-        """The amount of pixel data that waits to be stored, in bytes."""
+        """The amount of pixel data that is waiting to be stored, in bytes."""
         return self._recorder.pending_bytes
 
     @property
@@ -310,7 +310,7 @@ class Acquisition:
         return self._recorder.observer_errors
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """End the run soon; the dataset is finished with the status aborted. Callable from any thread."""
+        """End the run soon, and finish the dataset as aborted. Can be called from any thread."""
         if self._cancelled is None:
             self._cancelled = reason
         self.source.cancel()
@@ -385,7 +385,7 @@ def _with_path(
 
 
 def _set_sequence_aside(config: Config) -> None:
-    """Set a sequence aside that belongs to the source of a lower layer."""
+    """Set aside a sequence that was written for the source of a lower layer."""
     reason = f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
     for key in [key for key in config.values if key.startswith("sequence.")]:
         if config.is_above("source.name", key):

@@ -19,7 +19,7 @@ _MOST_TIME_POINTS = 1_000_000
 
 
 class Schedule:
-    """Records the first frame of each time point that is later than planned.
+    """Records each time point whose first frame arrives later than planned.
 
     A time point is late if its first frame arrives more than a tenth of the interval, and more than 0.1 s,
     after its planned time. A frame that arrives earlier than planned shows that the source has restarted its
@@ -31,7 +31,7 @@ class Schedule:
     ----------
     sequence : useq.MDASequence
     ledger : Ledger
-        Receives the frames that are late.
+        Receives the late frames.
     """
 
     def __init__(self, sequence: "useq.MDASequence", ledger: Ledger) -> None:
@@ -108,7 +108,7 @@ def skipped_frames(plan: SourcePlan) -> int:
     Parameters
     ----------
     plan : SourcePlan
-        A plan with unknown axes is assumed to skip no frame.
+        A plan with unknown axes is assumed to skip no frames.
     """
     if plan.frames is None or plan.axes is None or any(axis.length is None for axis in plan.axes):
         return 0
