@@ -122,7 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
-    verb = add("convert", "convert", "copy a dataset to another backend, and compare the copy with it")
+    verb = add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
     verb.add_argument("source", metavar="SRC", help="the dataset to convert")
     verb.add_argument("path", metavar="DST", help="path of the new dataset")
     verb.add_argument("--backend", metavar="NAME", required=True, help="backend of the new dataset")
@@ -147,7 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         default=[],
-        help="new names of axes, such as slice=z",
+        help="new names for axes, such as slice=z",
     )
     verb.add_argument(
         "--if-exists",

@@ -36,7 +36,7 @@ def save_picture(picture: "Image.Image", output: str) -> None:
     OptionError
         If the file extension does not belong to a known format.
     DatasetExistsError
-        If the path is used by anything else.
+        If any other file, or a folder, exists at the path.
     DatasetAccessError
         If the file cannot be written.
     """
@@ -83,7 +83,9 @@ def _save(picture: "Image.Image", folder: HeldFolder, name: str, output: str) ->
         if old is not None:
             folder.rename(name, old_name)
             if folder.identity_of(old_name) != old:
-                raise DatasetExistsError(f"{output} was replaced by another program and was not changed")
+                raise DatasetExistsError(
+                    f"{output} was replaced by another program, so it was left unchanged"
+                )
         folder.rename(new_name, name)
     except BaseException:
         _discard(folder, new_name, (made.st_dev, made.st_ino))
