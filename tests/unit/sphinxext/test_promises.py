@@ -43,7 +43,7 @@ def test_every_promise_has_its_meaning_and_outcome(site, build, results):
     assert rows["P2"][0] == "not run"
     text = built.text("usage/backends/shelf")
     assert PROMISES["P2"] in text
-    assert "found 1 of 2 promises kept, with shelf-dist 2.5" in text
+    assert "found 1 of 2 promises to be kept. Tested: shelf-dist 2.5" in text
 
 
 def test_the_promises_of_a_variant_are_shown_where_they_differ(site, build, tmp_path):
