@@ -79,7 +79,7 @@ class PluginReport:
         }
 
     def _with(self, findings: Sequence[Finding] = (), not_run: Sequence[str] = ()) -> "PluginReport":
-        """Return a copy of the report with more findings, sorted by code, and more checks that were not run."""
+        """Return a copy of the report with further findings, sorted by code, and further checks not run."""
         unique = dict.fromkeys((*self.findings, *findings))
         return replace(
             self,

@@ -115,7 +115,7 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
         heading("In short", "="),
         choose_table(pages),
         heading("Capabilities", "="),
-        "The declared capabilities. *Required* marks a limit: frames that do not comply with it are refused.\n",
+        "The declared capabilities. *Required* marks a limit: frames that violate it are refused.\n",
         _capabilities([report.record for report in pages.values()], header),
         heading("Promises", "="),
         _promises(results, header),
