@@ -50,7 +50,7 @@ DIMENSIONS = range(6)
 
 
 class HonestCapabilities:
-    """Tests that a backend's behaviour matches its declared capabilities."""
+    """Tests that a backend's behavior matches its declared capabilities."""
 
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
