@@ -108,7 +108,7 @@ class Results:
 
 
 Conformance = tuple[Results | None, str]
-"""The results, and the reason why they are missing or incomplete; empty if they are complete."""
+"""The results, and the reason why they are missing or incomplete (empty if they are complete)."""
 
 
 def run_kit(record: PluginRecord) -> Conformance:

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _shown(acquisition: Acquisition, options: argparse.Namespace) -> Iterator[AcquisitionProgress | None]:
-    """Show the run on the terminal. Yields the progress line, or None if ``--watch`` shows a view instead."""
+    """Show the run on the terminal. Yield its progress line, or None if ``--watch`` shows a view instead."""
     if not options.watch or options.json or not is_watchable():
         with AcquisitionProgress(acquisition.remaining) as progress:
             yield progress

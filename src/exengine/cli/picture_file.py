@@ -64,8 +64,8 @@ def _save(picture: "Image.Image", folder: HeldFolder, name: str, output: str) ->
     old = folder.identity_of(name)
     if old is not None and not _is_older_picture(os.path.join(folder.path, name)):
         raise DatasetExistsError(
-            f"{output} already exists and is not a picture made by exengine preview; choose another "
-            "--output, or remove it yourself"
+            f"{output} already exists and is not a picture made by exengine preview; remove it "
+            "yourself, or choose another --output"
         )
     unique = f"{os.getpid()}-{time.monotonic_ns()}"
     new_name, old_name = (f".{files.cut_name(name)}.{what}-{unique}" for what in ("new", "replaced"))

@@ -90,7 +90,7 @@ def sub_sequences(sequence: "useq.MDASequence") -> "Iterator[tuple[useq.Absolute
 
 
 def point_plans(sequence: "useq.MDASequence") -> Iterator[GridPlan]:
-    """Yield every plan for points in the XY plane: grids, and points within wells."""
+    """Yield every plan that places points in the XY plane: grids, and points within wells."""
     parts = [sequence, *(own for _, own in sub_sequences(sequence))]
     yield from (part.grid_plan for part in parts if part.grid_plan is not None)
     if not isinstance(sequence.stage_positions, tuple):

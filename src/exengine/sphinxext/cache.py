@@ -104,7 +104,7 @@ def fingerprint_of(app: Sphinx) -> str:
 
 
 def _installed(folders: Iterable[str]) -> Iterator[str]:
-    """Yield the names of the distributions' metadata folders, which contain the name and version."""
+    """Yield the name of each metadata folder, which includes the distribution's name and version."""
     for folder in folders:
         try:
             yield from (

@@ -233,7 +233,7 @@ class Model:
         storage : DataStorage
             The storage to compare with the model.
         label : str
-            The label of the promise that is broken if they differ.
+            The label of the promise that is broken if the storage differs from the model.
         absent : dict, optional
             Coordinates at which the storage must not have a frame.
         """

@@ -123,7 +123,7 @@ class Screen:
     def _is_in_foreground(self) -> bool:
         with contextlib.suppress(OSError):
             return os.tcgetpgrp(self._descriptor) == os.getpgrp()
-        return True  # it is not the controlling terminal
+        return True  # this is not the controlling terminal
 
     def _draw(self) -> None:
         size = os.get_terminal_size(self._descriptor)
