@@ -52,15 +52,15 @@ class Acquisition:
         Whether to reject an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
     resume : path, optional
-        The dataset that the acquisition continues after it was killed, aborted or failed. It takes precedence
-        over ``storage.path``, and ``storage.if_exists`` is ignored. The frames of the plan that the dataset
-        lacks are acquired, in the order of the plan. If nothing exists at the path, all of them are.
+        The dataset of an earlier run that did not end normally. Only the planned frames that are missing from
+        it are acquired, in the order of the plan. If nothing exists at the path, all frames are acquired.
+        This path takes precedence over ``storage.path``, and ``storage.if_exists`` is ignored.
 
     Attributes
     ----------
     config : Config
     plan : SourcePlan
-        The frames of the whole acquisition. Of a complete dataset, only their number is known.
+        The frames of the whole acquisition. If the dataset is already complete, only their number is known.
     duration_s : float
         Time from the request for the first frame until the dataset is finished, in seconds.
     path : str or None
@@ -105,7 +105,7 @@ class Acquisition:
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
-        if self._is_done:  # no device is started
+        if self._is_done:  # no frames are missing, so do not start the devices
             self.plan = SourcePlan(frames=len(self._earlier or ()))
             return
         try:
@@ -271,7 +271,7 @@ class Acquisition:
 
     @property
     def _is_done(self) -> bool:
-        """Whether the dataset that the acquisition continues is complete."""
+        """Whether the acquisition continues a dataset that is already complete."""
         return self._earlier is not None and self._earlier.is_complete
 
     @property
@@ -346,7 +346,7 @@ def acquire(
     config : path, mapping or Config
         A config file or its content.
     resume : path, optional
-        The dataset of an acquisition that was killed, aborted or failed; the missing frames are acquired. See
+        The dataset of an earlier run that did not end normally. The missing frames are acquired. See
         :class:`exengine.Acquisition`.
 
     Returns
@@ -374,7 +374,7 @@ def acquire(
 def _with_path(
     config: "str | PathLike[str] | Mapping[str, Any] | Config", path: "str | PathLike[str]"
 ) -> Config:
-    """Return the config with another path of the dataset."""
+    """Return the config with another path for the dataset."""
     settings = {"storage.path": os.fspath(path)}
     if not isinstance(config, Config):
         return resolve(config, arguments=settings)

@@ -46,7 +46,7 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def run_lines(runs: object) -> list[str]:
-    """Return a line for each run of a continued acquisition: its begin, its first frame and its end.
+    """Return a line for each run of a continued acquisition: its start, its first frame and its end.
 
     Parameters
     ----------

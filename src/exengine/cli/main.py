@@ -160,7 +160,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
     )
 
-    verb = add("pack", "pack", "pack a finished dataset into one file, which is read without unpacking it")
+    verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "-o", "--output", metavar="FILE", help="the new file; by default beside the dataset, such as NAME.ozx"
@@ -173,7 +173,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--composite", action="store_true", help="show the channels on top of each other, in their colors"
     )
 
-    verb = add("view", "view", "show a dataset in the browser, also while it is being written")
+    verb = add("view", "view", "show a dataset in the browser, even while it is being written")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "--no-browser", action="store_true", help="only print the address of the page; do not open it"

@@ -116,7 +116,7 @@ class CompleteEvents:
     sequence : useq.MDASequence
         The sequence, which is not changed. Its events can be iterated over any number of times.
     skips : callable, optional
-        Returns whether :meth:`events` leaves out an image event, because its frames exist already.
+        Returns whether :meth:`events` leaves out an image event, because its frame exists already.
     """
 
     sequence: "useq.MDASequence"
@@ -187,8 +187,8 @@ class CompleteEvents:
         Parameters
         ----------
         reference : callable
-            Returns the position of the stages at the start of the run. It is used for an
-            event that specifies no position.
+            Returns the position of the stages at the start of the run. It is used for an event that specifies
+            no position.
 
         Yields
         ------
@@ -212,14 +212,14 @@ class CompleteEvents:
             yield event
 
     def image_events(self) -> "Iterator[useq.MDAEvent]":
-        """Yield all image events, also those that are skipped, relative to a start position of 0."""
+        """Yield all image events, including those that are skipped, relative to a start position of 0."""
         for event, keep in self._with_next(self._taken()):
             yield self._complete(event, self.in_effect(event), Reference(), keep)[1]
 
     def _remaining(self) -> "Iterator[useq.MDAEvent]":
         """Yield the image events that are not skipped.
 
-        Where the clock restarts, their times count from the first event that is not skipped.
+        After each restart of the clock, times are counted from the first event that is not skipped.
         """
         skips, begin_s, restarts = self.skips, 0.0, False
         if skips is None:

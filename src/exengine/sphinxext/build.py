@@ -191,7 +191,7 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
 def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     """Return the saved results of the conformance kit; warn if the results file cannot be used.
 
-    Results of the documentation come first, then those in the plugin's package.
+    Results in the documentation take precedence over results in the plugin's package.
     """
     try:
         results = _results_in(Path(app.srcdir, app.config.exengine_results), record)
@@ -202,7 +202,7 @@ def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     if shipped is not None:
         try:
             results = _results_in(shipped, record)
-        except ValueError as error:  # a fault in the package of a stranger, which must not end the build
+        except ValueError as error:  # a fault in a foreign package must not end the build
             return None, str(error)
         results = replace(results, shipped=True) if results is not None else None
     return results, "" if results else _NO_RESULTS

@@ -37,8 +37,8 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
     tests = "The conformance kit and fault campaigns" if campaigns else "The conformance kit"
     parts = [f"{tests} found {results.kept} of {results.tested} promises to be kept. Tested: {where}.\n"]
     if results.shipped:
-        authors = f"The authors of {escape(record.distribution)} measured this"
-        parts.append(f"{authors}; the results come with the package.\n")
+        authors = f"The authors of {escape(record.distribution)} measured these results"
+        parts.append(f"{authors}, which come with the package.\n")
     if results.version != record.version:
         versions = f"version {escape(results.version)}, but version {escape(record.version)} is installed"
         parts.append(f".. note::\n\n   These results are from {versions}.\n")

@@ -43,7 +43,7 @@ _MANY_AXES = 8
 """The number of axes that a backend must accept if it declares no limit."""
 
 _ALSO_OF_READERS = ("metadata", "iterable", "concurrent_readers", "checksums", "pyramids")
-"""The capabilities that a dataset opened for reading must declare like the backend that wrote it."""
+"""The capabilities that must have the same values in an opened dataset as in the backend that wrote it."""
 
 DIMENSIONS = range(6)
 """The numbers of dimensions that a backend must accept if it does not declare a list of them."""
