@@ -86,7 +86,7 @@ def _complete(sequence: Any) -> Any:
 
 
 def _compared(before: Any, now: Any, place: str) -> Iterator[str]:
-    """Yield a line with the place and both values for each value that has changed."""
+    """Yield a line for each changed value, with its place, its old value and its new value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys([*before, *now]):
             inside = f"{place}.{name}"

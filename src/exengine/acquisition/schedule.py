@@ -19,7 +19,7 @@ _MOST_TIME_POINTS = 1_000_000
 
 
 class Schedule:
-    """Records each time point whose first frame arrives later than planned.
+    """Records each time point that starts later than planned.
 
     A time point is late if its first frame arrives more than a tenth of the interval, and more than 0.1 s,
     after its planned time. A frame that arrives earlier than planned shows that the source has restarted its

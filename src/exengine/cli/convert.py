@@ -12,7 +12,7 @@ from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert a dataset, and return 0. Raise an exception on failure, or if the copy differs."""
+    """Convert a dataset, and return 0. Raise an exception if this fails or the copy is not equal."""
     with PhaseProgress() as progress:
         report = convert(
             options.source,

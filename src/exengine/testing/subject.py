@@ -322,7 +322,7 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
 
 
 def ending_of(error: BaseException | None, most: int = 200) -> str:
-    """Return a phrase for a message that describes how a call ended: with an exception or by returning."""
+    """Return a phrase for messages that states how a call ended: with an exception or by returning."""
     return "returned" if error is None else f"raised {error!r:.{most}}"
 
 

@@ -56,8 +56,8 @@ class ViewServer(LoopbackServer):
     dataset : DataStorage
         A dataset that lists its coordinates. The caller closes it after closing the server.
     describe : callable
-        Returns the facts about the dataset that the page lists, as a JSON-serializable dict. Called again
-        while the dataset is being written.
+        Returns the facts that the page lists about the dataset, as a JSON-serializable dict. It is called
+        again while the dataset is being written.
     port : int
         The port; 0 selects a free port.
 

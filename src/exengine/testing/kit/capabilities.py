@@ -94,7 +94,7 @@ class HonestCapabilities:
         if differing:
             raise PromiseBrokenError(
                 "N2",
-                "open(path) returned a dataset with other capabilities than the backend declares: "
+                "the dataset that open(path) returned differs from the backend in these capabilities: "
                 f"{', '.join(differing)}; set `capabilities` in {type(opened).__name__} as well",
             )
         nothing = subject.new_path()
@@ -273,7 +273,8 @@ def _are_those_of_the_instance(subject: Subject) -> None:
         differ = [name for name, value in made.items() if value != getattr(subject.can, name)]
         raise PromiseBrokenError(
             "N2",
-            f"these capabilities of the storage differ from capabilities_for: {', '.join(differ)}",
+            "these capabilities of the storage differ from the result of capabilities_for: "
+            f"{', '.join(differ)}",
         )
     if (made.persistent, made.path_suffixes) != (known.persistent, known.path_suffixes):
         raise PromiseBrokenError("N2", "persistent and path_suffixes must not depend on options")

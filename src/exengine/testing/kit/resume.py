@@ -93,7 +93,7 @@ def _resume(subject: Subject, path: Path, end: str) -> DataStorage:
 
 
 def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
-    """Raise an error unless existing frames cannot be replaced, and a second writer is refused."""
+    """Raise an error if an existing frame can be replaced, or if a second writer is accepted."""
     axes = subject.axes(0)
     error = refusal_of(lambda: storage.put(axes, subject.frame(axes), subject.numbered(0)))
     if not isinstance(error, CoordinatesExistError):
