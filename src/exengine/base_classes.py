@@ -159,7 +159,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("LoopbackServer", "LoopbackHandler"):  # only servers need the modules for HTTP
+    if name in ("LoopbackServer", "LoopbackHandler"):  # HTTP modules are imported only for servers
         from exengine.kernel.system import loopback
 
         return getattr(loopback, name)

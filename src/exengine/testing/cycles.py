@@ -123,7 +123,7 @@ def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _fail_once(calls: list[str]) -> None:
-    """Wrap every function that syncs data to disk, so that the first of their calls fails."""
+    """Wrap every function that syncs data to disk, so that the first call to any of them fails."""
     from exengine.kernel.system import files
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -286,7 +286,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 
 
 def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
-    """Yield copies of a dataset with one bit changed, most often in its largest file."""
+    """Yield copies of a dataset with one bit changed, usually in its largest file."""
     for rank, file in enumerate(files_of(original)[:12]):
         name = file.relative_to(original) if original.is_dir() else Path()
         size = file.stat().st_size

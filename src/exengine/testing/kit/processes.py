@@ -230,7 +230,7 @@ class ProcessPromises:
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Try to overwrite a dataset. Return the refusal, or None if only undeclared dataset_files caused it."""
+    """Try to overwrite a dataset. Return the refusal; None if the cause is a lack of dataset_files."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None
