@@ -72,6 +72,8 @@ class DataStorage(StorageViews, ABC):
     ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
     once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every
     file in it matches; without patterns, it deletes no dataset.
+
+    For a dataset of one file, they are ``"{file}"``, and ``"{file}.exengine.NAME"`` for files next to it.
     """
 
     # -- required operations ---------------------------------------------------------------------

@@ -41,7 +41,7 @@ from exengine.kernel.storage.frame_checks import (
     exists_already,
     unchecked_parts,
 )
-from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.storage.one_file.place import claim, reclaim
 from exengine.kernel.storage.state import WriteState, how_to_reopen
 from exengine.kernel.storage.written import WrittenStorage
 from exengine.kernel.system import at_exit
@@ -89,10 +89,10 @@ class ManagedStorage(WrittenStorage):
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
             if self.continues:
-                state.place = DatasetPlace.reclaim(os.fspath(path))
+                state.place = reclaim(os.fspath(path))
             else:
                 initial = self.initial_files()
-                state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
+                state.place = claim(os.fspath(path), name, self.claimed_files(), initial)
         at_exit.watch_storage(self)
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
@@ -384,7 +384,7 @@ class ManagedStorage(WrittenStorage):
         life = self._exengine.life
         with self._exengine.lock:
             if life.can_end:
-                failed = failed or life.error is not None
+                failed |= life.error is not None
                 self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
@@ -393,7 +393,7 @@ class ManagedStorage(WrittenStorage):
         life = state.life
         if life.status is not None:
             return
-        life.begin_end()
+        life.begin_end(status, reason)
         try:
             self.finish_frames()
         except OSError as error:

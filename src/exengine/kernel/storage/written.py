@@ -11,6 +11,7 @@ from typing import Any
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage.format_hooks import FormatHooks
+from exengine.kernel.storage.one_file.place import NEW, FilePlace
 from exengine.kernel.storage.state import WriteState
 
 
@@ -51,6 +52,35 @@ class WrittenStorage(FormatHooks):
         """A copy of the JSON values that :meth:`annotate` has stored so far."""
         place = self._exengine.place
         return place.annotations if place else {}
+
+    # -- datasets of one file ----------------------------------------------------------------------
+
+    @property
+    def new_file(self) -> str:
+        """The path at which a dataset of one file writes the version that :meth:`publish_file` publishes."""
+        return f"{self.path}.{NEW}"
+
+    def publish_file(self) -> None:
+        """Replace the dataset's file by :attr:`new_file`, which is finished and synced, and sync the folder.
+
+        Raises
+        ------
+        OSError
+            If this fails, or if another program has changed the file; the old file then remains.
+        """
+        assert isinstance(self._exengine.place, FilePlace)
+        self._exengine.place.publish()
+
+    def manifest_for_file(self) -> bytes:
+        """Return the manifest as JSON, for the file of a dataset of one file that is being finished.
+
+        A file that contains it keeps its annotations and its status without the manifest next to it. Readers
+        parse it with :class:`Manifest`. If its ``id`` differs from the ``id`` of the manifest next to the
+        file, that manifest belongs to another file.
+        """
+        state = self._exengine
+        assert isinstance(state.place, FilePlace)
+        return state.place.manifest_for_file(*state.life.ending, len(state.frames))
 
     # -- the end of the process, forks and pickles -------------------------------------------------
 
