@@ -155,12 +155,13 @@ class StoragePlan:
                     f"storage.path is {path!r:.80}, but backend {backend!r} writes only to folders on this "
                     "machine; set the path of a folder"
                 )
-            self._refuse_path_without_suffix(path)
+            if FILE in self.cls.dataset_files and self.cls.capabilities.path_suffixes:
+                self._refuse_path_without_suffix(path)
 
     def _refuse_path_without_suffix(self, path: str) -> None:
         """Reject a file name that other programs would not recognise, if a dataset is one file."""
         suffixes = self.cls.capabilities.path_suffixes
-        if FILE not in self.cls.dataset_files or not suffixes or is_url(path) or "\0" in path:
+        if self._is_remote or "\0" in path:
             return
         if os.path.realpath(path).lower().endswith(suffixes):  # the name of a link to a dataset is free
             return

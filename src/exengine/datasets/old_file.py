@@ -22,8 +22,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.file_patterns import parts_beside
-from exengine.kernel.storage.one_file.place import OWN_PARTS
-from exengine.kernel.storage.one_file.samples import sample_of
+from exengine.kernel.storage.one_file.place import OWN_PARTS, sample_of
 from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 

@@ -23,7 +23,7 @@ from exengine.errors import (
     DatasetNotFoundError,
     StorageFailedError,
 )
-from exengine.kernel.storage.one_file.place import FilePlace, claim
+from exengine.kernel.storage.one_file.place import FilePlace
 from exengine.testing.kills import killed_at_call
 
 PATTERNS = ("{file}", "{file}.exengine.journal")
@@ -198,7 +198,9 @@ def test_a_claim_that_was_killed_anywhere_does_not_block_the_path(tmp_path, line
         path = folder / "a.lines"
         folder.mkdir()
         initial = {"{file}": lines.initial_files(None)["{file}"]}
-        if not killed_at_call(number, "before", partial(claim, str(path), "lines", PATTERNS, initial)):
+        if not killed_at_call(
+            number, "before", partial(FilePlace.claim, str(path), "lines", PATTERNS, initial)
+        ):
             break
         if path.exists():  # the dataset is there, with its manifest, and nobody holds it
             assert json.loads((folder / "a.lines.exengine.json").read_text())["status"] == "incomplete"
@@ -277,8 +279,7 @@ def test_a_conversion_that_was_killed_anywhere_is_finished_by_the_same_command(t
 def test_a_fork_leaves_the_lock_to_the_writer(tmp_path):
     if not hasattr(os, "fork"):
         pytest.skip("no forks")
-    place = claim(str(tmp_path / "a.lines"), "lines", PATTERNS, {"{file}": b"first"})
-    assert isinstance(place, FilePlace)
+    place = FilePlace.claim(str(tmp_path / "a.lines"), "lines", PATTERNS, {"{file}": b"first"})
     child = os.fork()
     if child == 0:
         place.unlock()

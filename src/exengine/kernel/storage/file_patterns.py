@@ -52,7 +52,7 @@ def parts_beside(patterns: Iterable[str]) -> tuple[str, ...] | None:
     texts = list(patterns)
     if not any(isinstance(text, str) and text.startswith(FILE) for text in texts):
         return None
-    parts = {}
+    parts: dict[str, None] = {}
     for text in texts:
         match = _BESIDE.fullmatch(text) if isinstance(text, str) else None
         if text != FILE and (match is None or match[1] in _RESERVED):

@@ -32,6 +32,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.format_hooks import CheckedFrame
 from exengine.kernel.storage.frame_checks import (
     FrameChecks,
@@ -41,7 +42,7 @@ from exengine.kernel.storage.frame_checks import (
     exists_already,
     unchecked_parts,
 )
-from exengine.kernel.storage.one_file.place import claim, reclaim
+from exengine.kernel.storage.one_file.place import KINDS, reclaim
 from exengine.kernel.storage.state import WriteState, how_to_reopen
 from exengine.kernel.storage.written import WrittenStorage
 from exengine.kernel.system import at_exit
@@ -91,8 +92,8 @@ class ManagedStorage(WrittenStorage):
             if self.continues:
                 state.place = reclaim(os.fspath(path))
             else:
-                initial = self.initial_files()
-                state.place = claim(os.fspath(path), name, self.claimed_files(), initial)
+                initial, claimed = self.initial_files(), self.claimed_files()
+                state.place = KINDS[FILE in claimed].claim(os.fspath(path), name, claimed, initial)
         at_exit.watch_storage(self)
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
@@ -384,8 +385,9 @@ class ManagedStorage(WrittenStorage):
         life = self._exengine.life
         with self._exengine.lock:
             if life.can_end:
-                failed |= life.error is not None
-                self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
+                self.__conclude(
+                    DatasetStatus.FAILED if failed or life.error else DatasetStatus.ABORTED, reason
+                )
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
         """End the dataset, but only once; after a failure, end it only if the disk allows this."""

@@ -210,7 +210,7 @@ def write_manifest(dataset: str, content: dict[str, Any], *, durable: bool, one_
     one_file : bool
         Whether the dataset is one file.
     """
-    path = own_path(dataset, MANIFEST_NAME, one_file=one_file)
+    path = f"{dataset}.{MANIFEST_NAME}" if one_file else os.path.join(dataset, MANIFEST_NAME)
     temporary = path + ".new"
     with os.fdopen(files.open_new(temporary), "wb") as file:
         file.write(encode_manifest(content))
@@ -322,7 +322,7 @@ def take_lock(path: str, *, one_file: bool = False) -> int | None:
     OSError
         If the lock file cannot be created, or is not a regular file.
     """
-    lock = own_path(path, LOCK_NAME, one_file=one_file)
+    lock = f"{path}.{LOCK_NAME}" if one_file else os.path.join(path, LOCK_NAME)
     descriptor = files.open_regular(lock, os.O_RDWR | os.O_CREAT)
     try:
         taken = files.try_lock(descriptor) and (not one_file or _is_at(descriptor, lock))

@@ -32,6 +32,8 @@ from exengine.kernel.storage.building import (
 )
 from exengine.kernel.system import files
 
+CREATED = "%Y-%m-%dT%H:%M:%SZ"
+"""The format of the time in a manifest at which a dataset was created, in UTC."""
 _LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
 _MOST_OF_A_REASON = 8000  # maximum number of characters, which fit in the space that a manifest reserves
 
@@ -87,9 +89,18 @@ class DatasetPlace:
         """
         if initial:
             check_names(initial, patterns)
-        path = cls._usable(path)
+        if not path or "\0" in path or files.UNUSUAL.search(path):
+            path = cls._usable(path)
+        path = os.path.realpath(path)
         parent, name = os.path.split(path)
-        content = cls._first_content(backend, patterns)
+        content: dict[str, Any] = {
+            "backend": backend,
+            "status": DatasetStatus.INCOMPLETE.value,
+            "created": time.strftime(CREATED, time.gmtime()),
+            "annotations": {},
+        }
+        if patterns:
+            content["files"] = list(patterns)
         building = os.path.join(
             parent, f".{files.cut_name(name)}.creating-{os.getpid()}-{time.monotonic_ns()}"
         )
@@ -124,26 +135,13 @@ class DatasetPlace:
 
     @staticmethod
     def _usable(path: str) -> str:
-        """Return the real path of a new dataset, or raise ``DatasetAccessError``."""
+        """Return an unusual path of a new dataset as a plain path, or raise ``DatasetAccessError``."""
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
-        if files.UNUSUAL.search(path):
-            path = files.expanded(path)
-            if refusal := files.refusal_of_new(path):
-                raise DatasetAccessError(f"{path!r:.80} cannot be the path of a dataset: {refusal}")
-        return os.path.realpath(path)
-
-    @staticmethod
-    def _first_content(backend: str, patterns: Sequence[str]) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "backend": backend,
-            "status": DatasetStatus.INCOMPLETE.value,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "annotations": {},
-        }
-        if patterns:
-            content["files"] = list(patterns)
-        return content
+        path = files.expanded(path)
+        if refusal := files.refusal_of_new(path):
+            raise DatasetAccessError(f"{path!r:.80} cannot be the path of a dataset: {refusal}")
+        return path
 
     @classmethod
     def reclaim(cls, path: str) -> Self:

@@ -10,7 +10,9 @@ was moved away; only the former is replaced.
 """
 
 import errno
+import hashlib
 import os
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,14 +24,14 @@ from exengine.kernel.errors import DatasetExistsError, DatasetLockedError
 from exengine.kernel.storage import manifest
 from exengine.kernel.storage.building import cannot_create, make_parents
 from exengine.kernel.storage.file_patterns import FILE, parts_beside
-from exengine.kernel.storage.one_file.samples import sample_of
-from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.storage.place import CREATED, DatasetPlace
 from exengine.kernel.system import files
 
 NEW = "exengine.new"
 """The part of a dataset's name at which a new version of its file is written."""
 OWN_PARTS = (manifest.MANIFEST_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.LOCK_NAME, NEW)
 """The parts that ExEngine itself writes next to any dataset of one file."""
+_BLOCKS, _BLOCK_BYTES = 64, 4096
 
 
 class FilePlace(DatasetPlace):
@@ -68,7 +70,9 @@ class FilePlace(DatasetPlace):
         """
         if [*initial] != [FILE]:
             raise TypeError(f"initial_files of a dataset of one file must have the key {FILE!r} alone")
-        path = cls._usable(path)
+        if not path or "\0" in path or files.UNUSUAL.search(path):
+            path = cls._usable(path)
+        path = os.path.realpath(path)
         lock = None
         written: list[str] = []
         new = f"{path}.{NEW}"
@@ -85,8 +89,15 @@ class FilePlace(DatasetPlace):
                 file.write(initial[FILE])
                 file.flush()
                 os.fsync(file.fileno())
-            content = cls._first_content(backend, patterns)
-            content |= {"id": uuid.uuid4().hex, "samples": [sample_of(new)]}
+            content = {
+                "backend": backend,
+                "status": DatasetStatus.INCOMPLETE.value,
+                "created": time.strftime(CREATED, time.gmtime()),
+                "annotations": {},
+                "files": list(patterns),
+                "id": uuid.uuid4().hex,
+                "samples": [sample_of(new)],
+            }
             written.append(manifest.own_path(path, manifest.MANIFEST_NAME, one_file=True))
             manifest.write_manifest(path, content, durable=True, one_file=True)
             files.rename_to_free_name(new, path)
@@ -189,10 +200,50 @@ def _remove_lock(path: str, lock: int) -> None:
             os.unlink(name)
 
 
-def claim(path: str, backend: str, patterns: Sequence[str], initial: Mapping[str, bytes]) -> DatasetPlace:
-    """Claim the path of a new dataset, which is a folder or one file; see :meth:`DatasetPlace.claim`."""
-    kind = DatasetPlace if parts_beside(patterns) is None else FilePlace
-    return kind.claim(path, backend, patterns, initial)
+def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> str:
+    """Return a sample of a regular file, which shows whether another file has taken its path.
+
+    A sample is not a checksum: it covers 64 blocks of 4 KiB, so that it is fast for a file of any size.
+
+    Parameters
+    ----------
+    path : path
+        The file; a symbolic link is rejected.
+    dir_fd : int, optional
+        A descriptor of the folder that the path is relative to.
+
+    Returns
+    -------
+    str
+        The size in bytes, and a digest of blocks at equal distances, with the first and the last block.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, or is not a regular file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "a")
+    >>> _ = file.write_bytes(b"abc")
+    >>> sample_of(file)[:10]
+    '3-ba7816bf'
+    """
+    descriptor = files.open_regular(path, dir_fd=dir_fd)
+    try:
+        size = os.fstat(descriptor).st_size
+        last = max(size - _BLOCK_BYTES, 0)
+        digest = hashlib.sha256()
+        for offset in sorted({last * number // (_BLOCKS - 1) for number in range(_BLOCKS)}):
+            digest.update(files.read_at(descriptor, _BLOCK_BYTES, offset))
+    finally:
+        os.close(descriptor)
+    return f"{size}-{digest.hexdigest()}"
+
+
+KINDS: dict[bool, type[DatasetPlace]] = {False: DatasetPlace, True: FilePlace}
+"""Whether the patterns of a dataset include ``{file}`` -> its kind of place."""
 
 
 def reclaim(path: str) -> DatasetPlace:
