@@ -32,7 +32,6 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.source_plan import SourcePlan
-from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.format_hooks import CheckedFrame
 from exengine.kernel.storage.frame_checks import (
     FrameChecks,
@@ -93,7 +92,7 @@ class ManagedStorage(WrittenStorage):
                 state.place = reclaim(os.fspath(path))
             else:
                 initial, claimed = self.initial_files(), self.claimed_files()
-                state.place = KINDS[FILE in claimed].claim(os.fspath(path), name, claimed, initial)
+                state.place = KINDS["{file}" in claimed].claim(os.fspath(path), name, claimed, initial)
         at_exit.watch_storage(self)
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
@@ -385,9 +384,8 @@ class ManagedStorage(WrittenStorage):
         life = self._exengine.life
         with self._exengine.lock:
             if life.can_end:
-                self.__conclude(
-                    DatasetStatus.FAILED if failed or life.error else DatasetStatus.ABORTED, reason
-                )
+                failed = failed or life.error is not None
+                self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
         """End the dataset, but only once; after a failure, end it only if the disk allows this."""
