@@ -6,11 +6,11 @@ and metadata. ExEngine reads the frames with these records alone, and does not d
 which has no checksums. Everything is in the file a second time for the readers of HDF5.
 """
 
+import contextlib
 import io
 import itertools
 import json
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,31 +19,22 @@ import crc32c
 import h5py
 import numpy as np
 
-from exengine.base_classes import JOURNAL_HEADER, FrameToBuild, JsonValue, SourcePlan, encode_record, read_at
+from exengine.base_classes import (
+    JOURNAL_HEADER,
+    FrameToBuild,
+    JsonValue,
+    SourcePlan,
+    encode_record,
+    read_at,
+    write_at,
+)
 from exengine_hdf5.chunks import LEVEL, IncompressibleError, encode
 from exengine_hdf5.layout import Arrangement, Image
+from exengine_hdf5.sink import Sink
+from exengine_hdf5.user_block import USER_BLOCK_BYTES, user_block
 
-USER_BLOCK_BYTES = 512
-MAGIC = b"ExEngine HDF5 1\n"
-_POINTER = struct.Struct("<QQ")  # the offset and the size of the records
-_CRC = struct.Struct("<I")
 _AHEAD = 8
 _TEXT = h5py.string_dtype()
-
-
-def user_block(offset: int, size: int) -> bytes:
-    """Return the first 512 bytes of a file with records at an offset; 0 for a file without records."""
-    head = MAGIC + _POINTER.pack(offset, size)
-    return (head + _CRC.pack(crc32c.crc32c(head))).ljust(USER_BLOCK_BYTES, b"\0")
-
-
-def records_at(block: bytes) -> tuple[int, int] | None:
-    """Return the offset and the size of the records, from the first bytes of a file; None if damaged."""
-    end = len(MAGIC) + _POINTER.size
-    if len(block) < end + _CRC.size or crc32c.crc32c(block[:end]) != _CRC.unpack_from(block, end)[0]:
-        return None
-    offset, size = _POINTER.unpack_from(block, len(MAGIC))
-    return offset, size
 
 
 def empty_file() -> bytes:
@@ -68,13 +59,30 @@ def build(
     compression: str,
 ) -> None:
     """Write, compare and sync a file; see ``SpooledStorage.build_file``."""
-    if os.path.lexists(path):
-        os.unlink(path)
     arrangement = Arrangement(frames)
-    with h5py.File(path, "w", userblock_size=USER_BLOCK_BYTES) as file:
+    with contextlib.closing(Sink(path)) as sink:
+        content, offset = _write(sink, frames, arrangement, summary, manifest, plan, compression)
+        sink.check()
+        write_at(sink.descriptor, [content], offset)
+        write_at(sink.descriptor, [user_block(offset, len(content))], 0)
+        _compare(path, sink.descriptor, frames, arrangement, content, offset)
+        os.fsync(sink.descriptor)
+
+
+def _write(
+    sink: Sink,
+    frames: Sequence[FrameToBuild],
+    arrangement: Arrangement,
+    summary: JsonValue,
+    manifest: bytes,
+    plan: SourcePlan,
+    compression: str,
+) -> tuple[bytes, int]:
+    """Write everything with the HDF5 library; return the records and their offset in the file."""
+    with h5py.File(sink, "w", userblock_size=USER_BLOCK_BYTES) as file:
         file.attrs["exengine_hdf5"] = 1
         datasets = [_create(file, image, plan, compression) for image in arrangement.images]
-        texts, stored = _write_chunks(datasets, frames, arrangement, compression)
+        texts, stored = _write_chunks(sink, datasets, frames, arrangement, compression)
         _write_tables(file, frames, arrangement)
         group = file.create_group("exengine")
         group.create_dataset("manifest", data=manifest.decode(), dtype=_TEXT)
@@ -86,7 +94,7 @@ def build(
         records = group.create_dataset("records", (size,), np.uint8, track_times=False)
         records[...] = 0
         file.flush()
-        offset = records.id.get_offset() + _missing_offset(file)
+        offset = records.id.get_offset() + _missing_offset(sink, file)
         parts = [JOURNAL_HEADER, encode_record(0, 0, 0, 0, head, crc32c.crc32c)]
         base = 0
         for number, (frame, text) in enumerate(zip(frames, texts, strict=True)):
@@ -94,21 +102,13 @@ def build(
             zeros = (0,) * len(frame.shape)
             chunk = datasets[dataset].id.get_chunk_info_by_coord((*index, *zeros))
             if not number:
-                base = _missing_chunk_offset(file, chunk.byte_offset, chunk.size, stored[0])
+                base = _missing_chunk_offset(sink, chunk.byte_offset, chunk.size, stored[0])
             place = chunk.byte_offset + base
             parts.append(encode_record(number + 1, place, chunk.size, frame.crc, text, crc32c.crc32c))
-    content = b"".join(parts)
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        _pwrite(descriptor, content, offset)
-        _pwrite(descriptor, user_block(offset, size), 0)
-        _compare(path, descriptor, frames, arrangement, content, offset)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return b"".join(parts), offset
 
 
-def _missing_offset(file: Any) -> int:
+def _missing_offset(sink: Sink, file: Any) -> int:
     """Return what is missing in the offsets that this HDF5 library reports for datasets without chunks.
 
     Versions differ in whether they include the user block. A dataset with known content shows it.
@@ -117,28 +117,18 @@ def _missing_offset(file: Any) -> int:
     dataset = file["exengine"].create_dataset("mark", data=mark, track_times=False)
     file.flush()
     try:
-        return _missing_chunk_offset(file, dataset.id.get_offset(), mark.size, crc32c.crc32c(mark.data))
+        return _missing_chunk_offset(sink, dataset.id.get_offset(), mark.size, crc32c.crc32c(mark.data))
     finally:
         del file["exengine"]["mark"]
 
 
-def _missing_chunk_offset(file: Any, offset: int, size: int, crc: int) -> int:
+def _missing_chunk_offset(sink: Sink, offset: int, size: int, crc: int) -> int:
     """Return what is missing in an offset that this HDF5 library reports for bytes with a known checksum."""
-    descriptor = os.open(file.filename, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        for missing in (0, USER_BLOCK_BYTES):
-            if crc32c.crc32c(read_at(descriptor, size, offset + missing)) == crc:
-                return missing
-    finally:
-        os.close(descriptor)
+    sink.check()
+    for missing in (0, USER_BLOCK_BYTES):
+        if crc32c.crc32c(read_at(sink.descriptor, size, offset + missing)) == crc:
+            return missing
     raise OSError("this version of the HDF5 library reports unknown offsets")
-
-
-def _pwrite(descriptor: int, content: bytes, offset: int) -> None:
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    view = memoryview(content)
-    while view.nbytes:
-        view = view[os.write(descriptor, view) :]
 
 
 # -- the datasets ----------------------------------------------------------------------------------
@@ -192,7 +182,11 @@ def _positions(positions: list[int | str]) -> Any:
 
 
 def _write_chunks(
-    datasets: list[Any], frames: Sequence[FrameToBuild], arrangement: Arrangement, compression: str
+    sink: Sink,
+    datasets: list[Any],
+    frames: Sequence[FrameToBuild],
+    arrangement: Arrangement,
+    compression: str,
 ) -> tuple[list[bytes], list[int]]:
     """Write the pixels; return the text of each frame's record, and the checksum of each chunk."""
     texts, stored = [], []
@@ -200,6 +194,7 @@ def _write_chunks(
         dataset, index = arrangement.places[number]
         offset = (*index, *(0 for _ in frame.shape))
         datasets[dataset].id.write_direct_chunk(offset, chunk, mask)
+        sink.check()
         text: dict[str, Any] = {"c": frame.coordinates.coordinate_dict, "s": frame.shape, "d": frame.dtype}
         stored.append(crc32c.crc32c(chunk))
         if compression != "none":

@@ -18,28 +18,15 @@ from exengine.base_classes import (
     SpoolReader,
     StorageCapabilities,
     is_spooled,
-    open_regular,
     read_at,
     read_manifest,
 )
 from exengine.errors import DatasetDamagedError, DatasetNotFoundError
-from exengine_hdf5.build import MAGIC, USER_BLOCK_BYTES, records_at
 from exengine_hdf5.capabilities import BACKEND_NAME, CAPABILITIES
 from exengine_hdf5.chunks import decode
+from exengine_hdf5.user_block import MAGIC, USER_BLOCK_BYTES, first_bytes, records_at
 
 FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED)
-
-
-def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the user block of a file; empty if it cannot be read."""
-    try:
-        descriptor = open_regular(path, follow_links=True)
-    except OSError:
-        return b""
-    try:
-        return read_at(descriptor, USER_BLOCK_BYTES, 0)
-    finally:
-        os.close(descriptor)
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> DataStorage:
@@ -101,14 +88,6 @@ class Hdf5Reader(Hdf5SpoolReader):
         If the records cannot be found.
     """
 
-    def __init__(self, path: str, manifest: Manifest | None) -> None:
-        self._moved = False
-        super().__init__(path, manifest)
-        inside = self._manifest_inside()
-        if inside is not None and (manifest is None or manifest.id != inside.id):
-            self.set_status(inside.status, inside.reason, manifest=inside)  # the other is of another file
-            self._settle()
-
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """Open a finished file, without looking for a spool."""
@@ -128,6 +107,9 @@ class Hdf5Reader(Hdf5SpoolReader):
         return Scan(descriptor, self.checksum, *found)
 
     def _settle(self) -> None:
+        inside, beside = self._manifest_inside(), self.manifest
+        if inside is not None and (beside is None or beside.id != inside.id):
+            self.set_status(inside.status, inside.reason, manifest=inside)  # the other is of another file
         if not self.head and not self._problem:
             self._problem = "the first record is damaged, or another program has moved the records"
         super()._settle()

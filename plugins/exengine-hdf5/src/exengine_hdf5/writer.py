@@ -128,7 +128,7 @@ class Hdf5Storage(SpooledStorage):
 
     @classmethod
     def can_open(cls, path: str | os.PathLike[str]) -> bool:
-        from exengine_hdf5.reader import MAGIC, first_bytes
+        from exengine_hdf5.user_block import MAGIC, first_bytes
 
         return first_bytes(path).startswith(MAGIC)
 
