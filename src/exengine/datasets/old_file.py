@@ -1,8 +1,8 @@
 """An old dataset of one file: decides whether it may be deleted, moves it aside, and deletes it.
 
 Such a dataset is a regular file with a well-formed manifest next to it. The manifest names an installed
-backend whose datasets are one file, and records a sample of the file. A file with another sample has been
-changed or replaced since, and is not deleted. All files next to it whose names begin with its name and
+backend that writes datasets of one file, and records a sample of the file. A file with another sample was
+changed or replaced since, and is not deleted. All files next to it with names that begin with its name and
 ``.exengine.`` must be regular files that the backend writes; no other file is touched.
 """
 

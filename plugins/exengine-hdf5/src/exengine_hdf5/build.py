@@ -42,7 +42,7 @@ def empty_file() -> bytes:
     memory = io.BytesIO()
     with h5py.File(memory, "w", userblock_size=USER_BLOCK_BYTES) as file:
         file.attrs["exengine_note"] = (
-            "This dataset is not finished. Its frames are in the files next to it, whose names begin with "
+            "This dataset is not finished. Its frames are in files next to it, with names that begin with "
             "its name and .exengine. If its writer has ended, run: exengine recover --in-place"
         )
     content = memory.getvalue()
@@ -109,7 +109,7 @@ def _write(
 
 
 def _missing_offset(sink: Sink, file: Any) -> int:
-    """Return what is missing in the offsets that this HDF5 library reports for datasets without chunks.
+    """Return the difference between real and reported offsets of datasets without chunks.
 
     Versions differ in whether they include the user block. A dataset with known content shows it.
     """
@@ -123,7 +123,7 @@ def _missing_offset(sink: Sink, file: Any) -> int:
 
 
 def _missing_chunk_offset(sink: Sink, offset: int, size: int, crc: int) -> int:
-    """Return what is missing in an offset that this HDF5 library reports for bytes with a known checksum."""
+    """Return the difference between the real and the reported offset of bytes with a known checksum."""
     sink.check()
     for missing in (0, USER_BLOCK_BYTES):
         if crc32c.crc32c(read_at(sink.descriptor, size, offset + missing)) == crc:

@@ -49,7 +49,7 @@ class IncompressibleError(Exception):
 
 
 def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compression: str) -> npt.NDArray[Any]:
-    """Return the pixels of a chunk, whose checksum the caller has verified.
+    """Return the pixels of a chunk. The caller has verified its checksum.
 
     Raises
     ------

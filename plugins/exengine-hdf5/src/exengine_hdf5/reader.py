@@ -35,14 +35,14 @@ def open_hdf5(path: str | os.PathLike[str]) -> DataStorage:
     Raises
     ------
     DatasetNotFoundError
-        If there is no file.
+        If the path is not a file.
     DatasetDamagedError
         If neither the spool nor the file can be read.
     """
     path = os.path.abspath(path)
     real = os.path.realpath(path)
     if not os.path.isfile(real):
-        raise DatasetNotFoundError(f"there is no file at {path}")
+        raise DatasetNotFoundError(f"{path} does not exist, or is not a file")
     manifest = read_manifest(path)
     if is_spooled(real) and (manifest is None or manifest.status not in FINISHED):
         return Hdf5SpoolReader(path, manifest)
@@ -73,7 +73,9 @@ class Hdf5SpoolReader(SpoolReader):
 
 
 class EmptyReader(Hdf5SpoolReader):
-    """A dataset whose writer was killed before it created the spool."""
+    """A dataset without a spool, because its writer was killed before it created one."""
+
+    reads_spool = False
 
     def open_files(self) -> Scan:
         return Scan(self.open_file(self.real_path), self.checksum, 0, 0)
@@ -87,6 +89,8 @@ class Hdf5Reader(Hdf5SpoolReader):
     DatasetDamagedError
         If the records cannot be found.
     """
+
+    reads_spool = False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:

@@ -150,7 +150,7 @@ class DatasetPlace:
         Raises
         ------
         DatasetNotFoundError
-            If there is no manifest.
+            If the dataset has no manifest.
         DatasetLockedError
             If a writer is active.
         DatasetAccessError

@@ -130,7 +130,7 @@ class FilePlace(DatasetPlace):
 
     @classmethod
     def _refuse_what_is_beside(cls, path: str, parts: Sequence[str]) -> None:
-        """Refuse files next to a free path that belong to a dataset whose file was moved away."""
+        """Refuse files next to a free path that belong to a dataset without its file."""
         kept = f"its file {os.path.basename(path)} is missing; move it to the file, or choose another path"
         for part in parts:
             if os.path.lexists(f"{path}.{part}"):

@@ -179,7 +179,7 @@ class Scan:
         self.head: dict[str, Any] = {}
 
     def advance(self) -> Iterator[tuple[SpooledFrame, dict[str, Any]]]:
-        """Yield each frame whose record is new and whole, with its description."""
+        """Yield each frame with a new and whole record, and its description."""
         while True:
             size = _STEP_BYTES if self._limit is None else min(_STEP_BYTES, self._limit - self._end)
             chunk = files.read_at(self._journal, max(size, 0), self._end)

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -35,6 +35,9 @@ class SpoolReader(DatasetReader):
     DatasetDamagedError, DatasetAccessError
         If the spool cannot be read.
     """
+
+    reads_spool: ClassVar[bool] = True
+    """Whether the frames are in a spool, and not in the file itself."""
 
     def __init__(self, path: str, manifest: Manifest | None) -> None:
         self.real_path = os.path.realpath(path)
@@ -136,8 +139,13 @@ class SpoolReader(DatasetReader):
         return self._scan.head
 
     def check_structure(self) -> list[str]:
-        """Return the faults of the journal."""
-        return [self._problem] if self._problem else []
+        """Return the faults of the journal, and whether the file of a dataset that has ended is missing."""
+        found = [self._problem] if self._problem else []
+        if self.reads_spool and super().status is DatasetStatus.FAILED:
+            found.append(
+                "the frames are still in the spool; run exengine recover --in-place to build the file"
+            )
+        return found
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
         name = f"frame {number} of {self.path}"

@@ -129,7 +129,7 @@ class SpooledStorage(ManagedStorage):
         manifest : bytes
             The manifest, to be kept in the file; see ``ManagedStorage.manifest_for_file``.
         plan : SourcePlan
-            What is known of the acquisition, such as the pixel size.
+            The known facts about the acquisition, such as the pixel size.
         options : dict
             The result of :meth:`build_options`.
 
@@ -216,7 +216,7 @@ class SpooledStorage(ManagedStorage):
 
 
 def build_safely(cls: type[SpooledStorage], path: str, frames: Sequence[FrameToBuild], **named: Any) -> None:
-    """Build a file; after any error, remove what was written, and raise an OSError."""
+    """Build a file; after any error, remove the unfinished file, and raise an OSError."""
     try:
         cls.build_file(path, frames, **named)
     except BaseException as error:
@@ -228,7 +228,7 @@ def build_safely(cls: type[SpooledStorage], path: str, frames: Sequence[FrameToB
 
 
 def remove_spool(path: str) -> None:
-    """Delete the spool of a dataset whose file is complete and synced."""
+    """Delete the spool of a dataset after its file is complete and synced."""
     for part in (JOURNAL, FRAMES):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}.{part}")
