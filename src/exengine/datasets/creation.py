@@ -166,8 +166,8 @@ class StoragePlan:
         if os.path.realpath(path).lower().endswith(suffixes):  # the name of a link to a dataset is free
             return
         raise ConfigError(
-            f"storage.path is {path!r:.200}, but backend {self._named!r} writes a file with a name that ends with "
-            f"{' or '.join(suffixes)}; set {path.rstrip('/') + suffixes[0]!r:.200}"
+            f"storage.path is {path!r:.200}, but backend {self._named!r} writes files with names that "
+            f"end with {' or '.join(suffixes)}; set {path.rstrip('/') + suffixes[0]!r:.200}"
         )
 
     @functools.cached_property

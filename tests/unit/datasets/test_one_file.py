@@ -105,7 +105,7 @@ def test_a_file_that_was_moved_alone_opens_with_its_status_and_annotations(tmp_p
 
 
 def test_a_path_without_a_suffix_of_the_backend_is_rejected_with_a_path_that_works(tmp_path):
-    with pytest.raises(ConfigError, match=r"ends with \.lines or \.jsonl; set '.*/scan\.lines'"):
+    with pytest.raises(ConfigError, match=r"end with \.lines or \.jsonl; set '.*/scan\.lines'"):
         open_storage("lines", tmp_path / "scan")
     assert names(tmp_path) == []
     write(tmp_path / "SCAN.LINES")
