@@ -2,19 +2,23 @@
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import crc32c
+import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import (
+    CoordinatesLike,
     DataCoordinates,
     DatasetStatus,
     DataStorage,
     FrameToBuild,
     JsonValue,
+    PlannedLayout,
     SourcePlan,
     SpooledStorage,
     SpoolReader,
@@ -90,11 +94,28 @@ class Hdf5Storage(SpooledStorage):
 
         return {"{file}": empty_file()}
 
-    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
-        if not 0 < data.nbytes <= _MOST_CHUNK_BYTES:
+    @classmethod
+    def check_plan(
+        cls,
+        layouts: Iterable[PlannedLayout],
+        coordinates: Iterable[CoordinatesLike],
+        /,
+        *,
+        pixel_bytes: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        for shape, dtype in layouts:
+            cls._refuse_size(math.prod(shape) * np.dtype(dtype).itemsize)
+
+    @staticmethod
+    def _refuse_size(size: int) -> None:
+        if not 0 < size <= _MOST_CHUNK_BYTES:
             raise UnsupportedDataError(
-                f"a frame has {data.nbytes} bytes, but the backend hdf5 stores 1 to {_MOST_CHUNK_BYTES} bytes"
+                f"a frame has {size} bytes, but the backend hdf5 stores 1 to {_MOST_CHUNK_BYTES} bytes"
             )
+
+    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
+        self._refuse_size(data.nbytes)
         return super().check_frame(coordinates, data, metadata)
 
     # -- the file ----------------------------------------------------------------------------------
