@@ -3,7 +3,10 @@
 import sys
 from pathlib import Path
 
-from harness import Table, fake_distributions, predecessor_python, temporary, wall_ms
+from harness import fake_distributions, predecessor_python, temporary, wall_ms
+from report import Table
+
+TITLE = "Import and listing"
 
 
 def main(table: Table, quick: bool) -> None:

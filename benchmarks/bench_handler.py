@@ -6,8 +6,10 @@ import statistics
 import subprocess
 import sys
 
-from harness import HERE, VOID_ABOVE, Table, predecessor_python, warm_memory
+from harness import HERE, VOID_ABOVE, predecessor_python, warm_memory
+from report import Table
 
+TITLE = "The data handler"
 NAMES = {"ram": "ndram", "tiff": "ndtiff"}
 Figures = dict[str, dict[str, list[float]]]
 
@@ -73,8 +75,9 @@ def add_ratio(
         "x",
         goal,
         most=False,
-        note=f"{medians[measured]:.0f} frames/s, reference {medians[reference]:.0f} and {again:.0f}; "
-        f"by the best {best:.2f}{'; VOID, the reference differs from itself' if void else ''}",
+        measured=f"{medians[measured]:,.0f} frames/s",
+        note=f"reference {medians[reference]:,.0f} and {again:,.0f}; by the best {best:.2f}",
+        void="the reference differs from itself" if void else "",
     )
 
 

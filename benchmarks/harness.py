@@ -6,7 +6,6 @@ rounds), the comparison is marked as void.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -121,59 +120,6 @@ def fake_distributions(folder: Path, count: int, backends: int = 20) -> None:
             if number % max(1, count // backends) == 0:
                 entry += f"[exengine.storage_backends]\nbackend{number} = some_package_{number}:Storage\n"
             (info / "entry_points.txt").write_text(entry)
-
-
-class Table:
-    """The rows of a comparison: figure, reference, ratio, goal and verdict."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
-
-    def add(
-        self, name: str, value: float, unit: str, goal: float, *, most: bool = True, note: str = ""
-    ) -> None:
-        good = value <= goal if most else value >= goal
-        sign = "at most" if most else "at least"
-        self.rows.append(
-            {
-                "name": name,
-                "value": round(value, 3),
-                "unit": unit,
-                "goal": f"{sign} {goal:g}",
-                "met": good,
-                "note": note,
-            }
-        )
-        print(
-            f"{'ok  ' if good else 'MISS'} {name:58} {value:10.3f} {unit:9} goal {sign} {goal:g}  {note}",
-            flush=True,
-        )
-
-    def save(self, folder: Path, name: str, script: str) -> None:
-        """Write the rows as ``NAME.json``, and as ``NAME.rst``, which is a table for the docs."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(json.dumps(self.rows, indent=1) + "\n")
-        (folder / f"{name}.rst").write_text(self._as_rst(script))
-
-    def _as_rst(self, script: str) -> str:
-        machine = f"{platform.system()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-        lines = [
-            f".. Created by benchmarks/{script} on {machine}.",
-            "",
-            ".. list-table::",
-            "   :header-rows: 1",
-            "   :widths: 34 14 18 34",
-            "",
-        ]
-        for cells in [
-            ("Figure", "Measured", "Goal", "Note"),
-            *(
-                (row["name"], f"{row['value']} {row['unit']}", row["goal"], row["note"] or "\u2013")
-                for row in self.rows
-            ),
-        ]:
-            lines += [f"   {'*' if not number else ' '} - {cell}" for number, cell in enumerate(cells)]
-        return "\n".join(lines) + "\n"
 
 
 def temporary() -> tempfile.TemporaryDirectory[str]:

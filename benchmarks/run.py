@@ -1,7 +1,9 @@
 """Runs all benchmarks: ``python benchmarks/run.py [--quick] [--only NAME ...] [--save FOLDER]``.
 
-Prints each figure with its goal, and writes ``figures.json``, a table for the docs (``figures.rst``) and a
-plot (``figures.svg``) to the folder. With ``--only``, the other figures from an earlier run are kept.
+Prints each figure with its goal. Writes ``figures.json``, tables for the docs (``figures.rst``) and charts
+(``figures-speed.svg`` and ``figures-time.svg``) to the folder; the figures of the data handler also have a
+table and a chart of their own (``handler.rst``, ``handler-speed.svg``). With ``--only``, the other figures of
+an earlier run are kept.
 """
 
 import argparse
@@ -15,7 +17,8 @@ import bench_million
 import bench_predecessor
 import bench_raw
 import bench_zarr
-from harness import HERE, Table
+from harness import HERE
+from report import Table, outcome, plot
 
 BENCHES = {
     "facade": bench_facade,
@@ -36,43 +39,23 @@ def main() -> int:
     options = parser.parse_args()
     table = Table()
     for name in options.only:
-        print(f"\n{BENCHES[name].__doc__.splitlines()[0]}")
+        table.section = BENCHES[name].TITLE
+        print(f"\n{table.section}")
         BENCHES[name].main(table, options.quick)
     kept = options.save / "figures.json"
     if len(options.only) < len(BENCHES) and kept.is_file():
-        again = {row["name"]: row for row in table.rows}
-        table.rows = [again.get(row["name"], row) for row in json.loads(kept.read_text())]
+        measured = [BENCHES[name].TITLE for name in options.only]
+        table.merge(json.loads(kept.read_text(encoding="utf-8")), measured)
     table.save(options.save, "figures", "run.py")
-    plot(table, options.save / "figures.svg")
-    missed = [row for row in table.rows if not row["met"]]
-    print(f"\n{len(table.rows) - len(missed)} of {len(table.rows)} goals met; results in {options.save}")
+    plot(table.rows, options.save, "figures")
+    handler = Table()
+    handler.rows = [row for row in table.rows if row.get("section") == bench_handler.TITLE]
+    if handler.rows:
+        handler.save(options.save, "handler", "run.py")
+        plot(handler.rows, options.save, "handler")
+    met = sum(outcome(row) == "met" for row in table.rows)
+    print(f"\n{met} of {len(table.rows)} goals met; results in {options.save}")
     return 0
-
-
-def plot(table: Table, path: Path) -> None:
-    """Draw a bar chart of the ratios and their goals, if matplotlib is installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: pip install matplotlib")
-        return
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    rows = [row for row in table.rows if row["unit"] == "x"]
-    figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1))
-    places = range(len(rows))
-    axes.barh(
-        places, [row["value"] for row in rows], color=["#2a7f62" if row["met"] else "#b3402f" for row in rows]
-    )
-    for place, row in zip(places, rows, strict=True):
-        goal = float(row["goal"].split()[-1])
-        axes.plot([goal, goal], [place - 0.45, place + 0.45], color="black", linewidth=1.5)
-    axes.set_yticks(places, [row["name"] for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel("ratio; the black line is the goal")
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 if __name__ == "__main__":

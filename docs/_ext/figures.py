@@ -17,21 +17,32 @@ This documentation was built without measured figures. ``python benchmarks/{scri
 own machine, and prints each beside its goal.
 """
 
-_DRAWING = """\
+_CHART = """\
 
 .. container:: drawing-frame
 
-   .. image:: /{folder}/{name}.svg
+   .. image:: /{folder}/{chart}.svg
       :class: drawing figure-on-paper
-      :alt: The ratios of the table as bars, each with a line at its goal.
+      :alt: {alt}
 """
 
 
-_SCRIPTS = {"figures": "run.py", "before": "bench_before.py"}
+_SCRIPTS = {"figures": "run.py", "handler": "run.py", "before": "bench_before.py"}
+_CHARTS = {
+    "figures": {
+        "figures-speed": "Speeds as bars, relative to the reference, each with a line at its goal.",
+        "figures-time": "Times as bars, relative to the reference, each with a line at its goal.",
+    },
+    "handler": {
+        "handler-speed": "Speeds of the data handler as bars, each with a line at its goal.",
+    },
+    "before": {},
+}
+"""The names of the charts of each table, with their descriptions."""
 
 
 class BenchmarkFigures(SphinxDirective):
-    """Shows a named table (by default ``figures``) and its chart.
+    """Shows the tables of a run (by default ``figures``) and their charts.
 
     If the table does not exist, it shows the command that makes the measurements.
     """
@@ -41,9 +52,10 @@ class BenchmarkFigures(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0] if self.arguments else "figures"
         folder = Path(self.env.srcdir, FOLDER)
-        table, drawing = folder / f"{name}.rst", folder / f"{name}.svg"
+        table = folder / f"{name}.rst"
+        charts = {folder / f"{chart}.svg": alt for chart, alt in _CHARTS[name].items()}
         absent = []
-        for path in (table, drawing):
+        for path in (table, *charts):
             # Sphinx reads a page again in every build if a file that it depends on does not exist.
             if path.is_file():
                 self.env.note_dependency(str(path))
@@ -53,8 +65,9 @@ class BenchmarkFigures(SphinxDirective):
         if not table.is_file():
             return self.parse_text_to_nodes(_NONE.format(script=_SCRIPTS[name]))
         text = table.read_text(encoding="utf-8")
-        if drawing.is_file():
-            text += _DRAWING.format(folder=FOLDER, name=name)
+        for chart, alt in charts.items():
+            if chart.is_file():
+                text += _CHART.format(folder=FOLDER, chart=chart.stem, alt=alt)
         return self.parse_text_to_nodes(text)
 
 

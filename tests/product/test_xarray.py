@@ -162,7 +162,9 @@ def test_a_dataset_can_be_pickled_and_read_in_another_process(dataset, frames):
 def test_workers_of_a_cluster_in_other_processes_compute_the_same(path, frames):
     distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster),
         exengine.open_dataset(path) as storage,
     ):

@@ -34,10 +34,9 @@ class Promise:
     codes : tuple of str
         Codes of the capabilities that failed.
     because : tuple of str
-        The failures; or the capability that excludes the promise; or the reason why the promise was not
-        tested.
+        The failures, the capability that excludes the promise, or the reason why the promise was not tested.
     campaigns : tuple of str
-        A sentence for each fault campaign that tested the promise, which states its figures.
+        A sentence with the figures of each fault campaign that tested the promise.
     """
 
     outcome: str
@@ -57,13 +56,13 @@ class Results:
     distribution, version, kernel : str
         The name and version of the tested distribution, and the version of ExEngine.
     promises : mapping of str to Promise
-        Label of the promise, such as ``P1`` -> result.
+        Maps the label of each promise, such as ``P1``, to its result.
     findings : tuple of Finding
         Capabilities that are declared but not kept, or kept but not declared.
     reason : str
         The reason why no tests were run; empty if tests were run.
     variants : mapping of str to Results
-        The name of each variant of the backend -> the results with its options.
+        Maps the name of each variant of the backend to the results with its options.
     """
 
     distribution: str
@@ -86,7 +85,7 @@ class Results:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """The label of each broken promise, followed by its variant -> its failures."""
+        """Maps the label of each broken promise, followed by its variant if any, to its failures."""
         broken = {
             f"{label} {variant}": why
             for variant, found in self.variants.items()
@@ -105,7 +104,7 @@ class Results:
 
 
 Conformance = tuple[Results | None, str]
-"""The results, and the reason why they are missing or incomplete; empty if they are complete."""
+"""The results, and the reason why they are missing or incomplete, which is empty if they are complete."""
 
 
 def run_kit(record: PluginRecord) -> Conformance:
@@ -123,7 +122,7 @@ def run_kit(record: PluginRecord) -> Conformance:
             content = run_conformance(record.qualified_name, Path(folder, "results.json"))
     except ImportError as error:
         return None, f"the kit needs an extra; install it with: pip install exengine[test] ({error})"
-    except Exception as error:  # raised by the kit itself, or by the plugin that it tests
+    except Exception as error:  # the kit or the plugin under test can raise any exception
         return None, f"the kit failed with {describe(error)}"
     results = _results(content)
     not_run = (

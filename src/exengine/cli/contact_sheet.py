@@ -1,7 +1,7 @@
 """Draws a contact sheet: rows of small pictures in the colors of their channels, with labels and a scale bar.
 
-A tile shows one frame, or the frames of several channels on top of each other. The frames of one channel in a
-row have a common contrast.
+A tile shows one frame, or the overlaid frames of several channels. All frames of one channel in a row have
+the same contrast.
 """
 
 import math
@@ -23,8 +23,8 @@ TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels
 _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 _WHITE = (255, 255, 255)
 _MIXED = ("00FF00", "FF00FF", "00FFFF", "FF0000", "FFFF00", "0000FF")
-"""The colors of channels without a known color, if several are on top of each other."""
-_LONGEST_BAR = 0.4  # of the width of a tile
+"""The colors of overlaid channels that have no known color."""
+_LONGEST_BAR = 0.4  # fraction of the width of a tile
 
 Tile = Sequence[DataCoordinates]
 """The frames in one tile."""
@@ -67,7 +67,7 @@ def draw(
                 pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill=_ABSENT)
                 pen.text((left + 8, top + TILE // 2), "cannot be read", fill=_TEXT)
                 continue
-            picture, scale = _fitted(Image.fromarray(_mixed(planes, contrasts, colors)))
+            picture, scale = _fitted(Image.fromarray(mixed(planes, contrasts, colors)))
             sheet.paste(picture, (left, top))
             if plan.pixel_size_um is not None and column == 0:
                 um_per_pixel = plan.pixel_size_um[1] / scale
@@ -114,11 +114,11 @@ def _contrasts(tiles: Sequence[_Planes]) -> dict[_Channel, tuple[float, float]]:
 
 
 def contrast_of(planes: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
-    """Return the values between which nearly all pixels lie. The colors of 8-bit RGB are not changed."""
+    """Return the values between which nearly all pixels lie; for 8-bit RGB, return the full range."""
     sample = np.concatenate([plane.reshape(-1)[:: max(1, plane.size // 4096)] for plane in planes])
     if planes[0].ndim == 3 and sample.dtype == np.uint8:
         return 0.0, 255.0
-    low, high = np.percentile(sample, (0.5, 99.5))
+    low, high = np.percentile(sample.view(np.uint8) if sample.dtype == bool else sample, (0.5, 99.5))
     return float(low), float(high)
 
 
@@ -127,12 +127,12 @@ def _colors(dataset: DataStorage, plan: SourcePlan, *, mixed: bool) -> dict[_Cha
     found: dict[_Channel, tuple[int, int, int]] = {}
     for number, channel in enumerate(dataset.axes.get("channel", ())):
         default = _MIXED[number % len(_MIXED)] if mixed else "FFFFFF"
-        found[channel] = _rgb(known.get(str(channel)) or default)
+        found[channel] = rgb_of(known.get(str(channel)) or default)
     return found
 
 
-def _rgb(color: str) -> tuple[int, int, int]:
-    """Return the parts of a color; white if the text is not a color."""
+def rgb_of(color: str) -> tuple[int, int, int]:
+    """Return the red, green and blue values of a color; white if the text is not a color."""
     try:
         red, green, blue = bytes.fromhex(color.removeprefix("#"))
     except ValueError:
@@ -140,12 +140,20 @@ def _rgb(color: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _mixed(
+def mixed(
     planes: _Planes,
     contrasts: Mapping[_Channel, tuple[float, float]],
     colors: Mapping[_Channel, tuple[int, int, int]],
 ) -> npt.NDArray[np.uint8]:
-    """Return the sum of the planes in the colors of their channels, ``(Y, X, 3)`` uint8."""
+    """Return the sum of the planes in the colors of their channels, ``(Y, X, 3)`` uint8.
+
+    Parameters
+    ----------
+    planes : list of (channel, numpy.ndarray)
+        ``(Y, X)`` or ``(Y, X, 3)`` each.
+    contrasts, colors : mapping
+        The values between which pixels are scaled, and the color of each channel.
+    """
     height, width = planes[0][1].shape[:2]
     total = np.zeros((height, width, 3), np.float32)
     for channel, plane in planes:
@@ -183,7 +191,7 @@ def _label(tile: Tile) -> str:
 
 
 def bar_length_um(longest_um: float) -> float:
-    """Return the largest of 1, 2, 5, 10, 20, 50 ... that is not longer.
+    """Return the greatest length that is 1, 2 or 5 times a power of 10 and does not exceed a limit.
 
     Examples
     --------
@@ -197,7 +205,7 @@ def bar_length_um(longest_um: float) -> float:
 def _draw_scale_bar(
     pen: "ImageDraw.ImageDraw", corner: tuple[int, int], width: int, um_per_pixel: float
 ) -> None:
-    """Draw a bar of a round length into the lower left corner of a picture, with the length above it."""
+    """Draw a scale bar of a round length, with a label, in the lower left corner of a picture."""
     length_um = bar_length_um(width * um_per_pixel * _LONGEST_BAR)
     left, bottom = corner[0] + 6, corner[1] - 6
     right = left + max(1, round(length_um / um_per_pixel)) - 1

@@ -170,7 +170,7 @@ def _leave_a_child_behind() -> None:
     """Fork a process that outlives this process for a while, and report that it exists."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # otherwise a reader of these streams would wait for this fork
+            os.close(stream)  # a reader of an open stream would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
     _say(forked=True)
@@ -186,7 +186,7 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
-    """Read frames with the foreign reader that the class names, and report those that it does not see."""
+    """Read frames with the class's foreign reader, and report those that the reader does not see."""
     module, _, name = subject.cls.foreign_reader.partition(":")
     read = getattr(importlib.import_module(module), name)
     faults = []
@@ -212,7 +212,7 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
     faults: list[str] = []
     last_round = False
     while not faults and not last_round:
-        last_round = stopped.is_set()  # after the last frame was put, check once more
+        last_round = stopped.is_set()  # check once more after the last frame was put
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):

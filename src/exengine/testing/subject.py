@@ -68,7 +68,7 @@ class Subject:
         self.folder = folder
         self.name = name
         self.options = options
-        self.not_promised_by = ""  # set to the capabilities that rule out the tested promise
+        self.not_promised_by = ""  # the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0
 
@@ -157,7 +157,7 @@ class Subject:
         return model
 
     def numbered(self, number: int) -> dict[str, Any]:
-        """Return metadata with a frame's number, or an empty dict if the backend stores no metadata."""
+        """Return metadata with the number of a frame, or an empty dict if the backend stores no metadata."""
         return {**self.metadata_value, "number": number} if self.can.metadata else {}
 
     # -- refusals --------------------------------------------------------------------------------

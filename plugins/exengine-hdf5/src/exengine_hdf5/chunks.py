@@ -4,6 +4,7 @@ The gzip filter is a zlib stream of the bytes after the shuffle filter, so zlib 
 h5py only, so a small HDF5 file in memory does it. No file on the disk is opened by the HDF5 library here.
 """
 
+import itertools
 import zlib
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 LEVEL = 4
 """The level of gzip, which is h5py's default."""
+_NUMBERS = itertools.count()
 _MOST_RATIO = 1100  # of zlib; more is not possible
 
 
@@ -82,5 +84,6 @@ def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compressi
 def _in_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     import h5py
 
-    file = h5py.File("chunk", "w", driver="core", backing_store=False)
+    # Two threads may not use the same name at once. No file of this name is created.
+    file = h5py.File(f"exengine-chunk-{next(_NUMBERS)}", "w", driver="core", backing_store=False)
     return file, file.create_dataset("c", shape, dtype, chunks=shape, shuffle=True, compression="lzf")

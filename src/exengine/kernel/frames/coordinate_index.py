@@ -2,8 +2,8 @@
 
 Coordinates are encoded as one integer: the sum of their position codes, weighted by powers of a prime. As a
 dict key, an integer takes a third of the memory of a frozenset and is found just as fast. It can be decoded
-back to the coordinates, so they need not be kept separately. Frames are numbered in the order in which they
-were stored.
+back to the coordinates, so the coordinates need not be stored separately. Frames are numbered in the order in
+which they were stored.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,8 +49,8 @@ class CoordinateIndex:
         return tuple(self._axes_now())
 
     def _axes_now(self) -> list[str]:
-        # A list, because another thread may add an axis. tuple() allocates memory during the iteration, so
-        # the garbage collector may run and let that thread continue.
+        # Use list() and not tuple(), because another thread may add an axis: tuple() allocates memory while
+        # it iterates, so the garbage collector may run and let the other thread continue.
         return list(self._weights)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
@@ -139,6 +139,11 @@ class CoordinateIndex:
         for key in list(self._numbers):
             yield self._decode(key)
 
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        for number, key in enumerate(list(self._numbers)[start:], start):
+            yield number, self._decode(key)
+
     def positions(self) -> dict[str, list[int | str]]:
         """Return the positions that occur on each axis, in order of arrival."""
         found: dict[str, dict[int | str, None]] = {axis: {} for axis in self._axes_now()}
@@ -148,7 +153,7 @@ class CoordinateIndex:
         return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message, which names the axes or positions that exist."""
+        """Return a clause for an error message that lists the existing axes or positions."""
         if not self._numbers:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in self._weights]

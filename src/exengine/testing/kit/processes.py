@@ -17,8 +17,10 @@ from exengine.testing.subject import Subject, status_of, tree_of
 
 FRAMES = 30
 SECONDS = 100
-"""The approximate number of attempts, in threads, to create a dataset where another writer is active. All of
-them must be refused."""
+"""The approximate number of attempts, in threads, to create a dataset while another writer uses its path.
+
+All of the attempts must be refused.
+"""
 _LIMIT_BYTES = 65536
 
 _PATIENCE_S = 5.0

@@ -21,9 +21,9 @@ from exengine_ndstorage.ndtiff.index_entries import Template, parse_checked_axes
 from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_TEXT_BYTES
 
 _NUMBERS_BYTES = INDEX_NUMBERS.size
-_MAX_ENTRY = 2**20  # exceeds the size of the two strings and the numbers in any entry
+_MAX_ENTRY = 2**20  # an upper bound on the size of an entry, in bytes
 _MAX_TEXT = MAX_TEXT_BYTES + 1
-_MAX_TEMPLATES = 32  # templates to keep; JSON that matches none of them is parsed
+_MAX_TEMPLATES = 32  # maximum number of templates; JSON that matches none of them is parsed
 _DIRECT = 2**29  # an int 0 <= i < _DIRECT is its own code; other ints and strings are interned
 _TAIL = 65_536  # the number of new frames after which the sorted keys are computed again
 
@@ -201,7 +201,7 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # above 99,999,999, a number may have a different code
+            if sign < 0 or end - begin > 8:  # a larger number may not be its own code
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)
@@ -353,7 +353,7 @@ class FrameTable:
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         names, values, order = self._names, self._values, self._order_of_axes
-        codes = self._codes[number].tolist()  # read last, because every axis in the order must have codes
+        codes = self._codes[number].tolist()  # read the codes last, so that they cover every axis
         axes: dict[str, int | str] = {}
         for column in order:
             code = codes[column]
@@ -365,17 +365,19 @@ class FrameTable:
 
     def __iter__(self) -> Iterator[DataCoordinates]:
         """Yield the coordinates of the frames that are currently in the table, in the order of arrival."""
-        self.settle()
-        return self._iterate(self._codes[: self._count], self._order_of_axes, frozenset(self._superseded))
+        return (coordinates for _, coordinates in self.since(0))
 
-    def _iterate(
-        self, rows: npt.NDArray[np.int32], order: tuple[int, ...], superseded: frozenset[int]
-    ) -> Iterator[DataCoordinates]:
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on, in the order of arrival."""
+        superseded = self.superseded
+        found = self._iterate(self._codes[: self._count], start, self._order_of_axes)
+        return (item for item in found if item[0] not in superseded)
+
+    def _iterate(self, rows: npt.NDArray[np.int32], start: int, order: tuple[int, ...]) -> Iterator[Any]:
         names = self._names
-        for begin in range(0, len(rows), 4096):
-            for number, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
-                if number not in superseded:
-                    yield DataCoordinates({names[c]: self._value(c, codes[c]) for c in order if codes[c]})
+        for begin in range(start, len(rows), 4096):
+            for at, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
+                yield at, DataCoordinates({names[c]: self._value(c, codes[c]) for c in order if codes[c]})
 
     def _value(self, column: int, code: int) -> int | str:
         return code >> 1 if code & 1 else self._values[column][(code >> 1) - 1]
@@ -400,8 +402,7 @@ class FrameTable:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"the positions on axis {axis!r} are {summarize_positions(values)}"
-        absent = [axis for axis in self.axes if axis not in axes]
-        if absent:
+        if absent := [axis for axis in self.axes if axis not in axes]:
             return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
         return f"none of the {self._count} frames has this combination of positions"
 
