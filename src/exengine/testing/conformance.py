@@ -34,6 +34,7 @@ from exengine.testing.kit.put import PutPromises
 from exengine.testing.kit.read import ReadPromises
 from exengine.testing.kit.recover import RecoveryPromises
 from exengine.testing.kit.resources import ResourcePromises
+from exengine.testing.kit.resume import ResumePromises
 from exengine.testing.kit.security import SecurityPromises
 from exengine.testing.promises import promise
 from exengine.testing.subject import Subject
@@ -48,6 +49,7 @@ class StorageConformance(
     OverwritePromises,
     SecurityPromises,
     RecoveryPromises,
+    ResumePromises,
     ProcessPromises,
     LivePromises,
     ResourcePromises,
