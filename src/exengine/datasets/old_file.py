@@ -159,7 +159,9 @@ class OldFile:
         if isinstance(error, DatasetExistsError | DatasetLockedError):
             return  # another process has created this dataset
         name = f"{self._name}.{manifest.MANIFEST_NAME}"
-        begun = manifest.read_manifest_file(f"{self._path}.{name}", name, self._parent.descriptor)
+        begun = manifest.read_manifest_file(
+            os.path.join(self._parent.path, name), name, self._parent.descriptor
+        )
         if begun is None or begun.status is not DatasetStatus.FAILED or begun.frames != 0:
             return
         for entry in OldFile(self._path, self._parent, self._files_of)._entries:
