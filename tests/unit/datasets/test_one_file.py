@@ -260,6 +260,20 @@ def test_conversion_publishes_one_file_and_repeats_and_overwrites(tmp_path):
     assert len(names(tmp_path)) == 6
 
 
+def test_a_recovery_that_was_killed_anywhere_is_finished_by_the_same_command(tmp_path, no_sync):
+    path, copy = tmp_path / "scan.lines", tmp_path / "scan-recovered.lines"
+    write(path, finish=False)
+    for number in itertools.count(1):
+        was_killed = killed_at_call(number, "before", lambda: recover(path))
+        recover(path)
+        assert frames_of(copy) == WHOLE and verify(copy).ok
+        for file in tmp_path.glob("scan-recovered.lines*"):
+            file.unlink()
+        if not was_killed:
+            break
+    assert number > 20
+
+
 def test_a_conversion_that_was_killed_anywhere_is_finished_by_the_same_command(tmp_path, no_sync):
     source, path = tmp_path / "source.lines", tmp_path / "scan.lines"
     write(source)
