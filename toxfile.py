@@ -129,8 +129,11 @@ def _seed(state: State, name: str, **settings: object) -> None:
 
 
 def _install(*folders: Path, extra: str = "", options: tuple[str, ...] = ()) -> Command:
-    """Return the command that builds projects and forces a reinstall, as their version does not change."""
-    command = ["uv", "pip", "install", "-q", *options]
+    """Return the command that builds projects and forces a reinstall, as their version does not change.
+
+    Without ``--no-sources``, uv would replace the installed kernel with a link to this workspace.
+    """
+    command = ["uv", "pip", "install", "-q", "--no-sources", *options]
     for folder in folders:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         command += ["--reinstall-package", project["name"]]

@@ -388,7 +388,6 @@ def _read(storage, number):
 
 
 class Reader(DatasetReader):
-    capabilities = Disk.capabilities
     open_file = staticmethod(open_regular)
     read_frame = Disk.read_frame
     read_frame_metadata = Disk.read_frame_metadata
@@ -407,6 +406,7 @@ class Reader(DatasetReader):
         index = CoordinateIndex()
         reader = cls(os.fspath(path), index, status_of(manifest), manifest)
         reader.checks, reader.open_file = writer.checks, writer.open_file
+        reader.capabilities = writer.capabilities
         names = os.listdir(path)
         numbers = [number for number in range(len(names)) if f"{number}.frame" in names]
         reader.numbers = []
@@ -555,6 +555,15 @@ class DeclaresThatItReopens(Disk):
     @classmethod
     def open(cls, path):
         raise DatasetDamagedError("never")
+
+
+@fault("EX301", "N2")
+class OpensWithoutTheCapabilities(Disk):
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        reader.capabilities = StorageCapabilities()
+        return reader
 
 
 @fault("EX301", "N5")

@@ -1,10 +1,13 @@
 """Builds sdist and wheel of every distribution, checks them, and uses them as a user would.
 
-``python release.py DIST FOLDER`` writes the archives into DIST, which it empties of archives first. The wheel of
-each distribution is built from its sdist, so that a file that is missing there is missing in the wheel. Then a
-fresh virtual environment in FOLDER installs ``exengine[all]`` with these wheels, and runs the main job.
+``python release.py DIST FOLDER`` writes the archives into DIST, which it empties of archives first. It builds a copy
+of the repository in FOLDER, to which it adds the results of the conformance kit and of the fault campaigns, so that
+each wheel contains those of its plugins. The wheel of each distribution is built from its sdist, so that a file that
+is missing there is missing in the wheel. Then a fresh virtual environment in FOLDER installs ``exengine[all]`` with
+these wheels, and runs the main job.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +22,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+RESULTS = ROOT / "docs" / "_results"
+NOT_COPIED = (".*", "__pycache__", "dist")
+PLUGIN_GROUPS = ("exengine.storage_backends", "exengine.frame_sources")
 CONFIG = """\
 storage: {backend: BACKEND, path: data/cells}
 source: {name: simulated, options: {width: 64, height: 64}}
@@ -64,6 +70,33 @@ def expected_files(folder: Path) -> set[str]:
     }
 
 
+def add_results(folder: Path) -> list[str]:
+    """Copy the results of each plugin of a project into its package; return the faults in them.
+
+    Parameters
+    ----------
+    folder : Path
+        A copy of the project, which is changed.
+    """
+    facts, faults = facts_of(folder), []
+    for group in PLUGIN_GROUPS:
+        for name, target in facts.get("entry-points", {}).get(group, {}).items():
+            source = RESULTS / f"{name}.json"
+            if not source.is_file():
+                faults.append(f"there are no results of {name}")
+                continue
+            version = json.loads(source.read_text(encoding="utf-8"))["version"]
+            if version != facts["version"]:
+                faults.append(f"the results of {name} are of version {version}, not {facts['version']}")
+            results = folder / "src" / target.split(":")[0].split(".")[0] / "docs" / "results"
+            (results / "faults").mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, results)
+            for campaign in sorted((RESULTS / "faults").glob("*.json")):
+                if json.loads(campaign.read_text(encoding="utf-8")).get("backend") == name:
+                    shutil.copy(campaign, results / "faults")
+    return faults
+
+
 def check_wheel(wheel: Path, folder: Path) -> list[str]:
     """Return what is missing in a wheel: files of its packages, ``py.typed``, its licence."""
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -77,11 +110,22 @@ def check_wheel(wheel: Path, folder: Path) -> list[str]:
 
 def main(dist: Path, folder: Path) -> int:
     projects = [facts_of(project) for project in PROJECTS]
+    shutil.rmtree(folder, ignore_errors=True)
+    sources = folder / "sources"
+    copied = ("README.md", "LICENSE", ".gitignore", "pyproject.toml", "src", "plugins")
+    sources.mkdir(parents=True)
+    for name in copied:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        else:
+            shutil.copy(ROOT / name, sources)
     dist.mkdir(exist_ok=True)
     for old in (*dist.glob("*.whl"), *dist.glob("*.tar.gz")):
         old.unlink()
     faults = misfits(projects)
-    for project, facts in zip(PROJECTS, projects, strict=True):
+    for original, facts in zip(PROJECTS, projects, strict=True):
+        project = sources / original.relative_to(ROOT)
+        faults += add_results(project)
         run("python", "-m", "build", "--outdir", str(dist), str(project))  # the wheel, from the sdist
         name = f"{facts['name'].replace('-', '_')}-{facts['version']}"
         (wheel,) = dist.glob(f"{name}-*.whl")
@@ -97,8 +141,6 @@ def main(dist: Path, folder: Path) -> int:
 
 def use(dist: Path, folder: Path) -> None:
     """Install everything in a fresh environment, and acquire with each backend that keeps data."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     venv.create(folder / "environment", with_pip=True)
     scripts = folder / "environment" / ("Scripts" if os.name == "nt" else "bin")
     python = str(scripts / "python")

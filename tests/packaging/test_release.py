@@ -1,5 +1,6 @@
 """The distributions of this repository fit one another, and the release is checked for what it must contain."""
 
+import json
 import zipfile
 from copy import deepcopy
 
@@ -7,7 +8,7 @@ import pytest
 
 pytest.importorskip("packaging")
 
-from release import PROJECTS, ROOT, check_wheel, facts_of, misfits
+from release import PROJECTS, ROOT, add_results, check_wheel, facts_of, misfits
 
 FACTS = [facts_of(project) for project in PROJECTS]
 
@@ -42,3 +43,31 @@ def test_a_wheel_without_a_file_of_its_package_is_a_fault(tmp_path):
     faults = check_wheel(wheel, ROOT)
     assert f"{wheel.name} lacks exengine/checks/codes.toml" in faults
     assert f"{wheel.name} lacks py.typed" in faults
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Return a copy of the metadata of a plugin, without its code."""
+    original = ROOT / "plugins" / "exengine-ndstorage" / "pyproject.toml"
+    (tmp_path / "pyproject.toml").write_text(original.read_text(encoding="utf-8"), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_results_of_the_kit_and_of_the_campaigns_become_part_of_the_package(plugin):
+    assert add_results(plugin) == []
+    results = plugin / "src" / "exengine_ndstorage" / "docs" / "results"
+    assert {path.name for path in results.glob("*.json")} == {"ndtiff.json", "ndram.json"}
+    campaigns = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob("faults/*.json")]
+    assert campaigns and {campaign["backend"] for campaign in campaigns} == {"ndtiff"}
+
+
+def test_results_of_another_version_are_a_fault(plugin):
+    project = plugin / "pyproject.toml"
+    project.write_text(project.read_text(encoding="utf-8").replace('version = "1.0.0"', 'version = "1.1.0"'))
+    assert "the results of ndtiff are of version 1.0.0, not 1.1.0" in add_results(plugin)
+
+
+def test_a_plugin_without_results_is_a_fault(plugin):
+    project = plugin / "pyproject.toml"
+    project.write_text(project.read_text(encoding="utf-8").replace("\nndtiff = ", "\nnew = "))
+    assert "there are no results of new" in add_results(plugin)

@@ -157,6 +157,7 @@ def test_the_search_field_opens_with_the_keyboard_and_searches(browser):
         ("disk full", "how-to/troubleshooting.html"),
         ("float32", "usage/backends/matrix.html"),
         ("load numpy", "how-to/read_data.html"),
+        ("publish", "how-to/publish_your_backend.html"),
         ("which backend", "usage/backends/matrix.html"),
         ("EX202", "reference/codes/EX202.html"),
         ("grid positions", "how-to/describe_a_sequence.html"),

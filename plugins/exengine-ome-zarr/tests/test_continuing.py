@@ -12,7 +12,7 @@ from exengine.errors import (
     StorageFinishedError,
 )
 from exengine_ome_zarr import OmeZarrStorage
-from exengine_ome_zarr.continuing import ContinuedWriter
+from exengine_ome_zarr.continued.writer import ContinuedWriter
 from exengine_ome_zarr.frame_writer import FrameWriter
 from exengine_ome_zarr.pyramid import halve
 

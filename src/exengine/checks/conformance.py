@@ -4,6 +4,7 @@ This module finds the results file of a plugin and defines the values that repor
 file and the meanings of the promises are defined in :mod:`exengine.testing`.
 """
 
+import importlib.resources
 import re
 import tempfile
 from collections.abc import Mapping
@@ -63,6 +64,8 @@ class Results:
         The reason why no tests were run; empty if tests were run.
     variants : mapping of str to Results
         Maps the name of each variant of the backend to the results with its options.
+    shipped : bool
+        Whether the results come from the plugin's package, so that its authors measured them.
     """
 
     distribution: str
@@ -72,6 +75,7 @@ class Results:
     findings: tuple[Finding, ...] = ()
     reason: str = ""
     variants: Mapping[str, "Results"] = field(default_factory=dict)
+    shipped: bool = False
 
     @property
     def kept(self) -> int:
@@ -129,6 +133,19 @@ def run_kit(record: PluginRecord) -> Conformance:
         results.reason or "the kit did not state a reason" if content.get("outcome") == "not run" else ""
     )
     return results, not_run
+
+
+SHIPPED = "docs/results"
+"""The folder for results inside a plugin's package, with the same files as ``exengine_results``."""
+
+
+def shipped_folder(record: PluginRecord) -> Path | None:
+    """Return the folder of the results that a plugin's package contains, or None if it has none."""
+    try:
+        folder = importlib.resources.files(record.package) / SHIPPED
+        return Path(str(folder)) if folder.is_dir() else None
+    except (OSError, ImportError, TypeError, ValueError):
+        return None
 
 
 def saved_results(record: PluginRecord, folder: Path) -> Results | None:

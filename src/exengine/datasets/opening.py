@@ -110,7 +110,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
         raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
     if backend is not None:
         return plugins.BACKENDS.load(backend), None
-    written_by = manifest.read_manifest(path)
+    written_by = manifest.read_manifest_file(manifest.own_path(path, manifest.MANIFEST_NAME))
     if written_by is not None:
         return _load_writer(written_by.backend, path), written_by
     for cls in openers(path):

@@ -20,7 +20,8 @@ class StorageCapabilities:
     persistent: bool = False
     """The dataset outlives the process and is stored at a path."""
     dtypes: tuple[str, ...] | None = None
-    """Names of the numpy dtypes that the format can store; None means any."""
+    """Names of the numpy dtypes that the format can store. None means any dtype for booleans and numbers;
+    ``check_frame`` may still refuse others, such as strings, dates and structured dtypes."""
     ndim: tuple[int, ...] | None = None
     """The numbers of dimensions that a frame may have; None means any."""
     same_shape: bool = False

@@ -19,7 +19,8 @@ index pages to a toctree, and add the two folders to ``.gitignore``.
 ``exengine_path``            Folders with installed packages. Default: ``sys.path``.
 ``exengine_results``         Folder, relative to the source folder, with the conformance kit's results files,
                              ``<name>.json`` for each plugin, and with those of fault campaigns,
-                             ``faults/*.json``. Default: ``_results``.
+                             ``faults/*.json``. Default: ``_results``. For a plugin that has no file there,
+                             the folder ``docs/results`` in its package is used.
 ===========================  ========================================================================
 
 Docstrings are trusted only if ``exengine_plugins``, ``exengine_strict`` or ``exengine_local_plugins`` lists

@@ -22,7 +22,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
 from exengine.checks.campaigns import with_campaigns
-from exengine.checks.conformance import Conformance, saved_results
+from exengine.checks.conformance import Conformance, Results, saved_results, shipped_folder
 from exengine.checks.report import PluginReport, make_reports
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import describe
@@ -85,7 +85,14 @@ class PluginPages:
             reports |= dict(zip(claims, made, strict=True))
         _reject_faults(app, [record for records in shown.values() for record in records], reports)
         for kind, records in shown.items():
-            self._write_kind(app, kind, setup, [reports.get(one, PluginReport(one)) for one in records])
+            one_each = [reports.get(record, PluginReport(record)) for record in records]
+            try:
+                self._write_kind(app, kind, setup, one_each)
+            except OSError as error:
+                raise ExtensionError(
+                    f"the pages of plugins cannot be written into {app.srcdir}: {error.strerror}; copy the "
+                    "sources of the documentation to a folder that you can write to, and build them there"
+                ) from error
 
     def _conformance(self, app: Sphinx, record: PluginRecord) -> Conformance:
         """Return the saved results for a plugin; warn if a results file cannot be used."""
@@ -182,19 +189,32 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
 
 
 def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
-    """Return the saved results of the conformance kit; warn if the results file cannot be used."""
-    folder = Path(app.srcdir, app.config.exengine_results)
+    """Return the saved results of the conformance kit; warn if the results file cannot be used.
+
+    Results of the documentation come first, then those in the plugin's package.
+    """
     try:
-        results = saved_results(record, folder)
-        if results is not None:
-            cls = record.loaded
-            variants = safe_variants(cls) if cls is not None and issubclass(cls, DataStorage) else []
-            options = {one.name: one.options for one in variants}
-            results = with_campaigns(results, record.name, folder, options)
+        results = _results_in(Path(app.srcdir, app.config.exengine_results), record)
     except ValueError as error:
         logger.warning("%s", error)
         return None, str(error)
+    shipped = shipped_folder(record) if results is None else None
+    if shipped is not None:
+        try:
+            results = _results_in(shipped, record)
+        except ValueError as error:  # a fault in the package of a stranger, which must not end the build
+            return None, str(error)
+        results = replace(results, shipped=True) if results is not None else None
     return results, "" if results else _NO_RESULTS
+
+
+def _results_in(folder: Path, record: PluginRecord) -> Results | None:
+    results = saved_results(record, folder)
+    if results is None:
+        return None
+    cls = record.loaded
+    variants = safe_variants(cls) if cls is not None and issubclass(cls, DataStorage) else []
+    return with_campaigns(results, record.name, folder, {one.name: one.options for one in variants})
 
 
 def _reject_faults(

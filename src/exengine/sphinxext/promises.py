@@ -36,6 +36,9 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
     campaigns = any(promise.campaigns for promise in results.promises.values())
     tests = "The conformance kit and fault campaigns" if campaigns else "The conformance kit"
     parts = [f"{tests} found {results.kept} of {results.tested} promises kept, with {where}.\n"]
+    if results.shipped:
+        authors = f"The authors of {escape(record.distribution)} measured this"
+        parts.append(f"{authors}; the results come with the package.\n")
     if results.version != record.version:
         versions = f"version {escape(results.version)}, but version {escape(record.version)} is installed"
         parts.append(f".. note::\n\n   These results are from {versions}.\n")

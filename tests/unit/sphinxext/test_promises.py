@@ -148,3 +148,49 @@ def test_backends_that_cannot_be_used_are_not_compared(site, build):
     built = build()
     assert not (built.source / "usage/backends/matrix.rst").exists()
     assert "Compare them" not in built.text("usage/backends/index")
+
+
+@pytest.fixture
+def ship(site):
+    """Write the result files that come with the package of a backend."""
+
+    def write(package, version="2.5"):
+        folder = site.folder / package / "docs" / "results"
+        made = make_results("shelf", REPORTS, distribution="shelf-dist", version=version)
+        write_results(folder / "shelf.json", made)
+        (folder / "faults").mkdir()
+        found = {"outcome": "kept", "text": "the power was cut 20 times, and no frame was lost"}
+        campaign = {"backend": "shelf", "options": {}, "promises": {"N3": found}}
+        (folder / "faults" / "power.json").write_text(json.dumps(campaign))
+        return folder
+
+    return write
+
+
+def test_results_in_the_package_are_shown_with_who_measured_them(site, build, ship):
+    ship(site.backend())
+    built = build()
+    text = built.text("usage/backends/shelf")
+    assert "found 2 of 3 promises kept, with shelf-dist 2.5" in text
+    assert "The authors of shelf-dist measured this; the results come with the package." in text
+    assert promises(built)["N3"][0] == "\N{CHECK MARK} kept"
+    assert "the power was cut 20 times, and no frame was lost" in text
+
+
+def test_results_of_the_documentation_replace_those_in_the_package(site, build, ship, results):
+    ship(site.backend())
+    results(reports=REPORTS[:1])
+    text = build().text("usage/backends/shelf")
+    assert "found 1 of 1 promises kept" in text and "authors of" not in text
+
+
+def test_results_in_the_package_of_another_version_say_so(site, build, ship):
+    ship(site.backend(), version="2.4")
+    text = build().text("usage/backends/shelf")
+    assert "These results are from version 2.4, but version 2.5 is installed." in text
+
+
+def test_damaged_results_in_the_package_of_a_stranger_do_not_end_the_build(site, build, ship):
+    (ship(site.backend()) / "shelf.json").write_text("{")
+    built = build()
+    assert "Not run" in built.text("usage/backends/shelf") and built.warnings == ""

@@ -98,3 +98,11 @@ def test_what_ends_the_process_is_never_imported_by_the_build(site, build):
 def test_a_project_that_does_not_read_rst_is_refused_with_what_to_write(build):
     with pytest.raises(ConfigError, match="source_suffix.*'.rst': 'restructuredtext'"):
         build(source_suffix={".md": "restructuredtext"})
+
+
+def test_sources_that_cannot_be_written_to_end_the_build_with_what_to_do(site, build, tmp_path):
+    site.backend()
+    (tmp_path / "docs").mkdir(exist_ok=True)
+    (tmp_path / "docs" / "usage").write_text("not a folder")
+    with pytest.raises(ExtensionError, match=r"cannot be written into .*docs: .*; copy the sources"):
+        build()

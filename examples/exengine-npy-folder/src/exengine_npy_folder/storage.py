@@ -101,8 +101,7 @@ class NpyFolderStorage(ManagedStorage):
             self._index_file = os.open(os.path.join(self._folder, INDEX_NAME), flags, 0o666)
             self.annotate("summary_metadata", self.summary_metadata)
         except OSError as error:
-            self.abort(f"the index could not be created: {error}", failed=True)
-            self.close()
+            self.cannot_begin(error)
             raise DatasetAccessError(f"cannot write in {self._folder}: {error}") from error
 
     @classmethod
@@ -189,7 +188,7 @@ class NpyFolderReader(DatasetReader):
             except DatasetDamagedError:
                 whole = False  # the other frames can still be read
             offset += len(line)
-        if not whole or (manifest is not None and manifest.get("frames", len(offsets)) != len(offsets)):
+        if not whole or (manifest is not None and manifest.frames not in (None, len(offsets))):
             status = DatasetStatus.DAMAGED
         reader = cls(folder, index, status, manifest)
         reader._line_offsets = offsets

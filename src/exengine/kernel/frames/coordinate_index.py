@@ -78,7 +78,19 @@ class CoordinateIndex:
         return self._numbers.get(key)
 
     def add(self, axes: Mapping[str, int | str]) -> int | None:
-        """Assign the next number to these coordinates and return it; return None if a frame exists there."""
+        """Assign the next number to these coordinates.
+
+        Parameters
+        ----------
+        axes : mapping of str to int or str
+            Checked axes: ``DataCoordinates(...).coordinate_dict``. This method does not check them.
+
+        Returns
+        -------
+        int or None
+            The number, counted from 0; None if a frame already exists at these coordinates. Nothing is added
+            in this case.
+        """
         key = self.reserve(axes)
         return None if key is None else self.commit(key)
 

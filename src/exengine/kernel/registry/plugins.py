@@ -186,11 +186,12 @@ class PluginRegistry:
         """
         record = self.find(name)
         with self._lock:
-            if record.outcome is NOT_LOADED:
+            outcome = record.outcome
+            if outcome is NOT_LOADED:
                 loaded = self._load(record)
                 if record.outcome is NOT_LOADED:  # false if the plugin loaded itself during its import
                     record.settle(loaded)
-        outcome = record.outcome
+                outcome = record.outcome
         if outcome.state == "valid":
             return outcome.loaded
         where = f"{record.name!r} of {record.distribution} {record.version}"

@@ -26,7 +26,8 @@ class FormatHooks(IndexedStorage):
     """
 
     batch_frames: ClassVar[int] = 1
-    """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
+    """The maximum number of frames that are passed to :meth:`write_frames` at once, by ``put_many`` and by a
+    data handler. With 1, the default, every frame is passed to :meth:`write_frame` instead."""
 
     continues: ClassVar[bool] = False
     """Whether a storage of this class continues an existing dataset instead of creating one. It is True only
@@ -146,7 +147,18 @@ class FormatHooks(IndexedStorage):
             files.sync_filesystem(self.path)
 
     def finish_frames(self) -> None:
-        """Finish the format's files and sync them to the disk. The manifest is written afterwards."""
+        """Finish the format's files and sync them to the disk. The manifest is written afterwards.
+
+        Called when ``finish`` or ``abort`` ends the dataset; after a failed write, also by ``close``. After a
+        failed write, the files may contain a part of the frame that was not stored, and the disk may still be
+        full. The frames that were stored before must remain readable. Not called if an intact storage is
+        closed without ``finish``, and not in a forked child.
+
+        Raises
+        ------
+        OSError
+            Makes the dataset end as failed.
+        """
         self.sync_frames()
 
     def claimed_files(self) -> tuple[str, ...]:
@@ -182,6 +194,7 @@ class FormatHooks(IndexedStorage):
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 
-        Called after ``finish_frames``, unless the storage has failed. The manifest records them as ``facts``.
+        Called after ``finish_frames``, unless the storage has failed. The manifest records them, and a reader
+        finds them as :attr:`exengine.base_classes.Manifest.facts`. Without this call, there are no facts.
         """
         return {}

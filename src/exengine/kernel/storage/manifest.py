@@ -24,6 +24,7 @@ from typing import Any
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetAccessError, DatasetDamagedError, MetadataError
 from exengine.kernel.system import files
+from exengine.kernel.system.archive import open_packed
 from exengine.kernel.system.bounded import parse_json, refuse_too_many_values
 from exengine.kernel.wording import a
 
@@ -267,7 +268,10 @@ def read_manifest(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) 
             return handed[1]
     if dir_fd is not None:
         return read_manifest_file(os.path.join(path, MANIFEST_NAME), MANIFEST_NAME, dir_fd)
-    return read_manifest_file(own_path(path, MANIFEST_NAME))
+    found = read_manifest_file(own_path(path, MANIFEST_NAME))
+    if found is None and os.path.isfile(path):
+        return _packed(os.path.join(path, MANIFEST_NAME))
+    return found
 
 
 def read_manifest_file(path: str, name: str = "", dir_fd: int | None = None) -> Manifest | None:
@@ -293,12 +297,25 @@ def read_manifest_file(path: str, name: str = "", dir_fd: int | None = None) -> 
         if error.errno in (errno.EINVAL, errno.ELOOP):
             raise DatasetDamagedError(f"{path} is not a manifest: {error.strerror}") from None
         raise DatasetAccessError(f"{path} cannot be read: {error.strerror}") from error
+    return _parsed(path, text, identity)
+
+
+def _parsed(path: str, text: bytes, identity: tuple[int, ...] | None) -> Manifest:
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"the file is larger than {MAX_BYTES} bytes")
         return Manifest(parse_json(text), identity)
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
+
+
+def _packed(path: str) -> Manifest | None:
+    """Return the manifest in a packed dataset; None if there is none."""
+    try:
+        file = open_packed(path)
+    except (DatasetDamagedError, OSError):  # not an archive, or without a manifest
+        return None
+    return _parsed(path, files.read_at(file.descriptor, min(file.size, MAX_BYTES + 1), file.start), None)
 
 
 def status_of(manifest: Manifest | None) -> DatasetStatus:

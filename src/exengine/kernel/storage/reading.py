@@ -23,6 +23,7 @@ from exengine.kernel.errors import (
     StorageFinishedError,
     UnsupportedOperationError,
 )
+from exengine.kernel.own_names import StorageMeta, refuse_hidden_methods
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
 from exengine.kernel.storage.state import DatasetState, FollowedIndex, FrameIndex, ReadState
@@ -30,7 +31,7 @@ from exengine.kernel.storage_views import follow
 from exengine.kernel.system.files import expanded
 
 
-class IndexedStorage(DataStorage):
+class IndexedStorage(DataStorage, metaclass=StorageMeta):
     """The base class for storages with numbered frames; see the module's docstring.
 
     Any thread may read, even while frames are being added or the storage is being closed. Closing waits for
@@ -58,6 +59,7 @@ class IndexedStorage(DataStorage):
                 f"{cls.__name__} defines _exengine, which {IndexedStorage.__name__} uses for its state; "
                 "choose another name"
             )
+        refuse_hidden_methods(cls)
 
     # -- for subclasses --------------------------------------------------------------------------
 
@@ -82,7 +84,12 @@ class IndexedStorage(DataStorage):
         """Return the metadata of frame ``number``, as an object that the caller may modify."""
 
     def release(self) -> None:
-        """Close files and free memory. Called once."""
+        """Close files and free memory.
+
+        Called once, by ``close`` or by ``cannot_begin``. ``cannot_begin`` may call it before ``__init__`` has
+        set all attributes, and then ignores an error. In a forked child, it is called only if the program
+        closes the storage there; it must not write to the files.
+        """
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -211,6 +218,11 @@ class DatasetReader(IndexedStorage):
         The status according to the manifest or the format itself.
     manifest : Manifest or None
         The dataset's ``exengine.json``, as :func:`~exengine.base_classes.read_manifest` returns it.
+
+    Notes
+    -----
+    A subclass declares the same ``capabilities`` as the storage that writes the dataset. ``verify`` uses
+    ``checksums``, for example.
     """
 
     backend_name: str = ""

@@ -18,15 +18,30 @@ from exengine.kernel.storage.place import DatasetPlace
 
 
 class FrameIndex(Protocol):
-    """The interface for looking up a frame's number, which ``CoordinateIndex`` implements."""
+    """The interface for finding the number of a frame, which ``CoordinateIndex`` implements.
+
+    A format with an index of its own may implement it, so that a large index need not be copied. Frames are
+    numbered from 0, in the order in which they were stored. Any thread may call these methods.
+    """
 
     @property
-    def axes(self) -> tuple[str, ...]: ...
-    def find(self, axes: Mapping[str, int | str]) -> int | None: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[DataCoordinates]: ...
-    def positions(self) -> dict[str, list[int | str]]: ...
-    def describe_absence(self, axes: Mapping[str, int | str]) -> str: ...
+    def axes(self) -> tuple[str, ...]:
+        """The axes, in the order in which they first appeared."""
+
+    def find(self, axes: Mapping[str, int | str]) -> int | None:
+        """Return the number of the frame at these coordinates, or None."""
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+
+    def __iter__(self) -> Iterator[DataCoordinates]:
+        """Yield the coordinates of every frame, in the order of their numbers."""
+
+    def positions(self) -> dict[str, list[int | str]]:
+        """Return the positions that occur on each axis, in order of arrival."""
+
+    def describe_absence(self, axes: Mapping[str, int | str]) -> str:
+        """Return a clause for the error about a missing frame, which names the positions that exist."""
 
 
 @runtime_checkable

@@ -42,6 +42,9 @@ _USUAL_AXES = ("time", "channel", "z", "position")
 _MANY_AXES = 8
 """The number of axes that a backend must accept if it declares no limit."""
 
+_ALSO_OF_READERS = ("metadata", "iterable", "concurrent_readers", "checksums", "pyramids")
+"""The capabilities that a dataset opened for reading must declare like the backend that wrote it."""
+
 DIMENSIONS = range(6)
 """The numbers of dimensions that a backend must accept if it does not declare a list of them."""
 
@@ -81,7 +84,19 @@ class HonestCapabilities:
         model = finished(subject, path, 3)
         if not subject.cls.can_open(os.fspath(path)):
             raise PromiseBrokenError("N2", "can_open(path) returned False for a dataset of the backend")
-        model.check(subject.open(path), "N2")
+        opened = subject.open(path)
+        model.check(opened, "N2")
+        differing = [
+            f"{name} is {getattr(opened.capabilities, name)!r} instead of {value!r}"
+            for name, value in subject.can.items()
+            if name in _ALSO_OF_READERS and getattr(opened.capabilities, name) != value
+        ]
+        if differing:
+            raise PromiseBrokenError(
+                "N2",
+                "open(path) returned a dataset with other capabilities than the backend declares: "
+                f"{', '.join(differing)}; set `capabilities` in {type(opened).__name__} as well",
+            )
         nothing = subject.new_path()
         if subject.cls.can_open(os.fspath(nothing)) or subject.cls.can_open(os.fspath(subject.folder)):
             raise PromiseBrokenError("N2", "can_open(path) returned True for a path without a dataset")

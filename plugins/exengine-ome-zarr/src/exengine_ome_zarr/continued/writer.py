@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from exengine.base_classes import READ, OpenFile, read_at
 from exengine.errors import DatasetDamagedError, OptionError
+from exengine_ome_zarr.continued.shards import reopen_shards
 from exengine_ome_zarr.format import files
 from exengine_ome_zarr.format.journal import read_records
 from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 from exengine_ome_zarr.format.shards import PartFiles
 from exengine_ome_zarr.frame_writer import FrameWriter
 from exengine_ome_zarr.planning import Planning, begin_labels
-from exengine_ome_zarr.reopening import reopen_shards
 from exengine_ome_zarr.table import FrameTable
 
 
