@@ -162,7 +162,7 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
 
 
 def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePlan) -> Earlier:
-    written = manifest.read_manifest(path) if os.path.isdir(path) else None
+    written = manifest.read_manifest(path)
     kept = dataset.annotations.get("config")
     if written is None or not isinstance(kept, Mapping):
         if written is not None and dataset.status is DatasetStatus.INCOMPLETE and not len(dataset):

@@ -110,7 +110,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
         raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
     if backend is not None:
         return plugins.BACKENDS.load(backend), None
-    written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
+    written_by = manifest.read_manifest_file(manifest.own_path(path, manifest.MANIFEST_NAME))
     if written_by is not None:
         return _load_writer(written_by.backend, path), written_by
     for cls in openers(path):
@@ -181,7 +181,9 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
 def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
-        return f"; overwriting it was interrupted, and the old dataset is now {left}; rename it to restore it"
+        inside = os.path.join(left, os.path.basename(os.path.abspath(path)))
+        how = f"in {left}; move its files back" if os.path.isfile(inside) else f"{left}; rename it"
+        return f"; overwriting it was interrupted, and the old dataset is now {how} to restore it"
     if os.path.isdir(folder_beside(os.path.abspath(path), CONVERTING)):
         return "; a conversion to this path is unfinished, and continues if you run the same command again"
     if refusal := files.refusal_of(path):

@@ -11,6 +11,7 @@ cannot be created. If the process is killed, the old dataset remains next to its
 """
 
 import os
+import stat
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from exengine.datasets.content import (
     refuse_mount_point,
     refuse_other_kind,
 )
+from exengine.datasets.old_file import OldFile
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import (
     DatasetAccessError,
@@ -127,7 +129,7 @@ class _OldDataset:
         self._aside = os.path.join(parent.path, self._aside_name)
 
     @classmethod
-    def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | None":
+    def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | OldFile | None":
         """Return the dataset at a path, or None if the path is free or is an empty folder.
 
         Raises
@@ -144,6 +146,8 @@ class _OldDataset:
             raise from_os(
                 DatasetAccessError, f"cannot access {path}: {error.strerror}; choose another path", error
             ) from error
+        if stat.S_ISREG(status.st_mode):
+            return OldFile(path, parent, files_of)
         refuse_other_kind(path, status)
         try:
             folder = parent.enter(name)

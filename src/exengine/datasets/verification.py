@@ -4,7 +4,6 @@ This module reads every frame that a dataset lists and reports every fault. It c
 made by :mod:`exengine.datasets.recovery`.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system.files import expanded
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def backend_of(dataset: DataStorage) -> str:
 
 
 def _frames_in_manifest(path: str) -> int | None:
-    content = manifest.read_manifest(path) if os.path.isdir(path) else None
+    content = None if is_url(path) else manifest.read_manifest(path)
     return as_count(content.frames) if content else None
 
 

@@ -110,11 +110,12 @@ class Workshop:
         with HeldFolder(self.folder) as folder:
             building = f".{files.cut_name(self._name)}.creating-"
             left = [entry for entry in folder.names() if entry != manifest.LOCK_NAME]
+            self._withdraw_manifest(left)
             for entry in left:
                 if stat.S_ISDIR(folder.status(entry).st_mode):
                     is_known = entry == self._name or entry.startswith(building)
                 else:
-                    is_known = entry in self._own_files and stat.S_ISREG(folder.status(entry).st_mode)
+                    is_known = self._is_own_file(entry) and stat.S_ISREG(folder.status(entry).st_mode)
                 if not is_known:
                     raise DatasetExistsError(
                         f"{self.folder} contains {entry!r:.200}, which was not left by a {self._work}; "
@@ -122,7 +123,7 @@ class Workshop:
                     )
             for entry in left:
                 path = os.path.join(self.folder, entry)
-                if entry in self._own_files:
+                if not stat.S_ISDIR(folder.status(entry).st_mode):
                     if entry not in keep:
                         folder.remove_file(entry)
                     continue
@@ -140,6 +141,19 @@ class Workshop:
                 folder.remove_folder(entry)
         self._is_clear = True
 
+    def _is_own_file(self, entry: str) -> bool:
+        """Return whether an entry of the folder is a file of the work, or of a dataset of one file."""
+        of_dataset = entry == self._name or entry.startswith(f"{self._name}.exengine.")
+        return of_dataset or entry in self._own_files
+
+    def _withdraw_manifest(self, left: Collection[str]) -> None:
+        """Remove the manifest that killed work published without its file, which is still in the folder."""
+        name = f"{self._name}.{manifest.MANIFEST_NAME}"
+        is_half = self._name in left and name not in left and os.path.isfile(self.built)
+        if is_half and not os.path.lexists(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._parent, name))
+
     def publish(self, path: str | None = None) -> None:
         """Rename the finished dataset to its final path, which must be free or an empty folder.
 
@@ -156,7 +170,9 @@ class Workshop:
         path = path or self.path
         try:
             is_empty = os.path.isdir(path) and not os.listdir(path)
-            if os.path.isdir(self.built) and not os.path.islink(path) and is_empty:
+            if os.path.isfile(self.built):
+                self._publish_file(path)
+            elif os.path.isdir(self.built) and not os.path.islink(path) and is_empty:
                 os.rename(self.built, path)  # a folder is only replaced if it is empty
             else:
                 files.rename_to_free_name(self.built, path)
@@ -170,6 +186,22 @@ class Workshop:
         files.sync_folder(self._parent)
         files.sync_folder(self.folder)
         self._is_clear = True
+
+    def _publish_file(self, path: str) -> None:
+        """Rename a dataset of one file: those next to it first, so that it is never without them."""
+        files.sync_folder(self.folder)
+        begin = f"{self._name}."
+        parts = [name.removeprefix(begin) for name in os.listdir(self.folder) if name.startswith(begin)]
+        moved = []
+        try:
+            for part in ("", *(f".{part}" for part in parts if part != manifest.LOCK_NAME))[::-1]:
+                files.rename_to_free_name(f"{self.built}{part}", f"{path}{part}")
+                moved.append(part)
+        except BaseException:
+            for part in moved:
+                with contextlib.suppress(OSError):
+                    files.rename_to_free_name(f"{path}{part}", f"{self.built}{part}")
+            raise
 
     def leave(self, *, keep: bool = False) -> None:
         """Release the lock, and remove the folder if it is no longer needed.

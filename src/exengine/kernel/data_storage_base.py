@@ -71,7 +71,8 @@ class DataStorage(StorageViews, ABC):
     own files. The patterns are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
     ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
     only once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if
-    every file in it matches; without patterns, it deletes no dataset.
+    every file in it matches; without patterns, it deletes no dataset. If a dataset is one file, the patterns
+    are ``"{file}"``, and ``"{file}.exengine.NAME"`` for files next to it.
     """
 
     # -- required operations ---------------------------------------------------------------------

@@ -266,7 +266,7 @@ class _Conversion:
 
     def _is_published(self) -> bool:
         """Return whether the path contains the result of a conversion with the same settings."""
-        if self._target.if_exists != "error" or not os.path.isdir(self._path):
+        if self._target.if_exists != "error" or not os.path.exists(self._path):
             return False
         return published_settings(self._path) == self._settings.fingerprint
 

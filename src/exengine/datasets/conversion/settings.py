@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from exengine.datasets.content import paths_of_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError
 from exengine.kernel.storage import manifest
@@ -79,15 +80,10 @@ def state_of(path: str, dataset: DataStorage) -> str:
 
 
 def _state_of_files(path: str) -> Iterator[tuple[str, int, int]]:
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
-            if name != manifest.LOCK_NAME:
-                status = os.lstat(os.path.join(folder, name))
-                yield os.path.relpath(os.path.join(folder, name), path), status.st_size, status.st_mtime_ns
-    if os.path.isfile(path):
-        status = os.stat(path)
-        yield "", status.st_size, status.st_mtime_ns
+    for file in paths_of_dataset(path):
+        if not file.endswith(manifest.LOCK_NAME):
+            status = os.lstat(file)
+            yield os.path.relpath(file, path), status.st_size, status.st_mtime_ns
 
 
 def published_settings(path: str) -> str | None:

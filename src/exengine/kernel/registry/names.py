@@ -10,6 +10,7 @@ PROCESS_FUNCTIONS_GROUP = "exengine.process_functions"
 PROVIDERS = {
     ("ndtiff", BACKENDS_GROUP): "exengine-ndstorage",
     ("ndram", BACKENDS_GROUP): "exengine-ndstorage",
+    ("hdf5", BACKENDS_GROUP): "exengine-hdf5",
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }

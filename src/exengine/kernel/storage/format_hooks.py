@@ -178,6 +178,8 @@ class FormatHooks(IndexedStorage):
     def initial_files(self) -> Mapping[str, bytes]:
         """Return the files that the dataset contains as soon as it becomes visible.
 
+        If a dataset is one file, return its first content, under ``{file}`` alone.
+
         Called once, before the dataset exists, and therefore before ``super().__init__`` returns. Override
         this method if readers of the format need a file, such as an index or a description of the array, to
         open the empty dataset. The files are synced before the dataset appears.

@@ -41,7 +41,7 @@ from exengine.kernel.storage.frame_checks import (
     exists_already,
     unchecked_parts,
 )
-from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.storage.one_file.place import KINDS, reclaim
 from exengine.kernel.storage.state import WriteState, how_to_reopen
 from exengine.kernel.storage.written import WrittenStorage
 from exengine.kernel.system import at_exit
@@ -89,10 +89,10 @@ class ManagedStorage(WrittenStorage):
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
             if self.continues:
-                state.place = DatasetPlace.reclaim(os.fspath(path))
+                state.place = reclaim(os.fspath(path))
             else:
-                initial = self.initial_files()
-                state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
+                initial, claimed = self.initial_files(), self.claimed_files()
+                state.place = KINDS["{file}" in claimed].claim(os.fspath(path), name, claimed, initial)
         at_exit.watch_storage(self)
 
     # -- annotations and the plan -----------------------------------------------------------------
@@ -385,7 +385,7 @@ class ManagedStorage(WrittenStorage):
         life = state.life
         if life.status is not None:
             return
-        life.begin_end()
+        life.begin_end(status, reason)
         try:
             self.finish_frames()
         except OSError as error:

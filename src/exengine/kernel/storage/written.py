@@ -13,6 +13,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.errors import StorageFinishedError, UnsupportedOperationError
 from exengine.kernel.storage.format_hooks import FormatHooks
+from exengine.kernel.storage.one_file.place import NEW, FilePlace
 from exengine.kernel.storage.state import WriteState
 
 
@@ -81,6 +82,35 @@ class WrittenStorage(FormatHooks):
             if not len(state.frames):
                 state.checks.stored(coordinates, self.read_frame(0))
             state.frames.add(coordinates.__dict__)
+
+    # -- datasets of one file ----------------------------------------------------------------------
+
+    @property
+    def new_file(self) -> str:
+        """The path at which a dataset of one file writes the version that :meth:`publish_file` publishes."""
+        return f"{self.path}.{NEW}"
+
+    def publish_file(self) -> None:
+        """Replace the dataset's file by :attr:`new_file`, which is finished and synced, and sync the folder.
+
+        Raises
+        ------
+        OSError
+            If this fails, or if another program has changed the file; the old file then remains.
+        """
+        assert isinstance(self._exengine.place, FilePlace)
+        self._exengine.place.publish()
+
+    def manifest_for_file(self) -> bytes:
+        """Return the manifest as JSON, for the file of a dataset of one file that is being finished.
+
+        A file that contains it keeps its annotations and its status without the manifest next to it. Readers
+        parse it with :class:`Manifest`. If its ``id`` differs from the ``id`` of the manifest next to the
+        file, that manifest belongs to another file.
+        """
+        state = self._exengine
+        assert isinstance(state.place, FilePlace)
+        return state.place.manifest_for_file(*state.life.ending, len(state.frames))
 
     # -- the end of the process, forks and pickles -------------------------------------------------
 

@@ -1,12 +1,14 @@
 """Tests of datasets on disk: D1, C1, C2, C3."""
 
+import glob
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from exengine.kernel.storage.manifest import LOCK_NAME
 from exengine.testing.children import Child, try_to_create
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
@@ -38,7 +40,7 @@ class DiskPromises:
             if ended:
                 storage.finish()
             storage.close()
-            before = tree_of(path)
+            before = [*map(_digest, dataset_at(path))]
             told = try_to_create(subject, os.fspath(path), "error")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
                 result = f"raised {told['message']}" if told else "succeeded"
@@ -47,7 +49,7 @@ class DiskPromises:
                 )
             if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
                 raise PromiseBrokenError("D1", "if_exists='number' was refused for an existing dataset")
-            if tree_of(path) != before:
+            if [*map(_digest, dataset_at(path))] != before:
                 raise PromiseBrokenError(
                     "D1", "creating a dataset at the path of an existing dataset changed the existing dataset"
                 )
@@ -58,7 +60,7 @@ class DiskPromises:
                 raise PromiseBrokenError(
                     "D1", f"the dataset was not created at the reported path {told_path}"
                 )
-            others = [name for name in os.listdir(path.parent) if name != path.name]
+            others = set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)}
             if not others:
                 raise PromiseBrokenError(
                     "D1", "if_exists='number' did not create a dataset next to the existing one"
@@ -234,16 +236,40 @@ def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> lis
 def copy_of(subject: Subject, original: Path) -> Path:
     """Copy a dataset to a new path and return that path."""
     path = subject.new_path()
+    copy_to(original, path)
+    return path
+
+
+def copy_to(original: Path, path: Path) -> None:
+    """Copy a dataset to a path."""
     if original.is_dir():
         shutil.copytree(original, path)
     else:
-        shutil.copy2(original, path)
-    return path
+        for file in dataset_at(original):
+            shutil.copy2(file, path.with_name(path.name + file.name.removeprefix(original.name)))
+
+
+def dataset_at(path: Path) -> list[Path]:
+    """Return the paths of a dataset in its parent folder: its folder, or its file and those next to it."""
+    beside = path.parent.glob(f"{glob.escape(path.name)}.exengine.*")
+    return [path, *sorted(file for file in beside if not file.name.endswith(LOCK_NAME))]
+
+
+def _digest(path: Path) -> Any:
+    return tree_of(path) if path.is_dir() else path.read_bytes()
+
+
+def place_in(original: Path, file: Path) -> Callable[[Path], Path]:
+    """Return a function that finds the counterpart of a file of a dataset in a copy of the dataset."""
+    if original.is_dir():
+        return lambda copy: copy / file.relative_to(original)
+    return lambda copy: copy.with_name(copy.name + file.name.removeprefix(original.name))
 
 
 def files_of(path: Path) -> list[Path]:
     """Return the files of a dataset, largest first."""
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    found = path.rglob("*") if path.is_dir() else dataset_at(path)
+    files = [file for file in found if file.is_file()]
     return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
 
 
@@ -260,7 +286,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
         path.symlink_to(path)
         yield os.fspath(path), "a link to itself"
     for file in files_of(original)[:12]:
-        name = file.relative_to(original) if original.is_dir() else Path()
+        place = place_in(original, file)
         size = file.stat().st_size
         changes: list[tuple[str, Any]] = [
             ("was truncated to 0 bytes", lambda content: b""),
@@ -275,7 +301,7 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
         ]  # fmt: skip
         for what, change in changes:
             path = copy_of(subject, original)
-            target = path / name
+            target = place(path)
             if change is None or change is ...:
                 target.unlink()
                 if change is ...:
@@ -288,14 +314,14 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
 def _flipped(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     """Yield copies of a dataset with one bit changed, usually in its largest file."""
     for rank, file in enumerate(files_of(original)[:12]):
-        name = file.relative_to(original) if original.is_dir() else Path()
+        place = place_in(original, file)
         size = file.stat().st_size
         flips = _FLIPS if not rank else 6
         for offset in sorted(
             {size * k // flips + (size // flips) // 2 for k in range(flips)} if size else ()
         ):
             path = copy_of(subject, original)
-            target = path / name
+            target = place(path)
             content = bytearray(target.read_bytes())
             content[min(offset, size - 1)] ^= 0x10
             target.write_bytes(content)
