@@ -189,6 +189,8 @@ class SourceConformance:
             "time_plan": {"interval": 0, "loops": 3},
             "z_plan": {"range": 2, "step": 1},
         }
+        if not subject.needs_sequence:
+            fields = {}
         source = subject.make()
         source.prepare(_sequence(**fields))
         try:
