@@ -675,8 +675,8 @@ def test_the_command_converts_and_says_what_it_did(source, target, capsys):
     [
         (["--backend", "ome-zar"], 2, "did you mean 'ome-zarr'"),
         (["--backend", "ome-zarr", "--option", "codex=zstd"], 2, "did you mean 'codec'"),
-        (["--backend", "ome-zarr", "--option", "codec"], 2, "--option needs a name"),
-        (["--backend", "ome-zarr", "--select", "z"], 2, "--select needs a name"),
+        (["--backend", "ome-zarr", "--option", "codec"], 2, "--option must have the form NAME=VALUE"),
+        (["--backend", "ome-zarr", "--select", "z"], 2, "--select must have the form NAME=VALUE"),
         (["--backend", "ome-zarr", "--select", "z=3", "z=7"], 2, "contains the name 'z' twice"),
         (["--backend", "ome-zarr", "--select", "w=3"], 2, "no axis 'w'"),
         (["--backend", "ndram"], 1, "keeps frames in memory"),

@@ -252,7 +252,8 @@ class _Handler(LoopbackHandler):
         else:
             read = answers.frame if match[1] == "frame" else answers.thumbnail
             picture = read(coordinates)
-            body = memoryview(picture.pixels).cast("B")
+            pixels: Any = picture.pixels
+            body = memoryview(pixels).cast("B")
             self._send("application/octet-stream", body, {"X-Picture": json.dumps(picture.head())})
 
     def _send_json(self, value: Any) -> None:

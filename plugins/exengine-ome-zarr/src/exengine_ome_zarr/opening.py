@@ -42,7 +42,7 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")
-    if os.path.isfile(absolute):
+    if os.path.isfile(absolute) and (is_packed(absolute) or not is_foreign(absolute)):
         return PackedReader.open(absolute)
     if is_own(absolute):
         return OmeZarrReader(absolute)

@@ -94,7 +94,8 @@ def _places(length: int, count: int) -> npt.NDArray[np.intp]:
 
 def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[np.float64]:
     blocks = sample.reshape(down, _SAMPLES, across, _SAMPLES, *sample.shape[2:])
-    return blocks.mean(axis=(1, 3), dtype=np.float64)
+    averages: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3), dtype=np.float64)
+    return averages
 
 
 def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:

@@ -71,8 +71,14 @@ class WrittenStorage(FormatHooks):
         place = self._exengine.place
         assert place is not None
         if place.status is DatasetStatus.COMPLETE:
-            raise StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
+            error = StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
+            self.cannot_begin(error)  # otherwise, this storage would be finished as aborted when it is deleted
+            raise error
         place.reopen()
+
+    def cannot_begin(self, error: BaseException) -> None:
+        """End a storage that cannot be created."""
+        raise NotImplementedError
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
         """Add the existing frames, in order, when this storage continues a dataset. They must be readable."""

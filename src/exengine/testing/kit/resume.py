@@ -55,7 +55,13 @@ class ResumePromises:
         if subject.can.persistent:
             _leave(subject, path, "aborted")
         before = tree_of(path.parent)
-        subject.refuses(lambda: subject.cls.resume(os.fspath(path), **subject.options), "resume(path)")
+
+        def resume() -> None:
+            storage = subject.cls.resume(os.fspath(path), **subject.options)
+            storage.abort("the kit expected a refusal")
+            storage.close()
+
+        subject.refuses(resume, "resume(path)")
         if tree_of(path.parent) != before:
             raise PromiseBrokenError("N5", "resume(path) was refused, but changed files")
 

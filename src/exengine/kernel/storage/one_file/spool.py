@@ -248,7 +248,8 @@ def read_pixels(
             raise ValueError("the file is shorter than the frame")
         pixels = np.empty(shape, dtype.newbyteorder("<"))
         if frame.size:
-            view = memoryview(pixels.reshape(-1).view(np.uint8))
+            flat: Any = pixels.reshape(-1).view(np.uint8)
+            view = memoryview(flat)
             done = 0
             while more := files.read_into(descriptor, view[done:], frame.offset + done):
                 done += more
