@@ -254,7 +254,7 @@ class DataStorage(StorageViews, ABC):
         pixel_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Reject planned frames that :meth:`put` would reject, before anything is created.
+        """Reject planned frames that ``put`` would reject, before anything is created.
 
         The kernel checks the declared capabilities. Override this to check any further limits.
 
