@@ -72,7 +72,9 @@ class WrittenStorage(FormatHooks):
         assert place is not None
         if place.status is DatasetStatus.COMPLETE:
             error = StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
-            self.cannot_begin(error)  # otherwise, this storage would be finished as aborted when it is deleted
+            self.cannot_begin(
+                error
+            )  # otherwise, this storage would be finished as aborted when it is deleted
             raise error
         place.reopen()
 
