@@ -72,9 +72,8 @@ class WrittenStorage(FormatHooks):
         assert place is not None
         if place.status is DatasetStatus.COMPLETE:
             error = StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
-            self.cannot_begin(
-                error
-            )  # otherwise, this storage would be finished as aborted when it is deleted
+            # Otherwise, the dataset would be marked as aborted when this storage is deleted.
+            self.cannot_begin(error)
             raise error
         place.reopen()
 
