@@ -82,7 +82,7 @@ def _write(
     with h5py.File(sink, "w", userblock_size=USER_BLOCK_BYTES) as file:
         file.attrs["exengine_hdf5"] = 1
         datasets = [_create(file, image, plan, compression) for image in arrangement.images]
-        texts, stored = _write_chunks(sink, datasets, frames, arrangement, compression)
+        texts = _write_chunks(sink, datasets, frames, arrangement, compression)
         _write_tables(file, frames, arrangement)
         group = file.create_group("exengine")
         group.create_dataset("manifest", data=manifest.decode(), dtype=_TEXT)
@@ -94,39 +94,44 @@ def _write(
         records = group.create_dataset("records", (size,), np.uint8, track_times=False)
         records[...] = 0
         file.flush()
-        offset = records.id.get_offset() + _missing_offset(sink, file)
+        missing, missing_of_chunk = _missing_offsets(sink, file)
+        offset = records.id.get_offset() + missing
         parts = [JOURNAL_HEADER, encode_record(0, 0, 0, 0, head, crc32c.crc32c)]
-        base = 0
         for number, (frame, text) in enumerate(zip(frames, texts, strict=True)):
             dataset, index = arrangement.places[number]
             zeros = (0,) * len(frame.shape)
             chunk = datasets[dataset].id.get_chunk_info_by_coord((*index, *zeros))
-            if not number:
-                base = _missing_chunk_offset(sink, chunk.byte_offset, chunk.size, stored[0])
-            place = chunk.byte_offset + base
+            place = chunk.byte_offset + missing_of_chunk
             parts.append(encode_record(number + 1, place, chunk.size, frame.crc, text, crc32c.crc32c))
     return b"".join(parts), offset
 
 
-def _missing_offset(sink: Sink, file: Any) -> int:
-    """Return the difference between real and reported offsets of datasets without chunks.
+def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
+    """Return the differences between real and reported offsets, of datasets without and with chunks.
 
-    Versions differ in whether they include the user block. A dataset with known content shows it.
+    Versions differ in whether they include the user block. Two datasets with known content show it; the
+    frames could not, because a frame of zeros looks like the empty space before it.
     """
     mark = np.frombuffer(b"exengine-hdf5-offset-mark", np.uint8)
-    dataset = file["exengine"].create_dataset("mark", data=mark, track_times=False)
+    group = file.create_group("exengine/marks")
+    whole = group.create_dataset("whole", data=mark, track_times=False)
+    chunked = group.create_dataset("chunked", mark.shape, mark.dtype, chunks=mark.shape, track_times=False)
+    chunked.id.write_direct_chunk((0,), mark.tobytes())
     file.flush()
     try:
-        return _missing_chunk_offset(sink, dataset.id.get_offset(), mark.size, crc32c.crc32c(mark.data))
+        return (
+            _missing_at(sink, whole.id.get_offset(), mark.tobytes()),
+            _missing_at(sink, chunked.id.get_chunk_info_by_coord((0,)).byte_offset, mark.tobytes()),
+        )
     finally:
-        del file["exengine"]["mark"]
+        del file["exengine/marks"]
 
 
-def _missing_chunk_offset(sink: Sink, offset: int, size: int, crc: int) -> int:
-    """Return the difference between the real and the reported offset of bytes with a known checksum."""
+def _missing_at(sink: Sink, offset: int, content: bytes) -> int:
+    """Return the difference between the real and the reported offset of known content."""
     sink.check()
     for missing in (0, USER_BLOCK_BYTES):
-        if crc32c.crc32c(read_at(sink.descriptor, size, offset + missing)) == crc:
+        if read_at(sink.descriptor, len(content), offset + missing) == content:
             return missing
     raise OSError("this version of the HDF5 library reports unknown offsets")
 
@@ -187,21 +192,20 @@ def _write_chunks(
     frames: Sequence[FrameToBuild],
     arrangement: Arrangement,
     compression: str,
-) -> tuple[list[bytes], list[int]]:
-    """Write the pixels; return the text of each frame's record, and the checksum of each chunk."""
-    texts, stored = [], []
+) -> list[bytes]:
+    """Write the pixels, and return the text of each frame's record."""
+    texts = []
     for number, (frame, (chunk, mask)) in enumerate(zip(frames, _encoded(frames, compression), strict=True)):
         dataset, index = arrangement.places[number]
         offset = (*index, *(0 for _ in frame.shape))
         datasets[dataset].id.write_direct_chunk(offset, chunk, mask)
         sink.check()
         text: dict[str, Any] = {"c": frame.coordinates.coordinate_dict, "s": frame.shape, "d": frame.dtype}
-        stored.append(crc32c.crc32c(chunk))
         if compression != "none":
-            text |= {"z": "shuffle" if mask else compression, "k": stored[-1]}
+            text |= {"z": "shuffle" if mask else compression, "k": crc32c.crc32c(chunk)}
         text |= {"n": arrangement.images[dataset].name, "i": index, "m": frame.metadata()}
         texts.append(json.dumps(text, separators=(",", ":"), ensure_ascii=False).encode())
-    return texts, stored
+    return texts
 
 
 def _encoded(frames: Sequence[FrameToBuild], compression: str) -> Iterator[tuple[Any, int]]:
