@@ -260,7 +260,7 @@ def _compare(
 ) -> None:
     """Raise an OSError unless HDF5 opens the file, and finds every frame and the records in it."""
     if read_at(descriptor, len(content), offset) != content:
-        raise OSError(f"{path} differs from what was written")
+        raise OSError(f"the content of {path} differs from the data that were written")
     with h5py.File(path, "r") as file:
         if file["exengine/records"][...].tobytes() != content:
             raise OSError(f"{path} has its records at another place")
