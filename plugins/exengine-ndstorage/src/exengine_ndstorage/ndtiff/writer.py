@@ -92,7 +92,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     place_parameters = ("directory", "name")
     dataset_files = DATASET_FILES
     backend_name = BACKEND_NAME
-    batch_frames = 64
+    batch_frames = 256  # up to 4 parts each, and the system takes at most 1,024 parts in one write
 
     def __init__(
         self,
