@@ -118,7 +118,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
             return
         runs: list[RecordedRun] = []
         raised: BaseException | None = None
-        mine = object()  # represents this run
+        mine = object()  # the token with which this run reserves the runner
         try:
             sinks += [sink for make in makers if (sink := make(sinks)) is not None]
             try:
@@ -173,7 +173,7 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _occupy(runner: "MDARunner", run: object) -> None:
-    """Reject a second run during a run with a sink. The runner would mix up the events of the two runs.
+    """Reject a run while a run with a sink is in progress, because the runner would mix up their events.
 
     An interrupt can arrive at any moment. The check and the reservation are therefore a single call in C, and
     the caller releases the runner in any case.

@@ -85,7 +85,7 @@ class MicroManagerEngine(CarefulEngine):
 
     @property
     def mmcore(self) -> "CMMCorePlus":
-        """The user's core. It records its first failure for this engine."""
+        """The user's core, in a wrapper that records the first failure for this engine."""
         return self._view  # type: ignore[return-value]  # it has all attributes of the core
 
     def _is_stopped(self) -> bool:
