@@ -286,7 +286,7 @@ class Acquisition:
 
     @property
     def storage(self) -> DataStorage | None:
-        """The storage, created by :meth:`run`; after the run, it can be read until :meth:`close`."""
+        """The storage, created by :meth:`run`. It can be read until :meth:`close` is called."""
         return self._recorder.storage
 
     @property
