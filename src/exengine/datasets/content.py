@@ -145,7 +145,7 @@ class DatasetContent:
 
 
 def refusal(path: str, why: str) -> DatasetExistsError:
-    """Return the error for a path that is not overwritten, for this reason."""
+    """Return the error for a path that is not overwritten. ``why`` is the reason."""
     return DatasetExistsError(
         f"{path} was not deleted: {why}. if_exists: overwrite deletes an ExEngine dataset only if its folder "
         f"contains nothing else; move {path} away, delete it yourself, or choose another path"
@@ -170,7 +170,7 @@ def refuse_link_to_no_dataset(link: str, path: str) -> None:
 
 
 def paths_of_dataset(path: str) -> Iterator[str]:
-    """Yield the paths of all files of a dataset: those in its folder, or the file and those next to it."""
+    """Yield the path of every file of a dataset, including the files next to a dataset of one file."""
     if os.path.isdir(path):
         for folder, folders, names in os.walk(path):
             folders.sort()

@@ -211,7 +211,7 @@ class ReadFrame:
     metadata_problem : str or None
         The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
     readable : str or None
-        The text of the damaged metadata, any part of which may be wrong.
+        The readable text of the damaged metadata. Any part of this text may be wrong.
     """
 
     coordinates: DataCoordinates
@@ -283,7 +283,7 @@ def _frames_in_manifest(path: str) -> int | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return a number of frames that was read from a file, or None if it is not a valid number."""
+    """Return a frame count from a file, or None if the value is not a valid count."""
     return value if type(value) is int and value >= 0 else None
 
 
