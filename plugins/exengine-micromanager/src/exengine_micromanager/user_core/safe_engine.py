@@ -29,7 +29,7 @@ _log = logging.getLogger("exengine")
 
 
 class MicroManagerEngine(CarefulEngine):
-    """The engine of the frame source ``micromanager``, for ``core.mda.set_engine`` of a user's own core.
+    """The engine of the frame source ``micromanager``, to be set on a user's own core.
 
     Before anything moves, the sequence is checked: each of its fields is either applied or rejected. Every
     event sets the channel, properties, camera, exposure time, position and shutter, so no setting carries

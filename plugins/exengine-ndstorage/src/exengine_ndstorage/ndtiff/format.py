@@ -112,7 +112,7 @@ def header(summary: bytes) -> bytes:
 
 
 class FrameLayout:
-    """The layout of TIFF frames with a given height, width and pixel type. Creates their IFDs.
+    """The layout of TIFF frames with a given height, width and pixel type. It creates IFDs for such frames.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class FrameLayout:
         self.shape = (height, width, 3) if rgb else (height, width)
         self.dtype = np.dtype(DTYPES[pixel_type])
         self.pixel_bytes = height * width * (bits // 8) * (3 if rgb else 1)
-        # Values that depend on the frame's offset in the file are set to 0 here. `places` lists them.
+        # Values that depend on the frame's offset in the file are set to 0 here, and are listed in `places`.
         tags = [
             (256, _LONG, 1, width),
             (257, _LONG, 1, height),

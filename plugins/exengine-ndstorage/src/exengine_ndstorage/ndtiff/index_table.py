@@ -117,7 +117,7 @@ class FrameTable:
         starts: npt.NDArray[np.int64],
         ends: npt.NDArray[np.int64],
     ) -> int:
-        """Decode entries into the columns, and return how many there are before the first invalid entry."""
+        """Decode entries into the columns, and return the number of entries before the first invalid one."""
         axes_bytes = u32(raw, starts)
         sizes = ends - starts
         group = axes_bytes * _MAX_ENTRY + sizes
@@ -274,7 +274,7 @@ class FrameTable:
             self._tail[key] = number
 
     def _sort(self) -> None:
-        """Compute one sorted key per frame from its codes. If keys are equal, the last frame is used."""
+        """Compute a key for each frame from its codes, and sort the keys. The last of equal keys is used."""
         codes = self._codes[: self._count]
         radices = [int(codes[:, column].max(initial=0)) + 1 for column in range(codes.shape[1])]
         weights = [1] * len(radices)
