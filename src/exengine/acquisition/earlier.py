@@ -142,12 +142,12 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     path = storage.path
     if path is None:
         raise UnsupportedOperationError(
-            f"backend {storage.name!r} keeps frames in memory, so its acquisitions cannot be continued"
+            f"backend {storage.name!r} keeps frames in memory, so an acquisition with it cannot be continued"
         )
     if is_url(path):
         raise UnsupportedOperationError(
             f"{path} is in object storage, where an acquisition cannot be continued; finish the dataset with "
-            "exengine recover, and acquire the remaining frames into a new one"
+            "exengine recover, and acquire the remaining frames into a new dataset"
         )
     path = files.expanded(path)
     if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
@@ -169,8 +169,8 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
             kept = None  # its writer was killed before it stored the config
         else:
             raise UnsupportedOperationError(
-                f"{path} has no record of its config, so the missing frames are unknown; only a dataset "
-                "that an acquisition wrote can be continued"
+                f"{path} has no record of its config, so the missing frames are unknown; only datasets "
+                "that exengine acquire wrote can be continued"
             )
     if dataset.status is DatasetStatus.DAMAGED:
         raise DatasetDamagedError(

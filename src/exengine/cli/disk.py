@@ -162,8 +162,8 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    # Use the rate that the source specifies. The summary of a replayed dataset describes the source that
-    # recorded the dataset, so it is ignored.
+    # Use the rate that the source specifies. If a dataset is replayed, its summary is ignored, because it
+    # describes the source that recorded the dataset.
     if "rate_hz" in summary and acquisition.source.needs_sequence:
         rate = summary["rate_hz"]
         why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"

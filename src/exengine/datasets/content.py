@@ -185,7 +185,7 @@ def paths_of_dataset(path: str) -> Iterator[str]:
 
 
 def _dataset_at_or_below(path: str) -> str | None:
-    """Return the path of the first dataset at or below a folder, for a message, or None if there is none."""
+    """Return the path of the first dataset at or below a folder, or None if none is found."""
     for number, (folder, _, names) in enumerate(os.walk(path)):
         if manifest.MANIFEST_NAME in names:
             return folder

@@ -2,9 +2,9 @@
 
 Such a dataset is a regular file with a well-formed manifest next to it. The manifest names an installed
 backend that writes datasets of one file, and records a sample of the file. A file that does not
-match this sample has been changed or replaced, and is not deleted. If the name of another file begins with the
-name of the dataset and ``.exengine.``, that file must be a regular file that the backend writes. No other file
-is touched.
+match this sample has been changed or replaced, and is not deleted. If the name of another file begins with
+the name of the dataset and ``.exengine.``, that file must be a regular file that the backend writes. No other
+file is touched.
 """
 
 import os

@@ -335,7 +335,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     if counted > len(unstored):
         _add(
             report,
-            f"the ledger counts {counted - len(unstored)} more frames as not stored than it lists",
+            f"the ledger counts {counted - len(unstored)} frames as not stored that it does not list",
         )
 
 
