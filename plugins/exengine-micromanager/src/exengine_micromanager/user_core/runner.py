@@ -17,8 +17,8 @@ engine's thread. :func:`connect_runner` therefore wraps two functions of the cla
 
 - ``_coerce_outputs`` passes :class:`~exengine_micromanager.ExEngineSink` objects to the runner as its data
   sink, in addition to any other output.
-- ``run`` begins these sinks before the runner does anything. When the run has ended, it waits until their
-  datasets are finished, and raises the first error.
+- ``run`` begins these sinks before the runner does anything. When the run has ended, ``run`` waits until
+  their datasets are finished, and raises the first error.
 
 A run without such a sink is not changed. The tests in ``test_runner.py`` show each of these properties for
 the installed version of pymmcore-plus.
