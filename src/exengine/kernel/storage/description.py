@@ -129,7 +129,7 @@ def plan_to_json(plan: SourcePlan) -> dict[str, Any]:
 
 
 def plan_from_json(value: Any) -> SourcePlan:
-    """Return a plan with the facts in a JSON object; an empty plan if the value is not valid."""
+    """Return a plan that contains the facts from a JSON object; an empty plan if the object is not valid."""
     if not isinstance(value, dict):
         return SourcePlan()
     try:
