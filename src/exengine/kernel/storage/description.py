@@ -62,7 +62,7 @@ def _metadata(dataset: DataStorage) -> dict[str, Any]:
 
 
 def _number(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:
-    """Return the first positive number under one of the keys."""
+    """Return the first positive number that is found under any of the keys."""
     for key in keys:
         value = metadata.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:

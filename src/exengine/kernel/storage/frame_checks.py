@@ -28,7 +28,7 @@ class FrameChecks:
         self._owner = owner
         self._limits = capabilities
         self._accepted_dtypes: set[np.dtype[Any]] = set()
-        # The dtype and shape of the last frame; most frames have the same as the frame before.
+        # The dtype and shape of the last frame, which the next frame usually shares.
         self._last: tuple[np.dtype[Any] | None, tuple[int, ...]] = (None, ())
         self._limits_positions = not (capabilities.string_axes and capabilities.negative_indices)
         self.limits_axes = (

@@ -189,7 +189,7 @@ def handed_over(path: str, manifest: Manifest) -> Iterator[None]:
 
 
 def _identity(file: str | int) -> tuple[int, ...] | None:
-    """Return the identity of the file with a path or descriptor; None if the file does not exist."""
+    """Return the identity of a file, given its path or descriptor; None if the file does not exist."""
     try:
         status = os.stat(file)
     except OSError:
@@ -326,8 +326,8 @@ def status_of(manifest: Manifest | None) -> DatasetStatus:
 def take_lock(path: str, *, one_file: bool = False) -> int | None:
     """Acquire a dataset's writer lock.
 
-    The writer of a single-file dataset removes the lock file when it ends. If the file is removed just before
-    it is locked here, the lock is not acquired.
+    When the writer of a single-file dataset ends, it removes the lock file. If this happens just before the
+    file is locked here, the lock is not acquired.
 
     Returns
     -------

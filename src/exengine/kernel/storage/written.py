@@ -94,11 +94,11 @@ class WrittenStorage(FormatHooks):
 
     @property
     def new_file(self) -> str:
-        """The path for a new version of the file of a dataset; :meth:`publish_file` publishes it."""
+        """The path at which a new version of the dataset's file is written before :meth:`publish_file`."""
         return f"{self.path}.{NEW}"
 
     def publish_file(self) -> None:
-        """Replace the dataset's file with :attr:`new_file`, which must be finished and synced.
+        """Replace the dataset's file with the synced file at :attr:`new_file`, and sync the folder.
 
         Raises
         ------

@@ -28,9 +28,9 @@ from exengine.kernel.storage.place import CREATED, DatasetPlace
 from exengine.kernel.system import files
 
 NEW = "exengine.new"
-"""The end of the name under which a new version of a dataset's file is written."""
+"""The ending of the file name for a new version of a dataset's file."""
 OWN_PARTS = (manifest.MANIFEST_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.LOCK_NAME, NEW)
-"""The ends of the names of the files that ExEngine itself writes next to any single-file dataset."""
+"""The endings of the file names that ExEngine itself uses next to any single-file dataset."""
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 
 

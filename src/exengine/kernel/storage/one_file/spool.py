@@ -1,4 +1,4 @@
-"""The spool of a single-file dataset: the frames that were written, until the file itself is complete.
+"""The spool, which holds the frames of a single-file dataset until the file itself is complete.
 
 The spool consists of two files next to the dataset. ``scan.h5.exengine.frames`` contains the pixels of the
 frames, in order. ``scan.h5.exengine.journal`` contains a record for each frame: its number, the place and the
@@ -140,7 +140,7 @@ def describe(coordinates: dict[str, int | str], pixels: npt.NDArray[Any], metada
 
 
 def as_stored(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a C-contiguous little-endian version of an array, or the array itself if it is one already."""
+    """Return an array in C-contiguous and little-endian form; the result may be the array itself."""
     dtype = data.dtype.newbyteorder("<")
     return np.ascontiguousarray(data, dtype).reshape(data.shape)
 

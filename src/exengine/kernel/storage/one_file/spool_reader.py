@@ -139,7 +139,7 @@ class SpoolReader(DatasetReader):
         return self._scan.head
 
     def check_structure(self) -> list[str]:
-        """Return the faults of the journal; for a failed dataset, also that its file must still be built."""
+        """Return the faults of the journal, and a note if the file of a failed dataset is yet to be built."""
         found = [self._problem] if self._problem else []
         if self.reads_spool and super().status is DatasetStatus.FAILED:
             found.append(
@@ -177,7 +177,7 @@ class SpoolReader(DatasetReader):
         return description
 
     def frames_to_build(self) -> list[FrameToBuild]:
-        """Return all frames, in the form from which a file is built."""
+        """Return all frames in the form that ``build_file`` needs."""
         found = []
         for number, coordinates in enumerate(self):
             text = self.describe(number)

@@ -185,7 +185,7 @@ class SpooledStorage(ManagedStorage):
             return
         self._spool.sync()
         if self._exengine.life.error is not None:
-            return  # the spool keeps the frames; ``recover`` builds the file when there is space
+            return  # the spool keeps the frames; ``recover`` builds the file once there is space
         build_safely(
             type(self),
             self.new_file,
