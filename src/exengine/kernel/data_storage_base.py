@@ -55,8 +55,8 @@ class DataStorage(StorageViews, ABC):
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     foreign_reader: ClassVar[str] = ""
-    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes a
-    path and coordinates, and returns the pixels. The conformance kit uses it to test promise C6."""
+    """A function, as ``module:name``, that reads a frame with an independent reader of the format. The
+    function takes a path and coordinates, and returns the pixels. The conformance kit tests C6 with it."""
 
     backend_name: str = ""
     """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
@@ -173,7 +173,7 @@ class DataStorage(StorageViews, ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. It should open few files."""
+        """Return whether :meth:`open` can read the file or folder at a path, by opening only a few files."""
         return False
 
     @classmethod
@@ -235,7 +235,7 @@ class DataStorage(StorageViews, ABC):
         lost : collection of DataCoordinates
             The frames with pixels that cannot be read back. The backend removes them.
         notes : mapping of DataCoordinates to JSON value, optional
-            New metadata, or an empty dict if it would not fit, for frames whose own cannot be read back.
+            New metadata, or an empty dict if it would not fit, for frames whose own metadata cannot be read.
 
         Raises
         ------

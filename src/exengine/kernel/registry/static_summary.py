@@ -1,4 +1,4 @@
-"""The summary of a plugin's class, read from its source code without importing it.
+"""The summary of a plugin's class, read from the source code without importing the plugin.
 
 Lists of plugins show a summary of each plugin. Importing every plugin for this purpose would load heavy
 libraries and run code that the user did not select, so the first line of the class's docstring is parsed
@@ -25,7 +25,7 @@ def summary_of(record: PluginRecord) -> str:
     Parameters
     ----------
     record : PluginRecord
-        The record of the plugin, whose package is not imported.
+        The record of the plugin. The plugin's package is not imported.
     """
     module, _, name = record.target.partition(":")
     if not name.isidentifier():

@@ -164,7 +164,7 @@ class _ArchivedFile(OpenFile):
 
 
 def open_packed(path: str) -> OpenFile:
-    """Open a file in a folder or in an archive, for reading. Add its ``start`` to each ``read_at`` offset.
+    """Open a file for reading, in a folder or an archive. Add the file's ``start`` to ``read_at`` offsets.
 
     Parameters
     ----------

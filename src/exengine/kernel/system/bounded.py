@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
-"""The maximum number of values in a JSON document, including lists and dicts; they take about 200 MB."""
+"""The maximum number of values in a JSON document, including lists and dicts; this many take about 200 MB."""
 MAX_VALUES = 50_000
 """The maximum number of values in a YAML or TOML document; each repetition through an alias counts."""
 MAX_DEPTH = 50

@@ -200,7 +200,7 @@ def sync_folder(path: "str | os.PathLike[str]") -> None:
 
 
 def sync_filesystem(path: "str | os.PathLike[str]") -> None:
-    """Sync the whole file system of a folder to the disk.
+    """Sync the whole file system that contains a folder to the disk.
 
     This is the durable flush of backends that have no more specific method. It takes 3 to 10 ms with
     ``syncfs(2)``.
