@@ -9,8 +9,8 @@ Small frames keep the processor busy and leave the disk idle, until ``finish`` o
 for all of them. Every few megabytes, the helper thread therefore tells the operating system to start writing
 these frames to disk. This does not make the data any safer. The sync that follows reports any errors.
 
-Threads: a ``HelperThread`` belongs to one storage, which stops it. The thread runs one job at a time. If it is
-busy, the caller does the work itself. The arguments of a job stay alive until the job is done, even if its
+Threads: a ``HelperThread`` belongs to one storage, which stops it. The thread runs one job at a time. If it
+is busy, the caller does the work itself. The arguments of a job stay alive until the job is done, even if its
 caller was interrupted and no longer waits for it.
 """
 
