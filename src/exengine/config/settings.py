@@ -1,6 +1,7 @@
 """The table of settings: every key of the config, with its default, type, unit and description.
 
-The value checks, the environment variables, the JSON Schema and the reference page are all derived from it.
+The value checks, the environment variables, the JSON Schema and the reference page are all derived from this
+table.
 """
 
 import math

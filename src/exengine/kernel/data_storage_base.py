@@ -173,7 +173,7 @@ class DataStorage(StorageViews, ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path, by opening only a few files."""
+        """Return whether :meth:`open` can read the file or folder at a path. The check opens few files."""
         return False
 
     @classmethod

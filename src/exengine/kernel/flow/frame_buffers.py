@@ -68,7 +68,7 @@ class FrameBuffers:
         Parameters
         ----------
         image : numpy.ndarray
-            An array of any class, such as a masked array. The copy has the same class.
+            An array, possibly of a subclass such as that of masked arrays. The copy has the same class.
         """
         slab = self._slab
         if image.dtype is not slab.dtype or image.shape != slab.shape or type(image) is not np.ndarray:
@@ -89,7 +89,7 @@ class FrameBuffers:
         return copy
 
     def _has_slab(self, image: npt.NDArray[Any]) -> bool:
-        """Select the slab for arrays with this layout; return False if there is no such slab."""
+        """Select the slab for arrays with the layout of this one; return False if there is none."""
         size = image.nbytes
         if type(image) is not np.ndarray or image.dtype.hasobject or not 0 < size < LARGE_BYTES:
             return False

@@ -192,7 +192,7 @@ class Storing:
                 keep_ledger(self._storage, flight.ledger)
             except UnsupportedOperationError:
                 pass  # the storage cannot store annotations
-            except BaseException as error:  # the dataset must be ended nevertheless
+            except BaseException as error:  # the dataset must still be ended
                 self.keep(error)
             if flight.error is not None or not flight.ledger.complete:
                 end_early(self._storage, str(flight.error or "some frames were not stored"), failed=True)

@@ -5,7 +5,7 @@ from exengine.kernel.source_plan import PlannedAxis
 
 
 class AxisCollector:
-    """Derives axes from the coordinates of frames, which are added in the order of acquisition.
+    """Derives axes from coordinates, which are added in the order in which the frames are acquired.
 
     Examples
     --------

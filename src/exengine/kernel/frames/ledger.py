@@ -59,7 +59,7 @@ class Ledger:
     stored_before : int
         Frames that earlier runs had stored, if this run continues a dataset. No other count includes them.
     skipped_by_plan : int
-        Combinations of positions on the planned axes for which the plan contains no frame.
+        Combinations of planned positions for which the plan contains no frame.
     late : list of (dict, float)
         The first frame of each late time point, and its delay in seconds.
     stalled : int

@@ -94,7 +94,7 @@ class WrittenStorage(FormatHooks):
 
     @property
     def new_file(self) -> str:
-        """The path at which a new version of the dataset's file is written before :meth:`publish_file`."""
+        """The path at which a new version of the dataset's file is written; see :meth:`publish_file`."""
         return f"{self.path}.{NEW}"
 
     def publish_file(self) -> None:

@@ -164,7 +164,7 @@ class _ArchivedFile(OpenFile):
 
 
 def open_packed(path: str) -> OpenFile:
-    """Open a file for reading, in a folder or an archive. Add the file's ``start`` to ``read_at`` offsets.
+    """Open, for reading, a file in a folder or an archive. Add the file's ``start`` to ``read_at`` offsets.
 
     Parameters
     ----------

@@ -121,7 +121,7 @@ class SpooledStorage(ManagedStorage):
         Parameters
         ----------
         path : str
-            The path of the new file. It may already contain a file left by an earlier attempt.
+            The path of the new file. A file left by an earlier attempt may already exist there.
         frames : sequence of FrameToBuild
             In order of arrival.
         summary : JSON value
