@@ -342,7 +342,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
-    """Convert a step to the base unit of the table; return None if the step or its unit is unknown."""
+    """Convert a step by its unit's factor in ``table``; return None if the step or the unit is unknown."""
     factor = table.get(unit) if isinstance(unit, str) else None
     if step is None or factor is None:
         return None

@@ -1,8 +1,8 @@
 """Locates encoded chunks in files and shards, and checks them before a codec decodes them.
 
 A torn shard is an error here, whereas Zarr libraries may read its chunks as missing. Codecs trust the sizes
-in the header of a chunk: a damaged chunk could crash the interpreter, and a small chunk could expand to a
-huge one. The sizes are therefore first compared with the metadata of the array.
+in the header of a chunk: a damaged chunk could crash the interpreter, and a small chunk could expand to an
+enormous size. The sizes are therefore first compared with the metadata of the array.
 """
 
 import bz2
@@ -134,9 +134,9 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
     files : Files
     layout : ArrayLayout
     key : str
-        The shard.
+        The key of the shard.
     size : int
-        The size of its file, in bytes.
+        The size of the shard's file, in bytes.
 
     Raises
     ------

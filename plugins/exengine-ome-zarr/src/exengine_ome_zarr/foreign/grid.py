@@ -27,7 +27,7 @@ class ImageGrid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of positions on each axis, without ``position``."""
+        """The number of positions on each axis except ``position``."""
         return tuple(map(len, self.axes.values()))
 
     @property

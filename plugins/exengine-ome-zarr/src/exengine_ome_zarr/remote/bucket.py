@@ -245,14 +245,14 @@ def _md5(text: bytes) -> bytes:
 
 
 def _expected_tag(digests: Sequence[bytes]) -> str:
-    """Return the ETag that S3 assigns to an object uploaded in these parts."""
+    """Return the ETag that S3 assigns to an object if its upload consists of parts with these MD5 sums."""
     if len(digests) == 1:
         return digests[0].hex()
     return f"{_md5(b''.join(digests)).hex()}-{len(digests)}"
 
 
 def _in_parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in parts of equal size, as the store receives them."""
+    """Yield the content of the pieces, divided into the equal parts in which it is uploaded."""
     waiting = bytearray()
     for piece in pieces:
         if not waiting and len(piece) == PART_BYTES:

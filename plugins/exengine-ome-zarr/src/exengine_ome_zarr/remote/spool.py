@@ -13,7 +13,7 @@ from exengine.errors import DatasetAccessError
 from exengine_ome_zarr.format.files import DATASET_FILES
 
 VARIABLE = "EXENGINE_SPOOL"
-"""The environment variable for the default folder."""
+"""The environment variable that sets the default folder of the spool."""
 FOLDER = "exengine-spool"
 DEFAULT_BYTES = 4 * 2**30
 _OWN = ("exengine.json", "exengine.json.new", "exengine.lock")
