@@ -136,7 +136,7 @@ def _read_columns(journal: OpenFile) -> Columns:
 def by_shard(
     layout: Layout, frames: Columns
 ) -> Iterator[tuple[int, tuple[int, int, int], npt.NDArray[np.intp]]]:
-    """Yield each shard with its image and the frames in it."""
+    """For each shard, yield its image, its indices, and the rows of its frames."""
     if not len(frames):
         return
     keys = np.stack(

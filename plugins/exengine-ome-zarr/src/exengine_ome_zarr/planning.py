@@ -121,7 +121,7 @@ class Planning:
         return found
 
     def lengths(self, layout: Layout) -> dict[str, int]:
-        """Return the planned length of each dimension t, c and z with the positions 0, 1, 2 and so on."""
+        """Return the planned lengths of those dimensions t, c and z on which positions are 0, 1, 2, ..."""
         planned = {axis.name: axis for axis in self._axes}
         found = {}
         for dim in FRAME_DIMENSIONS:

@@ -1,6 +1,6 @@
 """Prepares the shards of a finished dataset for more frames.
 
-Finishing shortens a shard that is not full, and may move its chunks together. This module restores the
+Finishing shortens a shard that is not full, and may move its chunks closer together. This module restores the
 original form of such a shard: a file of full length, with each chunk in its slot and a complete index. A
 shard of compressed chunks stays as it is, because new chunks are appended to a part, and both are combined
 when the dataset is finished again.

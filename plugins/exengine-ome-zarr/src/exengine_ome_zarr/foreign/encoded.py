@@ -100,7 +100,7 @@ class ChunkFiles:
         Parameters
         ----------
         name : str
-            The key relative to the array. Only the index of a shard is read.
+            The key of the file, relative to the array. If the file is a shard, only its index is read.
         """
         if self._layout.place_of(name) is None:
             return ""
@@ -204,7 +204,7 @@ def _check_lz4(data: bytes, most: int) -> str:
 
 
 def _check_zstd(data: bytes, most: int) -> str:
-    """Bound the decompressed size by the header of the frame, or by the number of blocks (RFC 8878)."""
+    """Check an upper bound on the decompressed size, from the header or from the blocks (RFC 8878)."""
     if data[:4] != _ZSTD_MAGIC:
         return "it does not begin with a zstd frame"
     descriptor = data[4]
@@ -239,7 +239,7 @@ def _check_lzma(data: bytes, most: int) -> str:
 
 
 def _count(decompressor: Any, data: bytes, most: int) -> str:
-    """Determine a size that the header does not contain, by decompressing the data in pieces."""
+    """Decompress data in pieces to determine its size, which the header does not contain."""
     total = len(decompressor.decompress(data, 2**20))
     while not decompressor.eof and total <= most:
         rest = getattr(decompressor, "unconsumed_tail", b"")

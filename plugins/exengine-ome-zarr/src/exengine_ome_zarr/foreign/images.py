@@ -182,7 +182,7 @@ class ForeignDataset:
         self.level_numbers = self._number_levels()
 
     def _read_images(self) -> list[tuple[int | str | None, Image]]:
-        """Return the images of a plate, a well or a series. An image that cannot be read is a fault."""
+        """Return the images of a plate, a well or a series. Record unreadable images as faults."""
         images: list[Image] = []
         first_error: ExEngineError | None = None
         for key in image_keys(self.files, self.root):

@@ -173,7 +173,7 @@ class ForeignReader(DatasetReader):
     def _read(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
         try:
             array = self._dataset.array(image, self._place)
-            count = len(array.leading)  # without leading axes, it has one frame, at time 0
+            count = len(array.leading)  # without leading axes, an array is one frame, at time 0
             return array.read(begin[:count], end[:count])
         except DatasetDamagedError as error:
             if str(error) not in self._dataset.faults and len(self._dataset.faults) < MAX_FAULTS:

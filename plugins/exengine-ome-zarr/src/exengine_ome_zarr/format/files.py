@@ -151,7 +151,7 @@ def encode_line(value: object) -> bytes:
 
 
 def decode_lines(text: bytes) -> tuple[list[object], int]:
-    """Return the values of the valid lines at the beginning of the layout file, and their size in bytes."""
+    """Return the values in the valid first lines of the layout file, and the size of these lines."""
     values: list[object] = []
     at = 0
     while (end := text.find(b"\n", at)) >= 0:

@@ -167,7 +167,7 @@ class Images:
         place_document(self._folder, ome_xml.NAME, text, durable=durable)
 
     def root_documents(self) -> dict[str, dict[str, object]]:
-        """Map the path of each document that lists images to its content. The root document comes last."""
+        """Return the documents that list images, as a dict from path to content. The root comes last."""
         paths = {image: self.path(image) for image in sorted(self.extents)}
         if not self.is_plate:
             series = {"series": list(paths.values())}

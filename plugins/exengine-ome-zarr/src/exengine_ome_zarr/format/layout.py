@@ -239,7 +239,7 @@ class Layout:
         return t // self.shard[0], c // self.shard[1], z // self.shard[2]
 
     def shard_name(self, t: int, c: int, z: int) -> str:
-        """Return the path of a shard in the folder of its array."""
+        """Return the path of a shard, relative to the folder of its array."""
         places = {"t": t, "c": c, "z": z, "y": 0, "x": 0}
         return "c/" + "/".join(str(places[dim]) for dim in self.dimensions)
 

@@ -10,7 +10,7 @@ from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.remote.addresses import check_url, connect, explain
 
 PART_BYTES = 8 * sizes.MIB
-"""The size of a part of a large upload. The store checks each part, and accepts up to 10,000 per object."""
+"""The size of one part of a large upload. The store checks each part, and accepts up to 10,000 parts."""
 PARTS_AT_ONCE = 3
 """The number of parts that are uploaded at the same time, and therefore held in memory."""
 

@@ -160,7 +160,7 @@ class Claim:
         self._tag, self._stored = tag, text
 
     def take_over(self, folder: str) -> None:
-        """Delete the dataset at the URL, and claim the URL. Refuse if there is anything else at the URL.
+        """Delete the dataset at the URL, and claim the URL. Raise an error if there is anything else.
 
         The manifest is replaced first. If two processes overwrite a dataset, one of them is therefore refused
         before it deletes anything.
@@ -199,7 +199,7 @@ class Claim:
         )
 
     def update(self, folder: str, *, final: bool = False) -> None:
-        """Replace the manifest with the one in the spool, if it has changed.
+        """If the manifest in the spool has changed, replace the manifest in the bucket with it.
 
         Parameters
         ----------

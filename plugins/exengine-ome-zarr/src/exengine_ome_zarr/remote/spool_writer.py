@@ -72,7 +72,7 @@ class SpoolWriter(FrameWriter):
         return place
 
     def _forget_removed(self) -> None:
-        """Remove uploaded shards from the spool, and from the files to sync."""
+        """Remove uploaded shards from the spool, and from the list of files to sync."""
         for name in self._objects.remove_uploaded():
             if self._slots is not None:
                 self._slots.forget(name)
