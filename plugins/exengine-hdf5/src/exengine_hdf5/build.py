@@ -39,7 +39,7 @@ _TEXT = h5py.string_dtype()
 
 
 def empty_file() -> bytes:
-    """Return the content of a new file: no frames, and a note for users of programs that read HDF5."""
+    """Return the content of a new file. It has no frames, only a note for users of other programs."""
     memory = io.BytesIO()
     with h5py.File(memory, "w", userblock_size=USER_BLOCK_BYTES) as file:
         file.attrs["exengine_note"] = (
@@ -109,7 +109,7 @@ def _write(
 
 
 def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
-    """Return by how much offsets in the file exceed reported offsets, for datasets without and with chunks.
+    """Return how far the actual offset exceeds the reported one, for datasets without and with chunks.
 
     Some versions of the HDF5 library include the user block in the offsets that they report, and others do
     not. Two datasets with known content reveal this. Frames could not reveal it, because a frame of zeros
@@ -131,7 +131,7 @@ def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
 
 
 def _missing_at(sink: Sink, offset: int, content: bytes) -> int:
-    """Return by how much the offset of this content in the file exceeds the reported offset."""
+    """Return how far the actual offset of this content exceeds the reported one."""
     sink.check()
     for missing in (0, USER_BLOCK_BYTES):
         if read_at(sink.descriptor, len(content), offset + missing) == content:

@@ -30,7 +30,7 @@ FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED)
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> DataStorage:
-    """Open a dataset: from its spool until it is finished, and from the file afterwards.
+    """Open a dataset: from its spool until the dataset is finished, and from the file afterwards.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> DataStorage:
 
 
 class Hdf5SpoolReader(SpoolReader):
-    """A dataset that is not finished, read from its spool."""
+    """A reader for the spool of a dataset that is not finished."""
 
     capabilities: StorageCapabilities = CAPABILITIES
     backend_name = BACKEND_NAME
@@ -73,7 +73,7 @@ class Hdf5SpoolReader(SpoolReader):
 
 
 class EmptyReader(Hdf5SpoolReader):
-    """A dataset without a spool, because its writer was killed before creating one."""
+    """A reader for a dataset without a spool. Its writer was killed before creating one."""
 
     reads_spool = False
 
@@ -82,7 +82,7 @@ class EmptyReader(Hdf5SpoolReader):
 
 
 class Hdf5Reader(Hdf5SpoolReader):
-    """A finished file.
+    """A reader for a finished file.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """The user block: the first 512 bytes of a file, which HDF5 leaves to applications.
 
-ExEngine stores there the location of its records.
+It contains the location of ExEngine's records.
 """
 
 import os
