@@ -44,7 +44,7 @@ _TILE_LIMIT = 512
 """Maximum side length of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
 
 _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
-"""Shift of the picture per step of an axis, in pixels (y, x)."""
+"""Shift of the picture per step along an axis, in pixels (y, x)."""
 _OTHER_STEP = (149, 97)
 
 _LOOKS = 12

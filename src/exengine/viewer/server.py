@@ -154,7 +154,7 @@ class _Answers:
             return self._coarse
 
     def coordinates(self, number: int) -> dict[str, int | str] | None:
-        """Return the coordinates of a frame; None if it does not exist."""
+        """Return the coordinates of a frame; None if the frame does not exist."""
         return self._frames.coordinates(number)
 
 
