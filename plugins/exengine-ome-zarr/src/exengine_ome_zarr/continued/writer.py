@@ -88,7 +88,7 @@ class ContinuedWriter(FrameWriter):
             self._continue_parts(layout, self._parts, records)
 
     def _continue_array(self, image: int, records: npt.NDArray[np.void], layout: Layout) -> None:
-        """Set the lengths of an image's array so that it contains all existing shards."""
+        """Set the lengths of an image's array so that the array contains all existing shards."""
         t, c, z = (
             -(-(int(records[dim].max()) + 1) // step) * step
             for dim, step in zip(FRAME_DIMENSIONS, layout.shard, strict=True)

@@ -46,7 +46,7 @@ class ChunkFiles:
         self._lock = threading.Lock()
 
     def read(self, place: tuple[int, ...]) -> bytes | None:
-        """Return the encoded chunk at a position in the chunk grid, or None if it was never written.
+        """Return the encoded chunk at a grid position, or None if the chunk was never written.
 
         Raises
         ------

@@ -235,7 +235,7 @@ class ForeignDataset:
         return numbers
 
     def array(self, image: int, place: int) -> LevelArray:
-        """Return an array of an image by its index in the list of levels.
+        """Return the array of an image at one resolution level: ``place`` in the list of its levels.
 
         Raises
         ------

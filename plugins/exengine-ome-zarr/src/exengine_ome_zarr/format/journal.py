@@ -91,7 +91,7 @@ def unpack_record(text: bytes) -> Record:
 
 
 def decode_record(text: bytes, number: int) -> Record | None:
-    """Return the values of the record of frame ``number``, or None if it is not valid."""
+    """Return the values in the record of frame ``number``, or None if the record is not valid."""
     if len(text) != RECORD_BYTES:
         return None
     values = _WITH_CRC.unpack(text)

@@ -120,7 +120,7 @@ class Layout:
         if sorted(self.order) != sorted(FRAME_DIMENSIONS) or not set(self.roles) <= {"p", *FRAME_DIMENSIONS}:
             raise ValueError("its dimensions are not p, t, c and z")
         if sorted(axis for members in self.roles.values() for axis in members) != sorted(set(self.axes)):
-            raise ValueError("its axes are not those of its dimensions")
+            raise ValueError("its axes differ from the axes of its dimensions")
         if not isinstance(self.codec, str) or type(self.level) not in (int, type(None)):
             raise ValueError(f"it has the codec {self.codec!r:.40}")
         if self.frames_per_chunk > 1 and (self.tiles > 1 or (self.samples > 1 and self.chunk[2] > 1)):
