@@ -1,4 +1,4 @@
-"""Datasets of one file: creating, opening, moving, numbering, overwriting, recovering and converting them."""
+"""Single-file datasets: creating, opening, moving, numbering, overwriting, recovering and converting them."""
 
 import contextlib
 import itertools
