@@ -94,7 +94,7 @@ class ViewServer(LoopbackServer):
 
 
 class _Answers:
-    """The contents of all answers: the page's files, and facts, pixels and metadata of the dataset."""
+    """The contents of all responses: the page's files, and the dataset's facts, pixels and metadata."""
 
     def __init__(self, dataset: DataStorage, describe: Callable[[], dict[str, Any]]) -> None:
         self._dataset = dataset

@@ -45,7 +45,7 @@ def read_frame(path: str, coordinates: Mapping[str, int | str]) -> npt.NDArray[A
 
 
 def _image_of(root: Any, name: str) -> Any:
-    """Return the image of a position in a series."""
+    """Look up the image of a position in the OME series, by the name of the position."""
     for path in root["OME"].attrs["ome"]["series"]:
         if root[path].attrs["ome"]["multiscales"][0]["name"] == name:
             return root[path]

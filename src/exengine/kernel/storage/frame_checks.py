@@ -61,7 +61,7 @@ class FrameChecks:
         if type(data) is np.ndarray:
             dtype, shape = self._last
             if data.dtype is dtype and data.shape == shape:
-                return data  # type: ignore[no-any-return]
+                return data
         else:
             if not isinstance(data, np.ndarray):
                 raise UnsupportedDataError(
