@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import useq
 import zarr
@@ -165,3 +166,21 @@ def test_the_command_in_the_readme_stores_the_first_example_as_ome_zarr(tmp_path
         " ".join(["exengine acquire examples/demo.yaml", *given])
         in (EXAMPLES.parent / "README.md").read_text()
     )
+
+
+def test_an_error_of_the_disk_in_the_table_of_frames_is_reported_and_costs_no_frame(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    storage = exengine.open_storage("ome-zarr", tmp_path / "data")
+    for time in range(3):
+        storage.put({"time": time}, np.full((8, 8), time, np.uint16), {"number": time})
+    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", full)
+    with pytest.raises(exengine.errors.StorageFailedError, match="No space left"):
+        storage.finish()
+    storage.close()
+    dataset = exengine.open_dataset(tmp_path / "data")
+    assert dataset.status == "failed" and "No space left" in dataset.status_reason
+    assert [dataset.get_metadata({"time": time}) for time in range(3)] == [{"number": n} for n in range(3)]
+    assert zarr.open_array(tmp_path / "data" / "0").shape[0] == 3  # other programs read its final form
+    assert not list((tmp_path / "data").rglob("file-*"))

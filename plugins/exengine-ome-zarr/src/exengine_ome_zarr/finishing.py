@@ -54,9 +54,9 @@ def finish_dataset(
             _trim(folder, path, layout, frames[rows])
     if images.method is not None:
         _build_levels(folder, layout, images, frames, images.method)
-    write_table(folder)
-    _remove_leftovers(folder)
     place_documents(folder, layout, images, _lengths(frames))
+    write_table(folder)  # last, so that the dataset has its final form if the disk is full now
+    _remove_leftovers(folder)
 
 
 def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:

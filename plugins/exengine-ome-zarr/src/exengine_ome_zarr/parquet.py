@@ -20,6 +20,11 @@ def write_table(folder: str) -> bool:
     """Write the table; return whether it was written.
 
     The table is optional: a dataset is complete without it.
+
+    Raises
+    ------
+    OSError
+        If the disk does not accept the table.
     """
     try:
         import pyarrow  # type: ignore[import-not-found, unused-ignore]
@@ -45,10 +50,12 @@ def write_table(folder: str) -> bool:
                 return False
             writer.close()
         os.rename(new, os.path.join(folder, TABLE))
-    except Exception:  # for example, if the types of values differ between frames
+    except Exception as error:
         if os.path.exists(new):
             os.unlink(new)
-        return False
+        if isinstance(error, OSError):
+            raise
+        return False  # for example, if the types of values differ between frames
     return True
 
 
