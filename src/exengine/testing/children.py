@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,21 @@ from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.registry import plugins
 from exengine.testing.frames import check_frame
 from exengine.testing.promises import NotRun, PromiseBrokenError
-from exengine.testing.subject import Model, Subject, coordinates_of, status_of, tree_of
+from exengine.testing.subject import Model, Subject, coordinates_of, status_of
 from exengine.testing.watch import Watch
 
 _NOT_IMPORTABLE = 77
-_IN_CYCLES = ("cycles", "failed_sync")
-_LARGE = (300, 300)
+_TASKS = {
+    "cycles": "leaks",
+    "failed_sync": "errors",
+    "limit": "errors",
+    "synced": "errors",
+    "broken_calls": "errors",
+    "fork": "forks",
+    "damage": "damage",
+    "unpickle": "pickles",
+}
+"""The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _CHILD_S = 8.0
 
 
@@ -42,7 +52,7 @@ class Child:
     subject : Subject
         The backend under test.
     verb : str
-        The task: the name of a function in this module or in ``cycles``, without the prefix ``run_``.
+        The task: the name of a function in this module or in ``tasks``, without the prefix ``run_``.
     hash_seed : str
         The value of ``PYTHONHASHSEED`` in the child process.
     **spec : JSON values
@@ -90,18 +100,23 @@ class Child:
                 with contextlib.suppress(OSError):
                     stream.close()
 
-    def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the process's output until it ends. Kill it after a timeout, either in total or per line."""
+    def lines(
+        self, timeout_s: float = 120, *, each_line: bool = False, then_s: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the process's output until it ends. Kill it after a timeout, either in total or per line.
+
+        With ``then_s``, another timeout applies after the first line.
+        """
         timer = threading.Timer(timeout_s, self.process.kill)
         timer.start()
         try:
             assert self.process.stdout is not None
             for line in self.process.stdout:
-                if each_line:
+                if each_line or then_s:
                     timer.cancel()
                 yield json.loads(line)
-                if each_line:
-                    timer = threading.Timer(timeout_s, self.process.kill)
+                if each_line or then_s:
+                    timer = threading.Timer(then_s or timeout_s, self.process.kill)
                     timer.start()
             code = self.process.wait(60)
         finally:
@@ -145,6 +160,24 @@ class Child:
 # -- in the child process ----------------------------------------------------------------------------
 
 
+def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
+    """Put one frame, read it, finish and close. Report the fault with the lines that led to it."""
+    say(ready=True)
+    try:
+        storage = subject.create(Path(spec["path"]))
+        model = Model(subject)
+        model.put(storage, subject.axes(0), subject.numbered(0))
+        model.check(storage)
+        storage.finish()
+        storage.close()
+    except Exception as error:
+        steps = traceback.extract_tb(error.__traceback__)[-4:]
+        trace = " > ".join(f"{os.path.basename(step.filename)}:{step.lineno} {step.name}" for step in steps)
+        say(fault=f"{describe(error, 300)} [{trace}]")
+    else:
+        say(done=True)
+
+
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
     """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage."""
     storage = subject.create(Path(spec["path"]))
@@ -154,7 +187,7 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
         model.put(storage, axes, subject.numbered(number))
         if spec["level"] != "put":
             storage.flush(spec["level"] == "durable")
-        _say(put=number)
+        say(put=number)
     if spec.get("fork"):
         _leave_a_child_behind()
     if spec["end"] == "wait":
@@ -173,7 +206,7 @@ def _leave_a_child_behind() -> None:
             os.close(stream)  # otherwise a reader of these streams would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
-    _say(forked=True)
+    say(forked=True)
 
 
 def run_read(subject: Subject, spec: dict[str, Any]) -> None:
@@ -182,7 +215,19 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
     present, faults = look(subject, storage, spec["count"])
     order = coordinates_of(storage) if subject.can.iterable else []
     storage.close()
-    _say(present=present, faults=faults, order=order)
+    say(present=present, faults=faults, order=order)
+
+
+def run_look_at(subject: Subject, spec: dict[str, Any]) -> None:
+    """Open datasets and report the frames that are present and intact, the faults, and the status."""
+    for path, count in spec["datasets"]:
+        try:
+            storage = subject.open(Path(path))
+            present, faults = look(subject, storage, count)
+            say(path=path, present=present, faults=faults, status=str(status_of(storage)))
+            storage.close()
+        except Exception as error:
+            say(path=path, present=[], faults=[f"opening raised {describe(error, 200)}"], status="")
 
 
 def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
@@ -196,7 +241,7 @@ def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
             check_frame(np.asarray(read(spec["path"], dict(axes))), subject.frame(axes), axes, "C6")
         except Exception as error:
             faults.append(describe(error, 300))
-    _say(faults=faults)
+    say(faults=faults)
 
 
 def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
@@ -207,6 +252,7 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
         sys.stdin.read()
         stopped.set()
 
+    subject.varied = spec["varied"]
     threading.Thread(target=wait, name="exengine-kit-stop", daemon=True).start()
     counts: list[int] = []
     faults: list[str] = []
@@ -222,20 +268,20 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
         storage.close()
         counts.append(len(present))
         if len(counts) == 1:
-            _say(put=0)
-    _say(counts=counts, faults=faults)
+            say(put=0)
+    say(counts=counts, faults=faults)
 
 
 def run_second(subject: Subject, spec: dict[str, Any]) -> None:
     """Try to create datasets, and report the result of each attempt."""
     for path, if_exists in spec["attempts"]:
-        _say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
+        say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
     """Open damaged or hostile datasets, read those that open, and report errors and forbidden actions."""
-    watch = _watch_after(subject, spec) if spec.get("good") else None
-    _limit_memory()
+    watch = watch_after(subject, spec) if spec.get("good") else None
+    limit_memory()
     for path in spec["paths"]:
         started = time.monotonic()
         outcome, foreign, wrong = "", "", ""
@@ -253,11 +299,11 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
         if watch:
             watch.rest()
         seconds, reached = time.monotonic() - started, watch.reached[:5] if watch else []
-        _say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
-    _say(memory_mib=_peak_mib())
+        say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
+    say(memory_mib=peak_mib())
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Limit the memory, so that an endless read raises an error instead of exhausting the machine."""
     if sys.platform.startswith("linux"):
         import resource
@@ -268,51 +314,12 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (now + 2 * 2**30, hard))
 
 
-def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
+def watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
     """Read an undamaged dataset so that all modules are imported, then return a watch on this process."""
     storage = subject.open(Path(spec["good"]))
     _read_all(subject, storage, spec["count"])
     storage.close()
     return Watch()
-
-
-def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames until a file reaches the size limit, and report how the storage reacts."""
-    import resource
-
-    storage = subject.create(Path(spec["path"]))
-    sys.dont_write_bytecode = True  # under the limit, bytecode caches would be truncated
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
-    model = Model(subject)
-    met: BaseException | None = None
-    for number in range(spec["count"]):
-        axes = subject.axes(number)
-        large = number == spec["count"] - 1
-        frame = _large_frame(subject, axes) if large else subject.frame(axes)
-        try:
-            storage.put(axes, frame, subject.numbered(number))
-            storage.flush() if spec["flush"] else None
-        except BaseException as error:
-            met = error
-            break
-        model.add(axes, frame, subject.numbered(number))
-    else:
-        try:
-            storage.finish()
-        except BaseException as error:
-            met = error
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    # The limit has been lifted. A storage that has failed must nevertheless remain failed.
-    before = tree_of(Path(spec["path"]).parent)
-    after = _kind_of(lambda: storage.put(subject.axes(9000), subject.frame(subject.axes(9000)), {}))
-    changed = tree_of(Path(spec["path"]).parent) != before
-    stored = len(model.frames)
-    faults = [fault for put in model.frames.values() if (fault := _fault_of(model, storage, put))]
-    ends = [_kind_of(storage.finish), _kind_of(storage.close)]
-    kind = _describe(met) if met is not None else None
-    cause = met is not None and isinstance(_last_cause(met), OSError)
-    _say(stored=stored, met=kind, has_cause=cause, after=after, changed=changed, ends=ends, faults=faults)
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
@@ -326,40 +333,22 @@ def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]
             storage = subject.create(Path(path))
         storage.close()
 
-    return {"refused": _kind_of(create)}
+    return {"refused": kind_of(create)}
 
 
-def _kind_of(call: Any) -> dict[str, Any] | None:
+def kind_of(call: Any) -> dict[str, Any] | None:
+    """Call a function. Return a description of the exception that it raises, or None."""
     try:
         call()
     except BaseException as error:
-        return _describe(error)
+        return describe_kind(error)
     return None
 
 
-def _describe(error: BaseException) -> dict[str, Any]:
+def describe_kind(error: BaseException) -> dict[str, Any]:
+    """Return the names of an exception's classes, and its message."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
     return {"kinds": kinds, "message": describe(error, 300)}
-
-
-def _last_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _fault_of(model: Model, storage: Any, put: Any) -> str:
-    try:
-        model.check_one(storage, put, "P7")
-    except Exception as error:
-        return describe(error, 300)
-    return ""
-
-
-def _large_frame(subject: Subject, axes: Any) -> Any:
-    from exengine.testing.frames import frame_of
-
-    return frame_of(axes, (*subject.shape[:-2], *_LARGE)[-max(len(subject.shape), 1) :], subject.dtype)
 
 
 def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
@@ -405,7 +394,8 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
     return "", wrong
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Return the largest amount of memory that this process has used, in MiB; 0 if it is unknown."""
     try:
         import resource
     except ImportError:  # this module does not exist on Windows
@@ -414,7 +404,8 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _say(**content: Any) -> None:
+def say(**content: Any) -> None:
+    """Print an object for the process that started this one."""
     sys.stdout.write(json.dumps(content) + "\n")
     sys.stdout.flush()
 
@@ -435,13 +426,17 @@ def _load(spec: dict[str, Any]) -> Any:
 def main(verb: str, text: str) -> None:
     """Run the task named ``verb``, with its specification as JSON."""
     spec = json.loads(text)
+    if verb == "unpickle":
+        from exengine.testing.tasks import pickles
+
+        pickles.watch()
     cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
     subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)
     try:
-        home = "exengine.testing.cycles" if verb in _IN_CYCLES else __name__
+        home = f"exengine.testing.tasks.{_TASKS[verb]}" if verb in _TASKS else __name__
         getattr(sys.modules.get(home) or importlib.import_module(home), f"run_{verb}")(subject, spec)
     except Exception as error:
-        _say(fault=describe(error))
+        say(fault=describe(error))
     subject.close_all()
 
 
