@@ -496,7 +496,8 @@ class BuffersMetadata(Slabs):
 
     def append(self, name, content):
         if not name.startswith("meta"):
-            return super().append(name, content)
+            super().append(name, content)
+            return
         self.buffer = self.__dict__.get("buffer", b"") + content
         self.sizes[name] += len(content)
         if len(self.entries) % 8 == 7:
@@ -843,9 +844,8 @@ class BelievesASize(Slabs):
     @classmethod
     def open(cls, path):
         text = cls.read(path, "end") if os.path.exists(os.path.join(path, "end")) else b""
-        digits = b"".join(text[at : at + 1] for at in range(len(text)) if text[at : at + 1].isdigit())
         bytearray(sum(byte for byte in text if byte > 127) * 2**24)
-        return super().open(path) if digits or not text else super().open(path)
+        return super().open(path)
 
 
 @fault("damage", "C2", by=DAMAGE)

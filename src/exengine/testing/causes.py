@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from exengine.testing.results import TestReport
 
 _FROM_SIMPLE = (
-    "P1", "P8", "P9", "P3", "P2", "P4", "P5", "R1", "R2", "R4", "N1", "N2", "N6", "N4", "N5", "O1", "P6", "F1",
-    "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C5", "C1", "C2", "C3", "C7", "D5", "D3", "C6", "S1", "S2", "S3",
+    "P1", "P8", "P9", "P3", "P2", "P4", "P5", "R1", "R2", "R4", "N1", "N2", "N6", "N4", "N5", "O1", "P6",
+    "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C5", "C1", "C2", "C3", "C7", "D5", "D3", "C6",
+    "S1", "S2", "S3",
 )  # fmt: skip
 """The labels, with those first whose tests need the least of a backend."""
 
@@ -42,8 +43,8 @@ def causes_of(reports: "Iterable[TestReport]") -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``labels`` and ``codes`` of the failed tests, those of the simplest first, its own ``code``, its name as
-        ``test``, its ``message``, and the number of failed tests as ``tests``.
+        ``labels`` and ``codes`` of the failed tests, those of the simplest test first; ``test``, ``code`` and
+        ``message`` of the simplest test; and the number of failed tests as ``tests``.
 
     Examples
     --------

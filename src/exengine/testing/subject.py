@@ -295,7 +295,8 @@ def check_order(got: Sequence[Any], wanted: Sequence[Any], label: str = "R4") ->
         if one != other:
             raise PromiseBrokenError(
                 label,
-                f"number {number} in the order of the coordinates is {_shown(one)}, but {_shown(other)} was put there",
+                f"number {number} in the order of the coordinates is {_shown(one)}, but should be "
+                f"{_shown(other)}",
             )
     if len(got) != len(wanted):
         raise PromiseBrokenError(

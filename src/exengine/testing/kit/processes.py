@@ -123,7 +123,7 @@ class ProcessPromises:
         if counts[-1] != count:
             raise PromiseBrokenError(
                 "R3",
-                f"{count} frames were put, but a reader that opened the dataset afterwards found {counts[-1]}",
+                f"{count} frames were put, but a reader that opened the dataset later found {counts[-1]}",
             )
 
     @promise("R4", code="EX305")

@@ -169,10 +169,11 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
     subject.fill(storage, _MANY)
     storage.finish()
     storage.close()
-    sizes = sorted({file.stat().st_size for file in files_of(clean) if file.stat().st_size > 1})[-6:]
+    found = sorted({file.stat().st_size for file in files_of(clean) if file.stat().st_size > 1})[-6:]
+    sizes = dict.fromkeys(at for whole in found for at in (whole // 3, whole // 2, whole - 1) if at)
     limited = False
     sys.addaudithook(lift)
-    for size in [*dict.fromkeys(at for size in sizes for at in (size // 3, size // 2, size - 1) if at), 0]:
+    for size in [*sizes, 0]:
         path = subject.new_path()
         storage = subject.create(path)
         phase, stored, errors, done = "put" if size else "finish", 0, [], True

@@ -11,7 +11,7 @@ from exengine.testing.children import say
 from exengine.testing.subject import Subject, coordinates_of
 
 _calls: list[str] = []
-_watching = False
+_watching: list[bool] = []  # not empty while calls are noted
 
 
 def watch() -> None:
@@ -44,7 +44,6 @@ def _note(name: str) -> None:
 
 def run_unpickle(subject: Subject, spec: dict[str, Any]) -> None:
     """Open and read a dataset twice, and report calls that unpickle in the second round."""
-    global _watching
     for _ in range(2):  # in the first round, imports may load compiled code
         storage = subject.open(Path(spec["path"]))
         for number in range(spec["count"]):
@@ -60,6 +59,6 @@ def run_unpickle(subject: Subject, spec: dict[str, Any]) -> None:
         except Exception as error:
             say(note=describe(error))
         storage.close()
-        _watching = True
-    _watching = False
+        _watching.append(True)
+    _watching.clear()
     say(calls=_calls)
