@@ -85,7 +85,8 @@ def make_results(
         ``date``, ``outcome``, ``reason``, ``promises`` (which maps each label to ``outcome``, ``tests``,
         ``failed``, ``codes``, and ``because`` with the capabilities, reasons or failures), ``codes`` (the
         codes that were reported), ``findings`` (each reported code with the message of its first failure),
-        ``causes`` (the failures by probable cause; see :func:`exengine.testing.causes.causes_of`) and ``variants``, which :func:`with_variants` fills.
+        ``causes`` (the failures by probable cause; see :func:`exengine.testing.causes.causes_of`) and
+        ``variants``, which :func:`with_variants` fills.
 
     Examples
     --------
