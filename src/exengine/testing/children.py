@@ -107,8 +107,14 @@ class Child:
 
         With ``then_s``, another timeout applies after the first line.
         """
-        timer = threading.Timer(timeout_s, self.process.kill)
-        timer.start()
+        late: list[float] = []
+
+        def stop_after(seconds: float) -> threading.Timer:
+            timer = threading.Timer(seconds, lambda: (late.append(seconds), self.process.kill()))
+            timer.start()
+            return timer
+
+        timer = stop_after(timeout_s)
         try:
             assert self.process.stdout is not None
             for line in self.process.stdout:
@@ -116,8 +122,7 @@ class Child:
                     timer.cancel()
                 yield json.loads(line)
                 if each_line or then_s:
-                    timer = threading.Timer(then_s or timeout_s, self.process.kill)
-                    timer.start()
+                    timer = stop_after(then_s or timeout_s)
             code = self.process.wait(60)
         finally:
             timer.cancel()
@@ -125,6 +130,8 @@ class Child:
             raise NotRun(
                 "a child process cannot import the class; this test needs the name of an installed backend"
             )
+        if late:
+            raise PromiseBrokenError("", f"a child process that used the backend hung for {late[0]:.0f} s")
         if code:
             raise PromiseBrokenError(
                 "", f"a child process that used the backend exited with code {code}: {self.errors()}"

@@ -49,7 +49,7 @@ def damages_of(path: Path, most: int) -> Iterator[Damage]:
     series = []
     for file in files:
         name = os.fspath(file.relative_to(path)) if path.is_dir() else "."
-        series.append(_changes(name, file, most // max(len(files), 1)))
+        series.append(_changes(name, file, most * 4 // 5 // max(len(files), 1)))
     while series:
         for one in list(series):
             try:
@@ -77,12 +77,11 @@ def _changes(name: str, file: Path, share: int) -> Iterator[Damage]:
         yield Damage(name, f"{shown} {what}", change)
     for number, offset in enumerate(_offsets(size, max(share - len(whole), 12))):
         mask = _MASKS[number % len(_MASKS)]
+        yield Damage(name, f"byte {offset} of {shown} was changed by {mask:#04x}", _flip(offset, mask))
         if number % 8 == 7:  # a size or a count that is far too large
             yield Damage(name, f"four bytes of {shown} were set, at offset {offset}", _set(offset))
         elif number % 8 == 3:
             yield Damage(name, f"{shown} was truncated to {offset} bytes", _cut(offset))
-        else:
-            yield Damage(name, f"byte {offset} of {shown} was changed by {mask:#04x}", _flip(offset, mask))
 
 
 def _offsets(size: int, most: int) -> list[int]:

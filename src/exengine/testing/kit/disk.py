@@ -16,9 +16,10 @@ from exengine.testing.subject import Subject, coordinates_of, tree_of
 
 FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"
-DAMAGES, DAMAGES_THOROUGH = 500, 6000
+DAMAGES, DAMAGES_THOROUGH = 500, 3000
 """The approximate number of damaged datasets that are opened."""
 _SECONDS = 10.0
+_PATIENCE_S = 12.0
 _MIB = 1024
 
 
@@ -177,7 +178,7 @@ def _read_damaged(subject: Subject, original: Path) -> None:
     at, told = "", {}
     with Child(subject, "damage", **spec) as child:
         try:
-            for line in child.lines(2 * _SECONDS, each_line=True):
+            for line in child.lines(_PATIENCE_S, each_line=True):
                 at = line.get("opening", at)
                 if line.get("memory_mib", 0) > _MIB:
                     faults.append(("C1", f"opening used {line['memory_mib']:.0f} MiB of memory"))

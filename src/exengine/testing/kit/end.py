@@ -51,7 +51,7 @@ class EndPromises:
             for ends in ("ffcc", "fcfc", "cc", "cfc", "fcc"):
                 path = subject.new_path()
                 storage = subject.create(path)
-                subject.fill(storage, frames)
+                model = subject.fill(storage, frames)
                 for number, end in enumerate(ends):
                     call = storage.finish if end == "f" else storage.close
                     _end(
@@ -65,6 +65,13 @@ class EndPromises:
                     storage.close()
                     if tree_of(path.parent) != before:
                         raise PromiseBrokenError("N1", "calling finish again changed a finished dataset")
+                    if subject.can.reopen:
+                        opened = subject.open(path)
+                        model.check(opened, "N1")
+                        if status_of(opened) not in (None, DatasetStatus.COMPLETE):
+                            raise PromiseBrokenError(
+                                "N1", f"after the calls {ends!r}, the dataset is {status_of(opened)}"
+                            )
 
     @promise("N1")
     def test_a_finished_storage_is_still_read(self, subject: Subject) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError, describe
 from exengine.kernel.registry.options import Option, options_of
-from exengine.testing.promises import PromiseBrokenError, promise
+from exengine.testing.promises import NotPromised, PromiseBrokenError, promise
 from exengine.testing.subject import Model, Subject, same_json, tree_of
 
 _FRAMES = 7
@@ -37,7 +37,7 @@ class OptionPromises:
     @promise("N6")
     def test_the_summary_metadata_is_the_same_after_reopening(self, subject: Subject) -> None:
         if _SUMMARY not in [option.name for option in options_of(subject.cls)]:
-            subject.not_promised("metadata")
+            raise NotPromised(f"there is no option {_SUMMARY}")
         for summary in SUMMARIES:
             for ended in (True, False):
                 own = subject.with_options(**{_SUMMARY: summary})

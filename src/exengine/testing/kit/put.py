@@ -226,8 +226,7 @@ def simplest_fault(subject: Subject) -> str:
             with Child(subject, "simplest", path=os.fspath(subject.new_path())) as child:
                 lines = child.lines(_LOADING_S, then_s=SIMPLEST_S)
                 said = next(lines, {})
-                said = said if "fault" in said else next(lines, {"fault": f"it hung for {SIMPLEST_S:.0f} s"})
-                fault = said.get("fault", "")
+                fault = (said if "fault" in said else next(lines, {})).get("fault", "")
         except PromiseBrokenError as error:
             fault = str(error)
         except NotRun:  # no other process can import the class

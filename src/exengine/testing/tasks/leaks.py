@@ -4,6 +4,7 @@ Resource usage is measured at several points over many cycles. The first cycles 
 import modules and fill pools. The result is the growth per cycle: the slope of a line fitted to the points.
 """
 
+import contextlib
 import gc
 import os
 import shutil
@@ -75,7 +76,8 @@ def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
 
             def fail_to_open() -> None:
                 for copy in refused:
-                    refusal_of(lambda at=copy: subject.open(at).close())  # type: ignore[misc]
+                    with contextlib.suppress(BaseException):
+                        subject.open(copy).close()
                 subject.forget()
 
             cycles["fail to open"] = fail_to_open
@@ -102,9 +104,10 @@ def _refused_copies(subject: Subject) -> list[Path]:
         (path / damage.name).unlink()
         if changed is not None:
             (path / damage.name).write_bytes(changed)
+        say(opening=damage.text)
         try:
             subject.open(path).close()
-        except Exception:
+        except BaseException:
             known.append(path)
     return [path for paths in found.values() for path in paths][:_REFUSED]
 
