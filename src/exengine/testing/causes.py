@@ -24,6 +24,7 @@ _KINDS = {
     "frames": r"frames are (lost|missing)|is not in the storage|frames were (stored|put)|no frame was put"
     r"|in the order of|is not found as|a reader that opened|not in the order|reader found",
     "files": r"changed (the|its|a) .*files|changed files",
+    "hang": r"\bhung\b|did not end|hangs",
     "end": r"exited with code|ended with status|ended too early",
 }
 """The kinds of failures, each with a pattern of the kit's own messages."""

@@ -100,17 +100,19 @@ class Child:
                 with contextlib.suppress(OSError):
                     stream.close()
 
-    def lines(
-        self, timeout_s: float = 120, *, each_line: bool = False, then_s: float | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the process's output until it ends. Kill it after a timeout, either in total or per line.
 
-        With ``then_s``, another timeout applies after the first line.
+        A line with the key ``within_s`` states another timeout for the next line.
         """
         late: list[float] = []
 
         def stop_after(seconds: float) -> threading.Timer:
-            timer = threading.Timer(seconds, lambda: (late.append(seconds), self.process.kill()))
+            def stop() -> None:
+                late.append(seconds)
+                self.process.kill()
+
+            timer = threading.Timer(seconds, stop)
             timer.start()
             return timer
 
@@ -118,11 +120,12 @@ class Child:
         try:
             assert self.process.stdout is not None
             for line in self.process.stdout:
-                if each_line or then_s:
+                content = json.loads(line)
+                if each_line:
                     timer.cancel()
-                yield json.loads(line)
-                if each_line or then_s:
-                    timer = stop_after(then_s or timeout_s)
+                yield content
+                if each_line:
+                    timer = stop_after(content.get("within_s", timeout_s))
             code = self.process.wait(60)
         finally:
             timer.cancel()
@@ -169,7 +172,7 @@ class Child:
 
 def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
     """Put one frame, read it, finish and close. Report the fault with the lines that led to it."""
-    say(ready=True)
+    say(within_s=spec["within_s"])
     try:
         storage = subject.create(Path(spec["path"]))
         model = Model(subject)

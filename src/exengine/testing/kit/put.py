@@ -223,10 +223,10 @@ def simplest_fault(subject: Subject) -> str:
     key = (subject.cls, repr(sorted(subject.options.items(), key=str)))
     if key not in _simplest:
         try:
-            with Child(subject, "simplest", path=os.fspath(subject.new_path())) as child:
-                lines = child.lines(_LOADING_S, then_s=SIMPLEST_S)
-                said = next(lines, {})
-                fault = (said if "fault" in said else next(lines, {})).get("fault", "")
+            path = os.fspath(subject.new_path())
+            with Child(subject, "simplest", path=path, within_s=SIMPLEST_S) as child:
+                said = list(child.lines(_LOADING_S, each_line=True))
+            fault = said[-1].get("fault", "")
         except PromiseBrokenError as error:
             fault = str(error)
         except NotRun:  # no other process can import the class

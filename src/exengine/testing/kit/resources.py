@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from exengine.kernel.errors import CoordinatesExistError
@@ -101,7 +102,11 @@ class ResourcePromises:
     def test_what_is_done_again_and_again_leaves_nothing_behind(self, subject: Subject) -> None:
         labels = {"create": "N1", "open": "C1", "get": "P1", "fail": "C7"}
         with Child(subject, "cycles", path=os.fspath(subject.new_path())) as child:
-            for line in child.lines(_PATIENCE_S, each_line=True):
+            opening = ""
+            for line in self._lines(child):
+                if "hung" in line:
+                    raise PromiseBrokenError("C1", f"{opening}: opening did not end: {line['hung']}")
+                opening = line.get("opening", opening)
                 if "opening" in line:
                     continue
                 if "fault" in line:
@@ -112,6 +117,19 @@ class ResourcePromises:
                     each = ", ".join(f"{slope:.1f} {what}" for what, slope in more.items())
                     label = labels[name.partition(",")[0].split()[0]]
                     raise PromiseBrokenError(label, f"each cycle of {name} leaks {each}")
+
+    @staticmethod
+    def _lines(child: Child) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a child; if it hangs or is killed while it opens a dataset, say so."""
+        opening = False
+        try:
+            for line in child.lines(_PATIENCE_S, each_line=True):
+                opening = "opening" in line
+                yield line
+        except PromiseBrokenError as error:
+            if not opening:
+                raise
+            yield {"hung": str(error)}
 
     @promise("F2", "P7", code="EX309")
     def test_a_sync_that_failed_is_never_tried_again_as_if_it_were_new(self, subject: Subject) -> None:

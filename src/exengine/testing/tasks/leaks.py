@@ -24,6 +24,7 @@ CYCLES = 24
 _POINTS = 8
 _FRAMES = 3
 _REFUSED_EACH, _REFUSED = 2, 8
+_PATIENCE_S = 8.0
 _SIDE = 300  # frames have at least 180,000 bytes, so that one leaked frame per cycle is detected
 
 
@@ -104,7 +105,7 @@ def _refused_copies(subject: Subject) -> list[Path]:
         (path / damage.name).unlink()
         if changed is not None:
             (path / damage.name).write_bytes(changed)
-        say(opening=damage.text)
+        say(opening=damage.text, within_s=_PATIENCE_S)
         try:
             subject.open(path).close()
         except BaseException:
