@@ -39,6 +39,8 @@ _TASKS = {
 }
 """The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _CHILD_S = 8.0
+_AGAIN_S = 5.0  # the patience with a backend that has already hung
+_hung: set[type] = set()
 
 
 # -- in the test process -----------------------------------------------------------------------------
@@ -60,6 +62,7 @@ class Child:
     """
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
+        self._cls = subject.cls
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
         # The kit creates and removes the folder, because a killed process cannot clean up after itself.
         folder = subject.new_path().parent
@@ -108,6 +111,9 @@ class Child:
         late: list[float] = []
 
         def stop_after(seconds: float) -> threading.Timer:
+            if self._cls in _hung and (each_line or seconds < timeout_s):
+                seconds = min(seconds, _AGAIN_S)
+
             def stop() -> None:
                 late.append(seconds)
                 self.process.kill()
@@ -134,6 +140,7 @@ class Child:
                 "a child process cannot import the class; this test needs the name of an installed backend"
             )
         if late:
+            _hung.add(self._cls)
             raise PromiseBrokenError("", f"a child process that used the backend hung for {late[0]:.0f} s")
         if code:
             raise PromiseBrokenError(

@@ -233,7 +233,7 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
     ended = ""
     with Child(subject, "probe", paths=list(damaged), count=FRAMES, good=os.fspath(good)) as child:
         try:
-            for line in child.lines(2 * _SECONDS, each_line=True):
+            for line in child.lines(_PATIENCE_S, each_line=True):
                 faults += _faults_of(line, damaged, label if judge_pixels else "")
                 seen.add(line.get("path", ""))
         except PromiseBrokenError as error:
