@@ -17,11 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.registry import plugins
-from exengine.testing.frames import check_frame
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of
 from exengine.testing.watch import Watch
@@ -36,6 +33,8 @@ _TASKS = {
     "fork": "forks",
     "damage": "damage",
     "unpickle": "pickles",
+    "foreign": "readers",
+    "watch": "readers",
 }
 """The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _CHILD_S = 8.0
@@ -245,48 +244,6 @@ def run_look_at(subject: Subject, spec: dict[str, Any]) -> None:
             storage.close()
         except Exception as error:
             say(path=path, present=[], faults=[f"opening raised {describe(error, 200)}"], status="")
-
-
-def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
-    """Read frames with the foreign reader that the class names, and report those that it does not see."""
-    module, _, name = subject.cls.foreign_reader.partition(":")
-    read = getattr(importlib.import_module(module), name)
-    faults = []
-    for number in range(spec["count"]):
-        axes = subject.axes(number)
-        try:
-            check_frame(np.asarray(read(spec["path"], dict(axes))), subject.frame(axes), axes, "C6")
-        except Exception as error:
-            faults.append(describe(error, 300))
-    say(faults=faults)
-
-
-def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset repeatedly while it is being written, and report how many frames are intact."""
-    stopped = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.read()
-        stopped.set()
-
-    subject.varied = spec["varied"]
-    threading.Thread(target=wait, name="exengine-kit-stop", daemon=True).start()
-    counts: list[int] = []
-    faults: list[str] = []
-    last_round = False
-    while not faults and not last_round:
-        last_round = stopped.is_set()  # after the last frame was put, check once more
-        storage = subject.open(Path(spec["path"]))
-        present, faults = look(subject, storage, spec["count"])
-        if present != list(range(len(present))):
-            faults.append(f"the frames {present} are present, but earlier frames are missing")
-        if subject.can.iterable and len(storage) < len(present):
-            faults.append(f"len(storage) is {len(storage)}, but {len(present)} frames are present")
-        storage.close()
-        counts.append(len(present))
-        if len(counts) == 1:
-            say(put=0)
-    say(counts=counts, faults=faults)
 
 
 def run_second(subject: Subject, spec: dict[str, Any]) -> None:
