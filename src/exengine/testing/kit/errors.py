@@ -25,7 +25,7 @@ class ErrorPromises:
         for end, label in (("finish", "N3"), ("flush", "F2")):
             if told[end]:
                 call = "finish()" if end == "finish" else "flush(durable=True)"
-                names = ", ".join(told[end][:5])
+                names = ", ".join("its folder" if name == "." else name for name in told[end][:5])
                 raise PromiseBrokenError(label, f"{call} returned, but these were not synced: {names}")
 
     @promise("C4", "P7", "N3")
