@@ -47,7 +47,6 @@ class Slabs(ManagedStorage):
         Metadata of the whole dataset.
     """
 
-    backend_name = "slabs"
     dataset_files = ("header", "index", "end", "data-{number}", "meta-{number}")
     capabilities = StorageCapabilities(
         persistent=True, string_axes=True, negative_indices=True, metadata=True, iterable=True, reopen=True,

@@ -56,7 +56,11 @@ class ErrorPromises:
         lost = sorted(set(range(case["stored"])) - set(seen["present"]))
         if seen["faults"] or lost:
             fault = seen["faults"][0] if seen["faults"] else f"the frames {lost[:5]} are lost"
-            told = case["errors"][0] if case["errors"] else "nothing was raised"
+            told = (
+                case["errors"][0].partition(":")[0] + " was raised"
+                if case["errors"]
+                else "nothing was raised"
+            )
             count = f"{case['stored']} frames had been acknowledged"
             raise PromiseBrokenError("C4", f"{what} ({told}): {count}; {fault}")
         if case["phase"] != "finish" or case["kind"] == "short" or not case["returned"]:
