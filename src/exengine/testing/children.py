@@ -40,6 +40,8 @@ _TASKS = {
 _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the patience with a backend that has already hung
 _hung: set[type] = set()
+_LOADING_S = 1.0
+_slowness = [1.0]  # how many times longer than _LOADING_S a child takes to start: timeouts grow with it
 
 
 # -- in the test process -----------------------------------------------------------------------------
@@ -62,6 +64,7 @@ class Child:
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
         self._cls = subject.cls
+        self._started = time.monotonic()
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
         # The kit creates and removes the folder, because a killed process cannot clean up after itself.
         folder = subject.new_path().parent
@@ -112,6 +115,7 @@ class Child:
         def stop_after(seconds: float) -> threading.Timer:
             if self._cls in _hung and (each_line or seconds < timeout_s):
                 seconds = min(seconds, _AGAIN_S)
+            seconds *= _slowness[0]
 
             def stop() -> None:
                 late.append(seconds)
@@ -128,6 +132,8 @@ class Child:
                 content = json.loads(line)
                 if each_line:
                     timer.cancel()
+                if content.get("loaded"):
+                    _slowness[0] = max(1.0, (time.monotonic() - self._started) / _LOADING_S)
                 yield content
                 if each_line:
                     timer = stop_after(content.get("within_s", timeout_s))
@@ -178,7 +184,7 @@ class Child:
 
 def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
     """Put one frame, read it, finish and close. Report the fault with the lines that led to it."""
-    say(within_s=spec["within_s"])
+    say(loaded=True, within_s=spec["within_s"])
     try:
         storage = subject.create(Path(spec["path"]))
         model = Model(subject)

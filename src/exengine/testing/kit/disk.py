@@ -168,14 +168,15 @@ class DiskPromises:
 def _read_damaged(subject: Subject, original: Path) -> None:
     """Change a dataset in many places, and raise an error unless each change is handled as promised."""
     most = DAMAGES_THOROUGH if subject.thorough else DAMAGES
-    spec = {
+    spec: dict[str, Any] = {
         "good": os.fspath(original),
         "count": FRAMES_THOROUGH if subject.thorough else FRAMES,
         "most": most,
         "seconds": _SECONDS,
     }
     faults: list[tuple[str, str]] = []
-    at, told = "", {}
+    at = ""
+    told: dict[str, Any] = {}
     with Child(subject, "damage", **spec) as child:
         try:
             for line in child.lines(_PATIENCE_S, each_line=True):

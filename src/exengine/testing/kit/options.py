@@ -86,7 +86,7 @@ class OptionPromises:
                 continue
             if not any(
                 _has_effect(subject, option, others, traces)
-                for others in ({}, *_others(exercised, option), *subject.cls.variants.values())
+                for others in ({}, *_others(exercised, option), *map(dict, subject.cls.variants.values()))
             ):
                 shown = ", ".join(repr(value) for value in values_of(option.annotation))
                 raise PromiseBrokenError(

@@ -77,7 +77,7 @@ class Calls:
         return call
 
     def _concerns(self, arguments: tuple[Any, ...]) -> bool:
-        what = arguments[0] if arguments else None
+        what: Any = arguments[0] if arguments else None
         if isinstance(what, int):
             return os.fstat(what).st_ino in inodes_of(self.root)
         try:
