@@ -195,10 +195,9 @@ def _smooth(subject: Subject, axes: Any) -> Any:
 def _has_effect(subject: Subject, option: Option, others: dict[str, Any], traces: dict[str, Any]) -> bool:
     """Return whether two values of an option leave different traces."""
     first: Any = None
-    for value in values_of(option.annotation):
-        if value is None:
-            continue
-        given = {**others, option.name: value}
+    values = [value for value in values_of(option.annotation) if value is not None]
+    sets = [others, *({**others, option.name: value} for value in values)]
+    for given in sets[option.required :]:
         key = repr(sorted(given.items(), key=str))
         if key not in traces:
             traces[key] = _trace_of(subject.with_options(**given))
