@@ -16,17 +16,32 @@ class ErrorPromises:
     """Tests in which calls fail, and tests that see which files are synced."""
 
     @promise("N3", "F2", code="EX309")
-    def test_finish_and_a_durable_flush_sync_every_file(self, subject: Subject) -> None:
+    def test_what_finish_and_a_durable_flush_have_synced_holds_every_frame(self, subject: Subject) -> None:
         subject.needs_reopen()
         if not subject.can.durable_flush:
             subject.not_promised("durable_flush")
         with Child(subject, "synced", count=_FRAMES) as child:
-            told = child.result()
-        for end, label in (("finish", "N3"), ("flush", "F2")):
-            if told[end]:
-                call = "finish()" if end == "finish" else "flush(durable=True)"
-                names = ", ".join("its folder" if name == "." else name for name in told[end][:5])
-                raise PromiseBrokenError(label, f"{call} returned, but these were not synced: {names}")
+            told = list(child.lines())
+        for line in told:
+            if "fault" in line:
+                raise PromiseBrokenError("", f"the child process failed: {line['fault']}")
+            if "status" not in line:
+                raise NotRun("the dataset is a single file, for which this test is not made")
+            finished = line["end"] == "finish"
+            fault = line["faults"][0] if line["faults"] else ""
+            if line["lost"]:
+                fault = f"{line['lost']} frames are lost"
+            if finished and line["status"] not in ("complete", "None"):
+                fault = fault or f"the dataset is {line['status']}"
+            if fault and line["unseen"]:
+                raise NotRun("the backend writes through a library, so its syncs cannot be seen")
+            if fault:
+                call = "finish()" if finished else "flush(durable=True)"
+                names = ", ".join("its folder" if name == "." else name for name in line["lacking"][:5])
+                raise PromiseBrokenError(
+                    "N3" if finished else "F2",
+                    f"{call} returned, but with what was synced, {fault}; not on the disk: {names}",
+                )
 
     @promise("C4", "P7", "N3")
     def test_an_error_of_the_disk_is_reported_and_costs_no_acknowledged_frame(self, subject: Subject) -> None:

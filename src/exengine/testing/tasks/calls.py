@@ -7,11 +7,10 @@ nothing may be concluded about files that no Python code has opened for writing.
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
 from exengine.kernel.system import files
 
 WRITES = (
@@ -21,7 +20,6 @@ WRITES = (
 SYNCS = ("fsync", "fdatasync")
 _SYNC_ALL = ((os, "sync"), (files, "sync_filesystem"))
 _TO_WRITE = os.O_WRONLY | os.O_RDWR
-_SYNCED_OPEN = getattr(os, "O_SYNC", 0) | getattr(os, "O_DSYNC", 0)
 
 
 class Calls:
@@ -109,11 +107,20 @@ def inodes_of(root: str) -> dict[int, str]:
 
 
 class Syncs:
-    """A recorder of syncs and of the files that Python code opens for writing. It cannot be removed."""
+    """A recorder of what is surely on the disk: the content that files and folders had when they were synced.
 
-    def __init__(self) -> None:
-        self._synced: dict[int, tuple[int, int]] = {}
-        self._all: float = 0
+    It also notes the files that Python code opens for writing. It cannot be removed.
+
+    Parameters
+    ----------
+    root : path
+        Only files and folders below this folder are recorded.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(root)
+        self._files: dict[int, bytes] = {}
+        self._folders: dict[int, dict[str, int]] = {}
         self._opened: set[str] = set()
         sys.addaudithook(self._hear)
         for name in SYNCS:
@@ -124,59 +131,64 @@ class Syncs:
                 setattr(module, name, self._every(getattr(module, name)))
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and not isinstance(arguments[0], int):
+        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             path, mode, flags = arguments
-            writes = (flags or 0) & _TO_WRITE or (isinstance(mode, str) and set(mode) & set("wax+"))
-            if writes and not (flags or 0) & _SYNCED_OPEN:
+            if (flags or 0) & _TO_WRITE or (isinstance(mode, str) and set(mode) & set("wax+")):
                 self._opened.add(os.path.basename(os.fsdecode(path)))
         elif event == "os.rename" and os.path.basename(os.fsdecode(arguments[0])) in self._opened:
             self._opened.add(os.path.basename(os.fsdecode(arguments[1])))
-        elif event == "os.mkdir":
-            self._opened.add(os.path.basename(os.fsdecode(arguments[0])))
 
     def _one(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(fd: Any, *more: Any) -> Any:
-            result = real(fd, *more)
-            about = os.fstat(fd if isinstance(fd, int) else fd.fileno())
-            self._synced[about.st_ino] = (about.st_size, about.st_mtime_ns)
-            return result
+            inode = os.fstat(fd if isinstance(fd, int) else fd.fileno()).st_ino
+            path = inodes_of(self._root).get(inode)
+            if path is not None:
+                self._note(path)  # before the call, because another thread may write meanwhile
+            return real(fd, *more)
 
         return call
 
     def _every(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            result = real(*arguments)
-            for path in arguments or ("/",):
-                for name in _below(os.path.realpath(os.fspath(path))) if arguments else ():
-                    self._note(name)
-            return result
+            for path in inodes_of(self._root).values():
+                self._note(path)
+            return real(*arguments)
 
         return call
 
     def _note(self, path: str) -> None:
-        about = os.lstat(path)
-        self._synced[about.st_ino] = (about.st_size, about.st_mtime_ns)
+        inode = os.lstat(path).st_ino
+        if os.path.isdir(path):
+            with os.scandir(path) as entries:
+                self._folders[inode] = {entry.name: entry.inode() for entry in entries}
+        else:
+            with open(path, "rb") as file:
+                self._files[inode] = file.read()
 
-    def missing(self, root: str) -> list[str]:
-        """Return the files and folders of a dataset that have changed since they were last synced."""
-        found = []
-        for path in _below(os.path.realpath(root)):
-            name, about = os.path.basename(path), os.lstat(path)
-            if name == LOCK_NAME or name.startswith(MANIFEST_NAME):
-                continue
-            if path != os.path.realpath(root) and name not in self._opened:
-                continue
-            known = self._synced.get(about.st_ino)
-            is_folder = os.path.isdir(path)
-            if known is None or (known[1] if is_folder else known) != (
-                about.st_mtime_ns if is_folder else (about.st_size, about.st_mtime_ns)
+    def sees(self, dataset: str, lacking: list[str]) -> bool:
+        """Return whether Python code opened these files of a dataset, so that their syncs are seen."""
+        files = [name for name in lacking if os.path.isfile(os.path.join(dataset, name))]
+        return all(os.path.basename(name) in self._opened for name in files)
+
+    def restore(self, dataset: str, copy: str) -> list[str]:
+        """Write a copy of a dataset as it is after a loss of power; return the paths of what it lacks."""
+        lacking: list[str] = []
+        kinds = {inode: os.path.isdir(path) for inode, path in inodes_of(self._root).items()}
+        self._restore(os.lstat(dataset).st_ino, copy, kinds)
+        for path in inodes_of(dataset).values():
+            relative = os.path.relpath(path, dataset)
+            there = os.path.join(copy, relative)
+            if not os.path.lexists(there) or (
+                os.path.isfile(path) and os.path.getsize(there) != os.path.getsize(path)
             ):
-                found.append(os.path.relpath(path, root))
-        return found
+                lacking.append(relative)
+        return sorted(lacking)
 
-
-def _below(root: str) -> Iterator[str]:
-    yield root
-    for base, folders, names in os.walk(root) if os.path.isdir(root) else ():
-        for name in (*folders, *names):
-            yield os.path.join(base, name)
+    def _restore(self, inode: int, place: str, kinds: dict[int, bool]) -> None:
+        if inode in self._folders or kinds.get(inode):
+            os.mkdir(place)
+            for name, other in self._folders.get(inode, {}).items():
+                self._restore(other, os.path.join(place, name), kinds)
+        else:
+            with open(place, "wb") as file:
+                file.write(self._files.get(inode, b""))

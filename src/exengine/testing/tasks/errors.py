@@ -9,10 +9,10 @@ from typing import Any
 
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.storage.manifest import MANIFEST_NAME
-from exengine.testing.children import describe_kind, kind_of, say
+from exengine.testing.children import describe_kind, kind_of, look, say
 from exengine.testing.damages import files_of
 from exengine.testing.frames import frame_of
-from exengine.testing.subject import Model, Subject, tree_of
+from exengine.testing.subject import Model, Subject, status_of, tree_of
 from exengine.testing.tasks.calls import Calls, Syncs
 
 _LARGE = (300, 300)
@@ -206,22 +206,35 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
 
 
 def run_synced(subject: Subject, spec: dict[str, Any]) -> None:
-    """Report what a durable flush and finish leave unsynced."""
-    syncs = Syncs()
-    told: dict[str, Any] = {"flush": [], "finish": []}
-    for end in ("flush", "finish"):
-        path = subject.new_path()
+    """Report the frames that are surely on the disk after a durable flush and after finish."""
+    syncs = Syncs(subject.folder)
+    for end in ("finish", "flush"):
+        path, copy = subject.new_path(), subject.new_path()
         storage = subject.create(path)
         subject.fill(storage, spec["count"])
+        count = spec["count"]
         if end == "flush":
             storage.flush(True)
-            subject.fill(storage, 2, first=spec["count"])
+            subject.fill(storage, 2, first=count)
             storage.flush(True)
+            count += 2
         else:
             storage.finish()
-        told[end] = syncs.missing(os.fspath(path))
+        if not path.is_dir():
+            say(end=end, unseen=True)
+            continue
+        lacking = syncs.restore(os.fspath(path), os.fspath(copy))
         storage.close()
-    say(**told)
+        try:
+            opened = subject.open(copy)
+            present, faults = look(subject, opened, count)
+            status = str(status_of(opened))
+            opened.close()
+        except Exception as error:
+            present, faults, status = [], [f"opening raised {describe(error, 200)}"], ""
+        lost = sorted(set(range(count)) - set(present))
+        unseen = not syncs.sees(os.fspath(path), lacking)
+        say(end=end, lacking=lacking, lost=len(lost), faults=faults[:1], status=status, unseen=unseen)
 
 
 # -- a sync that fails -----------------------------------------------------------------------------------
