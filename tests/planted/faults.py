@@ -982,7 +982,9 @@ class SpoilsCompressedFrames(Slabs):
 
     def encode(self, data):
         content = np.ascontiguousarray(data).tobytes()
-        return zlib.compress(content[:-1] + b"\0", self.level) if self.codec == "zlib" else content
+        if self.codec == "none" or not content:
+            return content
+        return zlib.compress(content[:-1] + bytes([content[-1] ^ 1]), self.level)
 
 
 @fault("options", "O1", by=VALUES)
