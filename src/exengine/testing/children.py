@@ -41,6 +41,7 @@ _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the patience with a backend that has already hung
 _hung: set[type] = set()
 _LOADING_S = 1.0
+_START_S = 60.0
 _slowness = [1.0]  # how many times longer than _LOADING_S a child takes to start: timeouts grow with it
 
 
@@ -125,7 +126,7 @@ class Child:
             timer.start()
             return timer
 
-        timer = stop_after(timeout_s)
+        timer = stop_after(max(timeout_s, _START_S) if each_line else timeout_s)
         try:
             assert self.process.stdout is not None
             for line in self.process.stdout:
@@ -134,7 +135,8 @@ class Child:
                     timer.cancel()
                 if content.get("loaded"):
                     _slowness[0] = max(1.0, (time.monotonic() - self._started) / _LOADING_S)
-                yield content
+                else:
+                    yield content
                 if each_line:
                     timer = stop_after(content.get("within_s", timeout_s))
             code = self.process.wait(60)
@@ -184,7 +186,6 @@ class Child:
 
 def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
     """Put one frame, read it, finish and close. Report the fault with the lines that led to it."""
-    say(loaded=True, within_s=spec["within_s"])
     try:
         storage = subject.create(Path(spec["path"]))
         model = Model(subject)
@@ -407,10 +408,9 @@ def main(verb: str, text: str) -> None:
     """Run the task named ``verb``, with its specification as JSON."""
     spec = json.loads(text)
     if verb == "unpickle":
-        from exengine.testing.tasks import pickles
-
-        pickles.watch()
+        importlib.import_module("exengine.testing.tasks.pickles").watch()
     cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
+    say(loaded=True)
     subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)
     try:
         home = f"exengine.testing.tasks.{_TASKS[verb]}" if verb in _TASKS else __name__

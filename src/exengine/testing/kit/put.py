@@ -17,7 +17,6 @@ from exengine.testing.subject import Model, Subject, check_metadata, ending_of, 
 
 FRAMES = 48
 SIMPLEST_S = 6.0
-_LOADING_S = 60.0
 _simplest: dict[Any, str] = {}
 BITWISE = (
     "int64", "uint64", "int32", "uint32", "float16", "float32", "float64", "complex64", "complex128",
@@ -224,8 +223,8 @@ def simplest_fault(subject: Subject) -> str:
     if key not in _simplest:
         try:
             path = os.fspath(subject.new_path())
-            with Child(subject, "simplest", path=path, within_s=SIMPLEST_S) as child:
-                said = list(child.lines(_LOADING_S, each_line=True))
+            with Child(subject, "simplest", path=path) as child:
+                said = list(child.lines(SIMPLEST_S, each_line=True))
             fault = said[-1].get("fault", "")
         except PromiseBrokenError as error:
             fault = str(error)

@@ -197,7 +197,7 @@ class NDTiffReader(DatasetReader):
         else:
             table.table.settle()  # must happen before other threads use the table without a lock
             table.live = False
-            problem = problem or self._disagreement() or self._read_summary()
+            problem = problem or self._disagreement() or self._read_summary() or self._changed_header()
         if problem:
             status, reason = DatasetStatus.DAMAGED, problem
         self.set_status(status, reason)
@@ -225,10 +225,11 @@ class NDTiffReader(DatasetReader):
             return f"the index lists {len(table)} frames, but {manifest.frames} were written"
         if manifest.facts.get("index_crc32c", growing.checksum) != growing.checksum:
             return "the index differs from the one that was written, so frames may have wrong coordinates"
-        return self._changed_header(manifest.facts.get("header_crc32c"))
+        return ""
 
-    def _changed_header(self, written: Any) -> str:
+    def _changed_header(self) -> str:
         """Return whether the first file's header differs from the written one; empty if it does not."""
+        written = self.manifest.facts.get("header_crc32c") if self.manifest is not None else None
         name = self._first_file()
         if written is None or name is None:  # written by an earlier release, or without a file
             return ""
