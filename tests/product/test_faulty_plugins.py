@@ -464,7 +464,7 @@ def test_check_and_the_documentation_find_every_fault_and_agree_in_every_code(
         wanted = [f"exengine-{key}", f"exengine_{key.replace('-', '_')}"]
         parts = [code, rest] if code.startswith("EX") and code[2:].isdigit() else [fault.reason]
         if fault.state == "conflict":
-            parts = [f"exengine-{key}:{name_of(key)}", "neither is chosen silently"]
+            parts = [f"exengine-{key}:{name_of(key)}", "does not choose one"]
         found = [
             page
             for page in pages

@@ -142,7 +142,7 @@ def test_the_damaged_dataset_of_micro_manager_names_all_that_is_missing(example_
     code, out, _ = run(capsys, "verify", example_data / "v3/mm_mda_tcz_15")
     assert code == 1
     assert out.count("missing  {") == 112
-    assert "the index names the file 'mm_mda_tcz_15_NDTiffStack.tif', which does not exist" in out
+    assert "the index refers to the file 'mm_mda_tcz_15_NDTiffStack.tif', which does not exist" in out
 
 
 def test_of_very_many_frames_that_are_lost_the_first_are_named(path, capsys, tmp_path):

@@ -184,7 +184,7 @@ def test_typing_a_pixel_type_finds_the_backends_that_take_it_and_those_that_take
         ("safety", "a power cut after finish", ["ndtiff", "ome-zarr"]),
         ("compression", "gzip", ["ome-zarr"]),
         ("reading", "in other programs", ["ome-zarr"]),
-        ("size", "more than the memory holds", ["ndtiff", "ome-zarr"]),
+        ("size", "larger than memory", ["ndtiff", "ome-zarr"]),
         ("size", "in object storage, at a URL", ["ome-zarr"]),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_wish_leaves_the_backends_that_meet_it(matrix, name, text, expected):
 def test_wishes_that_no_backend_meets_say_which_one_to_drop_and_drop_it(matrix):
     pick(matrix, "reader", "ImageJ")
     pick(matrix, "compression", "gzip")
-    assert answer(matrix).startswith("No backend meets all of this.")
+    assert answer(matrix).startswith("No backend meets all requirements.")
     lines = [line.text for line in matrix.find(".exengine-answer li")]
     assert "ndtiff meets the rest if you drop: compression with gzip" in lines
     assert "ome-zarr meets the rest if you drop: opens in ImageJ" in lines
@@ -208,7 +208,7 @@ def test_wishes_that_no_backend_meets_say_which_one_to_drop_and_drop_it(matrix):
 
 def test_options_are_named_where_only_they_meet_the_wishes(matrix):
     pick(matrix, "reading", "in other programs")
-    assert answer(matrix) == "1 of 3 meets all of this: ome-zarr."
+    assert answer(matrix) == "1 of 3 meets all requirements: ome-zarr."
 
 
 def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
@@ -221,7 +221,7 @@ def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
         names.append(element.get_attribute("id") or element.text)
         element.send_keys(Keys.TAB)
     expected = ["dtype", "reader", "safety", "compression", "reading", "size"]
-    assert names == [*(f"exengine-pick-{name}" for name in expected), "Forget all wishes"]
+    assert names == [*(f"exengine-pick-{name}" for name in expected), "Clear all"]
     matrix.one("#exengine-pick-compression").send_keys(Keys.ARROW_DOWN)
     assert answers(matrix) == ["ome-zarr"]
     matrix.one(".exengine-forget").send_keys(Keys.ENTER)

@@ -123,7 +123,7 @@ def test_a_filler_that_tiles_cannot_hold_is_refused_at_once(missing, example_dat
 
 
 def test_axes_of_a_stitched_view_are_checked(example_data, opened):
-    with pytest.raises(CoordinatesError, match="axes must be channel, in any order, got row"):
+    with pytest.raises(CoordinatesError, match="axes must be channel, in any order; got row"):
         opened(example_data / PYRAMIDS[0]).as_array(["row"], stitched=True, missing=0)
 
 

@@ -23,13 +23,13 @@ from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.registry.hooks import HookManager, Implementation, failure, hooks
 
 INTERVAL_S = 0.25
-"""Shortest time between two notifications about stored frames."""
+"""Minimum time between two notifications about stored frames."""
 
 TIMEOUT_S = 10.0
 """Total time to wait for all observers at the end of an acquisition."""
 
 MAX_WAITING = 1_000_000
-"""Largest number of frames queued for one observer. Further frames are skipped, and their number is reported.
+"""Maximum number of frames queued for one observer. Further frames are skipped, and their number is reported.
 """
 
 _log = logging.getLogger("exengine")

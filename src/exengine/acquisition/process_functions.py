@@ -1,8 +1,8 @@
 """The registry of process functions, so that a config can name one without an import path.
 
 A distribution registers a function in the entry-point group ``exengine.process_functions``. The data handler
-calls it as ``function(coordinates, data, metadata)``. A function is imported and checked when it is named: it
-must accept these three arguments, and it must have a docstring.
+calls it as ``function(coordinates, data, metadata)``. A function is imported and checked when a config
+selects it. It must accept these three arguments and have a docstring.
 """
 
 import inspect

@@ -1,8 +1,8 @@
 """The storing half of an acquisition: the storage of one dataset, its data handler and its observers.
 
-This module does not produce frames. A caller passes them on: :class:`~exengine.Acquisition` those of a frame
-source, another program those of its own acquisition loop. The plan, the disk space and the memory are checked
-before anything is written.
+This module does not produce frames. A caller passes frames to it: :class:`~exengine.Acquisition` passes the
+frames of a frame source, and another program can pass the frames of its own acquisition loop. The plan, the
+disk space and the memory are checked before anything is written.
 
 Life cycle: created -> ``check(plan)`` -> ``open(plan)`` -> ``expect(plan)`` -> ``put`` for each frame ->
 ``finish`` -> ``report`` -> ``close``.
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Stores the frames of one acquisition as a config describes, and accounts for each of them.
+    """Stores the frames of one acquisition as described by a config, and accounts for each frame.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Recorder:
     ----------
     config : Config
     path : str or None
-        The path of the dataset. After :meth:`open`, the path that was chosen.
+        The requested path of the dataset; after :meth:`open`, the actual path.
     storage : DataStorage or None
         The storage, created by :meth:`open`. It can be read until :meth:`close` is called.
     ledger : Ledger
@@ -103,7 +103,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # whether the end was a failure; None for a regular end
+        self._ended_early: bool | None = None  # whether it failed; None unless it was ended early
 
     @classmethod
     def for_path(
@@ -157,7 +157,7 @@ class Recorder:
     def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
-        The plan's summary becomes the dataset's summary metadata, and the config is kept with the dataset.
+        The plan's summary becomes the dataset's summary metadata, and the config is stored with the dataset.
         Call ``expect`` before the first frame.
 
         Parameters
@@ -185,7 +185,7 @@ class Recorder:
         try:
             self._start(self.storage, observers, config, on_error)
         except BaseException as error:
-            with contextlib.suppress(Exception):  # the first error is raised
+            with contextlib.suppress(Exception):  # the error above is raised
                 end_early(self.storage, describe(error), failed=True)
             raise
         self.ledger.skipped_by_plan = skipped_frames(plan)
@@ -216,7 +216,7 @@ class Recorder:
 
     def expect(self, plan: SourcePlan) -> None:
         """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`."""
-        assert self.storage is not None, "open(plan) comes first"
+        assert self.storage is not None, "call open(plan) first"
         self.storage.expect(self._stored(plan))
 
     # -- frames ----------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Recorder:
         copy: bool = True,
     ) -> None:
         """Pass on one frame; see :meth:`exengine.DataHandler.put`."""
-        assert self._handler is not None, "open(plan) comes first"
+        assert self._handler is not None, "call open(plan) first"
         self._handler.put(coordinates, data, metadata, None, copy=copy)
 
     @property
@@ -249,13 +249,13 @@ class Recorder:
     ) -> None:
         """End the dataset, after all accepted frames have been passed to the storage.
 
-        An error is not raised. It is kept in ``error``, and the ledger counts the frames that were lost.
+        Errors are not raised. The first one is stored in ``error``, and the ledger counts the lost frames.
 
         Parameters
         ----------
         reason : str or exception, optional
-            Why the acquisition ended early. The dataset then becomes aborted or, with ``failed``, failed. The
-            first reason is kept.
+            The reason why the acquisition ended early. The dataset is then marked as aborted, or as failed if
+            ``failed`` is set. Only the first reason is recorded.
         failed : bool
         timeout : float, optional
             The maximum time to wait, in seconds.
@@ -273,7 +273,7 @@ class Recorder:
         else:
             self._ended_early = failed if self._ended_early is None else self._ended_early
             handler.abort(describe(reason) if isinstance(reason, BaseException) else reason, failed=failed)
-        with contextlib.suppress(HandlerError):  # it is kept in `error`
+        with contextlib.suppress(HandlerError):  # available as `error`
             handler.await_completion(timeout)
 
     def report(self) -> None:

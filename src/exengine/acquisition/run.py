@@ -147,7 +147,7 @@ class Acquisition:
             interrupt = error
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
             with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # the thread may not have started
-                with contextlib.suppress(Exception):  # of a source that cannot be cancelled
+                with contextlib.suppress(Exception):  # the source may not support cancelling
                     self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
                 thread.join(_CANCEL_TIMEOUT_S)
         try:

@@ -1,4 +1,4 @@
-"""Compares an acquisition with its plan: time points that come late, and frames that the plan leaves out."""
+"""Compares an acquisition with its plan: late time points, and frames that the plan leaves out."""
 
 import dataclasses
 import itertools
@@ -13,16 +13,16 @@ from exengine.kernel.source_plan import SourcePlan
 if TYPE_CHECKING:
     import useq
 
-_TOLERANCE = 0.1  # of the interval
+_TOLERANCE = 0.1  # as a fraction of the interval
 _LEAST_TOLERANCE_S = 0.1
 _MOST_TIME_POINTS = 1_000_000
 
 
 class Schedule:
-    """Notes the first frame of each time point that comes later than planned.
+    """Records the first frame of each time point that is later than planned.
 
-    A time point is late if its first frame comes more than a tenth of the interval, and more than 0.1 s,
-    after its planned time. Times are measured with a clock that cannot be set.
+    A time point is late if its first frame arrives more than a tenth of the interval, and more than 0.1 s,
+    after its planned time. Times are measured with a monotonic clock.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class Schedule:
         self._begin_s = 0.0
 
     def see(self, coordinates: DataCoordinates) -> None:
-        """Note the arrival of a frame."""
+        """Compare the arrival time of a frame with the plan."""
         point = coordinates.get("time") if self._planned_s else None
         if type(point) is not int or point == self._last:
             return
         now_s = time.monotonic()
-        if self._last is None or point == 0:  # each position may have a time-lapse of its own
+        if self._last is None or point == 0:  # each position may have its own time-lapse
             self._begin_s = now_s - (self._planned_s[point] if point < len(self._planned_s) else 0.0)
         self._last = point
         if 0 < point < len(self._planned_s):
@@ -57,7 +57,7 @@ class Schedule:
 
 
 def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
-    """Return the plan of the frames that are stored, of which little is known if they are processed first."""
+    """Return the plan of the stored frames. Most fields are unknown if there is a process function."""
     if not is_processed:
         return plan
     return dataclasses.replace(

@@ -18,7 +18,7 @@ _ANYWAY = "or set storage.check_space: false to start it anyway"
 
 
 def existing_folder(path: "str | PathLike[str]") -> str:
-    """Return the nearest existing folder at or above a path. The path will be on the same disk."""
+    """Return the nearest existing folder at or above a path. The folder is on the same disk as the path."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)

@@ -1,8 +1,8 @@
 """Results of fault campaigns, which test promises that the conformance kit cannot test, such as N3.
 
-A campaign breaks things that a test kit must not break: it kills writers, fills disks and cuts the power. Its
-results file names the backend with its options, and the outcome for each promise that it tests. This module
-adds these outcomes to the results of the conformance kit.
+A campaign causes faults that a test kit must not cause: it kills writers, fills disks and cuts the power. Its
+results file contains the name and options of the backend, and the outcome for each promise that the campaign
+tests. This module adds these outcomes to the results of the conformance kit.
 """
 
 import json
@@ -24,10 +24,11 @@ MAX_BYTES = 2**20
 def with_campaigns(
     results: Results, backend: str, folder: Path, variants: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Results:
-    """Return the results of the kit with the outcomes of the fault campaigns on the same backend.
+    """Return the kit's results, combined with the results of fault campaigns on the same backend.
 
-    A promise that a campaign found broken is broken. A promise that was not run, and that a campaign found
-    kept, is kept. Any other outcome stays as it is, with the sentence of the campaign.
+    If a campaign found that a promise is broken, the outcome is ``broken``. If the kit did not test a
+    promise, and a campaign found that it is kept, the outcome is ``kept``. Otherwise, the outcome does not
+    change. The sentence of each campaign is added in every case.
 
     Parameters
     ----------
@@ -36,9 +37,10 @@ def with_campaigns(
     backend : str
         The name of the backend.
     folder : Path
-        The folder of the kit's results. The campaigns' files are in its folder ``faults``, if that exists.
+        The folder of the kit's results. The campaigns' files are in its subfolder ``faults``, if there is
+        one.
     variants : mapping of str to mapping, optional
-        The name of each variant of the backend -> the options that differ from the defaults.
+        Maps the name of each variant of the backend to the options that differ from the defaults.
 
     Raises
     ------

@@ -35,10 +35,9 @@ class Promise:
     codes : tuple of str
         Codes of the capabilities that failed.
     because : tuple of str
-        The failures; or the capability that excludes the promise; or the reason why the promise was not
-        tested.
+        The failures, the capability that excludes the promise, or the reason why the promise was not tested.
     campaigns : tuple of str
-        A sentence for each fault campaign that tested the promise, which states its figures.
+        A sentence with the figures of each fault campaign that tested the promise.
     """
 
     outcome: str
@@ -85,13 +84,13 @@ class Results:
     distribution, version, kernel : str
         The name and version of the tested distribution, and the version of ExEngine.
     promises : mapping of str to Promise
-        Label of the promise, such as ``P1`` -> result.
+        Maps the label of each promise, such as ``P1``, to its result.
     findings : tuple of Finding
         Capabilities that are declared but not kept, or kept but not declared.
     reason : str
         The reason why no tests were run; empty if tests were run.
     variants : mapping of str to Results
-        The name of each variant of the backend -> the results with its options.
+        Maps the name of each variant of the backend to the results with its options.
     causes : tuple of Cause, or None
         The failures by their probable cause; None in results of an earlier release.
     """
@@ -117,7 +116,7 @@ class Results:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """The label of each broken promise, followed by its variant -> its failures.
+        """Maps the label of each broken promise, followed by its variant if any, to its failures.
 
         Promises that are broken for the same probable cause count once, and those whose cause is among the
         ``findings`` are not repeated.
@@ -146,7 +145,7 @@ class Results:
 
 
 Conformance = tuple[Results | None, str]
-"""The results, and the reason why they are missing or incomplete; empty if they are complete."""
+"""The results, and the reason why they are missing or incomplete, which is empty if they are complete."""
 
 
 def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
@@ -165,7 +164,7 @@ def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
             content = run_conformance(record.qualified_name, Path(folder, "results.json"), **more)
     except ImportError as error:
         return None, f"the kit needs an extra; install it with: pip install exengine[test] ({error})"
-    except Exception as error:  # raised by the kit itself, or by the plugin that it tests
+    except Exception as error:  # the kit or the plugin under test can raise any exception
         return None, f"the kit failed with {describe(error)}"
     results = _results(content)
     not_run = (

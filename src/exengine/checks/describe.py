@@ -25,7 +25,7 @@ def capability_text(value: object) -> str:
 
 
 def config_keys(group: str) -> tuple[str, str]:
-    """Return the config section for plugins in a group, and the key in that section that names the plugin."""
+    """Return the config section for plugins in a group, and its key for the name of the plugin."""
     return ("source", "name") if group == SOURCES_GROUP else ("storage", "backend")
 
 
@@ -63,5 +63,5 @@ def text_of(how: Callable[[object], str], value: object) -> str:
     """Return the ``str`` or ``repr`` of a value, or a fallback if this raises an exception."""
     try:
         return how(value)
-    except Exception:  # raised by an object from the plugin
+    except Exception:  # an object from the plugin can raise any exception
         return f"an object of type {type(value).__name__}"

@@ -48,7 +48,7 @@ class Packaging:
         The installed files, relative to ``site-packages``. None if the installed files do not come from a
         wheel, as with an editable installation or a project folder.
     folder : Path, optional
-        The project folder; None if it is unknown.
+        The project folder, or None if it is unknown.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Packaging:
 
 
 def of_installed(record: PluginRecord) -> Packaging:
-    """Return the facts about the distribution that a record belongs to.
+    """Return the facts about the distribution to which a record belongs.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def _is_editable(direct_url: dict[str, Any]) -> bool:
 
 
 def _project_folder(direct_url: dict[str, Any]) -> Path | None:
-    """Return the project folder of an editable installation; None for any other installation."""
+    """Return the project folder of an editable installation, or None for any other installation."""
     parts = urlsplit(direct_url.get("url", ""))
     if not _is_editable(direct_url) or parts.scheme != "file":
         return None
@@ -205,7 +205,7 @@ def dependency_fault(requires: Iterable[str]) -> str:
                 return f"{text!r} is not a valid requirement: {str(error).splitlines()[0]}"
             continue
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue  # applies only to an extra or to another system
+            continue  # the requirement applies only to an extra or to another system
         if same_name(requirement.name, KERNEL):
             shown = f"{requirement.name}{requirement.specifier}"
             bounds = [_bounds(part.operator, part.version) for part in requirement.specifier]
@@ -248,13 +248,13 @@ def _names(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
         if package_folder(facts, top) is None:
             yield Finding(
                 "EX403",
-                f"the module {top} is not in {facts.folder.name}; the entry point must name a module of the "
-                "project",
+                f"the module {top} is not in {facts.folder.name}; the entry point must refer to a "
+                "module of the project",
             )
     elif facts.files is not None and not _in_files(facts.files, top):
         yield Finding(
             "EX403",
-            f"{facts.name} does not install the module {top}; the entry point must name a module that it "
+            f"{facts.name} does not install the module {top}; the entry point must refer to a module that it "
             "installs",
         )
 
@@ -263,7 +263,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
     top = record.package
     package = package_folder(facts, top)
     if package is None:
-        return  # either EX403 reports this fault, or the location is unknown
+        return  # EX403 reports this fault, unless the location is unknown
     if package.suffix == ".py":
         yield Finding("EX402", f"{package.name} is a single module; make it a package with an empty py.typed")
         return
@@ -277,7 +277,7 @@ def _files(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
 
 
 def package_folder(facts: Packaging, top: str) -> Path | None:
-    """Return the folder of a plugin's top-level package or the file of a single module; None if not found."""
+    """Return the folder of a plugin's top-level package or the file of its single module, or None."""
     if facts.folder is not None:
         return _in_folder(facts.folder, top)
     try:

@@ -35,7 +35,7 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
     page : str
         The text of the plugin's narrative page.
     example : ExampleRun or None
-        The result of running the plugin's example; None if its docstring has no runnable example.
+        The result of running the plugin's example, or None if its docstring has no runnable example.
     """
     assert record.loaded is not None
     if not DOCS_STRIPPED:
@@ -56,7 +56,7 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
 
 
 def narrative_page(record: PluginRecord) -> str:
-    """Return the text of ``docs/<name>.rst``, in any spelling, in the plugin's package; empty if missing."""
+    """Return the text of ``docs/<name>.rst``, in any spelling, from the plugin's package, or ``""``."""
     for name in page_names(record.name):
         try:
             page = importlib.resources.files(record.package) / name

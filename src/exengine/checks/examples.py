@@ -1,7 +1,7 @@
 """Runs each plugin's example once, in its own process and temporary folder.
 
 The result contains the output of each statement, or describes how the process ended if it crashed or did not
-end in time. As under doctest, the example can use the names defined in its module.
+end in time. As with doctest, the example can use the names defined in its module.
 :mod:`exengine.checks.example_child` contains the code that runs in the child process.
 """
 
@@ -90,7 +90,8 @@ def run_examples(records: Iterable[PluginRecord]) -> dict[PluginRecord, ExampleR
     Returns
     -------
     dict
-        Record -> result of its example. Records without a loaded class or a runnable example are omitted.
+        Maps each record to the result of its example. Records without a loaded class or a runnable example
+        are omitted.
     """
     texts = {record: text for record in records if (text := _runnable_text(record))}
     if not texts:
@@ -106,7 +107,7 @@ def _runnable_text(record: PluginRecord) -> str:
     try:
         text = docstrings.documentation_of(record.loaded).examples
         runs = any(not statement.options.get(doctest.SKIP) for statement in statements_of(text))
-    except Exception:  # raised by objects from the plugin; the documentation check reports it
+    except Exception:  # objects from the plugin can raise any exception; the documentation check reports it
         return ""
     return text if runs else ""
 

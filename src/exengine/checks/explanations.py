@@ -22,11 +22,11 @@ class Explanation:
     Attributes
     ----------
     code, meaning : str
-        The code, and the fault that it stands for.
+        The code, and the fault that it identifies.
     why, fix : str
         The reason for the rule, and what to do, as reStructuredText.
     language : {'python', 'toml', 'text'}
-        The language of the examples. ``text`` lists files, one a line.
+        The language of the examples. ``text`` is a list of files, one per line.
     wrong, right : str
         An example with exactly this fault, and one without a fault.
     """
@@ -68,12 +68,12 @@ def explanations() -> dict[str, Explanation]:
 
 
 def explain(code: str) -> Explanation:
-    """Return the explanation of a code, in any case.
+    """Return the explanation of a code. The code is not case-sensitive.
 
     Raises
     ------
     OptionError
-        If the code does not exist; the message names the most similar codes.
+        If the code does not exist; the message suggests similar codes.
 
     Examples
     --------

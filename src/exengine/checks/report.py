@@ -41,9 +41,9 @@ class PluginReport:
     page : str
         The text of the narrative page in the plugin's package; empty if the package has no such page.
     example : ExampleRun or None
-        The result of running the example; None if the example was not run.
+        The result of running the example, or None if the example was not run.
     results : Results or None
-        The results of the conformance kit; None if no results are available.
+        The results of the conformance kit, or None if no results are available.
     """
 
     record: PluginRecord
@@ -55,7 +55,7 @@ class PluginReport:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """The label of each promise that the conformance kit found broken -> its failures."""
+        """Maps the label of each promise that the conformance kit found broken to its failures."""
         return self.results.broken_promises if self.results else {}
 
     @property
@@ -106,7 +106,7 @@ def make_reports(
     records : sequence of PluginRecord
         Records from the registry. Afterwards, each record has an outcome.
     registry : PluginRegistry
-        The registry that the records come from.
+        The registry from which the records were obtained.
     conformance : callable
         A function that returns the results of the conformance kit for a record, either by running the kit
         or by reading saved results.
@@ -139,7 +139,7 @@ def _report(
     report = replace(report, page=narrative_page(record))
     try:
         report = report._with(list(check_documentation(record, report.page, run)))
-    except Exception as error:  # raised by objects from the plugin
+    except Exception as error:  # objects from the plugin can raise any exception
         report = report._with([Finding("EX101", f"inspecting the class raised {describe(error)}")])
     results, not_run = conformance(record)
     report = replace(report, results=results)._with(not_run=[f"conformance: {not_run}"] if not_run else [])

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             code, problem = 1, str(error)
         except KeyboardInterrupt:
             code, problem = 130, f"interrupted; the dataset was finished as {acquisition.status}"
-        if not code and not acquisition.ledger.complete:  # the config allows losses, but they are losses
+        if not code and not acquisition.ledger.complete:  # even if the config tolerates it
             lost = counts(acquisition.ledger.to_dict(), "dropped", "failed")
             code, problem = 1, f"not every frame was stored: {lost}"
         summary = _summary(acquisition, problem)

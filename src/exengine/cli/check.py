@@ -60,10 +60,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _is_folder(target: str) -> bool:
-    """Return whether the argument means a folder rather than the name of a backend.
+    """Return whether the argument refers to a folder rather than to a backend.
 
-    The name of an installed backend means the backend, even if there is a folder with the same name. To check
-    that folder, write ``./NAME``.
+    The name of an installed backend refers to the backend, even if there is a folder with the same name. To
+    check that folder, write ``./NAME``.
     """
     if target in (".", "..") or os.sep in target or "/" in target:
         return True

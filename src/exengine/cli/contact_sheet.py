@@ -1,7 +1,7 @@
 """Draws a contact sheet: rows of small pictures in the colors of their channels, with labels and a scale bar.
 
-A tile shows one frame, or the frames of several channels on top of each other. The frames of one channel in a
-row have a common contrast.
+A tile shows one frame, or the overlaid frames of several channels. All frames of one channel in a row have
+the same contrast.
 """
 
 import math
@@ -23,8 +23,8 @@ TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels
 _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 _WHITE = (255, 255, 255)
 _MIXED = ("00FF00", "FF00FF", "00FFFF", "FF0000", "FFFF00", "0000FF")
-"""The colors of channels without a known color, if several are on top of each other."""
-_LONGEST_BAR = 0.4  # of the width of a tile
+"""The colors of overlaid channels that have no known color."""
+_LONGEST_BAR = 0.4  # fraction of the width of a tile
 
 Tile = Sequence[DataCoordinates]
 """The frames in one tile."""
@@ -114,7 +114,7 @@ def _contrasts(tiles: Sequence[_Planes]) -> dict[_Channel, tuple[float, float]]:
 
 
 def contrast_of(planes: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
-    """Return the values between which nearly all pixels lie. The colors of 8-bit RGB are not changed."""
+    """Return the values between which nearly all pixels lie; for 8-bit RGB, return the full range."""
     sample = np.concatenate([plane.reshape(-1)[:: max(1, plane.size // 4096)] for plane in planes])
     if planes[0].ndim == 3 and sample.dtype == np.uint8:
         return 0.0, 255.0
@@ -132,7 +132,7 @@ def _colors(dataset: DataStorage, plan: SourcePlan, *, mixed: bool) -> dict[_Cha
 
 
 def _rgb(color: str) -> tuple[int, int, int]:
-    """Return the parts of a color; white if the text is not a color."""
+    """Return the red, green and blue values of a color; white if the text is not a color."""
     try:
         red, green, blue = bytes.fromhex(color.removeprefix("#"))
     except ValueError:
@@ -183,7 +183,7 @@ def _label(tile: Tile) -> str:
 
 
 def bar_length_um(longest_um: float) -> float:
-    """Return the largest of 1, 2, 5, 10, 20, 50 ... that is not longer.
+    """Return the greatest length that is 1, 2 or 5 times a power of 10 and does not exceed a limit.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def bar_length_um(longest_um: float) -> float:
 def _draw_scale_bar(
     pen: "ImageDraw.ImageDraw", corner: tuple[int, int], width: int, um_per_pixel: float
 ) -> None:
-    """Draw a bar of a round length into the lower left corner of a picture, with the length above it."""
+    """Draw a scale bar of a round length, with a label, in the lower left corner of a picture."""
     length_um = bar_length_um(width * um_per_pixel * _LONGEST_BAR)
     left, bottom = corner[0] + 6, corner[1] - 6
     right = left + max(1, round(length_um / um_per_pixel)) - 1

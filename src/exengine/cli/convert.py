@@ -12,7 +12,7 @@ from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert a dataset. Return 0 if the result exists and is the same."""
+    """Convert a dataset, and return 0. Any failure, or a difference in the copy, raises an exception."""
     with PhaseProgress() as progress:
         report = convert(
             options.source,
@@ -36,14 +36,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pairs(name: str, items: Iterable[str], example: str) -> list[tuple[str, str]]:
-    """Return keys and values; a key may occur once."""
+    """Return the keys and values. Each key may occur only once."""
     found: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip() or not value:
             raise OptionError(f"{name} needs a name, = and a value, such as {example}, got {item!r}")
         if key.strip() in found:
-            raise OptionError(f"{name} names {key.strip()!r} twice; give each name once")
+            raise OptionError(f"{name} contains the name {key.strip()!r} twice; give each name only once")
         found[key.strip()] = value
     return list(found.items())
 

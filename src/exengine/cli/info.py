@@ -23,13 +23,13 @@ from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.system.files import expanded
 from exengine.kernel.wording import human_bytes
 
-_WIDTH_OF_METADATA = 100  # characters
+_WIDTH_OF_METADATA = 100  # width in characters
 
 
 def run(options: argparse.Namespace) -> int:
     """Describe a dataset without changing it."""
     if options.output and not options.export:
-        raise OptionError("-o names the file for --export; add --export csv or --export parquet")
+        raise OptionError("-o specifies the file for --export; add --export csv or --export parquet")
     with OpenDataset(options.path) as dataset:
         facts = describe(dataset, options.path)
         if options.frames:
@@ -169,7 +169,7 @@ def _facts_of(plan: SourcePlan) -> dict[str, Any]:
 
 
 def _version_of(backend: str) -> str:
-    """Return the distribution of a backend, with its version; empty if it is not installed."""
+    """Return the distribution of a backend with its version, or an empty string if it is not installed."""
     record = plugins.BACKENDS.records().get(backend)
     return f"{record.distribution} {record.version}" if record is not None else ""
 

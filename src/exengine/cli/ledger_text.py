@@ -9,7 +9,7 @@ _MOST_NAMED = 5
 
 
 def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return label and text of each line about gaps, late frames and waiting times; empty if all went well.
+    """Return the label and the text of each line about gaps, late frames and waiting times, if there are any.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The parser of the ``exengine`` command, and its exit codes.
 
-The exit codes are 0 for success, 1 for failure, 2 for incorrect use and 130 for an interrupt. To keep imports
-few, a verb's module is imported only when the verb is used.
+The exit codes are 0 for success, 1 for failure, 2 for incorrect use and 130 for an interrupt. To keep the
+start fast, a verb's module is imported only when the verb is used.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from exengine.cli.settings import settings_parser
 from exengine.kernel import errors
 
 WRONG_USE = (errors.ConfigError, errors.OptionError, errors.PluginNotFoundError, errors.PluginConflictError)
-"""Errors in the request itself, which give exit code 2."""
+"""Errors in the request itself, which result in exit code 2."""
 
 
 def make_parser() -> argparse.ArgumentParser:

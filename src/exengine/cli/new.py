@@ -42,7 +42,7 @@ FILES = {
     "tests/test_storage.py": "tests/test_storage.py",
     "tox.ini": "tox.ini",
 }
-"""File in the distribution -> its template."""
+"""Maps each file in the distribution to its template."""
 
 COMMANDS = (
     "cd {folder}",
@@ -205,7 +205,7 @@ def _write(folder: str, files: dict[str, str]) -> None:
     except BaseException as error:
         _take_back(made, written)
         with contextlib.suppress(OSError):
-            os.rmdir(folder)  # only succeeds if the folder is empty
+            os.rmdir(folder)  # rmdir succeeds only if the folder is empty
         if isinstance(error, OSError):
             say("exengine: the files written so far were removed")
             raise FolderError(f"cannot write {folder}: {error.strerror}") from error

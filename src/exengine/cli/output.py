@@ -27,11 +27,11 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 MOST_LINES = 200
-"""Largest number of lines printed for a list that can have one line per frame."""
+"""Maximum number of lines printed for a list that can have one line per frame."""
 
 
 def print_some(label: str, things: Sequence[object]) -> None:
-    """Print one labelled line per item. For a very long list, print the first items and count the rest."""
+    """Print one labelled line per item. Shorten a long list to its first items and a count."""
     for thing in things[:MOST_LINES]:
         print(f"  {label:8} {thing}")
     if len(things) > MOST_LINES:

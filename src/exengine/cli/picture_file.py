@@ -1,7 +1,7 @@
-"""Writes the picture made by ``exengine preview``, and only ever replaces an older picture.
+"""Writes the picture made by ``exengine preview``, and never replaces anything except an older picture.
 
 The PNG metadata of each picture record that it was made by ``exengine preview``. A new picture is first
-written to a temporary file alongside the target. An older picture is therefore either kept or replaced by a
+written to a temporary file next to the target. An older picture is therefore either kept or replaced by a
 complete picture.
 """
 
@@ -28,7 +28,8 @@ def save_picture(picture: "Image.Image", output: str) -> None:
     ----------
     picture : PIL.Image.Image
     output : str
-        The path of the file. It must be unused, or be that of a PNG that this function wrote before.
+        The path of the file. It must be unused, or be the path of a PNG file written earlier by this
+        function.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """``exengine preview PATH``: creates a contact sheet that gives an overview of a dataset.
 
-The sheet has one row per channel and named position, or one per named position if channels are shown on top
-of each other. Its frames are spread evenly over the dataset.
+The sheet has one row for each combination of channel and named position, or one row per named position if the
+channels are overlaid. Its frames are spread evenly over the dataset.
 """
 
 import argparse
@@ -88,9 +88,9 @@ def _spread(items: list[Any], most: int) -> list[Any]:
 
 
 def choose_composites(dataset: DataStorage) -> list[list[list[DataCoordinates]]]:
-    """Return the coordinates of the frames to show on top of each other, by row and tile of the picture.
+    """Return the coordinates of the frames to overlay, by row and tile of the picture.
 
-    A tile has the frames that differ only in their channel.
+    A tile contains the frames that differ only in their channel.
     """
     tiles: dict[DataCoordinates, list[DataCoordinates]] = {}
     for coordinates in dataset:

@@ -10,7 +10,7 @@ from exengine.kernel.system.bounded import parse_toml, parse_yaml
 from exengine.kernel.wording import a
 
 MAX_FILE_BYTES = 2**20
-"""Largest accepted size of a config file, in bytes."""
+"""Maximum size of a config file, in bytes."""
 
 
 def user_file() -> str | None:

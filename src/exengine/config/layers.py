@@ -266,7 +266,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not a setting; a setting with a single underscore must not be silently ignored
+            continue  # not meant as a setting; a name such as EXENGINE_STORAGE_PATH is reported below
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

@@ -60,7 +60,7 @@ SETTINGS = (
         "block",
         {"enum": ["block", "drop", "error"]},
         "Action to take when max_pending or max_frames is reached: block the source, drop the new frame, or "
-        "end the acquisition with an error. The ledger counts and names frames that are dropped.",
+        "end the acquisition with an error. The ledger counts and lists dropped frames.",
     ),
     Setting(
         "handler.block_timeout_s",
@@ -73,14 +73,14 @@ SETTINGS = (
         "handler.process",
         None,
         {"type": ["string", "null"]},
-        "Name of an installed process function, which changes, discards or multiplies frames before they are "
+        "Name of an installed process function, which modifies, discards or adds frames before they are "
         "stored. In Python, the function itself is also accepted.",
     ),
     Setting(
         "handler.workers",
         1,
         {"type": "integer", "minimum": 1, "maximum": 64},
-        "Number of threads that call the process function; the order of the frames is kept.",
+        "Number of threads that call the process function; the order of the frames is preserved.",
     ),
     Setting(
         "handler.on_process_error",

@@ -183,7 +183,7 @@ class StoragePlan:
     def from_config(cls, config: Config) -> Self:
         """Return the plan for a config's ``storage`` section.
 
-        If the backend does not use a path, the path is set aside.
+        If the backend does not use a path, a configured path is set aside.
         """
         plan = cls(
             config["storage.backend"],

@@ -1,7 +1,7 @@
-"""The frames of a dataset as a table: a row per frame, with its coordinates and its metadata.
+"""The frames of a dataset as a table: one row per frame, with its coordinates and metadata.
 
-Metadata inside metadata become columns with dots in their names. Lists are JSON texts. Frames are read twice
-for a file, so that memory does not grow with their number.
+Nested metadata is stored in columns with dots in their names, and lists are stored as JSON strings. To write
+a file, all metadata is read twice, so that memory use does not grow with the number of frames.
 """
 
 import csv
@@ -21,12 +21,12 @@ from exengine.kernel.errors import (
 
 Format = Literal["csv", "parquet"]
 PROBLEM = "problem"
-"""The column that says why the metadata of a frame cannot be read."""
+"""The column with the reason why the metadata of a frame cannot be read."""
 _ROWS_AT_ONCE = 65536
 
 
 def rows(dataset: DataStorage) -> Iterator[tuple[dict[str, int | str], Any, str]]:
-    """Yield the coordinates and the metadata of each frame, and why the metadata cannot be read."""
+    """Yield the coordinates and metadata of each frame, and the reason if the metadata cannot be read."""
     for coordinates in dataset:
         metadata, problem = None, ""
         try:
@@ -37,7 +37,7 @@ def rows(dataset: DataStorage) -> Iterator[tuple[dict[str, int | str], Any, str]
 
 
 def flattened(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the columns of metadata.
+    """Yield the name of each column for a frame's metadata, and its value.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class _Columns:
         for _, metadata, problem in rows(dataset):
             found.update((name, None) for name, _ in flattened(metadata))
             self._has_problems |= bool(problem)
-        # Metadata often repeat the coordinates; such columns get a name of their own.
+        # Metadata often repeats the coordinates; such columns get a different name.
         taken = {*self.axes, PROBLEM}
         self._metadata = {name: name if name not in taken else f"metadata.{name}" for name in found}
 

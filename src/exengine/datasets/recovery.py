@@ -57,7 +57,7 @@ def recover(
     """Create a finished dataset from the frames of a dataset that can be read correctly.
 
     Use this function if a dataset is damaged, or incomplete because its writer was killed. The recovered
-    dataset has the status ``aborted``, and its reason names the source. A frame with good pixels and
+    dataset has the status ``aborted``, and its reason names the source. A frame with intact pixels and
     damaged metadata is kept, with a note in place of its metadata. The recovery can be killed at any point
     and run again. Running it again after it has succeeded changes nothing.
 

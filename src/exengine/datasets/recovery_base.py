@@ -11,7 +11,7 @@ from exengine.kernel.storage import manifest
 from exengine.kernel.system.bounded import NOTE_KEY
 
 MAX_NAMED = 1000
-"""Largest number of lost frames listed in the manifest. Any further frames are only counted."""
+"""Maximum number of lost frames listed in the manifest. Any further frames are only counted."""
 READABLE_KEY = "exengine_damaged_metadata"
 """The metadata key for the text of lost metadata, any part of which may be wrong."""
 _MAX_NAMED_BYTES = 2**20
@@ -152,7 +152,7 @@ def metadata_lost(coordinates: dict[str, int | str], reason: str) -> str:
 
 
 def metadata_note(reason: str, readable: str | None = None) -> dict[str, JsonValue]:
-    """Return a note that replaces a frame's lost metadata, with the text that is left of them."""
+    """Return a note that replaces a frame's lost metadata, with any readable text of the metadata."""
     note: dict[str, JsonValue] = {NOTE_KEY: f"the metadata were lost: {reason}"}
     if readable is not None:
         note[READABLE_KEY] = readable

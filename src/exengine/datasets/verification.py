@@ -211,7 +211,7 @@ class ReadFrame:
     metadata_problem : str or None
         The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
     readable : str or None
-        The text of these metadata, any part of which may be wrong.
+        The text of the damaged metadata, any part of which may be wrong.
     """
 
     coordinates: DataCoordinates
@@ -226,7 +226,7 @@ class ReadFrame:
 def read_all(
     dataset: DataStorage, report: VerifyReport, on_progress: OnProgress | None = None
 ) -> Iterator[ReadFrame]:
-    """Yield every frame that a dataset lists, with its metadata. Errors in reading are recorded."""
+    """Yield every frame that a dataset lists, with its metadata. Read errors are recorded."""
     try:
         count = len(dataset)
         listed = iter(dataset)
@@ -241,7 +241,7 @@ def read_all(
             frame.pixels = dataset.get_data(coordinates)
             try:
                 frame.metadata = dataset.get_metadata(coordinates)
-            except UnsupportedOperationError:  # such as in a reduced resolution level
+            except UnsupportedOperationError:  # for example, in a reduced resolution level
                 pass
             except Exception as error:  # the pixels are intact nevertheless
                 frame.problem = frame.metadata_problem = message_of(error)

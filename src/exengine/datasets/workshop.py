@@ -18,7 +18,7 @@ from exengine.kernel.system import files
 from exengine.kernel.system.held_folder import HeldFolder
 
 CONVERTING = "converting"
-"""The ending of the name of a conversion's folder."""
+"""The ending of a conversion folder's name."""
 
 
 class Workshop:
@@ -31,7 +31,7 @@ class Workshop:
     ending : str
         The ending of the folder's name, such as ``recovering``.
     work : str
-        The work as a noun, for messages, such as ``recovery``.
+        A noun for the work, such as ``recovery``, used in messages.
     own_files : collection of str
         The names of the files that the work stores in the folder, next to the dataset.
 
@@ -47,7 +47,7 @@ class Workshop:
     DatasetLockedError
         If another process is working in the folder.
     DatasetExistsError
-        If the folder was not created by such work.
+        If the folder was created for a different purpose.
     """
 
     def __init__(self, path: str, ending: str, work: str, own_files: Collection[str] = ()) -> None:
@@ -92,14 +92,14 @@ class Workshop:
         return lock
 
     def clear(self, files_of: FilesOf, *, keep: Collection[str] = ()) -> None:
-        """Remove the unfinished dataset that killed work left behind, and the work's own files.
+        """Remove the unfinished dataset and the other files that a killed process left behind.
 
         Parameters
         ----------
         files_of : callable
             See :data:`~exengine.datasets.content.FilesOf`.
         keep : collection of str
-            The names of own files that stay.
+            The names of files in ``own_files`` that are kept.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Workshop:
         Raises
         ------
         DatasetExistsError
-            If the path is in use. The dataset is then where it was.
+            If the path is in use. The dataset then stays in the hidden folder.
         """
         path = path or self.path
         try:
@@ -174,12 +174,12 @@ class Workshop:
     def leave(self, *, keep: bool = False) -> None:
         """Release the lock, and remove the folder if possible, with the lock file last.
 
-        If the folder was cleared before, everything in it was created by this work.
+        If this process has cleared the folder, it created everything in it.
 
         Parameters
         ----------
         keep : bool
-            Whether the folder stays, for a second attempt.
+            Whether to keep the folder for a second attempt.
         """
         lock = self._lock
         with contextlib.suppress(OSError), HeldFolder(self.folder) as folder:

@@ -24,7 +24,7 @@ class ExEngineEntrypoint(BackendEntrypoint):  # type: ignore[misc, unused-ignore
         drop_variables: str | Iterable[str] | None = None,
         backend: str | None = None,
     ) -> Any:
-        """Return a Dataset that reads frames when they are used; see :meth:`exengine.DataStorage.to_xarray`.
+        """Return a Dataset that reads frames lazily; see :meth:`exengine.DataStorage.to_xarray`.
 
         Parameters
         ----------

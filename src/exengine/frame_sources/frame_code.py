@@ -19,7 +19,7 @@ _MAGIC = b"EXF1"
 _HEADER = struct.Struct(">4sHI")
 
 TEXT_LIMIT = 0xFFFF
-"""Largest size of the coordinates as JSON, in bytes."""
+"""Maximum size of the coordinates in JSON form, in bytes."""
 
 
 def encode(array: npt.NDArray[Any], coordinates: DataCoordinates) -> None:

@@ -253,7 +253,7 @@ def check_points(sequence: "useq.MDASequence") -> None:
                     "values", f"{type(plan).__name__}: {name} is {size:g} um; it must be above 0"
                 )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # useq warns about too few random points, which is checked here
+            warnings.simplefilter("ignore")  # the warning about too few random points is not needed
             points = len(list(plan))
         wanted = getattr(plan, "num_points", None)
         if not points or (wanted is not None and points < wanted):

@@ -2,9 +2,9 @@
 
 If the sequence does not specify a value, useq leaves the corresponding field of the event empty. An engine
 that applied only the specified fields would keep the focus, exposure or shutter state of the previous event.
-In this module, every event gets its position from the position, plan and channel that are in effect. If they
-specify no position, it comes from a reference, which is the position of the stages at the start of the run.
-useq still determines the events and their order.
+In this module, every event gets its stage coordinates from the position, plan and channel that are in effect.
+If these specify none, the coordinates are those of the stages at the start of the run. useq still determines
+the events and their order.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +51,7 @@ class InEffect:
 
 
 def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
-    """Return an equal sequence that has no memory of earlier iterations and can be changed.
+    """Return an equal sequence that does not remember earlier iterations and can be modified.
 
     useq's autofocus plan remembers the previous event, so a second iteration would omit the first autofocus
     step. useq computes the positions of a well plate only once, so they are computed again here. Random
@@ -229,7 +229,8 @@ class CompleteEvents:
         useq applies ``acquire_every`` and ``do_stack`` only if the channel and the plan are in the same
         sequence.
         """
-        # Remove the fields that are computed here, because useq fails if positions have their own sequences.
+        # Remove the fields that this class computes, because useq fails if positions have sequences of their
+        # own.
         bare = self.sequence.model_copy(
             update={
                 "keep_shutter_open_across": (),

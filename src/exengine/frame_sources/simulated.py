@@ -41,7 +41,7 @@ PIXEL_SIZE_UM = 1.0
 """Size of a pixel in the sample plane. It determines the field of view used for grids."""
 
 _TILE_LIMIT = 512
-"""Largest side of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
+"""Maximum side length of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
 
 _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
 """Shift of the picture per step of an axis, in pixels (y, x)."""
@@ -51,7 +51,7 @@ _LOOKS = 12
 """Number of different channel pictures. Further channels reuse them, which limits memory use."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
-"""Blur from in focus to out of focus, in pixels."""
+"""Blur of the pictures from in focus to out of focus, in pixels."""
 
 
 class SimulatedSource(FrameSource):

@@ -1,8 +1,8 @@
 """The storage and frame source contracts, the plugin registry, and the building blocks of storages.
 
-This package also resolves modules that have moved. ``_MOVED`` lists two kinds of old paths: those that
-plugins import if they were created from the first template, each with the public module to use instead, and
-those that pickles contain.
+This package also resolves modules that have moved. ``_MOVED`` lists two kinds of old paths: paths that
+plugins created from the first template still import, each with the public module to use instead, and paths
+that occur in pickles.
 """
 
 import sys
@@ -38,7 +38,7 @@ class _MovedModules:
         return ModuleSpec(fullname, _MovedModules())  # type: ignore[arg-type]  # it has both loader methods
 
     def create_module(self, spec: "ModuleSpec") -> None:
-        """Let Python create the module, which :meth:`exec_module` replaces."""
+        """Let Python create an empty module, which :meth:`exec_module` then replaces."""
 
     def exec_module(self, module: "ModuleType") -> None:
         import importlib

@@ -26,7 +26,7 @@ def reserve_names(names: Iterable[str]) -> None:
 
 
 def checked(axes: "dict[str, Any]") -> "dict[str, int | str]":
-    """Return the same dict, with its names checked and its positions in canonical form."""
+    """Check the names in a dict of axes, convert its positions to canonical form, and return the dict."""
     if checked_names.issuperset(axes):
         for value in axes.values():
             if type(value) is int:

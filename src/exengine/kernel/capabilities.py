@@ -7,14 +7,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 PlannedLayout: TypeAlias = tuple[tuple[int, ...], str]
-"""The shape and dtype of planned frames."""
+"""The shape and dtype of a planned frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageCapabilities:
     """The capabilities and limits of a backend. The defaults claim as little as possible.
 
-    The conformance kit tests every declaration, and the documentation shows it.
+    The conformance kit tests every capability, and the documentation lists them.
     """
 
     persistent: bool = False
@@ -44,9 +44,9 @@ class StorageCapabilities:
     concurrent_readers: bool = False
     """Several threads may read at the same time."""
     checksums: bool = False
-    """A damaged frame is detected."""
+    """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
-    """The failure that a frame survives once ``put`` has returned: none, process death or power loss."""
+    """Worst failure that a frame survives after ``put`` has returned: none, process death or power loss."""
     durable_flush: bool = False
     """``flush(durable=True)`` makes every frame survive power loss."""
     compression: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class StorageCapabilities:
     """Programs that can open the dataset."""
     live_readers: tuple[str, ...] = ()
     """Programs that see every acknowledged frame while the dataset is being written, and right after the
-    writer was killed."""
+    writer has been killed."""
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and value of each capability, in order."""

@@ -1,16 +1,15 @@
 """Moves frames from a producer to a storage on its own threads, and never loses a frame silently.
 
-This module is responsible for the interface to producers and readers, and :mod:`exengine.kernel.flow` for the
-work on the frames: the bounded queue, the process function, storing, the ledger. Neither is responsible for
-the storage promises.
+This module provides the interface to producers and readers. :mod:`exengine.kernel.flow` handles the frames:
+the bounded queue, the process function, storing, the ledger. Neither is responsible for the storage promises.
 
 Threads: ``exengine-process`` (only with a process function; one or more) and ``exengine-store``. All are
-daemon threads, so that a forgotten handler does not keep the interpreter alive; it is drained at exit
-(:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that they share. User code (process
-function, storage, futures) is called without holding it.
+daemon threads, so that a forgotten handler does not keep the interpreter alive; such a handler is drained at
+exit (:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that they share. User code
+(process function, storage, futures) is called without holding it.
 
-The first error is kept, and the next ``put`` and ``await_completion`` raise it. Frames that were accepted
-before the error are still passed to the storage.
+The next calls of ``put`` and ``await_completion`` raise the first error. Frames that were accepted before the
+error are still passed to the storage.
 """
 
 import logging
@@ -49,7 +48,7 @@ _log = logging.getLogger("exengine")
 
 
 class DataHandler:
-    """A queue, with its threads, between a frame producer and a storage.
+    """A queue that passes frames from a producer to a storage on its own threads.
 
     Parameters
     ----------
@@ -63,21 +62,22 @@ class DataHandler:
         An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each frame
         stored.
     max_pending : int
-        The maximum amount of pixel data in the queue, in bytes. A frame larger than this is queued alone.
+        The maximum amount of pixel data in the queue, in bytes. A frame larger than this limit is accepted
+        only if the queue is empty.
     max_frames : int, optional
         The maximum number of frames in the queue. By default, only ``max_pending`` limits it.
     when_full : {'block', 'drop', 'error'}
         Whether ``put`` waits for space, drops the new frame, or raises ``HandlerFullError``. The ledger
-        counts and names the frames that are dropped.
+        counts and lists dropped frames.
     block_timeout_s : float, optional
         The maximum time for which ``put`` waits for space, in seconds. It then raises ``HandlerFullError``.
         The default is unlimited.
     workers : int
-        The number of threads that call the process function, 1 to 64. The order of frames is kept. With more
-        than one, several calls run at the same time.
+        The number of threads that call the process function, 1 to 64. The order of frames is preserved. With
+        several threads, several calls run at the same time.
     on_process_error : {'stop', 'skip', 'raw'}
-        If the process function fails: keep the error and accept no more frames, lose only this frame, or
-        store the frame as it arrived. The ledger names the frame in each case.
+        The reaction to an error in the process function: accept no more frames, lose only this frame, or
+        store the frame as it arrived. The ledger lists the frame in each case.
     on_stored : callable, optional
         Called with a list of ``DataCoordinates`` after each batch of frames is stored, on the thread that
         stores them. It must return quickly. If it raises an exception, the exception is logged.
@@ -124,7 +124,7 @@ class DataHandler:
         self._flight = flight = Flight(policy, processing=self._processes)
         self._copies = FrameBuffers()
         self._gaps = GapFinder(flight.ledger)
-        # How often a frame was rejected when offered, and its entries in the ledger.
+        # Coordinates of each rejected frame -> number of rejections, and the frame's entries in the ledger.
         self._refused: dict[DataCoordinates, tuple[int, list[Loss]]] = {}
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
         self._storing = Storing(storage, flight, observers, on_error)
@@ -138,7 +138,7 @@ class DataHandler:
         try:
             for thread in self._threads:
                 thread.start()
-        except BaseException as error:  # the threads that run must end
+        except BaseException as error:  # end the threads that have started
             with flight.lock:
                 flight.fail(error)
                 flight.end_intake()
@@ -192,7 +192,7 @@ class DataHandler:
             item = QueuedFrame(where, image, metadata, execution_future, False)
             size = item.size
             if execution_future is not None:
-                hash(where)  # the future receives these coordinates, so they must not change any more
+                hash(where)  # the future receives these coordinates, so they must no longer change
             if copy and size >= LARGE_BYTES and not (flight.closed or flight.is_full(size)):
                 item.data = self._copies.copy_large(image)  # without holding the lock
                 copy = False
@@ -216,8 +216,8 @@ class DataHandler:
                         if began is not None:
                             ledger.stalled_s += time.monotonic() - began
                             ledger.stalled += 1
-                        # No function is called before append, so an interrupted frame is both counted and
-                        # queued, or neither.
+                        # No function is called before append, so an interrupt leaves the frame either both
+                        # counted and queued, or neither.
                         ledger.offered += 1
                         if not self._processes:
                             ledger.passed_on += 1
@@ -249,13 +249,13 @@ class DataHandler:
         except BaseException as error:
             with flight.lock:
                 if taken:
-                    flight.index = None  # it may lack this frame; it is made again when it is needed
+                    flight.index = None  # the index may lack this frame and is rebuilt when needed
                     flight.arrivals.wake_all()
                 else:
                     self._count_refusal(coordinates, where, error)
             raise
         if self._storing.yields and len(flight.intake) >= MANY and not flight.ledger.offered % TURN:
-            time.sleep(1e-6)  # lets the store thread run, so that the queue stays short and in the cache
+            time.sleep(1e-6)  # let the store thread run, so that the queue fits in the CPU cache
         if execution_future is None:
             return
         if is_dropped:
@@ -265,7 +265,7 @@ class DataHandler:
 
     def _forget_refusal(self, where: DataCoordinates) -> None:
         refused = self._refused.pop(where, None)
-        if refused is not None:  # accepted this time, so it is counted only once
+        if refused is not None:  # accepted now, so earlier rejections no longer count
             self._flight.ledger.forget_refusals(*refused)
 
     def _count_refusal(self, given: object, where: DataCoordinates | None, error: BaseException) -> None:
@@ -423,7 +423,7 @@ class DataHandler:
     # -- the end of the process ------------------------------------------------------------------
 
     def conclude_at_exit(self) -> None:
-        """Drain the handler; if the program did not finish it, mark the dataset as aborted and warn."""
+        """Drain the handler; if the program did not finish it, abort the dataset and issue a warning."""
         forgotten = not self._flight.intake_ended
         if forgotten:
             self.abort("the program ended without finish()")

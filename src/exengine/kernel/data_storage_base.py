@@ -38,14 +38,14 @@ class DataStorage(StorageViews, ABC):
 
     capabilities: StorageCapabilities = StorageCapabilities()
     """The capabilities and limits of the backend with its default options. If they depend on the options, an
-    instance sets its own, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
+    instance sets its own capabilities, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Sets of options, by name, with which the conformance kit tests the backend and the documentation shows
-    it, in addition to the default options: ``{"lz4": {"codec": "lz4"}}``."""
+    """Named sets of options, such as ``{"lz4": {"codec": "lz4"}}``. The conformance kit tests the backend
+    with each set, in addition to the default options, and the documentation shows the results."""
 
     overhead_bytes_per_frame: ClassVar[int] = 8192
-    """An upper bound on the disk space that the metadata, index and headers of one frame take, in bytes."""
+    """An upper bound on the disk space for the metadata, index and headers of one frame, in bytes."""
 
     place_parameters: ClassVar[tuple[str, ...] | None] = None
     """The parameters of ``__init__`` that specify the dataset path and are therefore not options. None means
@@ -55,8 +55,8 @@ class DataStorage(StorageViews, ABC):
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     foreign_reader: ClassVar[str] = ""
-    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes
-    path and coordinates, and returns the pixels. The conformance kit tests promise C6 with it."""
+    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes a
+    path and coordinates, and returns the pixels. The conformance kit uses it to test promise C6."""
 
     backend_name: str = ""
     """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
@@ -70,8 +70,8 @@ class DataStorage(StorageViews, ABC):
     """Patterns for the names of all files that a dataset of this backend may contain, apart from ExEngine's
     own files. They are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
     ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
-    once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if every
-    file in it matches; without patterns, it deletes no dataset.
+    only once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if
+    every file in it matches; without patterns, it deletes no dataset.
     """
 
     # -- required operations ---------------------------------------------------------------------
@@ -133,7 +133,7 @@ class DataStorage(StorageViews, ABC):
         """Release files and memory. Idempotent."""
 
     def __getitem__(self, data_coordinates: CoordinatesLike) -> npt.NDArray[Any]:
-        """Return the same as :meth:`get_data`."""
+        """Return the pixels of one frame, as :meth:`get_data` does."""
         return self.get_data(data_coordinates)
 
     # -- creating and opening datasets -----------------------------------------------------------
@@ -172,7 +172,7 @@ class DataStorage(StorageViews, ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. Should open few files."""
+        """Return whether :meth:`open` can read the file or folder at a path. Opens few files."""
         return False
 
     @classmethod
@@ -193,8 +193,8 @@ class DataStorage(StorageViews, ABC):
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
         The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
-        afterwards. If the process is killed, the kernel calls the method again. The method returns when
-        everything is synced (A2). It saves what it removes in files next to the index.
+        afterwards. If the process is killed, the next recovery calls the method again. The method must sync
+        everything before it returns (A2), and must save removed data in files next to the index.
 
         Parameters
         ----------
@@ -246,7 +246,7 @@ class DataStorage(StorageViews, ABC):
     # -- optional operations, with safe defaults -------------------------------------------------
 
     def expect(self, plan: SourcePlan, /) -> None:
-        """Receive the plan of the frames that are about to be put. Does nothing by default.
+        """Receive the plan of the frames that are about to be stored. Does nothing by default.
 
         Called at most once, before the first frame. Every field of the plan may be unknown. A storage must
         also work without a plan, and with frames that the plan does not list.
@@ -296,7 +296,7 @@ class DataStorage(StorageViews, ABC):
         raise self._unsupported("cannot flush")
 
     def abort(self, reason: str = "", *, failed: bool = False) -> None:
-        """Finish the dataset early. A backend that keeps a status records that this happened.
+        """Finish the dataset early. A backend that records a status sets it to ``aborted`` or ``failed``.
 
         Parameters
         ----------
@@ -310,12 +310,12 @@ class DataStorage(StorageViews, ABC):
     def annotate(self, name: str, value: JsonValue) -> None:
         """Store a JSON value with the dataset, such as the acquisition's config.
 
-        After an I/O error, the value is written when the dataset is ended, provided that the disk accepts it.
+        After an I/O error, the value is written together with the final status, if the disk accepts it.
 
         Raises
         ------
         UnsupportedOperationError
-            If the backend keeps no annotations.
+            If the backend does not store annotations.
         """
         raise self._unsupported("keeps no annotations")
 
@@ -345,7 +345,7 @@ class DataStorage(StorageViews, ABC):
 
     @replaceable
     def recorded_plan(self) -> SourcePlan:
-        """The parts of the frames' plan that the format records, such as the pixel size and the colors."""
+        """The parts of the plan that the format records, such as the pixel size and the colours."""
         return SourcePlan()
 
     @replaceable
@@ -409,7 +409,7 @@ class DataStorage(StorageViews, ABC):
     def as_array(
         self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
     ) -> Any:
-        """Return all frames as one array, which is lazy if the backend supports this.
+        """Return all frames as one array. The array is lazy if the backend supports this.
 
         Parameters
         ----------

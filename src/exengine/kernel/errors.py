@@ -99,9 +99,15 @@ class StorageClosedError(StorageStateError):
 class StorageFailedError(StorageStateError, OSError):
     """An I/O error made the storage fail; every later write raises this error (promise P7)."""
 
+    # The builtin that is found first refuses this class, which matters where an instance is made by
+    # ``__new__``: the library tblib does so to unpickle errors of a dask cluster.
+    __new__ = OSError.__new__  # type: ignore[assignment]
+
 
 class StorageFullError(ExEngineError, MemoryError):
     """A storage reached the memory limit that the user set."""
+
+    __new__ = Exception.__new__  # type: ignore[assignment]
 
 
 class DatasetExistsError(ExEngineError, FileExistsError):
@@ -126,7 +132,7 @@ class DatasetDamagedError(ExEngineError, ValueError):
     Attributes
     ----------
     readable : str or None
-        The text of damaged metadata, any part of which may be wrong. A recovery keeps it.
+        The text of damaged metadata, any part of which may be wrong. A recovery preserves this text.
     """
 
     readable: str | None = None
@@ -188,6 +194,8 @@ class HandlerError(ExEngineError, RuntimeError):
 
 class HandlerFullError(HandlerError, BlockingIOError):
     """The handler's queue is full, and ``when_full`` is ``error``."""
+
+    __new__ = BlockingIOError.__new__  # type: ignore[assignment]
 
 
 class AcquisitionError(ExEngineError, RuntimeError):

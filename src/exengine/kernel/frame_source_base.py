@@ -35,7 +35,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
-        """Check that the sequence can be run, and return a plan of its frames. Nothing is moved yet.
+        """Check that the sequence can be run, and return a plan of its frames. No device is moved yet.
 
         Parameters
         ----------

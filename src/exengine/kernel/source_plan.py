@@ -60,7 +60,7 @@ class PlannedChannel:
     name : str
         The position on the axis ``channel``.
     color : str or None
-        The display color as six hexadecimal digits, ``RRGGBB``. None if it is unknown.
+        The display colour as six hexadecimal digits, ``RRGGBB``. None if it is unknown.
     """
 
     name: str
@@ -76,7 +76,8 @@ class PlannedPosition:
     name : int or str
         The position on the axis ``position``.
     x_um, y_um, z_um : float or None
-        The absolute stage coordinates, in micrometers; ``z_um`` is that of the first plane. None if unknown.
+        The absolute stage coordinates, in micrometres; ``z_um`` is the height of the first plane. None if
+        unknown.
     row, column : str or None
         The row and the column of the well, such as ``A`` and ``1``. None if the position is not in a well.
     field : int or None
@@ -94,7 +95,7 @@ class PlannedPosition:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPlate:
-    """The well plate that the planned frames show.
+    """The well plate on which the planned frames are acquired.
 
     Attributes
     ----------
@@ -111,7 +112,7 @@ class PlannedPlate:
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePlan:
-    """A description of the frames that a source is about to deliver. An unknown value is None or empty.
+    """A description of the frames that a source is about to deliver. Unknown values are None or empty.
 
     Attributes
     ----------
@@ -131,12 +132,12 @@ class SourcePlan:
         Returns a new iterable over the coordinates of every frame, so that the backend can check them before
         anything is created.
     axes : tuple of PlannedAxis or None
-        The axes of the frames in the order of acquisition: positions on the last axis change fastest. Even if
-        the planned frames do not fill the axes, every frame lies on them.
+        The axes of the frames in the order of acquisition: positions on the last axis change fastest. Every
+        frame has a position on each of these axes, but some combinations of positions may have no frame.
     pixel_size_um : (float, float) or None
-        The size of a pixel in the sample, ``(y, x)``, in micrometers.
+        The size of a pixel in the sample, ``(y, x)``, in micrometres.
     z_step_um : float or None
-        The distance between neighbouring planes of axis ``z``, in micrometers. None if the planes are not
+        The distance between neighbouring planes of axis ``z``, in micrometres. None if the planes are not
         equally spaced.
     interval_s : float or None
         The time between time points n and n + 1, in seconds; the smallest if the sequence has several phases.
@@ -146,7 +147,7 @@ class SourcePlan:
     stage_positions : tuple of PlannedPosition
         The stage positions, in the order of the positions on axis ``position``.
     plate : PlannedPlate or None
-        The well plate that holds the stage positions.
+        The well plate that contains the stage positions.
     """
 
     frames: int | None = None

@@ -1,7 +1,7 @@
-"""Views of a storage that Python, numpy and notebooks ask for: its text, its table and its pixels.
+"""The views of a storage that Python, numpy and notebooks request: its repr, its table and its pixels.
 
-A view never changes a storage. The text and the table never raise an error: a fact that a storage cannot
-state is left out.
+A view never changes a storage. The repr and the table never raise an error. They omit any fact that the
+storage cannot provide.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from exengine.kernel.wording import html_table, human_count
 
 
 class StorageViews:
-    """The views of a storage. ``DataStorage`` derives from this class and supplies what they show."""
+    """The views of a storage. ``DataStorage`` derives from this class and supplies their data."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """Return the pixels of all frames as ``as_array`` orders them, as a numpy array in memory.
@@ -22,7 +22,7 @@ class StorageViews:
         dtype : dtype, optional
             The dtype of the result; by default, that of the frames.
         copy : bool, optional
-            Numpy passes False to request a view. The frames lie apart, so this is an error.
+            numpy passes False to request a view. This is an error, because frames are not adjacent in memory.
 
         Returns
         -------
@@ -95,8 +95,8 @@ def _row(name: str, read: Callable[[], str]) -> Iterable[tuple[str, str]]:
 
 
 def _said(read: Callable[[], str]) -> str:
-    """Return a fact as text; empty if the storage cannot state it."""
+    """Return a fact as text; empty if the storage cannot provide the fact."""
     try:
         return read()
-    except Exception:  # not supported, closed, damaged, or raised by a plugin: a view shows what there is
+    except Exception:  # not supported, closed, damaged, or an error in a plugin
         return ""

@@ -103,7 +103,7 @@ def human_time(seconds: float) -> str:
 
 
 def human_count(number: int, noun: str) -> str:
-    """Return a number of things.
+    """Return a number with its noun, in the singular or the plural.
 
     Examples
     --------

@@ -7,22 +7,22 @@ In ``conf.py``::
 
 Before Sphinx reads the documents, the extension writes pages below the source folder:
 ``usage/backends/<name>.rst``, ``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and
-``usage/backends/matrix.rst``, which helps to choose a backend and compares them. The pages are made from the
-signature and docstring that the registry validates, ``docs/<name>.rst`` in the plugin's package, the output
-of the docstring's example, and the results of the conformance kit and of fault campaigns. Add the index pages
-to a toctree, and add the two folders to ``.gitignore``.
+``usage/backends/matrix.rst``, which compares all backends and helps to choose one. The pages are made from
+the signature and docstring that the registry validates, ``docs/<name>.rst`` in the plugin's package, the
+output of the docstring's example, and the results of the conformance kit and of fault campaigns. Add the
+index pages to a toctree, and add the two folders to ``.gitignore``.
 
 ===========================  ========================================================================
 ``exengine_plugins``         Names of distributions that get pages. Default: all.
 ``exengine_strict``          Names of distributions; any fault in one of them stops the build.
-``exengine_local_plugins``   Distribution -> folder in a clone from which to install it.
+``exengine_local_plugins``   Maps a distribution to the folder in a clone to install it from.
 ``exengine_path``            Folders with installed packages. Default: ``sys.path``.
 ``exengine_results``         Folder, relative to the source folder, with the conformance kit's results files,
                              ``<name>.json`` for each plugin, and with those of fault campaigns,
                              ``faults/*.json``. Default: ``_results``.
 ===========================  ========================================================================
 
-Docstrings are trusted only if ``exengine_plugins``, ``exengine_strict`` or ``exengine_local_plugins`` names
+Docstrings are trusted only if ``exengine_plugins``, ``exengine_strict`` or ``exengine_local_plugins`` lists
 their distribution. If an untrusted docstring cannot be parsed, it is shown as plain text. Untrusted
 docstrings never make a build fail.
 """
@@ -59,12 +59,12 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     app.connect("builder-inited", _check_suffix)
     app.connect("builder-inited", pages.write)
     app.connect("builder-inited", _add_static)
-    app.connect("autodoc-process-docstring", pages.keep_colons, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", pages.keep_colons, priority=400)  # must run before napoleon
     app.connect("autodoc-process-docstring", pages.process_docstring, priority=900)
     app.connect("missing-reference", pages.resolve_quietly)
     app.connect("warn-missing-reference", pages.keep_quiet)
     app.connect("env-check-consistency", check_codes)
-    app.connect("doctree-read", add_anchors, priority=400)  # before the handlers that link to the anchors
+    app.connect("doctree-read", add_anchors, priority=400)  # run before anchors are linked
     app.connect("html-page-context", partial(_add_scripts, pages))
     app.add_css_file("exengine.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -88,7 +88,7 @@ def _add_static(app: "Sphinx") -> None:
 def _add_scripts(
     pages: "PluginPages", app: "Sphinx", page: str, template: str, context: dict[str, Any], document: object
 ) -> None:
-    """Add the scripts and facts that choose a backend, but only to the page that needs them."""
+    """Add the scripts and the data for choosing a backend, but only to the page that needs them."""
     if page == "usage/backends/matrix":
         facts = json.dumps(pages.choices).replace("<", "\\u003c")
         app.add_js_file(None, body=facts, type="application/json", id="exengine-choices")

@@ -2,7 +2,7 @@
 
 Pages are written into the source folder before Sphinx looks for documents. A page is written only if its
 content has changed, so that an incremental build reads no more pages than necessary. A fault in a foreign
-plugin is described on the plugin's page. A fault in a plugin that the project names in ``exengine_strict``
+plugin is described on the plugin's page. A fault in a plugin that the project lists in ``exengine_strict``
 stops the build.
 """
 
@@ -54,7 +54,7 @@ class PluginPages:
 
     @property
     def choices(self) -> list[dict[str, Any]]:
-        """The facts by which a reader chooses a backend, for the script of the page that compares them."""
+        """The data for choosing a backend, used by the script on the page that compares backends."""
         return self._made.choices
 
     # -- before reading --------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class PluginPages:
     def write(self, app: Sphinx) -> None:
         """Write all pages and indexes, and delete the pages of plugins that no longer exist.
 
-        If nothing has changed since the last build, its pages are kept, and no plugin is loaded.
+        If nothing has changed since the last build, the existing pages are kept, and no plugin is loaded.
         """
         fingerprint = cache.fingerprint_of(app)
         restored = cache.restore(app, fingerprint)
@@ -132,9 +132,9 @@ class PluginPages:
     def keep_colons(
         self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
     ) -> None:
-        """Keep napoleon from reading the words before a colon in an attribute's docstring as its type.
+        """Prevent napoleon from interpreting words before a colon in an attribute's docstring as its type.
 
-        Napoleon looks for ``type: description`` only in the first line, so an empty comment is put there.
+        Napoleon looks for ``type: description`` only in the first line, so an empty comment is inserted.
         """
         documented_here = app.env.docname in self._made.records or name.partition(".")[0] == "exengine"
         if what in ("attribute", "data", "property") and documented_here and lines and lines[0].strip():
@@ -251,10 +251,10 @@ def _page_name(record: PluginRecord, taken: Mapping[str, PluginReport]) -> str:
 
 
 def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str, PluginReport]:
-    """Return a plugin's page and the report that the page shows; for a foreign plugin, contain any fault."""
+    """Return a plugin's page and its report. If a foreign plugin raises an error, report it on the page."""
     try:
         return plugin_page(report, kind, setup), report
-    except Exception as error:  # raised by an object from the plugin
+    except Exception as error:  # an object from the plugin can raise any exception
         record = report.record
         if setup.owns(record):
             message = f"the page of {record.qualified_name} cannot be created: {error}"
@@ -280,7 +280,7 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
 
 
 def _read_page(path: Path) -> str | None:
-    """Return the text of a page; None if the path does not exist, and "" if it cannot be read as a file."""
+    """Return the text of a page, None if the path does not exist, or "" if the file cannot be read."""
     try:
         with os.fdopen(open_regular(path), encoding="utf-8", errors="replace") as file:
             return file.read()

@@ -1,9 +1,9 @@
-"""Remembers from one build to the next what the pages of plugins were made from.
+"""Saves a fingerprint of the input of a build, so that the next build can skip pages that are up to date.
 
-Loading plugins and running their examples takes most of the time of a build in which nothing has changed. The
-fingerprint covers everything that the pages are made from: the settings, the installed distributions, the
-files of ExEngine and of each plugin's package, and the results files. If it is the same, the pages in the
-source folder are still right, and no plugin is loaded.
+Loading plugins and running their examples takes most of the time of a build, even if nothing has changed.
+The fingerprint covers all input for the pages: the settings, the installed distributions, the files of
+ExEngine and of each plugin's package, and the results files. If the fingerprint is the same as in the last
+build, the pages in the source folder are up to date, and no plugin is loaded.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ _SETTINGS = tuple(f"exengine_{name}" for name in ("plugins", "strict", "local_pl
 
 @dataclass
 class Made:
-    """What a build has made.
+    """The output of a build.
 
     Attributes
     ----------
     records : dict of str to PluginRecord
-        Document name -> the plugin on that page.
+        Maps the name of each document to the plugin on that page.
     foreign : set of str
         The documents of plugins that the project does not own.
     choices : list of dict
-        The facts by which a reader chooses a backend.
+        The data for choosing a backend.
     pages : dict of str to str
-        Path of each page, relative to the source folder -> its content.
+        Maps the path of each page, relative to the source folder, to its content.
     """
 
     records: dict[str, PluginRecord] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Made:
 
 
 def restore(app: Sphinx, fingerprint: str) -> Made | None:
-    """Return what the last build made, or None if the pages must be made again."""
+    """Return the output of the last build, or None if the pages must be created again."""
     if not fingerprint or app.fresh_env_used:
         return None
     try:
@@ -65,7 +65,7 @@ def restore(app: Sphinx, fingerprint: str) -> Made | None:
 
 
 def save(app: Sphinx, fingerprint: str, made: Made) -> None:
-    """Keep what a build has made for the next one. A cache that cannot be written is left out."""
+    """Save the output of a build for the next build. Errors are ignored, because the cache is optional."""
     content = {
         "fingerprint": fingerprint,
         "records": {document: record.identity for document, record in made.records.items()},
@@ -78,7 +78,7 @@ def save(app: Sphinx, fingerprint: str, made: Made) -> None:
 
 
 def fingerprint_of(app: Sphinx) -> str:
-    """Return a text that changes whenever the pages of plugins may change; empty if that cannot be known."""
+    """Return a hash that changes whenever the pages may change, or an empty string if it is unknown."""
     search = app.config.exengine_path
     folders = sys.path if search is None else list(search)
     records = discovery.scan(search)
@@ -101,7 +101,7 @@ def fingerprint_of(app: Sphinx) -> str:
 
 
 def _installed(folders: Iterable[str]) -> Iterator[str]:
-    """Yield the names of the distributions' folders, which state name and version."""
+    """Yield the names of the distributions' metadata folders, which contain the name and version."""
     for folder in folders:
         try:
             yield from (
@@ -112,20 +112,20 @@ def _installed(folders: Iterable[str]) -> Iterator[str]:
 
 
 def _places_of(package: str) -> list[str] | None:
-    """Return the folders of a package, or the file of a module, without importing it; None if not found."""
+    """Return a package's folders or a module's file without importing it, or None if they are unknown."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError, AttributeError):
         return None
     if spec is None:
-        return []  # an entry point that names nothing: this is the fault that its page shows
+        return []  # the entry point refers to nothing, and the plugin's page shows this fault
     if spec.submodule_search_locations is not None:
         return list(spec.submodule_search_locations)
     return [spec.origin] if spec.origin else None
 
 
 def _files_below(place: str) -> list[tuple[str, int, int]]:
-    """Return each file with its time of change and size."""
+    """Return the path, modification time and size of each file."""
     if os.path.isfile(place):
         return [_facts_of(place)]
     return sorted(

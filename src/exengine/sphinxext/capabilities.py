@@ -13,7 +13,7 @@ from exengine.sphinxext.rst import escape, table
 
 
 def capabilities_table(cls: type[DataStorage]) -> str:
-    """Return a table of a backend's capabilities and their meanings, and where variants differ."""
+    """Return a table of a backend's capabilities, their meanings, and the different values in variants."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
         (
@@ -62,7 +62,7 @@ def attribute_docs(cls: type) -> dict[str, str]:
     Returns
     -------
     dict
-        Attribute name -> docstring as a single line. The dict is empty if the source code is unavailable.
+        Maps each attribute to its docstring as a single line. Empty if the source code is unavailable.
 
     Examples
     --------

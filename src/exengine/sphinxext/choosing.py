@@ -1,7 +1,7 @@
-"""The answer to "which backend should I use?": a table for people, and the same facts for the pickers.
+"""Helps readers to choose a backend: a table of reasons, and the same facts as data for a script.
 
-Both are derived from the declared capabilities, the variants and the results of each backend, so they exist
-for any backend. The script ``exengine-choose.js`` reads the facts.
+Both are derived from the declared capabilities, the variants and the results of each backend, so they are
+available for any backend. The script ``exengine-choose.js`` reads the data.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _MOST_NAMES = 5
 
 
 def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
-    """Return the facts by which a reader chooses, as JSON: an entry for each backend and each variant.
+    """Return the data for choosing a backend as JSON, with an entry for each backend and each variant.
 
     Parameters
     ----------
     pages : mapping of str to PluginReport
-        The pages of valid backends, without extension -> the report shown on that page.
+        Maps the page of each valid backend, without its extension, to the report shown on that page.
     """
     found = []
     for page, report in pages.items():
@@ -44,7 +44,7 @@ def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
 
 
 def safe_variants(cls: type[DataStorage]) -> list[Variant]:
-    """Return the variants of a backend; empty if they have a fault, which the backend's page lists."""
+    """Return the variants of a backend, or an empty list if they have a fault. The page lists the fault."""
     try:
         return variants_of(cls)
     except ExEngineError:
@@ -76,7 +76,7 @@ def _facts(
 def _is_remote(cls: type[DataStorage], options: Mapping[str, Any]) -> bool:
     try:
         return bool(cls.capabilities_for(options, _URL).remote)
-    except Exception:  # raised by a plugin that expects a folder
+    except Exception:  # a plugin that expects a folder can raise any exception
         return False
 
 
@@ -84,7 +84,7 @@ def _is_remote(cls: type[DataStorage], options: Mapping[str, Any]) -> bool:
 
 
 def choose_table(pages: Mapping[str, PluginReport]) -> str:
-    """Return a table that says for each backend when to choose it, and when to choose another one."""
+    """Return a table that states, for each backend, when to choose it and when to choose another one."""
     rows = []
     for page, report in pages.items():
         cls = report.record.loaded
@@ -110,12 +110,12 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
     >>> reasons_for(Shelf)[0]
     'the frames are needed only while the program runs'
     >>> reasons_for(Shelf)[-1]
-    'frames are to be compressed, with gzip'
+    'frames must be compressed, with gzip'
     """
     able = cls.capabilities
     reasons = [
         (not able.persistent, "the frames are needed only while the program runs"),
-        (bool(able.readers), f"the data are to open in {_some(able.readers)}"),
+        (bool(able.readers), f"the data must open in {_some(able.readers)}"),
         (bool(able.live_readers), f"{_some(able.live_readers)} must see frames during the acquisition"),
         (able.dtypes is None, "pixels have any type"),
         (
@@ -125,7 +125,7 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
         (not able.same_shape, "frames differ in shape or pixel type"),
         (_is_remote(cls, {}), "the data go to object storage, at a URL"),
         (able.pyramids, "images are so large that they need resolution levels"),
-        (bool(able.compression), f"frames are to be compressed, with {_some(able.compression)}"),
+        (bool(able.compression), f"frames must be compressed, with {_some(able.compression)}"),
     ]
     return [reason for applies, reason in reasons if applies]
 
@@ -149,25 +149,25 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         axes += f" (unless you set {way})"
     accepted = able.persistent and able.safety_of_put == "accepted"
     reasons = [
-        (not able.persistent, "the frames must be there after the program has ended"),
+        (not able.persistent, "the frames are needed after the program has ended"),
         (few, f"pixels are not {either(able.dtypes or ())}"),
         (able.dtypes is not None and not few, f"pixels are not one of {', '.join(able.dtypes or ())}"),
         (able.same_shape, "frames differ in shape or pixel type"),
-        (able.same_axes, "some frames have other axes than the first"),
+        (able.same_axes, "some frames have different axes from the first"),
         (able.most_axes is not None, axes),
         (not able.string_axes, "positions have names, such as channels"),
         (not able.negative_indices, "positions are negative"),
         (not able.metadata, "each frame has metadata"),
-        (able.persistent and not able.reopen, "Python must read the data again"),
-        (able.persistent and not able.read_while_writing, "another process must read at the same time"),
-        (accepted, "a frame must survive a crash of the program as soon as it was put"),
+        (able.persistent and not able.reopen, "the data must be read back in Python"),
+        (able.persistent and not able.read_while_writing, "another process must read during the acquisition"),
+        (accepted, "a frame must survive a crash of the program as soon as it has been put"),
         (able.persistent and not able.checksums, "damaged frames must be detected"),
-        (able.persistent and not able.compression, "frames are to be compressed"),
+        (able.persistent and not able.compression, "frames must be compressed"),
     ]  # fmt: skip
     return [reason for applies, reason in reasons if applies]
 
 
 def _some(names: tuple[str, ...], word: str = "or") -> str:
-    """Return up to five names, joined by commas and a word."""
+    """Return up to five names, joined by commas and a conjunction."""
     shown = names[:_MOST_NAMES] if len(names) <= _MOST_NAMES else (*names[: _MOST_NAMES - 1], "others")
     return f" {word} ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))

@@ -46,7 +46,7 @@ def error_page(report: PluginReport, kind: Kind) -> str:
 
 
 def findings_table(findings: Iterable[Finding]) -> str:
-    """Return a table of the findings; empty if the plugin has no findings."""
+    """Return a table of the findings, or an empty string if the plugin has no findings."""
     rows = [
         (f":exengine-code:`{finding.code}`", escape(FAULTS.get(finding.code, "")), escape(finding.message))
         for finding in findings
@@ -62,10 +62,10 @@ def _conflict_page(record: PluginRecord, kind: Kind) -> str:
     names = "\n".join(line(claim.qualified_name) for claim in record.candidates)
     parts = [
         heading(escape(record.name), "#"),
-        f".. error::\n\n   Two distributions register this {kind.name}, and neither is chosen silently.\n",
+        f".. error::\n\n   Two distributions register this {kind.name}, and ExEngine does not choose one.\n",
         table(("Distribution", "Entry point", "State"), rows, "exengine-conflict", "34 44 22"),
         heading("How to fix it", "="),
-        "Uninstall one of them, or name the distribution in the config:\n",
+        "Uninstall one of them, or specify the distribution in the config:\n",
         literal_block(names),
     ]
     return "\n".join(parts)

@@ -44,7 +44,7 @@ def _failure(report: PluginReport) -> str:
 def _blocks(text: str, run: ExampleRun, trusted: bool) -> Iterator[str]:
     try:
         pieces = doctest.DocTestParser().parse(clean(text))
-    except ValueError:  # the prompts are not aligned
+    except ValueError:  # the prompts are not indented consistently
         yield literal_block(text)
         return
     steps = iter(run.steps)

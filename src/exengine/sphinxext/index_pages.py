@@ -19,10 +19,10 @@ MATRIX = "matrix"
 """File name of the page that compares backends, without its extension."""
 
 RESTRICTIONS = ("same_shape", "same_axes")
-"""Capabilities that restrict the frames: a backend is better without them."""
+"""Capabilities that restrict the frames, so a backend without them accepts more frames."""
 
 _DESCRIPTION = (
-    "Choose a storage backend by pixel type, program, safety, compression and size; all are compared."
+    "Choose a storage backend by pixel type, program, safety, compression and size, and compare them all."
 )
 _SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."
 
@@ -33,7 +33,7 @@ def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, c
     Parameters
     ----------
     pages : mapping of str to PluginReport
-        File name without its extension -> the report shown on that page.
+        Maps the name of each page's file, without its extension, to the report shown on that page.
     kind : Kind
         The kind of the plugins.
     setup : Setup
@@ -51,7 +51,7 @@ def index_page(pages: Mapping[str, PluginReport], kind: Kind, setup: Setup, *, c
         f".. _exengine-{kind.folder}:\n",
         heading(kind.plural, "#"),
         f"Every {kind.name} that was installed when this documentation was built.\n",
-        f":doc:`Which backend should I use? <{MATRIX}>` chooses by what you need, and compares them all.\n"
+        f":doc:`Which backend should I use? <{MATRIX}>` selects backends by your requirements.\n"
         if compared
         else "",
         toctree,
@@ -111,11 +111,11 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
         ".. _exengine-choose:\n",
         ".. _exengine-matrix:\n",
         heading("Which backend should I use?", "#"),
-        f"Set what you need; the backends that meet all of it remain. {escape(_SUMMARY)}\n",
+        f"Select your requirements; the backends that meet all of them remain. {escape(_SUMMARY)}\n",
         heading("In short", "="),
         choose_table(pages),
         heading("Capabilities", "="),
-        "What each backend declares. *Required* marks a limit: frames that do not comply are refused.\n",
+        "The declared capabilities. *Required* marks a limit: frames that do not comply are refused.\n",
         _capabilities([report.record for report in pages.values()], header),
         heading("Promises", "="),
         _promises(results, header),

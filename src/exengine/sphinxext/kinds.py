@@ -16,7 +16,7 @@ KERNEL = "exengine"
 
 @dataclass(frozen=True)
 class Kind:
-    """The features in which the pages of backends and those of frame sources differ."""
+    """The differences between the pages of backends and those of frame sources."""
 
     group: str
     name: str
@@ -42,7 +42,7 @@ class Setup:
     Attributes
     ----------
     local : mapping of str to str
-        Folded name of a distribution -> folder in a clone from which to install it.
+        Maps the folded name of a distribution to the folder in a clone from which to install it.
     own : frozenset of str
         Folded names of the distributions that the project owns. Sphinx reports faults in their docstrings.
     """

@@ -11,7 +11,7 @@ MARKS = {
     "not promised": "not promised",
     "not run": "not run",
 }
-"""Outcome -> text shown in a table."""
+"""The text that tables show for each outcome."""
 
 
 def promises_section(report: PluginReport, kind: str = "backend") -> str:

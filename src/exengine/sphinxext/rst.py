@@ -1,4 +1,4 @@
-"""Functions that make reStructuredText, including from untrusted text.
+"""Functions that create reStructuredText from trusted or untrusted text.
 
 This module creates small pieces of markup, such as headings, literals and tables. It also checks whether a
 text parses without errors and has no effect outside its page; otherwise, the text is shown literally instead

@@ -226,7 +226,7 @@ def _leave_a_child_behind() -> None:
     """Fork a process that outlives this process for a while, and report that it exists."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # otherwise a reader of these streams would wait for this fork
+            os.close(stream)  # a reader of an open stream would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
     say(forked=True)

@@ -84,7 +84,7 @@ class StorageConformance(
         """
         if not self.backend:
             raise TypeError(
-                f"{type(self).__name__} does not name a backend; set `backend`, or define the fixture "
+                f"{type(self).__name__} does not specify a backend; set `backend`, or define the fixture "
                 "storage_factory"
             )
         cls, options = plugins.BACKENDS.load(self.backend), self._all_options()

@@ -36,7 +36,7 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
     Returns
     -------
     bool
-        True if the fork was killed; False if the function returned before it reached that call.
+        True if the fork was killed, or False if the function returned before it reached that call.
 
     Raises
     ------
@@ -56,7 +56,9 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
     (True, ['a'])
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # issued when a process with threads is forked
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python warns if a process with threads is forked
         child = os.fork()
     if not child:
         _run_and_end(number, when, what)

@@ -50,7 +50,7 @@ PROMISES = {
 """The promises of a storage backend by label, in the order in which the results list them."""
 
 SOURCE_PROMISES = {
-    "S1": "every field of the sequence is either carried out, as the frames show, or refused before the run",
+    "S1": "every field of the sequence either takes effect, as the frames show, or is refused before the run",
     "S2": "settings are restored however the run ends; unless the run is complete, shutters are closed",
     "S3": "a sequence is refused before the run if its plan shows that it is impossible",
 }

@@ -136,7 +136,7 @@ def with_variants(results: Results, variants: Mapping[str, Results]) -> Results:
     results : dict
         The results with the default options.
     variants : mapping
-        The name of each variant -> its results.
+        Maps the name of each variant to its results.
     """
     broken = any(found["outcome"] == "broken" for found in variants.values())
     outcome = "broken" if broken else results["outcome"]

@@ -183,7 +183,7 @@ class Subject:
         return model
 
     def numbered(self, number: int) -> dict[str, Any]:
-        """Return metadata with a frame's number, or an empty dict if the backend stores no metadata."""
+        """Return metadata with the number of a frame, or an empty dict if the backend stores no metadata."""
         return {**self.metadata_value, "number": number} if self.can.metadata else {}
 
     # -- refusals --------------------------------------------------------------------------------

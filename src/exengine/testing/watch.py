@@ -54,7 +54,7 @@ class Watch:
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Record a search for a module if its name can only come from data. Never find a module."""
+        """Record a search for a module if its name can only come from data. Always return None."""
         if self._root is not None and name.startswith(DECOY):
             self.reached.append(f"import of {name}")
 

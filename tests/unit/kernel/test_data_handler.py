@@ -779,7 +779,7 @@ def test_an_observer_that_raises_stops_no_frame_and_is_reported(make, caplog, er
             put(handler, number, execution_future=Shy())
         end(handler)
     assert times_in(storage) == [0, 1, 2] and handler.ledger.complete and storage.ends == ["finished"]
-    assert "raised when it was notified of the frame" in caplog.text
+    assert "raised an exception when notified of the frame" in caplog.text
 
 
 # -- the ledger balances -------------------------------------------------------------------------

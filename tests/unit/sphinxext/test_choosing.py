@@ -42,11 +42,11 @@ def row(found, name):
 def test_reasons_for_and_against_each_backend_follow_from_its_capabilities(built):
     found = built()
     _, choose, refrain = row(found, "shelf")
-    assert "the data are to open in Fiji" in choose
+    assert "the data must open in Fiji" in choose
     assert "pixels are not uint8" in refrain and "frames differ in shape or pixel type" in refrain
     _, choose, refrain = row(found, "other")
     assert "the frames are needed only while the program runs" in choose
-    assert "frames must be there after the program has ended" in refrain
+    assert "frames are needed after the program has ended" in refrain
 
 
 def test_the_pickers_get_the_facts_of_every_backend(built):

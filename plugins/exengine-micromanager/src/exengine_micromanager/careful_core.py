@@ -1,4 +1,4 @@
-"""A core that keeps its first failure.
+"""A core that records its first failure.
 
 This module imports pymmcore-plus, so import it only inside functions.
 """
@@ -27,7 +27,7 @@ _STEPS = {
     "displaySLMImage": "the SLM could not be set",
     "snapImage": "the camera could not acquire the image",
 }
-"""Methods of the core. If one fails, its failure is kept, with this text."""
+"""Methods of the core whose first failure is recorded, each with the beginning of its error message."""
 
 
 def _failure(name: str, error: Exception) -> SourceError:
@@ -52,7 +52,7 @@ def _remembering(name: str) -> Callable[..., Any]:
 
 
 class _RememberingCore(CMMCorePlus):
-    """A core that keeps its first failure, without the other changes in :class:`CarefulCore`.
+    """A core that records its first failure, without the other changes in :class:`CarefulCore`.
 
     This is a separate class so that tests can replace its base class with another core, such as a core with
     Python devices.
@@ -65,7 +65,7 @@ class _RememberingCore(CMMCorePlus):
 
 
 class CarefulCore(_RememberingCore):
-    """A core that keeps its first failure, for use with an engine that catches exceptions.
+    """A core that records its first failure, for use with an engine that catches exceptions.
 
     Attributes
     ----------
@@ -83,9 +83,10 @@ class CarefulCore(_RememberingCore):
 
 
 class CoreView:
-    """A user's own core, seen by an engine: it keeps the first failure, as :class:`CarefulCore` does.
+    """A wrapper for a user's own core that records the first failure, as :class:`CarefulCore` does.
 
-    The core itself is not changed, and not kept alive. All attributes are those of the core.
+    The wrapper does not change the core and does not keep it alive. All other attributes are those of the
+    core.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class CoreView:
     Attributes
     ----------
     failure : SourceError or None
-        The first failure. Methods that fail raise it. Its ``__cause__`` is the exception of the core.
+        The first failure. The method that failed also raised it. Its ``__cause__`` is the core's exception.
     """
 
     failure: SourceError | None

@@ -52,7 +52,7 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
         )
     if not core.getCameraDevice():
         raise SourceError(
-            f"config {str(path)!r} has no camera; name one in the file with the line "
+            f"config {str(path)!r} has no camera; select one in the file with the line "
             "'Property,Core,Camera,<label of the camera>'"
         )
 

@@ -56,7 +56,7 @@ def quiet_terminal(core: "CarefulCore") -> Iterator[None]:
 
 
 class Delivery:
-    """Passes the frames of one run to the sink on the engine's thread, and keeps the first error.
+    """Passes the frames of one run to the sink on the engine's thread, and stores the first error.
 
     pymmcore-plus discards exceptions that callbacks raise. The first such exception is therefore stored in
     ``error``. After an error or a cancellation, the sink receives no more frames.

@@ -3,8 +3,8 @@
 The pymmcore-plus engine applies only the fields that an event specifies. Everything else keeps the state that
 the previous event left behind. If the engine cannot set a channel, move a stage or expose a camera, it logs a
 warning and continues. In this subclass, every event sets the channel, properties, camera, exposure times,
-position and shutter (see orders.py), and every failure raises an exception before the camera is asked for the
-frame. A separate loop reads hardware-triggered bursts, because the original loop
+position and shutter (see orders.py), and every failure raises an exception before the camera takes the frame.
+A separate loop reads hardware-triggered bursts, because the original loop
 
 - treats the time that the receiver spends on a frame as silence from the camera, and gives up after 5 s;
 - gives up after 20 s, even if the exposure takes longer;
@@ -70,13 +70,13 @@ class CarefulEngine(MDAEngine):
         self._applied: dict[tuple[str, str], Any] = {}
         self._channel: tuple[str, str] | None = None
         self._exposures_ms: dict[str, float] = {}
-        self._held_open = ""  # the shutter that stays open between events
+        self._held_open = ""  # the shutter that is held open between events
         self._missed_focus: set[int | None] = set()
 
     # -- the sequence --------------------------------------------------------------------------------
 
     def setup_sequence(self, sequence: "useq.MDASequence") -> None:
-        """Apply the sequence's setup, then record the state as the start of the run."""
+        """Apply the sequence's setup, then record the result as the state at the start of the run."""
         core = self.mmcore
         self._z_correction.clear()
         core._last_config = ("", "")
@@ -355,7 +355,7 @@ class CarefulEngine(MDAEngine):
                 raise SourceError(
                     f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
                 )
-            if cameras == 1:  # with several cameras, image numbers run across all of them
+            if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])
             single = event.events[counts[camera]]
             counts[camera] += 1

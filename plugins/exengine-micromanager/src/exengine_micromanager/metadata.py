@@ -109,7 +109,7 @@ def event_json(event: "useq.MDAEvent") -> dict[str, Any]:
         event.model_dump(exclude={"sequence"}, exclude_unset=True, exclude_none=True)
     )
     if "metadata" in fields:
-        fields["metadata"].pop("runner_t0", None)  # the runner's clock reading: meaningless elsewhere
+        fields["metadata"].pop("runner_t0", None)  # a reading of the runner's own clock
         if not fields["metadata"]:
             del fields["metadata"]
     return fields

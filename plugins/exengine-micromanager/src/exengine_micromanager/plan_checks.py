@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
 
 DEVICE_RULES = {
-    "devices": "The config has each device that the sequence moves, focuses with or shows an image on.",
+    "devices": "The config has every device that the sequence uses to move, to focus or to display an image.",
     "channels of the config": "Every channel is a preset of its config group.",
-    "cameras": "Every camera that a channel names exists; the cameras of one device share one frame layout.",
+    "cameras": "Every camera that a channel uses exists; the cameras of one device share one frame layout.",
     "exposures": "Every camera accepts the exposure times that the sequence sets for it.",
     "properties": "Every property exists and accepts its value.",
     "drives": "x, y and z move one XY stage and one focus drive, and nothing else moves these devices.",
@@ -76,9 +76,9 @@ class Examined:
     facts : dict
         Maps each camera, together with its settings, to the facts about its frames.
     field_of_view_um : tuple of float or None
-        The width and height of the field of view after the sequence's setup; None without a pixel size.
+        The width and height of the field of view after the sequence's setup, or None without a pixel size.
     pixel_size_um : float or None
-        The size of a pixel after the sequence's setup, or None if the config states none.
+        The size of a pixel after the sequence's setup, or None if the config does not define one.
     """
 
     physical: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -62,7 +62,7 @@ class Prepared:
     plan: SourcePlan
 
     def coordinates(self, event: "useq.MDAEvent", camera: str) -> DataCoordinates:
-        """Return the coordinates of the frame that a camera took of an event."""
+        """Return the coordinates of the frame that a camera took for an event."""
         coordinates = self.complete.coordinates(event)
         return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
 

@@ -107,7 +107,7 @@ def read_settings(core: "CMMCorePlus", cameras: Iterable[str]) -> dict[str, Any]
         "continuous_focus": None,
     }
     for label in core.getLoadedDevicesOfType(DeviceType.Shutter):
-        settings["shutters"][label] = None  # unknown, unless the query below succeeds
+        settings["shutters"][label] = None  # the state is unknown if the query fails
         with contextlib.suppress(RuntimeError):
             settings["shutters"][label] = bool(core.getShutterOpen(label))
     for camera in cameras:

@@ -1,7 +1,7 @@
-"""Checks the requests of a sequence to the shutter and to the devices that it moves: promises S1 and S3.
+"""Checks how a sequence uses the shutter and the devices that it moves: promises S1 and S3.
 
 The config selects a device for each role, such as the focus drive, and the setup of a sequence can select
-another one. The checks therefore use the device that is selected when the setup has been carried out.
+another one. The checks therefore use the device that is selected after the setup.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ def _preset(core: "CMMCorePlus", group: str, name: str) -> dict[Setting, str]:
 
 
 def stated_in_setup(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> dict[Setting, str]:
-    """Return the properties that a setup sets, through its channel or by themselves."""
+    """Return the properties that a setup sets, directly or through its channel."""
     stated: dict[Setting, str] = {}
     if setup is not None:
         if setup.channel is not None:
@@ -38,17 +38,17 @@ def role_at_start(core: "CMMCorePlus", start: Mapping[Setting, str], role: str) 
 def need_device(
     core: "CMMCorePlus", start: Mapping[Setting, str], needed: bool, role: str, what: str, plan: str
 ) -> None:
-    """Raise a :class:`SourceError` if a sequence needs a device for a role, and none is selected."""
+    """Raise a :class:`SourceError` if a sequence needs a device for a role, but none is selected."""
     if needed and not role_at_start(core, start, role):
         raise sequence_error(
             "devices",
             f"the sequence has {plan}, but the config has no {what}; remove it from the sequence, or "
-            f"name the device in the .cfg file with 'Property,Core,{role},<label>'",
+            f"select the device in the .cfg file with 'Property,Core,{role},<label>'",
         )
 
 
 def _stated(core: "CMMCorePlus", sequence: "useq.MDASequence") -> "Iterator[tuple[Setting, Any, str]]":
-    """Yield each property that a channel or a position sets, its value, and where it is stated."""
+    """Yield each property that a channel or a position sets, its value, and a name for messages."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         for channel in part.channels:
             for setting, value in _preset(core, channel.group, channel.config).items():
@@ -59,7 +59,7 @@ def _stated(core: "CMMCorePlus", sequence: "useq.MDASequence") -> "Iterator[tupl
 
 
 def check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
-    """Refuse a sequence that moves a drive in two ways, or that changes the drive that it moves."""
+    """Refuse a sequence that moves one drive in two ways, or selects another drive during the run."""
     sequence = complete.sequence
     start = stated_in_setup(core, sequence.setup)
     for role, moves, instead in (("Focus", complete.moves_z, "z"), ("XYStage", complete.moves_xy, "x and y")):
@@ -75,12 +75,12 @@ def check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
                 raise sequence_error(
                     "drives",
                     f"the properties set {device}.Position, but the sequence moves the same device; "
-                    f"set {instead} of the position instead",
+                    f"set {instead} of the position instead of the property",
                 )
 
 
 def check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
-    """Refuse keep_shutter_open_across where no shutter or no autoshutter is in use."""
+    """Refuse keep_shutter_open_across if no shutter is selected or autoshutter is always off."""
     sequence = complete.sequence
     if not sequence.keep_shutter_open_across:
         return
@@ -95,7 +95,7 @@ def check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
     if not any(shutters):
         raise sequence_error(
             "shutter",
-            "keep_shutter_open_across needs a shutter, but the config selects none; leave it out, or name "
+            "keep_shutter_open_across needs a shutter, but the config selects none; leave it out, or select "
             "the shutter in the .cfg file with 'Property,Core,Shutter,<label>'",
         )
     if autoshutters <= {"0", "False"}:

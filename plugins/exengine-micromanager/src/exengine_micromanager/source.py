@@ -126,7 +126,7 @@ class MicroManagerSource(FrameSource):
         SourceError
             If the config, the properties or the sequence request something that does not exist.
         """
-        check_sequence(sequence)  # before the devices are started
+        check_sequence(sequence)  # check this before the devices start
         self.close()
         core = self._core = _new_core(self._adapters())
         # Release the core even if close() is never called: a core that still exists when the interpreter
@@ -267,7 +267,7 @@ def _new_core(adapters: str | None) -> "CarefulCore":
     level = root.level
     from exengine_micromanager import engine
 
-    root.setLevel(level)  # the first import of pymmcore-plus sets it to DEBUG for the process
+    root.setLevel(level)  # the first import of pymmcore-plus sets the root logger's level to DEBUG
     return engine.CarefulCore(adapters, [adapters] if adapters else ())
 
 

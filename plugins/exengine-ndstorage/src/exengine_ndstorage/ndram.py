@@ -111,7 +111,7 @@ class NDRAMStorage(ManagedStorage):
     def write_owned_frame(
         self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
     ) -> None:
-        """Keep the array itself, unless it is part of a larger array that it would keep in memory."""
+        """Store the array itself, unless it is a view that would keep a larger array in memory."""
         base = data.base
         if data.flags.c_contiguous and (
             base is None or (type(base) is np.ndarray and base.nbytes <= max(data.nbytes, _LARGEST_BASE))
@@ -121,7 +121,7 @@ class NDRAMStorage(ManagedStorage):
             self.write_frame(number, coordinates, data, checked)
 
     def _hold(self, held: npt.NDArray[Any], metadata: Any) -> None:
-        held.flags.writeable = False  # because readers share the array
+        held.flags.writeable = False  # readers share this array
         self._frames_held.append(held)
         self._metadata_held.append(metadata)
         self._held_bytes += held.nbytes

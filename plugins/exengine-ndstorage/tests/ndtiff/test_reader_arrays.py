@@ -60,7 +60,7 @@ def test_as_array_takes_another_order_of_axes(cube, opened, frame):
     assert array.shape == (2, 3, 4, *SHAPE)
     expected = frame({"time": 3, "channel": "Cy5", "z": 1})
     np.testing.assert_array_equal(array[1, 2, 3].compute(), expected)
-    with pytest.raises(CoordinatesError, match="axes must be time, channel, z, in any order, got time"):
+    with pytest.raises(CoordinatesError, match="axes must be time, channel, z, in any order; got time"):
         opened().as_array(["time"])
 
 

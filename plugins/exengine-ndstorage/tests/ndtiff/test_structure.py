@@ -47,7 +47,7 @@ def test_a_file_that_is_gone_makes_its_frames_missing(finished):
     report = exengine.verify(finished)
     assert [frame.coordinates for frame in report.missing] == [at(number) for number in gone]
     assert report.damaged == []
-    assert report.problems == ["the index names the file 'NDTiffStack_1.tif', which does not exist"]
+    assert report.problems == ["the index refers to the file 'NDTiffStack_1.tif', which does not exist"]
 
 
 def test_every_changed_byte_of_a_directory_is_found(finished):

@@ -1,6 +1,6 @@
-"""Continues the files of a dataset after its writer died, from the journal.
+"""Continues writing a dataset after its writer died, starting from the state in the journal.
 
-The journal is authoritative: anything after its frames in the other files is overwritten.
+The journal is authoritative: data in other files that follow the journal's last frame are overwritten.
 Resolution levels that the first writer did not complete are computed when the dataset is finished.
 """
 
@@ -61,7 +61,7 @@ class ContinuedWriter(FrameWriter):
         plan.facts = table.facts
 
     def _continue(self, table: FrameTable, layout: Layout, records: npt.NDArray[np.void]) -> None:
-        """Use the stored layout, and add the frames of the first writer."""
+        """Use the stored layout, and take over the frames of the first writer."""
         labels, _ = begin_labels(layout, {})
         for dim, some in labels.items():
             for index, key in table.labels[dim].labelled().items():
@@ -79,7 +79,7 @@ class ContinuedWriter(FrameWriter):
             self._continue_parts(layout, self._parts, records)
 
     def _continue_array(self, image: int, records: npt.NDArray[np.void], layout: Layout) -> None:
-        """Make the array of an image as long as the shards in it."""
+        """Set the lengths of an image's array so that it contains all existing shards."""
         t, c, z = (
             -(-(int(records[dim].max()) + 1) // step) * step
             for dim, step in zip(FRAME_DIMENSIONS, layout.shard, strict=True)
@@ -88,7 +88,7 @@ class ContinuedWriter(FrameWriter):
         self._grown[image] = (t, c, z)
 
     def _continue_parts(self, layout: Layout, parts: PartFiles, records: npt.NDArray[np.void]) -> None:
-        """Open the parts that were not published, and find the chunks in them."""
+        """Open the parts that were not published, and record the chunks in them."""
         for record in records:
             image, t, c, z = (int(record[name]) for name in ("image", "t", "c", "z"))
             name = self.shard_name((image, *layout.shard_at(t, c, z)))

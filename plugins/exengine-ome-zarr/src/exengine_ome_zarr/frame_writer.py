@@ -41,9 +41,9 @@ class FrameWriter:
     folder : str
         The folder of the dataset.
     plan : Planning
-        What is known of the frames. It determines the layout when the first frame arrives.
+        The known facts about the frames, which determine the layout when the first frame arrives.
     layout_bytes : int
-        The size of the layout file, which exists.
+        The size of the existing layout file.
     line_bytes, frames : int, optional
         The size of the lines in ``frames.jsonl``, and the number of frames, if the dataset is continued.
 
@@ -65,7 +65,7 @@ class FrameWriter:
         self._folder = folder
         self._plan = plan
         self.layout: Layout | None = None
-        """The layout of the dataset; None before the first frame."""
+        """The layout of the dataset, or None before the first frame."""
         self._slots: SlotFiles | None = None
         self._parts: PartFiles | None = None
         self._pyramid: PyramidBuilder | None = None
@@ -73,14 +73,14 @@ class FrameWriter:
         self._started: dict[str, int] = {}  # the offset up to which the disk has begun to store each shard
         self._names: dict[tuple[int, int, int, int], str] = {}
         self._grown: dict[int, Indices] = {}
-        self._channels: set[int] = set()  # whose contrast was chosen
+        self._channels: set[int] = set()  # the channels whose contrast was chosen
         os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
         self._lines = files.AppendFile(os.path.join(folder, files.FRAMES), line_bytes)
         self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), layout_bytes)
         self._journal = JournalWriter(os.path.join(folder, files.JOURNAL), frames)
 
     def write(self, number: int, batch: Batch) -> int:
-        """Write the first frames of a batch, as many as form one piece of a shard.
+        """Write as many frames from the beginning of a batch as form one piece of a shard.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class FrameWriter:
             key = (image, *layout.shard_at(t, c, z))
             name = self._names.get(key) or self.shard_name(key)
             lengths = [len(chunk) for chunk in chunks]
-            # The lengths of the chunks precede them, because the journal has room for one length.
+            # The lengths of the chunks precede the chunks, because the journal has room for only one length.
             head = np.asarray(lengths, "<u4").tobytes() if len(chunks) > 1 else b""
             if head:
                 chunks.insert(0, head)
@@ -243,7 +243,7 @@ class FrameWriter:
     def _use_layout(
         self, layout: Layout, facts: Facts, labels: dict[str, Labels], planned: Mapping[str, int]
     ) -> None:
-        """Write with a layout that is stored.
+        """Prepare to write frames with a layout that has already been stored.
 
         Parameters
         ----------
@@ -252,7 +252,7 @@ class FrameWriter:
         labels : dict of str to Labels
             The labels of each dimension.
         planned : mapping of str to int
-            The planned lengths of the dimensions, as far as they are known.
+            The planned lengths of the dimensions whose lengths are known.
         """
         self._images = Images(self._folder, layout, facts, labels)
         self._codec = PixelCodec(layout)
@@ -282,7 +282,8 @@ class FrameWriter:
             key = positions[axes] if type(axes) is str else tuple(positions[axis] for axis in axes)
             index, is_label = labels.assign(key)
             if is_label:
-                # Stored first: a label that readers do not know would give its frames other coordinates.
+                # Store the label before its frames: readers without the label would find them at other
+                # coordinates.
                 line = planning.label_line(dim, index, key)
                 self._layout_lines.append(files.encode_line(line))
                 labels.add(key, index)
@@ -311,7 +312,7 @@ class FrameWriter:
         z: int,
         extents: Indices,
     ) -> None:
-        """Make the array of an image long enough for a frame, before the frame is written."""
+        """Extend the array of an image before a frame is written, so that the array contains the frame."""
         assert self.layout is not None
         shard = self.layout.shard
         lengths = []
@@ -336,7 +337,7 @@ class FrameWriter:
         return name
 
     def _frames_in_shard(self, image: int, t: int, c: int, z: int) -> int:
-        """Return how many frames the shard of a frame can contain in an array of this length."""
+        """Return the number of frames that the shard of a frame can contain in an array of this length."""
         assert self.layout is not None
         count = 1
         for index, length, size in zip((t, c, z), self._grown[image], self.layout.shard, strict=True):
@@ -367,7 +368,7 @@ class FrameWriter:
         Parameters
         ----------
         frames : int
-            The number of frames. A later record belongs to a frame whose ``put`` did not return.
+            The number of frames. Any later record belongs to a frame whose ``put`` did not return.
         """
         if self._pyramid is not None:
             self._pyramid.end()

@@ -45,7 +45,7 @@ def write_table(folder: str) -> bool:
                 return False
             writer.close()
         os.rename(new, os.path.join(folder, TABLE))
-    except Exception:  # for example, the types of values differ between frames
+    except Exception:  # for example, if the types of values differ between frames
         if os.path.exists(new):
             os.unlink(new)
         return False

@@ -19,12 +19,12 @@ Arrangement = Literal["auto", "image", "plate"]
 
 
 class Planning:
-    """What is known of the frames before the first one.
+    """The facts about the frames that are known before the first frame arrives.
 
     Parameters
     ----------
     extra_axes, arrangement, pyramid, **options
-        The options of the backend. ``arrangement`` is the option ``layout``; those that are not named are
+        The options of the backend. ``arrangement`` is the option ``layout``; the options in ``**options`` are
         passed to :func:`~exengine_ome_zarr.format.layout.choose_layout`.
     """
 
@@ -179,12 +179,12 @@ def refuse_remote(options: Mapping[str, Any]) -> None:
     if options.get("pyramid", "none") != "none":
         raise OptionError(
             "a dataset in object storage cannot have resolution levels, because its full shards leave this "
-            "machine before they are computed; leave out pyramid, or write to a folder and copy it"
+            "machine before the levels are computed; leave out pyramid, or write to a folder and copy it"
         )
 
 
 def begin_labels(layout: Layout, declared: Mapping[str, list[Key]]) -> tuple[dict[str, Labels], list[object]]:
-    """Return the labels of a new dataset, and the lines that store those of the declared positions."""
+    """Return the labels of a new dataset, and the lines that store the labels of the declared positions."""
     labels = {dim: Labels() for dim in ("p", *FRAME_DIMENSIONS)}
     lines: list[object] = []
     for dim, keys in declared.items():

@@ -185,7 +185,7 @@ class PyramidBuilder:
                 self._thread = thread
 
     def _work(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # not available on all systems
+        with contextlib.suppress(OSError, AttributeError):  # setpriority is not available on all systems
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         files = FrameFiles(self._folder, self._layout, self._images.array_path)
         while (job := self._jobs.get()) is not None:

@@ -1,4 +1,4 @@
-"""Reads datasets of this backend by their journal, even while they are being written or after a crash."""
+"""Reads datasets of this backend by means of the journal, even during writing or after a crash."""
 
 import os
 from typing import Any, Self
@@ -48,7 +48,7 @@ class OmeZarrReader(DatasetReader):
     def __init__(self, path: str) -> None:
         self._folder = path
         manifest = read_manifest(path)
-        self._table = FrameTable(path)  # opened last, so that it matches a final manifest
+        self._table = FrameTable(path)  # open the journal last, so that it matches a final manifest
         super().__init__(path, self._table, status_of(manifest), manifest)
         layout = self._table.layout
         self.capabilities = capabilities_for({"codec": layout.codec} if layout is not None else {})
@@ -85,7 +85,7 @@ class OmeZarrReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return how the files of a finished dataset and its manifest disagree; empty if they agree."""
+        """Return a contradiction between a finished dataset's files and its manifest, or an empty string."""
         manifest, table = self.manifest, self._table
         if manifest is None:
             return ""
@@ -116,7 +116,7 @@ class OmeZarrReader(DatasetReader):
         if super().status is DatasetStatus.INCOMPLETE:
             manifest = read_manifest(self._folder)
             if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                self._table.refresh()  # after reading the manifest, because the journal is complete now
+                self._table.refresh()  # the manifest is final, so the journal is now complete
                 self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
             self._settle()
         return super().status
@@ -135,7 +135,7 @@ class OmeZarrReader(DatasetReader):
         count = len(self._table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # queried first, so that the refresh sees the last frames
+            finished = self.is_finished()  # query this first, so that refresh() finds the last frames
             return len(self._table) > count or finished
 
         return wait_until(has_new_data, timeout)
@@ -193,7 +193,7 @@ class OmeZarrReader(DatasetReader):
         except DatasetDamagedError:
             if self._is_damaged:
                 raise
-            return  # the metadata are lost, but nothing suggests that labels are missing
+            return  # the metadata are lost, but the labels are probably complete
         self._compare_coordinates(number, line)
 
     def _compare_coordinates(self, number: int, line: dict[str, Any]) -> None:

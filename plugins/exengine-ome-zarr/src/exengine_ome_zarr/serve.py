@@ -1,8 +1,8 @@
 """Serves a dataset over HTTP on this computer, for viewers that run in a browser.
 
 Run ``python -m exengine_ome_zarr.serve data/demo.ome.zarr``. The server supports range requests, including
-those for the end of a file, with which viewers read single chunks of a shard. It serves only the files of a
-dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, the command
+requests for the end of a file, so that viewers can read single chunks of a shard. It serves only the files of
+a dataset, only to programs on this computer, and changes nothing. If neuroglancer is installed, the command
 also prints the URL of a viewer.
 """
 
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._path()
         try:
             file = None if path is None else path.open("rb")
-        except OSError:  # not yet written, or a folder
+        except OSError:  # the file was not written yet, or is a folder
             file = None
         if path is None or file is None:
             self._refuse(HTTPStatus.NOT_FOUND)
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(file, is_json=path.suffix == ".json", has_body=has_body)
 
     def _path(self) -> Path | None:
-        """Return the path of the requested file; None if viewers do not need this file."""
+        """Return the path of the requested file, or None if viewers do not need this file."""
         name, *parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         if name != self._folder.name or not parts or "\0" in "".join(parts):
             return None
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:
-    """Return the start and end of a byte range; None if the range cannot be served."""
+    """Return the start and end of a byte range, or None if the range cannot be served."""
     match = _RANGE.fullmatch(text.strip())
     if match is None or not (match[1] or match[2]):
         return None
@@ -301,7 +301,7 @@ def _state(folder: Path, source: str) -> dict[str, Any]:
 
 
 def _ome(folder: Path) -> dict[str, Any]:
-    """Return the OME metadata of a group; empty if there are none."""
+    """Return the OME metadata of a group, or an empty dict if there are none."""
     try:
         found = json.loads((folder / "zarr.json").read_bytes())["attributes"]["ome"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -18,7 +18,7 @@ from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 
 DIMENSIONS = ("p", *FRAME_DIMENSIONS)
 _MOST_CELLS = 8  # largest number of cells per frame in the lookup table
-_RECENT = 4096  # frames that are looked up in a dict before the table is extended
+_RECENT = 4096  # largest number of frames in the dict before the table is extended
 
 
 class FrameTable:
@@ -31,7 +31,7 @@ class FrameTable:
     Attributes
     ----------
     layout : Layout or None
-        The layout of the dataset; None if it has no frames.
+        The layout of the dataset, or None if it has no frames.
     labels : dict of str to Labels
     windows : dict of int to (float, float)
         The pixel values that are shown as black and white, for each channel.
@@ -83,9 +83,9 @@ class FrameTable:
                 self._count += len(records)
             if not pieces:
                 if not self._layout_at:
-                    self._read_layout()  # read the summary of a dataset without frames
+                    self._read_layout()  # a dataset without frames can have a summary
                 return False
-            self._read_layout()  # after reading the journal, so that all labels of these frames are present
+            self._read_layout()  # read the layout last, so that it has all labels of these frames
             if self.layout is None:
                 self.problem = self.problem or "the layout of its frames is missing"
                 self._count = before
@@ -179,7 +179,7 @@ class FrameTable:
             self._build(self._places[:, : first + new])
 
     def _build(self, places: npt.NDArray[np.uint32]) -> None:
-        """Build the lookup for all frames: a table if the frames fill it, otherwise sorted keys."""
+        """Build the lookup for all frames: a table unless it would be mostly empty, otherwise sorted keys."""
         count = places.shape[1]
         maxima = [last + 1 for last in np.amax(places, axis=1).tolist()]
         extents = (maxima[0], maxima[1], maxima[2], maxima[3])
@@ -277,7 +277,7 @@ class FrameTable:
                 key = self.labels[dim].position(index)
                 keys = key if isinstance(key, tuple) else (key,)
                 if len(keys) != len(members):
-                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} lacks labels of frame {number}")
+                    raise DatasetDamagedError(f"{self._folder}: {LAYOUT} lacks the labels of frame {number}")
                 found.update(zip(members, keys, strict=True))
         return {axis: found[axis] for axis in self.layout.axes}
 
@@ -306,7 +306,7 @@ class FrameTable:
         return {axis: found[axis] for axis in self.layout.axes}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message, which names the axes or positions that exist."""
+        """Return a clause for an error message that lists the existing axes or positions."""
         positions = self.positions()
         if not positions:
             return "no frame has been put yet"

@@ -76,8 +76,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         default, it creates none; ``exengine_ome_zarr.add_pyramid`` can add them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
-        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder that the
-        environment variable ``EXENGINE_SPOOL`` names.
+        uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder in the environment
+        variable ``EXENGINE_SPOOL``.
     spool_bytes : int
         For a dataset in object storage: the amount of pixel data in the spool at which ``put`` waits for
         uploads. Shards that are not full remain in the spool, even if they exceed this amount.
@@ -165,7 +165,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeZarrStorage":
-        """Open an unfinished dataset, in order to store the frames that it lacks."""
+        """Open an unfinished dataset in order to store the missing frames."""
         return _ContinuedStorage(path, **options)
 
     @classmethod
@@ -266,7 +266,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> bytes:
         """Return the frame's line for the metadata file."""
-        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError, whereas orjson would end the process
+        bytes(sizes.LEAST_FREE_BYTES)  # a MemoryError here is better than a crash in orjson
         positions = coordinates.__dict__
         if self._writer is None or self._writer.layout is None:
             planning.refuse_shape(data.shape, data.dtype)
@@ -276,7 +276,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
         axes = orjson.dumps(positions)
         if len(axes) > sizes.MAX_TEXT_BYTES:
             raise CoordinatesError(
-                f"the coordinates have {len(axes)} bytes as JSON; at most {sizes.MAX_TEXT_BYTES} are accepted"
+                f"the coordinates have {len(axes)} bytes as JSON; the limit is {sizes.MAX_TEXT_BYTES}"
             )
         encoded = encode_json(metadata)
         if len(encoded) > sizes.MAX_METADATA_BYTES:
@@ -297,7 +297,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             raise
 
     def write_frames(self, number: int, batch: Batch) -> int:
-        """Write the first frames of a batch, as many as one write can store, and return their number."""
+        """Write as many frames from the beginning of a batch as one write can store. Return their number."""
         assert self._writer is not None
         try:
             return self._writer.write(number, batch)
@@ -334,11 +334,11 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
             writer.release()
 
     def read_frame(self, number: int) -> npt.NDArray[Any]:
-        assert self._writer is not None  # set while the storage is open
+        assert self._writer is not None  # the writer exists while the storage is open
         return self._writer.read(number)
 
     def read_frame_metadata(self, number: int) -> Any:
-        assert self._writer is not None  # set while the storage is open
+        assert self._writer is not None  # the writer exists while the storage is open
         return self._writer.read_metadata(number)
 
 

@@ -14,7 +14,7 @@ _AXES = {"t": "time", "c": "channel", "z": "z"}
 
 
 def read_frame(path: str, coordinates: Mapping[str, int | str]) -> npt.NDArray[Any]:
-    """Return the pixels of a frame, ``(Y, X)``; zeros if the frame is not stored.
+    """Return the pixels of a frame, ``(Y, X)``, or zeros if the frame is not stored.
 
     Parameters
     ----------

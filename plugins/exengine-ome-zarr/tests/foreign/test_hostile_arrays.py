@@ -196,11 +196,11 @@ def test_unsupported_is_told_apart_from_damaged(path):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("a frame that is too large", "a frame has 2199023255552 bytes; at most"),
-        ("a frame of too many chunks", "a frame has 1073741824 chunks; at most"),
+        ("a frame that is too large", "a frame has 2199023255552 bytes; the limit is"),
+        ("a frame of too many chunks", "a frame has 1073741824 chunks; the limit is"),
         ("too many frames", "claims to have 3221225472 frames or more"),
-        ("chunks that are too large", "a chunk has 2199023255552 bytes; at most"),
-        ("shards of too many chunks", "a shard has 1207959552 chunks; at most"),
+        ("chunks that are too large", "a chunk has 2199023255552 bytes; the limit is"),
+        ("shards of too many chunks", "a shard has 1207959552 chunks; the limit is"),
         ("shards inside shards", "shards inside shards"),
         ("records", "is not numeric"),
         ("a codec that loads objects", "the codec 'numcodecs.pickle' is not supported"),

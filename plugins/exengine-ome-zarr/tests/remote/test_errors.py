@@ -96,13 +96,13 @@ def test_a_url_without_a_dataset(url):
     [
         ("s3://key:" + SECRET + "@bucket/demo.ome.zarr", "neither credentials nor a query"),
         ("https://host/demo.ome.zarr?X-Amz-Signature=" + SECRET, "neither credentials nor a query"),
-        ("s3://bucket", "does not name a dataset"),
-        ("s3://bucket/", "does not name a dataset"),
-        ("s3:///demo.ome.zarr", "does not name a dataset"),
+        ("s3://bucket", "does not refer to a dataset"),
+        ("s3://bucket/", "does not refer to a dataset"),
+        ("s3:///demo.ome.zarr", "does not refer to a dataset"),
         ("s3://bucket/a/../b.ome.zarr", "contains '.' or '..'"),
-        ("file:///tmp/demo.ome.zarr", "give the path of a folder"),
-        ("memory:///demo.ome.zarr", "give the path of a folder"),
-        ("ftp://host/demo.ome.zarr", "does not name an object store"),
+        ("file:///tmp/demo.ome.zarr", "pass the path of a folder"),
+        ("memory:///demo.ome.zarr", "pass the path of a folder"),
+        ("ftp://host/demo.ome.zarr", "does not refer to an object store"),
     ],
 )
 def test_urls_that_cannot_be_used(url, clause, spool):

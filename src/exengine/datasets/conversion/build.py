@@ -1,4 +1,4 @@
-"""The dataset that a conversion builds, and the files that keep its progress next to it."""
+"""The dataset that a conversion builds, and the files next to it that record the progress."""
 
 import contextlib
 import json
@@ -41,11 +41,11 @@ from exengine.kernel.system.bounded import parse_json
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
 _OF_ALL_FRAMES = ("ledger", "recovery")
-"""Annotations that describe all frames of the source by their coordinates."""
+"""Annotations that list frames of the whole source by their coordinates."""
 
 
 class Build:
-    """The unfinished result of a conversion. As a context manager, it keeps the progress after an error.
+    """The unfinished result of a conversion. Its context manager keeps the progress after an error.
 
     Parameters
     ----------
@@ -76,12 +76,12 @@ class Build:
     # -- before the copy -------------------------------------------------------------------------
 
     def begin(self, *, restart: bool) -> None:
-        """Continue the progress of an earlier attempt, or begin anew.
+        """Continue an earlier attempt, or start from the beginning.
 
         Raises
         ------
         DatasetExistsError
-            If there is progress of a conversion with other settings.
+            If the folder contains an unfinished conversion with other settings.
         """
         earlier = Settings.read(self._path_of(SETTINGS))
         if earlier is not None and not restart and earlier.fingerprint == self._settings.fingerprint:
@@ -97,7 +97,7 @@ class Build:
 
     @staticmethod
     def left_beside(path: str) -> bool:
-        """Return whether there is progress of a conversion to a path."""
+        """Return whether there is an unfinished conversion to a path."""
         return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
@@ -112,7 +112,7 @@ class Build:
         self._workshop.clear(files_of_writer)
 
     def check(self, on_progress: OnProgress) -> None:
-        """Check every frame of the source, unless an earlier attempt has, and whether the backend accepts it.
+        """Check every frame of the source, unless an earlier attempt did, and whether the backend accepts it.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Build:
         source = self._source
         if source.load(self._path_of(CHECKED)):
             return
-        self._keep = False  # nothing is written yet
+        self._keep = False  # nothing has been written yet
         source.layouts = [source.first_layout()]
         self._refuse_frames()
         source.layouts = []
@@ -157,7 +157,7 @@ class Build:
     # -- the copy --------------------------------------------------------------------------------
 
     def copy(self, on_progress: OnProgress) -> int:
-        """Copy the frames that are not in the result yet, and finish it.
+        """Copy the frames that the result does not contain yet, and finish the result.
 
         Returns
         -------
@@ -175,12 +175,12 @@ class Build:
             raise from_os(
                 DatasetAccessError,
                 f"the result could not be written after {copy.done} of {self._source.count} frames: "
-                f"{error.__cause__ or error}; remove the cause, and run the same command again, which starts "
-                "from the beginning",
+                f"{error.__cause__ or error}; fix the cause, and run the same command again. The conversion "
+                "then starts from the beginning",
                 error,
             ) from error
         finally:
-            with contextlib.suppress(StorageFailedError):  # it was reported
+            with contextlib.suppress(StorageFailedError):  # this error was already reported
                 storage.close()
         return found
 
@@ -208,7 +208,7 @@ class Build:
                     return None
             return cls.resume(self._workshop.built, **self._options())
         except (DatasetNotFoundError, DatasetDamagedError, OptionError, UnsupportedOperationError):
-            return None  # it contains no whole frame, or the backend cannot continue it
+            return None  # the dataset has no complete frame, or cannot be continued
 
     def _created(self) -> DataStorage:
         self._workshop.clear(files_of_writer, keep=(SETTINGS, CHECKED))

@@ -3,7 +3,7 @@
 The result is built in a :class:`~exengine.datasets.workshop.Workshop`, next to its final path, and is renamed
 once it is finished and compared with the source. The settings of the conversion and its progress are in the
 same hidden folder, never in the published dataset. The same command therefore continues a conversion that
-was killed; a command with other settings is refused.
+was killed; a command with other settings is rejected.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class ConvertReport:
     seconds : float
         The duration of this attempt.
     notes : list of str
-        The parts that the result does not contain, one sentence each.
+        The parts of the source that the result does not contain, one sentence each.
     """
 
     source: str
@@ -112,12 +112,12 @@ def convert(
 
     Coordinates, pixels, metadata, annotations and the status are the same in the result. Every frame of the
     source is read before anything is written, and the result is compared with the source before it appears at
-    its path. A conversion that was interrupted or killed is continued by the same call.
+    its path. To continue a conversion that was interrupted or killed, repeat the same call.
 
     Parameters
     ----------
     source : path
-        The dataset to convert, which no writer is using. It is not modified.
+        The dataset to convert. It must have no active writer, and is not modified.
     path : path
         The path of the result, on this machine.
     backend : str
@@ -125,10 +125,10 @@ def convert(
     options : mapping, optional
         Options of the backend.
     select : mapping, optional
-        The positions to convert, by axis: one position, a list, a range, or a text such as ``"0:5"``. By
+        The positions to convert, by axis: one position, a list, a range, or a string such as ``"0:5"``. By
         default, all frames are converted.
     rename : mapping of str to str, optional
-        New names of axes, by their names in the source.
+        Names of axes in the source -> their new names.
     if_exists : {'error', 'number', 'overwrite'}
         As for :func:`exengine.open_storage`. An old dataset is deleted only when the result is complete.
     verify : bool
@@ -225,7 +225,7 @@ class _Conversion:
             report.notes.append("only the frames at full resolution are converted")
         if self._is_published():
             report.outcome, report.verified = "already converted", True
-            if Build.left_beside(self._path):  # killed between the last two steps
+            if Build.left_beside(self._path):  # an earlier attempt was killed between the last two steps
                 with contextlib.suppress(DatasetLockedError), self._new_build() as build:
                     build.tidy()
             return report
@@ -265,7 +265,7 @@ class _Conversion:
     # -- the path of the result ------------------------------------------------------------------
 
     def _is_published(self) -> bool:
-        """Return whether the path contains the result of this very conversion."""
+        """Return whether the path contains the result of a conversion with the same settings."""
         if self._target.if_exists != "error" or not os.path.isdir(self._path):
             return False
         return published_settings(self._path) == self._settings.fingerprint
@@ -301,7 +301,7 @@ class _Conversion:
 
 
 def _refuse_unfinished(dataset: DataStorage, path: str) -> None:
-    """Refuse a source that is still being written, unfinished, or known to be damaged."""
+    """Reject a source that is still being written, unfinished, or known to be damaged."""
     if not is_url(path) and has_writer(path):
         raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
     status = status_of(dataset)

@@ -1,4 +1,4 @@
-"""Copies frames from one storage to another in a thread of its own, so that an interrupt harms no frame.
+"""Copies frames from one storage to another in a separate thread, so that an interrupt damages no frame.
 
 Guarantees: a Ctrl-C reaches only the main thread, which asks the copying thread to stop after its current
 batch. The storage is therefore never interrupted while it writes, and can be continued later.
@@ -18,7 +18,7 @@ from exengine.datasets.verification import OnProgress
 from exengine.kernel.data_storage_base import DataStorage, Frame
 from exengine.kernel.errors import UnsupportedOperationError
 
-_MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # of a batch; two are in memory at once
+_MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # maximum size of a batch; two batches are in memory at once
 _SYNC_S = 20.0
 _POLL_S = 0.1
 
@@ -49,9 +49,9 @@ class FrameCopy:
         Raises
         ------
         ExEngineError
-            The error of the source or of the storage.
+            An error that the source or the storage raised.
         KeyboardInterrupt
-            If the copy was interrupted. The storage is open, and contains whole frames.
+            If the copy was interrupted. The storage is still open, and contains only complete frames.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="exengine-convert-write") as pool:
             running = pool.submit(self._work, finish)
@@ -89,7 +89,7 @@ class FrameCopy:
     def _sync(self) -> None:
         try:
             self._storage.flush(True)
-        except UnsupportedOperationError:  # every frame is read again before a second attempt continues
+        except UnsupportedOperationError:  # a second attempt then compares every frame
             return
         self._on_synced(self.done)
 

@@ -10,7 +10,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetDamagedError, UnsupportedOperationError, message_of
 
-_MOST_NAMED = 5  # differences in one message
+_MOST_NAMED = 5  # maximum number of differences in one message
 
 
 def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) -> None:
@@ -21,7 +21,7 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
     Raises
     ------
     DatasetDamagedError
-        If anything differs. The message names the first differences.
+        If anything differs. The message lists the first differences.
     """
     found = [
         *_differing_frames(source, result, 0, source.count, on_progress),
@@ -38,7 +38,8 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
 def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int) -> bool:
     """Return whether the first ``end`` frames of a result are those of the source.
 
-    Their coordinates are compared, and from frame ``begin`` on, also their pixels and metadata.
+    The coordinates of all these frames are compared. From frame ``begin`` on, pixels and metadata are also
+    compared.
     """
     for number, ((_, new), found) in enumerate(zip(source.pairs(), result, strict=False)):
         if number == end:
@@ -80,7 +81,7 @@ def _differing_facts(source: SourceFrames, result: DataStorage) -> Iterator[str]
         kept = source.selection.chosen.get(axis)
         found = result.axes.get(names.get(axis, axis), [])
         if source.selection.chosen:
-            # Frames that were not chosen may have had further positions on this axis.
+            # Frames that were not selected may have had further positions on this axis.
             allowed = positions if kept is None else kept
             if [position for position in allowed if position in found] != found:
                 yield f"the axis {axis!r} has the positions {found!r:.200}"

@@ -1,4 +1,4 @@
-"""Chooses frames of a dataset by their positions, and gives axes other names, for a conversion."""
+"""Selects the frames to convert by their positions, and renames axes."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from exengine.kernel.errors import CoordinatesError, OptionError
 from exengine.kernel.wording import did_you_mean, listed
 
 Choice: TypeAlias = int | str | range | slice | Sequence[int | str]
-"""The positions chosen on an axis: one, several, or the integers in a range."""
+"""The positions selected on an axis: one, several, or the integers in a range."""
 
 _SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(\d+))?")
 
@@ -23,7 +23,7 @@ class Selection:
     axes : mapping of str to list of int or str
         The positions on each axis of the dataset.
     select : mapping of str to choice
-        The chosen positions of some axes. Frames that lack such an axis are not chosen.
+        The selected positions of some axes. Frames that lack such an axis are not selected.
     rename : mapping of str to str
         The new names of some axes.
 
@@ -66,11 +66,11 @@ class Selection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every frame is chosen, and no axis has another name."""
+        """Whether all frames are selected, and no axis is renamed."""
         return not self.chosen and not self.rename
 
     def pairs(self, frames: Iterable[DataCoordinates]) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
-        """Yield the chosen frames, each with its coordinates in the dataset and in the result."""
+        """Yield the coordinates of each selected frame in the dataset and in the result."""
         sets = {axis: frozenset(positions) for axis, positions in self.chosen.items()}
         rename = self.rename
         for coordinates in frames:
@@ -85,9 +85,9 @@ class Selection:
 
 
 def parse_choice(text: str, known: Sequence[int | str]) -> list[int | str]:
-    """Return the positions that a text names: ``DAPI``, ``0,3,7``, or ``0:5`` for 0 to 4.
+    """Return the positions that a string selects: ``DAPI``, ``0,3,7``, or ``0:5`` for 0 to 4.
 
-    A position with exactly this text comes first, so a name may contain commas and colons.
+    A position that equals the whole string takes precedence, so a name may contain commas and colons.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def parse_choice(text: str, known: Sequence[int | str]) -> list[int | str]:
     Raises
     ------
     OptionError
-        If a part of the text is not a position.
+        If a part of the string is not a position.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def _in_slice(choice: slice, known: Sequence[int | str]) -> list[int | str]:
 
 
 def _positions(axis: str, known: Sequence[int | str], choice: Choice) -> list[int | str]:
-    """Return the chosen positions of an axis, in their order on the axis."""
+    """Return the selected positions of an axis, in their order on the axis."""
     if isinstance(choice, str):
         try:
             found = parse_choice(choice, known)

@@ -1,4 +1,4 @@
-"""The settings of a conversion, by which a second attempt recognises the progress of the first."""
+"""The settings of a conversion. A second attempt uses them to recognise the progress of the first."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: str) -> Self | None:
-        """Return the settings in a file; None if it contains none."""
+        """Return the settings stored in a file; None if there are none."""
         try:
             with os.fdopen(files.open_regular(path), "rb") as file:
                 return cls(**parse_json(file.read(_MOST_BYTES)))

@@ -1,4 +1,4 @@
-"""The frames of the dataset that is converted: each is read once before the conversion begins.
+"""The frames of the dataset to convert. Each frame is read once before the conversion begins.
 
 This check finds frames that cannot be read before anything is written. It also computes a checksum of the
 pixels of each frame, with which the result is compared afterwards.
@@ -30,18 +30,18 @@ from exengine.kernel.storage.description import plan_of
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
-_MOST_BAD = 1000  # damaged frames after which the check ends
+_MOST_BAD = 1000  # number of damaged frames after which the check stops
 _MOST_HEADER_BYTES = 2**20
 _MOST_THREADS = 4
-_LEAST_SHARED_BYTES = 2**18  # of a frame; smaller frames are read by one thread
-_MOST_BYTES = 2**28  # of the frames that are read at the same time
+_LEAST_SHARED_BYTES = 2**18  # size of a frame; smaller frames are read by one thread
+_MOST_BYTES = 2**28  # total size of the frames that are read at the same time
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 class SourceFrames:
-    """The chosen frames of a dataset.
+    """The selected frames of a dataset.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class SourceFrames:
     layouts : list of (shape, dtype)
         The distinct layouts of the frames.
     checksums, layout_numbers : array of int
-        The CRC-32 of the pixels and the number of the layout of each frame, once the frames were checked.
+        The CRC-32 of each frame's pixels and the number of its layout, after the frames have been checked.
     """
 
     def __init__(self, dataset: DataStorage, path: str, selection: Selection) -> None:
@@ -87,7 +87,7 @@ class SourceFrames:
         Raises
         ------
         DatasetDamagedError
-            If frames cannot be read. The message names the first of them.
+            If frames cannot be read. The message gives the first one.
         """
         numbers: dict[PlannedLayout, int] = {}
         bad: list[str] = []
@@ -115,7 +115,7 @@ class SourceFrames:
     def _examine(
         self, pair: tuple[DataCoordinates, DataCoordinates]
     ) -> tuple[PlannedLayout | None, int, str]:
-        """Read a frame; return its layout and checksum, or None and the problem."""
+        """Read a frame; return its layout and checksum, or None and a description of the problem."""
         coordinates, _ = pair
         try:
             pixels = self.dataset.get_data(coordinates)
@@ -165,10 +165,10 @@ class SourceFrames:
         )
 
     def facts(self) -> SourcePlan:
-        """Return the pixel size, the channels and the positions that the result has.
+        """Return the pixel size, the channels and the positions of the result.
 
-        The facts about an axis that gets another name are left out. So is the distance between positions if
-        only some of them are chosen.
+        Facts about a renamed axis are omitted. If only some positions on an axis are selected, the distance
+        between positions is also omitted.
         """
         found, chosen, rename = plan_of(self.dataset), self.selection.chosen, self.selection.rename
         if "z" in chosen or "z" in rename:

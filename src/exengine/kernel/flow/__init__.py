@@ -1,1 +1,1 @@
-"""Frames in flight: the bounded queue between a producer and a storage, and the work on its frames."""
+"""Frames in flight: the queue between producer and storage, and the threads that process and store frames."""

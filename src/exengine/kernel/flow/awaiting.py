@@ -1,4 +1,4 @@
-"""Waits for single frames: until they have arrived, have been processed, or are stored."""
+"""Waits until individual frames have arrived, have been processed, or are stored."""
 
 import time
 from typing import Any
@@ -35,7 +35,7 @@ class Awaiting:
     def frame(
         self, coordinates: CoordinatesLike, return_data: bool, return_metadata: bool
     ) -> tuple[npt.NDArray[Any] | None, JsonValue]:
-        """Wait for a frame, and return its pixels and metadata; values that are not wanted are None."""
+        """Wait for a frame, and return its pixels and metadata; values that were not requested are None."""
         flight, storage, where = self._flight, self._storage, snapshot(coordinates)
         while True:
             with flight.lock:
@@ -50,7 +50,7 @@ class Awaiting:
             if refusal is not None:
                 raise refusal
             if self._deadline is not None and time.monotonic() >= self._deadline:
-                raise TimeoutError(f"the frame at {where.__dict__} did not come in time")
+                raise TimeoutError(f"the frame at {where.__dict__} did not arrive in time")
             if not wait(ticket, self._deadline):
                 with flight.lock:
                     flight.news.withdraw(ticket)

@@ -1,4 +1,4 @@
-"""The state that producers, process threads and the store thread share: the frames in flight and their ends.
+"""The state shared by producers, process threads and the store thread: the frames in flight and the ledger.
 
 Threads: :attr:`Flight.lock` guards every attribute. No method calls user code. The ``wait_`` methods
 acquire and release the lock themselves; all others are called with the lock held.
@@ -15,12 +15,12 @@ from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.flow.waiters import Waiters, wait
 from exengine.kernel.frames.ledger import Ledger
 
-_BATCH_BYTES = 4 * 2**20  # pixel data that is taken at once, unless a single frame is larger
+_BATCH_BYTES = 4 * 2**20  # maximum pixel data in a batch, unless a single frame is larger
 _NAP_S = 0.001
 
 
 class Flight:
-    """The frames in flight, in two queues: those that arrived, and those that can be stored.
+    """The frames in flight, in two queues: frames that have arrived, and frames that can be stored.
 
     Parameters
     ----------
@@ -38,18 +38,18 @@ class Flight:
         self.bytes = self.frames = 0  # in flight
         self.ledger = Ledger()
         self.error: BaseException | None = None
-        self.closed = False  # whether producers are refused, because of an error or the end
+        self.closed = False  # whether new frames are rejected, after an error or after the end
         self.intake: deque[QueuedFrame] = deque()
         self.ready: deque[QueuedFrame] = deque() if processing else self.intake
         self.intake_ended = self.ready_ended = self.concluded = False
-        self._arrived = 0  # frames that were taken to be processed
-        self.results_waiting = 0  # process threads that wait for room; they have priority over producers
+        self._arrived = 0  # number of frames passed to process threads
+        self.results_waiting = 0  # number of process threads that wait for room; producers wait behind them
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
-        self.room = Waiters()  # producers and process threads
+        self.room = Waiters()  # producers and process threads that wait for room
         self.hurry = Waiters()  # the store thread while it naps
         self.news = Waiters()  # callers of `await_data` and `await_completion`
-        self.index: dict[DataCoordinates, QueuedFrame] | None = None  # made when it is first needed
+        self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use
         self._processing: dict[int, QueuedFrame] = {}  # id -> frame
         self._storing: list[QueuedFrame] = []  # the batch that is being stored
         self._waiting: dict[int, QueuedFrame] = {}  # id -> result for which there is no room yet
@@ -57,7 +57,7 @@ class Flight:
     # -- arriving --------------------------------------------------------------------------------
 
     def is_full(self, size: int) -> bool:
-        """Return whether a frame of this size has to wait, because other frames are in flight."""
+        """Return whether a frame of this size has to wait for other frames in flight."""
         return self.frames > 0 and (not self._has_room(size) or self.results_waiting > 0)
 
     def is_dropped(self, began: float | None) -> bool:
@@ -66,12 +66,12 @@ class Flight:
         Parameters
         ----------
         began : float or None
-            The time of ``time.monotonic()`` at which the producer began to wait.
+            The value of ``time.monotonic()`` when the producer began to wait; None if it has not waited.
 
         Raises
         ------
         HandlerError
-            If the frame must not wait.
+            If the handler accepts no more frames, or if the producer must not wait any longer.
         """
         if self.error is not None:
             raise self.handler_error("this frame was not accepted")
@@ -95,7 +95,7 @@ class Flight:
         return f"{self.bytes} of {self.max_bytes} bytes are queued"
 
     def name_dropped(self, item: QueuedFrame) -> None:
-        """Name a frame that was dropped in the ledger."""
+        """Add a dropped frame to the ledger's list of frames that were not stored."""
         self.ledger.name_loss(item.coordinates.__dict__, f"dropped, because {self._fill()}")
         self.news.wake_all()
 
@@ -106,7 +106,7 @@ class Flight:
         return error
 
     def fail(self, error: BaseException) -> bool:
-        """Keep the first error; return whether this is it."""
+        """Record the error if it is the first one; return whether it was recorded."""
         if self.error is not None:
             return False
         self.error = error
@@ -139,14 +139,14 @@ class Flight:
         return self.index.get(coordinates)
 
     def refusal_of(self, coordinates: DataCoordinates) -> Exception | None:
-        """Return the error for a caller that waits for a frame that is not in flight; None if it may come."""
+        """Return the error for an awaited frame that is not in flight; None if the frame may still arrive."""
         for where, reason in self.ledger.not_stored:
             if where == coordinates.__dict__:
                 error = HandlerError(f"the frame at {where} was not stored: {reason}")
                 error.__cause__ = self.error
                 return error
         if self.error is not None:
-            return self.handler_error(f"the frame at {coordinates.__dict__} did not come")
+            return self.handler_error(f"the frame at {coordinates.__dict__} did not arrive")
         if self.concluded:
             return CoordinatesNotFoundError(
                 f"the handler has ended without a frame at {coordinates.__dict__}"
@@ -156,7 +156,7 @@ class Flight:
     # -- leaving ---------------------------------------------------------------------------------
 
     def leave(self, items: list[QueuedFrame], size: int) -> None:
-        """Remove frames from the count, and wake the threads that wait for room or for news.
+        """Remove frames that were stored, processed or lost, and wake the threads that wait for changes.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class Flight:
     # -- waiting for frames ----------------------------------------------------------------------
 
     def wait_to_store(self, most: int) -> list[QueuedFrame]:
-        """Wait for frames that can be stored; return at most ``most`` of them, and none at the end."""
+        """Wait for frames that can be stored; return at most ``most`` frames, or an empty list at the end."""
         slept = False
         while True:
             with self.lock:
@@ -197,7 +197,7 @@ class Flight:
                     return []
                 waiters = self.hurry if naps else self.results
                 ticket = waiters.enlist()
-            # The first frame after a pause wakes this thread. It naps, so that more frames arrive.
+            # The first frame after a pause wakes this thread, which then naps so that more frames can arrive.
             if not (ticket.acquire(timeout=_NAP_S) if naps else wait(ticket)):
                 with self.lock:
                     waiters.withdraw(ticket)
@@ -209,7 +209,7 @@ class Flight:
         return items.copy()
 
     def wait_to_process(self) -> tuple[int, QueuedFrame] | None:
-        """Wait for a frame that arrived, and return it with its number; return None at the end."""
+        """Wait for a frame to arrive, and return its number and the frame; return None at the end."""
         while True:
             with self.lock:
                 if self.intake:
@@ -225,13 +225,13 @@ class Flight:
                     self.arrivals.withdraw(ticket)
 
     def wait_to_pass_on(self, result: QueuedFrame, replaced: QueuedFrame | None) -> None:
-        """Wait for room, and queue a frame to be stored. Producers are refused while a result waits.
+        """Wait for room, and queue a frame to be stored. Producers cannot add frames in the meantime.
 
         Parameters
         ----------
         result : QueuedFrame
         replaced : QueuedFrame or None
-            The frame that was processed; it leaves, so that its room can be used.
+            The frame that was processed. It is removed first, so that the result can use its room.
         """
         waits = False
         while True:
@@ -264,7 +264,7 @@ class Flight:
         return self.bytes + size <= self.max_bytes and self.frames < self.max_frames
 
     def wait_for_end(self, timeout: float | None) -> bool:
-        """Wait until the storage has been ended; return False if the wait timed out."""
+        """Wait until the storage is finished or aborted; return False if the wait timed out."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self.lock:
@@ -278,7 +278,7 @@ class Flight:
                     self.news.withdraw(ticket)
 
     def disown(self) -> None:
-        """Refuse everything: this is a forked process, and the threads exist only in its parent."""
+        """Reject all frames, because this is a forked process and the threads exist only in its parent."""
         self.lock = threading.Lock()
         self.error = RuntimeError("this handler belongs to the process that forked this one")
         self.closed = self.concluded = True

@@ -1,11 +1,11 @@
 """Memory for the private copies of frames in flight.
 
-Most of the time that a copy takes is spent on page faults of new memory. Small frames therefore share slabs,
-and slabs and the buffers of large frames are used again as soon as no frame refers to them.
+Most of the time for copying a frame into new memory is spent on page faults. Small frames therefore share
+slabs of memory. Slabs, and the buffers of large frames, are reused as soon as no frame refers to them.
 
 A small frame is copied while the interpreter lock is held. numpy would release the lock for each copy, and if
 another Python thread is busy, every release costs this thread 5 ms. A large frame is copied by numpy, so that
-other threads run at the same time.
+other threads can run at the same time.
 """
 
 import sys
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SLAB_BYTES = 4 * 2**20  # numpy requests large pages for arrays of this size and above
+SLAB_BYTES = 4 * 2**20  # numpy requests large pages for arrays of at least this size
 LARGE_BYTES = 2**18
 """Frames of at least this size, in bytes, have a buffer of their own."""
 
-_KEPT_BYTES = 32 * 2**20  # the total size of the buffers that are kept to be used again
+_KEPT_BYTES = 32 * 2**20  # maximum total size of the buffers that are kept for reuse
 _KEPT_BUFFERS = 3
 _MOST_LAYOUTS = 4
 
@@ -40,11 +40,11 @@ class _Slab:
         count = buffer.nbytes // self.size
         self.frames = np.ndarray((count, *self.shape), self.dtype, buffer)
         self.buffer, self.memory = buffer, buffer.data
-        self.count, self.next = count, 0  # last, so that a failure before leaves an empty slab
+        self.count, self.next = count, 0  # last, so that an earlier failure leaves an empty slab
 
 
 class FrameBuffers:
-    """Copies arrays into memory that is used again.
+    """Copies arrays into memory that is reused.
 
     Examples
     --------
@@ -62,12 +62,12 @@ class FrameBuffers:
         self._large: deque[npt.NDArray[np.uint8]] = deque()
 
     def copy(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a writeable copy of a small array, in C order. One thread at a time may call this method.
+        """Return a writeable copy of a small array, in C order. Only one thread may call this at a time.
 
         Parameters
         ----------
         image : numpy.ndarray
-            An array of any kind. A copy of a subclass, such as a masked array, is of the same subclass.
+            An array of any kind. The copy has the same class, for example that of a masked array.
         """
         slab = self._slab
         if image.dtype is not slab.dtype or image.shape != slab.shape or type(image) is not np.ndarray:
@@ -83,7 +83,7 @@ class FrameBuffers:
         begin = number * slab.size
         try:
             slab.memory[begin : begin + slab.size] = image.data.cast("B")
-        except (TypeError, ValueError, BufferError):  # not contiguous, or a dtype that buffers do not have
+        except (TypeError, ValueError, BufferError):  # not contiguous, or no buffer support for the dtype
             copy[...] = image
         return copy
 
@@ -105,7 +105,7 @@ class FrameBuffers:
         if self._slab.count:
             self._full.append(self._slab.buffer)
             self._slab.count = self._slab.next = 0
-        self._slab.frames = self._slab.buffer = np.empty(0, np.uint8)  # these must not refer to the buffer
+        self._slab.frames = self._slab.buffer = np.empty(0, np.uint8)  # drop references to the buffer
         self._slab.memory = memoryview(b"")
         if len(self._full) == _KEPT_BUFFERS:
             buffer = self._full.popleft()
@@ -114,7 +114,7 @@ class FrameBuffers:
         return np.empty(SLAB_BYTES, np.uint8)
 
     def copy_large(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the same as :meth:`copy` for a large array. Any number of threads may call this method."""
+        """Return a writeable copy of a large array. Several threads may call this at the same time."""
         if type(image) is not np.ndarray or image.dtype.hasobject:
             return image.copy()
         size = image.nbytes
@@ -136,7 +136,7 @@ def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
 
 
 def _references_to_free_buffer() -> int:
-    """Return the count for a buffer to which one local variable refers. It differs between Pythons."""
+    """Return the reference count of a buffer in one local variable, which depends on the Python version."""
     buffer = np.empty(0, np.uint8)
     return _references_to(buffer)
 

@@ -1,8 +1,8 @@
 """Finds gaps in the image numbers that a camera writes into the metadata of its frames.
 
-Micro-Manager numbers the images of a sequence in the tag ``ImageNumber``, and pymmcore-plus keeps the tags
-under ``camera_metadata``. A number that is skipped belongs to a frame that the camera or its driver lost
-before anything could store it. A number that is not above the last one begins a new sequence.
+Micro-Manager numbers the images of a sequence in the tag ``ImageNumber``, and pymmcore-plus stores the tags
+under ``camera_metadata``. A skipped number belongs to a frame that the camera or its driver lost before the
+frame could be stored. A number that is not higher than the previous one begins a new sequence.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ TAGS = "camera_metadata"
 
 
 class GapFinder:
-    """Compares each image number with the last one of the same camera.
+    """Compares each image number with the previous one of the same camera.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class GapFinder:
         self._last: dict[str, tuple[int, DataCoordinates]] = {}
 
     def see(self, coordinates: DataCoordinates, metadata: dict[str, Any]) -> None:
-        """Note the image number in a frame's metadata, if it has one."""
+        """Record a gap before this frame, if the image number in its metadata shows one."""
         tags = metadata.get(TAGS, metadata)
         if not isinstance(tags, dict) or NUMBER not in tags:
             return
@@ -47,7 +47,7 @@ class GapFinder:
             return
         camera = str(tags.get("Camera") or metadata.get("camera_device") or "")
         if any(key.endswith("CameraChannelIndex") for key in tags):
-            camera = "Multi Camera"  # several cameras share one count
+            camera = "Multi Camera"  # the cameras share one counter
         last = self._last.get(camera)
         if last is not None and number > last[0] + 1:
             self._ledger.name_gap(camera, last[1].__dict__, coordinates.__dict__, number - last[0] - 1)

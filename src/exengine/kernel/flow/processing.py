@@ -1,10 +1,10 @@
-"""Passes frames through the process function on one or more threads, and keeps their order.
+"""Passes frames through the process function on one or more threads, and preserves their order.
 
 Threads: each worker takes the next frame, calls the process function, and then waits until all earlier frames
-have been passed on. The process function is called without a lock. It gains from several workers if it spends
-its time in numpy or a codec, which release the interpreter lock.
+have been passed on. The process function is called without a lock. Several workers are faster than one if the
+function spends its time in numpy or a codec, which release the interpreter lock.
 
-Memory: results are queued only if the bounds of the handler have room for them. A generator is asked for its
+Memory: results are queued only if they fit within the bounds of the handler. A generator is asked for its
 next frame only when there is room for the frames before it.
 """
 
@@ -26,13 +26,13 @@ from exengine.kernel.frames.metadata import clean_metadata
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _MOST_HELD_BYTES = 8 * 2**20
-"""The size of the results that a worker holds back until the process function returns, in bytes.
+"""The maximum size of the results that all workers hold back until the process function returns, in bytes.
 
-If a process function fails, none of the results that are held back is stored."""
+If the process function fails, the results that are held back are discarded."""
 
 
 class Processing:
-    """The work of the process threads.
+    """Runs the process function on the process threads.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Processing:
         flight = self._flight
         try:
             self._process_all()
-        except BaseException as error:  # such as a lack of memory outside of the process function
+        except BaseException as error:  # such as a MemoryError outside the process function
             self._storing.keep(error)
         with flight.lock:
             self._running -= 1
@@ -88,7 +88,7 @@ class Processing:
         try:
             if self._on_error == "raw":
                 raw, metadata = item.data.copy(), clean_metadata(item.metadata)
-            # A copy, because the coordinates of a frame in flight are dict keys, which cannot be changed.
+            # The function receives a copy, because the coordinates of a frame in flight are frozen dict keys.
             coordinates = of_checked_axes(dict(item.coordinates.__dict__))
             for result in frames_of(self._function(coordinates, item.data, item.metadata), item):
                 held.append(result)

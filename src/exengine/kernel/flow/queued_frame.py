@@ -32,7 +32,7 @@ class QueuedFrame:
     shared : bool
         Whether user code has received the array or the metadata, so that it may still change them.
     since : float
-        The time of ``time.perf_counter()`` at which the producer delivered the frame, in seconds.
+        The value of ``time.perf_counter()`` when the producer delivered the frame, in seconds.
     size : int
         The size of the pixel data, in bytes.
     """
@@ -57,17 +57,17 @@ class QueuedFrame:
         self.size = data.nbytes
 
     def copies(self, data: bool, metadata: bool) -> tuple[npt.NDArray[Any] | None, JsonValue]:
-        """Return copies of the pixels and the metadata for a reader; None for those not wanted."""
+        """Return copies of the pixels and the metadata for a reader; values not requested are None."""
         return self.data.copy() if data else None, clean_metadata(self.metadata) if metadata else None
 
     def notify(self, *, processed: bool, stored: bool) -> None:
-        """Notify the future. An exception that it raises is logged and never stops the flow of frames."""
+        """Notify the future. If the future raises an exception, the exception is only logged."""
         try:
             self.future._notify_data(
                 self.coordinates, self.data, self.metadata, processed=processed, stored=stored
             )
         except BaseException:
-            _log.exception("a future raised when it was notified of the frame at %s", self.coordinates)
+            _log.exception("a future raised an exception when notified of the frame at %s", self.coordinates)
 
     def notify_of_loss(self, error: BaseException) -> None:
         """Notify the future that the frame was not stored, if it has a method ``_notify_error``."""
@@ -75,15 +75,15 @@ class QueuedFrame:
             if hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0 has no such method
                 self.future._notify_error(self.coordinates, error)
         except BaseException:
-            _log.exception("a future raised when it was notified of the loss at %s", self.coordinates)
+            _log.exception("a future raised an exception when notified of the loss at %s", self.coordinates)
 
 
 def frames_of(result: Any, given: QueuedFrame) -> Iterator[QueuedFrame]:
     """Yield the result of a process function as frames that no other code can change.
 
     The process function may return the same buffer every time, so everything is copied except the array that
-    it received. If it returns a generator, each frame is requested when the previous one has been taken, and
-    that array is copied, too, because the generator may go on changing it.
+    the function received. A generator is asked for each frame only after the previous frame has been used.
+    With a generator, the received array is also copied, because the generator may still modify it.
     """
     if result is None:
         return

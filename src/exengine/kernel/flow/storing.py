@@ -19,27 +19,28 @@ from exengine.kernel.storage.managed import checked_put_of
 OnStored = Callable[[list[DataCoordinates]], None]
 """Called with the coordinates of the frames that were stored, in order."""
 
-_MOST_AT_ONCE = 64  # frames taken from the queue, and reported to observers, at once
+_MOST_AT_ONCE = 64  # frames that are taken from the queue and reported to observers together
 
 _TURN_S = 0.0004
 """The time after which the store thread lets the producer run, if the storage itself never waits.
 
-A storage on disk releases the interpreter lock whenever it writes. One in memory would keep it for 5 ms."""
+A storage on disk releases the interpreter lock whenever it writes. A storage in memory would hold the lock
+for 5 ms at a time."""
 
 MANY = 128
 TURN = 64
-"""A producer that puts into memory lets the store thread run after each ``TURN`` frames, if ``MANY`` wait."""
+"""If ``MANY`` frames wait for a storage in memory, the producer pauses after every ``TURN`` frames."""
 
 _log = logging.getLogger("exengine")
 
 
 class Storing:
-    """The store thread's work.
+    """Stores frames on the store thread.
 
     Parameters
     ----------
     storage : DataStorage
-        The storage that receives the frames, and that is finished at the end.
+        The storage that receives the frames. It is finished or aborted at the end.
     flight : Flight
     observers : sequence of callable
         Called after each batch.
@@ -67,7 +68,7 @@ class Storing:
         self.abort: tuple[str, bool] | None = None  # the reason, and whether the dataset has failed
 
     def run(self) -> None:
-        """Store frames until the queue has ended, and then end the storage."""
+        """Store frames until the queue ends, and then finish or abort the storage."""
         begin = perf_counter()
         while batch := self._flight.wait_to_store(self._most):
             if self.yields and perf_counter() - begin > _TURN_S:
@@ -95,7 +96,7 @@ class Storing:
                 most = 0
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-        except BaseException as error:  # it may carry a count from another storage's `put_many`
+        except BaseException as error:  # the error may carry another storage's count
             return min(frames_stored_before(error), most), error
         return len(batch), None
 
@@ -106,14 +107,14 @@ class Storing:
         with flight.lock:
             ledger.stored += len(stored)
             ledger.stored_bytes += size
-            # The first frame has waited for the longest time, so this is an upper bound for all of them.
+            # The first frame has waited longest, so its latency is an upper bound for the whole batch.
             ledger.latencies.add(perf_counter() - stored[0].since, len(stored))
             flight.leave(stored, size)
         for observer in self._observers:
             try:
                 observer([item.coordinates for item in stored])
             except BaseException:
-                _log.exception("the observer %r raised after %d frames were stored", observer, len(stored))
+                _log.exception("the observer %r failed after %d frames were stored", observer, len(stored))
         for item in stored:
             if item.future is not None:
                 item.notify(processed=True, stored=True)
@@ -134,9 +135,9 @@ class Storing:
         item : QueuedFrame
         error : BaseException
         out : bool
-            Whether the storage rejected the frame, and not the process function.
+            Whether the frame was lost in the storage rather than in the process function.
         stop : bool
-            Whether to keep the error and to accept no more frames.
+            Whether to record the error and accept no more frames.
         in_flight : bool
             Whether the frame is still counted as being in flight.
         """
@@ -162,10 +163,10 @@ class Storing:
         try:
             self._on_error(error)
         except BaseException:
-            _log.exception("the callback for errors raised after %s", describe(error))
+            _log.exception("the callback on_error raised an exception after %s", describe(error))
 
     def keep(self, error: BaseException) -> None:
-        """Keep the first error, and report it."""
+        """Record and report the error if it is the first one."""
         with self._flight.lock:
             first = self._flight.fail(error)
         if first:

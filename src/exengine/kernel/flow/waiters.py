@@ -1,12 +1,11 @@
 """Threads that wait for a change, each on a lock of its own.
 
 A ``threading.Condition`` runs Python code while it holds its lock, and an interrupt in that code may leave
-the lock held for ever. Here, a thread enlists while it holds the lock of the shared state, releases that
-lock, and then waits on a ticket, in one call that is written in C. The thread that makes the change releases
-the ticket.
+the lock held forever. Here, a thread enlists while it holds the lock of the shared state, releases that lock,
+and then waits on a ticket in a single call to C code. The thread that makes the change releases the ticket.
 
-An interrupt can lose a wake-up, because it may arrive between taking a ticket from the list and releasing
-it. For this reason a thread waits for at most one second at a time, and then looks at the state itself.
+A wake-up is lost if an interrupt arrives after a ticket has been removed from the list and before it is
+released. A thread therefore waits for at most one second at a time, and then checks the state again.
 """
 
 import threading
@@ -14,7 +13,7 @@ import time
 from collections import deque
 
 LONGEST_WAIT_S = 1.0
-"""The maximum time that a thread waits before it looks at the state again."""
+"""The maximum time that a thread waits before it checks the state again."""
 
 
 class Waiters:
@@ -27,7 +26,7 @@ class Waiters:
         """The tickets of the threads that wait, in order of arrival."""
 
     def enlist(self) -> threading.Lock:
-        """Return a new ticket. Release the state's lock, pass the ticket to :func:`wait`, then look again."""
+        """Return a new ticket. Then release the state's lock, call :func:`wait`, and check the state."""
         ticket = threading.Lock()
         ticket.acquire()
         self.tickets.append(ticket)
@@ -56,12 +55,12 @@ def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
     ----------
     ticket : threading.Lock
     deadline : float, optional
-        The time of ``time.monotonic()`` at which the wait ends; None means no limit.
+        The value of ``time.monotonic()`` at which the wait ends; None means no limit.
 
     Returns
     -------
     bool
-        Whether the ticket was released. If not, withdraw it, and look at the state and at the deadline.
+        Whether the ticket was released. If not, withdraw it, and check the state and the deadline.
     """
     left = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
     return ticket.acquire(timeout=max(0.0, left))

@@ -2,8 +2,8 @@
 
 Coordinates are encoded as one integer: the sum of their position codes, weighted by powers of a prime. As a
 dict key, an integer takes a third of the memory of a frozenset and is found just as fast. It can be decoded
-back to the coordinates, so they need not be kept separately. Frames are numbered in the order in which they
-were stored.
+back to the coordinates, so the coordinates need not be stored separately. Frames are numbered in the order in
+which they were stored.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,8 +49,8 @@ class CoordinateIndex:
         return tuple(self._axes_now())
 
     def _axes_now(self) -> list[str]:
-        # A list, because another thread may add an axis. tuple() allocates memory during the iteration, so
-        # the garbage collector may run and let that thread continue.
+        # Use list() and not tuple(), because another thread may add an axis: tuple() allocates memory while
+        # it iterates, so the garbage collector may run and let the other thread continue.
         return list(self._weights)
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:
@@ -148,7 +148,7 @@ class CoordinateIndex:
         return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message, which names the axes or positions that exist."""
+        """Return a clause for an error message that lists the existing axes or positions."""
         if not self._numbers:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in self._weights]

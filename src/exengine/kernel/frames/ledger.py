@@ -2,8 +2,8 @@
 
 It has two sides, each of which must balance. Incoming: offered = passed on + dropped + discarded + failed.
 Outgoing: produced = stored + failed. Frames that were not stored are listed with their coordinates and the
-reason. Beside the balance, the ledger says how well the storage kept up: gaps in the camera's own counter,
-frames that came late, and how long frames waited.
+reason. The ledger also shows how well the storage kept up: gaps in the camera's own counter, late frames, and
+the time that frames waited.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from exengine.kernel.wording import html_table
 MAX_NAMED = 1000
 """The maximum number of unstored frames that are listed; any others are only counted."""
 
-_MOST_SHOWN = 10  # frames in the table for notebooks
+_MOST_SHOWN = 10  # maximum number of frames in the table for notebooks
 _MOST_OF_A_REASON = 1000  # maximum number of characters
 _MOST_OF_A_POSITION = 200
 _MOST_AXES = 64
@@ -33,7 +33,7 @@ class Ledger:
     offered : int
         Frames that the source delivered.
     dropped : int
-        Frames that were rejected by a policy that drops frames.
+        Frames that were dropped because the queue was full.
     discarded : int
         Accepted frames that the process function deliberately did not pass on.
     failed_in : int
@@ -59,7 +59,7 @@ class Ledger:
     skipped_by_plan : int
         Combinations of positions on the planned axes for which the plan contains no frame.
     late : list of (dict, float)
-        The first frame of each time point that came later than planned, and its delay in seconds.
+        The first frame of each late time point, and its delay in seconds.
     stalled : int
         Frames for which the source had to wait, because the queue was full.
     stalled_s : float
@@ -126,8 +126,8 @@ class Ledger:
     def latency_us(self) -> dict[str, int]:
         """The time from the arrival of a frame until it was stored, in microseconds.
 
-        The keys are ``p50``, ``p99``, ``p99.9`` and ``max``; the dict is empty if no frame was stored. The
-        oldest frame of a batch stands for the whole batch.
+        The keys are ``p50``, ``p99``, ``p99.9`` and ``max``; the dict is empty if no frame was stored. All
+        frames of a batch are counted with the time of its oldest frame.
         """
         return self.latencies.summary_us()
 
@@ -181,7 +181,7 @@ class Ledger:
             )
 
     def name_late(self, coordinates: object, delay_s: float) -> None:
-        """Record a frame that came later than planned, and its delay in seconds."""
+        """Record a frame that arrived later than planned, and its delay in seconds."""
         if len(self.late) < MAX_NAMED:
             self.late.append((_as_json(coordinates), round(delay_s, 3)))
 

@@ -1,7 +1,7 @@
 """Checks and copies frame metadata, and converts it to plain JSON (promise P9).
 
-A single recursive pass rejects values that JSON cannot represent, naming their location, and returns a copy
-that shares nothing with the caller's objects.
+A single recursive pass rejects values that JSON cannot represent, with a message that gives their location,
+and returns a copy that shares nothing with the caller's objects.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def clean_metadata(value: Any) -> Any:
     ------
     MetadataError
         For NaN, infinity, bytes, sets, keys that are not str, text that is not valid Unicode, any other kind
-        of object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message names the location.
+        of object, and nesting deeper than ``MAX_DEPTH`` (cycles included). The message gives the location.
 
     Examples
     --------

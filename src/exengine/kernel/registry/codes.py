@@ -45,7 +45,7 @@ CONFORMANCE = {
     "EX308": "safety_of_put is declared, but a frame was lost when the process was killed",
     "EX309": "durable_flush does not match the backend's behaviour",
 }
-"""Capabilities that the conformance kit found to be declared but not kept, or kept but not declared."""
+"""Differences between the declared capabilities and the behaviour that the conformance kit found."""
 
 PACKAGING = {
     "EX401": "the metadata does not name a licence",

@@ -81,7 +81,7 @@ class HookManager:
             return self._records
 
     def refresh(self) -> None:
-        """Discard the scan and all outcomes. Call this after packages were installed or removed."""
+        """Discard the scan and all outcomes. Call this after packages have been installed or removed."""
         with self._lock:
             self._records = self._implementations = None
 
@@ -305,7 +305,7 @@ def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> lis
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.default is not parameter.empty:
-            continue  # pluggy never passes a parameter with a default
+            continue  # pluggy never passes a value for a parameter with a default
         if parameter.name not in given:
             faults.append(
                 f"{name} has a parameter {parameter.name!r}, which the hook does not "

@@ -59,7 +59,7 @@ def exengine_acquisition_finished(ledger: "Ledger", status: str, path: str | Non
     Parameters
     ----------
     ledger : Ledger
-        A copy of the record of every frame and its fate.
+        A copy of the ledger, which records every frame.
     status : str
         ``complete``, ``aborted`` or ``failed``; ``incomplete`` if the end could not be recorded.
     path : str or None

@@ -72,11 +72,11 @@ class Option:
         """The validator for the annotation; None if pydantic does not support the type."""
         import pydantic
 
-        # The options are kept with the dataset as JSON, which cannot hold infinity or NaN.
+        # The options are stored with the dataset as JSON, which cannot represent infinity or NaN.
         for config in (pydantic.ConfigDict(allow_inf_nan=False), None):
             try:
                 return pydantic.TypeAdapter(self.annotation, config=config)
-            except Exception:  # models have a config of their own; unsupported types raise various exceptions
+            except Exception:  # pydantic rejects the config or the type
                 continue
         return None
 
@@ -89,7 +89,7 @@ class Option:
             return None
         try:
             schema = self.adapter.json_schema()
-        except Exception:  # types without a JSON Schema also raise various exceptions
+        except Exception:  # the exception depends on the type
             return None
         if not self.required and _is_json(self.default):
             schema["default"] = self.default

@@ -72,7 +72,7 @@ class PluginRegistry:
             return self._records
 
     def refresh(self) -> None:
-        """Discard the scan and all outcomes. Call this after packages were installed or removed."""
+        """Discard the scan and all outcomes. Call this after packages have been installed or removed."""
         with self._lock:
             self._records = None
 
@@ -288,7 +288,7 @@ SOURCES = PluginRegistry(SOURCES_GROUP, "source")
 
 
 def refresh_plugins() -> None:
-    """Rescan for plugins on the next use, for example after distributions were installed or removed."""
+    """Rescan for plugins on the next use, for example after packages have been installed or removed."""
     BACKENDS.refresh()
     SOURCES.refresh()
 

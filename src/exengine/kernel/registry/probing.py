@@ -116,7 +116,7 @@ def run_child(
     module : str
         Name of the module, in which ``main`` must call :func:`answer`.
     request : mapping
-        The request; it must be possible to write it as JSON.
+        The request, which must be JSON-serializable.
     time_limit_s : float
         Time after which the child and every process in its group are killed.
     folder : str, optional

@@ -263,7 +263,7 @@ class PluginRecords(Mapping[str, PluginRecord]):
     Parameters
     ----------
     records : dict of str to PluginRecord
-        The records, which are not copied. Lookups in the attribute ``by_name`` take one step less.
+        The records, which are not copied. Direct lookups in the attribute ``by_name`` are faster.
     kind : str
         The kind of the plugins, such as ``backend``.
     """

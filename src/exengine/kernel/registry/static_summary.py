@@ -1,7 +1,8 @@
 """The summary of a plugin's class, read from its source code without importing it.
 
-Lists of plugins show what each plugin does. Importing every plugin for that would run code that nobody has
-chosen and load heavy libraries, so the first line of the class's docstring is parsed instead.
+Lists of plugins show a summary of each plugin. Importing every plugin for this purpose would load heavy
+libraries and run code that the user did not select, so the first line of the class's docstring is parsed
+instead.
 """
 
 import ast
@@ -11,15 +12,15 @@ from collections.abc import Iterator
 
 from exengine.kernel.registry.records import PluginRecord
 
-_MOST_STEPS = 8  # modules that import the class from one another
+_MOST_STEPS = 8  # maximum number of modules to follow through imports
 _MOST_BYTES = 2**20
 
 
 def summary_of(record: PluginRecord) -> str:
     """Return the first line of the docstring of a plugin's class; empty if it cannot be found.
 
-    A class that is imported into the module of the entry point is followed to the module that defines it,
-    also through functions such as ``__getattr__``.
+    If the module of the entry point imports the class, even inside a function such as ``__getattr__``, the
+    import is followed to the module that defines the class.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def summary_of(record: PluginRecord) -> str:
 
 
 def _origins(tree: ast.Module, module: str, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the module from which a name is imported, and its name there."""
+    """Yield each module from which a name is imported, and the name in that module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:

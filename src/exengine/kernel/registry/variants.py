@@ -23,7 +23,7 @@ class Variant:
     capabilities : StorageCapabilities
         The capabilities with these options.
     differences : dict
-        Name of each capability that differs from that of the default options -> its value.
+        Name of each capability that differs from the default -> its value with these options.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Variant:
 
 
 def variants_of(cls: type[DataStorage]) -> list[Variant]:
-    """Return the variants that a backend names.
+    """Return the variants that a backend defines.
 
     Raises
     ------
     PluginError
-        If the class does not name sets of its own options, or does not report their capabilities.
+        If the variants of the class are not named sets of options, or their capabilities are unknown.
     """
     if not isinstance(cls.variants, Mapping):
         raise PluginError(f"`variants` of {cls.__name__} is {a(type(cls.variants).__name__)}, not a mapping")

@@ -42,7 +42,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     positions = storage.axes
     order = tuple(positions) if axes is None else tuple(axes)
     if sorted(order) != sorted(positions):
-        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order, got {', '.join(order)}")
+        raise CoordinatesError(f"axes must be {', '.join(positions)}, in any order; got {', '.join(order)}")
     values = [positions[axis] for axis in order]
     there, first = present_frames(storage, dict(zip(order, values, strict=True)))
     shape = there.shape
@@ -70,7 +70,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
 def present_frames(
     storage: DataStorage, positions: Mapping[str, Sequence[int | str]]
 ) -> tuple[npt.NDArray[np.bool_], DataCoordinates]:
-    """Return the places in an array that have a frame, and the coordinates of the first frame.
+    """Return a mask of the frames that are present, and the coordinates of the first frame.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def present_frames(
     Returns
     -------
     tuple of (numpy.ndarray, DataCoordinates)
-        ``(*axes)`` bool, and the coordinates.
+        A bool array ``(*axes)``, and the coordinates.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def present_frames(
 
 
 def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
-    """Reject a value that cannot replace missing frames: an unknown string, or a number outside the dtype.
+    """Reject a value that cannot replace missing frames: an unknown string, or a number out of range.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
 
 
 class _ReadBlock:
-    """Reads the frame of one block. It can be pickled if the storage can."""
+    """Reads the frame of one block. Instances can be pickled if the storage can be pickled."""
 
     def __init__(
         self, storage: Any, order: Any, values: Any, missing: Any, shape: tuple[int, ...], dtype: str

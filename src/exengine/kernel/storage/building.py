@@ -14,7 +14,7 @@ _OWN = (manifest.LOCK_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.MANIFEST_N
 
 
 def cannot_create(path: str, error: OSError) -> DatasetAccessError:
-    """Return the error for a dataset that could not be created; it names any file that should be a folder."""
+    """Return the error for a dataset that could not be created, for example because a parent is a file."""
     above = os.path.dirname(path)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -40,8 +40,8 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
     Raises
     ------
     TypeError
-        If a name is not a relative path below the folder, or matches none of the patterns. This is a fault in
-        the backend.
+        If a name is not a relative path below the folder, or matches none of the patterns. Such a name is a
+        fault in the backend.
     """
     claimed = FilePatterns(patterns)
     for name in names:
@@ -74,12 +74,12 @@ def write_files(building: str, initial: Mapping[str, bytes]) -> None:
 
 
 def rename_into_place(building: str, path: str) -> None:
-    """Make a complete folder visible at its final path, which is free or an empty folder.
+    """Make a complete folder visible at its final path, which must be free or an empty folder.
 
     Raises
     ------
     OSError
-        If this fails; the folder then stays where it was.
+        If the folder cannot be moved; it then keeps its temporary name.
     """
     try:
         os.rename(building, path)
@@ -108,7 +108,7 @@ def discard_building(building: str, initial: Iterable[str] = ()) -> None:
     with suppress(OSError):
         with HeldFolder(building) as folder:
             for name in initial:
-                with suppress(OSError):  # it was not created yet, or another process added a file next to it
+                with suppress(OSError):  # not created yet, or its folder contains another process's file
                     _remove(folder, name.split("/"))
             for name in _OWN:
                 with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
 """Facts about a dataset: its axes, channels, pixel size and missing frames.
 
-A format may record the facts itself. Otherwise they are taken from a conversion, or from metadata under the
-names that Micro-Manager and ExEngine use.
+Some formats record these facts. Otherwise, the facts are taken from the record of a conversion, or from
+metadata with the keys that Micro-Manager and ExEngine use.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from exengine.kernel.errors import ExEngineError, UnsupportedOperationError
 from exengine.kernel.source_plan import PlannedChannel, PlannedPlate, PlannedPosition, SourcePlan
 
 CONVERSION = "conversion"
-"""The name of the annotation with which a converted dataset names its source."""
+"""The name of the annotation that records the source of a converted dataset."""
 UNITS = {"time": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
-"""The units of axes, if the distance between their positions is known."""
+"""The unit of each axis, if the distance between its positions is known."""
 _PIXEL_SIZE_KEYS = ("pixel_size_um", "PixelSizeUm", "PixelSize_um")
 _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 
@@ -80,7 +80,7 @@ def _pixel_size_um(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
 def _channels(
     dataset: DataStorage, known: tuple[PlannedChannel, ...], metadata: Mapping[str, Any]
 ) -> tuple[PlannedChannel, ...]:
-    """Return the channels in the order of the axis, with their colors if these are known."""
+    """Return the channels in the order of the axis, with their colours where known."""
     colors = {channel.name: channel.color for channel in known}
     axes: Mapping[str, list[int | str]] = {}
     with contextlib.suppress(ExEngineError):
@@ -113,7 +113,7 @@ def missing_frames(dataset: DataStorage) -> int | None:
 
 
 def plan_to_json(plan: SourcePlan) -> dict[str, Any]:
-    """Return the facts that :func:`plan_of` finds as a JSON object. Unknown facts are left out."""
+    """Return the facts from :func:`plan_of` as a JSON object, without unknown facts."""
     facts: dict[str, Any] = {
         "pixel_size_um": None if plan.pixel_size_um is None else list(plan.pixel_size_um),
         "z_step_um": plan.z_step_um,
@@ -126,7 +126,7 @@ def plan_to_json(plan: SourcePlan) -> dict[str, Any]:
 
 
 def plan_from_json(value: Any) -> SourcePlan:
-    """Return the facts in a JSON object; an empty plan if it is not one."""
+    """Return a plan with the facts in a JSON object; an empty plan if the value is not valid."""
     if not isinstance(value, dict):
         return SourcePlan()
     try:
@@ -141,5 +141,5 @@ def plan_from_json(value: Any) -> SourcePlan:
             if plate is None
             else PlannedPlate(name=plate["name"], rows=tuple(plate["rows"]), columns=tuple(plate["columns"])),
         )
-    except (TypeError, ValueError, KeyError, IndexError):  # another program may have written it
+    except (TypeError, ValueError, KeyError, IndexError):  # another program may have written the value
         return SourcePlan()

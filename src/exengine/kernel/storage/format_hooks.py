@@ -31,13 +31,13 @@ class FormatHooks(IndexedStorage):
     """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
 
     continues: ClassVar[bool] = False
-    """Whether a storage of this class continues an unfinished dataset instead of creating one. It is True
-    only for the class that :meth:`resume` returns. Its ``__init__`` takes over the dataset at the path, opens
-    the files, and passes the frames in them to ``continue_from``."""
+    """Whether a storage of this class continues an unfinished dataset instead of creating one. This is
+    True only for the class that :meth:`resume` returns. The ``__init__`` of that class takes over the
+    dataset at the path, opens the files, and passes the frames in them to ``continue_from``."""
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "FormatHooks":
-        """Open the unfinished dataset of a writer that died, in order to store the missing frames.
+        """Open the unfinished dataset of a writer that died, to store its missing frames.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class FormatHooks(IndexedStorage):
         UnsupportedDataError, CoordinatesError
             If the format cannot store the planned frames. The storage must remain usable.
         OSError
-            Makes the storage fail.
+            Any such error makes the storage fail.
         """
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
@@ -124,7 +124,7 @@ class FormatHooks(IndexedStorage):
         Raises
         ------
         OSError
-            Makes the storage fail.
+            Any such error makes the storage fail.
         """
 
     def write_owned_frame(
@@ -132,8 +132,9 @@ class FormatHooks(IndexedStorage):
     ) -> None:
         """Write a frame from a data handler. Unlike ``write_frame``, this method may keep the array.
 
-        No other code changes the array afterwards. A storage in memory overrides this method, to avoid a
-        copy. By default, it calls ``write_frame``. It is not called if ``batch_frames`` is above 1.
+        No other code changes the array afterwards. A storage in memory overrides this method to avoid a copy.
+        The default implementation calls ``write_frame``. This method is not called if ``batch_frames`` is
+        above 1.
 
         Parameters
         ----------
@@ -161,7 +162,7 @@ class FormatHooks(IndexedStorage):
         Raises
         ------
         OSError
-            Makes the storage fail. In this case, no frame of the batch counts as written.
+            Any such error makes the storage fail. In this case, no frame of the batch counts as written.
         UnsupportedDataError, CoordinatesError
             If the first frame is incompatible with frames of the batch that were written before it.
         """

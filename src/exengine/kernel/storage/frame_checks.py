@@ -1,4 +1,4 @@
-"""Checks of each frame before anything changes (promises P8, P9), made once on its way to the storage."""
+"""Checks each frame once, before the frame reaches the storage and before anything changes (P8 and P9)."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ class FrameChecks:
         """The shape and dtype of the first frame that was stored."""
 
     def stored(self, coordinates: DataCoordinates, data: npt.NDArray[Any]) -> None:
-        """Record that a frame was stored; the first frame sets the axes, shape and dtype required of all."""
+        """Record that a frame was stored; the first frame sets the axes, shape and dtype for all others."""
         if self.first is None:
             self.first = (data.shape, data.dtype)
             self.require_axes(coordinates)
@@ -143,7 +143,7 @@ Parts = tuple[DataCoordinates, npt.NDArray[Any], JsonValue]
 
 
 class OwnedFrame(Protocol):
-    """A frame that a data handler has checked, and of which it has private copies.
+    """A frame that a data handler has checked and copied.
 
     ``shared`` is true if other code has received the array or the metadata, and may still change them.
     """
@@ -161,7 +161,7 @@ def unchecked_parts(frame: Frame) -> Parts:
 
 
 def checked_parts(frame: OwnedFrame) -> Parts:
-    """Return the parts of a data handler's frame, which are copied again only if other code has them."""
+    """Return the parts of a data handler's frame. They are copied again only if other code has them."""
     if frame.shared:
         return snapshot(frame.coordinates), frame.data, clean_metadata(frame.metadata)
     return frame.coordinates, frame.data, frame.metadata

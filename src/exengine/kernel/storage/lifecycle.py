@@ -56,7 +56,7 @@ class Lifecycle:
         return True
 
     def begin_end(self) -> None:
-        """Reject writes while the dataset is being ended; ``finish`` may be repeated after an interrupt."""
+        """Reject writes during ``finish`` or ``abort``, which may be repeated after an interrupt."""
         if self.refusal is None:
             self.refusal = StorageFinishedError
 

@@ -112,7 +112,7 @@ class ManagedStorage(WrittenStorage):
         value = clean_metadata(value)
         with state.lock:
             if state.life.refusal is StorageFailedError and state.life.status is None and not state.closed:
-                state.place.annotate_later(name, value)  # for example, the ledger with the lost frames
+                state.place.annotate_later(name, value)  # for example, the ledger of lost frames
                 return
             if state.life.refusal is not None:
                 self.__refuse()
@@ -285,7 +285,7 @@ class ManagedStorage(WrittenStorage):
                 raise self.__failed_error(what) from error
 
     def __fail(self, error: BaseException) -> None:
-        """Enter the failed state permanently, and keep the first error."""
+        """Enter the failed state permanently, and record the first error."""
         state = self._exengine
         with state.lock:
             if state.life.fail(error):
@@ -295,12 +295,12 @@ class ManagedStorage(WrittenStorage):
         """End a storage that cannot be created. A subclass's ``__init__`` calls this, then raises the error.
 
         The dataset is marked as failed, with the reason, and its lock is released. ``release`` is the only
-        hook of the subclass that is called; it sees only the attributes that exist at that moment.
+        hook of the subclass that is called; it can use only attributes that already exist.
         """
         state = self._exengine
         self.__fail(error)
         state.life.end(DatasetStatus.FAILED, state.life.failure)  # so that ``close`` has nothing to finish
-        if state.place is not None and not self.continues:  # a dataset that exists stays as it is
+        if state.place is not None and not self.continues:  # an existing dataset is left as it is
             with contextlib.suppress(OSError):  # otherwise the dataset remains incomplete and empty
                 state.place.conclude(DatasetStatus.FAILED, state.life.failure, len(state.frames), None)
         with contextlib.suppress(Exception):  # ``release`` may need an attribute that does not exist yet
@@ -312,7 +312,7 @@ class ManagedStorage(WrittenStorage):
         where = f" {self.path}" if self.path else ""
         error = from_os(
             StorageFailedError,
-            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} frames stored before "
+            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} frames stored earlier "
             "are safe; continue in a new "
             f"dataset{', on a disk with space' if isinstance(life.error, OSError) else ''}",
             life.error,
@@ -388,7 +388,7 @@ class ManagedStorage(WrittenStorage):
                 self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
-        """End the dataset, but only once; after a failure, end it only if the disk allows this."""
+        """End the dataset, but only once; after a failure, only if the disk allows this."""
         state = self._exengine
         life = state.life
         if life.status is not None:

@@ -194,7 +194,7 @@ def encode_manifest(content: dict[str, Any]) -> bytes:
 
 
 def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
-    """Reject a manifest that would be too large to be read; space is reserved for the final manifest.
+    """Reject a manifest that would be too large to read; space is reserved for the final manifest.
 
     Raises
     ------

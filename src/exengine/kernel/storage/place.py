@@ -32,8 +32,8 @@ from exengine.kernel.storage.building import (
 )
 from exengine.kernel.system import files
 
-_LOOKS = 10  # attempts to acquire a lock before a writer is assumed to hold it
-_MOST_OF_A_REASON = 8000  # maximum number of characters, which fit in the space that a manifest reserves
+_LOOKS = 10  # number of failed attempts after which a writer is assumed to hold the lock
+_MOST_OF_A_REASON = 8000  # maximum number of characters; the manifest reserves space for them
 
 
 class DatasetPlace:
@@ -74,7 +74,8 @@ class DatasetPlace:
             Patterns for the names of the dataset's files, to be recorded in the manifest; see
             ``DataStorage.dataset_files``.
         initial : mapping of str to bytes
-            The files that the folder contains from the start, by their relative paths with ``/``.
+            The files that the folder contains from the start: relative path, with ``/`` between its parts ->
+            content.
 
         Raises
         ------
@@ -112,8 +113,8 @@ class DatasetPlace:
             is_made = True
             lock = manifest.take_lock(building)
             # Sync before the dataset becomes visible; otherwise, power loss may leave it with an empty
-            # manifest. Write the manifest before the other files, because it names those that a killed
-            # process leaves behind.
+            # manifest. Write the manifest before the other files, because it identifies the files that a
+            # killed process leaves behind.
             manifest.write_manifest(building, content, durable=True)
             if initial:
                 write_files(building, initial)
@@ -273,7 +274,7 @@ class DatasetPlace:
             raise
 
     def _mark_as_failed(self, error: OSError) -> None:
-        """Revoke a status that may not have reached the disk, if the disk allows it."""
+        """Revoke a status that may not have reached the disk, if the disk allows this."""
         self._content.update(status=DatasetStatus.FAILED.value)
         self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
         try:
@@ -289,5 +290,5 @@ class DatasetPlace:
         """Release the writer's lock. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with suppress(OSError):  # nothing was written to it, and the system releases the lock anyway
+            with suppress(OSError):  # the lock file has no content, and the system releases the lock anyway
                 os.close(lock)

@@ -153,15 +153,15 @@ class IndexedStorage(DataStorage):
         return array_view.as_array(self, axes, missing)
 
     def to_xarray(self) -> Any:
-        """Return all frames as an ``xarray.Dataset`` that reads them when they are used.
+        """Return all frames as an ``xarray.Dataset`` that reads them lazily.
 
         Returns
         -------
         xarray.Dataset
             The variable ``image`` has the dimensions ``(*axes, y, x[, rgb])``. The positions are coordinates,
-            so ``.sel(channel="DAPI", z=1)`` works. A missing frame is 0, and False in the coordinate
-            ``present``. If they are known, ``y``, ``x`` and ``z_um`` are in micrometers, and ``time_s`` in
-            seconds. With dask, the array has a chunk per frame.
+            so ``.sel(channel="DAPI", z=1)`` works. Missing frames are filled with 0, and are False in the
+            coordinate ``present``. Where known, the coordinates ``y``, ``x`` and ``z_um`` are in micrometres,
+            and ``time_s`` is in seconds. With dask, the array has one chunk per frame.
 
         Raises
         ------
@@ -184,10 +184,9 @@ class IndexedStorage(DataStorage):
             if state.closed:
                 return
             state.closed = True
-        # Any earlier read by this thread has ended, even if an interrupt kept the thread from being
-        # discarded.
+        # This thread is not reading, although an interrupt may have left it in the set.
         while state.reads - {threading.get_ident()}:
-            time.sleep(0.0005)  # a read takes milliseconds, and close is rare
+            time.sleep(0.0005)  # polling suffices, because a read takes milliseconds
         self.release()
 
 
@@ -224,7 +223,7 @@ class DatasetReader(IndexedStorage):
     def set_status(
         self, status: DatasetStatus, reason: str = "", *, manifest: "Manifest | None" = None
     ) -> None:
-        """Change the status. Subclasses call this if they find damage or follow a dataset being written.
+        """Change the status. Subclasses call this if they find damage or if the writer changes the status.
 
         Parameters
         ----------

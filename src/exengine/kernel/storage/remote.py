@@ -1,4 +1,4 @@
-"""Datasets at URLs: the operations of a backend that keeps datasets in object storage.
+"""Datasets at URLs: the operations of a backend that stores datasets in object storage.
 
 The kernel recognises a URL and passes it on to the class; it neither opens nor changes anything at a URL
 itself.
@@ -64,7 +64,7 @@ class RemoteDatasets:
         Raises
         ------
         DatasetExistsError, DatasetLockedError
-            If the old dataset is not deleted.
+            If the old dataset must not be replaced.
         """
         raise UnsupportedOperationError(f"{cls.__name__} cannot replace a dataset at a URL")
 
@@ -75,7 +75,7 @@ class RemoteDatasets:
 
     @classmethod
     def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
-        """Finish an incomplete dataset after its writer has died, with all frames that are on this machine.
+        """Finish an incomplete dataset after its writer has died, with all frames stored on this machine.
 
         Parameters
         ----------

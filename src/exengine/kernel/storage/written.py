@@ -1,6 +1,6 @@
-"""The facts that a storage reports about the dataset that it writes, and its end with the process.
+"""The status of a storage that is being written, and its behaviour at exit, in forks and when pickled.
 
-:class:`exengine.kernel.storage.managed.ManagedStorage` keeps this state and changes it.
+:class:`exengine.kernel.storage.managed.ManagedStorage` holds this state and changes it.
 """
 
 import copy
@@ -84,13 +84,13 @@ class WrittenStorage(FormatHooks):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle the storage as a reader of its dataset, for workers that process an ``as_array``."""
+        """Pickle the storage as a reader of its dataset, for workers that compute on its ``as_array``."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)
 
     def __del__(self) -> None:
-        # Only a persistent storage has something to save; a partly created storage has no location yet.
+        # A storage in memory has nothing to finish, and a partly created storage has no location yet.
         state = self.__dict__.get("_exengine")
         if state is not None and state.place is not None and not state.closed and not state.life.disowned:
             self.conclude_at_exit()

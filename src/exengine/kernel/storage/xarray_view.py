@@ -1,6 +1,7 @@
-"""All frames of a storage as one xarray Dataset, which reads them when they are used.
+"""All frames of a storage as one xarray Dataset, which reads them lazily.
 
-This is the only module of the kernel that uses xarray, and the reason why it is imported late.
+Only this module of the kernel uses xarray. The module is imported late, so that xarray is loaded only when
+needed.
 """
 
 import itertools
@@ -25,7 +26,7 @@ _COLORS = "rgb"
 
 
 def to_dataset(storage: DataStorage) -> Any:
-    """Return a Dataset with the variable ``image``, which reads frames when they are used, without dask.
+    """Return a Dataset with the variable ``image``, which reads frames lazily and without dask.
 
     Raises
     ------
@@ -66,7 +67,7 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
     positions : dict of str to list of int or str
         The positions on each axis.
     present : numpy.ndarray
-        ``(*axes)`` bool, whether there is a frame.
+        A bool array ``(*axes)``, which is True where a frame exists.
     """
 
     def __init__(self, storage: DataStorage) -> None:
@@ -81,14 +82,14 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
         for axis in self.positions:
             if axis in (*of_frame, "image", "present"):
                 raise UnsupportedOperationError(
-                    f"the axis {axis!r} has the name of another part of the Dataset; give it another name "
-                    "with exengine convert --rename"
+                    f"the axis {axis!r} has the same name as another part of the Dataset; rename it with "
+                    "exengine convert --rename"
                 )
         self.dims = (*self.positions, *of_frame)
 
     @property
     def chunks(self) -> dict[str, int]:
-        """The size of a chunk, which is a frame, along each dimension."""
+        """The size of a chunk along each dimension. Each chunk is one frame."""
         frame = dict(zip(self.dims[self.present.ndim :], self._frame_shape, strict=True))
         return {**dict.fromkeys(self.positions, 1), **frame}
 
@@ -134,7 +135,7 @@ def _dims_of_frame(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _coordinates(frames: LazyFrames, plan: SourcePlan) -> dict[str, Any]:
-    """Return the positions, also in physical units if they are known, and which frames are present."""
+    """Return the coordinates: positions, their values in physical units if known, and ``present``."""
     found: dict[str, Any] = {}
     for axis, positions in frames.positions.items():
         found[axis] = (axis, _as_array(positions))

@@ -52,7 +52,7 @@ def parse_json(data: bytes) -> Any:
 
 def refuse_too_many_values(data: bytes) -> None:
     """Raise ValueError for a JSON document that may contain more than ``MAX_JSON_VALUES`` values."""
-    # Each value except the first follows one of these characters or, in an object, follows a key that does.
+    # Each value except the first follows one of these characters, or a key that follows one of them.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
         raise ValueError(f"the document may contain {values} values, but at most {MAX_JSON_VALUES} are read")
@@ -66,7 +66,7 @@ def parse_foreign_json(data: bytes) -> Any:
     r"""Return the readable part of metadata that another program wrote.
 
     Bytes that are not UTF-8 are replaced, and numbers that do not exist in JSON become None. If the metadata
-    is a mapping, a note about this is added under :data:`NOTE_KEY`.
+    is a mapping, a note about these changes is added under :data:`NOTE_KEY`.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def parse_foreign_json(data: bytes) -> Any:
 
 
 def _as_json(value: Any) -> tuple[Any, bool]:
-    """Replace NaN, infinities and unpaired surrogates in a value; return it and whether it contained any."""
+    """Replace NaN, infinities and unpaired surrogates; return the value and whether any were replaced."""
     if isinstance(value, float):
         return (value, False) if math.isfinite(value) else (None, True)
     if isinstance(value, str):

@@ -53,7 +53,7 @@ def open_regular(
     ------
     FileNotFoundError
     OSError
-        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names the kind of file.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` states the kind of file.
     """
     if not flags & os.O_EXCL:  # O_EXCL creates a new file or fails
         try:
@@ -95,7 +95,7 @@ def open_new(path: "str | os.PathLike[str]", flags: int = os.O_WRONLY) -> int:
     Raises
     ------
     OSError
-        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` names the kind of file.
+        With ``errno.EINVAL`` if the path is not a regular file; ``strerror`` states the kind of file.
     """
     try:
         return open_regular(path, flags | os.O_CREAT | os.O_EXCL)
@@ -163,7 +163,8 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
         The descriptor of a file that stays open while the lock is held. The system releases the lock when the
         last descriptor of this open file is closed, even if the process is killed.
     shared : bool
-        Whether to acquire a shared lock, which other shared locks do not block. It serves to detect a writer.
+        Whether to acquire a shared lock, which other shared locks do not block. Shared locks are used to
+        detect a writer.
 
     Returns
     -------
@@ -226,8 +227,8 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
     """Start writing part of a file to the disk; do nothing if the system lacks such a call.
 
-    This guarantees nothing and reports no errors; both are left to a later ``fsync``, which has less to
-    write.
+    This call does not guarantee that the data reach the disk, and it reports no errors. A later ``fsync``
+    does both, and then has less data to write.
     """
     call = _sync_file_range()
     if call is not None:
@@ -328,7 +329,7 @@ def read_into(descriptor: int, view: memoryview, offset: int) -> int:
 # -- paths as users write them --------------------------------------------------------------------
 
 UNUSUAL = re.compile(r"^~|[$%]|://")
-"""Matches strings that :func:`expanded` or :func:`refusal_of` may apply to; others are plain paths."""
+"""Matches strings that :func:`expanded` may change or :func:`refusal_of` may reject."""
 
 _VARIABLE = re.compile(r"\$\w+|\$\{|%\w+%")
 
@@ -362,6 +363,6 @@ def refusal_of(path: str) -> str:
 
 
 def refusal_of_new(path: str) -> str:
-    """Return the same for a new dataset, which may have any name if its parent folder exists."""
+    """Return the same reason for a new dataset, which may have any name if its parent folder exists."""
     named_here = os.path.isabs(path) and os.path.isdir(os.path.dirname(path))
     return "" if named_here or os.path.lexists(path) else refusal_of(path)

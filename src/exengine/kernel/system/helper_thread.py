@@ -111,9 +111,9 @@ class HelperThread:
         return worker.submit(call, arguments)
 
     def submit(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
-        """Start a call as soon as the thread is free, as :meth:`begin` does at once.
+        """Wait until the thread is free, and then start a call as :meth:`begin` does.
 
-        Use it for calls that take longer than those in the queue, such as compression.
+        Use this method for calls that take longer than those in the queue, such as compression.
         """
         worker = self._workers.get(os.getpid()) or self._start()
         return None if worker is None else worker.submit(call, arguments)

@@ -27,7 +27,7 @@ class OpenFile:
     Raises
     ------
     OSError
-        If the file cannot be opened, or if it is not a regular file. A link, a pipe or a device is refused
+        If the file cannot be opened, or if it is not a regular file. A link, a pipe or a device is rejected
         without being opened.
     """
 

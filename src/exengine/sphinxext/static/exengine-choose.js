@@ -1,7 +1,7 @@
-/* Pickers that choose a backend: the backends that meet every wish remain.
+/* Pickers that choose a backend: only the backends that meet every requirement remain.
 
-   The facts are in the page, as JSON with the id `exengine-choices`: an entry for each backend, and one for each
-   set of options with which its capabilities differ. Without this script, the tables of the page are complete. */
+   The data are in the page, as JSON with the id `exengine-choices`: an entry for each backend, and one for each
+   set of options with which its capabilities differ. The tables of the page are complete without this script. */
 
 (function () {
   "use strict";
@@ -19,7 +19,7 @@
   const READING = { reading: "from Python, in another process", live: "in other programs" };
   const SIZE = {
     fits: "fits in memory",
-    disk: "more than the memory holds",
+    disk: "larger than memory",
     levels: "images that need resolution levels",
     remote: "in object storage, at a URL",
   };
@@ -96,7 +96,7 @@
       return [make("label", { for: id }, picker.label, " ", field), names];
     }
     const choices = Object.entries(picker.options).map(([value, text]) => make("option", { value }, text));
-    picker.field = make("select", { id }, make("option", { value: "" }, "does not matter"), ...choices);
+    picker.field = make("select", { id }, make("option", { value: "" }, "any"), ...choices);
     return [make("label", { for: id }, picker.label, " ", picker.field)];
   }
 
@@ -107,7 +107,7 @@
     const choices = JSON.parse(facts.textContent);
     const pickers = pickersFor(choices);
     const form = make("form", { class: "exengine-tools exengine-pickers", "aria-label": "Choose a backend" });
-    const reset = make("button", { type: "button", class: "exengine-forget" }, "Forget all wishes");
+    const reset = make("button", { type: "button", class: "exengine-forget" }, "Clear all");
     const answer = make("div", { class: "exengine-answer", role: "status", "aria-live": "polite" });
 
     function link(choice) {
@@ -119,7 +119,7 @@
       return parts.flatMap((part, place) => (place ? [", ", ...part] : part));
     }
 
-    /** Say which backends come closest, and which of the wishes they do not meet. */
+    /** Return the backends that come closest, and the requirements that they do not meet. */
     function closest(wishes) {
       const missed = choices.map((choice) => wishes.filter((wish) => !wish.meets(choice, wish.value)));
       const fewest = Math.min(...missed.map((some) => some.length));
@@ -136,7 +136,7 @@
         });
         return [make("li", {}, ...link(choice), " meets the rest if you ", ...joined(drops))];
       });
-      return [make("p", {}, make("strong", {}, "No backend meets all of this.")), make("ul", {}, ...lines)];
+      return [make("p", {}, make("strong", {}, "No backend meets all requirements.")), make("ul", {}, ...lines)];
     }
 
     function update() {
@@ -144,7 +144,7 @@
         .map((picker) => ({ ...picker, value: picker.field.value.trim() }))
         .filter((wish) => wish.value);
       const meeting = choices.filter((choice) => wishes.every((wish) => wish.meets(choice, wish.value)));
-      // With options is an answer only where the defaults are not.
+      // Show a backend with options only if it does not meet the requirements with its defaults.
       const plain = meeting.filter((choice) => !choice.options).map((choice) => choice.name);
       const shown = meeting.filter((choice) => !choice.options || !plain.includes(choice.name));
       const names = new Set(meeting.map((choice) => choice.name));
@@ -152,7 +152,7 @@
       if (!wishes.length) answer.replaceChildren(make("p", {}, `${all.size} backends to choose from.`));
       else if (!shown.length) answer.replaceChildren(...closest(wishes));
       else {
-        const count = `${names.size} of ${all.size} ${names.size === 1 ? "meets" : "meet"} all of this: `;
+        const count = `${names.size} of ${all.size} ${names.size === 1 ? "meets" : "meet"} all requirements: `;
         answer.replaceChildren(make("p", {}, count, make("strong", {}, ...joined(shown.map(link))), "."));
       }
       for (const row of table.tBodies[0].rows) {

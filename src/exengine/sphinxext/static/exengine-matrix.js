@@ -197,7 +197,7 @@
       addNeedBoxes(matrix, update);
       addSortButtons(matrix);
     });
-    const words = "Tick what you need: only backends that have it stay.";
+    const words = "Tick the capabilities that you need. Only the backends that have them remain.";
     const hint = make("p", { class: "exengine-hint" }, words);
     const section = tables[0].closest("section");
     section.before(tools, hint, status);

@@ -13,14 +13,14 @@ _SEEN_LIVE = 10  # number of frames that are read while the others are being wri
 
 
 class LivePromises:
-    """Tests of ``live_readers`` with the function that the class names as its foreign reader."""
+    """Tests of ``live_readers`` with the class's foreign reader."""
 
     @promise("C6")
     def test_foreign_readers_see_every_acknowledged_frame(self, subject: Subject) -> None:
         if not subject.can.live_readers:
             subject.not_promised("live_readers")
         if not subject.cls.foreign_reader:
-            raise NotRun("live_readers is declared, but the class names no foreign_reader to test it with")
+            raise NotRun("live_readers is declared, but the class has no foreign_reader to test it with")
         path = subject.new_path()
         spec: dict[str, Any] = {"path": os.fspath(path), "count": FRAMES, "level": "put", "end": "wait"}
         with Child(subject, "write", **spec) as writer:

@@ -195,7 +195,7 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
         if kind != "device" or _makes_devices(original):
             yield f"a {kind}", make
     if sys.platform != "win32":
-        yield "a link to nothing", lambda path: path.symlink_to("nothing")
+        yield "a dangling link", lambda path: path.symlink_to("nothing")
         yield "a link to itself", lambda path: path.symlink_to(path)
     if not manifest.is_file():
         return

@@ -19,8 +19,10 @@ FRAMES = 30
 WATCHED, WATCHED_THOROUGH = 120, 1500
 """The number of frames that are put while another process reads."""
 SECONDS = 100
-"""The approximate number of attempts, in threads, to create a dataset where another writer is active. All of
-them must be refused."""
+"""The approximate number of attempts, in threads, to create a dataset while another writer uses its path.
+
+All of the attempts must be refused.
+"""
 _LIMIT_BYTES = 65536
 
 _PATIENCE_S = 5.0

@@ -225,7 +225,7 @@ def simplest_fault(subject: Subject) -> str:
             path = os.fspath(subject.new_path())
             with Child(subject, "simplest", path=path) as child:
                 said = list(child.lines(SIMPLEST_S, each_line=True))
-            fault = said[-1].get("fault", "")
+            fault = (said or [{}])[-1].get("fault", "")
         except PromiseBrokenError as error:
             fault = str(error)
         except NotRun:  # no other process can import the class

@@ -44,7 +44,7 @@ class ReadPromises:
                 if not any(axis in str(error) for axis in subject.axes(0) if axis not in axes):
                     raise PromiseBrokenError(
                         "R1",
-                        f"the error message for {axes} does not name an axis of the dataset: {error!s:.200}",
+                        f"the error message for {axes} mentions no axis of the dataset: {error!s:.200}",
                     ) from error
 
     @promise("R1")
@@ -252,7 +252,7 @@ def _missing(read: Callable[[Any], Any], axes: dict[str, int | str], label: str)
         unnamed = [at for at in axes.values() if str(at) not in str(error)]
         if unnamed and label == "R1":
             raise PromiseBrokenError(
-                label, f"the error message of {what} does not name {unnamed}: {error}"
+                label, f"the error message of {what} does not mention {unnamed}: {error}"
             ) from error
         return
     except Exception as error:

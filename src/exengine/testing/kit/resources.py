@@ -91,7 +91,7 @@ class ResourcePromises:
         if sorted(number for number, _ in stored) != list(range(_EACH)):
             raise PromiseBrokenError(
                 "P4",
-                f"{len(stored)} frames were stored at {_EACH} coordinates, but there must be one at each",
+                f"{len(stored)} frames were stored at {_EACH} coordinates, but each must have exactly one",
             )
         model = Model(subject)
         for number, salt in stored:

@@ -63,8 +63,8 @@ class KitRun:
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
-        self._variants: dict[str, tuple[str, ...]] = {}  # backend -> variants; the first is ""
-        self._reports: dict[str, dict[str, list[TestReport]]] = {}  # backend or source -> variant -> reports
+        self._variants: dict[str, tuple[str, ...]] = {}  # for each backend; the first is ""
+        self._reports: dict[str, dict[str, list[TestReport]]] = {}  # the reports by plugin and variant
         self._results: dict[str, Results] = {}
 
     # -- collecting ------------------------------------------------------------------------------

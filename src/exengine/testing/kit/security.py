@@ -115,7 +115,7 @@ def _with_other_kinds(
             ("a link to a valid file outside the dataset", lambda place: place.symlink_to(outside / name)),
             ("a link to a private file of the user", lambda place: place.symlink_to(secrets / "thesis.txt")),
             ("a link to an endless file", lambda place: place.symlink_to(secrets / "endless")),
-            ("a link to nothing", lambda place: place.symlink_to("nothing")),
+            ("a dangling link", lambda place: place.symlink_to("nothing")),
             ("a link to itself", lambda place: place.symlink_to(place)),
             ("a link to a folder", lambda place: place.symlink_to(outside)),
         ]

@@ -15,7 +15,7 @@ from exengine.testing.subject import Subject
 
 
 def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
-    """Read frames with the foreign reader that the class names, and report those that it does not see."""
+    """Read frames with the class's foreign reader, and report those that the reader does not see."""
     module, _, name = subject.cls.foreign_reader.partition(":")
     read = getattr(importlib.import_module(module), name)
     faults = []
@@ -42,7 +42,7 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
     faults: list[str] = []
     last_round = False
     while not faults and not last_round:
-        last_round = stopped.is_set()  # after the last frame was put, check once more
+        last_round = stopped.is_set()  # check once more after the last frame was put
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):

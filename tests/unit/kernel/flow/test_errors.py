@@ -114,7 +114,7 @@ def test_data_can_be_awaited_in_each_state():
         return coordinates, data + 1, metadata
 
     handler = DataHandler(storage, process)
-    with pytest.raises(TimeoutError, match="did not come in time"):
+    with pytest.raises(TimeoutError, match="did not arrive in time"):
         handler.await_data({"time": 0}, timeout=0.01)
     threading.Timer(0.05, handler.put, ({"time": 0}, np.zeros((2, 2)), {"m": 1})).start()
     data, metadata = handler.await_data({"time": 0}, timeout=PATIENCE_S)

@@ -1,8 +1,8 @@
 """The orders of events that are not known in advance, such as those of a generator.
 
-Each event is checked when its turn comes, before anything is set for it. A setting that an event does not
-state has the value that it had at the start of the run, so nothing is left over from the event before. Drives
-are an exception: an event without a position leaves them where they are.
+Each event is checked just before it runs, before any of its settings is applied. A setting that an event does
+not specify is reset to its value at the start of the run, so no setting carries over from the previous event.
+Drives are an exception: an event without a position leaves them where they are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,7 +63,7 @@ class EventOrders(Orders):
         event = self.grouped(event)
         self._check(event)
         for setting in self._stated(event):
-            if setting not in self._base:  # not set by an event yet, so this is the value at the start
+            if setting not in self._base:  # no event has set it yet, so this is the value at the start
                 self._base[setting] = self.value_of(setting)
         return self._order(event, None, self._base)
 

@@ -1,7 +1,7 @@
-"""Maps the frames of a run to coordinates, so that no two frames of the run have the same.
+"""Maps the frames of a run to coordinates, so that no two frames of the run have the same coordinates.
 
-A sequence is checked before the run. The events of a generator are not known in advance and may repeat an
-index, or have none.
+A sequence is checked before the run. The events of a generator are not known in advance, and some may have
+the same index or no index.
 """
 
 from collections.abc import Callable, Container, Iterator
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import useq
 
 CAMERA = "cam"
-"""The axis of ``useq.MDAEvent.index`` on which frames of several cameras differ."""
+"""The axis of ``useq.MDAEvent.index`` that distinguishes the frames of several cameras."""
 
 REPEAT = "repeat"
-"""The axis that a frame has if an earlier frame of the run has the same coordinates otherwise."""
+"""The axis that is added to a frame if an earlier frame of the run has the same coordinates."""
 
 ToCoordinates = Callable[["useq.MDAEvent"], CoordinatesLike]
 
@@ -44,7 +44,7 @@ class FrameCoordinates:
         ----------
         event : useq.MDAEvent
         camera : str
-            The label of the camera. It becomes the position on ``camera`` if several cameras took the event.
+            The label of the camera. It becomes the position on ``camera`` if the event uses several cameras.
         number : int
             The number of the event in the run. It becomes the position on ``time`` if the event has no index.
         """
@@ -61,7 +61,7 @@ class FrameCoordinates:
     def expected(
         self, event: "useq.MDAEvent", cameras: tuple[str, ...], number: int
     ) -> Iterator[DataCoordinates]:
-        """Yield the coordinates of the frame that each camera takes of an event."""
+        """Yield the coordinates of the frame that each camera takes for an event."""
         if len(cameras) < 2:
             yield self.of(event, "", number)
             return
@@ -69,7 +69,7 @@ class FrameCoordinates:
             yield self.of(event.model_copy(update={"index": {**event.index, CAMERA: index}}), label, number)
 
     def unused(self, coordinates: DataCoordinates) -> DataCoordinates:
-        """Return the coordinates, with their number on the axis ``repeat`` if they are used already."""
+        """Return the coordinates. If they are already used, add a number on the axis ``repeat``."""
         before = self._used.get(coordinates)
         if before is None:
             self._used[coordinates] = 0

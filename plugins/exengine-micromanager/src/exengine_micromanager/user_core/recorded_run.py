@@ -3,9 +3,9 @@
 The runner calls this module on the engine's thread, once per frame. The frame is queued for the storage. If
 the queue is full, the engine waits, so a slow disk slows the camera and does not fill the memory.
 
-Guarantees: each frame that the runner delivers is stored, or the run ends with an error. Each frame that an
-event requests and the camera does not deliver is named. Two frames of a run never have the same coordinates.
-The dataset is finished exactly once, whatever happens.
+Guarantees: each frame that the runner delivers is stored, or the run ends with an error. If the camera does
+not deliver a frame that an event requests, the frame is reported. Two frames of a run never have the same
+coordinates. The dataset is finished exactly once, whatever happens.
 """
 
 import contextlib
@@ -69,13 +69,13 @@ class RecordedRun:
         self._outcome = outcome
         self._copy = copy
         self._core: CMMCorePlus | None = getattr(runner.engine, "mmcore", None)
-        self._event: useq.MDAEvent | None = None  # the event that the engine carries out
+        self._event: useq.MDAEvent | None = None  # the event that the engine is carrying out
         self._singles: tuple[useq.MDAEvent, ...] = ()
-        self._first = 0  # the number of the first of these events in the run
-        self._counts: dict[str, int] = {}  # camera -> frames of these events that have arrived
+        self._first = 0  # the number in the run of the first of these events
+        self._counts: dict[str, int] = {}  # the number of frames that have arrived, by camera
         self._arrived: set[DataCoordinates] = set()
         self._image_number: int | None = None
-        self._last: DataCoordinates | None = None  # of the frame with this image number
+        self._last: DataCoordinates | None = None  # the coordinates of the frame with this image number
         self._missing: list[DataCoordinates] = []
         self._missing_count = 0
         plan, repeated = plan_of_run(runner.engine, events, converted=convert is not None)
@@ -94,14 +94,14 @@ class RecordedRun:
     # -- called by the runner, on the engine's thread -------------------------------------------------
 
     def setup(self, sequence: Any, meta: Any) -> None:
-        """Keep the engine's description of the microscope with the dataset."""
+        """Store the engine's description of the microscope in the dataset."""
         storage = self._recorder.storage
         assert storage is not None
         with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
             storage.annotate("pymmcore_plus", plain(meta or {}))
 
     def append(self, image: npt.NDArray[Any], event: "useq.MDAEvent", meta: Mapping[str, Any]) -> None:
-        """Pass on one frame.
+        """Pass one frame to the recorder.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class RecordedRun:
         camera = str(meta.get("camera_device") or "")
         count = self._counts.get(camera, 0)
         coordinates = self._coordinates.of(event, camera, self._first + count)
-        if CAMERA not in event.index:  # with several cameras, image numbers run across all of them
+        if CAMERA not in event.index:  # several cameras share one series of image numbers
             self._check_number(camera, coordinates, meta.get("camera_metadata") or {})
         self._counts[camera] = count + 1
         self._arrived.add(coordinates)
@@ -130,7 +130,7 @@ class RecordedRun:
         )
 
     def _check_number(self, camera: str, coordinates: DataCoordinates, tags: Mapping[str, Any]) -> None:
-        """Raise an error, and name the gap in the ledger, if the camera skipped frames of a burst."""
+        """Raise an error, and record the gap in the ledger, if the camera skipped frames of a burst."""
         last, before = self._image_number, self._last
         try:
             self._image_number = next_number(tags, last)
@@ -141,7 +141,7 @@ class RecordedRun:
         self._last = coordinates
 
     def skip(self, *, frames: int = 1) -> None:
-        """Note that the engine refused to carry out an event, which therefore has no frames."""
+        """Record that the engine skipped an event, which therefore has no frames."""
         # The runner sets `runner_t0` when it executes an event. Without it, the engine raised SkipEvent.
         if self._event is not None and not self._counts and "runner_t0" not in self._event.metadata:
             self._singles = ()
@@ -156,7 +156,7 @@ class RecordedRun:
         self._image_number = None
 
     def _settle(self) -> None:
-        """Find the frames of the last event that did not arrive."""
+        """Record the frames of the last event that the camera did not deliver."""
         from exengine_micromanager.plan_checks import camera_channels
 
         core = self._core
@@ -179,7 +179,7 @@ class RecordedRun:
                         self._recorder.ledger.name_loss(where, "the camera delivered no image")
 
     def _stop(self, error: BaseException) -> None:
-        """End the run soon, because a frame could not be stored. The next time point may be hours away."""
+        """Cancel the run, because a frame could not be stored and the next time point may be hours away."""
         if not self._ended:
             self._runner.cancel()
 
@@ -199,14 +199,14 @@ class RecordedRun:
             try:
                 self._stop_listening(error)
                 error = self._finish(error)
-            except BaseException as interrupt:  # the dataset is finished nevertheless
+            except BaseException as interrupt:  # the dataset must still be finished
                 error = error or interrupt
                 with contextlib.suppress(BaseException):
                     recorder.finish(interrupt, timeout=_INTERRUPTED_TIMEOUT_S)
             recorder.report()
         except BaseException as interrupt:
             error = error or interrupt
-        finally:  # so that no caller of `result` waits for ever
+        finally:  # so that no caller of `result` waits forever
             if error is None:
                 self._outcome.set_result(recorder.ledger)
             else:
@@ -217,13 +217,13 @@ class RecordedRun:
         with contextlib.suppress(Exception):
             self._runner.events.eventStarted.disconnect(self._event_started)
         core = self._core
-        with contextlib.suppress(Exception):  # the engine of pymmcore-plus lets a burst go on after an error
+        with contextlib.suppress(Exception):  # pymmcore-plus's engine does not stop a burst after an error
             if error is not None and core is not None and core.isSequenceRunning():
                 core.stopSequenceAcquisition()
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         recorder = self._recorder
-        own: BaseException | None = None  # an error of this package, which is raised with the ledger
+        own: BaseException | None = None  # the error to raise with the ledger
         if error is None and str(self._runner.status.finish_reason) != "completed":
             recorder.finish("cancelled")
         else:
@@ -251,18 +251,18 @@ class RecordedRun:
         return error
 
     def _last_event(self) -> str:
-        """Return where a run that failed has ended, as part of a message."""
+        """Return the part of the message that describes the last event of a failed run."""
         if not self._singles:
             return ""
         try:
             where = dict(self._coordinates.of(self._singles[0], "", self._first))
-        except Exception:  # a function of the user
+        except Exception:  # the user's function can raise any exception
             where = dict(self._singles[0].index)
         if len(self._singles) == 1:
             return f"; the last event was at {where}"
         arrived = max(self._counts.values(), default=0)
         return (
-            f"; the last event was a burst of {len(self._singles)} frames from {where} on, of which "
+            f"; the last event was a burst of {len(self._singles)} frames, starting at {where}, of which "
             f"{arrived} arrived"
         )
 

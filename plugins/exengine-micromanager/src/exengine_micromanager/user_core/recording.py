@@ -1,7 +1,7 @@
-"""Stores every run of a core, also one that a graphical program starts.
+"""Stores every run of a core, including runs that a graphical program starts.
 
-This module adds a sink to each run. See sink.py for the sinks. While a recording is active,
-the core has a ``run_mda`` of its own, which creates the sink before the thread of the run is started.
+This module adds a sink to each run. See sink.py for the sinks. A recording replaces the core's ``run_mda``
+with a function that creates the sink before it starts the thread of the run.
 """
 
 import functools
@@ -36,7 +36,7 @@ class Recording:
     Attributes
     ----------
     sinks : list of ExEngineSink
-        The sinks of the runs that were started so far, in order.
+        The sinks of all runs that have been started so far, in order.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Recording:
         self._thread = threading.get_ident()
         self._on_this_thread: set[ExEngineSink] = set()
         self._is_active = False
-        self._is_wrapped = False  # whether `run_mda` of the core is wrapped, which it stays
+        self._is_wrapped = False  # whether the core's `run_mda` is wrapped; stop() does not undo it
         self.sinks: list[ExEngineSink] = []
 
     def start(self) -> Self:
@@ -99,7 +99,7 @@ class Recording:
         remove_from_runs(self._runner, self._sink_for)
 
     def _sink_for(self, sinks: Sequence[RunSink]) -> ExEngineSink | None:
-        """Return a sink for a run, unless the run has one from this recording already."""
+        """Return a sink for a run, or None if the run already has a sink from this recording."""
         if any(sink in self.sinks for sink in sinks):
             return None
         sink = self._new_sink()
@@ -113,9 +113,9 @@ class Recording:
         return sink
 
     def _wrap_run_mda(self) -> None:
-        """Give a run its sink when ``run_mda`` is called.
+        """Replace ``run_mda`` so that each call creates the sink of its run at once.
 
-        Its thread starts the run later, possibly after the end of the recording.
+        The thread of the run starts later, possibly after the end of the recording.
         """
         if self._is_wrapped:
             return
@@ -130,7 +130,7 @@ class Recording:
             sink = self._new_sink()
             try:
                 return original(events, output=[*others, *sinks, sink], **options)
-            except BaseException:  # the caller receives it
+            except BaseException:  # the run did not start, so its sink is not used
                 self.sinks.remove(sink)
                 raise
 
@@ -173,8 +173,8 @@ def recording(
     Returns
     -------
     Recording
-        Its ``sinks`` are those of the runs. Leaving the ``with`` block waits for runs in progress, and raises
-        the first error of a run on another thread.
+        Its ``sinks`` attribute contains one sink per run. Leaving the ``with`` block waits for runs in
+        progress, and raises the first error of a run on another thread.
 
     Examples
     --------

@@ -39,9 +39,9 @@ def plan_of_run(engine: Any, events: Any, *, converted: bool = False) -> tuple[S
     engine : pymmcore_plus.mda.PMDAEngine
         The engine of the run. If it can ``prepare`` sequences, its own plan is returned.
     events : useq.MDASequence or iterable of useq.MDAEvent
-        They are not changed.
+        The events of the run, which are not changed.
     converted : bool
-        Whether the user derives the coordinates, so that they are unknown.
+        Whether a function of the user derives the coordinates, which are then unknown.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def plan_of_run(engine: Any, events: Any, *, converted: bool = False) -> tuple[S
         check_unique(images, complete.repeated)
     summary = _summary(core, events)
     changes = _changed_settings(core, complete) if core is not None else set()
-    # Camera settings may change the size of a pixel, and with it the number of tiles of a grid.
+    # Camera settings may change the size of a pixel and therefore the number of tiles in a grid.
     if core is None or _SELECTED_CAMERA in changes or (changes and any(point_plans(sequence))):
         return SourcePlan(summary=summary), complete.repeated
     cameras = camera_channels(core, core.getCameraDevice())
@@ -107,7 +107,7 @@ def _is_image(event: "useq.MDAEvent") -> bool:
 
 
 def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_um: float) -> None:
-    """Set the field of view of each grid as pymmcore-plus does, which replaces one that the grid states."""
+    """Set the field of view of each grid. As in pymmcore-plus, this replaces one that the grid specifies."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         grid: Any = part.grid_plan
         if grid is not None:
@@ -132,7 +132,7 @@ def _changed_settings(core: "CMMCorePlus", complete: CompleteEvents) -> set[tupl
         try:
             data = core.getConfigData(group, config)
         except (RuntimeError, ValueError):
-            continue  # the engine reports a preset that does not exist
+            continue  # the engine reports that the preset does not exist
         stated.update({(device, prop): value for device, prop, value in data})
     for position in sequence.stage_positions:
         stated.update({(device, prop): value for device, prop, value in position.properties or ()})

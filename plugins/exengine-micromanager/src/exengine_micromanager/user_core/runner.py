@@ -46,27 +46,28 @@ class RunSink(ABC):
     """An output that records one run of the runner."""
 
     def frameReady(self, image: Any, event: Any, meta: Any, /) -> None:
-        """Raise an error: ``core.mda.run`` passes frames to the sink in another way.
+        """Raise an error, because ``core.mda.run`` passes frames to the sink in another way.
 
-        pymmcore-plus requires this method of every output.
+        pymmcore-plus requires every output to have this method.
 
         Raises
         ------
         SourceError
+            Always.
         """
         raise SourceError("a sink is not connected to signals; pass it as the output of core.mda.run")
 
     @abstractmethod
     def _start(self, runner: "MDARunner", events: Any) -> RecordedRun:
-        """Check the events, and create the dataset. The runner has not done anything yet."""
+        """Check the events, and create the dataset, before the runner does anything."""
 
     @abstractmethod
     def _refuse(self, error: BaseException | None) -> None:
-        """Keep the error that prevented the run, because another sink could not start."""
+        """Store the error that prevented the run. The sink itself was not started."""
 
 
 MakeSink = Callable[[Sequence[RunSink]], RunSink | None]
-"""Returns a sink for a run, unless one of the given sinks of the run suffices."""
+"""Called with the sinks of a run. Returns an additional sink for the run, or None if none is needed."""
 
 _extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKeyDictionary()
 _busy: "weakref.WeakSet[MDARunner]" = weakref.WeakSet()
@@ -100,7 +101,7 @@ def connect_runner() -> None:
         missing = [name for name in ("_coerce_outputs", "_finish_run") if not hasattr(MDARunner, name)]
         if missing:
             raise SourceError(
-                f"this version of pymmcore-plus has no {' and '.join(missing)} of MDARunner; install "
+                f"MDARunner of this version of pymmcore-plus has no {' and '.join(missing)}; install "
                 "'pymmcore-plus>=0.18.1,<0.19'"
             )
         MDARunner.run = _wrapped_run(MDARunner.run)  # type: ignore[method-assign]
@@ -129,7 +130,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
         for one in runs:
             try:
                 raised = one.end(raised) or raised
-            except BaseException as error:  # an interrupt: the other datasets are ended nevertheless
+            except BaseException as error:  # an interrupt; the other datasets must still be finished
                 raised = raised or error
         for sink in sinks[len(runs) :]:
             sink._refuse(raised)
@@ -166,7 +167,7 @@ def _occupied(runner: "MDARunner") -> Iterator[None]:
     """Reject a second run during a run with a sink, because the runner would mix up their events."""
     with _lock:
         if runner in _busy:
-            raise AcquisitionError("the core is carrying out another run; wait for it, or cancel it")
+            raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
         _busy.add(runner)
     try:
         yield
@@ -178,7 +179,7 @@ def _occupied(runner: "MDARunner") -> Iterator[None]:
 
 
 def split_outputs(output: Any) -> tuple[list[RunSink], list[Any]]:
-    """Return the sinks of this package, and the other outputs, of an ``output`` argument."""
+    """Split an ``output`` argument into the sinks of this package and all other outputs."""
     several = isinstance(output, Sequence) and not isinstance(output, str)
     outputs = list(output) if several else [] if output is None else [output]
     sinks = [one for one in outputs if isinstance(one, RunSink)]
@@ -186,18 +187,18 @@ def split_outputs(output: Any) -> tuple[list[RunSink], list[Any]]:
 
 
 def _end_interrupted(runner: "MDARunner", error: BaseException) -> None:
-    """End a run that the runner has left without its end, because the error is not an ``Exception``."""
+    """End a run that the runner abandoned because the error was not an ``Exception``."""
     from pymmcore_plus.mda._runner import FinishReason
 
     sequence = runner._sequence
     if not isinstance(error, Exception) and runner.is_running() and sequence is not None:
         runner._finish_reason = FinishReason.CANCELED
-        with contextlib.suppress(Exception):  # the interrupt is raised
+        with contextlib.suppress(Exception):  # the caller raises the interrupt
             runner._finish_run(sequence)
 
 
 class _DataSink:
-    """The runner's data sink: recorded runs, and the data sink of pymmcore-plus, if any."""
+    """The runner's data sink, which passes calls to the recorded runs and to another data sink, if any."""
 
     def __init__(self, runs: "Sequence[RecordedRun]", other: Any) -> None:
         self._other = other

@@ -32,13 +32,13 @@ class MicroManagerEngine(CarefulEngine):
     """The engine of the frame source ``micromanager``, for ``core.mda.set_engine`` of a user's own core.
 
     Before anything moves, a sequence is checked: each of its fields is carried out or rejected. Every event
-    sets channel, properties, camera, exposure time, position and shutter; nothing is left over from the event
-    before. If a device fails, the run ends with an error. After a complete run, the shutters are as before;
-    after any other end, they are closed. Autoshutter, exposure times, regions of interest, the devices in use
-    and the speeds of stages are as before after every end.
+    sets the channel, properties, camera, exposure time, position and shutter, so no setting carries over from
+    the previous event. If a device fails, the run ends with an error. After a complete run, the shutters are
+    restored; after any other run, they are closed. Autoshutter, exposure times, regions of interest, the
+    selected devices and the speeds of stages are restored after every run.
 
-    The events of a generator are not known in advance. Each is checked when its turn comes. An event without
-    a position leaves the drives where they are.
+    The events of a generator are not known in advance. Each event is checked just before it runs. An event
+    without a position leaves the drives where they are.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class MicroManagerEngine(CarefulEngine):
 
     @property
     def mmcore(self) -> "CMMCorePlus":
-        """The core of the user. It keeps its first failure for this engine."""
+        """The user's core. It records its first failure for this engine."""
         return self._view  # type: ignore[return-value]  # it has all attributes of the core
 
     def _is_stopped(self) -> bool:
@@ -126,7 +126,7 @@ class MicroManagerEngine(CarefulEngine):
         """
         core = self.mmcore
         self._before, self.unrestored = None, ()
-        if core.isSequenceRunning():  # for example, live mode
+        if core.isSequenceRunning():  # live mode may be active
             core.stopSequenceAcquisition()
         if isinstance(sequence, GeneratorMDASequence):
             empty = CompleteEvents(useq.MDASequence())

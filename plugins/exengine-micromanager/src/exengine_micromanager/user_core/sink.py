@@ -31,21 +31,21 @@ class ExEngineSink(RunSink):
     The sink is called on the engine's thread. Frames wait in a bounded queue for the storage. While the queue
     is full, the engine requests no further image, so a slow disk slows the camera. No frame is dropped
     silently: ``core.mda.run`` raises the first error, including errors of the last frame and errors while the
-    dataset is finished. For this, importing this class wraps two functions of pymmcore-plus, which the module
-    ``exengine_micromanager.user_core.runner`` documents.
+    dataset is finished. To make this possible, importing this class wraps two functions of pymmcore-plus; see
+    the module ``exengine_micromanager.user_core.runner``.
 
     Parameters
     ----------
     target : path, mapping or None
         A config file or its content, of which only the sections ``storage`` and ``handler`` are used. With
-        ``backend``, the exact path of the new dataset; None for a backend that keeps frames in memory.
+        ``backend``, the exact path of the new dataset, or None for a backend that keeps frames in memory.
     backend : str, optional
         Name of the backend. No config file or environment variable is then read.
     if_exists : {'error', 'number', 'overwrite'}, optional
         Only with ``backend``: the action to take if the path exists. By default, the run raises an error.
     synchronous : bool
-        Whether the engine waits until a frame has been stored before it delivers the next. At most one frame
-        then waits in memory. With False, ``handler.max_pending`` bytes wait.
+        Whether the engine waits until a frame has been stored before it delivers the next one. At most one
+        frame then waits in memory. With False, up to ``handler.max_pending`` bytes can wait.
     coordinates : callable, optional
         Called with the ``useq.MDAEvent`` of each frame. Returns the frame's coordinates. By default, they are
         derived from ``event.index``.
@@ -57,7 +57,7 @@ class ExEngineSink(RunSink):
     Attributes
     ----------
     path : str or None
-        The path of the dataset; None if the backend keeps frames in memory.
+        The path of the dataset, or None if the backend keeps frames in memory.
 
     Raises
     ------
@@ -113,7 +113,7 @@ class ExEngineSink(RunSink):
     def _set_aside_source(self) -> None:
         config = self._recorder.config
         for key in [key for key in config.values if key.startswith(("source.", "sequence."))]:
-            config.set_aside_value(key, "core.mda.run is given the sequence, and its core is the source")
+            config.set_aside_value(key, "the sequence is passed to core.mda.run, and its core is the source")
 
     # -- the result ------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class ExEngineSink(RunSink):
 
     @property
     def path(self) -> str | None:
-        """The path of the dataset; None if the backend keeps frames in memory."""
+        """The path of the dataset, or None if the backend keeps frames in memory."""
         return self._recorder.path
 
     @property
@@ -181,6 +181,6 @@ class ExEngineSink(RunSink):
         return self._run
 
     def _refuse(self, error: BaseException | None) -> None:
-        """Keep the error that prevented the run."""
+        """Store the error that prevented the run."""
         if error is not None and self._run is None and not self._outcome.done():
             self._outcome.set_exception(error)

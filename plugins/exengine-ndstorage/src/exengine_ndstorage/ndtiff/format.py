@@ -43,7 +43,7 @@ CAPABILITIES = StorageCapabilities(
 
 INDEX_NAME = "NDTiff.index"
 BACKUP_NAME = INDEX_NAME + ".before-recovery"
-"""The old index, which a recovery keeps if it removes entries. Only this index names the removed frames.
+"""The old index, which a recovery keeps if it removes entries. Only this index lists the removed frames.
 """
 DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
 """A file with the damaged metadata that a recovery replaced with notes, one JSON object per line."""
@@ -67,7 +67,7 @@ FULL_RESOLUTION = "Full resolution"
 
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
-FIRST_IFD_AT = 4  # the position in the header where the offset of the first IFD is stored
+FIRST_IFD_AT = 4  # the position in the header at which the offset of the first IFD is stored
 MAX_LENGTH = 2**31  # exclusive, because readers store heights and widths as signed numbers
 METADATA_PADDING = 5  # TIFF stores up to 4 bytes in the tag itself, so short metadata is padded to 5
 
@@ -85,7 +85,7 @@ _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
 _SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-per-strip tags
-_BITS = 2  # the index of the bits in _SIZES
+_BITS = 2  # the position of the bits in _SIZES
 
 EntryLayout = tuple[int, int, int, int, int]
 """A frame layout as stored in an index entry: width, height, pixel type, pixel and metadata compression."""

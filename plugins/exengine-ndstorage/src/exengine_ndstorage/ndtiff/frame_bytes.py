@@ -1,8 +1,8 @@
 """Converts frames to bytes and back, as pixels and JSON, and verifies their checksums.
 
 The checksum of the pixels and the checksum of the metadata both include the coordinates. If an altered index
-assigns a frame to wrong coordinates, this is therefore detected when either the pixels or the metadata are
-read.
+assigns a frame to wrong coordinates, the error is therefore detected when either the pixels or the metadata
+are read.
 """
 
 import functools

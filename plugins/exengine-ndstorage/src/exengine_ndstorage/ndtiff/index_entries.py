@@ -76,7 +76,7 @@ def _walk_chain(data: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
 
 
 def with_metadata_length(entry: bytes, size: int) -> bytes:
-    """Return an entry with a new metadata length, which is its last number but one."""
+    """Return an entry with a new metadata length, which is its second-to-last number."""
     return entry[:-8] + LENGTH.pack(size) + entry[-4:]
 
 

@@ -21,9 +21,9 @@ from exengine_ndstorage.ndtiff.index_entries import Template, parse_checked_axes
 from exengine_ndstorage.ndtiff.sizes import MAX_AXES, MAX_TEXT_BYTES
 
 _NUMBERS_BYTES = INDEX_NUMBERS.size
-_MAX_ENTRY = 2**20  # exceeds the size of the two strings and the numbers in any entry
+_MAX_ENTRY = 2**20  # an upper bound on the size of an entry, in bytes
 _MAX_TEXT = MAX_TEXT_BYTES + 1
-_MAX_TEMPLATES = 32  # templates to keep; JSON that matches none of them is parsed
+_MAX_TEMPLATES = 32  # maximum number of templates; JSON that matches none of them is parsed
 _DIRECT = 2**29  # an int 0 <= i < _DIRECT is its own code; other ints and strings are interned
 _TAIL = 65_536  # the number of new frames after which the sorted keys are computed again
 
@@ -201,7 +201,7 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # above 99,999,999, a number may have a different code
+            if sign < 0 or end - begin > 8:  # a larger number may not be its own code
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)
@@ -353,7 +353,7 @@ class FrameTable:
     def coordinates(self, number: int) -> dict[str, int | str]:
         """Return the coordinates of a frame, in the order of the axes."""
         names, values, order = self._names, self._values, self._order_of_axes
-        codes = self._codes[number].tolist()  # read last, because every axis in the order must have codes
+        codes = self._codes[number].tolist()  # read the codes last, so that they cover every axis
         axes: dict[str, int | str] = {}
         for column in order:
             code = codes[column]

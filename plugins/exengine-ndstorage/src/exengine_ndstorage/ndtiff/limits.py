@@ -72,8 +72,8 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
         if position_type is not first_type:
             raise CoordinatesError(
                 f"NDTiff needs positions of one type on each axis; the first on {axis!r} was "
-                f"{first_type.__name__}, got {positions[axis]!r:.40}; use a name for each {axis}, or for "
-                "none"
+                f"{first_type.__name__}, got {positions[axis]!r:.40}; use only names or only "
+                "numbers on this axis"
             )
     if "self" in types:
         raise CoordinatesError("ndstorage cannot read an axis named 'self'; choose another name")
@@ -86,7 +86,7 @@ def refuse_text(axes: bytes) -> None:
     """Refuse coordinates with more bytes of JSON than an index entry can store."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
-            f"NDTiff's coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+            f"NDTiff coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
         )
 
 
@@ -94,7 +94,7 @@ def refuse_position(axis: str, value: int) -> None:
     """Refuse a position that does not fit in 32 bits."""
     if not -INT32 <= value < INT32:
         raise CoordinatesError(
-            f"NDTiff's positions must fit in 32 bits; the position on axis {axis!r} is {value}"
+            f"NDTiff positions must fit in 32 bits; the position on axis {axis!r} is {value}"
         )
 
 

@@ -142,7 +142,7 @@ def _stitched(
     others = tuple(axis for axis in positions if axis not in ("row", "column"))
     order = others if axes is None else tuple(axes)
     if sorted(order) != sorted(others):
-        raise CoordinatesError(f"axes must be {', '.join(others)}, in any order, got {', '.join(order)}")
+        raise CoordinatesError(f"axes must be {', '.join(others)}, in any order; got {', '.join(order)}")
     if not len(tiles):
         raise CoordinatesNotFoundError(f"{tiles.path} has no tiles")
     values: list[Any] = [

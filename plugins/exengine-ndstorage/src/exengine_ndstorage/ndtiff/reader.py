@@ -1,7 +1,8 @@
 """Reads NDTiff datasets of version 3.
 
 The reader does not write anything, and it works while another process is writing the dataset. It reads the
-new part of the index when a lookup finds no frame, and for ``len``, iteration and ``await_new_data``.
+new part of the index when a lookup finds no frame, and whenever ``len``, iteration or ``await_new_data`` is
+used.
 """
 
 import os
@@ -163,7 +164,9 @@ class NDTiffReader(DatasetReader):
     def __init__(self, path: str, folder: str | None = None) -> None:
         self._folder = path if folder is None else folder
         manifest = read_manifest(self._folder)
-        self._growing = _GrowingTable(self._folder)  # opened last, so that it matches a final manifest
+        self._growing = _GrowingTable(
+            self._folder
+        )  # open the index last, so that it matches a final manifest
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool(MAX_OPEN_FILES)
@@ -195,7 +198,7 @@ class NDTiffReader(DatasetReader):
             )
             self._read_summary()
         else:
-            table.table.settle()  # must happen before other threads use the table without a lock
+            table.table.settle()  # settle before other threads use the table without a lock
             table.live = False
             problem = problem or self._disagreement() or self._read_summary() or self._changed_header()
         if problem:
@@ -203,7 +206,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return how a finished dataset's index, files and manifest disagree; empty if they agree."""
+        """Return a contradiction between a finished dataset's index, files and manifest, or ``""``."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
             # The writer failed while it was creating the index, and the manifest records this failure.
@@ -213,7 +216,7 @@ class NDTiffReader(DatasetReader):
         for name, end in table.ends().items():
             path = os.path.join(self._folder, name)
             if not is_file_name(name) or os.path.islink(path) or not os.path.isfile(path):
-                return f"the index names the file {name!r}, which does not exist"
+                return f"the index refers to the file {name!r}, which does not exist"
             size = os.path.getsize(path)
             if size < end:
                 return f"{name} has {size} bytes, but according to the index it needs {end}"
@@ -260,7 +263,7 @@ class NDTiffReader(DatasetReader):
             with self._settling:
                 manifest = read_manifest(self._folder)
                 if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                    self._growing.refresh()  # after reading the manifest, because the index is complete now
+                    self._growing.refresh()  # the manifest is final, so the index is now complete
                     # The status is published by _settle, after the dataset has been checked.
                     self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
                 self._settle()
@@ -269,7 +272,7 @@ class NDTiffReader(DatasetReader):
     @property
     def summary_metadata(self) -> JsonValue:
         if self._summary is None:
-            self._read_summary()  # the last attempt may have failed, or nothing was written yet
+            self._read_summary()  # try again if an earlier attempt failed
         return self._summary
 
     def is_finished(self) -> bool:
@@ -280,7 +283,7 @@ class NDTiffReader(DatasetReader):
         count = len(self._growing.table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # queried first, so that the refresh sees the last frames
+            finished = self.is_finished()  # query this first, so that refresh() finds the last frames
             return self._growing.refresh() or len(self._growing.table) > count or finished
 
         return wait_until(has_new_data, timeout)
@@ -375,7 +378,7 @@ class NDTiffReader(DatasetReader):
         name = self._growing.table.files[number]
         if not is_file_name(name):
             raise DatasetDamagedError(
-                f"{self.path}: the index names {name!r}, which is not a file of the dataset"
+                f"{self.path}: the index refers to {name!r}, which is not a file of the dataset"
             )
         try:
             return self._pool.open(number, os.path.join(self._folder, name))

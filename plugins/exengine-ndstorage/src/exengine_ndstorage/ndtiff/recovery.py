@@ -7,8 +7,8 @@ recovery is killed, the next call continues it.
 The only data that recovery removes is data that a writer had begun to write when it died, and that is not in
 the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
 so that the data can be rescued by hand later. In this case, the old index is also kept. Damaged metadata are
-replaced with a note, and their bytes are saved next to the index. They lie between the pixels and the next
-frame, so a note must fit into the same space.
+replaced with a note, and their bytes are saved next to the index. The metadata of a frame lie between its
+pixels and the next frame, so a note must fit into the same space.
 """
 
 import itertools
@@ -232,7 +232,7 @@ def _fitted(note: JsonValue, size: int, room: int) -> bytes:
 def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replacement]) -> None:
     """Copy the bytes that will be overwritten to a file next to the index.
 
-    Each line is a JSON object with the coordinates and the metadata, in which each byte is one character.
+    Each line is a JSON object with the coordinates and the old metadata, encoded as one character per byte.
     """
     lines = []
     for number, (coordinates, data, old_bytes) in replaced.items():
@@ -240,7 +240,7 @@ def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replac
         file = OpenFile(os.path.join(folder, table.files[name]), READ)
         old = read_at(file.descriptor, max(len(data), min(old_bytes, MAX_METADATA_BYTES)), at)
         line = {"coordinates": coordinates.coordinate_dict, "metadata": old.decode("latin-1")}
-        if not old.startswith(data):  # a killed recovery has already saved and overwritten them
+        if not old.startswith(data):  # otherwise, an earlier recovery has already saved them
             lines.append(json.dumps(line).encode() + b"\n")
     path = os.path.join(folder, DAMAGED_METADATA_NAME)
     saved = _lines_of(path)
@@ -292,7 +292,7 @@ def _stacks(folder: str, named: Collection[str]) -> list[str]:
 
 
 def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
-    """Return whether a file that the index does not name belongs to this dataset."""
+    """Return whether a file that the index does not list belongs to this dataset."""
     manifest = read_manifest(folder)
     if manifest is not None and manifest.files is not None:
         return FilePatterns(manifest.files).match_file(name)

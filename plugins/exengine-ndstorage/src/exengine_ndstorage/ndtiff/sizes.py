@@ -22,7 +22,7 @@ An index with a longer string is not a valid NDTiff index.
 """
 
 MAX_AXES = 255
-"""The maximum number of different axes in a dataset. A reader keeps one column per axis.
+"""The maximum number of different axes in a dataset. A reader stores one column per axis.
 """
 
 MAX_SUMMARY_BYTES = 16 * MIB

@@ -69,13 +69,13 @@ def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: boo
         name = table.files[number]
         path = os.path.join(folder, name)
         if not is_file_name(name):
-            yield f"the index names {name!r:.200}, which is not a file of the dataset"
+            yield f"the index refers to {name!r:.200}, which is not a file of the dataset"
             continue
         try:
             file = OpenFile(path, READ)
             read_header(path)
         except FileNotFoundError:
-            yield f"the index names the file {name!r}, which does not exist"
+            yield f"the index refers to the file {name!r}, which does not exist"
             continue
         except (OSError, DatasetDamagedError) as error:
             yield f"{name}: {getattr(error, 'strerror', None) or error}"
@@ -106,7 +106,7 @@ def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
 
 
 def is_stack(name: str) -> bool:
-    """Return whether a file name is that of a TIFF file with frames."""
+    """Return whether a file name belongs to a TIFF file with frames."""
     return _STACK.fullmatch(name) is not None
 
 
@@ -182,7 +182,7 @@ class Directory:
             The offset of the next directory.
         """
         checksums = self.layout.checksums(found)
-        assert checksums is not None  # otherwise, the frame could not have been read
+        assert checksums is not None  # the frame was read before, so its checksums exist
         whole = bytearray(self.layout.ifd(self.begin, self._metadata_bytes, *checksums))
         struct.pack_into("<I", whole, self.layout.next_at, following)
         return bytes(whole)
@@ -220,7 +220,7 @@ def _layout(entry: EntryLayout) -> FrameLayout | None:
         return None
     try:
         return FrameLayout(height, width, pixel_type)
-    except struct.error:  # larger than the values that the tags can store
+    except struct.error:  # the tags cannot store such large values
         return None
 
 

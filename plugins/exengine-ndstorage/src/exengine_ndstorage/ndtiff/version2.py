@@ -89,7 +89,7 @@ def _refuse_unsafe_files(path: str) -> None:
 
 
 def _checked_index(folder: str) -> FrameTable:
-    """Return an index, but refuse it if it claims more bytes than exist, which the library would allocate."""
+    """Return an index after checking its sizes, because the library allocates any size that it claims."""
     file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
@@ -116,8 +116,8 @@ class _Files:
     Attributes
     ----------
     is_opening : bool
-        Whether the library is opening the dataset. It then reads the metadata of frames only for the names of
-        channels, which are not used here.
+        Whether the library is opening the dataset. During opening, the library reads the metadata of frames
+        only to get the names of channels, which are not used here.
     problem : str
         The reason why the summary metadata cannot be read, or an empty string.
     """

@@ -109,7 +109,7 @@ class NDTiffStorage(WrittenFrames):
             limits.refuse_options(name, max_file_bytes)
         self._header = encode_header(summary, max_file_bytes)
         self._max_file_bytes = max_file_bytes
-        self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # pixels and metadata
+        self._most_frame_bytes = sizes.MAX_FILE_BYTES - len(self._header) - 1024  # for pixels and metadata
         self._prefix = "" if name is None else f"{name}_"
         self._pool = FilePool(sizes.MAX_OPEN_FILES)
         self._index_file: OpenFile | None = None
@@ -119,7 +119,7 @@ class NDTiffStorage(WrittenFrames):
         self._names_synced = False
         self._end = self._index_end = 0
         self._started = 0  # the offset in the file up to which early writing has started
-        self._last_next_at = -1  # where the last IFD in the file stores the next offset
+        self._last_next_at = -1  # the position at which the last IFD in the file stores the next offset
         self._layouts: dict[tuple[tuple[int, ...], str], FrameLayout] = {}
         self._layout_list: list[FrameLayout] = []  # the layouts by number
         self._places = bytearray()
@@ -148,7 +148,7 @@ class NDTiffStorage(WrittenFrames):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "NDTiffStorage":
-        """Open an unfinished dataset, in order to store the frames that it lacks."""
+        """Open an unfinished dataset in order to store the missing frames."""
         return _ContinuedStorage(path, None, **options)
 
     @classmethod
@@ -182,7 +182,7 @@ class NDTiffStorage(WrittenFrames):
     # -- writing ---------------------------------------------------------------------------------
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
-        bytes(sizes.LEAST_FREE_BYTES)  # raises MemoryError, whereas orjson would end the process
+        bytes(sizes.LEAST_FREE_BYTES)  # a MemoryError here is better than a crash in orjson
         layout = self._layouts.get((data.shape, data.dtype.char))
         if layout is None:
             limits.refuse_shape(data.shape, data.dtype)
@@ -222,7 +222,7 @@ class NDTiffStorage(WrittenFrames):
         self.write_frames(number, [(coordinates, data, checked)])
 
     def write_frames(self, number: int, batch: list[tuple[DataCoordinates, npt.NDArray[Any], Any]]) -> int:
-        """Write the first frames of a batch, as many as fit in the current file and one gathered write.
+        """Write as many frames from the start of a batch as fit in the current file and one gathered write.
 
         Parameters
         ----------

@@ -68,7 +68,7 @@ class WrittenFrames(ManagedStorage):
 
 
 class UnfinishedFrames(NamedTuple):
-    """The frames of an unfinished dataset, as its writer kept them.
+    """The information about an unfinished dataset's frames that its writer had in memory.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ def find_end(folder: str) -> UnfinishedFrames:
     table, sizes, index_end = _read_index(os.path.join(folder, INDEX_NAME))
     found = {each.number: each for each in directories(table, range(len(sizes)))}
     if not len(sizes) or len(found) != len(sizes) or table.superseded:
-        raise DatasetDamagedError(f"{folder} has no frames, or frames that its writer cannot have written")
+        raise DatasetDamagedError(f"{folder} contains no frames, or frames that its writer did not write")
     files = sorted(table.files, key=lambda name: (len(name), name))
     layouts = [
         FrameLayout(height, width, kind, n) for n, (width, height, kind, *_) in enumerate(table.layouts)
@@ -146,7 +146,7 @@ def find_end(folder: str) -> UnfinishedFrames:
 
 
 def remove_later_files(folder: str, files: list[str]) -> None:
-    """Remove the TIFF file that the writer had begun when it died, because no frame is in it."""
+    """Remove the TIFF file that the writer had begun when it died, because the file contains no frames."""
     prefix = files[0].removesuffix("NDTiffStack.tif")
     for name in os.listdir(folder):
         if name.startswith(prefix) and is_stack(name) and name not in files:

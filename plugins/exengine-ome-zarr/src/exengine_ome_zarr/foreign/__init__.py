@@ -12,7 +12,7 @@ __all__ = ["is_ome_zarr", "open_foreign"]
 
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
-    """Return whether a folder or a zip archive is an OME-Zarr dataset. Reads few files; never raises.
+    """Return whether a folder or a zip archive is an OME-Zarr dataset, without raising an exception.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class ArrayLayout:
     chunk : tuple of int
         The shape of a chunk. In a sharded array, chunks are inside shards.
     shard : tuple of int or None
-        The shape of a shard; None if each chunk is a file.
+        The shape of a shard, or None if each chunk is a file.
     index_at_end : bool
         Whether a shard ends with its index. Otherwise, the index is at its beginning.
     index_has_crc : bool
@@ -106,7 +106,7 @@ class ArrayLayout:
 
     @property
     def most_encoded_bytes(self) -> int:
-        """An upper bound on the size of a chunk before decompression. No encoder enlarges data by more."""
+        """An upper bound on the size of a chunk before decompression. Encoders never enlarge data by more."""
         return self.most_decoded_bytes * 9 // 8 + 65536
 
     def file_name(self, place: tuple[int, ...]) -> str:
@@ -115,7 +115,7 @@ class ArrayLayout:
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the grid position of a key, as the inverse of :meth:`file_name`; None for other files."""
+        """Return the grid position of a key, or None for other files. Inverts :meth:`file_name`."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:
@@ -152,12 +152,11 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
         raise UnsupportedOperationError(f"{where}: {error}") from None
     if layout.chunk_bytes > MAX_CHUNK_BYTES:
         raise DatasetDamagedError(
-            f"{where}: a chunk has {layout.chunk_bytes} bytes; at most {MAX_CHUNK_BYTES} are read"
+            f"{where}: a chunk has {layout.chunk_bytes} bytes; the limit is {MAX_CHUNK_BYTES}"
         )
     if math.prod(layout.shard_grid) > MAX_CHUNKS_PER_SHARD:
         raise DatasetDamagedError(
-            f"{where}: a shard has {math.prod(layout.shard_grid)} chunks; at most {MAX_CHUNKS_PER_SHARD} are "
-            "read"
+            f"{where}: a shard has {math.prod(layout.shard_grid)} chunks; the limit is {MAX_CHUNKS_PER_SHARD}"
         )
     return layout
 
@@ -180,7 +179,9 @@ def _version3(key: str, document: dict[str, Any]) -> ArrayLayout:
     encoding = _dict(document.get("chunk_key_encoding"), "chunk_key_encoding")
     prefix = {"default": "c", "v2": ""}.get(str(encoding.get("name")))
     if prefix is None:
-        raise UnsupportedOperationError(f"the names of chunks are encoded as {encoding.get('name')!r:.40}")
+        raise UnsupportedOperationError(
+            f"the encoding {encoding.get('name')!r:.40} of chunk names is not supported"
+        )
     separator = _configuration(encoding).get("separator", "/" if prefix else ".")
     codecs = _codecs(document.get("codecs"))
     shard, at_end, has_crc, inner = None, True, False, codecs
@@ -311,7 +312,7 @@ def _check_codec(name: Any) -> None:
 
 
 def _compressor(codecs: list[dict[str, Any]]) -> str:
-    """Return the name of the compressor, which only checksums may follow; empty if there is none."""
+    """Return the name of the compressor, which only checksums may follow, or an empty string."""
     names = [str(codec["name"]).removeprefix("numcodecs.") for codec in codecs]
     found = [name for name in names if name in _COMPRESSORS]
     if not found:

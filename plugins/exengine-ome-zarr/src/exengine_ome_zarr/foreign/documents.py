@@ -20,7 +20,7 @@ MAX_LEVELS = 64
 MAX_AXES = 8
 
 _AXES = {"t": "time", "c": "channel", "z": "z"}
-_IMPLIED_AXES = ("t", "c", "z", "y", "x")  # before version 0.3
+_IMPLIED_AXES = ("t", "c", "z", "y", "x")  # the axes of datasets before version 0.3
 _UM = {
     "angstrom": 1e-4,
     "picometer": 1e-6,
@@ -159,7 +159,7 @@ def read_group(files: Files, key: str) -> Group | None:
 
 
 def kind_of_group(group: Group) -> str:
-    """Return ``image``, ``plate``, ``well`` or ``series``; empty if it is not OME-Zarr."""
+    """Return ``image``, ``plate``, ``well`` or ``series``, or an empty string for any other group."""
     ome = group.ome
     if isinstance(ome.get("plate"), dict):  # a plate takes precedence over the bioformats2raw layout
         return "plate"
@@ -194,7 +194,7 @@ def image_keys(files: Files, group: Group) -> list[str]:
         keys = _series_keys(files, group)
     if len(keys) > MAX_IMAGES:
         raise DatasetDamagedError(
-            f"{files.name(group.key)} lists {len(keys)} images; at most {MAX_IMAGES} are read"
+            f"{files.name(group.key)} lists {len(keys)} images; the limit is {MAX_IMAGES}"
         )
     return list(dict.fromkeys(keys))
 
@@ -221,7 +221,7 @@ def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
         raise DatasetDamagedError(f"{files.name(group.key)}: the metadata do not list the {what}")
     if len(items) > MAX_IMAGES:
         raise DatasetDamagedError(
-            f"{files.name(group.key)} lists {len(items)} {what}; at most {MAX_IMAGES} are read"
+            f"{files.name(group.key)} lists {len(items)} {what}; the limit is {MAX_IMAGES}"
         )
     keys = []
     for item in items:
@@ -281,7 +281,7 @@ def read_image(files: Files, group: Group) -> Image:
 def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     """Return the name and the unit of each axis. The axes of the frames are named y and x."""
     listed = multiscales.get("axes")
-    systems = multiscales.get("coordinateSystems")  # version 0.6
+    systems = multiscales.get("coordinateSystems")  # introduced in version 0.6
     if isinstance(systems, list) and systems:
         system = _intrinsic(multiscales, systems)
         listed = system.get("axes")
@@ -290,7 +290,7 @@ def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     if not isinstance(listed, list) or len(listed) < 2:
         raise DatasetDamagedError(f"{where}: the multiscales metadata describe fewer than two axes")
     if len(listed) > MAX_AXES:
-        raise UnsupportedOperationError(f"{where} has {len(listed)} axes; at most {MAX_AXES} are read")
+        raise UnsupportedOperationError(f"{where} has {len(listed)} axes; the limit is {MAX_AXES}")
     items = [item if isinstance(item, dict) else {"name": item} for item in listed]
     names = [name for item in items if isinstance(name := item.get("name"), str) and name]
     if len(names) < len(items) or len(set(names)) < len(names):
@@ -317,7 +317,7 @@ def _intrinsic(multiscales: dict[str, Any], systems: list[Any]) -> dict[str, Any
 
 
 def _scale(multiscales: dict[str, Any], dataset: dict[str, Any], count: int) -> list[float | None]:
-    """Return the size of a step along each axis; None if the transformation is not a plain scale."""
+    """Return the size of a step along each axis, or None if the transformation is not a plain scale."""
     steps: list[float | None] = [None] * count
     for owner in (dataset, multiscales if "coordinateSystems" not in multiscales else {}):
         listed = owner.get("coordinateTransformations")

@@ -46,7 +46,7 @@ class ChunkFiles:
         self._lock = threading.Lock()
 
     def read(self, place: tuple[int, ...]) -> bytes | None:
-        """Return the encoded chunk at a position in the chunk grid; None if it was never written.
+        """Return the encoded chunk at a position in the chunk grid, or None if it was never written.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class ChunkFiles:
         return index
 
     def check_file(self, name: str) -> str:
-        """Return the fault in one of the array's files; empty if there is none.
+        """Return the fault in one of the array's files, or an empty string if there is none.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
 
 
 def refusal(data: bytes, layout: ArrayLayout) -> str:
-    """Return the reason why a chunk must not be decoded; empty if a codec may decode it."""
+    """Return the reason why a chunk must not be decoded, or an empty string if it may be decoded."""
     if not data:
         return "it has no bytes"
     if layout.checksum_bytes:
@@ -227,7 +227,7 @@ def _check_zstd(data: bytes, most: int) -> str:
 def _check_deflate(data: bytes, most: int) -> str:
     if len(data) * _MOST_DEFLATE <= max(most, _UNCHECKED_BYTES):
         return ""
-    return _count(zlib.decompressobj(47), data, most)  # detects gzip and zlib from the header
+    return _count(zlib.decompressobj(47), data, most)  # the value 47 accepts gzip and zlib
 
 
 def _check_bz2(data: bytes, most: int) -> str:
@@ -239,7 +239,7 @@ def _check_lzma(data: bytes, most: int) -> str:
 
 
 def _count(decompressor: Any, data: bytes, most: int) -> str:
-    """Decompress in pieces that are discarded, to determine a size that the header does not contain."""
+    """Determine a size that the header does not contain, by decompressing the data in pieces."""
     total = len(decompressor.decompress(data, 2**20))
     while not decompressor.eof and total <= most:
         rest = getattr(decompressor, "unconsumed_tail", b"")

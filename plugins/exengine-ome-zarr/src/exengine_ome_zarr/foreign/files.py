@@ -63,7 +63,7 @@ class Files(Protocol):
         """Return part of a file, or less if the file ends first. Raises the same errors as :meth:`read`."""
 
     def signature(self, key: str) -> tuple[int, int] | None:
-        """Return a file's size and a number that changes with the file; None if it does not exist."""
+        """Return a file's size and a number that changes when the file does, or None if there is no file."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below a prefix. Links are not followed."""
@@ -86,7 +86,7 @@ class FolderFiles:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._checked: set[str] = {""}  # folders that are not links
+        self._checked: set[str] = {""}  # folders that are known not to be links
 
     def read(self, key: str, most: int) -> bytes | None:
         file = self._open(key)
@@ -94,7 +94,7 @@ class FolderFiles:
             return None
         size = os.fstat(file.descriptor).st_size
         if size > most:
-            raise DatasetDamagedError(f"{self.name(key)} has {size} bytes; at most {most} are expected")
+            raise DatasetDamagedError(f"{self.name(key)} has {size} bytes; the limit is {most}")
         return self._read(file, size, 0, key)
 
     def read_range(self, key: str, offset: int, size: int) -> bytes | None:
@@ -220,9 +220,7 @@ class ZipFiles:
             return None
         most = min(most, MAX_INFLATION)
         if entry.file_size > most:
-            raise DatasetDamagedError(
-                f"{self.name(key)} has {entry.file_size} bytes; at most {most} are expected"
-            )
+            raise DatasetDamagedError(f"{self.name(key)} has {entry.file_size} bytes; the limit is {most}")
         packed = self._packed(entry, key, 0, entry.compress_size)
         if entry.compress_type == zipfile.ZIP_STORED:
             data = packed
@@ -256,10 +254,10 @@ class ZipFiles:
         if not 0 <= entry.header_offset <= self._size - entry.compress_size:
             raise DatasetDamagedError(f"{self.name(key)} is not inside the archive")
         if offset + size > entry.compress_size:
-            raise DatasetDamagedError(f"{self.name(key)} is longer than the archive lists")
+            raise DatasetDamagedError(f"{self.name(key)} is longer than its entry states")
         header = read_at(file.descriptor, _LOCAL_HEADER.size, entry.header_offset)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
-            raise DatasetDamagedError(f"{self.name(key)} is not where the archive lists it")
+            raise DatasetDamagedError(f"{self.name(key)} is not at the offset that its entry states")
         _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         begin = entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + offset
         data = read_at(file.descriptor, size, begin)
@@ -298,15 +296,15 @@ def _refuse_large_directory(descriptor: int, size: int, path: str) -> None:
     locator = at - _END_64_LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
         _, _, where, _ = _END_64_LOCATOR.unpack_from(tail, locator)
-        for place in (where, begin + locator - _END_64.size):  # zipfile uses one or the other
+        for place in (where, begin + locator - _END_64.size):  # zipfile uses one of these two offsets
             record = read_at(descriptor, _END_64.size, min(max(0, place), size))
             if len(record) == _END_64.size and record[:4] == b"PK\x06\x06":
                 _, _, _, _, _, _, _, count, count_bytes, _ = _END_64.unpack(record)
                 entries, directory_bytes = max(entries, count), max(directory_bytes, count_bytes)
     if entries > MAX_ZIP_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
         raise DatasetDamagedError(
-            f"{path} lists {entries} files in {directory_bytes} bytes; at most {MAX_ZIP_ENTRIES} files in "
-            f"{MAX_DIRECTORY_BYTES} bytes are read"
+            f"{path} lists {entries} files in {directory_bytes} bytes; the limits are "
+            f"{MAX_ZIP_ENTRIES} files and {MAX_DIRECTORY_BYTES} bytes"
         )
 
 

@@ -17,7 +17,7 @@ class ImageGrid:
     Attributes
     ----------
     position : int, str or None
-        The position on the axis ``position``; None if the dataset is a single image.
+        The position on the axis ``position``, or None if the dataset is a single image.
     axes : dict of str to sequence
         The positions on the other axes, in the order of the array.
     """

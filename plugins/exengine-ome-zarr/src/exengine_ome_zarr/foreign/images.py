@@ -83,12 +83,12 @@ class LevelArray:
         frame_bytes = math.prod(self.shape[-2:]) * self.layout.dtype.itemsize
         if frame_bytes > MAX_FRAME_BYTES:
             raise UnsupportedOperationError(
-                f"{self._name}: a frame has {frame_bytes} bytes; at most {MAX_FRAME_BYTES} are read at once"
+                f"{self._name}: a frame has {frame_bytes} bytes; the limit is {MAX_FRAME_BYTES}"
             )
         chunks = math.prod(-(-a // b) for a, b in zip(self.shape[-2:], self.chunk[-2:], strict=True))
         if chunks > MAX_CHUNKS_PER_FRAME:
             raise UnsupportedOperationError(
-                f"{self._name}: a frame has {chunks} chunks; at most {MAX_CHUNKS_PER_FRAME} are read at once"
+                f"{self._name}: a frame has {chunks} chunks; the limit is {MAX_CHUNKS_PER_FRAME}"
             )
 
     def read(self, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
@@ -156,7 +156,7 @@ class ForeignDataset:
     images : list of (position, Image)
         The position is None if the dataset is a single image.
     faults : list of str
-        The faults that were found. Any fault makes the dataset damaged.
+        The faults that were found. If there are any, the status of the dataset is ``damaged``.
 
     Raises
     ------
@@ -216,7 +216,8 @@ class ForeignDataset:
     def _number_levels(self) -> dict[int, int]:
         """Return a mapping from level number to the index in the list of levels.
 
-        Level n is smaller than level 0 by about ``2**n``. Levels that some images lack are left out.
+        Level n is smaller than level 0 by a factor of about ``2**n``. Levels that some images lack are
+        omitted.
         """
         numbers = {0: 0}
         full = max(self.array(0, 0).shape[-2:])
@@ -272,8 +273,7 @@ class ForeignDataset:
             count += math.prod(grids[-1].shape)
             if count > MAX_FRAMES:
                 raise DatasetDamagedError(
-                    f"{self.files.name('')} claims to have {count} frames or more; at most {MAX_FRAMES} are "
-                    "read"
+                    f"{self.files.name('')} claims to have {count} frames or more; the limit is {MAX_FRAMES}"
                 )
         return GridIndex(grids)
 

@@ -14,7 +14,7 @@ from exengine_ome_zarr.foreign.images import LevelArray
 
 
 class BlockReader(Protocol):
-    """Reads a part of an image's array. It can be pickled."""
+    """A function that reads a part of an image's array, and that can be pickled."""
 
     def read_block(self, image: int, begin: Sequence[int], end: Sequence[int], /) -> npt.NDArray[Any]: ...
 
@@ -39,7 +39,7 @@ def as_array(
 ) -> Any:
     """Return a dask array ``(*axes, Y, X)`` of images with the same coordinates.
 
-    A block contains whole frames, as many as a chunk.
+    A block contains as many whole frames as a chunk.
 
     Raises
     ------

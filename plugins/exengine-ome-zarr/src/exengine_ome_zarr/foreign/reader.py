@@ -173,7 +173,7 @@ class ForeignReader(DatasetReader):
     def _read(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
         try:
             array = self._dataset.array(image, self._place)
-            count = len(array.leading)  # 0 for an image with two axes, to which the coordinates add time 0
+            count = len(array.leading)  # without leading axes, the coordinates have an added time 0
             return array.read(begin[:count], end[:count])
         except DatasetDamagedError as error:
             if str(error) not in self._dataset.faults and len(self._dataset.faults) < MAX_FAULTS:
@@ -194,11 +194,11 @@ class ForeignReader(DatasetReader):
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
-        """The resolution levels. Level n is smaller than level 0 by ``2**n``, or the nearest such factor."""
+        """The resolution levels. Level n is smaller than level 0 by a factor of about ``2**n``."""
         return tuple(self._dataset.level_numbers) if not self._level else (0,)
 
     def level(self, number: int) -> "ForeignReader":
-        """Return a reader for one resolution level. Its coordinates count the planes of that level.
+        """Return a reader for one resolution level. Its coordinates refer to the planes of that level.
 
         Raises
         ------
@@ -229,7 +229,7 @@ class ForeignReader(DatasetReader):
         Returns
         -------
         dask.array.Array
-            ``(*axes, Y, X)``. Each block contains whole frames, as many as a chunk of the file.
+            ``(*axes, Y, X)``. Each block contains as many whole frames as a chunk of the file.
         """
         self._refuse_if_closed()
         arrays = [self._dataset.array(image, self._place) for image in range(len(self._dataset.images))]

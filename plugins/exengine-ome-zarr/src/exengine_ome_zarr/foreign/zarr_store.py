@@ -1,4 +1,4 @@
-"""The arrays of a dataset as ``zarr.Array``: zarr-python decodes the chunks, and reads no files itself.
+"""The arrays of a dataset as ``zarr.Array``: zarr-python decodes the chunks, but does not read files itself.
 
 Import this module only inside functions, because importing zarr-python takes a long time.
 """
@@ -88,5 +88,5 @@ class ChunkStore(Store):
 
 
 def open_array(layout: ArrayLayout, chunks: ChunkFiles) -> Any:
-    """Return a ``zarr.Array`` that reads the chunks of an array. Any error of zarr-python is raised."""
+    """Return a ``zarr.Array`` that reads the chunks of an array. Errors of zarr-python are not converted."""
     return zarr.open_array(ChunkStore(layout, chunks), mode="r", zarr_format=layout.document["zarr_format"])

@@ -49,10 +49,10 @@ class Facts:
     z_step_um, interval_s : float or None
         The distance between planes, and the time between time points.
     colors : dict of str to str
-        The colour of each channel, such as ``"00FF00"``.
+        The color of each channel, such as ``"00FF00"``.
     stage_positions : list of StagePosition
     pyramid : str or None
-        How resolution levels are computed when the dataset is finished; None for no levels.
+        How resolution levels are computed when the dataset is finished, or None for no levels.
     plate : dict or None
         ``name``, ``rows`` and ``columns`` of a well plate, if the dataset has the layout of a plate.
     """
@@ -192,11 +192,11 @@ def multiscales(
 def _translation(
     layout: Layout, scale: dict[str, float], stage: StagePosition | None, factor: int
 ) -> list[float]:
-    """Return the location of the first pixel's centre, in the units of the axes."""
+    """Return the location of the first pixel's center, in the units of the axes."""
     at = {"t": 0.0, "c": 0.0, "z": 0.0, "y": 0.0, "x": 0.0}
     if stage is not None:
         at.update(z=stage.z_um or 0.0, y=stage.y_um or 0.0, x=stage.x_um or 0.0)
-    for dim in ("y", "x"):  # a downsampled pixel is centred between the pixels that it covers
+    for dim in ("y", "x"):  # a downsampled pixel is centered between the pixels that it covers
         at[dim] += (factor - 1) / 2 * scale[dim]
     return [at[dim] for dim in layout.dimensions]
 
@@ -204,7 +204,7 @@ def _translation(
 def omero(
     layout: Layout, facts: Facts, names: Sequence[str], windows: Sequence[tuple[float, float] | None]
 ) -> dict[str, Any]:
-    """Return the OME metadata ``omero``, from which viewers take channel names, colours and contrast.
+    """Return the OME metadata ``omero``, from which viewers read channel names, colors and contrast.
 
     Parameters
     ----------

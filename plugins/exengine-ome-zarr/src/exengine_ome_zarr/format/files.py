@@ -85,7 +85,7 @@ def forget_variables(error: BaseException | None) -> None:
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
-            with contextlib.suppress(RuntimeError):  # raised for calls that are still running
+            with contextlib.suppress(RuntimeError):  # running calls cannot be cleared
                 trace.tb_frame.clear()
             trace = trace.tb_next
         error = error.__context__
@@ -108,7 +108,7 @@ def folders_in(path: str) -> Iterator[str]:
 
 
 class AppendFile:
-    """A file to which lines are appended. A failed write is overwritten by the next.
+    """A file to which lines are appended. The next write overwrites a failed write.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class AppendFile:
         """The offset after the last line."""
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines. If this raises an error or is interrupted, ``end`` does not change."""
+        """Write whole lines. If the method fails or is interrupted, ``end`` does not change."""
         self.end = write_at(self.file.descriptor, (lines,), self.end, len(lines))
 
     def finish(self) -> None:
@@ -175,7 +175,7 @@ def read_lines(folder: str, at: int) -> tuple[list[object], int]:
     size = os.fstat(file.descriptor).st_size
     if size > sizes.MAX_LAYOUT_BYTES:
         raise DatasetDamagedError(
-            f"{folder}: {LAYOUT} has {size} bytes, but at most {sizes.MAX_LAYOUT_BYTES}"
+            f"{folder}: {LAYOUT} has {size} bytes; the limit is {sizes.MAX_LAYOUT_BYTES}"
         )
     values, used = decode_lines(read_at(file.descriptor, max(0, size - at), at))
     return values, at + used

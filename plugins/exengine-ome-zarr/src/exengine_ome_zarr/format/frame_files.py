@@ -55,7 +55,7 @@ def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, A
         raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
     line = read_at(file.descriptor, size, at)
     if len(line) != size or crc32c.crc32c(line) != checksum:
-        raise DatasetDamagedError(f"the metadata of {name} differs from what was written")
+        raise DatasetDamagedError(f"the metadata of {name} differs from the metadata that was written")
     return parse_frame_line(line, name)
 
 
@@ -148,7 +148,7 @@ class FrameFiles(FrameReading):
 
 
 def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
-    """Return the offset and length of each chunk in a shard, ``(chunks, 2)`` uint64; None if damaged."""
+    """Return the offset and length of each chunk in a shard, ``(chunks, 2)`` uint64, or None on damage."""
     size = os.fstat(file.descriptor).st_size
     if size < layout.index_bytes:
         return None

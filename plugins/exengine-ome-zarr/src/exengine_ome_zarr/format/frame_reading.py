@@ -1,7 +1,7 @@
 """Reads frames by their journal records or by shard indices, wherever the files are stored.
 
 Only this module decides where the bytes of a frame are, which lengths are possible, and which checksum
-counts. A subclass reads bytes from a folder or from object storage.
+applies. A subclass reads bytes from a folder or from object storage.
 """
 
 from abc import ABC, abstractmethod
@@ -60,14 +60,14 @@ class FrameReading(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
-        """Return bytes from a file, or fewer if the file ends before them; None if it does not exist."""
+        """Return bytes from a file (fewer if the file ends too early), or None if there is no file."""
 
     @abstractmethod
     def read_end(self, path: str, length: int) -> bytes | None:
-        """Return the last bytes of a file in the dataset; None if it does not exist or is shorter."""
+        """Return the last bytes of a file in the dataset, or None if it does not exist or is shorter."""
 
     def changed_at(self, path: str) -> str:
-        """Return when a file was last changed, as a clause for a message; empty if unknown."""
+        """Return a clause that states when a file was last changed, or an empty string if it is unknown."""
         return ""
 
     # -- reading ---------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class FrameReading(ABC):
         return self._decode(chunks, is_compressed, name)
 
     def _chunks_of(self, text: bytes, name: object) -> list[bytes]:
-        """Return the compressed chunks of a frame. Their lengths precede them if there are several."""
+        """Return the compressed chunks of a frame. If there are several, their lengths are stored first."""
         tiles = self.layout.tiles
         if tiles == 1:
             return [text]

@@ -18,7 +18,7 @@ from exengine_ome_zarr.format.layout import Indices, Layout
 Method: TypeAlias = Literal["mean", "median", "decimate"]
 METHODS: tuple[Method, ...] = ("mean", "median", "decimate")
 _LISTED_AT_ONCE = 256
-"""With at most this number of images, each new image is listed in the OME-XML immediately."""
+"""Up to this number of images, each new image is listed in the OME-XML immediately."""
 _WELL = re.compile(r"([A-Z]{1,2})0*([0-9]{1,2})(?:[_-].*)?")
 
 
@@ -53,7 +53,7 @@ class Images:
 
     @property
     def method(self) -> Method | None:
-        """How resolution levels are computed when the dataset is finished; None for no levels."""
+        """How resolution levels are computed when the dataset is finished, or None for no levels."""
         return self._facts.pyramid if self._facts.pyramid in METHODS else None
 
     @property
@@ -96,7 +96,7 @@ class Images:
         return self._places.get(key[0] if isinstance(key, tuple) else key)
 
     def _well(self, image: int) -> str:
-        """Return the path of an image's well; empty if no position has the image."""
+        """Return the path of an image's well, or an empty string if no position has the image."""
         stage = self._stage(image)
         if stage is not None and stage.row is not None and stage.column is not None:
             return f"{stage.row}/{stage.column}"
@@ -189,7 +189,7 @@ class Images:
 
 
 def well_of(name: object) -> tuple[str, str] | None:
-    """Return the row and column of a well, such as ``"A1"`` or ``"B03_0002"``; None for other names."""
+    """Return the row and column of a well, such as ``"A1"`` or ``"B03_0002"``, or None for other names."""
     match = _WELL.fullmatch(name) if isinstance(name, str) else None
     return (match[1], match[2]) if match else None
 

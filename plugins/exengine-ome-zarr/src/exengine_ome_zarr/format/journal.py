@@ -4,8 +4,8 @@ A record is written after the frame's pixels and metadata. It contains their loc
 checksum of its own, which reveals a partly written record. The file ``.exengine/journal`` begins with a
 header of the same size. Space is reserved in advance, so the file usually ends with zeros.
 
-The writer stores records through a memory map, which costs no system call. The space for the mapped part is
-always reserved beforehand, because a store into a sparse mapping on a full disk ends the process.
+The writer stores records through a memory map, which needs no system call. The space for the mapped part is
+always reserved beforehand, because a store into a sparse mapping on a full disk kills the process.
 """
 
 import errno
@@ -32,7 +32,7 @@ RECORD = np.dtype(
         ("t", "<u4"),
         ("c", "<u4"),
         ("z", "<u4"),
-        ("part", "<u4"),  # the file that was written: 0 for the shard itself, otherwise a part
+        ("part", "<u4"),  # the number of the part; 0 if the frame was written to the shard itself
         ("offset", "<u8"),
         ("length", "<u4"),
         ("stored_crc", "<u4"),  # CRC-32C of the stored bytes
@@ -100,7 +100,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """Return how much each value of each 16-bit word in a record contributes to the checksum."""
+    """Return the contribution of each value of each 16-bit word in a record to the checksum."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)
@@ -117,7 +117,7 @@ _cached_tables: list[npt.NDArray[np.uint32]] = []
 
 
 def valid_records(records: npt.NDArray[np.void], first: int) -> int:
-    """Return how many records at the beginning of an array are valid.
+    """Return the number of valid records at the beginning of an array.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ class JournalWriter:
             os.ftruncate(self.file.descriptor, self.end)
 
     def append(self, records: bytes) -> None:
-        """Write whole records. If this raises an error or is interrupted, ``end`` does not change."""
+        """Write whole records. If the method fails or is interrupted, ``end`` does not change."""
         end = self.end + len(records)
         if end > self._limit:
             self._reserve(end)

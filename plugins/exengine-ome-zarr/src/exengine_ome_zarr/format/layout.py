@@ -220,7 +220,7 @@ class Layout:
         return 16 * self.chunks_in_shard + 4
 
     def slot(self, t: int, c: int, z: int) -> int:
-        """Return the number of a frame's slot in its shard. The slot's offset is a multiple of this."""
+        """Return the number of a frame's slot in its shard, which determines the slot's offset."""
         (shard_t, shard_c, shard_z), (chunk_t, chunk_c, chunk_z) = self.shard, self.chunk
         stride_t, stride_c, stride_z = self.slot_strides
         t, c, z = t % shard_t, c % shard_c, z % shard_z
@@ -244,7 +244,7 @@ class Layout:
 
     @cached_property
     def chunk_slots(self) -> npt.NDArray[np.int64]:
-        """The slot of each chunk in a shard, in the order of the shard's index, counted in chunks of a frame.
+        """The number of each chunk's slot in a shard, in the order of the shard's index.
 
         ``(chunks,)`` int64.
         """
@@ -269,7 +269,7 @@ def encode_index(entries: npt.NDArray[np.uint64]) -> bytes:
 
 
 def decode_index(text: bytes) -> npt.NDArray[np.uint64] | None:
-    """Return the offsets and lengths in a shard's index, ``(chunks, 2)`` uint64; None if it is damaged."""
+    """Return the offsets and lengths in a shard's index, ``(chunks, 2)`` uint64, or None if it is damaged."""
     if len(text) < 4 or crc32c.crc32c(text[:-4]) != int.from_bytes(text[-4:], "little"):
         return None
     return np.frombuffer(text, "<u8", len(text) // 16 * 2).reshape(-1, 2)
@@ -368,6 +368,6 @@ def _rows_of_chunk(height: int, row_bytes: int) -> int:
         chunks = 2
         while height * row_bytes > chunks * sizes.COMPRESSED_CHUNK_BYTES:
             chunks *= 2
-    while height % chunks:  # no chunk is padded
+    while height % chunks:  # all chunks must have the same height
         chunks //= 2
     return height // chunks

@@ -1,4 +1,4 @@
-"""The OME-XML of a series of images, from which napari and Bio-Formats learn which images exist.
+"""The OME-XML of a series of images, in which napari and Bio-Formats find the list of images.
 
 The bioformats2raw layout stores this XML next to the list of images. The XML follows the schema of June 2016
 (https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html).
@@ -42,7 +42,7 @@ def encode_series(
     facts : Facts
     images : iterable of ListedImage
     channels : sequence of dict
-        The channels of the images, as in the OME metadata ``omero``. An image may have fewer.
+        The channels of the images, as in the OME metadata ``omero``. An image may have fewer channels.
     """
     root = ElementTree.Element("OME", xmlns=_NAMESPACE, Creator="exengine-ome-zarr")
     for image in images:

@@ -1,8 +1,8 @@
 """Converts frames to the bytes of their chunks, and back.
 
 Without compression, the bytes of a frame are its chunks one after another. Each chunk contains all planes of
-an RGB frame, and the chunks at the edges are padded with zeros. With compression, each chunk is compressed by
-itself.
+an RGB frame, and the chunks at the edges are padded with zeros. With compression, each chunk is compressed
+separately.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr.format.layout import NO_CODEC, Layout
 
 CODECS = {"blosc-lz4": "lz4", "blosc-zstd": "zstd", "zstd": "zstd", "gzip": "gzip"}
-"""The names of the compression methods, and those of the compressors."""
+"""The options for compression, each with the name of its compressor."""
 DEFAULT_LEVELS = {"blosc-lz4": 5, "blosc-zstd": 1, "zstd": 1, "gzip": 1}
 
 
@@ -109,7 +109,7 @@ class PixelCodec:
         return np.ascontiguousarray(planes.reshape(layout.frame_shape))
 
     def compress(self, arranged: npt.NDArray[Any], first: int = 0, end: int | None = None) -> list[bytes]:
-        """Return the compressed chunks of an arranged frame, or those from ``first`` to before ``end``."""
+        """Return the compressed chunks of an arranged frame, or only the chunks in ``range(first, end)``."""
         flat = arranged.reshape(self._layout.tiles, -1)
         return [self._codec.encode(chunk) for chunk in flat[first:end]]
 

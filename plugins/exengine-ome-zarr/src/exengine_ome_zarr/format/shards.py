@@ -51,7 +51,7 @@ class SlotFiles:
         """The shards that were written since the last sync."""
 
     def open(self, name: str) -> OpenFile:
-        """Return the shard at a path in the dataset, which is created if it does not exist."""
+        """Return the shard at a path in the dataset. If it does not exist, create it."""
         self.unsynced[name] = None
         path = os.path.join(self._folder, name)
         if self.continues and name not in self._made and os.path.exists(path):
@@ -149,7 +149,7 @@ class PartFiles:
         """The shards that were published since the last sync."""
 
     def get(self, name: str) -> Part:
-        """Return the part of a shard, which is created if it does not exist."""
+        """Return the part of a shard. If it does not exist, create it."""
         part = self._parts.get(name)
         if part is None:
             part = Part(self._folder, self._count + 1, self._layout.chunks_in_shard)
@@ -190,7 +190,7 @@ class PartFiles:
             del self._parts[name]
 
     def continue_part(self, name: str, number: int) -> Part | None:
-        """Return a part that an earlier writer created; None if it was published."""
+        """Return a part that an earlier writer created, or None if it was published."""
         self._count = max(self._count, number)
         if not os.path.exists(part_path(self._folder, number)):
             self.published[number] = name

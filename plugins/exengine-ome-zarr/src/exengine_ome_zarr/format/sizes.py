@@ -90,7 +90,7 @@ SHARED_WRITE_BYTES = MIB
 """The minimum frame size for which the helper thread computes the checksum during the write."""
 
 JOURNAL_FIRST_BYTES = 64 * KIB
-"""The first size of the journal. It is small, so that a dataset can begin on an almost full disk."""
+"""The initial size of the journal. It is small, so that a dataset can be created on an almost full disk."""
 
 JOURNAL_STEP_BYTES = 4 * MIB
 """The maximum number of bytes by which the journal grows at once."""
@@ -98,13 +98,14 @@ JOURNAL_STEP_BYTES = 4 * MIB
 # -- finishing -------------------------------------------------------------------------------------------
 
 COPY_SHARE = 0.25
-"""The share of a shard that must be unused holes before ``finish`` copies the shard.
+"""The fraction of a shard that must consist of unused holes before ``finish`` copies the shard.
 
-Programs that copy a dataset may store holes as zeros. Copying costs the time of writing the frames again.
+Programs that copy a dataset may store holes as zeros. Copying a shard takes as long as
+writing its frames again.
 """
 
 COPY_BYTES = 4 * MIB
-"""The amount of data that is copied at once, and the least size of holes worth copying a shard."""
+"""The amount of data that is copied at once. A shard with fewer bytes in holes is never copied."""
 
 # -- reading ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""URLs of datasets, the stores that they name, and the messages for failed requests.
+"""URLs of datasets, the stores to which they refer, and the messages for failed requests.
 
 Credentials come from the environment only. A URL that contains credentials is refused, because a dataset
 records its own URL. No message contains a request's text, because some stores sign requests in the URL.
@@ -42,7 +42,7 @@ def check_url(url: str) -> str:
     Raises
     ------
     ConfigError
-        If the URL contains credentials or a query, or does not name a dataset in a bucket.
+        If the URL contains credentials or a query, or does not refer to a dataset in a bucket.
     """
     try:
         parts = urlsplit(url)
@@ -55,17 +55,19 @@ def check_url(url: str) -> str:
             "own URL; set credentials in the environment"
         )
     if parts.scheme in ("file", "memory"):
-        raise ConfigError(f"the URL {shown} does not name an object store; give the path of a folder")
+        raise ConfigError(f"the URL {shown} does not refer to an object store; pass the path of a folder")
     names = [name for name in parts.path.split("/") if name]
     if not names or not parts.netloc:
-        raise ConfigError(f"the URL {shown} does not name a dataset; write it as s3://bucket/name.ome.zarr")
+        raise ConfigError(
+            f"the URL {shown} does not refer to a dataset; write it as s3://bucket/name.ome.zarr"
+        )
     if any(name in (".", "..") for name in names):
         raise ConfigError(f"the URL {shown} contains '.' or '..'; write the name of the dataset itself")
     return url.rstrip("/")
 
 
 def host_of(url: str) -> str:
-    """Return the host that serves a URL, for messages."""
+    """Return the name of the host that serves a URL, for use in messages."""
     parts = urlsplit(url)
     if parts.scheme in ("s3", "s3a"):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -87,7 +89,7 @@ def connect(url: str, *, patient: bool) -> "ObjectStore":
     UnsupportedOperationError
         If obstore is not installed.
     ConfigError, DatasetAccessError
-        If the URL does not name a store.
+        If the URL does not refer to a store.
     """
     try:
         from obstore.store import from_url
@@ -134,7 +136,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
     name = code[1] if code else f"status {status[1]}" if status else kind
     failed = f"{url} cannot {what}"
     if "Unable to recognise URL" in text:
-        return ConfigError(f"{url} does not name an object store; write it as s3://bucket/name.ome.zarr")
+        return ConfigError(f"{url} does not refer to an object store; write it as s3://bucket/name.ome.zarr")
     if "BadScheme" in text:
         return AccessRefusedError(
             f"{failed}: {host} is addressed without encryption; set AWS_ALLOW_HTTP=true to allow this"

@@ -89,7 +89,7 @@ class Bucket:
             found = obstore.get(self._quick, name)
             size = found.meta["size"]
             if size > most:
-                raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes, but at most {most} are read")
+                raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes; the limit is {most}")
             return bytes(found.bytes()), _tag_of(found.meta)
         except FileNotFoundError:
             return None
@@ -97,7 +97,7 @@ class Bucket:
             raise self._error(error, "be read") from None
 
     def read_range(self, name: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of an object, or fewer if it is shorter; None if it does not exist."""
+        """Return bytes of an object (fewer if it is shorter), or None if there is no object."""
         import obstore
 
         if not length:
@@ -151,7 +151,7 @@ class Bucket:
         Returns
         -------
         dict or None
-            The new version; None if another process was faster.
+            The new version, or None if another process was faster.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError

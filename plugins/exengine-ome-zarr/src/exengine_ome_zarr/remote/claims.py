@@ -1,8 +1,8 @@
 """The manifest of a dataset in a bucket, by which a writer claims the dataset.
 
 A claim is a conditional request that creates ``exengine.json``, so exactly one of several writers succeeds.
-While the dataset is incomplete, the manifest names its writer. Every later change is conditional, too, so a
-writer notices if a recovery has taken over its dataset.
+While the dataset is incomplete, the manifest identifies its writer. Every later change is conditional, too,
+so a writer notices if a recovery has taken over its dataset.
 """
 
 import json
@@ -26,7 +26,7 @@ _OWN = (MANIFEST, "exengine.lock")
 
 @dataclass(frozen=True)
 class Writer:
-    """The writer that a manifest names.
+    """The writer that is recorded in a manifest.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Writer:
     token : str
         The suffix of its folder name in the spool.
     spool : str or None
-        The spool, if an option named it.
+        The spool, if an option specified it.
     """
 
     host: str
@@ -48,7 +48,7 @@ class Writer:
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Writer | None":
-        """Return the writer that a manifest names, or None."""
+        """Return the writer that is recorded in a manifest, or None."""
         value = manifest.get("writer")
         if not isinstance(value, dict):
             return None
@@ -69,7 +69,7 @@ class Writer:
 
     @property
     def folder(self) -> str | None:
-        """The folder of the dataset in the spool of this machine; None if there is none."""
+        """The folder of the dataset in the spool of this machine, or None if there is none."""
         return spool.find_folder(self.spool, self.token)
 
     @property
@@ -106,7 +106,7 @@ class Claim:
     ----------
     bucket : Bucket
     named_spool : str or None
-        The spool, if an option names it.
+        The spool, if an option specifies it.
     token : str, optional
         The token of the claim to continue; by default, a new one.
     tag : dict, optional
@@ -206,7 +206,7 @@ class Claim:
         folder : str
             The folder of the dataset in the spool.
         final : bool
-            Whether the dataset is finished, so that the manifest no longer names a writer.
+            Whether the dataset is finished, so that the manifest no longer identifies a writer.
 
         Raises
         ------
@@ -232,7 +232,7 @@ class Claim:
 
 
 def refuse_writer(url: str, manifest: Manifest) -> None:
-    """Raise ``DatasetLockedError`` if a dataset is not finished, and name its writer."""
+    """Raise ``DatasetLockedError``, with a message about the writer, if a dataset is not finished."""
     if manifest.status is not DatasetStatus.INCOMPLETE:
         return
     writer = Writer.of(manifest)

@@ -1,4 +1,4 @@
-"""Keeps track of the files in the spool: which of them are in the bucket, and which can be removed."""
+"""Tracks which files in the spool are already in the bucket, and which of them can be removed."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +16,11 @@ from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
 from exengine_ome_zarr.remote.contents import file_content, slot_content
 from exengine_ome_zarr.remote.uploads import Upload, Uploader
 
-_LOGS = (files.FRAMES, files.LAYOUT, files.JOURNAL)  # the journal last, because it defines which frames exist
+_LOGS = (
+    files.FRAMES,
+    files.LAYOUT,
+    files.JOURNAL,
+)  # the journal must be last, because it defines which frames exist
 
 
 class _Shard:
@@ -33,7 +37,7 @@ class _Shard:
 
 
 class SpooledObjects:
-    """The files of a dataset in the spool, and the objects that they become.
+    """The files of a dataset in the spool, and the objects to which they are uploaded.
 
     Parameters
     ----------
@@ -112,7 +116,7 @@ class SpooledObjects:
         self.used_bytes += size
 
     def upload_if_full(self, name: str, full: int, parts: PartFiles | None) -> None:
-        """Begin to upload a shard if it contains ``full`` frames, all that its array has room for."""
+        """Begin to upload a shard if it contains ``full`` frames, the most that it can contain."""
         shard = self._shards[name]
         if shard.frames >= full and name not in self._full and _is_published(name, shard, parts):
             self._full[name] = self._submit(name, shard)
@@ -143,7 +147,7 @@ class SpooledObjects:
             if shard.changed:  # a late frame was added
                 continue
             del self._shards[name]
-            self.removed[name] = shard.frames  # before the file is removed, so that readers use the bucket
+            self.removed[name] = shard.frames  # readers must use the bucket before the file is removed
             path = os.path.join(self._folder, name)
             os.truncate(path, 0)  # frees the disk space even if the file is still open elsewhere
             os.unlink(path)

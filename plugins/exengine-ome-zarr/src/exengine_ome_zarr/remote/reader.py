@@ -216,7 +216,7 @@ def _extend(bucket: Bucket, name: str, folder: str, most: int) -> None:
     if there is None:
         return
     if there[0] > most:
-        raise DatasetDamagedError(f"{bucket.url}/{name} has {there[0]} bytes, but at most {most} are read")
+        raise DatasetDamagedError(f"{bucket.url}/{name} has {there[0]} bytes; the limit is {most}")
     path = os.path.join(folder, name)
     file = OpenFile(path, os.O_RDWR if os.path.exists(path) else NEW)
     at = os.fstat(file.descriptor).st_size

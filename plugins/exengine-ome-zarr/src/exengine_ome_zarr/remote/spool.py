@@ -1,7 +1,7 @@
 """The spool: the folder on this machine from which a dataset is uploaded.
 
-Each dataset has a folder of its own in the spool. Its name ends with the token that the manifest in the
-bucket contains, so that ``exengine recover`` finds it after the writer has died.
+Each dataset has a folder of its own in the spool. The folder's name ends with a token that the manifest in
+the bucket contains, so that ``exengine recover`` finds the folder after the writer has died.
 """
 
 import os
@@ -13,7 +13,7 @@ from exengine.errors import DatasetAccessError
 from exengine_ome_zarr.format.files import DATASET_FILES
 
 VARIABLE = "EXENGINE_SPOOL"
-"""The environment variable that names the default folder."""
+"""The environment variable for the default folder."""
 FOLDER = "exengine-spool"
 DEFAULT_BYTES = 4 * 2**30
 _OWN = ("exengine.json", "exengine.json.new", "exengine.lock")
@@ -34,7 +34,7 @@ def default_folder() -> str:
 
 
 def new_folder(spool: str | None, url: str, token: str) -> str:
-    """Return the path of a new dataset's folder in the spool, which is created if necessary.
+    """Return the path of a new dataset's folder in the spool. Create the spool if necessary.
 
     Raises
     ------

@@ -130,7 +130,7 @@ class SpoolWriter(FrameWriter):
             try:
                 return super().read(number)
             except DatasetDamagedError:
-                if name not in removed:  # otherwise, the uploaded shard has just been removed
+                if name not in removed:  # otherwise, the shard has just been uploaded and removed
                     raise
         frames = self._remote_frames
         if frames is None:

@@ -26,7 +26,7 @@ from exengine_ome_zarr.remote.spool_writer import SpoolWriter
 class RemoteStorage(ManagedStorage):
     """The part of a storage that claims a URL, uploads the dataset, and finishes it there.
 
-    In the order of base classes, it precedes the storage that writes the dataset to a folder.
+    Among the base classes of a storage, this class precedes the one that writes the dataset to a folder.
 
     Parameters
     ----------
