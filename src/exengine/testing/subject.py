@@ -79,7 +79,7 @@ class Subject:
         self.options = options
         self.thorough = thorough
         self.varied = False  # whether the frames have several shapes
-        self.not_promised_by = ""  # set to the capabilities that rule out the tested promise
+        self.not_promised_by = ""  # the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0
 
