@@ -6,17 +6,14 @@ the same exception. The simplest of these tests states the finding, and the othe
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from exengine.testing.results import TestReport
+from typing import Any
 
 _FROM_SIMPLE = (
     "P1", "P8", "P9", "P3", "P2", "P4", "P5", "R1", "R2", "R4", "N1", "N2", "N6", "N4", "N5", "O1", "P6",
     "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C5", "C1", "C2", "C3", "C7", "D5", "D3", "C6",
     "S1", "S2", "S3",
 )  # fmt: skip
-"""The labels, with those first whose tests need the least of a backend."""
+"""The labels, in the order of how much their tests need of a backend."""
 
 _KINDS = {
     "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
@@ -33,7 +30,7 @@ _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b[:(]?\s*[
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}|\([^)]*\)|/\S+|0x[0-9a-f]+|-?\d+(\.\d+)?")
 
 
-def causes_of(reports: "Iterable[TestReport]") -> list[dict[str, Any]]:
+def causes_of(reports: Iterable[Any]) -> list[dict[str, Any]]:
     """Return the probable causes of the failures among some reports, the simplest first.
 
     Parameters
@@ -59,7 +56,7 @@ def causes_of(reports: "Iterable[TestReport]") -> list[dict[str, Any]]:
     [(['P1', 'N2'], ['EX301'], 'a')]
     """
     broken = sorted((r for r in reports if r.outcome == "broken"), key=lambda r: (_rank(r.labels), r.test))
-    groups: list[tuple[set[str], list[TestReport]]] = []
+    groups: list[tuple[set[str], list[Any]]] = []
     for report in broken:
         marks = marks_of_failure(report.message)
         for known, members in groups:
@@ -72,7 +69,7 @@ def causes_of(reports: "Iterable[TestReport]") -> list[dict[str, Any]]:
     return [_cause(members) for _, members in groups]
 
 
-def _cause(members: "Sequence[TestReport]") -> dict[str, Any]:
+def _cause(members: Sequence[Any]) -> dict[str, Any]:
     return {
         "labels": list(dict.fromkeys(label for report in members for label in report.labels)),
         "code": members[0].code,
@@ -88,7 +85,7 @@ def _rank(labels: Sequence[str]) -> int:
 
 
 def marks_of_failure(message: str) -> set[str]:
-    """Return what a message has in common with other messages about the same fault.
+    """Return marks that a message shares with other messages about the same fault.
 
     Examples
     --------

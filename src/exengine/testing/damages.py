@@ -15,7 +15,7 @@ Change = Callable[[bytes], bytes | None]
 
 _HEAD, _TAIL = 64, 24
 _MASKS = (0x01, 0x10, 0x80, 0xFF)
-_PICKLE = b"cexengine_decoy\nloaded\n."  # a pickle whose loading imports a module that does not exist
+_PICKLE = b"cexengine_decoy\nloaded\n."  # loading this pickle imports a module that does not exist
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Damage:
     name : str
         The path of the file, relative to the dataset; ``"."`` if the dataset is a single file.
     text : str
-        What was changed, for messages.
+        A description of the change, for messages.
     change : callable
         Returns the new content for the old one; None removes the file.
     """

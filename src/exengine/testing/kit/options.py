@@ -97,7 +97,7 @@ class OptionPromises:
 
 
 def _options(subject: Subject) -> list[Option]:
-    """Return the options whose values the kit may choose."""
+    """Return the options with values that the kit may choose."""
     return [
         option
         for option in options_of(subject.cls)
@@ -185,7 +185,7 @@ def _stores(subject: Subject) -> str:
 
 
 def _smooth(subject: Subject, axes: Any) -> Any:
-    """Return a frame of which most pixels are alike, so that the effort of a compression shows."""
+    """Return a frame with many equal pixels, so that the effort of a compression shows."""
     frame = subject.frame(axes)
     flat = frame.reshape(-1)
     flat[flat.size // 2 :] = (np.arange(flat.size - flat.size // 2) // 7 % 5).astype(frame.dtype)
@@ -209,7 +209,7 @@ def _has_effect(subject: Subject, option: Option, others: dict[str, Any], traces
 
 
 def _trace_of(subject: Subject) -> tuple[Any, Any]:
-    """Return what can be seen of a backend from outside: capabilities, refusals, syncs, files."""
+    """Return the visible effects of a backend: capabilities, refusals, syncs, files."""
     counts: dict[str, int] = {}
     said: list[str] = []
     able: tuple[Any, ...] = ()

@@ -55,7 +55,7 @@ class Calls:
 
     @property
     def failed(self) -> str:
-        """The name of the function whose call failed; empty if there were fewer calls."""
+        """The name of the function that failed; empty if there were fewer calls."""
         return self.seen[self.number] if 0 <= self.number < len(self.seen) else ""
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -107,7 +107,7 @@ def inodes_of(root: str) -> dict[int, str]:
 
 
 class Syncs:
-    """A recorder of what is surely on the disk: the content that files and folders had when they were synced.
+    """A recorder of the content that files and folders had when they were synced, and that is thus on the disk.
 
     It also notes the files that Python code opens for writing. It cannot be removed.
 
@@ -143,7 +143,7 @@ class Syncs:
             inode = os.fstat(fd if isinstance(fd, int) else fd.fileno()).st_ino
             path = inodes_of(self._root).get(inode)
             if path is not None:
-                self._note(path)  # before the call, because another thread may write meanwhile
+                self._note(path)  # before the call, because another thread may write during the call
             return real(fd, *more)
 
         return call
@@ -171,7 +171,7 @@ class Syncs:
         return all(os.path.basename(name) in self._opened for name in files)
 
     def restore(self, dataset: str, copy: str) -> list[str]:
-        """Write a copy of a dataset as it is after a loss of power; return the paths of what it lacks."""
+        """Write a copy of a dataset as it is after a loss of power; return the paths that it lacks."""
         lacking: list[str] = []
         kinds = {inode: os.path.isdir(path) for inode, path in inodes_of(self._root).items()}
         self._restore(os.lstat(dataset).st_ino, copy, kinds)

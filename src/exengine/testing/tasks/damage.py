@@ -14,7 +14,7 @@ _COMPLETE = "complete"
 
 
 def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
-    """Apply each change to a copy of a dataset, open the copy and read it. Report what is noteworthy.
+    """Apply each change to a copy of a dataset, open the copy and read it. Report faults.
 
     The copy gets a new path for each change, so that nothing that the backend may remember of a path is used.
     """
@@ -67,7 +67,7 @@ def _outcome(subject: Subject, path: Path, count: int) -> dict[str, Any]:
 
 
 def _read(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read everything. Return what was returned as good though it is not, and an error that is not ours."""
+    """Read everything. Return the wrong data that was returned as good, and an error of another kind."""
     from exengine.testing.frames import same
 
     wanted = [subject.axes(number) for number in range(count)]

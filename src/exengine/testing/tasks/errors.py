@@ -17,7 +17,7 @@ from exengine.testing.tasks.calls import Calls, Syncs
 
 _LARGE = (300, 300)
 _PUTS = 5
-_FAILING = 3  # the number of the frame whose put meets the error
+_FAILING = 3  # the number of the frame that meets the error
 _MANY = 12
 
 
@@ -82,7 +82,7 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 
 def run_broken_calls(subject: Subject, spec: dict[str, Any]) -> None:
-    """Let each call fail that put, finish and close make, one per dataset. Report what the caller learned."""
+    """Let each call fail that put, finish and close make, one per dataset. Report which errors the caller received."""
     for phase in ("put", "finish", "close"):
         for kind in ("error", "short"):
             number = 0
@@ -185,7 +185,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
                 errors.append(describe(error, 120))
                 break
             stored += 1
-        if not size:  # only what the format itself writes in finish fails
+        if not size:  # only the format's own writes in finish fail
             limited = True
             limit(1)
         for end in (storage.finish, storage.close):
@@ -202,7 +202,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
                "returned": done, "errors": errors, "foreign": [], "kind": "limit"}  # fmt: skip
 
 
-# -- what is synced --------------------------------------------------------------------------------------
+# -- synced content --------------------------------------------------------------------------------------
 
 
 def run_synced(subject: Subject, spec: dict[str, Any]) -> None:
