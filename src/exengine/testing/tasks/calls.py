@@ -107,7 +107,7 @@ def inodes_of(root: str) -> dict[int, str]:
 
 
 class Syncs:
-    """A recorder of the content that files and folders had when they were synced, and that is thus on the disk.
+    """A recorder of the content that files and folders had when they were last synced.
 
     It also notes the files that Python code opens for writing. It cannot be removed.
 

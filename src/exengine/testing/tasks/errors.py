@@ -82,7 +82,7 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 
 def run_broken_calls(subject: Subject, spec: dict[str, Any]) -> None:
-    """Let each call fail that put, finish and close make, one per dataset. Report which errors the caller received."""
+    """Let each call of put, finish and close fail, one per dataset. Report the errors that were raised."""
     for phase in ("put", "finish", "close"):
         for kind in ("error", "short"):
             number = 0
