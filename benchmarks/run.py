@@ -1,8 +1,9 @@
 """Runs all benchmarks: ``python benchmarks/run.py [--quick] [--only NAME ...] [--save FOLDER]``.
 
 Prints each figure with its goal. Writes ``figures.json``, tables for the docs (``figures.rst``) and charts
-(``figures-speed.svg`` and ``figures-time.svg``) to the folder. With ``--only``, the other figures of an
-earlier run are kept.
+(``figures-speed.svg`` and ``figures-time.svg``) to the folder; the figures of the data handler also have a
+table and a chart of their own (``handler.rst``, ``handler-speed.svg``). With ``--only``, the other figures of
+an earlier run are kept.
 """
 
 import argparse
@@ -47,6 +48,11 @@ def main() -> int:
         table.merge(json.loads(kept.read_text(encoding="utf-8")), measured)
     table.save(options.save, "figures", "run.py")
     plot(table.rows, options.save, "figures")
+    handler = Table()
+    handler.rows = [row for row in table.rows if row.get("section") == bench_handler.TITLE]
+    if handler.rows:
+        handler.save(options.save, "handler", "run.py")
+        plot(handler.rows, options.save, "handler")
     met = sum(outcome(row) == "met" for row in table.rows)
     print(f"\n{met} of {len(table.rows)} goals met; results in {options.save}")
     return 0

@@ -27,11 +27,14 @@ _CHART = """\
 """
 
 
-_SCRIPTS = {"figures": "run.py", "before": "bench_before.py"}
+_SCRIPTS = {"figures": "run.py", "handler": "run.py", "before": "bench_before.py"}
 _CHARTS = {
     "figures": {
         "figures-speed": "Speeds as bars, relative to the reference, each with a line at its goal.",
         "figures-time": "Times as bars, relative to the reference, each with a line at its goal.",
+    },
+    "handler": {
+        "handler-speed": "Speeds of the data handler as bars, each with a line at its goal.",
     },
     "before": {},
 }

@@ -13,7 +13,7 @@ OURS = [
     (registry, name)
     for registry, names in (
         (plugins.BACKENDS, ("ndtiff", "ndram")),
-        (plugins.SOURCES, ("simulated", "micromanager")),
+        (plugins.SOURCES, ("simulated", "replay", "micromanager")),
     )
     for name in names
 ]
@@ -62,5 +62,6 @@ def test_an_option_is_the_same_wherever_it_is_shown(registry, name, capsys):
     assert set(shown) == set(options) == set(described)
     for option in options.values():
         assert shown[option.name]["text"] == described[option.name]["description"] == option.text
-        assert shown[option.name]["default"] == option.default
-        assert described[option.name].get("default") == option.default
+        default = None if option.default is inspect.Parameter.empty else option.default
+        assert shown[option.name]["default"] == default
+        assert described[option.name].get("default") == default

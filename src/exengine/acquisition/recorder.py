@@ -33,6 +33,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.description import PLAN, plan_to_json
 from exengine.kernel.storage.ending import end_early
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ class Recorder:
     def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
-        The plan's summary becomes the dataset's summary metadata, and the config is stored with the dataset.
-        Call ``expect`` before the first frame.
+        The plan's summary becomes the dataset's summary metadata. The config and the plan's pixel size,
+        channels and positions are stored with the dataset. Call ``expect`` before the first frame.
 
         Parameters
         ----------
@@ -182,8 +183,9 @@ class Recorder:
         self._observers = observers = Observers()
         self.storage = self._storage_plan.create()
         self.path = self.storage.path or self.path
+        notes = {"config": config, PLAN: plan_to_json(self._stored(plan))}
         try:
-            self._start(self.storage, observers, config, on_error)
+            self._start(self.storage, observers, notes, on_error)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the error above is raised
                 end_early(self.storage, describe(error), failed=True)
@@ -195,11 +197,13 @@ class Recorder:
         self,
         storage: DataStorage,
         observers: Observers,
-        config: JsonValue,
+        notes: Mapping[str, JsonValue],
         on_error: Callable[[BaseException], None] | None,
     ) -> None:
         with contextlib.suppress(UnsupportedOperationError):  # this backend does not store annotations
-            storage.annotate("config", config)
+            for name, note in notes.items():
+                if note:
+                    storage.annotate(name, note)
         self._handler = DataHandler(
             storage,
             self._process,
@@ -232,6 +236,11 @@ class Recorder:
         """Pass on one frame; see :meth:`exengine.DataHandler.put`."""
         assert self._handler is not None, "call open(plan) first"
         self._handler.put(coordinates, data, metadata, None, copy=copy)
+
+    @property
+    def pending_bytes(self) -> int:
+        """The amount of pixel data in the queue of the handler, in bytes."""
+        return 0 if self._handler is None else self._handler.pending_bytes
 
     @property
     def error(self) -> BaseException | None:

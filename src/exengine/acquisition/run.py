@@ -6,6 +6,7 @@ the caller's thread ends the run cleanly.
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from exengine.acquisition.recorder import Recorder
 from exengine.acquisition.schedule import Schedule
 from exengine.config.layers import Config
 from exengine.frame_sources.sequence import parse_sequence
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     AcquisitionError,
@@ -28,10 +30,13 @@ from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import validate_options
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    import numpy.typing as npt
 
 _CANCEL_TIMEOUT_S = 30.0
 
@@ -56,6 +61,9 @@ class Acquisition:
         Time from the request for the first frame until the dataset is finished, in seconds.
     path : str or None
         The path of the dataset; None if the backend keeps frames in memory.
+    newest : tuple of (DataCoordinates, numpy.ndarray) or None
+        The coordinates and pixels of the last frame that the source delivered. The handler owns the array, so
+        do not change it. A process function may be changing it.
 
     Raises
     ------
@@ -80,6 +88,8 @@ class Acquisition:
         self.config = self._recorder.config
         self.source: FrameSource = _make_source(self.config)
         self.duration_s = 0.0
+        self.newest: "tuple[DataCoordinates, npt.NDArray[Any]] | None" = None
+        self._source_ended = threading.Event()
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
@@ -90,13 +100,15 @@ class Acquisition:
             raise
 
     def _prepare(self) -> SourcePlan:
-        settings = self.config.section("sequence")
-        if not settings:
+        if not self.source.needs_sequence:
+            _set_sequence_aside(self.config)
+        elif not self.config.section("sequence"):
             raise ConfigError(
                 "the config has no sequence; add one, such as sequence: {time_plan: {interval: 0, loops: 10}}"
             )
+        self._refuse_to_overwrite_frames()
         try:
-            plan = self.source.prepare(parse_sequence(settings))
+            plan = self.source.prepare(parse_sequence(self.config.section("sequence")))
             self._recorder.check(plan)
             return plan
         except ExEngineError:
@@ -106,6 +118,18 @@ class Acquisition:
             raise SourceError(
                 f"the source {name!r} could not prepare the acquisition: {describe(error)}"
             ) from error
+
+    def _refuse_to_overwrite_frames(self) -> None:
+        """Refuse to overwrite a dataset that the source reads."""
+        if self.config["storage.if_exists"] != "overwrite" or not self.path or is_url(self.path):
+            return
+        target = os.path.realpath(self.path)
+        for path in self.source.paths_read:
+            if not is_url(path) and os.path.realpath(path) == target:
+                raise ConfigError(
+                    f"if_exists is overwrite, which would delete {self.path}, but the source "
+                    f"{self.config['source.name']!r} reads this dataset; set another storage.path"
+                )
 
     def run(self, on_progress: Callable[[Ledger], None] | None = None, *, interval_s: float = 0.2) -> Ledger:
         """Run the acquisition to its end.
@@ -139,17 +163,21 @@ class Acquisition:
         try:
             if self._accepts_plan():
                 thread.start()
-            while thread.is_alive():
-                thread.join(interval_s)
-                if on_progress is not None:
-                    on_progress(recorder.ledger)
+                ended = False
+                while not ended:
+                    # Up to Python 3.12, a thread counts as ended if its join is interrupted.
+                    ended = self._source_ended.wait(interval_s)
+                    if on_progress is not None:
+                        on_progress(recorder.ledger)
+                thread.join()
         except BaseException as error:  # an interrupt, or an exception from on_progress
             interrupt = error
             # A second interrupt ends the wait. The source still restores its devices when it is closed.
-            with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # the thread may not have started
+            with contextlib.suppress(KeyboardInterrupt):
                 with contextlib.suppress(Exception):  # the source may not support cancelling
                     self.cancel("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
-                thread.join(_CANCEL_TIMEOUT_S)
+                if thread.ident is not None:
+                    self._source_ended.wait(_CANCEL_TIMEOUT_S)
         try:
             self._end(interrupt)
         except BaseException:  # finish the dataset despite a second interrupt
@@ -177,6 +205,7 @@ class Acquisition:
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
             if self._cancelled is None:
                 schedule.see(coordinates)
+                self.newest = coordinates, data
                 self._recorder.put(coordinates, data, metadata, copy=False)
 
         try:
@@ -184,6 +213,8 @@ class Acquisition:
             self.source.run(sink)
         except BaseException as error:
             self._source_error = error
+        finally:
+            self._source_ended.set()
 
     def _end(self, interrupt: BaseException | None) -> None:
         recorder = self._recorder
@@ -234,6 +265,11 @@ class Acquisition:
     def ledger(self) -> Ledger:
         """Counts of all frames."""
         return self._recorder.ledger
+
+    @property
+    def pending_bytes(self) -> int:
+        """The amount of pixel data that waits to be stored, in bytes."""
+        return self._recorder.pending_bytes
 
     @property
     def observer_errors(self) -> list[str]:
@@ -293,6 +329,14 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
     """
     with Acquisition(config) as acquisition:
         return acquisition.run()
+
+
+def _set_sequence_aside(config: Config) -> None:
+    """Set a sequence aside that belongs to the source of a lower layer."""
+    reason = f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
+    for key in [key for key in config.values if key.startswith("sequence.")]:
+        if config.is_above("source.name", key):
+            config.set_aside_value(key, reason)
 
 
 def _make_source(config: Config) -> FrameSource:

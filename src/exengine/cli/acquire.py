@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -13,7 +14,8 @@ from exengine.cli.ledger_text import ledger_lines
 from exengine.cli.output import counts, print_json, say
 from exengine.cli.progress import AcquisitionProgress
 from exengine.cli.settings import resolve_settings
-from exengine.kernel.errors import AcquisitionError
+from exengine.cli.watching.terminal import Screen, is_watchable
+from exengine.kernel.errors import AcquisitionError, describe
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.wording import human_bytes, human_time
 
@@ -26,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
             say(f"set aside: {item.key} ({item.origin}): {item.reason}")
         code, problem = 0, ""
         try:
-            with _signals_as_interrupt(), AcquisitionProgress(acquisition.plan.frames) as progress:
+            with _signals_as_interrupt(), _shown(acquisition, options) as progress:
                 acquisition.run(progress)
         except AcquisitionError as error:
             if options.debug:
@@ -45,6 +47,30 @@ def run(options: argparse.Namespace) -> int:
     if problem:
         say(f"exengine: {problem}")
     return code
+
+
+@contextlib.contextmanager
+def _shown(acquisition: Acquisition, options: argparse.Namespace) -> Iterator[AcquisitionProgress | None]:
+    """Show the run on the terminal: as a view with ``--watch``, otherwise as a line of progress, yielded."""
+    if not options.watch or options.json or not is_watchable():
+        with AcquisitionProgress(acquisition.plan.frames) as progress:
+            yield progress
+        return
+    from exengine.cli.watching.run_view import RunView
+
+    view = RunView(acquisition)
+    log = logging.getLogger("exengine")
+    log.addHandler(view.messages)
+    screen = Screen(view)
+    try:
+        with screen:
+            yield None
+    finally:
+        log.removeHandler(view.messages)
+        for text in view.messages.texts:
+            say(text)
+        if screen.error is not None:
+            say(f"exengine: the view ended early: {describe(screen.error)}")
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def draw(
                 pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill=_ABSENT)
                 pen.text((left + 8, top + TILE // 2), "cannot be read", fill=_TEXT)
                 continue
-            picture, scale = _fitted(Image.fromarray(_mixed(planes, contrasts, colors)))
+            picture, scale = _fitted(Image.fromarray(mixed(planes, contrasts, colors)))
             sheet.paste(picture, (left, top))
             if plan.pixel_size_um is not None and column == 0:
                 um_per_pixel = plan.pixel_size_um[1] / scale
@@ -118,7 +118,7 @@ def contrast_of(planes: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
     sample = np.concatenate([plane.reshape(-1)[:: max(1, plane.size // 4096)] for plane in planes])
     if planes[0].ndim == 3 and sample.dtype == np.uint8:
         return 0.0, 255.0
-    low, high = np.percentile(sample, (0.5, 99.5))
+    low, high = np.percentile(sample.view(np.uint8) if sample.dtype == bool else sample, (0.5, 99.5))
     return float(low), float(high)
 
 
@@ -127,11 +127,11 @@ def _colors(dataset: DataStorage, plan: SourcePlan, *, mixed: bool) -> dict[_Cha
     found: dict[_Channel, tuple[int, int, int]] = {}
     for number, channel in enumerate(dataset.axes.get("channel", ())):
         default = _MIXED[number % len(_MIXED)] if mixed else "FFFFFF"
-        found[channel] = _rgb(known.get(str(channel)) or default)
+        found[channel] = rgb_of(known.get(str(channel)) or default)
     return found
 
 
-def _rgb(color: str) -> tuple[int, int, int]:
+def rgb_of(color: str) -> tuple[int, int, int]:
     """Return the red, green and blue values of a color; white if the text is not a color."""
     try:
         red, green, blue = bytes.fromhex(color.removeprefix("#"))
@@ -140,12 +140,20 @@ def _rgb(color: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _mixed(
+def mixed(
     planes: _Planes,
     contrasts: Mapping[_Channel, tuple[float, float]],
     colors: Mapping[_Channel, tuple[int, int, int]],
 ) -> npt.NDArray[np.uint8]:
-    """Return the sum of the planes in the colors of their channels, ``(Y, X, 3)`` uint8."""
+    """Return the sum of the planes in the colors of their channels, ``(Y, X, 3)`` uint8.
+
+    Parameters
+    ----------
+    planes : list of (channel, numpy.ndarray)
+        ``(Y, X)`` or ``(Y, X, 3)`` each.
+    contrasts, colors : mapping
+        The values between which pixels are scaled, and the color of each channel.
+    """
     height, width = planes[0][1].shape[:2]
     total = np.zeros((height, width, 3), np.float32)
     for channel, plane in planes:

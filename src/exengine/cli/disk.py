@@ -162,7 +162,8 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    if "rate_hz" in summary:  # the rate that the source specifies
+    # The rate that the source specifies; the summary of a replay is that of the source that was recorded.
+    if "rate_hz" in summary and acquisition.source.needs_sequence:
         rate = summary["rate_hz"]
         why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"
     else:

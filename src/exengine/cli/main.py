@@ -41,6 +41,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     verb = add("acquire", "acquire", "run the acquisition that a config file describes", settings)
     verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
+    verb.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the rate, the queue, the disk and the newest frame while the acquisition runs",
+    )
 
     for kind, text in (("backends", "storage backends"), ("sources", "frame sources")):
         group = verbs.add_parser(kind, help=f"installed {text}", description=f"The installed {text}.")

@@ -43,6 +43,14 @@ class Origin:
         return f"{self.layer}: {self.place}" if self.place else self.layer
 
 
+_LAYERS = ("default", "user", "file", "environment", "command line", "argument")
+
+
+def _rank(origin: Origin) -> int:
+    """Return the rank of a layer; a config that is a mapping ranks as a file."""
+    return _LAYERS.index("file" if origin == Origin("argument", "mapping") else origin.layer)
+
+
 @dataclass(frozen=True)
 class SetAside:
     """A value that does not apply, and the reason."""
@@ -80,6 +88,10 @@ class Config:
     def origin(self, key: str) -> Origin:
         """Return the origin of a key's value."""
         return self.origins.get(key, Origin("default"))
+
+    def is_above(self, key: str, other: str) -> bool:
+        """Return whether the value of a key comes from a higher layer than that of another key."""
+        return _rank(self.origin(key)) > _rank(self.origin(other))
 
     def section(self, prefix: str) -> dict[str, Any]:
         """Return the keys below ``storage.options``, ``source.options`` or ``sequence`` as a dict."""

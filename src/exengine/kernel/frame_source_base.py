@@ -9,8 +9,8 @@ be called from any other thread, at any time and more than once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy.typing as npt
 
@@ -33,6 +33,15 @@ class FrameSource(ABC):
     docstring. Register it under the entry-point group ``exengine.frame_sources``.
     """
 
+    needs_sequence: ClassVar[bool] = True
+    """Whether the config must contain a sequence. If not, the source knows its frames, for example from a
+    file; :meth:`prepare` then receives an empty sequence, and refuses any other."""
+
+    conformance_options: ClassVar[str] = ""
+    """A function, as ``module:name``, that returns the options with which the conformance kit tests the
+    source, if it does not work with its default options. It takes the path of an empty folder, for files that
+    the source needs."""
+
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
         """Check that the sequence can be run, and return a plan of its frames. No device is moved yet.
@@ -41,6 +50,7 @@ class FrameSource(ABC):
         ----------
         sequence : useq.MDASequence
             The sequence to acquire. Its axes ``t p c z`` become ``time``, ``position``, ``channel``, ``z``.
+            It is empty if the source does not need a sequence and the config has none.
 
         Raises
         ------
@@ -58,6 +68,11 @@ class FrameSource(ABC):
         Exception
             The exception that the sink raised, or an error in the source.
         """
+
+    @property
+    def paths_read(self) -> Sequence[str]:
+        """The paths of the datasets that the source reads. An acquisition does not overwrite them."""
+        return ()
 
     unrestored: tuple[str, ...] = ()
     """The devices that could not be restored after the last run, one line for each (promise S2)."""

@@ -1,14 +1,22 @@
-"""The views of a storage that Python, numpy and notebooks request: its repr, its table and its pixels.
+"""The views of a storage that Python, numpy and notebooks request: repr, table, pixels and new frames.
 
 A view never changes a storage. The repr and the table never raise an error. They omit any fact that the
 storage cannot provide.
 """
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from exengine.kernel.axes import summarize_positions
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.wording import html_table, human_count
+
+_LOOK_S = 0.2  # between two looks whether the dataset is finished
+
+Since = Callable[[int], Iterable[tuple[int, DataCoordinates]]]
+"""Returns the numbers and coordinates of the frames from a number on, in the order of arrival."""
 
 
 class StorageViews:
@@ -48,6 +56,32 @@ class StorageViews:
         pixels = self.as_array()  # type: ignore[attr-defined]  # DataStorage defines it
         return np.asarray(pixels, dtype=dtype)
 
+    def follow(self, timeout: float | None = None) -> Iterator[DataCoordinates]:
+        """Yield the coordinates of every frame, and wait for new frames until the dataset is finished.
+
+        Another process may be writing the dataset. If it dies, the iterator ends after the last frame, and
+        the status stays incomplete. A reader that shows only the newest frame can skip the others, because
+        frames are read only by :meth:`exengine.DataStorage.get_data`.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            The maximum time to wait for a frame, in seconds; None means no limit.
+
+        Yields
+        ------
+        DataCoordinates
+            In the order in which the frames were stored, each once.
+
+        Raises
+        ------
+        TimeoutError
+            If no frame came in this time, and the dataset is not finished.
+        UnsupportedOperationError
+            If the storage does not list its coordinates, or cannot wait for data.
+        """
+        return follow(self, lambda start: enumerate(islice(self, start, None), start), timeout)  # type: ignore[call-overload]  # DataStorage is iterable
+
     def __repr__(self) -> str:
         facts = dict(_facts(self))
         shown = ", ".join(facts[name] for name in ("status", "frames") if name in facts)
@@ -58,6 +92,28 @@ class StorageViews:
         """Return a table for notebooks: path, status, frames, axes and pixels."""
         rows = [(name, text) for name, text in (*_facts(self), *_content(self)) if name != "path"]
         return html_table(f"{type(self).__name__} {_said(lambda: _path_of(self))}".strip(), rows)
+
+
+def follow(storage: Any, since: Since, timeout: float | None) -> Iterator[DataCoordinates]:
+    """Yield the coordinates of every frame until the dataset is finished; see ``StorageViews.follow``."""
+    start = 0
+    last_s = time.monotonic()
+    while True:
+        is_finished = storage.is_finished()  # queried first, so that the loop sees the last frames
+        before = start
+        for number, coordinates in since(start):
+            start = number + 1
+            yield coordinates
+        now_s = time.monotonic()
+        if start > before:
+            last_s = now_s
+        elif is_finished:
+            return
+        left_s = _LOOK_S if timeout is None else min(_LOOK_S, last_s + timeout - now_s)
+        if left_s <= 0:
+            raise TimeoutError(f"no new frame came in {timeout:g} s, and the dataset is not finished")
+        if not is_finished:
+            storage.await_new_data(left_s)
 
 
 def _path_of(storage: Any) -> str:

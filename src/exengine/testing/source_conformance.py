@@ -9,15 +9,18 @@
         source = "my_source"
         options = {"port": "COM3"}
 
-The test sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The tests infer the
-actions of the devices from ``exposure_ms`` in the frames' metadata, if it is present, and from
-:meth:`FrameSource.settings`. For a source that controls devices, also write tests that observe the devices
-independently.
+If the source does not need a sequence, it must refuse every sequence, and the tests of single fields do not
+apply. Otherwise, the test sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The
+tests infer the actions of the devices from ``exposure_ms`` in the frames' metadata, if it is present, and
+from :meth:`FrameSource.settings`. For a source that controls devices, also write tests that observe the
+devices independently.
 """
 
+import importlib
 import math
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -49,11 +52,25 @@ IMPOSSIBLE: tuple[tuple[str, Fields], ...] = (
 
 
 class Subject:
-    """The source under test."""
+    """The source under test.
 
-    def __init__(self, make: Callable[[], FrameSource]) -> None:
+    Parameters
+    ----------
+    make : callable
+        Returns a new instance of the source.
+    needs_sequence : bool
+        Whether the source needs a sequence; see :attr:`exengine.FrameSource.needs_sequence`.
+    """
+
+    def __init__(self, make: Callable[[], FrameSource], *, needs_sequence: bool = True) -> None:
         self.make = make
+        self.needs_sequence = needs_sequence
         self.not_promised_by = ""
+
+    def require_sequence(self) -> None:
+        """End a test of single fields of a sequence if the source does not need a sequence."""
+        if not self.needs_sequence:
+            raise NotPromised("the source needs no sequence, and refuses every sequence")
 
 
 class SourceConformance:
@@ -64,7 +81,8 @@ class SourceConformance:
     source : str
         The name of an installed frame source.
     options : dict
-        The options with which the source is created.
+        The options with which the source is created; if it is empty, the result of the source's
+        ``conformance_options``.
     channels : tuple of str
         The names of two channels that the source provides.
     """
@@ -74,16 +92,16 @@ class SourceConformance:
     channels: ClassVar[tuple[str, str]] = ("DAPI", "FITC")
 
     @pytest.fixture
-    def subject(self) -> Iterator[Subject]:
+    def subject(self, tmp_path: Path) -> Iterator[Subject]:
         """Return the source under test, and close every instance that it created when the test ends."""
         cls: type[FrameSource] = plugins.SOURCES.load(self.source)
-        made: list[FrameSource] = []
+        options, made = self.options or _conformance_options(cls, tmp_path), list[FrameSource]()
 
         def make() -> FrameSource:
-            made.append(cls(**self.options))
+            made.append(cls(**options))
             return made[-1]
 
-        yield Subject(make)
+        yield Subject(make, needs_sequence=cls.needs_sequence)
         for source in made:
             source.close()
 
@@ -92,20 +110,24 @@ class SourceConformance:
     @promise("S1")
     def test_every_planned_frame_comes_once_at_its_coordinates(self, subject: Subject) -> None:
         first, second = self.channels
-        plan, frames = _run(
-            subject.make(),
-            channels=[first, second],
-            time_plan={"interval": 0, "loops": 2},
-            z_plan={"range": 2, "step": 1},
-            stage_positions=[{"x": 0, "y": 0, "name": "a"}, {"x": 1, "y": 0, "name": "b"}],
-        )
-        wanted = [
-            {"time": t, "position": p, "channel": c, "z": z}
-            for t in range(2)
-            for p in "ab"
-            for c in (first, second)
-            for z in range(3)
-        ]
+        fields: Fields = {
+            "channels": [first, second],
+            "time_plan": {"interval": 0, "loops": 2},
+            "z_plan": {"range": 2, "step": 1},
+            "stage_positions": [{"x": 0, "y": 0, "name": "a"}, {"x": 1, "y": 0, "name": "b"}],
+        }
+        plan, frames = _run(subject.make(), **fields if subject.needs_sequence else {})
+        if subject.needs_sequence:
+            wanted = [
+                {"time": t, "position": p, "channel": c, "z": z}
+                for t in range(2)
+                for p in "ab"
+                for c in (first, second)
+                for z in range(3)
+            ]
+        else:  # the source knows its frames
+            planned = [where for where, _, _ in frames] if plan.coordinates is None else plan.coordinates()
+            wanted = list(map(dict, dict.fromkeys(planned)))
         got = [dict(coordinates) for coordinates, _, _ in frames]
         if got != wanted or plan.frames != len(wanted):
             raise PromiseBrokenError(
@@ -119,6 +141,7 @@ class SourceConformance:
 
     @promise("S1")
     def test_an_exposure_is_not_left_over_from_the_event_before(self, subject: Subject) -> None:
+        subject.require_sequence()
         first, second = self.channels
         _, frames = _run(
             subject.make(),
@@ -135,6 +158,7 @@ class SourceConformance:
 
     @promise("S1")
     def test_a_setup_is_carried_out_or_refused(self, subject: Subject) -> None:
+        subject.require_sequence()
         try:
             _, frames = _run(subject.make(), channels=[self.channels[0]], setup={"exposure": 7})
         except SourceError:
@@ -147,6 +171,7 @@ class SourceConformance:
 
     @promise("S1")
     def test_a_preset_with_two_exposures_gives_frames_apart_or_is_refused(self, subject: Subject) -> None:
+        subject.require_sequence()
         name = self.channels[0]
         channels = [{"config": name, "exposure": 5}, {"config": name, "exposure": 50}]
         try:
@@ -162,7 +187,7 @@ class SourceConformance:
     @pytest.mark.parametrize("end", ["complete", "cancel", "cancel beside", "storage", "interrupt"])
     def test_settings_are_as_before_after_every_end(self, subject: Subject, end: str) -> None:
         source = subject.make()
-        source.prepare(_sequence(**self._kept_open()))
+        source.prepare(_sequence(**self._kept_open() if subject.needs_sequence else {}))
         before = dict(source.settings())
         if not before:
             raise NotPromised("the source reports no settings")
@@ -214,6 +239,8 @@ class SourceConformance:
     def test_what_is_impossible_is_refused_by_prepare(
         self, subject: Subject, what: str, fields: Fields
     ) -> None:
+        if not fields:
+            subject.require_sequence()
         source = subject.make()
         try:
             source.prepare(_sequence(**_with_channel(fields, self.channels[0])))
@@ -223,11 +250,18 @@ class SourceConformance:
 
     @promise("S3")
     def test_the_coordinates_of_the_plan_are_those_of_the_frames(self, subject: Subject) -> None:
-        plan, frames = _run(subject.make(), channels=list(self.channels), z_plan={"range": 2, "step": 1})
+        fields: Fields = {"channels": list(self.channels), "z_plan": {"range": 2, "step": 1}}
+        plan, frames = _run(subject.make(), **fields if subject.needs_sequence else {})
         if plan.coordinates is None:
             raise NotPromised("the source's plan has no coordinates")
         if list(plan.coordinates()) != [coordinates for coordinates, _, _ in frames]:
             raise PromiseBrokenError("S3", "the coordinates of the plan differ from those of the frames")
+
+
+def _conformance_options(cls: type[FrameSource], folder: Path) -> dict[str, Any]:
+    """Return the options with which a source asks to be tested."""
+    module, _, name = cls.conformance_options.partition(":")
+    return dict(getattr(importlib.import_module(module), name)(str(folder))) if module else {}
 
 
 def _sequence(**fields: Any) -> "useq.MDASequence":

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import namedtuple
@@ -487,6 +488,20 @@ def test_an_interrupt_ends_the_run_cleanly_as_aborted(config, path):
     assert len(dataset) == run.ledger.stored == dataset.annotations["ledger"]["stored"]
     for coordinates in dataset:
         assert decode(dataset[coordinates]) == coordinates
+
+
+def test_after_ctrl_c_the_source_is_closed_only_when_its_run_has_ended(with_source, monkeypatch):
+    restoring = "self.cancelled.wait(30); threading.Event().wait(0.5); self.has_ended = True"
+    ended = []
+    with Acquisition(with_source(run=restoring, init="self.has_ended = False")) as run:
+        source, close = run.source, run.source.close
+        monkeypatch.setattr(source, "close", lambda: (ended.append(source.has_ended), close()))
+        interrupt = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            run.run(interval_s=5)  # the interrupt comes while the main thread waits
+        interrupt.join()
+    assert ended[0] is True and run.status == "aborted"
 
 
 def test_an_observer_that_raises_ends_the_run_as_aborted(config, path):

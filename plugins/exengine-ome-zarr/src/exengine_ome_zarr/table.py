@@ -282,9 +282,13 @@ class FrameTable:
         return {axis: found[axis] for axis in self.layout.axes}
 
     def __iter__(self) -> Iterator[DataCoordinates]:
+        return (coordinates for _, coordinates in self.since(0))
+
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
         self._follow()
-        for number in range(self._count):
-            yield snapshot(self.coordinates(number))
+        for number in range(start, self._count):
+            yield number, snapshot(self.coordinates(number))
 
     def positions(self) -> dict[str, list[int | str]]:
         """Return the positions that occur on each axis, in order of arrival."""

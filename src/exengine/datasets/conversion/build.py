@@ -32,7 +32,7 @@ from exengine.kernel.errors import (
     from_os,
 )
 from exengine.kernel.registry.options import options_of
-from exengine.kernel.storage.description import CONVERSION, plan_to_json
+from exengine.kernel.storage.description import CONVERSION, PLAN, plan_to_json
 from exengine.kernel.storage.frame_checks import FrameChecks
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.system import files
@@ -259,6 +259,7 @@ class Build:
         if settings.select or settings.rename:
             note |= {"select": settings.select, "rename": settings.rename}
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
+            kept.pop(PLAN, None)  # it describes other axes; the note has the facts that remain
         if CONVERSION in kept:
             note["earlier"] = kept.pop(CONVERSION)
         return {**kept, CONVERSION: note}

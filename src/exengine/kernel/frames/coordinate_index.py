@@ -139,6 +139,11 @@ class CoordinateIndex:
         for key in list(self._numbers):
             yield self._decode(key)
 
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        for number, key in enumerate(list(self._numbers)[start:], start):
+            yield number, self._decode(key)
+
     def positions(self) -> dict[str, list[int | str]]:
         """Return the positions that occur on each axis, in order of arrival."""
         found: dict[str, dict[int | str, None]] = {axis: {} for axis in self._axes_now()}

@@ -1,7 +1,7 @@
 """Facts about a dataset: its axes, channels, pixel size and missing frames.
 
-Some formats record these facts. Otherwise, the facts are taken from the record of a conversion, or from
-metadata with the keys that Micro-Manager and ExEngine use.
+Some formats record these facts. Otherwise, the facts are taken from the plan that an acquisition or a
+conversion stored with the dataset, or from metadata with the keys that Micro-Manager and ExEngine use.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from exengine.kernel.source_plan import PlannedChannel, PlannedPlate, PlannedPos
 
 CONVERSION = "conversion"
 """The name of the annotation that records the source of a converted dataset."""
+PLAN = "plan"
+"""The name of the annotation that records facts from the plan of an acquisition."""
 UNITS = {"time": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 """The unit of each axis, if the distance between its positions is known."""
 _PIXEL_SIZE_KEYS = ("pixel_size_um", "PixelSizeUm", "PixelSize_um")
@@ -31,7 +33,8 @@ def plan_of(dataset: DataStorage) -> SourcePlan:
     plan = dataset.recorded_plan
     metadata = _metadata(dataset)
     note = dataset.annotations.get(CONVERSION)
-    earlier = plan_from_json(note.get("plan") if isinstance(note, dict) else None)
+    converted = note.get("plan") if isinstance(note, dict) else None
+    earlier = plan_from_json(converted or dataset.annotations.get(PLAN))
     interval_ms = _number(metadata, ("Interval_ms",))
     return replace(
         plan,

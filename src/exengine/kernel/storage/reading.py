@@ -25,7 +25,8 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.storage import array_view
 from exengine.kernel.storage.manifest import Manifest
-from exengine.kernel.storage.state import DatasetState, FrameIndex, ReadState
+from exengine.kernel.storage.state import DatasetState, FollowedIndex, FrameIndex, ReadState
+from exengine.kernel.storage_views import follow
 from exengine.kernel.system.files import expanded
 
 
@@ -133,6 +134,13 @@ class IndexedStorage(DataStorage):
     def __iter__(self) -> Iterator[DataCoordinates]:
         self._exengine.refuse_if_closed(self.path)
         return iter(self._exengine.index)
+
+    def follow(self, timeout: float | None = None) -> Iterator[DataCoordinates]:
+        index: object = self._exengine.index
+        if isinstance(index, FollowedIndex):
+            self._exengine.refuse_if_closed(self.path)
+            return follow(self, index.since, timeout)
+        return super().follow(timeout)
 
     def __len__(self) -> int:
         self._exengine.refuse_if_closed(self.path)

@@ -5,7 +5,7 @@ It is kept in a single attribute of a storage, ``_exengine``, so that subclasses
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
@@ -27,6 +27,15 @@ class FrameIndex(Protocol):
     def __iter__(self) -> Iterator[DataCoordinates]: ...
     def positions(self) -> dict[str, list[int | str]]: ...
     def describe_absence(self, axes: Mapping[str, int | str]) -> str: ...
+
+
+@runtime_checkable
+class FollowedIndex(Protocol):
+    """An index that returns new frames without passing all earlier ones."""
+
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on."""
+        ...
 
 
 class ReadState:

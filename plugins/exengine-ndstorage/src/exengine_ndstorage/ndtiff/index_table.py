@@ -365,17 +365,19 @@ class FrameTable:
 
     def __iter__(self) -> Iterator[DataCoordinates]:
         """Yield the coordinates of the frames that are currently in the table, in the order of arrival."""
-        self.settle()
-        return self._iterate(self._codes[: self._count], self._order_of_axes, frozenset(self._superseded))
+        return (coordinates for _, coordinates in self.since(0))
 
-    def _iterate(
-        self, rows: npt.NDArray[np.int32], order: tuple[int, ...], superseded: frozenset[int]
-    ) -> Iterator[DataCoordinates]:
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on, in the order of arrival."""
+        superseded = self.superseded
+        found = self._iterate(self._codes[: self._count], start, self._order_of_axes)
+        return (item for item in found if item[0] not in superseded)
+
+    def _iterate(self, rows: npt.NDArray[np.int32], start: int, order: tuple[int, ...]) -> Iterator[Any]:
         names = self._names
-        for begin in range(0, len(rows), 4096):
-            for number, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
-                if number not in superseded:
-                    yield DataCoordinates({names[c]: self._value(c, codes[c]) for c in order if codes[c]})
+        for begin in range(start, len(rows), 4096):
+            for at, codes in enumerate(rows[begin : begin + 4096].tolist(), begin):
+                yield at, DataCoordinates({names[c]: self._value(c, codes[c]) for c in order if codes[c]})
 
     def _value(self, column: int, code: int) -> int | str:
         return code >> 1 if code & 1 else self._values[column][(code >> 1) - 1]
@@ -400,8 +402,7 @@ class FrameTable:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"the positions on axis {axis!r} are {summarize_positions(values)}"
-        absent = [axis for axis in self.axes if axis not in axes]
-        if absent:
+        if absent := [axis for axis in self.axes if axis not in axes]:
             return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
         return f"none of the {self._count} frames has this combination of positions"
 

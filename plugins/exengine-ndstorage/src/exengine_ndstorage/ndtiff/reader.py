@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import crc32c
+import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import (
@@ -22,6 +23,7 @@ from exengine.base_classes import (
     HelperThread,
     JsonValue,
     OpenFile,
+    SourcePlan,
     has_writer,
     parse_foreign_json,
     read_at,
@@ -37,6 +39,7 @@ from exengine_ndstorage.ndtiff.format import (
     DTYPES,
     GRAY16,
     INDEX_NAME,
+    RGB8,
     FrameLayout,
     pixel_bytes,
 )
@@ -132,6 +135,11 @@ class _GrowingTable:
     def __iter__(self) -> Iterator[DataCoordinates]:
         with self._lock:
             return iter(self._fresh())
+
+    def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
+        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        with self._lock:
+            return self._fresh().since(start)
 
     def positions(self) -> dict[str, list[int | str]]:
         with self._lock:
@@ -274,6 +282,16 @@ class NDTiffReader(DatasetReader):
         if self._summary is None:
             self._read_summary()  # try again if an earlier attempt failed
         return self._summary
+
+    @property
+    def recorded_plan(self) -> SourcePlan:
+        """The shapes and dtypes of the frames, which the index contains."""
+        layouts = dict.fromkeys(
+            ((height, width, 3) if pixel_type == RGB8 else (height, width), np.dtype(DTYPES[pixel_type]).name)
+            for width, height, pixel_type, *_ in self._growing.table.layouts
+            if pixel_type in DTYPES
+        )
+        return SourcePlan(layouts=tuple(layouts))
 
     def is_finished(self) -> bool:
         """Return whether no more frames will arrive: the dataset is finished, or its writer has ended."""
