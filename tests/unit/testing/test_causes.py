@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from exengine.testing.causes import causes_of
-from exengine.testing.damages import damages_of
 from exengine.testing.promises import PROMISES, SOURCE_PROMISES
 from exengine.testing.reports import reports_of
 from exengine.testing.results import TestReport, make_results
+from exengine.testing.tasks.damages import damages_of
 
 
 def broken(test, labels, message, code=""):

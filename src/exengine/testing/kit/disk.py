@@ -9,10 +9,10 @@ from typing import Any
 
 from exengine.kernel.registry.options import options_of
 from exengine.testing.children import Child, try_to_create
-from exengine.testing.damages import files_of
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, coordinates_of, tree_of
+from exengine.testing.tasks.damages import files_of
 
 FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"

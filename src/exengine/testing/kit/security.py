@@ -13,7 +13,6 @@ from typing import Any
 
 from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
 from exengine.testing.children import Child, try_to_create
-from exengine.testing.damages import files_of
 from exengine.testing.kit.disk import FRAMES, copy_of, probe
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import (
@@ -26,6 +25,7 @@ from exengine.testing.own_nodes import (
 )
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
+from exengine.testing.tasks.damages import files_of
 from exengine.testing.watch import DECOY
 
 BACKEND_NAMES = (

@@ -7,8 +7,8 @@ from typing import Any
 
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing.children import limit_memory, peak_mib, say, watch_after
-from exengine.testing.damages import damages_of
 from exengine.testing.subject import Subject, key_of, same_json, status_of
+from exengine.testing.tasks.damages import damages_of
 
 _COMPLETE = "complete"
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from exengine.testing.children import say
-from exengine.testing.damages import damages_of
 from exengine.testing.frames import frame_of
 from exengine.testing.subject import Subject, refusal_of
+from exengine.testing.tasks.damages import damages_of
 
 WARM_UP = 8
 CYCLES = 24
