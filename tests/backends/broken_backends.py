@@ -426,6 +426,23 @@ class Reader(DatasetReader):
         return reader
 
 
+class Resuming(Disk):
+    """Continue a dataset whose writer has ended."""
+
+    capabilities = capabilities(Disk, resumable=True)
+
+    @classmethod
+    def resume(cls, path, /, **options):
+        continued = type(cls.__name__, (cls,), {"continues": True, "__doc__": cls.__doc__})
+        return continued(path, **options)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        if self.continues:
+            self.begin_continuing()
+            self.continue_from(Reader.of(self.path, Disk))
+
+
 class Limited(Disk):
     """Store frames with the same axes, at most two, so that other programs see them immediately.
 
@@ -540,6 +557,28 @@ class DeclaresThatItReopens(Disk):
     @classmethod
     def open(cls, path):
         raise DatasetDamagedError("never")
+
+
+@fault("EX301", "N5")
+class DeclaresThatItResumes(Disk):
+    capabilities = capabilities(Disk, resumable=True)
+
+
+@fault("EX301", "N5")
+class ForgetsAFrameWhenItResumes(Resuming):
+    def continue_from(self, frames):
+        super().continue_from(list(frames)[:-1])
+
+
+@fault("EX301", "N5")
+class ResumesAFinishedDataset(Resuming):
+    def begin_continuing(self):
+        pass
+
+
+@fault("EX301", "N5")
+class ResumesWithoutSaying(Resuming):
+    capabilities = Disk.capabilities
 
 
 @fault("EX308", "P6", "EX306", "R3", "F1", "F2", "EX309", "N5")

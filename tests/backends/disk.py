@@ -40,6 +40,7 @@ class DiskStorage(ManagedStorage):
         reopen=True,
         safety_of_put="written",
         durable_flush=True,
+        resumable=True,
         path_suffixes=(".disk",),
     )
     backend_name = "disk"
@@ -49,6 +50,13 @@ class DiskStorage(ManagedStorage):
         self.fail_at = fail_at
         self.calls = []
         super().__init__(path)
+        if self.continues:
+            self.begin_continuing()
+            self.continue_from(DiskReader.open(path))
+
+    @classmethod
+    def resume(cls, path, /, **options):
+        return _Continued(path, **options)
 
     @classmethod
     def can_open(cls, path):
@@ -98,3 +106,8 @@ class DiskReader(DatasetReader):
                 except ValueError:  # the writer was killed during the write
                     break
         return cls(path, index, status_of(manifest), manifest)
+
+
+class _Continued(DiskStorage):
+    __doc__ = DiskStorage.__doc__
+    continues = True

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import useq
-from demo_lab import SEQUENCE_TESTER, timelapse
+from demo_lab import SEQUENCE_TESTER, TWO_CAMERAS, timelapse
 
+from exengine import DataCoordinates
 from exengine.errors import SourceError
 from exengine_micromanager import engine as engine_module
 
@@ -109,6 +110,80 @@ def test_a_camera_that_goes_silent_is_an_error(make, frames, monkeypatch):
     source.prepare(timelapse(5))
     with pytest.raises(SourceError, match=r"sent no frame for 20 s.* frame 1 of a burst of 5.*0 of 5 frames"):
         source.run(frames)
+
+
+def test_a_program_that_was_stopped_for_an_hour_waits_for_the_camera_as_before(tester, frames, monkeypatch):
+    clock, stopped = Clock(), []
+    core_class = engine_module.CarefulCore
+
+    class Core(core_class):
+        def getRemainingImageCount(self):
+            if len(frames) >= 3 and not stopped:
+                stopped.append(True)
+                clock.ahead_s += 3600
+                return 0  # the camera sends its next frame later
+            return super().getRemainingImageCount()
+
+    monkeypatch.setattr(engine_module, "time", clock)
+    monkeypatch.setattr(engine_module, "CarefulCore", Core)
+    tester.prepare(timelapse(8))
+    tester.run(frames)
+    assert stopped and frames.coordinates == [{"time": t} for t in range(8)]
+
+
+# -- an acquisition that is continued ------------------------------------------------------------
+
+
+def test_only_the_missing_frames_of_a_burst_are_triggered(tester, frames):
+    """The hardware counts its images, so that an exposure that was not needed would show."""
+    tester.prepare(timelapse(20))
+    missing = [2, 3, 4, 9, 15, 16]
+    tester.skip([DataCoordinates(time=t) for t in range(20) if t not in missing])
+    tester.run(frames)
+    assert frames.coordinates == [{"time": t} for t in missing]
+    numbers = [serial_number(image) for _, image, _ in frames]
+    assert numbers == list(range(numbers[0], numbers[0] + len(missing)))
+    assert all(meta["hardware_triggered"] for _, _, meta in frames)
+
+
+def test_a_stack_of_which_planes_are_missing_moves_to_these_planes_only(make, frames):
+    source = make(properties={"Z.UseSequences": "Yes", "Z.Position": 100})
+    source.prepare(useq.MDASequence(time_plan={"interval": 0, "loops": 2}, z_plan={"range": 8, "step": 2}))
+    source.skip([DataCoordinates(time=0, z=z) for z in (0, 2, 3)])
+    source.run(frames)
+    assert frames.coordinates == [{"time": 0, "z": z} for z in (1, 4)] + [
+        {"time": 1, "z": z} for z in range(5)
+    ]
+    places = [meta["event"]["z_pos"] for _, _, meta in frames]
+    assert places == [98, 104, 96, 98, 100, 102, 104]
+
+
+def test_an_event_of_two_cameras_is_taken_again_unless_both_frames_exist(
+    make, write_config, adapters, frames
+):
+    source = make(config=write_config(TWO_CAMERAS), adapter_path=adapters)
+    plan = source.prepare(timelapse(4))
+    every = list(plan.coordinates())
+    source.skip([at for at in every if at["time"] in (0, 3) or (at["time"], at["camera"]) == (1, "Left")])
+    source.run(frames)
+    assert sorted((at["time"], at["camera"]) for at in frames.coordinates) == [
+        (time, camera) for time in (1, 2) for camera in ("Left", "Right")
+    ]
+
+
+def test_the_times_of_a_continued_run_count_from_its_first_frame(make, frames):
+    source = make()
+    source.prepare(timelapse(5, interval=30, channels=["DAPI", "FITC"]))
+    source.skip([DataCoordinates(time=t, channel=c) for t in range(5) for c in ("DAPI", "FITC") if t < 4])
+    begin = time.monotonic()
+    source.run(frames)
+    assert frames.coordinates == [{"time": 4, "channel": c} for c in ("DAPI", "FITC")]
+    assert time.monotonic() - begin < 20
+
+
+def test_a_source_is_prepared_before_frames_are_left_out(make):
+    with pytest.raises(SourceError, match="call prepare"):
+        make().skip([])
 
 
 def test_a_cancel_ends_the_wait_for_a_camera_that_gives_nothing(make, frames, monkeypatch):

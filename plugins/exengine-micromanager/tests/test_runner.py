@@ -4,6 +4,7 @@ The first half pins the behaviour that ``user_core/runner.py`` describes. If a t
 pymmcore-plus, that module must be read again.
 """
 
+import dis
 import inspect
 import logging
 import os
@@ -363,3 +364,69 @@ def test_useq_sequences_are_not_changed_by_the_sink(core):
 
     plan, _ = plan_of_run(core.mda.engine, sequence)
     assert plan.frames == 2 and sequence.model_dump_json() == before
+
+
+# -- an interrupt while a run begins or ends ---------------------------------------------------------------
+
+
+def places_of_interrupts(function):
+    """Return the bytecodes before which CPython raises KeyboardInterrupt: at the begin, after calls and jumps back."""
+    before = "RESUME"
+    for instruction in dis.get_instructions(function):
+        if before.startswith(("RESUME", "CALL", "PRECALL")) or instruction.is_jump_target:
+            yield instruction.offset
+        if instruction.opname != "CACHE":
+            before = instruction.opname
+
+
+def test_an_interrupt_at_any_moment_leaves_the_runner_free():
+    """Ctrl-C wherever a run with a sink can meet it, as it occupies or releases the runner."""
+    functions = [runner_module._occupy, runner_module._release, runner_module._is_occupied_by]
+
+    class Runner:
+        _sequence = None
+
+        def is_running(self):
+            return False
+
+    class Recorded:
+        def end(self, error):
+            return error
+
+    class Sink(runner_module.RunSink):
+        def _start(self, runner, events):
+            return Recorded()
+
+        def _refuse(self, error):
+            pass
+
+    inner = []
+    run = runner_module._wrapped_run(lambda self, events, *, output=None: inner.append(output))
+    places = {each.__code__: set(places_of_interrupts(each)) for each in (run, *functions)}
+    interrupts, raised = 0, True
+    while raised:
+        left, raised, runner = interrupts, False, Runner()
+
+        def trace(frame, event, argument):
+            nonlocal left, raised
+            if frame.f_code not in places:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and not raised and frame.f_lasti in places[frame.f_code]:
+                left -= 1
+                if left < 0:
+                    raised = True
+                    raise KeyboardInterrupt
+            return trace
+
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when the tracing begins
+        sys.settrace(trace)
+        try:
+            run(runner, "events", output=Sink())
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert vars(runner) == {}, f"interrupt {interrupts} left the runner occupied"
+        interrupts += 1
+    assert interrupts > 25 and inner

@@ -665,3 +665,16 @@ with new_core() as core:
         answers[who] = json.loads(done.stdout.splitlines()[-1])
     assert answers["theirs"] == "completed"
     assert answers["ours"][1:] == [0, "failed"] and "File too large" in answers["ours"][0]
+
+
+def test_a_time_point_that_comes_late_is_named_in_the_ledger(core):
+    def slow(image, event, meta):
+        if event.index["t"] == 1:
+            time.sleep(0.6)
+
+    core.mda.events.frameReady.connect(slow)
+    for convert in (None, lambda event: {"number": event.index["t"]}):
+        sink = ExEngineSink(backend="ndram", coordinates=convert)
+        core.mda.run(timelapse(4, interval=0.3), output=sink)
+        (where, delay_s), *_ = sink.result(5).late
+        assert where == ({"time": 2} if convert is None else {"number": 2}) and 0.1 < delay_s < 2

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 import exengine
-from exengine.errors import CoordinatesExistError, DatasetDamagedError, DatasetLockedError, OptionError
+from exengine.errors import (
+    CoordinatesExistError,
+    DatasetDamagedError,
+    DatasetLockedError,
+    OptionError,
+    StorageFinishedError,
+)
 from exengine_ome_zarr import OmeZarrStorage
 from exengine_ome_zarr.continuing import ContinuedWriter
 from exengine_ome_zarr.frame_writer import FrameWriter
+from exengine_ome_zarr.pyramid import halve
 
 FRAMES = 24
 VARIANTS = {
@@ -33,6 +40,11 @@ def frame(number, size=20):
 def write(storage, begin, end=FRAMES, size=20):
     for number in range(begin, end):
         storage.put(*frame(number, size))
+
+
+def _place(number):
+    """Return the indices of a frame that was put in the scattered order: channel "B" is put first."""
+    return number % 12 // 2, number % 2
 
 
 @pytest.fixture
@@ -83,6 +95,43 @@ def test_a_continued_dataset_has_every_frame_and_is_as_good_as_one_written_at_on
     assert list((path / ".exengine" / "open").iterdir()) == []
     assert len(dataset.resolution_levels) == (2 if size == 600 else 1)
     dataset.close()
+
+
+@pytest.mark.parametrize("frames", [1, 13])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_dataset_that_was_finished_early_is_continued(tmp_path, variant, frames, by_zarr):
+    """Frames that lie apart are missing, so that shards in the middle have room as well."""
+    options, path = VARIANTS[variant], tmp_path / "data"
+    size = 600 if variant == "pyramid" else 20
+    scattered = sorted(range(FRAMES), key=lambda number: number * 7 % FRAMES)
+    storage = OmeZarrStorage(path, summary_metadata={"name": "demo"}, **options)
+    for number in scattered[:frames]:
+        storage.put(*frame(number, size))
+    storage.abort("out of reach")
+    storage.close()
+    with OmeZarrStorage.resume(path, summary_metadata={"name": "demo"}, **options) as storage:
+        assert exengine.open_dataset(path).status == "incomplete"
+        assert not exengine.verify(path).to_dict()["damaged"]
+        for number in scattered[frames:]:
+            storage.put(*frame(number, size))
+            live = options.get("codec", "none") == "none"
+            if live:
+                pixels = by_zarr(path, f"{number // 12}/0")[_place(number)]
+                assert np.array_equal(pixels, frame(number, size)[1])
+    report = exengine.verify(path)
+    assert report.ok and report.status == "complete" and report.full_frames == FRAMES, report
+    with exengine.open_dataset(path) as dataset:
+        for number in range(FRAMES):
+            axes, pixels, metadata = frame(number, size)
+            assert np.array_equal(dataset[axes], pixels) and dataset.get_metadata(axes) == metadata
+            stored = by_zarr(path, f"{number // 12}/0")[_place(number)]
+            assert np.array_equal(stored, pixels)
+            if size == 600:
+                assert np.array_equal(dataset.level(1)[axes], halve(pixels, "mean"))
+    assert list((path / ".exengine" / "open").iterdir()) == []
+    with pytest.raises(StorageFinishedError, match="is complete"):
+        OmeZarrStorage.resume(path, summary_metadata={"name": "demo"}, **options)
+    assert exengine.verify(path).ok
 
 
 def test_a_dataset_that_is_killed_again_is_continued_again(killed, copy_at_rest, tmp_path):

@@ -13,10 +13,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from exengine.acquisition.earlier import RUNS, Earlier, find_earlier
 from exengine.acquisition.observers import Observers
 from exengine.acquisition.plan_checks import check_plan
 from exengine.acquisition.process_functions import PROCESS_FUNCTIONS
-from exengine.acquisition.schedule import plan_to_store, skipped_frames
+from exengine.acquisition.schedule import Schedule, plan_to_store, remaining_plan, skipped_frames
 from exengine.acquisition.space import bytes_on_disk, refuse_missing_space
 from exengine.config.layers import Config, resolve
 from exengine.datasets.creation import StoragePlan
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import numpy.typing as npt
+    import useq
 
     from exengine.kernel.flow.processing import ProcessFunction
 
@@ -56,10 +58,14 @@ class Recorder:
     check_space : bool
         Whether :meth:`check` rejects an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
+    resume : bool
+        Whether to continue the dataset at ``storage.path``, if it exists; ``storage.if_exists`` is ignored.
 
     Attributes
     ----------
     config : Config
+    earlier : container of DataCoordinates, or None
+        The frames of the dataset that is continued, of which the caller does not put any again.
     path : str or None
         The requested path of the dataset; after :meth:`open`, the actual path.
     storage : DataStorage or None
@@ -93,6 +99,7 @@ class Recorder:
         *,
         settings: Mapping[str, Any] | None = None,
         check_space: bool = True,
+        resume: bool = False,
     ) -> None:
         self.config = resolve(config, arguments=settings)
         self._storage_plan = StoragePlan.from_config(self.config)
@@ -101,6 +108,13 @@ class Recorder:
         self.path = self._storage_plan.path
         self.storage: DataStorage | None = None
         self.ledger = Ledger()
+        self.earlier: Earlier | None = None
+        self._schedule: Schedule | None = None
+        if resume:
+            self.earlier = find_earlier(self.config, self._storage_plan)
+            # A dataset without frames is replaced by a new one.
+            self._storage_plan.if_exists = "error" if self.earlier is None else "overwrite"
+            self.ledger.stored_before = len(self.earlier or ())
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
@@ -148,6 +162,9 @@ class Recorder:
         """
         storage, stored = self._storage_plan, self._stored(plan)
         check_plan(storage.cls, storage.name, storage.options, stored, storage.capabilities)
+        if self.earlier is not None:
+            self.earlier.refuse_other_frames(plan)
+            stored = remaining_plan(stored, len(self.earlier))
         if self._checks_space:
             refuse_missing_space(self.path, stored, storage.cls)
 
@@ -155,7 +172,13 @@ class Recorder:
         """Return the plan of the frames that the storage receives."""
         return plan_to_store(plan, is_processed=self._process is not None)
 
-    def open(self, plan: SourcePlan, *, on_error: Callable[[BaseException], None] | None = None) -> None:
+    def open(
+        self,
+        plan: SourcePlan,
+        *,
+        on_error: Callable[[BaseException], None] | None = None,
+        sequence: "useq.MDASequence | None" = None,
+    ) -> None:
         """Create the storage and start the threads of the handler and the observers.
 
         The plan's summary becomes the dataset's summary metadata. The config and the plan's pixel size,
@@ -167,6 +190,9 @@ class Recorder:
         on_error : callable, optional
             Called once, with the first error of the handler or the storage, on the thread on which it
             occurred. Use it to stop the producer.
+        sequence : useq.MDASequence, optional
+            The sequence that is acquired. Time points that come later than its time plan says are then named
+            in the ledger.
 
         Raises
         ------
@@ -176,16 +202,22 @@ class Recorder:
         if self.storage is not None:
             raise AcquisitionError("a recorder stores one dataset; create a new one")
         options = self._storage_plan.options
-        if plan.summary is not None and "summary_metadata" not in options:
+        summary = self.earlier.summary if self.earlier else plan.summary
+        if summary is not None and "summary_metadata" not in options:
             if self._storage_plan.takes("summary_metadata"):
-                options["summary_metadata"] = plan.summary
+                options["summary_metadata"] = summary
         config = _as_json(self.config.to_dict())
         self._observers = observers = Observers()
-        self.storage = self._storage_plan.create()
+        self.storage = self._storage_plan.resume() if self._continues else self._storage_plan.create()
+        if self.earlier is not None and len(self.storage) != len(self.earlier):
+            self.storage.close()
+            raise AcquisitionError(f"{self.path} was changed by another program; run the same command again")
         self.path = self.storage.path or self.path
         notes = {"config": config, PLAN: plan_to_json(self._stored(plan))}
         try:
             self._start(self.storage, observers, notes, on_error)
+            if sequence is not None:
+                self._schedule = Schedule(sequence, self.ledger)
         except BaseException as error:
             with contextlib.suppress(Exception):  # the error above is raised
                 end_early(self.storage, describe(error), failed=True)
@@ -217,10 +249,26 @@ class Recorder:
             on_process_error=self.config["handler.on_process_error"],
         )
         self.ledger = self._handler.ledger
+        if self.earlier is not None:
+            self.ledger.stored_before = len(self.earlier)
+            with contextlib.suppress(UnsupportedOperationError):
+                storage.annotate(RUNS, self.earlier.runs_with_next())
+                for name in self.earlier.outdated:
+                    storage.annotate(name, None)
+
+    @property
+    def _continues(self) -> bool:
+        """Whether frames are added to an existing dataset."""
+        return self.earlier is not None and len(self.earlier) > 0
 
     def expect(self, plan: SourcePlan) -> None:
-        """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`."""
+        """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`.
+
+        A storage that continues a dataset has its frames laid out already, and does not receive the plan.
+        """
         assert self.storage is not None, "call open(plan) first"
+        if self._continues:
+            return
         self.storage.expect(self._stored(plan))
 
     # -- frames ----------------------------------------------------------------------------------
@@ -232,9 +280,21 @@ class Recorder:
         metadata: JsonValue,
         *,
         copy: bool = True,
+        time_point: int | None = None,
     ) -> None:
-        """Pass on one frame; see :meth:`exengine.DataHandler.put`."""
+        """Pass on one frame; see :meth:`exengine.DataHandler.put`.
+
+        Parameters
+        ----------
+        coordinates, data, metadata, copy
+            As for a data handler.
+        time_point : int, optional
+            The number of the frame's time point in the sequence; by default, its position on the axis
+            ``time``.
+        """
         assert self._handler is not None, "call open(plan) first"
+        if self._schedule is not None:
+            self._schedule.see(coordinates, time_point)
         self._handler.put(coordinates, data, metadata, None, copy=copy)
 
     @property
@@ -313,7 +373,8 @@ class Recorder:
     def status(self) -> str:
         """Status of the dataset. It is derived from the ledger if the backend does not record a status."""
         if self.storage is None:
-            return DatasetStatus.INCOMPLETE.value
+            is_complete = self.earlier is not None and self.earlier.is_complete
+            return (DatasetStatus.COMPLETE if is_complete else DatasetStatus.INCOMPLETE).value
         try:
             return self.storage.status.value
         except UnsupportedOperationError:

@@ -6,6 +6,7 @@ the caller's thread ends the run cleanly.
 """
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -13,8 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from exengine.acquisition.recorder import Recorder
-from exengine.acquisition.schedule import Schedule
-from exengine.config.layers import Config
+from exengine.config.layers import Config, Origin, resolve
 from exengine.frame_sources.sequence import parse_sequence
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
@@ -51,12 +51,16 @@ class Acquisition:
     check_space : bool
         Whether to reject an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
+    resume : path, optional
+        The dataset that the acquisition continues after it was killed, aborted or failed. It takes precedence
+        over ``storage.path``, and ``storage.if_exists`` is ignored. The frames of the plan that the dataset
+        lacks are acquired, in the order of the plan. If nothing exists at the path, all of them are.
 
     Attributes
     ----------
     config : Config
     plan : SourcePlan
-        The frames that the source will deliver.
+        The frames of the whole acquisition. Of a complete dataset, only their number is known.
     duration_s : float
         Time from the request for the first frame until the dataset is finished, in seconds.
     path : str or None
@@ -68,7 +72,8 @@ class Acquisition:
     Raises
     ------
     ExEngineError
-        If the config, a plugin, a device or the path cannot be used.
+        If the config, a plugin, a device or the path cannot be used, or if the dataset cannot be continued,
+        for example because it has another config.
 
     Examples
     --------
@@ -82,9 +87,16 @@ class Acquisition:
     """
 
     def __init__(
-        self, config: "str | PathLike[str] | Mapping[str, Any] | Config", *, check_space: bool = True
+        self,
+        config: "str | PathLike[str] | Mapping[str, Any] | Config",
+        *,
+        check_space: bool = True,
+        resume: "str | PathLike[str] | None" = None,
     ) -> None:
-        self._recorder = Recorder(config, check_space=check_space)
+        if resume is not None:
+            config = _with_path(config, resume)
+        self._recorder = Recorder(config, check_space=check_space, resume=resume is not None)
+        self._earlier = self._recorder.earlier
         self.config = self._recorder.config
         self.source: FrameSource = _make_source(self.config)
         self.duration_s = 0.0
@@ -93,6 +105,9 @@ class Acquisition:
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
+        if self._is_done:  # no device is started
+            self.plan = SourcePlan(frames=len(self._earlier or ()))
+            return
         try:
             self.plan = self._prepare()
         except BaseException:
@@ -110,6 +125,8 @@ class Acquisition:
         try:
             plan = self.source.prepare(parse_sequence(self.config.section("sequence")))
             self._recorder.check(plan)
+            if self._earlier:
+                self.source.skip(self._earlier)
             return plan
         except ExEngineError:
             raise
@@ -155,13 +172,19 @@ class Acquisition:
         """
         if self.storage is not None:
             raise AcquisitionError("an acquisition can be run only once; create a new one")
+        if self._is_done:
+            return self.ledger
         recorder = self._recorder
-        recorder.open(self.plan, on_error=lambda _: self.cancel("storing a frame failed"))
+        recorder.open(
+            self.plan,
+            on_error=lambda _: self.cancel("storing a frame failed"),
+            sequence=parse_sequence(self.config.section("sequence")),
+        )
         begin = time.perf_counter()
         interrupt: BaseException | None = None
         thread = threading.Thread(target=self._run_source, name="exengine-source", daemon=True)
         try:
-            if self._accepts_plan():
+            if self._accepts_plan() and self.remaining != 0:
                 thread.start()
                 ended = False
                 while not ended:
@@ -202,14 +225,14 @@ class Acquisition:
         return self._plan_error is None
 
     def _run_source(self) -> None:
+        earlier = self._earlier or ()
+
         def sink(coordinates: Any, data: Any, metadata: Any) -> None:
-            if self._cancelled is None:
-                schedule.see(coordinates)
+            if self._cancelled is None and coordinates not in earlier:
                 self.newest = coordinates, data
                 self._recorder.put(coordinates, data, metadata, copy=False)
 
         try:
-            schedule = Schedule(parse_sequence(self.config.section("sequence")), self._recorder.ledger)
             self.source.run(sink)
         except BaseException as error:
             self._source_error = error
@@ -218,7 +241,7 @@ class Acquisition:
 
     def _end(self, interrupt: BaseException | None) -> None:
         recorder = self._recorder
-        expected, offered = self.plan.frames, recorder.ledger.offered
+        expected, offered = self.remaining, recorder.ledger.offered
         own_error = self._plan_error or self._source_error
         if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
@@ -245,6 +268,16 @@ class Acquisition:
                 if raised is not None:
                     raised.add_note(left)
             self._source_error = self._source_error or SourceError(left)
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether the dataset that the acquisition continues is complete."""
+        return self._earlier is not None and self._earlier.is_complete
+
+    @property
+    def remaining(self) -> int | None:
+        """The number of frames that the run acquires, if it is known."""
+        return None if self.plan.frames is None else self.plan.frames - len(self._earlier or ())
 
     @property
     def bytes_on_disk(self) -> int | None:
@@ -301,13 +334,20 @@ class Acquisition:
         self.close()
 
 
-def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledger:
+def acquire(
+    config: "str | PathLike[str] | Mapping[str, Any] | Config",
+    *,
+    resume: "str | PathLike[str] | None" = None,
+) -> Ledger:
     """Run the acquisition described by a config to its end.
 
     Parameters
     ----------
     config : path, mapping or Config
         A config file or its content.
+    resume : path, optional
+        The dataset of an acquisition that was killed, aborted or failed; the missing frames are acquired. See
+        :class:`exengine.Acquisition`.
 
     Returns
     -------
@@ -327,8 +367,21 @@ def acquire(config: "str | PathLike[str] | Mapping[str, Any] | Config") -> Ledge
     ...          "sequence": {"channels": ["DAPI", "FITC"]}})
     Ledger(offered=2, stored=2, dropped=0, discarded=0, failed=0)
     """
-    with Acquisition(config) as acquisition:
+    with Acquisition(config, resume=resume) as acquisition:
         return acquisition.run()
+
+
+def _with_path(
+    config: "str | PathLike[str] | Mapping[str, Any] | Config", path: "str | PathLike[str]"
+) -> Config:
+    """Return the config with another path of the dataset."""
+    settings = {"storage.path": os.fspath(path)}
+    if not isinstance(config, Config):
+        return resolve(config, arguments=settings)
+    origins = dict.fromkeys(settings, Origin("argument", "resume"))
+    return dataclasses.replace(
+        config, values={**config.values, **settings}, origins={**config.origins, **origins}
+    )
 
 
 def _set_sequence_aside(config: Config) -> None:

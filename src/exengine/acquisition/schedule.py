@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import CoordinatesLike
 from exengine.kernel.frames.ledger import Ledger
 from exengine.kernel.source_plan import SourcePlan
 
@@ -22,7 +22,10 @@ class Schedule:
     """Records the first frame of each time point that is later than planned.
 
     A time point is late if its first frame arrives more than a tenth of the interval, and more than 0.1 s,
-    after its planned time. Times are measured with a monotonic clock.
+    after its planned time. A frame that arrives earlier than planned shows that the source has restarted its
+    clock, as for a new position or when a run continues a dataset; later frames are then compared with it.
+
+    Times are measured with a clock that cannot be set, and that also runs while the computer sleeps.
 
     Parameters
     ----------
@@ -37,23 +40,41 @@ class Schedule:
         if sequence.time_plan is not None:
             planned = itertools.islice(iter(sequence.time_plan), _MOST_TIME_POINTS)
             self._planned_s = [float(getattr(at, "total_seconds", lambda at=at: at)()) for at in planned]
-        self._last: int | str | None = None
+        self._last: int | None = None
         self._begin_s = 0.0
 
-    def see(self, coordinates: DataCoordinates) -> None:
-        """Compare the arrival time of a frame with the plan."""
-        point = coordinates.get("time") if self._planned_s else None
-        if type(point) is not int or point == self._last:
+    def see(self, coordinates: CoordinatesLike, point: int | None = None) -> None:
+        """Note the arrival of a frame.
+
+        Parameters
+        ----------
+        coordinates : DataCoordinates or mapping
+        point : int, optional
+            The number of its time point; by default, its position on the axis ``time``.
+        """
+        if not self._planned_s:
             return
-        now_s = time.monotonic()
-        if self._last is None or point == 0:  # each position may have its own time-lapse
-            self._begin_s = now_s - (self._planned_s[point] if point < len(self._planned_s) else 0.0)
-        self._last = point
-        if 0 < point < len(self._planned_s):
-            delay_s = now_s - self._begin_s - self._planned_s[point]
-            interval_s = self._planned_s[point] - self._planned_s[point - 1]
-            if interval_s > 0 and delay_s > max(_LEAST_TOLERANCE_S, _TOLERANCE * interval_s):
-                self._ledger.name_late(coordinates.__dict__, delay_s)
+        at: object = coordinates.get("time") if point is None else point
+        if type(at) is not int or at == self._last or not 0 <= at < len(self._planned_s):
+            return
+        now_s, planned_s = now_awake_or_asleep_s(), self._planned_s[at]
+        delay_s = now_s - self._begin_s - planned_s
+        interval_s = planned_s - self._planned_s[at - 1] if at else 0.0
+        tolerance_s = max(_LEAST_TOLERANCE_S, _TOLERANCE * interval_s)
+        if self._last is None or at < self._last or delay_s < -tolerance_s:
+            self._begin_s = now_s - planned_s  # each position may have a time-lapse of its own
+        elif interval_s > 0 and delay_s > tolerance_s:
+            self._ledger.name_late(dict(coordinates), delay_s)
+        self._last = at
+
+
+def now_awake_or_asleep_s() -> float:
+    """Return the time in seconds on a clock that cannot be set, and that runs while the computer sleeps."""
+    # The monotonic clock of Python stops during sleep on Linux and macOS. On Windows, it does not.
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
+        if hasattr(time, name):
+            return time.clock_gettime(getattr(time, name))
+    return time.monotonic()
 
 
 def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
@@ -70,6 +91,15 @@ def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
         coordinates=None,
         axes=None,
     )
+
+
+def remaining_plan(plan: SourcePlan, existing: int) -> SourcePlan:
+    """Return the plan with fewer frames, of the same average size, because some exist already."""
+    if not plan.frames or not existing:
+        return plan
+    left = max(0, plan.frames - existing)
+    pixel_bytes = None if plan.pixel_bytes is None else plan.pixel_bytes * left // plan.frames
+    return dataclasses.replace(plan, frames=left, pixel_bytes=pixel_bytes)
 
 
 def skipped_frames(plan: SourcePlan) -> int:

@@ -23,7 +23,7 @@ from exengine.kernel.wording import human_bytes, human_time
 def run(options: argparse.Namespace) -> int:
     """Run the acquisition. Return 0 if every frame was stored, 1 if not, and 130 if interrupted."""
     config = resolve_settings(options)
-    with Acquisition(config) as acquisition:
+    with Acquisition(config, resume=options.resume) as acquisition:
         for item in config.set_aside:
             say(f"set aside: {item.key} ({item.origin}): {item.reason}")
         code, problem = 0, ""
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def _shown(acquisition: Acquisition, options: argparse.Namespace) -> Iterator[AcquisitionProgress | None]:
     """Show the run on the terminal: as a view with ``--watch``, otherwise as a line of progress, yielded."""
     if not options.watch or options.json or not is_watchable():
-        with AcquisitionProgress(acquisition.plan.frames) as progress:
+        with AcquisitionProgress(acquisition.remaining) as progress:
             yield progress
         return
     from exengine.cli.watching.run_view import RunView

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from exengine.cli.ledger_text import ledger_lines
+from exengine.cli.ledger_text import ledger_lines, run_lines
 from exengine.cli.output import counts, print_json, print_some, print_table
 from exengine.datasets import frame_table
 from exengine.datasets.opening import open_dataset, remote_reader
@@ -80,6 +80,8 @@ def _print(facts: Mapping[str, Any], path: str) -> None:
         print(f"  ledger   {known or 'in an unknown format'}")
         for label, text in ledger_lines(ledger):
             print(f"  {label:8} {text}")
+    for text in run_lines(facts["annotations"].get("runs")):
+        print(f"  run      {text}")
     if facts["status"] == "incomplete" and not facts["being_written"]:
         print(f"  next     exengine recover {shlex.quote(path)}")
     if facts["problem"]:

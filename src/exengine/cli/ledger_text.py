@@ -27,6 +27,8 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines += [(label, text(entry)) for entry in named[:_MOST_NAMED]]
         if len(named) > _MOST_NAMED:
             lines.append((label, f"... and {len(named) - _MOST_NAMED} more"))
+    if before := _number(ledger.get("stored_before")):
+        lines.append(("before", f"{human_count(int(before), 'frame')} stored by earlier runs"))
     if skipped := _number(ledger.get("skipped_by_plan")):
         lines.append(("skipped", f"{skipped:g} positions on the axes, as planned"))
     stalled, latency, most = (_mapping(ledger.get(key)) for key in ("stalled", "latency_us", "high_water"))
@@ -41,6 +43,26 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
         size = human_bytes(int(_number(most.get("bytes"))))
         lines.append(("queue", f"at most {human_count(int(_number(most.get('frames'))), 'frame')}, {size}"))
     return lines
+
+
+def run_lines(runs: object) -> list[str]:
+    """Return a line for each run of a continued acquisition: its begin, its first frame and its end.
+
+    Parameters
+    ----------
+    runs : list of dict
+        The annotation ``runs`` of a dataset, in which any field may be missing or different.
+    """
+    named = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+    lines = [_run(run) for run in named[-_MOST_NAMED:]]
+    return [f"... {len(named) - _MOST_NAMED} earlier", *lines] if len(named) > _MOST_NAMED else lines
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    first, end = _number(run.get("first_frame")), run.get("frames")
+    frames = f"frames from number {first:g}" + (f" to {_number(end) - 1:g}" if _number(end) > first else "")
+    reason = f", {run['reason']:.100}" if isinstance(run.get("reason"), str) else ""
+    return f"{run.get('started')}: {frames}" + (f", {run['status']}{reason}" if "status" in run else "")
 
 
 def _number(value: object) -> float:

@@ -42,6 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
     verb = add("acquire", "acquire", "run the acquisition that a config file describes", settings)
     verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
     verb.add_argument(
+        "--resume",
+        metavar="PATH",
+        help="continue the dataset at this path: acquire the frames that it lacks; storage.path and "
+        "storage.if_exists are ignored",
+    )
+    verb.add_argument(
         "--watch",
         action="store_true",
         help="show the rate, the queue, the disk and the newest frame while the acquisition runs",

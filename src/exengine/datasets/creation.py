@@ -29,6 +29,7 @@ from exengine.kernel.errors import (
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import options_of, validate_options
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
+from exengine.kernel.system import files
 from exengine.kernel.wording import a, listed
 
 if TYPE_CHECKING:
@@ -221,6 +222,11 @@ class StoragePlan:
             return self._create_numbered(self.path)
         return self._create_at(self.path)
 
+    def resume(self) -> DataStorage:
+        """Open the dataset at the path, in order to store further frames; see :meth:`DataStorage.resume`."""
+        assert self.path is not None
+        return self._call(self.cls.resume, files.expanded(self.path), what="continue the dataset")
+
     def _create_at(self, path: str) -> DataStorage:
         if self._is_remote:  # the backend rejects a URL that is in use
             return self._create(path)
@@ -234,17 +240,19 @@ class StoragePlan:
     def _create(self, *path: str) -> DataStorage:
         return self._call(self.cls.create, *path)
 
-    def _call(self, create: Callable[..., DataStorage], *path: str) -> DataStorage:
+    def _call(
+        self, create: Callable[..., DataStorage], *path: str, what: str = "create a dataset"
+    ) -> DataStorage:
         try:
             return create(*path, **self.options)
         except ExEngineError:
             raise
         except OSError as error:
             raise from_os(
-                DatasetAccessError, f"backend {self.name!r} cannot create a dataset: {error}", error
+                DatasetAccessError, f"backend {self.name!r} cannot {what}: {error}", error
             ) from error
         except Exception as error:
-            raise PluginError(f"backend {self.name!r} cannot create a dataset: {describe(error)}") from error
+            raise PluginError(f"backend {self.name!r} cannot {what}: {describe(error)}") from error
 
     def _create_numbered(self, path: str) -> DataStorage:
         for candidate in self.numbered_paths(path):

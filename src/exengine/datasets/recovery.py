@@ -225,7 +225,7 @@ class _InPlace(Recovery):
         notes = {DataCoordinates(f.coordinates): metadata_note(f.reason) for f in unread if f.has_pixels}
         self.take(found, annotations)
         # Record the lost frames first, because a later run cannot find frames that are removed now.
-        place.reopen("recovery", self.note())
+        place.reopen(recovery=self.note())
         # A backend that was written for an earlier release accepts no notes.
         self.cls.recover_in_place(place.path, lost, *([notes] if notes else ()))
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)

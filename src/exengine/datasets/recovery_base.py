@@ -4,7 +4,15 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from exengine.datasets.verification import LostFrame, OnProgress, VerifyReport, as_count, lost_frames, survey
+from exengine.datasets.verification import (
+    LostFrame,
+    OnProgress,
+    VerifyReport,
+    as_count,
+    lost_frames,
+    stored_of,
+    survey,
+)
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage import manifest
@@ -114,11 +122,10 @@ class Recovery:
         noted = before.get("problems")
         noted = [str(problem) for problem in noted] if isinstance(noted, list) else []
         report.problems = [*dict.fromkeys([*noted, *problems])]
-        ledger = annotations.get("ledger")
         counts = [
             before.get("total"),
             manifest_count(report.source),
-            ledger.get("stored") if isinstance(ledger, dict) else None,
+            stored_of(annotations.get("ledger")),
         ]
         report.total = max(report.frames + len(report.lost), *(as_count(count) or 0 for count in counts))
         report.status = str(DatasetStatus.ABORTED)

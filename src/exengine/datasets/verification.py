@@ -287,6 +287,12 @@ def as_count(value: Any) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
+def stored_of(ledger: Any) -> int | None:
+    """Return the number of frames that a ledger accounts for, with those of earlier runs; None if unknown."""
+    stored = as_count(ledger.get("stored")) if isinstance(ledger, dict) else None
+    return None if stored is None else stored + (as_count(ledger.get("stored_before")) or 0)
+
+
 def lost_frames(value: Any) -> list[LostFrame]:
     """Return the frames listed by a ledger or a recovery, or an empty list if the value is malformed."""
     return [
@@ -318,7 +324,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):
         return
-    stored = as_count(ledger.get("stored"))
+    stored = stored_of(ledger)
     if stored is not None and stored != total:
         _add(report, f"the ledger records {stored} stored frames, but the dataset accounts for {total}")
     if ledger.get("balanced") is False:

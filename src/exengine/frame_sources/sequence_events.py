@@ -115,9 +115,12 @@ class CompleteEvents:
     ----------
     sequence : useq.MDASequence
         The sequence, which is not changed. Its events can be iterated over any number of times.
+    skips : callable, optional
+        Returns whether :meth:`events` leaves out an image event, because its frames exist already.
     """
 
     sequence: "useq.MDASequence"
+    skips: "Callable[[useq.MDAEvent], bool] | None" = None
     _values: dict[int, list[Any]] = field(default_factory=dict)
 
     @cached_property
@@ -179,7 +182,7 @@ class CompleteEvents:
         )
 
     def events(self, reference: "Callable[[useq.MDAEvent], Reference]") -> "Iterator[useq.MDAEvent]":
-        """Yield every event: image events, and the autofocus steps before them.
+        """Yield every event that is not skipped: image events, and the autofocus steps before them.
 
         Parameters
         ----------
@@ -194,7 +197,7 @@ class CompleteEvents:
             sequence moves.
         """
         previous: dict[int, dict[str, int]] = {}
-        for event, keep in self._with_next():
+        for event, keep in self._with_next(self._remaining()):
             parts = self.in_effect(event)
             home, event = self._complete(event, parts, reference(event), keep)
             plan = parts.autofocus_plan
@@ -208,15 +211,35 @@ class CompleteEvents:
             yield event
 
     def image_events(self) -> "Iterator[useq.MDAEvent]":
-        """Yield the image events, relative to a start position of 0."""
-        for event, keep in self._with_next():
+        """Yield all image events, also those that are skipped, relative to a start position of 0."""
+        for event, keep in self._with_next(self._taken()):
             yield self._complete(event, self.in_effect(event), Reference(), keep)[1]
 
-    def _with_next(self) -> "Iterator[tuple[useq.MDAEvent, bool]]":
+    def _remaining(self) -> "Iterator[useq.MDAEvent]":
+        """Yield the image events that are not skipped.
+
+        Where the clock restarts, their times count from the first event that is not skipped.
+        """
+        skips, begin_s, restarts = self.skips, 0.0, False
+        if skips is None:
+            yield from self._taken()
+            return
+        for event in self._taken():
+            restarts = restarts or event.reset_event_timer
+            if skips(self._complete(event, self.in_effect(event), Reference(), False)[1]):
+                continue
+            start_s = event.min_start_time
+            if restarts:
+                begin_s = start_s or 0.0
+            later_s = None if start_s is None else max(0.0, start_s - begin_s)
+            yield event.model_copy(update={"reset_event_timer": restarts, "min_start_time": later_s})
+            restarts = False
+
+    def _with_next(self, events: "Iterator[useq.MDAEvent]") -> "Iterator[tuple[useq.MDAEvent, bool]]":
         """Yield each image event, and whether the shutter stays open until the next image event."""
         axes = set(self.sequence.keep_shutter_open_across)
         before: useq.MDAEvent | None = None
-        for event in self._taken():
+        for event in events:
             if before is not None:
                 yield before, bool(axes) and _changed(before, event) <= axes
             before = event

@@ -8,7 +8,7 @@ Realism is not a goal.
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -86,9 +86,9 @@ class SimulatedSource(FrameSource):
 
     Notes
     -----
-    A frame's metadata contains ``source``, ``frame_number`` (counted from 0) and ``elapsed_ms`` since the
-    start of the run. If the sequence specifies them, the metadata also includes ``exposure_ms``, ``channel``
-    and ``position_um`` with ``x``, ``y`` and ``z``.
+    A frame's metadata contains ``source``, ``frame_number`` (counted from 0 in each run) and ``elapsed_ms``
+    since the start of the run. If the sequence specifies them, the metadata also includes ``exposure_ms``,
+    ``channel`` and ``position_um`` with ``x``, ``y`` and ``z``.
 
     A cancelled source cannot be used again. Create a new source instead.
 
@@ -177,6 +177,19 @@ class SimulatedSource(FrameSource):
             pixel_size_um=(PIXEL_SIZE_UM, PIXEL_SIZE_UM),
             **plan_fields(complete, axes.axes()),
         )
+
+    def skip(self, existing: Container[DataCoordinates], /) -> None:
+        """Leave out the frames that exist already; see :meth:`exengine.FrameSource.skip`.
+
+        Raises
+        ------
+        SourceError
+            If no sequence is prepared.
+        """
+        complete = self._complete
+        if complete is None:
+            raise SourceError("no sequence was prepared; call prepare(sequence) before skip(existing)")
+        complete.skips = lambda event: self._coordinates(complete, event) in existing
 
     def settings(self) -> dict[str, Any]:
         """Return whether the simulated shutter is open, and the exposure time."""

@@ -43,6 +43,8 @@ class StorageCapabilities:
     """A second process can read while the first process writes."""
     concurrent_readers: bool = False
     """Several threads may read at the same time."""
+    resumable: bool = False
+    """``resume`` continues a dataset whose writer was killed, or that was finished as aborted or failed."""
     checksums: bool = False
     """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"

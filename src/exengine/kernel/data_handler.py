@@ -38,7 +38,7 @@ from exengine.kernel.flow.policy import Policy
 from exengine.kernel.flow.processing import ProcessFunction, Processing
 from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.flow.storing import MANY, TURN, OnStored, Storing
-from exengine.kernel.flow.waiters import wait
+from exengine.kernel.flow.waiters import wait_while_running
 from exengine.kernel.frames.ledger import MAX_NAMED, Ledger, Loss
 from exengine.kernel.frames.metadata import clean_metadata
 from exengine.kernel.notifications import notifications_to
@@ -182,7 +182,7 @@ class DataHandler:
             If the frame is invalid.
         """
         flight = self._flight
-        where = ticket = began = None
+        where = ticket = began = left_s = None
         taken = is_dropped = False
         try:
             where = snapshot(coordinates)
@@ -233,7 +233,7 @@ class DataHandler:
                         if flight.news.tickets:
                             flight.news.wake_all()
                         break
-                    if flight.is_dropped(began):
+                    if flight.is_dropped(left_s):
                         taken = is_dropped = True
                         flight.ledger.offered += 1
                         flight.ledger.dropped += 1
@@ -241,11 +241,11 @@ class DataHandler:
                         if type(metadata) is dict:
                             self._gaps.see(where, metadata)
                         break
-                    began = time.monotonic() if began is None else began
+                    if began is None:
+                        began, left_s = time.monotonic(), self._policy.block_timeout_s
                     ticket = flight.room.enlist()
                     flight.hurry.wake_all()
-                timeout = self._policy.block_timeout_s
-                wait(ticket, None if timeout is None else began + timeout)
+                left_s = wait_while_running(ticket, left_s)
         except BaseException as error:
             with flight.lock:
                 if taken:

@@ -12,7 +12,7 @@ Life cycle: created (by ``create`` or by calling the class) -> any number of ``p
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy.typing as npt
 
@@ -187,6 +187,37 @@ class DataStorage(StorageViews, ABC):
         raise UnsupportedOperationError(f"{cls.__name__} cannot open an existing dataset")
 
     @classmethod
+    def resume(cls, path: str | PathLike[str], /, **options: Any) -> "DataStorage":
+        """Open an existing dataset in order to store the frames that it lacks.
+
+        The dataset has at least one frame, and its writer has ended: it was killed, or it finished the
+        dataset as aborted or failed.
+
+        Parameters
+        ----------
+        path : path
+            The dataset.
+        **options
+            The options with which the dataset was created.
+
+        Returns
+        -------
+        DataStorage
+            A storage that is open for :meth:`put` and contains every frame of the dataset. The dataset was
+            marked as incomplete before any other file of it was changed.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the backend does not support this.
+        DatasetLockedError
+            If the writer of the dataset is active.
+        OptionError, StorageFinishedError
+            If the dataset was created with other options, or is complete; nothing is changed in this case.
+        """
+        raise UnsupportedOperationError(f"{cls.__name__} cannot continue an existing dataset")
+
+    @classmethod
     def recover_in_place(
         cls, path: str | PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
     ) -> None:
@@ -286,10 +317,6 @@ class DataStorage(StorageViews, ABC):
     def __len__(self) -> int:
         """Return the number of frames."""
         raise self._unsupported("does not count its frames")
-
-    def __bool__(self) -> bool:
-        """Return True, even if the storage is empty."""
-        return True
 
     def flush(self, durable: bool = False) -> None:
         """Bring every accepted frame to level A1 (written), or to level A2 (synced) if ``durable``."""
@@ -405,32 +432,6 @@ class DataStorage(StorageViews, ABC):
             False if the wait timed out.
         """
         raise self._unsupported("cannot wait for data")
-
-    def as_array(
-        self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
-    ) -> Any:
-        """Return all frames as one array. The array is lazy if the backend supports this.
-
-        Parameters
-        ----------
-        axes : iterable of str, optional
-            The order of the leading axes; by default, the order in which they first appeared.
-        missing : {'raise', 'mask'} or number
-            How to treat missing frames: raise an error, mask them, or fill them with this value.
-
-        Returns
-        -------
-        array
-            ``(*axes, Y, X[, 3])``.
-        """
-        raise self._unsupported("cannot be read as one array")
-
-    def to_xarray(self) -> Any:
-        """Return all frames as an ``xarray.Dataset`` with the variable ``image``."""
-        raise self._unsupported("cannot be read as an xarray Dataset")
-
-    def _unsupported(self, what: str) -> UnsupportedOperationError:
-        return UnsupportedOperationError(f"{type(self).__name__} {what}")
 
     # -- context manager -------------------------------------------------------------------------
 

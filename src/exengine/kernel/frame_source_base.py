@@ -4,17 +4,19 @@ A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame an
 frame. The sink may block, because a full queue exerts back-pressure. It may also raise an exception; the run
 must then end soon, and the exception must propagate from ``run``.
 
-Life cycle: created -> ``prepare(sequence)`` -> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may
+Life cycle: created -> ``prepare(sequence)`` -> ``skip(existing)``, only if an acquisition continues a dataset
+-> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may
 be called from any other thread, at any time and more than once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.source_plan import SourcePlan
 
 if TYPE_CHECKING:
@@ -58,6 +60,28 @@ class FrameSource(ABC):
             If the sequence cannot be run, for example because a channel or a property does not exist
             or because two positions have the same name.
         """
+
+    def skip(self, existing: Container[DataCoordinates], /) -> None:
+        """Leave out what an earlier run has stored, so that :meth:`run` delivers the remaining frames.
+
+        Called after :meth:`prepare`, if an acquisition continues a dataset. An event is left out if all its
+        frames exist; the devices then do nothing for it. The order of the other events stays the same, and
+        their planned times count from the first of them. If only some frames of an event exist, because it
+        has several cameras, the source delivers all of them; the caller ignores those that exist.
+
+        Parameters
+        ----------
+        existing : container of DataCoordinates
+            The frames of the dataset.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If the source cannot leave out frames, which is the default.
+        """
+        raise UnsupportedOperationError(
+            f"{type(self).__name__} cannot leave out the frames that exist already"
+        )
 
     @abstractmethod
     def run(self, sink: Sink, /) -> None:

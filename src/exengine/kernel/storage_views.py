@@ -7,10 +7,11 @@ storage cannot provide.
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from exengine.kernel.axes import summarize_positions
 from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.wording import html_table, human_count
 
 _LOOK_S = 0.2  # between two looks whether the dataset is finished
@@ -53,8 +54,38 @@ class StorageViews:
                 f"the frames of {type(self).__name__} cannot be viewed as one array without a copy; call "
                 "np.asarray(...) without copy=False"
             )
-        pixels = self.as_array()  # type: ignore[attr-defined]  # DataStorage defines it
+        pixels = self.as_array()
         return np.asarray(pixels, dtype=dtype)
+
+    def as_array(
+        self, axes: Iterable[str] | None = None, *, missing: Literal["raise", "mask"] | float = "raise"
+    ) -> Any:
+        """Return all frames as one array. The array is lazy if the backend supports this.
+
+        Parameters
+        ----------
+        axes : iterable of str, optional
+            The order of the leading axes; by default, the order in which they first appeared.
+        missing : {'raise', 'mask'} or number
+            How to treat missing frames: raise an error, mask them, or fill them with this value.
+
+        Returns
+        -------
+        array
+            ``(*axes, Y, X[, 3])``.
+        """
+        raise self._unsupported("cannot be read as one array")
+
+    def to_xarray(self) -> Any:
+        """Return all frames as an ``xarray.Dataset`` with the variable ``image``."""
+        raise self._unsupported("cannot be read as an xarray Dataset")
+
+    def __bool__(self) -> bool:
+        """Return True, even if the storage is empty."""
+        return True
+
+    def _unsupported(self, what: str) -> UnsupportedOperationError:
+        return UnsupportedOperationError(f"{type(self).__name__} {what}")
 
     def follow(self, timeout: float | None = None) -> Iterator[DataCoordinates]:
         """Yield the coordinates of every frame, and wait for new frames until the dataset is finished.

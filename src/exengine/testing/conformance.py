@@ -36,6 +36,7 @@ from exengine.testing.kit.put import PutPromises, simplest_fault
 from exengine.testing.kit.read import ReadPromises
 from exengine.testing.kit.recover import RecoveryPromises
 from exengine.testing.kit.resources import ResourcePromises
+from exengine.testing.kit.resume import ResumePromises
 from exengine.testing.kit.security import SecurityPromises
 from exengine.testing.promises import promise
 from exengine.testing.subject import Subject
@@ -55,6 +56,7 @@ class StorageConformance(
     OverwritePromises,
     SecurityPromises,
     RecoveryPromises,
+    ResumePromises,
     ProcessPromises,
     LivePromises,
     ResourcePromises,

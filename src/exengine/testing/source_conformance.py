@@ -19,13 +19,14 @@ devices independently.
 import importlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from exengine.kernel.errors import ExEngineError, SourceError
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.errors import ExEngineError, SourceError, UnsupportedOperationError
 from exengine.kernel.frame_source_base import FrameSource, SourcePlan
 from exengine.kernel.registry import plugins
 from exengine.testing.promises import NotPromised, PromiseBrokenError, promise
@@ -181,6 +182,28 @@ class SourceConformance:
         if len({coordinates for coordinates, _, _ in frames}) != 2:
             raise PromiseBrokenError("S1", "two frames have the same coordinates")
 
+    @promise("S1")
+    def test_a_run_that_continues_takes_only_the_missing_frames(self, subject: Subject) -> None:
+        fields: Fields = {
+            "channels": list(self.channels),
+            "time_plan": {"interval": 0, "loops": 3},
+            "z_plan": {"range": 2, "step": 1},
+        }
+        source = subject.make()
+        source.prepare(_sequence(**fields))
+        try:
+            source.skip(())
+        except UnsupportedOperationError:
+            raise NotPromised("the source cannot leave out frames") from None
+        _, frames = _run(subject.make(), **fields)
+        planned = [coordinates for coordinates, _, _ in frames]
+        _, frames = _run(source, [at for number, at in enumerate(planned) if number % 4], **fields)
+        got = [dict(coordinates) for coordinates, _, _ in frames]
+        if got != [dict(coordinates) for coordinates in planned[::4]]:
+            raise PromiseBrokenError(
+                "S1", f"every fourth frame was missing, but a run that continues delivered {got!r:.200}"
+            )
+
     # -- S2 --------------------------------------------------------------------------------------
 
     @promise("S2")
@@ -278,8 +301,12 @@ def _with_channel(value: Any, channel: str) -> Any:
     return channel if value == "C" else value
 
 
-def _run(source: FrameSource, **fields: Any) -> tuple[SourcePlan, list[Any]]:
+def _run(
+    source: FrameSource, existing: Sequence[DataCoordinates] = (), **fields: Any
+) -> tuple[SourcePlan, list[Any]]:
     frames: list[Any] = []
     plan = source.prepare(_sequence(**fields))
+    if existing:
+        source.skip(existing)
     source.run(lambda *frame: frames.append(frame))
     return plan, frames

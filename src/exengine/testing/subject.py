@@ -165,6 +165,12 @@ class Subject:
         self._made.append(storage)
         return storage
 
+    def resume(self, path: Path) -> DataStorage:
+        """Continue a dataset. The storage is closed when the test ends."""
+        storage = self.cls.resume(os.fspath(path), **self.options)
+        self._made.append(storage)
+        return storage
+
     def forget(self) -> None:
         """Forget all storages created so far without closing them."""
         self._made.clear()

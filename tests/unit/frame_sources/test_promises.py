@@ -40,12 +40,20 @@ class Credulous(SimulatedSource):
             return SourcePlan()
 
 
+class Forgetful(SimulatedSource):
+    """Takes frames again that exist already."""
+
+    def skip(self, existing, /):
+        super().skip(existing[1:])
+
+
 @pytest.mark.parametrize(
     ("cls", "test", "arguments"),
     [
         (Careless, "test_an_exposure_is_not_left_over_from_the_event_before", {}),
         (Careless, "test_settings_are_as_before_after_every_end", {"end": "storage"}),
         (Credulous, "test_what_is_impossible_is_refused_by_prepare", {"what": "no frame", "fields": {}}),
+        (Forgetful, "test_a_run_that_continues_takes_only_the_missing_frames", {}),
     ],
 )
 def test_the_kit_finds_a_source_that_breaks_its_promise(cls, test, arguments):

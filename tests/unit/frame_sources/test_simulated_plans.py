@@ -5,7 +5,9 @@ import math
 import pytest
 import useq
 
+from exengine.frame_sources.sequence_events import CompleteEvents, Reference
 from exengine.frame_sources.simulated import SimulatedSource, decode
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import SourceError
 
 PLATE = {"plate": "96-well", "a1_center_xy": [0, 0], "selected_wells": [[0], [0]]}
@@ -118,3 +120,75 @@ def test_the_shutter_is_closed_and_the_exposure_restored_after_every_end(end):
         assert end in ("storage", "device")
     assert seen[0] is True
     assert source.settings() == before and before["shutter_open"] is False
+
+
+# -- a run that leaves out frames ----------------------------------------------------------------
+
+
+def remaining(source, existing, **fields):
+    frames = []
+    source.prepare(useq.MDASequence(**fields))
+    source.skip([DataCoordinates(where) for where in existing])
+    source.run(lambda coordinates, pixels, metadata: frames.append((coordinates, pixels)))
+    return frames
+
+
+def test_the_frames_that_exist_are_left_out_and_the_others_are_the_same():
+    fields = {
+        "axis_order": "ptcz",
+        "stage_positions": [{"name": "a"}, {"name": "b", "sequence": {"z_plan": {"range": 2, "step": 1}}}],
+        "channels": ["A", {"config": "A", "exposure": 5}, {"config": "B", "acquire_every": 2}],
+        "time_plan": {"interval": 0, "loops": 3},
+    }
+    whole = run(SimulatedSource(width=64, height=48), **fields)
+    assert {"channel": "A@5ms", "time": 0, "position": "a"} in [dict(frame[0]) for frame in whole]
+    existing = [coordinates for number, (coordinates, _, _) in enumerate(whole) if number % 3]
+    found = remaining(SimulatedSource(width=64, height=48), existing, **fields)
+    assert [where for where, _ in found] == [frame[0] for frame in whole[::3]]
+    for (_, pixels), (_, before, _) in zip(found, whole[::3], strict=True):
+        assert (pixels == before).all()
+
+
+def test_the_plan_is_that_of_all_frames_and_a_new_plan_leaves_out_none():
+    source = SimulatedSource(width=64, height=48)
+    assert len(remaining(source, [{"channel": "A"}], channels=["A", "B"])) == 1
+    assert len(run(source, channels=["A", "B"])) == 2
+
+
+def test_frames_are_left_out_after_a_plan_was_made():
+    with pytest.raises(SourceError, match=r"call prepare\(sequence\) before skip"):
+        SimulatedSource().skip([])
+
+
+def events_without(existing, **fields):
+    complete = CompleteEvents(useq.MDASequence(**fields))
+    complete.skips = lambda event: dict(complete.coordinates(event)) in existing
+    return list(complete.events(lambda _: Reference()))
+
+
+def test_the_times_count_from_the_first_frame_that_is_left():
+    fields = {"axis_order": "ptc", "channels": ["A"], "time_plan": {"interval": 10, "loops": 4}}
+    fields["stage_positions"] = [{"name": "a"}, {"name": "b"}]
+    existing = [{"position": "a", "time": t, "channel": "A"} for t in range(2)]
+    existing += [{"position": "b", "time": t, "channel": "A"} for t in (0, 2)]
+    events = events_without(existing, **fields)
+    assert [(event.pos_name, event.index["t"], event.min_start_time, event.reset_event_timer) for event in events] == [
+        ("a", 2, 0, True), ("a", 3, 10, False), ("b", 1, 0, True), ("b", 3, 20, False),
+    ]  # fmt: skip
+
+
+def test_the_first_frame_that_is_left_is_focused_and_shutters_close_before_a_gap():
+    fields = {
+        "stage_positions": [{"x": 0, "y": 0, "z": 5, "name": "a"}],
+        "z_plan": {"range": 4, "step": 1},
+        "time_plan": {"interval": 0, "loops": 2},
+        "autofocus_plan": {"autofocus_motor_offset": 1, "axes": ("p",)},
+        "keep_shutter_open_across": ("z",),
+    }
+    existing = [{"position": "a", "time": 0, "z": z} for z in (0, 1, 3)]
+    events = events_without(existing, **fields)
+    assert [event.action.type for event in events[:2]] == ["hardware_autofocus", "acquire_image"]
+    assert sum(event.action.type == "hardware_autofocus" for event in events) == 1
+    images = [event for event in events if event.action.type == "acquire_image"]
+    assert [event.index["z"] for event in images] == [2, 4, 0, 1, 2, 3, 4]
+    assert [event.keep_shutter_open for event in images] == [True, False, True, True, True, True, False]

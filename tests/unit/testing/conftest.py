@@ -22,7 +22,7 @@ def module(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         loaded = importlib.import_module("broken_backends")
-        limited = (loaded.Limited, loaded.WrongVariant, loaded.MisspeltVariant)
+        limited = (loaded.Resuming, loaded.Limited, loaded.WrongVariant, loaded.MisspeltVariant)
         classes = {cls.__name__: cls for cls in (loaded.Plain, loaded.Disk, *limited, *loaded.FAULTS)}
         info = site / "broken_backends-2.5.dist-info"
         info.mkdir()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _NEXT_FRAME_S = 5.0
 _FIRST_FRAME_S = 20.0
 _EXPOSURES = 5.0
+_LONGEST_STEP_S = 1.0
 _POLL_S = 0.001  # the core sends no notification when a frame arrives
 
 __all__ = ["CarefulCore", "CarefulEngine"]
@@ -369,8 +370,7 @@ class CarefulEngine(MDAEngine):
 
     def _wait_for_frame(self, patience_s: float, what: str) -> bool:
         """Wait for a frame. Return True if a frame is available, or False if the run was stopped."""
-        core = self.mmcore
-        deadline = time.monotonic() + patience_s
+        core, patience = self.mmcore, _Patience(patience_s)
         while not core.getRemainingImageCount():
             if self._stopped():
                 core.stopSequenceAcquisition()
@@ -384,16 +384,16 @@ class CarefulEngine(MDAEngine):
                         "option buffer_mb, use a smaller image, or store to a faster disk"
                     )
                 raise SourceError(f"the camera stopped before {what}")
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 core.stopSequenceAcquisition()
                 raise SourceError(f"the camera sent no frame for {patience_s:g} s before {what}")
             time.sleep(_POLL_S)
         return True
 
     def _wait_until_idle(self, patience_s: float) -> None:
-        deadline = time.monotonic() + patience_s
+        patience = _Patience(patience_s)
         while self.mmcore.isSequenceRunning():
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 self.mmcore.stopSequenceAcquisition()
                 return
             time.sleep(_POLL_S)
@@ -417,6 +417,20 @@ class CarefulEngine(MDAEngine):
         meta["images_remaining_in_buffer"] = core.getRemainingImageCount()
         meta["camera_metadata"] = tags
         return meta
+
+
+class _Patience:
+    """A time limit that counts only the time in which the process runs, for example not after Ctrl-Z."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._left_s, self._last_s = limit_s, time.monotonic()
+
+    def is_over(self) -> bool:
+        """Return whether the limit is exceeded. Call this often: a long step counts as a short one."""
+        now_s = time.monotonic()
+        self._left_s -= min(now_s - self._last_s, _LONGEST_STEP_S)
+        self._last_s = now_s
+        return self._left_s < 0
 
 
 def _of_camera(event: "useq.MDAEvent", number: int, cameras: int) -> "useq.MDAEvent":

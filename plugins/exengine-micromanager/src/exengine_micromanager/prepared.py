@@ -4,7 +4,7 @@ Nothing is moved. The frame source and the engine for a user's own core share th
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,20 @@ class Prepared:
         """Return the coordinates of the frame that a camera took for an event."""
         coordinates = self.complete.coordinates(event)
         return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
+
+    def skip(self, existing: Container[DataCoordinates]) -> int:
+        """Leave out the events whose frames all exist. Return the number of frames of the other events."""
+
+        def frames_of(event: "useq.MDAEvent") -> list[DataCoordinates]:
+            exposed, order = self.orders.with_exposure(event)
+            return list(_coordinates_of(exposed, self.complete, self.found.of(order)))
+
+        def is_taken(event: "useq.MDAEvent") -> bool:
+            return all(coordinates in existing for coordinates in frames_of(event))
+
+        self.complete.skips = is_taken
+        events = self.complete.image_events()
+        return sum(len(frames_of(event)) for event in events if not is_taken(event))
 
 
 def prepare_sequence(

@@ -11,11 +11,11 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exengine.base_classes import FrameSource, Sink, SourcePlan, check_sequence
+from exengine.base_classes import DataCoordinates, FrameSource, Sink, SourcePlan, check_sequence
 from exengine.errors import OptionError, SourceError
 from exengine_micromanager.checks import PropertyValue, load_config, set_exposure, set_property
 from exengine_micromanager.delivery import Delivery
@@ -102,6 +102,7 @@ class MicroManagerSource(FrameSource):
         self._core: CarefulCore | None = None
         self._release: weakref.finalize[..., Any] | None = None
         self._prepared: Prepared | None = None
+        self._frames: int | None = 0  # of the events that are not left out
         self._running = _Running()
         self._cancelled = threading.Event()
 
@@ -146,7 +147,25 @@ class MicroManagerSource(FrameSource):
         except BaseException:
             self.close()
             raise
+        self._frames = self._prepared.plan.frames
         return self._prepared.plan
+
+    def skip(self, existing: Container[DataCoordinates], /) -> None:
+        """Leave out the events whose frames all exist; see :meth:`exengine.FrameSource.skip`.
+
+        Parameters
+        ----------
+        existing : container of DataCoordinates
+            The frames of the dataset that the run continues.
+
+        Raises
+        ------
+        SourceError
+            If no sequence was prepared.
+        """
+        if self._prepared is None:
+            raise SourceError("no sequence was prepared; call prepare(sequence) before skip(existing)")
+        self._frames = self._prepared.skip(existing)
 
     def run(self, sink: Sink, /) -> None:
         """Run the prepared sequence, and call the sink on this thread for each frame.
@@ -169,7 +188,7 @@ class MicroManagerSource(FrameSource):
         core, prepared = self._core, self._prepared
         if core is None or prepared is None:
             raise SourceError("no sequence was prepared; call prepare(sequence) before run(sink)")
-        frames = prepared.plan.frames
+        frames = self._frames
         delivery = Delivery(sink, self._cancelled, core, prepared.coordinates)
         failure: Exception | None = None
         running = self._running

@@ -1,5 +1,6 @@
 """``NDTiffStorage.resume``: a second writer continues the dataset of one that died, byte for byte."""
 
+import json
 import shutil
 
 import numpy as np
@@ -61,6 +62,27 @@ def test_a_continued_dataset_equals_one_that_was_written_at_once(killed, whole, 
     path = killed(frames, torn=b"torn pixels" * 50, torn_index=(20).to_bytes(4, "little") + b'{"time":')
     with NDTiffStorage.resume(path, **OPTIONS) as storage:
         assert len(storage) == frames
+        write(storage, frames)
+    assert content(path) == whole
+    report = exengine.verify(path)
+    assert report.ok and report.checked == FRAMES and report.status == "complete"
+
+
+@pytest.mark.parametrize("end", ["abort", "fail", "recover", "keep"])
+@pytest.mark.parametrize("frames", [1, 8, 13])
+def test_a_dataset_that_was_finished_early_is_continued_to_the_same_bytes(tmp_path, whole, frames, end):
+    path = tmp_path / "data"
+    storage = NDTiffStorage(path, **OPTIONS)
+    write(storage, 0, frames)
+    if end in ("abort", "fail"):
+        storage.abort("out of reach", failed=end == "fail")
+    storage.close()
+    if end == "recover":
+        exengine.recover(path, in_place=True)
+    with NDTiffStorage.resume(path, **OPTIONS) as storage:
+        note = json.loads((path / "exengine.json").read_bytes())
+        assert note["status"] == "incomplete" and not note.keys() & {"reason", "facts", "frames"}
+        assert exengine.open_dataset(path).status == "incomplete"
         write(storage, frames)
     assert content(path) == whole
     report = exengine.verify(path)

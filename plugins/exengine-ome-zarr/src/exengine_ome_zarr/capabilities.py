@@ -23,6 +23,7 @@ _CAPABILITIES = StorageCapabilities(
     reopen=True,
     read_while_writing=True,
     concurrent_readers=True,
+    resumable=True,
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
@@ -45,7 +46,7 @@ _CAPABILITIES = StorageCapabilities(
 
 def remote_capabilities(local: StorageCapabilities) -> StorageCapabilities:
     """Return the capabilities of a dataset in object storage, derived from those of a dataset on disk."""
-    return replace(local, remote=True, live_readers=(), pyramids=False)
+    return replace(local, remote=True, live_readers=(), pyramids=False, resumable=False)
 
 
 def capabilities_for(options: Mapping[str, Any]) -> StorageCapabilities:

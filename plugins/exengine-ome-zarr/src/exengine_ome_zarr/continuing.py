@@ -1,10 +1,11 @@
-"""Continues writing a dataset after its writer died, starting from the state in the journal.
+"""Continues writing a dataset after its writer has ended, starting from the state in the journal.
 
 The journal is authoritative: data in other files that follow the journal's last frame are overwritten.
 Resolution levels that the first writer did not complete are computed when the dataset is finished.
 """
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,12 @@ from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 from exengine_ome_zarr.format.shards import PartFiles
 from exengine_ome_zarr.frame_writer import FrameWriter
 from exengine_ome_zarr.planning import Planning, begin_labels
+from exengine_ome_zarr.reopening import reopen_shards
 from exengine_ome_zarr.table import FrameTable
 
 
 class ContinuedWriter(FrameWriter):
-    """Writes further frames to an unfinished dataset.
+    """Writes further frames to an existing dataset.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class ContinuedWriter(FrameWriter):
         The first line of the layout file that a new dataset with these options would have.
     codec : str
         The option of the backend.
+    begin : callable
+        Called when all checks have passed, before any file is changed.
 
     Attributes
     ----------
@@ -46,7 +50,9 @@ class ContinuedWriter(FrameWriter):
         If the dataset was created with other options.
     """
 
-    def __init__(self, folder: str, plan: Planning, first_line: bytes, codec: str) -> None:
+    def __init__(
+        self, folder: str, plan: Planning, first_line: bytes, codec: str, begin: Callable[[], None]
+    ) -> None:
         self.existing = table = FrameTable(folder)
         table.live = False
         layout = table.layout
@@ -54,6 +60,8 @@ class ContinuedWriter(FrameWriter):
             raise DatasetDamagedError(f"{folder} cannot be continued: {table.problem or 'it has no frames'}")
         _refuse_other_options(folder, table, plan, first_line, layout.codec == codec)
         records = _read_records(table)
+        begin()
+        os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
         _remove_unfinished_files(folder, {int(number) for number in np.unique(records["part"])})
         line_bytes = int((records["line_at"] + records["line_bytes"]).max())
         super().__init__(folder, plan, table.layout_bytes, line_bytes=line_bytes, frames=len(records))
@@ -71,6 +79,7 @@ class ContinuedWriter(FrameWriter):
         self._pyramid = None
         self._images.windows = table.windows
         self._channels = {int(number) for number in np.unique(records["c"])}
+        reopen_shards(self._folder, layout, self._images, records)
         for image in np.unique(records["image"]).tolist():
             self._continue_array(image, records[records["image"] == image], layout)
         if self._slots is not None:

@@ -43,7 +43,7 @@ def finish_dataset(
         The finished shards that are no longer in the folder.
     """
     frames = _read_columns(journal)
-    for image, shard, rows in _by_shard(layout, frames):
+    for image, shard, rows in by_shard(layout, frames):
         name = f"{images.array_path(image)}/{layout.shard_name(*shard)}"
         path = os.path.join(folder, name)
         if name in elsewhere:
@@ -103,7 +103,7 @@ def _build_levels(
     """Write the shards of the resolution levels; replace existing shards only if ``again`` is true."""
     factors = level_factors(layout)
     files = FrameFiles(folder, layout, images.array_path)
-    for image, shard, rows in _by_shard(layout, frames):
+    for image, shard, rows in by_shard(layout, frames):
         if len(factors) > 1:
             names = [
                 f"{images.level_path(image, n)}/{layout.shard_name(*shard)}" for n in range(len(factors))
@@ -133,7 +133,7 @@ def _read_columns(journal: OpenFile) -> Columns:
     return np.concatenate([piece.astype(packed) for piece in pieces])
 
 
-def _by_shard(
+def by_shard(
     layout: Layout, frames: Columns
 ) -> Iterator[tuple[int, tuple[int, int, int], npt.NDArray[np.intp]]]:
     """Yield each shard with its image and the frames in it."""
@@ -151,7 +151,7 @@ def _by_shard(
         yield image, (t, c, z), rows
 
 
-def _chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
+def chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
     """Return the number of each frame's first chunk in its shard, ``(frames,)`` int64."""
     t, c, z = (
         frames[dim].astype(np.int64) % shard // chunk
@@ -163,7 +163,7 @@ def _chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
 
 def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     """Mark the chunks that were never written, and shorten the shard if it is not full."""
-    first = _chunk_numbers(layout, frames)
+    first = chunk_numbers(layout, frames)
     written = np.zeros(layout.chunks_in_shard, bool)
     written[(first[:, None] + np.arange(layout.tiles)).reshape(-1)] = True
     file = OpenFile(path, os.O_RDWR)
@@ -242,7 +242,7 @@ def _publish(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     opened = {number: OpenFile(part, os.O_RDWR) for number, part in parts.items() if os.path.exists(part)}
     if not opened:
         return  # the shard is already published
-    first = _chunk_numbers(layout, frames)
+    first = chunk_numbers(layout, frames)
     entries = np.full((layout.chunks_in_shard, 2), EMPTY, np.uint64)
     chunks: dict[int, tuple[OpenFile, int, int]] = {}
     published = OpenFile(path, os.O_RDONLY) if os.path.exists(path) else None

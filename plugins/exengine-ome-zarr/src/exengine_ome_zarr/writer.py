@@ -25,7 +25,13 @@ from exengine.base_classes import (
     clean_metadata,
     is_url,
 )
-from exengine.errors import CoordinatesError, MetadataError, OptionError, StorageFailedError
+from exengine.errors import (
+    CoordinatesError,
+    MetadataError,
+    OptionError,
+    StorageFailedError,
+    UnsupportedOperationError,
+)
 from exengine_ome_zarr import planning
 from exengine_ome_zarr.capabilities import BACKEND_NAME, capabilities_for, remote_capabilities
 from exengine_ome_zarr.continuing import ContinuedWriter
@@ -165,7 +171,11 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeZarrStorage":
-        """Open an unfinished dataset in order to store the missing frames."""
+        """Open a dataset in a folder, in order to store the frames that it lacks."""
+        if is_url(path):
+            raise UnsupportedOperationError(
+                f"{path} is in object storage, where ome-zarr cannot continue a dataset"
+            )
         return _ContinuedStorage(path, **options)
 
     @classmethod
@@ -357,4 +367,4 @@ class _ContinuedStorage(OmeZarrStorage):
         self.continue_from(self._writer.existing)
 
     def _make_writer(self, folder: str, plan: planning.Planning, layout_bytes: int) -> FrameWriter:
-        return ContinuedWriter(folder, plan, self._summary_line, self._codec)
+        return ContinuedWriter(folder, plan, self._summary_line, self._codec, self.begin_continuing)

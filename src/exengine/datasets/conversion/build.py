@@ -40,8 +40,8 @@ from exengine.kernel.system.bounded import parse_json
 
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
-_OF_ALL_FRAMES = ("ledger", "recovery")
-"""Annotations that list frames of the whole source by their coordinates."""
+_OF_ALL_FRAMES = ("ledger", "recovery", "runs")
+"""Annotations that describe frames of the whole source."""
 
 
 class Build:

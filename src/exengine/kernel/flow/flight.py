@@ -60,13 +60,13 @@ class Flight:
         """Return whether a frame of this size has to wait for other frames in flight."""
         return self.frames > 0 and (not self._has_room(size) or self.results_waiting > 0)
 
-    def is_dropped(self, began: float | None) -> bool:
+    def is_dropped(self, left_s: float | None) -> bool:
         """Return whether to drop a frame for which there is no room.
 
         Parameters
         ----------
-        began : float or None
-            The value of ``time.monotonic()`` when the producer began to wait; None if it has not waited.
+        left_s : float or None
+            How much longer the producer may wait, in seconds; None if it did not wait, or has no limit.
 
         Raises
         ------
@@ -84,9 +84,8 @@ class Flight:
         why = f"{self._fill()}%s, because the storage is slower than the source; raise {bound}, or %s"
         if policy.when_full == "error":
             raise HandlerFullError(why % ("", "let the source wait with when_full='block'"))
-        limit = policy.block_timeout_s
-        if began is not None and limit is not None and time.monotonic() - began >= limit:
-            raise HandlerFullError(why % (f" after {limit:g} s", "block_timeout_s"))
+        if left_s is not None and left_s <= 0:
+            raise HandlerFullError(why % (f" after {policy.block_timeout_s:g} s", "block_timeout_s"))
         return False
 
     def _fill(self) -> str:

@@ -15,6 +15,8 @@ from collections import deque
 LONGEST_WAIT_S = 1.0
 """The maximum time that a thread waits before it checks the state again."""
 
+_SLICE_S = 0.25
+
 
 class Waiters:
     """The threads that wait for one kind of change. Call every method while the state's lock is held."""
@@ -64,3 +66,23 @@ def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
     """
     left = LONGEST_WAIT_S if deadline is None else min(LONGEST_WAIT_S, deadline - time.monotonic())
     return ticket.acquire(timeout=max(0.0, left))
+
+
+def wait_while_running(ticket: threading.Lock, left_s: float | None) -> float | None:
+    """Wait on a ticket for a while, and return the rest of a time limit.
+
+    The time in which the process is stopped, or the computer sleeps, counts as at most one such while.
+    Otherwise, a program that is continued after Ctrl-Z would find its limit exceeded at once.
+
+    Parameters
+    ----------
+    ticket : threading.Lock
+    left_s : float or None
+        The time limit in seconds; None means no limit.
+    """
+    if left_s is None:
+        wait(ticket)
+        return None
+    begin_s, most_s = time.monotonic(), min(left_s, _SLICE_S)
+    ticket.acquire(timeout=max(0.0, most_s))
+    return left_s - min(time.monotonic() - begin_s, most_s)

@@ -56,6 +56,8 @@ class Ledger:
         Gaps in the image numbers of a camera, which show frames that the camera or its driver lost:
         ``camera``, ``after`` and ``before`` (the coordinates of the frames around the gap), and ``missing``
         (the number of frames).
+    stored_before : int
+        Frames of the dataset that earlier runs had stored, if this run continues it. They count nowhere else.
     skipped_by_plan : int
         Combinations of positions on the planned axes for which the plan contains no frame.
     late : list of (dict, float)
@@ -87,12 +89,14 @@ class Ledger:
         "stalled",
         "stalled_s",
         "stored",
+        "stored_before",
         "stored_bytes",
     )
 
     def __init__(self) -> None:
         self.offered = self.passed_on = self.dropped = self.discarded = self.failed_in = 0
         self.produced = self.stored = self.failed_out = self.stored_bytes = 0
+        self.stored_before = 0
         self.not_stored: list[tuple[dict[str, int | str], str]] = []
         self.passed_raw: list[tuple[dict[str, int | str], str]] = []
         self.gaps: list[dict[str, Any]] = []
@@ -210,6 +214,7 @@ class Ledger:
             "stored": self.stored,
             "failed": self.failed,
             "stored_bytes": self.stored_bytes,
+            "stored_before": self.stored_before,
             "balanced": self.balanced,
             "not_stored": [{"coordinates": where, "reason": reason} for where, reason in self.not_stored],
             "passed_raw": [{"coordinates": where, "reason": reason} for where, reason in self.passed_raw],

@@ -35,7 +35,7 @@ DOCUMENTATION = {
 """Faults in the documentation of a valid class."""
 
 CONFORMANCE = {
-    "EX301": "persistent or reopen does not match the backend's behaviour",
+    "EX301": "persistent, reopen or resumable does not match the backend's behaviour",
     "EX302": "dtypes, ndim or same_shape does not match the backend's behaviour",
     "EX303": "string_axes or negative_indices does not match the backend's behaviour",
     "EX304": "metadata does not match the backend's behaviour",

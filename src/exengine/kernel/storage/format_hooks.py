@@ -3,7 +3,6 @@
 :class:`exengine.kernel.storage.managed.ManagedStorage` calls these hooks and handles everything else.
 """
 
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +11,6 @@ import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import JsonValue
-from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.reading import IndexedStorage
 from exengine.kernel.system import files
@@ -31,36 +29,9 @@ class FormatHooks(IndexedStorage):
     """The number of ``put_many`` frames that are passed to :meth:`write_frames` at once."""
 
     continues: ClassVar[bool] = False
-    """Whether a storage of this class continues an unfinished dataset instead of creating one. This is
-    True only for the class that :meth:`resume` returns. The ``__init__`` of that class takes over the
-    dataset at the path, opens the files, and passes the frames in them to ``continue_from``."""
-
-    @classmethod
-    def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "FormatHooks":
-        """Open the unfinished dataset of a writer that died, to store its missing frames.
-
-        Parameters
-        ----------
-        path : path
-            The dataset. Its status is ``incomplete``, and it contains at least one frame.
-        **options
-            The options with which the dataset was created.
-
-        Returns
-        -------
-        storage
-            A storage that is open for ``put``, and contains every frame of the dataset.
-
-        Raises
-        ------
-        UnsupportedOperationError
-            If the backend does not support this.
-        DatasetLockedError
-            If the writer of the dataset is active.
-        OptionError
-            If the dataset was created with other options.
-        """
-        raise UnsupportedOperationError(f"{cls.__name__} cannot continue an unfinished dataset")
+    """Whether a storage of this class continues an existing dataset instead of creating one. It is True only
+    for the class that ``resume`` returns. Its ``__init__`` takes over the dataset at the path and checks it,
+    calls ``begin_continuing``, opens the files for writing, and passes the frames to ``continue_from``."""
 
     def prepare_frames(self, plan: SourcePlan) -> None:
         """Prepare for the planned frames, for example by creating arrays of their full length.

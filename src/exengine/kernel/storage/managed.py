@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy.typing as npt
 
-from exengine.kernel.data_coords import DataCoordinates, snapshot
+from exengine.kernel.data_coords import snapshot
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, Frame, JsonValue
 from exengine.kernel.errors import (
     StorageClosedError,
@@ -94,14 +94,6 @@ class ManagedStorage(WrittenStorage):
                 initial = self.initial_files()
                 state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
         at_exit.watch_storage(self)
-
-    def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
-        """Add the existing frames, in order, when this storage continues a dataset. They must be readable."""
-        state = self._exengine
-        for coordinates in frames:
-            if not len(state.frames):
-                state.checks.stored(coordinates, self.read_frame(0))
-            state.frames.add(coordinates.__dict__)
 
     # -- annotations and the plan -----------------------------------------------------------------
 

@@ -135,7 +135,7 @@ class DatasetPlace:
 
     @classmethod
     def reclaim(cls, path: str) -> "DatasetPlace":
-        """Take over a dataset that no longer has a writer, in order to finish it.
+        """Take over a dataset that no longer has a writer, in order to finish or continue it.
 
         Raises
         ------
@@ -183,6 +183,11 @@ class DatasetPlace:
             )
 
     @property
+    def status(self) -> DatasetStatus:
+        """The status in the manifest."""
+        return DatasetStatus(self._content["status"])
+
+    @property
     def annotations(self) -> dict[str, Any]:
         """A copy of the JSON values that have been stored so far."""
         return copy.deepcopy(self._content["annotations"])
@@ -222,20 +227,27 @@ class DatasetPlace:
                 files.sync_folder(folder)
             self._synced = True
 
-    def reopen(self, name: str, value: Any) -> None:
-        """Mark the dataset as incomplete again and store a JSON value, so that both survive power loss.
+    def reopen(self, **annotations: Any) -> None:
+        """Mark the dataset as incomplete again and store JSON values, so that all survive power loss.
+
+        Parameters
+        ----------
+        **annotations
+            The names and values to store.
 
         Raises
         ------
         MetadataError
             As in :meth:`annotate`.
         """
-        self._annotate(name, value)
-        content = self._content
-        content["status"] = DatasetStatus.INCOMPLETE.value
+        for name, value in annotations.items():
+            self._annotate(name, value)
+        content = {**self._content, "status": DatasetStatus.INCOMPLETE.value}
         for outdated in ("facts", "frames", "reason"):
             content.pop(outdated, None)
-        manifest.write_manifest(self.path, self._content, durable=True)
+        if annotations or content != self._content:
+            manifest.write_manifest(self.path, content, durable=True)
+            self._content = content
 
     def conclude(
         self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None

@@ -6,10 +6,12 @@
 import copy
 import threading
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
-from exengine.kernel.errors import UnsupportedOperationError
+from exengine.kernel.errors import StorageFinishedError, UnsupportedOperationError
 from exengine.kernel.storage.format_hooks import FormatHooks
 from exengine.kernel.storage.state import WriteState
 
@@ -51,6 +53,34 @@ class WrittenStorage(FormatHooks):
         """A copy of the JSON values that :meth:`annotate` has stored so far."""
         place = self._exengine.place
         return place.annotations if place else {}
+
+    # -- continuing a dataset ----------------------------------------------------------------------
+
+    def begin_continuing(self) -> None:
+        """Mark the dataset that this storage continues as incomplete, so that this survives power loss.
+
+        A backend calls this in ``__init__`` when it has checked that it can continue the dataset, and before
+        it changes any file of the dataset.
+
+        Raises
+        ------
+        StorageFinishedError
+            If the dataset is complete.
+        """
+        place = self._exengine.place
+        assert place is not None
+        if place.status is DatasetStatus.COMPLETE:
+            raise StorageFinishedError(f"{place.path} is complete, so its dataset can no longer be changed")
+        place.reopen()
+
+    def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
+        """Add the existing frames, in order, when this storage continues a dataset. They must be readable."""
+        state = self._exengine
+        self.begin_continuing()
+        for coordinates in frames:
+            if not len(state.frames):
+                state.checks.stored(coordinates, self.read_frame(0))
+            state.frames.add(coordinates.__dict__)
 
     # -- the end of the process, forks and pickles -------------------------------------------------
 

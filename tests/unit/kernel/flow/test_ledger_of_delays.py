@@ -120,7 +120,7 @@ def test_time_points_that_come_late_are_named(monkeypatch):
     arrivals = [0.0, 0.1, 10.5, 10.6, 22.0, 30.5, 31.6, 41.1]
     points = [0, 0, 1, 1, 2, 3, 3, 4]
     clock = itertools.chain([100.0 + arrivals[k] for k in (0, 2, 4, 5, 7)], itertools.repeat(0.0))
-    monkeypatch.setattr("exengine.acquisition.schedule.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("exengine.acquisition.schedule.now_awake_or_asleep_s", lambda: next(clock))
     ledger = Ledger()
     schedule = Schedule(useq.MDASequence(time_plan={"interval": 10, "loops": 5}), ledger)
     for point, channel in zip(points, itertools.cycle(["DAPI", "FITC"])):

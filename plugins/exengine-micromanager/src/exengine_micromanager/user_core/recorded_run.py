@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import useq
 
 from exengine import Ledger, Recorder
 from exengine.base_classes import DataCoordinates
@@ -27,7 +28,6 @@ from exengine_micromanager.user_core.frame_coordinates import CAMERA, FrameCoord
 from exengine_micromanager.user_core.run_plan import plan_of_run
 
 if TYPE_CHECKING:
-    import useq
     from pymmcore_plus import CMMCorePlus
     from pymmcore_plus.mda import MDARunner
 
@@ -82,7 +82,8 @@ class RecordedRun:
         self._coordinates = FrameCoordinates(repeated, convert)
         self._ended = False
         recorder.check(plan)
-        recorder.open(plan, on_error=self._stop)
+        sequence = events if isinstance(events, useq.MDASequence) else None
+        recorder.open(plan, on_error=self._stop, sequence=sequence)
         try:
             recorder.expect(plan)
             runner.events.eventStarted.connect(self._event_started)
@@ -127,6 +128,7 @@ class RecordedRun:
             pixels,
             frame_json(meta, received_at=received),
             copy=self._copy and np.may_share_memory(pixels, image),
+            time_point=event.index.get("t"),
         )
 
     def _check_number(self, camera: str, coordinates: DataCoordinates, tags: Mapping[str, Any]) -> None:

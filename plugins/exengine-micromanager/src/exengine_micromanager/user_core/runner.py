@@ -29,7 +29,7 @@ import functools
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exengine.errors import AcquisitionError, SourceError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pymmcore_plus.mda import MDARunner
 
 _WRAPPED = "_exengine_wrapped"
+_RUN = "_exengine_run"  # the attribute of a runner that a run with a sink occupies
 _lock = threading.Lock()
 
 
@@ -70,7 +71,6 @@ MakeSink = Callable[[Sequence[RunSink]], RunSink | None]
 """Called with the sinks of a run. Returns an additional sink for the run, or None if none is needed."""
 
 _extra: "weakref.WeakKeyDictionary[MDARunner, list[MakeSink]]" = weakref.WeakKeyDictionary()
-_busy: "weakref.WeakSet[MDARunner]" = weakref.WeakSet()
 
 
 def add_to_runs(runner: "MDARunner", make: MakeSink) -> None:
@@ -112,19 +112,29 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def run(self: "MDARunner", events: Any, *, output: Any = None, **options: Any) -> None:
         sinks, others = split_outputs(output)
-        with _lock:
-            makers = tuple(_extra.get(self, ()))
+        makers = tuple(_extra.get(self, ()))  # without the lock, which an interrupt might leave locked
         if not sinks and not makers:
             original(self, events, output=output, **options)
             return
         runs: list[RecordedRun] = []
         raised: BaseException | None = None
+        mine = object()  # stands for this run
         try:
             sinks += [sink for make in makers if (sink := make(sinks)) is not None]
-            with _occupied(self):
-                for sink in sinks:
-                    runs.append(sink._start(self, events))  # noqa: PERF401 - those before an error are ended
-                original(self, events, output=[*others, *runs], **options)
+            try:
+                try:
+                    _occupy(self, mine)
+                    for sink in sinks:
+                        runs.append(sink._start(self, events))  # noqa: PERF401 - the others are ended on an error
+                    original(self, events, output=[*others, *runs], **options)
+                except BaseException as error:
+                    if _is_occupied_by(self, mine):
+                        _end_interrupted(self, error)
+                    raise
+                finally:
+                    _release(self, mine)
+            finally:  # an interrupt may have ended the first call before it released the runner
+                _release(self, mine)
         except BaseException as error:
             raised = error
         for one in runs:
@@ -162,20 +172,24 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
     return coerce_outputs
 
 
-@contextlib.contextmanager
-def _occupied(runner: "MDARunner") -> Iterator[None]:
-    """Reject a second run during a run with a sink, because the runner would mix up their events."""
-    with _lock:
-        if runner in _busy:
-            raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
-        _busy.add(runner)
-    try:
-        yield
-    except BaseException as error:
-        _end_interrupted(runner, error)
-        raise
-    finally:
-        _busy.discard(runner)
+def _occupy(runner: "MDARunner", run: object) -> None:
+    """Reject a second run during a run with a sink, because the runner would mix up their events.
+
+    An interrupt may arrive at any moment. Therefore, one call in C both looks and occupies, and the caller
+    releases the runner in any case.
+    """
+    if vars(runner).setdefault(_RUN, run) is not run:
+        raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
+
+
+def _is_occupied_by(runner: "MDARunner", run: object) -> bool:
+    return vars(runner).get(_RUN) is run
+
+
+def _release(runner: "MDARunner", run: object) -> None:
+    """Allow other runs again, if it was this run that did not."""
+    if _is_occupied_by(runner, run):
+        vars(runner).pop(_RUN, None)
 
 
 def split_outputs(output: Any) -> tuple[list[RunSink], list[Any]]:

@@ -33,6 +33,7 @@ CAPABILITIES = StorageCapabilities(
     reopen=True,
     read_while_writing=True,
     concurrent_readers=True,
+    resumable=True,
     checksums=True,
     safety_of_put="written",
     durable_flush=True,

@@ -148,7 +148,7 @@ class NDTiffStorage(WrittenFrames):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "NDTiffStorage":
-        """Open an unfinished dataset in order to store the missing frames."""
+        """Open a dataset in order to store the missing frames."""
         return _ContinuedStorage(path, None, **options)
 
     @classmethod
@@ -361,11 +361,12 @@ class NDTiffStorage(WrittenFrames):
         self._file = file
 
     def _continue(self) -> None:
-        """Open the files of an unfinished dataset, to continue after its last frame."""
+        """Open the files of an existing dataset, to continue after its last frame."""
         assert self.path is not None
         found = find_end(self.path)
         if found.header != self._header:
             raise OptionError(f"{self.path} was created with other options and cannot be continued")
+        self.begin_continuing()
         remove_later_files(self.path, found.files)
         self._index_file = OpenFile(self._path_of(INDEX_NAME), os.O_RDWR)
         last = len(found.files) - 1
