@@ -28,10 +28,9 @@ from exengine.testing.kit.disk import DiskPromises
 from exengine.testing.kit.end import EndPromises
 from exengine.testing.kit.errors import ErrorPromises
 from exengine.testing.kit.hostile import HostileInput
-from exengine.testing.kit.live import LivePromises
 from exengine.testing.kit.options import OptionPromises
 from exengine.testing.kit.overwrite import OverwritePromises
-from exengine.testing.kit.processes import ProcessPromises
+from exengine.testing.kit.processes import LivePromises, ProcessPromises
 from exengine.testing.kit.put import PutPromises, simplest_fault
 from exengine.testing.kit.read import ReadPromises
 from exengine.testing.kit.recover import RecoveryPromises

@@ -1,4 +1,4 @@
-"""Tests that need another process: P6, P7, F1, F2, R3, R4 under several hash seeds, D2, and N5 at exit."""
+"""Tests that need another process: C6, P6, P7, F1, F2, R3, R4 under several hash seeds, D2, and N5 at exit."""
 
 import functools
 import os
@@ -24,6 +24,8 @@ SECONDS = 100
 All of the attempts must be refused.
 """
 _LIMIT_BYTES = 65536
+_LIVE_FRAMES = 60
+_SEEN_LIVE = 10  # number of frames that are read while the others are being written
 
 _PATIENCE_S = 5.0
 
@@ -231,6 +233,36 @@ class ProcessPromises:
             )
         if status and "Warning" not in said:
             raise PromiseBrokenError("N5", "a storage was never closed, but no warning was issued at exit")
+
+
+class LivePromises:
+    """Tests of ``live_readers`` with the class's foreign reader."""
+
+    @promise("C6")
+    def test_foreign_readers_see_every_acknowledged_frame(self, subject: Subject) -> None:
+        if not subject.can.live_readers:
+            subject.not_promised("live_readers")
+        if not subject.cls.foreign_reader:
+            raise NotRun("live_readers is declared, but the class has no foreign_reader to test it with")
+        path = subject.new_path()
+        spec: dict[str, Any] = {"path": os.fspath(path), "count": _LIVE_FRAMES, "level": "put", "end": "wait"}
+        with Child(subject, "write", **spec) as writer:
+            writer.wait_for(_SEEN_LIVE - 1)
+            _are_seen(subject, path, _SEEN_LIVE, "while the others were being written")
+            writer.wait_for(_LIVE_FRAMES - 1)
+            _are_seen(subject, path, _LIVE_FRAMES, "while the writer was alive")
+            writer.kill()
+        _are_seen(subject, path, _LIVE_FRAMES, "after the writer was killed")
+
+
+def _are_seen(subject: Subject, path: Path, count: int, when: str) -> None:
+    with Child(subject, "foreign", path=os.fspath(path), count=count) as child:
+        faults = child.result()["faults"]
+    if faults:
+        raise PromiseBrokenError(
+            "C6", f"{when}, {subject.cls.foreign_reader} did not see {len(faults)} of {count} acknowledged "
+            f"frames: {faults[0]}"
+        )  # fmt: skip
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
