@@ -1,4 +1,4 @@
-"""Tests that need another process: C6, P6, P7, F1, F2, R3, R4 under several hash seeds, D2, and N5 at exit."""
+"""Tests that need another process: C6, P6, P7, F1, F2, R3, R4 under several hash seeds, D2, N5 at exit."""
 
 import functools
 import os
