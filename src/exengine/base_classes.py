@@ -4,6 +4,8 @@ Backends and frame sources import from here, from :mod:`exengine.errors` and fro
 also import from :mod:`exengine.testing`. The locations of all other ExEngine modules may change.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from exengine.frame_sources.sequence import check_unique, event_coordinates
 from exengine.frame_sources.sequence_checks import (
     SEQUENCE_RULES,
@@ -50,6 +52,7 @@ from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.remote import RecoveredRemote, RemoteDatasets, is_url
 from exengine.kernel.storage.state import FrameIndex
+from exengine.kernel.system.archive import Archive, PackableDatasets, open_packed, packed_names, packed_size
 from exengine.kernel.system.bounded import parse_foreign_json, parse_json
 from exengine.kernel.system.files import (
     begin_writing,
@@ -66,6 +69,9 @@ from exengine.kernel.system.helper_thread import HelperThread, Job
 from exengine.kernel.system.open_files import NEW, READ, FilePool, OpenFile
 from exengine.kernel.wording import did_you_mean
 
+if TYPE_CHECKING:
+    from exengine.kernel.system.loopback import LoopbackHandler, LoopbackServer
+
 __all__ = [
     # a storage backend
     "DataStorage",
@@ -77,6 +83,11 @@ __all__ = [
     "RemoteDatasets",
     "RecoveredRemote",
     "is_url",
+    "PackableDatasets",
+    "Archive",
+    "open_packed",
+    "packed_names",
+    "packed_size",
     # a frame source
     "FrameSource",
     "SourcePlan",
@@ -139,6 +150,17 @@ __all__ = [
     "try_lock",
     "parse_json",
     "parse_foreign_json",
+    # servers on this computer
+    "LoopbackServer",
+    "LoopbackHandler",
     # messages
     "did_you_mean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LoopbackServer", "LoopbackHandler"):  # only servers need the modules for HTTP
+        from exengine.kernel.system import loopback
+
+        return getattr(loopback, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -163,12 +163,36 @@ def make_parser() -> argparse.ArgumentParser:
         "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
     )
 
+    verb = add("pack", "pack", "pack a finished dataset into one file, which is read without unpacking it")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "-o", "--output", metavar="FILE", help="the new file; by default beside the dataset, such as NAME.ozx"
+    )
+
     verb = add("preview", "preview", "create a contact sheet that shows a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
     verb.add_argument(
         "--composite", action="store_true", help="show the channels on top of each other, in their colors"
     )
+
+    verb = add("view", "view", "show a dataset in the browser, also while it is being written")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "--no-browser", action="store_true", help="only print the address of the page; do not open it"
+    )
+    verb.add_argument(
+        "--port", metavar="N", type=int, default=0, help="the port of the server; by default a free port"
+    )
+    others = verb.add_mutually_exclusive_group()
+    for viewer in ("napari", "ndv"):
+        others.add_argument(
+            f"--{viewer}",
+            dest="viewer",
+            action="store_const",
+            const=viewer,
+            help=f"show the dataset in {viewer} instead, if it is installed",
+        )
     return parser
 
 

@@ -8,6 +8,7 @@ from exengine_ome_zarr.capabilities import BACKEND_NAME
 from exengine_ome_zarr.foreign import is_ome_zarr as is_foreign
 from exengine_ome_zarr.foreign import open_foreign
 from exengine_ome_zarr.format.files import LAYOUT
+from exengine_ome_zarr.packed import PackedReader, is_packed
 from exengine_ome_zarr.reader import OmeZarrReader
 
 
@@ -21,7 +22,7 @@ def is_own(path: str | os.PathLike[str]) -> bool:
 
 def is_ome_zarr(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is an OME-Zarr dataset, regardless of the program that wrote it."""
-    return is_own(path) or is_foreign(path)
+    return is_packed(path) or is_own(path) or is_foreign(path)
 
 
 def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
@@ -41,6 +42,8 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")
+    if os.path.isfile(absolute):
+        return PackedReader.open(absolute)
     if is_own(absolute):
         return OmeZarrReader(absolute)
     return open_foreign(absolute)

@@ -11,27 +11,25 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
+from exengine.base_classes import LoopbackHandler, LoopbackServer
 from exengine.errors import DatasetAccessError
 
 PORT = 8750
 """The default port."""
 _LOCAL = "127.0.0.1"
-_NAMES = (_LOCAL, "localhost")
 _UNITS = {"second": (1, "s"), "micrometer": (1e-6, "m")}
 """The scale and name of each axis unit in neuroglancer."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class DatasetServer:
+class DatasetServer(LoopbackServer):
     """A server for one dataset on the loopback interface.
 
     Parameters
@@ -67,65 +65,23 @@ class DatasetServer:
         """The web sites that may read the dataset."""
         if not self.folder.is_dir():
             raise DatasetAccessError(f"{os.fspath(path)} is not a folder; pass the folder of a dataset")
-        try:
-            self._server = _Server((_LOCAL, port), partial(_Handler, self.folder, self.origins))
-        except (OSError, OverflowError) as error:
-            raise DatasetAccessError(f"cannot serve on port {port}: {error}; choose another port") from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="ome-zarr-server", daemon=True
-        )
+        super().__init__(partial(_Handler, self.folder, self.origins), port, "ome-zarr-server")
 
     @property
     def url(self) -> str:
         """The URL of the dataset."""
-        return f"http://{_LOCAL}:{self._server.server_address[1]}/{quote(self.folder.name)}"
-
-    def start(self) -> None:
-        """Serve on a separate thread until :meth:`close` is called."""
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Block until another thread closes the server."""
-        self._thread.join()
-
-    def close(self) -> None:
-        """Stop serving. Idempotent."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
-
-    def __enter__(self) -> "DatasetServer":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return f"http://{_LOCAL}:{self.port}/{quote(self.folder.name)}"
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a browser that closed its connection."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     """Answers GET, HEAD and OPTIONS."""
 
-    protocol_version = "HTTP/1.1"
     server_version = "exengine-ome-zarr"
-    sys_version = ""
 
     def __init__(self, folder: Path, origins: set[str], *arguments: Any) -> None:
         self._folder = folder
         self._origins = origins
         super().__init__(*arguments)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
     def do_GET(self) -> None:
         self._answer(has_body=True)
@@ -137,9 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.NO_CONTENT)
 
     def _answer(self, *, has_body: bool) -> None:
-        # Another web site can reach this server through a host name of its own, so only local names are
-        # accepted.
-        if self.headers.get("Host", "").partition(":")[0] not in _NAMES:
+        if not self.is_local():
             self._refuse(HTTPStatus.FORBIDDEN)
             return
         path = self._path()

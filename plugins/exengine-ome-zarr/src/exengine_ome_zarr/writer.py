@@ -16,6 +16,7 @@ from exengine.base_classes import (
     DataStorage,
     JsonValue,
     ManagedStorage,
+    PackableDatasets,
     PlannedLayout,
     RecoveredRemote,
     RemoteDatasets,
@@ -42,7 +43,7 @@ from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.remote.storage import RemoteStorage
 
 
-class OmeZarrStorage(ManagedStorage, RemoteDatasets):
+class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
     A dataset is a folder of Zarr arrays that napari and web viewers can open, even while it is written. When
@@ -108,6 +109,9 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets):
     }
     dataset_files = files.DATASET_FILES
     backend_name = BACKEND_NAME
+    packed_suffix = files.PACKED_SUFFIX
+    packed_first = files.DOCUMENT
+    packed_comment = files.PACKED_COMMENT
     foreign_reader = "exengine_ome_zarr.zarr_python:read_frame"
     batch_frames = 32
     overhead_bytes_per_frame = 8192

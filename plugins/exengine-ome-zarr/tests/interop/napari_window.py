@@ -42,7 +42,7 @@ def main():
         answer = True
         if "open" in asked:
             viewer.layers.clear()
-            layers = viewer.open(asked["open"], plugin="napari-ome-zarr")
+            layers = viewer.open(asked["open"], plugin=asked.get("plugin", "napari-ome-zarr"))
             answer = [_described(layer) for layer in layers]
         if "run" in asked:
             viewer.close()

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from neuroglancer_page import Page
 
+import exengine
+from exengine.base_classes import PlannedChannel, SourcePlan
 from exengine_ome_zarr.serve import DatasetServer, image_paths
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -53,6 +55,29 @@ def test_napari_shows_a_plate_as_one_picture(made, napari_window, pictures):
     (layer,) = napari_window.ask({"open": str(made("plate").path)})
     assert layer["shapes"] == [[3, 4 * 48, 6 * 64]]
     napari_window.ask({"screenshot": str(pictures / "napari-plate.png")})
+
+
+def test_napari_opens_a_dataset_with_the_reader_of_exengine(tmp_path, napari_window, pictures):
+    plan = SourcePlan(
+        pixel_size_um=(0.5, 0.5),
+        z_step_um=2.0,
+        channels=(PlannedChannel("DAPI", "0000FF"), PlannedChannel("FITC", "00FF00")),
+    )
+    frames = np.arange(2 * 3 * 48 * 64, dtype=np.uint16).reshape(2, 3, 48, 64)
+    with exengine.open_storage("ome-zarr", tmp_path / "cells.ome.zarr") as storage:
+        storage.expect(plan)
+        for number, channel in enumerate(("DAPI", "FITC")):
+            for z in range(3):
+                storage.put({"channel": channel, "z": z}, frames[number, z], None)
+    layers = napari_window.ask({"open": str(tmp_path / "cells.ome.zarr"), "plugin": "exengine"})
+    assert [(each["name"], each["color"], each["scale"]) for each in layers] == [
+        ("DAPI", "0000FF", [2.0, 0.5, 0.5]),
+        ("FITC", "00FF00", [2.0, 0.5, 0.5]),
+    ]
+    napari_window.ask({"save": str(pictures / "reader.npz")})
+    with np.load(pictures / "reader.npz") as saved:
+        for key, wanted in zip(saved.files, frames, strict=True):
+            np.testing.assert_array_equal(saved[key], wanted)
 
 
 def colorful(file):

@@ -21,6 +21,7 @@ from typing import Any
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetAccessError, DatasetDamagedError, MetadataError
 from exengine.kernel.system import files
+from exengine.kernel.system.archive import open_packed
 from exengine.kernel.system.bounded import parse_json, refuse_too_many_values
 from exengine.kernel.wording import a
 
@@ -233,10 +234,15 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
     path = os.path.join(folder, MANIFEST_NAME)
     try:
         with os.fdopen(_open_in(folder, MANIFEST_NAME, dir_fd), "rb") as file:
-            identity = _identity(file.fileno())
+            identity: tuple[int, ...] | None = _identity(file.fileno())
             text = file.read(MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        packed = _packed(path)
+        if packed is None:
+            return None
+        text, identity = packed, None
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ELOOP):
             raise DatasetDamagedError(f"{path} is not a manifest: {error.strerror}") from None
@@ -247,6 +253,15 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
         return Manifest(parse_json(text), identity)
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
+
+
+def _packed(path: str) -> bytes | None:
+    """Return the manifest in a packed dataset; None if there is none."""
+    try:
+        file = open_packed(path)
+    except (DatasetDamagedError, OSError):  # not an archive, or without a manifest
+        return None
+    return files.read_at(file.descriptor, min(file.size, MAX_BYTES + 1), file.start)
 
 
 def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) -> int:

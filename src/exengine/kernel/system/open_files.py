@@ -33,6 +33,14 @@ class OpenFile:
 
     __slots__ = ("descriptor",)
 
+    start: int = 0
+    """The position of the file's first byte in the descriptor; not 0 for a file in an archive."""
+
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes."""
+        return os.fstat(self.descriptor).st_size
+
     def __init__(self, path: str, flags: int) -> None:
         self.descriptor = open_regular(path, flags)
 

@@ -70,6 +70,6 @@ def replacing(path: str) -> Iterator[int]:
 def checksum(file: OpenFile) -> int:
     """Return the CRC-32C of a whole file."""
     found = at = 0
-    while data := read_at(file.descriptor, CHUNK_BYTES, at):
+    while data := read_at(file.descriptor, min(CHUNK_BYTES, file.size - at), file.start + at):
         found, at = crc32c.crc32c(data, found), at + len(data)
     return found

@@ -143,7 +143,7 @@ def _read(
         The checksum, which is valid only if the part is complete.
     """
     if size < SHARED_READ_BYTES:
-        small = read_at(file.descriptor, size, begin)
+        small = read_at(file.descriptor, size, file.start + begin)
         return small, 0 if crc is None else crc32c.crc32c(memoryview(small)[skip:], crc)
     data: Any = np.empty(size, np.uint8)
     view = memoryview(data)
@@ -164,8 +164,9 @@ def _read(
 def _read_part(file: OpenFile, view: memoryview, begin: int, skip: int, crc: int | None) -> tuple[int, int]:
     """Fill a buffer from a file. Return the number of bytes read and, if requested, their checksum."""
     done, size, value = 0, len(view), crc or 0
+    start = file.start + begin
     piece_bytes = size if crc is None else CHECKED_PIECE_BYTES
-    while done < size and (got := read_into(file.descriptor, view[done : done + piece_bytes], begin + done)):
+    while done < size and (got := read_into(file.descriptor, view[done : done + piece_bytes], start + done)):
         if crc is not None:
             value = crc32c.crc32c(view[max(done, skip) : done + got], value)
         done += got

@@ -1,12 +1,17 @@
 """The header of an NDTiff file: the format version and the summary metadata."""
 
-import os
 import struct
 from typing import Any
 
 import crc32c
 
-from exengine.base_classes import READ, JsonValue, OpenFile, parse_foreign_json, read_at
+from exengine.base_classes import (
+    JsonValue,
+    open_packed,
+    packed_names,
+    parse_foreign_json,
+    read_at,
+)
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine_ndstorage.ndtiff.format import MAGIC, MAJOR_VERSION, SUMMARY_MAGIC, header
 from exengine_ndstorage.ndtiff.frame_bytes import encode_json
@@ -59,16 +64,17 @@ def header_checksum_of(path: str) -> int:
         If the file cannot be read.
     """
     try:
-        file = OpenFile(path, READ)
+        file = open_packed(path)
     except OSError as error:
         raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
-    size = int.from_bytes(read_at(file.descriptor, 4, SUMMARY_BYTES_AT), "little")
-    return header_checksum(read_at(file.descriptor, SUMMARY_AT + min(size, MAX_SUMMARY_BYTES), 0))
+    start = file.start
+    size = int.from_bytes(read_at(file.descriptor, 4, start + SUMMARY_BYTES_AT), "little")
+    return header_checksum(read_at(file.descriptor, SUMMARY_AT + min(size, MAX_SUMMARY_BYTES), start))
 
 
 def first_tiff(folder: str) -> str | None:
     """Return the name of a dataset's first TIFF file, or None if there is no TIFF file."""
-    names = [name for name in os.listdir(folder) if name.endswith(".tif")]
+    names = [name for name in packed_names(folder) if name.endswith(".tif")]
     first = [name for name in names if name.endswith("NDTiffStack.tif")]
     return min(first or names, default=None)
 
@@ -84,11 +90,11 @@ def read_header(path: str) -> tuple[int, JsonValue]:
         If the file is not an NDTiff file.
     """
     try:
-        file = OpenFile(path, READ)
+        file = open_packed(path)
     except OSError as error:
         raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
-    descriptor = file.descriptor
-    head = read_at(descriptor, SUMMARY_AT, 0)
+    descriptor, start = file.descriptor, file.start
+    head = read_at(descriptor, SUMMARY_AT, start)
     if len(head) < SUMMARY_AT or head[:4] != b"II*\0":
         raise DatasetDamagedError(f"{path} is not a little-endian TIFF file")
     magic, major, _minor, summary_magic, size = struct.unpack("<IIIII", head[8:])
@@ -96,11 +102,11 @@ def read_header(path: str) -> tuple[int, JsonValue]:
         raise DatasetDamagedError(f"{path} is a TIFF file, but not NDTiff")
     if major < MAJOR_VERSION or summary_magic != SUMMARY_MAGIC:
         return int(major), {}
-    if size > min(MAX_SUMMARY_BYTES, os.fstat(descriptor).st_size):
+    if size > min(MAX_SUMMARY_BYTES, file.size):
         raise DatasetDamagedError(
             f"{path}: the summary metadata is longer than the file or than {MAX_SUMMARY_BYTES} bytes"
         )
     try:
-        return int(major), parse_foreign_json(read_at(descriptor, size, SUMMARY_AT))
+        return int(major), parse_foreign_json(read_at(descriptor, size, start + SUMMARY_AT))
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path}: the summary metadata cannot be parsed: {error}") from None

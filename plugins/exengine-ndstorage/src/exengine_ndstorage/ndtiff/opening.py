@@ -2,7 +2,8 @@
 
 import os
 
-from exengine.base_classes import DataStorage
+from exengine.base_classes import DataStorage, packed_names
+from exengine.errors import DatasetDamagedError
 from exengine_ndstorage.ndtiff.files import existing_folder, refuse_link
 from exengine_ndstorage.ndtiff.format import FULL_RESOLUTION, INDEX_NAME, MAJOR_VERSION
 from exengine_ndstorage.ndtiff.header import first_tiff, read_header
@@ -13,8 +14,20 @@ from exengine_ndstorage.ndtiff.version2 import Version2Reader
 
 def is_ndtiff(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder is an NDTiff dataset of any version, or a pyramid of such datasets."""
+    if os.path.isfile(path):
+        return is_packed(os.fspath(path))
     places = ((INDEX_NAME,), (FULL_RESOLUTION, INDEX_NAME))
     return any(os.path.isfile(os.path.join(path, *parts)) for parts in places)
+
+
+def is_packed(path: str) -> bool:
+    """Return whether a file is a packed NDTiff dataset."""
+    if not path.endswith(".zip"):
+        return False
+    try:
+        return INDEX_NAME in packed_names(path)
+    except (DatasetDamagedError, OSError):
+        return False
 
 
 def open_ndtiff(path: str | os.PathLike[str]) -> DataStorage:
@@ -37,7 +50,10 @@ def open_ndtiff(path: str | os.PathLike[str]) -> DataStorage:
     DatasetDamagedError
         If no part of the dataset can be read.
     """
-    folder = existing_folder(path)
+    absolute = os.path.abspath(os.path.expanduser(path))
+    if is_packed(absolute):
+        return NDTiffReader(absolute)
+    folder = existing_folder(absolute)
     full = os.path.join(folder, FULL_RESOLUTION)
     if not os.path.isdir(full):
         return NDTiffReader(folder)

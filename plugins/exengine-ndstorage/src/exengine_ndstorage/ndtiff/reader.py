@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.base_classes import (
-    READ,
     DataCoordinates,
     DatasetReader,
     DatasetStatus,
@@ -25,6 +24,9 @@ from exengine.base_classes import (
     OpenFile,
     SourcePlan,
     has_writer,
+    open_packed,
+    packed_names,
+    packed_size,
     parse_foreign_json,
     read_at,
     read_manifest,
@@ -91,15 +93,17 @@ class _GrowingTable:
 
     def _read_rest(self) -> None:
         try:
-            file = OpenFile(self._path, READ)
+            file = open_packed(self._path)
         except FileNotFoundError:  # the writer has just created the folder
             return
         except OSError as error:
             self.table.problem = f"the index cannot be opened: {error.strerror}"
             return
-        size = os.fstat(file.descriptor).st_size
+        size = file.size
         while self._read < size:
-            chunk = read_at(file.descriptor, CHUNK_BYTES, self._read)
+            # In an archive, other files follow; a file that grows may already be longer.
+            most = min(CHUNK_BYTES, size - self._read) if file.start else CHUNK_BYTES
+            chunk = read_at(file.descriptor, most, file.start + self._read)
             used = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
             self.checksum = crc32c.crc32c(memoryview(chunk)[:used], self.checksum)
             self._read += used
@@ -109,7 +113,8 @@ class _GrowingTable:
     @property
     def torn_bytes(self) -> int:
         """The number of bytes at the end of the index that do not form a complete entry."""
-        return os.path.getsize(self._path) - self._read if os.path.isfile(self._path) else 0
+        size = packed_size(self._path)
+        return 0 if size is None else size - self._read
 
     @property
     def problem(self) -> str:
@@ -216,16 +221,16 @@ class NDTiffReader(DatasetReader):
     def _disagreement(self) -> str:
         """Return a contradiction between a finished dataset's index, files and manifest, or ``""``."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
-        if not os.path.lexists(os.path.join(self._folder, INDEX_NAME)):
+        if INDEX_NAME not in packed_names(self._folder):
             # The writer failed while it was creating the index, and the manifest records this failure.
             if manifest is not None and manifest.status is DatasetStatus.FAILED and manifest.frames == 0:
                 return ""
             return f"there is no {INDEX_NAME}"
         for name, end in table.ends().items():
             path = os.path.join(self._folder, name)
-            if not is_file_name(name) or os.path.islink(path) or not os.path.isfile(path):
+            size = packed_size(path) if is_file_name(name) and not os.path.islink(path) else None
+            if size is None:
                 return f"the index refers to the file {name!r}, which does not exist"
-            size = os.path.getsize(path)
             if size < end:
                 return f"{name} has {size} bytes, but according to the index it needs {end}"
         if growing.torn_bytes:
@@ -335,18 +340,18 @@ class NDTiffReader(DatasetReader):
         table = self._growing.table
         file, layout_number, begin, at, size = table.place(number)
         opened = self._pool.get(file) or self._file(file)
-        descriptor = opened.descriptor
-        if at + size > os.fstat(descriptor).st_size:
+        descriptor, start = opened.descriptor, opened.start
+        if at + size > opened.size:
             raise DatasetDamagedError(f"the metadata of {self._name(number)} is longer than the file")
         if size > MAX_METADATA_BYTES:
             raise DatasetDamagedError(
                 f"the metadata of {self._name(number)} has {size} bytes, but the limit is "
                 f"{MAX_METADATA_BYTES}"
             )
-        data = read_at(descriptor, size, at)
+        data = read_at(descriptor, size, start + at)
         if self._checked:
             layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
-            ifd = read_at(descriptor, layout.ifd_bytes, max(0, begin - layout.ifd_bytes))
+            ifd = read_at(descriptor, layout.ifd_bytes, start + max(0, begin - layout.ifd_bytes))
             axes_crc = axes_checksum(table.coordinates(number))
             return decode_metadata(data, size, ifd, layout, axes_crc, lambda: self._name(number))
         try:
@@ -367,7 +372,7 @@ class NDTiffReader(DatasetReader):
                 f"{self.path}: a frame of {width} x {height} pixels with pixel type {pixel_type} and "
                 f"compression {compressions} is not valid in NDTiff"
             )
-        if pixel_bytes((width, height, pixel_type, 0, 0)) > os.fstat(file.descriptor).st_size:
+        if pixel_bytes((width, height, pixel_type, 0, 0)) > file.size:
             raise DatasetDamagedError(
                 f"{self.path}: a frame of {width} x {height} pixels is larger than its file"
             )
@@ -387,7 +392,8 @@ class NDTiffReader(DatasetReader):
                 layout = self._layouts.get(layout_number) or self._layout(layout_number, opened)
             except DatasetDamagedError:
                 continue
-            ifd = read_at(opened.descriptor, layout.ifd_bytes, max(0, begin - layout.ifd_bytes))
+            at = opened.start + max(0, begin - layout.ifd_bytes)
+            ifd = read_at(opened.descriptor, layout.ifd_bytes, at)
             if len(ifd) == layout.ifd_bytes and layout.checksums(ifd) is not None:
                 return True
         return False
@@ -399,7 +405,8 @@ class NDTiffReader(DatasetReader):
                 f"{self.path}: the index refers to {name!r}, which is not a file of the dataset"
             )
         try:
-            return self._pool.open(number, os.path.join(self._folder, name))
+            path = os.path.join(self._folder, name)
+            return self._pool.get(number) or self._pool.hold(number, open_packed(path))
         except OSError as error:
             raise DatasetDamagedError(
                 f"{self.path}: the file {name!r} cannot be read: {error.strerror}"

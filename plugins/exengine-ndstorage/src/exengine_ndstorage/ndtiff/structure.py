@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import READ, OpenFile, read_at
+from exengine.base_classes import OpenFile, open_packed, packed_names, read_at
 from exengine.errors import DatasetDamagedError
 from exengine_ndstorage.ndtiff.files import is_file_name
 from exengine_ndstorage.ndtiff.format import (
@@ -72,7 +72,7 @@ def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: boo
             yield f"the index refers to {name!r:.200}, which is not a file of the dataset"
             continue
         try:
-            file = OpenFile(path, READ)
+            file = open_packed(path)
             read_header(path)
         except FileNotFoundError:
             yield f"the index refers to the file {name!r}, which does not exist"
@@ -88,18 +88,18 @@ def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: boo
 
 def _own_empty_files(folder: str, table: FrameTable) -> Iterator[str]:
     """Check the files without frames. Such a file must end with its header."""
-    if os.path.lexists(os.path.join(folder, BACKUP_NAME)):
+    if BACKUP_NAME in packed_names(folder):
         return  # a recovery has removed the frames of these files from the index
     named = set(table.files)
-    for name in sorted(os.listdir(folder)):
+    for name in sorted(packed_names(folder)):
         if not is_stack(name) or name in named:
             continue
         try:
-            file = OpenFile(os.path.join(folder, name), READ)
+            file = open_packed(os.path.join(folder, name))
         except OSError as error:
             yield f"{name}: {error}"
             continue
-        if not os.path.getsize(os.path.join(folder, name)):
+        if not file.size:
             yield f"{name}: the file is empty and has no header"
         elif read_link(file, FIRST_IFD_AT) != 0:
             yield f"{name}: the header refers to a frame, but the index lists no frames in this file"
@@ -129,7 +129,9 @@ def _own_directories(
             continue
         if read_link(file, link) != directory.begin:
             yield f"{name}: {link_in} does not refer to the frame at {table.coordinates(directory.number)}"
-        if directory.differs(read_at(file.descriptor, directory.layout.ifd_bytes, directory.begin)):
+        if directory.differs(
+            read_at(file.descriptor, directory.layout.ifd_bytes, file.start + directory.begin)
+        ):
             yield f"{where} differs from the one that was written"
         link, link_in = directory.begin + directory.layout.next_at, "the directory before"
         end = directory.end
@@ -137,8 +139,8 @@ def _own_directories(
         return
     if read_link(file, link) != 0:
         yield f"{name}: the chain of directories does not end with the last frame"
-    size = os.fstat(file.descriptor).st_size
-    if end and size > end and not os.path.lexists(os.path.join(folder, BACKUP_NAME)):
+    size = file.size
+    if end and size > end and BACKUP_NAME not in packed_names(folder):
         yield f"{name}: there are {size - end} bytes after the last frame"
 
 
@@ -226,7 +228,7 @@ def _layout(entry: EntryLayout) -> FrameLayout | None:
 
 def read_link(file: OpenFile, at: int) -> int:
     """Return the offset stored at a position in a file, or -1 if the file ends before this position."""
-    data = read_at(file.descriptor, 4, at)
+    data = read_at(file.descriptor, 4, file.start + at)
     return int(struct.unpack("<I", data)[0]) if len(data) == 4 else -1
 
 
@@ -251,11 +253,11 @@ def _foreign_directories(
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
     """Return the offsets of the pixels and the next directory; both are -1 without a valid directory."""
-    head = read_at(file.descriptor, 2, at)
+    head = read_at(file.descriptor, 2, file.start + at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= MAX_TAGS:
         return -1, -1
-    data = read_at(file.descriptor, 12 * tags + 4, at + 2)
+    data = read_at(file.descriptor, 12 * tags + 4, file.start + at + 2)
     if len(data) != 12 * tags + 4:
         return -1, -1
     strip = -1

@@ -25,6 +25,7 @@ from exengine.base_classes import (
     HelperThread,
     Job,
     OpenFile,
+    PackableDatasets,
     PlannedLayout,
     clean_metadata,
     sync_folder,
@@ -56,7 +57,7 @@ from exengine_ndstorage.ndtiff.written_frames import PLACE, WrittenFrames, find_
 _Checked = tuple[bytes, bytes, int, bool, FrameLayout | None]
 
 
-class NDTiffStorage(WrittenFrames):
+class NDTiffStorage(WrittenFrames, PackableDatasets):
     """Write NDTiff, the fast TIFF format of Micro-Manager and Pycro-Manager.
 
     A dataset is a folder with TIFF files and an index. When ``put`` returns, the operating system has

@@ -46,6 +46,11 @@ DATASET_FILES = (
 
 _numbers = itertools.count()
 
+PACKED_SUFFIX = ".ozx"
+"""The suffix of an OME-Zarr dataset in one file (RFC-9)."""
+PACKED_COMMENT = b'{"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": true}}}}'
+"""The comment of such a file: the documents come first, as RFC-9 recommends."""
+
 
 def temporary(folder: str) -> str:
     """Return an unused path for a file that will be renamed into place."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from exengine.base_classes import OpenFile, read_at
 from exengine_ome_zarr.format.frame_reading import FrameReading
 from exengine_ome_zarr.format.layout import EMPTY, Layout, encode_index
-from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket, Content
+from exengine_ome_zarr.remote.bucket import PART_BYTES, Content, Tag
 
 
 def file_content(path: str, size: int | None = None) -> Content:
@@ -64,6 +65,22 @@ def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray
     return entries
 
 
+class Objects(Protocol):
+    """The read operations on the objects of a dataset, which ``Bucket`` describes."""
+
+    url: str
+
+    def head(self, name: str) -> tuple[int, str | None] | None: ...
+
+    def get(self, name: str, most: int) -> tuple[bytes, Tag] | None: ...
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes | None: ...
+
+    def read_end(self, name: str, length: int) -> bytes | None: ...
+
+    def objects(self) -> Iterator[tuple[str, int]]: ...
+
+
 class RemoteFrames(FrameReading):
     """Reads the frames of a dataset in a bucket, with range requests.
 
@@ -71,13 +88,13 @@ class RemoteFrames(FrameReading):
 
     Parameters
     ----------
-    bucket : Bucket
+    bucket : Bucket or Objects
     layout : Layout
     array_path : callable
         Returns the path of an image's array in the dataset.
     """
 
-    def __init__(self, bucket: Bucket, layout: Layout, array_path: Callable[[int], str]) -> None:
+    def __init__(self, bucket: Objects, layout: Layout, array_path: Callable[[int], str]) -> None:
         super().__init__(layout, array_path)
         self._bucket = bucket
 

@@ -31,7 +31,7 @@ from exengine_ome_zarr.format.layout import EMPTY, decode_index
 from exengine_ome_zarr.reader import OmeZarrReader
 from exengine_ome_zarr.remote.bucket import PART_BYTES, Bucket
 from exengine_ome_zarr.remote.claims import MANIFEST, MAX_BYTES, Writer, read_remote_manifest
-from exengine_ome_zarr.remote.contents import RemoteFrames
+from exengine_ome_zarr.remote.contents import Objects, RemoteFrames
 
 _POLL_S = 1.0
 _MAX_JOURNAL_BYTES = 64 * 2**32  # frame numbers have 32 bits
@@ -55,12 +55,12 @@ class RemoteReader(OmeZarrReader):
 
     Parameters
     ----------
-    bucket : Bucket
+    bucket : Bucket or Objects
     copy : TemporaryDirectory
         The folder with the copies of the manifest, the journal and the layout.
     """
 
-    def __init__(self, bucket: Bucket, copy: "tempfile.TemporaryDirectory[str]") -> None:
+    def __init__(self, bucket: Objects, copy: "tempfile.TemporaryDirectory[str]") -> None:
         self._bucket = bucket
         self._copy = copy
         self._remote_frames: RemoteFrames | None = None
@@ -188,12 +188,12 @@ class RemoteReader(OmeZarrReader):
         self._copy.cleanup()
 
 
-def copy_documents(bucket: Bucket, folder: str) -> None:
+def copy_documents(bucket: Objects, folder: str) -> None:
     """Bring the copies of the manifest, the journal and the layout up to date.
 
     Parameters
     ----------
-    bucket : Bucket
+    bucket : Bucket or Objects
     folder : str
         The folder of the copies. It may contain older copies.
     """
@@ -210,7 +210,7 @@ def copy_documents(bucket: Bucket, folder: str) -> None:
     os.replace(new, os.path.join(folder, MANIFEST))
 
 
-def _extend(bucket: Bucket, name: str, folder: str, most: int) -> None:
+def _extend(bucket: Objects, name: str, folder: str, most: int) -> None:
     """Append the new part of a growing object to its copy."""
     there = bucket.head(name)
     if there is None:
