@@ -13,11 +13,12 @@ from pathlib import Path
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
 from exengine.testing.children import try_to_create
-from exengine.testing.kit.disk import copy_of, files_of
+from exengine.testing.kit.disk import copy_of
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import make_file, make_folder, make_nodes, node_makers
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
+from exengine.testing.tasks.damages import files_of
 
 _FRAMES = 4
 _MOST_FILES = 4

@@ -3,7 +3,15 @@
 import struct
 from typing import Any
 
-from exengine.base_classes import JsonValue, open_packed, packed_names, parse_foreign_json, read_at
+import crc32c
+
+from exengine.base_classes import (
+    JsonValue,
+    open_packed,
+    packed_names,
+    parse_foreign_json,
+    read_at,
+)
 from exengine.errors import DatasetDamagedError, MetadataError
 from exengine_ndstorage.ndtiff.format import MAGIC, MAJOR_VERSION, SUMMARY_MAGIC, header
 from exengine_ndstorage.ndtiff.frame_bytes import encode_json
@@ -39,6 +47,29 @@ def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
             f"most half of max_file_bytes={max_file_bytes}"
         )
     return whole
+
+
+def header_checksum(head: bytes) -> int:
+    """Return the CRC-32C of a header up to the end of the summary metadata."""
+    size = int.from_bytes(head[SUMMARY_BYTES_AT:SUMMARY_AT], "little")
+    return int(crc32c.crc32c(head[: SUMMARY_AT + size]))
+
+
+def header_checksum_of(path: str) -> int:
+    """Return the same checksum for the header of an existing TIFF file.
+
+    Raises
+    ------
+    DatasetDamagedError
+        If the file cannot be read.
+    """
+    try:
+        file = open_packed(path)
+    except OSError as error:
+        raise DatasetDamagedError(f"{path} cannot be read: {error.strerror}") from None
+    start = file.start
+    size = int.from_bytes(read_at(file.descriptor, 4, start + SUMMARY_BYTES_AT), "little")
+    return header_checksum(read_at(file.descriptor, SUMMARY_AT + min(size, MAX_SUMMARY_BYTES), start))
 
 
 def first_tiff(folder: str) -> str | None:

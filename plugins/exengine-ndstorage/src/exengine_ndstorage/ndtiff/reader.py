@@ -51,7 +51,7 @@ from exengine_ndstorage.ndtiff.frame_bytes import (
     read_checked_pixels,
     read_pixels,
 )
-from exengine_ndstorage.ndtiff.header import first_tiff, read_header
+from exengine_ndstorage.ndtiff.header import first_tiff, header_checksum_of, read_header
 from exengine_ndstorage.ndtiff.index_table import FrameTable
 from exengine_ndstorage.ndtiff.sizes import CHUNK_BYTES, MAX_METADATA_BYTES, MAX_OPEN_FILES
 from exengine_ndstorage.ndtiff.structure import check_structure
@@ -213,7 +213,7 @@ class NDTiffReader(DatasetReader):
         else:
             table.table.settle()  # settle before other threads use the table without a lock
             table.live = False
-            problem = problem or self._disagreement() or self._read_summary()
+            problem = problem or self._disagreement() or self._read_summary() or self._changed_header()
         if problem:
             status, reason = DatasetStatus.DAMAGED, problem
         self.set_status(status, reason)
@@ -243,11 +243,26 @@ class NDTiffReader(DatasetReader):
             return "the index differs from the one that was written, so frames may have wrong coordinates"
         return ""
 
+    def _changed_header(self) -> str:
+        """Return whether the first file's header differs from the written one; empty if it does not."""
+        written = self.manifest.facts.get("header_crc32c") if self.manifest is not None else None
+        name = self._first_file()
+        if written is None or name is None:  # written by an earlier release, or without a file
+            return ""
+        try:
+            found = header_checksum_of(os.path.join(self._folder, name))
+        except DatasetDamagedError as error:
+            return str(error)
+        return "" if found == written else f"the header of {name} differs from the one that was written"
+
+    def _first_file(self) -> str | None:
+        names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
+        return names[0] if names else first_tiff(self._folder)
+
     def _read_summary(self) -> str:
         """Read the summary metadata. Return the reason if it cannot be read, or else an empty string."""
         if self._summary is None:
-            names = [name for name in self._growing.table.files[:1] if is_file_name(name)]
-            name = names[0] if names else first_tiff(self._folder)
+            name = self._first_file()
             if name is not None:
                 try:
                     self._summary = read_header(os.path.join(self._folder, name))[1]

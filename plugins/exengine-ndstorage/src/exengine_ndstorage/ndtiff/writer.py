@@ -46,7 +46,7 @@ from exengine_ndstorage.ndtiff.format import (
     text_in_entry,
 )
 from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, encode_json
-from exengine_ndstorage.ndtiff.header import encode_header
+from exengine_ndstorage.ndtiff.header import encode_header, header_checksum
 from exengine_ndstorage.ndtiff.limits import INT32
 from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place
@@ -412,10 +412,13 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
         self.sync_frames()
 
     def finished_facts(self) -> dict[str, int]:
-        """Return the CRC-32C of the index, which reveals changed coordinates when the dataset is opened."""
+        """Return checksums of the index and the header, which reveal changed coordinates and summaries."""
         if self._index_file is None:  # the storage failed before creating the index
             return {}
-        return {"index_crc32c": checksum(self._index_file)}
+        return {
+            "index_crc32c": checksum(self._index_file),
+            "header_crc32c": header_checksum(self._header),
+        }
 
     def _take_back(self, count: int) -> None:
         """Remove the last frame if it was written but an interrupt prevented ``put`` from returning."""

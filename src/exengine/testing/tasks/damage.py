@@ -1,0 +1,106 @@
+"""A task that damages a dataset in many ways, and reports how the backend reads each damaged dataset."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from exengine.kernel.errors import ExEngineError, describe
+from exengine.testing.children import limit_memory, peak_mib, say, watch_after
+from exengine.testing.subject import Subject, key_of, same_json, status_of
+from exengine.testing.tasks.damages import damages_of
+
+_COMPLETE = "complete"
+
+
+def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
+    """Apply each change to a copy of a dataset, open the copy and read it. Report faults.
+
+    The copy gets a new path for each change, so that nothing that the backend may remember of a path is used.
+    """
+    original = Path(spec["good"])
+    watch = watch_after(subject, spec)
+    limit_memory()
+    place = subject.new_path()
+    (shutil.copytree if original.is_dir() else shutil.copy2)(original, place)
+    count, opened = 0, 0
+    for damage in damages_of(original, spec["most"]):
+        count += 1
+        path = place.with_name(f"{count}-{place.name[-20:]}")
+        place.rename(path)
+        place = path
+        target = place if damage.name == "." else place / damage.name
+        content = target.read_bytes()
+        changed = damage.change(content)
+        if changed == content:
+            continue
+        target.unlink() if changed is None else target.write_bytes(changed)
+        say(opening=damage.text)
+        watch.look_at(place)
+        started = time.monotonic()
+        outcome = _outcome(subject, place, spec["count"])
+        seconds = time.monotonic() - started
+        watch.rest()
+        opened += outcome.pop("opened")
+        if any(outcome.values()) or watch.reached or seconds > spec["seconds"]:
+            say(what=damage.text, **outcome, seconds=seconds, reached=watch.reached[:5])
+        if not place.exists():
+            shutil.copytree(original, place)
+        target.write_bytes(content)
+    say(memory_mib=peak_mib())
+    say(damaged=count, opened=opened)
+
+
+def _outcome(subject: Subject, path: Path, count: int) -> dict[str, Any]:
+    outcome: dict[str, Any] = {"foreign": "", "wrong": "", "opened": 0}
+    try:
+        storage = subject.open(path)
+        outcome["opened"] = 1
+        outcome["wrong"], outcome["foreign"] = _read(subject, storage, count)
+        storage.close()
+    except ExEngineError:
+        pass
+    except BaseException as error:
+        outcome["foreign"] = describe(error)
+    subject.forget()
+    return outcome
+
+
+def _read(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
+    """Read everything. Return the wrong data that was returned as good, and an error of another kind."""
+    from exengine.testing.frames import same
+
+    wanted = [subject.axes(number) for number in range(count)]
+    wrong, missing = "", 0
+    for number, axes in enumerate(wanted):
+        try:
+            if axes not in storage:
+                missing += 1
+                continue
+            if not same(storage.get_data(axes), subject.frame(axes)):
+                wrong = wrong or f"the frame at {axes} was returned with wrong pixels"
+            metadata = storage.get_metadata(axes) if subject.can.metadata else {}
+            if not same_json(metadata, subject.numbered(number)):
+                wrong = wrong or f"the metadata at {axes} was returned as {metadata!r:.100}"
+        except ExEngineError:
+            continue
+        except Exception as error:
+            return wrong, describe(error)
+    status = str(status_of(storage))
+    if missing and status == _COMPLETE:
+        wrong = wrong or f"{missing} frames are missing, but the status is complete"
+    if subject.can.iterable and status == _COMPLETE:
+        known = {key_of(axes) for axes in wanted}
+        strange = [dict(axes) for axes in storage if key_of(axes) not in known]
+        if strange:
+            wrong = wrong or f"frames are listed at {strange[0]}, where no frame was put"
+    summary = subject.options.get("summary_metadata")
+    if summary and status == _COMPLETE:
+        try:
+            if not same_json(storage.summary_metadata, summary):
+                wrong = wrong or f"the summary metadata was returned as {storage.summary_metadata!r:.100}"
+        except ExEngineError:
+            pass
+        except Exception as error:
+            return wrong, describe(error)
+    return wrong, ""
