@@ -46,7 +46,7 @@ from exengine_ndstorage.ndtiff.format import (
     text_in_entry,
 )
 from exengine_ndstorage.ndtiff.frame_bytes import axes_checksum, encode_json
-from exengine_ndstorage.ndtiff.header import encode_header, header_checksum
+from exengine_ndstorage.ndtiff.header import encode_header, first_tiff, header_checksum_of
 from exengine_ndstorage.ndtiff.limits import INT32
 from exengine_ndstorage.ndtiff.opening import is_ndtiff, open_ndtiff
 from exengine_ndstorage.ndtiff.recovery import recover_in_place
@@ -415,10 +415,13 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
         """Return checksums of the index and the header, which reveal changed coordinates and summaries."""
         if self._index_file is None:  # the storage failed before creating the index
             return {}
-        return {
-            "index_crc32c": checksum(self._index_file),
-            "header_crc32c": header_checksum(self._header),
-        }
+        facts = {"index_crc32c": checksum(self._index_file)}
+        assert self.path is not None
+        name = first_tiff(self.path)
+        if name is not None:
+            # The header refers to the first frame, so it changes if that frame is taken back.
+            facts["header_crc32c"] = header_checksum_of(os.path.join(self.path, name))
+        return facts
 
     def _take_back(self, count: int) -> None:
         """Remove the last frame if it was written but an interrupt prevented ``put`` from returning."""
