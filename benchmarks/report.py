@@ -32,7 +32,7 @@ def pace(us: float, size: int | None = None, bytes_per_pixel: int = 2) -> str:
 
 
 class Table:
-    """The figures of a run: what was measured, its goal, and whether the goal is met."""
+    """The figures of a run, each with its goal and whether the goal is met."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

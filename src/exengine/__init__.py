@@ -1,6 +1,6 @@
 """ExEngine: stores microscope frames in the backend of your choice and never loses one silently.
 
-Importing this package imports no backend, and not even numpy, because each name is imported on first use.
+Importing this package imports neither a backend nor numpy: each name is imported on first use.
 """
 
 _HOMES = {

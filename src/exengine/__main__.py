@@ -1,4 +1,4 @@
-"""``python -m exengine`` is the ``exengine`` command."""
+"""Runs the ``exengine`` command for ``python -m exengine``."""
 
 import sys
 

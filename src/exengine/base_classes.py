@@ -49,6 +49,18 @@ from exengine.kernel.storage.array_view import refuse_filler
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
+from exengine.kernel.storage.one_file.spool import HEADER as JOURNAL_HEADER
+from exengine.kernel.storage.one_file.spool import Scan, SpooledFrame, encode_record, read_pixels
+from exengine.kernel.storage.one_file.spool_reader import SpoolReader
+from exengine.kernel.storage.one_file.spooled import (
+    SPOOL_PATTERNS,
+    FrameToBuild,
+    SpooledStorage,
+    build_safely,
+    is_spooled,
+    keep_damaged,
+    remove_spool,
+)
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.remote import RecoveredRemote, RemoteDatasets, is_url
 from exengine.kernel.storage.state import FrameIndex
@@ -88,6 +100,20 @@ __all__ = [
     "open_packed",
     "packed_names",
     "packed_size",
+    # a storage backend whose datasets are one file
+    "JOURNAL_HEADER",
+    "Scan",
+    "SpooledFrame",
+    "encode_record",
+    "read_pixels",
+    "SpooledStorage",
+    "SpoolReader",
+    "SPOOL_PATTERNS",
+    "FrameToBuild",
+    "build_safely",
+    "is_spooled",
+    "keep_damaged",
+    "remove_spool",
     # a frame source
     "FrameSource",
     "SourcePlan",
@@ -159,7 +185,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("LoopbackServer", "LoopbackHandler"):  # only servers need the modules for HTTP
+    if name in ("LoopbackServer", "LoopbackHandler"):  # HTTP modules are imported only for servers
         from exengine.kernel.system import loopback
 
         return getattr(loopback, name)

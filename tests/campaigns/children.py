@@ -125,7 +125,13 @@ def warm_up(folder: str, variant: Variant) -> None:
 
     for handler in (False, True):
         options = variant.with_files(40_000, 2 * 64 * 64)
-        job = Job(f"{folder}/warm-{handler}", variant.backend, count=12, handler=handler, options=options)
+        job = Job(
+            variant.path(folder, f"warm-{handler}"),
+            variant.backend,
+            count=12,
+            handler=handler,
+            options=options,
+        )
         job = replace(job, planned=variant.backend == "ome-zarr")
         write(job, lambda line: None)
         judge(job)

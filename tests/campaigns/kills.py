@@ -8,14 +8,15 @@ writers are killed by another process, after a random time or a random number of
 each kill, the dataset is opened immediately and compared with the acknowledged frames, and so is the result
 of ``recover``.
 
-zarr-python and tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after
-``recover``. These datasets are also recovered in place, by recoveries that are killed as well.
+h5py reads every recovered ``hdf5`` dataset. zarr-python and tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after
+``recover``. Datasets of both kinds are also recovered in place, by recoveries that are killed as well.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import random
 import shutil
@@ -28,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import results
 from calls import HALF, Calls
 from forked import Child, Say
@@ -35,7 +37,7 @@ from judge import Said, Verdict, judge
 from others import PROGRAMS, Others
 from spoils import SPOILS, spoil
 from variants import NDSTORAGE, Variant, add_arguments, variant_of
-from writer import Job, write
+from writer import Job, metadata_of, write
 
 KIB, MIB = 2**10, 2**20
 SMALL, LARGE = 64, 512
@@ -147,7 +149,7 @@ class Campaign:
 
     def job(self, name: str, trial: object) -> Job:
         """Return the job of a trial, with its own path."""
-        return dataclasses.replace(self.jobs[name], path=os.path.join(self.folder, f"{trial}"))
+        return dataclasses.replace(self.jobs[name], path=self.variant.path(self.folder, trial))
 
     def look(self) -> None:
         """Run every job undisturbed, to determine its points and its duration."""
@@ -175,7 +177,7 @@ class Campaign:
             said = Said.of(lines)
             if code or said.errors or said.put != job.count:
                 raise SystemExit(f"the clean run of {name!r} ended with {code}, {said}")
-            shutil.rmtree(job.path)
+            shutil.rmtree(self.variant.folder_of(job.path))
             if name not in AT_RANDOM_ONLY:
                 for point, (call, halved) in enumerate(points):
                     self.names[name, point] = call
@@ -232,25 +234,26 @@ class Campaign:
             self.figures["ended before the kill"] += 1
         problems = self._judge(job, said, number)
         self.broken += [self._describe(kill, number, problem) for problem in problems]
-        shutil.rmtree(job.path, ignore_errors=True)
+        shutil.rmtree(self.variant.folder_of(job.path), ignore_errors=True)
 
     def _judge(self, job: Job, said: Said, number: int) -> list[str]:
         there = os.path.lexists(job.path)
         if not there and not said.created:
             self.figures["killed before there was a dataset"] += 1
             return [f"{said} without a dataset"] if said.put else []
-        before = _state(job.path)
+        before = self._state(job)
         verdict = judge(job)
         self.figures["frames acknowledged"] += said.put
         self.figures["frames lost"] += len(verdict.lost(said.put))
         self.figures["frames torn or wrong"] += len(verdict.wrong) + len(verdict.damaged)
         problems = find_fault(job, said, verdict)
-        if _state(job.path) != before:
+        if self._state(job) != before:
             problems.append("opening it to read changed it")
         if self.others and self.variant.is_live and said.put:
             problems += self._read_by_others(job, list(range(said.put)), job.path, "at once")
         if self.recover_every and number % self.recover_every == 0:
-            if self.others and number // self.recover_every % 2:
+            mends = self.others or self.variant.backend == "hdf5"
+            if mends and number // self.recover_every % 2:
                 problems += self._recover_in_place(job, verdict, number)
             else:
                 problems += self._recover(job, verdict)
@@ -260,8 +263,9 @@ class Campaign:
         """Recover the dataset into a copy, and compare it with the frames that could be read before."""
         import exengine
 
-        output = job.path + "-recovered"
-        before = _state(job.path)
+        folder = f"{self.variant.folder_of(job.path)}-recovered"
+        output = self.variant.path(os.path.dirname(folder), os.path.basename(folder))
+        before = self._state(job)
         try:
             report = exengine.recover(job.path, output=output)
         except Exception as error:
@@ -276,12 +280,12 @@ class Campaign:
             problems.append(f"recovered as {recovered}, readable were {verdict.readable}")
         if recovered.status not in ("complete", "aborted"):
             problems.append(f"recovered with the status {recovered.status!r}")
-        if _state(job.path) != before:
+        if self._state(job) != before:
             problems.append("recover changed the original")
         problems += self._read_by_others(job, verdict.readable, output, "recovered")
         if self.others is None:
             problems += self._read_by_library(job, verdict, output)
-        shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         return problems
 
     def _recover_in_place(self, job: Job, verdict: Verdict, number: int) -> list[str]:
@@ -315,7 +319,12 @@ class Campaign:
             problems.append(f"recovered in place with the status {recovered.status!r}")
         if not exengine.verify(job.path).ok:
             problems.append(f"verify of the dataset recovered in place: {exengine.verify(job.path)}")
+        if self.variant.backend == "hdf5":
+            problems += self._read_by_library(job, verdict, job.path)
         return problems + self._read_by_others(job, verdict.readable, job.path, "recovered in place")
+
+    def _state(self, job: Job) -> list[tuple[str, int, int]]:
+        return _state(self.variant.folder_of(job.path))
 
     def _read_by_others(self, job: Job, numbers: list[int], path: str, when: str) -> list[str]:
         """Read some frames, including the last, with zarr-python and tensorstore."""
@@ -328,8 +337,11 @@ class Campaign:
         return [f"{when}: {fault}" for fault in self.others.faults(job, some, path)]
 
     def _read_by_library(self, job: Job, verdict: Verdict, output: str) -> list[str]:
-        """Read some of the recovered NDTiff datasets with the ndstorage library."""
+        """Read some of the recovered datasets with the ndstorage library, or all of them with h5py."""
         problems = []
+        if self.variant.backend == "hdf5":
+            self.figures["recovered and read by h5py"] += 1
+            return [f"h5py: {fault}" for fault in faults_by_h5py(job, verdict.readable, output)]
         if verdict.readable and self.figures["recovered"] % 25 == 0:
             other = judge(dataclasses.replace(job, backend=NDSTORAGE), output)
             self.figures["recovered and read by ndstorage"] += 1
@@ -340,6 +352,24 @@ class Campaign:
     def _describe(self, kill: Kill, number: int, problem: str) -> str:
         call = self.names.get((kill.job, kill.point), "")
         return f"case {number}: {kill} {call}: {problem}"
+
+
+def faults_by_h5py(job: Job, readable: list[int], path: str) -> list[str]:
+    """Return how the frames that h5py finds in a finished file differ from those that were written."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        table = file["frames"]
+        found = [json.loads(text) for text in table["coordinates"][:]]
+        faults = [] if found == [job.axes(n) for n in readable] else [f"the coordinates are {found}"]
+        for number, name, index, metadata in zip(
+            readable, table["dataset"][:], table["index"][:], table["metadata"][:], strict=False
+        ):
+            if not np.array_equal(file[name][tuple(index)], job.pixels(number)):
+                faults.append(f"frame {number} differs")
+            if json.loads(metadata) != metadata_of(number):
+                faults.append(f"the metadata of frame {number} differ")
+    return faults
 
 
 def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:
@@ -418,7 +448,7 @@ def main() -> int:
         others = stack.enter_context(Others()) if variant.backend == "ome-zarr" else None
         # Import all modules that are imported on first use here, not in each child.
         first = dataclasses.replace(
-            jobs_of(variant)["large, batches synced"], path=os.path.join(folder, "first"), size=64, count=2
+            jobs_of(variant)["large, batches synced"], path=variant.path(folder, "first"), size=64, count=2
         )
         write(first, lambda line: None)
         judge(first)

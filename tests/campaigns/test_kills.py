@@ -25,6 +25,14 @@ def test_no_acknowledged_frame_of_ome_zarr_is_lost_and_other_programs_see_each(c
     assert ("at once" in text) == (len(variant) == 2)
 
 
+def test_no_acknowledged_frame_of_hdf5_is_lost_and_h5py_reads_each_recovered_dataset(campaign, figure):
+    code, text = campaign("--count", 15, "--backend", "hdf5")
+    assert code == 0, text
+    assert figure(text, "kills") == 15
+    assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
+    assert figure(text, "recovered and read by h5py") > 3
+
+
 def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign, figure):
     code, text = campaign("--count", 10, "--backend", "ndstorage", "--recover-every", 0)
     assert code == 1, text

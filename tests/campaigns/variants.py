@@ -5,6 +5,7 @@ variant.
 """
 
 import argparse
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,7 @@ class Variant:
         if self.backend == DEFAULT and not self.options:
             return ""
         values = [str(value) for value in self.options.values()]
-        if self.backend == "ome-zarr" and not values:
+        if self.backend != DEFAULT and not values:
             values = ["none"]
         return "-".join([self.backend, *values])
 
@@ -49,6 +50,15 @@ class Variant:
     def is_live(self) -> bool:
         """Whether other programs see each frame immediately."""
         return self.backend == "ome-zarr" and self.options.get("codec", "none") == "none"
+
+    def path(self, folder: str, name: object) -> str:
+        """Return the path of a dataset; one that is a file gets a folder of its own."""
+        path = os.path.join(folder, str(name))
+        return os.path.join(path, "dataset.h5") if self.backend == "hdf5" else path
+
+    def folder_of(self, path: str) -> str:
+        """Return the folder that contains a dataset of :meth:`path` and nothing else."""
+        return os.path.dirname(path) if self.backend == "hdf5" else path
 
     def with_files(self, file_bytes: int, frame_bytes: int, **more: Any) -> dict[str, Any] | None:
         """Return options with which the backend begins a new file after about this number of bytes.

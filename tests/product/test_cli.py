@@ -167,7 +167,7 @@ def test_info_of_something_else_says_so(tmp_path, capsys):
     assert main(["info", str(tmp_path / "nothing")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 1
-    assert "no installed backend recognises" in capsys.readouterr().err
+    assert "no installed backend recognizes" in capsys.readouterr().err
 
 
 def test_doctor_finds_this_installation_well(capsys):

@@ -177,7 +177,7 @@ def test_other_things_are_refused_and_nothing_is_left_behind(tmp_path, zarr):
             pack(path)
     with pytest.raises(UnsupportedOperationError, match="must end in .ozx"):
         pack(zarr, tmp_path / "cells.tar")
-    with pytest.raises(UnsupportedOperationError, match="in the dataset itself"):
+    with pytest.raises(UnsupportedOperationError, match="inside the dataset itself"):
         pack(zarr, zarr / "cells.ozx")
     (zarr / "link").symlink_to(tmp_path)
     with pytest.raises(UnsupportedOperationError, match="not a regular file"):

@@ -59,7 +59,7 @@ def test_its_page_tells_all_of_the_backend(built):
         "Write each frame to a .npy file, which numpy.load can open.",
         "EXENGINE_STORAGE__OPTIONS__SYNC_EVERY",
         "pip install exengine-npy-folder",
-        "A damaged frame is detected.",
+        "Damaged frames are detected.",
         "array([1, 2, 3])",
         "The files of a dataset",
     ):

@@ -207,7 +207,11 @@ def test_frames_that_cannot_form_one_array_are_refused(tmp_path):
         storage.put({"y": 0}, np.zeros((4, 4), np.uint16), None)
     with exengine.open_storage("ndtiff", tmp_path / "empty"):
         pass
-    for name, message in (("axes", "different axes"), ("names", "'y' has the name"), ("empty", "no frames")):
+    for name, message in (
+        ("axes", "different axes"),
+        ("names", "'y' has the same name"),
+        ("empty", "no frames"),
+    ):
         with (
             exengine.open_dataset(tmp_path / name) as storage,
             pytest.raises(UnsupportedOperationError, match=message),

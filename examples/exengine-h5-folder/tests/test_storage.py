@@ -135,7 +135,7 @@ def test_a_flipped_byte_anywhere_is_reported_and_never_returned(path):
 
 
 def _is_reported(path):
-    """Return whether the damage is reported; fail if a frame differs from what was put."""
+    """Return whether the damage is reported; fail if a frame differs from the one that was put."""
     reported = False
     with exengine.open_dataset(path) as dataset:
         for at in dataset:

@@ -98,7 +98,7 @@ ARRAYS = {
     "no dimension": np.array(7.5),
     "no pixel": np.zeros((0, 4), np.uint8),
     "five dimensions": np.arange(32, dtype=np.int8).reshape(2, 2, 2, 2, 2),
-    "colour": np.arange(60, dtype=np.uint8).reshape(4, 5, 3),
+    "color": np.arange(60, dtype=np.uint8).reshape(4, 5, 3),
     "bool": np.eye(4, dtype=bool),
     "complex": np.array([1 + 2j, np.nan]),
     "text": np.array(["a", "ä"]),

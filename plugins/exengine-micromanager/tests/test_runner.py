@@ -371,9 +371,15 @@ def test_useq_sequences_are_not_changed_by_the_sink(core):
 
 def places_of_interrupts(function):
     """Return the bytecodes before which CPython raises KeyboardInterrupt: at the begin, after calls and jumps back."""
+    instructions = list(dis.get_instructions(function))
+    back = {
+        each.argval
+        for each in instructions
+        if "BACKWARD" in each.opname and not each.opname.endswith("NO_INTERRUPT")
+    }
     before = "RESUME"
-    for instruction in dis.get_instructions(function):
-        if before.startswith(("RESUME", "CALL", "PRECALL")) or instruction.is_jump_target:
+    for instruction in instructions:
+        if before.startswith(("RESUME", "CALL", "PRECALL")) or instruction.offset in back:
             yield instruction.offset
         if instruction.opname != "CACHE":
             before = instruction.opname

@@ -475,9 +475,9 @@ def test_a_buffer_that_is_reused_is_stored_right_and_can_be_handed_over_without_
     given = []
     sink = ExEngineSink(backend="ndram", copy=False)
     put = sink._recorder.put
-    sink._recorder.put = lambda where, data, meta, *, copy: (
+    sink._recorder.put = lambda where, data, meta, *, copy, **others: (
         given.append((data, copy)),
-        put(where, data, meta, copy=copy),
+        put(where, data, meta, copy=copy, **others),
     )
     core.mda.run(iter([useq.MDAEvent(index={"t": 0})]), output=sink)
     ((data, copied),) = given
@@ -517,7 +517,12 @@ def test_the_source_and_the_sequence_of_a_config_are_set_aside(core, tmp_path):
     ("target", "options", "error", "says"),
     [
         (None, {}, ConfigError, "pass a config"),
-        ({"storage": {"backend": "ndram"}}, {"if_exists": "number"}, ConfigError, "if_exists: pass it with"),
+        (
+            {"storage": {"backend": "ndram"}},
+            {"if_exists": "number"},
+            ConfigError,
+            "if_exists: valid only with",
+        ),
         ({"storage": {"backend": "ndram"}}, {"backend": "ndram"}, ConfigError, "instead of a config"),
         ({"storage": {}}, {}, ConfigError, "no backend is selected"),
         ("data", {"backend": "ndtiff", "levl": 1}, OptionError, "levl"),

@@ -1,1 +1,1 @@
-"""Acquisitions, which pass frames from a source through a data handler to a storage and notify observers."""
+"""Acquisitions pass frames from a source through a data handler to a storage, and notify observers."""

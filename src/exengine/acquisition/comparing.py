@@ -1,8 +1,7 @@
-"""Compares the config of a dataset with that of a run which is to continue it.
+"""Compares the config of a dataset with the config of a run that is to continue the dataset.
 
-Compared are the settings that determine which frames there are, and how they are stored: the source and the
-backend with their options, the sequence, and the process function. An option that is left out has its
-default.
+The comparison covers all settings that determine the frames and how they are stored: the source and the
+backend with their options, the sequence, and the process function. An omitted option has its default value.
 """
 
 import os
@@ -22,19 +21,19 @@ _MISSING = object()
 
 
 def differences(kept: Mapping[str, Any], config: Config, storage: "StoragePlan") -> list[str]:
-    """Return one line for each setting that differs.
+    """Return one line for each setting that is not the same in both configs.
 
     Parameters
     ----------
     kept : mapping
-        The config that a dataset holds, which may contain anything.
+        The config stored with a dataset. It may contain anything.
     config : Config
     storage : StoragePlan
         The backend of the config.
     """
     given = config.to_dict()
     found = list(_named(kept, given, "source.name")) + list(_named(kept, given, "storage.backend"))
-    if found:  # the options are those of another source or backend
+    if found:  # the options belong to different plugins
         return found
     source = plugins.SOURCES.load(config["source.name"]) if config["source.name"] else None
     for key, cls in (("source.options", source), ("storage.options", storage.cls)):
@@ -56,7 +55,7 @@ def _part(tree: Any, key: str, default: Any = None) -> Any:
 
 
 def _named(kept: Mapping[str, Any], given: Mapping[str, Any], key: str) -> Iterator[str]:
-    """Yield a line if two names of plugins differ, apart from ``-`` and ``_``."""
+    """Yield a line if two plugin names differ. The characters ``-`` and ``_`` count as equal."""
     before, now = _part(kept, key), _part(given, key)
     if _folded(before) != _folded(now):
         yield _line(key, before, now)
@@ -67,7 +66,7 @@ def _folded(name: Any) -> Any:
 
 
 def _with_defaults(cls: type, given: Any) -> Any:
-    """Return options with their types and defaults; options that are not valid are returned as they are."""
+    """Return options with their types and defaults; invalid options are returned unchanged."""
     if not isinstance(given, Mapping):
         return given
     texts = {name: TextValue(value) if isinstance(value, str) else value for name, value in given.items()}
@@ -79,7 +78,7 @@ def _with_defaults(cls: type, given: Any) -> Any:
 
 
 def _complete(sequence: Any) -> Any:
-    """Return all fields of a sequence; a sequence that is not valid is returned as it is."""
+    """Return all fields of a sequence; an invalid sequence is returned unchanged."""
     try:
         return parse_sequence(sequence).model_dump(mode="json", exclude={"uid"})
     except Exception:  # the sequence of the dataset may contain anything
@@ -87,7 +86,7 @@ def _complete(sequence: Any) -> Any:
 
 
 def _compared(before: Any, now: Any, place: str) -> Iterator[str]:
-    """Yield a line for each value that differs, with its place."""
+    """Yield a line for each changed value, with its place, its old value and its new value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys([*before, *now]):
             inside = f"{place}.{name}"

@@ -1,8 +1,7 @@
-"""Finds what earlier runs of an acquisition left at a path, and decides whether another run can continue it.
+"""Finds the dataset of earlier runs of an acquisition, and decides whether another run can continue it.
 
-Everything is read, and nothing is changed. A dataset can be continued if the same config describes it: the
-same backend, source and sequence, with the same options. The manifest of the dataset holds the config of its
-last run.
+Nothing is changed. A dataset can be continued if the same config describes it: the same backend, source and
+sequence, with the same options. The manifest of the dataset contains the config of the last run.
 """
 
 import os
@@ -37,17 +36,17 @@ RUNS = "runs"
 """The annotation of a dataset that lists its runs."""
 
 _OF_ONE_RUN = ("ledger", "recovery")
-"""Annotations of a dataset that describe one run, or the repair after it."""
+"""Annotations of a dataset that describe a single run or the repair after that run."""
 
-_MOST_NAMED = 5  # frames that the ledger of an earlier run names
+_MOST_NAMED = 5  # frames that are listed from the ledger of each earlier run
 _MOST_RUNS = 1000
-_MOST_OF_A_REASON = 500  # characters
+_MOST_OF_A_REASON = 500  # in characters
 _MOST_DIFFERENCES = 10
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The frames and the runs of a dataset that another run continues. A container of coordinates.
+    """The frames and the earlier runs of a dataset that is continued. A container of coordinates.
 
     Attributes
     ----------
@@ -59,9 +58,9 @@ class Earlier:
     layout : tuple of (shape, dtype), or None
         The layout of the first frame.
     runs : list of dict
-        A record of each run, as the annotation ``runs`` lists it.
+        A record of each run, as in the annotation ``runs``.
     outdated : tuple of str
-        The annotations of the dataset that are part of the last record, and no longer describe the dataset.
+        The annotations that describe only the last run. They are now part of its record.
     """
 
     path: str
@@ -113,13 +112,13 @@ class Earlier:
         for coordinates in self.frames:
             if planned_frames.find(coordinates.__dict__) is None:
                 raise ConfigError(
-                    f"{self.path} cannot be continued: it has a frame at {dict(coordinates)}, which the "
-                    "source does not plan; acquire into a new dataset"
+                    f"{self.path} cannot be continued: it has a frame at {dict(coordinates)}, where the "
+                    "source plans no frame; acquire into a new dataset"
                 )
 
 
 def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
-    """Return what earlier runs left at the path of the storage, or None if nothing is there.
+    """Return the dataset of earlier runs at the path of the storage, or None if nothing exists there.
 
     Parameters
     ----------
@@ -136,14 +135,14 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     DatasetDamagedError
         If the dataset is damaged.
     ConfigError
-        If the dataset has another config. The message lists the differences.
+        If the dataset was acquired with another config. The message lists the differences.
     ExEngineError
         If the dataset cannot be opened.
     """
     path = storage.path
     if path is None:
         raise UnsupportedOperationError(
-            f"backend {storage.name!r} keeps frames in memory, so an acquisition cannot be continued"
+            f"backend {storage.name!r} keeps frames in memory, so its acquisitions cannot be continued"
         )
     if is_url(path):
         raise UnsupportedOperationError(
@@ -163,15 +162,15 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
 
 
 def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePlan) -> Earlier:
-    written = manifest.read_manifest(path) if os.path.isdir(path) else None
+    written = manifest.read_manifest(path)
     kept = dataset.annotations.get("config")
     if written is None or not isinstance(kept, Mapping):
         if written is not None and dataset.status is DatasetStatus.INCOMPLETE and not len(dataset):
             kept = None  # its writer was killed before it stored the config
         else:
             raise UnsupportedOperationError(
-                f"{path} has no record of its config, so it is not known which frames it lacks; only "
-                "datasets of exengine acquire can be continued"
+                f"{path} has no record of its config, so the missing frames are unknown; only datasets of "
+                "exengine acquire can be continued"
             )
     if dataset.status is DatasetStatus.DAMAGED:
         raise DatasetDamagedError(
@@ -202,14 +201,14 @@ def _refuse_what_cannot_be_continued(path: str, config: Config, storage: Storage
         )
     if config["handler.process"] is not None:
         raise UnsupportedOperationError(
-            f"{path} cannot be continued, because handler.process changes the frames: it is not known which "
-            "frames of the plan the stored ones were made of"
+            f"{path} cannot be continued, because handler.process changes the frames, so the stored frames "
+            "cannot be matched with the plan; acquire into a new dataset"
         )
     plans = point_plans(parse_sequence(config.section("sequence")))
     if any(getattr(plan, "random_seed", 0) is None for plan in plans):
         raise UnsupportedOperationError(
-            f"{path} cannot be continued, because its sequence has random points, which would now lie "
-            "elsewhere; set random_seed in the next acquisition"
+            f"{path} cannot be continued, because its sequence has random points, which would be "
+            "different in another run; set random_seed in the next acquisition"
         )
 
 
@@ -221,7 +220,7 @@ def _layout_of(dataset: DataStorage) -> tuple[tuple[int, ...], str] | None:
 
 
 def _runs(dataset: DataStorage, written: manifest.Manifest, count: int) -> list[dict[str, Any]]:
-    """Return a record of each run, in which the last one has ended."""
+    """Return a record of each run. The last run is recorded as ended."""
     noted = dataset.annotations.get(RUNS)
     runs = [dict(run) for run in noted if isinstance(run, Mapping)] if isinstance(noted, list) else []
     last = runs.pop() if runs else {"started": written.get("created"), "first_frame": 0}
@@ -230,7 +229,7 @@ def _runs(dataset: DataStorage, written: manifest.Manifest, count: int) -> list[
         last["reason"] = dataset.status_reason[:_MOST_OF_A_REASON]
     for name in _OF_ONE_RUN:
         note = dataset.annotations.get(name)
-        # A run that was killed has no ledger. If there is one, it is that of the run before.
+        # A run that was killed leaves no ledger. Any ledger in the dataset was left by the run before.
         if isinstance(note, Mapping) and dataset.status is not DatasetStatus.INCOMPLETE:
             last[name] = {
                 key: value[:_MOST_NAMED] if isinstance(value, list) else value for key, value in note.items()

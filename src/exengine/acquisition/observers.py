@@ -170,7 +170,7 @@ class _Observer:
         text = failure(implementation, error)
         key = (implementation.hook, text)
         if len(self._errors) >= 20 and key not in self._errors:
-            key = (implementation.hook, f"{self.name} raised other errors in {implementation.hook}")
+            key = (implementation.hook, f"{self.name} raised further errors in {implementation.hook}")
         self._errors[key] = self._errors.get(key, 0) + 1
         if self._errors[key] == 1:
             _log.error("%s", text)

@@ -34,8 +34,10 @@ class ProcessFunctionRegistry(PluginRegistry):
 
 def _refusal_of(value: Any) -> str:
     """Return the reason why an object is not a valid process function; empty if it is valid."""
-    if not callable(value) or isinstance(value, type):
-        return f"is not a function, but {type(value).__name__}"
+    if isinstance(value, type):
+        return "is a class, not a function"
+    if not callable(value):
+        return f"must be a function, got {type(value).__name__}"
     try:
         inspect.signature(value).bind(None, None, None)
     except (TypeError, ValueError) as error:

@@ -65,7 +65,7 @@ class Recorder:
     ----------
     config : Config
     earlier : container of DataCoordinates, or None
-        The frames of the dataset that is continued, of which the caller does not put any again.
+        The frames of the dataset that is continued. The caller must not put them again.
     path : str or None
         The requested path of the dataset; after :meth:`open`, the actual path.
     storage : DataStorage or None
@@ -118,7 +118,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # whether it failed; None unless it was ended early
+        self._ended_early: bool | None = None  # True if failed, False if aborted
 
     @classmethod
     def for_path(
@@ -191,8 +191,8 @@ class Recorder:
             Called once, with the first error of the handler or the storage, on the thread on which it
             occurred. Use it to stop the producer.
         sequence : useq.MDASequence, optional
-            The sequence that is acquired. Time points that come later than its time plan says are then named
-            in the ledger.
+            The sequence that is acquired. If it is given, the ledger lists the time points that are later
+            than planned.
 
         Raises
         ------
@@ -219,7 +219,7 @@ class Recorder:
             if sequence is not None:
                 self._schedule = Schedule(sequence, self.ledger)
         except BaseException as error:
-            with contextlib.suppress(Exception):  # the error above is raised
+            with contextlib.suppress(Exception):  # raise only the original error
                 end_early(self.storage, describe(error), failed=True)
             raise
         self.ledger.skipped_by_plan = skipped_frames(plan)
@@ -264,7 +264,7 @@ class Recorder:
     def expect(self, plan: SourcePlan) -> None:
         """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`.
 
-        A storage that continues a dataset has its frames laid out already, and does not receive the plan.
+        A storage that continues a dataset has already been laid out, and does not receive the plan.
         """
         assert self.storage is not None, "call open(plan) first"
         if self._continues:

@@ -52,22 +52,22 @@ class Acquisition:
         Whether to reject an acquisition that would not fit on disk or in memory. The setting
         ``storage.check_space`` can also switch this check off.
     resume : path, optional
-        The dataset that the acquisition continues after it was killed, aborted or failed. It takes precedence
-        over ``storage.path``, and ``storage.if_exists`` is ignored. The frames of the plan that the dataset
-        lacks are acquired, in the order of the plan. If nothing exists at the path, all of them are.
+        The dataset of an earlier run that did not end normally. Only the planned frames that are missing from
+        it are acquired, in the order of the plan. If nothing exists at the path, all frames are acquired.
+        This path takes precedence over ``storage.path``, and ``storage.if_exists`` is ignored.
 
     Attributes
     ----------
     config : Config
     plan : SourcePlan
-        The frames of the whole acquisition. Of a complete dataset, only their number is known.
+        The frames of the whole acquisition. If the dataset is already complete, only their number is known.
     duration_s : float
         Time from the request for the first frame until the dataset is finished, in seconds.
     path : str or None
         The path of the dataset; None if the backend keeps frames in memory.
     newest : tuple of (DataCoordinates, numpy.ndarray) or None
         The coordinates and pixels of the last frame that the source delivered. The handler owns the array, so
-        do not change it. A process function may be changing it.
+        do not change it. A process function may change it at any time.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class Acquisition:
         self._cancelled: str | None = None
         self._source_error: BaseException | None = None
         self._plan_error: Exception | None = None
-        if self._is_done:  # no device is started
+        if self._is_done:  # no frames are missing, so do not start the devices
             self.plan = SourcePlan(frames=len(self._earlier or ()))
             return
         try:
@@ -271,7 +271,7 @@ class Acquisition:
 
     @property
     def _is_done(self) -> bool:
-        """Whether the dataset that the acquisition continues is complete."""
+        """Whether the acquisition continues a dataset that is already complete."""
         return self._earlier is not None and self._earlier.is_complete
 
     @property
@@ -301,7 +301,7 @@ class Acquisition:
 
     @property
     def pending_bytes(self) -> int:
-        """The amount of pixel data that waits to be stored, in bytes."""
+        """The amount of pixel data that is waiting to be stored, in bytes."""
         return self._recorder.pending_bytes
 
     @property
@@ -310,7 +310,7 @@ class Acquisition:
         return self._recorder.observer_errors
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """End the run soon; the dataset is finished with the status aborted. Callable from any thread."""
+        """End the run soon, and finish the dataset as aborted. Can be called from any thread."""
         if self._cancelled is None:
             self._cancelled = reason
         self.source.cancel()
@@ -346,7 +346,7 @@ def acquire(
     config : path, mapping or Config
         A config file or its content.
     resume : path, optional
-        The dataset of an acquisition that was killed, aborted or failed; the missing frames are acquired. See
+        The dataset of an earlier run that did not end normally. The missing frames are acquired. See
         :class:`exengine.Acquisition`.
 
     Returns
@@ -374,7 +374,7 @@ def acquire(
 def _with_path(
     config: "str | PathLike[str] | Mapping[str, Any] | Config", path: "str | PathLike[str]"
 ) -> Config:
-    """Return the config with another path of the dataset."""
+    """Return the config with another path for the dataset."""
     settings = {"storage.path": os.fspath(path)}
     if not isinstance(config, Config):
         return resolve(config, arguments=settings)
@@ -385,7 +385,7 @@ def _with_path(
 
 
 def _set_sequence_aside(config: Config) -> None:
-    """Set a sequence aside that belongs to the source of a lower layer."""
+    """Set aside a sequence that was written for the source of a lower layer."""
     reason = f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
     for key in [key for key in config.values if key.startswith("sequence.")]:
         if config.is_above("source.name", key):

@@ -19,19 +19,20 @@ _MOST_TIME_POINTS = 1_000_000
 
 
 class Schedule:
-    """Records the first frame of each time point that is later than planned.
+    """Records each time point that starts later than planned.
 
     A time point is late if its first frame arrives more than a tenth of the interval, and more than 0.1 s,
     after its planned time. A frame that arrives earlier than planned shows that the source has restarted its
-    clock, as for a new position or when a run continues a dataset; later frames are then compared with it.
+    clock, for example for a new position or when a run continues a dataset. Later frames are then compared
+    with that frame.
 
-    Times are measured with a clock that cannot be set, and that also runs while the computer sleeps.
+    Times are measured with a monotonic clock that also runs while the computer sleeps.
 
     Parameters
     ----------
     sequence : useq.MDASequence
     ledger : Ledger
-        Receives the frames that are late.
+        Receives the late frames.
     """
 
     def __init__(self, sequence: "useq.MDASequence", ledger: Ledger) -> None:
@@ -50,7 +51,7 @@ class Schedule:
         ----------
         coordinates : DataCoordinates or mapping
         point : int, optional
-            The number of its time point; by default, its position on the axis ``time``.
+            The number of the frame's time point; by default, its position on the axis ``time``.
         """
         if not self._planned_s:
             return
@@ -62,15 +63,15 @@ class Schedule:
         interval_s = planned_s - self._planned_s[at - 1] if at else 0.0
         tolerance_s = max(_LEAST_TOLERANCE_S, _TOLERANCE * interval_s)
         if self._last is None or at < self._last or delay_s < -tolerance_s:
-            self._begin_s = now_s - planned_s  # each position may have a time-lapse of its own
+            self._begin_s = now_s - planned_s  # each position may have its own time-lapse
         elif interval_s > 0 and delay_s > tolerance_s:
             self._ledger.name_late(dict(coordinates), delay_s)
         self._last = at
 
 
 def now_awake_or_asleep_s() -> float:
-    """Return the time in seconds on a clock that cannot be set, and that runs while the computer sleeps."""
-    # The monotonic clock of Python stops during sleep on Linux and macOS. On Windows, it does not.
+    """Return the time in seconds on a monotonic clock that also runs while the computer sleeps."""
+    # Python's monotonic clock stops during sleep on Linux and macOS, but not on Windows.
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
         if hasattr(time, name):
             return time.clock_gettime(getattr(time, name))
@@ -94,7 +95,7 @@ def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
 
 
 def remaining_plan(plan: SourcePlan, existing: int) -> SourcePlan:
-    """Return the plan with fewer frames, of the same average size, because some exist already."""
+    """Return the plan without the frames that exist already. The average frame size stays the same."""
     if not plan.frames or not existing:
         return plan
     left = max(0, plan.frames - existing)
@@ -108,7 +109,7 @@ def skipped_frames(plan: SourcePlan) -> int:
     Parameters
     ----------
     plan : SourcePlan
-        A plan with unknown axes is assumed to skip no frame.
+        A plan with unknown axes is assumed to skip no frames.
     """
     if plan.frames is None or plan.axes is None or any(axis.length is None for axis in plan.axes):
         return 0

@@ -14,7 +14,7 @@ from exengine.kernel.wording import human_bytes
 if TYPE_CHECKING:
     from os import PathLike
 
-_ANYWAY = "or set storage.check_space: false to start it anyway"
+_ANYWAY = "or set storage.check_space: false to start anyway"
 
 
 def existing_folder(path: "str | PathLike[str]") -> str:

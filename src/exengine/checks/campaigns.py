@@ -90,5 +90,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _promise(label: str, found: Mapping[str, Any]) -> dict[str, str]:
     if label not in PROMISES or found["outcome"] not in OUTCOMES or not isinstance(found["text"], str):
-        raise ValueError(f"the promise {label!r:.20} with the outcome {found['outcome']!r:.20} is unknown")
+        raise ValueError(
+            f"the promise {label!r:.20} or its outcome {found['outcome']!r:.20} is unknown, or its text is "
+            "missing"
+        )
     return {"outcome": found["outcome"], "text": found["text"]}

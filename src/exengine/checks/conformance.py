@@ -93,7 +93,7 @@ class Results:
     variants : mapping of str to Results
         Maps the name of each variant of the backend to the results with its options.
     shipped : bool
-        Whether the results come from the plugin's package, so that its authors measured them.
+        Whether the results come from the plugin's package, which means that its authors measured them.
     causes : tuple of Cause, or None
         The failures by their probable cause; None in results of an earlier release.
     """
@@ -149,7 +149,7 @@ class Results:
 
 
 Conformance = tuple[Results | None, str]
-"""The results, and the reason why they are missing or incomplete, which is empty if they are complete."""
+"""The results, and the reason why they are missing or incomplete (empty if they are complete)."""
 
 
 def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
@@ -178,11 +178,11 @@ def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
 
 
 SHIPPED = "docs/results"
-"""The folder for results inside a plugin's package, with the same files as ``exengine_results``."""
+"""The results folder inside a plugin's package. It contains the same files as ``exengine_results``."""
 
 
 def shipped_folder(record: PluginRecord) -> Path | None:
-    """Return the folder of the results that a plugin's package contains, or None if it has none."""
+    """Return the results folder in a plugin's package, or None if the package has no such folder."""
     try:
         folder = importlib.resources.files(record.package) / SHIPPED
         return Path(str(folder)) if folder.is_dir() else None

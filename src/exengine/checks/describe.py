@@ -25,7 +25,7 @@ def capability_text(value: object) -> str:
 
 
 def config_keys(group: str) -> tuple[str, str]:
-    """Return the config section for plugins in a group, and its key for the name of the plugin."""
+    """Return the config section for a group of plugins, and the key in that section for a plugin's name."""
     return ("source", "name") if group == SOURCES_GROUP else ("storage", "backend")
 
 

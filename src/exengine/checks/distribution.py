@@ -169,14 +169,15 @@ def check_packaging(facts: Packaging) -> list[Finding]:
 
 def _metadata(facts: Packaging) -> Iterator[Finding]:
     if not facts.licence and "license" not in facts.unknown:
-        yield Finding("EX401", 'the licence is missing; write license = "..." in pyproject.toml')
+        yield Finding("EX401", 'the license is missing; write license = "..." in pyproject.toml')
     if not same_name(facts.name, KERNEL) and "dependencies" not in facts.unknown:
         fault = dependency_fault(facts.requires)
         if fault:
             yield Finding("EX404", f'{fault}; write "{DEPENDENCY}"')
     if not facts.summary and "description" not in facts.unknown:
         yield Finding(
-            "EX406", "the summary is missing; write description in pyproject.toml, because lists show it"
+            "EX406",
+            "the summary is missing; set description in pyproject.toml, because lists of plugins show it",
         )
     if not facts.requires_python and "requires-python" not in facts.unknown:
         yield Finding(

@@ -85,7 +85,7 @@ def explain(code: str) -> Explanation:
     if name not in known:
         first, last = min(known), max(known)
         raise OptionError(
-            f"{code!r:.40} is not a code{did_you_mean(name, known)}; the codes are {first} - {last}, and "
-            "'exengine explain' lists them"
+            f"{code!r:.40} is not an ExEngine code{did_you_mean(name, known)}; the codes are {first} - "
+            f"{last}, and 'exengine explain' lists them"
         )
     return known[name]

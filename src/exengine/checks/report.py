@@ -1,4 +1,4 @@
-"""The report on a plugin that ``exengine backends check`` prints and the documentation shows.
+"""The report on a plugin, as printed by ``exengine backends check`` and shown in the documentation.
 
 This module determines the order of the checks and notes which checks were not run. Other components find the
 faults: the registry in a separate process, :mod:`exengine.checks.documentation`,
@@ -80,7 +80,7 @@ class PluginReport:
         }
 
     def _with(self, findings: Sequence[Finding] = (), not_run: Sequence[str] = ()) -> "PluginReport":
-        """Return a copy of the report with added findings and checks not run; findings are sorted by code."""
+        """Return a copy of the report with further findings, sorted by code, and further checks not run."""
         unique = dict.fromkeys((*self.findings, *findings))
         return replace(
             self,

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             code, problem = 1, str(error)
         except KeyboardInterrupt:
             code, problem = 130, f"interrupted; the dataset was finished as {acquisition.status}"
-        if not code and not acquisition.ledger.complete:  # even if the config tolerates it
+        if not code and not acquisition.ledger.complete:  # even if the config tolerates lost frames
             lost = counts(acquisition.ledger.to_dict(), "dropped", "failed")
             code, problem = 1, f"not every frame was stored: {lost}"
         summary = _summary(acquisition, problem)
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _shown(acquisition: Acquisition, options: argparse.Namespace) -> Iterator[AcquisitionProgress | None]:
-    """Show the run on the terminal: as a view with ``--watch``, otherwise as a line of progress, yielded."""
+    """Show the run on the terminal. Yield its progress line, or None if ``--watch`` shows a view instead."""
     if not options.watch or options.json or not is_watchable():
         with AcquisitionProgress(acquisition.remaining) as progress:
             yield progress

@@ -92,7 +92,7 @@ def _print_report(report: "PluginReport") -> None:
 
 
 def _place(report: "PluginReport", finding: Finding, project: str) -> tuple[str, int]:
-    """Return the relative path of the file, and the line; for a packaging fault, the project file."""
+    """Return the relative path of the faulty file, and the line. Packaging faults are in the project file."""
     file, line = (project, 1 if project else 0) if finding.code >= "EX4" else report.place_of(finding)
     here = os.getcwd() + os.sep
     return file.removeprefix(here), line

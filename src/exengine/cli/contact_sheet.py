@@ -105,7 +105,7 @@ def plane_of(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _contrasts(tiles: Sequence[_Planes]) -> dict[_Channel, tuple[float, float]]:
-    """Return the values that are shown as black and as full color, for each channel in a row."""
+    """Return the values that are shown as black and as full color, for each channel of a row."""
     planes: dict[_Channel, list[npt.NDArray[Any]]] = {}
     for tile in tiles:
         for channel, plane in tile:
@@ -205,7 +205,7 @@ def bar_length_um(longest_um: float) -> float:
 def _draw_scale_bar(
     pen: "ImageDraw.ImageDraw", corner: tuple[int, int], width: int, um_per_pixel: float
 ) -> None:
-    """Draw a scale bar of a round length, with a label, in the lower left corner of a picture."""
+    """Draw a labeled scale bar in the lower left corner of a picture. Its length is a round number."""
     length_um = bar_length_um(width * um_per_pixel * _LONGEST_BAR)
     left, bottom = corner[0] + 6, corner[1] - 6
     right = left + max(1, round(length_um / um_per_pixel)) - 1

@@ -12,7 +12,7 @@ from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert a dataset, and return 0. Any failure, or a difference in the copy, raises an exception."""
+    """Convert a dataset, and return 0. Raise an exception if this fails or the copy is not equal."""
     with PhaseProgress() as progress:
         report = convert(
             options.source,
@@ -41,7 +41,7 @@ def _pairs(name: str, items: Iterable[str], example: str) -> list[tuple[str, str
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip() or not value:
-            raise OptionError(f"{name} needs a name, = and a value, such as {example}, got {item!r}")
+            raise OptionError(f"{name} must have the form NAME=VALUE, such as {example}, got {item!r}")
         if key.strip() in found:
             raise OptionError(f"{name} contains the name {key.strip()!r} twice; give each name only once")
         found[key.strip()] = value

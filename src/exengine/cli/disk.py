@@ -77,7 +77,7 @@ def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float 
     """
     import numpy as np
 
-    # Use noise, as from a camera, so that compression by the disk has no effect. Each frame starts with its
+    # Use camera-like noise, so that compression by the disk has no effect. Each frame starts with its
     # own number.
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 2**16, FRAME_SHAPE, dtype=np.uint16) for _ in range(4)]
@@ -162,7 +162,8 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    # The rate that the source specifies; the summary of a replay is that of the source that was recorded.
+    # Use the rate that the source specifies. The summary of a replayed dataset describes the source that
+    # recorded the dataset, so it is ignored.
     if "rate_hz" in summary and acquisition.source.needs_sequence:
         rate = summary["rate_hz"]
         why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"
@@ -172,7 +173,7 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
 
 def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | None, str]:
-    """Return the frames per second, from the shortest interval of the time plan, and an explanation."""
+    """Return the frame rate that follows from the shortest interval of the time plan, and an explanation."""
     if sequence.time_plan is None:
         return None, "the sequence has no time plan"
     with contextlib.suppress(TypeError, ValueError):
@@ -185,7 +186,7 @@ def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | 
 
 
 def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
-    """Return a sentence that compares the disk with the acquisition, and the problems found."""
+    """Return a comparison of the disk with the acquisition, as a sentence, and the list of problems."""
     text = f"this disk sustains {human_bytes(speed.write_bytes_per_s)}/s"
     if needs is None:
         return f"{text}, with {human_bytes(speed.free_bytes)} free", []
@@ -198,8 +199,8 @@ def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
             problems.append(
                 f"the disk of {speed.folder} is too slow; it sustains "
                 f"{human_bytes(speed.write_bytes_per_s)}/s, but the acquisition needs "
-                f"{human_bytes(rate)}/s; choose another disk with storage.path, a longer interval, or "
-                "smaller frames"
+                f"{human_bytes(rate)}/s; choose another disk with storage.path, increase the interval, "
+                "or acquire smaller frames"
             )
     else:
         text += f"; the rate of the acquisition is unknown ({needs.rate_from})"
@@ -208,6 +209,7 @@ def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
     if needs.total_bytes is not None and needs.total_bytes > speed.free_bytes:
         problems.append(
             f"{speed.folder} has only {human_bytes(speed.free_bytes)} free, but the acquisition needs "
-            f"{human_bytes(needs.total_bytes)}; choose another disk with storage.path, or fewer frames"
+            f"{human_bytes(needs.total_bytes)}; choose another disk with storage.path, or acquire "
+            "fewer frames"
         )
     return text, problems

@@ -26,5 +26,5 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wrapped(line: str) -> str:
-    """Return a line of prose wrapped for a terminal; lines of examples stay as they are."""
+    """Return a line of prose wrapped for a terminal; lines of examples are not changed."""
     return line if line.startswith("    ") else textwrap.fill(line, 96, subsequent_indent="     ")

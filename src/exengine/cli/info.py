@@ -11,6 +11,7 @@ from typing import Any
 from exengine.cli.ledger_text import ledger_lines, run_lines
 from exengine.cli.output import counts, print_json, print_some, print_table
 from exengine.datasets import frame_table
+from exengine.datasets.content import paths_of_dataset
 from exengine.datasets.opening import open_dataset, remote_reader
 from exengine.kernel.axes import summarize_positions
 from exengine.kernel.data_storage_base import DataStorage
@@ -188,11 +189,4 @@ def _bytes_at(path: str) -> int:
         cls = remote_reader(path)
         assert issubclass(cls, RemoteDatasets)
         return cls.bytes_at(path)
-    if os.path.isfile(path):
-        return os.path.getsize(path)
-    return sum(
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _, names in os.walk(path)
-        for name in names
-        if os.path.isfile(os.path.join(folder, name))
-    )
+    return sum(os.path.getsize(file) for file in paths_of_dataset(path) if os.path.isfile(file))

@@ -9,7 +9,7 @@ _MOST_NAMED = 5
 
 
 def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the label and the text of each line about gaps, late frames and waiting times, if there are any.
+    """Return the label and the text of each line about gaps, late frames and waiting times.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def run_lines(runs: object) -> list[str]:
-    """Return a line for each run of a continued acquisition: its begin, its first frame and its end.
+    """Return a line for each run of a continued acquisition: its start, its first frame and its end.
 
     Parameters
     ----------

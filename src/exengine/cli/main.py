@@ -125,7 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
-    verb = add("convert", "convert", "copy a dataset to another backend, and compare the copy with it")
+    verb = add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
     verb.add_argument("source", metavar="SRC", help="the dataset to convert")
     verb.add_argument("path", metavar="DST", help="path of the new dataset")
     verb.add_argument("--backend", metavar="NAME", required=True, help="backend of the new dataset")
@@ -150,7 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         default=[],
-        help="new names of axes, such as slice=z",
+        help="new names for axes, such as slice=z",
     )
     verb.add_argument(
         "--if-exists",
@@ -163,7 +163,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
     )
 
-    verb = add("pack", "pack", "pack a finished dataset into one file, which is read without unpacking it")
+    verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "-o", "--output", metavar="FILE", help="the new file; by default beside the dataset, such as NAME.ozx"
@@ -176,7 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--composite", action="store_true", help="show the channels on top of each other, in their colors"
     )
 
-    verb = add("view", "view", "show a dataset in the browser, also while it is being written")
+    verb = add("view", "view", "show a dataset in the browser, even while it is being written")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "--no-browser", action="store_true", help="only print the address of the page; do not open it"

@@ -31,7 +31,7 @@ MOST_LINES = 200
 
 
 def print_some(label: str, things: Sequence[object]) -> None:
-    """Print one labelled line per item. Shorten a long list to its first items and a count."""
+    """Print one labeled line per item. Shorten a long list to its first items and a count."""
     for thing in things[:MOST_LINES]:
         print(f"  {label:8} {thing}")
     if len(things) > MOST_LINES:

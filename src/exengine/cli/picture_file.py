@@ -36,7 +36,7 @@ def save_picture(picture: "Image.Image", output: str) -> None:
     OptionError
         If the file extension does not belong to a known format.
     DatasetExistsError
-        If the path is used by anything else.
+        If any other file, or a folder, exists at the path.
     DatasetAccessError
         If the file cannot be written.
     """
@@ -64,8 +64,8 @@ def _save(picture: "Image.Image", folder: HeldFolder, name: str, output: str) ->
     old = folder.identity_of(name)
     if old is not None and not _is_older_picture(os.path.join(folder.path, name)):
         raise DatasetExistsError(
-            f"{output} already exists and is not a picture made by exengine preview; choose another "
-            "--output, or remove it yourself"
+            f"{output} already exists and is not a picture made by exengine preview; remove it "
+            "yourself, or choose another --output"
         )
     unique = f"{os.getpid()}-{time.monotonic_ns()}"
     new_name, old_name = (f".{files.cut_name(name)}.{what}-{unique}" for what in ("new", "replaced"))
@@ -83,7 +83,9 @@ def _save(picture: "Image.Image", folder: HeldFolder, name: str, output: str) ->
         if old is not None:
             folder.rename(name, old_name)
             if folder.identity_of(old_name) != old:
-                raise DatasetExistsError(f"{output} was replaced by another program and was not changed")
+                raise DatasetExistsError(
+                    f"{output} was replaced by another program, so it was left unchanged"
+                )
         folder.rename(new_name, name)
     except BaseException:
         _discard(folder, new_name, (made.st_dev, made.st_ino))

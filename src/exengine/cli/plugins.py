@@ -39,7 +39,7 @@ def _list(registry: PluginRegistry, options: argparse.Namespace) -> int:
 
 
 def shown_summary(record: PluginRecord) -> str:
-    """Return the summary of a plugin's class, or of its distribution if that cannot be read."""
+    """Return the summary of a plugin's class, or of its distribution if the class cannot be read."""
     return summary_of(record) or record.summary
 
 

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output and report.outcome == "nothing to recover":
         print(
             f"{options.output} was not created, because {report.path} is finished and has no lost frames; "
-            "copy it instead",
+            "copy that dataset instead",
             file=sys.stderr,
         )
         return 1

@@ -23,7 +23,7 @@ def settings_parser() -> argparse.ArgumentParser:
 
 
 def resolve_settings(options: argparse.Namespace) -> "Config":
-    """Return the config for a verb, which includes the command line as a layer."""
+    """Return the config for a verb, with the settings from the command line as one of its layers."""
     from exengine.config.layers import resolve
     from exengine.kernel.errors import ConfigError
     from exengine.kernel.registry.options import TextValue

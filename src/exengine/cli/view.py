@@ -20,7 +20,7 @@ from exengine.kernel.storage.remote import is_url
 from exengine.viewer.server import ViewServer
 
 _VIEWERS = {"napari": '"napari[all]"', "ndv": '"ndv[vispy,pyqt]"'}
-"""The name of a viewer -> the requirement that installs it."""
+"""Maps the name of each viewer to the requirement that installs it."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,7 +70,7 @@ def _facts(dataset: DataStorage, path: str) -> dict[str, Any]:
 
 
 def _has_desktop() -> bool:
-    """Return whether a browser with windows can be started. On a terminal, a text browser would start."""
+    """Return whether a graphical browser can be started, because a text browser would block the terminal."""
     if sys.platform in ("win32", "darwin"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
@@ -81,7 +81,7 @@ def _opened(url: str, *, wanted: bool) -> Iterator[None]:
     """Open an address in the browser.
 
     The arguments of a program are visible to other users of the computer, and the address contains the token.
-    The browser therefore gets the name of a file that only this user can read, which leads to the address.
+    The browser therefore opens a file that only this user can read and that redirects to the address.
     """
     if not wanted:
         yield

@@ -1,4 +1,4 @@
-"""Config files: finds the user's config file, and reads YAML and TOML files of limited size."""
+"""Finds the user's config file, and reads YAML and TOML config files up to a maximum size."""
 
 import os
 from collections.abc import Mapping

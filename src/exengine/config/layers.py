@@ -53,7 +53,7 @@ def _rank(origin: Origin) -> int:
 
 @dataclass(frozen=True)
 class SetAside:
-    """A value that does not apply, and the reason."""
+    """A value that was set aside, and the reason."""
 
     key: str
     value: Any
@@ -99,7 +99,7 @@ class Config:
         return {key[len(start) :]: value for key, value in self.values.items() if key.startswith(start)}
 
     def set_aside_value(self, key: str, reason: str) -> None:
-        """Remove a value, and add it to the list of values set aside, with the reason."""
+        """Move a value to the list of values set aside, and record the reason."""
         if key in self.values:
             self.set_aside.append(SetAside(key, self.values.pop(key), self.origins.pop(key), reason))
 
@@ -184,7 +184,7 @@ def resolve(
 
 
 def _folded(name: Any) -> Any:
-    """Return a plugin name in a form that does not distinguish ``-`` from ``_``."""
+    """Return a plugin name with each ``-`` replaced by ``_``, so that names can be compared."""
     return name.replace("-", "_") if isinstance(name, str) else name
 
 
@@ -237,7 +237,7 @@ def _set_inside(config: Config, key: str, value: Any, origin: Origin) -> None:
 
 
 def _read_text(config: Config, key: str, value: Any, origin: Origin | None = None) -> Any:
-    """Return a string value of the sequence, parsed as YAML, or any other value unchanged."""
+    """Return a value, parsed as YAML if it is from the environment or the command line."""
     if not isinstance(value, TextValue):
         return value
     try:
@@ -278,7 +278,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not meant as a setting; a name such as EXENGINE_STORAGE_PATH is reported below
+            continue  # not meant as a setting, unlike EXENGINE_STORAGE_PATH, which is reported
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

@@ -37,7 +37,7 @@ class DatasetContent:
     Raises
     ------
     DatasetExistsError
-        If the folder is not an ExEngine dataset, or if it contains anything else, which the message names.
+        If the folder is not an ExEngine dataset, or contains anything else. The message gives the reason.
     DatasetLockedError
         If a writer is active.
     """
@@ -48,9 +48,9 @@ class DatasetContent:
         try:
             content = manifest.read_manifest(folder.path, dir_fd=folder.descriptor)
         except ExEngineError as error:
-            raise _refusal(folder.path, f"the manifest cannot be read ({error})") from error
+            raise refusal(folder.path, f"the manifest cannot be read ({error})") from error
         if content is None:
-            raise _refusal(
+            raise refusal(
                 folder.path,
                 f"the folder has no manifest {manifest.MANIFEST_NAME}, so it is not an ExEngine dataset",
             )
@@ -62,11 +62,11 @@ class DatasetContent:
             if recorded is not None:
                 self._patterns.append(FilePatterns(recorded))
         except (ExEngineError, TypeError, ValueError) as error:
-            raise _refusal(
+            raise refusal(
                 folder.path, f"the files that the backend {backend!r:.80} writes are unknown ({error})"
             ) from error
         if not declared:
-            raise _refusal(
+            raise refusal(
                 folder.path,
                 f"the backend {backend!r:.80} does not declare the names of its files (dataset_files)",
             )
@@ -76,11 +76,11 @@ class DatasetContent:
         """Raise an error unless the folder contains only this dataset and no writer is active."""
         folder = self._folder
         if manifest.has_writer(folder.path, dir_fd=folder.descriptor):
-            raise DatasetLockedError(f"{folder.path} is being written by another storage; it was not deleted")
+            raise DatasetLockedError(f"{folder.path} is being written; wait until its writer has ended")
         if not folder.is_writable():
-            raise _refusal(folder.path, "the folder is write-protected")
+            raise refusal(folder.path, "the folder is write-protected")
         for found in self._others(folder, ""):
-            raise _refusal(folder.path, found)
+            raise refusal(folder.path, found)
 
     def _others(self, folder: HeldFolder, below: str) -> Iterator[str]:
         """Yield a clause about each entry that is not part of the dataset or that cannot be deleted."""
@@ -144,28 +144,44 @@ class DatasetContent:
                 folder.remove_file(entry)
 
 
-def _refusal(path: str, why: str) -> DatasetExistsError:
+def refusal(path: str, why: str) -> DatasetExistsError:
+    """Return the error for a path that is not overwritten, for this reason."""
     return DatasetExistsError(
-        f"{path} was not deleted: {why}. if_exists: overwrite deletes only ExEngine datasets with nothing "
-        "else inside; move it away, delete it yourself, or choose another path"
+        f"{path} was not deleted: {why}. if_exists: overwrite deletes an ExEngine dataset only if its folder "
+        f"contains nothing else; move {path} away, delete it yourself, or choose another path"
     )
 
 
 def refuse_other_kind(path: str, status: os.stat_result) -> None:
-    """Raise an error unless the status is that of a folder."""
+    """Raise an error if the status is not that of a folder."""
     if not stat.S_ISDIR(status.st_mode):
-        raise _refusal(path, f"the path is {files.kind_of(status)}")
+        raise refusal(path, f"the path is {files.kind_of(status)}")
 
 
 def refuse_mount_point(folder: HeldFolder, parent: HeldFolder) -> None:
     """Raise an error if a file system is mounted at the folder."""
     if not folder.is_on_mount_of(parent):
-        raise _refusal(folder.path, "the folder is a mount point")
+        raise refusal(folder.path, "the folder is a mount point")
 
 
 def refuse_link_to_no_dataset(link: str, path: str) -> None:
     """Raise the error for a symbolic link that does not lead to a dataset."""
-    raise _refusal(link, f"the path is a symbolic link whose target {path} is not a dataset")
+    raise refusal(link, f"the path is a symbolic link whose target {path} is not a dataset")
+
+
+def paths_of_dataset(path: str) -> Iterator[str]:
+    """Yield the paths of all files of a dataset: those in its folder, or the file and those next to it."""
+    if os.path.isdir(path):
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            yield from (os.path.join(folder, name) for name in sorted(names))
+    elif os.path.isfile(path):
+        path = os.path.realpath(path)
+        yield path
+        parent, begin = os.path.split(f"{path}.exengine.")
+        yield from (
+            os.path.join(parent, name) for name in sorted(os.listdir(parent)) if name.startswith(begin)
+        )
 
 
 def _dataset_at_or_below(path: str) -> str | None:

@@ -1,6 +1,6 @@
 """Creates storages for new datasets from settings and the plugin registry.
 
-This module decides on the path of a dataset. If the requested path exists, it is rejected, numbered or
+This module determines the path of a dataset. If the requested path exists, it is rejected, numbered or
 overwritten. The backend always receives a free path.
 """
 
@@ -28,6 +28,7 @@ from exengine.kernel.errors import (
 )
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.options import options_of, validate_options
+from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.system import files
 from exengine.kernel.wording import a, listed
@@ -61,7 +62,7 @@ def open_storage(
     if_exists : {'error', 'number', 'overwrite'}, optional
         Action to take if the path exists: raise an error (the default), use ``path_1``, ``path_2`` ..., or
         delete the old dataset. A dataset is deleted only if it is an ExEngine dataset and its folder contains
-        nothing else.
+        nothing else, or if it is a file that has not changed since ExEngine wrote it.
     **options
         Options of the backend.
 
@@ -155,6 +156,20 @@ class StoragePlan:
                     f"storage.path is {path!r:.80}, but backend {backend!r} writes only to folders on this "
                     "machine; set the path of a folder"
                 )
+            if FILE in self.cls.dataset_files and self.cls.capabilities.path_suffixes:
+                self._refuse_path_without_suffix(path)
+
+    def _refuse_path_without_suffix(self, path: str) -> None:
+        """Reject a file name that other programs would not recognise, if a dataset is one file."""
+        suffixes = self.cls.capabilities.path_suffixes
+        if self._is_remote or "\0" in path:
+            return
+        if os.path.realpath(path).lower().endswith(suffixes):  # the name of a link to a dataset is free
+            return
+        raise ConfigError(
+            f"storage.path is {path!r:.200}, but backend {self._named!r} writes files with names that "
+            f"end with {' or '.join(suffixes)}; set {path.rstrip('/') + suffixes[0]!r:.200}"
+        )
 
     @functools.cached_property
     def capabilities(self) -> StorageCapabilities:

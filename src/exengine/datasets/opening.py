@@ -38,7 +38,7 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
         The dataset.
     backend : str, optional
         Name of the backend that reads the dataset. By default, this is the backend named by the dataset's
-        manifest or, if there is no manifest, an installed backend that recognises the dataset.
+        manifest or, if there is no manifest, an installed backend that recognizes the dataset.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def open_dataset(path: "str | PathLike[str]", *, backend: str | None = None) -> 
     Raises
     ------
     DatasetNotFoundError
-        If the path does not exist, or no installed backend recognises a dataset there.
+        If the path does not exist, or no installed backend recognizes a dataset there.
     DatasetDamagedError
         If the dataset cannot be read.
     PluginError
@@ -95,7 +95,7 @@ def remote_reader(url: str, *, backend: str | None = None) -> type[DataStorage]:
             f"{url} is a URL, but no installed backend reads URLs; "
             f"{names.how_to_get('ome-zarr', names.BACKENDS_GROUP)}"
         )
-    # With a single candidate, its own error is more informative than "not recognised".
+    # With a single candidate, its own error is more informative than "not recognized".
     return next((cls for cls in classes[:-1] if cls.can_open(url)), classes[-1])
 
 
@@ -110,7 +110,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
         raise DatasetNotFoundError(f"{path} does not exist{_hint(path)}")
     if backend is not None:
         return plugins.BACKENDS.load(backend), None
-    written_by = manifest.read_manifest(path) if os.path.isdir(path) else None
+    written_by = manifest.read_manifest_file(manifest.own_path(path, manifest.MANIFEST_NAME))
     if written_by is not None:
         return _load_writer(written_by.backend, path), written_by
     for cls in openers(path):
@@ -120,7 +120,7 @@ def _find_reader(path: str, backend: str | None) -> tuple[type[DataStorage], man
     ]
     hint = f" It contains datasets: {', '.join(sorted(inside)[:5])}." if inside else ""
     raise DatasetNotFoundError(
-        f"no installed backend recognises {path} as a dataset.{hint} "
+        f"no installed backend recognizes {path} as a dataset.{hint} "
         f"Installed: {listed(plugins.BACKENDS.records())}"
     )
 
@@ -181,7 +181,9 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
 def _hint(path: str) -> str:
     """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
     if (left := left_beside(path)) is not None:
-        return f"; overwriting it was interrupted, and the old dataset is now {left}; rename it to restore it"
+        inside = os.path.join(left, os.path.basename(os.path.abspath(path)))
+        how = f"in {left}; move its files back" if os.path.isfile(inside) else f"{left}; rename it"
+        return f"; overwriting it was interrupted, and the old dataset is now {how} to restore it"
     if os.path.isdir(folder_beside(os.path.abspath(path), CONVERTING)):
         return "; a conversion to this path is unfinished, and continues if you run the same command again"
     if refusal := files.refusal_of(path):

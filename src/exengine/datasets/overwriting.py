@@ -2,7 +2,7 @@
 
 Only ExEngine datasets are moved, and only their own files are deleted; :mod:`exengine.datasets.content`
 defines these files. No backend's ``can_open`` is called. After the move, the folder is compared with the
-folder that was checked before. If another process has replaced it between the two steps, it is moved back.
+folder that was checked. If another process replaced the folder in between, the new folder is moved back.
 
 If several processes overwrite the same dataset, they take turns. All but the first find an active writer and
 are rejected. The old dataset is deleted once the new dataset exists, and is restored if the new dataset
@@ -11,6 +11,7 @@ cannot be created. If the process is killed, the old dataset remains next to its
 """
 
 import os
+import stat
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from exengine.datasets.content import (
     refuse_mount_point,
     refuse_other_kind,
 )
+from exengine.datasets.old_file import OldFile
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import (
     DatasetAccessError,
@@ -90,7 +92,7 @@ def moved_aside(path: str, files_of: FilesOf) -> Iterator[str]:
 
 
 def refuse_if_not_deletable(path: str, files_of: FilesOf) -> None:
-    """Raise the error that :func:`moved_aside` would raise for a path, and change nothing."""
+    """Raise the error that :func:`moved_aside` would raise for a path, without changing anything."""
     real = os.path.realpath(path)
     parent = _open_parent(real)
     if parent is not None:
@@ -127,7 +129,7 @@ class _OldDataset:
         self._aside = os.path.join(parent.path, self._aside_name)
 
     @classmethod
-    def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | None":
+    def find(cls, path: str, parent: HeldFolder, files_of: FilesOf) -> "_OldDataset | OldFile | None":
         """Return the dataset at a path, or None if the path is free or is an empty folder.
 
         Raises
@@ -144,6 +146,8 @@ class _OldDataset:
             raise from_os(
                 DatasetAccessError, f"cannot access {path}: {error.strerror}; choose another path", error
             ) from error
+        if stat.S_ISREG(status.st_mode):
+            return OldFile(path, parent, files_of)
         refuse_other_kind(path, status)
         try:
             folder = parent.enter(name)
@@ -229,7 +233,7 @@ class _OldDataset:
 
 @contextmanager
 def _alone_in(folder: HeldFolder) -> Iterator[None]:
-    """Lock a folder so that overwrites in it take turns. No lock is taken if folders cannot be locked."""
+    """Lock a folder, if the system can lock folders, so that overwrites in it take turns."""
     if folder.descriptor is None:  # Windows cannot open folders
         yield
         return
@@ -239,7 +243,7 @@ def _alone_in(folder: HeldFolder) -> Iterator[None]:
         deadline = time.monotonic() + _MAX_WAIT_S
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:
-                raise DatasetLockedError(f"another storage is being created in {folder.path}; try again")
+                raise DatasetLockedError(f"another dataset is being created in {folder.path}; try again")
             time.sleep(0.005)  # poll, because a blocking lock call has no timeout
         yield
     finally:
@@ -254,7 +258,7 @@ def _is_locked(folder: int) -> bool:
 
 
 def left_beside(path: str) -> str | None:
-    """Return the old dataset that an interrupted overwrite left behind, or None."""
+    """Return the path of the old dataset that an interrupted overwrite left behind, or None."""
     parent, name = os.path.split(os.path.abspath(path))
     begin = f".{files.cut_name(name)}.replaced-"
     with suppress(OSError):

@@ -1,6 +1,6 @@
-"""Packs a finished dataset into one file, which can be read without unpacking it.
+"""Packs a finished dataset into a single file that can be read without being unpacked.
 
-The file is written under a temporary name beside its path, and renamed when it is complete.
+The file is written under a temporary name next to its final path, and is renamed once it is complete.
 """
 
 import os
@@ -31,7 +31,7 @@ _FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED, DatasetStatus.FAILED
 _MODE = stat.S_IFREG | 0o644
 
 OnProgress = Callable[[int, int], None]
-"""Called at intervals with the number of bytes packed so far, and the total number."""
+"""Called at intervals with the number of bytes packed so far and the total number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PackReport:
     source : str
         The absolute path of the dataset.
     backend : str
-        The backend that reads both.
+        The name of the backend that reads both datasets.
     frames, files, bytes : int
         The number of frames, the number of files, and the size of the packed dataset in bytes.
     """
@@ -75,7 +75,8 @@ def pack(
     path : path
         The folder of the dataset.
     output : path, optional
-        The new file. By default, it is beside the dataset, with the suffix of packed datasets of the backend.
+        The path of the new file. By default, it is next to the dataset, with the suffix that the backend uses
+        for packed datasets.
     on_progress : callable, optional
 
     Raises
@@ -108,7 +109,7 @@ def pack(
         if manifest.has_writer(source) or dataset.status not in _FINISHED:
             raise StorageStateError(
                 f"{source} is {dataset.status.value}, and only a finished dataset can be packed; wait until "
-                "its writer has ended, or recover it with: exengine recover"
+                "its writer has ended, or run exengine recover and pack the recovered dataset"
             )
         backend, frames = dataset.backend_name, len(dataset)
     target = _target(source, output, cls)
@@ -132,12 +133,12 @@ def _target(source: str, output: str | os.PathLike[str] | None, cls: type[Packab
     if os.path.lexists(target):
         raise DatasetExistsError(f"{target} already exists; choose another path with -o")
     if os.path.commonpath((source, target)) == source:
-        raise UnsupportedOperationError(f"{target} lies in the dataset itself; choose another path with -o")
+        raise UnsupportedOperationError(f"{target} is inside the dataset itself; choose another path with -o")
     return target
 
 
 def _files_below(folder: str, below: str = "") -> Iterator[str]:
-    """Yield the path of each file, relative to the folder of the dataset, with slashes."""
+    """Yield each file's path relative to the dataset folder, with ``/`` between its parts."""
     with os.scandir(os.path.join(folder, below)) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
@@ -153,7 +154,7 @@ def _files_below(folder: str, below: str = "") -> Iterator[str]:
 
 
 def _write(source: str, names: list[str], target: str, comment: bytes, on_progress: OnProgress) -> int:
-    """Write the archive under another name, then rename it. Return its size in bytes."""
+    """Write the archive under a temporary name, rename it, and return its size in bytes."""
     folder, base = os.path.split(target)
     new = os.path.join(folder, f".{files.cut_name(base)}.packing-{os.getpid()}")
     total, done = sum(os.path.getsize(os.path.join(source, name)) for name in names), 0
@@ -189,7 +190,7 @@ def _remove(path: str) -> None:
 
 
 def _add(archive: zipfile.ZipFile, source: str, name: str) -> Iterator[int]:
-    """Add a file to an archive; yield the number of bytes of each piece."""
+    """Add a file to an archive in pieces, and yield the size of each piece in bytes."""
     with os.fdopen(files.open_regular(os.path.join(source, name)), "rb") as file:
         status = os.fstat(file.fileno())
         entry = zipfile.ZipInfo(name)

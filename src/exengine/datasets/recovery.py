@@ -7,7 +7,7 @@ for a finished dataset, and running it again gives the same result.
 
 A copy is built under a lock, in a hidden folder next to its final path, and is renamed once it is finished
 and synced. For a recovery in place, the lost frames are recorded in the manifest before anything else,
-because they cannot be found afterwards. The final version of the manifest is written last.
+because they cannot be found later. The final version of the manifest is written last.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from exengine.datasets.content import paths_of_dataset
 from exengine.datasets.opening import open_dataset, reader_class, remote_reader
 from exengine.datasets.recovery_base import (
     FINISHED,
@@ -38,6 +39,7 @@ from exengine.kernel.errors import (
     from_os,
 )
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.one_file.place import reclaim
 from exengine.kernel.storage.place import DatasetPlace
 from exengine.kernel.storage.remote import RemoteDatasets, is_url
 from exengine.kernel.system.files import expanded
@@ -182,7 +184,7 @@ class _InPlace(Recovery):
         self._refuse_what_cannot_be_mended()
         if self.report.dry_run:
             return self.report
-        place = DatasetPlace.reclaim(source)
+        place = reclaim(source)
         try:
             return self._mend(place)
         except OSError as error:
@@ -195,7 +197,7 @@ class _InPlace(Recovery):
 
     def _refuse_what_cannot_be_mended(self) -> None:
         source = self.report.source
-        if not os.path.isdir(source) or manifest.read_manifest(source) is None:
+        if manifest.read_manifest(source) is None:
             raise UnsupportedOperationError(
                 f"{source} was not written by ExEngine, so it is unknown whether its writer is still active; "
                 "recover it into a copy, without --in-place"
@@ -205,14 +207,13 @@ class _InPlace(Recovery):
                 f"{self.cls.__name__} cannot recover a dataset in place; recover it into a copy, without "
                 "--in-place"
             )
-        for folder, _, names in os.walk(source):
-            for path in (os.path.join(folder, name) for name in names):
-                status = os.lstat(path)
-                if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-                    raise UnsupportedOperationError(
-                        f"{path} has another hard link (as in some backups), whose content would also "
-                        "change; recover the dataset into a copy, without --in-place"
-                    )
+        for path in paths_of_dataset(source):
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                raise UnsupportedOperationError(
+                    f"{path} has another hard link (as in some backups), whose content would also "
+                    "change; recover the dataset into a copy, without --in-place"
+                )
 
     def _mend(self, place: DatasetPlace) -> RecoverReport:
         with contextlib.closing(open_dataset(place.path)) as dataset:
@@ -226,7 +227,7 @@ class _InPlace(Recovery):
         self.take(found, annotations)
         # Record the lost frames first, because a later run cannot find frames that are removed now.
         place.reopen(recovery=self.note())
-        # A backend that was written for an earlier release accepts no notes.
+        # A backend that was written for an earlier release does not accept notes.
         self.cls.recover_in_place(place.path, lost, *([notes] if notes else ()))
         place.conclude(DatasetStatus.ABORTED, self.report.reason, self.report.frames)
         return self.report

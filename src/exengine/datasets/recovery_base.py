@@ -1,6 +1,5 @@
 """Code shared by all recoveries: the report, and the facts about the source and its lost frames."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from exengine.datasets.verification import (
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system.bounded import NOTE_KEY
 
 MAX_NAMED = 1000
@@ -186,7 +186,7 @@ def is_whole(found: VerifyReport) -> bool:
 
 def manifest_count(path: str) -> int | None:
     """Return the number of frames recorded in a finished dataset's manifest."""
-    content = manifest.read_manifest(path) if os.path.isdir(path) else None
+    content = None if is_url(path) else manifest.read_manifest(path)
     return as_count(content.frames) if content else None
 
 

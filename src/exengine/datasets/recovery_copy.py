@@ -48,7 +48,7 @@ from exengine.kernel.registry.options import options_of
 from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.building import cannot_create
 
-_MOST_TRIED = 10  # frames that are read to determine the layout of all frames
+_MOST_TRIED = 10  # maximum number of frames that are read to determine the common layout
 
 
 class RecoveryIntoCopy(Recovery):
@@ -109,7 +109,7 @@ class RecoveryIntoCopy(Recovery):
                     report.frames += 1
                 elif frame.coordinates in other:
                     raise DatasetExistsError(
-                        f"{report.path} was recovered from {report.source}, but differs at "
+                        f"{report.path} was recovered from {report.source}, but has a different frame at "
                         f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
                     )
                 else:  # the backend rejected this frame, and the first run reported it
@@ -180,7 +180,7 @@ class RecoveryIntoCopy(Recovery):
             storage.close()
 
     def _announce(self, dataset: DataStorage, storage: DataStorage) -> None:
-        """Pass the axes of the source to the storage; the copy works without them too."""
+        """Pass a plan of the frames to the storage, if possible; the copy also works without a plan."""
         collector = AxisCollector()
         try:
             count = 0
@@ -195,7 +195,7 @@ class RecoveryIntoCopy(Recovery):
                 axes=collector.axes(),
                 coordinates=lambda: iter(dataset),
             )
-        except ExEngineError:  # the backend does not list its coordinates, or they cannot be read
+        except ExEngineError:  # the coordinates are not listed, or cannot be read
             return
         try:
             storage.expect(plan)
@@ -238,7 +238,7 @@ class RecoveryIntoCopy(Recovery):
 
 
 def _keep_pixels(frame: ReadFrame) -> list[str]:
-    """Replace metadata that cannot be read with a note, and return the resulting problems."""
+    """Substitute a note for unreadable metadata, and return the resulting problems."""
     reason = frame.metadata_problem
     if reason is None:
         return []
@@ -251,12 +251,12 @@ def _holds(other: DataStorage, frame: Any) -> bool:
         pixels = other.get_data(frame.coordinates)
         same = pixels.dtype == frame.pixels.dtype and np.array_equal(pixels, frame.pixels)
         return bool(same) and other.get_metadata(frame.coordinates) == frame.metadata
-    except Exception:  # a frame that is missing or damaged differs from any other frame
+    except Exception:  # a missing or damaged frame does not equal any other frame
         return False
 
 
 def _common_layout(dataset: DataStorage) -> tuple[tuple[int, ...] | None, str | None]:
-    """Return the shape and dtype of all frames, if the format requires that they are equal."""
+    """Return the shape and dtype that all frames share, if the format requires this."""
     if dataset.capabilities.same_shape:
         for coordinates in itertools.islice(dataset, _MOST_TRIED):
             with contextlib.suppress(ExEngineError):  # this frame is damaged

@@ -4,7 +4,6 @@ This module reads every frame that a dataset lists and reports every fault. It c
 made by :mod:`exengine.datasets.recovery`.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system.files import expanded
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class LostFrame:
     reason : str
         The human-readable reason.
     has_pixels : bool
-        Whether only the metadata cannot be read. A recovery keeps such a frame.
+        Whether the pixels can be read although the metadata cannot. A recovery keeps such a frame.
     """
 
     coordinates: dict[str, int | str]
@@ -99,7 +99,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is damaged, missing or wrong."""
+        """Whether no fault was found."""
         return not (self.damaged or self.missing or self.problems)
 
     def to_dict(self) -> dict[str, Any]:
@@ -241,9 +241,9 @@ def read_all(
             frame.pixels = dataset.get_data(coordinates)
             try:
                 frame.metadata = dataset.get_metadata(coordinates)
-            except UnsupportedOperationError:  # for example, in a reduced resolution level
+            except UnsupportedOperationError:  # for example, at a reduced resolution level
                 pass
-            except Exception as error:  # the pixels are intact nevertheless
+            except Exception as error:  # the pixels are still intact
                 frame.problem = frame.metadata_problem = message_of(error)
                 frame.gone = _says_gone(error)
                 frame.readable = getattr(error, "readable", None)
@@ -278,7 +278,7 @@ def backend_of(dataset: DataStorage) -> str:
 
 
 def _frames_in_manifest(path: str) -> int | None:
-    content = manifest.read_manifest(path) if os.path.isdir(path) else None
+    content = None if is_url(path) else manifest.read_manifest(path)
     return as_count(content.frames) if content else None
 
 
@@ -288,7 +288,7 @@ def as_count(value: Any) -> int | None:
 
 
 def stored_of(ledger: Any) -> int | None:
-    """Return the number of frames that a ledger accounts for, with those of earlier runs; None if unknown."""
+    """Return the number of frames that a ledger accounts for, including earlier runs; None if unknown."""
     stored = as_count(ledger.get("stored")) if isinstance(ledger, dict) else None
     return None if stored is None else stored + (as_count(ledger.get("stored_before")) or 0)
 
@@ -335,7 +335,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     if counted > len(unstored):
         _add(
             report,
-            f"{counted - len(unstored)} more frames were not stored, but the ledger does not list them",
+            f"the ledger counts {counted - len(unstored)} more frames as not stored than it lists",
         )
 
 

@@ -1,7 +1,7 @@
 """The hidden folder next to the path of a dataset, in which the dataset is built under a lock.
 
-The folder has a fixed name, so a second attempt finds the remains of a killed one. The dataset is renamed
-once it is finished and synced. It therefore appears either complete or not at all.
+The folder has a fixed name, so a second attempt finds the remains of an attempt that was killed. The dataset
+is renamed once it is finished and synced, so it appears either complete or not at all.
 """
 
 import contextlib
@@ -110,11 +110,12 @@ class Workshop:
         with HeldFolder(self.folder) as folder:
             building = f".{files.cut_name(self._name)}.creating-"
             left = [entry for entry in folder.names() if entry != manifest.LOCK_NAME]
+            self._withdraw_manifest(left)
             for entry in left:
                 if stat.S_ISDIR(folder.status(entry).st_mode):
                     is_known = entry == self._name or entry.startswith(building)
                 else:
-                    is_known = entry in self._own_files and stat.S_ISREG(folder.status(entry).st_mode)
+                    is_known = self._is_own_file(entry) and stat.S_ISREG(folder.status(entry).st_mode)
                 if not is_known:
                     raise DatasetExistsError(
                         f"{self.folder} contains {entry!r:.200}, which was not left by a {self._work}; "
@@ -122,7 +123,7 @@ class Workshop:
                     )
             for entry in left:
                 path = os.path.join(self.folder, entry)
-                if entry in self._own_files:
+                if not stat.S_ISDIR(folder.status(entry).st_mode):
                     if entry not in keep:
                         folder.remove_file(entry)
                     continue
@@ -135,10 +136,23 @@ class Workshop:
                             DatasetContent(unfinished, files_of).delete()
                         except DatasetExistsError as error:
                             raise DatasetExistsError(
-                                f"{path} was left by a {self._work} and cannot be deleted; {remedy}: {error}"
+                                f"{path} was left by a {self._work} and cannot be deleted ({error}); {remedy}"
                             ) from error
                 folder.remove_folder(entry)
         self._is_clear = True
+
+    def _is_own_file(self, entry: str) -> bool:
+        """Return whether an entry of the folder is a file of the work, or of a dataset of one file."""
+        of_dataset = entry == self._name or entry.startswith(f"{self._name}.exengine.")
+        return of_dataset or entry in self._own_files
+
+    def _withdraw_manifest(self, left: Collection[str]) -> None:
+        """Remove the manifest that killed work published without its file, which is still in the folder."""
+        name = f"{self._name}.{manifest.MANIFEST_NAME}"
+        is_half = self._name in left and name not in left and os.path.isfile(self.built)
+        if is_half and not os.path.lexists(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._parent, name))
 
     def publish(self, path: str | None = None) -> None:
         """Rename the finished dataset to its final path, which must be free or an empty folder.
@@ -156,7 +170,9 @@ class Workshop:
         path = path or self.path
         try:
             is_empty = os.path.isdir(path) and not os.listdir(path)
-            if os.path.isdir(self.built) and not os.path.islink(path) and is_empty:
+            if os.path.isfile(self.built):
+                self._publish_file(path)
+            elif os.path.isdir(self.built) and not os.path.islink(path) and is_empty:
                 os.rename(self.built, path)  # a folder is only replaced if it is empty
             else:
                 files.rename_to_free_name(self.built, path)
@@ -171,10 +187,27 @@ class Workshop:
         files.sync_folder(self.folder)
         self._is_clear = True
 
-    def leave(self, *, keep: bool = False) -> None:
-        """Release the lock, and remove the folder if possible, with the lock file last.
+    def _publish_file(self, path: str) -> None:
+        """Rename a dataset of one file: those next to it first, so that it is never without them."""
+        files.sync_folder(self.folder)
+        begin = f"{self._name}."
+        parts = [name.removeprefix(begin) for name in os.listdir(self.folder) if name.startswith(begin)]
+        moved = []
+        try:
+            for part in ("", *(f".{part}" for part in parts if part != manifest.LOCK_NAME))[::-1]:
+                files.rename_to_free_name(f"{self.built}{part}", f"{path}{part}")
+                moved.append(part)
+        except BaseException:
+            for part in moved:
+                with contextlib.suppress(OSError):
+                    files.rename_to_free_name(f"{path}{part}", f"{self.built}{part}")
+            raise
 
-        If this process has cleared the folder, it created everything in it.
+    def leave(self, *, keep: bool = False) -> None:
+        """Release the lock, and remove the folder if it is no longer needed.
+
+        The content of the folder is deleted only if this process cleared the folder before, and therefore
+        created everything that is in it now. The lock file is deleted last.
 
         Parameters
         ----------
@@ -203,7 +236,7 @@ def folder_beside(path: str, ending: str) -> str:
 
 
 def _names_its_files(building: str) -> bool:
-    """Return whether a folder that a killed process was building already has its manifest."""
+    """Return whether the dataset that a killed process was building already has a manifest."""
     try:
         return manifest.read_manifest(building) is not None
     except ExEngineError:

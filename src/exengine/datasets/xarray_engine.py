@@ -14,7 +14,7 @@ from exengine.kernel.storage.xarray_view import to_dataset
 class ExEngineEntrypoint(BackendEntrypoint):  # type: ignore[misc, unused-ignore]
     """Opens the datasets of every installed backend."""
 
-    description = "Open datasets of ExEngine and of the formats that its backends read"
+    description = "Open datasets in any format that an installed ExEngine backend can read"
     open_dataset_parameters: ClassVar[tuple[str, ...]] = ("filename_or_obj", "drop_variables", "backend")
 
     def open_dataset(

@@ -1,6 +1,6 @@
 """Coordinates encoded in a frame's pixels. ``encode`` writes the code, and :func:`decode` reads it.
 
-The code has one byte per pixel value, in C order, for every dtype. A colour pixel has three values. The code
+The code has one byte per pixel value, in C order, for every dtype. A color pixel has three values. The code
 consists of the magic bytes ``EXF1``, the length of the text (2 bytes, big-endian), the CRC-32 of the text
 (4 bytes, big-endian), and the text itself: the coordinates as JSON in UTF-8.
 """
@@ -74,7 +74,7 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise DatasetDamagedError(
-            "the first pixels of the frame contain no code; is it a frame of the source `simulated`?"
+            "the first pixels of the frame contain no code; is it a frame from the source 'simulated'?"
         )
     _, length, checksum = _HEADER.unpack(header)
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
@@ -101,7 +101,7 @@ def code_of(coordinates: DataCoordinates) -> bytes:
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes, or no bytes if any value does not fit in a byte, so that no code is found."""
+    """Return values as bytes. If any value does not fit in a byte, return no bytes: no code is then found."""
     with np.errstate(invalid="ignore"):  # casting NaN would cause a warning
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

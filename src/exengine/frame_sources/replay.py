@@ -1,7 +1,7 @@
 """The frame source ``replay``: plays the frames of an existing dataset.
 
-It tests any backend, config or disk with real frames and without a microscope. The dataset is only read. Its
-coordinates, pixels and metadata are passed on unchanged, in the order in which they were stored.
+Use it to test a backend, a config or a disk with real frames but without a microscope. The dataset is only
+read. Its coordinates, pixels and metadata are passed on unchanged, in the order in which they were stored.
 """
 
 import contextlib
@@ -32,25 +32,26 @@ if TYPE_CHECKING:
     import useq
 
 _TIME_KEYS = ("elapsed_ms", "runner_time_ms", "ElapsedTime-ms")
-"""The metadata keys for the time of a frame since the start, of ExEngine, pymmcore-plus and Micro-Manager."""
+"""The keys under which ExEngine, pymmcore-plus and Micro-Manager store the time since the start."""
 
 _Due = Callable[[int, DataCoordinates, Any], float]
-"""Returns when a frame is due, in seconds since the start, from its number, coordinates and metadata."""
+"""Takes a frame's number, coordinates and metadata, and returns when it is due, in s since the start."""
 
 
 class ReplaySource(FrameSource):
-    """Plays the frames of an existing dataset, at the recorded, a constant or the maximum rate.
+    """Plays the frames of an existing dataset, at the recorded rate, a constant rate or the maximum rate.
 
-    The dataset can have any format that an installed backend opens. It supplies the plan of the acquisition:
-    the axes, the pixel size, the channels and the stage positions. A sequence is therefore refused.
+    The dataset can have any format that an installed backend can open. It supplies the plan of the
+    acquisition: the axes, the pixel size, the channels and the stage positions. A sequence is therefore
+    refused.
 
     Parameters
     ----------
     path : str
         Path or URL of the dataset that is played.
     rate : {"recorded", "max"} or float
-        Frames per second, or ``recorded`` for the times in the dataset, or ``max`` for as fast as the frames
-        are read and stored.
+        Frames per second. With ``recorded``, frames are delivered at the times recorded in the dataset; with
+        ``max``, as fast as they can be read and stored.
 
     Raises
     ------
@@ -120,8 +121,8 @@ class ReplaySource(FrameSource):
         Raises
         ------
         SourceError
-            If the sequence is not empty, the dataset has no frames, or it has no times and ``rate`` is
-            ``recorded``.
+            If the sequence is not empty, if the dataset has no frames, or if ``rate`` is ``recorded`` and the
+            dataset has no times.
         ExEngineError
             If the dataset cannot be opened.
         """
@@ -138,7 +139,7 @@ class ReplaySource(FrameSource):
             axes.add(coordinates)
             self._frames += 1
         if not self._frames:
-            raise SourceError(f"the dataset {self._path} has no frames that could be played")
+            raise SourceError(f"the dataset {self._path} has no frames to play")
         facts = plan_of(dataset)
         self._due = self._clock(dataset, facts.interval_s)
         frames, layouts = self._frames, facts.layouts or _first_layout(dataset)
@@ -155,7 +156,7 @@ class ReplaySource(FrameSource):
         )
 
     def _clock(self, dataset: DataStorage, interval_s: float | None) -> _Due | None:
-        """Return the function for the time at which a frame is due; None to deliver frames at once."""
+        """Return a function that computes when a frame is due; None if frames are delivered without delay."""
         rate = self._rate
         if rate == "max":
             return None
@@ -185,7 +186,7 @@ class ReplaySource(FrameSource):
         Raises
         ------
         SourceError
-            If nothing is prepared.
+            If no sequence is prepared.
         DatasetDamagedError
             If a frame cannot be read.
         """
@@ -209,7 +210,7 @@ class ReplaySource(FrameSource):
         self._cancelled.set()
 
     def close(self) -> None:
-        """Close the dataset, which does not change. Idempotent."""
+        """Close the dataset without changing it. Idempotent."""
         self._cancelled.set()
         self._close_dataset()
 
@@ -236,7 +237,7 @@ def _time_point(coordinates: DataCoordinates) -> int:
 
 
 def _first_layout(dataset: DataStorage) -> tuple[PlannedLayout, ...]:
-    """Return the layout of the first frame if all frames have it; otherwise nothing."""
+    """Return the layout of the frames if all of them have the same layout, and otherwise no layout."""
     if not dataset.capabilities.same_shape:
         return ()
     pixels = dataset.get_data(next(iter(dataset)))

@@ -124,7 +124,7 @@ def _as_position(position: Any) -> Any:
 
 
 def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
-    """Yield a message for each unknown field, at any depth, because useq ignores them silently."""
+    """Yield a message for each unknown field, at any depth, because useq silently ignores unknown fields."""
     fields = getattr(type(made), "model_fields", None)
     if isinstance(given, Mapping) and fields is not None:
         for name, value in given.items():
@@ -140,7 +140,7 @@ def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
 
 
 _RENAMED = {"row": "grid_row", "col": "grid_col"}
-"""Old names of fields that useq still accepts."""
+"""Former field names that useq still accepts, with the current names."""
 
 
 def _no_field(path: str, fields: Iterable[str]) -> str:
@@ -155,6 +155,7 @@ _EXAMPLES = {
     "z_plan": "{range: 4, step: 1} (in um)",
     "stage_positions": "[{x: 0, y: 0, name: A1}] (in um)",
     "grid_plan": "{rows: 2, columns: 2, overlap: 10}",
+    "autofocus_plan": "{axes: [p], autofocus_motor_offset: 25}",
 }
 
 
@@ -213,13 +214,14 @@ def repeated_channels(sequence: "useq.MDASequence") -> frozenset[str]:
 def check_unique(
     sequence: "useq.MDASequence | Iterable[useq.MDAEvent]", repeated: Container[str] = ()
 ) -> int:
-    """Return the number of frames, after checking that their coordinates differ.
+    """Return the number of frames, after checking that no two have the same coordinates.
 
     Parameters
     ----------
     sequence : useq.MDASequence or iterable of useq.MDAEvent
     repeated : container of str
-        As for :func:`event_coordinates`. Ignored for a sequence, which determines them itself.
+        As for :func:`event_coordinates`. Ignored for a ``useq.MDASequence``, whose repeated channels are
+        found automatically.
 
     Raises
     ------

@@ -25,7 +25,7 @@ SEQUENCE_RULES = {
     "axis order": "axis_order contains the axis of every plan.",
     "axes": "keep_shutter_open_across and autofocus_plan.axes name axes of the sequence.",
     "times": "Intervals and durations are not negative, and determine the number of time points.",
-    "points": "The single point of a grid or a well sets only x and y and, in a well, z.",
+    "points": "The single point of a grid or a well sets only x and y, and in a well also z.",
     "own sequences": "A position's own sequence has an axis or an autofocus plan, but no setup.",
     "channels": "do_stack and acquire_every are set in the same sequence as their plan.",
     "setup": "setup sets only channel, exposure, x, y, z, properties, roi, slm_image or metadata.",
@@ -100,7 +100,7 @@ def _check_numbers(sequence: "useq.MDASequence") -> None:
 
 
 def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
-    """Yield the path and the value of each float in a sequence that is not finite."""
+    """Yield the path and the value of each infinite or NaN float in a sequence."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield path, value
@@ -203,20 +203,20 @@ def _check_priority(plan: Any, place: str) -> None:
         raise sequence_error(
             "times",
             f"{place}: prioritize_duration is not supported, because every time point is acquired, even if "
-            "late; leave it out",
+            "late; leave out prioritize_duration",
         )
 
 
 def _check_point(plan: Any, place: str, used: tuple[str, ...]) -> None:
     if hasattr(plan, "num_points") or hasattr(plan, "overlap"):
-        return  # this plan has many points, not a single point
+        return  # a plan with many points
     used = (*used, "name", "fov_width", "fov_height", "grid_row", "grid_col", "plate_row", "plate_col")
     unused = sorted(name for name in plan.model_fields_set - set(used) if getattr(plan, name) is not None)
     if unused:
         raise sequence_error(
             "points",
-            f"{place}: {' and '.join(unused)} of a single point would have no effect; leave it out, or "
-            "write a list of stage_positions instead",
+            f"{place}: {' and '.join(unused)} of a single point would have no effect; leave out "
+            f"{' and '.join(unused)}, or write a list of stage_positions instead",
         )
 
 
@@ -226,17 +226,18 @@ def _check_axes(place: str, named: "tuple[str, ...]", axes: set[str]) -> None:
             known = ", ".join(f"{key!r} ({axis_name(key)})" for key in sorted(axes))
             raise sequence_error(
                 "axes",
-                f"sequence.{place} contains the axis {axis!r}, which the sequence does not have; its axes "
-                f"are {known}",
+                f"sequence.{place} contains the axis {axis!r}, which the sequence does not have; the "
+                f"axes of the sequence are {known}",
             )
 
 
 def check_points(sequence: "useq.MDASequence") -> None:
-    """Reject grids and random points that, with their field of view, yield fewer points than requested.
+    """Reject a grid or a plan of random points that yields fewer points than requested.
 
     Raises
     ------
     SourceError
+        If a plan yields too few points, or if its overlap or field of view is not valid.
     """
     for plan in point_plans(sequence):
         overlap = getattr(plan, "overlap", (0.0, 0.0))
@@ -259,8 +260,8 @@ def check_points(sequence: "useq.MDASequence") -> None:
         if not points or (wanted is not None and points < wanted):
             raise sequence_error(
                 "values",
-                f"{type(plan).__name__} yields {points} of {wanted or 'its'} points; make its area larger, "
-                "or request fewer points",
+                f"{type(plan).__name__} yields {points} of the requested {f'{wanted} ' if wanted else ''}"
+                "points; make its area larger, or request fewer points",
             )
 
 
@@ -314,14 +315,13 @@ def _check_setup(setup: "useq.MDAEvent | None") -> None:
         raise sequence_error(
             "setup",
             f"sequence.setup: {' and '.join(unused)} would have no effect before the first event; "
-            "leave it out",
+            f"leave out {' and '.join(unused)}",
         )
     action: Any = setup.action
     if action.type != "custom" or action.name != "setup" or action.data:
         raise sequence_error(
             "setup",
-            f"sequence.setup.action is {action.type!r} {getattr(action, 'name', '')!r}, which is not "
-            "supported; leave action out",
+            f"sequence.setup.action is {action!r:.100}, which is not supported; leave out action",
         )
 
 

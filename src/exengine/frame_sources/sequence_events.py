@@ -23,7 +23,7 @@ GridPlan = Any
 
 
 class Reference(NamedTuple):
-    """The position of the stages at the start of a run, in micrometres. None if a stage is missing."""
+    """The position of the stages at the start of a run, in micrometers. None for a stage that is missing."""
 
     x_um: float | None = 0.0
     y_um: float | None = 0.0
@@ -90,7 +90,7 @@ def sub_sequences(sequence: "useq.MDASequence") -> "Iterator[tuple[useq.Absolute
 
 
 def point_plans(sequence: "useq.MDASequence") -> Iterator[GridPlan]:
-    """Yield every plan for points in the XY plane: grids, and points within wells."""
+    """Yield every plan that places points in the XY plane: grids, and points within wells."""
     parts = [sequence, *(own for _, own in sub_sequences(sequence))]
     yield from (part.grid_plan for part in parts if part.grid_plan is not None)
     if not isinstance(sequence.stage_positions, tuple):
@@ -98,7 +98,7 @@ def point_plans(sequence: "useq.MDASequence") -> Iterator[GridPlan]:
 
 
 def set_field_of_view(sequence: "useq.MDASequence", width_um: float, height_um: float) -> None:
-    """Set the field of view in each plan that does not specify it. Changes the sequence in place."""
+    """Set the field of view in each plan that does not specify one. Changes the sequence in place."""
     for plan in point_plans(sequence):
         if plan.fov_width is None:
             plan.fov_width = width_um
@@ -116,7 +116,7 @@ class CompleteEvents:
     sequence : useq.MDASequence
         The sequence, which is not changed. Its events can be iterated over any number of times.
     skips : callable, optional
-        Returns whether :meth:`events` leaves out an image event, because its frames exist already.
+        Returns whether :meth:`events` leaves out an image event, because its frame exists already.
     """
 
     sequence: "useq.MDASequence"
@@ -157,7 +157,7 @@ class CompleteEvents:
 
     @cached_property
     def _well_offset_um(self) -> float:
-        """The relative z of the single point in each well, or 0 if it is not specified."""
+        """The relative z of the single point in each well, or 0 if none is specified."""
         if not is_plate(self.sequence):
             return 0.0
         plan: Any = self.sequence.stage_positions
@@ -187,7 +187,8 @@ class CompleteEvents:
         Parameters
         ----------
         reference : callable
-            Returns the position at the start of the run, for an event that specifies no position.
+            Returns the position of the stages at the start of the run. It is used for an event that specifies
+            no position.
 
         Yields
         ------
@@ -211,14 +212,14 @@ class CompleteEvents:
             yield event
 
     def image_events(self) -> "Iterator[useq.MDAEvent]":
-        """Yield all image events, also those that are skipped, relative to a start position of 0."""
+        """Yield all image events, including those that are skipped, relative to a start position of 0."""
         for event, keep in self._with_next(self._taken()):
             yield self._complete(event, self.in_effect(event), Reference(), keep)[1]
 
     def _remaining(self) -> "Iterator[useq.MDAEvent]":
         """Yield the image events that are not skipped.
 
-        Where the clock restarts, their times count from the first event that is not skipped.
+        After each restart of the clock, times are counted from the first event that is not skipped.
         """
         skips, begin_s, restarts = self.skips, 0.0, False
         if skips is None:
@@ -247,13 +248,13 @@ class CompleteEvents:
             yield before, False
 
     def _taken(self) -> "Iterator[useq.MDAEvent]":
-        """Yield useq's image events, except those that a channel's settings omit.
+        """Yield useq's image events, except those that a channel's settings skip.
 
         useq applies ``acquire_every`` and ``do_stack`` only if the channel and the plan are in the same
         sequence.
         """
-        # Remove the fields that this class computes, because useq fails if positions have sequences of their
-        # own.
+        # Remove the fields that this class computes itself, because useq cannot handle them if positions have
+        # their own sequences.
         bare = self.sequence.model_copy(
             update={
                 "keep_shutter_open_across": (),
@@ -271,7 +272,7 @@ class CompleteEvents:
                 if not channel.do_stack and "z" in event.index:
                     if event.index["z"] != len(self._values_of(parts.z_plan)) // 2:
                         continue
-            # Compute the clock reset here too, because useq restarts the clock within the first time point.
+            # useq may restart the clock again within the first time point, so compute the reset here.
             before, time_point = time_point, event.index.get("t", time_point)
             yield event.model_copy(update={"reset_event_timer": time_point == 0 != before})
 
@@ -290,7 +291,7 @@ class CompleteEvents:
     def _complete(
         self, event: "useq.MDAEvent", parts: InEffect, reference: Reference, keep: bool
     ) -> "tuple[float | None, useq.MDAEvent]":
-        """Return the central focus of the event's stack, and the complete event."""
+        """Return the focus at the center of the event's z-stack, and the complete event."""
         position, channel = parts.position, parts.channel
         update: dict[str, Any] = {
             "keep_shutter_open": keep,
@@ -327,7 +328,7 @@ class CompleteEvents:
 
 
 def used_axes(sequence: "useq.MDASequence") -> set[str]:
-    """Return the keys of the axes along which events differ, including those in positions' own sequences."""
+    """Return the keys of all axes along which events differ, including axes of positions' own sequences."""
     axes = _axes_of(sequence)
     for _, own in sub_sequences(sequence):
         axes |= _axes_of(own)

@@ -94,7 +94,7 @@ def _stage_positions(complete: CompleteEvents) -> Iterator[PlannedPosition]:
 
 
 def _first_plane_um(complete: CompleteEvents, position: Any) -> float | None:
-    """Return the absolute height of the first plane at a position; None if it is not specified."""
+    """Return the absolute height of the first plane at a position; None if no height is specified."""
     own = position.sequence
     plan = (own.z_plan if own is not None else None) or complete.sequence.z_plan
     stated = complete.stated_z(position)

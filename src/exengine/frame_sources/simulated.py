@@ -51,7 +51,7 @@ _LOOKS = 12
 """Number of different channel pictures. Further channels reuse them, which limits memory use."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
-"""Blur of the pictures from in focus to out of focus, in pixels."""
+"""Blur of the pictures in pixels, from in focus to out of focus."""
 
 
 class SimulatedSource(FrameSource):
@@ -75,7 +75,7 @@ class SimulatedSource(FrameSource):
     seed : int
         Seed for the random cells.
     rgb : bool
-        Whether to deliver colour frames of shape ``(Y, X, 3)``.
+        Whether to deliver color frames of shape ``(Y, X, 3)``.
     fail_after : int, optional
         Number of frames after which the source raises a ``SourceError``, for testing failures.
 
@@ -272,8 +272,8 @@ class SimulatedSource(FrameSource):
 
     def _check_room(self, complete: CompleteEvents) -> None:
         values = math.prod(self._shape)
-        # Coordinates consist of names from the sequence and numbers. If the whole sequence fits in the
-        # pixels, no event needs to be checked. There can be millions of events.
+        # Coordinates consist of numbers and of names from the sequence. If the whole sequence fits into the
+        # pixels as text, its events need not be checked. There can be millions of them.
         if 2 * len(complete.sequence.model_dump_json()) + 1024 <= min(values, TEXT_LIMIT):
             return
         for event in complete.image_events():
@@ -335,7 +335,7 @@ def _check_devices(sequence: "useq.MDASequence") -> None:
             raise sequence_error(
                 "devices",
                 f"the sequence sets {what}, but the source 'simulated' has one camera and no properties; "
-                "leave it out, or use the source 'micromanager'",
+                "remove this setting, or use the source 'micromanager'",
             )
 
 
@@ -348,7 +348,7 @@ def _exposed(complete: CompleteEvents, event: "useq.MDAEvent") -> "useq.MDAEvent
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
-    """Return the indices of the channel's look and of the blur for an event's picture."""
+    """Return the index of the channel's look and the index of the blur for an event's picture."""
     blur = 0
     if planes > 1:
         from_focus = abs(2 * event.index.get("z", 0) / (planes - 1) - 1)  # 0 in mid-stack, 1 at the ends

@@ -1,8 +1,8 @@
 """The storage and frame source contracts, the plugin registry, and the building blocks of storages.
 
 This package also resolves modules that have moved. ``_MOVED`` lists two kinds of old paths: paths that
-plugins created from the first template still import, each with the public module to use instead, and paths
-that occur in pickles.
+occur in pickles, and paths that are still imported by plugins created from the first template. Each of the
+latter is listed with the public module to use instead.
 """
 
 import sys

@@ -21,7 +21,7 @@ _reserved_names: set[str] = set()
 
 
 def reserve_names(names: Iterable[str]) -> None:
-    """Reserve names that axes cannot have because they are already attributes of coordinates."""
+    """Reserve the names of the attributes of coordinates, so that no axis can have such a name."""
     _reserved_names.update(names)
 
 
@@ -102,7 +102,7 @@ def position_order(value: int | str) -> tuple[int, int]:
     >>> sorted([0, "B", -1, "A", 1], key=position_order)
     [-1, 0, 1, 'B', 'A']
     """
-    return (0, value) if isinstance(value, int) else (1, 0)  # stable, so names keep their order
+    return (0, value) if isinstance(value, int) else (1, 0)  # the sort is stable, so names keep their order
 
 
 def positions_on_axes(all_axes: Iterable[Any]) -> "dict[str, list[int | str]]":

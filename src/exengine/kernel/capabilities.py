@@ -20,8 +20,8 @@ class StorageCapabilities:
     persistent: bool = False
     """The dataset outlives the process and is stored at a path."""
     dtypes: tuple[str, ...] | None = None
-    """Names of the numpy dtypes that the format can store. None means any dtype for booleans and numbers;
-    ``check_frame`` may still refuse others, such as strings, dates and structured dtypes."""
+    """Names of the numpy dtypes that the format can store. None means all dtypes of booleans and numbers.
+    ``check_frame`` may still reject other dtypes, such as strings, dates and structured dtypes."""
     ndim: tuple[int, ...] | None = None
     """The numbers of dimensions that a frame may have; None means any."""
     same_shape: bool = False
@@ -45,7 +45,7 @@ class StorageCapabilities:
     concurrent_readers: bool = False
     """Several threads may read at the same time."""
     resumable: bool = False
-    """``resume`` continues a dataset whose writer was killed, or that was finished as aborted or failed."""
+    """``resume`` continues a dataset if its writer was killed, or if it was finished as aborted or failed."""
     checksums: bool = False
     """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"

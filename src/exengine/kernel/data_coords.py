@@ -63,7 +63,7 @@ class DataCoordinates:
 
     __slots__ = ("__dict__", "_hash")
 
-    _hash: "int | None"  # None until the hash is computed, which freezes the axes
+    _hash: "int | None"  # None until the hash is computed; from then on, the axes are frozen
 
     # The attribute values of absent axes, as in ExEngine 0.4.0.
     time: "int | str | None" = None

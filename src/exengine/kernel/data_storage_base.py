@@ -28,7 +28,7 @@ __all__ = ["CoordinatesLike", "DataStorage", "DatasetStatus", "Frame", "JsonValu
 
 
 class DataStorage(StorageViews, ABC):
-    """The base class of every storage backend, which stores frames and reads them back.
+    """The base class of all storage backends. A backend stores frames and reads them back.
 
     Implement the six abstract methods, describe every parameter of ``__init__`` in the class's
     docstring, and register the class under the entry-point group ``exengine.storage_backends``.
@@ -68,10 +68,11 @@ class DataStorage(StorageViews, ABC):
 
     dataset_files: ClassVar[tuple[str, ...]] = ()
     """Patterns for the names of all files that a dataset of this backend may contain, apart from ExEngine's
-    own files. They are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
+    own files. The patterns are relative to the dataset folder: ``"index"``, ``"frame-{number}.npy"``,
     ``"c/{number}/{number}"``. ``{number}`` matches digits. ``{name}`` matches any characters; it may occur
     only once in a pattern, next to letters or digits. ``if_exists: overwrite`` deletes a dataset only if
-    every file in it matches; without patterns, it deletes no dataset.
+    every file in it matches; without patterns, it deletes no dataset. If a dataset is one file, the patterns
+    are ``"{file}"``, and ``"{file}.exengine.NAME"`` for files next to it.
     """
 
     # -- required operations ---------------------------------------------------------------------
@@ -203,8 +204,8 @@ class DataStorage(StorageViews, ABC):
         Returns
         -------
         DataStorage
-            A storage that is open for :meth:`put` and contains every frame of the dataset. The dataset was
-            marked as incomplete before any other file of it was changed.
+            A storage that is open for :meth:`put` and contains every frame of the dataset. The method must
+            mark the dataset as incomplete before it changes any other file.
 
         Raises
         ------
@@ -253,7 +254,7 @@ class DataStorage(StorageViews, ABC):
         pixel_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Reject planned frames that :meth:`put` would reject, before anything is created.
+        """Reject planned frames that ``put`` would reject, before anything is created.
 
         The kernel checks the declared capabilities. Override this to check any further limits.
 
@@ -299,7 +300,7 @@ class DataStorage(StorageViews, ABC):
         ------
         ExEngineError
             Any error of :meth:`put`, for the first frame that is not stored. All earlier frames are stored;
-            the exception's ``frames_stored`` attribute is their number.
+            the exception's ``frames_stored`` attribute gives their number.
         """
         stored = 0
         try:
@@ -372,7 +373,7 @@ class DataStorage(StorageViews, ABC):
 
     @replaceable
     def recorded_plan(self) -> SourcePlan:
-        """The parts of the plan that the format records, such as the pixel size and the colours."""
+        """The parts of the plan that the format records, such as the pixel size and the colors."""
         return SourcePlan()
 
     @replaceable

@@ -23,7 +23,7 @@ a caller can catch either. The classes differ in how a caller should react, not 
     ├── DatasetAccessError (OSError)             the folder cannot be used
     ├── DatasetDamagedError (ValueError)         the data differ from those that were written
     ├── PluginError                              a plugin cannot be used
-    │   ├── PluginNotFoundError (LookupError)     misspelt, or not installed
+    │   ├── PluginNotFoundError (LookupError)     misspelled, or not installed
     │   ├── PluginConflictError (LookupError)     two distributions share a name
     │   ├── PluginBrokenError (ImportError)       installed, but cannot be loaded
     │   └── ContractError (TypeError)             loaded, but not valid: see ``findings``
@@ -99,15 +99,17 @@ class StorageClosedError(StorageStateError):
 class StorageFailedError(StorageStateError, OSError):
     """An I/O error made the storage fail; every later write raises this error (promise P7)."""
 
-    # The builtin that is found first refuses this class, which matters where an instance is made by
-    # ``__new__``: the library tblib does so to unpickle errors of a dask cluster.
-    __new__ = OSError.__new__  # type: ignore[assignment]
+    # The inherited ``__new__`` belongs to a different builtin and rejects this class. tblib calls ``__new__``
+    # directly to unpickle errors from a dask cluster.
+    if not TYPE_CHECKING:
+        __new__ = OSError.__new__
 
 
 class StorageFullError(ExEngineError, MemoryError):
     """A storage reached the memory limit that the user set."""
 
-    __new__ = Exception.__new__  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        __new__ = Exception.__new__
 
 
 class DatasetExistsError(ExEngineError, FileExistsError):
@@ -195,7 +197,8 @@ class HandlerError(ExEngineError, RuntimeError):
 class HandlerFullError(HandlerError, BlockingIOError):
     """The handler's queue is full, and ``when_full`` is ``error``."""
 
-    __new__ = BlockingIOError.__new__  # type: ignore[assignment]
+    if not TYPE_CHECKING:
+        __new__ = BlockingIOError.__new__
 
 
 class AcquisitionError(ExEngineError, RuntimeError):

@@ -1,12 +1,12 @@
-"""The contract of a frame source, which produces frames: the ``FrameSource`` abstract base class.
+"""The contract of a frame source: the ``FrameSource`` abstract base class.
 
 A source pushes frames: :meth:`FrameSource.run` calls the sink once per frame and returns after the last
 frame. The sink may block, because a full queue exerts back-pressure. It may also raise an exception; the run
 must then end soon, and the exception must propagate from ``run``.
 
 Life cycle: created -> ``prepare(sequence)`` -> ``skip(existing)``, only if an acquisition continues a dataset
--> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may
-be called from any other thread, at any time and more than once.
+-> ``run(sink)`` on its own thread -> ``close()``. ``cancel`` may be called from any other thread, at any time
+and more than once.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ Sink: TypeAlias = Callable[[DataCoordinates, npt.NDArray[Any], Any], None]
 
 
 class FrameSource(ABC):
-    """The base class of every frame source, which produces the frames of an acquisition.
+    """The base class of all frame sources. A source produces the frames of an acquisition.
 
     The options of a source are the parameters of its ``__init__``, each described in the class's
     docstring. Register it under the entry-point group ``exengine.frame_sources``.
@@ -40,9 +40,9 @@ class FrameSource(ABC):
     file; :meth:`prepare` then receives an empty sequence, and refuses any other."""
 
     conformance_options: ClassVar[str] = ""
-    """A function, as ``module:name``, that returns the options with which the conformance kit tests the
-    source, if it does not work with its default options. It takes the path of an empty folder, for files that
-    the source needs."""
+    """A function, as ``module:name``, that returns options for the conformance kit. Set it only if the source
+    does not work with its default options. The function takes the path of an empty folder, in which it can
+    create files that the source needs."""
 
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
@@ -62,12 +62,12 @@ class FrameSource(ABC):
         """
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out what an earlier run has stored, so that :meth:`run` delivers the remaining frames.
+        """Leave out the frames that an earlier run has stored, so that :meth:`run` delivers only the others.
 
         Called after :meth:`prepare`, if an acquisition continues a dataset. An event is left out if all its
-        frames exist; the devices then do nothing for it. The order of the other events stays the same, and
-        their planned times count from the first of them. If only some frames of an event exist, because it
-        has several cameras, the source delivers all of them; the caller ignores those that exist.
+        frames exist; the devices then do nothing for it. The other events keep their order, and their planned
+        times are counted from the first of them. If only some frames of an event exist, as is possible with
+        several cameras, the source delivers all frames of the event; the caller ignores those that exist.
 
         Parameters
         ----------
@@ -77,10 +77,10 @@ class FrameSource(ABC):
         Raises
         ------
         UnsupportedOperationError
-            If the source cannot leave out frames, which is the default.
+            If the source cannot leave out frames. This is the default.
         """
         raise UnsupportedOperationError(
-            f"{type(self).__name__} cannot leave out the frames that exist already"
+            f"{type(self).__name__} cannot leave out the frames that already exist"
         )
 
     @abstractmethod

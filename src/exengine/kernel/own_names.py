@@ -1,8 +1,9 @@
 """Rejects attributes of a subclass that hide methods of the storage base classes.
 
 For example, ``self.level = level`` in the ``__init__`` of a backend would hide the method
-:meth:`exengine.DataStorage.level`, and the fault would appear only when that method is called. The class is
-rejected when it is defined, and the instance when it is created.
+:meth:`exengine.DataStorage.level`, and the fault would appear only when that method is called. An attribute
+of the class is therefore rejected when the class is defined, and an attribute of an instance when the
+instance is created.
 """
 
 import functools
@@ -14,7 +15,7 @@ _METHODS = (types.FunctionType, classmethod, staticmethod)
 
 
 class StorageMeta(ABCMeta):
-    """The metaclass of storages, which checks each new instance."""
+    """The metaclass of storages. It checks each new instance."""
 
     def __call__(cls, *args: Any, **named: Any) -> Any:
         """Create a storage.
@@ -36,7 +37,7 @@ class StorageMeta(ABCMeta):
 
 
 def refuse_hidden_methods(cls: type) -> None:
-    """Reject a new class with a value where a base class has a method.
+    """Reject a new class in which an attribute that is not callable replaces a method of a base class.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def refuse_hidden_methods(cls: type) -> None:
 
 @functools.lru_cache(128)
 def methods_of_base(cls: type) -> frozenset[str]:
-    """Return the names of the methods that a class inherits from ExEngine, without special methods."""
+    """Return the names of the methods that a class inherits from ExEngine, except special methods."""
     return frozenset(
         name
         for base in _bases(cls)

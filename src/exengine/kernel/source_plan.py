@@ -60,7 +60,7 @@ class PlannedChannel:
     name : str
         The position on the axis ``channel``.
     color : str or None
-        The display colour as six hexadecimal digits, ``RRGGBB``. None if it is unknown.
+        The display color as six hexadecimal digits, ``RRGGBB``. None if it is unknown.
     """
 
     name: str
@@ -76,12 +76,12 @@ class PlannedPosition:
     name : int or str
         The position on the axis ``position``.
     x_um, y_um, z_um : float or None
-        The absolute stage coordinates, in micrometres; ``z_um`` is the height of the first plane. None if
+        The absolute stage coordinates, in micrometers; ``z_um`` is the height of the first plane. None if
         unknown.
     row, column : str or None
         The row and the column of the well, such as ``A`` and ``1``. None if the position is not in a well.
     field : int or None
-        The number of the field of view within its well, from 0.
+        The number of the field of view within its well, starting at 0.
     """
 
     name: int | str
@@ -135,9 +135,9 @@ class SourcePlan:
         The axes of the frames in the order of acquisition: positions on the last axis change fastest. Every
         frame has a position on each of these axes, but some combinations of positions may have no frame.
     pixel_size_um : (float, float) or None
-        The size of a pixel in the sample, ``(y, x)``, in micrometres.
+        The size of a pixel in the sample, ``(y, x)``, in micrometers.
     z_step_um : float or None
-        The distance between neighbouring planes of axis ``z``, in micrometres. None if the planes are not
+        The distance between neighboring planes of axis ``z``, in micrometers. None if the planes are not
         equally spaced.
     interval_s : float or None
         The time between time points n and n + 1, in seconds; the smallest if the sequence has several phases.

@@ -14,10 +14,10 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import UnsupportedOperationError
 from exengine.kernel.wording import html_table, human_count
 
-_LOOK_S = 0.2  # between two looks whether the dataset is finished
+_LOOK_S = 0.2  # time between two checks of whether the dataset is finished
 
 Since = Callable[[int], Iterable[tuple[int, DataCoordinates]]]
-"""Returns the numbers and coordinates of the frames from a number on, in the order of arrival."""
+"""Returns the numbers and coordinates of all frames from a given number on, in order of arrival."""
 
 
 class StorageViews:
@@ -102,12 +102,12 @@ class StorageViews:
         Yields
         ------
         DataCoordinates
-            In the order in which the frames were stored, each once.
+            The coordinates of each frame once, in the order in which the frames were stored.
 
         Raises
         ------
         TimeoutError
-            If no frame came in this time, and the dataset is not finished.
+            If no frame arrived within this time, and the dataset is not finished.
         UnsupportedOperationError
             If the storage does not list its coordinates, or cannot wait for data.
         """
@@ -130,7 +130,7 @@ def follow(storage: Any, since: Since, timeout: float | None) -> Iterator[DataCo
     start = 0
     last_s = time.monotonic()
     while True:
-        is_finished = storage.is_finished()  # queried first, so that the loop sees the last frames
+        is_finished = storage.is_finished()  # read before the frames, so that the last frames are not missed
         before = start
         for number, coordinates in since(start):
             start = number + 1
@@ -142,7 +142,7 @@ def follow(storage: Any, since: Since, timeout: float | None) -> Iterator[DataCo
             return
         left_s = _LOOK_S if timeout is None else min(_LOOK_S, last_s + timeout - now_s)
         if left_s <= 0:
-            raise TimeoutError(f"no new frame came in {timeout:g} s, and the dataset is not finished")
+            raise TimeoutError(f"no new frame arrived within {timeout:g} s, and the dataset is not finished")
         if not is_finished:
             storage.await_new_data(left_s)
 

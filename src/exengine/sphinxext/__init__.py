@@ -42,7 +42,7 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def setup(app: "Sphinx") -> dict[str, Any]:
-    """Register the extension with Sphinx, which calls this function."""
+    """Register the extension. Sphinx calls this function."""
     from exengine.sphinxext.build import PluginPages, add_anchors
     from exengine.sphinxext.reference import SettingsDirective, check_codes, parse_code
 

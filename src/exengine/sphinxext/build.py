@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "usage"
 """Folder of the pages, relative to the project's source folder."""
 
-_NO_RESULTS = "the documentation has no results of the kit"
+_NO_RESULTS = "the documentation has no results of the conformance kit"
 
 
 class PluginPages:
@@ -139,7 +139,7 @@ class PluginPages:
     def keep_colons(
         self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
     ) -> None:
-        """Prevent napoleon from interpreting words before a colon in an attribute's docstring as its type.
+        """Prevent napoleon from interpreting words before a colon in an attribute's docstring as a type.
 
         Napoleon looks for ``type: description`` only in the first line, so an empty comment is inserted.
         """
@@ -184,14 +184,14 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
         record
         for record in registry.records().values()
         if (wanted is None or wanted & {fold(claim.distribution) for claim in record.claims})
-        and (record.group or kind is BACKENDS)  # unreadable metadata has no group, so show it only once
+        and (record.group or kind is BACKENDS)  # show a plugin without a group only once
     ]
 
 
 def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     """Return the saved results of the conformance kit; warn if the results file cannot be used.
 
-    Results of the documentation come first, then those in the plugin's package.
+    Results in the documentation take precedence over results in the plugin's package.
     """
     try:
         results = _results_in(Path(app.srcdir, app.config.exengine_results), record)
@@ -202,7 +202,7 @@ def _conformance(app: Sphinx, record: PluginRecord) -> Conformance:
     if shipped is not None:
         try:
             results = _results_in(shipped, record)
-        except ValueError as error:  # a fault in the package of a stranger, which must not end the build
+        except ValueError as error:  # a fault in a foreign package must not end the build
             return None, str(error)
         results = replace(results, shipped=True) if results is not None else None
     return results, "" if results else _NO_RESULTS
@@ -291,7 +291,7 @@ def _write_folder(folder: Path, pages: Mapping[str, str]) -> None:
         path = folder / f"{name}.rst"
         old = _read_page(path)
         if old is not None and MARK not in old[:200]:
-            logger.warning("%s was not written by exengine.sphinxext and was not changed", path)
+            logger.warning("%s was not written by exengine.sphinxext, so it was left unchanged", path)
         elif old != content:
             path.write_text(content, encoding="utf-8")
     for path in folder.glob("*.rst"):

@@ -78,7 +78,10 @@ def save(app: Sphinx, fingerprint: str, made: Made) -> None:
 
 
 def fingerprint_of(app: Sphinx) -> str:
-    """Return a hash that changes whenever the pages may change, or an empty string if it is unknown."""
+    """Return a hash of everything that the pages depend on.
+
+    The hash is an empty string if the files of a package cannot be located.
+    """
     search = app.config.exengine_path
     folders = sys.path if search is None else list(search)
     records = discovery.scan(search)
@@ -101,7 +104,7 @@ def fingerprint_of(app: Sphinx) -> str:
 
 
 def _installed(folders: Iterable[str]) -> Iterator[str]:
-    """Yield the names of the distributions' metadata folders, which contain the name and version."""
+    """Yield the name of each metadata folder, which includes the distribution's name and version."""
     for folder in folders:
         try:
             yield from (

@@ -13,7 +13,7 @@ from exengine.sphinxext.rst import escape, table
 
 
 def capabilities_table(cls: type[DataStorage]) -> str:
-    """Return a table of a backend's capabilities, their meanings, and the different values in variants."""
+    """Return a table of a backend's capabilities: their values, also in variants, and their meanings."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
         (
@@ -36,7 +36,7 @@ def capability_mark(value: object) -> str:
 def with_differences(
     cls: type[DataStorage], capability: str, shown: str, text_of: Callable[[object], str]
 ) -> str:
-    """Return the value of a capability, followed by its values in the variants in which it differs."""
+    """Return the value of a capability, followed by the value in each variant that changes it."""
     try:
         variants = variants_of(cls)
     except ExEngineError:  # the page lists this fault

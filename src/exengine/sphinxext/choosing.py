@@ -1,4 +1,4 @@
-"""Helps readers to choose a backend: a table of reasons, and the same facts as data for a script.
+"""Helps readers choose a backend: a table of reasons, and the same facts as data for a script.
 
 Both are derived from the declared capabilities, the variants and the results of each backend, so they are
 available for any backend. The script ``exengine-choose.js`` reads the data.
@@ -153,7 +153,7 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         (few, f"pixels are not {either(able.dtypes or ())}"),
         (able.dtypes is not None and not few, f"pixels are not one of {', '.join(able.dtypes or ())}"),
         (able.same_shape, "frames differ in shape or pixel type"),
-        (able.same_axes, "some frames have different axes from the first"),
+        (able.same_axes, "not all frames have the same axes"),
         (able.most_axes is not None, axes),
         (not able.string_axes, "positions have names, such as channels"),
         (not able.negative_indices, "positions are negative"),

@@ -24,7 +24,7 @@ def error_page(report: PluginReport, kind: Kind) -> str:
     if record.state == "conflict":
         return _conflict_page(record, kind)
     faults = findings_table(report.findings)
-    where = f"at the stage: {record.stage}" if record.stage else "when it was loaded"
+    where = f"failed at the stage: {record.stage}" if record.stage else "failed to load"
     provider = (
         f"{escape(record.distribution)} {escape(record.version)}".strip() or "a distribution without a name"
     )

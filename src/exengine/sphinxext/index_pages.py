@@ -19,7 +19,7 @@ MATRIX = "matrix"
 """File name of the page that compares backends, without its extension."""
 
 RESTRICTIONS = ("same_shape", "same_axes")
-"""Capabilities that restrict the frames, so a backend without them accepts more frames."""
+"""Capabilities that limit the accepted frames: a backend that lacks one of them accepts more frames."""
 
 _DESCRIPTION = (
     "Choose a storage backend by pixel type, program, safety, compression and size, and compare them all."
@@ -115,7 +115,7 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
         heading("In short", "="),
         choose_table(pages),
         heading("Capabilities", "="),
-        "The declared capabilities. *Required* marks a limit: frames that do not comply are refused.\n",
+        "The declared capabilities. *Required* marks a limit: frames that violate it are refused.\n",
         _capabilities([report.record for report in pages.values()], header),
         heading("Promises", "="),
         _promises(results, header),

@@ -1,4 +1,4 @@
-"""Conformance results for a plugin's promises: a section of its page, and marks for the matrix."""
+"""Conformance results for a plugin's promises: a section for the plugin's page, and marks for the matrix."""
 
 from exengine.checks.conformance import Promise, Results
 from exengine.checks.report import PluginReport
@@ -35,10 +35,10 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
     where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
     campaigns = any(promise.campaigns for promise in results.promises.values())
     tests = "The conformance kit and fault campaigns" if campaigns else "The conformance kit"
-    parts = [f"{tests} found {results.kept} of {results.tested} promises kept, with {where}.\n"]
+    parts = [f"{tests} found {results.kept} of {results.tested} promises to be kept. Tested: {where}.\n"]
     if results.shipped:
-        authors = f"The authors of {escape(record.distribution)} measured this"
-        parts.append(f"{authors}; the results come with the package.\n")
+        authors = f"The authors of {escape(record.distribution)} measured these results"
+        parts.append(f"{authors}, which come with the package.\n")
     if results.version != record.version:
         versions = f"version {escape(results.version)}, but version {escape(record.version)} is installed"
         parts.append(f".. note::\n\n   These results are from {versions}.\n")

@@ -144,7 +144,7 @@ def problems(text: str, *, sections: bool) -> str:
     if warnings:
         return warnings
     if sections and len(document.children) != 1:
-        return "the levels of the headings do not fit into the page"
+        return "the headings are not nested below the headings of the page"
     for node in document.findall(nodes.Element):
         if isinstance(node, _REACHING) or (isinstance(node, nodes.section) and not sections):
             return f"{type(node).__name__} is not allowed in the text of a plugin"
@@ -230,7 +230,7 @@ def _inline(name: str, rawtext: str, text: str, *_: object, **__: object) -> Any
 
 
 class _Dispatcher(CustomReSTDispatcher):
-    """Recognises only the directives and roles that a plugin's text may use."""
+    """Recognizes only the directives and roles that a plugin's text may use."""
 
     def directive(
         self, directive_name: str, language_module: ModuleType, document: nodes.document

@@ -44,7 +44,7 @@ class _AliasFinder:
 
 
 class _SubmoduleFinder:
-    """Finds the submodules of a package that was imported by its alias, and returns the same module objects.
+    """Finds the submodules of a package that was imported by its alias, without loading them a second time.
 
     It must be the first finder. A module imported by its alias has the real module's ``__path__``, so
     Python's path finder would otherwise find the file and load it a second time.

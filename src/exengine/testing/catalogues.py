@@ -77,12 +77,12 @@ _AT = {"channel": 0, "z": 0}
 
 
 def _time(outcome: str, **values: Any) -> list[Entry]:
-    """Return one entry for each of these positions on the axis ``time``."""
+    """Return one entry for each given position on the axis ``time``."""
     return [Entry(f"time-{name}", _constant({"time": at, **_AT}), outcome) for name, at in values.items()]
 
 
 def _axis(outcome: str, **names: Any) -> list[Entry]:
-    """Return one entry for each of these axis names."""
+    """Return one entry for each given axis name."""
     return [Entry(f"axis-{name}", _constant({axis: 0}), outcome) for name, axis in names.items()]
 
 

@@ -49,7 +49,7 @@ def frame_of(coordinates: Coordinates, shape: tuple[int, ...], dtype: Any, salt:
     Returns
     -------
     numpy.ndarray
-        A new, contiguous, writeable array.
+        A new, contiguous, writable array.
 
     Examples
     --------

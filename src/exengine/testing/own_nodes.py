@@ -68,7 +68,7 @@ def node_makers() -> dict[str, Callable[[Path], None]]:
 
 
 def make_nodes(folder: Path) -> list[str]:
-    """Make a special file of each kind in a folder, named after its kind, and return the names."""
+    """Make a special file of each kind in a folder. Name each file after its kind, and return the names."""
     made = []
     for kind, make in node_makers().items():
         try:

@@ -52,7 +52,7 @@ PROMISES = {
 SOURCE_PROMISES = {
     "S1": "every field of the sequence either takes effect, as the frames show, or is refused before the run",
     "S2": "settings are restored however the run ends; unless the run is complete, shutters are closed",
-    "S3": "a sequence is refused before the run if its plan shows that it is impossible",
+    "S3": "a sequence that is impossible according to its plan is refused before the run",
 }
 """The promises of a frame source by label, in the order in which the results list them."""
 

@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--exengine-results",
         default=None,
         metavar="FILE",
-        help="write the results to this file; with several backends, write one NAME.json each to this folder",
+        help="write the results to this file or, with several backends, to NAME.json files in this folder",
     )
 
 

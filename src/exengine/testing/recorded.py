@@ -24,7 +24,7 @@ def replay_options(folder: str) -> dict[str, Any]:
     Raises
     ------
     UnsupportedOperationError
-        If no backend is installed that stores the dataset and opens it again.
+        If no installed backend can store the dataset and reopen it.
     """
     path = os.path.join(folder, "recorded")
     with open_storage(_backend(), path) as storage:
@@ -35,7 +35,7 @@ def replay_options(folder: str) -> dict[str, Any]:
 
 
 def _backend() -> str:
-    """Return the name of the first installed backend that opens its datasets again."""
+    """Return the name of the first installed backend that can reopen its datasets."""
     for name in plugins.BACKENDS.records():
         try:
             capabilities = plugins.BACKENDS.load(name).capabilities
@@ -44,5 +44,5 @@ def _backend() -> str:
         if capabilities.persistent and capabilities.reopen and capabilities.iterable:
             return name
     raise UnsupportedOperationError(
-        "no installed backend opens its datasets again; install one, such as exengine-ndstorage"
+        "no installed backend can reopen its datasets; install one, such as exengine-ndstorage"
     )

@@ -200,8 +200,8 @@ def refuse_other_file(path: "str | os.PathLike[str]") -> None:
     """
     if os.path.lexists(path) and not _is_results_file(path):
         raise FileExistsError(
-            f"{os.fspath(path)} already exists and is not a results file of the conformance kit; choose "
-            "another path, or remove it yourself"
+            f"{os.fspath(path)} already exists and is not a results file of the conformance kit; remove "
+            "it yourself, or choose another path"
         )
 
 

@@ -94,7 +94,7 @@ class SourceConformance:
 
     @pytest.fixture
     def subject(self, tmp_path: Path) -> Iterator[Subject]:
-        """Return the source under test, and close every instance that it created when the test ends."""
+        """Yield the source under test. When the test ends, close every instance of the source."""
         cls: type[FrameSource] = plugins.SOURCES.load(self.source)
         options, made = self.options or _conformance_options(cls, tmp_path), list[FrameSource]()
 
@@ -126,7 +126,7 @@ class SourceConformance:
                 for c in (first, second)
                 for z in range(3)
             ]
-        else:  # the source knows its frames
+        else:  # the source itself determines its frames
             planned = [where for where, _, _ in frames] if plan.coordinates is None else plan.coordinates()
             wanted = list(map(dict, dict.fromkeys(planned)))
         got = [dict(coordinates) for coordinates, _, _ in frames]
@@ -189,6 +189,8 @@ class SourceConformance:
             "time_plan": {"interval": 0, "loops": 3},
             "z_plan": {"range": 2, "step": 1},
         }
+        if not subject.needs_sequence:
+            fields = {}
         source = subject.make()
         source.prepare(_sequence(**fields))
         try:
@@ -201,7 +203,7 @@ class SourceConformance:
         got = [dict(coordinates) for coordinates, _, _ in frames]
         if got != [dict(coordinates) for coordinates in planned[::4]]:
             raise PromiseBrokenError(
-                "S1", f"every fourth frame was missing, but a run that continues delivered {got!r:.200}"
+                "S1", f"every fourth frame was missing, but the continuing run delivered {got!r:.200}"
             )
 
     # -- S2 --------------------------------------------------------------------------------------
@@ -241,11 +243,11 @@ class SourceConformance:
         if changed or source.unrestored:
             raise PromiseBrokenError(
                 "S2",
-                f"after a run that ended with {end!r}, these settings were not restored: "
+                f"after the test run {end!r}, these settings were not restored: "
                 f"{changed or source.unrestored}",
             )
         if end != "complete" and after.get("shutter_open"):
-            raise PromiseBrokenError("S2", f"after a run that ended with {end!r}, a shutter is open")
+            raise PromiseBrokenError("S2", f"after the test run {end!r}, a shutter is open")
 
     def _kept_open(self) -> Fields:
         return {

@@ -172,11 +172,11 @@ class Subject:
         return storage
 
     def forget(self) -> None:
-        """Forget all storages created so far without closing them."""
+        """Forget all storages created so far, but do not close them."""
         self._made.clear()
 
     def close_all(self) -> None:
-        """Close all storages that the test left open. Ignore exceptions, which are not part of the test."""
+        """Close all storages that the test left open. Ignore exceptions, as they are not part of the test."""
         while self._made:
             with contextlib.suppress(Exception):
                 self._made.pop().close()
@@ -189,7 +189,7 @@ class Subject:
         return model
 
     def numbered(self, number: int) -> dict[str, Any]:
-        """Return metadata with the number of a frame, or an empty dict if the backend stores no metadata."""
+        """Return metadata that contains a number; an empty dict if the backend stores no metadata."""
         return {**self.metadata_value, "number": number} if self.can.metadata else {}
 
     # -- refusals --------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class Model:
         storage : DataStorage
             The storage to compare with the model.
         label : str
-            The label of the promise that is broken if they differ.
+            The label of the promise that is broken if the storage differs from the model.
         absent : dict, optional
             Coordinates at which the storage must not have a frame.
         """
@@ -362,7 +362,7 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
 
 
 def ending_of(error: BaseException | None, most: int = 200) -> str:
-    """Return a phrase for a message that describes how a call ended: with an exception or by returning."""
+    """Return a phrase for messages that states how a call ended: with an exception or by returning."""
     return "returned" if error is None else f"raised {error!r:.{most}}"
 
 

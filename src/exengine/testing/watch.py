@@ -59,7 +59,7 @@ class Watch:
             self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
-        """Start watching a dataset. From now on, only files under this path may be read."""
+        """Start watching a dataset. From now on, only its files may be read, also those next to it."""
         self.reached = []
         self._root = os.path.realpath(path)
         # A folder on Python's search path that contains the dataset does not count as installed.
@@ -118,7 +118,8 @@ class Watch:
         return "" if self._is_inside(real) or beside or installed else f"{event} outside: {real}"
 
     def _is_inside(self, real: str) -> bool:
-        return self._root is not None and (real == self._root or real.startswith(self._root + os.sep))
+        inside = (self._root or "") + os.sep, f"{self._root}.exengine."
+        return self._root is not None and (real == self._root or real.startswith(inside))
 
 
 def _kind_of(path: str) -> int:

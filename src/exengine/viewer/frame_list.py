@@ -96,10 +96,10 @@ class FrameList:
             }
 
     def message(self, start: int, facts: dict[str, Any]) -> bytes:
-        """Return the frames from a number on, and the facts about the dataset, for the page.
+        """Return the frames from a given number on, with facts about the dataset, as a message to the page.
 
         The message is a JSON document, a zero byte, padding to a multiple of 4 bytes, and one int32 column
-        per axis (little-endian). The JSON document lists the axes with the positions that are new.
+        per axis (little-endian). The JSON document lists the axes with their new positions.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class FrameList:
 
 
 def _new_positions(axis: _Axis, start: int, end: int) -> list[Any]:
-    """Return the positions that occur first in a range of frames. Integers are sent as ``[text]``."""
+    """Return the positions that first occur in a range of frames. Integers are sent as ``[text]``."""
     new = axis.positions[bisect_left(axis.first, start) : bisect_left(axis.first, end)]
     return [[str(each)] if isinstance(each, int) else each for each in new]
 

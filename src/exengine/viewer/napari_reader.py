@@ -1,4 +1,4 @@
-"""Hands datasets over to napari and ndv as lazy arrays. napari finds the reader through ``napari.yaml``.
+"""Passes datasets to napari and ndv as lazy arrays. napari finds the reader through ``napari.yaml``.
 
 Frames stay on the disk until a viewer shows them. Missing frames are black.
 """
@@ -19,7 +19,7 @@ Layer = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
-    """Return a function that reads a path into layers; None if the path is not a dataset.
+    """Return a function that reads a dataset into layers; None if the path is not that of a dataset.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None
 
 
 def _read(path: str | Sequence[str]) -> list[Layer]:
-    # napari closes no dataset. The layers keep theirs open as long as they exist.
+    # napari does not close the dataset. It stays open as long as its layers exist.
     return layers_of(open_dataset(path if isinstance(path, str) else path[0]))
 
 
@@ -80,7 +80,7 @@ def layers_of(dataset: DataStorage) -> list[Layer]:
 
 
 def _space(labels: list[str], plan: SourcePlan) -> dict[str, Any]:
-    """Return the names of the axes, and the scale of each with its unit; pixels if the scale is unknown."""
+    """Return the name, scale and unit of each axis. The unit is the pixel if the scale is unknown."""
     if not labels:
         return {}
     y, x = plan.pixel_size_um or (1.0, 1.0)

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from exengine.kernel.errors import UnsupportedDataError
 
 LARGEST_BYTES = 256 * 2**20
-"""The size of a frame above which the page gets only every second, third ... pixel."""
+"""The frame size above which the page receives only every n-th pixel."""
 THUMBNAIL = 96
 """The largest side of a thumbnail, in pixels."""
 _SENT = {"b1": "u1", "f2": "f4", "f16": "f8", "f12": "f8", "c8": "f4", "c16": "f8", "c32": "f8", "c24": "f8"}
-"""The dtypes that a browser does not have -> the dtype in which their values are sent."""
+"""Maps each dtype that browsers do not support to the dtype in which its values are sent."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Picture:
     dtype : str
         The name of the dtype of ``pixels``.
     step : int
-        The distance between the pixels in the frame; 1 if all are sent.
+        The distance in the frame between neighboring pixels that are sent; 1 if all pixels are sent.
     note : str
         The difference between the frame and the pixels that are sent; empty if there is none.
     """
@@ -81,7 +81,7 @@ def picture_of(data: npt.NDArray[Any], *, largest_side: int | None = None) -> Pi
 
 
 def _plane(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str]]:
-    """Return the part of a frame that is an image, ``(Y, X)`` or ``(Y, X, 3)``, and what it leaves out."""
+    """Return a part of a frame as an image, ``(Y, X)`` or ``(Y, X, 3)``, and notes on the omitted parts."""
     if data.ndim < 2:
         return data.reshape(1, -1), []
     if data.ndim == 2 or (data.ndim == 3 and data.shape[2] == 3):

@@ -1,7 +1,7 @@
 """Serves the page that shows a dataset, and the dataset's frames, to a browser on this computer.
 
 Every address contains a random token, and the server only answers requests from its own page: requests with
-the host name or the origin of another web site are refused. No part of an address becomes a part of a path:
+the host name or the origin of another website are refused. No part of an address becomes a part of a path:
 the page's files are in memory, and frames are identified by their numbers.
 """
 
@@ -33,7 +33,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _HEADERS = {
-    "Cache-Control": "no-store",  # the pixels are not to be written to the browser's disk
+    "Cache-Control": "no-store",  # the browser must not write the pixels to the disk
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -54,10 +54,10 @@ class ViewServer(LoopbackServer):
     Parameters
     ----------
     dataset : DataStorage
-        A dataset that lists its coordinates. The caller closes it after the server.
+        A dataset that lists its coordinates. The caller closes it after closing the server.
     describe : callable
-        Returns the facts about the dataset that the page lists, as a JSON-serializable dict. Called again
-        while the dataset is being written.
+        Returns the facts that the page lists about the dataset, as a JSON-serializable dict. It is called
+        again while the dataset is being written.
     port : int
         The port; 0 selects a free port.
 
@@ -109,7 +109,7 @@ class _Answers:
         }
 
     def frames(self, start: int) -> bytes:
-        """Return the frames from a number on, with the dataset's status."""
+        """Return the frames from a given number on, with the dataset's status."""
         # Ask for the status first, so that the frames of a finished dataset are complete.
         status = _or_none(lambda: self._dataset.status.value)
         finished = _or_none(self._dataset.is_finished)
@@ -166,7 +166,7 @@ def _or_none(read: Callable[[], Any]) -> Any:
 
 
 def _for_browser(value: Any) -> Any:
-    """Return a JSON value without numbers that JavaScript cannot parse exactly; these become text."""
+    """Return a JSON value in which text replaces each number that JavaScript cannot parse exactly."""
     if isinstance(value, dict):
         return {str(key): _for_browser(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -252,7 +252,8 @@ class _Handler(LoopbackHandler):
         else:
             read = answers.frame if match[1] == "frame" else answers.thumbnail
             picture = read(coordinates)
-            body = memoryview(picture.pixels).cast("B")
+            pixels: Any = picture.pixels
+            body = memoryview(pixels).cast("B")
             self._send("application/octet-stream", body, {"X-Picture": json.dumps(picture.head())})
 
     def _send_json(self, value: Any) -> None:

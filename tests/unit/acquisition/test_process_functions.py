@@ -51,8 +51,8 @@ def test_a_function_is_found_by_its_name(functions):
     [
         ("undocumented", "has no docstring"),
         ("too_few", r"does not accept \(coordinates, data, metadata\): TypeError"),
-        ("aclass", "is not a function, but type"),
-        ("number", "is not a function, but int"),
+        ("aclass", "is a class, not a function"),
+        ("number", "must be a function, got int"),
         ("absent", "AttributeError"),
     ],
 )

@@ -400,7 +400,7 @@ def test_random_points_that_would_lie_elsewhere_are_refused(config, path):
 def test_frames_that_are_not_planned_are_refused(left, path, monkeypatch):
     number = json.loads((path / "3.json").read_bytes())
     (path / "3.json").write_text(json.dumps([{**number[0], "z": 99}, number[1]]))
-    with pytest.raises(ConfigError, match=r"has a frame at \{.*'z': 99\}, which the source does not plan"):
+    with pytest.raises(ConfigError, match=r"has a frame at \{.*'z': 99\}, where the source plans no frame"):
         acquire(left, resume=path)
 
 

@@ -39,7 +39,7 @@ def test_a_fault_gives_1_and_a_line_with_its_code(shelf, check):
     lines = out.splitlines()
     assert lines[0] == "shelf (exengine-shelf 1.5): 2 faults"
     assert lines[1].startswith("  EX201  Shelf has no docstring")
-    assert lines[2].startswith("  EX401  the licence is missing")
+    assert lines[2].startswith("  EX401  the license is missing")
     assert "exengine explain EX" in lines[3]
 
 
@@ -79,7 +79,7 @@ def test_annotations_name_the_file_the_line_and_the_code(shelf, check):
     assert first.startswith(
         "::error file=site/exengine_shelf/__init__.py,line=6,title=EX201::Shelf has no docstring"
     )
-    assert second.startswith("::error file=project/pyproject.toml,line=1,title=EX401::the licence is missing")
+    assert second.startswith("::error file=project/pyproject.toml,line=1,title=EX401::the license is missing")
 
 
 def test_annotations_are_one_line_each_whatever_the_message(shelf, check):

@@ -520,7 +520,7 @@ def test_a_path_that_cannot_be_is_not_found(installed, tmp_path, monkeypatch, od
 def test_what_is_no_dataset_is_answered_with_the_datasets_in_it(installed, path):
     make_dataset(path)
     with pytest.raises(
-        DatasetNotFoundError, match=r"no installed backend recognises .* It contains datasets: data\."
+        DatasetNotFoundError, match=r"no installed backend recognizes .* It contains datasets: data\."
     ):
         open_dataset(path.parent)
 

@@ -4,6 +4,7 @@ Everything is made in a folder of the test, in a process with mounts of its own.
 """
 
 import ast
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "things_at_a_path.py"
+SCRIPT_OF_FILES = HERE / "things_at_a_file.py"
 ROOT = os.name == "posix" and os.geteuid() == 0
 GREEDY = """
 from exengine_checked import CheckedStorage
@@ -42,14 +44,19 @@ class GreedyStorage(CheckedStorage):
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and users of POSIX")
 
 
-def _names():
+def _names(script):
     """Return the names of all things; they are registered when the module is run."""
-    namespace = {"__name__": "things", "__file__": str(SCRIPT)}
-    exec(compile(ast.parse(SCRIPT.read_text(encoding="utf-8")), str(SCRIPT), "exec"), namespace)
+    namespace = {"__name__": "things", "__file__": str(script)}
+    sys.path.insert(0, str(HERE))
+    try:
+        exec(compile(ast.parse(script.read_text(encoding="utf-8")), str(script), "exec"), namespace)
+    finally:
+        sys.path.remove(str(HERE))
+        sys.modules.pop(SCRIPT.stem, None)
     return [*namespace["THINGS"]]
 
 
-THINGS = _names()
+THINGS, THINGS_OF_FILES = _names(SCRIPT), _names(SCRIPT_OF_FILES)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +65,10 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(HERE.parents[1] / "backends" / "checked.py", folder / "exengine_checked.py")
     (folder / "aaa_greedy.py").write_text(GREEDY)
+    shutil.copy(HERE.parents[1] / "backends" / "one_file.py", folder / "exengine_lines.py")
     for name, target in (
         ("checked", "exengine_checked:CheckedStorage"),
+        ("lines", "exengine_lines:LinesStorage"),
         ("aaa-greedy", "aaa_greedy:GreedyStorage"),
     ):
         info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
@@ -79,10 +88,11 @@ def outcomes(site):
             if user == "root" and not ROOT:
                 pytest.skip("only root can be root")
             plugins = site if backend == "aaa-greedy" else _without_greedy(site)
+            script = SCRIPT_OF_FILES if backend == "lines" else SCRIPT
             with tempfile.TemporaryDirectory(prefix="exengine-things-") as folder:
                 os.chmod(folder, 0o777)  # the ordinary user works there
                 done = subprocess.run(
-                    [sys.executable, SCRIPT, folder, backend, user, way],
+                    [sys.executable, script, folder, backend, user, way],
                     capture_output=True,
                     text=True,
                     env={**os.environ, "PYTHONPATH": str(plugins), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -106,12 +116,15 @@ def _without_greedy(site):
 
 def test_there_are_enough_things():
     assert len(THINGS) >= 30
+    assert len(THINGS_OF_FILES) >= 60
 
 
 @pytest.mark.parametrize("way", ["directly", "through-a-link"])
 @pytest.mark.parametrize("user", ["root", "user"])
-@pytest.mark.parametrize("backend", ["checked", "aaa-greedy"])
-@pytest.mark.parametrize("name", THINGS)
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [*itertools.product(["checked", "aaa-greedy"], THINGS), *itertools.product(["lines"], THINGS_OF_FILES)],
+)
 def test_overwriting_changes_nothing_but_a_dataset(name, backend, user, way, outcomes):
     report = outcomes(backend, user, way)[name]
     if "skipped" in report:

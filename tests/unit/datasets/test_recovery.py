@@ -232,7 +232,7 @@ def test_a_target_that_was_recovered_from_it_and_has_changed_since_is_refused(ma
     make()
     recover(path)
     damage(target, 3)
-    with pytest.raises(DatasetExistsError, match="differs at"):
+    with pytest.raises(DatasetExistsError, match="has a different frame at"):
         recover(path)
 
 

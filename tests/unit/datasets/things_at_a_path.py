@@ -29,7 +29,7 @@ from exengine.testing.own_nodes import make_device, make_file, make_folder, make
 
 ROOT = os.name == "posix" and os.geteuid() == 0
 NOBODY = 65534
-SETTINGS = {"backend": "checked"}
+SETTINGS = {"backend": "checked", "name": "data"}
 
 THINGS = {}
 """Name -> (function that creates the thing, outcome, whether this requires root)."""
@@ -162,8 +162,9 @@ def make_a_block_device(path):
 
 def link_to(make):
     def make_link(path):
-        make(path.parent / "target")
-        path.symlink_to("target")
+        target = path.with_name(f"target{path.suffix}")
+        make(target)
+        path.symlink_to(target.name)
 
     return make_link
 
@@ -177,7 +178,7 @@ for _name, _make, _root in (
 
 @thing("refused")
 def make_a_dangling_link(path):
-    path.symlink_to("nowhere")
+    path.symlink_to(f"nowhere{path.suffix}")
 
 
 @thing("refused")
@@ -463,12 +464,12 @@ def try_one(folder, name, user, way):
     if needs_root and not ROOT:
         return {"name": name, "skipped": "only root makes devices and mounts"}
     folder.mkdir()
-    path = folder / "data"
+    path = folder / SETTINGS["name"]
     make(path)
     given = path
     if way == "through-a-link":
         (folder / "links").mkdir()
-        given = folder / "links" / "link"
+        given = folder / "links" / f"link{path.suffix}"
         given.symlink_to(path)
     if user == "user" and ROOT:
         change_owner(folder)
@@ -479,7 +480,8 @@ def try_one(folder, name, user, way):
     if outcome == "made":
         with contextlib.closing(open_dataset(path)) as dataset:
             frames = [int(dataset.get_data(axes)[0, 0]) for axes in dataset]
-        below = {key for key in {*before, *after} if key == "data" or key.startswith("data/")}
+        inside = (f"{path.name}/", f"{path.name}.exengine.")
+        below = {key for key in {*before, *after} if key == path.name or key.startswith(inside)}
         before, after = ({key: tree[key] for key in tree.keys() - below} for tree in (before, after))
     changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
     wanted = {
@@ -503,8 +505,9 @@ def main(folder, backend, user, way):
     folder = Path(folder)
     if ROOT:
         live_apart()
-    make_dataset(folder / "warm")  # import all lazily imported modules before dropping privileges
-    overwrite(folder / "warm")
+    warm = folder / SETTINGS["name"].replace("data", "warm")
+    make_dataset(warm)  # import all lazily imported modules before dropping privileges
+    overwrite(warm)
     for number, name in enumerate(THINGS):
         sys.stdout.write(json.dumps(try_one(folder / str(number), name, user, way)) + "\n")
         sys.stdout.flush()

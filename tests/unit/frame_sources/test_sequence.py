@@ -108,6 +108,7 @@ def test_a_wrong_value_is_refused_with_its_place(settings, where):
     ("settings", "says"),
     [
         ({"channels": []}, r"^sequence\.channels is empty; write it like channels: \[DAPI"),
+        ({"autofocus_plan": {}}, r"autofocus_plan is empty; write it like autofocus_plan: \{axes: .*leave it out$"),
         ({"time_plan": {}}, r"^sequence\.time_plan is empty"),
         ({"z_plan": {}, "channels": ["A"]}, r"^sequence\.z_plan is empty"),
         ({"stage_positions": []}, r"^sequence\.stage_positions is empty"),

@@ -50,7 +50,7 @@ def test_without_a_frame_in_time_there_is_an_error(storage):
     storage.put({"time": 0}, FRAME, {})
     following = storage.follow(timeout=0.05)
     assert next(following) == {"time": 0}
-    with pytest.raises(TimeoutError, match=r"no new frame came in 0\.05 s"):
+    with pytest.raises(TimeoutError, match=r"no new frame arrived within 0\.05 s"):
         next(following)
 
 

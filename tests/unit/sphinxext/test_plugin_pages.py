@@ -316,7 +316,7 @@ def test_a_page_that_somebody_wrote_is_not_overwritten(site, build, tmp_path):
     page = tmp_path / "docs" / "usage" / "backends" / "shelf.rst"
     page.parent.mkdir(parents=True)
     page.write_text("My own\n======\n")
-    assert "was not changed" in build(strict=False).warnings
+    assert "was left unchanged" in build(strict=False).warnings
     assert page.read_text() == "My own\n======\n"
 
 

@@ -1,7 +1,7 @@
 """Micro-Manager hardware as a frame source for ExEngine, and ExEngine for a user's own pymmcore-plus core.
 
-Importing this module does not import pymmcore-plus or load any device adapters. The names for a user's own
-core import pymmcore-plus when they are imported themselves.
+Importing this module does not import pymmcore-plus or load any device adapters. Importing a name for a
+user's own core also imports pymmcore-plus.
 """
 
 from typing import TYPE_CHECKING

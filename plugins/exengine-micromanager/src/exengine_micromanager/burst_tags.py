@@ -28,7 +28,7 @@ def camera_number(tags: Mapping[str, Any], cameras: int) -> int:
     number = next((value for key, value in tags.items() if key.endswith("CameraChannelIndex")), "")
     if not str(number).isdigit() or int(number) >= cameras:
         raise SourceError(
-            f"the camera that took a frame of a burst is unknown; the frame's tag is {number!r}, with "
-            f"{cameras} cameras"
+            f"it is unknown which camera took a frame of a burst: the frame's camera tag is {number!r}, but "
+            f"there are {cameras} cameras"
         )
     return int(number)

@@ -27,7 +27,7 @@ _STEPS = {
     "displaySLMImage": "the SLM could not be set",
     "snapImage": "the camera could not acquire the image",
 }
-"""Methods of the core whose first failure is recorded, each with the beginning of its error message."""
+"""The core methods in which a failure is recorded, each with the beginning of the error message."""
 
 
 def _failure(name: str, error: Exception) -> SourceError:
@@ -107,7 +107,7 @@ class CoreView:
     def __getattr__(self, name: str) -> Any:
         core = object.__getattribute__(self, "_core_ref")()
         if core is None:
-            raise SourceError("the core of this engine no longer exists; keep a reference to it")
+            raise SourceError("the core of this engine no longer exists; keep a reference to the core")
         value = getattr(core, name)
         if name not in _STEPS:
             return value

@@ -1,6 +1,6 @@
 """Checks the config, exposure times, properties, devices and channels before anything moves.
 
-Every error message states the request, the alternatives and how to fix the problem.
+Every error message states the request, the alternatives and a way to fix the problem.
 """
 
 import contextlib
@@ -46,9 +46,9 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
         raise SourceError(_load_message(core, path, str(error).strip())) from error
     if len(core.getLoadedDevices()) < 2:  # the core itself counts as a device
         raise SourceError(
-            f"config {str(path)!r} contains no devices, so it is not a Micro-Manager .cfg file, which has "
-            "lines such as 'Device,Camera,DemoCamera,DCam'; create one with Micro-Manager's Hardware "
-            "Configuration Wizard"
+            f"config {str(path)!r} contains no devices, so it is not a Micro-Manager .cfg file, in which a "
+            "device has a line such as 'Device,Camera,DemoCamera,DCam'; create a config with Micro-Manager's "
+            "Hardware Configuration Wizard"
         )
     if not core.getCameraDevice():
         raise SourceError(
@@ -67,14 +67,14 @@ def _load_message(core: "CMMCorePlus", path: Path, reason: str) -> str:
         return message + (
             f"The device adapters ({searched}) and pymmcore were built for different versions of the device "
             "interface. Install the pymmcore version whose fourth number is the adapters' version "
-            "(12.5.1.75.0 is for 75), or install matching adapters with 'mmcore install'"
+            "(for example, 12.5.1.75.0 for version 75), or install matching adapters with 'mmcore install'"
         )
     if "Failed to load device adapter" in reason:
         return message + (
             f"Device adapters were searched for in: {searched}. Set the option adapter_path to the folder "
-            "of your Micro-Manager installation, or install one with 'mmcore install'"
+            "of your Micro-Manager installation, or install Micro-Manager with 'mmcore install'"
         )
-    return message + "Check that the devices are switched on and connected, and not used by another program"
+    return message + "Check that the devices are switched on, connected, and not in use by another program"
 
 
 # -- exposure times and properties ----------------------------------------------------------------------
@@ -176,8 +176,8 @@ def _checked_value(core: "CMMCorePlus", device: str, prop: str, value: PropertyV
         raise SourceError(f"property {name!r} is read-only; leave it out")
     if core.isPropertyPreInit(device, prop):
         raise SourceError(
-            f"property {name!r} is only read when the device starts; set it in the .cfg file, before the "
-            "line 'Property,Core,Initialize,1'"
+            f"property {name!r} takes effect only when the device starts; set it in the .cfg file, before "
+            "the line 'Property,Core,Initialize,1'"
         )
     text = str(int(value)) if isinstance(value, bool) else str(value)
     numeric = core.getPropertyType(device, prop).name in ("Float", "Integer")
@@ -254,7 +254,7 @@ def check_property(core: "CMMCorePlus", device: str, prop: str, value: Any, what
     core : pymmcore_plus.CMMCorePlus
     device, prop : str
     value : object
-        The value to check. For ``Position``, it is a number in micrometres or, for an XY stage, a pair of
+        The value to check. For ``Position``, it is a number in micrometers or, for an XY stage, a pair of
         numbers.
     what : str
         The origin of the value, for the error message.

@@ -1,8 +1,8 @@
 """Passes the frames of one run from the engine to the sink, on a single thread.
 
 Guarantees: the sink is called once per frame, in the order in which the engine delivers the frames, on the
-thread that called :meth:`Delivery.run`. After the first error or a cancellation, the sink is not called any
-more.
+thread that called :meth:`Delivery.run`. After the first error or a cancellation, the sink is not called
+again.
 
 Assumption: pymmcore-plus calls its listeners on the thread that runs the engine.
 """
@@ -108,7 +108,7 @@ class Delivery:
             self._core.mda.cancel()
 
     def _event_started(self, event: "useq.MDAEvent") -> None:
-        # The runner also forgets a cancellation that arrived between the wait for an event and its start.
+        # The runner also forgets a cancellation that arrives just before an event starts.
         self._started()
         first = getattr(event, "events", (event,))[0]
         self.where = self._coordinates(first, "")

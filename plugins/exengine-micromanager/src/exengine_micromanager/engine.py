@@ -58,7 +58,7 @@ class CarefulEngine(MDAEngine):
     """
 
     def __init__(self, core: CarefulCore | CoreView, orders: Orders, stopped: Callable[[], bool]) -> None:
-        # However a run ends, the source restores the settings itself. Positions are not restored.
+        # After every run, the source itself restores the settings. Positions are not restored.
         super().__init__(core, restore_initial_state=False)  # type: ignore[arg-type]  # a view is one as well
         self._careful_core = core
         self._stopped = stopped
@@ -133,7 +133,7 @@ class CarefulEngine(MDAEngine):
     # -- one event -----------------------------------------------------------------------------------
 
     def setup_event(self, event: "useq.MDAEvent") -> None:
-        """Set the complete state and wait for the devices. Raise an exception if anything failed."""
+        """Set the complete state and wait for the devices. Raise an exception if anything fails."""
         burst = event if isinstance(event, SequencedEvent) else None
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         first, last = singles[0], singles[-1]
@@ -242,7 +242,7 @@ class CarefulEngine(MDAEngine):
         return self._autoshutter_was_set if wanted is None else wanted not in ("0", 0, False)
 
     def _release_shutter_other_than(self, order: Order) -> None:
-        """Close a shutter that was held open if the event uses a different shutter, or no autoshutter."""
+        """If the event uses a different shutter or no autoshutter, close the shutter that was held open."""
         shutter = order.settings.get((CORE, "Shutter"), self._held_open)
         if shutter != self._held_open or not self._has_autoshutter(order):
             self._close_held_shutter()
@@ -264,7 +264,7 @@ class CarefulEngine(MDAEngine):
             core.setAutoShutter(has_autoshutter)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
-        """Let autoshutter control the shutter again unless it must stay open, and stop hardware sequences."""
+        """Return control of the shutter to autoshutter unless it must stay open; stop hardware sequences."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         if self._held_open and not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]):
@@ -354,7 +354,7 @@ class CarefulEngine(MDAEngine):
             camera = camera_number(tags, cameras)
             if counts[camera] == len(event.events):
                 raise SourceError(
-                    f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
+                    f"camera {camera} delivered more frames than the {counts[camera]} of the burst"
                 )
             if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])
@@ -420,13 +420,13 @@ class CarefulEngine(MDAEngine):
 
 
 class _Patience:
-    """A time limit that counts only the time in which the process runs, for example not after Ctrl-Z."""
+    """A time limit that excludes the time in which the process is suspended, for example by Ctrl-Z."""
 
     def __init__(self, limit_s: float) -> None:
         self._left_s, self._last_s = limit_s, time.monotonic()
 
     def is_over(self) -> bool:
-        """Return whether the limit is exceeded. Call this often: a long step counts as a short one."""
+        """Return whether the limit is exceeded. Call this often: a long pause between calls hardly counts."""
         now_s = time.monotonic()
         self._left_s -= min(now_s - self._last_s, _LONGEST_STEP_S)
         self._last_s = now_s

@@ -191,7 +191,7 @@ class Orders:
         return event, order
 
     def value_of(self, setting: Setting) -> Any:
-        """Return the current value of a property, of a selected device or of a drive's position."""
+        """Return the current value of a property, of a drive's position or of a device selection."""
         return _value(self._core, *setting)
 
 
@@ -215,7 +215,7 @@ def _value(core: "CMMCorePlus", device: str, prop: str) -> Any:
 
 
 def start_position(core: "CMMCorePlus") -> Reference:
-    """Return the current positions of the selected stages, in micrometres."""
+    """Return the current positions of the selected stages, in micrometers."""
     x = y = z = None
     with contextlib.suppress(RuntimeError):
         x, y = core.getXYPosition() if core.getXYStageDevice() else (None, None)

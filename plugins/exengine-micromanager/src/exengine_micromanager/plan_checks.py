@@ -1,6 +1,6 @@
 """Checks a sequence against the microscope's devices: promises S1 and S3.
 
-The checks find requests that the devices cannot fulfil, before anything moves: missing devices, channels and
+The checks find requests that the devices cannot fulfill, before anything moves: missing devices, channels and
 cameras, and invalid exposure times, properties and regions of interest. To find out the layout of each
 camera's frames and the exposure times that it accepts, the checks temporarily change camera settings and
 then restore them. They do not touch any device that moves.
@@ -255,7 +255,7 @@ def _frames(core: "CMMCorePlus") -> int:
 
 
 def camera_channels(core: "CMMCorePlus", label: str) -> tuple[str, ...]:
-    """Return a name for each frame of one exposure of the selected camera device."""
+    """Return a name for each frame that one exposure of the selected camera device produces."""
     number = _frames(core)
     names = tuple(core.getPhysicalCameraDevice(n) for n in range(number)) if number > 1 else (label,)
     return names if len(set(names)) == number and all(names) else tuple(f"{label}-{n}" for n in range(number))
@@ -364,7 +364,7 @@ def _pixel_size_um(core: "CMMCorePlus", setup: "useq.MDAEvent | None") -> float:
 
 
 def check_field_of_view(sequence: "useq.MDASequence", field_of_view_um: tuple[float, float] | None) -> None:
-    """Refuse grid plans and other plans of points if their spacing is unknown."""
+    """Refuse grids and other plans of several points if the spacing of the points is unknown."""
     if field_of_view_um is not None:
         return
     for plan in point_plans(sequence):

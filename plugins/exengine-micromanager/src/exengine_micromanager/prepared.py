@@ -67,7 +67,7 @@ class Prepared:
         return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
 
     def skip(self, existing: Container[DataCoordinates]) -> int:
-        """Leave out the events whose frames all exist. Return the number of frames of the other events."""
+        """Leave out each event if all of its frames exist. Return the number of frames that remain."""
 
         def frames_of(event: "useq.MDAEvent") -> list[DataCoordinates]:
             exposed, order = self.orders.with_exposure(event)

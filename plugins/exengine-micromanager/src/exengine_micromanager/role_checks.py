@@ -42,13 +42,13 @@ def need_device(
     if needed and not role_at_start(core, start, role):
         raise sequence_error(
             "devices",
-            f"the sequence has {plan}, but the config has no {what}; remove it from the sequence, or "
-            f"select the device in the .cfg file with 'Property,Core,{role},<label>'",
+            f"the sequence has {plan}, but the config selects no {what}; remove this part of the "
+            f"sequence, or select the device in the .cfg file with 'Property,Core,{role},<label>'",
         )
 
 
 def _stated(core: "CMMCorePlus", sequence: "useq.MDASequence") -> "Iterator[tuple[Setting, Any, str]]":
-    """Yield each property that a channel or a position sets, its value, and a name for messages."""
+    """Yield each property that a channel or a position sets, with its value and a name for messages."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         for channel in part.channels:
             for setting, value in _preset(core, channel.group, channel.config).items():
@@ -69,13 +69,13 @@ def check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
                 raise sequence_error(
                     "drives",
                     f"{where} selects the device {value!r} as {role}, but the sequence moves {device!r}; "
-                    "select the device that the sequence moves in its setup, or remove the positions",
+                    "in the setup, select the device that the sequence moves, or remove the positions",
                 )
             if setting == (device, "Position"):
                 raise sequence_error(
                     "drives",
-                    f"the properties set {device}.Position, but the sequence moves the same device; "
-                    f"set {instead} of the position instead of the property",
+                    f"the properties set {device}.Position, but the sequence also moves this device; "
+                    f"remove the property, and set {instead} of the position",
                 )
 
 
@@ -95,12 +95,12 @@ def check_shutter(core: "CMMCorePlus", complete: CompleteEvents) -> None:
     if not any(shutters):
         raise sequence_error(
             "shutter",
-            "keep_shutter_open_across needs a shutter, but the config selects none; leave it out, or select "
-            "the shutter in the .cfg file with 'Property,Core,Shutter,<label>'",
+            "keep_shutter_open_across needs a shutter, but the config selects none; remove the field, or "
+            "select a shutter in the .cfg file with 'Property,Core,Shutter,<label>'",
         )
     if autoshutters <= {"0", "False"}:
         raise sequence_error(
             "shutter",
-            "keep_shutter_open_across would have no effect while autoshutter is off; leave it out, or switch "
-            "autoshutter on in the .cfg file with 'Property,Core,AutoShutter,1'",
+            "keep_shutter_open_across would have no effect while autoshutter is off; remove the field, or "
+            "switch autoshutter on in the .cfg file with 'Property,Core,AutoShutter,1'",
         )

@@ -55,7 +55,7 @@ class MicroManagerSource(FrameSource):
         ``None``, those events use the exposure time that the config sets.
     channel_group : str, default: None
         Config group for channels that do not specify a group. With ``None``, the source uses the group
-        ``Channel`` or, if the config has no such group, the group that it declares as its channel group.
+        ``Channel`` or, if the config has no such group, the channel group that the config declares.
     buffer_mb : int, default: None
         Size in MB of the buffer that stores the frames of a burst until they are read. With ``None``,
         Micro-Manager chooses the size.
@@ -102,7 +102,7 @@ class MicroManagerSource(FrameSource):
         self._core: CarefulCore | None = None
         self._release: weakref.finalize[..., Any] | None = None
         self._prepared: Prepared | None = None
-        self._frames: int | None = 0  # of the events that are not left out
+        self._frames: int | None = 0  # the number of frames of the events that are not left out
         self._running = _Running()
         self._cancelled = threading.Event()
 
@@ -130,8 +130,8 @@ class MicroManagerSource(FrameSource):
         check_sequence(sequence)  # check this before the devices start
         self.close()
         core = self._core = _new_core(self._adapters())
-        # Release the core even if close() is never called: a core that still exists when the interpreter
-        # exits makes it abort.
+        # Release the core even if close() is never called: the interpreter aborts if a core still exists when
+        # it exits.
         self._running = _Running()
         self._release = weakref.finalize(self, _release_core, core, self._running)
         try:
@@ -151,7 +151,7 @@ class MicroManagerSource(FrameSource):
         return self._prepared.plan
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out the events whose frames all exist; see :meth:`exengine.FrameSource.skip`.
+        """Leave out each event if all of its frames exist; see :meth:`exengine.FrameSource.skip`.
 
         Parameters
         ----------
@@ -174,8 +174,8 @@ class MicroManagerSource(FrameSource):
         ----------
         sink : callable
             Called with the coordinates, the pixels and the JSON metadata of each frame. The pixels are a
-            C-contiguous array of shape ``(Y, X)``, or ``(Y, X, 3)`` for RGB, which belongs to the sink. While
-            the sink blocks, the source requests no further image, but a burst that is already running
+            C-contiguous array of shape ``(Y, X)``, or ``(Y, X, 3)`` for RGB. The array belongs to the sink.
+            While the sink blocks, the source requests no further image, but a burst that is already running
             continues to fill the camera's buffer.
 
         Raises
@@ -237,7 +237,7 @@ class MicroManagerSource(FrameSource):
             core.mda.cancel()
 
     def close(self) -> None:
-        """Release all devices. The method is idempotent, and the source can be prepared again.
+        """Release all devices. The method is idempotent. Afterwards, the source can be prepared again.
 
         A run in progress is cancelled first, and the settings from before that run are restored.
         """

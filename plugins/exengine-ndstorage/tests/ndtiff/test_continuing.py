@@ -131,5 +131,5 @@ def test_other_options_are_refused_and_the_frames_stay(killed):
 
 def test_a_dataset_without_frames_is_refused(killed):
     path = killed(0)
-    with pytest.raises(DatasetDamagedError, match="has no frames"):
+    with pytest.raises(DatasetDamagedError, match="contains no frames"):
         NDTiffStorage.resume(path, **OPTIONS)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from ndtiff_bytes import SHAPE, at, change, entries, flip
 
-from exengine.errors import (
-    DatasetDamagedError,
-)
+import exengine
+from exengine.errors import DatasetDamagedError, ExEngineError
+from exengine_ndstorage import NDTiffStorage
 
 PIXELS_AT = 2  # which of the numbers of an index entry
 
@@ -231,3 +231,23 @@ def test_a_claim_of_16_eib_takes_no_memory_and_harms_no_other_frame(five, opened
     with pytest.raises(DatasetDamagedError, match="longer than the file"):
         dataset.get_metadata(at(2))
     others_are_whole(dataset, [2])
+
+
+def test_a_changed_byte_of_the_header_is_noticed(tmp_path):
+    path = tmp_path / "data"
+    with NDTiffStorage(path, summary_metadata={"name": "demo"}) as storage:
+        storage.put({"time": 0}, np.ones((4, 4), np.uint16), {})
+    (file,) = path.glob("*.tif")
+    good = file.read_bytes()
+    end = good.index(b'{"name":"demo"}') + len(b'{"name":"demo"}')
+    for place in range(end):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 0x10]) + good[place + 1 :])
+        try:
+            dataset = exengine.open_dataset(path)
+        except ExEngineError:
+            continue
+        with dataset:
+            assert dataset.status == "damaged", f"byte {place} of the header"
+    file.write_bytes(good)
+    with exengine.open_dataset(path) as dataset:
+        assert dataset.status == "complete" and dataset.summary_metadata == {"name": "demo"}

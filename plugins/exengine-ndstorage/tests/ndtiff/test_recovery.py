@@ -162,7 +162,7 @@ def test_a_frame_whose_coordinates_became_those_of_another_is_told(finished):
     at = data.index(b"5", begin)
     (finished / "NDTiff.index").write_bytes(data[:at] + b"7" + data[at + 1 :])
     report = exengine.verify(finished)
-    assert "1 entries of the index have the same coordinates as a later entry" in report.problems
+    assert "index entries with the same coordinates as a later entry: 1" in report.problems
     report = exengine.recover(finished, in_place=True)
     assert (report.frames, report.total) == (COUNT - 1, COUNT)
     assert "their coordinates are unknown" in exengine.verify(finished).problems[0]

@@ -1,4 +1,4 @@
-"""The capabilities of the backend ``ome-zarr``, which follow from its options."""
+"""Derives the capabilities of the backend ``ome-zarr`` from its options."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Finishes the files of a dataset: shard indices and lengths, array lengths, and consolidated metadata.
 
-The dataset can be read after every step, and any step can be repeated after the process was killed. The
+The dataset can be read after every step, and any step can be repeated if the process is killed. The
 journal lists the frames that exist.
 """
 
@@ -162,7 +162,7 @@ def chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
 
 
 def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
-    """Mark the chunks that were never written, and shorten the shard if it is not full."""
+    """In a shard's index, mark unwritten chunks as missing. Shorten the shard if it is not full."""
     first = chunk_numbers(layout, frames)
     written = np.zeros(layout.chunks_in_shard, bool)
     written[(first[:, None] + np.arange(layout.tiles)).reshape(-1)] = True
@@ -221,7 +221,7 @@ def _write_shard(
             while done < length:
                 text = read_at(file.descriptor, min(sizes.COPY_BYTES, length - done), offset + done)
                 if not text:
-                    raise OSError(f"{path} is shorter than its frames")
+                    raise OSError(f"{path} is too short to contain its frames")
                 write_at(target.descriptor, (text,), at + done, len(text))
                 done += len(text)
             placed[number] = at, length

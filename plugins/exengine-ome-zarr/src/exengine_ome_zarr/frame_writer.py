@@ -30,7 +30,7 @@ from exengine_ome_zarr.format.shards import PartFiles, SlotFiles
 from exengine_ome_zarr.pyramid import PyramidBuilder, level_factors
 
 Batch = list[tuple[DataCoordinates, npt.NDArray[Any], bytes]]
-"""Frames with their coordinates, pixels and lines for the file of metadata."""
+"""Frames with their coordinates, pixels and lines for the metadata file."""
 
 
 class FrameWriter:
@@ -41,7 +41,7 @@ class FrameWriter:
     folder : str
         The folder of the dataset.
     plan : Planning
-        The known facts about the frames, which determine the layout when the first frame arrives.
+        The known facts about the frames. They determine the layout when the first frame arrives.
     layout_bytes : int
         The size of the existing layout file.
     line_bytes, frames : int, optional

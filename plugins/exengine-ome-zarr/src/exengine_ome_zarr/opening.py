@@ -1,4 +1,4 @@
-"""Chooses the reader for an OME-Zarr dataset, which this backend or another program wrote."""
+"""Chooses a reader for an OME-Zarr dataset, depending on whether this backend or another program wrote it."""
 
 import os
 
@@ -42,7 +42,7 @@ def open_ome_zarr(path: str | os.PathLike[str]) -> DataStorage:
     absolute = os.path.abspath(path)
     if not os.path.exists(absolute):
         raise DatasetNotFoundError(f"there is no dataset at {absolute}")
-    if os.path.isfile(absolute):
+    if os.path.isfile(absolute) and (is_packed(absolute) or not is_foreign(absolute)):
         return PackedReader.open(absolute)
     if is_own(absolute):
         return OmeZarrReader(absolute)

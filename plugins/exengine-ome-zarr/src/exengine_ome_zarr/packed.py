@@ -66,7 +66,7 @@ class _Objects:
     def get(self, name: str, most: int) -> tuple[bytes, Tag] | None:
         size = self.archive.sizes.get(name, 0)
         if size > most:
-            raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes, but at most {most} are read")
+            raise DatasetDamagedError(f"{self.url}/{name} has {size} bytes; the limit is {most}")
         text = self.archive.read(name, 0, size)
         return None if text is None else (text, {})
 

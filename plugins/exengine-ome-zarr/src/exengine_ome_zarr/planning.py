@@ -111,7 +111,7 @@ class Planning:
         )
 
     def declared(self, layout: Layout) -> dict[str, list[Key]]:
-        """Return the planned positions on each dimension that one axis forms, in order of their indices."""
+        """Return the planned positions on each dimension with a single axis, in order of their indices."""
         found: dict[str, list[Key]] = {}
         planned = {axis.name: axis for axis in self._axes}
         for dim, axes in layout.roles.items():
@@ -121,7 +121,7 @@ class Planning:
         return found
 
     def lengths(self, layout: Layout) -> dict[str, int]:
-        """Return the planned lengths of t, c and z whose positions are numbers from 0."""
+        """Return the planned lengths of the dimensions t, c and z, if their positions are numbers from 0."""
         planned = {axis.name: axis for axis in self._axes}
         found = {}
         for dim in FRAME_DIMENSIONS:

@@ -1,6 +1,6 @@
 """Resolution levels: smaller copies of the frames, so that viewers can display a large dataset as a whole.
 
-Each level halves the height and width of the previous level. If they are odd, the last row or column is
+Each level halves the height and width of the previous level. If one of them is odd, the last row or column is
 computed from the pixels that exist. A level is divided into the same shards as the full resolution.
 """
 
@@ -105,7 +105,7 @@ def build_shard(
     frames : iterable of ((t, c, z), numpy.ndarray)
         The indices and pixels of each frame in the shard.
     may_finish : callable
-        Returns whether all frames were passed. If not, nothing is written.
+        Returns whether ``frames`` is complete. If not, nothing is written.
     """
     writers = [_LevelShard(folder, level_layout(layout, number)) for number in range(1, len(names))]
     try:
@@ -134,7 +134,7 @@ class PyramidBuilder:
     """Builds the levels of complete shards on a low-priority thread, while more frames are stored.
 
     The thread uses only spare processor time. It builds a shard when all of its frames are stored; ``finish``
-    builds the other shards, and those that the thread did not reach or could not build.
+    builds all shards that the thread has not built.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ class LevelReader(DatasetReader):
 
     def read_frame_metadata(self, number: int) -> JsonValue:
         raise UnsupportedOperationError(
-            "resolution levels have no metadata of their own; read it from the dataset itself"
+            "resolution levels have no metadata of their own; read the metadata from the dataset"
         )
 
     def release(self) -> None:

@@ -147,7 +147,7 @@ class OmeZarrReader(DatasetReader):
 
     @property
     def resolution_levels(self) -> tuple[int, ...]:
-        """The resolution levels. Level 0 has full resolution; each further level halves the previous one."""
+        """The resolution levels. Level 0 has full resolution; each further level is half as high and wide."""
         layout = self._table.layout
         if layout is None or self._table.live or not os.path.isfile(self._document_of_level(1)):
             return (0,)
@@ -200,7 +200,7 @@ class OmeZarrReader(DatasetReader):
         stored = line.get("coordinates")
         if stored != self._table.coordinates(number):
             raise DatasetDamagedError(
-                f"{self._name(number)} was stored at {stored!r:.200}, because labels are missing from "
+                f"{self._name(number)} was originally stored at {stored!r:.200}; its labels are missing from "
                 f"{files.LAYOUT}"
             )
 

@@ -99,7 +99,7 @@ class _Handler(LoopbackHandler):
         path = self._path()
         try:
             file = None if path is None else path.open("rb")
-        except OSError:  # the file was not written yet, or is a folder
+        except OSError:  # the file has not been written yet, or is a folder
             file = None
         if path is None or file is None:
             self._refuse(HTTPStatus.NOT_FOUND)

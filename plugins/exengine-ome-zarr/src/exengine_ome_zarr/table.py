@@ -114,7 +114,7 @@ class FrameTable:
     def _read_layout(self) -> None:
         try:
             values, self._layout_at = read_lines(self._folder, self._layout_at)
-        except FileNotFoundError:  # the writer creates it before the dataset appears
+        except FileNotFoundError:  # the writer creates this file before the dataset appears
             self.problem = f"{LAYOUT} is missing"
             return
         except OSError as error:
@@ -285,7 +285,7 @@ class FrameTable:
         return (coordinates for _, coordinates in self.since(0))
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        """Yield the numbers and coordinates of the frames currently present, starting at a given number."""
         self._follow()
         for number in range(start, self._count):
             yield number, snapshot(self.coordinates(number))

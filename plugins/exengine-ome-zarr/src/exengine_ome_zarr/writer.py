@@ -46,9 +46,10 @@ from exengine_ome_zarr.remote.storage import RemoteStorage
 class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
-    A dataset is a folder of Zarr arrays that napari and web viewers can open, even while it is written. When
-    ``put`` returns, the operating system has received the frame, and it survives a crash of the program.
-    After ``finish``, it also survives a power failure. Checksums protect the frames and their metadata.
+    A dataset is a folder of Zarr arrays that napari and web viewers can open, even during writing. When
+    ``put`` returns, the operating system has received the frame, so the frame survives a crash of the
+    program. After ``finish``, it also survives a power failure. Checksums protect the frames and their
+    metadata.
 
     Parameters
     ----------
@@ -78,9 +79,9 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         How to treat axes for which OME-Zarr has no dimension: refuse them, combine them with the channel, or
         create an image for each of their positions.
     pyramid : {"none", "mean", "median", "decimate"}
-        How ``finish`` computes smaller copies of frames larger than 512 pixels, so that viewers can display
-        large data as a whole: from the mean or median of 2 x 2 pixels, or from every second pixel. By
-        default, it creates none; ``exengine_ome_zarr.add_pyramid`` can add them later.
+        How ``finish`` computes smaller copies of frames larger than 512 pixels: from the mean or median of
+        2 x 2 pixels, or from every second pixel. With these copies, viewers can display large data as a
+        whole. By default, ``finish`` creates no copies; ``exengine_ome_zarr.add_pyramid`` can add them later.
     spool : path, optional
         For a dataset in object storage: the folder on this machine that contains its frames until they are
         uploaded. By default, ``exengine-spool`` in the user's cache folder, or the folder in the environment
@@ -175,10 +176,10 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeZarrStorage":
-        """Open a dataset in a folder, in order to store the frames that it lacks."""
+        """Open a dataset in a folder, in order to store its missing frames."""
         if is_url(path):
             raise UnsupportedOperationError(
-                f"{path} is in object storage, where ome-zarr cannot continue a dataset"
+                f"ome-zarr cannot continue {path}, because it is in object storage; use a new dataset"
             )
         return _ContinuedStorage(path, **options)
 
@@ -338,7 +339,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
                 raise
 
     def finished_facts(self) -> dict[str, JsonValue]:
-        """Return the checksums of the journal and the layout, which readers verify."""
+        """Return the checksums of the journal and the layout, for readers to verify."""
         return {} if self._writer is None else dict(self._writer.checksums())
 
     def release(self) -> None:

@@ -156,5 +156,5 @@ def test_a_series_in_which_no_image_can_be_read_names_the_first_fault(path):
     series(path, IMAGES)
     for number in range(3):
         (path / str(number) / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group"}))
-    with pytest.raises(DatasetDamagedError, match="is listed, but it is not an image"):
+    with pytest.raises(DatasetDamagedError, match="is listed as an image, but it is not one"):
         open_foreign(path)

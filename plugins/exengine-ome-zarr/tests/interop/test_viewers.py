@@ -1,5 +1,9 @@
 """napari and neuroglancer show the pixels and the metadata that were written."""
 
+import subprocess
+import sys
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from neuroglancer_page import Page
@@ -112,3 +116,15 @@ def test_neuroglancer_shows_what_was_written(made, browser, pictures, name):
         browser.save_screenshot(pictures / f"neuroglancer-{name}.png")
     if len(image.channels) > 1:
         assert colorful(pictures / f"neuroglancer-{name}.png") > 0.002
+
+
+def test_npe2_accepts_the_manifest_of_the_reader():
+    manifest = str(files("exengine.viewer").joinpath("napari.yaml"))
+    checked = subprocess.run(
+        [sys.executable, "-m", "npe2", "validate", manifest],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "valid!" in checked.stdout, checked.stdout + checked.stderr

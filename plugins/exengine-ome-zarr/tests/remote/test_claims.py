@@ -34,7 +34,7 @@ def test_a_second_writer_is_refused_and_told_who_holds_the_dataset(url):
             DatasetLockedError, match=f"process {os.getpid()} on {socket.gethostname()} since 20"
         ):
             exengine.open_storage("ome-zarr", url, if_exists=if_exists)
-    with pytest.raises(DatasetLockedError, match="after its writer has ended"):
+    with pytest.raises(DatasetLockedError, match="after this writer has ended"):
         exengine.recover(url)
     first.put({"time": 0}, SMALL, None)
     first.finish()

@@ -1,1 +1,1 @@
-"""The display of ``exengine acquire --watch``: numbers about a run and its newest frame, on a terminal."""
+"""The display of ``exengine acquire --watch``: the progress of a run and its newest frame, on a terminal."""

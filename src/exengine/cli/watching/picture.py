@@ -1,7 +1,7 @@
-"""Draws a frame with the characters of a terminal: two pixels per character, as the halves of a block.
+"""Draws a frame with the characters of a terminal. Each character shows two pixels, one above the other.
 
-The time that this takes depends on the size of the picture and not on that of the frame, and numpy does all
-of the work, so that a running acquisition does not have to wait for it.
+Drawing hardly delays a running acquisition: its duration depends on the size of the picture and not on the
+size of the frame, and numpy does all of the work.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from exengine.cli.contact_sheet import contrast_of, mixed, plane_of
 
 Mode = Literal["truecolor", "256", "plain"]
-"""The colors of a terminal: 24 bits, a palette of 256, or none."""
+"""The colors of a terminal: 24 bits, a palette of 256 colors, or none."""
 
 RESET = b"\x1b[0m"
-_SAMPLES = 2  # along each side of a pixel of the picture
+_SAMPLES = 2  # number per pixel of the picture, along each side
 _RAMP = np.frombuffer(b" .:-=+*#%@", np.uint8)
 _HALF_BLOCK = "▀".encode()
 _DIGITS = np.frombuffer(b"".join(b"%03d" % number for number in range(256)), np.uint8).reshape(256, 3)
@@ -88,13 +88,14 @@ def draw(
 
 
 def _places(length: int, count: int) -> npt.NDArray[np.intp]:
-    """Return evenly distributed places in a side of a frame, several for each pixel of the picture."""
+    """Return evenly spaced positions along a side of a frame, several for each pixel of the picture."""
     return ((np.arange(count * _SAMPLES) + 0.5) * (length / (count * _SAMPLES))).astype(np.intp)
 
 
 def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[np.float64]:
     blocks = sample.reshape(down, _SAMPLES, across, _SAMPLES, *sample.shape[2:])
-    return blocks.mean(axis=(1, 3), dtype=np.float64)
+    averages: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3), dtype=np.float64)
+    return averages
 
 
 def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
@@ -115,7 +116,7 @@ def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
 
 
 def _in_palette(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the numbers of the nearest colors in the palette of 256: 6 x 6 x 6 colors, and 24 grays."""
+    """Return the numbers of the nearest colors in the 256-color palette: 6 x 6 x 6 colors, and 24 grays."""
     wide = colors.astype(np.int32)
     cube = (wide * 5 + 127) // 255
     gray = wide.mean(axis=-1)
@@ -123,10 +124,13 @@ def _in_palette(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     grays = np.clip(np.rint((gray - 8) / 10), 0, 23) + 232
     grays[gray < 4] = 16
     grays[gray > 246] = 231
-    return np.where(is_gray, grays, 16 + cube @ np.array([36, 6, 1])).astype(np.uint8)
+    numbers: npt.NDArray[np.uint8] = np.where(is_gray, grays, 16 + cube @ np.array([36, 6, 1])).astype(
+        np.uint8
+    )
+    return numbers
 
 
 def _as_text(picture: npt.NDArray[np.uint8]) -> list[bytes]:
-    """Return lines of characters that become denser with the brightness."""
+    """Return lines of characters. The brighter the picture, the denser the character."""
     brightness = picture.astype(np.float32).reshape(len(picture) // 2, 2, -1, 3).mean(axis=(1, 3))
     return [_RAMP[row].tobytes() for row in (brightness * (len(_RAMP) - 1) / 255).round().astype(np.intp)]

@@ -23,14 +23,14 @@ from exengine.kernel.system import memory
 from exengine.kernel.wording import human_bytes, human_count, human_time
 
 _RATE_S = 3.0  # the time over which rates are averaged
-_SPACE_S = 1.0  # between two looks at the free space
-_MOST_COLUMNS = 100  # of the picture, so that slow connections keep up
+_SPACE_S = 1.0  # the time between two checks of the free space
+_MOST_COLUMNS = 100  # the width of the picture is limited, so that slow connections keep up
 _BAR = 30
 _MOST_NOTES = 3
 _MOST_MESSAGES = 100
 
 _Sample = tuple[float, int, int, int]
-"""A time in seconds, and the frames offered, the frames stored and the bytes stored until then."""
+"""A time in seconds, and the numbers of frames offered, frames stored and bytes stored up to that time."""
 
 
 class RunView:
@@ -104,7 +104,7 @@ class RunView:
         return f"{name:8} {human_bytes(self._space)} free{left}"
 
     def _notes(self, ledger: Ledger) -> Iterator[str]:
-        """Yield the last gaps, late frames and messages."""
+        """Yield the most recent gaps, late frames and messages."""
         facts = {
             "gaps": ledger.gaps[-_MOST_NOTES:],
             "late": [
@@ -122,7 +122,7 @@ class RunView:
     # -- the picture -----------------------------------------------------------------------------
 
     def _newest(self, columns: int, lines: int) -> list[bytes]:
-        """Return the label and the picture of the newest frame, in a number of lines."""
+        """Return the label and the picture of the newest frame, as at most ``lines`` lines."""
         newest = self._acquisition.newest
         if newest is None or lines < 1:
             return []
@@ -159,7 +159,7 @@ class Messages(logging.Handler):
 
 
 def _line(text: str, columns: int) -> bytes:
-    """Return text as one line without control characters, cut to a number of columns."""
+    """Return text as one line without control characters, cut to a given number of columns."""
     shown = "".join(character if character.isprintable() else "?" for character in text[:columns])
     return shown.encode(sys.stdout.encoding, "replace")
 
@@ -177,6 +177,6 @@ def _progress(stored: int, expected: int | None, rate: float) -> str:
 
 
 def _in_flight(ledger: Ledger) -> int:
-    """Return the number of frames that wait to be processed or stored."""
+    """Return the number of frames that are waiting to be processed or stored."""
     arrived = ledger.offered - ledger.passed_on - ledger.dropped - ledger.discarded - ledger.failed_in
     return max(0, arrived) + max(0, ledger.produced - ledger.stored - ledger.failed_out)

@@ -1,11 +1,11 @@
-"""Draws on a terminal from a thread of its own, so that a slow or stopped terminal delays nothing else.
+"""Draws on a terminal from a separate thread, so that a slow or stopped terminal delays nothing else.
 
-The thread asks for a new view and then writes it. While the terminal does not accept it, no further view is
-made, so that views are skipped and none are queued. The view is drawn on the alternate screen of the
-terminal; the user's own text reappears at the end. Nothing is drawn while the program is in the background.
+The thread requests one view at a time, and writes it before it requests the next. A slow terminal therefore
+causes views to be skipped; they are never queued. The view is drawn on the alternate screen of the terminal;
+the user's own text reappears at the end. Nothing is drawn while the program is in the background.
 
 Life cycle: created -> entered as a context manager -> left. On leaving, the main thread waits until the
-terminal has accepted the end of the drawing. If it does not, the thread is abandoned.
+terminal has accepted all output. If the terminal accepts no output, the thread is abandoned.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from typing import Self
 INTERVAL_S = 0.25
 _REDRAW_S = 2.0
 _PATIENCE_S = 1.0
-"""The time for which a terminal may accept nothing before it is abandoned."""
+"""The time for which a terminal may accept no output before it is abandoned."""
 _CHUNK_BYTES = 4096
 
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # alternate screen, no cursor, no wrapping, clear
 _LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 View = Callable[[int, int], Sequence[bytes]]
-"""Returns the lines to draw, from the numbers of columns and lines of the terminal."""
+"""Takes the numbers of columns and lines of the terminal, and returns the lines to draw."""
 
 
 def is_watchable() -> bool:
@@ -36,7 +36,7 @@ def is_watchable() -> bool:
 
 
 class Screen:
-    """The alternate screen of the terminal at standard output.
+    """The alternate screen of the terminal to which standard output is connected.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ class Screen:
         self._ended.set()
         if self._handles_stop:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        # The run has ended. If the user has only halted the terminal, wait until it continues, so that they
-        # see how the run ended; but not if they want to leave.
+        # The run has ended. If the user has merely halted the terminal, wait until it continues, so that it
+        # shows how the run ended. If the user has pressed Ctrl-C, wait only briefly.
         leaves = kind is not None and issubclass(kind, KeyboardInterrupt)
         begin_s = time.monotonic()
         try:
@@ -114,7 +114,7 @@ class Screen:
                 with self._writing:
                     if self._is_in_foreground():
                         self._draw()
-        except Exception as error:  # reported at the end; the acquisition goes on
+        except Exception as error:  # reported at the end; the acquisition continues
             self.error = error
         with contextlib.suppress(OSError), self._writing:
             self._leave()
@@ -123,7 +123,7 @@ class Screen:
     def _is_in_foreground(self) -> bool:
         with contextlib.suppress(OSError):
             return os.tcgetpgrp(self._descriptor) == os.getpgrp()
-        return True  # it is not the controlling terminal
+        return True  # this is not the controlling terminal
 
     def _draw(self) -> None:
         size = os.get_terminal_size(self._descriptor)
@@ -151,7 +151,7 @@ class Screen:
             self._write(_LEAVE, until_ended=False)
 
     def _write(self, data: bytes, *, until_ended: bool = True) -> None:
-        """Write all data; by default, only until the end of the run, so that the screen is left soon."""
+        """Write all data. By default, stop when the run ends, so that the screen is left soon."""
         left = memoryview(data)
         while left and not self._abandoned and not (until_ended and self._ended.is_set()):
             left = left[os.write(self._descriptor, left[:_CHUNK_BYTES]) :]
@@ -160,7 +160,7 @@ class Screen:
     # -- Ctrl-Z ----------------------------------------------------------------------------------
 
     def _stop_process(self, *_: object) -> None:
-        """Give the screen back, stop the process, and draw again when it continues."""
+        """Restore the user's screen, stop the process, and draw again when the process continues."""
         has_screen = self._writing.acquire(timeout=_PATIENCE_S)
         try:
             if has_screen:

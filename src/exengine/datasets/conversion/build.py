@@ -41,11 +41,11 @@ from exengine.kernel.system.bounded import parse_json
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
 _OF_ALL_FRAMES = ("ledger", "recovery", "runs")
-"""Annotations that describe frames of the whole source."""
+"""Annotations that describe frames of the entire source."""
 
 
 class Build:
-    """The unfinished result of a conversion. Its context manager keeps the progress after an error.
+    """The unfinished result of a conversion, as a context manager that keeps the progress after an error.
 
     Parameters
     ----------
@@ -101,18 +101,18 @@ class Build:
         return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
-        """Remove the progress if its dataset was published."""
+        """Remove the record of the progress, if it belongs to this conversion."""
         earlier = Settings.read(self._path_of(SETTINGS))
         if earlier is None or earlier.fingerprint == self._settings.fingerprint:
             self.discard()
             self._keep = False
 
     def discard(self) -> None:
-        """Remove the dataset and all progress."""
+        """Remove the unfinished dataset and the record of the progress."""
         self._workshop.clear(files_of_writer)
 
     def check(self, on_progress: OnProgress) -> None:
-        """Check every frame of the source, unless an earlier attempt did, and whether the backend accepts it.
+        """Check every frame of the source, unless an earlier attempt did; check that the backend accepts it.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class Build:
             return False
 
     def _continued(self) -> DataStorage | None:
-        """Return the unfinished dataset of an earlier attempt, open for writing; None if there is none."""
+        """Return the unfinished dataset of an earlier attempt, open for writing, or None."""
         cls = self._target.cls
         if not issubclass(cls, ManagedStorage):
             return None
@@ -259,7 +259,7 @@ class Build:
         if settings.select or settings.rename:
             note |= {"select": settings.select, "rename": settings.rename}
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
-            kept.pop(PLAN, None)  # it describes other axes; the note has the facts that remain
+            kept.pop(PLAN, None)  # it describes the source's axes; facts that still apply are in the note
         if CONVERSION in kept:
             note["earlier"] = kept.pop(CONVERSION)
         return {**kept, CONVERSION: note}

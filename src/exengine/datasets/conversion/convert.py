@@ -1,9 +1,9 @@
 """Converts a dataset: copies its frames to a new dataset of any backend, and compares the two.
 
 The result is built in a :class:`~exengine.datasets.workshop.Workshop`, next to its final path, and is renamed
-once it is finished and compared with the source. The settings of the conversion and its progress are in the
-same hidden folder, never in the published dataset. The same command therefore continues a conversion that
-was killed; a command with other settings is rejected.
+once it is finished and compared with the source. The settings and the progress of the conversion are also
+stored in that hidden folder, never in the published dataset. The same command therefore continues a
+conversion that was killed; a command with other settings is rejected.
 """
 
 import contextlib
@@ -205,7 +205,7 @@ class _Conversion:
         self._report = ConvertReport(source, self._path, backend_of(dataset), target.name)
         for one, other in ((self._path, source), (source, self._path)):
             if os.path.join(one, "").startswith(os.path.join(other, "")):
-                raise OptionError(f"the result {self._path} cannot be in the same folder as {source}")
+                raise OptionError(f"the result {self._path} must not be inside {source}, nor contain it")
         _refuse_unfinished(dataset, source)
         self._frames = SourceFrames(dataset, source, selection)
         self._settings = Settings(
@@ -266,7 +266,7 @@ class _Conversion:
 
     def _is_published(self) -> bool:
         """Return whether the path contains the result of a conversion with the same settings."""
-        if self._target.if_exists != "error" or not os.path.isdir(self._path):
+        if self._target.if_exists != "error" or not os.path.exists(self._path):
             return False
         return published_settings(self._path) == self._settings.fingerprint
 
@@ -301,7 +301,7 @@ class _Conversion:
 
 
 def _refuse_unfinished(dataset: DataStorage, path: str) -> None:
-    """Reject a source that is still being written, unfinished, or known to be damaged."""
+    """Reject a source that is still being written, is unfinished, or is known to be damaged."""
     if not is_url(path) and has_writer(path):
         raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
     status = status_of(dataset)

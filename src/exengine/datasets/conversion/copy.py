@@ -18,7 +18,7 @@ from exengine.datasets.verification import OnProgress
 from exengine.kernel.data_storage_base import DataStorage, Frame
 from exengine.kernel.errors import UnsupportedOperationError
 
-_MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # maximum size of a batch; two batches are in memory at once
+_MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # maximum size of a batch; memory holds two batches
 _SYNC_S = 20.0
 _POLL_S = 0.1
 

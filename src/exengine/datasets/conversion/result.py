@@ -36,7 +36,7 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
 
 
 def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int) -> bool:
-    """Return whether the first ``end`` frames of a result are those of the source.
+    """Return whether the first ``end`` frames of a result equal those of the source.
 
     The coordinates of all these frames are compared. From frame ``begin`` on, pixels and metadata are also
     compared.

@@ -57,7 +57,7 @@ class Selection:
         names = [self.rename.get(axis, axis) for axis in axes]
         for new in names:
             if names.count(new) > 1:
-                raise OptionError(f"two axes would have the name {new!r}; rename one of them to another name")
+                raise OptionError(f"two axes would have the name {new!r}; give one of them a different name")
         try:
             for new in self.rename.values():
                 check_name(new)
@@ -70,7 +70,7 @@ class Selection:
         return not self.chosen and not self.rename
 
     def pairs(self, frames: Iterable[DataCoordinates]) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
-        """Yield the coordinates of each selected frame in the dataset and in the result."""
+        """Yield each selected frame's coordinates in the dataset, and its coordinates in the result."""
         sets = {axis: frozenset(positions) for axis, positions in self.chosen.items()}
         rename = self.rename
         for coordinates in frames:

@@ -1,4 +1,4 @@
-"""The settings of a conversion. A second attempt uses them to recognise the progress of the first."""
+"""The settings of a conversion. A second attempt uses them to recognize the progress of the first."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from exengine.datasets.content import paths_of_dataset
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import ExEngineError
 from exengine.kernel.storage import manifest
@@ -43,7 +44,7 @@ class Settings:
     rename: dict[str, str]
 
     def encode(self) -> bytes:
-        """Return the settings as JSON. Equal settings have equal bytes."""
+        """Return the settings as JSON. Equal settings give identical bytes."""
         return json.dumps(asdict(self), sort_keys=True, default=str, indent=1).encode()
 
     @property
@@ -53,7 +54,7 @@ class Settings:
 
     @classmethod
     def read(cls, path: str) -> Self | None:
-        """Return the settings stored in a file; None if there are none."""
+        """Return the settings stored in a file, or None if the file is missing or not valid."""
         try:
             with os.fdopen(files.open_regular(path), "rb") as file:
                 return cls(**parse_json(file.read(_MOST_BYTES)))
@@ -61,8 +62,11 @@ class Settings:
             return None
 
     def differing(self, other: Self) -> list[str]:
-        """Return the settings that differ, as phrases for a message."""
-        phrases = {"source_state": "the source has changed since", "source": f"the source {other.source}"}
+        """Return the settings in which ``other`` differs from these, as phrases for a message."""
+        phrases = {
+            "source_state": "the source has changed since then",
+            "source": f"the source {other.source}",
+        }
         mine, its = json.loads(self.encode()), json.loads(other.encode())
         return [
             phrases.get(name, f"{name} {json.dumps(its[name])}") for name in mine if mine[name] != its[name]
@@ -76,19 +80,14 @@ def state_of(path: str, dataset: DataStorage) -> str:
 
 
 def _state_of_files(path: str) -> Iterator[tuple[str, int, int]]:
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
-            if name != manifest.LOCK_NAME:
-                status = os.lstat(os.path.join(folder, name))
-                yield os.path.relpath(os.path.join(folder, name), path), status.st_size, status.st_mtime_ns
-    if os.path.isfile(path):
-        status = os.stat(path)
-        yield "", status.st_size, status.st_mtime_ns
+    for file in paths_of_dataset(path):
+        if not file.endswith(manifest.LOCK_NAME):
+            status = os.lstat(file)
+            yield os.path.relpath(file, path), status.st_size, status.st_mtime_ns
 
 
 def published_settings(path: str) -> str | None:
-    """Return the fingerprint of the conversion that produced a dataset; None if there is none."""
+    """Return the fingerprint of the conversion that produced a dataset; None if it was not converted."""
     try:
         content = manifest.read_manifest(path)
     except ExEngineError:

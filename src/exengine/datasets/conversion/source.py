@@ -1,7 +1,7 @@
 """The frames of the dataset to convert. Each frame is read once before the conversion begins.
 
-This check finds frames that cannot be read before anything is written. It also computes a checksum of the
-pixels of each frame, with which the result is compared afterwards.
+Unreadable frames are therefore found before anything is written. This first pass also computes a checksum of
+each frame's pixels, with which the result is compared later.
 """
 
 import array
@@ -33,7 +33,7 @@ from exengine.kernel.system.bounded import parse_json
 _MOST_BAD = 1000  # number of damaged frames after which the check stops
 _MOST_HEADER_BYTES = 2**20
 _MOST_THREADS = 4
-_LEAST_SHARED_BYTES = 2**18  # size of a frame; smaller frames are read by one thread
+_LEAST_SHARED_BYTES = 2**18  # frames smaller than this are read by a single thread
 _MOST_BYTES = 2**28  # total size of the frames that are read at the same time
 
 _Item = TypeVar("_Item")
@@ -72,7 +72,7 @@ class SourceFrames:
             self.count += 1
 
     def pairs(self) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
-        """Yield the coordinates of each frame in the dataset and in the result."""
+        """Yield each frame's coordinates in the dataset, and its coordinates in the result."""
         return self.selection.pairs(self.dataset)
 
     @property
@@ -126,7 +126,7 @@ class SourceFrames:
 
     @property
     def threads(self) -> int:
-        """The number of threads that read frames. Several are faster only for large frames."""
+        """The number of threads that read frames. Several threads are faster only for large frames."""
         shape, dtype = self.layouts[0] if self.layouts else self.first_layout()
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size < _LEAST_SHARED_BYTES or not self.dataset.capabilities.concurrent_readers:
@@ -222,7 +222,7 @@ class SourceFrames:
 
 
 def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
-    """Yield the results of a function for each item, in order, while threads work on the next items."""
+    """Yield the result of a function for each item, in order, while threads work on the next items."""
     if threads == 1:
         yield from map(work, items)
         return

@@ -47,7 +47,7 @@ class Flight:
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
         self.room = Waiters()  # producers and process threads that wait for room
-        self.hurry = Waiters()  # the store thread while it naps
+        self.hurry = Waiters()  # the store thread, while it naps so that more frames can arrive
         self.news = Waiters()  # callers of `await_data` and `await_completion`
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use
         self._processing: dict[int, QueuedFrame] = {}  # id -> frame
@@ -66,7 +66,8 @@ class Flight:
         Parameters
         ----------
         left_s : float or None
-            How much longer the producer may wait, in seconds; None if it did not wait, or has no limit.
+            The time for which the producer may still wait, in seconds; None if it has not waited, or if there
+            is no limit.
 
         Raises
         ------
@@ -126,7 +127,7 @@ class Flight:
     # -- looking up ------------------------------------------------------------------------------
 
     def find(self, coordinates: DataCoordinates) -> QueuedFrame | None:
-        """Return the frame in flight at these coordinates; the latest, if there are several."""
+        """Return the latest frame in flight at these coordinates, or None."""
         if self.index is None:
             processing = sorted(self._processing.values(), key=lambda item: item.since)
             queued = (
@@ -184,7 +185,7 @@ class Flight:
     # -- waiting for frames ----------------------------------------------------------------------
 
     def wait_to_store(self, most: int) -> list[QueuedFrame]:
-        """Wait for frames that can be stored; return at most ``most`` frames, or an empty list at the end."""
+        """Wait for frames that can be stored; return up to ``most`` frames, or an empty list at the end."""
         slept = False
         while True:
             with self.lock:
@@ -208,7 +209,7 @@ class Flight:
         return items.copy()
 
     def wait_to_process(self) -> tuple[int, QueuedFrame] | None:
-        """Wait for a frame to arrive, and return its number and the frame; return None at the end."""
+        """Wait for a frame to arrive; return it with its number, or None if the intake has ended."""
         while True:
             with self.lock:
                 if self.intake:

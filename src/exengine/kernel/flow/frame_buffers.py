@@ -136,7 +136,7 @@ def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
 
 
 def _references_to_free_buffer() -> int:
-    """Return the reference count of a buffer in one local variable, which depends on the Python version."""
+    """Return the reference count that this Python version reports for a buffer in one local variable."""
     buffer = np.empty(0, np.uint8)
     return _references_to(buffer)
 
@@ -145,5 +145,5 @@ _FREE = _references_to_free_buffer() if getattr(sys, "_is_gil_enabled", lambda: 
 
 
 def _is_free(buffer: npt.NDArray[np.uint8]) -> bool:
-    """Return whether only a local variable of the caller refers to a buffer."""
+    """Return whether a local variable of the caller holds the only reference to a buffer."""
     return sys.getrefcount(buffer) <= _FREE

@@ -30,7 +30,7 @@ class QueuedFrame:
     processed : bool
         Whether the process function has returned this frame.
     shared : bool
-        Whether user code has received the array or the metadata, so that it may still change them.
+        Whether user code has received the array or the metadata, and may still change them.
     since : float
         The value of ``time.perf_counter()`` when the producer delivered the frame, in seconds.
     size : int
@@ -70,7 +70,7 @@ class QueuedFrame:
             _log.exception("a future raised an exception when notified of the frame at %s", self.coordinates)
 
     def notify_of_loss(self, error: BaseException) -> None:
-        """Notify the future that the frame was not stored, if it has a method ``_notify_error``."""
+        """Notify the future of the loss of the frame, if the future has a method ``_notify_error``."""
         try:
             if hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0 has no such method
                 self.future._notify_error(self.coordinates, error)

@@ -85,7 +85,7 @@ class Storing:
         self._conclude()
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Pass frames to the storage; return the number stored, and any error for the next frame."""
+        """Pass frames to the storage; return the number stored, and the error of the next frame, if any."""
         most = len(batch) - 1
         try:
             if self._put_checked is not None:
@@ -96,7 +96,7 @@ class Storing:
                 most = 0
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-        except BaseException as error:  # the error may carry another storage's count
+        except BaseException as error:  # the count in the error may come from an inner storage
             return min(frames_stored_before(error), most), error
         return len(batch), None
 
@@ -107,7 +107,7 @@ class Storing:
         with flight.lock:
             ledger.stored += len(stored)
             ledger.stored_bytes += size
-            # The first frame has waited longest, so its latency is an upper bound for the whole batch.
+            # The first frame has been waiting longest, so its latency is an upper bound for the whole batch.
             ledger.latencies.add(perf_counter() - stored[0].since, len(stored))
             flight.leave(stored, size)
         for observer in self._observers:
@@ -179,7 +179,7 @@ class Storing:
                 keep_ledger(self._storage, flight.ledger)
             except UnsupportedOperationError:
                 pass  # the storage cannot store annotations
-            except BaseException as error:  # the dataset must be ended in any case
+            except BaseException as error:  # the dataset must be ended nevertheless
                 self.keep(error)
             if flight.error is not None or not flight.ledger.complete:
                 end_early(self._storage, str(flight.error or "some frames were not stored"), failed=True)

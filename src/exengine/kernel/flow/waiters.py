@@ -4,8 +4,8 @@ A ``threading.Condition`` runs Python code while it holds its lock, and an inter
 the lock held forever. Here, a thread enlists while it holds the lock of the shared state, releases that lock,
 and then waits on a ticket in a single call to C code. The thread that makes the change releases the ticket.
 
-A wake-up is lost if an interrupt arrives after a ticket has been removed from the list and before it is
-released. A thread therefore waits for at most one second at a time, and then checks the state again.
+A wake-up is lost if an interrupt arrives after a ticket has been removed from the list, but before the ticket
+is released. A thread therefore waits for at most one second at a time, and then checks the state again.
 """
 
 import threading
@@ -19,7 +19,7 @@ _SLICE_S = 0.25
 
 
 class Waiters:
-    """The threads that wait for one kind of change. Call every method while the state's lock is held."""
+    """The threads that wait for one kind of change. The caller of a method must hold the state's lock."""
 
     __slots__ = ("tickets",)
 
@@ -40,7 +40,7 @@ class Waiters:
             self.tickets.remove(ticket)
 
     def wake_one(self) -> None:
-        """Wake the thread that has waited for the longest time, if there is one."""
+        """Wake the thread that has been waiting longest, if any thread is waiting."""
         if self.tickets:
             self.tickets.popleft().release()
 
@@ -69,10 +69,10 @@ def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
 
 
 def wait_while_running(ticket: threading.Lock, left_s: float | None) -> float | None:
-    """Wait on a ticket for a while, and return the rest of a time limit.
+    """Wait on a ticket for a short time, and return the remaining part of a time limit.
 
-    The time in which the process is stopped, or the computer sleeps, counts as at most one such while.
-    Otherwise, a program that is continued after Ctrl-Z would find its limit exceeded at once.
+    If the process is suspended or the computer sleeps during the wait, the limit is reduced by no more than
+    this short time. Otherwise, a program that resumes after Ctrl-Z would exceed its limit immediately.
 
     Parameters
     ----------

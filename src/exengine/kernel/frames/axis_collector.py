@@ -46,9 +46,10 @@ class AxisCollector:
         self._count += 1
 
     def axes(self) -> tuple[PlannedAxis, ...]:
-        """Return the axes, outermost first: the later an axis first changes, the further out it is.
+        """Return the axes, outermost first: the later an axis first changes, the farther out it is.
 
-        Axes that change at the same frame, and axes that never change, are in the order of the coordinates.
+        Axes that first change at the same frame keep the order of the coordinates, and so do axes that never
+        change.
         """
         names = list(self._positions)
         slots = [slot for slot, name in enumerate(names) if name in self._changed]

@@ -95,7 +95,7 @@ class CoordinateIndex:
         return None if key is None else self.commit(key)
 
     def reserve(self, axes: Mapping[str, int | str]) -> int | None:
-        """Return the key of new coordinates, for :meth:`commit`; return None if a frame exists there.
+        """Return the key of new coordinates, for :meth:`commit`; None if a frame already exists there.
 
         The coordinates cannot be found before they are committed.
         """
@@ -152,7 +152,7 @@ class CoordinateIndex:
             yield self._decode(key)
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        """Yield the number and coordinates of every present frame, starting with frame ``start``."""
         for number, key in enumerate(list(self._numbers)[start:], start):
             yield number, self._decode(key)
 

@@ -53,11 +53,11 @@ class Ledger:
         The coordinates of the first frames that were stored as they arrived because the process function
         failed, each with the reason.
     gaps : list of dict
-        Gaps in the image numbers of a camera, which show frames that the camera or its driver lost:
+        Gaps in the image numbers of a camera, each left by frames that the camera or its driver lost:
         ``camera``, ``after`` and ``before`` (the coordinates of the frames around the gap), and ``missing``
         (the number of frames).
     stored_before : int
-        Frames of the dataset that earlier runs had stored, if this run continues it. They count nowhere else.
+        Frames that earlier runs had stored, if this run continues a dataset. No other count includes them.
     skipped_by_plan : int
         Combinations of positions on the planned axes for which the plan contains no frame.
     late : list of (dict, float)

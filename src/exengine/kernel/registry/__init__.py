@@ -1,1 +1,1 @@
-"""The plugin registry, which finds, loads and checks plugins, and reads their options and documentation."""
+"""The plugin registry: finds, loads and checks plugins, and reads their options and documentation."""

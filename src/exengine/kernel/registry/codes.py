@@ -35,20 +35,20 @@ DOCUMENTATION = {
 """Faults in the documentation of a valid class."""
 
 CONFORMANCE = {
-    "EX301": "persistent, reopen or resumable does not match the backend's behaviour",
-    "EX302": "dtypes, ndim or same_shape does not match the backend's behaviour",
-    "EX303": "string_axes or negative_indices does not match the backend's behaviour",
-    "EX304": "metadata does not match the backend's behaviour",
-    "EX305": "iterable does not match the backend's behaviour",
-    "EX306": "read_while_writing or concurrent_readers does not match the backend's behaviour",
+    "EX301": "persistent, reopen or resumable does not match the backend's behavior",
+    "EX302": "dtypes, ndim or same_shape does not match the backend's behavior",
+    "EX303": "string_axes or negative_indices does not match the backend's behavior",
+    "EX304": "metadata does not match the backend's behavior",
+    "EX305": "iterable does not match the backend's behavior",
+    "EX306": "read_while_writing or concurrent_readers does not match the backend's behavior",
     "EX307": "checksums is declared, but damaged data was returned",
     "EX308": "safety_of_put is declared, but a frame was lost when the process was killed",
-    "EX309": "durable_flush does not match the backend's behaviour",
+    "EX309": "durable_flush does not match the backend's behavior",
 }
-"""Differences between the declared capabilities and the behaviour that the conformance kit found."""
+"""Differences between the declared capabilities and the behavior that the conformance kit found."""
 
 PACKAGING = {
-    "EX401": "the metadata does not name a licence",
+    "EX401": "the metadata does not name a license",
     "EX402": "the package has no py.typed",
     "EX403": "the name of the entry point or of the module breaks the rules",
     "EX404": "the dependency on exengine is missing or has no version bounds",

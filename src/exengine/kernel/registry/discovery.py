@@ -19,7 +19,7 @@ _METADATA_BYTES = 4096  # enough for the name, version and summary, which are at
 
 
 def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
-    """Return a record for each entry point in a group with a name that starts with ``exengine.``.
+    """Return a record for each entry point in the groups named ``exengine.*``.
 
     Parameters
     ----------

@@ -85,8 +85,8 @@ def _parse(docstring: Any) -> Documentation:
         if item.args[0] != "param":
             continue
         text = " ".join((item.description or "").split())
-        # The library recognises fewer ways of stating a default, and it infers a default from any sentence
-        # that contains the word.
+        # The library recognizes fewer ways of stating a default, and it infers a default from any sentence
+        # that contains the word "default".
         head = re.compile(rf"{re.escape(item.arg_name)}\s*:\s*(?P<type>.*)")
         found = next(filter(None, map(head.match, heads)), None)
         type_text = found["type"] if found else item.type_name or ""

@@ -1,9 +1,9 @@
-"""Loads plugins in the group ``exengine.hooks`` independently of each other, and rejects misspelt hooks.
+"""Loads plugins in the group ``exengine.hooks`` independently of each other, and rejects misspelled hooks.
 
 This module collects implementations and records the faults of plugins that cannot be used. If a plugin
 cannot be imported, names a hook that does not exist, or expects an argument that a hook does not pass, its
-record describes the fault, and the other plugins still work. Unlike backends, two hook plugins can have the
-same name, and both are called. Threads are not managed here (see :mod:`exengine.acquisition.observers`).
+record describes the fault, and the other plugins still work. Unlike two backends, two hook plugins can have
+the same name; both are called. Threads are not managed here (see :mod:`exengine.acquisition.observers`).
 
 If the group has no plugins, this module imports nothing further, not even pluggy.
 """
@@ -99,9 +99,9 @@ class HookManager:
         return tuple(one for one in self._implementations or () if hook is None or one.hook == hook)
 
     def refused(self) -> list[str]:
-        """Return one line for each plugin that is not used, giving the reason."""
+        """Return one line for each plugin that cannot be used, with the reason."""
         return [
-            f"the hooks of {record.qualified_name} {record.version} are not used: {record.error}"
+            f"the hooks of {record.qualified_name} {record.version} cannot be used: {record.error}"
             for record in self.load()
             if record.state != "valid"
         ]
@@ -288,7 +288,7 @@ def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
         elif hook in known:
             faults += _signature_faults(name, getattr(plugin, name), getattr(manager.hook, hook).spec)
     if not marked and not faults:
-        faults.append("the plugin implements no hook; mark its functions with @exengine.hookimpl")
+        faults.append("the plugin does not implement any hook; mark its functions with @exengine.hookimpl")
     return faults
 
 

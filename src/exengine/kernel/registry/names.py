@@ -10,13 +10,14 @@ PROCESS_FUNCTIONS_GROUP = "exengine.process_functions"
 PROVIDERS = {
     ("ndtiff", BACKENDS_GROUP): "exengine-ndstorage",
     ("ndram", BACKENDS_GROUP): "exengine-ndstorage",
+    ("hdf5", BACKENDS_GROUP): "exengine-hdf5",
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
-"""Name and group of each plugin in this repository, mapped to its distribution (also its folder name)."""
+"""Name and group of each plugin in this repository, mapped to its distribution, which is also its folder."""
 
 INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
-"""How to install every plugin in this repository."""
+"""Instructions for installing every plugin in this repository."""
 
 
 def fold(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The plugin registry, which lists plugins without importing them and loads one validated class by name.
+"""The plugin registry: lists plugins without importing them, and loads one validated class by name.
 
 It is responsible for listing plugins, loading a single plugin, detecting conflicts, and giving helpful error
 messages. It is not responsible for reading metadata (:mod:`~exengine.kernel.registry.discovery`), for

@@ -31,7 +31,7 @@ def report_position(request: Mapping[str, Any]) -> None:
 
 
 def _source_of(record: PluginRecord) -> tuple[str, int]:
-    """Return the file and line of the class, or the file of its module and line 0 if they are unknown."""
+    """Return the file and line of the class; if these are unknown, the file of the module and line 0."""
     module = sys.modules.get(record.module)
     thing: Any = module
     try:

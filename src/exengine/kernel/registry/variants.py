@@ -43,7 +43,7 @@ def variants_of(cls: type[DataStorage]) -> list[Variant]:
     Raises
     ------
     PluginError
-        If the variants of the class are not named sets of options, or their capabilities are unknown.
+        If the variants are not named sets of options, or if the capabilities of a variant are unknown.
     """
     if not isinstance(cls.variants, Mapping):
         raise PluginError(f"`variants` of {cls.__name__} is {a(type(cls.variants).__name__)}, not a mapping")

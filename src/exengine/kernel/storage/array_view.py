@@ -52,7 +52,7 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
         absent = math.prod(shape) - int(there.sum())
         raise CoordinatesNotFoundError(
             f"{human_count(absent, 'frame')} {'is' if absent == 1 else 'are'} missing, the first at {where}; "
-            "pass missing='mask', or a number to fill them with"
+            "pass missing='mask', or a number as the fill value"
         )
     example = storage.get_data(first)
     refuse_filler(missing, example.dtype)

@@ -49,7 +49,7 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
         if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
             raise TypeError(f"initial_files: {name!r:.200} is not a relative path with '/' between its parts")
         if parts[0] in _OWN:
-            raise TypeError(f"initial_files: {name!r} is a file of ExEngine; choose another name")
+            raise TypeError(f"initial_files: {name!r} is reserved for ExEngine; choose another name")
         if not claimed.match_file(name):
             raise TypeError(
                 f"initial_files: {name!r:.200} matches none of the patterns of claimed_files: "

@@ -19,7 +19,7 @@ CONVERSION = "conversion"
 PLAN = "plan"
 """The name of the annotation that records facts from the plan of an acquisition."""
 UNITS = {"time": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
-"""The unit of each axis, if the distance between its positions is known."""
+"""Axis -> unit of the distance between its positions."""
 _PIXEL_SIZE_KEYS = ("pixel_size_um", "PixelSizeUm", "PixelSize_um")
 _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 
@@ -83,7 +83,7 @@ def _pixel_size_um(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
 def _channels(
     dataset: DataStorage, known: tuple[PlannedChannel, ...], metadata: Mapping[str, Any]
 ) -> tuple[PlannedChannel, ...]:
-    """Return the channels in the order of the axis, with their colours where known."""
+    """Return the channels in the order of the axis, with their colors where known."""
     colors = {channel.name: channel.color for channel in known}
     axes: Mapping[str, list[int | str]] = {}
     with contextlib.suppress(ExEngineError):

@@ -4,6 +4,9 @@ A pattern is a path relative to the folder of the dataset, with ``/`` between it
 decimal digits. ``{name}`` matches any characters except ``/``, but not a leading dot. ``{{`` and ``}}`` stand
 for literal braces. All other characters match literally. No pattern can make matching slow; this matters
 because untrusted manifests also contain patterns.
+
+The patterns of a dataset of one file are ``{file}``, and ``{file}.exengine.NAME`` for each file next to it;
+:func:`parts_beside` checks these.
 """
 
 import re
@@ -15,6 +18,53 @@ MOST_CHARACTERS = 1000
 """The maximum length of a pattern, in characters."""
 
 _FIELDS = {"number": "[0-9]++", "name": r"(?![.])[^/]+"}
+
+
+FILE = "{file}"
+"""The pattern that stands for the dataset itself, if it is one file."""
+_BESIDE = re.compile(r"\{file\}\.exengine\.([a-z][a-z0-9-]{0,30})")
+_RESERVED = ("json", "lock")
+
+
+def parts_beside(patterns: Iterable[str]) -> tuple[str, ...] | None:
+    """Return the names of the files next to a dataset of one file, without the name of the dataset.
+
+    Parameters
+    ----------
+    patterns : iterable of str
+        The ``dataset_files`` of a backend, or those that a manifest records.
+
+    Returns
+    -------
+    tuple of str or None
+        Names such as ``exengine.journal``; None if the patterns are those of a folder.
+
+    Raises
+    ------
+    ValueError
+        If only some of the patterns are those of a file, or if a name is reserved.
+
+    Examples
+    --------
+    >>> parts_beside(["{file}", "{file}.exengine.journal"]), parts_beside(["index"])
+    (('exengine.journal',), None)
+    """
+    texts = list(patterns)
+    if not any(isinstance(text, str) and text.startswith(FILE) for text in texts):
+        return None
+    parts: dict[str, None] = {}
+    for text in texts:
+        match = _BESIDE.fullmatch(text) if isinstance(text, str) else None
+        if text != FILE and (match is None or match[1] in _RESERVED):
+            raise ValueError(
+                f"{text!r:.80} is not a file of a dataset of one file; write '{FILE}.exengine.NAME', where "
+                f"NAME has lower-case letters and is not {' or '.join(_RESERVED)}"
+            )
+        if match is not None:
+            parts[text.removeprefix(f"{FILE}.")] = None
+    if FILE not in texts:
+        raise ValueError(f"the patterns of a dataset of one file include {FILE!r}")
+    return tuple(parts)
 
 
 class FilePatterns:

@@ -22,20 +22,21 @@ CheckedFrame = tuple[DataCoordinates, npt.NDArray[Any], Any]
 class FormatHooks(IndexedStorage):
     """The format-specific part of a storage.
 
-    The hooks are called with the storage's lock held, so that no two of them run at once.
+    The hooks are called with the storage's lock held, so that no two of them run at the same time.
     """
 
     batch_frames: ClassVar[int] = 1
-    """The maximum number of frames that are passed to :meth:`write_frames` at once, by ``put_many`` and by a
-    data handler. With 1, the default, every frame is passed to :meth:`write_frame` instead."""
+    """The maximum number of frames that ``put_many`` and a data handler pass to :meth:`write_frames` in one
+    call. With 1, the default, every frame is passed to :meth:`write_frame` instead."""
 
     continues: ClassVar[bool] = False
     """Whether a storage of this class continues an existing dataset instead of creating one. It is True only
-    for the class that ``resume`` returns. Its ``__init__`` takes over the dataset at the path and checks it,
-    calls ``begin_continuing``, opens the files for writing, and passes the frames to ``continue_from``."""
+    for the class that ``resume`` returns. The ``__init__`` of that class takes over and checks the dataset at
+    the path, calls ``begin_continuing``, opens the files for writing, and passes the frames to
+    ``continue_from``."""
 
     def prepare_frames(self, plan: SourcePlan) -> None:
-        """Prepare for the planned frames, for example by creating arrays of their full length.
+        """Prepare for the planned frames, for example by creating arrays at full length.
 
         Called at most once, before the first frame; see :meth:`~exengine.DataStorage.expect`. Does nothing by
         default.
@@ -106,7 +107,7 @@ class FormatHooks(IndexedStorage):
 
         No other code changes the array afterwards. A storage in memory overrides this method to avoid a copy.
         The default implementation calls ``write_frame``. This method is not called if ``batch_frames`` is
-        above 1.
+        greater than 1.
 
         Parameters
         ----------
@@ -149,15 +150,15 @@ class FormatHooks(IndexedStorage):
     def finish_frames(self) -> None:
         """Finish the format's files and sync them to the disk. The manifest is written afterwards.
 
-        Called when ``finish`` or ``abort`` ends the dataset; after a failed write, also by ``close``. After a
-        failed write, the files may contain a part of the frame that was not stored, and the disk may still be
-        full. The frames that were stored before must remain readable. Not called if an intact storage is
-        closed without ``finish``, and not in a forked child.
+        Called when ``finish`` or ``abort`` ends the dataset, and by ``close`` after a failed write. After
+        a failed write, the files may contain a part of the frame that was not stored, and the disk may still
+        be full. All frames that were stored earlier must remain readable. The method is called neither when
+        an intact storage is closed without ``finish``, nor in a forked child.
 
         Raises
         ------
         OSError
-            Makes the dataset end as failed.
+            The dataset then ends as failed.
         """
         self.sync_frames()
 
@@ -177,6 +178,8 @@ class FormatHooks(IndexedStorage):
     def initial_files(self) -> Mapping[str, bytes]:
         """Return the files that the dataset contains as soon as it becomes visible.
 
+        If a dataset is one file, return its first content, under ``{file}`` alone.
+
         Called once, before the dataset exists, and therefore before ``super().__init__`` returns. Override
         this method if readers of the format need a file, such as an index or a description of the array, to
         open the empty dataset. The files are synced before the dataset appears.
@@ -192,7 +195,8 @@ class FormatHooks(IndexedStorage):
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 
-        Called after ``finish_frames``, unless the storage has failed. The manifest records them, and a reader
-        finds them as :attr:`exengine.base_classes.Manifest.facts`. Without this call, there are no facts.
+        Called after ``finish_frames``. The manifest records the facts, and a reader finds them as
+        :attr:`exengine.base_classes.Manifest.facts`. If the storage has failed, the method is not called, and
+        there are no facts.
         """
         return {}

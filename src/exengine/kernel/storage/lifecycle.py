@@ -36,9 +36,11 @@ class Lifecycle:
         The final status of the dataset; None until it has ended.
     reason : str
         The human-readable reason for that status.
+    ending : tuple of (DatasetStatus, str)
+        The status and the reason that the dataset gets if it ends without an error.
     """
 
-    __slots__ = ("error", "reason", "refusal", "reported", "status")
+    __slots__ = ("ending", "error", "reason", "refusal", "reported", "status")
 
     def __init__(self) -> None:
         self.refusal: type[StorageStateError] | None = None
@@ -46,6 +48,7 @@ class Lifecycle:
         self.reported = True
         self.status: DatasetStatus | None = None
         self.reason = ""
+        self.ending = (DatasetStatus.INCOMPLETE, "")
 
     def fail(self, error: BaseException) -> bool:
         """Enter the failed state; return False if the storage had already failed."""
@@ -55,8 +58,9 @@ class Lifecycle:
         self.refusal = StorageFailedError
         return True
 
-    def begin_end(self) -> None:
+    def begin_end(self, status: DatasetStatus, reason: str) -> None:
         """Reject writes during ``finish`` or ``abort``, which may be repeated after an interrupt."""
+        self.ending = status, reason
         if self.refusal is None:
             self.refusal = StorageFinishedError
 

@@ -41,7 +41,7 @@ from exengine.kernel.storage.frame_checks import (
     exists_already,
     unchecked_parts,
 )
-from exengine.kernel.storage.place import DatasetPlace
+from exengine.kernel.storage.one_file.place import KINDS, reclaim
 from exengine.kernel.storage.state import WriteState, how_to_reopen
 from exengine.kernel.storage.written import WrittenStorage
 from exengine.kernel.system import at_exit
@@ -69,9 +69,9 @@ class ManagedStorage(WrittenStorage):
     Notes
     -----
     The hooks ``prepare_frames``, ``check_frame``, ``write_frame``, ``write_frames``, ``sync_frames`` and
-    ``finish_frames`` are called with the lock held, so that no two of them run at once. ``read_frame`` and
-    ``read_frame_metadata`` may be called from any thread, even during ``write_frame``, but only for frames
-    that ``write_frame`` has already written.
+    ``finish_frames`` are called with the lock held, so that no two of them run at the same time.
+    ``read_frame`` and ``read_frame_metadata`` may be called from any thread, even during ``write_frame``, but
+    only for frames that ``write_frame`` has already written.
 
     If the capabilities depend on the options, set ``self.capabilities`` before you call ``super().__init__``.
 
@@ -89,10 +89,10 @@ class ManagedStorage(WrittenStorage):
         if path is not None:
             name = self.backend_name or f"{type(self).__module__}:{type(self).__qualname__}"
             if self.continues:
-                state.place = DatasetPlace.reclaim(os.fspath(path))
+                state.place = reclaim(os.fspath(path))
             else:
-                initial = self.initial_files()
-                state.place = DatasetPlace.claim(os.fspath(path), name, self.claimed_files(), initial)
+                initial, claimed = self.initial_files(), self.claimed_files()
+                state.place = KINDS["{file}" in claimed].claim(os.fspath(path), name, claimed, initial)
         at_exit.watch_storage(self)
 
     # -- annotations and the plan -----------------------------------------------------------------
@@ -125,7 +125,7 @@ class ManagedStorage(WrittenStorage):
                     if len(state.frames)
                     else "a plan was already given"
                 )
-                raise StorageStateError(f"a storage accepts one plan, before the first frame, but {before}")
+                raise StorageStateError(f"a storage accepts only one plan, before the first frame; {before}")
             try:
                 self.prepare_frames(plan)
             except BaseException as error:
@@ -257,7 +257,7 @@ class ManagedStorage(WrittenStorage):
                         state.frames.commit(key)
                         stored += 1
                 except BaseException as error:
-                    others = f" and the {len(batch) - 1} frames after it were" if len(batch) > 1 else " was"
+                    others = f" and {len(batch) - 1} more after it were" if len(batch) > 1 else " was"
                     self.__write_failed(error, f"the frame at {batch[0][0].__dict__}{others} not stored")
                     raise
                 state.checks.stored(*batch[0][:2])
@@ -269,7 +269,7 @@ class ManagedStorage(WrittenStorage):
             raise
 
     def __write_failed(self, error: BaseException, what: str) -> None:
-        """Enter the failed state after an I/O error or an interrupt; a rejection changes nothing."""
+        """Enter the failed state after an I/O error or an interrupt, but not if the frame was rejected."""
         self._exengine.frames.withdraw()
         if isinstance(error, OSError) or not isinstance(error, Exception):
             self.__fail(error)
@@ -385,7 +385,7 @@ class ManagedStorage(WrittenStorage):
         life = state.life
         if life.status is not None:
             return
-        life.begin_end()
+        life.begin_end(status, reason)
         try:
             self.finish_frames()
         except OSError as error:

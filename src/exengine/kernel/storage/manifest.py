@@ -1,5 +1,8 @@
 """The manifest of a dataset, ``exengine.json``, and the lock file next to it.
 
+Both are in the dataset's folder. If the dataset is one file, they are next to it, and their names begin with
+its name: ``scan.h5.exengine.json`` and ``scan.h5.exengine.lock``.
+
 The manifest names the backend that wrote the dataset and the files that the dataset may contain. It also
 records the dataset's status, the config and the ledger. It is first written when the dataset is created, and
 for the last time when the dataset is finished. A durable write creates a temporary file, syncs it, renames it
@@ -118,6 +121,11 @@ class Manifest(Mapping[str, Any]):
         return frames
 
     @property
+    def id(self) -> str:
+        """The identifier that a dataset of one file shares with its manifest; empty for a folder."""
+        return str(self._content.get("id", ""))
+
+    @property
     def files(self) -> list[str] | None:
         """Patterns for the names of the dataset's files; None if an earlier release wrote the dataset."""
         return self.get("files")
@@ -134,22 +142,46 @@ class Manifest(Mapping[str, Any]):
 
 
 _KINDS = {"annotations": dict, "facts": dict, "reason": str, "frames": int, "files": list}
+_KINDS |= {"id": str, "samples": list}
 _handed: "ContextVar[tuple[str, Manifest] | None]" = ContextVar("manifest", default=None)
 
 
+def own_path(path: "str | os.PathLike[str]", name: str, *, one_file: bool | None = None) -> str:
+    """Return the path of a file that ExEngine keeps for a dataset, such as the manifest.
+
+    Parameters
+    ----------
+    path : path
+        The folder or the file of the dataset.
+    name : str
+        :data:`MANIFEST_NAME` or :data:`LOCK_NAME`.
+    one_file : bool, optional
+        Whether the dataset is one file. By default, this is found on the disk.
+
+    Examples
+    --------
+    >>> own_path("data/scan.h5", MANIFEST_NAME, one_file=True)
+    'data/scan.h5.exengine.json'
+    """
+    path = os.fspath(path)
+    if one_file is None and os.path.isfile(path):
+        one_file, path = True, os.path.realpath(path)  # a link is not next to the manifest
+    return f"{path}.{name}" if one_file else os.path.join(path, name)
+
+
 @contextmanager
-def handed_over(folder: str, manifest: Manifest) -> Iterator[None]:
-    """Make the next :func:`read_manifest` call for this folder return a manifest that was just read.
+def handed_over(path: str, manifest: Manifest) -> Iterator[None]:
+    """Make the next :func:`read_manifest` call for this path return a manifest that was just read.
 
     If the file has been replaced since then, the new file is read.
 
     Parameters
     ----------
-    folder : str
-        An absolute path.
+    path : str
+        The absolute path of a dataset.
     manifest : Manifest
     """
-    token = _handed.set((os.path.realpath(folder), manifest))
+    token = _handed.set((os.path.realpath(path), manifest))
     try:
         yield
     finally:
@@ -165,19 +197,21 @@ def _identity(file: str | int) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> None:
-    """Replace the manifest in a folder, so that a reader sees either the old or the new manifest.
+def write_manifest(dataset: str, content: dict[str, Any], *, durable: bool, one_file: bool = False) -> None:
+    """Replace the manifest of a dataset, so that a reader sees either the old or the new manifest.
 
     Parameters
     ----------
-    folder : str
-        The dataset's folder.
+    dataset : str
+        The dataset's folder, or its file.
     content : dict
         JSON values.
     durable : bool
         Whether the new manifest must survive power loss.
+    one_file : bool
+        Whether the dataset is one file.
     """
-    path = os.path.join(folder, MANIFEST_NAME)
+    path = f"{dataset}.{MANIFEST_NAME}" if one_file else os.path.join(dataset, MANIFEST_NAME)
     temporary = path + ".new"
     with os.fdopen(files.open_new(temporary), "wb") as file:
         file.write(encode_manifest(content))
@@ -186,7 +220,7 @@ def write_manifest(folder: str, content: dict[str, Any], *, durable: bool) -> No
             os.fsync(file.fileno())
     os.replace(temporary, path)
     if durable:
-        files.sync_folder(folder)
+        files.sync_folder(os.path.dirname(path))
 
 
 def encode_manifest(content: dict[str, Any]) -> bytes:
@@ -210,12 +244,13 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
         raise MetadataError(f"the dataset's manifest would be too large {what}: {error}") from None
 
 
-def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> Manifest | None:
-    """Return the manifest in a folder, or None if the folder has none.
+def read_manifest(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> Manifest | None:
+    """Return the manifest of a dataset, or None if it has none.
 
     Parameters
     ----------
-    folder : path
+    path : path
+        The dataset's folder, or its file.
     dir_fd : int, optional
         A descriptor of this folder, if it is open. The path is then used only in messages.
 
@@ -227,26 +262,45 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
         If the file cannot be read.
     """
     handed = _handed.get()
-    if handed is not None and dir_fd is None and handed[0] == os.path.realpath(folder):
+    if handed is not None and dir_fd is None and handed[0] == os.path.realpath(path):
         _handed.set(None)
-        if _identity(os.path.join(handed[0], MANIFEST_NAME)) == handed[1].file:
+        if _identity(own_path(handed[0], MANIFEST_NAME)) == handed[1].file:
             return handed[1]
-    path = os.path.join(folder, MANIFEST_NAME)
+    if dir_fd is not None:
+        return read_manifest_file(os.path.join(path, MANIFEST_NAME), MANIFEST_NAME, dir_fd)
+    found = read_manifest_file(own_path(path, MANIFEST_NAME))
+    if found is None and os.path.isfile(path):
+        return _packed(os.path.join(path, MANIFEST_NAME))
+    return found
+
+
+def read_manifest_file(path: str, name: str = "", dir_fd: int | None = None) -> Manifest | None:
+    """Return the manifest in a file, as :func:`read_manifest` does.
+
+    Parameters
+    ----------
+    path : str
+        The path of the manifest; used only in messages if a descriptor is given.
+    name : str
+        The name of the manifest in the open folder.
+    dir_fd : int, optional
+        A descriptor of the open folder.
+    """
     try:
-        with os.fdopen(_open_in(folder, MANIFEST_NAME, dir_fd), "rb") as file:
-            identity: tuple[int, ...] | None = _identity(file.fileno())
+        opened = files.open_regular(path) if dir_fd is None else files.open_regular(name, dir_fd=dir_fd)
+        with os.fdopen(opened, "rb") as file:
+            identity = _identity(file.fileno())
             text = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except NotADirectoryError:
-        packed = _packed(path)
-        if packed is None:
-            return None
-        text, identity = packed, None
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ELOOP):
             raise DatasetDamagedError(f"{path} is not a manifest: {error.strerror}") from None
         raise DatasetAccessError(f"{path} cannot be read: {error.strerror}") from error
+    return _parsed(path, text, identity)
+
+
+def _parsed(path: str, text: bytes, identity: tuple[int, ...] | None) -> Manifest:
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"the file is larger than {MAX_BYTES} bytes")
@@ -255,17 +309,13 @@ def read_manifest(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None
         raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
 
 
-def _packed(path: str) -> bytes | None:
-    """Return the manifest in a packed dataset; None if there is none."""
+def _packed(path: str) -> Manifest | None:
+    """Return the manifest in a packed dataset, or None if the file contains no manifest."""
     try:
         file = open_packed(path)
-    except (DatasetDamagedError, OSError):  # not an archive, or without a manifest
+    except (DatasetDamagedError, OSError):  # not an archive, or it has no manifest
         return None
-    return files.read_at(file.descriptor, min(file.size, MAX_BYTES + 1), file.start)
-
-
-def _open_in(folder: "str | os.PathLike[str]", name: str, dir_fd: int | None) -> int:
-    return files.open_regular(os.path.join(folder, name) if dir_fd is None else name, dir_fd=dir_fd)
+    return _parsed(path, files.read_at(file.descriptor, min(file.size, MAX_BYTES + 1), file.start), None)
 
 
 def status_of(manifest: Manifest | None) -> DatasetStatus:
@@ -273,8 +323,11 @@ def status_of(manifest: Manifest | None) -> DatasetStatus:
     return manifest.status if manifest is not None else DatasetStatus.INCOMPLETE
 
 
-def take_lock(folder: str) -> int | None:
+def take_lock(path: str, *, one_file: bool = False) -> int | None:
     """Acquire a dataset's writer lock.
+
+    The lock file of a dataset of one file is removed when its writer ends, so the file that was locked may
+    already have been removed; in this case, the lock is not acquired.
 
     Returns
     -------
@@ -286,9 +339,10 @@ def take_lock(folder: str) -> int | None:
     OSError
         If the lock file cannot be created, or is not a regular file.
     """
-    descriptor = files.open_regular(os.path.join(folder, LOCK_NAME), os.O_RDWR | os.O_CREAT)
+    lock = f"{path}.{LOCK_NAME}" if one_file else os.path.join(path, LOCK_NAME)
+    descriptor = files.open_regular(lock, os.O_RDWR | os.O_CREAT)
     try:
-        taken = files.try_lock(descriptor)
+        taken = files.try_lock(descriptor) and (not one_file or _is_at(descriptor, lock))
     except BaseException:  # for example, on a file system without locks
         os.close(descriptor)
         raise
@@ -298,17 +352,41 @@ def take_lock(folder: str) -> int | None:
     return None
 
 
-def has_writer(folder: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
+def _is_at(descriptor: int, path: str) -> bool:
+    """Return whether an open file is still the file at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def has_writer(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> bool:
     """Return whether the dataset has an active writer. Changes nothing on the disk.
 
     Parameters
     ----------
-    folder : path
+    path : path
+        The dataset's folder, or its file.
     dir_fd : int, optional
-        A descriptor of this folder, if it is open. The path is then not used.
+        A descriptor of this folder, if it is open. If given, it is used instead of the path.
+    """
+    if dir_fd is not None:
+        return is_locked(LOCK_NAME, dir_fd)
+    return is_locked(own_path(path, LOCK_NAME))
+
+
+def is_locked(lock: str, dir_fd: int | None = None) -> bool:
+    """Return whether a lock file is held by a writer.
+
+    Parameters
+    ----------
+    lock : str
+        The path of the lock file, or its name in the open folder.
+    dir_fd : int, optional
+        A descriptor of the open folder.
     """
     try:
-        descriptor = _open_in(folder, LOCK_NAME, dir_fd)
+        descriptor = files.open_regular(lock, dir_fd=dir_fd)
     except OSError:  # an ExEngine writer would have created a lock file
         return False
     try:

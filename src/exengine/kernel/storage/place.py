@@ -2,7 +2,7 @@
 
 A dataset folder appears in a single step: it is created alongside its final path, with the lock and the
 manifest inside, and is then renamed. If two writers race for a path, exactly one wins. Any dataset that is
-visible can be opened.
+visible can be opened. :mod:`exengine.kernel.storage.one_file.place` does the same for a dataset of one file.
 """
 
 import copy
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import (
@@ -32,6 +32,8 @@ from exengine.kernel.storage.building import (
 )
 from exengine.kernel.system import files
 
+CREATED = "%Y-%m-%dT%H:%M:%SZ"
+"""The format of the time in a manifest at which a dataset was created, in UTC."""
 _LOOKS = 10  # number of failed attempts after which a writer is assumed to hold the lock
 _MOST_OF_A_REASON = 8000  # maximum number of characters; the manifest reserves space for them
 
@@ -45,12 +47,15 @@ class DatasetPlace:
         The absolute path of the folder, with symbolic links resolved.
     """
 
+    one_file: ClassVar[bool] = False
+    """Whether the dataset is one file, with the lock and the manifest next to it."""
+
     def __init__(self, path: str, lock: int, content: dict[str, Any], made: tuple[str, ...] = ()) -> None:
         self.path = path
         self._lock: int | None = lock
         self._content = content
         self._made = made  # folders with new entries that may not have reached the disk
-        self._synced = False  # whether these entries are on the disk
+        self._synced = False  # whether the entries in these folders are on the disk
         self._late: list[str] = []  # annotations that are not yet in the manifest on the disk
 
     @classmethod
@@ -85,18 +90,14 @@ class DatasetPlace:
         """
         if initial:
             check_names(initial, patterns)
-        if not path or "\0" in path:
-            raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
-        if files.UNUSUAL.search(path):
-            path = files.expanded(path)
-            if refusal := files.refusal_of_new(path):
-                raise DatasetAccessError(f"{path!r:.80} cannot be the path of a dataset: {refusal}")
+        if not path or "\0" in path or files.UNUSUAL.search(path):
+            path = cls._usable(path)
         path = os.path.realpath(path)
         parent, name = os.path.split(path)
         content: dict[str, Any] = {
             "backend": backend,
             "status": DatasetStatus.INCOMPLETE.value,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "created": time.strftime(CREATED, time.gmtime()),
             "annotations": {},
         }
         if patterns:
@@ -133,14 +134,24 @@ class DatasetPlace:
         assert lock is not None  # the folder was new, so its lock was free
         return cls(path, lock, content, made)
 
+    @staticmethod
+    def _usable(path: str) -> str:
+        """Return an unusual path of a new dataset as a plain path, or raise ``DatasetAccessError``."""
+        if not path or "\0" in path:
+            raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
+        path = files.expanded(path)
+        if refusal := files.refusal_of_new(path):
+            raise DatasetAccessError(f"{path!r:.80} cannot be the path of a dataset: {refusal}")
+        return path
+
     @classmethod
-    def reclaim(cls, path: str) -> "DatasetPlace":
+    def reclaim(cls, path: str) -> Self:
         """Take over a dataset that no longer has a writer, in order to finish or continue it.
 
         Raises
         ------
         DatasetNotFoundError
-            If the folder has no manifest.
+            If the dataset has no manifest.
         DatasetLockedError
             If a writer is active.
         DatasetAccessError
@@ -150,20 +161,26 @@ class DatasetPlace:
         if manifest.read_manifest(path) is None:
             raise DatasetNotFoundError(f"{path} is not a dataset with a manifest")
         try:
-            lock, looks = manifest.take_lock(path), 1
-            while lock is None and looks < _LOOKS:
-                time.sleep(0.01)  # a process that only checks for a writer holds the lock briefly
-                lock, looks = manifest.take_lock(path), looks + 1
+            lock = cls._take_lock(path)
         except OSError as error:
             message = f"{path} cannot be locked: {error.strerror or error}"
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
-            raise DatasetLockedError(
-                f"{path} is being written by another storage; wait until that storage is closed"
-            )
+            raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
         left = manifest.read_manifest(path)  # the previous writer's last manifest
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
+
+    @classmethod
+    def _take_lock(cls, path: str) -> int | None:
+        lock, looks = manifest.take_lock(path, one_file=cls.one_file), 1
+        while lock is None and looks < _LOOKS:
+            time.sleep(0.01)  # a process that only checks for a writer holds the lock briefly
+            lock, looks = manifest.take_lock(path, one_file=cls.one_file), looks + 1
+        return lock
+
+    def _write(self, *, durable: bool) -> None:
+        manifest.write_manifest(self.path, self._content, durable=durable, one_file=self.one_file)
 
     @staticmethod
     def _refuse_what_is_there(path: str) -> None:
@@ -173,8 +190,7 @@ class DatasetPlace:
             raise DatasetExistsError(f"{path} already exists and is not a folder; choose another path")
         if manifest.has_writer(path):
             raise DatasetLockedError(
-                f"{path} is being written by another storage; choose another path, or wait until that "
-                "storage is closed"
+                f"{path} is being written; choose another path, or wait until its writer has ended"
             )
         if os.listdir(path):
             raise DatasetExistsError(
@@ -202,7 +218,7 @@ class DatasetPlace:
         """
         self._annotate(name, value)
         # The write is durable; otherwise, power loss may leave neither the old nor the new manifest.
-        manifest.write_manifest(self.path, self._content, durable=True)
+        self._write(durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
         """Store a JSON value in the final manifest, if the disk accepts it after an earlier failure.
@@ -228,7 +244,7 @@ class DatasetPlace:
             self._synced = True
 
     def reopen(self, **annotations: Any) -> None:
-        """Mark the dataset as incomplete again and store JSON values, so that all survive power loss.
+        """Durably mark the dataset as incomplete again, and durably store JSON values.
 
         Parameters
         ----------
@@ -246,7 +262,7 @@ class DatasetPlace:
         for outdated in ("facts", "frames", "reason"):
             content.pop(outdated, None)
         if annotations or content != self._content:
-            manifest.write_manifest(self.path, content, durable=True)
+            manifest.write_manifest(self.path, content, durable=True, one_file=self.one_file)
             self._content = content
 
     def conclude(
@@ -275,28 +291,33 @@ class DatasetPlace:
         if facts:
             self._content["facts"] = facts
         if reason:
-            self._content["reason"] = reason[:_MOST_OF_A_REASON]
+            self._content["reason"] = self.cut(reason)
         try:
-            # The manifest is written last, because "complete" requires that the names are on the disk.
+            # The manifest is written last: the names must be on the disk before the status is "complete".
             for folder in (os.path.dirname(self.path), *self._made):
                 files.sync_folder(folder)
-            manifest.write_manifest(self.path, self._content, durable=True)
+            self._write(durable=True)
         except OSError as error:
             self._mark_as_failed(error)
             raise
 
+    @staticmethod
+    def cut(reason: str) -> str:
+        """Return as much of a reason as fits in the space that a manifest reserves."""
+        return reason[:_MOST_OF_A_REASON]
+
     def _mark_as_failed(self, error: OSError) -> None:
         """Revoke a status that may not have reached the disk, if the disk allows this."""
         self._content.update(status=DatasetStatus.FAILED.value)
-        self._content.setdefault("reason", str(error)[:_MOST_OF_A_REASON])
+        self._content.setdefault("reason", self.cut(str(error)))
         try:
-            manifest.write_manifest(self.path, self._content, durable=False)
+            self._write(durable=False)
         except OSError:
             for name in self._late:  # there may be space for a shorter manifest
                 del self._content["annotations"][name]
             self._late.clear()
             with suppress(OSError):
-                manifest.write_manifest(self.path, self._content, durable=False)
+                self._write(durable=False)
 
     def unlock(self) -> None:
         """Release the writer's lock. Idempotent."""

@@ -87,8 +87,8 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
         """Close files and free memory.
 
         Called once, by ``close`` or by ``cannot_begin``. ``cannot_begin`` may call it before ``__init__`` has
-        set all attributes, and then ignores an error. In a forked child, it is called only if the program
-        closes the storage there; it must not write to the files.
+        set all attributes; any error is then ignored. In a forked child, it is called only if the program
+        closes the storage there, and must not write to the files.
         """
 
     # -- reading ---------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
         xarray.Dataset
             The variable ``image`` has the dimensions ``(*axes, y, x[, rgb])``. The positions are coordinates,
             so ``.sel(channel="DAPI", z=1)`` works. Missing frames are filled with 0, and are False in the
-            coordinate ``present``. Where known, the coordinates ``y``, ``x`` and ``z_um`` are in micrometres,
+            coordinate ``present``. Where known, the coordinates ``y``, ``x`` and ``z_um`` are in micrometers,
             and ``time_s`` is in seconds. With dask, the array has one chunk per frame.
 
         Raises
@@ -221,8 +221,8 @@ class DatasetReader(IndexedStorage):
 
     Notes
     -----
-    A subclass declares the same ``capabilities`` as the storage that writes the dataset. ``verify`` uses
-    ``checksums``, for example.
+    A subclass declares the same ``capabilities`` as the storage that writes the dataset. For example,
+    ``verify`` uses the capability ``checksums``.
     """
 
     backend_name: str = ""

@@ -1,7 +1,7 @@
 """Datasets at URLs: the operations of a backend that stores datasets in object storage.
 
-The kernel recognises a URL and passes it on to the class; it neither opens nor changes anything at a URL
-itself.
+The kernel recognizes a URL and passes it on to the class. Only the class opens or changes anything at the
+URL.
 """
 
 import os

@@ -18,9 +18,9 @@ from exengine.kernel.storage.place import DatasetPlace
 
 
 class FrameIndex(Protocol):
-    """The interface for finding the number of a frame, which ``CoordinateIndex`` implements.
+    """The interface for finding a frame's number; ``CoordinateIndex`` implements it.
 
-    A format with an index of its own may implement it, so that a large index need not be copied. Frames are
+    A format with its own index may implement this, so that a large index need not be copied. Frames are
     numbered from 0, in the order in which they were stored. Any thread may call these methods.
     """
 
@@ -41,15 +41,15 @@ class FrameIndex(Protocol):
         """Return the positions that occur on each axis, in order of arrival."""
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for the error about a missing frame, which names the positions that exist."""
+        """Return a clause that lists the existing positions, for the error about a missing frame."""
 
 
 @runtime_checkable
 class FollowedIndex(Protocol):
-    """An index that returns new frames without passing all earlier ones."""
+    """An index that can return new frames without iterating over the earlier frames."""
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on."""
+        """Yield the number and coordinates of each frame, starting with frame ``start``."""
         ...
 
 

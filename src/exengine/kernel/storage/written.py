@@ -1,4 +1,4 @@
-"""The status of a storage that is being written, and its behaviour at exit, in forks and when pickled.
+"""The status of a storage that is being written, and its behavior at exit, in forks and when pickled.
 
 :class:`exengine.kernel.storage.managed.ManagedStorage` holds this state and changes it.
 """
@@ -13,11 +13,12 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.errors import StorageFinishedError, UnsupportedOperationError
 from exengine.kernel.storage.format_hooks import FormatHooks
+from exengine.kernel.storage.one_file.place import NEW, FilePlace
 from exengine.kernel.storage.state import WriteState
 
 
 class WrittenStorage(FormatHooks):
-    """The facts that a storage reports while it is being written, and afterwards."""
+    """The facts that a storage reports both while it is being written and after it is finished."""
 
     _exengine: WriteState
 
@@ -57,9 +58,9 @@ class WrittenStorage(FormatHooks):
     # -- continuing a dataset ----------------------------------------------------------------------
 
     def begin_continuing(self) -> None:
-        """Mark the dataset that this storage continues as incomplete, so that this survives power loss.
+        """Mark the dataset as incomplete again, durably, because this storage continues it.
 
-        A backend calls this in ``__init__`` when it has checked that it can continue the dataset, and before
+        A backend calls this in ``__init__``, after it has checked that it can continue the dataset and before
         it changes any file of the dataset.
 
         Raises
@@ -70,8 +71,15 @@ class WrittenStorage(FormatHooks):
         place = self._exengine.place
         assert place is not None
         if place.status is DatasetStatus.COMPLETE:
-            raise StorageFinishedError(f"{place.path} is complete, so its dataset can no longer be changed")
+            error = StorageFinishedError(f"{place.path} is complete, so it can no longer be changed")
+            # Otherwise, the dataset would be marked as aborted when this storage is deleted.
+            self.cannot_begin(error)
+            raise error
         place.reopen()
+
+    def cannot_begin(self, error: BaseException) -> None:
+        """End a storage that cannot be created."""
+        raise NotImplementedError
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
         """Add the existing frames, in order, when this storage continues a dataset. They must be readable."""
@@ -81,6 +89,35 @@ class WrittenStorage(FormatHooks):
             if not len(state.frames):
                 state.checks.stored(coordinates, self.read_frame(0))
             state.frames.add(coordinates.__dict__)
+
+    # -- datasets of one file ----------------------------------------------------------------------
+
+    @property
+    def new_file(self) -> str:
+        """The path at which a dataset of one file writes the version that :meth:`publish_file` publishes."""
+        return f"{self.path}.{NEW}"
+
+    def publish_file(self) -> None:
+        """Replace the dataset's file by :attr:`new_file`, which is finished and synced, and sync the folder.
+
+        Raises
+        ------
+        OSError
+            If this fails, or if another program has changed the file; the old file then remains.
+        """
+        assert isinstance(self._exengine.place, FilePlace)
+        self._exengine.place.publish()
+
+    def manifest_for_file(self) -> bytes:
+        """Return the manifest as JSON, for the file of a dataset of one file that is being finished.
+
+        A file that contains it keeps its annotations and its status without the manifest next to it. Readers
+        parse it with :class:`Manifest`. If its ``id`` differs from the ``id`` of the manifest next to the
+        file, that manifest belongs to another file.
+        """
+        state = self._exengine
+        assert isinstance(state.place, FilePlace)
+        return state.place.manifest_for_file(*state.life.ending, len(state.frames))
 
     # -- the end of the process, forks and pickles -------------------------------------------------
 
@@ -114,7 +151,7 @@ class WrittenStorage(FormatHooks):
             state.place.unlock()
 
     def __reduce__(self) -> Any:
-        """Pickle the storage as a reader of its dataset, for workers that compute on its ``as_array``."""
+        """Pickle the storage as a reader of its dataset, for workers that use its ``as_array`` result."""
         if self.path is None:
             raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
         return type(self).open, (self.path,)

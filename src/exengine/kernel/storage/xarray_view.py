@@ -44,7 +44,7 @@ def to_dataset(storage: DataStorage) -> Any:
 
 
 def to_chunked_dataset(storage: DataStorage) -> Any:
-    """Return the same Dataset with a dask array of one chunk per frame, if dask is installed."""
+    """Return the same Dataset with a dask array, in chunks of one frame, if dask is installed."""
     dataset = to_dataset(storage)
     try:
         import dask.array  # noqa: F401 - whether it is installed
@@ -165,7 +165,7 @@ def _coordinates(frames: LazyFrames, plan: SourcePlan) -> dict[str, Any]:
 
 
 def _as_array(values: list[Any]) -> npt.NDArray[Any]:
-    """Return positions as an array, which holds Python objects if some are integers and some are names."""
+    """Return positions as an array. Its dtype is object if the positions mix integers and names."""
     kinds = {type(value) for value in values}
     return np.asarray(values, None if len(kinds) == 1 else object)
 

@@ -1,4 +1,4 @@
-"""Datasets packed into one file: a ZIP archive without compression, which is read by offset.
+"""Datasets packed into a single file: a ZIP archive without compression, in which files are read in place.
 
 The archive contains the files of a dataset's folder under their paths in the folder. A backend that reads
 such files derives from :class:`PackableDatasets`.
@@ -17,13 +17,13 @@ from exengine.kernel.errors import DatasetDamagedError
 from exengine.kernel.system.files import read_at
 from exengine.kernel.system.open_files import READ, OpenFile
 
-_HEADER = struct.Struct("<4s22xHH")  # of one file: signature, lengths of its name and of the extra field
+_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, and length of the extra field
 _SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED = 1
 
 
 class PackableDatasets:
-    """The way in which datasets of a backend are packed. A backend derives from it and its base class.
+    """Settings for packing datasets. A backend derives from this class in addition to its base class.
 
     ``can_open`` and ``open`` of such a backend accept packed datasets.
     """
@@ -32,7 +32,7 @@ class PackableDatasets:
     """The suffix of a packed dataset."""
 
     packed_first: ClassVar[str] = ""
-    """The name of the files that are packed before all others, those in the uppermost folder first."""
+    """Files with this name are packed before all others, starting with those in the top folder."""
 
     packed_comment: ClassVar[bytes] = b""
     """The comment of the archive."""
@@ -89,12 +89,12 @@ class Archive:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
             raise ValueError(f"{name!r:.200} is compressed or encrypted, so it cannot be read in place")
         if entry.compress_size != entry.file_size:
-            raise ValueError(f"{name!r:.200} has two different sizes")
+            raise ValueError(f"{name!r:.200} is listed with two different sizes")
         self.sizes[name] = entry.file_size
         self._headers[name] = entry.header_offset
 
     def read(self, name: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of a file, or fewer if it is shorter; None if the archive does not contain it.
+        """Return ``length`` bytes of a file, or fewer at its end; None if the archive lacks the file.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Archive:
         raise DatasetDamagedError(f"{self.path} is damaged at the beginning of {name!r:.200}")
 
     def open(self, name: str) -> OpenFile:
-        """Return a file of the archive as an open file, whose ``start`` is its position in the archive.
+        """Return a file of the archive as an open file. Its ``start`` is its position in the archive.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class _ArchivedFile(OpenFile):
 
 
 def open_packed(path: str) -> OpenFile:
-    """Open a file for reading, in a folder or in an archive. ``read_at`` needs its ``start``.
+    """Open a file in a folder or in an archive for reading. For ``read_at``, add ``start`` to each offset.
 
     Parameters
     ----------
@@ -209,5 +209,5 @@ def _archive_at(path: str) -> Archive:
 
 @functools.lru_cache(maxsize=4)
 def _opened_archive(path: str, version: tuple[int, ...]) -> Archive:
-    """Open an archive; a file that has changed is another one."""
+    """Open an archive, or return the open one if neither the path nor the version has changed."""
     return Archive(path)

@@ -227,8 +227,8 @@ def sync_filesystem(path: "str | os.PathLike[str]") -> None:
 def begin_writing(descriptor: int, offset: int, size: int) -> None:
     """Start writing part of a file to the disk; do nothing if the system lacks such a call.
 
-    This call does not guarantee that the data reach the disk, and it reports no errors. A later ``fsync``
-    does both, and then has less data to write.
+    This call neither guarantees that the data reach the disk nor reports errors. A later ``fsync`` does both,
+    and has less data to write.
     """
     call = _sync_file_range()
     if call is not None:
@@ -302,7 +302,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return up to ``size`` bytes of a file, starting at an offset; return fewer only at its end."""
+    """Return up to ``size`` bytes of a file, from an offset; return fewer only at the end of the file."""
     if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -318,7 +318,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def read_into(descriptor: int, view: memoryview, offset: int) -> int:
-    """Read from a file into a buffer, starting at an offset; return the number of bytes, 0 at the end."""
+    """Read from a file into a buffer, from an offset; return the number of bytes read, 0 at the end."""
     if WINDOWS:  # pragma: no cover - Windows only
         data = read_at(descriptor, view.nbytes, offset)
         view[: len(data)] = data
@@ -363,6 +363,9 @@ def refusal_of(path: str) -> str:
 
 
 def refusal_of_new(path: str) -> str:
-    """Return the same reason for a new dataset, which may have any name if its parent folder exists."""
+    """Return the reason why a string cannot be the path of a new dataset; empty if it can.
+
+    Any existing path, and any absolute path in an existing folder, is accepted.
+    """
     named_here = os.path.isabs(path) and os.path.isdir(os.path.dirname(path))
     return "" if named_here or os.path.lexists(path) else refusal_of(path)

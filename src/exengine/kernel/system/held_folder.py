@@ -1,4 +1,4 @@
-"""An open folder, which stays the same folder even if its path changes.
+"""An open folder, which remains the same folder even if its path changes.
 
 The files that are deleted must be the same files that were checked. Because a path may change in between, a
 folder is opened once, without following links, and everything in it is accessed through its descriptor.
@@ -86,7 +86,7 @@ class HeldFolder:
         return HeldFolder(os.path.join(self.path, name), name, self)
 
     def is_writable(self) -> bool:
-        """Return whether this user may remove the folder's entries and the folder's owner may write to it."""
+        """Return whether this user may remove entries; False if the folder is write-protected."""
         if not self.mode & stat.S_IWUSR:
             return False
         if self.descriptor is None or os.access not in os.supports_effective_ids:  # pragma: no cover

@@ -1,4 +1,4 @@
-"""An HTTP server that only programs on this computer can reach, on a thread of its own."""
+"""An HTTP server that runs on its own thread and that only programs on this computer can reach."""
 
 import os
 import sys
@@ -61,7 +61,7 @@ class LoopbackServer:
         return int(self._server.server_address[1])
 
     def _serve(self) -> None:
-        self._server.serve_forever(poll_interval=0.05)  # how long close() can take, in seconds
+        self._server.serve_forever(poll_interval=0.05)  # the maximum time that close() waits, in seconds
 
     def start(self) -> None:
         """Serve on a separate thread until :meth:`close` is called."""
@@ -92,13 +92,13 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = os.name == "posix"  # on Windows, it would let two servers share a port
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a browser that closed its connection, or was silent for too long."""
+        """Ignore the error if a browser closed its connection, or sent nothing for too long."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 class LoopbackHandler(BaseHTTPRequestHandler):
-    """The base class of a handler for :class:`LoopbackServer`. It keeps connections open, and logs nothing.
+    """The base class of a handler for :class:`LoopbackServer`. It keeps connections open and has no log.
 
     A subclass defines ``do_GET`` and other methods, as for ``http.server.BaseHTTPRequestHandler``. Each of
     them must refuse a request for which :meth:`is_local` returns False.
@@ -106,14 +106,14 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     sys_version = ""
-    timeout = 60  # seconds without a request
-    disable_nagle_algorithm = True  # otherwise a body can be delayed by 40 ms
+    timeout = 60  # the time without a request after which a connection ends, in seconds
+    disable_nagle_algorithm = True  # otherwise, the body of a response can be delayed by 40 ms
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse a request without repeating it. The connection is closed."""
+        """Refuse a request, without quoting it in the answer, and close the connection."""
         self.send_response(code, HTTPStatus(code).phrase)
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
@@ -122,7 +122,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
     def is_local(self) -> bool:
         """Return whether the request names this computer as its host.
 
-        Another web site can reach this server through a host name of its own (DNS rebinding), so requests
+        Another website can reach this server through a host name of its own (DNS rebinding), so requests
         with any other host name must be refused.
         """
         hosts = self.headers.get_all("Host") or []

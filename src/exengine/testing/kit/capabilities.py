@@ -43,14 +43,14 @@ _MANY_AXES = 8
 """The number of axes that a backend must accept if it declares no limit."""
 
 _ALSO_OF_READERS = ("metadata", "iterable", "concurrent_readers", "checksums", "pyramids")
-"""The capabilities that a dataset opened for reading must declare like the backend that wrote it."""
+"""The capabilities that must have the same values in an opened dataset as in the backend that wrote it."""
 
 DIMENSIONS = range(6)
 """The numbers of dimensions that a backend must accept if it does not declare a list of them."""
 
 
 class HonestCapabilities:
-    """Tests that a backend's behaviour matches its declared capabilities."""
+    """Tests that a backend's behavior matches its declared capabilities."""
 
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
@@ -94,7 +94,7 @@ class HonestCapabilities:
         if differing:
             raise PromiseBrokenError(
                 "N2",
-                "open(path) returned a dataset with other capabilities than the backend declares: "
+                "the dataset that open(path) returned differs from the backend in these capabilities: "
                 f"{', '.join(differing)}; set `capabilities` in {type(opened).__name__} as well",
             )
         nothing = subject.new_path()
@@ -273,7 +273,8 @@ def _are_those_of_the_instance(subject: Subject) -> None:
         differ = [name for name, value in made.items() if value != getattr(subject.can, name)]
         raise PromiseBrokenError(
             "N2",
-            f"these capabilities of the storage differ from capabilities_for: {', '.join(differ)}",
+            "these capabilities of the storage differ from the result of capabilities_for: "
+            f"{', '.join(differ)}",
         )
     if (made.persistent, made.path_suffixes) != (known.persistent, known.path_suffixes):
         raise PromiseBrokenError("N2", "persistent and path_suffixes must not depend on options")

@@ -1,7 +1,6 @@
 """Tests of datasets on disk: D1, C1, C2, C3."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 
 from exengine.kernel.registry.options import options_of
 from exengine.testing.children import Child, try_to_create
+from exengine.testing.dataset_files import copy_to, dataset_at, files_of, place_in
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, coordinates_of, tree_of
-from exengine.testing.tasks.damages import files_of
 
 FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"
@@ -43,7 +42,7 @@ class DiskPromises:
             if ended:
                 storage.finish()
             storage.close()
-            before = tree_of(path)
+            before = [*map(_digest, dataset_at(path))]
             told = try_to_create(subject, os.fspath(path), "error")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
                 result = f"raised {told['message']}" if told else "succeeded"
@@ -52,7 +51,7 @@ class DiskPromises:
                 )
             if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
                 raise PromiseBrokenError("D1", "if_exists='number' was refused for an existing dataset")
-            if tree_of(path) != before:
+            if [*map(_digest, dataset_at(path))] != before:
                 raise PromiseBrokenError(
                     "D1", "creating a dataset at the path of an existing dataset changed the existing dataset"
                 )
@@ -63,7 +62,7 @@ class DiskPromises:
                 raise PromiseBrokenError(
                     "D1", f"the dataset was not created at the reported path {told_path}"
                 )
-            others = [name for name in os.listdir(path.parent) if name != path.name]
+            others = set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)}
             if not others:
                 raise PromiseBrokenError(
                     "D1", "if_exists='number' did not create a dataset next to the existing one"
@@ -272,11 +271,12 @@ def _faults_of(line: dict[str, Any], damaged: dict[str, str], label: str) -> lis
 def copy_of(subject: Subject, original: Path) -> Path:
     """Copy a dataset to a new path and return that path."""
     path = subject.new_path()
-    if original.is_dir():
-        shutil.copytree(original, path)
-    else:
-        shutil.copy2(original, path)
+    copy_to(original, path)
     return path
+
+
+def _digest(path: Path) -> Any:
+    return tree_of(path) if path.is_dir() else path.read_bytes()
 
 
 def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
@@ -290,9 +290,9 @@ def _garbage(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
         path = subject.new_path()
         path.symlink_to(path)
         yield os.fspath(path), "a link to itself"
-    for file in files_of(original)[:12] if original.is_dir() else ():
+    for file in files_of(original)[:12]:
         path = copy_of(subject, original)
-        target = path / file.relative_to(original)
+        target = place_in(original, file)(path)
         target.unlink()
         target.mkdir()
         yield os.fspath(path), f"{file.name} was replaced by a folder"

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from exengine.kernel.storage.file_patterns import FilePatterns
-from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
+from exengine.kernel.storage.file_patterns import FilePatterns, parts_beside
+from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME, own_path
 from exengine.testing.children import try_to_create
+from exengine.testing.dataset_files import copy_to, dataset_at, files_of, place_in
 from exengine.testing.kit.disk import copy_of
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import make_file, make_folder, make_nodes, node_makers
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
-from exengine.testing.tasks.damages import files_of
 
 _FRAMES = 4
 _MOST_FILES = 4
@@ -44,7 +44,7 @@ class OverwritePromises:
                 raise PromiseBrokenError(
                     "D4", f"overwriting a dataset of the backend was refused: {told['message']}"
                 )
-            others = sorted(set(os.listdir(path.parent)) - {path.name})
+            others = sorted(set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)})
             if others:
                 raise PromiseBrokenError("D4", f"overwriting left {others[0]!r} next to the dataset")
 
@@ -53,9 +53,7 @@ class OverwritePromises:
         _needs_declared_files(subject)
         original = subject.new_path()
         finished(subject, original, _FRAMES)
-        if not original.is_dir():
-            raise NotRun("this backend's datasets are not folders")
-        for what, put in _additions(original):
+        for what, put in _additions(original) if original.is_dir() else _additions_beside(original):
             path = copy_of(subject, original)
             put(path)
             _stays(subject, path, f"a dataset with {what}")
@@ -88,7 +86,8 @@ def _needs_declared_files(subject: Subject) -> None:
     declared = subject.cls.dataset_files
     if declared:
         try:
-            FilePatterns(declared)
+            if parts_beside(declared) is None:
+                FilePatterns(declared)
         except (TypeError, ValueError) as error:
             raise PromiseBrokenError("D4", f"dataset_files is invalid: {error}") from error
         return
@@ -152,6 +151,27 @@ def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]
         yield f"a link at {place}", lambda path, at=place: _moved_out(path, at)  # type: ignore[misc]
 
 
+def _additions_beside(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """Yield functions that add foreign content to a dataset of one file, or next to it."""
+
+    def beside(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
+        return lambda path: make(path.with_name(f"{path.name}.exengine.{name}"))
+
+    for name in ("notes", "json.orig", "json~", "lock.bak"):
+        yield f"a foreign file 'exengine.{name}' next to it", beside(name, make_file)
+    yield "a folder next to it", beside("plots", make_folder)
+    yield "bytes that another program added", lambda path: path.write_bytes(path.read_bytes() + b"more")
+    yield "another file in its place", lambda path: path.write_bytes(b"another person's work")
+    if sys.platform == "win32":
+        return
+    for file in dataset_at(original):
+        place, name = place_in(original, file), file.name
+        for kind, make in node_makers().items():
+            if kind != "device" or _makes_devices(original):
+                yield f"a {kind} at {name}", lambda path, at=place, new=make: _in_place(at(path), new)  # type: ignore[misc]
+        yield f"a link at {name}", lambda path, at=place: _moved_out(path.parent, Path(at(path).name))  # type: ignore[misc]
+
+
 def _makes_devices(original: Path) -> bool:
     folder = original.parent / "nodes"
     if not folder.exists():
@@ -167,25 +187,25 @@ def _in_place(place: Path, make: Callable[[Path], object]) -> None:
 
 def _moved_out(path: Path, name: Path) -> None:
     """Move a file out of a dataset and replace it with a link to its new location."""
-    out = path.parent / "moved-out"
+    out = path.parent / f"moved-out-{name.name}"
     (path / name).rename(out)
     (path / name).symlink_to(out)
 
 
 def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Yield functions that create something other than an intact dataset, each with a description."""
-    manifest = original / MANIFEST_NAME
+    manifest = Path(own_path(original, MANIFEST_NAME))
 
     def checkout(path: Path) -> None:
         make_folder(path)
         make_folder(path / ".git")
         if manifest.is_file():
-            shutil.copy(manifest, path)
+            shutil.copy(manifest, path / MANIFEST_NAME)
 
     def folder_of_datasets(path: Path) -> None:
         path.mkdir()
         for number in range(2):
-            (shutil.copytree if original.is_dir() else shutil.copy2)(original, path / f"run-{number}")
+            copy_to(original, path / f"run-{number}")
 
     yield "a file", make_file
     yield "a folder of files", make_folder
@@ -211,13 +231,13 @@ def _others(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
     for what, content in changes.items():
 
         def damaged(path: Path, content: bytes = content) -> None:
-            shutil.copytree(original, path)
-            (path / MANIFEST_NAME).write_bytes(content)
+            copy_to(original, path)
+            Path(own_path(path, MANIFEST_NAME)).write_bytes(content)
 
         yield f"a dataset with a manifest {what}", damaged
 
     def foreign(path: Path) -> None:
-        shutil.copytree(original, path)
-        (path / MANIFEST_NAME).unlink()
+        copy_to(original, path)
+        Path(own_path(path, MANIFEST_NAME)).unlink()
 
     yield "a dataset without a manifest", foreign

@@ -266,7 +266,7 @@ def _are_seen(subject: Subject, path: Path, count: int, when: str) -> None:
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Try to overwrite a dataset. Return the refusal, or None if only undeclared dataset_files caused it."""
+    """Try to overwrite a dataset. Return the refusal; None if the cause is a lack of dataset_files."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None

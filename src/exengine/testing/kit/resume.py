@@ -1,7 +1,8 @@
 """Tests of continuing a dataset whose writer has ended: N5.
 
 A backend that declares ``resumable`` continues a dataset whose writer was killed, or that was closed or
-finished early. The result must be the same as if it had been written at once. Any other backend must refuse.
+finished early. The result must be the same as if a single writer had written it. Any other backend must
+refuse to continue a dataset.
 """
 
 import os
@@ -44,7 +45,8 @@ class ResumePromises:
             model.check(opened, "N5")
             if status_of(opened) not in (None, DatasetStatus.COMPLETE):
                 raise PromiseBrokenError(
-                    "N5", f"a dataset that was {end} and continued to its end is {status_of(opened)}"
+                    "N5",
+                    f"a dataset that was continued has the status {status_of(opened)} (first writer: {end})",
                 )
 
     @staticmethod
@@ -53,7 +55,13 @@ class ResumePromises:
         if subject.can.persistent:
             _leave(subject, path, "aborted")
         before = tree_of(path.parent)
-        subject.refuses(lambda: subject.cls.resume(os.fspath(path), **subject.options), "resume(path)")
+
+        def resume() -> None:
+            storage = subject.cls.resume(os.fspath(path), **subject.options)
+            storage.abort("the kit expected a refusal")
+            storage.close()
+
+        subject.refuses(resume, "resume(path)")
         if tree_of(path.parent) != before:
             raise PromiseBrokenError("N5", "resume(path) was refused, but changed files")
 
@@ -82,16 +90,16 @@ def _resume(subject: Subject, path: Path, end: str) -> DataStorage:
     error = refusal_of(lambda: found.append(subject.resume(path)))
     if error is not None:
         raise PromiseBrokenError(
-            "N5", f"resumable is declared, but continuing a dataset that was {end} {ending_of(error, 150)}"
+            "N5", f"resumable is declared, but resume {ending_of(error, 150)} (first writer: {end})"
         )
     status = status_of(subject.open(path)) if subject.can.reopen else None
     if status not in (None, DatasetStatus.INCOMPLETE):
-        raise PromiseBrokenError("N5", f"a dataset that was {end} is still {status} when it is continued")
+        raise PromiseBrokenError("N5", f"a dataset that is being continued is {status} (first writer: {end})")
     return found[0]
 
 
 def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
-    """Raise an error unless existing frames, and the writer that continues, are safe from another writer."""
+    """Raise an error if an existing frame can be replaced, or if a second writer is accepted."""
     axes = subject.axes(0)
     error = refusal_of(lambda: storage.put(axes, subject.frame(axes), subject.numbered(0)))
     if not isinstance(error, CoordinatesExistError):

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME
+from exengine.kernel.storage.file_patterns import FILE
+from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME, own_path
 from exengine.testing.children import Child, try_to_create
+from exengine.testing.dataset_files import copy_to, files_of, place_in
 from exengine.testing.kit.disk import FRAMES, copy_of, probe
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import (
@@ -25,7 +27,6 @@ from exengine.testing.own_nodes import (
 )
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
-from exengine.testing.tasks.damages import files_of
 from exengine.testing.watch import DECOY
 
 BACKEND_NAMES = (
@@ -68,8 +69,9 @@ class SecurityPromises:
         make_folder(outside)
         nodes = make_nodes(outside)
         before = tree_of(outside)
+        traps = _traps_beside() if FILE in subject.cls.dataset_files else []
         ways = ("error", "overwrite") if subject.name else ("error",)
-        for make in _traps(nodes):
+        for make in [*_traps(nodes), *traps]:
             for if_exists in ways:
                 path = subject.new_path()
                 make(path, outside)
@@ -92,24 +94,26 @@ class SecurityPromises:
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     """Yield the paths of hostile datasets, each with a description of its fault."""
     outside, secrets = (subject.new_path().parent / name for name in ("outside", "secrets"))
+    make_folder(secrets)
+    make_endless_file(secrets / "endless")
+    nodes = make_nodes(secrets)
     if original.is_dir():
-        make_folder(secrets)
-        make_endless_file(secrets / "endless")
-        nodes = make_nodes(secrets)
         shutil.copytree(original, outside)
-        for file in files_of(original)[:_MOST_FILES]:
-            yield from _with_other_kinds(
-                subject, original, file.relative_to(original), outside, secrets, nodes
-            )
-        yield from _with_other_manifests(subject, original)
+    else:
+        outside.mkdir()
+        copy_to(original, outside / original.name)
+    for file in files_of(original)[:_MOST_FILES]:
+        yield from _with_other_kinds(subject, original, file, outside, secrets, nodes)
+    yield from _with_other_manifests(subject, original)
 
 
 def _with_other_kinds(
-    subject: Subject, original: Path, name: Path, outside: Path, secrets: Path, nodes: list[str]
+    subject: Subject, original: Path, file: Path, outside: Path, secrets: Path, nodes: list[str]
 ) -> Iterator[tuple[str, str]]:
     """Yield datasets in which a file has been replaced with a link or a special file."""
+    name = file.relative_to(original if original.is_dir() else original.parent)
     kinds: list[tuple[str, Callable[[Path], Any]]] = []
-    if sys.platform != "win32":
+    if sys.platform != "win32" and file != original:  # the path of a dataset may be a link
         kinds = [
             # The target is a valid file, but it lies outside the dataset.
             ("a link to a valid file outside the dataset", lambda place: place.symlink_to(outside / name)),
@@ -119,23 +123,26 @@ def _with_other_kinds(
             ("a link to itself", lambda place: place.symlink_to(place)),
             ("a link to a folder", lambda place: place.symlink_to(outside)),
         ]
-        kinds += [(f"a {kind}", make) for kind, make in node_makers().items() if kind in nodes]
         kinds += [
             (f"a link to a {kind}", lambda place, to=kind: place.symlink_to(secrets / to))  # type: ignore[misc]
             for kind in nodes
         ]
+    if sys.platform != "win32":
+        kinds += [(f"a {kind}", make) for kind, make in node_makers().items() if kind in nodes]
+    place = place_in(original, file)
     for what, make in kinds:
         path = copy_of(subject, original)
-        (path / name).unlink()
-        make(path / name)
+        place(path).unlink()
+        make(place(path))
         yield os.fspath(path), f"{name} is {what}"
 
 
 def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     """Yield datasets that have hostile manifests."""
-    if not (original / MANIFEST_NAME).is_file():
+    manifest = Path(own_path(original, MANIFEST_NAME))
+    if not manifest.is_file():
         return
-    good = json.loads((original / MANIFEST_NAME).read_text(encoding="utf-8"))
+    good = json.loads(manifest.read_text(encoding="utf-8"))
     changed: list[tuple[str, Any]] = [
         (f"backend {name!r:.60}", {**good, "backend": name}) for name in BACKEND_NAMES
     ]
@@ -146,7 +153,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
     ]
     for what, content in changed:
         path = copy_of(subject, original)
-        (path / MANIFEST_NAME).write_bytes(json.dumps(content).encode())
+        Path(own_path(path, MANIFEST_NAME)).write_bytes(json.dumps(content).encode())
         yield os.fspath(path), f"the manifest has {what}"
     texts = [
         b"[" * 100_000,
@@ -158,7 +165,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
     ]
     for text in texts:
         path = copy_of(subject, original)
-        (path / MANIFEST_NAME).write_bytes(text)
+        Path(own_path(path, MANIFEST_NAME)).write_bytes(text)
         yield os.fspath(path), f"the manifest has {len(text)} bytes, beginning with {text[:8]!r}"
 
 
@@ -216,3 +223,35 @@ def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
     if "device" in nodes:
         traps += [the_place_is_a_device, the_place_is_a_link_to_a_device]
     return traps
+
+
+def _traps_beside() -> list[Callable[[Path, Path], None]]:
+    """Return functions that set a trap next to the path of a new dataset of one file."""
+
+    def beside(path: Path, ending: str) -> Path:
+        return path.with_name(f"{path.name}.{ending}")
+
+    def the_lock_beside_is_a_link(path: Path, outside: Path) -> None:
+        beside(path, LOCK_NAME).symlink_to(outside / "thesis.txt")
+
+    def the_lock_beside_is_a_link_to_nothing(path: Path, outside: Path) -> None:
+        beside(path, LOCK_NAME).symlink_to(outside / "new.txt")
+
+    def the_lock_beside_is_a_pipe(path: Path, outside: Path) -> None:
+        os.mkfifo(beside(path, LOCK_NAME))
+
+    def the_manifest_beside_is_a_link(path: Path, outside: Path) -> None:
+        beside(path, MANIFEST_NAME).symlink_to(outside / "thesis.txt")
+
+    def the_new_manifest_beside_is_a_link(path: Path, outside: Path) -> None:
+        beside(path, f"{MANIFEST_NAME}.new").symlink_to(outside / "thesis.txt")
+
+    def the_new_file_beside_is_a_link(path: Path, outside: Path) -> None:
+        beside(path, "exengine.new").symlink_to(outside / "thesis.txt")
+
+    if sys.platform == "win32":
+        return []
+    return [
+        the_lock_beside_is_a_link, the_lock_beside_is_a_link_to_nothing, the_lock_beside_is_a_pipe,
+        the_manifest_beside_is_a_link, the_new_manifest_beside_is_a_link, the_new_file_beside_is_a_link,
+    ]  # fmt: skip

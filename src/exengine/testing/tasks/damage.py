@@ -1,12 +1,12 @@
 """A task that damages a dataset in many ways, and reports how the backend reads each damaged dataset."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing.children import limit_memory, peak_mib, say, watch_after
+from exengine.testing.dataset_files import copy_to, move_to, remove
 from exengine.testing.subject import Subject, key_of, same_json, status_of
 from exengine.testing.tasks.damages import damages_of
 
@@ -22,14 +22,14 @@ def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
     watch = watch_after(subject, spec)
     limit_memory()
     place = subject.new_path()
-    (shutil.copytree if original.is_dir() else shutil.copy2)(original, place)
+    copy_to(original, place)
     count, opened = 0, 0
     for damage in damages_of(original, spec["most"]):
         count += 1
         path = place.with_name(f"{count}-{place.name[-20:]}")
-        place.rename(path)
+        move_to(place, path)
         place = path
-        target = place if damage.name == "." else place / damage.name
+        target = damage.place(place)
         content = target.read_bytes()
         changed = damage.change(content)
         if changed == content:
@@ -45,7 +45,8 @@ def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
         if any(outcome.values()) or watch.reached or seconds > spec["seconds"]:
             say(what=damage.text, **outcome, seconds=seconds, reached=watch.reached[:5])
         if not place.exists():
-            shutil.copytree(original, place)
+            remove(place)
+            copy_to(original, place)
         target.write_bytes(content)
     say(memory_mib=peak_mib())
     say(damaged=count, opened=opened)

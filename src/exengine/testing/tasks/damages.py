@@ -4,12 +4,12 @@ Each file gets its share of the changes. In small files every byte is changed; i
 dense at the beginning and the end, where formats keep their headers and indexes.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from exengine.kernel.storage.manifest import LOCK_NAME
+from exengine.testing.dataset_files import files_of, place_in
 
 Change = Callable[[bytes], bytes | None]
 
@@ -24,32 +24,24 @@ class Damage:
 
     Attributes
     ----------
-    name : str
-        The path of the file, relative to the dataset; ``"."`` if the dataset is a single file.
+    place : callable
+        Returns the path of the file in a copy of the dataset.
     text : str
         A description of the change, for messages.
     change : callable
         Returns the new content for the old one; None removes the file.
     """
 
-    name: str
+    place: Callable[[Path], Path]
     text: str
     change: Change
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return the files of a dataset, largest first."""
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
-
-
 def damages_of(path: Path, most: int) -> Iterator[Damage]:
     """Yield about ``most`` changes to the files of a dataset, every file in turn."""
-    files = [file for file in files_of(path) if file.name != LOCK_NAME]
-    series = []
-    for file in files:
-        name = os.fspath(file.relative_to(path)) if path.is_dir() else "."
-        series.append(_changes(name, file, most * 4 // 5 // max(len(files), 1)))
+    files = [file for file in files_of(path) if not file.name.endswith(LOCK_NAME)]
+    share = most * 4 // 5 // max(len(files), 1)
+    series = [_changes(place_in(path, file), file, share) for file in files]
     while series:
         for one in list(series):
             try:
@@ -58,7 +50,7 @@ def damages_of(path: Path, most: int) -> Iterator[Damage]:
                 series.remove(one)
 
 
-def _changes(name: str, file: Path, share: int) -> Iterator[Damage]:
+def _changes(place: Callable[[Path], Path], file: Path, share: int) -> Iterator[Damage]:
     size = file.stat().st_size
     shown = f"{file.name} ({size} bytes)"
     noise = bytes((number * 197 + 31) % 256 for number in range(4096))
@@ -74,14 +66,14 @@ def _changes(name: str, file: Path, share: int) -> Iterator[Damage]:
         ("was removed", lambda content: None),
     ]
     for what, change in whole:
-        yield Damage(name, f"{shown} {what}", change)
+        yield Damage(place, f"{shown} {what}", change)
     for number, offset in enumerate(_offsets(size, max(share - len(whole), 12))):
         mask = _MASKS[number % len(_MASKS)]
-        yield Damage(name, f"byte {offset} of {shown} was changed by {mask:#04x}", _flip(offset, mask))
+        yield Damage(place, f"byte {offset} of {shown} was changed by {mask:#04x}", _flip(offset, mask))
         if number % 8 == 7:  # a size or a count that is far too large
-            yield Damage(name, f"four bytes of {shown} were set, at offset {offset}", _set(offset))
+            yield Damage(place, f"four bytes of {shown} were set, at offset {offset}", _set(offset))
         elif number % 8 == 3:
-            yield Damage(name, f"{shown} was truncated to {offset} bytes", _cut(offset))
+            yield Damage(place, f"{shown} was truncated to {offset} bytes", _cut(offset))
 
 
 def _offsets(size: int, most: int) -> list[int]:

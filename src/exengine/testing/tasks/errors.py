@@ -10,10 +10,10 @@ from typing import Any
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.storage.manifest import MANIFEST_NAME
 from exengine.testing.children import describe_kind, kind_of, look, say
+from exengine.testing.dataset_files import files_of
 from exengine.testing.frames import frame_of
 from exengine.testing.subject import Model, Subject, status_of, tree_of
 from exengine.testing.tasks.calls import Calls, Syncs
-from exengine.testing.tasks.damages import files_of
 
 _LARGE = (300, 300)
 _PUTS = 5
@@ -161,7 +161,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
 
     def lift(event: str, arguments: tuple[Any, ...]) -> None:
         if limited and event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-            if os.path.basename(os.fsdecode(arguments[0])).startswith(MANIFEST_NAME):
+            if MANIFEST_NAME in os.path.basename(os.fsdecode(arguments[0])):
                 limit(0)
 
     clean = subject.new_path()

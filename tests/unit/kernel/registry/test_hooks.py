@@ -327,7 +327,7 @@ REFUSED = {
         "invalid",
         "is a wrapper",
     ),
-    "no hook at all": ("x = 1", "invalid", "implements no hook"),
+    "no hook at all": ("x = 1", "invalid", "does not implement any hook"),
     "ImportError": ("import nothing_of_that_name", "broken", "ModuleNotFoundError"),
     "SyntaxError": ("def", "broken", "SyntaxError"),
     "SystemExit": ("raise SystemExit(3)", "broken", "SystemExit: 3"),
@@ -348,7 +348,7 @@ def test_a_plugin_with_a_fault_is_refused_by_name_and_the_others_go_on(
     assert (faulty.state, watch.state) == (state, "valid")
     assert message in faulty.error
     (told,) = run.observer_errors
-    assert told.startswith("the hooks of exengine-faulty:z-faulty 1.0 are not used: ") and message in told
+    assert told.startswith("the hooks of exengine-faulty:z-faulty 1.0 cannot be used: ") and message in told
     assert told_to("exengine_watch")[-1][2] == 3
 
 

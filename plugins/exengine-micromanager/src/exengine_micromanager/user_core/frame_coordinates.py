@@ -44,9 +44,11 @@ class FrameCoordinates:
         ----------
         event : useq.MDAEvent
         camera : str
-            The label of the camera. It becomes the position on ``camera`` if the event uses several cameras.
+            The label of the camera. If the event uses several cameras, the label becomes the position on the
+            axis ``camera``.
         number : int
-            The number of the event in the run. It becomes the position on ``time`` if the event has no index.
+            The number of the event in the run. If the event has no index, the number becomes the position on
+            the axis ``time``.
         """
         if self._convert is not None:
             coordinates = snapshot(self._convert(event))

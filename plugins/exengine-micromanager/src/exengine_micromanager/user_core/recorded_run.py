@@ -1,11 +1,11 @@
 """One run of pymmcore-plus's runner, recorded to one dataset.
 
-The runner calls this module on the engine's thread, once per frame. The frame is queued for the storage. If
+The runner calls this module on the engine's thread, once per frame. Each frame is queued for the storage. If
 the queue is full, the engine waits, so a slow disk slows the camera and does not fill the memory.
 
 Guarantees: each frame that the runner delivers is stored, or the run ends with an error. If the camera does
-not deliver a frame that an event requests, the frame is reported. Two frames of a run never have the same
-coordinates. The dataset is finished exactly once, whatever happens.
+not deliver a frame that an event requests, the missing frame is reported. Two frames of a run never have the
+same coordinates. The dataset is finished exactly once, whatever happens.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ class RecordedRun:
         self._core: CMMCorePlus | None = getattr(runner.engine, "mmcore", None)
         self._event: useq.MDAEvent | None = None  # the event that the engine is carrying out
         self._singles: tuple[useq.MDAEvent, ...] = ()
-        self._first = 0  # the number in the run of the first of these events
+        self._first = 0  # the number of events that the run had before these
         self._counts: dict[str, int] = {}  # the number of frames that have arrived, by camera
         self._arrived: set[DataCoordinates] = set()
         self._image_number: int | None = None
@@ -144,7 +144,8 @@ class RecordedRun:
 
     def skip(self, *, frames: int = 1) -> None:
         """Record that the engine skipped an event, which therefore has no frames."""
-        # The runner sets `runner_t0` when it executes an event. Without it, the engine raised SkipEvent.
+        # The runner sets `runner_t0` when it executes an event. If this key is missing, the engine raised
+        # SkipEvent.
         if self._event is not None and not self._counts and "runner_t0" not in self._event.metadata:
             self._singles = ()
 
@@ -158,7 +159,7 @@ class RecordedRun:
         self._image_number = None
 
     def _settle(self) -> None:
-        """Record the frames of the last event that the camera did not deliver."""
+        """Record which frames of the last event the camera did not deliver."""
         from exengine_micromanager.plan_checks import camera_channels
 
         core = self._core
@@ -225,7 +226,7 @@ class RecordedRun:
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         recorder = self._recorder
-        own: BaseException | None = None  # the error to raise with the ledger
+        own: BaseException | None = None  # the error that is raised together with the ledger
         if error is None and str(self._runner.status.finish_reason) != "completed":
             recorder.finish("cancelled")
         else:

@@ -54,7 +54,7 @@ class Recording:
         self._thread = threading.get_ident()
         self._on_this_thread: set[ExEngineSink] = set()
         self._is_active = False
-        self._is_wrapped = False  # whether the core's `run_mda` is wrapped; stop() does not undo it
+        self._is_wrapped = False  # whether the core's `run_mda` is wrapped, even after stop()
         self.sinks: list[ExEngineSink] = []
 
     def start(self) -> Self:
@@ -113,7 +113,7 @@ class Recording:
         return sink
 
     def _wrap_run_mda(self) -> None:
-        """Replace ``run_mda`` so that each call creates the sink of its run at once.
+        """Replace ``run_mda`` so that each call immediately creates the sink of its run.
 
         The thread of the run starts later, possibly after the end of the recording.
         """

@@ -1,7 +1,7 @@
 """Plans the frames of a run on a user's core, for any engine.
 
-Only facts that hold for every engine are planned. If an event may change the layout of the frames, the layout
-is unknown. The events of a generator are unknown as well.
+The plan contains only facts that hold for every engine. If an event may change the layout of the frames, the
+plan does not specify a layout. The plan for a generator specifies neither the events nor the layout.
 """
 
 import dataclasses
@@ -107,7 +107,7 @@ def _is_image(event: "useq.MDAEvent") -> bool:
 
 
 def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_um: float) -> None:
-    """Set the field of view of each grid. As in pymmcore-plus, this replaces one that the grid specifies."""
+    """Set the field of view of each grid, even if the grid specifies another one, as pymmcore-plus does."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         grid: Any = part.grid_plan
         if grid is not None:
@@ -117,7 +117,7 @@ def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_
 
 
 def _changed_settings(core: "CMMCorePlus", complete: CompleteEvents) -> set[tuple[str, str]]:
-    """Return the settings of the sequence that may change the layout or the number of an event's frames."""
+    """Return those settings of the sequence that may change the layout or number of an event's frames."""
     from pymmcore_plus import DeviceType
 
     sequence, setup = complete.sequence, complete.sequence.setup

@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from pymmcore_plus.mda import MDARunner
 
 _WRAPPED = "_exengine_wrapped"
-_RUN = "_exengine_run"  # the attribute of a runner that a run with a sink occupies
+_RUN = "_exengine_run"  # a run with a sink reserves the runner by setting this attribute of it
 _lock = threading.Lock()
 
 
 class RunSink(ABC):
-    """An output that records one run of the runner."""
+    """An output for ``core.mda.run`` that records one run."""
 
     def frameReady(self, image: Any, event: Any, meta: Any, /) -> None:
-        """Raise an error, because ``core.mda.run`` passes frames to the sink in another way.
+        """Raise an error, because ``core.mda.run`` does not pass frames to the sink through this method.
 
         pymmcore-plus requires every output to have this method.
 
@@ -56,7 +56,7 @@ class RunSink(ABC):
         SourceError
             Always.
         """
-        raise SourceError("a sink is not connected to signals; pass it as the output of core.mda.run")
+        raise SourceError("a sink must not be connected to signals; pass it as the output of core.mda.run")
 
     @abstractmethod
     def _start(self, runner: "MDARunner", events: Any) -> RecordedRun:
@@ -101,7 +101,7 @@ def connect_runner() -> None:
         missing = [name for name in ("_coerce_outputs", "_finish_run") if not hasattr(MDARunner, name)]
         if missing:
             raise SourceError(
-                f"MDARunner of this version of pymmcore-plus has no {' and '.join(missing)}; install "
+                f"MDARunner lacks {' and '.join(missing)} in this version of pymmcore-plus; install "
                 "'pymmcore-plus>=0.18.1,<0.19'"
             )
         MDARunner.run = _wrapped_run(MDARunner.run)  # type: ignore[method-assign]
@@ -118,7 +118,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
             return
         runs: list[RecordedRun] = []
         raised: BaseException | None = None
-        mine = object()  # stands for this run
+        mine = object()  # represents this run
         try:
             sinks += [sink for make in makers if (sink := make(sinks)) is not None]
             try:
@@ -158,9 +158,9 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
         outputs = list(output) if several else [output]
         if any(isinstance(one, RunSink) for one in outputs):
             raise SourceError(
-                "core.mda.run was looked up before ExEngineSink was imported, so it cannot raise errors of "
-                "the sink; write 'from exengine_micromanager import ExEngineSink', or create the sink before "
-                "the call"
+                "core.mda.run was looked up before ExEngineSink was imported, so this call cannot raise the "
+                "sink's errors; import the class first, with 'from exengine_micromanager import "
+                "ExEngineSink', or create the sink before the call"
             )
         runs = [one for one in outputs if isinstance(one, RecordedRun)]
         if not runs:
@@ -173,10 +173,10 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _occupy(runner: "MDARunner", run: object) -> None:
-    """Reject a second run during a run with a sink, because the runner would mix up their events.
+    """Reject a second run during a run with a sink. The runner would mix up the events of the two runs.
 
-    An interrupt may arrive at any moment. Therefore, one call in C both looks and occupies, and the caller
-    releases the runner in any case.
+    An interrupt can arrive at any moment. The check and the reservation are therefore a single call in C, and
+    the caller releases the runner in any case.
     """
     if vars(runner).setdefault(_RUN, run) is not run:
         raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
@@ -187,7 +187,7 @@ def _is_occupied_by(runner: "MDARunner", run: object) -> bool:
 
 
 def _release(runner: "MDARunner", run: object) -> None:
-    """Allow other runs again, if it was this run that did not."""
+    """Allow other runs again if this run has reserved the runner."""
     if _is_occupied_by(runner, run):
         vars(runner).pop(_RUN, None)
 
@@ -201,7 +201,7 @@ def split_outputs(output: Any) -> tuple[list[RunSink], list[Any]]:
 
 
 def _end_interrupted(runner: "MDARunner", error: BaseException) -> None:
-    """End a run that the runner abandoned because the error was not an ``Exception``."""
+    """End a run that the runner abandoned after an error that is not an ``Exception``."""
     from pymmcore_plus.mda._runner import FinishReason
 
     sequence = runner._sequence

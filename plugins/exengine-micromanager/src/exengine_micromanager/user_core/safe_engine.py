@@ -31,11 +31,11 @@ _log = logging.getLogger("exengine")
 class MicroManagerEngine(CarefulEngine):
     """The engine of the frame source ``micromanager``, for ``core.mda.set_engine`` of a user's own core.
 
-    Before anything moves, a sequence is checked: each of its fields is carried out or rejected. Every event
-    sets the channel, properties, camera, exposure time, position and shutter, so no setting carries over from
-    the previous event. If a device fails, the run ends with an error. After a complete run, the shutters are
-    restored; after any other run, they are closed. Autoshutter, exposure times, regions of interest, the
-    selected devices and the speeds of stages are restored after every run.
+    Before anything moves, the sequence is checked: each of its fields is either applied or rejected. Every
+    event sets the channel, properties, camera, exposure time, position and shutter, so no setting carries
+    over from the previous event. If a device fails, the run ends with an error. After a complete run, the
+    shutters are restored; after any other run, they are closed. Autoshutter, exposure times, regions of
+    interest, the selected devices and the speeds of stages are restored after every run.
 
     The events of a generator are not known in advance. Each event is checked just before it runs. An event
     without a position leaves the drives where they are.
@@ -162,7 +162,7 @@ class MicroManagerEngine(CarefulEngine):
     # -- events of a generator -------------------------------------------------------------------------
 
     def setup_event(self, event: "useq.MDAEvent") -> None:
-        """Set the complete state and wait for the devices. Raise an exception if anything failed."""
+        """Set the complete state and wait for the devices. Raise an exception if anything fails."""
         super().setup_event(event)
         if event.slm_image is not None:
             self._set_event_slm_image(event)

@@ -1,8 +1,9 @@
-"""The output for ``core.mda.run``: stores a run of pymmcore-plus in a dataset of ExEngine.
+"""The output for ``core.mda.run``: stores a run of pymmcore-plus in an ExEngine dataset.
 
 This module is responsible for the options and the result of one recorded run. The run itself is recorded in
-recorded_run.py, and runner.py connects both to pymmcore-plus. Importing this module makes that connection: in
-``core.mda.run(sequence, output=ExEngineSink(...))``, Python looks up ``run`` before it creates the sink.
+recorded_run.py, and runner.py connects both to pymmcore-plus. The connection is made when this module is
+imported, because in ``core.mda.run(sequence, output=ExEngineSink(...))``, Python looks up ``run`` before it
+creates the sink.
 """
 
 from collections.abc import Mapping
@@ -102,7 +103,7 @@ class ExEngineSink(RunSink):
                 raise ConfigError("pass a config, or a backend and the path of the dataset")
             if if_exists is not None or options:
                 named = ", ".join([*(["if_exists"] if if_exists is not None else []), *options])
-                raise ConfigError(f"{named}: pass it with backend, or write it in the config")
+                raise ConfigError(f"{named}: valid only with backend; pass a backend, or edit the config")
             self._recorder = Recorder(target, settings=settings)
             self._set_aside_source()
         self._convert = coordinates
@@ -113,7 +114,7 @@ class ExEngineSink(RunSink):
     def _set_aside_source(self) -> None:
         config = self._recorder.config
         for key in [key for key in config.values if key.startswith(("source.", "sequence."))]:
-            config.set_aside_value(key, "the sequence is passed to core.mda.run, and its core is the source")
+            config.set_aside_value(key, "core.mda.run provides the sequence and the frames")
 
     # -- the result ------------------------------------------------------------------------------------
 
@@ -123,8 +124,8 @@ class ExEngineSink(RunSink):
         Parameters
         ----------
         timeout : float, optional
-            The maximum time to wait, in seconds. Without it, the call waits as long as the run takes, even if
-            no run has been started.
+            The maximum time to wait, in seconds. By default, the call waits until the run has ended, even if
+            the run has not started yet.
 
         Returns
         -------
@@ -157,7 +158,7 @@ class ExEngineSink(RunSink):
 
     @property
     def storage(self) -> DataStorage | None:
-        """The storage, from the start of the run. It can be read until :meth:`close` is called."""
+        """The storage. It exists from the start of the run, and is readable until :meth:`close` is called."""
         return self._recorder.storage
 
     def close(self) -> None:

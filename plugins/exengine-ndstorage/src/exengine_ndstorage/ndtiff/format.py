@@ -62,9 +62,9 @@ DATASET_FILES = (
 )
 """Patterns that match the names of all files in a dataset."""
 OTHER_FILES = tuple(name for name in DATASET_FILES if "NDTiffStack" not in name)
-"""The patterns that match no TIFF file."""
+"""The patterns for files that are not TIFF files."""
 FULL_RESOLUTION = "Full resolution"
-"""The folder in a pyramid that contains the tiles as they were acquired."""
+"""In a pyramid, the folder that contains the tiles as they were acquired."""
 
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
@@ -89,7 +89,7 @@ _SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-pe
 _BITS = 2  # the position of the bits in _SIZES
 
 EntryLayout = tuple[int, int, int, int, int]
-"""A frame layout as stored in an index entry: width, height, pixel type, pixel and metadata compression."""
+"""A frame layout in an index entry: width, height, pixel type, compression of pixels and of metadata."""
 
 
 def header(summary: bytes) -> bytes:
@@ -236,7 +236,7 @@ class FrameLayout:
         return pixels_crc, metadata_crc
 
     def _is_contradicted_by(self, sizes: tuple[int, ...]) -> bool:
-        """Return whether several numbers in an IFD differ from this layout. One difference may be damage."""
+        """Return whether an IFD differs from this layout in several numbers. One difference may be damage."""
         differ = [found != expected for found, expected in zip(sizes, self._sizes, strict=True)]
         if self._rgb:
             del differ[_BITS]  # for an RGB frame, this value is the offset of the bits
@@ -244,7 +244,7 @@ class FrameLayout:
 
 
 def text_in_entry(text: bytes) -> bytes:
-    """Encode a string as an index entry contains it: its length, followed by the string."""
+    """Encode a string in the form used in index entries: its length, followed by the string."""
     return LENGTH.pack(len(text)) + text
 
 

@@ -43,8 +43,8 @@ def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
         )
     if len(whole) > max_file_bytes // 2:
         raise MetadataError(
-            f"the summary metadata has {len(whole)} bytes, but it is part of every file and may have at "
-            f"most half of max_file_bytes={max_file_bytes}"
+            f"the summary metadata has {len(whole)} bytes, but every file contains it, so it may take up "
+            f"at most half of max_file_bytes={max_file_bytes}"
         )
     return whole
 

@@ -38,7 +38,7 @@ class FrameTable:
     layouts : list of EntryLayout
         The layouts of the frames.
     problem : str
-        The reason why the index could not be read to its end; otherwise an empty string.
+        The reason why the index could not be read to its end, or an empty string.
     """
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # a larger number may not be its own code
+            if sign < 0 or end - begin > 8:  # a larger number is not always its own code
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)
@@ -368,7 +368,7 @@ class FrameTable:
         return (coordinates for _, coordinates in self.since(0))
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on, in the order of arrival."""
+        """Yield the frames' numbers and coordinates in the order of arrival, starting at a given number."""
         superseded = self.superseded
         found = self._iterate(self._codes[: self._count], start, self._order_of_axes)
         return (item for item in found if item[0] not in superseded)
@@ -443,7 +443,7 @@ class FrameTable:
 
 
 def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
-    """Return a number for each row of a table; a single number in the common case that all are equal."""
+    """Return a number for each row of a table, or a single number in the common case of identical rows."""
     if (table == table[0]).all():
         return number_of(table[0])
     unique, inverse = np.unique(table, axis=0, return_inverse=True)

@@ -83,7 +83,7 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
 
 
 def refuse_text(axes: bytes) -> None:
-    """Refuse coordinates with more bytes of JSON than an index entry can store."""
+    """Refuse coordinates whose JSON is too long for an index entry."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
             f"NDTiff coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"

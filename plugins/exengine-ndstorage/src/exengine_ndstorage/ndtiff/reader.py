@@ -101,7 +101,7 @@ class _GrowingTable:
             return
         size = file.size
         while self._read < size:
-            # In an archive, other files follow; a file that grows may already be longer.
+            # In an archive, other files follow the index. Outside an archive, the index may have grown since.
             most = min(CHUNK_BYTES, size - self._read) if file.start else CHUNK_BYTES
             chunk = read_at(file.descriptor, most, file.start + self._read)
             used = self.table.feed(chunk, expected_bytes=max(0, size - self._read - len(chunk)))
@@ -119,7 +119,7 @@ class _GrowingTable:
     @property
     def problem(self) -> str:
         return (
-            f"the index cannot be read from byte {self._read} onwards: {self.table.problem}"
+            f"the index cannot be read from byte {self._read} onward: {self.table.problem}"
             if self.table.problem
             else ""
         )
@@ -142,7 +142,7 @@ class _GrowingTable:
             return iter(self._fresh())
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the numbers and coordinates of the frames from a number on that are currently present."""
+        """Yield the numbers and coordinates of the frames currently present, starting at a given number."""
         with self._lock:
             return self._fresh().since(start)
 
@@ -290,7 +290,7 @@ class NDTiffReader(DatasetReader):
 
     @property
     def recorded_plan(self) -> SourcePlan:
-        """The shapes and dtypes of the frames, which the index contains."""
+        """The shapes and dtypes of the frames, as listed in the index."""
         layouts = dict.fromkeys(
             ((height, width, 3) if pixel_type == RGB8 else (height, width), np.dtype(DTYPES[pixel_type]).name)
             for width, height, pixel_type, *_ in self._growing.table.layouts
@@ -365,7 +365,7 @@ class NDTiffReader(DatasetReader):
         return f"the frame at {self._growing.table.coordinates(number)} of {self.path}"
 
     def _layout(self, number: int, file: OpenFile) -> FrameLayout:
-        """Return a frame layout from the index. Refuse a layout that is invalid or exceeds the file."""
+        """Return a frame layout from the index. Refuse a layout that is invalid or too large for the file."""
         width, height, pixel_type, *compressions = self._growing.table.layouts[number]
         if pixel_type not in DTYPES or any(compressions) or not width or not height:
             raise DatasetDamagedError(
@@ -382,7 +382,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums; any of them may be damaged."""
+        """Return whether the first, middle or last frame has checksums. A single frame may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():

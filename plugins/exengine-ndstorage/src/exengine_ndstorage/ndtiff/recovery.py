@@ -4,11 +4,11 @@ Recovery first replaces the index and keeps a copy of the old index in the same 
 files consistent with the new index. Each step checks the files and does only the work that remains, so if a
 recovery is killed, the next call continues it.
 
-The only data that recovery removes is data that a writer had begun to write when it died, and that is not in
-the index. If the index itself was damaged, or if frames are removed from it, all bytes of the files are kept
-so that the data can be rescued by hand later. In this case, the old index is also kept. Damaged metadata are
-replaced with a note, and their bytes are saved next to the index. The metadata of a frame lie between its
-pixels and the next frame, so a note must fit into the same space.
+Recovery removes only data that a writer had begun to write when it died and that the index does not list. If
+the index itself was damaged, or if frames are removed from it, all bytes of the files are kept so that the
+data can be rescued by hand later. In this case, the old index is also kept. Damaged metadata are replaced
+with a note, and their bytes are saved next to the index. The metadata of a frame lie between its pixels and
+the next frame, so a note must fit into the same space.
 """
 
 import itertools
@@ -221,7 +221,7 @@ def _replacements(table: FrameTable, notes: Mapping[DataCoordinates, JsonValue])
 
 
 def _fitted(note: JsonValue, size: int, room: int) -> bytes:
-    """Return a note that fits into a frame, padded to the length of the old metadata if that is possible."""
+    """Return a note that fits into a frame, padded to the length of the old metadata if possible."""
     possible = METADATA_PADDING <= size <= min(room, MAX_METADATA_BYTES)
     data = encode_json(note)
     if len(data) > (size if possible else room):
@@ -284,7 +284,7 @@ def _write_replacements(folder: str, table: FrameTable, replaced: Mapping[int, _
 
 
 def _stacks(folder: str, named: Collection[str]) -> list[str]:
-    """Return the names of the files with frames, which are listed in the index or the manifest."""
+    """Return the names of the files with frames, as listed in the index or the manifest."""
     names = set(os.listdir(folder))
     return sorted(
         names & ({*named} | {name for name in names if is_stack(name) and _is_own(folder, name, named)})
@@ -301,7 +301,7 @@ def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
 
 
 class _Headers:
-    """Headers for files that have lost theirs, copied from another file or created without metadata.
+    """Headers, copied from another file or created without metadata, for files that have lost theirs.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ class _Headers:
                 return
 
     def of(self, size: int) -> bytes:
-        """Return a header of ``size`` bytes, which is followed by the first directory."""
+        """Return a header of ``size`` bytes, to which the first directory can be appended."""
         good = self._good.get(size)
         if good is None:
             good = header(b"{}" + b" " * (size - _LEAST_HEADER))
@@ -380,7 +380,7 @@ class _RepairedFile(OpenFile):
         os.fsync(self.descriptor)
 
     def _cut(self) -> None:
-        """Cut off the data that a writer had begun to write when it died, which is at most one write."""
+        """Cut off the write, if any, that was in progress when the writer died."""
         if self._index_was_changed():
             return
         end = max((directory.end for directory in self._frames), default=0)

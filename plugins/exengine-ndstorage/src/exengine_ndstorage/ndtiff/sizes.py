@@ -51,18 +51,18 @@ Larger frames do not benefit from batching.
 MAX_TORN_BYTES = BATCH_BYTES + MIB
 """The maximum amount of data that an interrupted write leaves after the last frame; recovery removes it.
 
-This is one batch, or one frame that is slightly larger. In a file with larger frames, the limit is the size
-of two frames.
+This is one batch, or one frame slightly larger than a batch. In a file with larger frames, the limit is the
+size of two frames.
 """
 
 EARLY_BYTES = 4 * MIB
-"""The amount of written data after which the disk is instructed to start storing it.
+"""The amount of written data after which the system is asked to start storing it on the disk.
 
 A later sync then has little left to do.
 """
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""The pixel size below which frames leave the disk idle while they are encoded.
+"""The frame size below which the disk is idle while frames are encoded.
 
 Larger frames keep the disk busy.
 """
@@ -76,7 +76,7 @@ If this memory is not available, orjson ends the process, whereas Python raises 
 # -- reading ---------------------------------------------------------------------------------------------
 
 CHUNK_BYTES = 2 * MIB
-"""The amount of the index that is read at once: about 10,000 entries, which are decoded together."""
+"""The amount of the index that is read in one step: about 10,000 entries, which are decoded together."""
 
 MAX_TAGS = 1000
 """The maximum number of tags in a TIFF directory.
@@ -102,7 +102,7 @@ For smaller frames, handing over the job costs more time than it saves.
 """
 
 CHECKED_PIECE_BYTES = MIB
-"""The amount of data that is read before its checksum is computed, so that it is still in the cache.
+"""The amount of data that is read in one step. It is still in the cache when its checksum is computed.
 """
 
 # -- open files ------------------------------------------------------------------------------------------

@@ -56,13 +56,13 @@ def check_structure(folder: str, table: FrameTable, *, written_here: bool, finis
         if count <= MOST_SENTENCES:
             found.append(sentence)
     if count > MOST_SENTENCES:
-        found.append(f"{count - MOST_SENTENCES} more faults of this kind were found")
+        found.append(f"and more faults of this kind: {count - MOST_SENTENCES}")
     return found
 
 
 def _faults(folder: str, table: FrameTable, *, written_here: bool, finished: bool) -> Iterator[str]:
     if written_here and table.superseded:
-        yield f"{len(table.superseded)} entries of the index have the same coordinates as a later entry"
+        yield f"index entries with the same coordinates as a later entry: {len(table.superseded)}"
     if written_here and finished:
         yield from _own_empty_files(folder, table)
     for number, frames in table.in_file_order(table.superseded if written_here else ()).items():
@@ -190,7 +190,7 @@ class Directory:
         return bytes(whole)
 
     def differs(self, found: bytes) -> bool:
-        """Return whether a directory differs from the expected directory, ignoring the next offset."""
+        """Return whether a directory differs from the expected one, apart from its link to the next one."""
         layout = self.layout
         if len(found) != layout.ifd_bytes or layout.checksums(found) is None:
             return True
@@ -252,7 +252,7 @@ def _foreign_directories(
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
-    """Return the offsets of the pixels and the next directory; both are -1 without a valid directory."""
+    """Return the offsets of the pixels and the next directory; both are -1 if there is no valid directory."""
     head = read_at(file.descriptor, 2, file.start + at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= MAX_TAGS:

@@ -89,7 +89,7 @@ def _refuse_unsafe_files(path: str) -> None:
 
 
 def _checked_index(folder: str) -> FrameTable:
-    """Return an index after checking its sizes, because the library allocates any size that it claims."""
+    """Return an index after checking its sizes. The library allocates memory without checking them."""
     file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
@@ -97,7 +97,7 @@ def _checked_index(folder: str) -> FrameTable:
     while done < size:
         used = table.feed(read_at(file.descriptor, CHUNK_BYTES, done))
         if not used:
-            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} onwards")
+            raise DatasetDamagedError(f"{folder}: the index cannot be read from byte {done} onward")
         done += used
     names = [entry.name for entry in list(os.scandir(folder)) if entry.name.endswith(".tif")]
     most = max((os.stat(os.path.join(folder, name)).st_size for name in names), default=0)

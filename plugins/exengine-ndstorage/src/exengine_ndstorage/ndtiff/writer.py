@@ -61,8 +61,8 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     """Write NDTiff, the fast TIFF format of Micro-Manager and Pycro-Manager.
 
     A dataset is a folder with TIFF files and an index. When ``put`` returns, the operating system has
-    received the frame, and it survives a crash of the program. After ``finish``, it also survives a power
-    failure. Checksums protect the frames and their metadata.
+    received the frame, so the frame survives a crash of the program. After ``finish``, it also survives a
+    power failure. Checksums protect the frames and their metadata.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     summary_metadata : dict, optional
         Metadata for the whole dataset.
     max_file_bytes : int, default: 4294967296
-        The size in bytes at which a TIFF file counts as full, and the next file is started.
+        The size in bytes at which a TIFF file counts as full and the next file is started.
 
     Examples
     --------
@@ -412,7 +412,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
         self.sync_frames()
 
     def finished_facts(self) -> dict[str, int]:
-        """Return checksums of the index and the header, which reveal changed coordinates and summaries."""
+        """Return checksums of the index and the header, with which readers detect changes."""
         if self._index_file is None:  # the storage failed before creating the index
             return {}
         facts = {"index_crc32c": checksum(self._index_file)}

@@ -33,7 +33,7 @@ PLACE = struct.Struct("<6I")
 
 
 class WrittenFrames(ManagedStorage):
-    """The part of a storage that reads the frames that were written."""
+    """The part of a storage that reads its own frames back."""
 
     _places: bytearray
     _layout_list: list[FrameLayout]
@@ -68,7 +68,7 @@ class WrittenFrames(ManagedStorage):
 
 
 class UnfinishedFrames(NamedTuple):
-    """The information about an unfinished dataset's frames that its writer had in memory.
+    """The frames of an unfinished dataset, with all information that the writer had in memory.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class UnfinishedFrames(NamedTuple):
     file_end : int
         The offset just after the last frame in the last file.
     last_next_at : int
-        The place in the last file where the last directory stores the offset of the next one.
+        The place in the last file where the last directory stores the offset of the next directory.
     header : bytes
         The header of every file.
     """
@@ -114,7 +114,7 @@ def find_end(folder: str) -> UnfinishedFrames:
     table, sizes, index_end = _read_index(os.path.join(folder, INDEX_NAME))
     found = {each.number: each for each in directories(table, range(len(sizes)))}
     if not len(sizes) or len(found) != len(sizes) or table.superseded:
-        raise DatasetDamagedError(f"{folder} contains no frames, or frames that its writer did not write")
+        raise DatasetDamagedError(f"{folder} contains no frames, or was not written by this backend")
     files = sorted(table.files, key=lambda name: (len(name), name))
     layouts = [
         FrameLayout(height, width, kind, n) for n, (width, height, kind, *_) in enumerate(table.layouts)
@@ -154,7 +154,7 @@ def remove_later_files(folder: str, files: list[str]) -> None:
 
 
 def _read_index(path: str) -> tuple[FrameTable, npt.NDArray[np.int64], int]:
-    """Return the frames in an index, the size of each entry, and the size of all of them, in bytes."""
+    """Return the frames in an index, the size of each entry and the total size of all entries, in bytes."""
     table = FrameTable()
     file = OpenFile(path, READ)
     sizes = [np.zeros(0, np.int64)]

@@ -1,1 +1,1 @@
-"""Continuing a dataset: the writer of one that exists, and its finished shards, which are opened again."""
+"""Continues an existing dataset: its writer, and the reopening of its finished shards."""

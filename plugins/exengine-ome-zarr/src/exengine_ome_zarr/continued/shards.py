@@ -1,12 +1,12 @@
 """Prepares the shards of a finished dataset for more frames.
 
-Finishing shortens a shard that is not full, and may move its chunks together. Here, such a shard becomes
-again what its writer had begun: a file of full length, with each chunk in its slot and a complete index. A
+Finishing shortens a shard that is not full, and may move its chunks together. This module restores the
+original form of such a shard: a file of full length, with each chunk in its slot and a complete index. A
 shard of compressed chunks stays as it is, because new chunks are appended to a part, and both are combined
 when the dataset is finished again.
 
-Any step can be repeated after the process was killed. A shard that lacks its index, because the process was
-killed in between, has each chunk in its slot.
+Any step can be repeated if the process is killed. If a shard has lost its index at that point, each of its
+chunks is in its slot.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from exengine_ome_zarr.pyramid import level_factors
 
 
 def reopen_shards(folder: str, layout: Layout, images: Images, records: npt.NDArray[np.void]) -> None:
-    """Prepare the shards that are not full. Their resolution levels are removed, to be built again.
+    """Prepare the shards that are not full. Their resolution levels are removed, and built again later.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def _reopen(folder: str, path: str, layout: Layout, records: npt.NDArray[np.void
     if index is not None and (index[numbers, 0] != slots[numbers, 0]).any():
         _spread(folder, path, file, index, slots, layout)
         return
-    # Cutting off the old index first leaves zeros, not the old index, in the slots that are still empty.
+    # Cut off the old index first, so that the slots that are still empty contain zeros.
     end = int((slots[numbers, 0] + slots[numbers, 1]).max())
     os.ftruncate(file.descriptor, end)
     os.ftruncate(file.descriptor, layout.slots_bytes)

@@ -1,6 +1,6 @@
 """Continues writing a dataset after its writer has ended, starting from the state in the journal.
 
-The journal is authoritative: data in other files that follow the journal's last frame are overwritten.
+The journal is authoritative: in the other files, data after the last frame of the journal are overwritten.
 Resolution levels that the first writer did not complete are computed when the dataset is finished.
 """
 
@@ -97,7 +97,7 @@ class ContinuedWriter(FrameWriter):
         self._grown[image] = (t, c, z)
 
     def _continue_parts(self, layout: Layout, parts: PartFiles, records: npt.NDArray[np.void]) -> None:
-        """Open the parts that were not published, and record the chunks in them."""
+        """Open the parts that were not published, and record which chunks they contain."""
         for record in records:
             image, t, c, z = (int(record[name]) for name in ("image", "t", "c", "z"))
             name = self.shard_name((image, *layout.shard_at(t, c, z)))
@@ -135,7 +135,7 @@ def _read_records(table: FrameTable) -> npt.NDArray[np.void]:
 
 
 def _remove_unfinished_files(folder: str, parts: set[int]) -> None:
-    """Remove files that the first writer had not renamed, and parts without a frame."""
+    """Remove files that the first writer had not yet renamed, and parts without a frame."""
     place = os.path.join(folder, files.OPEN)
     for name in os.listdir(place):
         path = os.path.join(place, name)

@@ -1,6 +1,6 @@
 """The metadata of Zarr arrays, versions 2 and 3, in a checked and reduced form for zarr-python.
 
-The specifications are https://zarr-specs.readthedocs.io/en/latest/v3/core/ and .../v2/v2.0.html.
+The specifications are at https://zarr-specs.readthedocs.io/en/latest/v3/core/ and .../v2/v2.0.html.
 """
 
 import math
@@ -18,7 +18,7 @@ MAX_CHUNK_BYTES = 2**30
 MAX_CHUNKS_PER_SHARD = 2**20
 _MAX_LENGTH = 2**40
 
-# Codecs that decode only numbers. Other registered codecs, such as pickle, create objects.
+# Codecs that decode only numbers. Other registered codecs, such as pickle, can create any object.
 _COMPRESSORS = frozenset({"blosc", "zstd", "gzip", "zlib", "bz2", "lzma", "lz4"})
 _FILTERS = frozenset(
     {
@@ -63,13 +63,13 @@ class ArrayLayout:
     compressor : str
         The name of the compressor; empty if there is none.
     has_filters : bool
-        Whether a filter precedes the compressor, so that sizes can differ.
+        Whether a filter precedes the compressor, and can therefore change the size of a chunk.
     checksum_bytes : int
         The size of the checksums that follow the output of the compressor.
     separator : str
-        Separates the numbers in the name of a chunk.
+        The text between the numbers in the name of a chunk.
     prefix : str
-        Precedes the numbers in the name of a chunk, such as ``c``.
+        The text, such as ``c``, before the numbers in the name of a chunk.
     document : dict
         The metadata for zarr-python. They describe an array without shards, in which each chunk is a file
         with a name such as ``c/0/1`` (version 3) or ``0/1`` (version 2).
@@ -106,7 +106,7 @@ class ArrayLayout:
 
     @property
     def most_encoded_bytes(self) -> int:
-        """An upper bound on the size of a chunk before decompression. Encoders never enlarge data by more."""
+        """An upper bound on the size of an encoded chunk. No encoder produces a larger one."""
         return self.most_decoded_bytes * 9 // 8 + 65536
 
     def file_name(self, place: tuple[int, ...]) -> str:
@@ -241,7 +241,7 @@ def _version2(key: str, document: dict[str, Any]) -> ArrayLayout:
     dtype = _dtype(given.lstrip("<>|=") if given[:1] in "<>|=" else given)
     filters = document.get("filters") or []
     if not isinstance(filters, list):
-        raise _InvalidError("filters are not a list")
+        raise _InvalidError("the filters are not a list")
     codecs = [{"name": _dict(codec, "filter").get("id")} for codec in filters]
     if document.get("compressor") is not None:
         codecs.append({"name": _dict(document["compressor"], "compressor").get("id")})
@@ -312,7 +312,7 @@ def _check_codec(name: Any) -> None:
 
 
 def _compressor(codecs: list[dict[str, Any]]) -> str:
-    """Return the name of the compressor, which only checksums may follow, or an empty string."""
+    """Return the name of the compressor, or an empty string. Only checksums may follow a compressor."""
     names = [str(codec["name"]).removeprefix("numcodecs.") for codec in codecs]
     found = [name for name in names if name in _COMPRESSORS]
     if not found:

@@ -2,7 +2,7 @@
 
 This module parses untrusted documents into a few checked values. It does not read pixels;
 :mod:`exengine_ome_zarr.foreign.arrays` parses the metadata of arrays. Version 0.4 is stored in Zarr v2
-(``.zattrs``), the later versions in Zarr v3 (``zarr.json``). The specifications are at https://ngff.openmicroscopy.org.
+(``.zattrs``), and later versions in Zarr v3 (``zarr.json``). The specifications are at https://ngff.openmicroscopy.org.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from exengine.errors import CoordinatesError, DatasetDamagedError, UnsupportedOp
 from exengine_ome_zarr.foreign.files import Files, is_key, joined
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
-"""The maximum size of a metadata file. Some writers store the metadata of every frame in it."""
+"""The maximum size of a metadata file. Some writers store the metadata of all frames in one such file."""
 MAX_IMAGES = 20_000
 """The maximum number of images in a plate or a series."""
 MAX_LEVELS = 64
@@ -249,7 +249,7 @@ def read_image(files: Files, group: Group) -> Image:
     multiscales = _as_dict(group.ome["multiscales"][0])
     datasets = multiscales.get("datasets")
     if not isinstance(datasets, list) or not 0 < len(datasets) <= MAX_LEVELS:
-        raise DatasetDamagedError(f"{where}: the multiscales metadata do not list 1 to {MAX_LEVELS} datasets")
+        raise DatasetDamagedError(f"{where}: the multiscales metadata must list 1 to {MAX_LEVELS} datasets")
     paths = [_as_dict(dataset).get("path") for dataset in datasets]
     for path in paths:
         if not is_key(path):

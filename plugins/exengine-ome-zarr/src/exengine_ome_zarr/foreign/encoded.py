@@ -80,7 +80,7 @@ class ChunkFiles:
         return data
 
     def _index(self, key: str) -> npt.NDArray[np.uint64] | None:
-        """Return the index of a shard, which is read again if the file changes."""
+        """Return the index of a shard. If the file has changed, the index is read again."""
         signature = self._files.signature(key)
         if signature is None:
             return None
@@ -122,7 +122,7 @@ class ChunkFiles:
             return f"{self._files.name(key)} is empty"
         raw = layout.chunk_bytes + layout.checksum_bytes
         if not layout.compressor and not layout.has_filters and size != raw:
-            return f"{self._files.name(key)} has {size} bytes, but its chunk has {raw}"
+            return f"{self._files.name(key)} has {size} bytes, but its chunk needs {raw}"
         return ""
 
 

@@ -1,7 +1,7 @@
 """Read access to the files of a dataset in a folder or a zip archive.
 
 Datasets are untrusted. A key, such as ``"0/c/0/1"``, cannot lead out of the dataset: links, pipes and devices
-are refused, and so is a key with ``..``. Nothing is unpacked on disk, and each read is limited in size.
+are refused, and so is a key with ``..``. Nothing is unpacked to disk, and each read is limited in size.
 """
 
 import os
@@ -26,7 +26,7 @@ MAX_ZIP_ENTRIES = 500_000
 """The maximum number of files in an archive; each file in the list takes about 600 bytes of memory."""
 MAX_DIRECTORY_BYTES = 64 * 2**20
 MAX_INFLATION = 2**31
-"""The maximum size of a deflated file, which is unpacked in memory."""
+"""The maximum size of a deflated file. Such a file is unpacked in memory."""
 
 _PART = re.compile(r"[^/\\:\x00-\x1f\x7f]{1,255}")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -203,7 +203,7 @@ class ZipFiles:
             with os.fdopen(os.dup(self._file.descriptor), "rb") as file, zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
         except Exception as error:  # zipfile raises various errors for damaged archives
-            raise DatasetDamagedError(f"{path} is not a zip archive that can be read: {error}") from error
+            raise DatasetDamagedError(f"{path} cannot be read as a zip archive: {error}") from error
         self._entries = {entry.filename: entry for entry in entries if is_key(entry.filename)}
         self._prefix = self._common_folder()
 

@@ -36,7 +36,7 @@ from exengine_ome_zarr.foreign.grid import POSITION, GridIndex, ImageGrid
 MAX_FRAMES = 10_000_000
 """The maximum number of frames in a dataset."""
 MAX_FRAME_BYTES = 2**32
-"""The maximum size of a frame, which is read as a whole."""
+"""The maximum size of a frame. A frame is read as a whole."""
 MAX_CHUNKS_PER_FRAME = 100_000
 """The maximum number of chunks that a frame consists of; zarr-python reads about 20,000 per second."""
 
@@ -44,7 +44,7 @@ _opening = threading.Lock()
 
 
 class LevelArray:
-    """An array of an image, from which frames are read.
+    """One of an image's arrays (one resolution level), from which frames are read.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class LevelArray:
     Raises
     ------
     DatasetDamagedError
-        If the array does not have these axes.
+        If the array does not have one dimension per axis.
     """
 
     def __init__(self, files: Files, layout: ArrayLayout, axes: tuple[str, ...]) -> None:
@@ -161,7 +161,7 @@ class ForeignDataset:
     Raises
     ------
     DatasetNotFoundError
-        If there is no OME-Zarr dataset.
+        If there is no OME-Zarr dataset at the path.
     DatasetDamagedError, UnsupportedOperationError
         If none of its images can be read.
     """
@@ -182,14 +182,16 @@ class ForeignDataset:
         self.level_numbers = self._number_levels()
 
     def _read_images(self) -> list[tuple[int | str | None, Image]]:
-        """Return the images of a plate, a well or a series. Images that cannot be read are faults."""
+        """Return the images of a plate, a well or a series. An image that cannot be read becomes a fault."""
         images: list[Image] = []
         first_error: ExEngineError | None = None
         for key in image_keys(self.files, self.root):
             try:
                 group = read_group(self.files, key)
                 if group is None or kind_of_group(group) != "image":
-                    raise DatasetDamagedError(f"{self.files.name(key)} is listed, but it is not an image")
+                    raise DatasetDamagedError(
+                        f"{self.files.name(key)} is listed as an image, but it is not one"
+                    )
                 image = read_image(self.files, group)
                 if POSITION in image.axes:
                     raise UnsupportedOperationError(f"{self.files.name(key)} has an axis {POSITION!r}")

@@ -14,7 +14,7 @@ from exengine_ome_zarr.foreign.images import LevelArray
 
 
 class BlockReader(Protocol):
-    """A function that reads a part of an image's array, and that can be pickled."""
+    """A picklable function that reads part of an image's array."""
 
     def read_block(self, image: int, begin: Sequence[int], end: Sequence[int], /) -> npt.NDArray[Any]: ...
 

@@ -1,4 +1,4 @@
-"""Reads OME-Zarr datasets that other programs wrote, versions 0.4 to 0.6. Writes nothing.
+"""Reads OME-Zarr datasets of versions 0.4 to 0.6 that other programs wrote, without changing them.
 
 A foreign dataset does not record which frames were written. By the rules of Zarr, a chunk without a file, or
 an empty chunk in a shard, has the fill value. Every frame within the shape of the array is therefore present.
@@ -173,7 +173,7 @@ class ForeignReader(DatasetReader):
     def _read(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
         try:
             array = self._dataset.array(image, self._place)
-            count = len(array.leading)  # without leading axes, the coordinates have an added time 0
+            count = len(array.leading)  # an array without leading axes still has a position, time 0
             return array.read(begin[:count], end[:count])
         except DatasetDamagedError as error:
             if str(error) not in self._dataset.faults and len(self._dataset.faults) < MAX_FAULTS:
@@ -248,7 +248,7 @@ class ForeignReader(DatasetReader):
 
 
 def _frame_metadata(attributes: dict[str, Any]) -> dict[tuple[int, ...], JsonValue]:
-    """Return the metadata of frames by their indices, as ``ome-writers`` stores them in a group."""
+    """Return the metadata that ``ome-writers`` stores in a group, by the indices of the frames."""
     own = attributes.get("ome_writers")
     listed = own.get("frame_metadata") if isinstance(own, dict) else None
     found: dict[tuple[int, ...], JsonValue] = {}

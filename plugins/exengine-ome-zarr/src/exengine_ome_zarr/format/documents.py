@@ -283,5 +283,5 @@ def plate(facts: Facts, wells: Sequence[tuple[str, str]], fields: int) -> dict[s
 
 
 def well(fields: Sequence[str]) -> dict[str, Any]:
-    """Return the OME metadata ``well`` for the paths of its images."""
+    """Return the OME metadata ``well`` of a well with images at these paths."""
     return {"well": {"images": [{"path": path, "acquisition": 0} for path in fields]}}

@@ -47,9 +47,9 @@ DATASET_FILES = (
 _numbers = itertools.count()
 
 PACKED_SUFFIX = ".ozx"
-"""The suffix of an OME-Zarr dataset in one file (RFC-9)."""
+"""The suffix of an OME-Zarr dataset that is packed into one file (RFC-9)."""
 PACKED_COMMENT = b'{"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": true}}}}'
-"""The comment of such a file: the documents come first, as RFC-9 recommends."""
+"""The comment of a packed dataset. It states that the documents come first, as RFC-9 recommends."""
 
 
 def temporary(folder: str) -> str:
@@ -90,7 +90,7 @@ def forget_variables(error: BaseException | None) -> None:
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
-            with contextlib.suppress(RuntimeError):  # running calls cannot be cleared
+            with contextlib.suppress(RuntimeError):  # the variables of a running call cannot be cleared
                 trace.tb_frame.clear()
             trace = trace.tb_next
         error = error.__context__
@@ -145,7 +145,7 @@ def checksum(file: OpenFile) -> int:
 
 
 def encode_line(value: object) -> bytes:
-    """Return a line of the layout file: a JSON string after its CRC-32C in hexadecimal digits."""
+    """Return a line of the layout file: its CRC-32C in hexadecimal digits, and then a JSON string."""
     text = orjson.dumps(value)
     return b"%08x %s\n" % (crc32c.crc32c(text), text)
 

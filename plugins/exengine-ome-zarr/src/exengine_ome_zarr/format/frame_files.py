@@ -52,7 +52,7 @@ def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, A
     """
     *_, at, size, checksum, _ = record
     if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES or at >= sizes.MAX_OFFSET:
-        raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
+        raise DatasetDamagedError(f"the journal is damaged: it lists {size} bytes of metadata for {name}")
     line = read_at(file.descriptor, size, at)
     if len(line) != size or crc32c.crc32c(line) != checksum:
         raise DatasetDamagedError(f"the metadata of {name} differs from the metadata that was written")
@@ -60,7 +60,7 @@ def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, A
 
 
 def parse_frame_line(line: bytes, name: object) -> dict[str, Any]:
-    """Parse a frame's line in ``frames.jsonl``, after its checksum was verified.
+    """Parse a frame's line in ``frames.jsonl``, after its checksum has been verified.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from exengine_ome_zarr.format.pixels import PixelCodec
 
 
 class FrameName:
-    """The description of a frame in an error message, which is created only if there is an error.
+    """The description of a frame in an error message. It is created only if there is an error.
 
     Parameters
     ----------
@@ -64,10 +64,10 @@ class FrameReading(ABC):
 
     @abstractmethod
     def read_end(self, path: str, length: int) -> bytes | None:
-        """Return the last bytes of a file in the dataset, or None if it does not exist or is shorter."""
+        """Return the last bytes of a file in the dataset, or None if the file is missing or too short."""
 
     def changed_at(self, path: str) -> str:
-        """Return a clause that states when a file was last changed, or an empty string if it is unknown."""
+        """Return a clause on when a file was last changed, or an empty string if that time is unknown."""
         return ""
 
     # -- reading ---------------------------------------------------------------------------------
@@ -87,7 +87,9 @@ class FrameReading(ABC):
         _, image, t, c, z, part, offset, length, checksum, _, _, _, pixels_crc = record
         layout, shard = self.layout, self.shard(image, t, c, z)
         if length > 2 * layout.frame_bytes + 64 * layout.tiles + 65536 or offset >= sizes.MAX_OFFSET:
-            raise DatasetDamagedError(f"the journal claims {length} bytes at {offset} for {name}")
+            raise DatasetDamagedError(
+                f"the journal is damaged: it lists {length} bytes at offset {offset} for {name}"
+            )
         # A part becomes the shard, so the frame keeps its offset unless the shard is copied.
         for path in (f"{OPEN}/part-{part}", shard) if part else (shard,):
             text = self.read_bytes(path, offset, length)
@@ -123,7 +125,9 @@ class FrameReading(ABC):
             if not is_compressed:
                 offset, length = offset + inside * layout.tile_bytes, layout.tile_bytes
             if length > 2 * layout.tile_bytes + 65536 or offset >= sizes.MAX_OFFSET:
-                raise DatasetDamagedError(f"the index of {shard} claims {length} bytes at {offset}")
+                raise DatasetDamagedError(
+                    f"the index of {shard} is damaged: it lists {length} bytes at offset {offset}"
+                )
             chunks.append(self.read_bytes(shard, offset, length) or b"")
         return self._decode(chunks, is_compressed, name)
 
@@ -133,7 +137,7 @@ class FrameReading(ABC):
         if tiles == 1:
             return [text]
         if len(text) < 4 * tiles:
-            raise DatasetDamagedError(f"the journal claims {len(text)} bytes for {name}")
+            raise DatasetDamagedError(f"the journal is damaged: it lists only {len(text)} bytes for {name}")
         chunks, at = [], 4 * tiles
         for length in np.frombuffer(text, "<u4", tiles).tolist():
             chunks.append(text[at : at + length])
@@ -156,5 +160,5 @@ class FrameReading(ABC):
         expected = decode_index(layout.complete_index)
         if not layout.is_compressed and index is not None and expected is not None:
             if ((index == EMPTY) | (index == expected)).all():
-                return "has the index that was written, so some of its bytes were changed"
-        return f"has another index, so another program has rewritten it{self.changed_at(shard)}"
+                return "still has the index that was written, so some of its other bytes have changed"
+        return f"has a different index, so another program has rewritten it{self.changed_at(shard)}"

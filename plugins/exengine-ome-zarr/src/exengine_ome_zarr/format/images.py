@@ -96,7 +96,7 @@ class Images:
         return self._places.get(key[0] if isinstance(key, tuple) else key)
 
     def _well(self, image: int) -> str:
-        """Return the path of an image's well, or an empty string if no position has the image."""
+        """Return the path of an image's well, or an empty string if the image is not in a well."""
         stage = self._stage(image)
         if stage is not None and stage.row is not None and stage.column is not None:
             return f"{stage.row}/{stage.column}"

@@ -1,4 +1,4 @@
-"""The journal: a record of 64 bytes for each frame, which decides whether the frame is part of the dataset.
+"""The journal: for each frame, a record of 64 bytes that decides whether the frame is in the dataset.
 
 A record is written after the frame's pixels and metadata. It contains their location and checksums, and a
 checksum of its own, which reveals a partly written record. The file ``.exengine/journal`` begins with a
@@ -100,7 +100,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """Return the contribution of each value of each 16-bit word in a record to the checksum."""
+    """Return, for every 16-bit word in a record and every value of it, the contribution to the checksum."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)

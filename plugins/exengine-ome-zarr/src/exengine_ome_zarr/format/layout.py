@@ -2,7 +2,8 @@
 
 A frame has an index on each of the four dimensions ``p`` (the image), ``t``, ``c`` and ``z``. Within an
 image, a shard is a box of frames, and has a file of its own. Without compression, each frame has a fixed slot
-in this file. Its offset follows from the frame's indices, so the shard's index can be written in advance.
+in this file. The slot's offset follows from the frame's indices, so the shard's index can be written in
+advance.
 """
 
 import math
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from exengine_ome_zarr.format import sizes
 
 FRAME_DIMENSIONS = ("t", "c", "z")
-"""The dimensions of an image that number its frames, in the order that OME-Zarr requires."""
+"""The dimensions along which an image can have several frames, in the order that OME-Zarr requires."""
 
 ROLES = {"time": "t", "channel": "c", "z": "z", "position": "p"}
 """The dimension of each axis of an acquisition."""
@@ -184,7 +185,7 @@ class Layout:
 
     @cached_property
     def is_compressed(self) -> bool:
-        """Whether the chunks are compressed, so that their sizes differ."""
+        """Whether the chunks are compressed, and therefore vary in size."""
         return self.codec != NO_CODEC
 
     # -- shards ----------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class Layout:
 
     @cached_property
     def slot_strides(self) -> Indices:
-        """The distance between the slots of neighbouring chunks along t, c and z."""
+        """The distance between the slots of neighboring chunks along t, c and z."""
         strides, stride = {}, 1
         for dim in reversed(self.order):
             strides[dim] = stride
@@ -220,7 +221,7 @@ class Layout:
         return 16 * self.chunks_in_shard + 4
 
     def slot(self, t: int, c: int, z: int) -> int:
-        """Return the number of a frame's slot in its shard, which determines the slot's offset."""
+        """Return the number of a frame's slot in its shard. This number determines the slot's offset."""
         (shard_t, shard_c, shard_z), (chunk_t, chunk_c, chunk_z) = self.shard, self.chunk
         stride_t, stride_c, stride_z = self.slot_strides
         t, c, z = t % shard_t, c % shard_c, z % shard_z

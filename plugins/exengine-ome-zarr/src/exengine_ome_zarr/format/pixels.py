@@ -53,7 +53,7 @@ class PixelCodec:
             )
 
     def document(self) -> list[dict[str, Any]]:
-        """Return the Zarr metadata of the codecs of a chunk."""
+        """Return the Zarr metadata of the codecs that encode a chunk."""
         layout = self._layout
         codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
         level = DEFAULT_LEVELS.get(layout.codec) if layout.level is None else layout.level
@@ -96,7 +96,7 @@ class PixelCodec:
         return np.ascontiguousarray(tiles.transpose(0, 2, 4, 1, 3))
 
     def restore(self, stored: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Return a frame from its stored bytes without compression. It may share their memory."""
+        """Return a frame from its uncompressed bytes. The frame may share memory with these bytes."""
         layout = self._layout
         pixels = stored.view(self._dtype)
         if self._is_plain:
@@ -119,7 +119,7 @@ class PixelCodec:
         Raises
         ------
         DatasetDamagedError
-            If a chunk cannot be decompressed to its size. ``name`` describes the frame.
+            If a chunk does not decompress to the expected size. ``name`` describes the frame.
         """
         layout = self._layout
         stored = np.empty(layout.frame_bytes, np.uint8)

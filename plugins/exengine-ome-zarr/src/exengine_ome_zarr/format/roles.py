@@ -44,8 +44,8 @@ def assign_roles(axes: Iterable[str], extra_axes: ExtraAxes) -> dict[str, tuple[
         if extra_axes == "refuse":
             raise CoordinatesError(
                 f"OME-Zarr has no dimension for the {'axes' if len(others) > 1 else 'axis'} "
-                f"{', '.join(map(repr, others))}; set the option extra_axes to 'fold', which combines it "
-                "with the channel, or to 'split', which makes an image for each of its positions"
+                f"{', '.join(map(repr, others))}; set the option extra_axes to 'fold' to combine such "
+                "axes with the channel, or to 'split' to make an image for each of their positions"
             )
         dim = "c" if extra_axes == "fold" else "p"
         roles[dim] = (*roles.get(dim, ()), *others)

@@ -68,7 +68,7 @@ class SlotFiles:
             raise
 
     def adopt(self, name: str, file: OpenFile, new: str) -> OpenFile:
-        """Turn a file with slots into a shard by setting its full length, its index and its name.
+        """Turn a file with slots into a shard by giving it its full length, its index and its name.
 
         Parameters
         ----------

@@ -12,7 +12,7 @@ CHUNK_BYTES = 128 * KIB
 """The size that a chunk of small frames should have.
 
 zarr-python spends about a millisecond per chunk, so it reads an array five times faster if 16 frames of
-64 x 64 pixels share a chunk. The bytes on the disk are the same.
+64 x 64 pixels share a chunk. The amount of data on the disk is the same.
 """
 
 COMPRESSED_CHUNK_BYTES = 2 * MIB
@@ -31,7 +31,7 @@ MAX_SHARD_CHUNKS = 2**20
 """The maximum number of chunks in a shard. The shard's index has 16 bytes per chunk."""
 
 GAP_POSITIONS = 65_536
-"""The largest gap between integer positions that the array contains as empty frames.
+"""The largest gap between integer positions that is filled with empty frames in the array.
 
 Positions after a larger gap get the next index of the array and a label, so that a single position such as
 a time stamp does not make the array enormous.
@@ -41,21 +41,21 @@ MAX_LENGTH = 2**31 - 1
 """The maximum length of a dimension. Readers in other languages use signed 32-bit numbers."""
 
 LEAST_LEVEL_PIXELS = 512
-"""The height and width of the smallest resolution level. Viewers load a frame of this size at once."""
+"""The height and width of the smallest resolution level. Viewers load a frame of this size as a whole."""
 
 # -- limits of a frame and its metadata ------------------------------------------------------------------
 
 MAX_FRAME_BYTES = 2**31
-"""The maximum size of a frame, in bytes; compressors accept at most 2 GiB at once."""
+"""The maximum size of a frame, in bytes; compressors accept at most 2 GiB in one call."""
 
 MAX_METADATA_BYTES = 64 * MIB
-"""The maximum size of a frame's metadata as JSON, which a reader loads as a whole."""
+"""The maximum size of a frame's metadata as JSON. A reader loads this JSON as a whole."""
 
 MAX_TEXT_BYTES = 2**16 - 1
 """The maximum size of a frame's coordinates as JSON."""
 
 MAX_LINE_BYTES = 16 * MIB
-"""The maximum size of a line of the layout file, which a reader loads as a whole."""
+"""The maximum size of a line of the layout file. A reader loads the line as a whole."""
 
 MAX_LAYOUT_BYTES = 256 * MIB
 """The maximum size of the layout file."""
@@ -81,10 +81,10 @@ COMPRESSED_BATCH_BYTES = 4 * MIB
 """The amount of compressed data after which the records of a batch are appended to the journal."""
 
 EARLY_BYTES = 4 * MIB
-"""The amount of written data after which the disk is instructed to start storing it."""
+"""The amount of written data after which the system is asked to start storing it on the disk."""
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""The frame size below which frames leave the disk idle while they are encoded."""
+"""The frame size below which the disk is idle while frames are encoded."""
 
 SHARED_WRITE_BYTES = MIB
 """The minimum frame size for which the helper thread computes the checksum during the write."""
@@ -93,7 +93,7 @@ JOURNAL_FIRST_BYTES = 64 * KIB
 """The initial size of the journal. It is small, so that a dataset can be created on an almost full disk."""
 
 JOURNAL_STEP_BYTES = 4 * MIB
-"""The maximum number of bytes by which the journal grows at once."""
+"""The maximum number of bytes by which the journal grows in one step."""
 
 # -- finishing -------------------------------------------------------------------------------------------
 
@@ -105,15 +105,15 @@ writing its frames again.
 """
 
 COPY_BYTES = 4 * MIB
-"""The amount of data that is copied at once. A shard with fewer bytes in holes is never copied."""
+"""The amount of data that is copied in one step. A shard with fewer bytes in holes is never copied."""
 
 # -- reading ---------------------------------------------------------------------------------------------
 
 READ_RECORDS = 2**14
-"""The number of journal records that are read and checked at once: 1 MiB."""
+"""The number of journal records that are read and checked in one step: 1 MiB."""
 
 MAX_OPEN_FILES = 64
-"""The maximum number of shards that are open for writing at once."""
+"""The maximum number of shards that are open for writing at the same time."""
 
 MAX_OPEN_FILES_TO_READ = 256
 """The maximum number of shards that a reader keeps open. A million small frames have 245 shards."""

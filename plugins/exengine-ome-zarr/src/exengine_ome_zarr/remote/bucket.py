@@ -186,7 +186,7 @@ class Bucket:
         found = self.head(name)
         if found is None or found[0] != content.size:
             raise DatasetAccessError(
-                f"{self.url}/{name} has {found[0] if found else 0} bytes after the upload of {content.size}"
+                f"{self.url}/{name} has {found[0] if found else 0} bytes, but {content.size} were uploaded"
             )
         if tag is None or found[1] != tag or tag.strip('"') != _expected_tag(digests):
             # In most stores, the ETag is an MD5 sum. Otherwise, the object is read back.

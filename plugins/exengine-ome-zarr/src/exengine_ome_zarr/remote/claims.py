@@ -135,7 +135,7 @@ class Claim:
             return
         found = read_remote_manifest(self._bucket)
         if found is None:
-            raise DatasetExistsError(f"{url} contains objects that are not a dataset; choose another URL")
+            raise DatasetExistsError(f"{url} contains objects, but no dataset; choose another URL")
         refuse_writer(url, found[0])
         raise DatasetExistsError(
             f"{url} already exists; choose another URL, or set if_exists: number to add a number (overwrite "
@@ -238,8 +238,8 @@ def refuse_writer(url: str, manifest: Manifest) -> None:
     writer = Writer.of(manifest)
     if writer is None or writer.is_active:
         raise DatasetLockedError(
-            f"{url} is being written by {writer or 'another storage'}; choose another URL. If that process "
-            f"has died, run exengine recover {url} there"
+            f"{url} is being written by {writer or 'another storage'}; choose another URL. If the "
+            f"writing process has died, run exengine recover {url} on the machine where it ran"
         )
     raise DatasetLockedError(
         f"{url} was being written by {writer}, which has died; run exengine recover {url} first"
@@ -278,6 +278,6 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
 
 def _kept(url: str, why: str) -> DatasetExistsError:
     return DatasetExistsError(
-        f"{url} was not deleted: {why}. if_exists: overwrite deletes only ExEngine datasets with nothing "
-        "else at their URL; delete it yourself, or choose another URL"
+        f"{url} was not deleted: {why}. if_exists: overwrite deletes an ExEngine dataset only if nothing "
+        "else is at its URL; delete everything at the URL yourself, or choose another URL"
     )

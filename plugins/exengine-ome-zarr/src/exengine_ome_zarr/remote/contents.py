@@ -66,7 +66,7 @@ def _slot_entries(layout: Layout, written: npt.NDArray[np.bool_]) -> npt.NDArray
 
 
 class Objects(Protocol):
-    """The read operations on the objects of a dataset, which ``Bucket`` describes."""
+    """The read operations on the objects of a dataset, as documented in ``Bucket``."""
 
     url: str
 

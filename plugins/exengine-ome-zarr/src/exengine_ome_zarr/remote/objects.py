@@ -116,7 +116,7 @@ class SpooledObjects:
         self.used_bytes += size
 
     def upload_if_full(self, name: str, full: int, parts: PartFiles | None) -> None:
-        """Begin to upload a shard if it contains ``full`` frames, the most that it can contain."""
+        """Begin to upload a shard if it contains ``full`` frames, which is the maximum."""
         shard = self._shards[name]
         if shard.frames >= full and name not in self._full and _is_published(name, shard, parts):
             self._full[name] = self._submit(name, shard)
@@ -132,7 +132,7 @@ class SpooledObjects:
         return self._uploader.submit(name, lambda: slot_content(path, layout, written))
 
     def remove_uploaded(self) -> list[str]:
-        """Remove the full shards that are in the bucket from the spool, and return their names."""
+        """Remove full shards from the spool if they are in the bucket, and return their names."""
         gone, self._gone = [*self._gone, *self._remove()], []
         return gone
 
@@ -147,7 +147,7 @@ class SpooledObjects:
             if shard.changed:  # a late frame was added
                 continue
             del self._shards[name]
-            self.removed[name] = shard.frames  # readers must use the bucket before the file is removed
+            self.removed[name] = shard.frames  # readers must switch to the bucket before the file is removed
             path = os.path.join(self._folder, name)
             os.truncate(path, 0)  # frees the disk space even if the file is still open elsewhere
             os.unlink(path)
@@ -156,7 +156,7 @@ class SpooledObjects:
         return gone
 
     def bring_back(self, name: str, layout: Layout, slots: SlotFiles | None) -> None:
-        """Copy a shard from the bucket to the spool, because a frame is to be added to it.
+        """Copy a shard from the bucket to the spool, so that a frame can be added to the shard.
 
         Raises
         ------

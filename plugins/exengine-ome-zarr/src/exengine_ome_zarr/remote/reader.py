@@ -176,7 +176,7 @@ class RemoteReader(OmeZarrReader):
         record, name = self._record(number), FrameName(self._name, number)
         *_, at, size, checksum, _ = record
         if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES:
-            raise DatasetDamagedError(f"the metadata of {name} has {size} bytes")
+            raise DatasetDamagedError(f"the journal is damaged: it lists {size} bytes of metadata for {name}")
         line = self._bucket.read_range(files.FRAMES, at, size)
         if line is None or len(line) != size or crc32c.crc32c(line) != checksum:
             raise DatasetDamagedError(f"the metadata of {name} differs from the text that was written")

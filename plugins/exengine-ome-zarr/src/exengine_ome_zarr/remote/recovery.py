@@ -71,7 +71,7 @@ def recover_remote(url: str, *, dry_run: bool, in_place: bool) -> RecoveredRemot
             _copy_unfinished(bucket, folder)
         is_spool = writer is not None and folder == writer.folder
         recovery = _Recovery(bucket, folder, manifest, tag)
-        result = recovery.survey("its spool" if is_spool else "the bucket, without its spool")
+        result = recovery.survey("its spool" if is_spool else "the bucket, without the spool")
         if not dry_run:
             recovery.run(result)
             if is_spool:
@@ -82,7 +82,7 @@ def recover_remote(url: str, *, dry_run: bool, in_place: bool) -> RecoveredRemot
 def _without_spool(url: str, writer: Writer | None) -> str:
     return (
         f"the spool of {url} is not on this machine; it contains the frames since the last durable flush of "
-        f"{writer or 'an unknown writer'}. Run exengine recover on the machine of the writer. If the spool "
+        f"{writer or 'an unknown writer'}. Run exengine recover on the writer's machine. If the spool "
         f"is lost, exengine recover --in-place {url} finishes the dataset with the frames in the bucket"
     )
 
@@ -96,7 +96,7 @@ def _locked(folder: str, active: str) -> Iterator[None]:
         raise DatasetAccessError(f"{folder} cannot be locked: {error.strerror or error}") from error
     try:
         if not try_lock(descriptor):
-            raise DatasetLockedError(f"{active}; recover it after its writer has ended")
+            raise DatasetLockedError(f"{active}; recover the dataset after this writer has ended")
         yield
     finally:
         os.close(descriptor)

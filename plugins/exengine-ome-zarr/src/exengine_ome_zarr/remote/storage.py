@@ -1,7 +1,7 @@
 """Writes OME-Zarr to object storage, through a spool on the local disk.
 
-A frame is acknowledged when it is in the spool, where it survives the death of the process. Shards are
-uploaded when they are full, verified, and then removed from the spool. A durable flush and ``finish`` upload
+A frame is acknowledged when it is in the spool, where it survives the death of the process. When a shard is
+full, it is uploaded and verified, and then removed from the spool. A durable flush and ``finish`` upload
 everything else.
 
 Threads: the files in the spool are changed with the storage's lock held. The upload thread only reads them.
@@ -113,7 +113,7 @@ class RemoteStorage(ManagedStorage):
         except OSError as error:
             self._is_reported = True
             raise StorageFailedError(
-                f"{self._url} is uploaded, but could not be marked as finished: {error}; run "
+                f"{self._url} was uploaded, but could not be marked as finished: {error}; run "
                 f"exengine recover {self._url}"
             ) from error
         self._is_concluded = True

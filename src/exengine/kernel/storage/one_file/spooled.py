@@ -1,0 +1,247 @@
+"""The base class for backends that write a spool first, and their one file when the dataset is finished.
+
+A file such as HDF5 or TIFF cannot be trusted while it is being written: after a crash or on a full disk, its
+own index may be lost. A frame is therefore acknowledged when it is in the spool (promise P6). ``finish``
+builds the file from the spool under another name, compares it with the spool, syncs it, and renames it to its
+path. Only then is the spool deleted. Until then, the dataset's own file is a small valid file of its format,
+and readers of ExEngine read the spool.
+
+If the file cannot be built, for example because the disk is full, the spool remains, and so do all frames.
+``exengine recover`` builds the file later. While the file is built, the disk holds all pixels twice.
+"""
+
+import errno
+import os
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+from exengine.kernel.data_coords import DataCoordinates
+from exengine.kernel.data_storage_base import JsonValue
+from exengine.kernel.errors import MetadataError
+from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.file_patterns import FILE
+from exengine.kernel.storage.managed import ManagedStorage
+from exengine.kernel.storage.one_file.spool import (
+    FRAMES,
+    JOURNAL,
+    SpooledFrame,
+    SpoolWriter,
+    as_stored,
+    describe,
+    read_pixels,
+)
+from exengine.kernel.system import files
+from exengine.kernel.system.bounded import parse_json
+
+_DAMAGED = {
+    "": "exengine.damaged-file",
+    FRAMES: "exengine.damaged-frames",
+    JOURNAL: "exengine.damaged-journal",
+}
+SPOOL_PATTERNS = (FILE, *(f"{FILE}.{part}" for part in (FRAMES, JOURNAL, *_DAMAGED.values())))
+"""The ``dataset_files`` of a backend with a spool."""
+_MOST_TEXT_BYTES = 2**26
+
+
+class FrameToBuild(NamedTuple):
+    """A frame for :meth:`SpooledStorage.build_file`.
+
+    Attributes
+    ----------
+    coordinates : DataCoordinates
+    shape : tuple of int
+    dtype : str
+        The name of the numpy dtype.
+    crc : int
+        The checksum of the pixels as C-contiguous little-endian bytes.
+    pixels : callable
+        Returns the pixels, as a little-endian C-contiguous array.
+    metadata : callable
+        Returns the metadata.
+    """
+
+    coordinates: DataCoordinates
+    shape: tuple[int, ...]
+    dtype: str
+    crc: int
+    pixels: Callable[[], npt.NDArray[Any]]
+    metadata: Callable[[], JsonValue]
+
+
+class SpooledStorage(ManagedStorage):
+    """The base class for storages with a spool. Override :meth:`build_file` and ``initial_files``.
+
+    Parameters
+    ----------
+    path : path
+        The path of the new file.
+    summary_metadata : JSON value, optional
+        Metadata of the dataset as a whole.
+    """
+
+    dataset_files = SPOOL_PATTERNS
+
+    def __init__(self, path: str | os.PathLike[str], *, summary_metadata: JsonValue = None) -> None:
+        self._spool: SpoolWriter | None = None
+        self._spooled: list[SpooledFrame] = []
+        self._layouts: list[tuple[tuple[int, ...], str]] = []
+        self.plan = SourcePlan()
+        super().__init__(path, summary_metadata=summary_metadata)
+        assert self.path is not None
+        try:
+            self._spool = SpoolWriter(self.path, self.summary_metadata, self.checksum)
+        except BaseException as error:
+            self.cannot_begin(error)
+            raise
+
+    @staticmethod
+    def checksum(data: Any) -> int:
+        """Return the checksum of pixels or of a record: a CRC of 32 bits. Its readers compute the same."""
+        return zlib.crc32(data)
+
+    @classmethod
+    @abstractmethod
+    def build_file(
+        cls,
+        path: str,
+        frames: Sequence[FrameToBuild],
+        *,
+        summary: JsonValue,
+        manifest: bytes,
+        plan: SourcePlan,
+        options: dict[str, Any],
+    ) -> None:
+        """Write a finished file, compare it with the frames, and sync it.
+
+        Parameters
+        ----------
+        path : str
+            The path of the new file; it may exist, as the remains of an earlier attempt.
+        frames : sequence of FrameToBuild
+            In order of arrival.
+        summary : JSON value
+            The summary metadata.
+        manifest : bytes
+            The manifest, to be kept in the file; see ``ManagedStorage.manifest_for_file``.
+        plan : SourcePlan
+            The known facts about the acquisition, such as the pixel size.
+        options : dict
+            The result of :meth:`build_options`.
+
+        Raises
+        ------
+        OSError
+            If the file could not be written, or differs from the frames.
+        """
+
+    def build_options(self) -> dict[str, Any]:
+        """Return the options of :meth:`build_file`, such as the compression."""
+        return {}
+
+    def prepare_frames(self, plan: SourcePlan) -> None:
+        self.plan = plan
+
+    def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
+        text = describe(coordinates.__dict__, data, metadata)
+        if len(text) > _MOST_TEXT_BYTES:
+            raise MetadataError(
+                f"the metadata have {len(text)} bytes as JSON, but at most {_MOST_TEXT_BYTES} are stored"
+            )
+        return text
+
+    def write_frame(
+        self, number: int, coordinates: DataCoordinates, data: npt.NDArray[Any], checked: Any
+    ) -> None:
+        assert self._spool is not None
+        frame = self._spool.append(number, as_stored(data), checked)
+        del self._spooled[number:]  # an interrupted write may have left a frame without a number
+        self._spooled.append(frame)
+
+    def read_frame(self, number: int) -> npt.NDArray[Any]:
+        assert self._spool is not None
+        frame = self._spooled[number]
+        return read_pixels(self._spool.pixels, frame, self._text(frame), self.checksum, f"frame {number}")
+
+    def read_frame_metadata(self, number: int) -> JsonValue:
+        metadata: JsonValue = self._text(self._spooled[number])["m"]
+        return metadata
+
+    def _text(self, frame: SpooledFrame) -> dict[str, Any]:
+        assert self._spool is not None
+        text: dict[str, Any] = parse_json(files.read_at(self._spool.journal, frame.text_size, frame.text_at))
+        return text
+
+    def sync_frames(self) -> None:
+        assert self._spool is not None
+        self._spool.sync()
+
+    def finish_frames(self) -> None:
+        if self._spool is None:
+            return
+        self._spool.sync()
+        if self._exengine.life.error is not None:
+            return  # the spool keeps the frames; ``recover`` builds the file when there is space
+        build_safely(
+            type(self),
+            self.new_file,
+            [self._to_build(number, coordinates) for number, coordinates in enumerate(self)],
+            summary=self.summary_metadata,
+            manifest=self.manifest_for_file(),
+            plan=self.plan,
+            options=self.build_options(),
+        )
+        self.publish_file()
+        remove_spool(f"{self.path}")
+
+    def _to_build(self, number: int, coordinates: DataCoordinates) -> FrameToBuild:
+        frame = self._spooled[number]
+        text = self._text(frame)
+        return FrameToBuild(
+            coordinates,
+            tuple(text["s"]),
+            text["d"],
+            frame.crc,
+            lambda: self.read_frame(number),
+            lambda: self.read_frame_metadata(number),
+        )
+
+    def release(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+
+
+def build_safely(cls: type[SpooledStorage], path: str, frames: Sequence[FrameToBuild], **named: Any) -> None:
+    """Build a file; after any error, remove the unfinished file, and raise an OSError."""
+    try:
+        cls.build_file(path, frames, **named)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(path)
+        if isinstance(error, OSError) or not isinstance(error, Exception):
+            raise
+        raise OSError(errno.EIO, f"the file could not be built: {error}", path) from error
+
+
+def remove_spool(path: str) -> None:
+    """Delete the spool of a dataset after its file is complete and synced."""
+    for part in (JOURNAL, FRAMES):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}.{part}")
+    files.sync_folder(os.path.dirname(path))
+
+
+def is_spooled(path: str) -> bool:
+    """Return whether there is a spool next to a file."""
+    return os.path.lexists(f"{path}.{JOURNAL}")
+
+
+def keep_damaged(path: str) -> None:
+    """Keep the files that a recovery in place replaces under other names, unless an earlier one has."""
+    for part, kept in _DAMAGED.items():
+        with suppress(FileExistsError, FileNotFoundError):
+            os.link(f"{path}.{part}" if part else path, f"{path}.{kept}")
