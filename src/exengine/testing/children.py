@@ -107,7 +107,7 @@ class Child:
                     stream.close()
 
     def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the process's output until it ends. Kill it after a timeout, either in total or per line.
+        """Yield the output of the process until it ends. Kill it after a timeout, in total or per line.
 
         A line with the key ``within_s`` states another timeout for the next line.
         """

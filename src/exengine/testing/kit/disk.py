@@ -17,6 +17,8 @@ FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"
 DAMAGES, DAMAGES_THOROUGH = 500, 3000
 """The approximate number of damaged datasets that are opened."""
+_PROCESSOR_S, _PROCESSOR_THOROUGH_S = 3.0, 60.0
+"""The approximate processor time for them; a backend that is slow to open opens fewer."""
 _SECONDS = 10.0
 _PATIENCE_S = 12.0
 _MIB = 1024
@@ -171,6 +173,7 @@ def _read_damaged(subject: Subject, original: Path) -> None:
         "good": os.fspath(original),
         "count": FRAMES_THOROUGH if subject.thorough else FRAMES,
         "most": most,
+        "processor_s": _PROCESSOR_THOROUGH_S if subject.thorough else _PROCESSOR_S,
         "seconds": _SECONDS,
     }
     faults: list[tuple[str, str]] = []

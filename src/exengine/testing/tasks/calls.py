@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exengine.kernel.system import files
+from exengine.testing.dataset_files import dataset_at
 
 WRITES = (
     "write", "pwrite", "writev", "pwritev", "ftruncate", "truncate", "rename", "replace", "link", "symlink",
@@ -28,7 +29,8 @@ class Calls:
     Parameters
     ----------
     root : path
-        Only calls that concern this folder or something in it count.
+        Only calls that concern a dataset count: this folder and everything in it, or this file and those that
+        ExEngine keeps next to it.
     number : int
         The call that fails, counted from 0 over all functions; -1 for none.
     kind : {"error", "short"}
@@ -77,12 +79,12 @@ class Calls:
     def _concerns(self, arguments: tuple[Any, ...]) -> bool:
         what: Any = arguments[0] if arguments else None
         if isinstance(what, int):
-            return os.fstat(what).st_ino in inodes_of(self.root)
+            return os.fstat(what).st_ino in inodes_of(self.root) | _inodes_beside(self.root)
         try:
             path = os.path.abspath(os.fsdecode(what))
         except TypeError:
             return False
-        return path == self.root or path.startswith(self.root + os.sep)
+        return path == self.root or path.startswith((self.root + os.sep, f"{self.root}.exengine."))
 
 
 def _half(name: str, content: Any) -> Any:
@@ -104,6 +106,11 @@ def inodes_of(root: str) -> dict[int, str]:
             except FileNotFoundError:  # renamed or removed since
                 continue
     return found
+
+
+def _inodes_beside(path: str) -> dict[int, str]:
+    """Return the inodes of the files that ExEngine keeps next to a dataset of one file -> their paths."""
+    return {os.lstat(file).st_ino: os.fspath(file) for file in dataset_at(Path(path))[1:]}
 
 
 class Syncs:
@@ -165,24 +172,25 @@ class Syncs:
             with open(path, "rb") as file:
                 self._files[inode] = file.read()
 
-    def sees(self, dataset: str, lacking: list[str]) -> bool:
+    def sees(self, lacking: list[str]) -> bool:
         """Return whether Python code opened these files of a dataset, so that their syncs are seen."""
-        files = [name for name in lacking if os.path.isfile(os.path.join(dataset, name))]
-        return all(os.path.basename(name) in self._opened for name in files)
+        return all(os.path.basename(name) in self._opened for name in lacking if os.path.isfile(name))
 
     def restore(self, dataset: str, copy: str) -> list[str]:
         """Write a copy of a dataset as it is after a loss of power; return the paths that it lacks."""
-        lacking: list[str] = []
         kinds = {inode: os.path.isdir(path) for inode, path in inodes_of(self._root).items()}
-        self._restore(os.lstat(dataset).st_ino, copy, kinds)
-        for path in inodes_of(dataset).values():
-            relative = os.path.relpath(path, dataset)
-            there = os.path.join(copy, relative)
-            if not os.path.lexists(there) or (
-                os.path.isfile(path) and os.path.getsize(there) != os.path.getsize(path)
-            ):
-                lacking.append(relative)
-        return sorted(lacking)
+        if os.path.isdir(dataset):
+            self._restore(os.lstat(dataset).st_ino, copy, kinds)
+            places = {path: os.path.join(copy, os.path.relpath(path, dataset))
+                      for path in inodes_of(dataset).values()}  # fmt: skip
+        else:
+            parent = self._folders.get(os.lstat(os.path.dirname(dataset)).st_ino, {})
+            paths = [os.fspath(path) for path in dataset_at(Path(dataset))]
+            places = {path: copy + path.removeprefix(dataset) for path in paths}
+            for path, place in places.items():
+                if os.path.basename(path) in parent:
+                    self._restore(parent[os.path.basename(path)], place, kinds)
+        return sorted(path for path, place in places.items() if _lacks(path, place))
 
     def _restore(self, inode: int, place: str, kinds: dict[int, bool]) -> None:
         if inode in self._folders or kinds.get(inode):
@@ -192,3 +200,10 @@ class Syncs:
         else:
             with open(place, "wb") as file:
                 file.write(self._files.get(inode, b""))
+
+
+def _lacks(path: str, copy: str) -> bool:
+    """Return whether a copy is missing or, if it is a file, has another size."""
+    if not os.path.lexists(copy):
+        return True
+    return os.path.isfile(path) and os.path.getsize(copy) != os.path.getsize(path)

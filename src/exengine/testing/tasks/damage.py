@@ -11,6 +11,8 @@ from exengine.testing.subject import Subject, key_of, same_json, status_of
 from exengine.testing.tasks.damages import damages_of
 
 _COMPLETE = "complete"
+_TIMED = 4
+_LEAST = 100
 
 
 def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
@@ -24,7 +26,7 @@ def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
     place = subject.new_path()
     copy_to(original, place)
     count, opened = 0, 0
-    for damage in damages_of(original, spec["most"]):
+    for damage in damages_of(original, _affordable(subject, original, spec)):
         count += 1
         path = place.with_name(f"{count}-{place.name[-20:]}")
         move_to(place, path)
@@ -50,6 +52,15 @@ def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
         target.write_bytes(content)
     say(memory_mib=peak_mib())
     say(damaged=count, opened=opened)
+
+
+def _affordable(subject: Subject, original: Path, spec: dict[str, Any]) -> int:
+    """Return the number of damaged datasets that a backend can open in the permitted processor time."""
+    started = time.process_time()
+    for _ in range(_TIMED):
+        _outcome(subject, original, spec["count"])
+    each = (time.process_time() - started) / _TIMED
+    return max(_LEAST, min(int(spec["most"]), int(spec["processor_s"] / max(each, 1e-6))))
 
 
 def _outcome(subject: Subject, path: Path, count: int) -> dict[str, Any]:

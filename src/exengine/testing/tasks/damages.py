@@ -82,7 +82,7 @@ def _offsets(size: int, most: int) -> list[int]:
         return list(range(size))
     step = max(1, _HEAD * 2 // most)
     ends = [*range(0, min(_HEAD, size), step), *range(max(size - _TAIL, 0), size, step)]
-    between = max(most - len(ends), 4)
+    between = max(most - len(ends), most // 4, 4)
     return sorted({*ends, *(size * number // between for number in range(between))})
 
 

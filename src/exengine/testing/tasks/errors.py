@@ -220,9 +220,6 @@ def run_synced(subject: Subject, spec: dict[str, Any]) -> None:
             count += 2
         else:
             storage.finish()
-        if not path.is_dir():
-            say(end=end, unseen=True)
-            continue
         lacking = syncs.restore(os.fspath(path), os.fspath(copy))
         storage.close()
         try:
@@ -233,8 +230,9 @@ def run_synced(subject: Subject, spec: dict[str, Any]) -> None:
         except Exception as error:
             present, faults, status = [], [f"opening raised {describe(error, 200)}"], ""
         lost = sorted(set(range(count)) - set(present))
-        unseen = not syncs.sees(os.fspath(path), lacking)
-        say(end=end, lacking=lacking, lost=len(lost), faults=faults[:1], status=status, unseen=unseen)
+        unseen = not syncs.sees(lacking)
+        names = [os.path.relpath(name, path if path.is_dir() else path.parent) for name in lacking]
+        say(end=end, lacking=names, lost=len(lost), faults=faults[:1], status=status, unseen=unseen)
 
 
 # -- a sync that fails -----------------------------------------------------------------------------------
@@ -258,7 +256,7 @@ def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def _fail_once(calls: list[str]) -> None:
-    """Wrap every function that syncs data to disk, so that the first of their calls fails."""
+    """Wrap every function that syncs data to disk, so that the first call to any of them fails."""
     from exengine.kernel.system import files
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,6 @@ import modules and fill pools. The result is the growth per cycle: the slope of 
 import contextlib
 import gc
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from exengine.testing.children import say
+from exengine.testing.dataset_files import copy_to
 from exengine.testing.frames import frame_of
 from exengine.testing.subject import Subject, refusal_of
 from exengine.testing.tasks.damages import damages_of
@@ -92,19 +92,16 @@ def _refused_copies(subject: Subject) -> list[Path]:
     subject.fill(storage, _FRAMES)
     storage.finish()
     storage.close()
-    if not original.is_dir():
-        return []
-    found: dict[str, list[Path]] = {}
+    found: dict[Path, list[Path]] = {}
     for damage in damages_of(original, 0):
-        known = found.setdefault(damage.name, [])
+        known = found.setdefault(damage.place(original), [])
         if len(known) == _REFUSED_EACH:
             continue
         path = subject.new_path()
-        shutil.copytree(original, path)
-        changed = damage.change((path / damage.name).read_bytes())
-        (path / damage.name).unlink()
-        if changed is not None:
-            (path / damage.name).write_bytes(changed)
+        copy_to(original, path)
+        target = damage.place(path)
+        changed = damage.change(target.read_bytes())
+        target.unlink() if changed is None else target.write_bytes(changed)
         say(opening=damage.text, within_s=_PATIENCE_S)
         try:
             subject.open(path).close()
