@@ -184,7 +184,7 @@ class ForgetsTheOrderInMemory(Slabs):
 
     def encode(self, data):
         content = data.tobytes("A")
-        return zlib.compress(content, self.level) if self.codec == "zlib" else content
+        return zlib.compress(content, self.effort) if self.codec == "zlib" else content
 
 
 @fault("bits", "P8", by=ARRAYS)
@@ -955,7 +955,7 @@ class IgnoresTheLevel(Slabs):
     """Compresses always with the same effort."""
 
     def encode(self, data):
-        self.level = 6
+        self.effort = 6
         return super().encode(data)
 
 
@@ -984,7 +984,7 @@ class SpoilsCompressedFrames(Slabs):
         content = np.ascontiguousarray(data).tobytes()
         if self.codec == "none" or not content:
             return content
-        return zlib.compress(content[:-1] + bytes([content[-1] ^ 1]), self.level)
+        return zlib.compress(content[:-1] + bytes([content[-1] ^ 1]), self.effort)
 
 
 @fault("options", "O1", by=VALUES)

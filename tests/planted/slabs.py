@@ -64,7 +64,7 @@ class Slabs(ManagedStorage):
         sync_every: Annotated[int, Ge(0)] = 0,
         summary_metadata: dict[str, Any] | None = None,
     ) -> None:
-        self.codec, self.level, self.sync_every = codec, level, sync_every
+        self.codec, self.effort, self.sync_every = codec, level, sync_every
         self.frames_per_file = frames_per_file
         self.summary = summary_metadata or {}
         self.entries: list[dict[str, Any]] = []
@@ -112,7 +112,7 @@ class Slabs(ManagedStorage):
 
     def encode(self, data):
         content = np.ascontiguousarray(data).tobytes()
-        return zlib.compress(content, self.level) if self.codec == "zlib" else content
+        return zlib.compress(content, self.effort) if self.codec == "zlib" else content
 
     def write_frame(self, number, coordinates, data, checked):
         data_name, meta_name = self.files_of(number)

@@ -202,15 +202,19 @@ def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage."""
-    storage = subject.create(Path(spec["path"]))
-    model = Model(subject)
-    for number in range(spec["count"]):
-        axes = subject.axes(number)
-        model.put(storage, axes, subject.numbered(number))
-        if spec["level"] != "put":
-            storage.flush(spec["level"] == "durable")
-        say(put=number)
+    """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage.
+
+    ``before`` lists other datasets that are written first, each with its number of frames, and stay open.
+    """
+    for path, count in [*spec.get("before", ()), (spec["path"], spec["count"])]:
+        storage = subject.create(Path(path))
+        model = Model(subject)
+        for number in range(count):
+            axes = subject.axes(number)
+            model.put(storage, axes, subject.numbered(number))
+            if spec["level"] != "put":
+                storage.flush(spec["level"] == "durable")
+            say(put=number)
     if spec.get("fork"):
         _leave_a_child_behind()
     if spec["end"] == "wait":

@@ -55,12 +55,13 @@ def test_damage_reaches_every_file_and_every_byte_of_a_small_one(tmp_path):
     (tmp_path / "folder" / "small").write_bytes(bytes(range(90)))
     seen = {"large": set(), "folder/small": set()}
     for damage in damages_of(tmp_path, 500):
-        content = (tmp_path / damage.name).read_bytes()
+        name = damage.place(tmp_path).relative_to(tmp_path).as_posix()
+        content = (tmp_path / name).read_bytes()
         changed = damage.change(content)
         if changed is not None and len(changed) == len(content):
             differ = [at for at, pair in enumerate(zip(content, changed, strict=True)) if pair[0] != pair[1]]
             if len(differ) == 1:
-                seen[damage.name].add(differ[0])
+                seen[name].add(differ[0])
     assert seen["folder/small"] == set(range(90))
     assert seen["large"] > {*range(60)} and len(seen["large"]) > 100
 

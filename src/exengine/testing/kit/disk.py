@@ -17,7 +17,7 @@ FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"
 DAMAGES, DAMAGES_THOROUGH = 500, 3000
 """The approximate number of damaged datasets that are opened."""
-_PROCESSOR_S, _PROCESSOR_THOROUGH_S = 3.0, 60.0
+_PROCESSOR_S, _PROCESSOR_THOROUGH_S = 2.0, 60.0
 """The approximate processor time for them; a backend that is slow to open opens fewer."""
 _SECONDS = 10.0
 _PATIENCE_S = 12.0
