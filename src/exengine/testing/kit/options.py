@@ -20,6 +20,7 @@ from exengine.kernel.registry.options import Option, options_of
 from exengine.testing.frames import frame_of
 from exengine.testing.promises import NotPromised, PromiseBrokenError, promise
 from exengine.testing.subject import Model, Subject, same_json, tree_of
+from exengine.testing.tasks.calls import SYNCS, SYNCS_OF_ALL
 
 _FRAMES = 7
 _SUMMARY = "summary_metadata"
@@ -255,14 +256,14 @@ class _counted:  # noqa: N801 - a context manager
 
     def __init__(self, counts: dict[str, int]) -> None:
         self._counts = counts
-        self._real: list[tuple[str, Callable[..., Any]]] = []
+        self._real: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def __enter__(self) -> None:
-        for name in ("fsync", "fdatasync"):
-            if hasattr(os, name):
-                real = getattr(os, name)
-                self._real.append((name, real))
-                setattr(os, name, self._wrapped(name, real))
+        for module, name in (*((os, name) for name in SYNCS), *SYNCS_OF_ALL):
+            if hasattr(module, name):
+                real = getattr(module, name)
+                self._real.append((module, name, real))
+                setattr(module, name, self._wrapped(name, real))
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -272,8 +273,8 @@ class _counted:  # noqa: N801 - a context manager
         return call
 
     def __exit__(self, *_: object) -> None:
-        for name, real in self._real:
-            setattr(os, name, real)
+        for module, name, real in self._real:
+            setattr(module, name, real)
 
 
 def _sizes(path: Path) -> dict[str, int]:

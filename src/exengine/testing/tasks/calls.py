@@ -19,7 +19,7 @@ WRITES = (
     "unlink", "mkdir", "posix_fallocate", "sendfile", "copy_file_range",
 )  # fmt: skip
 SYNCS = ("fsync", "fdatasync")
-_SYNC_ALL = ((os, "sync"), (files, "sync_filesystem"))
+SYNCS_OF_ALL = ((os, "sync"), (files, "sync_filesystem"))
 _TO_WRITE = os.O_WRONLY | os.O_RDWR
 
 
@@ -44,7 +44,7 @@ class Calls:
 
     def __enter__(self) -> "Calls":
         everywhere = [(os, name) for name in (*WRITES, *SYNCS) if hasattr(os, name)]
-        for module, name in (*everywhere, *_SYNC_ALL):
+        for module, name in (*everywhere, *SYNCS_OF_ALL):
             if hasattr(module, name):
                 real = getattr(module, name)
                 self._real.append((module, name, real))
@@ -133,7 +133,7 @@ class Syncs:
         for name in SYNCS:
             if hasattr(os, name):
                 setattr(os, name, self._one(getattr(os, name)))
-        for module, name in _SYNC_ALL:
+        for module, name in SYNCS_OF_ALL:
             if hasattr(module, name):
                 setattr(module, name, self._every(getattr(module, name)))
 
