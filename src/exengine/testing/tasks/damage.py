@@ -65,7 +65,7 @@ def _affordable(subject: Subject, original: Path, spec: dict[str, Any]) -> int:
 
 
 def _outcome(subject: Subject, path: Path, count: int, *, summary: bool = True) -> dict[str, Any]:
-    """Open and read a dataset. A manifest has no checksum, so summary metadata in a damaged one is not judged."""
+    """Open and read a dataset; ``summary`` is false if the manifest, which has no checksum, is damaged."""
     outcome: dict[str, Any] = {"foreign": "", "wrong": "", "opened": 0}
     try:
         storage = subject.open(path)
