@@ -8,10 +8,10 @@ from typing import Any
 
 from exengine.kernel.registry.options import options_of
 from exengine.testing.children import Child, try_to_create
-from exengine.testing.dataset_files import copy_to, dataset_at, files_of, place_in
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, coordinates_of, tree_of
+from exengine.testing.tasks.dataset_files import copy_to, dataset_at, files_of, place_in
 
 FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"

@@ -14,7 +14,6 @@ from typing import Any
 from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME, own_path
 from exengine.testing.children import Child, try_to_create
-from exengine.testing.dataset_files import copy_to, files_of, place_in
 from exengine.testing.kit.disk import FRAMES, copy_of, probe
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import (
@@ -27,6 +26,7 @@ from exengine.testing.own_nodes import (
 )
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
+from exengine.testing.tasks.dataset_files import copy_to, files_of, place_in
 from exengine.testing.watch import DECOY
 
 BACKEND_NAMES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exengine.kernel.system import files
-from exengine.testing.dataset_files import dataset_at
+from exengine.testing.tasks.dataset_files import dataset_at
 
 WRITES = (
     "write", "pwrite", "writev", "pwritev", "ftruncate", "truncate", "rename", "replace", "link", "symlink",

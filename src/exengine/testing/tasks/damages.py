@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exengine.kernel.storage.manifest import LOCK_NAME
-from exengine.testing.dataset_files import files_of, place_in
+from exengine.testing.tasks.dataset_files import files_of, place_in
 
 Change = Callable[[bytes], bytes | None]
 

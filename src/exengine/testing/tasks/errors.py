@@ -10,10 +10,10 @@ from typing import Any
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.storage.manifest import MANIFEST_NAME
 from exengine.testing.children import describe_kind, kind_of, look, say
-from exengine.testing.dataset_files import files_of
 from exengine.testing.frames import frame_of
 from exengine.testing.subject import Model, Subject, status_of, tree_of
 from exengine.testing.tasks.calls import Calls, Syncs
+from exengine.testing.tasks.dataset_files import files_of
 
 _LARGE = (300, 300)
 _PUTS = 5

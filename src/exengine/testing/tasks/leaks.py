@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from exengine.testing.children import say
-from exengine.testing.dataset_files import copy_to
 from exengine.testing.frames import frame_of
 from exengine.testing.subject import Subject, refusal_of
 from exengine.testing.tasks.damages import damages_of
+from exengine.testing.tasks.dataset_files import copy_to
 
 WARM_UP = 8
 CYCLES = 24
