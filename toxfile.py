@@ -59,7 +59,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                     description=f"tests of {folder.name}",
                     extras={"test"},
                     commands_pre=[_install(*needed, folder, extra="[test]")],
-                    commands=[_with_arguments(state, "pytest", *IN_PARALLEL, tests)],
+                    commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *_chosen(python), tests)],
                 )
             core_conf["env_list"].envs.append(_names(python, folder)[0])
 
@@ -81,7 +81,8 @@ def _add_floors(state: State) -> None:
     options = ("--resolution", "lowest-direct", "pytest-xdist>=3.6")
     install = _install(ROOT, *FOLDERS, extra="[test]", options=options)
     tests = [FLOORS_TESTS, *((f"plugins/{folder.name}/tests",) for folder in FOLDERS)]
-    commands = [_with_arguments(state, "pytest", *IN_PARALLEL, "-k", FLOORS_CHOICE, *some) for some in tests]
+    choice = ("-m", "not once", "-k", FLOORS_CHOICE)
+    commands = [_with_arguments(state, "pytest", *IN_PARALLEL, *choice, *some) for some in tests]
     _seed(state, "floors-together", commands_pre=[install], commands=commands)
 
 
@@ -115,6 +116,11 @@ def _add_campaigns(state: State) -> None:
     arguments = state.conf.pos_args(None) or ("--save",)
     every = [Command([*script, *arguments]) for runs in scripts.values() for script in runs]
     _seed(state, "nightly", commands_pre=[install], commands=[Command(["pytest", "tests/campaigns"]), *every])
+
+
+def _chosen(python: str) -> tuple[str, ...]:
+    """Return the arguments that leave out the tests that need to run on one version of Python only."""
+    return () if python == PYTHONS[0] else ("-m", "not once")
 
 
 def _names(python: str, folder: Path) -> tuple[str, ...]:

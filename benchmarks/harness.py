@@ -4,6 +4,7 @@ The reference runs twice per round. If the two runs of the reference differ by m
 rounds), the comparison is marked as void.
 """
 
+import importlib.metadata
 import json
 import os
 import statistics
@@ -32,21 +33,31 @@ def predecessor_python() -> str:
 
 
 def earlier_python(commit: str) -> str:
-    """Return the interpreter of a virtual environment with this project at a commit. Create it if needed."""
-    folder = HERE / ".earlier" / commit
+    """Return the interpreter of a virtual environment with this project at a commit. Create it if needed.
+
+    It has the Python and the libraries of this environment, so that only the project differs.
+    """
+    folder = HERE / ".earlier" / f"{commit}-{sys.implementation.cache_tag}"
     python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
+    libraries = "".join(sorted(_libraries()))
+    ready = folder / "ready"
+    if not ready.exists() or ready.read_text(encoding="utf-8") != libraries:
         print("creating a virtual environment with this project at", commit, file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        source = folder / "source"
+        source, constraints = folder / "source", folder / "constraints.txt"
+        constraints.write_text(libraries, encoding="utf-8")
         subprocess.run(["git", "clone", "-q", HERE.parent, source], check=True)
         subprocess.run(["git", "-C", source, "checkout", "-q", commit], check=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", source, source / "plugins" / "exengine-ndstorage"],
-            check=True,
-        )
-        (folder / "ready").touch()
+        projects = [source, source / "plugins" / "exengine-ndstorage"]
+        subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, *projects], check=True)
+        ready.write_text(libraries, encoding="utf-8")
     return str(python)
+
+
+def _libraries() -> set[str]:
+    """Return a requirement, with its version, for each library in this environment."""
+    found = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions()}
+    return {f"{name}=={version}\n" for name, version in found.items() if not name.startswith("exengine")}
 
 
 def warm_memory(megabytes: int = 2048) -> None:

@@ -1,5 +1,7 @@
 """The conformance kit, on the default options and with compression."""
 
+import pytest
+
 from exengine.testing import StorageConformance
 
 
@@ -7,6 +9,7 @@ class TestUncompressed(StorageConformance):
     backend = "hdf5"
 
 
+@pytest.mark.once
 class TestGzip(StorageConformance):
     backend = "hdf5"
     variant = "gzip"

@@ -44,7 +44,7 @@ def position(**fields):
         (position(properties=[["XY", "Position", 5]]), r"XY.*\[x, y\]"),
         (position(properties=[["Camera", "Binning", "3"]]), "Binning.*3"),
         (position(properties=[["Camera", "NoProperty", "3"]]), "NoProperty"),
-        (position(properties=[["Z", "Position", 5]], z=1), "Z.*z of the position"),
+        (position(properties=[["Z", "Position", 5]], z=1), "Z.*specify z in the position"),
         (position(x=math.nan), "stage_positions.*nan"),
         (position(z=math.inf), "stage_positions.*inf"),
         ({"channels": [{"config": "DAPI", "exposure": math.inf}]}, "exposure.*inf"),

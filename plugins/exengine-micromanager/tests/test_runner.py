@@ -347,7 +347,7 @@ def test_a_sink_cannot_be_connected_to_signals():
 def test_a_sink_records_one_run(core):
     sink = ExEngineSink(backend="ndram")
     core.mda.run(timelapse(2), output=sink)
-    with pytest.raises(AcquisitionError, match="records one run"):
+    with pytest.raises(AcquisitionError, match="records only one run"):
         core.mda.run(timelapse(2), output=sink)
     assert sink.result(1).stored == 2
 

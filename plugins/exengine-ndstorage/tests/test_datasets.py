@@ -163,7 +163,7 @@ def test_version_2_is_refused_where_its_index_claims_more_than_a_file_has(
     data = bytearray(index.read_bytes())
     data[len(data) - 32 + 4 * number : len(data) - 28 + 4 * number] = value.to_bytes(4, "little")
     index.write_bytes(data)
-    with pytest.raises(DatasetDamagedError, match="a frame has more bytes"):
+    with pytest.raises(DatasetDamagedError, match="a frame is larger than its file"):
         exengine.open_dataset(copy)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from exengine.errors import StorageFailedError
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("resource", reason="a limit on the size of files stands in for a full disk")
 
 # No file may grow beyond a number of bytes; the signal that would end the process is ignored.

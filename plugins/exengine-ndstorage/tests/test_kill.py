@@ -11,6 +11,8 @@ import pytest
 
 import exengine
 
+pytestmark = pytest.mark.once
+
 TIMES = 20 * (3 if os.environ.get("EXENGINE_LONG") else 1)
 
 # Acknowledges each frame through a pipe when put has returned, and goes on until it is killed.

@@ -139,11 +139,11 @@ COORDINATES = {
     "64 bits": ({"time": 2**63}, "time"),
     "int where str was": (
         {"time": 1, "channel": 0},
-        "positions of one type on each axis; the first on 'channel' was str",
+        "positions of one type on each axis; the first position on 'channel' has the type str",
     ),
     "str where int was": (
         {"time": "1"},
-        "positions of one type on each axis; the first on 'time' was int, got '1'",
+        "positions of one type on each axis; the first position on 'time' has the type int, got '1'",
     ),
     "int as a name": ({1: 2}, "axis name must be a str"),
     "empty name": ({"": 2}, "cannot be an axis name"),

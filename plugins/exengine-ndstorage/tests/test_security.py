@@ -234,7 +234,7 @@ def test_metadata_of_a_sparse_file_are_not_read_beyond_the_limit(dataset, watche
 def test_what_a_reader_does_not_take_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(sizes, "MAX_METADATA_BYTES", 1000)
     with exengine.open_storage("ndtiff", tmp_path / "data") as storage:
-        with pytest.raises(MetadataError, match="has 2007 bytes as JSON, but .* at most 1000"):
+        with pytest.raises(MetadataError, match="takes up 2007 bytes as JSON, but .* at most 1000"):
             storage.put({"time": 0}, np.zeros((4, 4), np.uint16), {"x": "y" * 1999})
         assert {"time": 0} not in storage
     with pytest.raises(MetadataError, match="readers accept at most"):

@@ -12,6 +12,8 @@ from exengine.testing import killed_at_call
 from exengine_ome_zarr import finishing
 from exengine_ome_zarr.format import sizes
 
+pytestmark = pytest.mark.once
+
 SHAPE = (64, 64)
 FRAME_BYTES = 2 * 64 * 64
 

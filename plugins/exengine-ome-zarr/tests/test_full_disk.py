@@ -9,6 +9,8 @@ import pytest
 
 import exengine
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("resource", reason="a limit on the size of files stands in for a full disk")
 
 # Writes until something is full; `limit` is a limit on the size of files, 0 for none.

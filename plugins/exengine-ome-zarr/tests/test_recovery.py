@@ -8,6 +8,8 @@ import pytest
 import exengine
 from exengine.testing import killed_at_call
 
+pytestmark = pytest.mark.once
+
 PLACES = [
     {"time": t, "channel": channel, "position": p} for t in range(3) for channel in ("a", "b") for p in (0, 1)
 ]

@@ -86,7 +86,7 @@ def _complete(sequence: Any) -> Any:
 
 
 def _compared(before: Any, now: Any, place: str) -> Iterator[str]:
-    """Yield a line for each changed value, with its place, its old value and its new value."""
+    """Yield a line for each changed value, with the place, the old value and the new value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys([*before, *now]):
             inside = f"{place}.{name}"

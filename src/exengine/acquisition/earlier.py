@@ -38,7 +38,7 @@ RUNS = "runs"
 _OF_ONE_RUN = ("ledger", "recovery")
 """Annotations of a dataset that describe a single run or the repair after that run."""
 
-_MOST_NAMED = 5  # frames that are listed from the ledger of each earlier run
+_MOST_NAMED = 5  # maximum number of frames in each list of a run's record
 _MOST_RUNS = 1000
 _MOST_OF_A_REASON = 500  # in characters
 _MOST_DIFFERENCES = 10
@@ -60,7 +60,7 @@ class Earlier:
     runs : list of dict
         A record of each run, as in the annotation ``runs``.
     outdated : tuple of str
-        The annotations that describe only the last run. They are now part of its record.
+        The annotations that describe only the last run. They are now part of the record of that run.
     """
 
     path: str
@@ -142,12 +142,12 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     path = storage.path
     if path is None:
         raise UnsupportedOperationError(
-            f"backend {storage.name!r} keeps frames in memory, so its acquisitions cannot be continued"
+            f"backend {storage.name!r} keeps frames in memory, so an acquisition with it cannot be continued"
         )
     if is_url(path):
         raise UnsupportedOperationError(
             f"{path} is in object storage, where an acquisition cannot be continued; finish the dataset with "
-            "exengine recover, and acquire the remaining frames into a new one"
+            "exengine recover, and acquire the remaining frames into a new dataset"
         )
     path = files.expanded(path)
     if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
@@ -169,8 +169,8 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
             kept = None  # its writer was killed before it stored the config
         else:
             raise UnsupportedOperationError(
-                f"{path} has no record of its config, so the missing frames are unknown; only datasets of "
-                "exengine acquire can be continued"
+                f"{path} has no record of its config, so the missing frames are unknown; only datasets "
+                "that exengine acquire wrote can be continued"
             )
     if dataset.status is DatasetStatus.DAMAGED:
         raise DatasetDamagedError(
@@ -229,7 +229,7 @@ def _runs(dataset: DataStorage, written: manifest.Manifest, count: int) -> list[
         last["reason"] = dataset.status_reason[:_MOST_OF_A_REASON]
     for name in _OF_ONE_RUN:
         note = dataset.annotations.get(name)
-        # A run that was killed leaves no ledger. Any ledger in the dataset was left by the run before.
+        # A run that was killed leaves no ledger, so a ledger in its dataset is that of an earlier run.
         if isinstance(note, Mapping) and dataset.status is not DatasetStatus.INCOMPLETE:
             last[name] = {
                 key: value[:_MOST_NAMED] if isinstance(value, list) else value for key, value in note.items()

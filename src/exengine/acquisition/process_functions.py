@@ -33,7 +33,7 @@ class ProcessFunctionRegistry(PluginRegistry):
 
 
 def _refusal_of(value: Any) -> str:
-    """Return the reason why an object is not a valid process function; empty if it is valid."""
+    """Return the reason why an object is not a valid process function, or ``""`` if it is valid."""
     if isinstance(value, type):
         return "is a class, not a function"
     if not callable(value):

@@ -158,7 +158,7 @@ class Recorder:
         Raises
         ------
         ExEngineError
-            In this case, nothing was written.
+            If the plan is rejected. In this case, nothing was written.
         """
         storage, stored = self._storage_plan, self._stored(plan)
         check_plan(storage.cls, storage.name, storage.options, stored, storage.capabilities)
@@ -200,7 +200,7 @@ class Recorder:
             If the storage cannot be created.
         """
         if self.storage is not None:
-            raise AcquisitionError("a recorder stores one dataset; create a new one")
+            raise AcquisitionError("a recorder stores only one dataset; create a new recorder")
         options = self._storage_plan.options
         summary = self.earlier.summary if self.earlier else plan.summary
         if summary is not None and "summary_metadata" not in options:
@@ -264,7 +264,7 @@ class Recorder:
     def expect(self, plan: SourcePlan) -> None:
         """Pass the plan to the storage; see :meth:`exengine.DataStorage.expect`.
 
-        A storage that continues a dataset has already been laid out, and does not receive the plan.
+        A storage that continues a dataset already has a layout, so it does not receive the plan.
         """
         assert self.storage is not None, "call open(plan) first"
         if self._continues:
@@ -351,7 +351,7 @@ class Recorder:
             self.observer_errors = self._observers.finished(self.ledger, self.status, self.path)
 
     def failure(self, cause: BaseException) -> AcquisitionError:
-        """Return the error of an acquisition that ended early, to be raised from its ``__cause__``.
+        """Return the error to raise for an acquisition that ended early. Its ``__cause__`` is set.
 
         Parameters
         ----------

@@ -286,7 +286,7 @@ class Acquisition:
 
     @property
     def storage(self) -> DataStorage | None:
-        """The storage, created by :meth:`run`; after the run, it can be read until :meth:`close`."""
+        """The storage, created by :meth:`run`. It can be read until :meth:`close` is called."""
         return self._recorder.storage
 
     @property
@@ -385,7 +385,7 @@ def _with_path(
 
 
 def _set_sequence_aside(config: Config) -> None:
-    """Set aside a sequence that was written for the source of a lower layer."""
+    """Set aside a sequence that was written for the source of a lower layer of the config."""
     reason = f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
     for key in [key for key in config.values if key.startswith("sequence.")]:
         if config.is_above("source.name", key):

@@ -104,7 +104,7 @@ def remaining_plan(plan: SourcePlan, existing: int) -> SourcePlan:
 
 
 def skipped_frames(plan: SourcePlan) -> int:
-    """Return the number of combinations of planned positions for which the plan has no frame.
+    """Count the combinations of planned positions for which the plan has no frame.
 
     Parameters
     ----------

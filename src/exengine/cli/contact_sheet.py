@@ -86,7 +86,7 @@ def _read(dataset: DataStorage, tile: Tile, unreadable: list[str]) -> _Planes:
 
 
 def plane_of(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the first plane of a frame of any shape, ``(Y, X)`` or ``(Y, X, 3)``."""
+    """Return the first plane, ``(Y, X)`` or ``(Y, X, 3)``, of a frame of any shape."""
     if data.dtype.kind == "c":
         data = np.abs(data)
     if data.dtype.kind not in "buif" or not data.size:
@@ -145,7 +145,7 @@ def mixed(
     contrasts: Mapping[_Channel, tuple[float, float]],
     colors: Mapping[_Channel, tuple[int, int, int]],
 ) -> npt.NDArray[np.uint8]:
-    """Return the sum of the planes in the colors of their channels, ``(Y, X, 3)`` uint8.
+    """Overlay planes in the colors of their channels. Return a uint8 array of shape ``(Y, X, 3)``.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def bar_length_um(longest_um: float) -> float:
 def _draw_scale_bar(
     pen: "ImageDraw.ImageDraw", corner: tuple[int, int], width: int, um_per_pixel: float
 ) -> None:
-    """Draw a labeled scale bar in the lower left corner of a picture. Its length is a round number."""
+    """Draw a labeled scale bar in the lower left corner of a picture. The bar's length is a round number."""
     length_um = bar_length_um(width * um_per_pixel * _LONGEST_BAR)
     left, bottom = corner[0] + 6, corner[1] - 6
     right = left + max(1, round(length_um / um_per_pixel)) - 1

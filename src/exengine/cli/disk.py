@@ -59,7 +59,7 @@ class DiskSpeed:
 
 
 def measure_disk(folder: str, *, limit_bytes: int = LIMIT_BYTES, limit_s: float = LIMIT_S) -> DiskSpeed:
-    """Measure how long it takes to write and sync frames of 512 x 512 uint16 pixels, up to a limit.
+    """Write frames of 512 x 512 uint16 pixels until a limit is reached, sync them, and measure the speed.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ def needs_of(acquisition: "Acquisition") -> Needs:
 
     plan = acquisition.plan
     summary = plan.summary or {}
-    # Use the rate that the source specifies. The summary of a replayed dataset describes the source that
-    # recorded the dataset, so it is ignored.
+    # Use the rate that the source specifies. If a dataset is replayed, its summary is ignored, because it
+    # describes the source that recorded the dataset.
     if "rate_hz" in summary and acquisition.source.needs_sequence:
         rate = summary["rate_hz"]
         why = "the source's rate_hz" if rate else "the source delivers frames as fast as they are stored"
@@ -186,7 +186,7 @@ def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | 
 
 
 def compare(speed: DiskSpeed, needs: Needs | None) -> tuple[str, list[str]]:
-    """Return a comparison of the disk with the acquisition, as a sentence, and the list of problems."""
+    """Compare the disk with the acquisition. Return the result as a sentence, and the list of problems."""
     text = f"this disk sustains {human_bytes(speed.write_bytes_per_s)}/s"
     if needs is None:
         return f"{text}, with {human_bytes(speed.free_bytes)} free", []

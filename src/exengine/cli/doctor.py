@@ -132,7 +132,7 @@ def _conflict(kind: str, record: PluginRecord) -> dict[str, Any]:
 
 
 def _requirements() -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the requirements of ExEngine and its plugins, with installed versions, and the problems."""
+    """Return the requirements of ExEngine and its plugins, the installed versions, and the problems."""
     found: list[dict[str, Any]] = []
     problems = []
     for name, version, location in sorted(_distributions()):

@@ -172,7 +172,7 @@ def _facts_of(plan: SourcePlan) -> dict[str, Any]:
 
 
 def _version_of(backend: str) -> str:
-    """Return the distribution of a backend with its version, or an empty string if it is not installed."""
+    """Return the name and version of a backend's distribution, or ``""`` if the backend is not installed."""
     record = plugins.BACKENDS.records().get(backend)
     return f"{record.distribution} {record.version}" if record is not None else ""
 

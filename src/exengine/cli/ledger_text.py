@@ -1,4 +1,4 @@
-"""The lines about a ledger that ``exengine acquire`` and ``exengine info`` print."""
+"""The lines that ``exengine acquire`` and ``exengine info`` print about a ledger."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
     Parameters
     ----------
     ledger : mapping
-        A ledger as JSON. Another program may have written it, so any field may be missing or different.
+        A ledger as JSON. Another program may have written it, so any field may be missing or malformed.
     """
     lines = []
     for label, key, text in (
@@ -51,7 +51,7 @@ def run_lines(runs: object) -> list[str]:
     Parameters
     ----------
     runs : list of dict
-        The annotation ``runs`` of a dataset, in which any field may be missing or different.
+        The annotation ``runs`` of a dataset. Any field may be missing or malformed.
     """
     named = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
     lines = [_run(run) for run in named[-_MOST_NAMED:]]

@@ -114,7 +114,7 @@ def _mark(form: str) -> dict[str, object]:
 
 
 def _is_older_picture(path: str) -> bool:
-    """Return whether a path is a regular file, not a link, with a picture made by ``exengine preview``."""
+    """Return whether a path is a regular file (not a link) with a picture made by ``exengine preview``."""
     from PIL import Image
 
     try:

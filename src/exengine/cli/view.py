@@ -63,14 +63,14 @@ def _serve(dataset: DataStorage, options: argparse.Namespace) -> None:
 
 
 def _facts(dataset: DataStorage, path: str) -> dict[str, Any]:
-    """Return the facts of ``exengine info``, and the lines about the ledger."""
+    """Return the facts that ``exengine info`` shows, and the lines about the ledger."""
     facts = describe(dataset, path)
     ledger = facts["annotations"].get("ledger")
     return {**facts, "ledger_lines": ledger_lines(ledger) if isinstance(ledger, dict) else []}
 
 
 def _has_desktop() -> bool:
-    """Return whether a graphical browser can be started, because a text browser would block the terminal."""
+    """Return whether a graphical browser can be started. A text browser would block the terminal."""
     if sys.platform in ("win32", "darwin"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

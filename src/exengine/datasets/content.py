@@ -145,7 +145,7 @@ class DatasetContent:
 
 
 def refusal(path: str, why: str) -> DatasetExistsError:
-    """Return the error for a path that is not overwritten, for this reason."""
+    """Return the error for a path that is not overwritten. ``why`` is the reason."""
     return DatasetExistsError(
         f"{path} was not deleted: {why}. if_exists: overwrite deletes an ExEngine dataset only if its folder "
         f"contains nothing else; move {path} away, delete it yourself, or choose another path"
@@ -170,7 +170,7 @@ def refuse_link_to_no_dataset(link: str, path: str) -> None:
 
 
 def paths_of_dataset(path: str) -> Iterator[str]:
-    """Yield the paths of all files of a dataset: those in its folder, or the file and those next to it."""
+    """Yield the path of every file of a dataset, including the files next to a dataset of one file."""
     if os.path.isdir(path):
         for folder, folders, names in os.walk(path):
             folders.sort()
@@ -185,7 +185,7 @@ def paths_of_dataset(path: str) -> Iterator[str]:
 
 
 def _dataset_at_or_below(path: str) -> str | None:
-    """Return the path of the first dataset at or below a folder, for a message, or None if there is none."""
+    """Return the path of the first dataset at or below a folder, or None if none is found."""
     for number, (folder, _, names) in enumerate(os.walk(path)):
         if manifest.MANIFEST_NAME in names:
             return folder

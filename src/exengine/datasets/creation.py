@@ -160,11 +160,11 @@ class StoragePlan:
                 self._refuse_path_without_suffix(path)
 
     def _refuse_path_without_suffix(self, path: str) -> None:
-        """Reject a file name that other programs would not recognise, if a dataset is one file."""
+        """If a dataset is one file, reject a name that other programs would not recognize."""
         suffixes = self.cls.capabilities.path_suffixes
         if self._is_remote or "\0" in path:
             return
-        if os.path.realpath(path).lower().endswith(suffixes):  # the name of a link to a dataset is free
+        if os.path.realpath(path).lower().endswith(suffixes):  # a link to a dataset can have any name
             return
         raise ConfigError(
             f"storage.path is {path!r:.200}, but backend {self._named!r} writes files with names that "

@@ -37,7 +37,7 @@ def rows(dataset: DataStorage) -> Iterator[tuple[dict[str, int | str], Any, str]
 
 
 def flattened(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the name of each column for a frame's metadata, and its value.
+    """Yield the name and the value of each column for a frame's metadata.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class _Columns:
         for _, metadata, problem in rows(dataset):
             found.update((name, None) for name, _ in flattened(metadata))
             self._has_problems |= bool(problem)
-        # Metadata often repeats the coordinates; such columns get a different name.
+        # Metadata often repeats the coordinates, so the names of such columns are changed.
         taken = {*self.axes, PROBLEM}
         self._metadata = {name: name if name not in taken else f"metadata.{name}" for name in found}
 

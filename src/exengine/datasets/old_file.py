@@ -1,9 +1,10 @@
 """An old dataset of one file: decides whether it may be deleted, moves it aside, and deletes it.
 
 Such a dataset is a regular file with a well-formed manifest next to it. The manifest names an installed
-backend that writes datasets of one file, and records a sample of the file. A file with another sample was
-changed or replaced since, and is not deleted. All files next to it with names that begin with its name and
-``.exengine.`` must be regular files that the backend writes; no other file is touched.
+backend that writes datasets of one file, and records a sample of the file. A file that does not
+match this sample has been changed or replaced, and is not deleted. If the name of another file begins with
+the name of the dataset and ``.exengine.``, that file must be a regular file that the backend writes. No other
+file is touched.
 """
 
 import os
@@ -35,7 +36,7 @@ class OldFile:
     path : str
         The path of an existing file, with symbolic links resolved.
     parent : HeldFolder
-        Its folder.
+        The folder that contains the file.
     files_of : callable
         See :data:`~exengine.datasets.content.FilesOf`.
 
@@ -61,7 +62,7 @@ class OldFile:
         """Leave the dataset as it is."""
 
     def _check(self, folder: HeldFolder) -> dict[str, tuple[int, int]]:
-        """Return the identities of all files of the dataset in a folder, the dataset's own file first."""
+        """Return the identity of each file of the dataset in a folder, beginning with the dataset itself."""
         if self._is_locked(folder):
             raise DatasetLockedError(f"{self._path} is being written by another storage; it was not deleted")
         if not folder.is_writable():
@@ -93,7 +94,7 @@ class OldFile:
         return status.st_dev, status.st_ino
 
     def _parts(self, folder: HeldFolder) -> set[str]:
-        """Return the parts of the names of the files next to the dataset, according to its manifest."""
+        """Return the allowed name endings of files next to the dataset. The manifest determines them."""
         name = f"{self._name}.{manifest.MANIFEST_NAME}"
         path = os.path.join(folder.path, name)
         try:

@@ -179,10 +179,10 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
 
 
 def _hint(path: str) -> str:
-    """Return a hint about a missing dataset: an interrupted overwrite, or a path with a similar name."""
+    """Return a hint about a missing dataset, such as an interrupted overwrite or a similar path."""
     if (left := left_beside(path)) is not None:
         inside = os.path.join(left, os.path.basename(os.path.abspath(path)))
-        how = f"in {left}; move its files back" if os.path.isfile(inside) else f"{left}; rename it"
+        how = f"in {left}; move its files back" if os.path.isfile(inside) else f"at {left}; rename it"
         return f"; overwriting it was interrupted, and the old dataset is now {how} to restore it"
     if os.path.isdir(folder_beside(os.path.abspath(path), CONVERTING)):
         return "; a conversion to this path is unfinished, and continues if you run the same command again"

@@ -198,7 +198,7 @@ class _OldDataset:
                 self._remove_failed_attempt(error)
                 self._parent.rename(self._aside_name, self._name)
             except (OSError, ExEngineError):
-                error.add_note(f"the old dataset is now {self._aside}")
+                error.add_note(f"the old dataset is now at {self._aside}")
         finally:
             self._folder.close()
 
@@ -224,7 +224,7 @@ class _OldDataset:
                 self._parent.remove_folder(self._aside_name)
         except OSError as error:  # only a warning, because the new dataset exists
             warnings.warn(
-                f"the overwritten dataset could not be deleted and is now {self._aside}: {error}",
+                f"the overwritten dataset could not be deleted and is now at {self._aside}: {error}",
                 stacklevel=4,
             )
         finally:

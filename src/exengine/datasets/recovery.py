@@ -56,7 +56,7 @@ def recover(
     dry_run: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RecoverReport:
-    """Create a finished dataset from the frames of a dataset that can be read correctly.
+    """Create a finished dataset from those frames of a dataset that can be read correctly.
 
     Use this function if a dataset is damaged, or incomplete because its writer was killed. The recovered
     dataset has the status ``aborted``, and its reason names the source. A frame with intact pixels and

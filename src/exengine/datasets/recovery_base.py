@@ -21,7 +21,7 @@ from exengine.kernel.system.bounded import NOTE_KEY
 MAX_NAMED = 1000
 """Maximum number of lost frames listed in the manifest. Any further frames are only counted."""
 READABLE_KEY = "exengine_damaged_metadata"
-"""The metadata key for the text of lost metadata, any part of which may be wrong."""
+"""The metadata key for the readable text of lost metadata. Any part of this text may be wrong."""
 _MAX_NAMED_BYTES = 2**20
 _MAX_SENTENCE = 500
 
@@ -159,7 +159,7 @@ def metadata_lost(coordinates: dict[str, int | str], reason: str) -> str:
 
 
 def metadata_note(reason: str, readable: str | None = None) -> dict[str, JsonValue]:
-    """Return a note that replaces a frame's lost metadata, with any readable text of the metadata."""
+    """Return a note that replaces a frame's lost metadata. It contains any text that can still be read."""
     note: dict[str, JsonValue] = {NOTE_KEY: f"the metadata were lost: {reason}"}
     if readable is not None:
         note[READABLE_KEY] = readable

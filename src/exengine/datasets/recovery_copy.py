@@ -238,7 +238,7 @@ class RecoveryIntoCopy(Recovery):
 
 
 def _keep_pixels(frame: ReadFrame) -> list[str]:
-    """Substitute a note for unreadable metadata, and return the resulting problems."""
+    """Replace unreadable metadata with a note, and return the message about this, if any."""
     reason = frame.metadata_problem
     if reason is None:
         return []

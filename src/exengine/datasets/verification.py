@@ -211,7 +211,7 @@ class ReadFrame:
     metadata_problem : str or None
         The reason why the metadata cannot be read although the pixels can. ``problem`` has the same text.
     readable : str or None
-        The text of the damaged metadata, any part of which may be wrong.
+        The readable text of the damaged metadata. Any part of this text may be wrong.
     """
 
     coordinates: DataCoordinates
@@ -283,7 +283,7 @@ def _frames_in_manifest(path: str) -> int | None:
 
 
 def as_count(value: Any) -> int | None:
-    """Return a number of frames that was read from a file, or None if it is not a valid number."""
+    """Return a frame count from a file, or None if the value is not a valid count."""
     return value if type(value) is int and value >= 0 else None
 
 
@@ -335,7 +335,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     if counted > len(unstored):
         _add(
             report,
-            f"the ledger counts {counted - len(unstored)} more frames as not stored than it lists",
+            f"the ledger counts {counted - len(unstored)} frames as not stored that it does not list",
         )
 
 

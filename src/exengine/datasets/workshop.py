@@ -40,7 +40,7 @@ class Workshop:
     folder : str
         The path of the folder.
     built : str
-        The path of the dataset while it is built.
+        The path of the dataset while it is being built.
 
     Raises
     ------
@@ -142,12 +142,12 @@ class Workshop:
         self._is_clear = True
 
     def _is_own_file(self, entry: str) -> bool:
-        """Return whether an entry of the folder is a file of the work, or of a dataset of one file."""
+        """Return whether an entry of the folder belongs to the work, or to a dataset of one file."""
         of_dataset = entry == self._name or entry.startswith(f"{self._name}.exengine.")
         return of_dataset or entry in self._own_files
 
     def _withdraw_manifest(self, left: Collection[str]) -> None:
-        """Remove the manifest that killed work published without its file, which is still in the folder."""
+        """If a killed process published the manifest but not the file of the dataset, remove the manifest."""
         name = f"{self._name}.{manifest.MANIFEST_NAME}"
         is_half = self._name in left and name not in left and os.path.isfile(self.built)
         if is_half and not os.path.lexists(self.path):
@@ -188,7 +188,7 @@ class Workshop:
         self._is_clear = True
 
     def _publish_file(self, path: str) -> None:
-        """Rename a dataset of one file: those next to it first, so that it is never without them."""
+        """Rename a dataset of one file, after the files next to it, so that it is never without them."""
         files.sync_folder(self.folder)
         begin = f"{self._name}."
         parts = [name.removeprefix(begin) for name in os.listdir(self.folder) if name.startswith(begin)]

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,6 +63,8 @@ class ReplaySource(FrameSource):
     The recorded time of a frame is ``elapsed_ms``, ``runner_time_ms`` or ``ElapsedTime-ms`` in its metadata.
     If the first frame has none of them, time points are played at the interval of the dataset.
 
+    An acquisition that is continued with ``--resume`` plays only the missing frames.
+
     If the dataset is still being written, the frames that it has at the start are played. A cancelled source
     cannot be used again. Create a new source instead.
 
@@ -98,6 +100,7 @@ class ReplaySource(FrameSource):
         self._dataset: DataStorage | None = None
         self._frames = 0
         self._due: _Due | None = None
+        self._existing: Container[DataCoordinates] = ()
         self._cancelled = threading.Event()
 
     @property
@@ -132,6 +135,7 @@ class ReplaySource(FrameSource):
                 f"remove {', '.join(f'sequence.{name}' for name in fields)}"
             )
         self._close_dataset()
+        self._existing = ()
         self._dataset = dataset = open_dataset(self._path)
         axes = AxisCollector()
         self._frames = 0
@@ -175,6 +179,18 @@ class ReplaySource(FrameSource):
             "max, or to a number of frames per second"
         )
 
+    def skip(self, existing: Container[DataCoordinates], /) -> None:
+        """Leave out the frames that exist already; see :meth:`exengine.FrameSource.skip`.
+
+        Raises
+        ------
+        SourceError
+            If no sequence is prepared.
+        """
+        if self._dataset is None:
+            raise SourceError("no sequence was prepared; call prepare(sequence) before skip(existing)")
+        self._existing = existing
+
     def run(self, sink: Sink, /) -> None:
         """Deliver every frame of the dataset to the sink, then return.
 
@@ -193,12 +209,17 @@ class ReplaySource(FrameSource):
         dataset, due = self._dataset, self._due
         if dataset is None:
             raise SourceError("no sequence was prepared; call prepare(sequence) before run(sink)")
-        begin = time.perf_counter()
+        begin: float | None = None
         for number, coordinates in enumerate(islice(dataset, self._frames)):
+            if coordinates in self._existing:
+                continue
             pixels, metadata = dataset.get_data(coordinates), dataset.get_metadata(coordinates)
             if due is not None:
-                # Compute each deadline from the start time, so that a slow sink causes no drift.
-                wait_s = begin + due(number, coordinates, metadata) - time.perf_counter()
+                # Compute each deadline from the first frame, so that a slow sink causes no drift.
+                due_s = due(number, coordinates, metadata)
+                if begin is None:
+                    begin = time.perf_counter() - due_s
+                wait_s = begin + due_s - time.perf_counter()
                 if wait_s > 0:
                     self._cancelled.wait(wait_s)
             if self._cancelled.is_set():

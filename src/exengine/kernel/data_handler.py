@@ -254,8 +254,8 @@ class DataHandler:
                 else:
                     self._count_refusal(coordinates, where, error)
             raise
-        if self._storing.yields and len(flight.intake) >= MANY and not flight.ledger.offered % TURN:
-            time.sleep(1e-6)  # let the store thread run, so that the queue fits in the CPU cache
+        if len(flight.intake) >= MANY and not flight.ledger.offered % TURN:
+            self._storing.take_turn()
         if execution_future is None:
             return
         if is_dropped:

@@ -5,9 +5,11 @@ of the code under test.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -374,24 +376,63 @@ def status_of(storage: DataStorage) -> DatasetStatus | None:
         return None
 
 
-def tree_of(folder: Path) -> dict[str, str]:
-    """Return the digest of each item below a folder, by relative path. Links are not followed."""
+_BLOCK = 2**16
+
+
+def tree_of(folder: Path, without: Path | None = None) -> dict[str, str]:
+    """Return the digest of each item below a folder, by relative path. Links are not followed.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    without : pathlib.Path, optional
+        A path below the folder that is left out, with everything below it.
+    """
     tree = {}
-    for path in sorted(_walk(folder)):
+    for path in sorted(_walk(folder, without)):
         name = os.fspath(path.relative_to(folder))
         if path.is_symlink():
             tree[name] = f"link to {os.readlink(path)}"
         elif path.is_file():
-            tree[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            tree[name] = _digest_of(path)
         else:
             tree[name] = "folder"
     return tree
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
     for base, folders, files in os.walk(folder):
+        if without is not None and Path(base) == without.parent:
+            folders[:] = [name for name in folders if name != without.name]
+            files = [name for name in files if name != without.name]
         for name in (*folders, *files):
             yield Path(base, name)
+
+
+def _digest_of(path: Path) -> str:
+    """Return a digest of the size of a file and of its blocks that are not zero, wherever it has holes."""
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        found.update(size.to_bytes(8, "little"))
+        at = _next_data(file.fileno(), 0)
+        while at < size:
+            file.seek(at)
+            block = file.read(_BLOCK)
+            if block.count(0) < len(block):
+                found.update(at.to_bytes(8, "little") + block)
+            at = _next_data(file.fileno(), at + _BLOCK)
+    return found.hexdigest()
+
+
+def _next_data(descriptor: int, at: int) -> int:
+    """Return the offset of the first block from an offset on that is not in a hole."""
+    if not hasattr(os, "SEEK_DATA"):
+        return at
+    try:
+        return os.lseek(descriptor, at, os.SEEK_DATA) // _BLOCK * _BLOCK
+    except OSError as error:
+        return sys.maxsize if error.errno == errno.ENXIO else at
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -296,7 +296,7 @@ def test_a_new_dataset_stands_also_when_the_old_one_cannot_be_deleted(installed,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", unlink)
-        with pytest.warns(UserWarning, match=r"could not be deleted and is now .*\.replaced-"):
+        with pytest.warns(UserWarning, match=r"could not be deleted and is now at .*\.replaced-"):
             storage = open_storage("disk", path, if_exists="overwrite")
     storage.put({"time": 0}, np.ones((2, 2)), {})
     storage.finish()
@@ -388,7 +388,7 @@ def test_what_was_being_overwritten_when_its_process_was_killed_is_found(install
     path.rename(path.parent / ".data.replaced-1-2")
     with pytest.raises(
         DatasetNotFoundError,
-        match=r"overwriting it was interrupted, and the old dataset is now .*\.data\.replaced-1-2",
+        match=r"overwriting it was interrupted, and the old dataset is now at .*\.data\.replaced-1-2",
     ):
         open_dataset(path)
 

@@ -134,7 +134,7 @@ def test_what_is_put_into_a_dataset_after_it_was_moved_stays(installed, tmp_path
         return real(*place, **options)
 
     monkeypatch.setattr(cls, "create", create)
-    with pytest.warns(UserWarning, match=r"could not be deleted and is now .*\.replaced-"):
+    with pytest.warns(UserWarning, match=r"could not be deleted and is now at .*\.replaced-"):
         storage = open_storage("disk", tmp_path / "data", if_exists="overwrite")
     storage.close()
     aside = next(path for path in tmp_path.iterdir() if ".replaced-" in path.name)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 HERE = Path(__file__).parent
 SCRIPT = HERE / "things_at_a_path.py"
 SCRIPT_OF_FILES = HERE / "things_at_a_file.py"

@@ -26,6 +26,8 @@ from exengine.errors import (
 from exengine.kernel.storage.one_file.place import FilePlace
 from exengine.testing.kills import killed_at_call
 
+pytestmark = pytest.mark.once
+
 PATTERNS = ("{file}", "{file}.exengine.journal")
 
 pytestmark = pytest.mark.usefixtures("lines")

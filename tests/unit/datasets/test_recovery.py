@@ -29,6 +29,8 @@ from exengine.kernel.errors import (
 from exengine.kernel.storage import manifest
 from exengine.testing.kills import killed_at_call
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def target(tmp_path):

@@ -94,7 +94,10 @@ def test_frames_that_the_ledger_names_as_not_stored_are_missing(make, path):
 LEDGERS = {
     "another count": ({"stored": 6, "balanced": True}, "the ledger records 6 stored frames"),
     "out of balance": ({"stored": 5, "balanced": False}, "does not balance"),
-    "more than it names": ({"stored": 5, "failed": 2, "dropped": 1, "not_stored": []}, "3 more frames"),
+    "more than it names": (
+        {"stored": 5, "failed": 2, "dropped": 1, "not_stored": []},
+        "3 frames as not stored",
+    ),
 }
 
 

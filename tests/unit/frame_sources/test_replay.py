@@ -310,3 +310,45 @@ def test_the_kit_needs_a_backend_that_opens_its_datasets(monkeypatch, tmp_path, 
     monkeypatch.setattr(plugins, "BACKENDS", backends_of())
     with pytest.raises(ExEngineError, match="install one"):
         replay_options(str(tmp_path))
+
+
+def test_only_the_missing_frames_are_played_at_the_same_rate(recorded):
+    """A continued acquisition does not wait for the frames that exist."""
+    existing = [exengine.DataCoordinates(where) for where, _ in FRAMES[:5]]
+    frames, begin = [], time.monotonic()
+    with contextlib.closing(ReplaySource(recorded, rate=20.0)) as source:
+        with pytest.raises(SourceError, match="no sequence was prepared"):
+            source.skip(existing)
+        source.prepare(EMPTY)
+        source.skip(existing)
+        source.run(lambda coordinates, *_: frames.append((dict(coordinates), time.monotonic() - begin)))
+    assert [where for where, _ in frames] == [where for where, _ in FRAMES[5:]]
+    assert 0.09 < frames[-1][1] < 0.33  # two intervals of 0.05 s, and not seven
+
+
+def test_a_replay_that_ended_early_is_continued_in_its_dataset(recorded, tmp_path, monkeypatch):
+    whole = ReplaySource.run
+
+    def run(self, sink):
+        def first_three(*frame):
+            if len(delivered) == 3:
+                raise SourceError("the cable was pulled")
+            delivered.append(frame)
+            sink(*frame)
+
+        delivered = []
+        whole(self, first_three)
+
+    target = tmp_path / "target"
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplaySource, "run", run)
+        with pytest.raises(AcquisitionError, match="the cable was pulled"):
+            acquire(resolve(config(recorded, target)))
+    assert len(open_dataset(target)) == 3
+    ledger = acquire(resolve(config(recorded, target)), resume=target)
+    assert ledger.stored == 5
+    dataset = open_dataset(target)
+    assert dataset.status == "complete"
+    for where, metadata in FRAMES:
+        np.testing.assert_array_equal(dataset.get_data(where), pixels(where))
+        assert dataset.get_metadata(where) == metadata

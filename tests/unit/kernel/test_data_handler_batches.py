@@ -1,7 +1,9 @@
 """Frames that wait together go to the storage together, and each is accounted for by itself."""
 
 import contextlib
+import statistics
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -50,8 +52,8 @@ class Batches(ManagedStorage):
 def run(storage, times):
     """Put frames while the first one waits, so that the others come together; return the handler."""
     handler = DataHandler(storage)
-    for turn, time in enumerate(times):
-        handler.put({"time": time}, np.full((4, 4), time, np.uint16), {"turn": turn})
+    for turn, number in enumerate(times):
+        handler.put({"time": number}, np.full((4, 4), number, np.uint16), {"turn": turn})
         assert storage.waiting.wait(PATIENCE_S)
     storage.gate.set()
     handler.finish()
@@ -169,3 +171,38 @@ def test_an_observer_that_is_false_is_notified_all_the_same(disk_storage, tmp_pa
     handler.finish()
     handler.await_completion(10)
     assert seen == [{"time": 0}]
+
+
+class Slow(Batches):
+    """Stores up to 128 frames at once, and waits for each batch."""
+
+    batch_frames = 128
+    wait_s = 0.0
+
+    def write_frames(self, number, batch):
+        if self.wait_s:
+            time.sleep(self.wait_s)
+        return super().write_frames(number, batch)
+
+
+@pytest.mark.parametrize(("wait_s", "usual"), [(0.01, 128), (0.0, 32)])
+def test_batches_grow_only_while_the_storage_waits(wait_s, usual):
+    storage = Slow()
+    storage.wait_s = wait_s
+    handler = run(storage, range(3000))
+    handler.await_completion(PATIENCE_S)
+    assert statistics.median(storage.batches) == usual
+    assert [int(data[0, 0]) for data, _ in storage.held] == list(range(3000))
+
+
+def test_a_producer_pauses_for_a_storage_in_memory_when_many_frames_wait():
+    """The store thread runs again and again, so that few frames wait although nothing limits them."""
+    storage = Batches()
+    storage.gate.set()
+    handler, image, most = DataHandler(storage), np.zeros((4, 4), np.uint16), 0
+    for number in range(20_000):
+        handler.put({"time": number}, image, None)
+        most = max(most, number + 1 - handler.ledger.stored)
+    handler.finish()
+    handler.await_completion(PATIENCE_S)
+    assert most < 1000

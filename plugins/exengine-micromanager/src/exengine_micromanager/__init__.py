@@ -1,4 +1,4 @@
-"""Micro-Manager hardware as a frame source for ExEngine, and ExEngine for a user's own pymmcore-plus core.
+"""Micro-Manager hardware as a frame source for ExEngine, and tools for a user's own pymmcore-plus core.
 
 Importing this module does not import pymmcore-plus or load any device adapters. Importing a name for a
 user's own core also imports pymmcore-plus.

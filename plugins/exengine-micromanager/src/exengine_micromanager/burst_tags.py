@@ -22,7 +22,7 @@ def next_number(tags: Mapping[str, Any], last: int | None) -> int | None:
 
 
 def camera_number(tags: Mapping[str, Any], cameras: int) -> int:
-    """Return the number of the camera that took a burst frame, from the Multi Camera device's tag."""
+    """Return the number of the camera that took a burst frame, as tagged by the Multi Camera device."""
     if cameras == 1:
         return 0
     number = next((value for key, value in tags.items() if key.endswith("CameraChannelIndex")), "")

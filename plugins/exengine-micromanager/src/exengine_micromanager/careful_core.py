@@ -83,7 +83,7 @@ class CarefulCore(_RememberingCore):
 
 
 class CoreView:
-    """A wrapper for a user's own core that records the first failure, as :class:`CarefulCore` does.
+    """Wraps a user's own core and records its first failure, as :class:`CarefulCore` does.
 
     The wrapper does not change the core and does not keep it alive. All other attributes are those of the
     core.

@@ -46,9 +46,9 @@ def load_config(core: "CMMCorePlus", path: Path) -> None:
         raise SourceError(_load_message(core, path, str(error).strip())) from error
     if len(core.getLoadedDevices()) < 2:  # the core itself counts as a device
         raise SourceError(
-            f"config {str(path)!r} contains no devices, so it is not a Micro-Manager .cfg file, in which a "
-            "device has a line such as 'Device,Camera,DemoCamera,DCam'; create a config with Micro-Manager's "
-            "Hardware Configuration Wizard"
+            f"config {str(path)!r} contains no devices, so it is not a Micro-Manager .cfg file; such a "
+            "file has one line per device, such as 'Device,Camera,DemoCamera,DCam'; create a config with "
+            "Micro-Manager's Hardware Configuration Wizard"
         )
     if not core.getCameraDevice():
         raise SourceError(
@@ -232,7 +232,7 @@ def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
             "channels of the config",
             f"channel {preset!r} belongs to group {group!r}, which the config does not "
             f"have{did_you_mean(group, groups)}; its groups are {_listed(groups)}; set the option "
-            "channel_group to the one with your channels",
+            "channel_group to the group that contains your channels",
         )
     presets = core.getAvailableConfigs(group)
     if preset not in presets:

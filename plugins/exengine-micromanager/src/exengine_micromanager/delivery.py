@@ -103,7 +103,7 @@ class Delivery:
         return self.error is not None or self._cancelled.is_set()
 
     def _started(self, *_: object) -> None:
-        # The runner forgets a cancellation that arrived before it started, so cancel it again.
+        # The runner forgets a cancellation that arrived before it started, so cancel the run again.
         if self._stopped():
             self._core.mda.cancel()
 

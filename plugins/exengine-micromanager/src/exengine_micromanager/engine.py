@@ -264,7 +264,7 @@ class CarefulEngine(MDAEngine):
             core.setAutoShutter(has_autoshutter)
 
     def teardown_event(self, event: "useq.MDAEvent") -> None:
-        """Return control of the shutter to autoshutter unless it must stay open; stop hardware sequences."""
+        """Stop hardware sequences. If the shutter need not stay open, hand it back to autoshutter."""
         core = self.mmcore
         singles = event.events if isinstance(event, SequencedEvent) else (event,)
         if self._held_open and not singles[-1].keep_shutter_open and not _is_autofocus(singles[-1]):
@@ -354,7 +354,7 @@ class CarefulEngine(MDAEngine):
             camera = camera_number(tags, cameras)
             if counts[camera] == len(event.events):
                 raise SourceError(
-                    f"camera {camera} delivered more frames than the {counts[camera]} of the burst"
+                    f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
                 )
             if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])
@@ -426,7 +426,7 @@ class _Patience:
         self._left_s, self._last_s = limit_s, time.monotonic()
 
     def is_over(self) -> bool:
-        """Return whether the limit is exceeded. Call this often: a long pause between calls hardly counts."""
+        """Return whether the limit is exceeded. Call this often, because a long pause counts only in part."""
         now_s = time.monotonic()
         self._left_s -= min(now_s - self._last_s, _LONGEST_STEP_S)
         self._last_s = now_s

@@ -1,4 +1,4 @@
-"""Converts the metadata that Micro-Manager reports for a frame and for the microscope to plain JSON.
+"""Converts Micro-Manager's metadata, both for a frame and for the whole microscope, to plain JSON.
 
 This module defines one documented representation. Field names include their units, and values are limited to
 ``None``, ``bool``, ``int``, finite ``float``, ``str``, ``list`` and ``dict``. Storing the metadata is the
@@ -79,7 +79,7 @@ def readable(text: str) -> str:
 
 
 def _replaced(value: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of each text in JSON-like data that contains a replacement character."""
+    """For JSON-like data, yield the path of each text that contains a replacement character."""
     if isinstance(value, dict):
         for key, item in value.items():
             place = f"{path}.{key}" if path else key

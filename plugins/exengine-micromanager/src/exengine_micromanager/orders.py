@@ -51,9 +51,10 @@ class Order:
 
     @property
     def burst_key(self) -> tuple[Any, ...]:
-        """A key that must be equal for all events of a burst, in addition to the checks by pymmcore-plus.
+        """A key that must be equal for all events of a burst.
 
-        pymmcore-plus assumes that a property keeps its value if the next event does not specify it.
+        pymmcore-plus makes further checks, but it assumes that a property keeps its value if the next event
+        does not specify the property.
         """
         own = sorted(
             (name, repr(value)) for name, value in self.settings.items() if self.preset.get(name) != value
@@ -141,7 +142,7 @@ class Orders:
         return self._order(event, None if channel is None else channel.camera, self._base)
 
     def setup_order(self, setup: "useq.MDAEvent") -> Order:
-        """Return the order for the setup. It changes only the settings that the setup specifies."""
+        """Return the order for the setup. The order changes only the settings that the setup specifies."""
         return self._order(setup, None, {})
 
     def _order(self, event: "useq.MDAEvent", camera: str | None, base: Mapping[Setting, Any]) -> Order:
@@ -167,7 +168,7 @@ class Orders:
         return Order(channel, preset, settings, used, exposures)
 
     def events(self, *, anchored: bool) -> "Iterator[tuple[useq.MDAEvent, Order]]":
-        """Yield each event, with its exposure time filled in, and its order.
+        """Fill in the exposure time of each event, and yield the event and its order.
 
         Parameters
         ----------
@@ -183,7 +184,7 @@ class Orders:
             yield self.with_exposure(event)
 
     def with_exposure(self, event: "useq.MDAEvent") -> "tuple[useq.MDAEvent, Order]":
-        """Return an event with its exposure time filled in, and its order."""
+        """Fill in the exposure time of an event, and return the event and its order."""
         order = self.order(event)
         exposure = next(iter(order.exposures_ms.values()), None)
         if exposure is not None and event.exposure is None:

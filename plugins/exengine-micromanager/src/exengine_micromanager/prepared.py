@@ -67,7 +67,7 @@ class Prepared:
         return coordinates.replace(camera=camera) if "cam" in event.index and camera else coordinates
 
     def skip(self, existing: Container[DataCoordinates]) -> int:
-        """Leave out each event if all of its frames exist. Return the number of frames that remain."""
+        """Leave out every event for which all frames exist. Return the number of frames that remain."""
 
         def frames_of(event: "useq.MDAEvent") -> list[DataCoordinates]:
             exposed, order = self.orders.with_exposure(event)
@@ -168,7 +168,7 @@ def _coordinates_of(
 
 
 def group_of(core: "CMMCorePlus", channel_group: str | None) -> str | None:
-    """Return the config group for channels that specify none, or None for the group that useq assumes."""
+    """Return the config group for channels without a group. None stands for the group that useq assumes."""
     if channel_group is None and _USEQ_GROUP not in core.getAvailableConfigGroups():
         return core.getChannelGroup() or None
     return channel_group

@@ -151,7 +151,7 @@ class MicroManagerSource(FrameSource):
         return self._prepared.plan
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out each event if all of its frames exist; see :meth:`exengine.FrameSource.skip`.
+        """Leave out every event for which all frames exist; see :meth:`exengine.FrameSource.skip`.
 
         Parameters
         ----------

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exengine.base_classes import DataCoordinates, OpenFile, snapshot, summarize_positions
+from exengine.base_classes import DataCoordinates, Manifest, OpenFile, snapshot, summarize_positions
 from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr.format.documents import Facts
-from exengine_ome_zarr.format.files import JOURNAL, LAYOUT, read_lines
+from exengine_ome_zarr.format.files import JOURNAL, LAYOUT, checksum, read_lines
 from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, read_records
 from exengine_ome_zarr.format.labels import Key, Labels
 from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
 
 DIMENSIONS = ("p", *FRAME_DIMENSIONS)
 _MOST_CELLS = 8  # largest number of cells per frame in the lookup table
+_MOST_VERIFIED_BYTES = 2**30
 _RECENT = 4096  # largest number of frames in the dict before the table is extended
 
 
@@ -27,6 +28,8 @@ class FrameTable:
     Parameters
     ----------
     folder : str
+    manifest : Manifest, optional
+        The manifest of a finished dataset, which has the size and the checksum of the journal.
 
     Attributes
     ----------
@@ -41,15 +44,19 @@ class FrameTable:
     problem : str
         The reason why the layout file or the journal cannot be read; otherwise empty.
     journal : OpenFile or None
+    verified : bool
+        Whether the journal has the checksum in the manifest.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, manifest: Manifest | None = None) -> None:
         self._folder = folder
+        self._manifest = manifest
+        self.verified = False
         self._lock = threading.RLock()
         self.layout: Layout | None = None
         self.facts = Facts()
         self.labels = {dim: Labels() for dim in DIMENSIONS}
-        self._members: list[tuple[int, tuple[str, ...], Callable[[Key], int | None]]] = []
+        self._members: list[tuple[int, str | tuple[str, ...], Callable[[Key], int | None]]] = []
         self.windows: dict[int, tuple[float, float]] = {}
         self.summary: Any = None
         self.problem = ""
@@ -78,7 +85,7 @@ class FrameTable:
                 return False
             assert self.journal is not None
             pieces = []
-            while len(records := read_records(self.journal.descriptor, self._count)):
+            while len(records := self._records_from(self._count)):
                 pieces.append(np.stack([records[name] for name in ("image", "t", "c", "z")]))
                 self._count += len(records)
             if not pieces:
@@ -92,6 +99,10 @@ class FrameTable:
                 return False
             self._add(np.concatenate(pieces, axis=1), before)
             return True
+
+    def _records_from(self, first: int) -> npt.NDArray[np.void]:
+        assert self.journal is not None
+        return read_records(self.journal.descriptor, first, verified=self.verified)
 
     def _open_journal(self) -> bool:
         try:
@@ -109,7 +120,19 @@ class FrameTable:
             self.problem = "the journal does not begin with a valid header"
             return False
         self.journal = journal
+        self.verified = self._is_as_written(journal)
         return True
+
+    def _is_as_written(self, journal: OpenFile) -> bool:
+        """Return whether the manifest proves that the journal is complete and unchanged."""
+        manifest = self._manifest
+        if manifest is None or manifest.frames is None:
+            return False
+        size = (manifest.frames + 1) * RECORD_BYTES
+        # A checksum of a larger file would take too long, and hostile files can have any size.
+        if size > _MOST_VERIFIED_BYTES or os.fstat(journal.descriptor).st_size != size:
+            return False
+        return manifest.facts.get("journal_crc32c") == checksum(journal)
 
     def _read_layout(self) -> None:
         try:
@@ -133,9 +156,9 @@ class FrameTable:
             self.layout = Layout.from_json(value["layout"])
             self.facts = Facts.from_json(value["facts"])
             self._members = [
-                (row, self.layout.roles[dim], self.labels[dim].find)
+                (row, axes[0] if len(axes) == 1 else axes, self.labels[dim].find)
                 for row, dim in enumerate(DIMENSIONS)
-                if self.layout.roles.get(dim)
+                if (axes := self.layout.roles.get(dim))
             ]
         elif "label" in value:
             dim, index, key = value["label"]
@@ -214,7 +237,8 @@ class FrameTable:
             return None
         key = ((p * times + t) * channels + c) * planes + z
         if self._lookup is not None:
-            return int(self._lookup[key]) - 1 if self._lookup[key] else None
+            number = self._lookup.item(key)
+            return number - 1 if number else None
         at = int(np.searchsorted(self._keys, key))
         return int(self._sorted[at]) if at < len(self._keys) and self._keys[at] == key else None
 
@@ -223,15 +247,15 @@ class FrameTable:
         if layout is None or len(axes) != len(layout.axes):
             return None
         found = [0, 0, 0, 0]
-        for row, members, find in self._members:
-            try:
-                key: Key = axes[members[0]] if len(members) == 1 else tuple(axes[axis] for axis in members)
-            except KeyError:
-                return None
-            index = find(key)
-            if index is None:
-                return None
-            found[row] = index
+        try:
+            for row, members, find in self._members:
+                key: Key = axes[members] if type(members) is str else tuple(axes[axis] for axis in members)
+                index = find(key)
+                if index is None:
+                    return None
+                found[row] = index
+        except KeyError:
+            return None
         return found[0], found[1], found[2], found[3]
 
     def find(self, axes: Mapping[str, int | str]) -> int | None:

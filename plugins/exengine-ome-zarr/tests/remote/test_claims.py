@@ -18,6 +18,8 @@ from exengine.errors import (
 )
 from exengine_ome_zarr.remote.bucket import Bucket
 
+pytestmark = pytest.mark.once
+
 SMALL = np.zeros((8, 8), np.uint8)
 
 

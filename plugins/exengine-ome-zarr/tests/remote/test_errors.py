@@ -19,6 +19,8 @@ from exengine.errors import (
 from exengine_ome_zarr.remote.addresses import check_url, explain
 from exengine_ome_zarr.writer import OmeZarrStorage
 
+pytestmark = pytest.mark.once
+
 SECRET = "secret-that-nobody-may-see"
 
 

@@ -13,6 +13,8 @@ from exengine.errors import DatasetAccessError, StorageFailedError, UnsupportedO
 from exengine_ome_zarr.remote import recovery, uploads
 from exengine_ome_zarr.remote.bucket import Bucket
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=["none", "blosc-lz4"])
 def killed(request, url, start_writer):

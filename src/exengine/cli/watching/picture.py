@@ -16,7 +16,7 @@ Mode = Literal["truecolor", "256", "plain"]
 """The colors of a terminal: 24 bits, a palette of 256 colors, or none."""
 
 RESET = b"\x1b[0m"
-_SAMPLES = 2  # number per pixel of the picture, along each side
+_SAMPLES = 2  # per pixel of the picture, along each axis
 _RAMP = np.frombuffer(b" .:-=+*#%@", np.uint8)
 _HALF_BLOCK = "▀".encode()
 _DIGITS = np.frombuffer(b"".join(b"%03d" % number for number in range(256)), np.uint8).reshape(256, 3)

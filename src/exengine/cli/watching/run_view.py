@@ -159,7 +159,7 @@ class Messages(logging.Handler):
 
 
 def _line(text: str, columns: int) -> bytes:
-    """Return text as one line without control characters, cut to a given number of columns."""
+    """Return text as one line without control characters, shortened to a given number of columns."""
     shown = "".join(character if character.isprintable() else "?" for character in text[:columns])
     return shown.encode(sys.stdout.encoding, "replace")
 

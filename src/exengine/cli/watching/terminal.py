@@ -151,7 +151,7 @@ class Screen:
             self._write(_LEAVE, until_ended=False)
 
     def _write(self, data: bytes, *, until_ended: bool = True) -> None:
-        """Write all data. By default, stop when the run ends, so that the screen is left soon."""
+        """Write all data. By default, stop when the run ends, so that leaving the screen is not delayed."""
         left = memoryview(data)
         while left and not self._abandoned and not (until_ended and self._ended.is_set()):
             left = left[os.write(self._descriptor, left[:_CHUNK_BYTES]) :]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SLAB_BYTES = 4 * 2**20  # numpy requests large pages for arrays of at least this size
+SLAB_BYTES = 2**18  # numpy requests large pages from 4 MiB on, and the first touch of one takes a millisecond
 LARGE_BYTES = 2**18
 """Frames of at least this size, in bytes, have a buffer of their own."""
 
 _KEPT_BYTES = 32 * 2**20  # maximum total size of the buffers that are kept for reuse
-_KEPT_BUFFERS = 3
+_KEPT_BUFFERS = 48
 _MOST_LAYOUTS = 4
 
 
@@ -107,10 +107,11 @@ class FrameBuffers:
             self._slab.count = self._slab.next = 0
         self._slab.frames = self._slab.buffer = np.empty(0, np.uint8)  # drop references to the buffer
         self._slab.memory = memoryview(b"")
-        if len(self._full) == _KEPT_BUFFERS:
+        if self._full:
             buffer = self._full.popleft()
             if _is_free(buffer):
                 return buffer
+            self._full.append(buffer)
         return np.empty(SLAB_BYTES, np.uint8)
 
     def copy_large(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:

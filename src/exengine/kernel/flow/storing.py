@@ -6,7 +6,7 @@ future.
 
 import logging
 from collections.abc import Callable, Sequence
-from time import perf_counter, sleep
+from time import perf_counter, sleep, thread_time
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
@@ -19,17 +19,20 @@ from exengine.kernel.storage.managed import checked_put_of
 OnStored = Callable[[list[DataCoordinates]], None]
 """Called with the coordinates of the frames that were stored, in order."""
 
-_MOST_AT_ONCE = 64  # frames that are taken from the queue and reported to observers together
-
-_TURN_S = 0.0004
-"""The time after which the store thread lets the producer run, if the storage itself never waits.
-
-A storage on disk releases the interpreter lock whenever it writes. A storage in memory would hold the lock
-for 5 ms at a time."""
+_MOST_AT_ONCE = 32  # frames that are taken from the queue and reported to observers together
 
 MANY = 128
-TURN = 64
-"""If ``MANY`` frames wait for a storage in memory, the producer pauses after every ``TURN`` frames."""
+TURN = 32
+"""If ``MANY`` frames wait, the producer pauses after every ``TURN`` frames, and the store thread runs.
+
+Otherwise, each of the two threads would wait until the other has held the interpreter lock for 5 ms."""
+
+_PAUSE_S = 1e-6  # about 60 us on Linux, which suffices for another thread to take the interpreter lock
+
+_LONG_WAIT_S = 0.004
+"""If storing a batch includes such a wait, the next batch is larger, if the storage can take it.
+
+After each write, the store thread waits for the interpreter lock: 5 ms if another Python thread is busy."""
 
 _log = logging.getLogger("exengine")
 
@@ -62,18 +65,16 @@ class Storing:
         self._put_checked = checked_put_of(storage)
         batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._most_put = max(_MOST_AT_ONCE, storage.batch_frames) if batches else 1
-        self._most = max(_MOST_AT_ONCE, self._most_put)
         capabilities = getattr(storage, "capabilities", None)
-        self.yields = getattr(capabilities, "persistent", True) is False
+        self._in_memory = getattr(capabilities, "persistent", True) is False
+        self._producer_pauses = False
+        self._most = _MOST_AT_ONCE
         self.abort: tuple[str, bool] | None = None  # the reason, and whether the dataset has failed
 
     def run(self) -> None:
         """Store frames until the queue ends, and then finish or abort the storage."""
-        begin = perf_counter()
         while batch := self._flight.wait_to_store(self._most):
-            if self.yields and perf_counter() - begin > _TURN_S:
-                sleep(0)
-                begin = perf_counter()
+            begin, cpu, is_full = perf_counter(), thread_time(), len(batch) == self._most
             while batch:
                 stored, error = self._put(batch)
                 if stored:
@@ -82,7 +83,18 @@ class Storing:
                     self.lose(batch[stored], error, out=True)
                     stored += 1
                 batch = batch[stored:]
+            if is_full and self._most_put > _MOST_AT_ONCE:
+                waits = perf_counter() - begin > thread_time() - cpu + _LONG_WAIT_S
+                self._most = min(2 * self._most, self._most_put) if waits else _MOST_AT_ONCE
+            if self._producer_pauses and self._in_memory:  # other storages pause when they write
+                sleep(_PAUSE_S)
         self._conclude()
+
+    def take_turn(self) -> None:
+        """Let the store thread run. A producer calls this when many frames wait."""
+        self._producer_pauses = True
+        sleep(_PAUSE_S)
+        self._producer_pauses = False
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
         """Pass frames to the storage; return the number stored, and the error of the next frame, if any."""

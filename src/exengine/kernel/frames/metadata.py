@@ -63,7 +63,7 @@ def _clean_dict(mapping: dict[Any, Any], depth: int, place: tuple[Any, ...]) -> 
         kind = type(value)
         if kind is int:
             copy[key] = value if -_INT_LIMIT < value < _INT_LIMIT else _clean(value, depth - 1, (*place, key))
-        elif kind in _PLAIN or (kind is str and value.isascii()):
+        elif kind in _PLAIN or (kind is str and value.isascii()) or (kind is float and value - value == 0.0):
             copy[key] = value
         else:
             copy[key] = _clean(value, depth - 1, (*place, key))

@@ -28,6 +28,8 @@ class FrameChecks:
         self._owner = owner
         self._limits = capabilities
         self._accepted_dtypes: set[np.dtype[Any]] = set()
+        # The dtype and shape of the last frame: most frames are like the frame before.
+        self._last: tuple[np.dtype[Any] | None, tuple[int, ...]] = (None, ())
         self._limits_positions = not (capabilities.string_axes and capabilities.negative_indices)
         self.limits_axes = (
             self._limits_positions or capabilities.same_axes or capabilities.most_axes is not None
@@ -56,7 +58,11 @@ class FrameChecks:
         UnsupportedDataError
             If the format does not accept the array.
         """
-        if type(data) is not np.ndarray:
+        if type(data) is np.ndarray:
+            dtype, shape = self._last
+            if data.dtype is dtype and data.shape == shape:
+                return data  # type: ignore[no-any-return]
+        else:
             if not isinstance(data, np.ndarray):
                 raise UnsupportedDataError(
                     f"data must be a numpy array, got {type(data).__name__}; "
@@ -86,6 +92,9 @@ class FrameChecks:
                     f"{self._owner} requires all frames to have the same shape and dtype; the first has "
                     f"{self.first[0]} {self.first[1]}, this one has {data.shape} {dtype}"
                 )
+            if self.first is None:  # the next frame is compared with this one
+                return data  # type: ignore[no-any-return]
+        self._last = dtype, data.shape
         return data  # type: ignore[no-any-return]
 
     def _unsupported_data(self, data: npt.NDArray[Any]) -> UnsupportedDataError:

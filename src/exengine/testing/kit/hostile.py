@@ -253,7 +253,7 @@ def _home_at(folder: Path) -> Iterator[None]:
 def _outside(path: Any, subject: Subject) -> dict[str, str]:
     """Return digests, by relative path, of everything in a test's folder that is outside a given dataset."""
     own = os.path.relpath(path, subject.folder)
-    return {name: digest for name, digest in tree_of(subject.folder).items()
+    return {name: digest for name, digest in tree_of(subject.folder, path).items()
             if not name.startswith(own) and os.path.dirname(own) != name}  # fmt: skip
 
 

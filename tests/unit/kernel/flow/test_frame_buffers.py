@@ -49,7 +49,7 @@ def test_copies_of_several_layouts_do_not_touch_each_other():
 
 
 def test_memory_is_used_again_when_no_frame_refers_to_it_and_only_then():
-    buffers, image = FrameBuffers(), np.zeros((256, 256), np.uint16)  # 32 in a slab
+    buffers, image = FrameBuffers(), np.zeros((64, 64), np.uint16)  # 32 in a slab
     per_slab = SLAB_BYTES // image.nbytes
     kept = buffers.copy(image)
     seen = {id(kept.base)}

@@ -48,7 +48,7 @@ class EventOrders(Orders):
     focuses = True  # any event may be an autofocus step
 
     def events(self, *, anchored: bool) -> "Iterator[tuple[useq.MDAEvent, Order]]":
-        """Yield each event of ``source``, with its exposure time filled in, and its order."""
+        """Fill in the exposure time of each event of ``source``, and yield the event and its order."""
         for event in self.source:
             yield self.with_exposure(self.grouped(event))
 

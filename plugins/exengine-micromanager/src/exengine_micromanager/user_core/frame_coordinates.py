@@ -29,7 +29,7 @@ class FrameCoordinates:
     repeated : container of str
         The channels that a sequence contains more than once. The exposure time is part of their position.
     convert : callable, optional
-        Returns the coordinates of an event. By default, they are derived from its ``index``.
+        Returns the coordinates of an event. By default, the ``index`` of the event is used.
     """
 
     def __init__(self, repeated: Container[str] = (), convert: ToCoordinates | None = None) -> None:

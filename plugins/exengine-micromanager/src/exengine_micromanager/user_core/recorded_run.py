@@ -71,11 +71,11 @@ class RecordedRun:
         self._core: CMMCorePlus | None = getattr(runner.engine, "mmcore", None)
         self._event: useq.MDAEvent | None = None  # the event that the engine is carrying out
         self._singles: tuple[useq.MDAEvent, ...] = ()
-        self._first = 0  # the number of events that the run had before these
+        self._first = 0  # the number of events before those in _singles
         self._counts: dict[str, int] = {}  # the number of frames that have arrived, by camera
         self._arrived: set[DataCoordinates] = set()
         self._image_number: int | None = None
-        self._last: DataCoordinates | None = None  # the coordinates of the frame with this image number
+        self._last: DataCoordinates | None = None  # the coordinates of the frame with the last image number
         self._missing: list[DataCoordinates] = []
         self._missing_count = 0
         plan, repeated = plan_of_run(runner.engine, events, converted=convert is not None)

@@ -144,7 +144,7 @@ class Recording:
     ) -> None:
         if error is None:
             self.stop()
-        else:  # runs in progress continue, and their sinks finish their datasets
+        else:  # runs in progress continue, and the sinks finish the datasets
             self._deactivate()
 
 

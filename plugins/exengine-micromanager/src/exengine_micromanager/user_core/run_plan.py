@@ -41,7 +41,7 @@ def plan_of_run(engine: Any, events: Any, *, converted: bool = False) -> tuple[S
     events : useq.MDASequence or iterable of useq.MDAEvent
         The events of the run, which are not changed.
     converted : bool
-        Whether a function of the user derives the coordinates, which are then unknown.
+        Whether the user's own function derives the coordinates. If so, the plan does not contain them.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _is_image(event: "useq.MDAEvent") -> bool:
 
 
 def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_um: float) -> None:
-    """Set the field of view of each grid, even if the grid specifies another one, as pymmcore-plus does."""
+    """Set the field of view of each grid, replacing any that the grid specifies, as pymmcore-plus does."""
     for part in (sequence, *(own for _, own in sub_sequences(sequence))):
         grid: Any = part.grid_plan
         if grid is not None:

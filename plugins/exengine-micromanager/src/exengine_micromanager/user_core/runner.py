@@ -17,8 +17,8 @@ engine's thread. :func:`connect_runner` therefore wraps two functions of the cla
 
 - ``_coerce_outputs`` passes :class:`~exengine_micromanager.ExEngineSink` objects to the runner as its data
   sink, in addition to any other output.
-- ``run`` begins these sinks before the runner does anything. When the run has ended, it waits until their
-  datasets are finished, and raises the first error.
+- ``run`` begins these sinks before the runner does anything. When the run has ended, ``run`` waits until
+  their datasets are finished, and raises the first error.
 
 A run without such a sink is not changed. The tests in ``test_runner.py`` show each of these properties for
 the installed version of pymmcore-plus.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pymmcore_plus.mda import MDARunner
 
 _WRAPPED = "_exengine_wrapped"
-_RUN = "_exengine_run"  # a run with a sink reserves the runner by setting this attribute of it
+_RUN = "_exengine_run"  # the attribute of the runner that a run with a sink sets to reserve it
 _lock = threading.Lock()
 
 
@@ -118,7 +118,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
             return
         runs: list[RecordedRun] = []
         raised: BaseException | None = None
-        mine = object()  # represents this run
+        mine = object()  # the token with which this run reserves the runner
         try:
             sinks += [sink for make in makers if (sink := make(sinks)) is not None]
             try:
@@ -173,7 +173,7 @@ def _wrapped_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _occupy(runner: "MDARunner", run: object) -> None:
-    """Reject a second run during a run with a sink. The runner would mix up the events of the two runs.
+    """Reject a run while a run with a sink is in progress, because the runner would mix up their events.
 
     An interrupt can arrive at any moment. The check and the reservation are therefore a single call in C, and
     the caller releases the runner in any case.

@@ -29,7 +29,7 @@ _log = logging.getLogger("exengine")
 
 
 class MicroManagerEngine(CarefulEngine):
-    """The engine of the frame source ``micromanager``, for ``core.mda.set_engine`` of a user's own core.
+    """The engine of the frame source ``micromanager``, to be set on a user's own core.
 
     Before anything moves, the sequence is checked: each of its fields is either applied or rejected. Every
     event sets the channel, properties, camera, exposure time, position and shutter, so no setting carries
@@ -85,7 +85,7 @@ class MicroManagerEngine(CarefulEngine):
 
     @property
     def mmcore(self) -> "CMMCorePlus":
-        """The user's core. It records its first failure for this engine."""
+        """The user's core, in a wrapper that records the first failure for this engine."""
         return self._view  # type: ignore[return-value]  # it has all attributes of the core
 
     def _is_stopped(self) -> bool:

@@ -171,7 +171,7 @@ class ExEngineSink(RunSink):
     def _start(self, runner: "MDARunner", events: Any) -> RecordedRun:
         """Check the events, and create the dataset. Nothing has moved yet."""
         if self._run is not None or self._outcome.done():
-            raise AcquisitionError("an ExEngineSink records one run; create a new one for each run")
+            raise AcquisitionError("an ExEngineSink records only one run; create a new sink for each run")
         try:
             self._run = RecordedRun(
                 self._recorder, runner, events, self._outcome, convert=self._convert, copy=self._copy

@@ -47,7 +47,7 @@ BACKUP_NAME = INDEX_NAME + ".before-recovery"
 """The old index, which a recovery keeps if it removes entries. Only this index lists the removed frames.
 """
 DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
-"""A file with the damaged metadata that a recovery replaced with notes, one JSON object per line."""
+"""A file with one JSON object per line. It keeps damaged metadata that a recovery replaced with notes."""
 DATASET_FILES = (
     INDEX_NAME,
     f"{INDEX_NAME}.new",
@@ -85,8 +85,8 @@ METADATA_CRC_AT = CHECKSUMS.size - 4  # the position of the last number in CHECK
 _HEADER = struct.Struct("<2sHIIIIII")
 _TAG = struct.Struct("<HHII")
 _SHORT, _LONG, _RATIONAL, _ASCII = 3, 4, 5, 2
-_SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits and rows-per-strip tags
-_BITS = 2  # the position of the bits in _SIZES
+_SIZES = struct.Struct("<10xI8xI8xI56xI")  # the width, height, bits-per-sample and rows-per-strip tags
+_BITS = 2  # the position of the bits-per-sample tag in _SIZES
 
 EntryLayout = tuple[int, int, int, int, int]
 """A frame layout in an index entry: width, height, pixel type, compression of pixels and of metadata."""
@@ -112,7 +112,7 @@ def header(summary: bytes) -> bytes:
 
 
 class FrameLayout:
-    """The layout of TIFF frames with a given height, width and pixel type. Creates their IFDs.
+    """The layout of TIFF frames with a given height, width and pixel type. It creates IFDs for such frames.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class FrameLayout:
         self.shape = (height, width, 3) if rgb else (height, width)
         self.dtype = np.dtype(DTYPES[pixel_type])
         self.pixel_bytes = height * width * (bits // 8) * (3 if rgb else 1)
-        # Values that depend on the frame's offset in the file are set to 0 here. `places` lists them.
+        # Values that depend on the frame's offset in the file are set to 0 here, and are listed in `places`.
         tags = [
             (256, _LONG, 1, width),
             (257, _LONG, 1, height),
@@ -179,7 +179,7 @@ class FrameLayout:
         return cls(shape[0], shape[1], pixel_type, number)
 
     def ifd(self, offset: int, metadata_bytes: int, pixels_crc: int, metadata_crc: int) -> bytes:
-        """Return the IFD for a frame at ``offset`` in its file, linked to a frame that follows it."""
+        """Return the IFD for a frame at ``offset`` in a file, with a link to the position after the frame."""
         pixels = offset + self.ifd_bytes
         metadata = pixels + self.pixel_bytes
         end = metadata + metadata_bytes
@@ -236,15 +236,18 @@ class FrameLayout:
         return pixels_crc, metadata_crc
 
     def _is_contradicted_by(self, sizes: tuple[int, ...]) -> bool:
-        """Return whether an IFD differs from this layout in several numbers. One difference may be damage."""
+        """Return whether several numbers in an IFD differ from this layout.
+
+        A single number may differ because it is damaged.
+        """
         differ = [found != expected for found, expected in zip(sizes, self._sizes, strict=True)]
         if self._rgb:
-            del differ[_BITS]  # for an RGB frame, this value is the offset of the bits
+            del differ[_BITS]  # for an RGB frame, this tag contains an offset instead of the bits per sample
         return sum(differ) > 1
 
 
 def text_in_entry(text: bytes) -> bytes:
-    """Encode a string in the form used in index entries: its length, followed by the string."""
+    """Encode a string, preceded by its length, for an index entry."""
     return LENGTH.pack(len(text)) + text
 
 

@@ -1,7 +1,7 @@
 """Converts frames to bytes and back, as pixels and JSON, and verifies their checksums.
 
 The checksum of the pixels and the checksum of the metadata both include the coordinates. If an altered index
-assigns a frame to wrong coordinates, the error is therefore detected when either the pixels or the metadata
+assigns wrong coordinates to a frame, the error is therefore detected as soon as the pixels or the metadata
 are read.
 """
 
@@ -191,7 +191,7 @@ def combined_checksum(first: int, second: int, size: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _shift(size: int) -> tuple[int, ...]:
-    """Return, for each bit of a checksum, its contribution after ``size`` more bytes."""
+    """Return the contribution of each bit of a checksum to the checksum after ``size`` more bytes."""
     if size == 1:
         without = crc32c.crc32c(b"\0")
         return tuple(crc32c.crc32c(b"\0", 1 << bit) ^ without for bit in range(32))

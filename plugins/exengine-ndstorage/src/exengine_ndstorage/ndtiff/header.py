@@ -39,12 +39,13 @@ def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
     whole = header(encode_json(summary))
     if len(whole) > MAX_SUMMARY_BYTES:
         raise MetadataError(
-            f"the summary metadata has {len(whole)} bytes, but readers accept at most {MAX_SUMMARY_BYTES}"
+            f"the summary metadata takes up {len(whole)} bytes, but readers accept at most "
+            f"{MAX_SUMMARY_BYTES}"
         )
     if len(whole) > max_file_bytes // 2:
         raise MetadataError(
-            f"the summary metadata has {len(whole)} bytes, but every file contains it, so it may take up "
-            f"at most half of max_file_bytes={max_file_bytes}"
+            f"the summary metadata takes up {len(whole)} bytes, but every file contains it, so it may take "
+            f"up at most half of max_file_bytes={max_file_bytes}"
         )
     return whole
 
@@ -56,7 +57,7 @@ def header_checksum(head: bytes) -> int:
 
 
 def header_checksum_of(path: str) -> int:
-    """Return the same checksum for the header of an existing TIFF file.
+    """Return the checksum of an existing TIFF file's header, as :func:`header_checksum` computes it.
 
     Raises
     ------

@@ -66,7 +66,7 @@ class FrameTable:
         self._weights: list[int] = []
         self._radices: list[int] = []
         self._tail: dict[int, int] = {}  # the key combines all codes of a frame, 32 bits each
-        self._by_dict = False  # whether the dict covers all frames, because their keys exceed 64 bits
+        self._by_dict = False  # if the keys exceed 64 bits, the dict covers all frames
         self._superseded: set[int] = set()
 
     # -- feeding ---------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class FrameTable:
         starts: npt.NDArray[np.int64],
         ends: npt.NDArray[np.int64],
     ) -> int:
-        """Decode entries into the columns, and return how many there are before the first invalid entry."""
+        """Decode entries into the columns, and return the number of entries before the first invalid one."""
         axes_bytes = u32(raw, starts)
         sizes = ends - starts
         group = axes_bytes * _MAX_ENTRY + sizes
@@ -274,7 +274,7 @@ class FrameTable:
             self._tail[key] = number
 
     def _sort(self) -> None:
-        """Compute one sorted key per frame from its codes. If keys are equal, the last frame is used."""
+        """Compute a key for each frame from its codes, and sort the keys. The last of equal keys is used."""
         codes = self._codes[: self._count]
         radices = [int(codes[:, column].max(initial=0)) + 1 for column in range(codes.shape[1])]
         weights = [1] * len(radices)
@@ -431,7 +431,7 @@ class FrameTable:
         return dict(zip(files[begins].tolist(), np.split(order, begins[1:]), strict=True))
 
     def ends(self) -> dict[str, int]:
-        """Return, for each file, the minimum length that it must have to contain all of its frames."""
+        """Return, for each file, the offset at which its last frame ends."""
         places = self._places[: self._count]
         # An invalid layout may claim more bytes than a 64-bit number can represent.
         claimed = np.array([min(pixel_bytes(layout), 2**62) for layout in self.layouts] or [0], np.int64)
@@ -443,7 +443,7 @@ class FrameTable:
 
 
 def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
-    """Return a number for each row of a table, or a single number in the common case of identical rows."""
+    """Return a number for each row of a table, or a single number if all rows are identical."""
     if (table == table[0]).all():
         return number_of(table[0])
     unique, inverse = np.unique(table, axis=0, return_inverse=True)

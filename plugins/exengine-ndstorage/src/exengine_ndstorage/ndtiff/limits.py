@@ -71,8 +71,8 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
         first_type = known.get(axis, position_type)
         if position_type is not first_type:
             raise CoordinatesError(
-                f"NDTiff needs positions of one type on each axis; the first on {axis!r} was "
-                f"{first_type.__name__}, got {positions[axis]!r:.40}; use only names or only "
+                f"NDTiff needs positions of one type on each axis; the first position on {axis!r} has the "
+                f"type {first_type.__name__}, got {positions[axis]!r:.40}; use only names or only "
                 "numbers on this axis"
             )
     if "self" in types:
@@ -86,7 +86,7 @@ def refuse_text(axes: bytes) -> None:
     """Refuse coordinates whose JSON is too long for an index entry."""
     if len(axes) > MAX_TEXT_BYTES:
         raise CoordinatesError(
-            f"NDTiff coordinates can have at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
+            f"NDTiff coordinates can take up at most {MAX_TEXT_BYTES} bytes as JSON, got {len(axes)}"
         )
 
 

@@ -27,7 +27,7 @@ from exengine_ndstorage.ndtiff.sizes import MAX_TILES
 
 
 class PyramidReader(NDTiffReader):
-    """A reader for a pyramid. Its frames are the tiles at full resolution.
+    """A reader for a pyramid. It presents the tiles at full resolution as frames.
 
     Parameters
     ----------

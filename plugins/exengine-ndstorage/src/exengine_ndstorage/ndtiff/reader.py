@@ -219,7 +219,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return a contradiction between a finished dataset's index, files and manifest, or ``""``."""
+        """Describe a contradiction between the index, files and manifest of a finished dataset, if any."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if INDEX_NAME not in packed_names(self._folder):
             # The writer failed while it was creating the index, and the manifest records this failure.
@@ -232,7 +232,7 @@ class NDTiffReader(DatasetReader):
             if size is None:
                 return f"the index refers to the file {name!r}, which does not exist"
             if size < end:
-                return f"{name} has {size} bytes, but according to the index it needs {end}"
+                return f"{name} is {size} bytes long, but the index requires at least {end}"
         if growing.torn_bytes:
             return f"the last {growing.torn_bytes} bytes of the index are not a complete entry"
         if manifest is None:
@@ -244,7 +244,7 @@ class NDTiffReader(DatasetReader):
         return ""
 
     def _changed_header(self) -> str:
-        """Return whether the first file's header differs from the written one; empty if it does not."""
+        """Return a message if the first file's header has changed since it was written, or else ``""``."""
         written = self.manifest.facts.get("header_crc32c") if self.manifest is not None else None
         name = self._first_file()
         if written is None or name is None:  # written by an earlier release, or without a file
@@ -345,7 +345,7 @@ class NDTiffReader(DatasetReader):
             raise DatasetDamagedError(f"the metadata of {self._name(number)} is longer than the file")
         if size > MAX_METADATA_BYTES:
             raise DatasetDamagedError(
-                f"the metadata of {self._name(number)} has {size} bytes, but the limit is "
+                f"the metadata of {self._name(number)} takes up {size} bytes, but the limit is "
                 f"{MAX_METADATA_BYTES}"
             )
         data = read_at(descriptor, size, start + at)
@@ -382,7 +382,7 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums. A single frame may be damaged."""
+        """Return whether the first, middle or last frame has checksums. Any single frame may be damaged."""
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():

@@ -58,7 +58,7 @@ _LEAST_HEADER = SUMMARY_AT + 2
 def recover_in_place(
     path: str, lost: Collection[DataCoordinates], notes: Mapping[DataCoordinates, JsonValue]
 ) -> None:
-    """Remove lost frames from a dataset's index, and make its files consistent with the index.
+    """Remove lost frames from the index of a dataset, and make the files consistent with the index.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def _replacements(table: FrameTable, notes: Mapping[DataCoordinates, JsonValue])
 
 
 def _fitted(note: JsonValue, size: int, room: int) -> bytes:
-    """Return a note that fits into a frame, padded to the length of the old metadata if possible."""
+    """Return a note that fits into a frame. If possible, pad it to the length of the old metadata."""
     possible = METADATA_PADDING <= size <= min(room, MAX_METADATA_BYTES)
     data = encode_json(note)
     if len(data) > (size if possible else room):
@@ -230,9 +230,10 @@ def _fitted(note: JsonValue, size: int, room: int) -> bytes:
 
 
 def _save_damaged(folder: str, table: FrameTable, replaced: Mapping[int, _Replacement]) -> None:
-    """Copy the bytes that will be overwritten to a file next to the index.
+    """Before the damaged bytes are overwritten, copy them to a file next to the index.
 
-    Each line is a JSON object with the coordinates and the old metadata, encoded as one character per byte.
+    Each line is a JSON object with the coordinates and the old metadata. Each byte of the metadata is encoded
+    as one character.
     """
     lines = []
     for number, (coordinates, data, old_bytes) in replaced.items():
@@ -301,7 +302,7 @@ def _is_own(folder: str, name: str, named: Collection[str]) -> bool:
 
 
 class _Headers:
-    """Headers, copied from another file or created without metadata, for files that have lost theirs.
+    """Headers for files that have lost theirs. They are copied from another file or created without metadata.
 
     Parameters
     ----------
@@ -380,7 +381,7 @@ class _RepairedFile(OpenFile):
         os.fsync(self.descriptor)
 
     def _cut(self) -> None:
-        """Cut off the write, if any, that was in progress when the writer died."""
+        """Cut off any data that the writer had begun to write when it died."""
         if self._index_was_changed():
             return
         end = max((directory.end for directory in self._frames), default=0)

@@ -10,7 +10,7 @@ KIB, MIB = 2**10, 2**20
 # -- limits of a dataset ---------------------------------------------------------------------------------
 
 MAX_FILE_BYTES = 2**32
-"""The maximum file size of the format, in which offsets in the index and in TIFF files have 32 bits."""
+"""The maximum file size of the format. Offsets in the index and in TIFF files have 32 bits."""
 
 LEAST_FILE_BYTES = 4 * KIB
 """The minimum for ``max_file_bytes``. Smaller files have room for a header and little else."""
@@ -38,7 +38,7 @@ The format allows up to 4 GiB, which may not fit in the memory of a reader.
 """
 
 MAX_NAME_BYTES = 200
-"""The maximum length of a dataset's name. With a suffix, it must fit in a file name of 255 bytes."""
+"""The maximum length of a dataset's name. The name and a suffix must fit in a file name of 255 bytes."""
 
 # -- writing ---------------------------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ Larger frames do not benefit from batching.
 """
 
 MAX_TORN_BYTES = BATCH_BYTES + MIB
-"""The maximum amount of data that an interrupted write leaves after the last frame; recovery removes it.
+"""The maximum amount of data that an interrupted write leaves behind. Recovery removes this data.
 
 This is one batch, or one frame slightly larger than a batch. In a file with larger frames, the limit is the
 size of two frames.
@@ -70,7 +70,7 @@ Larger frames keep the disk busy.
 LEAST_FREE_BYTES = 8 * KIB
 """The memory that encoding a frame requires.
 
-If this memory is not available, orjson ends the process, whereas Python raises MemoryError.
+If this memory is not available, orjson ends the process, whereas Python would raise MemoryError.
 """
 
 # -- reading ---------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ For smaller frames, handing over the job costs more time than it saves.
 """
 
 CHECKED_PIECE_BYTES = MIB
-"""The amount of data that is read in one step. It is still in the cache when its checksum is computed.
+"""The amount of data that is read in one step. The data is still in the cache when the checksum is computed.
 """
 
 # -- open files ------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def _own_directories(
             read_at(file.descriptor, directory.layout.ifd_bytes, file.start + directory.begin)
         ):
             yield f"{where} differs from the one that was written"
-        link, link_in = directory.begin + directory.layout.next_at, "the directory before"
+        link, link_in = directory.begin + directory.layout.next_at, "the previous directory"
         end = directory.end
     if not finished:
         return
@@ -190,7 +190,7 @@ class Directory:
         return bytes(whole)
 
     def differs(self, found: bytes) -> bool:
-        """Return whether a directory differs from the expected one, apart from its link to the next one."""
+        """Return whether a directory differs from the expected one, ignoring the link to the next frame."""
         layout = self.layout
         if len(found) != layout.ifd_bytes or layout.checksums(found) is None:
             return True
@@ -252,7 +252,7 @@ def _foreign_directories(
 
 
 def _read_directory(file: OpenFile, at: int) -> tuple[int, int]:
-    """Return the offsets of the pixels and the next directory; both are -1 if there is no valid directory."""
+    """Return the offsets of the pixels and of the next directory; both are -1 for an invalid directory."""
     head = read_at(file.descriptor, 2, file.start + at)
     tags = struct.unpack("<H", head)[0] if len(head) == 2 else 0
     if not 0 < tags <= MAX_TAGS:

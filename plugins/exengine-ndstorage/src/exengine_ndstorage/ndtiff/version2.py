@@ -89,7 +89,7 @@ def _refuse_unsafe_files(path: str) -> None:
 
 
 def _checked_index(folder: str) -> FrameTable:
-    """Return an index after checking its sizes. The library allocates memory without checking them."""
+    """Check the sizes in an index, because the library would allocate any size. Return the index."""
     file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()
@@ -104,9 +104,7 @@ def _checked_index(folder: str) -> FrameTable:
     for number in range(len(table) + len(table.superseded)):
         _, layout, _, _, metadata_bytes = table.place(number)
         if max(pixel_bytes(table.layouts[layout]), metadata_bytes) > most:
-            raise DatasetDamagedError(
-                f"{folder}: according to the index, a frame has more bytes than its file"
-            )
+            raise DatasetDamagedError(f"{folder}: according to the index, a frame is larger than its file")
     return table
 
 

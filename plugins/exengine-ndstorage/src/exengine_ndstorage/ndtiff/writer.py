@@ -2,7 +2,8 @@
 
 The IFD, pixels and metadata are written with one gathered write, and then the index entry with another write.
 The index is authoritative: data in a TIFF file is part of the dataset only if an entry refers to it. The
-storage tracks both positions, so a partly written frame is overwritten or, at the end of the file, cut off.
+storage remembers where the last complete frame and its entry end. If a frame is written only partly, it is
+overwritten by the next frame or, at the end of the file, cut off.
 """
 
 import os
@@ -92,7 +93,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     place_parameters = ("directory", "name")
     dataset_files = DATASET_FILES
     backend_name = BACKEND_NAME
-    batch_frames = 64
+    batch_frames = 256  # up to 4 parts each, and the system takes at most 1,024 parts in one write
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
         self._unsynced: list[int] = []  # complete files that were not synced to disk yet
         self._names_synced = False
         self._end = self._index_end = 0
-        self._started = 0  # the offset in the file up to which early writing has started
+        self._started = 0  # the system was asked to start storing the file up to this offset
         self._last_next_at = -1  # the position at which the last IFD in the file stores the next offset
         self._layouts: dict[tuple[tuple[int, ...], str], FrameLayout] = {}
         self._layout_list: list[FrameLayout] = []  # the layouts by number
@@ -144,7 +145,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None = None, /, **options: Any) -> Self:
         """Create a storage with a dataset at exactly this path."""
-        assert path is not None  # the kernel passes a path to a persistent backend
+        assert path is not None  # the kernel gives every persistent backend a path
         return cls(path, None, **options)
 
     @classmethod
@@ -207,7 +208,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
             encoded = encoded.ljust(METADATA_PADDING)
         elif size > sizes.MAX_METADATA_BYTES:
             raise MetadataError(
-                f"the metadata has {size} bytes as JSON, but this backend's readers accept at most "
+                f"the metadata takes up {size} bytes as JSON, but this backend's readers accept at most "
                 f"{sizes.MAX_METADATA_BYTES}"
             )
         if data.nbytes + size > self._most_frame_bytes:
@@ -412,14 +413,14 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
         self.sync_frames()
 
     def finished_facts(self) -> dict[str, int]:
-        """Return checksums of the index and the header, with which readers detect changes."""
+        """Return checksums of the index and the header, so that readers can detect changes."""
         if self._index_file is None:  # the storage failed before creating the index
             return {}
         facts = {"index_crc32c": checksum(self._index_file)}
         assert self.path is not None
         name = first_tiff(self.path)
         if name is not None:
-            # The header refers to the first frame, so it changes if that frame is taken back.
+            # The header refers to the first frame, so the header changes if that frame is removed again.
             facts["header_crc32c"] = header_checksum_of(os.path.join(self.path, name))
         return facts
 

@@ -92,18 +92,28 @@ class FrameFiles(FrameReading):
         self._folder = folder
         self._pool = FilePool(sizes.MAX_OPEN_FILES_TO_READ)
 
+    def read_slot(self, record: Record) -> npt.NDArray[Any] | None:
+        """Read a frame from its slot in a shard; return None if it is elsewhere, or is damaged.
+
+        :meth:`read` finds the frame in every case. Almost every read ends here.
+        """
+        _, image, t, c, z, part, offset, length, checksum, _, _, _, _ = record
+        if part or length != self.layout.frame_bytes or offset >= sizes.MAX_OFFSET:
+            return None
+        shard_t, shard_c, shard_z = self.layout.shard
+        key = (image, t // shard_t, c // shard_c, z // shard_z)
+        file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))
+        if file is None:
+            return None
+        stored: Any = np.empty(length, np.uint8)
+        got = read_into(file.descriptor, stored.data, offset)
+        if got != length and not _fill(file, stored, offset):
+            return None
+        return self.codec.restore(stored) if crc32c.crc32c(stored) == checksum else None
+
     def read(self, record: Record, name: object) -> npt.NDArray[Any]:
-        _, image, t, c, z, part, offset, length, checksum, *_ = record
-        layout = self.layout
-        if not part and length == layout.frame_bytes and offset < sizes.MAX_OFFSET:
-            # Almost every read takes this path, which reads the slot directly into a new array.
-            key = (image, *layout.shard_at(t, c, z))
-            file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))
-            if file is not None:
-                stored: Any = np.empty(length, np.uint8)
-                if _fill(file, stored, offset) and crc32c.crc32c(stored) == checksum:
-                    return self.codec.restore(stored)
-        return super().read(record, name)
+        frame = self.read_slot(record)
+        return super().read(record, name) if frame is None else frame
 
     def read_bytes(self, path: str, offset: int, length: int) -> bytes | None:
         file = self._pool.get(path) or self._open(path, path)

@@ -23,6 +23,7 @@ from exengine_ome_zarr.format.sizes import JOURNAL_FIRST_BYTES, JOURNAL_STEP_BYT
 RECORD_BYTES = 64
 _RECORD = struct.Struct("<6IQIIQIII")
 _CRC = struct.Struct("<I")
+_WITH_CRC = struct.Struct(_RECORD.format + "I")
 HEADER = b"ExEngine OME-Zarr journal 1\n".ljust(RECORD_BYTES, b"\0")
 
 RECORD = np.dtype(
@@ -93,10 +94,11 @@ def decode_record(text: bytes, number: int) -> Record | None:
     """Return the values of the record of frame ``number``, or None if it is not valid."""
     if len(text) != RECORD_BYTES:
         return None
-    values: Record = _RECORD.unpack_from(text)
-    if values[0] != number + 1 or crc32c.crc32c(text[:-4]) != _CRC.unpack_from(text, RECORD_BYTES - 4)[0]:
+    values = _WITH_CRC.unpack(text)
+    if values[0] != number + 1 or crc32c.crc32c(text[:-4]) != values[-1]:
         return None
-    return values
+    record: Record = values[:-1]
+    return record
 
 
 def _tables() -> npt.NDArray[np.uint32]:
@@ -150,11 +152,21 @@ def valid_records(records: npt.NDArray[np.void], first: int) -> int:
     return len(records) if good.all() else int(good.argmin())
 
 
-def read_records(descriptor: int, first: int, most: int = READ_RECORDS) -> npt.NDArray[np.void]:
-    """Return at most ``most`` valid records of a journal, beginning with frame ``first``."""
+def read_records(
+    descriptor: int, first: int, most: int = READ_RECORDS, *, verified: bool = False
+) -> npt.NDArray[np.void]:
+    """Return at most ``most`` valid records of a journal, beginning with frame ``first``.
+
+    Parameters
+    ----------
+    descriptor : int
+    first, most : int
+    verified : bool
+        Whether the checksum of the whole journal is right, so that each record is valid.
+    """
     text = read_at(descriptor, most * RECORD_BYTES, (first + 1) * RECORD_BYTES)
     records = np.frombuffer(text, RECORD, len(text) // RECORD_BYTES)
-    return records[: valid_records(records, first)]
+    return records if verified else records[: valid_records(records, first)]
 
 
 class JournalWriter:
