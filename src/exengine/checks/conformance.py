@@ -245,7 +245,7 @@ def _results(content: Mapping[str, Any]) -> Results:
         (*own, *of_variants),
         str(content.get("reason", "")),
         variants,
-        causes,
+        causes=causes,
     )
 
 

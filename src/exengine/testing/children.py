@@ -206,15 +206,9 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
 
     ``before`` lists other datasets that are written first, each with its number of frames, and stay open.
     """
-    for path, count in [*spec.get("before", ()), (spec["path"], spec["count"])]:
-        storage = subject.create(Path(path))
-        model = Model(subject)
-        for number in range(count):
-            axes = subject.axes(number)
-            model.put(storage, axes, subject.numbered(number))
-            if spec["level"] != "put":
-                storage.flush(spec["level"] == "durable")
-            say(put=number)
+    for path, count in spec.get("before", ()):
+        _write_some(subject, Path(path), count, spec["level"])
+    storage = _write_some(subject, Path(spec["path"]), spec["count"], spec["level"])
     if spec.get("fork"):
         _leave_a_child_behind()
     if spec["end"] == "wait":
@@ -224,6 +218,18 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
         storage.close()
     else:
         subject.forget()
+
+
+def _write_some(subject: Subject, path: Path, count: int, level: str) -> Any:
+    storage = subject.create(path)
+    model = Model(subject)
+    for number in range(count):
+        axes = subject.axes(number)
+        model.put(storage, axes, subject.numbered(number))
+        if level != "put":
+            storage.flush(level == "durable")
+        say(put=number)
+    return storage
 
 
 def _leave_a_child_behind() -> None:
