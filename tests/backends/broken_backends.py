@@ -167,7 +167,8 @@ class TakesFramesAfterFinish(Plain):
 @fault("P1", "P8", "EX302")
 class ChangesTheDtype(Plain):
     def get_data(self, coordinates):
-        return super().get_data(coordinates).astype(np.float64)
+        data = super().get_data(coordinates)
+        return data if len(self.frames) == 1 else data.astype(np.float64)
 
 
 @fault("P1")

@@ -17,9 +17,9 @@ class ErrorPromises:
 
     @promise("N3", "F2", code="EX309")
     def test_what_finish_and_a_durable_flush_have_synced_holds_every_frame(self, subject: Subject) -> None:
-        subject.needs_reopen()
         if not subject.can.durable_flush:
             subject.not_promised("durable_flush")
+        subject.needs_reopen()
         with Child(subject, "synced", count=_FRAMES) as child:
             told = list(child.lines())
         for line in told:
