@@ -55,7 +55,7 @@ WRONG = {
     "sequence whose frames collide": (
         ["--set", "sequence.channels=[a, a]"],
         1,
-        "channel contains a name twice",
+        "a name occurs twice in channel",
     ),
 }
 

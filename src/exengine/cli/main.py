@@ -249,5 +249,5 @@ def _report(error: Exception, options: argparse.Namespace) -> int:
     if codes:
         print(f"exengine: for an example of each fault, run: exengine explain {codes[0]}", file=sys.stderr)
     if not isinstance(error, errors.ExEngineError) and not options.debug:
-        print("exengine: this error is unexpected; --debug shows its traceback", file=sys.stderr)
+        print("exengine: this is an unexpected error; run with --debug to see the traceback", file=sys.stderr)
     return 2 if isinstance(error, WRONG_USE) else 1

@@ -1,6 +1,7 @@
 """The table of settings: every key of the config, with its default, type, unit and description.
 
-The value checks, the environment variables, the JSON Schema and the reference page are all derived from it.
+The value checks, the environment variables, the JSON Schema and the reference page are all derived from this
+table.
 """
 
 import math
@@ -66,7 +67,7 @@ SETTINGS = (
         "handler.block_timeout_s",
         None,
         {"type": ["number", "null"], "exclusiveMinimum": 0},
-        "Maximum time for which the source is blocked, in seconds, before the acquisition ends with an "
+        "Maximum time in seconds for which the source is blocked before the acquisition ends with an "
         "error; unlimited by default.",
     ),
     Setting(
@@ -201,7 +202,7 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
 
 
 def parse_bool(value: Any, key: str) -> bool:
-    """Return a bool from a bool or from a word, such as the value of an environment variable.
+    """Return a bool that is given as a bool or as a word, for example in an environment variable.
 
     Parameters
     ----------
@@ -226,7 +227,7 @@ def parse_bool(value: Any, key: str) -> bool:
 
 
 def parse_number(value: Any, key: str, schema: Mapping[str, Any]) -> int | float | None:
-    """Return a number from a number or from text, such as the value of an environment variable.
+    """Return a number that is given as a number or as text, for example in an environment variable.
 
     Parameters
     ----------

@@ -170,7 +170,7 @@ def refuse_link_to_no_dataset(link: str, path: str) -> None:
 
 
 def paths_of_dataset(path: str) -> Iterator[str]:
-    """Yield the path of every file of a dataset, including the files next to a dataset of one file."""
+    """Yield the path of every file of a dataset, including the files next to a single-file dataset."""
     if os.path.isdir(path):
         for folder, folders, names in os.walk(path):
             folders.sort()

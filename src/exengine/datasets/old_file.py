@@ -1,7 +1,7 @@
-"""An old dataset of one file: decides whether it may be deleted, moves it aside, and deletes it.
+"""An old single-file dataset: decides whether it may be deleted, moves it aside, and deletes it.
 
 Such a dataset is a regular file with a well-formed manifest next to it. The manifest names an installed
-backend that writes datasets of one file, and records a sample of the file. A file that does not
+backend that writes single-file datasets, and records a sample of the file. A file that does not
 match this sample has been changed or replaced, and is not deleted. If the name of another file begins with
 the name of the dataset and ``.exengine.``, that file must be a regular file that the backend writes. No other
 file is touched.
@@ -29,7 +29,7 @@ from exengine.kernel.system.held_folder import HeldFolder
 
 
 class OldFile:
-    """A dataset of one file that is to be overwritten.
+    """A single-file dataset that is to be overwritten.
 
     Parameters
     ----------

@@ -142,7 +142,7 @@ class Workshop:
         self._is_clear = True
 
     def _is_own_file(self, entry: str) -> bool:
-        """Return whether an entry of the folder belongs to the work, or to a dataset of one file."""
+        """Return whether an entry of the folder belongs to the work, or to a single-file dataset."""
         of_dataset = entry == self._name or entry.startswith(f"{self._name}.exengine.")
         return of_dataset or entry in self._own_files
 
@@ -188,7 +188,7 @@ class Workshop:
         self._is_clear = True
 
     def _publish_file(self, path: str) -> None:
-        """Rename a dataset of one file, after the files next to it, so that it is never without them."""
+        """Rename a single-file dataset, after the files next to it, so that it is never without them."""
         files.sync_folder(self.folder)
         begin = f"{self._name}."
         parts = [name.removeprefix(begin) for name in os.listdir(self.folder) if name.startswith(begin)]

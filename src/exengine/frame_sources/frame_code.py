@@ -95,13 +95,13 @@ def code_of(coordinates: DataCoordinates) -> bytes:
     text = coordinates.to_json().encode()
     if len(text) > TEXT_LIMIT:
         raise UnsupportedDataError(
-            f"the coordinates have {len(text)} bytes as JSON, but the code can contain at most {TEXT_LIMIT}"
+            f"the coordinates take up {len(text)} bytes as JSON; the code can contain at most {TEXT_LIMIT}"
         )
     return _HEADER.pack(_MAGIC, len(text), zlib.crc32(text)) + text
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes. If any value does not fit in a byte, return no bytes: no code is then found."""
+    """Return values as bytes; if any value does not fit in a byte, return none, so that no code is found."""
     with np.errstate(invalid="ignore"):  # casting NaN would cause a warning
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

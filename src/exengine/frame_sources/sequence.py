@@ -257,7 +257,7 @@ def check_unique(
                 )
             collision = SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}, because "
-                f"{' and '.join(axes) or 'an axis'} contains a name twice; {advice}"
+                f"a name occurs twice in {' and '.join(axes) or 'an axis'}; {advice}"
             )
             collision.rule = "coordinates"
             raise collision

@@ -1,4 +1,4 @@
-"""Rules for useq sequences that do not depend on devices (promises S1 and S3 of frame sources).
+"""Device-independent rules for useq sequences (promises S1 and S3 of frame sources).
 
 useq accepts input that has no effect or an unexpected effect, such as a plan without values, an axis that is
 not in ``axis_order``, or a field that useq never reads. This module rejects such input, and its messages
@@ -25,7 +25,7 @@ SEQUENCE_RULES = {
     "axis order": "axis_order contains the axis of every plan.",
     "axes": "keep_shutter_open_across and autofocus_plan.axes name axes of the sequence.",
     "times": "Intervals and durations are not negative, and determine the number of time points.",
-    "points": "The single point of a grid or a well sets only x and y, and in a well also z.",
+    "points": "The single point of a grid sets only x and y, and that of a well only x, y and z.",
     "own sequences": "A position's own sequence has an axis or an autofocus plan, but no setup.",
     "channels": "do_stack and acquire_every are set in the same sequence as their plan.",
     "setup": "setup sets only channel, exposure, x, y, z, properties, roi, slm_image or metadata.",

@@ -1,4 +1,4 @@
-"""Derives the fields of a plan from a useq sequence: distances, intervals, channels, positions and plate."""
+"""Derives distances, intervals, channels, positions and the plate of a plan from a useq sequence."""
 
 import itertools
 import math

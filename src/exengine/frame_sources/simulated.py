@@ -44,14 +44,14 @@ _TILE_LIMIT = 512
 """Maximum side length of the computed picture, in pixels. A larger frame repeats the picture seamlessly."""
 
 _STEPS = {"t": (5, 3), "z": (1, 0), "c": (0, 0)}
-"""Shift of the picture per step of an axis, in pixels (y, x)."""
+"""Shift of the picture per step along an axis, in pixels (y, x)."""
 _OTHER_STEP = (149, 97)
 
 _LOOKS = 12
 """Number of different channel pictures. Further channels reuse them, which limits memory use."""
 
 _BLUR_PX = (0.0, 1.5, 3.0, 5.0)
-"""Blur of the pictures in pixels, from in focus to out of focus."""
+"""Blur of the pictures, in pixels, from in focus to out of focus."""
 
 
 class SimulatedSource(FrameSource):
@@ -245,7 +245,7 @@ class SimulatedSource(FrameSource):
         self._fail_when_due(delivered)
 
     def _planned_events(self, complete: CompleteEvents, axes: AxisCollector) -> "Iterator[useq.MDAEvent]":
-        """Yield the image events with the exposure of the setup, and collect the axes of their frames."""
+        """Yield the image events, adding the setup's exposure, and collect the axes of their frames."""
         for event in complete.image_events():
             exposed = _exposed(complete, event)
             axes.add(complete.coordinates(exposed))
@@ -348,7 +348,7 @@ def _exposed(complete: CompleteEvents, event: "useq.MDAEvent") -> "useq.MDAEvent
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
-    """Return the index of the channel's look and the index of the blur for an event's picture."""
+    """Return the indices of the channel's look and of the blur, which determine an event's picture."""
     blur = 0
     if planes > 1:
         from_focus = abs(2 * event.index.get("z", 0) / (planes - 1) - 1)  # 0 in mid-stack, 1 at the ends

@@ -95,7 +95,7 @@ def position_of(axis: str, value: object) -> "int | str":
 
 
 def position_order(value: int | str) -> tuple[int, int]:
-    """Return a sort key for positions along an axis: integers ascending, then names in order of arrival.
+    """Return a sort key that puts integers first, in ascending order, and leaves names in order of arrival.
 
     Examples
     --------

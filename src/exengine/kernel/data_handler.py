@@ -1,12 +1,12 @@
-"""Moves frames from a producer to a storage on its own threads, and never loses a frame silently.
+"""Uses its own threads to move frames from a producer to a storage, and never loses a frame silently.
 
 This module provides the interface to producers and readers. :mod:`exengine.kernel.flow` handles the frames:
 the bounded queue, the process function, storing, the ledger. Neither is responsible for the storage promises.
 
 Threads: ``exengine-process`` (only with a process function; one or more) and ``exengine-store``. All are
 daemon threads, so that a forgotten handler does not keep the interpreter alive; such a handler is drained at
-exit (:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that they share. User code
-(process function, storage, futures) is called without holding it.
+exit (:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that the threads share. The lock
+is not held while user code runs (process function, storage, futures).
 
 The next calls of ``put`` and ``await_completion`` raise the first error. Frames that were accepted before the
 error are still passed to the storage.
@@ -48,7 +48,7 @@ _log = logging.getLogger("exengine")
 
 
 class DataHandler:
-    """A queue that passes frames from a producer to a storage on its own threads.
+    """A queue that uses its own threads to pass frames from a producer to a storage.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ class DataHandler:
         The reaction to an error in the process function: accept no more frames, lose only this frame, or
         store the frame as it arrived. The ledger lists the frame in each case.
     on_stored : callable, optional
-        Called with a list of ``DataCoordinates`` after each batch of frames is stored, on the thread that
-        stores them. It must return quickly. If it raises an exception, the exception is logged.
+        Called on the thread that stores frames, after each batch, with a list of the ``DataCoordinates``
+        that were stored. It must return quickly. If it raises an exception, the exception is logged.
     on_error : callable, optional
         Called once, with the first error, on the thread on which it occurred. Use it to stop the producer.
 
@@ -330,7 +330,7 @@ class DataHandler:
         ----------
         coordinates : DataCoordinates or mapping, or iterable of these
         return_data, return_metadata : bool
-            Whether to return the pixels and the metadata. Values not returned are None.
+            Whether to return the pixels and the metadata. A value that is not requested is None.
         processed, stored : bool
             Whether to wait until the process function has returned the frame, or until it is stored.
         timeout : float, optional

@@ -55,8 +55,8 @@ class DataStorage(StorageViews, ABC):
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     foreign_reader: ClassVar[str] = ""
-    """A function, as ``module:name``, that reads a frame with an independent reader of the format. It takes a
-    path and coordinates, and returns the pixels. The conformance kit uses it to test promise C6."""
+    """A function, as ``module:name``, that reads a frame with an independent reader of the format. The
+    function takes a path and coordinates, and returns the pixels. The conformance kit tests C6 with it."""
 
     backend_name: str = ""
     """The entry-point name of the backend that writes or reads the dataset; empty if unknown."""
@@ -173,7 +173,7 @@ class DataStorage(StorageViews, ABC):
 
     @classmethod
     def can_open(cls, path: str | PathLike[str]) -> bool:
-        """Return whether :meth:`open` can read the file or folder at a path. Opens few files."""
+        """Return whether :meth:`open` can read the file or folder at a path. The check opens few files."""
         return False
 
     @classmethod
@@ -225,7 +225,7 @@ class DataStorage(StorageViews, ABC):
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
         The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
-        afterwards. If the process is killed, the next recovery calls the method again. The method must sync
+        afterward. If the process is killed, the next recovery calls the method again. The method must sync
         everything before it returns (A2), and must save removed data in files next to the index.
 
         Parameters
@@ -235,7 +235,7 @@ class DataStorage(StorageViews, ABC):
         lost : collection of DataCoordinates
             The frames with pixels that cannot be read back. The backend removes them.
         notes : mapping of DataCoordinates to JSON value, optional
-            New metadata for frames whose own metadata cannot be read back; an empty dict if it would not fit.
+            New metadata, or an empty dict if it would not fit, for frames whose own metadata cannot be read.
 
         Raises
         ------
@@ -254,7 +254,7 @@ class DataStorage(StorageViews, ABC):
         pixel_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Reject planned frames that ``put`` would reject, before anything is created.
+        """Before anything is created, reject planned frames that ``put`` would reject.
 
         The kernel checks the declared capabilities. Override this to check any further limits.
 

@@ -184,7 +184,7 @@ class SourceError(ExEngineError, RuntimeError):
     Attributes
     ----------
     rule : str or None
-        The name of the rule that the sequence breaks, from the table on the source's page.
+        The name of the rule that the sequence breaks, as in the table of rules on the source's page.
     """
 
     rule: str | None = None
@@ -276,7 +276,7 @@ def from_os(error_class: "type[_OSErrorT]", message: str, cause: BaseException |
 
 
 def note_stored(error: BaseException, frames: int) -> None:
-    """Record how many frames a ``put_many`` call stored, in an exception's ``frames_stored`` attribute."""
+    """Record in an exception's ``frames_stored`` attribute how many frames a ``put_many`` call stored."""
     error.frames_stored = frames  # type: ignore[attr-defined]
 
 

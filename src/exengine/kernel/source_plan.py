@@ -140,8 +140,8 @@ class SourcePlan:
         The distance between neighboring planes of axis ``z``, in micrometers. None if the planes are not
         equally spaced.
     interval_s : float or None
-        The time between time points n and n + 1, in seconds; the smallest if the sequence has several phases.
-        None if there is no interval.
+        The time between time points n and n + 1, in seconds; if the sequence has several phases, the
+        shortest such time. None if there is no interval.
     channels : tuple of PlannedChannel
         The channels, in the order of the positions on axis ``channel``.
     stage_positions : tuple of PlannedPosition

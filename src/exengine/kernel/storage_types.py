@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
 
     class replaceable:  # noqa: N801 - used like the builtin property
-        """A computed default, which properties of subclasses and attributes of instances override."""
+        """A computed default that properties of subclasses and attributes of instances can override."""
 
         def __init__(self, function: Callable[[Any], Any]) -> None:
             self._function = function

@@ -24,7 +24,7 @@ class StorageViews:
     """The views of a storage. ``DataStorage`` derives from this class and supplies their data."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """Return the pixels of all frames as ``as_array`` orders them, as a numpy array in memory.
+        """Return the pixels of all frames as a numpy array in memory, in the order of ``as_array``.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ def _path_of(storage: Any) -> str:
 
 
 def _facts(storage: Any) -> Iterable[tuple[str, str]]:
-    """Yield the facts that are known without reading a frame."""
+    """Yield the facts that do not require reading a frame."""
     yield from _row("path", lambda: _path_of(storage))
     yield from _row("status", lambda: str(storage.status.value))
     yield from _row("reason", lambda: str(storage.status_reason))

@@ -238,7 +238,7 @@ def _reject_faults(
 
 
 def add_anchors(app: Sphinx, doctree: nodes.document) -> None:
-    """Add an anchor to each Python name that a plugin's page documents without adding it to the index.
+    """Add an anchor to each Python name that a plugin's page documents but that is not in the index.
 
     If the project may also document a class elsewhere, the class has the option ``:no-index:``. Sphinx then
     adds no anchor, but links from source code back to the page need an anchor.

@@ -104,7 +104,7 @@ def fingerprint_of(app: Sphinx) -> str:
 
 
 def _installed(folders: Iterable[str]) -> Iterator[str]:
-    """Yield the name of each metadata folder, which includes the distribution's name and version."""
+    """Yield the names of metadata folders. Each name includes a distribution's name and version."""
     for folder in folders:
         try:
             yield from (

@@ -1,4 +1,4 @@
-"""A backend's capabilities as a table, with their meanings taken from the source code of the class."""
+"""Renders a backend's capabilities as a table. Their meanings come from the source code of the class."""
 
 import ast
 import inspect

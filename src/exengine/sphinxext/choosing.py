@@ -117,7 +117,7 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
         (not able.persistent, "the frames are needed only while the program runs"),
         (bool(able.readers), f"the data must open in {_some(able.readers)}"),
         (bool(able.live_readers), f"{_some(able.live_readers)} must see frames during the acquisition"),
-        (able.dtypes is None, "pixels have any type"),
+        (able.dtypes is None, "pixels can have any type"),
         (
             able.dtypes is not None and len(able.dtypes) > _MOST_NAMES,
             "pixels have one of many types, such as float32",

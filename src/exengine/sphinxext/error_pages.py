@@ -1,4 +1,4 @@
-"""Pages for plugins that cannot be used, which describe the faults and how to fix them."""
+"""Renders pages for plugins that cannot be used. The pages describe the faults and how to fix them."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The example on a plugin's page, with its text, its code, and the output from running it."""
+"""Renders the example on a plugin's page, including its output."""
 
 import doctest
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Pages that show all plugins of one kind: the index pages, and the matrix that compares backends."""
+"""Renders the pages that show all plugins of a kind: the index, and the matrix that compares backends."""
 
 from collections.abc import Iterable, Mapping
 

@@ -22,7 +22,7 @@ class Kind:
     name: str
     plural: str
     folder: str
-    """Folder of the pages; also the name of the group of commands on the command line."""
+    """Folder of the pages; also the name of the command group on the command line."""
 
     @property
     def section(self) -> str:

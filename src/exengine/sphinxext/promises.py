@@ -1,4 +1,4 @@
-"""Conformance results for a plugin's promises: a section for the plugin's page, and marks for the matrix."""
+"""Renders conformance results, as a section on the plugin's page and as marks in the matrix."""
 
 from exengine.checks.conformance import Promise, Results
 from exengine.checks.report import PluginReport

@@ -1,1 +1,1 @@
-"""Shows a dataset in the browser: a server on the loopback interface, and the page that it serves."""
+"""A server on the loopback interface, and the page by which it shows a dataset in the browser."""

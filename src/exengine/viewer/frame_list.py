@@ -1,4 +1,4 @@
-"""The frames of a dataset, numbered in the order in which they were stored, as compact columns.
+"""The frames of a dataset in compact columns. Frames are numbered in the order in which they were stored.
 
 The page identifies a frame by its number, so that positions need no encoding in URLs. The list only grows: a
 frame keeps its number, and a position on an axis keeps its place.
@@ -29,7 +29,7 @@ class _Axis:
     first : list of int
         The number of the first frame at each position.
     column : array of int32
-        The place of each frame's position in ``positions``; -1 if the frame does not have this axis.
+        For each frame, the index of its position in ``positions``; -1 if the frame does not have this axis.
     """
 
     def __init__(self, name: str, count: int) -> None:
@@ -96,7 +96,7 @@ class FrameList:
             }
 
     def message(self, start: int, facts: dict[str, Any]) -> bytes:
-        """Return the frames from a given number on, with facts about the dataset, as a message to the page.
+        """Return a message to the page: the frames from a given number on, and facts about the dataset.
 
         The message is a JSON document, a zero byte, padding to a multiple of 4 bytes, and one int32 column
         per axis (little-endian). The JSON document lists the axes with their new positions.

@@ -43,7 +43,7 @@ def _read(path: str | Sequence[str]) -> list[Layer]:
 
 
 def layers_of(dataset: DataStorage) -> list[Layer]:
-    """Return one image layer per channel, or a single one if there is no axis ``channel``.
+    """Return one image layer per channel, or a single layer if there is no axis ``channel``.
 
     Parameters
     ----------

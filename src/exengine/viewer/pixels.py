@@ -70,7 +70,7 @@ def picture_of(data: npt.NDArray[Any], *, largest_side: int | None = None) -> Pi
         step = max(1, -(-max(plane.shape[:2]) // largest_side))
     elif plane.nbytes > LARGEST_BYTES:
         step = int(np.ceil(np.sqrt(plane.nbytes / LARGEST_BYTES)))
-        notes.append(f"only one pixel in every {step} x {step} is shown, because the frame is very large")
+        notes.append(f"only one of every {step} x {step} pixels is shown, because the frame is very large")
     plane = plane[::step, ::step]
     if plane.dtype.kind == "c":
         plane = np.abs(plane)

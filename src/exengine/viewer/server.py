@@ -1,7 +1,7 @@
-"""Serves the page that shows a dataset, and the dataset's frames, to a browser on this computer.
+"""Serves the frames of a dataset, and the page that shows them, to a browser on this computer.
 
 Every address contains a random token, and the server only answers requests from its own page: requests with
-the host name or the origin of another website are refused. No part of an address becomes a part of a path:
+the host name or the origin of another website are refused. No part of an address becomes part of a file path:
 the page's files are in memory, and frames are identified by their numbers.
 """
 
@@ -94,7 +94,7 @@ class ViewServer(LoopbackServer):
 
 
 class _Answers:
-    """The contents of all answers: the page's files, and facts, pixels and metadata of the dataset."""
+    """The contents of all responses: the page's files, and the dataset's facts, pixels and metadata."""
 
     def __init__(self, dataset: DataStorage, describe: Callable[[], dict[str, Any]]) -> None:
         self._dataset = dataset
@@ -154,7 +154,7 @@ class _Answers:
             return self._coarse
 
     def coordinates(self, number: int) -> dict[str, int | str] | None:
-        """Return the coordinates of a frame; None if it does not exist."""
+        """Return the coordinates of a frame; None if the frame does not exist."""
         return self._frames.coordinates(number)
 
 
@@ -230,7 +230,7 @@ class _Handler(LoopbackHandler):
         site = self.headers.get("Sec-Fetch-Site", "none")
         if site in ("same-origin", "none"):
             return True
-        # A link on another page may open the page of the viewer, but cannot embed or read it.
+        # Another page may link to the page of the viewer, but cannot embed or read it.
         return is_page and self.headers.get("Sec-Fetch-Dest") == "document"
 
     def _answer_about_dataset(self, name: str) -> None:

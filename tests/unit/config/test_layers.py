@@ -508,8 +508,8 @@ def test_a_variable_that_is_of_something_else_is_none_of_ours():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("storage: {backend: ndram}\nsource: {name: a}\nstorage: {backend: ndtiff}\n", "'storage' occurs in line 1 and again in line 3"),
-        ("storage:\n  backend: a\n  backend: b\n", "'backend' occurs in line 2 and again in line 3"),
+        ("storage: {backend: ndram}\nsource: {name: a}\nstorage: {backend: ndtiff}\n", "'storage' occurs on line 1 and again on line 3"),
+        ("storage:\n  backend: a\n  backend: b\n", "'backend' occurs on line 2 and again on line 3"),
         ("storage:\n\tbackend: a\n", "indent with spaces"),
         ("sequence:\n  channels: [NO]\n", r"line 2: YAML reads NO as false; write 'NO' with quotes"),
         ("sequence:\n  channels:\n  - config: on\n", r"line 3: YAML reads on as true"),

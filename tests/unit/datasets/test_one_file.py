@@ -1,4 +1,4 @@
-"""Datasets of one file: creating, opening, moving, numbering, overwriting, recovering and converting them."""
+"""Single-file datasets: creating, opening, moving, numbering, overwriting, recovering and converting them."""
 
 import contextlib
 import itertools
@@ -155,7 +155,7 @@ def test_a_manifest_whose_file_was_moved_away_is_kept(tmp_path):
     (tmp_path / "other").mkdir()
     path.rename(tmp_path / "other" / "scan.lines")
     for way in ("error", "overwrite"):
-        with pytest.raises(DatasetExistsError, match="its file scan.lines is missing"):
+        with pytest.raises(DatasetExistsError, match="scan.lines is missing"):
             open_storage("lines", path, if_exists=way)
     assert names(tmp_path) == ["other", "scan.lines.exengine.json"]
 

@@ -1,4 +1,4 @@
-"""Creates things at the path of a new dataset of one file, as ``things_at_a_path`` does for a folder.
+"""Creates things at the path of a new single-file dataset, as ``things_at_a_path`` does for a folder.
 
 ``python things_at_a_file.py FOLDER BACKEND (root | user) (directly | through-a-link)``
 """

@@ -1,9 +1,10 @@
-"""Builds a finished HDF5 file from frames, and compares it with them.
+"""Builds a finished HDF5 file from frames, and compares the file with the frames.
 
-The file begins with a user block of 512 bytes, which HDF5 leaves to applications. It says where the records
-of ExEngine are in the file: one per frame, as in a spool, with the place of its chunk, checksums, coordinates
-and metadata. ExEngine reads the frames with these records alone, and does not depend on HDF5's own index,
-which has no checksums. Everything is in the file a second time for the readers of HDF5.
+The file begins with a user block of 512 bytes, which HDF5 leaves to applications. This block states where
+ExEngine's records are in the file. As in a spool, each frame has a record with the location of the chunk,
+checksums, coordinates and metadata. ExEngine reads the frames with these records alone, and does not depend
+on HDF5's own index, which has no checksums. For other programs, the coordinates, the metadata and the
+checksums are also stored in HDF5 datasets.
 """
 
 import contextlib
@@ -38,12 +39,13 @@ _TEXT = h5py.string_dtype()
 
 
 def empty_file() -> bytes:
-    """Return the file that a dataset begins with: no frames, and a note for the readers of HDF5."""
+    """Return the content of a new file. It has no frames, only a note for users of other programs."""
     memory = io.BytesIO()
     with h5py.File(memory, "w", userblock_size=USER_BLOCK_BYTES) as file:
         file.attrs["exengine_note"] = (
-            "This dataset is not finished. Its frames are in files next to it, with names that begin with "
-            "its name and .exengine. If its writer has ended, run: exengine recover --in-place"
+            "This dataset is not finished. Its frames are in other files in this folder. Their names begin "
+            "with the name of this file and .exengine. If the writer has ended, run: "
+            "exengine recover --in-place"
         )
     content = memory.getvalue()
     return user_block(0, 0) + content[USER_BLOCK_BYTES:]
@@ -90,7 +92,7 @@ def _write(
         head = json.dumps({"summary": summary, "manifest": json.loads(manifest)}).encode()
         size = len(JOURNAL_HEADER) + len(encode_record(0, 0, 0, 0, head, crc32c.crc32c))
         size += sum(len(encode_record(0, 0, 0, 0, text, crc32c.crc32c)) for text in texts)
-        # The records contain the places of the chunks, so they are written when these are known.
+        # The records contain the offsets of the chunks, so they are written when the offsets are known.
         records = group.create_dataset("records", (size,), np.uint8, track_times=False)
         records[...] = 0
         file.flush()
@@ -107,10 +109,11 @@ def _write(
 
 
 def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
-    """Return the differences between real and reported offsets, of datasets without and with chunks.
+    """Return how far the actual offset exceeds the reported one, for datasets without and with chunks.
 
-    Versions differ in whether they include the user block. Two datasets with known content show it; the
-    frames could not, because a frame of zeros looks like the empty space before it.
+    Some versions of the HDF5 library include the user block in the offsets that they report, and others do
+    not. Two datasets with known content reveal this. Frames could not reveal it, because a frame of zeros
+    looks like the empty space before it.
     """
     mark = np.frombuffer(b"exengine-hdf5-offset-mark", np.uint8)
     group = file.create_group("exengine/marks")
@@ -128,12 +131,12 @@ def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
 
 
 def _missing_at(sink: Sink, offset: int, content: bytes) -> int:
-    """Return the difference between the real and the reported offset of known content."""
+    """Return how far the actual offset of this content exceeds the reported one."""
     sink.check()
     for missing in (0, USER_BLOCK_BYTES):
         if read_at(sink.descriptor, len(content), offset + missing) == content:
             return missing
-    raise OSError("this version of the HDF5 library reports unknown offsets")
+    raise OSError("this version of the HDF5 library reports offsets that do not match the file")
 
 
 # -- the datasets ----------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ def _create(file: Any, image: Image, plan: SourcePlan, compression: str) -> Any:
 
 
 def _plain(text: str) -> str:
-    return text.replace("\0", "\\0")  # HDF5 ends a text at a NUL
+    return text.replace("\0", "\\0")  # HDF5 strings end at the first NUL
 
 
 def _name_of(axis: str, number: int) -> str:
@@ -180,7 +183,7 @@ def _name_of(axis: str, number: int) -> str:
 
 
 def _positions(positions: list[int | str]) -> Any:
-    """Return positions as integers or texts."""
+    """Return positions as integers or strings."""
     if all(isinstance(position, int) and -(2**63) <= position < 2**63 for position in positions):
         return np.array(positions, np.int64)
     return np.array([_plain(str(position)) for position in positions], _TEXT)
@@ -209,7 +212,7 @@ def _write_chunks(
 
 
 def _encoded(frames: Sequence[FrameToBuild], compression: str) -> Iterator[tuple[Any, int]]:
-    """Yield the chunk and the filter mask of each frame. Other threads compress the next frames."""
+    """Yield the chunk and the filter mask of each frame, while other threads compress the next frames."""
 
     def work(frame: FrameToBuild) -> tuple[Any, int]:
         pixels = frame.pixels()
@@ -230,7 +233,7 @@ def _encoded(frames: Sequence[FrameToBuild], compression: str) -> Iterator[tuple
 
 
 def _write_tables(file: Any, frames: Sequence[FrameToBuild], arrangement: Arrangement) -> None:
-    """Write a table of the frames, in order of arrival, for the readers of HDF5."""
+    """Write a table of the frames in order of arrival, for programs that read HDF5."""
     group = file.create_group("frames")
     count = len(frames)
     coordinates = [json.dumps(frame.coordinates.coordinate_dict) for frame in frames]
@@ -258,12 +261,12 @@ def _compare(
     content: bytes,
     offset: int,
 ) -> None:
-    """Raise an OSError unless HDF5 opens the file, and finds every frame and the records in it."""
+    """Raise an OSError unless the HDF5 library finds every frame and the records in the file."""
     if read_at(descriptor, len(content), offset) != content:
-        raise OSError(f"the content of {path} differs from the data that were written")
+        raise OSError(f"the content of {path} differs from the data that was written")
     with h5py.File(path, "r") as file:
         if file["exengine/records"][...].tobytes() != content:
-            raise OSError(f"{path} has its records at another place")
+            raise OSError(f"the HDF5 library does not find the records of {path} at their offset")
         datasets = [file[image.name] for image in arrangement.images]
         for number, frame in enumerate(frames):
             dataset, index = arrangement.places[number]

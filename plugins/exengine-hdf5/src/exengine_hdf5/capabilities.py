@@ -12,7 +12,7 @@ DTYPES = dtype_names(
     np.float16, np.float32, np.float64, np.complex64, np.complex128,
 )  # fmt: skip
 MOST_AXES = 28
-"""HDF5 allows 32 dimensions, and a frame has up to four."""
+"""The maximum number of axes. HDF5 allows 32 dimensions, of which a frame needs up to four."""
 
 CAPABILITIES = StorageCapabilities(
     persistent=True,

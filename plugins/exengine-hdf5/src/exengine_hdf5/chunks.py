@@ -1,7 +1,8 @@
-"""Compresses frames to chunks as HDF5's filters do, and decompresses them.
+"""Compresses frames into chunks, and decompresses chunks, as HDF5's filters do.
 
-The gzip filter is a zlib stream of the bytes after the shuffle filter, so zlib does it. The lzf filter is in
-h5py only, so a small HDF5 file in memory does it. No file on the disk is opened by the HDF5 library here.
+The gzip filter writes a zlib stream of the shuffled bytes, so Python's ``zlib`` can replace it. Only h5py
+contains the lzf filter, so lzf chunks pass through a small HDF5 file in memory. No HDF5 file on the disk is
+opened here.
 """
 
 import itertools
@@ -12,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 4
-"""The level of gzip, which is h5py's default."""
+"""The compression level for gzip. It is h5py's default."""
 _NUMBERS = itertools.count()
-_MOST_RATIO = 1100  # of zlib; more is not possible
+_MOST_RATIO = 1100  # zlib cannot compress any better than this
 
 
 def shuffled(pixels: npt.NDArray[Any]) -> bytes:
-    """Return the bytes of an array as HDF5's shuffle filter arranges them: first all first bytes."""
+    """Return the bytes of an array in the order of HDF5's shuffle filter.
+
+    The first byte of every value comes first, then the second byte of every value, and so on.
+    """
     whole = pixels.reshape(-1).view(np.uint8).reshape(-1, pixels.dtype.itemsize)
     return whole.T.tobytes()
 
@@ -41,13 +45,13 @@ def encode(pixels: npt.NDArray[Any], compression: str) -> Any:
         dataset[...] = pixels
         file.flush()
         mask, chunk = dataset.id.read_direct_chunk((0,) * pixels.ndim)
-    if mask & 0b10:  # lzf did not make it smaller; the real file stores the same mask
+    if mask & 0b10:  # lzf did not make the chunk smaller; the real file gets the same mask
         raise IncompressibleError(shuffled(pixels))
     return chunk
 
 
 class IncompressibleError(Exception):
-    """A frame that lzf cannot compress. The argument is the chunk without lzf."""
+    """Raised if lzf does not make a frame smaller. The argument is the chunk without lzf."""
 
 
 def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compression: str) -> npt.NDArray[Any]:
@@ -56,7 +60,7 @@ def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compressi
     Raises
     ------
     ValueError
-        If the chunk does not have these pixels.
+        If the chunk does not contain pixels of this shape and dtype.
     """
     size = dtype.itemsize * int(np.prod(shape, dtype=object))
     if compression == "lzf":
@@ -76,7 +80,7 @@ def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compressi
     elif compression != "shuffle":
         raise ValueError(f"the compression {compression!r:.20} is not known")
     if len(chunk) != size:
-        raise ValueError("the chunk has another size than the frame")
+        raise ValueError("the size of the chunk differs from the size of the frame")
     whole = np.frombuffer(chunk, np.uint8).reshape(dtype.itemsize, -1).T
     return np.ascontiguousarray(whole).reshape(-1).view(dtype).reshape(shape)
 
@@ -84,6 +88,6 @@ def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compressi
 def _in_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     import h5py
 
-    # Two threads may not use the same name at once. No file of this name is created.
+    # Two threads must not use the same name at the same time. No file with this name is created.
     file = h5py.File(f"exengine-chunk-{next(_NUMBERS)}", "w", driver="core", backing_store=False)
     return file, file.create_dataset("c", shape, dtype, chunks=shape, shuffle=True, compression="lzf")

@@ -1,4 +1,4 @@
-"""Arranges frames as HDF5 datasets: an N-dimensional dataset for all frames with the same axes and layout."""
+"""Arranges frames in HDF5 datasets: frames with the same axes and layout form one N-dimensional dataset."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ Position = int | str
 
 @dataclass
 class Image:
-    """A dataset of the file.
+    """A dataset in the file.
 
     Attributes
     ----------
     name : str
         ``image``, ``image_1`` ...
     axes : tuple of str
-        The axes before those of a frame, in order of arrival.
+        The leading axes, in order of arrival; the axes of a frame follow them.
     shape : tuple of int
         The shape of a frame.
     dtype : str
@@ -33,12 +33,12 @@ class Image:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The number of positions on each axis."""
+        """The number of positions on each leading axis."""
         return tuple(len(self.positions[axis]) for axis in self.axes)
 
 
 class Arrangement:
-    """The datasets for some frames.
+    """The arrangement of a sequence of frames in HDF5 datasets.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Arrangement:
     ----------
     images : list of Image
     places : list of (int, tuple of int)
-        For each frame, the number of its dataset and its indices there.
+        For each frame, the number of its dataset and its indices in that dataset.
     """
 
     def __init__(self, frames: Iterable[FrameToBuild]) -> None:

@@ -1,6 +1,6 @@
-"""Reads a finished HDF5 file that ExEngine wrote, with the records in it.
+"""Reads a finished HDF5 file that ExEngine wrote, by means of the records in the file.
 
-The HDF5 library is used only if another program has rewritten the file, so that the chunks have moved.
+The HDF5 library is needed only to decompress lzf chunks.
 """
 
 import os
@@ -30,7 +30,7 @@ FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED)
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> DataStorage:
-    """Open a dataset: from its spool until it is finished, and from the file afterwards.
+    """Open a dataset: from its spool until the dataset is finished, and from the file afterwards.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def open_hdf5(path: str | os.PathLike[str]) -> DataStorage:
     if records_at(block) == (0, 0):
         if manifest is None or manifest.frames is None:
             return EmptyReader(path, manifest)
-        raise DatasetDamagedError(f"the frames of {path} are missing: its spool is not next to it")
+        raise DatasetDamagedError(f"the frames of {path} are missing: no spool exists next to the file")
     return Hdf5Reader(path, manifest)
 
 
 class Hdf5SpoolReader(SpoolReader):
-    """A dataset that is not finished, read from its spool."""
+    """A reader for the spool of a dataset that is not finished."""
 
     capabilities: StorageCapabilities = CAPABILITIES
     backend_name = BACKEND_NAME
@@ -73,7 +73,7 @@ class Hdf5SpoolReader(SpoolReader):
 
 
 class EmptyReader(Hdf5SpoolReader):
-    """A dataset without a spool, because its writer was killed before it created one."""
+    """A reader for a dataset without a spool. Its writer was killed before creating one."""
 
     reads_spool = False
 
@@ -82,7 +82,7 @@ class EmptyReader(Hdf5SpoolReader):
 
 
 class Hdf5Reader(Hdf5SpoolReader):
-    """A finished file.
+    """A reader for a finished file.
 
     Raises
     ------
@@ -113,7 +113,8 @@ class Hdf5Reader(Hdf5SpoolReader):
     def _settle(self) -> None:
         inside, beside = self._manifest_inside(), self.manifest
         if inside is not None and (beside is None or beside.id != inside.id):
-            self.set_status(inside.status, inside.reason, manifest=inside)  # the other is of another file
+            # the manifest beside this file belongs to a different file
+            self.set_status(inside.status, inside.reason, manifest=inside)
         if not self.head and not self._problem:
             self._problem = "the first record is damaged, or another program has moved the records"
         super()._settle()
@@ -130,10 +131,10 @@ class Hdf5Reader(Hdf5SpoolReader):
                 raise ValueError("the file is shorter than the frame")
             chunk = read_at(self._descriptors[0], frame.size, frame.offset)
             if len(chunk) != frame.size or crc32c.crc32c(chunk) != text["k"]:
-                raise ValueError("the checksum of the chunk differs from that which was written")
+                raise ValueError("the checksum of the chunk differs from the recorded one")
             pixels = decode(chunk, shape, dtype, str(text["z"]))
             if crc32c.crc32c(pixels.reshape(-1).view(np.uint8).data) != frame.crc:
-                raise ValueError("the checksum of the pixels differs from that which was written")
+                raise ValueError("the checksum of the pixels differs from the recorded one")
         except (KeyError, TypeError, ValueError, OSError, MemoryError) as error:
             raise DatasetDamagedError(f"frame {number} of {self.path} is damaged: {error}") from None
         return pixels.astype(np.dtype(str(text["d"])), copy=False)

@@ -1,9 +1,9 @@
-"""The file that the HDF5 library writes to: it hides I/O errors from the library, and keeps the first for us.
+"""A file that hides I/O errors from the HDF5 library, and keeps the first error for the caller.
 
 After a failed write, the HDF5 library may end the process with a segmentation fault when it closes the file
-or exits. It writes through Python here, so that it never sees an error: what could not be written is kept in
-memory, from where the library may read it again. The caller asks for the error after each chunk, and then
-discards the file.
+or exits. The library therefore writes through this Python class, and never sees an error. Data that cannot be
+written is kept in memory, so that the library can read it again. After each chunk, the caller checks for an
+error; if there is one, it discards the file.
 """
 
 import io
@@ -31,7 +31,7 @@ class Sink(io.RawIOBase):
         self.descriptor = open_new(path, os.O_RDWR)
         self.error: OSError | None = None
         self._at = self._size = 0
-        self._kept: list[tuple[int, bytes]] = []  # what could not be written
+        self._kept: list[tuple[int, bytes]] = []  # the data that could not be written
 
     def check(self) -> None:
         """Raise the first error, if there was one."""

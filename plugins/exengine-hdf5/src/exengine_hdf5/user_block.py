@@ -1,4 +1,7 @@
-"""The first 512 bytes of a file, which HDF5 leaves to applications: where the records of ExEngine are."""
+"""The user block: the first 512 bytes of a file, which HDF5 leaves to applications.
+
+It contains the location of ExEngine's records.
+"""
 
 import os
 import struct
@@ -14,13 +17,13 @@ _CRC = struct.Struct("<I")
 
 
 def user_block(offset: int, size: int) -> bytes:
-    """Return the first 512 bytes of a file with records at an offset; 0 for a file without records."""
+    """Return the user block for records at this offset. Without records, offset and size are 0."""
     head = MAGIC + _POINTER.pack(offset, size)
     return (head + _CRC.pack(crc32c.crc32c(head))).ljust(USER_BLOCK_BYTES, b"\0")
 
 
 def records_at(block: bytes) -> tuple[int, int] | None:
-    """Return the offset and the size of the records, from the first bytes of a file; None if damaged."""
+    """Return the offset and size of the records from a user block; None if the block is damaged."""
     end = len(MAGIC) + _POINTER.size
     if len(block) < end + _CRC.size or crc32c.crc32c(block[:end]) != _CRC.unpack_from(block, end)[0]:
         return None
@@ -29,7 +32,7 @@ def records_at(block: bytes) -> tuple[int, int] | None:
 
 
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the user block of a file; empty if it cannot be read."""
+    """Return the user block of a file; empty if the file cannot be read."""
     try:
         descriptor = open_regular(path, follow_links=True)
     except OSError:

@@ -35,7 +35,7 @@ _COMPRESSION = "compression"
 
 
 class Hdf5Storage(SpooledStorage):
-    """Write one HDF5 file, which h5py, MATLAB and most other programs read.
+    """Write one HDF5 file, which h5py, MATLAB and most other programs for HDF5 can read.
 
     Frames with the same axes and layout form one N-dimensional dataset, in chunks of one frame. Until
     ``finish``, the frames are in a spool next to the file: when ``put`` returns, the operating system has
@@ -50,8 +50,8 @@ class Hdf5Storage(SpooledStorage):
     summary_metadata : JSON value, optional
         Metadata for the whole dataset.
     compression : {"none", "gzip", "lzf"}
-        The compression of the pixels: ``gzip`` makes smaller files and every program reads it; ``lzf`` is
-        faster, but only h5py reads it.
+        The compression of the pixels. ``gzip`` makes files smaller, and every program can read it. ``lzf`` is
+        faster, but only h5py can read it.
 
     Examples
     --------

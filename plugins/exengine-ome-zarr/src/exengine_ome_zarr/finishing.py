@@ -1,4 +1,4 @@
-"""Finishes the files of a dataset: shard indices and lengths, array lengths, and consolidated metadata.
+"""Finishes a dataset: corrects shard indices, sets lengths of shards and arrays, consolidates metadata.
 
 The dataset can be read after every step, and any step can be repeated if the process is killed. The
 journal lists the frames that exist.
@@ -89,7 +89,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
 
 
 def _lengths(frames: Columns) -> dict[int, Indices]:
-    """Return the lengths of t, c and z for each image."""
+    """Return the lengths along t, c and z for each image."""
     found = {}
     for number in np.unique(frames["image"]).tolist():
         t, c, z = (int(frames[dim][frames["image"] == number].max()) + 1 for dim in ("t", "c", "z"))
@@ -136,7 +136,7 @@ def _read_columns(journal: OpenFile) -> Columns:
 def by_shard(
     layout: Layout, frames: Columns
 ) -> Iterator[tuple[int, tuple[int, int, int], npt.NDArray[np.intp]]]:
-    """Yield each shard with its image and the frames in it."""
+    """For each shard, yield its image, its indices, and the rows of its frames."""
     if not len(frames):
         return
     keys = np.stack(
@@ -152,7 +152,7 @@ def by_shard(
 
 
 def chunk_numbers(layout: Layout, frames: Columns) -> npt.NDArray[np.int64]:
-    """Return the number of each frame's first chunk in its shard, ``(frames,)`` int64."""
+    """For each frame, return the number of its first chunk in the shard, ``(frames,)`` int64."""
     t, c, z = (
         frames[dim].astype(np.int64) % shard // chunk
         for dim, shard, chunk in zip("tcz", layout.shard, layout.chunk, strict=True)
@@ -174,7 +174,7 @@ def _trim(folder: str, path: str, layout: Layout, frames: Columns) -> None:
     assert slots is not None
     entries = np.where(written[:, None], slots, np.uint64(EMPTY))
     if (entries[written] == EMPTY).any():
-        raise DatasetDamagedError(f"the index of {path} does not contain all of its frames")
+        raise DatasetDamagedError(f"the index of {path} does not list all frames of the shard")
     end = int(entries[written, 0].max()) + size
     holes = end - int(written.sum()) * size
     if holes > sizes.COPY_BYTES and holes > end * sizes.COPY_SHARE:

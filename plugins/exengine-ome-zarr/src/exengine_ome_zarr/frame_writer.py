@@ -45,7 +45,7 @@ class FrameWriter:
     layout_bytes : int
         The size of the existing layout file.
     line_bytes, frames : int, optional
-        The size of the lines in ``frames.jsonl``, and the number of frames, if the dataset is continued.
+        If the dataset is continued: the size of the lines in ``frames.jsonl``, and the number of frames.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class FrameWriter:
         self._parts: PartFiles | None = None
         self._pyramid: PyramidBuilder | None = None
         self._helper = HelperThread()
-        self._started: dict[str, int] = {}  # the offset up to which the disk has begun to store each shard
+        self._started: dict[str, int] = {}  # the offset in each shard up to which writing has begun
         self._names: dict[tuple[int, int, int, int], str] = {}
         self._grown: dict[int, Indices] = {}
         self._channels: set[int] = set()  # the channels whose contrast was chosen
@@ -80,7 +80,7 @@ class FrameWriter:
         self._journal = JournalWriter(os.path.join(folder, files.JOURNAL), frames)
 
     def write(self, number: int, batch: Batch) -> int:
-        """Write as many frames from the beginning of a batch as form one piece of a shard.
+        """Write as many frames from the beginning of a batch as one write can store.
 
         Parameters
         ----------
@@ -282,7 +282,7 @@ class FrameWriter:
             key = positions[axes] if type(axes) is str else tuple(positions[axis] for axis in axes)
             index, is_label = labels.assign(key)
             if is_label:
-                # Store the label before its frames: readers without the label would find them at other
+                # Store the label before its frames. Readers without the label would find the frames at other
                 # coordinates.
                 line = planning.label_line(dim, index, key)
                 self._layout_lines.append(files.encode_line(line))
@@ -312,7 +312,7 @@ class FrameWriter:
         z: int,
         extents: Indices,
     ) -> None:
-        """Extend the array of an image before a frame is written, so that the array contains the frame."""
+        """Extend an image's array, so that the array has room for the frame that is written next."""
         assert self.layout is not None
         shard = self.layout.shard
         lengths = []
@@ -324,7 +324,7 @@ class FrameWriter:
         self._grown[image] = grown
 
     def shard_name(self, key: tuple[int, int, int, int]) -> str:
-        """Return the path of a shard, by its image and its indices along t, c and z."""
+        """Return the path of the shard with this image and these indices along t, c and z."""
         name = self._names.get(key)
         if name is not None:
             return name
@@ -337,7 +337,7 @@ class FrameWriter:
         return name
 
     def _frames_in_shard(self, image: int, t: int, c: int, z: int) -> int:
-        """Return the number of frames that the shard of a frame can contain in an array of this length."""
+        """Return how many frames a frame's shard can contain, given the current lengths of the array."""
         assert self.layout is not None
         count = 1
         for index, length, size in zip((t, c, z), self._grown[image], self.layout.shard, strict=True):

@@ -1,4 +1,4 @@
-"""Reads datasets that are packed into one ``.ozx`` file, by offset.
+"""Reads datasets that are packed into one ``.ozx`` file.
 
 The reader copies the journal and the layout to a temporary folder, as for a dataset in object storage. Pixels
 and metadata of frames stay in the file.
@@ -29,7 +29,7 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
 
 
 class PackedReader(RemoteReader):
-    """A reader for a dataset in one file. :meth:`open` creates it."""
+    """A reader for a packed dataset. Use :meth:`open` to create a reader."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -40,7 +40,7 @@ class PackedReader(RemoteReader):
         except OSError as error:
             raise DatasetNotFoundError(f"{absolute} cannot be opened: {error.strerror}") from None
         if files.LAYOUT not in objects.archive.sizes or MANIFEST not in objects.archive.sizes:
-            raise DatasetNotFoundError(f"{absolute} does not contain a dataset that ExEngine has packed")
+            raise DatasetNotFoundError(f"{absolute} is not a dataset that ExEngine has packed")
         copy = tempfile.TemporaryDirectory(prefix="exengine-")
         try:
             copy_documents(objects, copy.name)

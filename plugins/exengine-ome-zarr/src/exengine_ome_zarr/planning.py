@@ -1,4 +1,4 @@
-"""Derives the layout of a dataset and its OME metadata from the plan of an acquisition and the options."""
+"""Derives the layout and the OME metadata of a dataset from its options and the acquisition plan."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ _MAX_LEVEL = 9  # of every codec except zstd
 
 
 class Planning:
-    """The facts about the frames that are known before the first frame arrives.
+    """The facts that are known about the frames before the first one arrives.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Planning:
             self.facts.plate = {}
 
     def expect(self, plan: SourcePlan) -> None:
-        """Use the plan of an acquisition.
+        """Take the axes and the OME metadata from the plan of an acquisition.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class Planning:
         return found
 
     def lengths(self, layout: Layout) -> dict[str, int]:
-        """Return the planned lengths of the dimensions t, c and z, if their positions are numbers from 0."""
+        """Return the planned lengths of those dimensions t, c and z on which positions are 0, 1, 2, ..."""
         planned = {axis.name: axis for axis in self._axes}
         found = {}
         for dim in FRAME_DIMENSIONS:
@@ -143,7 +143,7 @@ def _has_wells(plan: SourcePlan) -> bool:
 
 
 def refuse_no_well(position: int | str, facts: Facts) -> None:
-    """Raise ``CoordinatesError`` if a position is not in a well of a plate."""
+    """Raise ``CoordinatesError`` if a position does not name a well of the plate."""
     stated = any(place.name == position and place.row is not None for place in facts.stage_positions)
     if not stated and well_of(position) is None:
         raise CoordinatesError(

@@ -100,8 +100,8 @@ def build_shard(
         The layout of the full resolution.
     method : {'mean', 'median', 'decimate'}
     names : list of str
-        The path of the shard in the dataset for each level, beginning with the full resolution, which already
-        exists.
+        For each level, the path of its shard in the dataset. The first path is that of the existing shard of
+        full resolution.
     frames : iterable of ((t, c, z), numpy.ndarray)
         The indices and pixels of each frame in the shard.
     may_finish : callable
@@ -123,7 +123,7 @@ def build_shard(
 
 
 def read_frames(files: FrameFiles, records: Iterable[Record]) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
-    """Yield the indices and pixels of the frames in journal records."""
+    """Yield the indices and pixels of the frames that journal records describe."""
     for record in records:
         _, image, t, c, z, *_ = record
         text = f"the frame at t {t}, c {c}, z {z} of image {image}"
@@ -133,8 +133,8 @@ def read_frames(files: FrameFiles, records: Iterable[Record]) -> Iterator[tuple[
 class PyramidBuilder:
     """Builds the levels of complete shards on a low-priority thread, while more frames are stored.
 
-    The thread uses only spare processor time. It builds a shard when all of its frames are stored; ``finish``
-    builds all shards that the thread has not built.
+    The thread uses only spare processor time. It processes a shard when all frames of the shard are stored;
+    ``finish`` builds all levels that the thread has not built.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class PyramidBuilder:
     images : Images
     method : {'mean', 'median', 'decimate'}
     frames_in_shard : callable
-        Returns the number of frames that the shard of a frame will contain.
+        Returns the number of frames that a given frame's shard will contain.
     """
 
     def __init__(

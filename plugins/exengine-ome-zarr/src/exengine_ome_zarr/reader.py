@@ -189,10 +189,10 @@ class OmeZarrReader(DatasetReader):
         return frames.read(record, FrameName(self._name, number))
 
     def _refuse_lost_labels(self, number: int, record: Record) -> None:
-        """Raise ``DatasetDamagedError`` if a frame was stored at different coordinates.
+        """Raise ``DatasetDamagedError`` if a frame was stored at coordinates other than those in the table.
 
-        If the end of the layout file is lost, some positions have no labels. Only the manifest of a finished
-        dataset contains a checksum that reveals this.
+        They differ if the end of the layout file was lost, because some positions then have no labels. The
+        checksum in the manifest shows this loss only in a finished dataset.
         """
         try:
             line = self._read_line(number, record)

@@ -74,7 +74,7 @@ def _append_lines(
 def _rewrite(
     path: str, journal: OpenFile, frames: int, missing: set[int], lines: Mapping[int, tuple[int, int, int]]
 ) -> OpenFile:
-    """Return the journal without lost frames and reserved space, but with the new positions of lines."""
+    """Return the journal without lost frames or reserved space, and with the new positions of the lines."""
     name = os.path.join(path, files.JOURNAL)
     if not missing and not lines:
         file = OpenFile(name, os.O_RDWR)

@@ -39,7 +39,7 @@ class DatasetServer(LoopbackServer):
     port : int
         The port; 0 selects a free port.
     origins : iterable of str
-        The web sites that may read the dataset, such as ``https://ome.github.io``.
+        The websites that may read the dataset, such as ``https://ome.github.io``.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class DatasetServer(LoopbackServer):
         self.folder = Path(os.path.realpath(path))
         """The folder of the dataset."""
         self.origins = set(origins)
-        """The web sites that may read the dataset."""
+        """The websites that may read the dataset."""
         if not self.folder.is_dir():
             raise DatasetAccessError(f"{os.fspath(path)} is not a folder; pass the folder of a dataset")
         super().__init__(partial(_Handler, self.folder, self.origins), port, "ome-zarr-server")
@@ -203,7 +203,7 @@ def open_neuroglancer(server: DatasetServer, image: str = "") -> Any:
     Parameters
     ----------
     server : DatasetServer
-        A server that has been started. The viewer is added to the web sites that may read the dataset.
+        A running server. It adds the viewer to the websites that may read the dataset.
     image : str
         The path of the image in the dataset, such as ``0`` or ``A/1/0``; empty if the dataset is a single
         image.
@@ -291,9 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--port", type=int, default=PORT, help="the port; 0 selects a free port (default: %(default)s)"
     )
     parser.add_argument("--image", help="the path of the image that neuroglancer shows (default: the first)")
-    parser.add_argument(
-        "--origin", help="a web site that may read the dataset, such as https://ome.github.io"
-    )
+    parser.add_argument("--origin", help="a website that may read the dataset, such as https://ome.github.io")
     given = parser.parse_args(arguments)
     try:
         server = DatasetServer(given.path, given.port, [given.origin] if given.origin else ())

@@ -55,7 +55,7 @@ def _faults_of_shard(folder: str, name: str, layout: Layout, chunks: set[int]) -
     size = os.fstat(file.descriptor).st_size - layout.index_bytes
     entries = index[sorted(chunks)]
     if (entries == EMPTY).any():
-        return [f"the index of the shard {name} does not contain all of its frames"]
+        return [f"the index of the shard {name} does not list all frames of the shard"]
     # An offset near the maximum would overflow the sum.
     outside = (entries[:, 0] > np.uint64(size)) | (entries[:, 1] > np.uint64(size))
     if outside.any() or (entries.sum(axis=1) > size).any():

@@ -29,7 +29,7 @@ class FrameTable:
     ----------
     folder : str
     manifest : Manifest, optional
-        The manifest of a finished dataset, which has the size and the checksum of the journal.
+        The manifest, if the dataset is finished. It contains the size and the checksum of the journal.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class FrameTable:
         The layout of the dataset, or None if it has no frames.
     labels : dict of str to Labels
     windows : dict of int to (float, float)
-        The pixel values that are shown as black and white, for each channel.
+        For each channel, the pixel values that are shown as black and as white.
     facts : Facts
     summary : JSON value
         The metadata of the dataset as a whole.
@@ -45,7 +45,7 @@ class FrameTable:
         The reason why the layout file or the journal cannot be read; otherwise empty.
     journal : OpenFile or None
     verified : bool
-        Whether the journal has the checksum in the manifest.
+        Whether the journal matches the checksum in the manifest.
     """
 
     def __init__(self, folder: str, manifest: Manifest | None = None) -> None:
@@ -202,7 +202,7 @@ class FrameTable:
             self._build(self._places[:, : first + new])
 
     def _build(self, places: npt.NDArray[np.uint32]) -> None:
-        """Build the lookup for all frames: a table unless it would be mostly empty, otherwise sorted keys."""
+        """Build the lookup for all frames: a table or, if a table would be mostly empty, sorted keys."""
         count = places.shape[1]
         maxima = [last + 1 for last in np.amax(places, axis=1).tolist()]
         extents = (maxima[0], maxima[1], maxima[2], maxima[3])

@@ -65,8 +65,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         ``blosc-lz4`` and 1 for all other codecs.
     chunk : int, optional
         The maximum height and width of a chunk, in pixels. By default, a chunk contains whole frames; with
-        compression, a frame of 256 KiB or more is divided into chunks of rows of up to 2 MiB, which two
-        threads compress.
+        compression, a frame of 256 KiB or more is divided into chunks of whole rows, at most 2 MiB each, and
+        two threads compress them.
     shard : int, optional
         The maximum number of frames in a shard; each shard is a file. By default, up to 4,096 frames or 256
         MiB.
@@ -155,7 +155,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         self._planning = planning.Planning(extra_axes, layout, method, **options)
         self._summary_line = files.encode_line({"summary": summary})
         if len(self._summary_line) > sizes.MAX_LINE_BYTES:
-            raise MetadataError(f"the summary metadata exceeds {sizes.MAX_LINE_BYTES} bytes as JSON")
+            raise MetadataError(f"the summary metadata takes up over {sizes.MAX_LINE_BYTES} bytes as JSON")
         self._writer: FrameWriter | None = None
         super().__init__(path, summary_metadata=summary)
         folder = super().path  # the folder of the files, even if ``path`` is a URL
@@ -180,7 +180,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         """Open a dataset in a folder, in order to store its missing frames."""
         if is_url(path):
             raise UnsupportedOperationError(
-                f"ome-zarr cannot continue {path}, because it is in object storage; use a new dataset"
+                f"ome-zarr cannot continue {path}, because the dataset is in object storage; create a new one"
             )
         return _ContinuedStorage(path, **options)
 
@@ -277,7 +277,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
     # -- writing ---------------------------------------------------------------------------------
 
     def prepare_frames(self, plan: SourcePlan) -> None:
-        """Use the plan for the layout and the OME metadata."""
+        """Use the plan when choosing the layout and the OME metadata."""
         self._planning.expect(plan)
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> bytes:
@@ -292,12 +292,12 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         axes = orjson.dumps(positions)
         if len(axes) > sizes.MAX_TEXT_BYTES:
             raise CoordinatesError(
-                f"the coordinates have {len(axes)} bytes as JSON; the limit is {sizes.MAX_TEXT_BYTES}"
+                f"the coordinates take up {len(axes)} bytes as JSON; the limit is {sizes.MAX_TEXT_BYTES}"
             )
         encoded = encode_json(metadata)
         if len(encoded) > sizes.MAX_METADATA_BYTES:
             raise MetadataError(
-                f"the metadata has {len(encoded)} bytes as JSON; readers accept at most "
+                f"the metadata takes up {len(encoded)} bytes as JSON; readers accept at most "
                 f"{sizes.MAX_METADATA_BYTES}"
             )
         return frame_line(axes, encoded)

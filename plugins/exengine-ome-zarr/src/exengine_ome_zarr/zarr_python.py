@@ -1,7 +1,7 @@
 """Reads a frame using only zarr-python and the OME metadata, as any other program would.
 
-The conformance kit compares such reads with the frames that were stored, while the dataset is being written
-and after its writer was killed (promise C6). The journal of this backend is not used.
+While a dataset is being written, and after its writer was killed, the conformance kit compares such reads
+with the frames that were stored (promise C6). The journal of this backend is not used.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _AXES = {"t": "time", "c": "channel", "z": "z"}
 
 
 def read_frame(path: str, coordinates: Mapping[str, int | str]) -> npt.NDArray[Any]:
-    """Return the pixels of a frame, ``(Y, X)``, or zeros if the frame is not stored.
+    """Return the pixels of a frame as an array ``(Y, X)``, with zeros if the frame is not stored.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def read_frame(path: str, coordinates: Mapping[str, int | str]) -> npt.NDArray[A
 
 
 def _image_of(root: Any, name: str) -> Any:
-    """Return the image of a position in a series."""
+    """Look up the image of a position in the OME series, by the name of the position."""
     for path in root["OME"].attrs["ome"]["series"]:
         if root[path].attrs["ome"]["multiscales"][0]["name"] == name:
             return root[path]

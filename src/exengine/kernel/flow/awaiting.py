@@ -1,4 +1,4 @@
-"""Waits until individual frames have arrived, have been processed, or are stored."""
+"""Waits until individual frames have arrived, have been processed, or have been stored."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ from exengine.kernel.flow.waiters import wait
 
 
 class Awaiting:
-    """A call of :meth:`exengine.DataHandler.await_data`, for one or more frames.
+    """A call to :meth:`exengine.DataHandler.await_data`, for one or more frames.
 
     Parameters
     ----------

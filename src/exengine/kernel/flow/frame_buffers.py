@@ -1,7 +1,8 @@
 """Memory for the private copies of frames in flight.
 
-Most of the time for copying a frame into new memory is spent on page faults. Small frames therefore share
-slabs of memory. Slabs, and the buffers of large frames, are reused as soon as no frame refers to them.
+Most of the time that it takes to copy a frame into new memory is spent on page faults. Small frames
+therefore share slabs of memory. Slabs, and the buffers of large frames, are reused as soon as no frame refers
+to them.
 
 A small frame is copied while the interpreter lock is held. numpy would release the lock for each copy, and if
 another Python thread is busy, every release costs this thread 5 ms. A large frame is copied by numpy, so that
@@ -67,7 +68,7 @@ class FrameBuffers:
         Parameters
         ----------
         image : numpy.ndarray
-            An array of any kind. The copy has the same class, for example that of a masked array.
+            An array, possibly of a subclass such as that of masked arrays. The copy has the same class.
         """
         slab = self._slab
         if image.dtype is not slab.dtype or image.shape != slab.shape or type(image) is not np.ndarray:
@@ -88,7 +89,7 @@ class FrameBuffers:
         return copy
 
     def _has_slab(self, image: npt.NDArray[Any]) -> bool:
-        """Select the slab for the layout of an array; return whether there is one."""
+        """Select the slab for arrays with the layout of this one; return False if there is none."""
         size = image.nbytes
         if type(image) is not np.ndarray or image.dtype.hasobject or not 0 < size < LARGE_BYTES:
             return False
@@ -137,7 +138,7 @@ def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
 
 
 def _references_to_free_buffer() -> int:
-    """Return the reference count that this Python version reports for a buffer in one local variable."""
+    """Return the reference count that this Python version reports if one local variable holds a buffer."""
     buffer = np.empty(0, np.uint8)
     return _references_to(buffer)
 

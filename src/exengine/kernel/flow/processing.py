@@ -26,7 +26,7 @@ from exengine.kernel.frames.metadata import clean_metadata
 ProcessFunction = Callable[[DataCoordinates, npt.NDArray[Any], JsonValue], Any]
 
 _MOST_HELD_BYTES = 8 * 2**20
-"""The maximum size of the results that all workers hold back until the process function returns, in bytes.
+"""The maximum total size, in bytes, of the results that workers hold back until the process function returns.
 
 If the process function fails, the results that are held back are discarded."""
 

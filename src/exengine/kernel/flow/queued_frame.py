@@ -70,12 +70,12 @@ class QueuedFrame:
             _log.exception("a future raised an exception when notified of the frame at %s", self.coordinates)
 
     def notify_of_loss(self, error: BaseException) -> None:
-        """Notify the future of the loss of the frame, if the future has a method ``_notify_error``."""
+        """Notify the future that the frame was lost, if the future has a method ``_notify_error``."""
         try:
-            if hasattr(self.future, "_notify_error"):  # a future of ExEngine 0.4.0 has no such method
+            if hasattr(self.future, "_notify_error"):  # futures from ExEngine 0.4.0 have no such method
                 self.future._notify_error(self.coordinates, error)
         except BaseException:
-            _log.exception("a future raised an exception when notified of the loss at %s", self.coordinates)
+            _log.exception("a future raised an exception when notified of a lost frame: %s", self.coordinates)
 
 
 def frames_of(result: Any, given: QueuedFrame) -> Iterator[QueuedFrame]:

@@ -30,7 +30,8 @@ Otherwise, each of the two threads would wait until the other has held the inter
 _PAUSE_S = 1e-6  # about 60 us on Linux, which suffices for another thread to take the interpreter lock
 
 _LONG_WAIT_S = 0.004
-"""If storing a batch includes such a wait, the next batch is larger, if the storage can take it.
+"""After a batch that included a wait of at least this time, the next batch is larger, if the storage can
+take it.
 
 After each write, the store thread waits for the interpreter lock: 5 ms if another Python thread is busy."""
 
@@ -97,7 +98,7 @@ class Storing:
         self._producer_pauses = False
 
     def _put(self, batch: list[QueuedFrame]) -> tuple[int, BaseException | None]:
-        """Pass frames to the storage; return the number stored, and the error of the next frame, if any."""
+        """Pass frames to the storage; return how many were stored and, if one failed, the error."""
         most = len(batch) - 1
         try:
             if self._put_checked is not None:
@@ -191,7 +192,7 @@ class Storing:
                 keep_ledger(self._storage, flight.ledger)
             except UnsupportedOperationError:
                 pass  # the storage cannot store annotations
-            except BaseException as error:  # the dataset must be ended nevertheless
+            except BaseException as error:  # the dataset must still be ended
                 self.keep(error)
             if flight.error is not None or not flight.ledger.complete:
                 end_early(self._storage, str(flight.error or "some frames were not stored"), failed=True)

@@ -69,7 +69,7 @@ def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
 
 
 def wait_while_running(ticket: threading.Lock, left_s: float | None) -> float | None:
-    """Wait on a ticket for a short time, and return the remaining part of a time limit.
+    """Wait on a ticket for a short time, and return the time that is left before a limit.
 
     If the process is suspended or the computer sleeps during the wait, the limit is reduced by no more than
     this short time. Otherwise, a program that resumes after Ctrl-Z would exceed its limit immediately.

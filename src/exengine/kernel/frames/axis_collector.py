@@ -5,7 +5,7 @@ from exengine.kernel.source_plan import PlannedAxis
 
 
 class AxisCollector:
-    """Derives axes from the coordinates of frames, which are added in the order of acquisition.
+    """Derives axes from coordinates, which are added in the order in which the frames are acquired.
 
     Examples
     --------
@@ -23,7 +23,7 @@ class AxisCollector:
         self._positions: dict[str, dict[int | str, None]] = {}
         self._first: dict[str, int | str] = {}
         self._unchanged: set[str] = set()
-        self._changed: dict[str, int] = {}  # axis -> number of the first frame at another position
+        self._changed: dict[str, int] = {}  # axis -> number of the frame at which the position first changed
         self._count = 0
 
     def add(self, coordinates: DataCoordinates) -> None:

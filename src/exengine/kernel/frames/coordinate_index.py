@@ -165,7 +165,7 @@ class CoordinateIndex:
         return {axis: list(values) for axis, values in found.items() if values}
 
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
-        """Return a clause for an error message that lists the existing axes or positions."""
+        """Return a clause that lists the existing axes or positions, for an error message."""
         if not self._numbers:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in self._weights]

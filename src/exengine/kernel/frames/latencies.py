@@ -1,4 +1,4 @@
-"""The times that frames waited, as a histogram of constant size."""
+"""The waiting times of frames, as a histogram of constant size."""
 
 import math
 
@@ -7,7 +7,7 @@ _PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 class Latencies:
-    """Counts latencies in bins of a logarithmic scale.
+    """Counts latencies in bins on a logarithmic scale.
 
     Examples
     --------

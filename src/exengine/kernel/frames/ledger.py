@@ -2,8 +2,8 @@
 
 It has two sides, each of which must balance. Incoming: offered = passed on + dropped + discarded + failed.
 Outgoing: produced = stored + failed. Frames that were not stored are listed with their coordinates and the
-reason. The ledger also shows how well the storage kept up: gaps in the camera's own counter, late frames, and
-the time that frames waited.
+reason. The ledger also records gaps in the camera's own counter, late frames, and how long frames waited to
+be stored.
 """
 
 import itertools
@@ -53,21 +53,21 @@ class Ledger:
         The coordinates of the first frames that were stored as they arrived because the process function
         failed, each with the reason.
     gaps : list of dict
-        Gaps in the image numbers of a camera, each left by frames that the camera or its driver lost:
+        Gaps in the image numbers of a camera, where the camera or its driver lost frames. The keys are
         ``camera``, ``after`` and ``before`` (the coordinates of the frames around the gap), and ``missing``
-        (the number of frames).
+        (the number of lost frames).
     stored_before : int
         Frames that earlier runs had stored, if this run continues a dataset. No other count includes them.
     skipped_by_plan : int
-        Combinations of positions on the planned axes for which the plan contains no frame.
+        Combinations of planned positions for which the plan contains no frame.
     late : list of (dict, float)
         The first frame of each late time point, and its delay in seconds.
     stalled : int
         Frames for which the source had to wait, because the queue was full.
     stalled_s : float
-        The total time of these waits, in seconds.
+        The total duration of these waits, in seconds.
     most_frames, most_bytes : int
-        The largest number of frames, and the largest amount of pixel data in bytes, that were in flight.
+        The largest number of frames in flight, and the largest amount of pixel data in flight, in bytes.
     """
 
     __slots__ = (
@@ -106,13 +106,13 @@ class Ledger:
         self.latencies = Latencies()  # from the arrival of a frame until it was stored
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        Ledger.__init__(self)  # a pickle of an earlier version has fewer fields
+        Ledger.__init__(self)  # a pickle from an earlier version has fewer fields
         for name, value in state[1].items():
             setattr(self, name, value)
 
     @property
     def failed(self) -> int:
-        """Frames lost to an error, on either side of the ledger."""
+        """The number of frames lost to errors, on both sides of the ledger."""
         return self.failed_in + self.failed_out
 
     @property
@@ -168,7 +168,7 @@ class Ledger:
         Parameters
         ----------
         camera : str
-            The label of the camera; empty if it is unknown.
+            The label of the camera; empty if the label is unknown.
         after, before : object
             The coordinates of the last frame before the gap and of the first frame after it.
         missing : int

@@ -162,7 +162,7 @@ def _documentation(cls: type) -> Iterator[Finding]:
 def _defaults(
     parameters: Mapping[str, inspect.Parameter], doc: docstrings.Documentation, annotated: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """Yield each disagreement between the docstring, annotation and default of an option."""
+    """Yield each disagreement among the docstring, annotation and default of an option."""
     for name, parameter in parameters.items():
         documented = doc.parameters.get(name)
         if documented is None or documented.default is None:

@@ -30,7 +30,7 @@ DOCUMENTATION = {
     "EX211": "the docstring has no example that runs",
     "EX212": "the example fails",
     "EX213": "the package has no narrative page",
-    "EX214": "a capability is not explained on the page",
+    "EX214": "the narrative page does not explain a capability",
 }
 """Faults in the documentation of a valid class."""
 

@@ -59,7 +59,7 @@ class Documentation:
 
 @once_per_class
 def documentation_of(cls: type) -> Documentation:
-    """Return the parsed docstring of a class; its parameters can be documented in ``__init__`` instead."""
+    """Return the parsed docstring of a class; parameters may be described in ``__init__`` instead."""
     own = _parse(cls.__dict__.get("__doc__"))
     if not own.parameters:
         of_init = _parse(getattr(cls.__dict__.get("__init__"), "__doc__", None))

@@ -30,7 +30,7 @@ _PREFIX = "exengine_"
 
 @dataclass(frozen=True)
 class Implementation:
-    """One function in a plugin that implements a hook.
+    """A plugin's function that implements a hook.
 
     Attributes
     ----------

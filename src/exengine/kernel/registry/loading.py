@@ -127,7 +127,7 @@ class _Captured(io.StringIO):
 
 @contextlib.contextmanager
 def user_interrupt() -> Iterator[Callable[[], bool]]:
-    """Provide a function that returns whether the user pressed Ctrl-C. A plugin cannot fake this.
+    """Provide a function that returns whether the user pressed Ctrl-C. A plugin cannot imitate the keypress.
 
     Python handles signals only in the main thread. In any other thread, every KeyboardInterrupt therefore
     comes from the plugin.

@@ -14,14 +14,14 @@ PROVIDERS = {
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
-"""Name and group of each plugin in this repository, mapped to its distribution, which is also its folder."""
+"""Name and group of each plugin in this repository -> its distribution, which is in a folder of that name."""
 
 INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
 """Instructions for installing every plugin in this repository."""
 
 
 def fold(name: str) -> str:
-    """Return the form used to compare names: lower case, with any run of ``-``, ``_`` or ``.`` as one ``-``.
+    """Return a name as it is compared: in lower case, with any run of ``-``, ``_`` or ``.`` as one ``-``.
 
     Examples
     --------

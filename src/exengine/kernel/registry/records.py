@@ -258,7 +258,7 @@ class PluginRecord:
 
 
 class PluginRecords(Mapping[str, PluginRecord]):
-    """A read-only mapping from name to record of the installed plugins of one kind, sorted by name.
+    """A read-only mapping from name to record, sorted by name, of the installed plugins of one kind.
 
     Parameters
     ----------

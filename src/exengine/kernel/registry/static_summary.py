@@ -1,4 +1,4 @@
-"""The summary of a plugin's class, read from its source code without importing it.
+"""The summary of a plugin's class, read from the source code without importing the plugin.
 
 Lists of plugins show a summary of each plugin. Importing every plugin for this purpose would load heavy
 libraries and run code that the user did not select, so the first line of the class's docstring is parsed
@@ -17,7 +17,7 @@ _MOST_BYTES = 2**20
 
 
 def summary_of(record: PluginRecord) -> str:
-    """Return the first line of the docstring of a plugin's class; empty if it cannot be found.
+    """Return the first line of a plugin class's docstring, or an empty string if none is found.
 
     If the module of the entry point imports the class, even inside a function such as ``__getattr__``, the
     import is followed to the module that defines the class.
@@ -25,7 +25,7 @@ def summary_of(record: PluginRecord) -> str:
     Parameters
     ----------
     record : PluginRecord
-        The record of the plugin, whose package is not imported.
+        The record of the plugin. The plugin's package is not imported.
     """
     module, _, name = record.target.partition(":")
     if not name.isidentifier():
@@ -54,7 +54,7 @@ def _origins(tree: ast.Module, module: str, name: str) -> Iterator[tuple[str, st
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:
-    """Return the absolute name of the module in an import, which may be relative to a package."""
+    """Return the absolute name of an imported module; the import may be relative to a package."""
     if not node.level:
         return node.module or ""
     path = _file_of(module)

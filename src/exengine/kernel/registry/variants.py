@@ -1,4 +1,4 @@
-"""The variants of a backend: named sets of options with which it is tested and documented."""
+"""The variants of a backend: named sets of options with which the backend is tested and documented."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

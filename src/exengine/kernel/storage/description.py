@@ -62,7 +62,7 @@ def _metadata(dataset: DataStorage) -> dict[str, Any]:
 
 
 def _number(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:
-    """Return the first positive number under one of the keys."""
+    """Return the first positive number that is found under any of the keys."""
     for key in keys:
         value = metadata.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
@@ -129,7 +129,7 @@ def plan_to_json(plan: SourcePlan) -> dict[str, Any]:
 
 
 def plan_from_json(value: Any) -> SourcePlan:
-    """Return a plan with the facts in a JSON object; an empty plan if the value is not valid."""
+    """Return a plan that contains the facts from a JSON object; an empty plan if the object is not valid."""
     if not isinstance(value, dict):
         return SourcePlan()
     try:

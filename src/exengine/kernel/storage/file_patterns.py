@@ -5,7 +5,7 @@ decimal digits. ``{name}`` matches any characters except ``/``, but not a leadin
 for literal braces. All other characters match literally. No pattern can make matching slow; this matters
 because untrusted manifests also contain patterns.
 
-The patterns of a dataset of one file are ``{file}``, and ``{file}.exengine.NAME`` for each file next to it;
+The patterns of a single-file dataset are ``{file}``, and ``{file}.exengine.NAME`` for each file next to it;
 :func:`parts_beside` checks these.
 """
 
@@ -27,7 +27,7 @@ _RESERVED = ("json", "lock")
 
 
 def parts_beside(patterns: Iterable[str]) -> tuple[str, ...] | None:
-    """Return the names of the files next to a dataset of one file, without the name of the dataset.
+    """Return the names of the files next to a single-file dataset, without the dataset's name as a prefix.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def parts_beside(patterns: Iterable[str]) -> tuple[str, ...] | None:
     Raises
     ------
     ValueError
-        If only some of the patterns are those of a file, or if a name is reserved.
+        If patterns of a folder and of a file are mixed, or if a name is reserved.
 
     Examples
     --------
@@ -57,13 +57,14 @@ def parts_beside(patterns: Iterable[str]) -> tuple[str, ...] | None:
         match = _BESIDE.fullmatch(text) if isinstance(text, str) else None
         if text != FILE and (match is None or match[1] in _RESERVED):
             raise ValueError(
-                f"{text!r:.80} is not a file of a dataset of one file; write '{FILE}.exengine.NAME', where "
-                f"NAME has lower-case letters and is not {' or '.join(_RESERVED)}"
+                f"{text!r:.80} is not a pattern for a file next to a single-file dataset; write "
+                f"'{FILE}.exengine.NAME', where NAME begins with a lowercase letter, contains only lowercase "
+                f"letters, digits and hyphens, and is not {' or '.join(_RESERVED)}"
             )
         if match is not None:
             parts[text.removeprefix(f"{FILE}.")] = None
     if FILE not in texts:
-        raise ValueError(f"the patterns of a dataset of one file include {FILE!r}")
+        raise ValueError(f"the patterns of a single-file dataset must include {FILE!r}")
     return tuple(parts)
 
 

@@ -55,7 +55,7 @@ class FormatHooks(IndexedStorage):
         """
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:
-        """Reject a frame that the format cannot store, before anything changes.
+        """Before anything changes, reject a frame that the format cannot store.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class FormatHooks(IndexedStorage):
     ) -> None:
         """Write a frame from a data handler. Unlike ``write_frame``, this method may keep the array.
 
-        No other code changes the array afterwards. A storage in memory overrides this method to avoid a copy.
+        No other code changes the array afterward. A storage in memory overrides this method to avoid a copy.
         The default implementation calls ``write_frame``. This method is not called if ``batch_frames`` is
         greater than 1.
 
@@ -148,7 +148,7 @@ class FormatHooks(IndexedStorage):
             files.sync_filesystem(self.path)
 
     def finish_frames(self) -> None:
-        """Finish the format's files and sync them to the disk. The manifest is written afterwards.
+        """Finish the format's files and sync them to the disk. The manifest is written afterward.
 
         Called when ``finish`` or ``abort`` ends the dataset, and by ``close`` after a failed write. After
         a failed write, the files may contain a part of the frame that was not stored, and the disk may still
@@ -178,7 +178,7 @@ class FormatHooks(IndexedStorage):
     def initial_files(self) -> Mapping[str, bytes]:
         """Return the files that the dataset contains as soon as it becomes visible.
 
-        If a dataset is one file, return its first content, under ``{file}`` alone.
+        If a dataset is one file, return only the initial content of that file, under the key ``{file}``.
 
         Called once, before the dataset exists, and therefore before ``super().__init__`` returns. Override
         this method if readers of the format need a file, such as an index or a description of the array, to

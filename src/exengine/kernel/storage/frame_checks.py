@@ -28,7 +28,7 @@ class FrameChecks:
         self._owner = owner
         self._limits = capabilities
         self._accepted_dtypes: set[np.dtype[Any]] = set()
-        # The dtype and shape of the last frame: most frames are like the frame before.
+        # The dtype and shape of the last frame, which the next frame usually shares.
         self._last: tuple[np.dtype[Any] | None, tuple[int, ...]] = (None, ())
         self._limits_positions = not (capabilities.string_axes and capabilities.negative_indices)
         self.limits_axes = (
@@ -61,7 +61,7 @@ class FrameChecks:
         if type(data) is np.ndarray:
             dtype, shape = self._last
             if data.dtype is dtype and data.shape == shape:
-                return data  # type: ignore[no-any-return]
+                return data
         else:
             if not isinstance(data, np.ndarray):
                 raise UnsupportedDataError(
@@ -90,7 +90,7 @@ class FrameChecks:
             ):
                 raise UnsupportedDataError(
                     f"{self._owner} requires all frames to have the same shape and dtype; the first has "
-                    f"{self.first[0]} {self.first[1]}, this one has {data.shape} {dtype}"
+                    f"{self.first[0]} {self.first[1]}, but this one has {data.shape} {dtype}"
                 )
             if self.first is None:  # the next frame is compared with this one
                 return data  # type: ignore[no-any-return]
@@ -125,7 +125,7 @@ class FrameChecks:
         if self._first_axes is not None and positions.keys() != self._first_axes:
             raise CoordinatesError(
                 f"{self._owner} accepts only frames with the same axes: the first had "
-                f"{_listed(self._first_axes)}, this one has {_listed(positions)}"
+                f"{_listed(self._first_axes)}, but this one has {_listed(positions)}"
             )
         if not self._limits_positions:
             return

@@ -304,8 +304,8 @@ class ManagedStorage(WrittenStorage):
         where = f" {self.path}" if self.path else ""
         error = from_os(
             StorageFailedError,
-            f"writing{where} failed: {life.failure}; {what}. The {self.frames_stored} frames stored earlier "
-            "are safe; continue in a new "
+            f"writing{where} failed: {life.failure}; {what}. All frames stored earlier "
+            f"({self.frames_stored}) are safe; continue in a new "
             f"dataset{', on a disk with space' if isinstance(life.error, OSError) else ''}",
             life.error,
         )
@@ -319,7 +319,7 @@ class ManagedStorage(WrittenStorage):
         if refusal is StorageFinishedError:
             raise StorageFinishedError("the storage is finished, so its dataset can no longer be changed")
         if refusal is StorageStateError:
-            raise StorageStateError("this storage belongs to the process that forked this one")
+            raise StorageStateError("this process is a fork, and the storage belongs to its parent")
         raise StorageClosedError(f"the storage is closed; {how_to_reopen(self.path)}")
 
     def flush(self, durable: bool = False) -> None:

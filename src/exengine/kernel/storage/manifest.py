@@ -1,7 +1,7 @@
 """The manifest of a dataset, ``exengine.json``, and the lock file next to it.
 
-Both are in the dataset's folder. If the dataset is one file, they are next to it, and their names begin with
-its name: ``scan.h5.exengine.json`` and ``scan.h5.exengine.lock``.
+Both are in the dataset's folder. If the dataset is one file, both are next to that file, and their names
+begin with the name of the file: ``scan.h5.exengine.json`` and ``scan.h5.exengine.lock``.
 
 The manifest names the backend that wrote the dataset and the files that the dataset may contain. It also
 records the dataset's status, the config and the ledger. It is first written when the dataset is created, and
@@ -122,7 +122,7 @@ class Manifest(Mapping[str, Any]):
 
     @property
     def id(self) -> str:
-        """The identifier that a dataset of one file shares with its manifest; empty for a folder."""
+        """The identifier that a single-file dataset shares with its manifest; empty for a folder."""
         return str(self._content.get("id", ""))
 
     @property
@@ -156,7 +156,7 @@ def own_path(path: "str | os.PathLike[str]", name: str, *, one_file: bool | None
     name : str
         :data:`MANIFEST_NAME` or :data:`LOCK_NAME`.
     one_file : bool, optional
-        Whether the dataset is one file. By default, this is found on the disk.
+        Whether the dataset is one file. By default, the file system is queried.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def own_path(path: "str | os.PathLike[str]", name: str, *, one_file: bool | None
     """
     path = os.fspath(path)
     if one_file is None and os.path.isfile(path):
-        one_file, path = True, os.path.realpath(path)  # a link is not next to the manifest
+        one_file, path = True, os.path.realpath(path)  # the manifest is next to the linked file
     return f"{path}.{name}" if one_file else os.path.join(path, name)
 
 
@@ -189,7 +189,7 @@ def handed_over(path: str, manifest: Manifest) -> Iterator[None]:
 
 
 def _identity(file: str | int) -> tuple[int, ...] | None:
-    """Return the identity of a file, by its path or descriptor; None if it does not exist."""
+    """Return the identity of a file, given its path or descriptor; None if the file does not exist."""
     try:
         status = os.stat(file)
     except OSError:
@@ -238,7 +238,7 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
     text = encode_manifest(content)
     try:
         if len(text) > MAX_BYTES - _ROOM_FOR_THE_END:
-            raise ValueError(f"the JSON text has {len(text)} bytes, but at most {MAX_BYTES} bytes are read")
+            raise ValueError(f"the JSON text is {len(text)} bytes long, but at most {MAX_BYTES} are read")
         refuse_too_many_values(text)
     except ValueError as error:
         raise MetadataError(f"the dataset's manifest would be too large {what}: {error}") from None
@@ -275,7 +275,7 @@ def read_manifest(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) 
 
 
 def read_manifest_file(path: str, name: str = "", dir_fd: int | None = None) -> Manifest | None:
-    """Return the manifest in a file, as :func:`read_manifest` does.
+    """Return the manifest that a file contains. The errors are those of :func:`read_manifest`.
 
     Parameters
     ----------
@@ -326,8 +326,8 @@ def status_of(manifest: Manifest | None) -> DatasetStatus:
 def take_lock(path: str, *, one_file: bool = False) -> int | None:
     """Acquire a dataset's writer lock.
 
-    The lock file of a dataset of one file is removed when its writer ends, so the file that was locked may
-    already have been removed; in this case, the lock is not acquired.
+    When the writer of a single-file dataset ends, it removes the lock file. If this happens just before the
+    file is locked here, the lock is not acquired.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 A dataset folder appears in a single step: it is created alongside its final path, with the lock and the
 manifest inside, and is then renamed. If two writers race for a path, exactly one wins. Any dataset that is
-visible can be opened. :mod:`exengine.kernel.storage.one_file.place` does the same for a dataset of one file.
+visible can be opened. :mod:`exengine.kernel.storage.one_file.place` does the same for a single-file dataset.
 """
 
 import copy
@@ -33,7 +33,7 @@ from exengine.kernel.storage.building import (
 from exengine.kernel.system import files
 
 CREATED = "%Y-%m-%dT%H:%M:%SZ"
-"""The format of the time in a manifest at which a dataset was created, in UTC."""
+"""The format of the creation time in a manifest. The time is in UTC."""
 _LOOKS = 10  # number of failed attempts after which a writer is assumed to hold the lock
 _MOST_OF_A_REASON = 8000  # maximum number of characters; the manifest reserves space for them
 
@@ -136,7 +136,7 @@ class DatasetPlace:
 
     @staticmethod
     def _usable(path: str) -> str:
-        """Return an unusual path of a new dataset as a plain path, or raise ``DatasetAccessError``."""
+        """Return the path of a new dataset in plain form, or raise ``DatasetAccessError``."""
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
         path = files.expanded(path)

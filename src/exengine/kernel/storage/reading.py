@@ -87,8 +87,8 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
         """Close files and free memory.
 
         Called once, by ``close`` or by ``cannot_begin``. ``cannot_begin`` may call it before ``__init__`` has
-        set all attributes; any error is then ignored. In a forked child, it is called only if the program
-        closes the storage there, and must not write to the files.
+        set all attributes; any error is then ignored. In a forked child, this method is called only if the
+        program closes the storage there, and must not write to the files.
         """
 
     # -- reading ---------------------------------------------------------------------------------

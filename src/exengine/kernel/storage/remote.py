@@ -59,7 +59,8 @@ class RemoteDatasets:
         """Create a dataset in place of an old one.
 
         Everything is checked first, and the old dataset is deleted only if ExEngine wrote it, it is finished,
-        and nothing else is at its URL. If several processes replace a dataset, all but one are rejected.
+        and nothing else is at its URL. If several processes try to replace the same dataset, all but one are
+        rejected.
 
         Raises
         ------
@@ -75,7 +76,7 @@ class RemoteDatasets:
 
     @classmethod
     def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
-        """Finish an incomplete dataset after its writer has died, with all frames stored on this machine.
+        """Finish an incomplete dataset after its writer has died. It then has all frames from this machine.
 
         Parameters
         ----------

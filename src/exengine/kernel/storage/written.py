@@ -90,30 +90,30 @@ class WrittenStorage(FormatHooks):
                 state.checks.stored(coordinates, self.read_frame(0))
             state.frames.add(coordinates.__dict__)
 
-    # -- datasets of one file ----------------------------------------------------------------------
+    # -- single-file datasets ----------------------------------------------------------------------
 
     @property
     def new_file(self) -> str:
-        """The path at which a dataset of one file writes the version that :meth:`publish_file` publishes."""
+        """The path at which a new version of the dataset's file is written; see :meth:`publish_file`."""
         return f"{self.path}.{NEW}"
 
     def publish_file(self) -> None:
-        """Replace the dataset's file by :attr:`new_file`, which is finished and synced, and sync the folder.
+        """Replace the dataset's file with the synced file at :attr:`new_file`, and sync the folder.
 
         Raises
         ------
         OSError
-            If this fails, or if another program has changed the file; the old file then remains.
+            If the file cannot be replaced, or if another program has changed it; the old file then remains.
         """
         assert isinstance(self._exengine.place, FilePlace)
         self._exengine.place.publish()
 
     def manifest_for_file(self) -> bytes:
-        """Return the manifest as JSON, for the file of a dataset of one file that is being finished.
+        """Return the manifest as JSON, to be stored in the file of a single-file dataset.
 
-        A file that contains it keeps its annotations and its status without the manifest next to it. Readers
-        parse it with :class:`Manifest`. If its ``id`` differs from the ``id`` of the manifest next to the
-        file, that manifest belongs to another file.
+        If the manifest next to the file is lost, the annotations and the status can be read from the file.
+        Readers parse the JSON with :class:`Manifest`. If its ``id`` differs from the ``id`` of the manifest
+        next to the file, that manifest belongs to another file.
         """
         state = self._exengine
         assert isinstance(state.place, FilePlace)

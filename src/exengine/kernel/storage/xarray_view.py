@@ -26,7 +26,7 @@ _COLORS = "rgb"
 
 
 def to_dataset(storage: DataStorage) -> Any:
-    """Return a Dataset with the variable ``image``, which reads frames lazily and without dask.
+    """Return a Dataset with a variable ``image`` that reads frames lazily, without dask.
 
     Raises
     ------

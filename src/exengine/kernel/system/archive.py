@@ -1,7 +1,7 @@
 """Datasets packed into a single file: a ZIP archive without compression, in which files are read in place.
 
-The archive contains the files of a dataset's folder under their paths in the folder. A backend that reads
-such files derives from :class:`PackableDatasets`.
+The archive contains each file of a dataset's folder, under the path of the file relative to that folder. A
+backend that reads such archives derives from :class:`PackableDatasets`.
 """
 
 import errno
@@ -121,7 +121,7 @@ class Archive:
         raise DatasetDamagedError(f"{self.path} is damaged at the beginning of {name!r:.200}")
 
     def open(self, name: str) -> OpenFile:
-        """Return a file of the archive as an open file. Its ``start`` is its position in the archive.
+        """Open a file of the archive. The ``start`` of the result is the position of the file in the archive.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class _ArchivedFile(OpenFile):
 
 
 def open_packed(path: str) -> OpenFile:
-    """Open a file in a folder or in an archive for reading. For ``read_at``, add ``start`` to each offset.
+    """Open, for reading, a file in a folder or an archive. Add the file's ``start`` to ``read_at`` offsets.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
-"""The maximum number of values in a JSON document, including lists and dicts: about 200 MB in memory."""
+"""The maximum number of values in a JSON document, including lists and dicts; this many take about 200 MB."""
 MAX_VALUES = 50_000
 """The maximum number of values in a YAML or TOML document; each repetition through an alias counts."""
 MAX_DEPTH = 50
@@ -65,7 +65,7 @@ NOTE_KEY = "exengine_note"
 def parse_foreign_json(data: bytes) -> Any:
     r"""Return the readable part of metadata that another program wrote.
 
-    Bytes that are not UTF-8 are replaced, and numbers that do not exist in JSON become None. If the metadata
+    Bytes that are not UTF-8 are replaced, and numbers that JSON cannot represent become None. If the metadata
     is a mapping, a note about these changes is added under :data:`NOTE_KEY`.
 
     Raises
@@ -152,7 +152,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_toml(text: str) -> Any:
-    """Return the content of a TOML document; None if it is empty. Raises the errors of :func:`parse_yaml`."""
+    """Return the content of a TOML document; None if it is empty. Errors are as for :func:`parse_yaml`."""
     import tomllib
 
     if _LONG_KEY.search(text):
@@ -215,7 +215,7 @@ def _refuse_repeated_keys(node: Any) -> None:
         line = key.start_mark.line + 1
         if key.value in seen:
             raise ValueError(
-                f"the key {key.value!r:.60} occurs in line {seen[key.value]} and again in line {line}; keep "
+                f"the key {key.value!r:.60} occurs on line {seen[key.value]} and again on line {line}; keep "
                 "only one"
             )
         seen[key.value] = line
@@ -239,7 +239,7 @@ def _refuse_ambiguous_value(node: Any) -> None:
         number = yaml.safe_load(value)
         raise ValueError(
             f"line {line}: YAML reads {value} as {number}; write '{value}' with quotes if it is text, or "
-            "the number without leading zeros and colons"
+            "the number without colons or leading zeros"
         )
     if value[:1] in _TYPOGRAPHIC or value[-1:] in _TYPOGRAPHIC:
         raise ValueError(

@@ -200,7 +200,7 @@ def sync_folder(path: "str | os.PathLike[str]") -> None:
 
 
 def sync_filesystem(path: "str | os.PathLike[str]") -> None:
-    """Sync the whole file system of a folder to the disk.
+    """Sync the whole file system that contains a folder to the disk.
 
     This is the durable flush of backends that have no more specific method. It takes 3 to 10 ms with
     ``syncfs(2)``.
@@ -302,7 +302,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return up to ``size`` bytes of a file, from an offset; return fewer only at the end of the file."""
+    """Return ``size`` bytes of a file, starting at an offset; return fewer only at the end of the file."""
     if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -318,7 +318,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def read_into(descriptor: int, view: memoryview, offset: int) -> int:
-    """Read from a file into a buffer, from an offset; return the number of bytes read, 0 at the end."""
+    """Read into a buffer, starting at an offset in a file; return the number of bytes read (0 at the end)."""
     if WINDOWS:  # pragma: no cover - Windows only
         data = read_at(descriptor, view.nbytes, offset)
         view[: len(data)] = data

@@ -21,7 +21,7 @@ class HeldFolder:
     Parameters
     ----------
     path : str
-        The path of the folder, used to open it and in messages.
+        The path of the folder, used to open the folder and to name it in messages.
     name : str, optional
         The name of the folder in ``inside``; required if ``inside`` is given.
     inside : HeldFolder, optional

@@ -7,11 +7,11 @@ smaller frames are faster without it.
 
 Small frames keep the processor busy and leave the disk idle, until ``finish`` or a durable flush has to wait
 for all of them. Every few megabytes, the helper thread therefore tells the operating system to start writing
-them to disk. This does not make the data any safer. The sync that follows reports any errors.
+these frames to disk. This does not make the data any safer. The sync that follows reports any errors.
 
-Threads: a ``HelperThread`` belongs to one storage, which stops it. It runs one job at a time. If it is busy,
-the caller does the work itself. The arguments of a job stay alive until the job is done, even if its caller
-was interrupted and no longer waits for it.
+Threads: a ``HelperThread`` belongs to one storage, which stops it. The thread runs one job at a time. If it
+is busy, the caller does the work itself. The arguments of a job stay alive until the job is done, even if its
+caller was interrupted and no longer waits for it.
 """
 
 import os
@@ -84,7 +84,7 @@ class _Worker:
             job.run()
             self._at_work = False  # set before notifying, so that the waiting caller finds the thread free
             job.notify()
-            del job  # free its arguments now, because there may never be another job
+            del job  # free the job's arguments now, because there may never be another job
 
     def end(self) -> None:
         self.jobs.put(None)

@@ -89,16 +89,16 @@ class LoopbackServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
-    allow_reuse_address = os.name == "posix"  # on Windows, it would let two servers share a port
+    allow_reuse_address = os.name == "posix"  # on Windows, reuse would let two servers share a port
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore the error if a browser closed its connection, or sent nothing for too long."""
+        """Ignore an error caused by a browser that closed its connection or sent nothing for too long."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 class LoopbackHandler(BaseHTTPRequestHandler):
-    """The base class of a handler for :class:`LoopbackServer`. It keeps connections open and has no log.
+    """The base class of a handler for :class:`LoopbackServer`. It keeps connections open and logs nothing.
 
     A subclass defines ``do_GET`` and other methods, as for ``http.server.BaseHTTPRequestHandler``. Each of
     them must refuse a request for which :meth:`is_local` returns False.
@@ -106,14 +106,14 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     sys_version = ""
-    timeout = 60  # the time without a request after which a connection ends, in seconds
+    timeout = 60  # in seconds; a connection without a request for this time is closed
     disable_nagle_algorithm = True  # otherwise, the body of a response can be delayed by 40 ms
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse a request, without quoting it in the answer, and close the connection."""
+        """Refuse a request, without quoting it in the response, and close the connection."""
         self.send_response(code, HTTPStatus(code).phrase)
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
@@ -122,8 +122,8 @@ class LoopbackHandler(BaseHTTPRequestHandler):
     def is_local(self) -> bool:
         """Return whether the request names this computer as its host.
 
-        Another website can reach this server through a host name of its own (DNS rebinding), so requests
-        with any other host name must be refused.
+        A website can reach this server through a host name of its own (DNS rebinding), so requests with any
+        other host name must be refused.
         """
         hosts = self.headers.get_all("Host") or []
         name, colon, port = hosts[0].partition(":") if len(hosts) == 1 else ("", "", "")

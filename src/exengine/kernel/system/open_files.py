@@ -34,7 +34,7 @@ class OpenFile:
     __slots__ = ("descriptor",)
 
     start: int = 0
-    """The position of the file's first byte in the descriptor; not 0 for a file in an archive."""
+    """The offset at which the file begins; greater than 0 only for a file in an archive."""
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ class OpenFile:
 
 
 class FilePool:
-    """The most recently opened files of a dataset, accessible by a key, such as their number.
+    """The most recently opened files of a dataset, each accessible by a key, such as a number.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ def storage(disk_storage, tmp_path):
     [
         (
             {"time": 1},
-            "Limited accepts only frames with the same axes: the first had channel, time, this one has time",
+            "Limited accepts only frames with the same axes: the first had channel, time, but this one has time",
         ),
         ({"time": 1, "z": 0}, "this one has time, z"),
         ({}, "this one has none"),

@@ -554,7 +554,7 @@ def test_p8_arrays_of_every_layout_are_stored_right(make, path, name):
             {"same_shape": True},
             np.zeros((2, 2)),
             np.zeros((2, 3)),
-            r"the first has \(2, 2\) float64, this one has \(2, 3\)",
+            r"the first has \(2, 2\) float64, but this one has \(2, 3\)",
         ),
         ({"same_shape": True}, np.zeros((2, 2)), np.zeros((2, 2), np.float32), "this one has .* float32"),
     ],

@@ -1,4 +1,4 @@
-"""The spool of a dataset of one file: records, torn tails, damage in the middle, and readers that follow."""
+"""The spool of a single-file dataset: records, torn tails, damage in the middle, and readers that follow."""
 
 import os
 

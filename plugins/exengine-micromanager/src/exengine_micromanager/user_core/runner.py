@@ -5,22 +5,22 @@ In pymmcore-plus 0.18, ``core.mda.run`` raises only some errors:
 - An object that is passed as ``output`` is called on a second thread, behind an unbounded queue. Its first
   exception ends that thread. Later frames and the end of the run are lost, and the run is reported as
   completed.
-- An exception of a function that is connected to ``frameReady`` is logged. The functions that were connected
-  after it do not receive the frame.
-- At the end of a run, the runner logs the errors of its data sink, of the engine's teardown and of functions
-  that are connected to ``sequenceFinished``.
+- An exception raised by a function connected to ``frameReady`` is only logged. Functions connected after it
+  do not receive the frame.
+- At the end of a run, the runner only logs errors from its data sink, from the engine's teardown, and from
+  functions connected to ``sequenceFinished``.
 - A ``KeyboardInterrupt`` skips the end of the run: nothing is torn down, and the runner continues to report
   that it is running.
 
-However, the runner raises the errors of its data sink's ``setup`` and ``append``, which it calls on the
+However, the runner does raise errors from its data sink's ``setup`` and ``append``, which it calls on the
 engine's thread. :func:`connect_runner` therefore wraps two functions of the class ``MDARunner``:
 
 - ``_coerce_outputs`` passes :class:`~exengine_micromanager.ExEngineSink` objects to the runner as its data
   sink, in addition to any other output.
-- ``run`` begins these sinks before the runner does anything. When the run has ended, ``run`` waits until
-  their datasets are finished, and raises the first error.
+- ``run`` starts these sinks before the runner does anything. When the run has ended, ``run`` waits until
+  their datasets are finished, and then raises the first error, if any.
 
-A run without such a sink is not changed. The tests in ``test_runner.py`` show each of these properties for
+A run without such a sink is unaffected. The tests in ``test_runner.py`` show each of these properties for
 the installed version of pymmcore-plus.
 """
 

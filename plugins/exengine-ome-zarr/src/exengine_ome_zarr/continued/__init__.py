@@ -1,1 +1,1 @@
-"""Continues an existing dataset: its writer, and the reopening of its finished shards."""
+"""Continues an existing dataset: opens its finished shards again, and writes further frames."""

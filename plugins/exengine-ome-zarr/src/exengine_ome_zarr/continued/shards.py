@@ -1,12 +1,12 @@
 """Prepares the shards of a finished dataset for more frames.
 
-Finishing shortens a shard that is not full, and may move its chunks together. This module restores the
+Finishing shortens a shard that is not full, and may move its chunks closer together. This module restores the
 original form of such a shard: a file of full length, with each chunk in its slot and a complete index. A
 shard of compressed chunks stays as it is, because new chunks are appended to a part, and both are combined
 when the dataset is finished again.
 
-Any step can be repeated if the process is killed. If a shard has lost its index at that point, each of its
-chunks is in its slot.
+Any step can be repeated if the process is killed. A shard may then have no index, but in this case all of its
+chunks are in their slots.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from exengine_ome_zarr.pyramid import level_factors
 
 
 def reopen_shards(folder: str, layout: Layout, images: Images, records: npt.NDArray[np.void]) -> None:
-    """Prepare the shards that are not full. Their resolution levels are removed, and built again later.
+    """Prepare the shards that are not full. Remove their resolution levels, which are built again later.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Continues writing a dataset after its writer has ended, starting from the state in the journal.
 
-The journal is authoritative: in the other files, data after the last frame of the journal are overwritten.
+The journal is authoritative: in the other files, any data after the journal's last frame is overwritten.
 Resolution levels that the first writer did not complete are computed when the dataset is finished.
 """
 
@@ -33,7 +33,7 @@ class ContinuedWriter(FrameWriter):
     first_line : bytes
         The first line of the layout file that a new dataset with these options would have.
     codec : str
-        The option of the backend.
+        The option ``codec`` of the backend.
     begin : callable
         Called when all checks have passed, before any file is changed.
 
@@ -88,7 +88,7 @@ class ContinuedWriter(FrameWriter):
             self._continue_parts(layout, self._parts, records)
 
     def _continue_array(self, image: int, records: npt.NDArray[np.void], layout: Layout) -> None:
-        """Set the lengths of an image's array so that it contains all existing shards."""
+        """Set the lengths of an image's array so that the array contains all existing shards."""
         t, c, z = (
             -(-(int(records[dim].max()) + 1) // step) * step
             for dim, step in zip(FRAME_DIMENSIONS, layout.shard, strict=True)

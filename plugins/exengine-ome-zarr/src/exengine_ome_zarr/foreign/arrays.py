@@ -115,7 +115,7 @@ class ArrayLayout:
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the grid position of a key, or None for other files. Inverts :meth:`file_name`."""
+        """Return the grid position in a file name from :meth:`file_name`, or None for any other name."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:
@@ -141,7 +141,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
     document = read_json(files, name, foreign=False)
     where = files.name(name)
     if document is None:
-        raise DatasetDamagedError(f"{where} does not exist, although the metadata list its array")
+        raise DatasetDamagedError(f"{where} does not exist, although the metadata list an array there")
     if not isinstance(document, dict) or document.get("zarr_format") != zarr_format:
         raise DatasetDamagedError(f"{where} does not describe an array of Zarr version {zarr_format}")
     try:

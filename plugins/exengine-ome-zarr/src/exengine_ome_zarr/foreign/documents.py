@@ -216,7 +216,7 @@ def _series_keys(files: Files, group: Group) -> list[str]:
 
 
 def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
-    """Return the keys in a list of paths, or of objects with a path."""
+    """Return the keys from a list with paths, or with objects that have a path."""
     if not isinstance(items, list):
         raise DatasetDamagedError(f"{files.name(group.key)}: the metadata do not list the {what}")
     if len(items) > MAX_IMAGES:
@@ -342,7 +342,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
-    """Convert a step to the base unit of the table; return None if the step or its unit is unknown."""
+    """Convert a step by its unit's factor in ``table``; return None if the step or the unit is unknown."""
     factor = table.get(unit) if isinstance(unit, str) else None
     if step is None or factor is None:
         return None

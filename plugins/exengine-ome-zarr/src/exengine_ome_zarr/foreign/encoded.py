@@ -1,8 +1,8 @@
 """Locates encoded chunks in files and shards, and checks them before a codec decodes them.
 
 A torn shard is an error here, whereas Zarr libraries may read its chunks as missing. Codecs trust the sizes
-in the header of a chunk: a damaged chunk could crash the interpreter, and a small chunk could expand to a
-huge one. The sizes are therefore first compared with the metadata of the array.
+in the header of a chunk: a damaged chunk could crash the interpreter, and a small chunk could expand to an
+enormous size. The sizes are therefore first compared with the metadata of the array.
 """
 
 import bz2
@@ -46,7 +46,7 @@ class ChunkFiles:
         self._lock = threading.Lock()
 
     def read(self, place: tuple[int, ...]) -> bytes | None:
-        """Return the encoded chunk at a position in the chunk grid, or None if it was never written.
+        """Return the encoded chunk at a grid position, or None if the chunk was never written.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class ChunkFiles:
         Parameters
         ----------
         name : str
-            The key relative to the array. Only the index of a shard is read.
+            The key of the file, relative to the array. If the file is a shard, only its index is read.
         """
         if self._layout.place_of(name) is None:
             return ""
@@ -134,9 +134,9 @@ def read_index(files: Files, layout: ArrayLayout, key: str, size: int) -> npt.ND
     files : Files
     layout : ArrayLayout
     key : str
-        The shard.
+        The key of the shard.
     size : int
-        The size of its file, in bytes.
+        The size of the shard's file, in bytes.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def _check_lz4(data: bytes, most: int) -> str:
 
 
 def _check_zstd(data: bytes, most: int) -> str:
-    """Bound the decompressed size by the header of the frame, or by the number of blocks (RFC 8878)."""
+    """Check an upper bound on the decompressed size, from the header or from the blocks (RFC 8878)."""
     if data[:4] != _ZSTD_MAGIC:
         return "it does not begin with a zstd frame"
     descriptor = data[4]
@@ -239,7 +239,7 @@ def _check_lzma(data: bytes, most: int) -> str:
 
 
 def _count(decompressor: Any, data: bytes, most: int) -> str:
-    """Determine a size that the header does not contain, by decompressing the data in pieces."""
+    """Decompress data in pieces to determine its size, which the header does not contain."""
     total = len(decompressor.decompress(data, 2**20))
     while not decompressor.eof and total <= most:
         rest = getattr(decompressor, "unconsumed_tail", b"")

@@ -176,7 +176,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The files of a dataset in a zip archive, stored or deflated.
+    """The files of a dataset in a zip archive. They must be stored or deflated.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""An index of frames on grids, which computes frame numbers instead of storing them."""
+"""An index that finds frames on grids. It computes the numbers of frames instead of storing them."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class ImageGrid:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of positions on each axis, without ``position``."""
+        """The number of positions on each axis except ``position``."""
         return tuple(map(len, self.axes.values()))
 
     @property

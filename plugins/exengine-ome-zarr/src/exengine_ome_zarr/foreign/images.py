@@ -38,7 +38,7 @@ MAX_FRAMES = 10_000_000
 MAX_FRAME_BYTES = 2**32
 """The maximum size of a frame. A frame is read as a whole."""
 MAX_CHUNKS_PER_FRAME = 100_000
-"""The maximum number of chunks that a frame consists of; zarr-python reads about 20,000 per second."""
+"""The maximum number of chunks in a frame; zarr-python reads about 20,000 per second."""
 
 _opening = threading.Lock()
 
@@ -74,9 +74,9 @@ class LevelArray:
         self.leading = tuple(axes[place] for place in leading)
         """The axes of the frames' coordinates."""
         self.shape = tuple(layout.shape[place] for place in self._order)
-        """The shape of the array with the axes ``(*leading, y, x)``."""
+        """The shape of the array, with its axes in the order ``(*leading, y, x)``."""
         self.chunk = tuple(layout.chunk[place] for place in self._order)
-        """The shape of a chunk, in the same order."""
+        """The shape of a chunk, with its axes in the order ``(*leading, y, x)``."""
 
     def refuse_large_frames(self) -> None:
         """Raise UnsupportedOperationError if a frame is too large to be read as a whole."""
@@ -134,7 +134,7 @@ class LevelArray:
             return open_array(self.layout, self.chunks)
 
     def _files_of(self, begin: Sequence[int]) -> str:
-        """Return the name of the first file that contains a frame."""
+        """Return the name of the file that contains the first pixel of a frame."""
         place = [0] * len(self._order)
         for axis, first in zip(self._order, begin, strict=False):
             place[axis] = first // (self.layout.shard or self.layout.chunk)[axis]
@@ -182,7 +182,7 @@ class ForeignDataset:
         self.level_numbers = self._number_levels()
 
     def _read_images(self) -> list[tuple[int | str | None, Image]]:
-        """Return the images of a plate, a well or a series. An image that cannot be read becomes a fault."""
+        """Return the images of a plate, a well or a series. Record unreadable images as faults."""
         images: list[Image] = []
         first_error: ExEngineError | None = None
         for key in image_keys(self.files, self.root):
@@ -235,7 +235,7 @@ class ForeignDataset:
         return numbers
 
     def array(self, image: int, place: int) -> LevelArray:
-        """Return an array of an image by its index in the list of levels.
+        """Return the array of an image at one resolution level: ``place`` in the list of its levels.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class ForeignDataset:
             return self._levels.setdefault((image, place), LevelArray(self.files, layout, described.axes))
 
     def index(self, level: int) -> GridIndex:
-        """Return the index of the frames at a resolution level.
+        """Return the index by which the frames of a resolution level are found.
 
         Raises
         ------

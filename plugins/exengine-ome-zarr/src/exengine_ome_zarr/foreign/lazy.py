@@ -1,4 +1,4 @@
-"""All frames of a dataset as one lazy dask array, chunked as stored."""
+"""Combines all frames of a dataset into one lazy dask array, with blocks that match the stored chunks."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ BLOCK_BYTES = 2**27
 
 
 def is_regular(index: GridIndex, arrays: list[LevelArray]) -> bool:
-    """Return whether all images have the same coordinates and the same layout, so that they form an array."""
+    """Return whether all images have the same coordinates and layout, and can therefore form one array."""
     first = index.grids[0]
     return bool(len(index)) and all(
         grid.axes == first.axes

@@ -157,7 +157,7 @@ class ForeignReader(DatasetReader):
         return data.reshape(data.shape[-2:])
 
     def read_block(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
-        """Return the frames of an image in a range of indices on each axis, for ``as_array``.
+        """Return the frames of an image within a range of indices on each axis. ``as_array`` calls this.
 
         Returns
         -------
@@ -173,7 +173,7 @@ class ForeignReader(DatasetReader):
     def _read(self, image: int, begin: Sequence[int], end: Sequence[int]) -> npt.NDArray[Any]:
         try:
             array = self._dataset.array(image, self._place)
-            count = len(array.leading)  # an array without leading axes still has a position, time 0
+            count = len(array.leading)  # without leading axes, an array is one frame, at time 0
             return array.read(begin[:count], end[:count])
         except DatasetDamagedError as error:
             if str(error) not in self._dataset.faults and len(self._dataset.faults) < MAX_FAULTS:
@@ -248,7 +248,7 @@ class ForeignReader(DatasetReader):
 
 
 def _frame_metadata(attributes: dict[str, Any]) -> dict[tuple[int, ...], JsonValue]:
-    """Return the metadata that ``ome-writers`` stores in a group, by the indices of the frames."""
+    """Return the metadata that ``ome-writers`` stores in a group, as a dict with frame indices as keys."""
     own = attributes.get("ome_writers")
     listed = own.get("frame_metadata") if isinstance(own, dict) else None
     found: dict[tuple[int, ...], JsonValue] = {}

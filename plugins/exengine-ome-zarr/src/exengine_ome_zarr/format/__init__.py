@@ -1,1 +1,1 @@
-"""The bytes and names of an OME-Zarr dataset: layout, journal, shards and documents."""
+"""The format of an OME-Zarr dataset on the disk: layout, journal, shards and documents."""

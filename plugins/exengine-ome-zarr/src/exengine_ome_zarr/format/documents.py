@@ -213,7 +213,7 @@ def omero(
     names : sequence of str
         The name of each channel.
     windows : sequence of (float, float) or None
-        The pixel values that are shown as black and as white, for each channel.
+        For each channel, the pixel values that are shown as black and as white.
     """
     integer = layout.numpy_dtype.kind in "iu"
     bits = layout.numpy_dtype.itemsize * 8

@@ -49,7 +49,7 @@ _numbers = itertools.count()
 PACKED_SUFFIX = ".ozx"
 """The suffix of an OME-Zarr dataset that is packed into one file (RFC-9)."""
 PACKED_COMMENT = b'{"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": true}}}}'
-"""The comment of a packed dataset. It states that the documents come first, as RFC-9 recommends."""
+"""The comment of a packed dataset. As RFC-9 recommends, it states that the documents come first."""
 
 
 def temporary(folder: str) -> str:
@@ -65,7 +65,7 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
     folder : str
         The folder of the dataset.
     name : str
-        The path of the file in it. Missing folders are created.
+        The path of the file in this folder. Missing subfolders are created.
     content : bytes
     durable : bool
         Whether the new content must survive power loss.
@@ -151,7 +151,7 @@ def encode_line(value: object) -> bytes:
 
 
 def decode_lines(text: bytes) -> tuple[list[object], int]:
-    """Return the values of the valid lines at the beginning of the layout file, and their size in bytes."""
+    """Return the values in the valid first lines of the layout file, and the size of these lines."""
     values: list[object] = []
     at = 0
     while (end := text.find(b"\n", at)) >= 0:

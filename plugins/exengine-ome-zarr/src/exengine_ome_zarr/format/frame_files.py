@@ -48,7 +48,7 @@ def read_frame_line(file: OpenFile, record: Record, name: object) -> dict[str, A
     Raises
     ------
     DatasetDamagedError
-        If the line differs from the one that was written. ``name`` describes the frame.
+        If the line differs from the one that was written. The message refers to the frame by ``name``.
     """
     *_, at, size, checksum, _ = record
     if size > sizes.MAX_METADATA_BYTES + 2 * sizes.MAX_TEXT_BYTES or at >= sizes.MAX_OFFSET:
@@ -93,9 +93,9 @@ class FrameFiles(FrameReading):
         self._pool = FilePool(sizes.MAX_OPEN_FILES_TO_READ)
 
     def read_slot(self, record: Record) -> npt.NDArray[Any] | None:
-        """Read a frame from its slot in a shard; return None if it is elsewhere, or is damaged.
+        """Read a frame from its slot in a shard; return None if the frame is elsewhere or damaged.
 
-        :meth:`read` finds the frame in every case. Almost every read ends here.
+        Almost every frame is in its slot; :meth:`read` also finds the others.
         """
         _, image, t, c, z, part, offset, length, checksum, _, _, _, _ = record
         if part or length != self.layout.frame_bytes or offset >= sizes.MAX_OFFSET:
@@ -158,7 +158,10 @@ class FrameFiles(FrameReading):
 
 
 def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
-    """Return the offset and length of each chunk in a shard, ``(chunks, 2)`` uint64, or None on damage."""
+    """Return the index of a shard, or None if the index is missing or damaged.
+
+    The index is an array ``(chunks, 2)`` uint64 with the offset and length of each chunk.
+    """
     size = os.fstat(file.descriptor).st_size
     if size < layout.index_bytes:
         return None

@@ -67,7 +67,7 @@ class FrameReading(ABC):
         """Return the last bytes of a file in the dataset, or None if the file is missing or too short."""
 
     def changed_at(self, path: str) -> str:
-        """Return a clause on when a file was last changed, or an empty string if that time is unknown."""
+        """Return a clause stating when a file was last changed, or an empty string if the time is unknown."""
         return ""
 
     # -- reading ---------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class FrameReading(ABC):
         Raises
         ------
         DatasetDamagedError
-            If the pixels differ from those that were written. ``name`` describes the frame.
+            If the pixels differ from those that were written. The message refers to the frame by ``name``.
         """
         _, image, t, c, z, part, offset, length, checksum, _, _, _, pixels_crc = record
         layout, shard = self.layout, self.shard(image, t, c, z)
@@ -105,12 +105,12 @@ class FrameReading(ABC):
         return frame
 
     def read_by_index(self, image: int, at: Indices, is_compressed: bool, name: object) -> npt.NDArray[Any]:
-        """Locate a frame with its shard's index, and return its pixels without verifying checksums.
+        """Locate a frame by means of its shard's index; return the pixels without verifying checksums.
 
         Raises
         ------
         DatasetDamagedError
-            If the frame is missing from the shard, or cannot be read. ``name`` describes the frame.
+            If the frame is missing or cannot be read. The message refers to the frame by ``name``.
         """
         layout, shard = self.layout, self.shard(image, *at)
         index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
@@ -154,7 +154,7 @@ class FrameReading(ABC):
         return self.codec.restore(stored)
 
     def _what_changed(self, shard: str) -> str:
-        """Return a clause for a message: either another program rewrote the shard, or some bytes changed."""
+        """Return a clause stating whether another program rewrote the shard, or some of its bytes changed."""
         layout = self.layout
         index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
         expected = decode_index(layout.complete_index)

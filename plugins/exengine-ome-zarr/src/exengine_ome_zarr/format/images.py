@@ -42,9 +42,9 @@ class Images:
         self._labels = labels
         self._places = {place.name: place for place in facts.stage_positions}
         self.extents: dict[int, Indices] = {}
-        """The lengths of t, c and z in the document of each image."""
+        """For each image, the lengths along t, c and z in its document."""
         self.windows: dict[int, tuple[float, float]] = {}
-        """The pixel values that are shown as black and white, for each channel."""
+        """For each channel, the pixel values that are shown as black and as white."""
         self.levels: tuple[int, ...] = (1,)
         """The downsampling factors of the resolution levels."""
         self._paths: dict[int, str] = {}
@@ -115,7 +115,7 @@ class Images:
         return [text_of(self._labels["c"].position(index)) for index in range(count)]
 
     def place(self, image: int, extents: Indices) -> None:
-        """Create or replace the documents of an image, so that its array has these lengths of t, c and z."""
+        """Create or replace the documents of an image, giving its array these lengths along t, c and z."""
         path = self.path(image)
         is_new = image not in self.extents
         channels = self.extents.get(image, (0, -1, 0))[1]
@@ -167,7 +167,7 @@ class Images:
         place_document(self._folder, ome_xml.NAME, text, durable=durable)
 
     def root_documents(self) -> dict[str, dict[str, object]]:
-        """Return the documents that list the images, by their path in the dataset. The root comes last."""
+        """Return the documents that list images, as a dict from path to content. The root comes last."""
         paths = {image: self.path(image) for image in sorted(self.extents)}
         if not self.is_plate:
             series = {"series": list(paths.values())}
@@ -189,7 +189,7 @@ class Images:
 
 
 def well_of(name: object) -> tuple[str, str] | None:
-    """Return the row and column of a well, such as ``"A1"`` or ``"B03_0002"``, or None for other names."""
+    """Return the row and column in a name such as ``"A1"`` or ``"B03_0002"``; None for other names."""
     match = _WELL.fullmatch(name) if isinstance(name, str) else None
     return (match[1], match[2]) if match else None
 

@@ -91,7 +91,7 @@ def unpack_record(text: bytes) -> Record:
 
 
 def decode_record(text: bytes, number: int) -> Record | None:
-    """Return the values of the record of frame ``number``, or None if it is not valid."""
+    """Return the values in the record of frame ``number``, or None if the record is not valid."""
     if len(text) != RECORD_BYTES:
         return None
     values = _WITH_CRC.unpack(text)
@@ -102,7 +102,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """Return, for every 16-bit word in a record and every value of it, the contribution to the checksum."""
+    """Return the contribution of each 16-bit word in a record to the checksum, for each of its values."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)
@@ -162,7 +162,7 @@ def read_records(
     descriptor : int
     first, most : int
     verified : bool
-        Whether the checksum of the whole journal is right, so that each record is valid.
+        Whether the checksum of the whole journal is correct, so that each record is valid.
     """
     text = read_at(descriptor, most * RECORD_BYTES, (first + 1) * RECORD_BYTES)
     records = np.frombuffer(text, RECORD, len(text) // RECORD_BYTES)

@@ -11,7 +11,7 @@ from exengine_ome_zarr.format.sizes import GAP_POSITIONS
 
 Position: TypeAlias = int | str
 Key: TypeAlias = Position | tuple[Position, ...]
-"""The position on a dimension: that of its axis, or a tuple if several axes form the dimension."""
+"""The position on a dimension: a single value, or a tuple if several axes form the dimension."""
 
 
 class Labels:

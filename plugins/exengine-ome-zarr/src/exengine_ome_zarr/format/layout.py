@@ -120,7 +120,7 @@ class Layout:
         if sorted(self.order) != sorted(FRAME_DIMENSIONS) or not set(self.roles) <= {"p", *FRAME_DIMENSIONS}:
             raise ValueError("its dimensions are not p, t, c and z")
         if sorted(axis for members in self.roles.values() for axis in members) != sorted(set(self.axes)):
-            raise ValueError("its axes are not those of its dimensions")
+            raise ValueError("its axes differ from the axes of its dimensions")
         if not isinstance(self.codec, str) or type(self.level) not in (int, type(None)):
             raise ValueError(f"it has the codec {self.codec!r:.40}")
         if self.frames_per_chunk > 1 and (self.tiles > 1 or (self.samples > 1 and self.chunk[2] > 1)):
@@ -135,7 +135,7 @@ class Layout:
         return (*frames, "y", "x")
 
     def in_array(self, lengths: Indices, height: int, width: int) -> list[int]:
-        """Return numbers along t, c and z, together with y and x, as a shape in the array's dimensions."""
+        """Return the shape of an array with these lengths along t, c and z, and this height and width."""
         t, c, z = lengths
         sizes_by_dim = {"t": t, "c": c * self.samples, "z": z, "y": height, "x": width}
         return [sizes_by_dim[dim] for dim in self.dimensions]
@@ -239,13 +239,13 @@ class Layout:
         return t // self.shard[0], c // self.shard[1], z // self.shard[2]
 
     def shard_name(self, t: int, c: int, z: int) -> str:
-        """Return the path of a shard in the folder of its array."""
+        """Return the path of a shard, relative to the folder of its array."""
         places = {"t": t, "c": c, "z": z, "y": 0, "x": 0}
         return "c/" + "/".join(str(places[dim]) for dim in self.dimensions)
 
     @cached_property
     def chunk_slots(self) -> npt.NDArray[np.int64]:
-        """The number of each chunk's slot in a shard, in the order of the shard's index.
+        """The slot number of each chunk in a shard, in the order of the shard's index.
 
         ``(chunks,)`` int64.
         """
@@ -264,13 +264,13 @@ class Layout:
 
 
 def encode_index(entries: npt.NDArray[np.uint64]) -> bytes:
-    """Return a shard's index with its checksum, from the offsets and lengths, ``(chunks, 2)`` uint64."""
+    """Encode the offsets and lengths of chunks, ``(chunks, 2)`` uint64, as an index with a checksum."""
     text = np.ascontiguousarray(entries, "<u8").tobytes()
     return text + crc32c.crc32c(text).to_bytes(4, "little")
 
 
 def decode_index(text: bytes) -> npt.NDArray[np.uint64] | None:
-    """Return the offsets and lengths in a shard's index, ``(chunks, 2)`` uint64, or None if it is damaged."""
+    """Return the offsets and lengths in an index, ``(chunks, 2)`` uint64; None if the index is damaged."""
     if len(text) < 4 or crc32c.crc32c(text[:-4]) != int.from_bytes(text[-4:], "little"):
         return None
     return np.frombuffer(text, "<u8", len(text) // 16 * 2).reshape(-1, 2)

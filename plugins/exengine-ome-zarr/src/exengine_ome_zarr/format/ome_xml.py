@@ -23,7 +23,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image: its path, its name, its lengths of t, c and z, and its stage position."""
+    """An image: its path, its name, its lengths along t, c and z, and its stage position."""
 
     path: str
     name: str

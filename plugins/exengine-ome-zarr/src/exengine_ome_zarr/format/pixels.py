@@ -15,7 +15,7 @@ from exengine.errors import DatasetDamagedError
 from exengine_ome_zarr.format.layout import NO_CODEC, Layout
 
 CODECS = {"blosc-lz4": "lz4", "blosc-zstd": "zstd", "zstd": "zstd", "gzip": "gzip"}
-"""The options for compression, each with the name of its compressor."""
+"""Maps each value of the option ``codec`` to the name of its compressor."""
 DEFAULT_LEVELS = {"blosc-lz4": 5, "blosc-zstd": 1, "zstd": 1, "gzip": 1}
 
 
@@ -30,7 +30,7 @@ class PixelCodec:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._dtype = layout.numpy_dtype
-        # Chunks of whole rows without padding: the frame is stored as it is.
+        # The chunks are whole rows without padding, so the frame is stored as it is.
         self._is_plain = (
             layout.samples == 1 and layout.tile[1] == layout.width and layout.height % layout.tile[0] == 0
         )
@@ -119,7 +119,7 @@ class PixelCodec:
         Raises
         ------
         DatasetDamagedError
-            If a chunk does not decompress to the expected size. ``name`` describes the frame.
+            If a chunk does not decompress to the expected size. The message refers to the frame by ``name``.
         """
         layout = self._layout
         stored = np.empty(layout.frame_bytes, np.uint8)

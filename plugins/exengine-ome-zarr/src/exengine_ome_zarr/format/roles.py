@@ -1,4 +1,4 @@
-"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: the image, and its t, c and z."""
+"""Assigns the axes of an acquisition to the dimensions of OME-Zarr: the images, t, c and z."""
 
 from collections.abc import Iterable
 from typing import Literal, TypeAlias

@@ -30,7 +30,7 @@ def rename_into_place(new: str, path: str) -> None:
 
 
 class SlotFiles:
-    """The shards of a dataset without compression.
+    """The shards of an uncompressed dataset.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class SlotFiles:
             The path of the shard in the dataset.
         file : OpenFile
         new : str
-            The path of the file.
+            The current path of the file.
         """
         index = self._layout.complete_index
         os.ftruncate(file.descriptor, self._layout.slots_bytes + len(index))
@@ -111,7 +111,7 @@ class Part:
     frames : int
         The number of frames in the part.
     started : int
-        The offset up to which the disk has begun to store the file.
+        The offset up to which the system has begun to write the file to the disk.
     """
 
     __slots__ = ("end", "entries", "file", "frames", "number", "started")
@@ -130,7 +130,7 @@ def part_path(folder: str, number: int) -> str:
 
 
 class PartFiles:
-    """The parts of a dataset with compression.
+    """The parts of a compressed dataset.
 
     Parameters
     ----------

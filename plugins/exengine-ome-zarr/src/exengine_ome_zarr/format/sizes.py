@@ -33,15 +33,15 @@ MAX_SHARD_CHUNKS = 2**20
 GAP_POSITIONS = 65_536
 """The largest gap between integer positions that is filled with empty frames in the array.
 
-Positions after a larger gap get the next index of the array and a label, so that a single position such as
-a time stamp does not make the array enormous.
+Positions after a larger gap get the next free index and a label, so that a single position such as
+a timestamp does not make the array enormous.
 """
 
 MAX_LENGTH = 2**31 - 1
 """The maximum length of a dimension. Readers in other languages use signed 32-bit numbers."""
 
 LEAST_LEVEL_PIXELS = 512
-"""The height and width of the smallest resolution level. Viewers load a frame of this size as a whole."""
+"""The maximum height and width of the smallest resolution level. Viewers load such a frame as a whole."""
 
 # -- limits of a frame and its metadata ------------------------------------------------------------------
 
@@ -81,10 +81,10 @@ COMPRESSED_BATCH_BYTES = 4 * MIB
 """The amount of compressed data after which the records of a batch are appended to the journal."""
 
 EARLY_BYTES = 4 * MIB
-"""The amount of written data after which the system is asked to start storing it on the disk."""
+"""The amount of data after which the system is asked to start writing it to the disk."""
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""The frame size below which the disk is idle while frames are encoded."""
+"""The frame size below which the disk is asked to write early. Encoding would otherwise leave it idle."""
 
 SHARED_WRITE_BYTES = MIB
 """The minimum frame size for which the helper thread computes the checksum during the write."""
@@ -105,7 +105,7 @@ writing its frames again.
 """
 
 COPY_BYTES = 4 * MIB
-"""The amount of data that is copied in one step. A shard with fewer bytes in holes is never copied."""
+"""The amount of data that is copied in one step. A shard is not copied if its holes total less than this."""
 
 # -- reading ---------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ _SAME_AS = {"s3a": "s3", "adl": "az", "azure": "az", "abfs": "az", "abfss": "az"
 
 
 class AccessRefusedError(DatasetAccessError):
-    """The store refuses a request permanently. Other errors may be temporary."""
+    """Raised if the store refuses a request permanently. Other errors may be temporary."""
 
 
 def check_url(url: str) -> str:

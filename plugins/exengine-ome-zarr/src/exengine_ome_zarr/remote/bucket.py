@@ -10,7 +10,7 @@ from exengine_ome_zarr.format import sizes
 from exengine_ome_zarr.remote.addresses import check_url, connect, explain
 
 PART_BYTES = 8 * sizes.MIB
-"""The size of a part of a large upload. The store checks each part, and accepts up to 10,000 per object."""
+"""The size of one part of a large upload. The store checks each part, and accepts up to 10,000 parts."""
 PARTS_AT_ONCE = 3
 """The number of parts that are uploaded at the same time, and therefore held in memory."""
 
@@ -64,7 +64,7 @@ class Bucket:
     # -- reading ---------------------------------------------------------------------------------
 
     def head(self, name: str) -> tuple[int, str | None] | None:
-        """Return the size and the ETag of an object, or None if it does not exist."""
+        """Return the size and the ETag of an object, or None if there is no object."""
         import obstore
 
         try:
@@ -76,7 +76,7 @@ class Bucket:
         return found["size"], found["e_tag"]
 
     def get(self, name: str, most: int) -> tuple[bytes, Tag] | None:
-        """Return the content of a small object and its version, or None if it does not exist.
+        """Return the content of a small object and its version, or None if there is no object.
 
         Raises
         ------
@@ -245,14 +245,14 @@ def _md5(text: bytes) -> bytes:
 
 
 def _expected_tag(digests: Sequence[bytes]) -> str:
-    """Return the ETag that S3 assigns to an object uploaded in these parts."""
+    """Return the ETag that S3 assigns to an object if its upload consists of parts with these MD5 sums."""
     if len(digests) == 1:
         return digests[0].hex()
     return f"{_md5(b''.join(digests)).hex()}-{len(digests)}"
 
 
 def _in_parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in parts of equal size, as the store receives them."""
+    """Yield the content of the pieces, divided into the equal parts in which it is uploaded."""
     waiting = bytearray()
     for piece in pieces:
         if not waiting and len(piece) == PART_BYTES:

@@ -160,7 +160,7 @@ class Claim:
         self._tag, self._stored = tag, text
 
     def take_over(self, folder: str) -> None:
-        """Delete the dataset at the URL, if it is an ExEngine dataset and nothing else, and claim the URL.
+        """Delete the dataset at the URL, and claim the URL. Raise an error if there is anything else.
 
         The manifest is replaced first. If two processes overwrite a dataset, one of them is therefore refused
         before it deletes anything.
@@ -182,7 +182,7 @@ class Claim:
         bucket.delete(names)
 
     def refuse_if_lost(self, folder: str) -> None:
-        """Raise an error if another process has taken over the dataset, before anything is uploaded.
+        """Before anything is uploaded, raise an error if another process has taken over the dataset.
 
         Raises
         ------
@@ -199,7 +199,7 @@ class Claim:
         )
 
     def update(self, folder: str, *, final: bool = False) -> None:
-        """Replace the manifest with the one in the spool, if it has changed.
+        """If the manifest in the spool has changed, replace the manifest in the bucket with it.
 
         Parameters
         ----------
@@ -247,7 +247,7 @@ def refuse_writer(url: str, manifest: Manifest) -> None:
 
 
 def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
-    """Return the names of a finished dataset's objects, without its manifest.
+    """Return the names of all objects of a finished dataset, except its manifest.
 
     Raises
     ------

@@ -31,7 +31,7 @@ def slot_content(path: str, layout: Layout, written: npt.NDArray[np.bool_]) -> C
     path : str
     layout : Layout
     written : numpy.ndarray
-        Which chunks of the shard were written, ``(chunks,)`` bool.
+        ``(chunks,)`` bool, true for the chunks of the shard that were written.
     """
     file = OpenFile(path, os.O_RDONLY)
     entries = _slot_entries(layout, written)

@@ -238,7 +238,7 @@ class SpooledObjects:
             self._uploader.submit(inside, _part_content(path, end))
 
     def _document_names(self) -> list[str]:
-        """Return all other files: documents, and files derived from the frames. The root comes last."""
+        """Return all other files: documents, and files derived from frames. The root document is last."""
         found = []
         for below, _, names in os.walk(self._folder):
             inside = os.path.relpath(below, self._folder).replace(os.sep, "/")
@@ -271,7 +271,7 @@ class SpooledObjects:
 
 
 def _is_published(name: str, shard: _Shard, parts: PartFiles | None) -> bool:
-    """Return whether a file with the shard's name contains all of its frames."""
+    """Return whether the file with a shard's name contains all frames of the shard."""
     return parts is None or all(parts.published.get(part) == name for part in shard.parts)
 
 

@@ -51,7 +51,7 @@ def open_remote(url: str) -> DataStorage:
 
 
 class RemoteReader(OmeZarrReader):
-    """A reader for a dataset in object storage. :meth:`open` creates it.
+    """A reader for a dataset in object storage. Use :meth:`open` to create a reader.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class RemoteReader(OmeZarrReader):
         return wait_until(has_new_data, timeout, poll_s=_POLL_S)
 
     def check_structure(self) -> list[str]:
-        """Check that every shard exists, and that its index contains its frames."""
+        """Check that every shard exists, and that its index lists all of its frames."""
         table, layout = self._table, self._table.layout
         if layout is None:
             return []
@@ -153,7 +153,7 @@ class RemoteReader(OmeZarrReader):
             if index is None or len(index) != layout.chunks_in_shard:
                 faults.append(f"the index of the shard {name} is missing or damaged")
             elif (index[sorted(chunks)] == EMPTY).any() and (finished or not layout.is_compressed):
-                faults.append(f"the index of the shard {name} does not contain all of its frames")
+                faults.append(f"the index of the shard {name} does not list all frames of the shard")
         return faults
 
     # -- frames ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Finishes datasets in object storage after their writer has died, by uploading the spool.
+"""Uploads the spool of a writer that has died, and thereby finishes the dataset in object storage.
 
 The recovery can be killed at any point and run again. It holds the lock of the spool, and the manifest in the
 bucket is replaced last, so the dataset remains incomplete until everything is uploaded.
@@ -81,9 +81,10 @@ def recover_remote(url: str, *, dry_run: bool, in_place: bool) -> RecoveredRemot
 
 def _without_spool(url: str, writer: Writer | None) -> str:
     return (
-        f"the spool of {url} is not on this machine; it contains the frames since the last durable flush of "
-        f"{writer or 'an unknown writer'}. Run exengine recover on the writer's machine. If the spool "
-        f"is lost, exengine recover --in-place {url} finishes the dataset with the frames in the bucket"
+        f"the spool of {url} is not on this machine; it contains the frames that "
+        f"{writer or 'an unknown writer'} stored after the last durable flush. Run exengine recover on the "
+        f"writer's machine. If the spool is lost, exengine recover --in-place {url} finishes the dataset "
+        "with the frames in the bucket"
     )
 
 

@@ -13,7 +13,7 @@ from exengine.errors import DatasetAccessError
 from exengine_ome_zarr.format.files import DATASET_FILES
 
 VARIABLE = "EXENGINE_SPOOL"
-"""The environment variable for the default folder."""
+"""The environment variable that sets the default folder of the spool."""
 FOLDER = "exengine-spool"
 DEFAULT_BYTES = 4 * 2**30
 _OWN = ("exengine.json", "exengine.json.new", "exengine.lock")
@@ -54,7 +54,7 @@ def new_folder(spool: str | None, url: str, token: str) -> str:
 
 
 def find_folder(spool: str | None, token: str) -> str | None:
-    """Return the folder of the dataset with this token, or None if it is not on this machine."""
+    """Return the folder of the dataset with this token, or None if there is none on this machine."""
     if re.fullmatch(r"[0-9a-f]{8,64}", token) is None:
         return None
     for place in (spool, default_folder()):

@@ -66,13 +66,13 @@ class SpoolWriter(FrameWriter):
             assert self.layout is not None
             name = self.shard_name((image, *self.layout.shard_at(t, c, z)))
             if name in self._objects.removed:
-                # The shard was full when it was uploaded, but the array has become longer since.
+                # The shard was full when it was uploaded, but the array has since become longer.
                 self._objects.bring_back(name, self.layout, self._slots)
         self._placed.append(place)
         return place
 
     def _forget_removed(self) -> None:
-        """Remove uploaded shards from the spool, and from the files to sync."""
+        """Remove uploaded shards from the spool, and from the list of files to sync."""
         for name in self._objects.remove_uploaded():
             if self._slots is not None:
                 self._slots.forget(name)
@@ -82,7 +82,10 @@ class SpoolWriter(FrameWriter):
     # -- syncing and finishing -------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Sync the spool and, unless the dataset ends, upload everything that is not in the bucket."""
+        """Sync the spool, and upload everything that is not in the bucket.
+
+        While the dataset is being finished, nothing is uploaded.
+        """
         self._forget_removed()
         super().sync()
         if not self._is_ending:

@@ -24,7 +24,7 @@ from exengine_ome_zarr.remote.spool_writer import SpoolWriter
 
 
 class RemoteStorage(ManagedStorage):
-    """The part of a storage that claims a URL, uploads the dataset, and finishes it there.
+    """Mixin that claims a URL for a dataset, and uploads and finishes the dataset.
 
     Among the base classes of a storage, this class precedes the one that writes the dataset to a folder.
 

@@ -1,9 +1,9 @@
 """Uploads objects on a thread, in the order of submission, and verifies that the store has received them.
 
-A failed upload is repeated, so a restart of the store costs time but loses no frames. Waiting callers give up
+Failed uploads are retried, so a restart of the store costs time but loses no frames. Waiting callers give up
 when nothing has succeeded for :data:`PATIENCE_S` seconds, or earlier if the store refuses the request.
 
-Threads: an ``Uploader`` belongs to one storage, which stops it. Its thread reads files and never changes
+Threads: each ``Uploader`` belongs to one storage, which stops it. Its thread reads files but never changes
 them.
 """
 

@@ -1,1 +1,1 @@
-"""Datasets of one file, such as ``scan.h5``: the file, and the files next to it."""
+"""Single-file datasets, such as ``scan.h5``: the file, and the files next to it."""

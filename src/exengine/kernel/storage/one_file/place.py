@@ -1,12 +1,12 @@
-"""The location of a dataset of one file that is being written: the file, its lock and its manifest.
+"""The location of a single-file dataset that is being written: the file, its lock and its manifest.
 
 For ``scan.h5``, the manifest is ``scan.h5.exengine.json`` and the lock is ``scan.h5.exengine.lock``, which
 exists only while a writer is active, or after a writer was killed. Other files of the backend, such as a
 journal, have names that begin with ``scan.h5.exengine.`` too.
 
 A claim takes the lock, writes the manifest, and then makes the file visible by renaming it. If two writers
-race for a path, exactly one wins. A manifest without a file was left by a claim that was killed, or its file
-was moved away; only the former is replaced.
+race for a path, exactly one wins. A manifest without a file either was left by a claim that was killed, or
+belongs to a file that was moved away. Only a manifest of the first kind is replaced.
 """
 
 import errno
@@ -28,9 +28,9 @@ from exengine.kernel.storage.place import CREATED, DatasetPlace
 from exengine.kernel.system import files
 
 NEW = "exengine.new"
-"""The part of a dataset's name at which a new version of its file is written."""
+"""The ending of the file name for a new version of a dataset's file."""
 OWN_PARTS = (manifest.MANIFEST_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.LOCK_NAME, NEW)
-"""The parts that ExEngine itself writes next to any dataset of one file."""
+"""The endings of the file names that ExEngine itself uses next to any single-file dataset."""
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 
 
@@ -60,16 +60,16 @@ class FilePlace(DatasetPlace):
         backend, patterns
             See :meth:`DatasetPlace.claim`.
         initial : mapping of str to bytes
-            The first content of the file, under ``{file}``.
+            The initial content of the file, under the key ``{file}``.
 
         Raises
         ------
         DatasetExistsError, DatasetLockedError, DatasetAccessError
         TypeError
-            If the content of the file is missing, or there is content for another file.
+            If the content of the file is missing, or if content is given for another file.
         """
         if [*initial] != [FILE]:
-            raise TypeError(f"initial_files of a dataset of one file must have the key {FILE!r} alone")
+            raise TypeError(f"initial_files of a single-file dataset must have only the key {FILE!r}")
         if not path or "\0" in path or files.UNUSUAL.search(path):
             path = cls._usable(path)
         path = os.path.realpath(path)
@@ -130,8 +130,8 @@ class FilePlace(DatasetPlace):
 
     @classmethod
     def _refuse_what_is_beside(cls, path: str, parts: Sequence[str]) -> None:
-        """Refuse files next to a free path that belong to a dataset without its file."""
-        kept = f"its file {os.path.basename(path)} is missing; move it to the file, or choose another path"
+        """Reject an unused path if files next to it belong to a dataset that has lost its file."""
+        kept = f"{os.path.basename(path)} is missing; move both to the same folder, or choose another path"
         for part in parts:
             if os.path.lexists(f"{path}.{part}"):
                 raise DatasetExistsError(f"{path}.{part} is part of a dataset, but {kept}")
@@ -146,12 +146,12 @@ class FilePlace(DatasetPlace):
         return str(self._content.get("id", ""))
 
     def publish(self) -> None:
-        """Replace the file by its new version, which is finished and synced, and sync the folder.
+        """Replace the file with its new version, which must be finished and synced, and sync the folder.
 
         Raises
         ------
         OSError
-            If this fails, or if another program has replaced the file. The old file then remains.
+            If the file cannot be replaced, or if another program has replaced it. The old file then remains.
         """
         new = f"{self.path}.{NEW}"
         known = self._content.get("samples", [])
@@ -160,8 +160,8 @@ class FilePlace(DatasetPlace):
             raise OSError(
                 errno.EEXIST, "another program has changed the file; it was not replaced", self.path
             )
-        # Both samples are known before the file is replaced, so that the dataset can be overwritten even if
-        # the process is killed now.
+        # The manifest lists both samples before the file is replaced, so that the dataset can be overwritten
+        # even if the process is killed between the two steps.
         self._content["samples"] = [sample for sample in (there, sample_of(new)) if sample]
         self._write(durable=True)
         if there is None:
@@ -171,7 +171,7 @@ class FilePlace(DatasetPlace):
         files.sync_folder(os.path.dirname(self.path))
 
     def manifest_for_file(self, status: DatasetStatus, reason: str, frames: int) -> bytes:
-        """Return the manifest that the file itself contains, for a file without its manifest."""
+        """Return the manifest to be stored in the file itself, for use without the manifest next to it."""
         content = {**self._content, "status": status.value, "frames": frames}
         if reason:
             content["reason"] = self.cut(reason)
@@ -181,13 +181,13 @@ class FilePlace(DatasetPlace):
     def conclude(
         self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
     ) -> None:
-        with suppress(OSError):  # a file that is missing stays known by its former samples
+        with suppress(OSError):  # if the file is missing, the previous samples remain
             self._content["samples"] = [sample_of(self.path)]
         super().conclude(status, reason, frames, facts)
 
     def unlock(self) -> None:
         """Remove the lock file and release the lock. Idempotent."""
-        if self._lock is not None and self._owner == os.getpid():  # a fork leaves it to the owner
+        if self._lock is not None and self._owner == os.getpid():  # a forked process leaves it to the owner
             _remove_lock(self.path, self._lock)
         super().unlock()
 
@@ -201,9 +201,9 @@ def _remove_lock(path: str, lock: int) -> None:
 
 
 def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> str:
-    """Return a sample of a regular file, which shows whether another file has taken its path.
+    """Return a sample of a regular file, used to detect whether another file has replaced it.
 
-    A sample is not a checksum: it covers 64 blocks of 4 KiB, so that it is fast for a file of any size.
+    A sample is not a checksum. It covers 64 blocks of 4 KiB, so it is fast to compute for a file of any size.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> s
     Returns
     -------
     str
-        The size in bytes, and a digest of blocks at equal distances, with the first and the last block.
+        The size in bytes, and a digest of evenly spaced blocks, including the first and the last block.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> s
 
 
 KINDS: dict[bool, type[DatasetPlace]] = {False: DatasetPlace, True: FilePlace}
-"""Whether the patterns of a dataset include ``{file}`` -> its kind of place."""
+"""Whether the patterns of a dataset include ``{file}`` -> the class for its location."""
 
 
 def reclaim(path: str) -> DatasetPlace:

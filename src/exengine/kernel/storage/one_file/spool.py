@@ -1,10 +1,10 @@
-"""The spool of a dataset of one file: the frames that were written, until the file itself is complete.
+"""The spool, which holds the frames of a single-file dataset until the file itself is complete.
 
-The spool is two files next to the dataset. ``scan.h5.exengine.frames`` has the pixels of the frames, in
-order. ``scan.h5.exengine.journal`` has a record per frame: its number, the place and the checksum of its
-pixels, and a JSON text with its coordinates, layout and metadata. The record is written after the pixels, so
-a frame with a whole record is whole. Each record has a checksum of its own; the record that a killed writer
-was writing is left out.
+The spool consists of two files next to the dataset. ``scan.h5.exengine.frames`` contains the pixels of the
+frames, in order. ``scan.h5.exengine.journal`` contains a record for each frame: its number, the place and the
+checksum of its pixels, and a JSON text with its coordinates, layout and metadata. The record is written after
+the pixels, so a frame is complete if its record is complete. Each record has a checksum of its own. An
+incomplete record, left by a writer that was killed, is ignored.
 
 Numbers are little-endian. The journal begins with a header of 32 bytes and a record for the dataset itself,
 with the number 0 and the summary metadata; frame n has the number n + 1.
@@ -27,15 +27,15 @@ from exengine.kernel.system.bounded import parse_json
 
 FRAMES, JOURNAL = "exengine.frames", "exengine.journal"
 HEADER = b"ExEngine spool 1\n".ljust(32, b"\0")
-"""The beginning of a journal."""
+"""The bytes at the beginning of a journal."""
 _MAGIC = b"\xefrec"
-_RECORD = struct.Struct("<4sQQQIII")  # magic, number, offset, bytes, CRC of pixels, bytes and CRC of the text
+_RECORD = struct.Struct("<4sQQQIII")  # magic, number, offset, size and CRC of pixels; size and CRC of text
 _CRC = struct.Struct("<I")
 _HEAD_BYTES = _RECORD.size + _CRC.size
 _PAGE_BYTES = 4096
 _ALIGN_FROM_BYTES = 65536  # larger frames begin on a page, because unaligned writes take longer
 _MOST_TEXT_BYTES = 2**28
-_STEP_BYTES = 2**22  # of the journal that are read at once
+_STEP_BYTES = 2**22  # bytes of the journal per read
 
 Checksum = Callable[[Any], int]
 
@@ -61,7 +61,7 @@ class SpoolWriter:
     summary : JSON value
         The summary metadata.
     checksum : callable
-        Computes a CRC of 32 bits.
+        Computes a 32-bit CRC.
 
     Raises
     ------
@@ -82,20 +82,20 @@ class SpoolWriter:
             raise
 
     def append(self, number: int, pixels: npt.NDArray[Any], text: bytes) -> SpooledFrame:
-        """Write frame ``number``; it survives the death of the process when this returns.
+        """Write frame ``number``, so that it survives the death of the process after this method returns.
 
         Parameters
         ----------
         number : int
         pixels : numpy.ndarray
-            C-contiguous, in little-endian byte order.
+            The pixels, C-contiguous and in little-endian byte order.
         text : bytes
             The description; see :func:`describe`.
 
         Raises
         ------
         OSError
-            If not all of it could be written; the next frame then overwrites it.
+            If the frame could not be written completely; the next frame then overwrites the written part.
         """
         size = pixels.nbytes
         crc = self._checksum(pixels.data if size else b"")
@@ -140,13 +140,13 @@ def describe(coordinates: dict[str, int | str], pixels: npt.NDArray[Any], metada
 
 
 def as_stored(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array as it is stored: C-contiguous and little-endian. It may be the same array."""
+    """Return an array in C-contiguous and little-endian form; the result may be the array itself."""
     dtype = data.dtype.newbyteorder("<")
     return np.ascontiguousarray(data, dtype).reshape(data.shape)
 
 
 class Scan:
-    """The result of reading a journal from its beginning; :meth:`advance` reads what was added since.
+    """Reads a journal from its beginning. Each call of :meth:`advance` reads any new records.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Scan:
     Attributes
     ----------
     gap : str
-        Why records in the middle of the journal are missing; empty if none are.
+        The reason why records in the middle of the journal are missing; empty if none are missing.
     head : dict
         The description of the dataset itself, with the ``summary`` metadata.
     """
@@ -179,7 +179,7 @@ class Scan:
         self.head: dict[str, Any] = {}
 
     def advance(self) -> Iterator[tuple[SpooledFrame, dict[str, Any]]]:
-        """Yield each frame with a new and whole record, and its description."""
+        """Yield each frame that has a new, complete record, together with its description."""
         while True:
             size = _STEP_BYTES if self._limit is None else min(_STEP_BYTES, self._limit - self._end)
             chunk = files.read_at(self._journal, max(size, 0), self._end)
@@ -201,7 +201,7 @@ class Scan:
             self._end += used
 
     def _record_in(self, chunk: bytes, at: int) -> tuple[SpooledFrame, int, dict[str, Any]] | None:
-        """Return the record at an offset of a chunk, with its number; None if it is not whole."""
+        """Return the record at an offset in a chunk, with its number; None if the record is not complete."""
         if len(chunk) - at < _HEAD_BYTES or chunk[at : at + 4] != _MAGIC:
             return None
         head = chunk[at : at + _RECORD.size]
@@ -223,7 +223,7 @@ class Scan:
         return SpooledFrame(offset, size, crc, self._end + begin, text_size, text_crc), number, description
 
     def _next_record(self, chunk: bytes) -> int:
-        """Return the offset of the first whole record behind damaged bytes; 0 if there is none."""
+        """Return the offset of the first complete record after damaged bytes; 0 if there is none."""
         at = chunk.find(_MAGIC, 1)
         while at >= 0 and self._record_in(chunk, at) is None:
             at = chunk.find(_MAGIC, at + 1)
@@ -243,7 +243,7 @@ def read_pixels(
         dtype = np.dtype(str(description["d"]))
         shape = tuple(int(length) for length in description["s"])
         if dtype.hasobject or frame.size != dtype.itemsize * int(np.prod(shape, dtype=object)):
-            raise ValueError("the size of the pixels differs from their layout")
+            raise ValueError("the size of the pixels does not match their shape and dtype")
         if frame.size > os.fstat(descriptor).st_size:
             raise ValueError("the file is shorter than the frame")
         pixels = np.empty(shape, dtype.newbyteorder("<"))
@@ -254,7 +254,7 @@ def read_pixels(
             while more := files.read_into(descriptor, view[done:], frame.offset + done):
                 done += more
             if done < frame.size or checksum(view) != frame.crc:
-                raise ValueError("the checksum of the pixels differs from that which was written")
+                raise ValueError("the checksum of the pixels differs from the one that was written")
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise DatasetDamagedError(f"{name} is damaged: {error}") from None
     return pixels if sys.byteorder == "little" else pixels.astype(dtype)  # pragma: no cover - big-endian

@@ -1,4 +1,4 @@
-"""Reads a dataset of one file from its spool, or from a file that contains records as in a spool."""
+"""Reads a single-file dataset from its spool, or from another file that contains the same kind of records."""
 
 import os
 import zlib
@@ -21,7 +21,7 @@ from exengine.kernel.system.bounded import parse_json
 class SpoolReader(DatasetReader):
     """A dataset that is read from its spool: while it is written, after a crash, or after an I/O error.
 
-    A subclass may override :meth:`open_files`, to read another file with records as in a spool.
+    A subclass may override :meth:`open_files` to read another file that contains the same kind of records.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class SpoolReader(DatasetReader):
     """
 
     reads_spool: ClassVar[bool] = True
-    """Whether the frames are in a spool, and not in the file itself."""
+    """Whether the frames are in a spool rather than in the file itself."""
 
     def __init__(self, path: str, manifest: Manifest | None) -> None:
         self.real_path = os.path.realpath(path)
-        """The path of the dataset with symbolic links resolved."""
+        """The path of the dataset, with symbolic links resolved."""
         self._index = CoordinateIndex()
         self._frames: list[SpooledFrame] = []
         self._descriptors: list[int] = []
@@ -63,16 +63,16 @@ class SpoolReader(DatasetReader):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the checksum of pixels or of a record, as its writer computes it."""
+        """Return the checksum of pixels or of a record, as the writer computes it."""
         return zlib.crc32(data)
 
     def open_files(self) -> Scan:
-        """Open the file with the pixels and that with the records, by :meth:`open_file`."""
+        """Open the file of pixels and the file of records, each with :meth:`open_file`."""
         self.open_file(f"{self.real_path}.{FRAMES}")
         return Scan(self.open_file(f"{self.real_path}.{JOURNAL}"), self.checksum)
 
     def open_file(self, path: str) -> int:
-        """Return a descriptor of a regular file, which is closed with the dataset."""
+        """Open a regular file, and return its descriptor; it is closed together with the dataset."""
         self._descriptors.append(files.open_regular(path))
         return self._descriptors[-1]
 
@@ -98,7 +98,7 @@ class SpoolReader(DatasetReader):
             reason = "its writer is active" if active else "its writer ended without finish()"
         elif manifest is not None and manifest.frames not in (None, len(self._frames)):
             self._problem = self._problem or (
-                f"there are {len(self._frames)} frames, but {manifest.frames} were written"
+                f"the number of frames is {len(self._frames)}, but {manifest.frames} were written"
             )
         if self._problem:
             status, reason = DatasetStatus.DAMAGED, self._problem
@@ -139,7 +139,7 @@ class SpoolReader(DatasetReader):
         return self._scan.head
 
     def check_structure(self) -> list[str]:
-        """Return the faults of the journal, and whether the file of a dataset that has ended is missing."""
+        """Return the faults of the journal, and a note if the file of a failed dataset is yet to be built."""
         found = [self._problem] if self._problem else []
         if self.reads_spool and super().status is DatasetStatus.FAILED:
             found.append(
@@ -158,7 +158,7 @@ class SpoolReader(DatasetReader):
         return metadata
 
     def place_of(self, number: int) -> SpooledFrame:
-        """Return where the pixels and the record of a frame are."""
+        """Return the locations of a frame's pixels and of its record."""
         return self._frames[number]
 
     def describe(self, number: int) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class SpoolReader(DatasetReader):
         return description
 
     def frames_to_build(self) -> list[FrameToBuild]:
-        """Return all frames, for a file that is built from them."""
+        """Return all frames in the form that ``build_file`` needs."""
         found = []
         for number, coordinates in enumerate(self):
             text = self.describe(number)

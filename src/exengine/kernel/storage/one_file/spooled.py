@@ -1,13 +1,13 @@
-"""The base class for backends that write a spool first, and their one file when the dataset is finished.
+"""The base class for backends that first write a spool, and build their file when the dataset is finished.
 
 A file such as HDF5 or TIFF cannot be trusted while it is being written: after a crash or on a full disk, its
 own index may be lost. A frame is therefore acknowledged when it is in the spool (promise P6). ``finish``
 builds the file from the spool under another name, compares it with the spool, syncs it, and renames it to its
 path. Only then is the spool deleted. Until then, the dataset's own file is a small valid file of its format,
-and readers of ExEngine read the spool.
+and ExEngine reads the spool instead.
 
 If the file cannot be built, for example because the disk is full, the spool remains, and so do all frames.
-``exengine recover`` builds the file later. While the file is built, the disk holds all pixels twice.
+``exengine recover`` builds the file later. While the file is being built, the disk holds all pixels twice.
 """
 
 import errno
@@ -101,7 +101,7 @@ class SpooledStorage(ManagedStorage):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the checksum of pixels or of a record: a CRC of 32 bits. Its readers compute the same."""
+        """Return the checksum of pixels or of a record, a 32-bit CRC. Readers must compute the same value."""
         return zlib.crc32(data)
 
     @classmethod
@@ -121,13 +121,13 @@ class SpooledStorage(ManagedStorage):
         Parameters
         ----------
         path : str
-            The path of the new file; it may exist, as the remains of an earlier attempt.
+            The path of the new file. A file left by an earlier attempt may already exist there.
         frames : sequence of FrameToBuild
             In order of arrival.
         summary : JSON value
             The summary metadata.
         manifest : bytes
-            The manifest, to be kept in the file; see ``ManagedStorage.manifest_for_file``.
+            The manifest to be stored in the file; see ``ManagedStorage.manifest_for_file``.
         plan : SourcePlan
             The known facts about the acquisition, such as the pixel size.
         options : dict
@@ -150,7 +150,7 @@ class SpooledStorage(ManagedStorage):
         text = describe(coordinates.__dict__, data, metadata)
         if len(text) > _MOST_TEXT_BYTES:
             raise MetadataError(
-                f"the metadata have {len(text)} bytes as JSON, but at most {_MOST_TEXT_BYTES} are stored"
+                f"the metadata takes up {len(text)} bytes as JSON, but at most {_MOST_TEXT_BYTES} are stored"
             )
         return text
 
@@ -185,7 +185,7 @@ class SpooledStorage(ManagedStorage):
             return
         self._spool.sync()
         if self._exengine.life.error is not None:
-            return  # the spool keeps the frames; ``recover`` builds the file when there is space
+            return  # the spool keeps the frames; ``recover`` builds the file once there is space
         build_safely(
             type(self),
             self.new_file,
@@ -216,7 +216,7 @@ class SpooledStorage(ManagedStorage):
 
 
 def build_safely(cls: type[SpooledStorage], path: str, frames: Sequence[FrameToBuild], **named: Any) -> None:
-    """Build a file; after any error, remove the unfinished file, and raise an OSError."""
+    """Build a file. After any error, remove the unfinished file, and raise an OSError."""
     try:
         cls.build_file(path, frames, **named)
     except BaseException as error:
@@ -228,7 +228,7 @@ def build_safely(cls: type[SpooledStorage], path: str, frames: Sequence[FrameToB
 
 
 def remove_spool(path: str) -> None:
-    """Delete the spool of a dataset after its file is complete and synced."""
+    """Delete the spool of a dataset. The dataset's file must already be complete and synced."""
     for part in (JOURNAL, FRAMES):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}.{part}")
@@ -241,7 +241,7 @@ def is_spooled(path: str) -> bool:
 
 
 def keep_damaged(path: str) -> None:
-    """Keep the files that a recovery in place replaces under other names, unless an earlier one has."""
+    """Before a recovery in place replaces files, keep the old ones under other names that are still free."""
     for part, kept in _DAMAGED.items():
         with suppress(FileExistsError, FileNotFoundError):
             os.link(f"{path}.{part}" if part else path, f"{path}.{kept}")
