@@ -4,16 +4,18 @@ Each class in ``FAULTS`` names the promises and codes that must be reported for 
 into a distribution, so that other processes find its classes through the registry.
 """
 
+import atexit
 import contextlib
 import importlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 import threading
 import time
 import zlib
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -165,7 +167,8 @@ class TakesFramesAfterFinish(Plain):
 @fault("P1", "P8", "EX302")
 class ChangesTheDtype(Plain):
     def get_data(self, coordinates):
-        return super().get_data(coordinates).astype(np.float64)
+        data = super().get_data(coordinates)
+        return data if len(self.frames) == 1 else data.astype(np.float64)
 
 
 @fault("P1")
@@ -622,6 +625,73 @@ class LetsForeignErrorsOut(Disk):
         reader = super().open(path)
         if reader.status is DatasetStatus.DAMAGED:
             reader.get_metadata = lambda at: 1 / 0
+        return reader
+
+
+@fault("N3", "EX309")
+class SyncsNothing(Disk):
+    def sync_frames(self):
+        pass
+
+
+@fault("N6", "O1")
+class IgnoresItsOptions(Disk):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        order: Literal["C", "F"] = "C",
+        summary_metadata: dict | None = None,
+    ) -> None:
+        super().__init__(path)
+
+
+IgnoresItsOptions.__doc__ = """Ignore all options.
+
+Parameters
+----------
+path : path
+    The path of the dataset.
+order : {"C", "F"}
+    The order of the pixels.
+summary_metadata : dict, optional
+    Metadata of the whole dataset.
+"""
+
+
+@fault("C4")
+class TruncatesAFrameAfterAFailure(Disk):
+    def release(self):
+        if self._exengine.life.error is not None:
+            os.truncate(os.path.join(self.path, "0.frame"), 10)
+
+
+@fault("C5")
+class EndsForkedProcesses(Disk):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        pid = os.getpid()
+        atexit.register(lambda: os.getpid() != pid and os.abort())
+
+
+@fault("C7")
+class LeaksWhenItCannotOpen(Disk):
+    @classmethod
+    def open(cls, path):
+        folder = os.open(path, os.O_RDONLY)
+        reader = super().open(path)
+        os.close(folder)
+        return reader
+
+
+@fault("D5")
+class UnpicklesNumbers(Disk):
+    def read_frame(self, number):
+        return super().read_frame(pickle.loads(pickle.dumps(number)))
+
+    @classmethod
+    def open(cls, path):
+        reader = super().open(path)
+        pickle.loads(pickle.dumps(len(reader)))
         return reader
 
 

@@ -230,9 +230,13 @@ def test_what_the_format_cannot_hold_is_refused_and_changes_nothing(case, new, p
 
 @pytest.mark.parametrize(
     "options",
-    [{"level": 3}, {"codec": "zstd", "frames_per_chunk": 2}, {"codec": "lz4"}, {"chunk": 3}, {"shard": 0}],
+    [
+        {"level": 3}, {"codec": "zstd", "level": 23}, {"codec": "gzip", "level": 10},
+        {"codec": "blosc-lz4", "level": 10}, {"codec": "blosc-zstd", "level": 22},
+        {"codec": "zstd", "frames_per_chunk": 2}, {"codec": "lz4"}, {"chunk": 3}, {"shard": 0},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_options_that_contradict_each_other_are_refused_before_a_dataset_is_made(options, path):
     with pytest.raises((OptionError, exengine.ExEngineError)):
         exengine.open_storage("ome-zarr", path, **options)

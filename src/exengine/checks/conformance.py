@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from exengine.kernel.errors import describe
-from exengine.kernel.registry.codes import Finding
+from exengine.kernel.registry.codes import CONFORMANCE, Finding
 from exengine.kernel.registry.names import SOURCES_GROUP, same_name
 from exengine.kernel.registry.records import PluginRecord
 from exengine.testing.results import Outcome, read_results
 
+THOROUGH_TIMEOUT_S = 3600.0
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 """The possible outcomes of a promise."""
 
@@ -49,6 +50,33 @@ class Promise:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """The probable cause of one or several failed tests of the kit.
+
+    Attributes
+    ----------
+    labels, codes : tuple of str
+        The broken promises, and the codes of capabilities, those of the simplest test first.
+    code : str
+        The code of the simplest test; empty if it has none.
+    message : str
+        The failure of the simplest test.
+    """
+
+    labels: tuple[str, ...]
+    codes: tuple[str, ...]
+    code: str
+    message: str
+
+    @property
+    def text(self) -> str:
+        """The message, followed by the other promises and codes that the cause concerns."""
+        message = self.message.removeprefix(f"{self.labels[0]}: ") if self.labels else self.message
+        others = [*self.labels[1:], *(code for code in self.codes if code != self.code)]
+        return f"{message} (also concerns {', '.join(others)})" if others else message
+
+
+@dataclass(frozen=True)
 class Results:
     """The results of the conformance kit for one plugin.
 
@@ -66,6 +94,8 @@ class Results:
         Maps the name of each variant of the backend to the results with its options.
     shipped : bool
         Whether the results come from the plugin's package, which means that its authors measured them.
+    causes : tuple of Cause, or None
+        The failures by their probable cause; None in results of an earlier release.
     """
 
     distribution: str
@@ -76,6 +106,7 @@ class Results:
     reason: str = ""
     variants: Mapping[str, "Results"] = field(default_factory=dict)
     shipped: bool = False
+    causes: "tuple[Cause, ...] | None" = None
 
     @property
     def kept(self) -> int:
@@ -89,12 +120,22 @@ class Results:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Maps the label of each broken promise, followed by its variant if any, to its failures."""
+        """Maps the label of each broken promise, followed by its variant if any, to its failures.
+
+        Promises that are broken for the same probable cause count once, and those whose cause is among the
+        ``findings`` are not repeated.
+        """
         broken = {
             f"{label} {variant}": why
             for variant, found in self.variants.items()
             for label, why in found.broken_promises.items()
         }
+        if self.causes is not None:
+            return broken | {
+                cause.labels[0]: cause.text
+                for cause in reversed(self.causes)
+                if not cause.code and cause.labels
+            }
         return broken | {
             label: "; ".join(text.removeprefix(f"{label}: ") for text in promise.because)
             or "run the kit with pytest to see why"
@@ -111,7 +152,7 @@ Conformance = tuple[Results | None, str]
 """The results, and the reason why they are missing or incomplete (empty if they are complete)."""
 
 
-def run_kit(record: PluginRecord) -> Conformance:
+def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
     """Run the conformance kit on an installed backend.
 
     Sources are not tested here, because the kit needs a source's devices.
@@ -123,7 +164,8 @@ def run_kit(record: PluginRecord) -> Conformance:
     try:
         run_conformance: Any = kit.run_conformance
         with tempfile.TemporaryDirectory(prefix="exengine-check-") as folder:
-            content = run_conformance(record.qualified_name, Path(folder, "results.json"))
+            more = {"thorough": True, "timeout_s": THOROUGH_TIMEOUT_S} if thorough else {}
+            content = run_conformance(record.qualified_name, Path(folder, "results.json"), **more)
     except ImportError as error:
         return None, f"the kit needs an extra; install it with: pip install exengine[test] ({error})"
     except Exception as error:  # the kit or the plugin under test can raise any exception
@@ -185,17 +227,37 @@ def _results(content: Mapping[str, Any]) -> Results:
         for name, results in variants.items()
         for found in results.findings
     )
+    causes = _causes(content["causes"]) if "causes" in content else None
+    own: tuple[Finding, ...] = tuple(
+        Finding(str(found["code"]), str(found["message"])) for found in content.get("findings", ())
+    )
+    if causes is not None:
+        own = tuple(
+            Finding(cause.code, f"{CONFORMANCE.get(cause.code, '')}: {cause.text}")
+            for cause in causes
+            if cause.code
+        )
     return Results(
         str(content["distribution"]),
         str(content["version"]),
         str(content["kernel"]),
         {str(label): _promise(found) for label, found in content["promises"].items()},
-        (
-            *(Finding(str(found["code"]), str(found["message"])) for found in content.get("findings", ())),
-            *of_variants,
-        ),
+        (*own, *of_variants),
         str(content.get("reason", "")),
         variants,
+        causes=causes,
+    )
+
+
+def _causes(found: Any) -> tuple[Cause, ...]:
+    return tuple(
+        Cause(
+            tuple(map(str, one["labels"])),
+            tuple(map(str, one["codes"])),
+            str(one["code"]),
+            str(one["message"]),
+        )
+        for one in found
     )
 
 

@@ -5,6 +5,7 @@ faults: the registry in a separate process, :mod:`exengine.checks.documentation`
 :mod:`exengine.checks.distribution` and the conformance kit.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def _with_packaging(report: PluginReport) -> PluginReport:
 # -- for `exengine backends check` -----------------------------------------------------------------
 
 
-def check_name(name: str, registry: PluginRegistry | None = None) -> PluginReport:
+def check_name(name: str, registry: PluginRegistry | None = None, *, thorough: bool = False) -> PluginReport:
     """Check an installed backend by name.
 
     Parameters
@@ -179,6 +180,8 @@ def check_name(name: str, registry: PluginRegistry | None = None) -> PluginRepor
         Name of the backend. If several distributions register the name, use ``distribution:name``.
     registry : PluginRegistry, optional
         The registry to search; by default the registry of installed backends.
+    thorough : bool
+        Whether the conformance kit searches longer.
 
     Raises
     ------
@@ -186,10 +189,11 @@ def check_name(name: str, registry: PluginRegistry | None = None) -> PluginRepor
         Under the same conditions as in :meth:`exengine.kernel.registry.plugins.PluginRegistry.find`.
     """
     registry = plugins.BACKENDS if registry is None else registry
-    return make_reports([registry.find(name)], registry)[0]
+    kit = functools.partial(run_kit, thorough=True) if thorough else run_kit
+    return make_reports([registry.find(name)], registry, kit)[0]
 
 
-def check_folder(folder: Path) -> list[PluginReport]:
+def check_folder(folder: Path, *, thorough: bool = False) -> list[PluginReport]:
     """Check every plugin that is registered in a folder's ``pyproject.toml``.
 
     The plugin classes are checked only if the distribution is installed. The packaging checks use the folder.
@@ -198,6 +202,8 @@ def check_folder(folder: Path) -> list[PluginReport]:
     ----------
     folder : Path
         Folder of the project.
+    thorough : bool
+        Whether the conformance kit searches longer.
 
     Raises
     ------
@@ -212,10 +218,10 @@ def check_folder(folder: Path) -> list[PluginReport]:
         raise PluginNotFoundError(
             f"{folder} registers no plugin; [project.entry-points] in pyproject.toml has no ExEngine group"
         )
-    return [_check_entry(entry, facts) for entry in facts.entries]
+    return [_check_entry(entry, facts, thorough) for entry in facts.entries]
 
 
-def _check_entry(entry: PluginRecord, facts: distribution.Packaging) -> PluginReport:
+def _check_entry(entry: PluginRecord, facts: distribution.Packaging, thorough: bool) -> PluginReport:
     registry = plugins.SOURCES if entry.group == SOURCES_GROUP else plugins.BACKENDS
     files: set[str] | None = None
     try:
@@ -224,7 +230,8 @@ def _check_entry(entry: PluginRecord, facts: distribution.Packaging) -> PluginRe
         how = f"{facts.name} is not installed in this environment; run pip install {facts.folder}"
         report = PluginReport(entry, not_run=(f"contract, documentation and conformance: {how}",))
     else:
-        (report,) = _reports([installed], registry)
+        kit = functools.partial(run_kit, thorough=True) if thorough else run_kit
+        (report,) = _reports([installed], registry, kit)
         files = _installed_files(installed)
     not_run = []
     if files is None:

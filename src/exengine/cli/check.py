@@ -25,7 +25,11 @@ def run(options: argparse.Namespace) -> int:
         say("The conformance kit writes many datasets; this may take a minute.")
     by_folder = _is_folder(options.target)
     folder = Path(options.target)
-    reports = check_folder(folder) if by_folder else [check_name(options.target)]
+    reports = (
+        check_folder(folder, thorough=options.thorough)
+        if by_folder
+        else [check_name(options.target, thorough=options.thorough)]
+    )
     project = str(folder / "pyproject.toml") if by_folder else ""
     clean = all(report.clean for report in reports)
     incomplete = any(report.record.state == "found" for report in reports)  # the project is not installed

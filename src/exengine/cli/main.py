@@ -76,6 +76,9 @@ def make_parser() -> argparse.ArgumentParser:
                 default="text",
                 help="format of the faults; github prints annotations for CI",
             )
+            check.add_argument(
+                "--thorough", action="store_true", help="run the conformance kit with longer searches"
+            )
             new = add("new", "new", "create a new plugin from the template", to=inner)
             new.add_argument("name", metavar="NAME", help="name of the backend, such as my-storage")
             new.add_argument("--folder", metavar="FOLDER", default=".", help="parent of the new folder")

@@ -12,23 +12,37 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.kernel.registry import plugins
-from exengine.testing.frames import check_frame
 from exengine.testing.promises import NotRun, PromiseBrokenError
-from exengine.testing.subject import Model, Subject, coordinates_of, status_of, tree_of
+from exengine.testing.subject import Model, Subject, coordinates_of, status_of
 from exengine.testing.watch import Watch
 
 _NOT_IMPORTABLE = 77
-_IN_CYCLES = ("cycles", "failed_sync")
-_LARGE = (300, 300)
+_TASKS = {
+    "cycles": "leaks",
+    "failed_sync": "errors",
+    "limit": "errors",
+    "synced": "errors",
+    "broken_calls": "errors",
+    "fork": "forks",
+    "damage": "damage",
+    "unpickle": "pickles",
+    "foreign": "readers",
+    "watch": "readers",
+}
+"""The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _CHILD_S = 8.0
+_AGAIN_S = 5.0  # the patience with a backend that has already hung
+_hung: set[type] = set()
+_LOADING_S = 1.0
+_START_S = 60.0
+_slowness = [1.0]  # how many times longer than _LOADING_S a child takes to start: timeouts grow with it
 
 
 # -- in the test process -----------------------------------------------------------------------------
@@ -42,7 +56,7 @@ class Child:
     subject : Subject
         The backend under test.
     verb : str
-        The task: the name of a function in this module or in ``cycles``, without the prefix ``run_``.
+        The task: the name of a function in this module or in ``tasks``, without the prefix ``run_``.
     hash_seed : str
         The value of ``PYTHONHASHSEED`` in the child process.
     **spec : JSON values
@@ -50,6 +64,8 @@ class Child:
     """
 
     def __init__(self, subject: Subject, verb: str, *, hash_seed: str = "random", **spec: Any) -> None:
+        self._cls = subject.cls
+        self._started = time.monotonic()
         target = f"{subject.cls.__module__}:{subject.cls.__qualname__}"
         # The kit creates and removes the folder, because a killed process cannot clean up after itself.
         folder = subject.new_path().parent
@@ -91,18 +107,38 @@ class Child:
                     stream.close()
 
     def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the output of the process until it ends. Kill it after a timeout, in total or per line."""
-        timer = threading.Timer(timeout_s, self.process.kill)
-        timer.start()
+        """Yield the output of the process until it ends. Kill it after a timeout, in total or per line.
+
+        A line with the key ``within_s`` states another timeout for the next line.
+        """
+        late: list[float] = []
+
+        def stop_after(seconds: float) -> threading.Timer:
+            if self._cls in _hung and (each_line or seconds < timeout_s):
+                seconds = min(seconds, _AGAIN_S)
+            seconds *= _slowness[0]
+
+            def stop() -> None:
+                late.append(seconds)
+                self.process.kill()
+
+            timer = threading.Timer(seconds, stop)
+            timer.start()
+            return timer
+
+        timer = stop_after(max(timeout_s, _START_S) if each_line else timeout_s)
         try:
             assert self.process.stdout is not None
             for line in self.process.stdout:
+                content = json.loads(line)
                 if each_line:
                     timer.cancel()
-                yield json.loads(line)
+                if content.get("loaded"):
+                    _slowness[0] = max(1.0, (time.monotonic() - self._started) / _LOADING_S)
+                else:
+                    yield content
                 if each_line:
-                    timer = threading.Timer(timeout_s, self.process.kill)
-                    timer.start()
+                    timer = stop_after(content.get("within_s", timeout_s))
             code = self.process.wait(60)
         finally:
             timer.cancel()
@@ -110,6 +146,9 @@ class Child:
             raise NotRun(
                 "a child process cannot import the class; this test needs the name of an installed backend"
             )
+        if late:
+            _hung.add(self._cls)
+            raise PromiseBrokenError("", f"a child process that used the backend hung for {late[0]:.0f} s")
         if code:
             raise PromiseBrokenError(
                 "", f"a child process that used the backend exited with code {code}: {self.errors()}"
@@ -145,16 +184,31 @@ class Child:
 # -- in the child process ----------------------------------------------------------------------------
 
 
+def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
+    """Put one frame, read it, finish and close. Report the fault with the lines that led to it."""
+    try:
+        storage = subject.create(Path(spec["path"]))
+        model = Model(subject)
+        model.put(storage, subject.axes(0), subject.numbered(0))
+        model.check(storage)
+        storage.finish()
+        storage.close()
+    except Exception as error:
+        steps = traceback.extract_tb(error.__traceback__)[-4:]
+        trace = " > ".join(f"{os.path.basename(step.filename)}:{step.lineno} {step.name}" for step in steps)
+        say(fault=f"{describe(error, 300)} [{trace}]")
+    else:
+        say(done=True)
+
+
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage."""
-    storage = subject.create(Path(spec["path"]))
-    model = Model(subject)
-    for number in range(spec["count"]):
-        axes = subject.axes(number)
-        model.put(storage, axes, subject.numbered(number))
-        if spec["level"] != "put":
-            storage.flush(spec["level"] == "durable")
-        _say(put=number)
+    """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage.
+
+    ``before`` lists other datasets that are written first, each with its number of frames, and stay open.
+    """
+    for path, count in spec.get("before", ()):
+        _write_some(subject, Path(path), count, spec["level"])
+    storage = _write_some(subject, Path(spec["path"]), spec["count"], spec["level"])
     if spec.get("fork"):
         _leave_a_child_behind()
     if spec["end"] == "wait":
@@ -166,6 +220,18 @@ def run_write(subject: Subject, spec: dict[str, Any]) -> None:
         subject.forget()
 
 
+def _write_some(subject: Subject, path: Path, count: int, level: str) -> Any:
+    storage = subject.create(path)
+    model = Model(subject)
+    for number in range(count):
+        axes = subject.axes(number)
+        model.put(storage, axes, subject.numbered(number))
+        if level != "put":
+            storage.flush(level == "durable")
+        say(put=number)
+    return storage
+
+
 def _leave_a_child_behind() -> None:
     """Fork a process that outlives this process for a while, and report that it exists."""
     if os.fork() == 0:
@@ -173,7 +239,7 @@ def _leave_a_child_behind() -> None:
             os.close(stream)  # a reader of an open stream would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
-    _say(forked=True)
+    say(forked=True)
 
 
 def run_read(subject: Subject, spec: dict[str, Any]) -> None:
@@ -182,60 +248,31 @@ def run_read(subject: Subject, spec: dict[str, Any]) -> None:
     present, faults = look(subject, storage, spec["count"])
     order = coordinates_of(storage) if subject.can.iterable else []
     storage.close()
-    _say(present=present, faults=faults, order=order)
+    say(present=present, faults=faults, order=order)
 
 
-def run_foreign(subject: Subject, spec: dict[str, Any]) -> None:
-    """Read frames with the class's foreign reader, and report those that the reader does not see."""
-    module, _, name = subject.cls.foreign_reader.partition(":")
-    read = getattr(importlib.import_module(module), name)
-    faults = []
-    for number in range(spec["count"]):
-        axes = subject.axes(number)
+def run_look_at(subject: Subject, spec: dict[str, Any]) -> None:
+    """Open datasets and report the frames that are present and intact, the faults, and the status."""
+    for path, count in spec["datasets"]:
         try:
-            check_frame(np.asarray(read(spec["path"], dict(axes))), subject.frame(axes), axes, "C6")
+            storage = subject.open(Path(path))
+            present, faults = look(subject, storage, count)
+            say(path=path, present=present, faults=faults, status=str(status_of(storage)))
+            storage.close()
         except Exception as error:
-            faults.append(describe(error, 300))
-    _say(faults=faults)
-
-
-def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open a dataset repeatedly while it is being written, and report how many frames are intact."""
-    stopped = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.read()
-        stopped.set()
-
-    threading.Thread(target=wait, name="exengine-kit-stop", daemon=True).start()
-    counts: list[int] = []
-    faults: list[str] = []
-    last_round = False
-    while not faults and not last_round:
-        last_round = stopped.is_set()  # check once more after the last frame was put
-        storage = subject.open(Path(spec["path"]))
-        present, faults = look(subject, storage, spec["count"])
-        if present != list(range(len(present))):
-            faults.append(f"the frames {present} are present, but earlier frames are missing")
-        if subject.can.iterable and len(storage) < len(present):
-            faults.append(f"len(storage) is {len(storage)}, but {len(present)} frames are present")
-        storage.close()
-        counts.append(len(present))
-        if len(counts) == 1:
-            _say(put=0)
-    _say(counts=counts, faults=faults)
+            say(path=path, present=[], faults=[f"opening raised {describe(error, 200)}"], status="")
 
 
 def run_second(subject: Subject, spec: dict[str, Any]) -> None:
     """Try to create datasets, and report the result of each attempt."""
     for path, if_exists in spec["attempts"]:
-        _say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
+        say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
     """Open damaged or hostile datasets, read those that open, and report errors and forbidden actions."""
-    watch = _watch_after(subject, spec) if spec.get("good") else None
-    _limit_memory()
+    watch = watch_after(subject, spec) if spec.get("good") else None
+    limit_memory()
     for path in spec["paths"]:
         started = time.monotonic()
         outcome, foreign, wrong = "", "", ""
@@ -253,11 +290,11 @@ def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
         if watch:
             watch.rest()
         seconds, reached = time.monotonic() - started, watch.reached[:5] if watch else []
-        _say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
-    _say(memory_mib=_peak_mib())
+        say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
+    say(memory_mib=peak_mib())
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Limit the memory, so that an endless read raises an error instead of exhausting the machine."""
     if sys.platform.startswith("linux"):
         import resource
@@ -268,51 +305,12 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (now + 2 * 2**30, hard))
 
 
-def _watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
+def watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
     """Read an undamaged dataset so that all modules are imported, then return a watch on this process."""
     storage = subject.open(Path(spec["good"]))
     _read_all(subject, storage, spec["count"])
     storage.close()
     return Watch()
-
-
-def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
-    """Put frames until a file reaches the size limit, and report how the storage reacts."""
-    import resource
-
-    storage = subject.create(Path(spec["path"]))
-    sys.dont_write_bytecode = True  # under the limit, bytecode caches would be truncated
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
-    model = Model(subject)
-    met: BaseException | None = None
-    for number in range(spec["count"]):
-        axes = subject.axes(number)
-        large = number == spec["count"] - 1
-        frame = _large_frame(subject, axes) if large else subject.frame(axes)
-        try:
-            storage.put(axes, frame, subject.numbered(number))
-            storage.flush() if spec["flush"] else None
-        except BaseException as error:
-            met = error
-            break
-        model.add(axes, frame, subject.numbered(number))
-    else:
-        try:
-            storage.finish()
-        except BaseException as error:
-            met = error
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    # The limit has been lifted. A storage that has failed must nevertheless remain failed.
-    before = tree_of(Path(spec["path"]).parent)
-    after = _kind_of(lambda: storage.put(subject.axes(9000), subject.frame(subject.axes(9000)), {}))
-    changed = tree_of(Path(spec["path"]).parent) != before
-    stored = len(model.frames)
-    faults = [fault for put in model.frames.values() if (fault := _fault_of(model, storage, put))]
-    ends = [_kind_of(storage.finish), _kind_of(storage.close)]
-    kind = _describe(met) if met is not None else None
-    cause = met is not None and isinstance(_last_cause(met), OSError)
-    _say(stored=stored, met=kind, has_cause=cause, after=after, changed=changed, ends=ends, faults=faults)
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
@@ -326,40 +324,22 @@ def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]
             storage = subject.create(Path(path))
         storage.close()
 
-    return {"refused": _kind_of(create)}
+    return {"refused": kind_of(create)}
 
 
-def _kind_of(call: Any) -> dict[str, Any] | None:
+def kind_of(call: Any) -> dict[str, Any] | None:
+    """Call a function. Return a description of the exception that it raises, or None."""
     try:
         call()
     except BaseException as error:
-        return _describe(error)
+        return describe_kind(error)
     return None
 
 
-def _describe(error: BaseException) -> dict[str, Any]:
+def describe_kind(error: BaseException) -> dict[str, Any]:
+    """Return the names of an exception's classes, and its message."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
     return {"kinds": kinds, "message": describe(error, 300)}
-
-
-def _last_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _fault_of(model: Model, storage: Any, put: Any) -> str:
-    try:
-        model.check_one(storage, put, "P7")
-    except Exception as error:
-        return describe(error, 300)
-    return ""
-
-
-def _large_frame(subject: Subject, axes: Any) -> Any:
-    from exengine.testing.frames import frame_of
-
-    return frame_of(axes, (*subject.shape[:-2], *_LARGE)[-max(len(subject.shape), 1) :], subject.dtype)
 
 
 def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[str]]:
@@ -405,7 +385,8 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
     return "", wrong
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Return the largest amount of memory that this process has used, in MiB; 0 if it is unknown."""
     try:
         import resource
     except ImportError:  # this module does not exist on Windows
@@ -414,7 +395,8 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _say(**content: Any) -> None:
+def say(**content: Any) -> None:
+    """Print an object for the process that started this one."""
     sys.stdout.write(json.dumps(content) + "\n")
     sys.stdout.flush()
 
@@ -435,13 +417,16 @@ def _load(spec: dict[str, Any]) -> Any:
 def main(verb: str, text: str) -> None:
     """Run the task named ``verb``, with its specification as JSON."""
     spec = json.loads(text)
+    if verb == "unpickle":
+        importlib.import_module("exengine.testing.tasks.pickles").watch()
     cls, options, folder = _load(spec), spec["options"], Path(spec["folder"])
+    say(loaded=True)
     subject = Subject(lambda *at: cls.create(*at, **options), cls, folder, spec["name"], options)
     try:
-        home = "exengine.testing.cycles" if verb in _IN_CYCLES else __name__
+        home = f"exengine.testing.tasks.{_TASKS[verb]}" if verb in _TASKS else __name__
         getattr(sys.modules.get(home) or importlib.import_module(home), f"run_{verb}")(subject, spec)
     except Exception as error:
-        _say(fault=describe(error))
+        say(fault=describe(error))
     subject.close_all()
 
 

@@ -26,11 +26,12 @@ from exengine.kernel.registry import plugins
 from exengine.testing.kit.capabilities import HonestCapabilities
 from exengine.testing.kit.disk import DiskPromises
 from exengine.testing.kit.end import EndPromises
+from exengine.testing.kit.errors import ErrorPromises
 from exengine.testing.kit.hostile import HostileInput
-from exengine.testing.kit.live import LivePromises
+from exengine.testing.kit.options import OptionPromises
 from exengine.testing.kit.overwrite import OverwritePromises
-from exengine.testing.kit.processes import ProcessPromises
-from exengine.testing.kit.put import PutPromises
+from exengine.testing.kit.processes import LivePromises, ProcessPromises
+from exengine.testing.kit.put import PutPromises, simplest_fault
 from exengine.testing.kit.read import ReadPromises
 from exengine.testing.kit.recover import RecoveryPromises
 from exengine.testing.kit.resources import ResourcePromises
@@ -39,12 +40,17 @@ from exengine.testing.kit.security import SecurityPromises
 from exengine.testing.promises import promise
 from exengine.testing.subject import Subject
 
+SIMPLEST = "test_the_simplest_put_stores_a_frame"
+"""The test that must pass before any other is run."""
+
 
 class StorageConformance(
     PutPromises,
     HostileInput,
     ReadPromises,
     EndPromises,
+    OptionPromises,
+    ErrorPromises,
     DiskPromises,
     OverwritePromises,
     SecurityPromises,
@@ -86,13 +92,22 @@ class StorageConformance(
         return lambda *place: cls.create(*place, **options)
 
     @pytest.fixture
-    def subject(self, storage_factory: Callable[..., DataStorage], tmp_path: Path) -> Iterator[Subject]:
-        """Return the backend under test."""
+    def subject(
+        self,
+        request: pytest.FixtureRequest,
+        storage_factory: Callable[..., DataStorage],
+        tmp_path: Path,
+    ) -> Iterator[Subject]:
+        """Return the backend under test. If it cannot store a single frame, most tests are skipped."""
         if self.backend:
             cls = plugins.BACKENDS.load(self.backend)
         else:
             cls = _class_made_by(storage_factory, tmp_path / "first")
-        subject = Subject(storage_factory, cls, tmp_path, self.backend, self._all_options())
+        thorough = bool(request.config.getoption("exengine_thorough", False))
+        options = self._all_options()
+        subject = Subject(storage_factory, cls, tmp_path, self.backend, options, thorough=thorough)
+        if request.function.__name__ != SIMPLEST and simplest_fault(subject):
+            pytest.skip("the simplest put failed")
         yield subject
         subject.close_all()
 

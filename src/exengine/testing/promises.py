@@ -32,14 +32,20 @@ PROMISES = {
     "N3": "a finished dataset survives power loss",
     "N4": "the status of a dataset shows how it ended",
     "N5": "an unfinished dataset keeps every written frame",
+    "N6": "the summary metadata is the same after reopening",
+    "O1": "an option works as its annotation states: it takes effect, and no accepted value damages data",
     "C1": "opening any path returns a dataset with a status, or raises an ExEngineError",
     "C2": "a damaged frame is reported, never returned",
     "C3": "opening an incomplete dataset writes nothing",
+    "C4": "after an I/O error and close, every acknowledged frame can still be read in a new process",
+    "C5": "a forked process that exits changes nothing and does not crash",
     "C6": "foreign readers see every acknowledged frame, live and right after the writer was killed",
+    "C7": "an opening that fails leaves nothing open",
     "D1": "a new dataset is never created in or over an existing one",
     "D2": "a dataset has only one writer",
     "D3": "no name can lead outside the dataset",
     "D4": "overwriting deletes an ExEngine dataset and nothing else",
+    "D5": "reading a dataset never unpickles it",
 }
 """The promises of a storage backend by label, in the order in which the results list them."""
 
@@ -49,12 +55,6 @@ SOURCE_PROMISES = {
     "S3": "a sequence that is impossible according to its plan is refused before the run",
 }
 """The promises of a frame source by label, in the order in which the results list them."""
-
-NEED_FAULTS = {
-    "N3": "this kit cannot cause a power loss; tests/campaigns/power_loss.py in ExEngine's repository tests "
-    "this promise"
-}
-"""The promises that the kit cannot test: each label is mapped to the reason."""
 
 
 class PromiseBrokenError(AssertionError):

@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the conformance kit for sources on this installed frame source; may be given several times",
     )
     group.addoption(
+        "--exengine-thorough",
+        action="store_true",
+        help="search longer: more frames, more damage, more calls that fail",
+    )
+    group.addoption(
         "--exengine-results",
         default=None,
         metavar="FILE",

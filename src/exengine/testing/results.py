@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from exengine.kernel.registry.codes import CONFORMANCE
 from exengine.kernel.system.files import open_new, open_regular
-from exengine.testing.promises import NEED_FAULTS, PROMISES
+from exengine.testing.causes import causes_of
+from exengine.testing.promises import PROMISES
 
 Outcome = Literal["kept", "broken", "not promised", "not run"]
 Results = dict[str, Any]
@@ -83,7 +84,8 @@ def make_results(
         ``backend``, ``distribution``, ``version``, ``kernel`` (the version of ExEngine), ``python``,
         ``date``, ``outcome``, ``reason``, ``promises`` (which maps each label to ``outcome``, ``tests``,
         ``failed``, ``codes``, and ``because`` with the capabilities, reasons or failures), ``codes`` (the
-        codes that were reported), ``findings`` (each reported code with the message of its first failure) and
+        codes that were reported), ``findings`` (each reported code with the message of its first failure),
+        ``causes`` (the failures by probable cause; see :func:`exengine.testing.causes.causes_of`) and
         ``variants``, which :func:`with_variants` fills.
 
     Examples
@@ -116,6 +118,10 @@ def make_results(
         "promises": promises,
         "codes": [finding["code"] for finding in findings],
         "findings": findings,
+        "causes": [
+            {**cause, "message": shortened(cause["message"], _MOST_CHARACTERS)}
+            for cause in causes_of(in_order)
+        ],
         "variants": {},
     }
 
@@ -145,8 +151,6 @@ def _of_one(label: str, reports: list[TestReport]) -> dict[str, Any]:
             outcome = candidate
             break
     because = [shortened(r.message, _MOST_CHARACTERS) for r in reports if r.outcome == outcome and r.message]
-    if not reports and label in NEED_FAULTS:
-        because = [NEED_FAULTS[label]]
     return {
         "outcome": outcome,
         "tests": sum(1 for some in outcomes if some != "not run"),

@@ -16,7 +16,11 @@ _FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 
 def run_conformance(
-    backend: str, results_path: "str | os.PathLike[str]", *, timeout_s: float = TIMEOUT_S
+    backend: str,
+    results_path: "str | os.PathLike[str]",
+    *,
+    timeout_s: float = TIMEOUT_S,
+    thorough: bool = False,
 ) -> Results:
     """Run the conformance kit on an installed backend.
 
@@ -28,6 +32,8 @@ def run_conformance(
         The path of the results file to write.
     timeout_s : float
         The time in seconds after which the run is stopped.
+    thorough : bool
+        Whether the tests search longer.
 
     Returns
     -------
@@ -51,6 +57,7 @@ def run_conformance(
         command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
         command += [f"--basetemp={os.path.join(folder, 'data')}"]
         command += [f"--exengine-backend={backend}", f"--exengine-results={fresh}"]
+        command += ["--exengine-thorough"] if thorough else []
         try:
             done = subprocess.run(
                 command,

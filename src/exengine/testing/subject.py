@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,27 @@ class Subject:
         The registered name of the backend; empty for a class that is not registered.
     options : dict
         The options of the backend.
+    thorough : bool
+        Whether the tests search longer than in a usual run.
     """
 
     def __init__(
-        self, factory: Factory, cls: type[DataStorage], folder: Path, name: str, options: dict[str, Any]
+        self,
+        factory: Factory,
+        cls: type[DataStorage],
+        folder: Path,
+        name: str,
+        options: dict[str, Any],
+        *,
+        thorough: bool = False,
     ) -> None:
         self.factory = factory
         self.cls = cls
         self.folder = folder
         self.name = name
         self.options = options
+        self.thorough = thorough
+        self.varied = False  # whether the frames have several shapes
         self.not_promised_by = ""  # the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0
@@ -115,7 +126,22 @@ class Subject:
 
     def frame(self, axes: Axes, salt: int = 0) -> Array:
         """Return the frame for the given coordinates."""
-        return frame_of(axes, self.shape, self.dtype, salt)
+        shape = self.shape
+        if self.varied and len(shape) > 1:
+            shape = (shape[0] + sum(at for at in axes.values() if isinstance(at, int)) % 3, *shape[1:])
+        return frame_of(axes, shape, self.dtype, salt)
+
+    def with_options(self, **options: Any) -> "Subject":
+        """Return the same backend with other options, in the same folder."""
+        cls, merged = self.cls, {**self.options, **options}
+        return Subject(
+            lambda *place: cls.create(*place, **merged),
+            cls,
+            self.new_path().parent,
+            self.name,
+            merged,
+            thorough=self.thorough,
+        )
 
     # -- storages --------------------------------------------------------------------------------
 
@@ -252,13 +278,7 @@ class Model:
                 raise PromiseBrokenError(
                     label, f"len(storage) is {len(storage)}, but {len(self.frames)} frames were stored"
                 )
-            got = [key_of(coordinates) for coordinates in storage]
-            if got != list(self.frames):
-                raise PromiseBrokenError(
-                    label,
-                    f"the coordinates are {got!r:.300}, but the frames were put in the order "
-                    f"{list(self.frames)!r:.300}",
-                )
+            check_order([key_of(coordinates) for coordinates in storage], list(self.frames), label)
 
     def check_one(self, storage: DataStorage, put: Put, label: str = "P1", others: Any = ()) -> None:
         """Raise an error unless the storage contains a bit-equal copy of a frame, with its metadata."""
@@ -275,6 +295,26 @@ class Model:
         check_frame(got, put.frame, put.axes, label, others)
         if self.subject.can.metadata:
             check_metadata(storage, put.axes, put.metadata, label)
+
+
+def check_order(got: Sequence[Any], wanted: Sequence[Any], label: str = "R4") -> None:
+    """Raise an error that names the first difference, unless two lists of coordinates are equal."""
+    for number, (one, other) in enumerate(zip(got, wanted, strict=False)):
+        if one != other:
+            raise PromiseBrokenError(
+                label,
+                f"number {number} in the order of the coordinates is {_shown(one)}, but should be "
+                f"{_shown(other)}",
+            )
+    if len(got) != len(wanted):
+        raise PromiseBrokenError(
+            label, f"{len(got)} coordinates are listed, but {len(wanted)} frames were put"
+        )
+
+
+def _shown(coordinates: Any) -> str:
+    items = sorted(coordinates) if isinstance(coordinates, frozenset) else coordinates
+    return repr(dict(items))
 
 
 def check_metadata(storage: DataStorage, axes: Axes, wanted: Any, label: str = "P9") -> None:

@@ -16,6 +16,7 @@ from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout, choose_lay
 from exengine_ome_zarr.format.roles import ExtraAxes, assign_roles
 
 Arrangement = Literal["auto", "image", "plate"]
+_MAX_LEVEL = 9  # of every codec except zstd
 
 
 class Planning:
@@ -168,9 +169,12 @@ def refuse_shape(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
 
 def refuse_options(options: Mapping[str, Any]) -> None:
     """Raise ``OptionError`` for options that contradict each other."""
-    if options.get("codec", "none") == "none" and options.get("level") is not None:
+    codec, level = options.get("codec", "none"), options.get("level")
+    if codec == "none" and level is not None:
         raise OptionError("level has no effect without compression; set codec as well, for example 'zstd'")
-    if options.get("codec", "none") != "none" and (options.get("frames_per_chunk") or 1) > 1:
+    if codec != "zstd" and level is not None and level > _MAX_LEVEL:
+        raise OptionError(f"the level of {codec} is at most {_MAX_LEVEL}, got {level}")
+    if codec != "none" and (options.get("frames_per_chunk") or 1) > 1:
         raise OptionError("with compression, a chunk contains one frame; leave out frames_per_chunk")
 
 

@@ -61,7 +61,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         The compression of the pixels. Without compression, writing is fastest, and other programs see each
         frame as soon as it is stored. With compression, they see it when its shard is complete.
     level : int, optional
-        The compression level. By default, 5 for ``blosc-lz4`` and 1 for all other codecs.
+        The compression level: up to 22 for ``zstd``, and up to 9 for all other codecs. By default, 5 for
+        ``blosc-lz4`` and 1 for all other codecs.
     chunk : int, optional
         The maximum height and width of a chunk, in pixels. By default, a chunk contains whole frames; with
         compression, a frame of 256 KiB or more is divided into chunks of whole rows, at most 2 MiB each, and

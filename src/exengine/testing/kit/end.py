@@ -9,7 +9,7 @@ import numpy as np
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage
 from exengine.kernel.errors import ExEngineError, StorageStateError, UnsupportedOperationError
 from exengine.testing.kit.read import finished
-from exengine.testing.promises import NEED_FAULTS, NotRun, PromiseBrokenError, promise
+from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, ending_of, refusal_of, status_of, tree_of
 
 
@@ -51,7 +51,7 @@ class EndPromises:
             for ends in ("ffcc", "fcfc", "cc", "cfc", "fcc"):
                 path = subject.new_path()
                 storage = subject.create(path)
-                subject.fill(storage, frames)
+                model = subject.fill(storage, frames)
                 for number, end in enumerate(ends):
                     call = storage.finish if end == "f" else storage.close
                     _end(
@@ -65,12 +65,13 @@ class EndPromises:
                     storage.close()
                     if tree_of(path.parent) != before:
                         raise PromiseBrokenError("N1", "calling finish again changed a finished dataset")
-
-    @promise("N3")
-    def test_only_a_loss_of_power_shows_what_survives_it(self, subject: Subject) -> None:
-        if not subject.can.persistent:
-            subject.needs_reopen()
-        raise NotRun(NEED_FAULTS["N3"])
+                    if subject.can.reopen:
+                        opened = subject.open(path)
+                        model.check(opened, "N1")
+                        if status_of(opened) not in (None, DatasetStatus.COMPLETE):
+                            raise PromiseBrokenError(
+                                "N1", f"after the calls {ends!r}, the dataset is {status_of(opened)}"
+                            )
 
     @promise("N1")
     def test_a_finished_storage_is_still_read(self, subject: Subject) -> None:

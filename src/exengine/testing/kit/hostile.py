@@ -127,6 +127,9 @@ class HostileInput:
         storage.finish()
         if _outside(path, subject) != outside:
             raise PromiseBrokenError("D3", "finish() changed files outside the dataset")
+        storage.close()
+        if subject.can.persistent and subject.can.reopen:
+            model.check(subject.open(path), "D3")
 
     @promise("P2")
     def test_a_dataset_that_met_all_of_this_finishes_and_holds_what_was_stored(

@@ -13,11 +13,12 @@ from pathlib import Path
 from exengine.kernel.storage.file_patterns import FilePatterns, parts_beside
 from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME, own_path
 from exengine.testing.children import try_to_create
-from exengine.testing.kit.disk import copy_of, copy_to, dataset_at, files_of, place_in
+from exengine.testing.kit.disk import copy_of
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import make_file, make_folder, make_nodes, node_makers
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
+from exengine.testing.tasks.dataset_files import copy_to, dataset_at, files_of, place_in
 
 _FRAMES = 4
 _MOST_FILES = 4

@@ -1,6 +1,7 @@
 """Tests of put: P1 to P5. The tests with hostile input are in ``hostile``."""
 
 import copy
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,27 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import CoordinatesExistError, ExEngineError, StorageStateError
 from exengine.kernel.storage.manifest import LOCK_NAME
-from exengine.testing.promises import PromiseBrokenError, promise
+from exengine.testing.children import Child
+from exengine.testing.promises import NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Model, Subject, check_metadata, ending_of, refusal_of, tree_of
 
 FRAMES = 48
+SIMPLEST_S = 6.0
+_simplest: dict[Any, str] = {}
+BITWISE = (
+    "int64", "uint64", "int32", "uint32", "float16", "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
+"""The dtypes that are tested with random bits, if the backend does not declare its own."""
 
 
 class PutPromises:
     """Tests of put and put_many."""
+
+    @promise("P1")
+    def test_the_simplest_put_stores_a_frame(self, subject: Subject) -> None:
+        fault = simplest_fault(subject)
+        if fault:
+            raise PromiseBrokenError("P1", f"the simplest put failed, so no other test was run: {fault}")
 
     @promise("P1")
     def test_every_frame_that_was_put_is_there_bit_equal(self, subject: Subject) -> None:
@@ -52,6 +66,22 @@ class PutPromises:
                     raise PromiseBrokenError(
                         "P1", f"storage[...] and get_data(...) return different frames at {spelling!r}"
                     )
+
+    @promise("P1")
+    def test_every_bit_of_a_number_is_kept(self, subject: Subject) -> None:
+        for name in subject.can.dtypes or BITWISE:
+            if np.dtype(name).kind not in "iufc":
+                continue
+            frame = _any_bits(np.dtype(name), subject.shape)
+            path = subject.new_path()
+            storage = subject.create(path)
+            model = Model(subject)
+            model.put(storage, subject.axes(0), frame=frame)
+            model.check(storage, "P1")
+            storage.finish()
+            storage.close()
+            if subject.can.persistent and subject.can.reopen:
+                model.check(subject.open(path), "P1")
 
     @promise("P1")
     def test_what_one_thread_puts_another_reads(self, subject: Subject) -> None:
@@ -184,6 +214,41 @@ class PutPromises:
         storage.close()
         if _files_at(path) != before:
             raise PromiseBrokenError("P5", "a refused put changed the dataset's files")
+
+
+def simplest_fault(subject: Subject) -> str:
+    """Store and read one frame. Return the fault, or an empty string; the result is kept for each class.
+
+    A child process does this, because a backend may hang or end the process.
+    """
+    key = (subject.cls, repr(sorted(subject.options.items(), key=str)))
+    if key not in _simplest:
+        try:
+            path = os.fspath(subject.new_path())
+            with Child(subject, "simplest", path=path) as child:
+                said = list(child.lines(SIMPLEST_S, each_line=True))
+            fault = (said or [{}])[-1].get("fault", "")
+        except PromiseBrokenError as error:
+            fault = str(error)
+        except NotRun:  # no other process can import the class
+            fault = ""
+        _simplest[key] = fault
+    return _simplest[key]
+
+
+def _any_bits(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """Return a frame of which every bit is random; among floats are -0.0, subnormals and all kinds of NaN."""
+    part = np.dtype(f"float{4 * dtype.itemsize}") if dtype.kind == "c" else dtype
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    values = np.random.default_rng(7).integers(0, 256, size, np.uint8).view(part)
+    if part.kind == "f":
+        special = [np.nan, -np.nan, np.inf, -np.inf, -0.0, np.finfo(part).tiny / 2]
+        raw = values.view(f"uint{8 * part.itemsize}")
+        ones = int(np.array(np.inf, part).view(raw.dtype))  # the bits of the exponent
+        nan = raw[: raw.size // 4]
+        nan |= np.array(ones | 1, raw.dtype)  # quiet and signalling NaN with payloads
+        values[-len(special) :] = special
+    return values.view(dtype).reshape(shape)
 
 
 def _files_at(path: Path) -> dict[str, str]:

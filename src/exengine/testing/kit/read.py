@@ -13,8 +13,17 @@ from typing import Any
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import CoordinatesNotFoundError
 from exengine.testing import catalogues
+from exengine.testing.frames import check_frame
 from exengine.testing.promises import PromiseBrokenError, promise
-from exengine.testing.subject import Model, Subject, coordinates_of, refusal_of, wait_for
+from exengine.testing.subject import (
+    Model,
+    Subject,
+    check_order,
+    coordinates_of,
+    refusal_of,
+    same_json,
+    wait_for,
+)
 
 READERS = 8
 
@@ -63,6 +72,33 @@ class ReadPromises:
                     if refusal_of(functools.partial(read, entry.make())) is None:
                         raise PromiseBrokenError("R1", f"reading at {entry.id} returned data")
 
+    @promise("P3")
+    def test_readers_share_nothing_that_can_be_changed(self, subject: Subject) -> None:
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = subject.fill(storage, 3)
+        readers = [storage, storage]
+        if subject.can.persistent and subject.can.reopen:
+            storage.finish()
+            storage.close()
+            readers = [subject.open(path), subject.open(path)]
+        for put in model.frames.values():
+            first, *others = [reader.get_data(put.axes) for reader in (*readers, readers[0])]
+            if first.flags.writeable:
+                first[...] = 0
+            for other in others:
+                check_frame(other, put.frame, put.axes, "P3")
+            if subject.can.metadata:
+                known, *read = [reader.get_metadata(put.axes) for reader in (*readers, readers[0])]
+                known["stranger"] = True
+                known.get("stage", {}).clear()
+                if any(not same_json(other, put.metadata) for other in read):
+                    raise PromiseBrokenError(
+                        "P3", f"changing the metadata read at {put.axes} changed what another reader got"
+                    )
+        for reader in readers:
+            model.check(reader, "P3")
+
     @promise("R2")
     def test_holes_are_never_zeros(self, subject: Subject) -> None:
         path = subject.new_path()
@@ -107,12 +143,10 @@ class ReadPromises:
             )
         wanted = put_in_odd_order(storage, subject)
         for attempt in ("first", "second"):
-            if coordinates_of(storage) != wanted:
-                raise PromiseBrokenError(
-                    "R4",
-                    f"the {attempt} iteration returned {coordinates_of(storage)!r:.300}, but the frames "
-                    f"were put in the order {wanted!r:.300}",
-                )
+            try:
+                check_order(coordinates_of(storage), wanted)
+            except PromiseBrokenError as fault:
+                raise PromiseBrokenError("R4", f"in the {attempt} iteration, {fault}") from fault
         storage.finish()
         if coordinates_of(storage) != wanted or len(storage) != len(wanted):
             raise PromiseBrokenError("R4", "the order of the coordinates changed after finish")
@@ -132,13 +166,7 @@ class ReadPromises:
         wanted = put_in_odd_order(storage, subject)
         storage.finish()
         storage.close()
-        got = coordinates_of(subject.open(path))
-        if got != wanted:
-            raise PromiseBrokenError(
-                "R4",
-                f"the order after reopening is {got!r:.300}, but the frames were put in the order "
-                f"{wanted!r:.300}",
-            )
+        check_order(coordinates_of(subject.open(path)), wanted)
 
     @promise("P1", code="EX306")
     def test_threads_read_at_once_while_frames_are_put(self, subject: Subject) -> None:

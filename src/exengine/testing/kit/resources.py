@@ -2,16 +2,20 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from exengine.kernel.errors import CoordinatesExistError
 from exengine.testing.children import Child
 from exengine.testing.kit.read import at_once
 from exengine.testing.promises import NotRun, PromiseBrokenError, promise
-from exengine.testing.subject import Model, Subject, ending_of, refusal_of
+from exengine.testing.subject import Model, Subject, check_order, ending_of, key_of, refusal_of
 
 WRITERS = 8
+MANY, MANY_THOROUGH = 600, 6000
+"""The number of frames in one dataset, because some faults begin when a buffer, a table or a file is full."""
 _EACH = 12
+_PATIENCE_S = 60.0
 _MOST = {"kib": 64.0, "descriptors": 0.1, "threads": 0.1}
 """The largest permitted growth per cycle: less memory than half a frame needs, and practically no growth in
 the number of descriptors or threads."""
@@ -38,6 +42,31 @@ class ResourcePromises:
         storage.close()
         if subject.can.persistent and subject.can.reopen:
             _holds_all(subject.open(path), subject)
+
+    @promise("P1", "N2")
+    def test_hundreds_of_frames_are_stored_like_the_first(self, subject: Subject) -> None:
+        count = MANY_THOROUGH if subject.thorough else MANY
+        path = subject.new_path()
+        storage = subject.create(path)
+        model = Model(subject)
+        batch: list[Any] = []
+        for number in range(count):
+            axes = subject.axes(number)
+            frame, metadata = subject.frame(axes), subject.numbered(number)
+            model.add(axes, frame, metadata)
+            if number % 64 < 48:
+                storage.put(axes, frame.copy(), metadata)
+            else:
+                batch.append((axes, frame.copy(), metadata))
+            if number % 64 == 63:
+                storage.put_many(batch)
+                batch = []
+        storage.put_many(batch)
+        _are_all_there(storage, model, "P1")
+        storage.finish()
+        storage.close()
+        if subject.can.persistent and subject.can.reopen:
+            _are_all_there(subject.open(path), model, "N2")
 
     @promise("P4")
     def test_of_threads_that_put_at_the_same_coordinates_one_stores_its_frame(self, subject: Subject) -> None:
@@ -69,11 +98,17 @@ class ResourcePromises:
             axes = subject.axes(number)
             model.check_one(storage, model.entry(axes, subject.frame(axes, salt), {}), "P4")
 
-    @promise("P1", "N1", "C1")
+    @promise("P1", "N1", "C1", "C7")
     def test_what_is_done_again_and_again_leaves_nothing_behind(self, subject: Subject) -> None:
-        labels = {"create": "N1", "open": "C1", "get": "P1"}
+        labels = {"create": "N1", "open": "C1", "get": "P1", "fail": "C7"}
         with Child(subject, "cycles", path=os.fspath(subject.new_path())) as child:
-            for line in child.lines():
+            opening = ""
+            for line in self._lines(child):
+                if "hung" in line:
+                    raise PromiseBrokenError("C1", f"{opening}: opening did not end: {line['hung']}")
+                opening = line.get("opening", opening)
+                if "opening" in line:
+                    continue
                 if "fault" in line:
                     raise PromiseBrokenError("", f"the child process failed: {line['fault']}")
                 name = line.pop("cycle")
@@ -82,6 +117,19 @@ class ResourcePromises:
                     each = ", ".join(f"{slope:.1f} {what}" for what, slope in more.items())
                     label = labels[name.partition(",")[0].split()[0]]
                     raise PromiseBrokenError(label, f"each cycle of {name} leaks {each}")
+
+    @staticmethod
+    def _lines(child: Child) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a child; if it hangs or is killed while it opens a dataset, say so."""
+        opening = False
+        try:
+            for line in child.lines(_PATIENCE_S, each_line=True):
+                opening = "opening" in line
+                yield line
+        except PromiseBrokenError as error:
+            if not opening:
+                raise
+            yield {"hung": str(error)}
 
     @promise("F2", "P7", code="EX309")
     def test_a_sync_that_failed_is_never_tried_again_as_if_it_were_new(self, subject: Subject) -> None:
@@ -101,6 +149,19 @@ class ResourcePromises:
                 raise PromiseBrokenError("P7", f"after a failed sync, {call} returned instead of raising")
         if told["status"] == "complete":
             raise PromiseBrokenError("P7", "after a failed sync, the dataset has the status complete")
+
+
+def _are_all_there(storage: Any, model: Model, label: str) -> None:
+    for number, put in enumerate(model.frames.values()):
+        try:
+            model.check_one(storage, put, label)
+        except PromiseBrokenError as fault:
+            raise PromiseBrokenError(
+                label, f"of {len(model.frames)} frames, number {number}: {fault}"
+            ) from fault
+    if model.subject.can.iterable:
+        got = [key_of(axes) for axes in storage]
+        check_order(got, list(model.frames), label)
 
 
 def _holds_all(storage: Any, subject: Subject) -> None:

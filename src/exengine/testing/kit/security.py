@@ -13,8 +13,8 @@ from typing import Any
 
 from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME, own_path
-from exengine.testing.children import try_to_create
-from exengine.testing.kit.disk import FRAMES, copy_of, copy_to, files_of, place_in, probe
+from exengine.testing.children import Child, try_to_create
+from exengine.testing.kit.disk import FRAMES, copy_of, probe
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import (
     make_device,
@@ -26,6 +26,7 @@ from exengine.testing.own_nodes import (
 )
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
+from exengine.testing.tasks.dataset_files import copy_to, files_of, place_in
 from exengine.testing.watch import DECOY
 
 BACKEND_NAMES = (
@@ -49,6 +50,16 @@ class SecurityPromises:
         finished(subject, original, FRAMES)
         hostile = dict(_hostile(subject, original))
         probe(subject, hostile, "D3", judge_pixels=False, good=original)
+
+    @promise("D5")
+    def test_reading_a_dataset_unpickles_nothing(self, subject: Subject) -> None:
+        subject.needs_reopen()
+        path = subject.new_path()
+        finished(subject, path, FRAMES)
+        with Child(subject, "unpickle", path=os.fspath(path), count=FRAMES) as child:
+            calls = child.result()["calls"]
+        if calls:
+            raise PromiseBrokenError("D5", f"reading a dataset called {', '.join(sorted(set(calls)))}")
 
     @promise("D3", "D1")
     def test_a_new_dataset_writes_through_nothing_that_stands_in_its_place(self, subject: Subject) -> None:

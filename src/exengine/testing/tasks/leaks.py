@@ -1,12 +1,11 @@
-"""Tasks that the kit runs in a child process: measuring resource leaks, and making a sync fail.
+"""A task that measures resource leaks.
 
 Resource usage is measured at several points over many cycles. The first cycles are not measured, because they
 import modules and fill pools. The result is the growth per cycle: the slope of a line fitted to the points.
 """
 
-import errno
+import contextlib
 import gc
-import json
 import os
 import sys
 import threading
@@ -14,20 +13,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from exengine.testing.children import say
 from exengine.testing.frames import frame_of
-from exengine.testing.subject import Model, Subject, refusal_of
+from exengine.testing.subject import Subject, refusal_of
+from exengine.testing.tasks.damages import damages_of
+from exengine.testing.tasks.dataset_files import copy_to
 
 WARM_UP = 8
 CYCLES = 24
 _POINTS = 8
 _FRAMES = 3
+_REFUSED_EACH, _REFUSED = 2, 8
+_PATIENCE_S = 8.0
 _SIDE = 300  # frames have at least 180,000 bytes, so that one leaked frame per cycle is detected
 
 
 def run_cycles(subject: Subject, spec: dict[str, Any]) -> None:
     """Run each cycle repeatedly and report how memory, descriptors and threads grow per cycle."""
     for name, cycle in _cycles_of(subject, Path(spec["path"])).items():
-        _say(cycle=name, **_slopes(cycle))
+        say(cycle=name, **_slopes(cycle))
 
 
 def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
@@ -69,7 +73,41 @@ def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
     }
     if subject.can.persistent and subject.can.reopen:
         cycles["open, read and close"] = open_and_close
+        if refused := _refused_copies(subject):
+
+            def fail_to_open() -> None:
+                for copy in refused:
+                    with contextlib.suppress(BaseException):
+                        subject.open(copy).close()
+                subject.forget()
+
+            cycles["fail to open"] = fail_to_open
     return cycles
+
+
+def _refused_copies(subject: Subject) -> list[Path]:
+    """Return damaged datasets that cannot be opened: for each file, up to two."""
+    original = subject.new_path()
+    storage = subject.create(original)
+    subject.fill(storage, _FRAMES)
+    storage.finish()
+    storage.close()
+    found: dict[Path, list[Path]] = {}
+    for damage in damages_of(original, 0):
+        known = found.setdefault(damage.place(original), [])
+        if len(known) == _REFUSED_EACH:
+            continue
+        path = subject.new_path()
+        copy_to(original, path)
+        target = damage.place(path)
+        changed = damage.change(target.read_bytes())
+        target.unlink() if changed is None else target.write_bytes(changed)
+        say(opening=damage.text, within_s=_PATIENCE_S)
+        try:
+            subject.open(path).close()
+        except BaseException:
+            known.append(path)
+    return [path for paths in found.values() for path in paths][:_REFUSED]
 
 
 def _slopes(cycle: Callable[[], None]) -> dict[str, float]:
@@ -100,61 +138,3 @@ def _resources() -> dict[str, float]:
         with open("/proc/self/statm", encoding="ascii") as file:
             found["kib"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
     return found
-
-
-# -- a failing sync ----------------------------------------------------------------------------------
-
-
-def run_failed_sync(subject: Subject, spec: dict[str, Any]) -> None:
-    """Make the first sync fail and all later syncs succeed; report the errors that later calls raise."""
-    storage = subject.create(Path(spec["path"]))
-    model = Model(subject)
-    model.put(storage, subject.axes(0), subject.numbered(0))
-    storage.flush(True)
-    model.put(storage, subject.axes(1), subject.numbered(1))
-    calls: list[str] = []
-    _fail_once(calls)
-    first = _name_of(lambda: storage.flush(True))
-    again = _name_of(lambda: storage.flush(True))
-    put = _name_of(lambda: storage.put(subject.axes(2), subject.frame(subject.axes(2)), {}))
-    finish = _name_of(storage.finish)
-    status = _name_of(storage.close) or _status(storage)
-    _say(calls=len(calls), first=first, again=again, put=put, finish=finish, status=status)
-
-
-def _fail_once(calls: list[str]) -> None:
-    """Wrap every function that syncs data to disk, so that the first call to any of them fails."""
-    from exengine.kernel.system import files
-
-    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            calls.append(getattr(real, "__name__", ""))
-            if len(calls) == 1:
-                raise OSError(errno.EIO, "a failing sync, injected by the conformance kit")
-            return real(*arguments)
-
-        return call
-
-    for module, name in ((os, "fsync"), (os, "fdatasync"), (os, "sync"), (files, "sync_filesystem")):
-        if hasattr(module, name):
-            setattr(module, name, failing(getattr(module, name)))
-
-
-def _name_of(call: Callable[[], Any]) -> str:
-    try:
-        call()
-    except Exception as error:
-        return type(error).__name__
-    return ""
-
-
-def _status(storage: Any) -> str:
-    try:
-        return str(storage.status)
-    except NotImplementedError:
-        return ""
-
-
-def _say(**content: Any) -> None:
-    sys.stdout.write(json.dumps(content) + "\n")
-    sys.stdout.flush()

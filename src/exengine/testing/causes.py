@@ -1,0 +1,104 @@
+"""Groups the failures of the kit by their probable cause, so that one fault of a backend is one finding.
+
+A fault in storing frames makes most tests fail, with messages of the same kind: wrong pixels, lost frames, or
+the same exception. The simplest of these tests states the finding, and the others are counted under it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_FROM_SIMPLE = (
+    "P1", "P8", "P9", "P3", "P2", "P4", "P5", "R1", "R2", "R4", "N1", "N2", "N6", "N4", "N5", "O1", "P6",
+    "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C5", "C1", "C2", "C3", "C7", "D5", "D3", "C6",
+    "S1", "S2", "S3",
+)  # fmt: skip
+"""The labels, in the order of how much their tests need of a backend."""
+
+_KINDS = {
+    "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
+    "metadata": r"the metadata at .* was (stored|returned)|the metadata read at",
+    "frames": r"frames are (lost|missing)|is not in the storage|frames were (stored|put)|no frame was put"
+    r"|in the order of|is not found as|a reader that opened|not in the order|reader found",
+    "files": r"changed (the|its|a) .*files|changed files",
+    "hang": r"\bhung\b|did not end|hangs",
+    "end": r"exited with code|ended with status|ended too early",
+}
+"""The kinds of failures, each with a pattern of the kit's own messages."""
+
+_RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b[:(]?\s*['\"]?(.{0,60})")
+_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}|\([^)]*\)|/\S+|0x[0-9a-f]+|-?\d+(\.\d+)?")
+
+
+def causes_of(reports: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the probable causes of the failures among some reports, the simplest first.
+
+    Parameters
+    ----------
+    reports : iterable of TestReport
+        The reports of one backend with one set of options.
+
+    Returns
+    -------
+    list of dict
+        ``labels`` and ``codes`` of the failed tests, those of the simplest test first; ``test``, ``code`` and
+        ``message`` of the simplest test; and the number of failed tests as ``tests``.
+
+    Examples
+    --------
+    >>> from exengine.testing.results import TestReport
+    >>> wrong = "the frame at {'time': 0} was returned with wrong pixels: 1 of 960 values differ"
+    >>> reports = [
+    ...     TestReport("b", ("N2",), "EX301", "broken", wrong),
+    ...     TestReport("a", ("P1",), "", "broken", wrong),
+    ... ]
+    >>> [(cause["labels"], cause["codes"], cause["test"]) for cause in causes_of(reports)]
+    [(['P1', 'N2'], ['EX301'], 'a')]
+    """
+    broken = sorted((r for r in reports if r.outcome == "broken"), key=lambda r: (_rank(r.labels), r.test))
+    groups: list[tuple[set[str], list[Any]]] = []
+    for report in broken:
+        marks = marks_of_failure(report.message)
+        for known, members in groups:
+            if known & marks:
+                known |= marks
+                members.append(report)
+                break
+        else:
+            groups.append((marks, [report]))
+    return [_cause(members) for _, members in groups]
+
+
+def _cause(members: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "labels": list(dict.fromkeys(label for report in members for label in report.labels)),
+        "code": members[0].code,
+        "codes": list(dict.fromkeys(report.code for report in members if report.code)),
+        "test": members[0].test,
+        "message": members[0].message,
+        "tests": len(members),
+    }
+
+
+def _rank(labels: Sequence[str]) -> int:
+    return min((_FROM_SIMPLE.index(label) for label in labels if label in _FROM_SIMPLE), default=99)
+
+
+def marks_of_failure(message: str) -> set[str]:
+    """Return marks that a message shares with other messages about the same fault.
+
+    Examples
+    --------
+    >>> sorted(marks_of_failure("P1: get_data({'time': 3}) raised ValueError: 7 is not a size"))
+    ['ValueError # is not a size']
+    >>> sorted(marks_of_failure("N2: the frame at {} was returned as zeros"))
+    ['pixels']
+    """
+    found = {kind for kind, pattern in _KINDS.items() if re.search(pattern, message)}
+    found |= {f"{name} {_plain(text)}".strip() for name, text in _RAISED.findall(message)}
+    return found or {_plain(message)}
+
+
+def _plain(text: str) -> str:
+    """Return the beginning of a text without the parts that differ from case to case."""
+    return re.sub(r"\s+", " ", _VARIABLE.sub("#", text)).strip()[:40]

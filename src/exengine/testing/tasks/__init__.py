@@ -1,0 +1,1 @@
+"""Tasks that the kit runs in child processes; ``exengine.testing.children`` starts them."""

@@ -1,0 +1,121 @@
+"""A task that damages a dataset in many ways, and reports how the backend reads each damaged dataset."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from exengine.kernel.errors import ExEngineError, describe
+from exengine.kernel.storage.manifest import MANIFEST_NAME
+from exengine.testing.children import limit_memory, peak_mib, say, watch_after
+from exengine.testing.subject import Subject, key_of, same_json, status_of
+from exengine.testing.tasks.damages import damages_of
+from exengine.testing.tasks.dataset_files import copy_to, move_to, remove
+
+_COMPLETE = "complete"
+_TIMED = 4
+_LEAST = 100
+
+
+def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
+    """Apply each change to a copy of a dataset, open the copy and read it. Report faults.
+
+    The copy gets a new path for each change, so that nothing that the backend may remember of a path is used.
+    """
+    original = Path(spec["good"])
+    watch = watch_after(subject, spec)
+    limit_memory()
+    place = subject.new_path()
+    copy_to(original, place)
+    count, opened = 0, 0
+    for damage in damages_of(original, _affordable(subject, original, spec)):
+        count += 1
+        path = place.with_name(f"{count}-{place.name[-20:]}")
+        move_to(place, path)
+        place = path
+        target = damage.place(place)
+        content = target.read_bytes()
+        changed = damage.change(content)
+        if changed == content:
+            continue
+        target.unlink() if changed is None else target.write_bytes(changed)
+        say(opening=damage.text)
+        watch.look_at(place)
+        started = time.monotonic()
+        outcome = _outcome(subject, place, spec["count"], summary=MANIFEST_NAME not in target.name)
+        seconds = time.monotonic() - started
+        watch.rest()
+        opened += outcome.pop("opened")
+        if any(outcome.values()) or watch.reached or seconds > spec["seconds"]:
+            say(what=damage.text, **outcome, seconds=seconds, reached=watch.reached[:5])
+        if not place.exists():
+            remove(place)
+            copy_to(original, place)
+        target.write_bytes(content)
+    say(memory_mib=peak_mib())
+    say(damaged=count, opened=opened)
+
+
+def _affordable(subject: Subject, original: Path, spec: dict[str, Any]) -> int:
+    """Return the number of damaged datasets that a backend can open in the permitted processor time."""
+    started = time.process_time()
+    for _ in range(_TIMED):
+        _outcome(subject, original, spec["count"])
+    each = (time.process_time() - started) / _TIMED
+    return max(_LEAST, min(int(spec["most"]), int(spec["processor_s"] / max(each, 1e-6))))
+
+
+def _outcome(subject: Subject, path: Path, count: int, *, summary: bool = True) -> dict[str, Any]:
+    """Open and read a dataset; ``summary`` is false if the manifest, which has no checksum, is damaged."""
+    outcome: dict[str, Any] = {"foreign": "", "wrong": "", "opened": 0}
+    try:
+        storage = subject.open(path)
+        outcome["opened"] = 1
+        outcome["wrong"], outcome["foreign"] = _read(subject, storage, count, summary)
+        storage.close()
+    except ExEngineError as error:
+        if isinstance(error.__cause__, MemoryError):
+            outcome["foreign"] = describe(error.__cause__)
+    except BaseException as error:
+        outcome["foreign"] = describe(error)
+    subject.forget()
+    return outcome
+
+
+def _read(subject: Subject, storage: Any, count: int, with_summary: bool) -> tuple[str, str]:
+    """Read everything. Return the wrong data that was returned as good, and an error of another kind."""
+    from exengine.testing.frames import same
+
+    wanted = [subject.axes(number) for number in range(count)]
+    wrong, missing = "", 0
+    for number, axes in enumerate(wanted):
+        try:
+            if axes not in storage:
+                missing += 1
+                continue
+            if not same(storage.get_data(axes), subject.frame(axes)):
+                wrong = wrong or f"the frame at {axes} was returned with wrong pixels"
+            metadata = storage.get_metadata(axes) if subject.can.metadata else {}
+            if not same_json(metadata, subject.numbered(number)):
+                wrong = wrong or f"the metadata at {axes} was returned as {metadata!r:.100}"
+        except ExEngineError:
+            continue
+        except Exception as error:
+            return wrong, describe(error)
+    status = str(status_of(storage))
+    if missing and status == _COMPLETE:
+        wrong = wrong or f"{missing} frames are missing, but the status is complete"
+    if subject.can.iterable and status == _COMPLETE:
+        known = {key_of(axes) for axes in wanted}
+        strange = [dict(axes) for axes in storage if key_of(axes) not in known]
+        if strange:
+            wrong = wrong or f"frames are listed at {strange[0]}, where no frame was put"
+    summary = subject.options.get("summary_metadata")
+    if summary and with_summary and status == _COMPLETE:
+        try:
+            if not same_json(storage.summary_metadata, summary):
+                wrong = wrong or f"the summary metadata was returned as {storage.summary_metadata!r:.100}"
+        except ExEngineError:
+            pass
+        except Exception as error:
+            return wrong, describe(error)
+    return wrong, ""

@@ -1,0 +1,53 @@
+"""The files of a dataset, which is a folder or one file with others next to it: list, copy and move them."""
+
+import glob
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from exengine.kernel.storage.manifest import LOCK_NAME
+
+
+def dataset_at(path: Path) -> list[Path]:
+    """Return the paths of a dataset in its parent folder: its folder, or its file and those next to it."""
+    beside = path.parent.glob(f"{glob.escape(path.name)}.exengine.*")
+    return [path, *sorted(file for file in beside if not file.name.endswith(LOCK_NAME))]
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a dataset, largest first."""
+    found = path.rglob("*") if path.is_dir() else dataset_at(path)
+    files = [file for file in found if file.is_file()]
+    return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
+
+
+def place_in(original: Path, file: Path) -> Callable[[Path], Path]:
+    """Return a function that finds the counterpart of a file of a dataset in a copy of the dataset."""
+    if original.is_dir():
+        return lambda copy: copy / file.relative_to(original)
+    return lambda copy: copy.with_name(copy.name + file.name.removeprefix(original.name))
+
+
+def copy_to(original: Path, path: Path) -> None:
+    """Copy a dataset to a path."""
+    if original.is_dir():
+        shutil.copytree(original, path)
+    else:
+        for file in dataset_at(original):
+            shutil.copy2(file, path.with_name(path.name + file.name.removeprefix(original.name)))
+
+
+def move_to(original: Path, path: Path) -> None:
+    """Rename a dataset within its folder."""
+    for place in [original] if original.is_dir() else dataset_at(original):
+        place.rename(path.with_name(path.name + place.name.removeprefix(original.name)))
+
+
+def remove(path: Path) -> None:
+    """Delete a dataset, which the kit made."""
+    for place in dataset_at(path):
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
