@@ -152,7 +152,7 @@ def _additions(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]
 
 
 def _additions_beside(original: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Yield functions that add foreign content to a dataset of one file, or next to it."""
+    """Yield functions that add foreign content to a single-file dataset, or next to it."""
 
     def beside(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
         return lambda path: make(path.with_name(f"{path.name}.exengine.{name}"))

@@ -226,7 +226,7 @@ def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
 
 
 def _traps_beside() -> list[Callable[[Path, Path], None]]:
-    """Return functions that set a trap next to the path of a new dataset of one file."""
+    """Return functions that set a trap next to the path of a new single-file dataset."""
 
     def beside(path: Path, ending: str) -> Path:
         return path.with_name(f"{path.name}.{ending}")

@@ -109,7 +109,7 @@ def inodes_of(root: str) -> dict[int, str]:
 
 
 def _inodes_beside(path: str) -> dict[int, str]:
-    """Return the inodes of the files that ExEngine keeps next to a dataset of one file -> their paths."""
+    """Return the inodes of the files that ExEngine keeps next to a single-file dataset -> their paths."""
     return {os.lstat(file).st_ino: os.fspath(file) for file in dataset_at(Path(path))[1:]}
 
 
