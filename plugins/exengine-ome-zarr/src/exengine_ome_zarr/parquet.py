@@ -32,9 +32,10 @@ def write_table(folder: str) -> bool:
     except ImportError:
         return False
     new = temporary(folder)
+    writer: Any = None
     try:
-        with open(os.path.join(folder, FRAMES), "rb") as lines:
-            writer: Any = None
+        # With a file of Python, an error of the disk has its number, which the message of pyarrow lacks.
+        with open(os.path.join(folder, FRAMES), "rb") as lines, open(new, "wb") as table:
             schema: Any = None
             columns: dict[str, tuple[str, str]] = {}
             while batch := lines.readlines(_BATCH_LINES * 500):
@@ -44,18 +45,23 @@ def write_table(folder: str) -> bool:
                     kinds = {"int": pyarrow.int64(), "str": pyarrow.string(), "float": pyarrow.float64()}
                     fields = [(name, kinds[kind]) for name, (_, kind) in columns.items()]
                     schema = pyarrow.schema([*fields, ("metadata", pyarrow.string())])
-                    writer = pyarrow.parquet.ParquetWriter(new, schema, compression="zstd")
+                    writer = pyarrow.parquet.ParquetWriter(table, schema, compression="zstd")
                 writer.write_table(pyarrow.table(_values(rows, columns), schema=schema))
             if writer is None:
                 return False
             writer.close()
+            table.flush()
+            os.fsync(table.fileno())
         os.rename(new, os.path.join(folder, TABLE))
-    except Exception as error:
+    except OSError:
+        raise
+    except Exception:  # for example, if the types of values differ between frames
+        return False
+    finally:
+        if writer is not None:
+            writer.is_open = False  # after an error, it would write to the closed file when it is deleted
         if os.path.exists(new):
             os.unlink(new)
-        if isinstance(error, OSError):
-            raise
-        return False  # for example, if the types of values differ between frames
     return True
 
 
