@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
-CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-zarr")
+CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
 # The parts of the kernel that stand on other libraries, without the tests that take long for other reasons.
 FLOORS_TESTS = tuple(
     f"tests/unit/{part}"

@@ -30,5 +30,5 @@ CAPABILITIES = StorageCapabilities(
     durable_flush=True,
     path_suffixes=SUFFIXES,
     compression=("zlib", "zstd"),
-    readers=("tifffile", "bioio", "ImageJ with Bio-Formats"),
+    readers=("tifffile", "bioio", "Bio-Formats"),
 )

@@ -34,7 +34,7 @@ _COMPRESSION = "compression"
 
 
 class OmeTiffStorage(SpooledStorage):
-    """Write one OME-TIFF file, which ImageJ with Bio-Formats, tifffile and most microscopy programs read.
+    """Write one OME-TIFF file, which Bio-Formats, tifffile and most microscopy programs read.
 
     Each frame is a page of a BigTIFF file, and the OME-XML in it has the stage positions, channels and pixel
     sizes. Until ``finish``, the frames are in a spool next to the file: when ``put`` returns, the operating

@@ -70,7 +70,7 @@ class TiffFiles:
             If the page does not exist or cannot be read.
         """
         file = self.file(name)
-        with as_damage(f"page {number} of {file.filename}"), _quiet():
+        with as_damage(f"page {number} of {file.filename}"):
             return file.pages[number].aspage()
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class TiffFiles:
 def _opened(path: str) -> tuple[tifffile.TiffFile, Chain]:
     descriptor = _regular(path)
     try:
-        with as_damage(path), _quiet():
+        with as_damage(path):
             chain = follow(descriptor)
             if not chain.pages:
                 raise ValueError(chain.fault)
@@ -100,7 +100,9 @@ def _regular(path: str) -> int:
 
 @contextlib.contextmanager
 def as_damage(what: str) -> Iterator[None]:
-    """Turn errors of tifffile and of its codecs into errors of ExEngine."""
+    """Turn errors of tifffile and of its codecs into errors of ExEngine, and discard its warnings."""
+    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
+    logger.addHandler(handler)
     try:
         yield
     except (DatasetDamagedError, UnsupportedOperationError):
@@ -110,15 +112,6 @@ def as_damage(what: str) -> Iterator[None]:
         if "imagecodecs" in str(error):
             raise UnsupportedOperationError(f"{text}; install it with: pip install imagecodecs") from None
         raise DatasetDamagedError(text) from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Discard the warnings that tifffile would print."""
-    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
-    logger.addHandler(handler)
-    try:
-        yield
     finally:
         logger.removeHandler(handler)
 
@@ -153,7 +146,7 @@ def read_page(page: Any) -> npt.NDArray[Any]:
     DatasetDamagedError, UnsupportedOperationError
     """
     check_page(page)
-    with as_damage(f"page {page.index} of {page.parent.filename}"), _quiet():
+    with as_damage(f"page {page.index} of {page.parent.filename}"):
         pixels = page.asarray()
     if page.axes == "SYX":
         pixels = np.moveaxis(pixels, 0, 2)

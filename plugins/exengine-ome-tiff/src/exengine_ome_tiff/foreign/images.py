@@ -19,7 +19,7 @@ Indices = tuple[int, int, int]
 _MOST_PLANES = 10_000_000
 _UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "in": 25400.0}
 _SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
-_IS_OME = re.compile(r"\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)*<(\w+:)?OME\b", re.DOTALL)
+_ROOT = re.compile(r"<(\w+:)?OME\b")
 
 
 class PlanePlace(NamedTuple):
@@ -60,7 +60,8 @@ class OmeImage:
 
 def is_ome(description: str) -> bool:
     """Return whether the text that describes a file is OME-XML."""
-    return _IS_OME.match(description[:10_000]) is not None
+    begin = description[:10_000].lstrip()
+    return begin.startswith("<") and _ROOT.search(begin) is not None
 
 
 def images_of(xml: str, own_name: str, pages: int) -> list[OmeImage]:

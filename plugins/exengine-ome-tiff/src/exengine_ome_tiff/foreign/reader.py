@@ -21,7 +21,7 @@ from exengine.base_classes import (
     clean_metadata,
 )
 from exengine.errors import DatasetDamagedError, ExEngineError, UnsupportedOperationError
-from exengine_ome_tiff.capabilities import BACKEND_NAME
+from exengine_ome_tiff.capabilities import BACKEND_NAME, SUFFIXES
 from exengine_ome_tiff.foreign.files import TiffFiles, as_damage, check_page, read_page, read_run
 from exengine_ome_tiff.foreign.images import OmeImage, images_of, is_ome
 
@@ -69,11 +69,14 @@ class ForeignReader(DatasetReader):
             self._note(chain.fault)
             self._description = str(self._files.page(None, 0).description)
             images = self._images(chain.pages)
-            for coordinates, frame in self._of_images(images) if images else self._of_series():
-                if self._index.find(coordinates) is not None:
-                    raise DatasetDamagedError(f"{path} has two planes at {coordinates}")
-                self._index.add(coordinates)
-                self._frames.append(frame)
+            if not images and path.endswith(SUFFIXES):
+                self._note(f"{path} has no OME-XML with images")
+            with as_damage(path):
+                for coordinates, frame in self._of_images(images) if images else self._of_series():
+                    if self._index.find(coordinates) is not None:
+                        raise DatasetDamagedError(f"{path} has two planes at {coordinates}")
+                    self._index.add(coordinates)
+                    self._frames.append(frame)
         except BaseException:
             self._files.close()
             raise
@@ -138,9 +141,8 @@ class ForeignReader(DatasetReader):
 
     def _of_series(self) -> Iterator[tuple[dict[str, int | str], _Frame]]:
         file = self._files.file()
-        with as_damage(self.path):
-            self._plan = _plan_of_imagej(file)
-            every = file.series
+        self._plan = _plan_of_imagej(file)
+        every = file.series
         for number, series in enumerate(every):
             inner = next((axes for axes in _FRAME_AXES if series.axes.endswith(axes)), None)
             if inner is None:
