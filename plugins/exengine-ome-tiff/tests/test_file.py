@@ -43,7 +43,10 @@ def test_tifffile_reads_every_frame_with_its_axes_and_metadata(compression, path
         assert {page.compression.name for page in file.pages} == {names[compression]}
         for number, axes in enumerate(written):
             record = json.loads(file.pages[number].aspage().tags[TAG].value)
-            assert (record["c"], record["m"]) == (axes.coordinate_dict, {"at": axes.coordinate_dict, "text": "\0é"})
+            assert (record["c"], record["m"]) == (
+                axes.coordinate_dict,
+                {"at": axes.coordinate_dict, "text": "\0é"},
+            )
         (series,) = file.series
         assert (series.axes, series.shape) == ("TCZYX", (3, 2, 2, 24, 32))
         whole = series.asarray()
@@ -145,7 +148,9 @@ def test_frames_that_differ_in_axes_shape_or_dtype_are_images_of_their_own(path)
     with exengine.open_dataset(path) as dataset:
         assert [axes.coordinate_dict for axes in dataset] == [axes for axes, _ in frames]
         assert all(np.array_equal(dataset[axes], pixels) for axes, pixels in frames)
-    types = [(image.pixels.size_t, image.pixels.size_z, image.pixels.type.value) for image in valid(path).images]
+    types = [
+        (image.pixels.size_t, image.pixels.size_z, image.pixels.type.value) for image in valid(path).images
+    ]
     assert types == [(2, 1, "uint8"), (1, 1, "float"), (1, 1, "uint8"), (2, 2, "uint8"), (1, 1, "complex")]
     with tifffile.TiffFile(path) as file:
         series = [each.asarray() for each in file.series]
@@ -161,7 +166,7 @@ def test_the_plan_and_the_metadata_are_in_the_ome_xml(path):
     )  # fmt: skip
     with exengine.open_storage("ome-tiff", path) as storage:
         storage.expect(plan)
-        for number, channel in enumerate(["DAPI", "<&\">\x01"]):
+        for number, channel in enumerate(["DAPI", '<&">\x01']):
             axes = {"position": 1, "time": 0, "channel": channel, "z": 0}
             facts = {"exposure_ms": 20, "elapsed_ms": 1500.0 + number, "position_um": {"x": 10.5, "z": 7}}
             storage.put(axes, np.zeros((4, 4), np.uint8), facts)
@@ -169,7 +174,7 @@ def test_the_plan_and_the_metadata_are_in_the_ome_xml(path):
     pixels, plane = image.pixels, image.pixels.planes[1]
     assert (pixels.physical_size_x, pixels.physical_size_y, pixels.physical_size_z) == (0.25, 0.5, 2.0)
     assert (pixels.time_increment, pixels.time_increment_unit.value) == (30.0, "s")
-    assert [channel.name for channel in pixels.channels] == ["DAPI", "<&\">\ufffd"]
+    assert [channel.name for channel in pixels.channels] == ["DAPI", '<&">\ufffd']
     assert [channel.color.as_hex() for channel in pixels.channels] == ["#00f", "#ff8000"]
     assert (image.stage_label.x, image.stage_label.y, image.stage_label.z) == (10.5, -3.0, None)
     assert (plane.the_c, plane.exposure_time, plane.delta_t, plane.position_x, plane.position_z) == (
@@ -202,7 +207,9 @@ def test_other_programs_find_a_note_in_a_file_that_is_not_finished_or_has_no_fra
         assert dataset.status == "complete" and len(dataset) == 0
 
 
-def test_a_description_that_another_program_changed_still_reads_equal_but_is_not_overwritten(path, write, check):
+def test_a_description_that_another_program_changed_still_reads_equal_but_is_not_overwritten(
+    path, write, check
+):
     written = write()
     tifffile.tiffcomment(path, "<OME>" + "a" * 20_000 + "</OME>")
     check(path, written)

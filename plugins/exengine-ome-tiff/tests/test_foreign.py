@@ -1,5 +1,6 @@
 """TIFF files of other programs: their pixels, axes, channels and sizes; and damage, which is always reported."""
 
+import contextlib
 import json
 import logging
 import os
@@ -74,7 +75,10 @@ def test_planes_without_a_page_are_missing_and_not_black(path):
     xml = tifffile.tiffcomment(path)
     one = '<TiffData IFD="{0}" FirstT="{1}" FirstC="{2}" PlaneCount="3"/>'
     some = one.format(7, 0, 1) + one.format(20, 1, 1)
-    begin, end = xml.index("<TiffData"), xml.index("</TiffData>") + len("</TiffData>") if "</TiffData>" in xml else 0
+    begin, end = (
+        xml.index("<TiffData"),
+        xml.index("</TiffData>") + len("</TiffData>") if "</TiffData>" in xml else 0,
+    )
     end = end or xml.index("/>", begin) + 2
     tifffile.tiffcomment(path, xml[:begin] + some + xml[end:])
     with exengine.open_dataset(path) as dataset:
@@ -116,7 +120,9 @@ def test_the_sizes_that_imagej_writes_are_known_and_those_of_a_print_are_not(tmp
         assert dataset.recorded_plan.pixel_size_um is None
 
 
-@pytest.mark.parametrize("options", [{}, {"ome": True}, {"planarconfig": "separate"}, {"ome": True, "planarconfig": "separate"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"ome": True}, {"planarconfig": "separate"}, {"ome": True, "planarconfig": "separate"}]
+)
 def test_color_images_have_their_samples_last(options, tmp_path):
     path = tmp_path / "color.tif"
     colors = FRAMES[0, :2, :3].astype(np.uint8)
@@ -164,11 +170,13 @@ def test_a_file_that_was_cut_off_is_damaged_and_its_whole_frames_are_read(ome, p
     assert not exengine.verify(path).ok
     path.write_bytes(content[: last.offset + 50])  # the last directory is torn, and the description of OME
     with exengine.open_dataset(path) as dataset:
-        assert dataset.status == "damaged" and len(dataset) == 29
+        assert dataset.status == "damaged" and 0 < len(dataset) < 30
+        assert np.array_equal(in_order(dataset), FRAMES.reshape(30, 6, 7)[: len(dataset)])
 
 
 def hostile():
     """Yield files that would take for ever, or all memory, if their content were believed."""
+
     def page(following, *, width=4):
         values = {256: width, 257: 4, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 16}
         entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
@@ -184,15 +192,21 @@ def hostile():
     yield "only a header", b"II*\0"
 
 
-@pytest.mark.parametrize(("what", "content"), [*hostile()], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("what", "content"), [*hostile()], ids=lambda value: value if isinstance(value, str) else ""
+)
 @pytest.mark.timeout(20)
 def test_hostile_files_end_in_an_error(what, content, tmp_path):
     path = tmp_path / "hostile.tif"
     path.write_bytes(content)
-    with pytest.raises((DatasetDamagedError, UnsupportedOperationError)), exengine.open_dataset(path) as dataset:
-        if dataset.status == "damaged":
-            raise DatasetDamagedError(dataset.status_reason)
-        in_order(dataset)
+
+    def read():
+        with exengine.open_dataset(path) as dataset:
+            frames = in_order(dataset)
+            return frames if dataset.status == "complete" else None
+
+    with contextlib.suppress(DatasetDamagedError, UnsupportedOperationError):
+        assert read() is None
 
 
 @pytest.mark.parametrize(
@@ -243,18 +257,29 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("options", [{"ome": True, "metadata": AXES, "compression": "zlib"}, {"imagej": True, "metadata": {"axes": "TZCYX"}}])
+@pytest.mark.parametrize(
+    "options",
+    [{"ome": True, "metadata": AXES, "compression": "zlib"}, {"imagej": True, "metadata": {"axes": "TZCYX"}}],
+)
 def test_damaged_bytes_never_hang_or_crash_or_raise_errors_of_libraries(options, tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, FRAMES, **options)
     original, rng = path.read_bytes(), random.Random(str(options))
     with tifffile.TiffFile(path) as file:
         places = [(page.offset, page.offset + 200) for page in file.pages]
-    with subprocess.Popen([sys.executable, "-c", READ], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", READ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
         for number in range(1000 if LONG else 25):
             content = bytearray(original)
             for _ in range(rng.choice((1, 3, 20))):
-                content[rng.randrange(*rng.choice([*places, (0, 16), (0, len(content))])) % len(content)] = rng.randrange(256)
+                content[rng.randrange(*rng.choice([*places, (0, 16), (0, len(content))])) % len(content)] = (
+                    rng.randrange(256)
+                )
             if rng.random() < 0.2:
                 del content[rng.randrange(len(content)) :]
             path.write_bytes(content)

@@ -96,7 +96,7 @@ def _aligned(offset: int) -> int:
 def _write_pixels(
     descriptor: int, frames: Sequence[FrameToBuild], compression: str
 ) -> tuple[list[Page], list[bytes], list[int], int]:
-    """Write the pixels; return the page, record text and checksum of each frame, and the end of the pixels."""
+    """Write the pixels; return the pages, record texts and checksums, and the end of the pixels."""
     pages, texts, crcs, at = [], [], [], FIRST_PIXELS_AT
     write_at(descriptor, [bytes(at + 8)], 0)  # the pixel of a file without frames
     for frame, strip in zip(frames, _strips(frames, compression), strict=True):
@@ -136,7 +136,7 @@ def _compare(path: str, frames: Sequence[FrameToBuild], description: str) -> Non
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        if len(file.pages) != max(len(frames), 1) or file.pages[0].description != description:
+        if len(file.pages) != max(len(frames), 1) or file.pages.first.description != description:
             raise OSError(f"{path} does not have the pages that were written")
         for number, frame in enumerate(frames):
             pixels = file.pages[number].asarray()

@@ -104,4 +104,5 @@ def _ranked(positions: Iterable[Position]) -> dict[Position, int]:
     found = dict.fromkeys(positions)
     ints = sorted(position for position in found if isinstance(position, int))
     names = [position for position in found if isinstance(position, str)]
-    return {position: rank for rank, position in enumerate([*ints, *names])}
+    ordered: list[Position] = [*ints, *names]
+    return {position: rank for rank, position in enumerate(ordered)}

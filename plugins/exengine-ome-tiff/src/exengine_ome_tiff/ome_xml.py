@@ -8,7 +8,7 @@ that frames that do not exist are not mistaken for black ones.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -71,9 +71,7 @@ def _stage_label(image: Image, places: Sequence[PlannedPosition]) -> Iterator[st
             return
 
 
-def _pixels(
-    number: int, image: Image, frames: Sequence[FrameToBuild], plan: SourcePlan
-) -> Iterator[str]:
+def _pixels(number: int, image: Image, frames: Sequence[FrameToBuild], plan: SourcePlan) -> Iterator[str]:
     times, channels, planes = image.lengths
     samples = image.shape[2] if len(image.shape) == 3 else 1
     height, width = plan.pixel_size_um or (None, None)
@@ -110,27 +108,28 @@ def _facts(metadata: JsonValue) -> dict[str, object]:
     """Return the attributes of a Plane, from metadata with the keys of ExEngine and Micro-Manager."""
     if not isinstance(metadata, dict):
         return {}
-    elapsed, exposure = (
-        next((value for key in keys if (value := _number(metadata.get(key))) is not None), None)
-        for keys in (_TIME_KEYS, _EXPOSURE_KEYS)
+    elapsed_ms, exposure_ms = (
+        _first(metadata.get(key) for key in keys) for keys in (_TIME_KEYS, _EXPOSURE_KEYS)
     )
-    stage = next((each for key in _STAGE_KEYS if isinstance(each := metadata.get(key), dict)), {})
+    stage: dict[str, JsonValue] = next(
+        (each for key in _STAGE_KEYS if isinstance(each := metadata.get(key), dict)), {}
+    )
     places = {
-        axis: next(
-            (
-                value
-                for found in (stage.get(axis.lower()), stage.get(f"{axis.lower()}_um"), metadata.get(f"{axis}PositionUm"))
-                if (value := _number(found)) is not None
-            ),
-            None,
+        axis: _first(
+            (stage.get(low := axis.lower()), stage.get(f"{low}_um"), metadata.get(f"{axis}PositionUm"))
         )
         for axis in "XYZ"
     }
     return {
-        **_measures("Delta", {"T": None if elapsed is None else elapsed / 1000}, "s"),
-        **_measures("Exposure", {"Time": None if exposure is None else exposure / 1000}, "s"),
+        **_measures("Delta", {"T": None if elapsed_ms is None else elapsed_ms / 1000}, "s"),
+        **_measures("Exposure", {"Time": None if exposure_ms is None else exposure_ms / 1000}, "s"),
         **_measures("Position", places, "µm"),
     }
+
+
+def _first(values: Iterable[JsonValue]) -> float | None:
+    """Return the first value that is a number."""
+    return next((number for value in values if (number := _number(value)) is not None), None)
 
 
 def _number(value: JsonValue) -> float | None:

@@ -39,8 +39,8 @@ class OmeTiffStorage(SpooledStorage):
     Each frame is a page of a BigTIFF file, and the OME-XML in it has the stage positions, channels and pixel
     sizes. Until ``finish``, the frames are in a spool next to the file: when ``put`` returns, the operating
     system has received the frame, and it survives a crash of the program, whatever happens to the TIFF file.
-    ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums protect the frames
-    and their metadata.
+    ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums protect the
+    frames and their metadata.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class OmeTiffStorage(SpooledStorage):
     summary_metadata : JSON value, optional
         Metadata for the whole dataset.
     compression : {"none", "zlib", "zstd"}
-        The compression of the pixels: most programs read ``zlib``; ``zstd`` is faster and makes smaller files,
-        but fewer programs read it. ``zstd`` needs ``pip install 'exengine-ome-tiff[zstd]'``.
+        The compression of the pixels: most programs read ``zlib``; ``zstd`` is faster and makes smaller
+        files, but fewer programs read it. ``zstd`` needs ``pip install 'exengine-ome-tiff[zstd]'``.
 
     Raises
     ------

@@ -249,7 +249,7 @@ def _plan_of(images: list[OmeImage], names: list[Any]) -> SourcePlan:
 
 
 def _plan_of_imagej(file: tifffile.TiffFile) -> SourcePlan:
-    """Return the sizes in the file if ImageJ wrote it. Other programs often write the resolution of a print."""
+    """Return the sizes that ImageJ wrote. Other programs often write the resolution of a print instead."""
     about = file.imagej_metadata or {}
     factor = _IMAGEJ_UM.get(str(about.get("unit")))
     if factor is None:
@@ -258,10 +258,11 @@ def _plan_of_imagej(file: tifffile.TiffFile) -> SourcePlan:
     sizes = []
     for name in ("YResolution", "XResolution"):
         pixels, units = tags[name].value if name in tags else (0, 1)
-        sizes.append(factor * units / pixels if pixels and units else None)
+        if pixels and units:
+            sizes.append(factor * units / pixels)
     spacing, interval = about.get("spacing"), about.get("finterval")
     return SourcePlan(
-        pixel_size_um=None if None in sizes else (sizes[0], sizes[1]),
+        pixel_size_um=(sizes[0], sizes[1]) if len(sizes) == 2 else None,
         z_step_um=float(spacing) * factor if spacing else None,
         interval_s=float(interval) if interval else None,
     )
