@@ -1,6 +1,7 @@
 """``exengine convert``: the same frames in another format, also after kills, and never half a dataset.
 
-``EXENGINE_LONG=1`` kills conversions 50 times in each direction.
+``EXENGINE_LONG=1`` kills conversions 50 times in each direction. Otherwise, of the backends with one file, only hdf5 is
+killed, because both have the same steps.
 """
 
 import errno
@@ -452,7 +453,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("there", BACKENDS)
+@pytest.mark.parametrize("there", [name for name in BACKENDS if name != "ome-tiff" or KILLS == 50])
 @pytest.mark.parametrize("here", ["ndtiff", "ome-zarr"])
 def test_a_conversion_that_is_killed_again_and_again_comes_to_the_same_result(
     here, there, tmp_path, start_python

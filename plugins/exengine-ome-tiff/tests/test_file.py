@@ -132,6 +132,15 @@ def test_axes_without_a_dimension_are_images_and_the_longest_takes_the_place_of_
     assert ome.images[1].annotation_refs[0].id == ome.structured_annotations[1].id
 
 
+def test_an_axis_takes_the_place_of_time_beside_channels(path):
+    with exengine.open_storage("ome-tiff", path) as storage:
+        for row in range(2):
+            for channel in ("DAPI", "FITC"):
+                storage.put({"row": row, "channel": channel}, np.full((4, 6), row, np.uint8), None)
+    with tifffile.TiffFile(path) as file:
+        assert file.series[0].asarray()[:, :, 0, 0].tolist() == [[0, 0], [1, 1]]
+
+
 def test_frames_that_differ_in_axes_shape_or_dtype_are_images_of_their_own(path):
     frames = [
         ({"time": 0}, np.ones((2, 3), np.uint8)),

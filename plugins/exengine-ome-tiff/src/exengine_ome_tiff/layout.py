@@ -85,11 +85,12 @@ def _of_one_kind(frames: Sequence[FrameToBuild], numbers: list[int]) -> Iterable
             images[key] = Image(dict(zip(others, key, strict=True)), axes, frame.shape, frame.dtype)
         members.setdefault(key, []).append(number)
     index: dict[str, dict[Position, int]] = {}
+    if "T" in axes:
+        index["T"] = _ranked(coordinates[number][axes["T"]] for number in numbers)
     for key, image in images.items():
         for dimension, axis in axes.items():
-            if dimension != "T" or not index:
-                some = numbers if dimension == "T" else members[key]
-                index[dimension] = _ranked(coordinates[number][axis] for number in some)
+            if dimension != "T":
+                index[dimension] = _ranked(coordinates[number][axis] for number in members[key])
             image.positions[dimension] = [*index[dimension]]
         for number in members[key]:
             t, c, z = (

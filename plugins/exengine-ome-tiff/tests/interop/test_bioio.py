@@ -6,7 +6,6 @@ import pytest
 import exengine
 from exengine.base_classes import PlannedChannel, SourcePlan
 
-
 # bioio-ome-tiff chooses a parser that ome-types no longer has.
 warnings_of_bioio = pytest.mark.filterwarnings("ignore:As of version 0.4.0, the parser")
 
