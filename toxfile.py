@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
-CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-zarr")
+CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
 # The parts of the kernel that stand on other libraries, without the tests that take long for other reasons.
 FLOORS_TESTS = tuple(
     f"tests/unit/{part}"
@@ -66,7 +66,8 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     _add_campaigns(state)
     for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
-    _seed(state, "interop", commands_pre=[_install(ROOT / "plugins" / "exengine-ome-zarr", extra="[test]")])
+    shown = [ROOT / "plugins" / name for name in ("exengine-ome-tiff", "exengine-ome-zarr")]
+    _seed(state, "interop", commands_pre=[_install(*shown, extra="[test]")])
     _add_floors(state)
     sources = [ROOT / "src", *(folder / "src" for folder in FOLDERS)]
     paths = "PYTHONPATH=" + os.pathsep.join(map(str, sources))

@@ -46,6 +46,7 @@ from exengine.kernel.source_plan import (
     SourcePlan,
 )
 from exengine.kernel.storage.array_view import refuse_filler
+from exengine.kernel.storage.description import plan_of
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
@@ -121,6 +122,7 @@ __all__ = [
     "PlannedChannel",
     "PlannedPosition",
     "PlannedPlate",
+    "plan_of",
     "AxisCollector",
     "Sink",
     # frames

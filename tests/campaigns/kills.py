@@ -8,7 +8,7 @@ writers are killed by another process, after a random time or a random number of
 each kill, the dataset is opened immediately and compared with the acknowledged frames, and so is the result
 of ``recover``.
 
-h5py reads every recovered ``hdf5`` dataset. zarr-python and tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after
+h5py reads every recovered ``hdf5`` dataset, and tifffile every recovered ``ome-tiff`` dataset. zarr-python and tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after
 ``recover``. Datasets of both kinds are also recovered in place, by recoveries that are killed as well.
 """
 
@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import random
 import shutil
@@ -252,7 +253,7 @@ class Campaign:
         if self.others and self.variant.is_live and said.put:
             problems += self._read_by_others(job, list(range(said.put)), job.path, "at once")
         if self.recover_every and number % self.recover_every == 0:
-            mends = self.others or self.variant.backend == "hdf5"
+            mends = self.others or self.variant.is_one_file
             if mends and number // self.recover_every % 2:
                 problems += self._recover_in_place(job, verdict, number)
             else:
@@ -319,7 +320,7 @@ class Campaign:
             problems.append(f"recovered in place with the status {recovered.status!r}")
         if not exengine.verify(job.path).ok:
             problems.append(f"verify of the dataset recovered in place: {exengine.verify(job.path)}")
-        if self.variant.backend == "hdf5":
+        if self.variant.is_one_file:
             problems += self._read_by_library(job, verdict, job.path)
         return problems + self._read_by_others(job, verdict.readable, job.path, "recovered in place")
 
@@ -337,11 +338,14 @@ class Campaign:
         return [f"{when}: {fault}" for fault in self.others.faults(job, some, path)]
 
     def _read_by_library(self, job: Job, verdict: Verdict, output: str) -> list[str]:
-        """Read some of the recovered datasets with the ndstorage library, or all of them with h5py."""
+        """Read some of the recovered datasets with the ndstorage library, or all of them with h5py or tifffile."""
         problems = []
         if self.variant.backend == "hdf5":
             self.figures["recovered and read by h5py"] += 1
             return [f"h5py: {fault}" for fault in faults_by_h5py(job, verdict.readable, output)]
+        if self.variant.backend == "ome-tiff":
+            self.figures["recovered and read by tifffile"] += 1
+            return [f"tifffile: {fault}" for fault in faults_by_tifffile(job, verdict.readable, output)]
         if verdict.readable and self.figures["recovered"] % 25 == 0:
             other = judge(dataclasses.replace(job, backend=NDSTORAGE), output)
             self.figures["recovered and read by ndstorage"] += 1
@@ -370,6 +374,25 @@ def faults_by_h5py(job: Job, readable: list[int], path: str) -> list[str]:
             if json.loads(metadata) != metadata_of(number):
                 faults.append(f"the metadata of frame {number} differ")
     return faults
+
+
+def faults_by_tifffile(job: Job, readable: list[int], path: str) -> list[str]:
+    """Return how the frames that tifffile finds in a finished file differ from those that were written."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of frames that do not exist
+    with tifffile.TiffFile(path) as file:
+        if len(file.pages) != max(len(readable), 1) or file.is_ome != bool(readable):
+            return [f"there are {len(file.pages)} pages for {len(readable)} frames"]
+        faults = []
+        for page, number in zip(file.pages, readable, strict=False):
+            record = json.loads(page.aspage().tags[65400].value)
+            if (record["c"], record["m"]) != (job.axes(number), metadata_of(number)):
+                faults.append(f"the metadata of page {page.index} are {record}")
+            if not np.array_equal(page.asarray(), job.pixels(number)):
+                faults.append(f"frame {number} differs")
+        planes = sum(each is not None for series in file.series for each in series.pages) if readable else 0
+        return faults if planes == len(readable) else [*faults, f"the OME-XML lists {planes} planes"]
 
 
 def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:

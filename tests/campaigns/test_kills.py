@@ -25,12 +25,15 @@ def test_no_acknowledged_frame_of_ome_zarr_is_lost_and_other_programs_see_each(c
     assert ("at once" in text) == (len(variant) == 2)
 
 
-def test_no_acknowledged_frame_of_hdf5_is_lost_and_h5py_reads_each_recovered_dataset(campaign, figure):
-    code, text = campaign("--count", 15, "--backend", "hdf5")
+@pytest.mark.parametrize(("backend", "reader"), [("hdf5", "h5py"), ("ome-tiff", "tifffile")])
+def test_no_acknowledged_frame_of_one_file_is_lost_and_its_reader_opens_each_recovered_dataset(
+    campaign, figure, backend, reader
+):
+    code, text = campaign("--count", 15, "--backend", backend)
     assert code == 0, text
     assert figure(text, "kills") == 15
     assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
-    assert figure(text, "recovered and read by h5py") > 3
+    assert figure(text, f"recovered and read by {reader}") > 3
 
 
 def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign, figure):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT = "ndtiff"
+SUFFIXES = {"hdf5": ".h5", "ome-tiff": ".ome.tif"}
+"""The suffixes of the backends whose datasets are one file."""
 NDSTORAGE = "ndstorage"
 """The control, which uses only the library and must lose frames."""
 
@@ -51,14 +53,19 @@ class Variant:
         """Whether other programs see each frame immediately."""
         return self.backend == "ome-zarr" and self.options.get("codec", "none") == "none"
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether a dataset is one file."""
+        return self.backend in SUFFIXES
+
     def path(self, folder: str, name: object) -> str:
         """Return the path of a dataset; one that is a file gets a folder of its own."""
         path = os.path.join(folder, str(name))
-        return os.path.join(path, "dataset.h5") if self.backend == "hdf5" else path
+        return os.path.join(path, f"dataset{SUFFIXES[self.backend]}") if self.is_one_file else path
 
     def folder_of(self, path: str) -> str:
         """Return the folder that contains a dataset of :meth:`path` and nothing else."""
-        return os.path.dirname(path) if self.backend == "hdf5" else path
+        return os.path.dirname(path) if self.is_one_file else path
 
     def with_files(self, file_bytes: int, frame_bytes: int, **more: Any) -> dict[str, Any] | None:
         """Return options with which the backend begins a new file after about this number of bytes.

@@ -1,6 +1,7 @@
 """``exengine convert``: the same frames in another format, also after kills, and never half a dataset.
 
-``EXENGINE_LONG=1`` kills conversions 50 times in each direction.
+``EXENGINE_LONG=1`` kills conversions 50 times in each direction. Otherwise, of the backends with one file, only hdf5 is
+killed, because both have the same steps.
 """
 
 import errno
@@ -37,12 +38,14 @@ BACKENDS = {
     "ome-zarr": ("ome-zarr", {"shard": 7}),
     "ome-zarr compressed": ("ome-zarr", {"codec": "zstd", "shard": 5}),
     "hdf5": ("hdf5", {"compression": "gzip"}),
+    "ome-tiff": ("ome-tiff", {"compression": "zlib"}),
 }
+SUFFIXES = {"hdf5": ".h5", "ome-tiff": ".ome.tif"}
 
 
 def place(folder, name, backend):
     """Return the path of a dataset, with the suffix that the backend requires."""
-    return folder / f"{name}{'.h5' if backend == 'hdf5' else ''}"
+    return folder / f"{name}{SUFFIXES.get(backend, '')}"
 
 
 LEDGER = {"offered": 63, "stored": 63, "dropped": 0, "failed": 0, "balanced": True}
@@ -209,7 +212,7 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("backend", ["ome-zarr", "hdf5"])
+@pytest.mark.parametrize("backend", ["ome-zarr", "hdf5", "ome-tiff"])
 @pytest.mark.parametrize("name", REAL)
 def test_the_datasets_of_micro_manager_convert_to_another_format_and_back(
     name, backend, example_data, tmp_path
@@ -450,7 +453,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("there", BACKENDS)
+@pytest.mark.parametrize("there", [name for name in BACKENDS if name != "ome-tiff" or KILLS == 50])
 @pytest.mark.parametrize("here", ["ndtiff", "ome-zarr"])
 def test_a_conversion_that_is_killed_again_and_again_comes_to_the_same_result(
     here, there, tmp_path, start_python
@@ -476,7 +479,7 @@ def test_a_conversion_that_is_killed_again_and_again_comes_to_the_same_result(
             progress += (target.parent / f".{target.name}.converting" / "progress.json").exists()
             assert not target.exists() or exengine.verify(target).ok  # killed after it was published
         assert same(source, target) and same(whole, target) and exengine.verify(target).ok
-        if kills < KILLS and backend == "hdf5":
+        if kills < KILLS and backend in SUFFIXES:
             for file in target.parent.glob("result*"):
                 file.unlink()
         elif kills < KILLS:

@@ -170,21 +170,22 @@ def answers(matrix):
 
 def test_typing_a_pixel_type_finds_the_backends_that_take_it_and_those_that_take_any(matrix):
     matrix.one("#exengine-pick-dtype").send_keys("float32")
-    assert answers(matrix) == ["hdf5", "ndram", "ome-zarr"]
-    assert capabilities(matrix)["heads"][1:] == ["hdf5", "ndram", "ome-zarr"]
+    expected = ["hdf5", "ndram", "ome-tiff", "ome-zarr"]
+    assert answers(matrix) == expected
+    assert capabilities(matrix)["heads"][1:] == expected
     rows = matrix.find("table.exengine-choice tbody tr")
-    assert [row.text.split()[0] for row in rows if row.is_displayed()] == ["hdf5", "ndram", "ome-zarr"]
+    assert [row.text.split()[0] for row in rows if row.is_displayed()] == expected
 
 
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("reader", "ImageJ", ["ndtiff"]),
-        ("safety", "the program is killed", ["hdf5", "ndtiff", "ome-zarr"]),
-        ("safety", "a power cut after finish", ["hdf5", "ndtiff", "ome-zarr"]),
+        ("safety", "the program is killed", ["hdf5", "ndtiff", "ome-tiff", "ome-zarr"]),
+        ("safety", "a power cut after finish", ["hdf5", "ndtiff", "ome-tiff", "ome-zarr"]),
         ("compression", "gzip", ["hdf5", "ome-zarr"]),
         ("reading", "in other programs", ["ome-zarr"]),
-        ("size", "larger than memory", ["hdf5", "ndtiff", "ome-zarr"]),
+        ("size", "larger than memory", ["hdf5", "ndtiff", "ome-tiff", "ome-zarr"]),
         ("size", "in object storage, at a URL", ["ome-zarr"]),
     ],
 )
@@ -208,7 +209,7 @@ def test_wishes_that_no_backend_meets_say_which_one_to_drop_and_drop_it(matrix):
 
 def test_options_are_named_where_only_they_meet_the_wishes(matrix):
     pick(matrix, "reading", "in other programs")
-    assert answer(matrix) == "1 of 4 meets all requirements: ome-zarr."
+    assert answer(matrix) == "1 of 5 meets all requirements: ome-zarr."
 
 
 def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
@@ -230,4 +231,4 @@ def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
 
 def test_a_limit_is_a_box_for_the_backends_without_it(matrix):
     matrix.one("input[aria-label='Only backends without same_shape']").click()
-    assert capabilities(matrix)["heads"][1:] == ["hdf5", "ndram", "ndtiff"]
+    assert capabilities(matrix)["heads"][1:] == ["hdf5", "ndram", "ndtiff", "ome-tiff"]

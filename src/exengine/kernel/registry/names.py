@@ -11,6 +11,7 @@ PROVIDERS = {
     ("ndtiff", BACKENDS_GROUP): "exengine-ndstorage",
     ("ndram", BACKENDS_GROUP): "exengine-ndstorage",
     ("hdf5", BACKENDS_GROUP): "exengine-hdf5",
+    ("ome-tiff", BACKENDS_GROUP): "exengine-ome-tiff",
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }

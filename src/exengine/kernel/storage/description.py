@@ -27,8 +27,18 @@ _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 def plan_of(dataset: DataStorage) -> SourcePlan:
     """Return the known facts about the acquisition of a dataset.
 
-    These are the pixel size, the z step, the interval, the channels, the stage positions and the plate. Other
-    fields of the plan are unknown.
+    The format records these facts, or the dataset's annotations and metadata do.
+
+    Parameters
+    ----------
+    dataset : DataStorage
+        An open dataset, or a storage that is being written.
+
+    Returns
+    -------
+    SourcePlan
+        The pixel size, the z step, the interval, the channels, the stage positions and the plate. Other
+        fields of the plan are unknown.
     """
     plan = dataset.recorded_plan
     metadata = _metadata(dataset)
