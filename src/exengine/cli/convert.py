@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
             if_exists=options.if_exists,
             verify=not options.no_verify,
             restart=options.restart,
+            allow_loss=options.allow_loss,
             on_progress=progress,
         )
     if options.json:
@@ -60,4 +61,5 @@ def _print(report: ConvertReport) -> None:
         print(f"  size     {human_bytes(report.pixel_bytes)} of pixels")
         print(f"  time     {human_time(report.seconds)} ({speed}/s)")
         print(f"  compared {'equal to the source' if report.verified else 'not compared with the source'}")
+    print_some("lost", report.losses)
     print_some("note", report.notes)

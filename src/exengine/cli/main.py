@@ -159,6 +159,11 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
     )
+    verb.add_argument(
+        "--allow-loss",
+        action="store_true",
+        help="leave out the frames that the backend cannot store, and list them, instead of refusing",
+    )
 
     verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")
     verb.add_argument("path", metavar="PATH")

@@ -107,7 +107,9 @@ class FrameCopy:
 
     def _frames(self) -> Iterator[tuple[Any, Any, Any]]:
         dataset = self._source.dataset
+        without_metadata = self._source.without_metadata
         for coordinates, new in islice(self._source.pairs(), self.done, None):
             if self._stop.is_set():
                 return
-            yield new, dataset.get_data(coordinates), dataset.get_metadata(coordinates)
+            metadata = None if without_metadata else dataset.get_metadata(coordinates)
+            yield new, dataset.get_data(coordinates), metadata

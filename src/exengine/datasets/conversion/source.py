@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from exengine.datasets.conversion.losses import kept_of
 from exengine.datasets.conversion.selection import Selection
 from exengine.datasets.verification import OnProgress
 from exengine.kernel.capabilities import PlannedLayout
@@ -56,6 +57,8 @@ class SourceFrames:
         The distinct layouts of the frames.
     checksums, layout_numbers : array of int
         The CRC-32 of each frame's pixels and the number of its layout, after the frames have been checked.
+    without_metadata : bool
+        Whether the result contains no metadata.
     """
 
     def __init__(self, dataset: DataStorage, path: str, selection: Selection) -> None:
@@ -65,6 +68,13 @@ class SourceFrames:
         self.layouts: list[PlannedLayout] = []
         self.checksums: array.array[int] = array.array("I")
         self.layout_numbers: array.array[int] = array.array("I")
+        self.without_metadata = False
+        self._kept: bytearray | None = None
+        self._count()
+        self.count_before_losses = self.count
+        """The number of selected frames, whether or not the result can contain them."""
+
+    def _count(self) -> None:
         self._collector = AxisCollector()
         self.count = 0
         for _, new in self.pairs():
@@ -73,7 +83,34 @@ class SourceFrames:
 
     def pairs(self) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
         """Yield each frame's coordinates in the dataset, and its coordinates in the result."""
-        return self.selection.pairs(self.dataset)
+        return iter(kept_of(self.selection.pairs(self.dataset), self._kept))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the result contains every frame of the dataset, with the same axes."""
+        return self.selection.is_whole and self._kept is None
+
+    def with_layouts(self) -> Iterator[tuple[DataCoordinates, PlannedLayout]]:
+        """Yield each frame's coordinates in the result, and its layout, after the frames have been checked."""
+        for (_, new), number in zip(self.pairs(), self.layout_numbers, strict=True):
+            yield new, self.layouts[number]
+
+    def leave_out(self, kept: bytearray) -> None:
+        """Leave out frames, after they have been checked.
+
+        Parameters
+        ----------
+        kept : bytearray
+            One byte per frame: whether to keep it.
+        """
+        numbers = array.array("I", kept_of(self.layout_numbers, kept))
+        used = sorted(set(numbers))
+        self.layouts = [self.layouts[number] for number in used]
+        self.layout_numbers = array.array("I", map(used.index, numbers))
+        self.checksums = array.array("I", kept_of(self.checksums, kept))
+        self._kept = kept
+        self._count()
+        self.count_before_losses = len(kept)
 
     @property
     def pixel_bytes(self) -> int:
