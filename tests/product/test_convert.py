@@ -596,7 +596,7 @@ def test_two_conversions_to_one_path_do_not_meet(source, target):
 
 def stored(path, dataset):
     """Write a dataset of the backend hdf5, which accepts any layout and any axes."""
-    with exengine.open_storage("hdf5", path) as storage:
+    with exengine.open_storage("hdf5", path, summary_metadata=SUMMARY) as storage:
         for number, (axes, pixels) in enumerate(dataset):
             storage.put(axes, pixels, {"n": number})
         storage.annotate("ledger", LEDGER)
@@ -718,6 +718,66 @@ def test_metadata_that_the_backend_does_not_store_are_a_loss(source, tmp_path, m
         assert all(np.array_equal(result[each], whole[each]) for each in whole)
         assert result.get_metadata(next(iter(result))) is None
         assert result.annotations["conversion"]["losses"][0]["what"] == "metadata"
+
+
+# -- without verification --------------------------------------------------------------------------
+
+
+def test_without_verification_each_frame_is_read_once(source, target, monkeypatch):
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
+
+    read_frame, count = NDTiffReader.read_frame, []
+    monkeypatch.setattr(
+        NDTiffReader, "read_frame", lambda self, number: count.append(number) or read_frame(self, number)
+    )
+    report = exengine.convert(source, target, backend="ome-zarr", verify=False)
+    assert not report.verified and len(count) == report.frames + 1  # the layout of the first one
+    assert report.pixel_bytes == report.frames * 11 * 13 * 2
+    assert same(source, target) and exengine.verify(target).ok
+
+
+def test_without_verification_a_damaged_frame_is_named_and_nothing_is_published(
+    source, target, small_batches
+):
+    tiff = source / "NDTiffStack.tif"
+    content = bytearray(tiff.read_bytes())
+    axes, pixels, _ = list(frames())[40]
+    content[content.find(pixels.tobytes())] ^= 1
+    tiff.write_bytes(content)
+    with pytest.raises(DatasetDamagedError) as refused:
+        exengine.convert(source, target, backend="ome-zarr", verify=False)
+    assert f"frames of {source} cannot be read, the first at {axes}" in str(refused.value)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_without_verification_other_layouts_are_converted_or_refused(dtype, tmp_path, small_batches):
+    dataset = [({"time": time}, small(dtype if time == 9 else np.uint16, 6 + time % 2)) for time in range(12)]
+    source = stored(tmp_path / "source.h5", dataset)
+    exengine.convert(source, tmp_path / "whole", backend="ndtiff", verify=False)
+    assert same(source, tmp_path / "whole")
+    with pytest.raises(UnsupportedDataError, match="6 of 12 frames, the first at {'time': 1}"):
+        exengine.convert(source, tmp_path / "out" / "result", backend="ome-zarr", verify=False)
+    assert list((tmp_path / "out").iterdir()) == []
+    report = exengine.convert(
+        source, tmp_path / "out" / "result", backend="ome-zarr", verify=False, allow_loss=True
+    )
+    assert report.frames == 6 and report.losses
+
+
+def test_without_verification_an_interrupted_conversion_continues(source, target, small_batches, monkeypatch):
+    monkeypatch.setattr(copying, "_SYNC_S", 1e9)  # all frames are compared
+    interrupted(source, target, verify=False)
+    report = exengine.convert(source, target, backend="ome-zarr", verify=False)
+    assert report.resumed_at and same(source, target)
+    shutil.rmtree(target)
+    interrupted(source, target, verify=False)
+    (shard,) = (target.parent / ".result.ome.zarr.converting").rglob("0/0/c/0/0/0/0/0")
+    size = shard.stat().st_size
+    os.truncate(shard, 0)
+    os.truncate(shard, size)
+    report = exengine.convert(source, target, backend="ome-zarr")
+    assert report.verified and report.resumed_at == 0 and same(source, target)
 
 
 # -- the comparison --------------------------------------------------------------------------------

@@ -113,6 +113,27 @@ class Build:
         """Remove the unfinished dataset and the record of the progress."""
         self._workshop.clear(files_of_writer)
 
+    def assume(self) -> bool:
+        """Assume that all frames can be read and stored, if the first one can; return whether this is so.
+
+        The frames are then read only once. If the copy meets another frame, all of them must be checked.
+        """
+        source = self._source
+        if source.load(self._path_of(CHECKED)):
+            return False
+        source.assume(source.first_layout())
+        try:
+            self._refuse(source.plan())
+        except (UnsupportedDataError, CoordinatesError):
+            source.forget()
+            return False
+        return self._limits.stores_metadata
+
+    def start_again(self) -> None:
+        """Remove the unfinished dataset, of which the frames had not been checked."""
+        self._workshop.clear(files_of_writer, keep=(SETTINGS,))
+        self._source.forget()
+
     def check(self, on_progress: OnProgress) -> None:
         """Check every frame of the source, unless an earlier attempt did; check that the backend accepts it.
 
@@ -175,10 +196,12 @@ class Build:
                 raise UnsupportedDataError("the backend does not store metadata")
             self._refuse(source.plan())
         except (UnsupportedDataError, CoordinatesError) as error:
-            error.args = (
+            text = (
                 f"{self._target.name} cannot store the frames of {source.path}: {self._refused() or error}. "
-                "Nothing was written; set allow_loss (--allow-loss) to convert only what the backend can store",
+                "Nothing was written; set allow_loss (--allow-loss) to convert only what the backend can "
+                "store"
             )
+            error.args = (text,)
             raise
 
     def _refused(self) -> str:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exengine.datasets.conversion.build import Build
+from exengine.datasets.conversion.copy import UnexpectedFrameError
+from exengine.datasets.conversion.losses import Loss
 from exengine.datasets.conversion.result import compare
 from exengine.datasets.conversion.selection import Choice, Selection
-from exengine.datasets.conversion.losses import Loss
 from exengine.datasets.conversion.settings import Settings, published_note, published_settings, state_of
 from exengine.datasets.conversion.source import SourceFrames
 from exengine.datasets.creation import IfExists, StoragePlan, files_of_writer
@@ -258,11 +259,17 @@ class _Conversion:
     def _build(self, build: Build, *, verify: bool, restart: bool) -> None:
         report = self._report
         build.begin(restart=restart)
-        build.check(lambda done, total: self._on_progress("checked", done, total))
+        if verify or not build.assume():
+            self._check(build)
+        try:
+            report.resumed_at = self._copy(build)
+        except UnexpectedFrameError:
+            build.start_again()
+            self._check(build)
+            self._copy(build)
         report.losses = [loss.text(self._frames.count_before_losses) for loss in build.losses]
         report.frames = self._frames.count
         report.pixel_bytes = self._frames.pixel_bytes
-        report.resumed_at = build.copy(lambda done, total: self._on_progress("converted", done, total))
         if verify:
             with build.opened() as result:
                 try:
@@ -274,6 +281,12 @@ class _Conversion:
                     raise
             report.verified = True
         report.path = self._publish(build)
+
+    def _check(self, build: Build) -> None:
+        build.check(lambda done, total: self._on_progress("checked", done, total))
+
+    def _copy(self, build: Build) -> int:
+        return build.copy(lambda done, total: self._on_progress("converted", done, total))
 
     # -- the path of the result ------------------------------------------------------------------
 

@@ -13,10 +13,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from exengine.datasets.conversion.source import SourceFrames
+from exengine.datasets.conversion.source import SourceFrames, layout_of
 from exengine.datasets.verification import OnProgress
 from exengine.kernel.data_storage_base import DataStorage, Frame
 from exengine.kernel.errors import UnsupportedOperationError
+
+
+class UnexpectedFrameError(Exception):
+    """A frame that was not checked cannot be read, or has another layout than the first one."""
+
 
 _MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # maximum size of a batch; memory holds two batches
 _SYNC_S = 20.0
@@ -50,6 +55,8 @@ class FrameCopy:
         ------
         ExEngineError
             An error that the source or the storage raised.
+        UnexpectedFrameError
+            If the frames were not checked, and should be.
         KeyboardInterrupt
             If the copy was interrupted. The storage is still open, and contains only complete frames.
         """
@@ -107,9 +114,18 @@ class FrameCopy:
 
     def _frames(self) -> Iterator[tuple[Any, Any, Any]]:
         dataset = self._source.dataset
+        expected = self._source.layouts[0] if self._source.is_assumed else None
         without_metadata = self._source.without_metadata
         for coordinates, new in islice(self._source.pairs(), self.done, None):
             if self._stop.is_set():
                 return
-            metadata = None if without_metadata else dataset.get_metadata(coordinates)
-            yield new, dataset.get_data(coordinates), metadata
+            try:
+                pixels = dataset.get_data(coordinates)
+                metadata = None if without_metadata else dataset.get_metadata(coordinates)
+            except Exception as error:  # any error, even from a library that the backend uses
+                if expected is None:
+                    raise
+                raise UnexpectedFrameError from error
+            if expected is not None and layout_of(pixels) != expected:
+                raise UnexpectedFrameError
+            yield new, pixels, metadata

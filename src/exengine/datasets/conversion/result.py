@@ -56,7 +56,7 @@ def _differing_frames(
         number, (coordinates, new) = item
         found = []
         try:
-            if source.differs(number, result.get_data(new)):
+            if source.differs(number, coordinates, result.get_data(new)):
                 found.append(f"the pixels at {new.coordinate_dict} differ")
             if source.without_metadata:
                 return found

@@ -91,7 +91,7 @@ class SourceFrames:
         return self.selection.is_whole and self._kept is None
 
     def with_layouts(self) -> Iterator[tuple[DataCoordinates, PlannedLayout]]:
-        """Yield each frame's coordinates in the result, and its layout, after the frames have been checked."""
+        """Yield each frame's coordinates in the result and its layout, after the frames have been checked."""
         for (_, new), number in zip(self.pairs(), self.layout_numbers, strict=True):
             yield new, self.layouts[number]
 
@@ -169,6 +169,22 @@ class SourceFrames:
         if size < _LEAST_SHARED_BYTES or not self.dataset.capabilities.concurrent_readers:
             return 1
         return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // size))
+
+    def assume(self, layout: PlannedLayout) -> None:
+        """Assume that all frames have the same layout, and can be read, instead of checking them."""
+        self.layouts = [layout]
+        self.layout_numbers = array.array("I", bytes(self.count * self.layout_numbers.itemsize))
+        self.checksums = array.array("I")
+
+    def forget(self) -> None:
+        """Forget the layouts, so that the frames can be checked."""
+        self.layouts = []
+        self.layout_numbers, self.checksums = array.array("I"), array.array("I")
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether the layouts are only assumed."""
+        return len(self.checksums) != self.count
 
     def first_layout(self) -> PlannedLayout:
         """Return the layout of the first frame.
@@ -252,8 +268,20 @@ class SourceFrames:
         self.layout_numbers = array.array("I", body[size:])
         return True
 
-    def differs(self, number: int, pixels: npt.NDArray[Any]) -> bool:
-        """Return whether pixels differ from those of a frame."""
+    def differs(self, number: int, coordinates: DataCoordinates, pixels: npt.NDArray[Any]) -> bool:
+        """Return whether pixels differ from those of a frame.
+
+        Parameters
+        ----------
+        number : int
+            The number of the frame.
+        coordinates : DataCoordinates
+            Its coordinates in the dataset. The frame is read if its checksum is not known.
+        pixels : numpy.ndarray
+        """
+        if self.is_assumed:
+            mine = self.dataset.get_data(coordinates)
+            return layout_of(pixels) != layout_of(mine) or checksum_of(pixels) != checksum_of(mine)
         layout = self.layouts[self.layout_numbers[number]]
         return layout_of(pixels) != layout or checksum_of(pixels) != self.checksums[number]
 
