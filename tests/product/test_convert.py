@@ -901,3 +901,67 @@ def test_large_frames_are_checked_and_compared_in_order_by_several_threads(tmp_p
     tiff.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
     with pytest.raises(DatasetDamagedError, match=r"1 of 30 frames .* the first at \{'time': 17\}"):
         exengine.convert(tmp_path / "large", tmp_path / "other", backend="ndtiff")
+
+
+# -- several datasets ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return a folder with three datasets, one of which ndtiff cannot store, and other files."""
+    folder = tmp_path / "data"
+    write(folder / "one", "ndtiff", {})
+    write(folder / "two.ome.zarr", "ome-zarr", {})
+    stored(folder / "three.h5", [({"time": 0}, small(np.float32))])
+    (folder / "notes.txt").write_text("precious")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def test_all_datasets_of_a_folder_are_converted_with_one_line_each(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ("convert", f"{data}/*", out, "--backend", "ome-zarr")
+    code, text, err = run(capsys, *command)
+    assert (code, err) == (0, "")
+    names = [line.partition(" (")[0] for line in text.splitlines()]
+    results = [out / f"{name}.ome.zarr" for name in ("one", "three", "two")]
+    assert names == [*(f"converted: {path}" for path in results), text.splitlines()[-1]]
+    assert names[-1].startswith("3 converted, 0 failed, 3 other paths skipped")
+    assert same(data / "one", results[0]) and same(data / "two.ome.zarr", results[2])
+    code, text, err = run(capsys, *command, "--json")
+    again = json.loads(text)
+    assert code == 0 and [each["outcome"] for each in again["done"]] == ["already converted"] * 3
+    assert sorted(os.path.basename(path) for path in again["skipped"]) == [
+        "empty", "notes.txt", "three.h5.exengine.json"
+    ]  # fmt: skip
+
+
+def test_one_dataset_that_fails_does_not_stop_the_others_and_gives_1(data, tmp_path, capsys):
+    code, text, _ = run(capsys, "convert", f"{data}/*", tmp_path / "out", "--backend", "ndtiff")
+    assert code == 1 and "2 converted, 1 failed" in text
+    assert f"failed: {data}/three.h5: ndtiff cannot store the frames" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
+    assert same(data / "one", tmp_path / "out" / "one")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arguments", "message"),
+    [
+        ("x*", [], "no dataset matches"),
+        ("o*", ["--option", "codex=zstd"], "did you mean 'codec'"),
+        ("[ot]*", [], "would both be converted to"),
+    ],
+)
+def test_a_pattern_that_cannot_be_converted_as_a_whole_is_refused(
+    pattern, arguments, message, data, tmp_path, capsys
+):
+    write(data / "two", "ndtiff", {})
+    out = tmp_path / "out"
+    code, _, err = run(capsys, "convert", f"{data}/{pattern}", out, "--backend", "ome-zarr", *arguments)
+    assert code in (1, 2) and message in err and not out.exists()
+
+
+def test_a_path_with_the_characters_of_a_pattern_is_a_path_if_it_exists(data, tmp_path, capsys):
+    os.rename(data / "one", data / "[one]")
+    code, text, _ = run(capsys, "convert", data / "[one]", tmp_path / "out", "--backend", "ome-zarr")
+    assert code == 0 and text.startswith(f"converted: {tmp_path}/out\n")

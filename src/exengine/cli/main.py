@@ -123,8 +123,12 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
     verb = add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
-    verb.add_argument("source", metavar="SRC", help="the dataset to convert")
-    verb.add_argument("path", metavar="DST", help="path of the new dataset")
+    verb.add_argument(
+        "source", metavar="SRC", help="the dataset to convert, or a pattern in quotes, such as 'data/*'"
+    )
+    verb.add_argument(
+        "path", metavar="DST", help="path of the new dataset; for a pattern, the folder of the new datasets"
+    )
     verb.add_argument("--backend", metavar="NAME", required=True, help="backend of the new dataset")
     verb.add_argument(
         "--option",

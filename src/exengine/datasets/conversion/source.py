@@ -118,6 +118,11 @@ class SourceFrames:
         sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.layouts]
         return sum(sizes[number] for number in self.layout_numbers)
 
+    @property
+    def largest_bytes(self) -> int:
+        """The size of the largest frame, in bytes."""
+        return max(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.layouts)
+
     def check(self, on_progress: OnProgress) -> None:
         """Read every frame.
 
