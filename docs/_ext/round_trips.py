@@ -1,4 +1,4 @@
-"""The directive ``round-trips``, which converts between all backends and shows what survives."""
+"""The directive ``round-trips``, which converts between all backends and compares the results."""
 
 import tempfile
 from typing import Any
@@ -9,7 +9,7 @@ from sphinx.util.docutils import SphinxDirective
 
 
 class RoundTrips(SphinxDirective):
-    """Shows a table of what survives, and a table of the frames that a conversion refuses."""
+    """Shows a table of the comparison, and a table of the frames that a conversion refuses."""
 
     def run(self) -> list[nodes.Node]:
         from exengine.checks.round_trip import ASPECTS, all_round_trips
@@ -19,7 +19,7 @@ class RoundTrips(SphinxDirective):
         names = list(dict.fromkeys(each.source for each in found))
         pairs = {(each.source, each.target): each for each in found}
         made: list[nodes.Node] = []
-        title = "What survives a conversion to each backend and back"
+        title = "Results of a conversion to each backend and back, compared with the original"
         head = ["", *[f"``{name}``" for name in names]]
         rows = [
             [aspect, *[_survives(aspect, [pairs[source, target] for source in names]) for target in names]]

@@ -1,7 +1,7 @@
-"""Converts a dataset between backends and back, and reports what survives.
+"""Converts a dataset between backends and back, and reports the differences.
 
 The dataset has two positions, two channels, z and time, some frames are missing, and its axes have positions
-of both types. The page *What survives a conversion* of the documentation shows the reports.
+of both types. The page *Conversions between backends* of the documentation shows the reports.
 """
 
 import json
@@ -41,7 +41,7 @@ REASON = "stopped by the user"
 
 @dataclass
 class RoundTrip:
-    """What survives a conversion from one backend to another and back.
+    """The differences after a conversion from one backend to another and back.
 
     Attributes
     ----------

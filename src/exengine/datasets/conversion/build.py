@@ -161,7 +161,7 @@ class Build:
             source.leave_out(kept)
 
     def _find_losses(self) -> bytearray | None:
-        """Find what the backend cannot store; return which frames are kept, or None if it is all of them."""
+        """Find the losses; return which frames are kept, or None if all of them are."""
         source = self._source
         source.without_metadata = not self._limits.stores_metadata
         losses: list[Loss] = []
@@ -205,7 +205,7 @@ class Build:
             raise
 
     def _refused(self) -> str:
-        """Return what would be lost; empty if only the first frame has been read."""
+        """Return the losses as a phrase; empty if only the first frame has been read."""
         source = self._source
         if len(source.layout_numbers) != source.count:
             return ""

@@ -167,7 +167,7 @@ class TargetLimits:
 
 
 def _group_of(coordinates: DataCoordinates, layout: PlannedLayout) -> tuple[Any, ...]:
-    """Return what decides whether frames can be in one dataset: the layout, the axes, and their types."""
+    """Return the layout, the axes and their types, which decide whether frames can be in one dataset."""
     return layout, frozenset((axis, type(position)) for axis, position in coordinates.__dict__.items())
 
 
