@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+import bench_convert
 import bench_facade
 import bench_handler
 import bench_listing
@@ -28,6 +29,7 @@ BENCHES = {
     "raw": bench_raw,
     "million": bench_million,
     "zarr": bench_zarr,
+    "convert": bench_convert,
 }
 
 

@@ -40,6 +40,7 @@ extensions = [
     "door_anchors",
     "code_pages",
     "figures",
+    "round_trips",
 ]
 exclude_patterns = ["_benchmarks", "_build", "_ext", "_plugins", "how-to/my-backend"]
 nitpicky = True

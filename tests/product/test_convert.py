@@ -594,6 +594,195 @@ def test_two_conversions_to_one_path_do_not_meet(source, target):
     assert same(source, target)
 
 
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def stored(path, dataset):
+    """Write a dataset of the backend hdf5, which accepts any layout and any axes."""
+    with exengine.open_storage("hdf5", path, summary_metadata=SUMMARY) as storage:
+        for number, (axes, pixels) in enumerate(dataset):
+            storage.put(axes, pixels, {"n": number})
+        storage.annotate("ledger", LEDGER)
+    return path
+
+
+def small(dtype=np.uint16, width=6, value=1):
+    return np.full((5, width), value, dtype)
+
+
+LOSSES = {
+    "a dtype that ndtiff does not have": (
+        "ndtiff",
+        [({"time": time}, small(np.float32 if time % 3 == 1 else np.uint16)) for time in range(6)],
+        [0, 2, 3, 5],
+        "2 of 6 frames, the first at {'time': 1}: NDTiffStorage accepts only dtype uint8 or uint16",
+    ),
+    "a dtype that ome-zarr does not have": (
+        "ome-zarr",
+        [({"time": time}, small(np.complex128 if time == 1 else np.uint16)) for time in range(3)],
+        [0, 2],
+        "1 of 3 frames, the first at {'time': 1}: OmeZarrStorage accepts only dtype",
+    ),
+    "other axes": (
+        "ome-zarr",
+        [({"time": time} if time != 2 else {"z": 2}, small()) for time in range(4)],
+        [0, 1, 3],
+        "1 of 4 frames, the first at {'z': 2}: OmeZarrStorage accepts only frames with the same axes",
+    ),
+    "names and numbers on one axis": (
+        "ndtiff",
+        [({"time": time if time < 3 else "end"}, small()) for time in range(4)],
+        [0, 1, 2],
+        "1 of 4 frames, the first at {'time': 'end'}: NDTiff needs positions of one type",
+    ),
+    "other shapes, of which the most frequent is kept": (
+        "ome-zarr",
+        [({"time": time}, small(width=6 if time < 2 else 7)) for time in range(5)],
+        [2, 3, 4],
+        "2 of 5 frames, the first at {'time': 0}: OmeZarrStorage requires all frames to have the same shape",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_a_loss_is_refused_unless_it_is_allowed_and_is_then_listed_and_recorded(case, tmp_path, capsys):
+    backend, dataset, kept, message = LOSSES[case]
+    source, target = stored(tmp_path / "source.h5", dataset), tmp_path / "out" / "result"
+    code, out, err = run(capsys, "convert", source, target, "--backend", backend)
+    assert (code, out) == (1, "") and f"{backend} cannot store" in err and "--allow-loss" in err
+    assert message.rpartition("}: ")[2] in err and "Nothing was written" in err
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+    command = ("convert", source, target, "--backend", backend, "--allow-loss")
+    code, out, err = run(capsys, *command)
+    assert (code, err) == (0, "") and f"lost     {message}" in out and f"{len(kept)} of {len(dataset)}" in out
+    report = json.loads(run(capsys, *command, "--json")[1])  # the same command again
+    assert report["outcome"] == "already converted" and report["frames"] == len(kept)
+    assert [loss[: len(message)] for loss in report["losses"]] == [message]
+    with exengine.open_dataset(target) as result:
+        assert list(map(dict, result)) == [dataset[number][0] for number in kept]
+        for number in kept:
+            axes, pixels = dataset[number]
+            assert result[axes].dtype == pixels.dtype and np.array_equal(result[axes], pixels)
+            assert result.get_metadata(axes) == {"n": number}
+        note = result.annotations["conversion"]
+        assert [loss["frames"] for loss in note["losses"]] == [len(dataset) - len(kept)]
+        assert note["ledger"] == LEDGER and "ledger" not in result.annotations
+    assert exengine.verify(target).ok
+
+
+def test_the_refusal_counts_the_frames_if_the_first_one_could_be_stored(tmp_path):
+    source = stored(tmp_path / "source.h5", LOSSES["a dtype that ndtiff does not have"][1])
+    with pytest.raises(
+        UnsupportedDataError, match="ndtiff cannot store .*source.h5: 2 of 6 frames, .*float32"
+    ):
+        exengine.convert(source, tmp_path / "result", backend="ndtiff")
+
+
+def test_losses_are_refused_if_no_frame_would_be_left(tmp_path):
+    source = stored(tmp_path / "source.h5", [({"time": 0}, small(np.float32))])
+    with pytest.raises(
+        UnsupportedDataError, match="cannot store any frame of .*float32.*Nothing was written"
+    ):
+        exengine.convert(source, tmp_path / "result", backend="ndtiff", allow_loss=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"source.h5", "source.h5.exengine.json"}
+
+
+def test_an_allowed_loss_that_does_not_occur_changes_nothing(source, target):
+    report = exengine.convert(source, target, backend="ome-zarr", allow_loss=True)
+    assert report.losses == [] and report.frames == report.total and same(source, target)
+
+
+def test_a_conversion_with_losses_continues_after_an_interrupt(tmp_path, small_batches):
+    dataset = [({"time": time}, small(np.float32 if time % 3 == 1 else np.uint16)) for time in range(40)]
+    source, target = stored(tmp_path / "source.h5", dataset), tmp_path / "result"
+
+    def stop(phase, done, total):
+        if phase == "converted" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exengine.convert(source, target, backend="ndtiff", allow_loss=True, on_progress=stop)
+    with pytest.raises(DatasetExistsError, match="other settings: allow_loss true"):
+        exengine.convert(source, target, backend="ndtiff")
+    report = exengine.convert(source, target, backend="ndtiff", allow_loss=True)
+    assert report.resumed_at and report.verified and report.frames == 27
+    assert report.losses[0].startswith("13 of 40 frames")
+
+
+def test_metadata_that_the_backend_does_not_store_are_a_loss(source, tmp_path, monkeypatch):
+    from exengine.datasets.conversion.losses import TargetLimits
+
+    monkeypatch.setattr(TargetLimits, "stores_metadata", False)
+    with pytest.raises(UnsupportedDataError, match="does not store metadata.*--allow-loss"):
+        exengine.convert(source, tmp_path / "result", backend="ndtiff")
+    report = exengine.convert(source, tmp_path / "result", backend="ndtiff", allow_loss=True)
+    assert report.losses == [f"the metadata of {report.frames} frames: the backend does not store it"]
+    with exengine.open_dataset(tmp_path / "result") as result, exengine.open_dataset(source) as whole:
+        assert all(np.array_equal(result[each], whole[each]) for each in whole)
+        assert result.get_metadata(next(iter(result))) is None
+        assert result.annotations["conversion"]["losses"][0]["what"] == "metadata"
+
+
+# -- without verification --------------------------------------------------------------------------
+
+
+def test_without_verification_each_frame_is_read_once(source, target, monkeypatch):
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
+
+    read_frame, count = NDTiffReader.read_frame, []
+    monkeypatch.setattr(
+        NDTiffReader, "read_frame", lambda self, number: count.append(number) or read_frame(self, number)
+    )
+    report = exengine.convert(source, target, backend="ome-zarr", verify=False)
+    assert not report.verified and len(count) == report.frames + 1  # the layout of the first one
+    assert report.pixel_bytes == report.frames * 11 * 13 * 2
+    assert same(source, target) and exengine.verify(target).ok
+
+
+def test_without_verification_a_damaged_frame_is_named_and_nothing_is_published(
+    source, target, small_batches
+):
+    tiff = source / "NDTiffStack.tif"
+    content = bytearray(tiff.read_bytes())
+    axes, pixels, _ = list(frames())[40]
+    content[content.find(pixels.tobytes())] ^= 1
+    tiff.write_bytes(content)
+    with pytest.raises(DatasetDamagedError) as refused:
+        exengine.convert(source, target, backend="ome-zarr", verify=False)
+    assert f"frames of {source} cannot be read, the first at {axes}" in str(refused.value)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_without_verification_other_layouts_are_converted_or_refused(dtype, tmp_path, small_batches):
+    dataset = [({"time": time}, small(dtype if time == 9 else np.uint16, 6 + time % 2)) for time in range(12)]
+    source = stored(tmp_path / "source.h5", dataset)
+    exengine.convert(source, tmp_path / "whole", backend="ndtiff", verify=False)
+    assert same(source, tmp_path / "whole")
+    with pytest.raises(UnsupportedDataError, match="[56] of 12 frames, the first at {'time': 1}"):
+        exengine.convert(source, tmp_path / "out" / "result", backend="ome-zarr", verify=False)
+    assert list((tmp_path / "out").iterdir()) == []
+    report = exengine.convert(
+        source, tmp_path / "out" / "result", backend="ome-zarr", verify=False, allow_loss=True
+    )
+    assert report.frames == 6 and report.losses
+
+
+def test_without_verification_an_interrupted_conversion_continues(source, target, small_batches, monkeypatch):
+    monkeypatch.setattr(copying, "_SYNC_S", 1e9)  # all frames are compared
+    interrupted(source, target, verify=False)
+    report = exengine.convert(source, target, backend="ome-zarr", verify=False)
+    assert report.resumed_at and same(source, target)
+    shutil.rmtree(target)
+    interrupted(source, target, verify=False)
+    (shard,) = (target.parent / ".result.ome.zarr.converting").rglob("0/0/c/0/0/0/0/0")
+    size = shard.stat().st_size
+    os.truncate(shard, 0)
+    os.truncate(shard, size)
+    report = exengine.convert(source, target, backend="ome-zarr")
+    assert report.verified and report.resumed_at == 0 and same(source, target)
+
+
 # -- the comparison --------------------------------------------------------------------------------
 
 
@@ -715,3 +904,67 @@ def test_large_frames_are_checked_and_compared_in_order_by_several_threads(tmp_p
     tiff.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
     with pytest.raises(DatasetDamagedError, match=r"1 of 30 frames .* the first at \{'time': 17\}"):
         exengine.convert(tmp_path / "large", tmp_path / "other", backend="ndtiff")
+
+
+# -- several datasets ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return a folder with three datasets, one of which ndtiff cannot store, and other files."""
+    folder = tmp_path / "data"
+    write(folder / "one", "ndtiff", {})
+    write(folder / "two.ome.zarr", "ome-zarr", {})
+    stored(folder / "three.h5", [({"time": 0}, small(np.float32))])
+    (folder / "notes.txt").write_text("precious")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def test_all_datasets_of_a_folder_are_converted_with_one_line_each(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ("convert", f"{data}/*", out, "--backend", "ome-zarr")
+    code, text, err = run(capsys, *command)
+    assert (code, err) == (0, "")
+    names = [line.partition(" (")[0] for line in text.splitlines()]
+    results = [out / f"{name}.ome.zarr" for name in ("one", "three", "two")]
+    assert names == [*(f"converted: {path}" for path in results), text.splitlines()[-1]]
+    assert names[-1].startswith("3 converted, 0 failed, 3 other paths skipped")
+    assert same(data / "one", results[0]) and same(data / "two.ome.zarr", results[2])
+    code, text, err = run(capsys, *command, "--json")
+    again = json.loads(text)
+    assert code == 0 and [each["outcome"] for each in again["done"]] == ["already converted"] * 3
+    assert sorted(os.path.basename(path) for path in again["skipped"]) == [
+        "empty", "notes.txt", "three.h5.exengine.json"
+    ]  # fmt: skip
+
+
+def test_one_dataset_that_fails_does_not_stop_the_others_and_gives_1(data, tmp_path, capsys):
+    code, text, _ = run(capsys, "convert", f"{data}/*", tmp_path / "out", "--backend", "ndtiff")
+    assert code == 1 and "2 converted, 1 failed" in text
+    assert f"failed: {data}/three.h5: ndtiff cannot store the frames" in text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
+    assert same(data / "one", tmp_path / "out" / "one")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arguments", "message"),
+    [
+        ("x*", [], "no dataset matches"),
+        ("o*", ["--option", "codex=zstd"], "did you mean 'codec'"),
+        ("[ot]*", [], "would both be converted to"),
+    ],
+)
+def test_a_pattern_that_cannot_be_converted_as_a_whole_is_refused(
+    pattern, arguments, message, data, tmp_path, capsys
+):
+    write(data / "two", "ndtiff", {})
+    out = tmp_path / "out"
+    code, _, err = run(capsys, "convert", f"{data}/{pattern}", out, "--backend", "ome-zarr", *arguments)
+    assert code in (1, 2) and message in err and not out.exists()
+
+
+def test_a_path_with_the_characters_of_a_pattern_is_a_path_if_it_exists(data, tmp_path, capsys):
+    os.rename(data / "one", data / "[one]")
+    code, text, _ = run(capsys, "convert", data / "[one]", tmp_path / "out", "--backend", "ome-zarr")
+    assert code == 0 and text.startswith(f"converted: {tmp_path}/out\n")

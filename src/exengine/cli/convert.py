@@ -1,38 +1,56 @@
-"""``exengine convert SRC DST``: copies a dataset to another backend."""
+"""``exengine convert SRC DST``: copies a dataset, or all that match a pattern, to another backend."""
 
 import argparse
 from collections.abc import Iterable
+from typing import Any
 
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import PhaseProgress
 from exengine.datasets.conversion.convert import ConvertReport, convert
+from exengine.datasets.conversion.many import convert_many, is_pattern
 from exengine.kernel.errors import OptionError
 from exengine.kernel.registry.options import TextValue
 from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert a dataset, and return 0. Raise an exception if this fails or the copy is not equal."""
+    """Convert datasets. Return 1 if one of several failed; raise an exception if a single one fails."""
+    settings: dict[str, Any] = {
+        "backend": options.backend,
+        "options": {key: TextValue(value) for key, value in _pairs("--option", options.option, "codec=zstd")},
+        "select": dict(_pairs("--select", options.select, "channel=DAPI")),
+        "rename": dict(_pairs("--rename", options.rename, "slice=z")),
+        "if_exists": options.if_exists,
+        "verify": not options.no_verify,
+        "restart": options.restart,
+        "allow_loss": options.allow_loss,
+    }
+    if is_pattern(options.source):
+        return _run_many(options, settings)
     with PhaseProgress() as progress:
-        report = convert(
-            options.source,
-            options.path,
-            backend=options.backend,
-            options={
-                key: TextValue(value) for key, value in _pairs("--option", options.option, "codec=zstd")
-            },
-            select=dict(_pairs("--select", options.select, "channel=DAPI")),
-            rename=dict(_pairs("--rename", options.rename, "slice=z")),
-            if_exists=options.if_exists,
-            verify=not options.no_verify,
-            restart=options.restart,
-            on_progress=progress,
-        )
+        report = convert(options.source, options.path, **settings, on_progress=progress)
     if options.json:
         print_json(report.to_dict())
     else:
         _print(report)
     return 0
+
+
+def _run_many(options: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Convert all datasets that match a pattern, and print one line for each."""
+    with PhaseProgress() as progress:
+        found = convert_many(options.source, options.path, **settings, on_dataset=lambda source: progress)
+    if options.json:
+        print_json(found.to_dict())
+        return 1 if found.failed else 0
+    for report in found.done:
+        lost = f", {len(report.losses)} losses" if report.losses else ""
+        print(f"{report.outcome}: {report.path} ({report.frames} frames{lost})")
+    for source, _, message in found.failed:
+        print(f"failed: {source}: {message}")
+    skipped = f", {len(found.skipped)} other paths skipped" if found.skipped else ""
+    print(f"{len(found.done)} converted, {len(found.failed)} failed{skipped}")
+    return 1 if found.failed else 0
 
 
 def _pairs(name: str, items: Iterable[str], example: str) -> list[tuple[str, str]]:
@@ -60,4 +78,5 @@ def _print(report: ConvertReport) -> None:
         print(f"  size     {human_bytes(report.pixel_bytes)} of pixels")
         print(f"  time     {human_time(report.seconds)} ({speed}/s)")
         print(f"  compared {'equal to the source' if report.verified else 'not compared with the source'}")
+    print_some("lost", report.losses)
     print_some("note", report.notes)

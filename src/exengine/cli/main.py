@@ -126,8 +126,12 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
     verb = add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
-    verb.add_argument("source", metavar="SRC", help="the dataset to convert")
-    verb.add_argument("path", metavar="DST", help="path of the new dataset")
+    verb.add_argument(
+        "source", metavar="SRC", help="the dataset to convert, or a pattern in quotes, such as 'data/*'"
+    )
+    verb.add_argument(
+        "path", metavar="DST", help="path of the new dataset; for a pattern, the folder of the new datasets"
+    )
     verb.add_argument("--backend", metavar="NAME", required=True, help="backend of the new dataset")
     verb.add_argument(
         "--option",
@@ -161,6 +165,11 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--no-verify", action="store_true", help="do not compare the copy with the source")
     verb.add_argument(
         "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
+    )
+    verb.add_argument(
+        "--allow-loss",
+        action="store_true",
+        help="leave out the frames that the backend cannot store, and list them, instead of refusing",
     )
 
     verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")

@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, Self
 
-import numpy as np
-
 from exengine.datasets.conversion.copy import FrameCopy
+from exengine.datasets.conversion.losses import Loss, TargetLimits
 from exengine.datasets.conversion.result import same_frames, summary_of
 from exengine.datasets.conversion.settings import Settings
 from exengine.datasets.conversion.source import SourceFrames, write_durably
@@ -31,15 +30,15 @@ from exengine.kernel.errors import (
     UnsupportedOperationError,
     from_os,
 )
-from exengine.kernel.registry.options import options_of
+from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.description import CONVERSION, PLAN, plan_to_json
-from exengine.kernel.storage.frame_checks import FrameChecks
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
 SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
+_MOST_NAMED = 3  # maximum number of losses in one message
 _OF_ALL_FRAMES = ("ledger", "recovery", "runs")
 """Annotations that describe frames of the entire source."""
 
@@ -63,6 +62,9 @@ class Build:
         self._source = source
         self._workshop = Workshop(path, CONVERTING, "conversion", _OWN)
         self._keep = True
+        self._limits = TargetLimits(target)
+        self.losses: list[Loss] = []
+        """The parts of the source that the result does not contain, after the frames have been checked."""
 
     def __enter__(self) -> Self:
         return self
@@ -111,48 +113,105 @@ class Build:
         """Remove the unfinished dataset and the record of the progress."""
         self._workshop.clear(files_of_writer)
 
+    def assume(self) -> bool:
+        """Assume that all frames can be read and stored, if the first one can; return whether this is so.
+
+        The frames are then read only once. If the copy meets another frame, all of them must be checked.
+        """
+        source = self._source
+        if source.load(self._path_of(CHECKED)):
+            return False
+        source.assume(source.first_layout())
+        try:
+            self._refuse(source.plan())
+        except (UnsupportedDataError, CoordinatesError):
+            source.forget()
+            return False
+        return self._limits.stores_metadata
+
+    def start_again(self) -> None:
+        """Remove the unfinished dataset, of which the frames had not been checked."""
+        self._workshop.clear(files_of_writer, keep=(SETTINGS,))
+        self._source.forget()
+
     def check(self, on_progress: OnProgress) -> None:
         """Check every frame of the source, unless an earlier attempt did; check that the backend accepts it.
+
+        If losses are allowed, the frames that the backend does not accept are left out.
 
         Raises
         ------
         DatasetDamagedError, UnsupportedDataError, CoordinatesError
         """
-        source = self._source
-        if source.load(self._path_of(CHECKED)):
-            return
-        self._keep = False  # nothing has been written yet
-        source.layouts = [source.first_layout()]
-        self._refuse_frames()
-        source.layouts = []
-        source.check(on_progress)
-        self._refuse_frames()
-        self._keep = True
-        source.save(self._path_of(CHECKED))
+        source, allowed = self._source, self._settings.allow_loss
+        is_known = source.load(self._path_of(CHECKED))
+        if not is_known:
+            self._keep = False  # nothing has been written yet
+            if not allowed:  # refuse early, without reading all frames
+                source.layouts = [source.first_layout()]
+                self._refuse_frames()
+                source.layouts = []
+            source.check(on_progress)
+        kept = self._find_losses() if allowed else None
+        self._refuse_frames(kept)
+        if not is_known:
+            source.save(self._path_of(CHECKED))
+            self._keep = True
+        if kept is not None:
+            source.leave_out(kept)
 
-    def _refuse_frames(self) -> None:
-        """Raise the error that the backend would raise for the planned frames."""
-        cls, source = self._target.cls, self._source
-        plan = source.plan()
-        capabilities = self._target.capabilities
-        assert plan.coordinates is not None
+    def _find_losses(self) -> bytearray | None:
+        """Find the losses; return which frames are kept, or None if all of them are."""
+        source = self._source
+        source.without_metadata = not self._limits.stores_metadata
+        losses: list[Loss] = []
+        kept = None
         try:
-            if not capabilities.metadata or not any(o.name == "summary_metadata" for o in options_of(cls)):
+            self._refuse(source.plan())
+        except (UnsupportedDataError, CoordinatesError):
+            kept, losses = self._limits.losses(source.with_layouts, source.count)
+        if source.without_metadata:
+            first = next(new for _, new in source.pairs())
+            count = source.count if kept is None else sum(kept)
+            losses.append(Loss("the backend does not store it", count, dict(first.__dict__), "metadata"))
+        self.losses = losses
+        return kept
+
+    def _refuse(self, plan: SourcePlan) -> None:
+        assert plan.coordinates is not None
+        self._limits.refuse(plan.layouts, plan.coordinates, plan.pixel_bytes)
+
+    def _refuse_frames(self, kept: bytearray | None = None) -> None:
+        """Raise the error that the backend would raise for the planned frames, or for those that are kept."""
+        source = self._source
+        if kept is not None:
+            if not any(kept):
+                raise UnsupportedDataError(
+                    f"{self._target.name} cannot store any frame of {source.path}: "
+                    f"{self.losses[0].reason}. Nothing was written"
+                )
+            return
+        try:
+            if not self._limits.stores_metadata and not self._settings.allow_loss:
                 raise UnsupportedDataError("the backend does not store metadata")
-            checks = FrameChecks(cls.__name__, capabilities)
-            for shape, dtype in plan.layouts:
-                pixels = checks.data(np.broadcast_to(np.zeros((), dtype), shape))
-                checks.stored(next(iter(plan.coordinates())), pixels)
-            for coordinates in plan.coordinates():
-                checks.axes(coordinates)
-            cls.check_plan(
-                plan.layouts, plan.coordinates(), pixel_bytes=plan.pixel_bytes, options=self._target.options
-            )
+            self._refuse(source.plan())
         except (UnsupportedDataError, CoordinatesError) as error:
-            error.args = (
-                f"{self._target.name} cannot store the frames of {source.path}: {error}. Nothing was written",
+            text = (
+                f"{self._target.name} cannot store the frames of {source.path}: {self._refused() or error}. "
+                "Nothing was written; set allow_loss (--allow-loss) to convert only what the backend can "
+                "store"
             )
+            error.args = (text,)
             raise
+
+    def _refused(self) -> str:
+        """Return the losses as a phrase; empty if only the first frame has been read."""
+        source = self._source
+        if len(source.layout_numbers) != source.count:
+            return ""
+        losses = self._limits.losses(source.with_layouts, source.count)[1]
+        more = f"; and {len(losses) - _MOST_NAMED} more losses" if len(losses) > _MOST_NAMED else ""
+        return "; ".join(loss.text(source.count) for loss in losses[:_MOST_NAMED]) + more
 
     # -- the copy --------------------------------------------------------------------------------
 
@@ -221,6 +280,8 @@ class Build:
         return storage
 
     def _options(self) -> dict[str, JsonValue]:
+        if self._source.without_metadata:
+            return dict(self._target.options)
         return {"summary_metadata": summary_of(self._source.dataset), **self._target.options}
 
     def _synced(self) -> int:
@@ -256,8 +317,11 @@ class Build:
         }
         if plan := plan_to_json(self._source.facts()):
             note["plan"] = plan
+        if self.losses:
+            note["losses"] = [loss.to_json() for loss in self.losses]
         if settings.select or settings.rename:
             note |= {"select": settings.select, "rename": settings.rename}
+        if not self._source.is_whole:
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
             kept.pop(PLAN, None)  # it describes the source's axes; facts that still apply are in the note
         if CONVERSION in kept:

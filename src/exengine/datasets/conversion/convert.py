@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exengine.datasets.conversion.build import Build
+from exengine.datasets.conversion.copy import UnexpectedFrameError
+from exengine.datasets.conversion.losses import Loss
 from exengine.datasets.conversion.result import compare
 from exengine.datasets.conversion.selection import Choice, Selection
-from exengine.datasets.conversion.settings import Settings, published_settings, state_of
+from exengine.datasets.conversion.settings import Settings, published_note, published_settings, state_of
 from exengine.datasets.conversion.source import SourceFrames
 from exengine.datasets.creation import IfExists, StoragePlan, files_of_writer
 from exengine.datasets.opening import open_dataset
@@ -72,6 +74,8 @@ class ConvertReport:
         The size of all pixels, in bytes.
     seconds : float
         The duration of this attempt.
+    losses : list of str
+        What the backend cannot store, if losses are allowed: one phrase each, with the number of frames.
     notes : list of str
         The parts of the source that the result does not contain, one sentence each.
     """
@@ -88,6 +92,7 @@ class ConvertReport:
     verified: bool = False
     pixel_bytes: int = 0
     seconds: float = 0.0
+    losses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,6 +111,7 @@ def convert(
     if_exists: IfExists = "error",
     verify: bool = True,
     restart: bool = False,
+    allow_loss: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ConvertReport:
     """Copy the frames of a dataset to a new dataset of another backend.
@@ -135,6 +141,9 @@ def convert(
         Whether to compare the result with the source before it is published.
     restart : bool
         Whether to discard the progress of an earlier attempt.
+    allow_loss : bool
+        Whether to leave out the frames that the backend cannot store. By default, they are an error. The
+        report and the annotation ``conversion`` of the result list what was left out.
     on_progress : callable, optional
         Called with the phase (``checked``, ``converted`` or ``compared``), the number of frames done, and the
         total number of frames.
@@ -152,7 +161,7 @@ def convert(
     DatasetLockedError
         If the source is being written, or another process is converting to the same path.
     UnsupportedDataError, CoordinatesError
-        If the format cannot store the frames. Nothing was written.
+        If the format cannot store the frames, or none of them if losses are allowed. Nothing was written.
     ExEngineError
         If the source cannot be opened, or the result cannot be written.
 
@@ -173,7 +182,7 @@ def convert(
     target = StoragePlan(backend, path, if_exists=if_exists, options=dict(options or {}))
     with contextlib.closing(open_dataset(source)) as dataset:
         selection = Selection(dataset.axes, select or {}, rename or {})
-        job = _Conversion(dataset, source, target, selection, on_progress or (lambda *_: None))
+        job = _Conversion(dataset, source, target, selection, allow_loss, on_progress or (lambda *_: None))
         report = job.run(verify=verify, restart=restart)
     report.seconds = time.monotonic() - begin
     return report
@@ -188,6 +197,7 @@ class _Conversion:
         source: str,
         target: StoragePlan,
         selection: Selection,
+        allow_loss: bool,
         on_progress: OnProgress,
     ) -> None:
         if target.path is None or is_url(target.path):
@@ -215,6 +225,7 @@ class _Conversion:
             options=dict(target.options),
             select=selection.chosen,
             rename=selection.rename,
+            allow_loss=allow_loss,
         )
 
     def run(self, *, verify: bool, restart: bool) -> ConvertReport:
@@ -225,6 +236,7 @@ class _Conversion:
             report.notes.append("only the frames at full resolution are converted")
         if self._is_published():
             report.outcome, report.verified = "already converted", True
+            self._report_published()
             if Build.left_beside(self._path):  # an earlier attempt was killed between the last two steps
                 with contextlib.suppress(DatasetLockedError), self._new_build() as build:
                     build.tidy()
@@ -247,9 +259,17 @@ class _Conversion:
     def _build(self, build: Build, *, verify: bool, restart: bool) -> None:
         report = self._report
         build.begin(restart=restart)
-        build.check(lambda done, total: self._on_progress("checked", done, total))
+        if verify or not build.assume():
+            self._check(build)
+        try:
+            report.resumed_at = self._copy(build)
+        except UnexpectedFrameError:
+            build.start_again()
+            self._check(build)
+            self._copy(build)
+        report.losses = [loss.text(self._frames.count_before_losses) for loss in build.losses]
+        report.frames = self._frames.count
         report.pixel_bytes = self._frames.pixel_bytes
-        report.resumed_at = build.copy(lambda done, total: self._on_progress("converted", done, total))
         if verify:
             with build.opened() as result:
                 try:
@@ -262,6 +282,12 @@ class _Conversion:
             report.verified = True
         report.path = self._publish(build)
 
+    def _check(self, build: Build) -> None:
+        build.check(lambda done, total: self._on_progress("checked", done, total))
+
+    def _copy(self, build: Build) -> int:
+        return build.copy(lambda done, total: self._on_progress("converted", done, total))
+
     # -- the path of the result ------------------------------------------------------------------
 
     def _is_published(self) -> bool:
@@ -269,6 +295,13 @@ class _Conversion:
         if self._target.if_exists != "error" or not os.path.exists(self._path):
             return False
         return published_settings(self._path) == self._settings.fingerprint
+
+    def _report_published(self) -> None:
+        """Add the losses of the earlier conversion to the report."""
+        note, report = published_note(self._path) or {}, self._report
+        losses = [Loss(**loss) for loss in note.get("losses", ())]
+        report.losses = [loss.text(report.frames) for loss in losses]
+        report.frames -= sum(loss.frames for loss in losses if loss.what == "frames")
 
     def _refuse_what_is_there(self) -> None:
         path = self._path

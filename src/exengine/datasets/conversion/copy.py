@@ -8,17 +8,27 @@ Assumptions: the storage is used by the copying thread alone; reading the source
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import TypeAlias
 
-from exengine.datasets.conversion.source import SourceFrames
+from exengine.datasets.conversion.source import SourceFrames, in_order, layout_of
 from exengine.datasets.verification import OnProgress
+from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage, Frame
 from exengine.kernel.errors import UnsupportedOperationError
 
-_MOST_FRAMES, _MOST_BYTES = 64, 32 * 2**20  # maximum size of a batch; memory holds two batches
+_Pair: TypeAlias = tuple[DataCoordinates, DataCoordinates]  # in the source, and in the result
+
+
+class UnexpectedFrameError(Exception):
+    """A frame that was not checked cannot be read, or has another layout than the first one."""
+
+
+_MOST_FRAMES, _MOST_BYTES = 64, 16 * 2**20  # maximum size of a batch
+_MOST_AHEAD_BYTES = 96 * 2**20  # total size of the batches that are read before they are written
 _SYNC_S = 20.0
 _POLL_S = 0.1
 
@@ -50,6 +60,8 @@ class FrameCopy:
         ------
         ExEngineError
             An error that the source or the storage raised.
+        UnexpectedFrameError
+            If the frames were not checked, and should be.
         KeyboardInterrupt
             If the copy was interrupted. The storage is still open, and contains only complete frames.
         """
@@ -73,9 +85,9 @@ class FrameCopy:
         synced_at = time.monotonic()
         with ThreadPoolExecutor(1, thread_name_prefix="exengine-convert-read") as reading:
             batches = self._batches()
-            ahead = reading.submit(next, batches, None)
-            while (batch := ahead.result()) is not None:
-                ahead = reading.submit(next, batches, None)
+            ahead = deque(reading.submit(next, batches, None) for _ in range(self._most_ahead()))
+            while (batch := ahead.popleft().result()) is not None:
+                ahead.append(reading.submit(next, batches, None))
                 self._storage.put_many(batch)
                 self.done += len(batch)
                 if self._stop.is_set():
@@ -85,6 +97,10 @@ class FrameCopy:
                     synced_at = time.monotonic()
         if not self._stop.is_set():
             finish()
+
+    def _most_ahead(self) -> int:
+        """Return the number of batches to read ahead; a large frame is a batch of its own."""
+        return max(1, _MOST_AHEAD_BYTES // max(_MOST_BYTES, self._source.largest_bytes))
 
     def _sync(self) -> None:
         try:
@@ -105,9 +121,25 @@ class FrameCopy:
         if batch:
             yield batch
 
-    def _frames(self) -> Iterator[tuple[Any, Any, Any]]:
-        dataset = self._source.dataset
-        for coordinates, new in islice(self._source.pairs(), self.done, None):
+    def _frames(self) -> Iterator[Frame]:
+        pairs = islice(self._source.pairs(), self.done, None)
+        yield from in_order(self._read, self._until_stopped(pairs), self._source.threads)
+
+    def _until_stopped(self, pairs: Iterator[_Pair]) -> Iterator[_Pair]:
+        for pair in pairs:
             if self._stop.is_set():
                 return
-            yield new, dataset.get_data(coordinates), dataset.get_metadata(coordinates)
+            yield pair
+
+    def _read(self, pair: _Pair) -> Frame:
+        source, (coordinates, new) = self._source, pair
+        try:
+            pixels = source.dataset.get_data(coordinates)
+            metadata = None if source.without_metadata else source.dataset.get_metadata(coordinates)
+        except Exception as error:  # any error, even from a library that the backend uses
+            if source.is_assumed:
+                raise UnexpectedFrameError from error
+            raise
+        if source.is_assumed and layout_of(pixels) != source.layouts[0]:
+            raise UnexpectedFrameError
+        return new, pixels, metadata

@@ -34,6 +34,8 @@ class Settings:
         The options of the backend, without defaults.
     select : dict of str to list of int or str
     rename : dict of str to str
+    allow_loss : bool
+        Whether frames that the backend cannot store are left out.
     """
 
     source: str
@@ -42,10 +44,14 @@ class Settings:
     options: dict[str, Any]
     select: dict[str, list[int | str]]
     rename: dict[str, str]
+    allow_loss: bool = False
 
     def encode(self) -> bytes:
         """Return the settings as JSON. Equal settings give identical bytes."""
-        return json.dumps(asdict(self), sort_keys=True, default=str, indent=1).encode()
+        content = asdict(self)
+        if not self.allow_loss:
+            del content["allow_loss"]  # earlier versions had no such setting
+        return json.dumps(content, sort_keys=True, default=str, indent=1).encode()
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +75,9 @@ class Settings:
         }
         mine, its = json.loads(self.encode()), json.loads(other.encode())
         return [
-            phrases.get(name, f"{name} {json.dumps(its[name])}") for name in mine if mine[name] != its[name]
+            phrases.get(name, f"{name} {json.dumps(its.get(name, False))}")
+            for name in {**mine, **its}
+            if mine.get(name, False) != its.get(name, False)
         ]
 
 
@@ -86,8 +94,8 @@ def _state_of_files(path: str) -> Iterator[tuple[str, int, int]]:
             yield os.path.relpath(file, path), status.st_size, status.st_mtime_ns
 
 
-def published_settings(path: str) -> str | None:
-    """Return the fingerprint of the conversion that produced a dataset; None if it was not converted."""
+def published_note(path: str) -> dict[str, Any] | None:
+    """Return the annotation of the conversion that produced a dataset; None if it was not converted."""
     try:
         content = manifest.read_manifest(path)
     except ExEngineError:
@@ -95,5 +103,10 @@ def published_settings(path: str) -> str | None:
     note = content.annotations.get(CONVERSION) if content is not None else None
     if content is None or content.frames is None or not isinstance(note, dict):
         return None
-    fingerprint = note.get("fingerprint")
+    return note
+
+
+def published_settings(path: str) -> str | None:
+    """Return the fingerprint of the conversion that produced a dataset; None if it was not converted."""
+    fingerprint = (published_note(path) or {}).get("fingerprint")
     return fingerprint if isinstance(fingerprint, str) else None

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from exengine.datasets.conversion.losses import kept_of
 from exengine.datasets.conversion.selection import Selection
 from exengine.datasets.verification import OnProgress
 from exengine.kernel.capabilities import PlannedLayout
@@ -56,6 +57,8 @@ class SourceFrames:
         The distinct layouts of the frames.
     checksums, layout_numbers : array of int
         The CRC-32 of each frame's pixels and the number of its layout, after the frames have been checked.
+    without_metadata : bool
+        Whether the result contains no metadata.
     """
 
     def __init__(self, dataset: DataStorage, path: str, selection: Selection) -> None:
@@ -65,6 +68,13 @@ class SourceFrames:
         self.layouts: list[PlannedLayout] = []
         self.checksums: array.array[int] = array.array("I")
         self.layout_numbers: array.array[int] = array.array("I")
+        self.without_metadata = False
+        self._kept: bytearray | None = None
+        self._count()
+        self.count_before_losses = self.count
+        """The number of selected frames, whether or not the result can contain them."""
+
+    def _count(self) -> None:
         self._collector = AxisCollector()
         self.count = 0
         for _, new in self.pairs():
@@ -73,13 +83,45 @@ class SourceFrames:
 
     def pairs(self) -> Iterator[tuple[DataCoordinates, DataCoordinates]]:
         """Yield each frame's coordinates in the dataset, and its coordinates in the result."""
-        return self.selection.pairs(self.dataset)
+        return iter(kept_of(self.selection.pairs(self.dataset), self._kept))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the result contains every frame of the dataset, with the same axes."""
+        return self.selection.is_whole and self._kept is None
+
+    def with_layouts(self) -> Iterator[tuple[DataCoordinates, PlannedLayout]]:
+        """Yield each frame's coordinates in the result and its layout, after the frames have been checked."""
+        for (_, new), number in zip(self.pairs(), self.layout_numbers, strict=True):
+            yield new, self.layouts[number]
+
+    def leave_out(self, kept: bytearray) -> None:
+        """Leave out frames, after they have been checked.
+
+        Parameters
+        ----------
+        kept : bytearray
+            One byte per frame: whether to keep it.
+        """
+        numbers = array.array("I", kept_of(self.layout_numbers, kept))
+        used = sorted(set(numbers))
+        self.layouts = [self.layouts[number] for number in used]
+        self.layout_numbers = array.array("I", map(used.index, numbers))
+        self.checksums = array.array("I", kept_of(self.checksums, kept))
+        self._kept = kept
+        self._count()
+        self.count_before_losses = len(kept)
 
     @property
     def pixel_bytes(self) -> int:
         """The size of all pixels, in bytes."""
         sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.layouts]
         return sum(sizes[number] for number in self.layout_numbers)
+
+    @property
+    def largest_bytes(self) -> int:
+        """The size of the largest frame, in bytes."""
+        return max(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.layouts)
 
     def check(self, on_progress: OnProgress) -> None:
         """Read every frame.
@@ -132,6 +174,22 @@ class SourceFrames:
         if size < _LEAST_SHARED_BYTES or not self.dataset.capabilities.concurrent_readers:
             return 1
         return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // size))
+
+    def assume(self, layout: PlannedLayout) -> None:
+        """Assume that all frames have the same layout, and can be read, instead of checking them."""
+        self.layouts = [layout]
+        self.layout_numbers = array.array("I", bytes(self.count * self.layout_numbers.itemsize))
+        self.checksums = array.array("I")
+
+    def forget(self) -> None:
+        """Forget the layouts, so that the frames can be checked."""
+        self.layouts = []
+        self.layout_numbers, self.checksums = array.array("I"), array.array("I")
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether the layouts are only assumed."""
+        return len(self.checksums) != self.count
 
     def first_layout(self) -> PlannedLayout:
         """Return the layout of the first frame.
@@ -215,8 +273,20 @@ class SourceFrames:
         self.layout_numbers = array.array("I", body[size:])
         return True
 
-    def differs(self, number: int, pixels: npt.NDArray[Any]) -> bool:
-        """Return whether pixels differ from those of a frame."""
+    def differs(self, number: int, coordinates: DataCoordinates, pixels: npt.NDArray[Any]) -> bool:
+        """Return whether pixels differ from those of a frame.
+
+        Parameters
+        ----------
+        number : int
+            The number of the frame.
+        coordinates : DataCoordinates
+            Its coordinates in the dataset. The frame is read if its checksum is not known.
+        pixels : numpy.ndarray
+        """
+        if self.is_assumed:
+            mine = self.dataset.get_data(coordinates)
+            return layout_of(pixels) != layout_of(mine) or checksum_of(pixels) != checksum_of(mine)
         layout = self.layouts[self.layout_numbers[number]]
         return layout_of(pixels) != layout or checksum_of(pixels) != self.checksums[number]
 
