@@ -66,7 +66,7 @@ class RoundTrip:
 
 
 def disk_backends() -> list[str]:
-    """Return the names of the installed backends whose datasets can be opened again."""
+    """Return the names of the installed backends that write to disk and can open a dataset again."""
     found = []
     for name in sorted(plugins.backends()):
         try:
@@ -182,7 +182,7 @@ def compare(first: str, other: str) -> dict[str, str]:
         return found
 
 
-# -- what a format cannot store ------------------------------------------------------------------
+# -- frames that a format cannot store ------------------------------------------------------------------
 
 _DTYPES = (
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",

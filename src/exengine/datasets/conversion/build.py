@@ -198,8 +198,8 @@ class Build:
         except (UnsupportedDataError, CoordinatesError) as error:
             text = (
                 f"{self._target.name} cannot store the frames of {source.path}: {self._refused() or error}. "
-                "Nothing was written; set allow_loss (--allow-loss) to convert only what the backend can "
-                "store"
+                "Nothing was written; set allow_loss (--allow-loss) to leave out the frames that the "
+                "backend cannot store"
             )
             error.args = (text,)
             raise

@@ -75,7 +75,7 @@ class ConvertReport:
     seconds : float
         The duration of this attempt.
     losses : list of str
-        What the backend cannot store, if losses are allowed: one phrase each, with the number of frames.
+        The parts that the backend cannot store, if losses are allowed: one phrase each.
     notes : list of str
         The parts of the source that the result does not contain, one sentence each.
     """
@@ -143,7 +143,7 @@ def convert(
         Whether to discard the progress of an earlier attempt.
     allow_loss : bool
         Whether to leave out the frames that the backend cannot store. By default, they are an error. The
-        report and the annotation ``conversion`` of the result list what was left out.
+        report and the annotation ``conversion`` of the result list the losses.
     on_progress : callable, optional
         Called with the phase (``checked``, ``converted`` or ``compared``), the number of frames done, and the
         total number of frames.
