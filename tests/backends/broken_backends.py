@@ -295,6 +295,7 @@ class SharesABuffer(Plain):
             self.buffer = np.empty_like(data)
         for row in range(len(data)):
             self.buffer[row] = data[row]
+            time.sleep(0)  # another thread runs
         return self.buffer.copy()
 
 
