@@ -21,7 +21,7 @@ def test_a_tiff_file_that_is_cut_off_is_damaged(ours, five, opened, others_are_w
     size = (five / "NDTiffStack.tif").stat().st_size
     os.truncate(five / "NDTiffStack.tif", size - 200)
     dataset = opened()
-    assert dataset.status == "damaged" and f"has {size - 200} bytes" in dataset.status_reason
+    assert dataset.status == "damaged" and f"is {size - 200} bytes long" in dataset.status_reason
     with pytest.raises(DatasetDamagedError):
         dataset[at(4)]
     with pytest.raises(DatasetDamagedError):
