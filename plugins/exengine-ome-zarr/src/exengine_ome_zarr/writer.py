@@ -282,7 +282,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> bytes:
         """Return the frame's line for the metadata file."""
-        bytes(sizes.LEAST_FREE_BYTES)  # a MemoryError here is better than a crash in orjson
+        np.empty(sizes.LEAST_FREE_BYTES, np.uint8)  # a MemoryError here is better than a crash in orjson
         positions = coordinates.__dict__
         if self._writer is None or self._writer.layout is None:
             planning.refuse_shape(data.shape, data.dtype)

@@ -67,7 +67,7 @@ SMALL_FRAME_BYTES = 256 * KIB
 Larger frames keep the disk busy.
 """
 
-LEAST_FREE_BYTES = 8 * KIB
+LEAST_FREE_BYTES = 64 * KIB
 """The memory that encoding a frame requires.
 
 If this memory is not available, orjson ends the process, whereas Python would raise MemoryError.

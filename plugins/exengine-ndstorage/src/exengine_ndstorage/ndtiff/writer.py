@@ -184,7 +184,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     # -- writing ---------------------------------------------------------------------------------
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: Any) -> _Checked:
-        bytes(sizes.LEAST_FREE_BYTES)  # a MemoryError here is better than a crash in orjson
+        np.empty(sizes.LEAST_FREE_BYTES, np.uint8)  # a MemoryError here is better than a crash in orjson
         layout = self._layouts.get((data.shape, data.dtype.char))
         if layout is None:
             limits.refuse_shape(data.shape, data.dtype)

@@ -63,7 +63,7 @@ MAX_LAYOUT_BYTES = 256 * MIB
 MAX_OFFSET = 2**62
 """The maximum offset in a file; operating systems refuse larger ones."""
 
-LEAST_FREE_BYTES = 8 * KIB
+LEAST_FREE_BYTES = 64 * KIB
 """The memory that encoding a frame requires.
 
 If this memory is not available, orjson ends the process, whereas Python raises MemoryError.
