@@ -50,6 +50,7 @@ from exengine.kernel.storage.description import plan_of
 from exengine.kernel.storage.file_patterns import FilePatterns
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.manifest import Manifest, has_writer, read_manifest, status_of
+from exengine.kernel.storage.one_file.recorded_file import EmptyFileReader, RecordedFileReader
 from exengine.kernel.storage.one_file.spool import HEADER as JOURNAL_HEADER
 from exengine.kernel.storage.one_file.spool import Scan, SpooledFrame, encode_record, read_pixels
 from exengine.kernel.storage.one_file.spool_reader import SpoolReader
@@ -109,6 +110,8 @@ __all__ = [
     "read_pixels",
     "SpooledStorage",
     "SpoolReader",
+    "RecordedFileReader",
+    "EmptyFileReader",
     "SPOOL_PATTERNS",
     "FrameToBuild",
     "build_safely",

@@ -44,7 +44,10 @@ for call in (storage.finish, storage.close):
 print(json.dumps(report))
 """
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX"),
+    pytest.mark.once,
+]
 
 
 def compare(path, count, size, status):

@@ -144,6 +144,15 @@ def test_other_hdf5_files_are_not_taken_for_datasets(path):
         Hdf5Storage.open(path)
 
 
+def test_a_recovered_file_keeps_the_pixel_size_that_the_summary_states(path):
+    storage = exengine.open_storage("hdf5", path, summary_metadata={"pixel_size_um": 0.65})
+    storage.put({"time": 0}, np.zeros((4, 4), np.uint16), {})
+    storage.close()
+    exengine.recover(path, in_place=True)
+    with h5py.File(path) as file:
+        assert list(file["image"].attrs["pixel_size_um"]) == [0.65, 0.65]
+
+
 def test_the_pixel_size_of_the_plan_is_an_attribute(path):
     from exengine.base_classes import SourcePlan
 

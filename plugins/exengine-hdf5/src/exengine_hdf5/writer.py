@@ -1,10 +1,8 @@
 """The backend ``hdf5``: frames go to a spool first, and ``finish`` builds the HDF5 file from it."""
 
-import contextlib
-import json
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import crc32c
@@ -14,18 +12,12 @@ import numpy.typing as npt
 from exengine.base_classes import (
     CoordinatesLike,
     DataCoordinates,
-    DatasetStatus,
     DataStorage,
     FrameToBuild,
     JsonValue,
     PlannedLayout,
     SourcePlan,
     SpooledStorage,
-    SpoolReader,
-    build_safely,
-    keep_damaged,
-    remove_spool,
-    sync_folder,
 )
 from exengine.errors import UnsupportedDataError
 from exengine_hdf5.capabilities import BACKEND_NAME, CAPABILITIES
@@ -124,6 +116,10 @@ class Hdf5Storage(SpooledStorage):
         return {_COMPRESSION: self._compression}
 
     @classmethod
+    def options_of_frame(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        return {_COMPRESSION: str(description.get("z", "none")).replace("shuffle", "lzf")}
+
+    @classmethod
     def build_file(
         cls,
         path: str,
@@ -158,46 +154,3 @@ class Hdf5Storage(SpooledStorage):
         from exengine_hdf5.reader import open_hdf5
 
         return open_hdf5(path)
-
-    @classmethod
-    def recover_in_place(
-        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
-    ) -> None:
-        path = os.fspath(path)
-        with contextlib.closing(cls.open(path)) as reader:
-            assert isinstance(reader, SpoolReader)
-            frames, compression = _kept(reader, set(lost), notes or {})
-            known = dict(reader.manifest) if reader.manifest is not None else {"backend": BACKEND_NAME}
-            known |= {"status": DatasetStatus.ABORTED.value, "frames": len(frames)}
-            known.pop("samples", None)
-            build_safely(
-                cls,
-                f"{path}.exengine.new",
-                frames,
-                summary=reader.summary_metadata,
-                manifest=json.dumps(known).encode(),
-                plan=SourcePlan(),
-                options={_COMPRESSION: compression},
-            )
-        if lost or notes:
-            keep_damaged(path)
-        os.replace(f"{path}.exengine.new", path)
-        sync_folder(os.path.dirname(path))
-        remove_spool(path)
-
-
-def _kept(
-    reader: SpoolReader, lost: set[DataCoordinates], notes: Mapping[DataCoordinates, JsonValue]
-) -> tuple[list[FrameToBuild], str]:
-    """Return the frames that a recovery keeps, with the notes that replace lost metadata."""
-    frames, compression = [], "none"
-    for frame in reader.frames_to_build():
-        if frame.coordinates in lost:
-            continue
-        if frame.coordinates in notes:
-            note = notes[frame.coordinates]
-            frame = frame._replace(metadata=lambda note=note: note)  # type: ignore[misc]
-        frames.append(frame)
-    if frames:
-        compression = str(reader.describe(0).get("z", "none")).replace("shuffle", "lzf")
-    return frames, compression

@@ -1,9 +1,7 @@
 """The backend ``ome-tiff``: frames go to a spool first, and ``finish`` builds the OME-TIFF file from it."""
 
-import contextlib
-import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import crc32c
@@ -12,19 +10,12 @@ import numpy.typing as npt
 from exengine.base_classes import (
     CoordinatesLike,
     DataCoordinates,
-    DatasetStatus,
     DataStorage,
     FrameToBuild,
     JsonValue,
     PlannedLayout,
     SourcePlan,
     SpooledStorage,
-    SpoolReader,
-    build_safely,
-    keep_damaged,
-    plan_of,
-    remove_spool,
-    sync_folder,
 )
 from exengine.errors import UnsupportedDataError
 from exengine_ome_tiff.capabilities import BACKEND_NAME, CAPABILITIES
@@ -120,17 +111,12 @@ class OmeTiffStorage(SpooledStorage):
 
     # -- the file ----------------------------------------------------------------------------------
 
-    @property
-    def recorded_plan(self) -> SourcePlan:
-        """The plan of the acquisition."""
-        return self.plan
-
-    def finish_frames(self) -> None:
-        self.plan = plan_of(self)
-        super().finish_frames()
-
     def build_options(self) -> dict[str, Any]:
         return {_COMPRESSION: self._compression}
+
+    @classmethod
+    def options_of_frame(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        return {_COMPRESSION: str(description.get("z", "none"))}
 
     @classmethod
     def build_file(
@@ -168,32 +154,6 @@ class OmeTiffStorage(SpooledStorage):
 
         return open_tiff(path)
 
-    @classmethod
-    def recover_in_place(
-        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
-    ) -> None:
-        path = os.fspath(path)
-        with contextlib.closing(cls.open(path)) as reader:
-            assert isinstance(reader, SpoolReader)
-            frames, compression = _kept(reader, set(lost), notes or {})
-            known = dict(reader.manifest) if reader.manifest is not None else {"backend": BACKEND_NAME}
-            known |= {"status": DatasetStatus.ABORTED.value, "frames": len(frames)}
-            known.pop("samples", None)
-            build_safely(
-                cls,
-                f"{path}.exengine.new",
-                frames,
-                summary=reader.summary_metadata,
-                manifest=json.dumps(known).encode(),
-                plan=plan_of(reader),
-                options={_COMPRESSION: compression},
-            )
-        if lost or notes:
-            keep_damaged(path)
-        os.replace(f"{path}.exengine.new", path)
-        sync_folder(os.path.dirname(path))
-        remove_spool(path)
-
 
 def _check_compression(compression: str) -> None:
     if compression == "zstd":
@@ -209,20 +169,3 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         raise UnsupportedDataError(
             f"a frame of shape {shape} has {shape[2]} values per pixel, but TIFF stores up to {_MOST_SAMPLES}"
         )
-
-
-def _kept(
-    reader: SpoolReader, lost: set[DataCoordinates], notes: Mapping[DataCoordinates, JsonValue]
-) -> tuple[list[FrameToBuild], str]:
-    """Return the frames that a recovery keeps, with the notes that replace lost metadata."""
-    frames, compression = [], "none"
-    for frame in reader.frames_to_build():
-        if frame.coordinates in lost:
-            continue
-        if frame.coordinates in notes:
-            note = notes[frame.coordinates]
-            frame = frame._replace(metadata=lambda note=note: note)  # type: ignore[misc]
-        frames.append(frame)
-    if frames:
-        compression = str(reader.describe(0).get("z", "none"))
-    return frames, compression

@@ -11,19 +11,21 @@ If the file cannot be built, for example because the disk is full, the spool rem
 """
 
 import errno
+import json
 import os
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from exengine.kernel.data_coords import DataCoordinates
-from exengine.kernel.data_storage_base import JsonValue
+from exengine.kernel.data_storage_base import DatasetStatus, JsonValue
 from exengine.kernel.errors import MetadataError
 from exengine.kernel.source_plan import SourcePlan
+from exengine.kernel.storage.description import plan_of
 from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.storage.one_file.spool import (
@@ -143,6 +145,16 @@ class SpooledStorage(ManagedStorage):
         """Return the options of :meth:`build_file`, such as the compression."""
         return {}
 
+    @classmethod
+    def options_of_frame(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of :meth:`build_file` for the recovery of a file, from a frame's description."""
+        return {}
+
+    @property
+    def recorded_plan(self) -> SourcePlan:
+        """The known facts about the acquisition, such as the pixel size."""
+        return self.plan
+
     def prepare_frames(self, plan: SourcePlan) -> None:
         self.plan = plan
 
@@ -186,6 +198,7 @@ class SpooledStorage(ManagedStorage):
         self._spool.sync()
         if self._exengine.life.error is not None:
             return  # the spool keeps the frames; ``recover`` builds the file once there is space
+        self.plan = plan_of(self)
         build_safely(
             type(self),
             self.new_file,
@@ -210,9 +223,51 @@ class SpooledStorage(ManagedStorage):
             lambda: self.read_frame_metadata(number),
         )
 
+    @classmethod
+    def recover_in_place(
+        cls, path: str | os.PathLike[str], lost: Collection[DataCoordinates], notes: Any = None, /
+    ) -> None:
+        """Build the file without the lost frames, from the spool or from the damaged file."""
+        path = os.fspath(path)
+        new = f"{path}.exengine.new"
+        with closing(cls.open(path)) as opened:
+            reader: Any = opened  # a ``SpoolReader``
+            frames = _kept(reader.frames_to_build(), set(lost), notes or {})
+            known = dict(reader.manifest) if reader.manifest is not None else {"backend": cls.backend_name}
+            known |= {"status": DatasetStatus.ABORTED.value, "frames": len(frames)}
+            known.pop("samples", None)
+            build_safely(
+                cls,
+                new,
+                frames,
+                summary=reader.summary_metadata,
+                manifest=json.dumps(known).encode(),
+                plan=plan_of(reader),
+                options=cls.options_of_frame(reader.describe(0)) if frames else {},
+            )
+        if lost or notes:
+            keep_damaged(path)
+        os.replace(new, path)
+        files.sync_folder(os.path.dirname(path))
+        remove_spool(path)
+
     def release(self) -> None:
         if self._spool is not None:
             self._spool.close()
+
+
+def _kept(
+    frames: Sequence[FrameToBuild], lost: set[DataCoordinates], notes: Mapping[DataCoordinates, JsonValue]
+) -> list[FrameToBuild]:
+    """Return the frames that a recovery keeps, with the notes that replace lost metadata."""
+    found = []
+    for frame in frames:
+        if frame.coordinates in notes:
+            note = notes[frame.coordinates]
+            frame = frame._replace(metadata=lambda note=note: note)  # type: ignore[misc]
+        if frame.coordinates not in lost:
+            found.append(frame)
+    return found
 
 
 def build_safely(cls: type[SpooledStorage], path: str, frames: Sequence[FrameToBuild], **named: Any) -> None:
