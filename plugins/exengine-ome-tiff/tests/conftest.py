@@ -68,7 +68,7 @@ def write(path):
 
 @pytest.fixture
 def check():
-    """Return a function that compares a dataset with what was written."""
+    """Return a function that compares a dataset with the frames that were written."""
 
     def run(path, written, status="complete"):
         with contextlib.closing(exengine.open_dataset(path)) as dataset:

@@ -14,7 +14,7 @@ _MOST_TAGS = 10_000
 
 
 class Chain(NamedTuple):
-    """The number of pages, and why there are no more of them; empty if the chain ends as it should."""
+    """The number of pages in the chain, and the reason why it ends early; empty if it ends correctly."""
 
     pages: int
     fault: str

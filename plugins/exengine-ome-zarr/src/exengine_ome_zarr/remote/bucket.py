@@ -64,7 +64,7 @@ class Bucket:
     # -- reading ---------------------------------------------------------------------------------
 
     def head(self, name: str) -> tuple[int, str | None] | None:
-        """Return the size and the ETag of an object, or None if there is no object."""
+        """Return the size and the ETag of an object, or None if the object does not exist."""
         import obstore
 
         try:
@@ -76,7 +76,7 @@ class Bucket:
         return found["size"], found["e_tag"]
 
     def get(self, name: str, most: int) -> tuple[bytes, Tag] | None:
-        """Return the content of a small object and its version, or None if there is no object.
+        """Return the content and the version of a small object, or None if the object does not exist.
 
         Raises
         ------
