@@ -298,3 +298,15 @@ def test_zstd_without_its_library_is_refused_before_anything_is_created(path, mo
         with pytest.raises(UnsupportedOperationError, match=r"pip install 'exengine-ome-tiff\[zstd\]'"):
             refuse()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [("scan", "scan.ome.tif"), ("scan.tif", "scan.ome.tif"), ("scan.TIFF", "scan.ome.tif"),
+     ("scan.5x", "scan.5x.ome.tif"), ("scan.h5", "scan.h5.ome.tif")],
+)  # fmt: skip
+def test_a_name_without_the_suffix_is_refused_with_a_name_that_works(tmp_path, name, better):
+    with pytest.raises(exengine.errors.ConfigError, match=r"end with \.ome\.tif or \.ome\.tiff") as refused:
+        exengine.open_storage("ome-tiff", tmp_path / name)
+    assert str(refused.value).endswith(f"set '{tmp_path / better}'")
+    exengine.open_storage("ome-tiff", tmp_path / better).close()

@@ -166,9 +166,12 @@ class StoragePlan:
             return
         if os.path.realpath(path).lower().endswith(suffixes):  # a link to a dataset can have any name
             return
+        stem, suffix = os.path.splitext(path.rstrip("/"))
+        if not any(each.endswith(suffix.lower()) for each in suffixes):  # ``.tif`` is a part of ``.ome.tif``
+            stem += suffix
         raise ConfigError(
             f"storage.path is {path!r:.200}, but backend {self._named!r} writes files with names that "
-            f"end with {' or '.join(suffixes)}; set {path.rstrip('/') + suffixes[0]!r:.200}"
+            f"end with {' or '.join(suffixes)}; set {stem + suffixes[0]!r:.200}"
         )
 
     @functools.cached_property
