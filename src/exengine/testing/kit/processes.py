@@ -303,7 +303,7 @@ def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatu
     lost = sorted(set(range(count)) - set(present))
     if lost:
         raise PromiseBrokenError(
-            label, f"{len(lost)} of {count} frames are lost, with the numbers {lost[:10]}"
+            label, f"{len(lost)} of {count} frames were lost; the first numbers are {lost[:10]}"
         )
     return status_of(opened)
 

@@ -32,7 +32,7 @@ _TOLD = "exengine"
 
 
 class KitTests(pytest.Module):
-    """The kit's tests for one backend or source, which pytest collects without a test file from the user."""
+    """The kit's tests for one backend or source. pytest collects them although the user has no test file."""
 
     backend = ""
     variant = ""

@@ -10,7 +10,7 @@ from exengine.kernel.storage.manifest import LOCK_NAME
 
 
 def dataset_at(path: Path) -> list[Path]:
-    """Return the paths of a dataset in its parent folder: its folder, or its file and those next to it."""
+    """Return the paths that form a dataset: one folder, or the main file and the related files next to it."""
     beside = path.parent.glob(f"{glob.escape(path.name)}.exengine.*")
     return [path, *sorted(file for file in beside if not file.name.endswith(LOCK_NAME))]
 
