@@ -11,6 +11,7 @@ import pytest
 from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.data_storage_base import StorageCapabilities
 from exengine.kernel.errors import HandlerError, StorageFailedError
+from exengine.kernel.flow.storing import MANY, TURN, Storing
 from exengine.kernel.storage.managed import ManagedStorage
 
 PATIENCE_S = 10
@@ -195,14 +196,17 @@ def test_batches_grow_only_while_the_storage_waits(wait_s, usual):
     assert [int(data[0, 0]) for data, _ in storage.held] == list(range(3000))
 
 
-def test_a_producer_pauses_for_a_storage_in_memory_when_many_frames_wait():
-    """The store thread runs again and again, so that few frames wait although nothing limits them."""
-    storage = Batches()
+def test_a_producer_pauses_for_the_store_thread_when_many_frames_wait(monkeypatch):
+    """While the storage stores nothing, the producer pauses at each ``TURN`` frames once ``MANY`` wait."""
+    pauses, storage = [], Batches()
+    take_turn = Storing.take_turn
+    monkeypatch.setattr(Storing, "take_turn", lambda self: (pauses.append(put), take_turn(self)))
+    handler, put = DataHandler(storage), 0
+    for put in range(1, 10 * MANY):
+        handler.put({"time": put}, np.full((4, 4), put, np.uint16), None)
     storage.gate.set()
-    handler, image, most = DataHandler(storage), np.zeros((4, 4), np.uint16), 0
-    for number in range(20_000):
-        handler.put({"time": number}, image, None)
-        most = max(most, number + 1 - handler.ledger.stored)
     handler.finish()
     handler.await_completion(PATIENCE_S)
-    assert most < 1000
+    assert pauses[0] - MANY in range(3 * TURN) and not any(number % TURN for number in pauses)
+    assert len(pauses) == 1 + (pauses[-1] - pauses[0]) // TURN and 10 * MANY - pauses[-1] <= TURN
+    assert [data[0, 0] for data, _ in storage.held] == list(range(1, 10 * MANY))

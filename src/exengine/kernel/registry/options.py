@@ -279,7 +279,7 @@ def _validate(option: Option, value: Any) -> Any:
     import pydantic
 
     problem: pydantic.ValidationError | None = None
-    for reading in _readings(value) if isinstance(value, TextValue) else [value]:
+    for reading in _readings(value, option.annotation) if isinstance(value, TextValue) else [value]:
         try:
             return option.adapter.validate_python(reading)
         except pydantic.ValidationError as error:
@@ -291,9 +291,17 @@ def _validate(option: Option, value: Any) -> Any:
     raise ValueError(f"expected {option.type_text}{detail}")
 
 
-def _readings(value: TextValue) -> list[Any]:
-    """Return the possible interpretations of a string, starting with the most likely."""
+def _readings(value: TextValue, annotation: Any) -> list[Any]:
+    """Return the possible interpretations of a string, starting with the most likely.
+
+    An option of type ``str`` takes the text as it is, with its quotes. For other types, such as ``str | None``,
+    quotes mark a string, so that ``'null'`` can be told from ``null``.
+    """
     text = str(value)
+    if (
+        typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+    ) is str:
+        return [text]
     try:
         read = parse_yaml(text)
     except (ValueError, RecursionError):

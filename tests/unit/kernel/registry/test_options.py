@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional
 import numpy as np
 import pytest
 from annotated_types import Ge, Interval, Lt
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exengine.kernel.data_storage_base import StorageCapabilities
@@ -49,6 +49,8 @@ class Plugin:
         A share.
     limit : int, optional
         The most. By default there is none.
+    note : str, optional
+        A remark. By default there is none.
     anything
         Whatever.
     folder : path
@@ -75,6 +77,7 @@ class Plugin:
         other: str = "a",
         ratio: Annotated[float, Interval(ge=0, lt=1)] = 0.5,
         limit: int | None = None,
+        note: str | None = None,
         anything=None,
         folder: pathlib.Path | None = None,
         colour: Colour = Colour.RED,
@@ -94,7 +97,7 @@ def validate(**given_options):
 
 
 def test_options_are_the_parameters_in_their_order():
-    names = ["size", "mode", "other", "ratio", "limit", "anything", "folder", "colour", "array"]
+    names = ["size", "mode", "other", "ratio", "limit", "note", "anything", "folder", "colour", "array"]
     assert [each.name for each in options_of(Plugin)] == names
 
 
@@ -372,6 +375,10 @@ def test_all_faults_are_told_at_once():
         ("other", "2024-01-01", "2024-01-01"),
         ("other", "a: [b", "a: [b"),
         ("other", "", ""),
+        ("other", "''", "''"),
+        ("other", '"12"', '"12"'),
+        ("note", "'null'", "null"),
+        ("note", "null", None),
         ("mode", "safe", "safe"),
         ("limit", "null", None),
         ("limit", "5", 5),
@@ -389,6 +396,8 @@ def test_every_number_survives_the_way_through_text(number):
     assert validate(size=TextValue(str(number))) == {"size": number}
 
 
+@example("''")
+@example(" 'a' ")
 @given(st.text())
 def test_every_text_survives_the_way_through_text(text):
     assert validate(size=1, other=TextValue(text))["other"] == text
