@@ -294,8 +294,8 @@ def _validate(option: Option, value: Any) -> Any:
 def _readings(value: TextValue, annotation: Any) -> list[Any]:
     """Return the possible interpretations of a string, starting with the most likely.
 
-    An option of type ``str`` takes the text as it is, with its quotes. For other types, such as ``str | None``,
-    quotes mark a string, so that ``'null'`` can be told from ``null``.
+    An option of type ``str`` takes the text as it is, with its quotes. For other types, such as
+    ``str | None``, quotes mark a string, so that ``'null'`` can be told from ``null``.
     """
     text = str(value)
     if (
