@@ -65,6 +65,15 @@ def warm_memory(megabytes: int = 2048) -> None:
     bytearray(b"\1") * (megabytes * 2**20)
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Return the variables for a measured process, which must be able to keep the modules that it compiles.
+
+    Otherwise, it would compile each module that it imports, unlike an environment that pip has compiled.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **variables}
+
+
 def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = None) -> dict[str, float]:
     """Run one measurement in its own process, for ``current``, ``old``, ``raw``, or ``at COMMIT``."""
     python = predecessor_python() if who == "old" else sys.executable
@@ -75,7 +84,7 @@ def measure(what: str, who: str, *numbers: int, env: dict[str, str] | None = Non
         stdout=subprocess.PIPE,
         check=True,
         text=True,
-        env={**os.environ, **(env or {})},
+        env=environment(**(env or {})),
     )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

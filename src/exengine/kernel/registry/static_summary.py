@@ -7,6 +7,7 @@ instead.
 
 import ast
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -36,7 +37,7 @@ def summary_of(record: PluginRecord) -> str:
             return ""
         for statement in tree.body:
             if isinstance(statement, ast.ClassDef) and statement.name == name:
-                return _first_line(ast.get_docstring(statement) or "")
+                return _first_line(ast.get_docstring(statement, clean=False) or "")
         found = next(_origins(tree, module, name), None)
         if found is None:
             return ""
@@ -96,4 +97,5 @@ def _file_of(module: str) -> str | None:
 
 def _first_line(docstring: str) -> str:
     """Return the first paragraph as one line."""
-    return " ".join(docstring.strip().split("\n\n")[0].split())
+    lines = itertools.takewhile(str.strip, docstring.strip().splitlines())
+    return " ".join(" ".join(lines).split())
