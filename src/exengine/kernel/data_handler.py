@@ -127,7 +127,7 @@ class DataHandler:
         # Coordinates of each rejected frame -> number of rejections, and the frame's entries in the ledger.
         self._refused: dict[DataCoordinates, tuple[int, list[Loss]]] = {}
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
-        self._storing = Storing(storage, flight, observers, on_error)
+        self._storing = Storing(storage, flight, observers, on_error, self._copies)
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
             processing = Processing(process_function, flight, self._storing, policy)

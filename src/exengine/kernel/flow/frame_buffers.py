@@ -2,13 +2,14 @@
 
 Most of the time that it takes to copy a frame into new memory is spent on page faults. Small frames
 therefore share slabs of memory. Slabs, and the buffers of large frames, are reused as soon as no frame refers
-to them.
+to them. If a storage keeps the frames in memory, the store thread allocates slabs in advance.
 
 A small frame is copied while the interpreter lock is held. numpy would release the lock for each copy, and if
 another Python thread is busy, every release costs this thread 5 ms. A large frame is copied by numpy, so that
 other threads can run at the same time.
 """
 
+import mmap
 import sys
 from collections import deque
 from typing import Any
@@ -22,7 +23,9 @@ LARGE_BYTES = 2**18
 
 _KEPT_BYTES = 32 * 2**20  # maximum total size of the buffers that are kept for reuse
 _KEPT_BUFFERS = 48
+_MOST_PREPARED = 2
 _MOST_LAYOUTS = 4
+_POPULATE: int | None = getattr(mmap, "MAP_POPULATE", None)
 
 
 class _Slab:
@@ -59,6 +62,8 @@ class FrameBuffers:
     def __init__(self) -> None:
         self._slab = _Slab((), None, 0)
         self._slabs: dict[tuple[tuple[int, ...], np.dtype[Any]], _Slab] = {}
+        self._prepared: deque[npt.NDArray[np.uint8]] = deque()
+        self._allocates = False  # whether a slab had to be allocated because no buffer was free
         self._full: deque[npt.NDArray[np.uint8]] = deque(maxlen=_KEPT_BUFFERS)
         self._large: deque[npt.NDArray[np.uint8]] = deque()
 
@@ -113,7 +118,18 @@ class FrameBuffers:
             if _is_free(buffer):
                 return buffer
             self._full.append(buffer)
-        return np.empty(SLAB_BYTES, np.uint8)
+        self._allocates = True
+        return self._prepared.popleft() if self._prepared else np.empty(SLAB_BYTES, np.uint8)
+
+    def prepare(self) -> bool:
+        """Allocate a slab in advance if slabs are not reused, and return whether one was allocated.
+
+        Only one thread may call this at a time, which can be a different thread from the one that copies.
+        """
+        if not self._allocates or len(self._prepared) >= _MOST_PREPARED:
+            return False
+        self._prepared.append(_touched_buffer())
+        return True
 
     def copy_large(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a writeable copy of a large array. Several threads may call this at the same time."""
@@ -131,6 +147,16 @@ class FrameBuffers:
         if (len(self._large) + 1) * size <= _KEPT_BYTES:
             self._large.append(buffer)
         return copy
+
+
+def _touched_buffer() -> npt.NDArray[np.uint8]:
+    """Return a new slab with all its pages mapped. On Linux, other Python threads run in the meantime."""
+    if _POPULATE is None:
+        buffer = np.empty(SLAB_BYTES, np.uint8)
+        buffer[:: mmap.PAGESIZE] = 0
+        return buffer
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _POPULATE
+    return np.frombuffer(mmap.mmap(-1, SLAB_BYTES, flags=flags), np.uint8)
 
 
 def _references_to(buffer: npt.NDArray[np.uint8]) -> int:

@@ -12,6 +12,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import UnsupportedOperationError, describe, frames_stored_before
 from exengine.kernel.flow.flight import Flight
+from exengine.kernel.flow.frame_buffers import FrameBuffers
 from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.storage.managed import checked_put_of
@@ -50,6 +51,8 @@ class Storing:
         Called after each batch.
     on_error : callable or None
         Called once, with the first error.
+    buffers : FrameBuffers
+        The memory of the frames.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Storing:
         flight: Flight,
         observers: Sequence[OnStored],
         on_error: Callable[[BaseException], None] | None,
+        buffers: FrameBuffers,
     ) -> None:
         self._storage = storage
         self._flight = flight
         self._observers = observers
         self._on_error = on_error
+        self._buffers = buffers
         self._put_checked = checked_put_of(storage)
         batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._most_put = max(_MOST_AT_ONCE, storage.batch_frames) if batches else 1
@@ -87,7 +92,8 @@ class Storing:
             if is_full and self._most_put > _MOST_AT_ONCE:
                 waits = perf_counter() - begin > thread_time() - cpu + _LONG_WAIT_S
                 self._most = min(2 * self._most, self._most_put) if waits else _MOST_AT_ONCE
-            if self._producer_pauses and self._in_memory:  # other storages pause when they write
+            # A storage on disk lets the producer run while it writes.
+            if self._in_memory and not self._buffers.prepare() and self._producer_pauses:
                 sleep(_PAUSE_S)
         self._conclude()
 

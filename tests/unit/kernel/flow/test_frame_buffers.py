@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from exengine.kernel.flow import frame_buffers
 from exengine.kernel.flow.frame_buffers import LARGE_BYTES, SLAB_BYTES, FrameBuffers
 
 KINDS = {
@@ -69,3 +70,19 @@ def test_large_frames_use_their_memory_again_when_no_frame_refers_to_it_and_only
         places.add(copy.__array_interface__["data"][0])
         assert not np.shares_memory(copy, kept) and copy[0] == number % 200
     assert not kept.any() and len(places) < 50
+
+
+@pytest.mark.parametrize("populate", [frame_buffers._POPULATE, None])
+def test_slabs_are_allocated_in_advance_only_while_the_storage_keeps_them(populate, monkeypatch):
+    monkeypatch.setattr(frame_buffers, "_POPULATE", populate)
+    buffers, image = FrameBuffers(), np.zeros((64, 64), np.uint16)
+    assert not buffers.prepare()  # no frame yet
+    kept = [buffers.copy(image) for _ in range(SLAB_BYTES // image.nbytes)]
+    assert buffers.prepare() and buffers.prepare() and not buffers.prepare()
+    prepared = list(buffers._prepared)
+    kept += [buffers.copy(np.full_like(image, number)) for number in range(2 * len(kept))]
+    assert [any(np.shares_memory(slab, copy) for copy in kept) for slab in prepared] == [True, True]
+    assert [int(copy[-1, -1]) for copy in kept[-64:]] == list(range(64)) and kept[-1].flags.writeable
+    del prepared, kept[:32]
+    buffers.copy(image)  # in the slab that is free again
+    assert not buffers._prepared and buffers.prepare()
