@@ -121,7 +121,7 @@ class NDRAMStorage(ManagedStorage):
             self.write_frame(number, coordinates, data, checked)
 
     def _hold(self, held: npt.NDArray[Any], metadata: Any) -> None:
-        held.flags.writeable = False  # readers share this array
+        held.setflags(write=False)  # readers share this array
         self._frames_held.append(held)
         self._metadata_held.append(metadata)
         self._held_bytes += held.nbytes

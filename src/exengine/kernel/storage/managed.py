@@ -168,28 +168,29 @@ class ManagedStorage(WrittenStorage):
             self.__put_batches(frames, checked_parts)
             return
         state, stored = self._exengine, 0
+        held, checks = state.frames, state.checks
         try:
             with state.lock:
                 if state.life.refusal is not None:
                     self.__refuse()
                 for frame in frames:
                     coordinates, data, metadata = checked_parts(frame)
-                    data = state.checks.data(data)
-                    if state.checks.limits_axes:
-                        state.checks.axes(coordinates)
+                    data = checks.data(data)
+                    if checks.limits_axes:
+                        checks.axes(coordinates)
                     checked = self.check_frame(coordinates, data, metadata)
-                    key = state.frames.reserve(coordinates.__dict__)
+                    key = held.reserve(coordinates.__dict__)
                     if key is None:
                         raise exists_already(coordinates)
                     write = self.write_frame if frame.shared else self.write_owned_frame
                     try:
-                        write(len(state.frames), coordinates, data, checked)
-                        state.frames.commit(key)
+                        write(len(held), coordinates, data, checked)
+                        held.commit(key)
                     except BaseException as error:
                         self.__write_failed(error, f"the frame at {coordinates.__dict__} was not stored")
                         raise
-                    if state.checks.first is None:
-                        state.checks.stored(coordinates, data)
+                    if checks.first is None:
+                        checks.stored(coordinates, data)
                     stored += 1
                     if state.waiting:
                         state.new_data.notify_all()
