@@ -1,8 +1,10 @@
 """Adds tox environments for the plugins and the fault campaigns to those in tox.ini.
 
 Each folder in ``plugins/`` gets one environment per Python version. For example,
-``plugins/exengine-ndstorage`` gets ``py311-ndstorage``, with the full name ``py311-exengine-ndstorage``. The
-environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
+``plugins/exengine-ndstorage`` gets ``py313-ndstorage``, with the full name ``py313-exengine-ndstorage``.
+``tox run`` tests the plugins at both ends of what they support: with the newest libraries on the newest
+Python, and with the oldest libraries on the oldest Python in ``floors-together``. The environments that need
+every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
 ``floors-together`` installs them and the kernel with the lowest versions that satisfy all of them.
 
 Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
@@ -24,6 +26,7 @@ from tox.plugin import impl
 from tox.session.state import State
 
 PYTHONS = ("py311", "py312", "py313")
+NEWEST = PYTHONS[-1]
 ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
@@ -47,7 +50,7 @@ def tox_extend_envs() -> Iterable[str]:
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
-    """Configure these environments. `tox run` runs the plugin environments by default."""
+    """Configure these environments. `tox run` runs those of the plugins on the newest Python by default."""
     for python in PYTHONS:
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"
@@ -61,7 +64,8 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                     commands_pre=[_install(*needed, folder, extra="[test]")],
                     commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *_chosen(python, tests), tests)],
                 )
-            core_conf["env_list"].envs.append(_names(python, folder)[0])
+            if python == NEWEST:
+                core_conf["env_list"].envs.append(_names(python, folder)[0])
 
     _add_campaigns(state)
     for name in ("docs", "demo", "product", "site", "types"):
@@ -124,7 +128,7 @@ def _chosen(python: str, tests: str) -> tuple[str, ...]:
 
     pytest refuses the name of a mark that a plugin does not register, so it is passed only where it is used.
     """
-    if python == PYTHONS[0]:
+    if python == NEWEST:
         return ()
     used = any("mark.once" in file.read_text(encoding="utf-8") for file in (ROOT / tests).rglob("test_*.py"))
     return ("-m", "not once") if used else ()
