@@ -162,7 +162,6 @@ class SimulatedSource(FrameSource):
         complete = CompleteEvents(sequence)
         axes = AxisCollector()
         frames = check_unique(self._planned_events(complete, axes), complete.repeated)
-        self._check_room(complete)
         self._complete, self._planes = complete, sequence.sizes.get("z", 0)
         # Compute the pictures here, so that no frame of the run has to wait for them.
         for look in range(min(max(len(sequence.channels), 1), _LOOKS)):
@@ -245,10 +244,20 @@ class SimulatedSource(FrameSource):
         self._fail_when_due(delivered)
 
     def _planned_events(self, complete: CompleteEvents, axes: AxisCollector) -> "Iterator[useq.MDAEvent]":
-        """Yield the image events, adding the setup's exposure, and collect the axes of their frames."""
+        """Yield the image events, adding the setup's exposure, and collect the axes of their frames.
+
+        A long sequence takes a while to compute, so the size of each code is checked at the same time.
+        """
+        # Coordinates consist of numbers and of names from the sequence. If the whole sequence fits into the
+        # pixels as text, so does the code of each frame.
+        room = min(math.prod(self._shape), TEXT_LIMIT)
+        fits = 2 * len(complete.sequence.model_dump_json()) + 1024 <= room
         for event in complete.image_events():
             exposed = _exposed(complete, event)
-            axes.add(complete.coordinates(exposed))
+            coordinates = complete.coordinates(exposed)
+            axes.add(coordinates)
+            if not fits:
+                self._check_room(coordinates)
             yield exposed
 
     @staticmethod
@@ -270,23 +279,18 @@ class SimulatedSource(FrameSource):
                 f"the simulated camera failed after {delivered} frames, as requested by fail_after"
             )
 
-    def _check_room(self, complete: CompleteEvents) -> None:
+    def _check_room(self, coordinates: DataCoordinates) -> None:
+        """Check that a frame has enough pixels for the code of its coordinates."""
         values = math.prod(self._shape)
-        # Coordinates consist of numbers and of names from the sequence. If the whole sequence fits into the
-        # pixels as text, its events need not be checked. There can be millions of them.
-        if 2 * len(complete.sequence.model_dump_json()) + 1024 <= min(values, TEXT_LIMIT):
-            return
-        for event in complete.image_events():
-            coordinates = self._coordinates(complete, event)
-            try:
-                needed = len(code_of(coordinates))
-            except UnsupportedDataError as error:
-                raise SourceError(f"the names in the sequence are too long: {error}") from error
-            if needed > values:
-                raise SourceError(
-                    f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small for the code of "
-                    f"{coordinates!r}, which has {needed} bytes; increase width or height"
-                )
+        try:
+            needed = len(code_of(coordinates))
+        except UnsupportedDataError as error:
+            raise SourceError(f"the names in the sequence are too long: {error}") from error
+        if needed > values:
+            raise SourceError(
+                f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small for the code of "
+                f"{coordinates!r}, which has {needed} bytes; increase width or height"
+            )
 
     def _render(self, event: "useq.MDAEvent") -> npt.NDArray[Any]:
         tile = self._tile(*_look(event, self._planes))
