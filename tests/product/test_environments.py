@@ -27,3 +27,12 @@ def test_ci_tests_all_distributions_together_at_their_declared_floors():
     toxfile = (ROOT / "toxfile.py").read_text(encoding="utf-8")
     assert 'options = ("--resolution", "lowest-direct", ' in toxfile
     assert '_install(ROOT, *FOLDERS, extra="[test]", options=options)' in toxfile
+
+
+def test_a_test_module_sets_its_marks_once():
+    """A second ``pytestmark`` would replace the first, and ``once`` with it."""
+    folders = ("tests", "plugins", "examples")
+    modules = [path for folder in folders for path in (ROOT / folder).rglob("test_*.py")]
+    assert len(modules) > 100
+    twice = [path for path in modules if len(re.findall(r"^pytestmark\b", path.read_text("utf-8"), re.M)) > 1]
+    assert twice == []

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
-
 HERE = Path(__file__).parent
 SCRIPT = HERE / "things_at_a_path.py"
 SCRIPT_OF_FILES = HERE / "things_at_a_file.py"
@@ -43,7 +41,10 @@ class GreedyStorage(CheckedStorage):
         return True
 """
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and users of POSIX")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(os.name != "posix", reason="links, pipes and users of POSIX"),
+]
 
 
 def _names(script):

@@ -26,11 +26,9 @@ from exengine.errors import (
 from exengine.kernel.storage.one_file.place import FilePlace
 from exengine.testing.kills import killed_at_call
 
-pytestmark = pytest.mark.once
-
 PATTERNS = ("{file}", "{file}.exengine.journal")
 
-pytestmark = pytest.mark.usefixtures("lines")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("lines")]
 
 
 def write(path, frames=2, finish=True, **how):
