@@ -40,7 +40,7 @@ SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
 _OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
 _MOST_NAMED = 3  # maximum number of losses in one message
 _OF_ALL_FRAMES = ("ledger", "recovery", "runs")
-"""Annotations that describe frames of the entire source."""
+"""Annotations that are valid only for the entire source, not for a selection of its frames."""
 
 
 class Build:
@@ -64,7 +64,7 @@ class Build:
         self._keep = True
         self._limits = TargetLimits(target)
         self.losses: list[Loss] = []
-        """The parts of the source that the result does not contain, after the frames have been checked."""
+        """The parts of the source that the result does not contain; empty until the frames are checked."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +91,8 @@ class Build:
         if earlier is not None and not restart:
             raise DatasetExistsError(
                 f"{self._workshop.folder} contains an unfinished conversion with other settings: "
-                f"{', '.join(self._settings.differing(earlier))}. Repeat the command with these settings to "
-                "finish it, set restart to discard it, or choose another path"
+                f"{', '.join(self._settings.differing(earlier))}. Set restart to discard it, choose another "
+                "path, or, if the source is unchanged, repeat the command with those settings to finish it"
             )
         self.discard()
         write_durably(self._path_of(SETTINGS), self._settings.encode())
@@ -114,9 +114,10 @@ class Build:
         self._workshop.clear(files_of_writer)
 
     def assume(self) -> bool:
-        """Assume that all frames can be read and stored, if the first one can; return whether this is so.
+        """If the first frame can be read and stored, assume this of all frames, and return True.
 
-        The frames are then read only once. If the copy meets another frame, all of them must be checked.
+        The frames are then read only once. If the copy encounters a frame for which this is wrong, all frames
+        must be checked.
         """
         source = self._source
         if source.load(self._path_of(CHECKED)):
@@ -130,14 +131,14 @@ class Build:
         return self._limits.stores_metadata
 
     def start_again(self) -> None:
-        """Remove the unfinished dataset, of which the frames had not been checked."""
+        """Discard the frames that were copied unchecked, so that all frames can be checked first."""
         self._workshop.clear(files_of_writer, keep=(SETTINGS,))
         self._source.forget()
 
     def check(self, on_progress: OnProgress) -> None:
-        """Check every frame of the source, unless an earlier attempt did; check that the backend accepts it.
+        """Check that every frame can be read, unless an earlier attempt did, and that the backend accepts it.
 
-        If losses are allowed, the frames that the backend does not accept are left out.
+        If losses are allowed, frames that the backend does not accept are left out instead.
 
         Raises
         ------
@@ -210,7 +211,7 @@ class Build:
         if len(source.layout_numbers) != source.count:
             return ""
         losses = self._limits.losses(source.with_layouts, source.count)[1]
-        more = f"; and {len(losses) - _MOST_NAMED} more losses" if len(losses) > _MOST_NAMED else ""
+        more = f"; losses not listed: {len(losses) - _MOST_NAMED}" if len(losses) > _MOST_NAMED else ""
         return "; ".join(loss.text(source.count) for loss in losses[:_MOST_NAMED]) + more
 
     # -- the copy --------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ class Build:
             note |= {"select": settings.select, "rename": settings.rename}
         if not self._source.is_whole:
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
-            kept.pop(PLAN, None)  # it describes the source's axes; facts that still apply are in the note
+            kept.pop(PLAN, None)  # describes the axes of the source; what still applies is in the note
         if CONVERSION in kept:
             note["earlier"] = kept.pop(CONVERSION)
         return {**kept, CONVERSION: note}

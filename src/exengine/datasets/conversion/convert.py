@@ -134,7 +134,7 @@ def convert(
         The positions to convert, by axis: one position, a list, a range, or a string such as ``"0:5"``. By
         default, all frames are converted.
     rename : mapping of str to str, optional
-        Names of axes in the source -> their new names.
+        Maps names of axes in the source to their new names.
     if_exists : {'error', 'number', 'overwrite'}
         As for :func:`exengine.open_storage`. An old dataset is deleted only when the result is complete.
     verify : bool
@@ -204,7 +204,7 @@ class _Conversion:
             in_memory = f"{target.name} keeps frames in memory"
             where = in_memory if target.path is None else f"{target.path} is a URL"
             raise UnsupportedOperationError(
-                f"the result of a conversion is a dataset on this machine, but {where}; choose another "
+                f"the result of a conversion must be a dataset on this machine, but {where}; choose another "
                 "backend or path"
             )
         self._dataset = dataset
@@ -215,7 +215,7 @@ class _Conversion:
         self._report = ConvertReport(source, self._path, backend_of(dataset), target.name)
         for one, other in ((self._path, source), (source, self._path)):
             if os.path.join(one, "").startswith(os.path.join(other, "")):
-                raise OptionError(f"the result {self._path} must not be inside {source}, nor contain it")
+                raise OptionError(f"the result {self._path} must not be inside {source}, or contain it")
         _refuse_unfinished(dataset, source)
         self._frames = SourceFrames(dataset, source, selection)
         self._settings = Settings(

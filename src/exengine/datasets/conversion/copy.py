@@ -1,9 +1,9 @@
-"""Copies frames from one storage to another in a separate thread, so that an interrupt damages no frame.
+"""Copies frames from one storage to another in a separate thread, so that an interrupt cannot damage frames.
 
 Guarantees: a Ctrl-C reaches only the main thread, which asks the copying thread to stop after its current
 batch. The storage is therefore never interrupted while it writes, and can be continued later.
 
-Assumptions: the storage is used by the copying thread alone; reading the source is safe in a second thread.
+Assumptions: only the copying thread uses the storage. Other threads can safely read the source.
 """
 
 import threading
@@ -28,7 +28,7 @@ class UnexpectedFrameError(Exception):
 
 
 _MOST_FRAMES, _MOST_BYTES = 64, 16 * 2**20  # maximum size of a batch
-_MOST_AHEAD_BYTES = 96 * 2**20  # total size of the batches that are read before they are written
+_MOST_AHEAD_BYTES = 96 * 2**20  # maximum total size of the batches that are read ahead
 _SYNC_S = 20.0
 _POLL_S = 0.1
 
@@ -61,7 +61,7 @@ class FrameCopy:
         ExEngineError
             An error that the source or the storage raised.
         UnexpectedFrameError
-            If the frames were not checked, and should be.
+            If the frames were not checked, and must be checked first.
         KeyboardInterrupt
             If the copy was interrupted. The storage is still open, and contains only complete frames.
         """

@@ -1,7 +1,7 @@
 """Finds the frames of a source that a backend cannot store, before anything is written.
 
-The backend's capabilities and its ``check_plan`` decide. First each frame is checked alone, and then the
-frames together, because some formats require the same shape or the same axes for all frames. The largest
+The backend's capabilities and its ``check_plan`` decide. First, each frame is checked alone. Then all frames
+are checked together, because some formats require the same shape or the same axes for all frames. The largest
 group of frames that the format can store together is kept.
 """
 
@@ -129,7 +129,7 @@ class TargetLimits:
         """
         kept = bytearray(count)
         losses: dict[Any, Loss] = {}
-        groups: dict[Any, list[Any]] = {}  # layout and axes -> the first coordinates, the number of frames
+        groups: dict[Any, list[Any]] = {}  # maps each group to its first coordinates and its size
         refused: dict[PlannedLayout, str] = {}
         for number, (coordinates, layout) in enumerate(frames()):
             if layout not in refused:
@@ -150,7 +150,7 @@ class TargetLimits:
         return kept, list(losses.values())
 
     def _together(self, groups: dict[Any, list[Any]]) -> dict[Any, str]:
-        """Return the reason why each group of frames cannot be in one dataset with the larger groups."""
+        """Return the reason for each group of frames that cannot share a dataset with the larger groups."""
         reasons: dict[Any, str] = {}
         layouts: list[PlannedLayout] = []
         firsts: list[DataCoordinates] = []
@@ -167,7 +167,7 @@ class TargetLimits:
 
 
 def _group_of(coordinates: DataCoordinates, layout: PlannedLayout) -> tuple[Any, ...]:
-    """Return the layout, the axes and their types, which decide whether frames can be in one dataset."""
+    """Return a key that is equal for frames with the same layout, the same axes and the same axis types."""
     return layout, frozenset((axis, type(position)) for axis, position in coordinates.__dict__.items())
 
 

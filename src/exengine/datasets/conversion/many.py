@@ -25,7 +25,7 @@ class ManyReports:
     Attributes
     ----------
     done : list of ConvertReport
-        One report for each dataset that was converted, also by an earlier run.
+        One report for each dataset that was converted, in this run or an earlier one.
     failed : list of (source, path, message)
         The datasets that could not be converted.
     skipped : list of str
@@ -48,7 +48,7 @@ class ManyReports:
 
 
 def is_pattern(source: str) -> bool:
-    """Return whether a source is a pattern such as ``data/*``, and not the path of a dataset.
+    """Return whether a source is a pattern such as ``data/*`` rather than the path of a dataset.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def convert_many(
     options : mapping, optional
         Options of the backend.
     on_dataset : callable, optional
-        Called with the path of each source; returns its ``on_progress``.
+        Called with the path of each source. Returns the ``on_progress`` for its conversion.
     **settings
         Other arguments of :func:`exengine.convert`.
 
@@ -124,7 +124,7 @@ def convert_many(
 
 
 def _targets(sources: Iterable[str], folder: str, backend: str) -> dict[str, str]:
-    """Return the path of each result -> its source."""
+    """Return a dict that maps the path of each result to its source."""
     suffixes = plugins.BACKENDS.load(backend).capabilities.path_suffixes
     known = sorted((*_known_suffixes(), *suffixes), key=len, reverse=True)
     targets: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Compares a converted dataset with its source, before it is published."""
+"""Compares the result of a conversion with its source before the result is published."""
 
 import itertools
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
         *_differing_facts(source, result),
     ]
     if found:
-        more = f"; {len(found) - _MOST_NAMED} more differences were found" if len(found) > _MOST_NAMED else ""
+        more = f"; differences not listed: {len(found) - _MOST_NAMED}" if len(found) > _MOST_NAMED else ""
         raise DatasetDamagedError(
             f"the result differs from {source.path}, so it was not published: "
             f"{'; '.join(found[:_MOST_NAMED])}{more}"
@@ -83,16 +83,16 @@ def _differing_facts(source: SourceFrames, result: DataStorage) -> Iterator[str]
         kept = source.selection.chosen.get(axis)
         found = result.axes.get(names.get(axis, axis), [])
         if source.selection.chosen or not source.is_whole:
-            # Frames that were not selected may have had further positions on this axis.
+            # The result may lack some positions, because only frames outside the selection had them.
             allowed = positions if kept is None else kept
             if [position for position in allowed if position in found] != found:
-                yield f"the axis {axis!r} has the positions {found!r:.200}"
+                yield f"the positions on the axis {axis!r} are wrong: {found!r:.200}"
         elif found != positions:
-            yield f"the axis {axis!r} has the positions {found!r:.200} instead of {positions!r:.200}"
+            yield f"the positions on the axis {axis!r} are {found!r:.200} instead of {positions!r:.200}"
     if source.without_metadata:
         return
     for what in differences(summary_of(source.dataset), summary_of(result)):
-        yield f"the summary metadata differ: {what}"
+        yield f"the summary metadata differ from those of the source: {what}"
 
 
 def summary_of(dataset: DataStorage) -> Any:

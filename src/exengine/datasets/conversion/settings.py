@@ -68,9 +68,9 @@ class Settings:
             return None
 
     def differing(self, other: Self) -> list[str]:
-        """Return the settings in which ``other`` differs from these, as phrases for a message."""
+        """Return the settings of ``other`` that differ from these, as phrases for a message."""
         phrases = {
-            "source_state": "the source has changed since then",
+            "source_state": "an earlier state of the source (the source has changed since then)",
             "source": f"the source {other.source}",
         }
         mine, its = json.loads(self.encode()), json.loads(other.encode())

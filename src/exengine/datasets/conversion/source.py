@@ -1,7 +1,7 @@
 """The frames of the dataset to convert. Each frame is read once before the conversion begins.
 
 Unreadable frames are therefore found before anything is written. This first pass also computes a checksum of
-each frame's pixels, with which the result is compared later.
+each frame's pixels; the later comparison with the result uses these checksums.
 """
 
 import array
@@ -56,7 +56,7 @@ class SourceFrames:
     layouts : list of (shape, dtype)
         The distinct layouts of the frames.
     checksums, layout_numbers : array of int
-        The CRC-32 of each frame's pixels and the number of its layout, after the frames have been checked.
+        The CRC-32 of each frame's pixels, and the number of its layout. Empty until the frames are checked.
     without_metadata : bool
         Whether the result contains no metadata.
     """
@@ -91,7 +91,7 @@ class SourceFrames:
         return self.selection.is_whole and self._kept is None
 
     def with_layouts(self) -> Iterator[tuple[DataCoordinates, PlannedLayout]]:
-        """Yield each frame's coordinates in the result and its layout, after the frames have been checked."""
+        """Yield each frame's coordinates in the result, and its layout. The frames must have been checked."""
         for (_, new), number in zip(self.pairs(), self.layout_numbers, strict=True):
             yield new, self.layouts[number]
 
@@ -176,13 +176,13 @@ class SourceFrames:
         return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // size))
 
     def assume(self, layout: PlannedLayout) -> None:
-        """Assume that all frames have the same layout, and can be read, instead of checking them."""
+        """Assume, instead of checking, that all frames can be read and have the same layout."""
         self.layouts = [layout]
         self.layout_numbers = array.array("I", bytes(self.count * self.layout_numbers.itemsize))
         self.checksums = array.array("I")
 
     def forget(self) -> None:
-        """Forget the layouts, so that the frames can be checked."""
+        """Discard the assumed layouts, so that the frames can be checked."""
         self.layouts = []
         self.layout_numbers, self.checksums = array.array("I"), array.array("I")
 
