@@ -13,7 +13,7 @@ _FROM_SIMPLE = (
     "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C5", "C1", "C2", "C3", "C7", "D5", "D3", "C6",
     "S1", "S2", "S3",
 )  # fmt: skip
-"""The labels, in the order of how much their tests need of a backend."""
+"""The labels, ordered by how much of a backend their tests use."""
 
 _KINDS = {
     "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
@@ -24,7 +24,7 @@ _KINDS = {
     "hang": r"\bhung\b|did not end|hangs",
     "end": r"exited with code|ended with status|ended too early",
 }
-"""The kinds of failures, each with a pattern of the kit's own messages."""
+"""The kinds of failures, each with a pattern that finds the kit's messages about them."""
 
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b[:(]?\s*['\"]?(.{0,60})")
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}|\([^)]*\)|/\S+|0x[0-9a-f]+|-?\d+(\.\d+)?")
@@ -41,7 +41,7 @@ def causes_of(reports: Iterable[Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``labels`` and ``codes`` of the failed tests, those of the simplest test first; ``test``, ``code`` and
+        ``labels`` and ``codes`` of the failed tests, beginning with the simplest test; ``test``, ``code`` and
         ``message`` of the simplest test; and the number of failed tests as ``tests``.
 
     Examples

@@ -38,7 +38,7 @@ _TASKS = {
 }
 """The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _CHILD_S = 8.0
-_AGAIN_S = 5.0  # the patience with a backend that has already hung
+_AGAIN_S = 5.0  # the timeout for a backend that has already hung
 _hung: set[type] = set()
 _LOADING_S = 1.0
 _START_S = 60.0
@@ -107,9 +107,10 @@ class Child:
                     stream.close()
 
     def lines(self, timeout_s: float = 120, *, each_line: bool = False) -> Iterator[dict[str, Any]]:
-        """Yield the output of the process until it ends. Kill it after a timeout, in total or per line.
+        """Yield the output of the process until it ends, or kill the process after a timeout.
 
-        A line with the key ``within_s`` states another timeout for the next line.
+        The timeout limits the total time or, with ``each_line``, the time for each line. A line with the key
+        ``within_s`` sets a different timeout for the next line.
         """
         late: list[float] = []
 
@@ -163,7 +164,7 @@ class Child:
         return last
 
     def wait_for(self, number: int, timeout_s: float = 60, key: str = "put") -> None:
-        """Wait until the process acknowledges frame ``number``, or prints ``number`` under another key."""
+        """Wait until the process prints ``number`` under ``key``, as it does by default for each put."""
         for line in self.lines(timeout_s):
             if "fault" in line:
                 raise PromiseBrokenError("", f"the child process failed: {line['fault']}")
@@ -204,7 +205,7 @@ def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
     """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage.
 
-    ``before`` lists other datasets that are written first, each with its number of frames, and stay open.
+    Before that, write the datasets in ``before``, each with its number of frames, and leave them open.
     """
     for path, count in spec.get("before", ()):
         _write_some(subject, Path(path), count, spec["level"])
@@ -236,7 +237,7 @@ def _leave_a_child_behind() -> None:
     """Fork a process that outlives this process for a while, and report that it exists."""
     if os.fork() == 0:
         for stream in (0, 1):
-            os.close(stream)  # a reader of an open stream would wait for this fork
+            os.close(stream)  # otherwise, readers of the streams would wait for this fork
         time.sleep(_CHILD_S)
         os._exit(0)
     say(forked=True)

@@ -65,7 +65,7 @@ def killed_at_call(number: int, when: Literal["before", "after"], what: Callable
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status not in (0, _KILLED):
         raise RuntimeError(
-            f"the function raised an exception before it was killed (exit status {status}); see its "
+            f"the function raised an exception before the fork was killed (exit status {status}); see the "
             "traceback on stderr"
         )
     return status == _KILLED

@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--exengine-thorough",
         action="store_true",
-        help="search longer: more frames, more damage, more calls that fail",
+        help="search longer: more frames, more damage, more failing calls",
     )
     group.addoption(
         "--exengine-results",

@@ -63,7 +63,7 @@ def make_results(
     reason: str = "",
     known: Mapping[str, str] = PROMISES,
 ) -> Results:
-    """Return the results for a backend or source, ordered independently of the order of the tests.
+    """Return the results for a backend or source. Their order does not depend on that of the tests.
 
     Parameters
     ----------

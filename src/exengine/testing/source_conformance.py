@@ -69,7 +69,7 @@ class Subject:
         self.not_promised_by = ""
 
     def require_sequence(self) -> None:
-        """End a test of single fields of a sequence if the source does not need a sequence."""
+        """End a test of a single sequence field if the source does not need a sequence."""
         if not self.needs_sequence:
             raise NotPromised("the source needs no sequence, and refuses every sequence")
 
@@ -82,8 +82,8 @@ class SourceConformance:
     source : str
         The name of an installed frame source.
     options : dict
-        The options with which the source is created; if it is empty, the result of the source's
-        ``conformance_options``.
+        The options with which the source is created. If the dict is empty, the source's own
+        ``conformance_options`` are used.
     channels : tuple of str
         The names of two channels that the source provides.
     """

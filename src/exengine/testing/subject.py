@@ -410,7 +410,7 @@ def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
 
 
 def _digest_of(path: Path) -> str:
-    """Return a digest of the size of a file and of its blocks that are not zero, wherever it has holes."""
+    """Return a digest of the size of a file and its nonzero blocks. It does not depend on holes."""
     found = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -426,7 +426,7 @@ def _digest_of(path: Path) -> str:
 
 
 def _next_data(descriptor: int, at: int) -> int:
-    """Return the offset of the first block from an offset on that is not in a hole."""
+    """Return the offset of the first block at or after ``at`` that is not in a hole."""
     if not hasattr(os, "SEEK_DATA"):
         return at
     try:
@@ -445,5 +445,5 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 def coordinates_of(storage: DataStorage) -> list[list[tuple[str, int | str]]]:
-    """Return the coordinates of all frames in a storage, in order, each as a list of its items in order."""
+    """Return the coordinates of all frames as lists of items. Frames and axes keep their order."""
     return [list(coordinates.items()) for coordinates in storage]

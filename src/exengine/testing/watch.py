@@ -59,7 +59,7 @@ class Watch:
             self.reached.append(f"import of {name}")
 
     def look_at(self, path: "str | os.PathLike[str]") -> None:
-        """Start watching a dataset. From now on, only its files may be read, also those next to it."""
+        """Start watching a dataset. From now on, only files in it or belonging to it may be read."""
         self.reached = []
         self._root = os.path.realpath(path)
         # A folder on Python's search path that contains the dataset does not count as installed.

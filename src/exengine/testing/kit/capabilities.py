@@ -171,7 +171,7 @@ class HonestCapabilities:
     def test_the_number_of_axes_is_as_declared(self, subject: Subject) -> None:
         declared = subject.can.most_axes
         count = _MANY_AXES if declared is None else declared
-        # A format may have dimensions only for the axes of an acquisition.
+        # The usual axes come first, because a format may accept no others.
         names = [*_USUAL_AXES, *(f"axis{number}" for number in range(count))][:count]
         many: Axes = {axis: number for number, axis in enumerate(names)}
         storage = subject.create()

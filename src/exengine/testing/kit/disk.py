@@ -18,7 +18,7 @@ SUMMARY = "summary_metadata"
 DAMAGES, DAMAGES_THOROUGH = 500, 3000
 """The approximate number of damaged datasets that are opened."""
 _PROCESSOR_S, _PROCESSOR_THOROUGH_S = 2.0, 60.0
-"""The approximate processor time for them; a backend that is slow to open opens fewer."""
+"""The approximate processor time for opening damaged datasets; a slow backend opens fewer of them."""
 _SECONDS = 10.0
 _PATIENCE_S = 12.0
 _MIB = 1024
@@ -195,7 +195,7 @@ def _read_damaged(subject: Subject, original: Path) -> None:
         faults.append(("C1", f"{at}: opening did not end: {told.get('fault', '')}"))
     if faults:
         label, first = faults[0]
-        more = f" (and {len(faults) - 1} more changes were not noticed)" if len(faults) > 1 else ""
+        more = f" (further faults after other changes: {len(faults) - 1})" if len(faults) > 1 else ""
         raise PromiseBrokenError(label, first + more)
 
 
@@ -247,7 +247,7 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
         faults.append(("C1", f"opening did not finish{at}{ended}"))
     if faults:
         broken, first = faults[0]
-        more = f" (and {len(faults) - 1} more faults in {len(damaged)} datasets)" if len(faults) > 1 else ""
+        more = f" (further faults in {len(damaged)} datasets: {len(faults) - 1})" if len(faults) > 1 else ""
         raise PromiseBrokenError(broken, first + more)
 
 

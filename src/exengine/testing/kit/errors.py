@@ -13,7 +13,7 @@ _FRAMES = 150
 
 
 class ErrorPromises:
-    """Tests in which calls fail, and tests that see which files are synced."""
+    """Tests in which calls fail, and tests that record which files are synced."""
 
     @promise("N3", "F2", code="EX309")
     def test_what_finish_and_a_durable_flush_have_synced_holds_every_frame(self, subject: Subject) -> None:
@@ -38,7 +38,7 @@ class ErrorPromises:
                 names = ", ".join("its folder" if name == "." else name for name in line["lacking"][:5])
                 raise PromiseBrokenError(
                     "N3" if finished else "F2",
-                    f"{call} returned, but with what was synced, {fault}; not on the disk: {names}",
+                    f"{call} returned, but after a power loss {fault}; not on the disk: {names}",
                 )
 
     @promise("C4", "P7", "N3")
@@ -51,8 +51,8 @@ class ErrorPromises:
         if faults:
             raise PromiseBrokenError("", f"the child process failed: {faults[0]}")
         if not cases:
-            raise NotRun("the backend makes no calls that this kit can let fail")
-        # One frame more was refused: it must not be there, or be right.
+            raise NotRun("the kit cannot make any of the backend's calls fail")
+        # The next frame was refused. It must be either absent or stored correctly.
         looks = [(case["path"], case["stored"] + 1) for case in cases]
         with Child(subject, "look_at", datasets=looks) as child:
             seen = {line.get("path"): line for line in child.lines()}

@@ -1,8 +1,9 @@
 """Tests of a backend's options, with values from their annotations, and of the summary metadata: O1, N6.
 
 An option with a few choices or with limits must change something that can be seen from outside: the
-capabilities, a refusal, the calls to the operating system, or the files. Otherwise it is ignored. This is not
-tested for an option that needs another one that the kit has no value for, such as a server's address.
+capabilities, a refusal, the calls to the operating system, or the files. If it does not, the backend ignores
+the option. An option is not tested if it needs a second option for which the kit has no value, such as the
+address of a server.
 """
 
 import enum
@@ -24,7 +25,7 @@ from exengine.testing.tasks.calls import SYNCS, SYNCS_OF_ALL
 
 _FRAMES = 7
 _SUMMARY = "summary_metadata"
-_LARGE = (1100, 1200)  # a pyramid, for example, begins only with large frames
+_LARGE = (1100, 1200)  # a pyramid, for example, is written only for large frames
 _MOST_OTHERS = 8
 _RECORDED_BYTES = 24  # an option's value may be recorded in a file even if it is ignored
 _KERNELS = ("exengine.json", "exengine.lock")
@@ -99,7 +100,7 @@ class OptionPromises:
 
 
 def _options(subject: Subject) -> list[Option]:
-    """Return the options with values that the kit may choose."""
+    """Return the options to which the kit may assign values."""
     return [
         option
         for option in options_of(subject.cls)
@@ -150,13 +151,13 @@ def _at_limits(kind: type, marks: tuple[Any, ...]) -> list[Any]:
 
 
 def _is_chosen(option: Option) -> bool:
-    """Return whether the values of an option differ so much that they must show."""
+    """Return whether an option has several known values, so that the values can be compared."""
     values = [value for value in values_of(option.annotation) if value is not None]
     return len(values) > 1
 
 
 def _others(options: list[Option], option: Option) -> Iterator[dict[str, Any]]:
-    """Yield one choice of another option at a time, because some options need another one."""
+    """Yield the values of each other option, one at a time, because some options depend on another one."""
     for other in options:
         if other is not option:
             for value in values_of(other.annotation):
@@ -165,7 +166,7 @@ def _others(options: list[Option], option: Option) -> Iterator[dict[str, Any]]:
 
 
 def _stores(subject: Subject) -> str:
-    """Store frames and read them back; return how the options or a frame were refused."""
+    """Store frames and read them back. Return the refusal of the options or a frame, or an empty string."""
     try:
         path = subject.new_path()
         storage = subject.create(path)
@@ -187,7 +188,7 @@ def _stores(subject: Subject) -> str:
 
 
 def _smooth(frame: Any) -> Any:
-    """Return a frame with many equal pixels, so that the effort of a compression shows."""
+    """Return a frame with many equal pixels, so that the compression level affects the size of the file."""
     flat = frame.reshape(-1)
     flat[flat.size // 2 :] = (np.arange(flat.size - flat.size // 2) // 7 % 5).astype(frame.dtype)
     return frame

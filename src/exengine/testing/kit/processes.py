@@ -19,7 +19,7 @@ FRAMES = 30
 WATCHED, WATCHED_THOROUGH = 120, 1500
 """The number of frames that are put while another process reads."""
 SECONDS = 100
-"""The approximate number of attempts, in threads, to create a dataset while another writer uses its path.
+"""The approximate number of attempts to create a dataset, from threads, while another writer uses its path.
 
 All of the attempts must be refused.
 """
@@ -94,7 +94,7 @@ class ProcessPromises:
         foreign = [end["message"] for end in told["ends"] if end and "ExEngineError" not in end["kinds"]]
         if foreign or told["faults"]:
             raise PromiseBrokenError(
-                "P7", f"after a disk error, the storage failed: {[*foreign, *told['faults']][0]}"
+                "P7", f"after a disk error, the storage had a fault: {[*foreign, *told['faults']][0]}"
             )
         _holds(subject, path, told["stored"], "P7")
 
@@ -263,7 +263,7 @@ def _are_seen(subject: Subject, path: Path, count: int, when: str) -> None:
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Try to overwrite a dataset. Return the refusal; None if the cause is a lack of dataset_files."""
+    """Try to overwrite a dataset. Return the refusal; None if it only says that dataset_files is missing."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None
@@ -303,7 +303,7 @@ def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatu
     lost = sorted(set(range(count)) - set(present))
     if lost:
         raise PromiseBrokenError(
-            label, f"{len(lost)} of {count} frames were lost; the first numbers are {lost[:10]}"
+            label, f"{len(lost)} of {count} frames were lost; the first were numbers {lost[:10]}"
         )
     return status_of(opened)
 
@@ -326,10 +326,7 @@ def _refused(told: dict[str, Any], what: str) -> None:
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Raise an error if opening a dataset that is being written has an outcome that is not allowed.
-
-    Opening must return correct frames or raise an ExEngineError.
-    """
+    """Open a dataset that is being written. The result must be correct frames or an ExEngineError."""
     path = subject.new_path()
     storage = subject.create(path)
     subject.fill(storage, 4)

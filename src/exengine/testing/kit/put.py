@@ -217,7 +217,7 @@ class PutPromises:
 
 
 def simplest_fault(subject: Subject) -> str:
-    """Store and read one frame. Return the fault, or an empty string; the result is kept for each class.
+    """Store and read one frame. Return the fault, or an empty string. The result is cached for each class.
 
     A child process does this, because a backend may hang or end the process.
     """
@@ -237,7 +237,7 @@ def simplest_fault(subject: Subject) -> str:
 
 
 def _any_bits(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """Return a frame of which every bit is random; among floats are -0.0, subnormals and all kinds of NaN."""
+    """Return a frame of random bits. Floats include -0.0, subnormals and all kinds of NaN."""
     part = np.dtype(f"float{4 * dtype.itemsize}") if dtype.kind == "c" else dtype
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     values = np.random.default_rng(7).integers(0, 256, size, np.uint8).view(part)

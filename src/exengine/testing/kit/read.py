@@ -94,7 +94,7 @@ class ReadPromises:
                 known.get("stage", {}).clear()
                 if any(not same_json(other, put.metadata) for other in read):
                     raise PromiseBrokenError(
-                        "P3", f"changing the metadata read at {put.axes} changed what another reader got"
+                        "P3", f"changing the metadata read at {put.axes} changed another reader's metadata"
                     )
         for reader in readers:
             model.check(reader, "P3")

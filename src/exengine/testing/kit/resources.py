@@ -13,7 +13,7 @@ from exengine.testing.subject import Model, Subject, check_order, ending_of, key
 
 WRITERS = 8
 MANY, MANY_THOROUGH = 600, 6000
-"""The number of frames in one dataset, because some faults begin when a buffer, a table or a file is full."""
+"""The number of frames in one dataset. Some faults begin only when a buffer, a table or a file is full."""
 _EACH = 12
 _PATIENCE_S = 60.0
 _MOST = {"kib": 64.0, "descriptors": 0.1, "threads": 0.1}
@@ -120,7 +120,7 @@ class ResourcePromises:
 
     @staticmethod
     def _lines(child: Child) -> Iterator[dict[str, Any]]:
-        """Yield the lines of a child; if it hangs or is killed while it opens a dataset, say so."""
+        """Yield the lines of a child. If the child hangs or dies while opening a dataset, yield the error."""
         opening = False
         try:
             for line in child.lines(_PATIENCE_S, each_line=True):

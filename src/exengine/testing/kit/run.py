@@ -1,4 +1,4 @@
-"""A pytest run with the kit, which collects the tests, gathers their reports and writes the results.
+"""Runs pytest with the kit: collects the tests, gathers their reports, and writes the results.
 
 Each test's report is attached to the corresponding pytest report, so that reports from worker processes are
 also gathered.
@@ -63,7 +63,7 @@ class KitRun:
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
-        self._variants: dict[str, tuple[str, ...]] = {}  # of each plugin; the first variant is ""
+        self._variants: dict[str, tuple[str, ...]] = {}  # by plugin; the first variant is ""
         self._reports: dict[str, dict[str, list[TestReport]]] = {}  # the reports by plugin and variant
         self._results: dict[str, Results] = {}
 

@@ -88,7 +88,9 @@ class SecurityPromises:
                         "D3", f"{make.__name__}: creating a dataset changed files outside its folder"
                     )
                 if subject.name and (told is None or tree_of(path.parent) != there):
-                    raise PromiseBrokenError("D1", f"{make.__name__}: a dataset was created in its place")
+                    raise PromiseBrokenError(
+                        "D1", f"{make.__name__}: a dataset was created, or a refusal changed files"
+                    )
 
 
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""Wrappers of Python's functions that change the disk: one call fails, or all syncs are recorded.
+"""Wraps the Python functions that change files, to make one call fail or to record all syncs.
 
-Only calls that go through Python's modules are seen. Those that a C library makes by itself are not, so that
-nothing may be concluded about files that no Python code has opened for writing.
+Only calls through Python's modules are observed, not the calls that a C library makes itself. Nothing can
+therefore be concluded about a file that no Python code has opened for writing.
 """
 
 import errno
@@ -24,7 +24,7 @@ _TO_WRITE = os.O_WRONLY | os.O_RDWR
 
 
 class Calls:
-    """Make one call of a kind fail. As a context manager, it replaces the functions and restores them.
+    """A context manager that replaces the functions so that one call fails, and restores them on exit.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def _half(name: str, content: Any) -> Any:
 
 
 def inodes_of(root: str) -> dict[int, str]:
-    """Return the inode of a folder and of everything in it -> its path."""
+    """Return a dict that maps the inode of a folder, and of everything in it, to its path."""
     found = {os.lstat(root).st_ino: root} if os.path.lexists(root) else {}
     for base, folders, names in os.walk(root):
         for name in (*folders, *names):
@@ -109,14 +109,14 @@ def inodes_of(root: str) -> dict[int, str]:
 
 
 def _inodes_beside(path: str) -> dict[int, str]:
-    """Return the inodes of the files that ExEngine keeps next to a single-file dataset -> their paths."""
+    """Map the inodes of the files that ExEngine keeps next to a single-file dataset to their paths."""
     return {os.lstat(file).st_ino: os.fspath(file) for file in dataset_at(Path(path))[1:]}
 
 
 class Syncs:
-    """A recorder of the content that files and folders had when they were last synced.
+    """Records the content of files and folders at the time of their last sync.
 
-    It also notes the files that Python code opens for writing. It cannot be removed.
+    The files that Python code opens for writing are also recorded. Recording cannot be stopped.
 
     Parameters
     ----------
@@ -173,11 +173,11 @@ class Syncs:
                 self._files[inode] = file.read()
 
     def sees(self, lacking: list[str]) -> bool:
-        """Return whether Python code opened these files of a dataset, so that their syncs are seen."""
+        """Return whether Python code opened these files of a dataset. Otherwise, their syncs are not seen."""
         return all(os.path.basename(name) in self._opened for name in lacking if os.path.isfile(name))
 
     def restore(self, dataset: str, copy: str) -> list[str]:
-        """Write a copy of a dataset as it is after a loss of power; return the paths that it lacks."""
+        """Write a copy of a dataset as power loss would leave it; return the paths that the copy lacks."""
         kinds = {inode: os.path.isdir(path) for inode, path in inodes_of(self._root).items()}
         if os.path.isdir(dataset):
             self._restore(os.lstat(dataset).st_ino, copy, kinds)
@@ -203,7 +203,7 @@ class Syncs:
 
 
 def _lacks(path: str, copy: str) -> bool:
-    """Return whether a copy is missing or, if it is a file, has another size."""
+    """Return whether a copy is missing or, if it is a file, differs in size from the original."""
     if not os.path.lexists(copy):
         return True
     return os.path.isfile(path) and os.path.getsize(copy) != os.path.getsize(path)

@@ -19,7 +19,7 @@ _LEAST = 100
 def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
     """Apply each change to a copy of a dataset, open the copy and read it. Report faults.
 
-    The copy gets a new path for each change, so that nothing that the backend may remember of a path is used.
+    The copy gets a new path for each change, so that the backend cannot reuse data cached for an old path.
     """
     original = Path(spec["good"])
     watch = watch_after(subject, spec)
@@ -108,7 +108,7 @@ def _read(subject: Subject, storage: Any, count: int, with_summary: bool) -> tup
         known = {key_of(axes) for axes in wanted}
         strange = [dict(axes) for axes in storage if key_of(axes) not in known]
         if strange:
-            wrong = wrong or f"frames are listed at {strange[0]}, where no frame was put"
+            wrong = wrong or f"a frame is listed at {strange[0]}, where no frame was put"
     summary = subject.options.get("summary_metadata")
     if summary and with_summary and status == _COMPLETE:
         try:

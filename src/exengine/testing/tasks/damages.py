@@ -29,7 +29,7 @@ class Damage:
     text : str
         A description of the change, for messages.
     change : callable
-        Returns the new content for the old one; None removes the file.
+        Maps the old content of the file to the new content, or to None, which removes the file.
     """
 
     place: Callable[[Path], Path]

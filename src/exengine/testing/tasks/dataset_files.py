@@ -1,4 +1,4 @@
-"""The files of a dataset, which is a folder or one file with others next to it: list, copy and move them."""
+"""Lists, copies and moves the files of a dataset: a folder, or one file with related files next to it."""
 
 import glob
 import os
@@ -45,7 +45,7 @@ def move_to(original: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a dataset, which the kit made."""
+    """Delete a dataset that the kit made."""
     for place in dataset_at(path):
         if place.is_dir():
             shutil.rmtree(place)

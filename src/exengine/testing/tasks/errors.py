@@ -17,7 +17,7 @@ from exengine.testing.tasks.dataset_files import files_of
 
 _LARGE = (300, 300)
 _PUTS = 5
-_FAILING = 3  # the number of the frame that meets the error
+_FAILING = 3  # the number of the frame at which the disk fails
 _MANY = 12
 
 
@@ -82,7 +82,7 @@ def _large_frame(subject: Subject, axes: Any) -> Any:
 
 
 def run_broken_calls(subject: Subject, spec: dict[str, Any]) -> None:
-    """Let each call of put, finish and close fail, one per dataset. Report the errors that were raised."""
+    """Make each system call of put, finish and close fail, one per dataset, and report the errors raised."""
     for phase in ("put", "finish", "close"):
         for kind in ("error", "short"):
             number = 0
@@ -148,7 +148,7 @@ def _put(subject: Subject, storage: Any, axes: Any, number: int) -> Callable[[],
 
 
 def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
-    """Limit the size of files, also while the storage is finished and closed."""
+    """Limit the size of files, including during finish and close."""
     try:
         import resource
     except ImportError:  # this module does not exist on Windows
@@ -185,7 +185,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
                 errors.append(describe(error, 120))
                 break
             stored += 1
-        if not size:  # only the format's own writes in finish fail
+        if not size:  # make only the format's own writes in finish fail
             limited = True
             limit(1)
         for end in (storage.finish, storage.close):
@@ -206,7 +206,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
 
 
 def run_synced(subject: Subject, spec: dict[str, Any]) -> None:
-    """Report the frames that are surely on the disk after a durable flush and after finish."""
+    """Report the frames that would survive power loss right after a durable flush, and after finish."""
     syncs = Syncs(subject.folder)
     for end in ("finish", "flush"):
         path, copy = subject.new_path(), subject.new_path()

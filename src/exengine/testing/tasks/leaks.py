@@ -86,7 +86,7 @@ def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
 
 
 def _refused_copies(subject: Subject) -> list[Path]:
-    """Return damaged datasets that cannot be opened: for each file, up to two."""
+    """Return damaged datasets that cannot be opened, at most two for each damaged file."""
     original = subject.new_path()
     storage = subject.create(original)
     subject.fill(storage, _FRAMES)

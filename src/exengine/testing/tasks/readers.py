@@ -42,7 +42,7 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
     faults: list[str] = []
     last_round = False
     while not faults and not last_round:
-        last_round = stopped.is_set()  # check once more after the last frame was put
+        last_round = stopped.is_set()  # check once more after the last frame has been put
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):
