@@ -164,7 +164,7 @@ def test_a_file_that_was_cut_off_is_damaged_and_its_whole_frames_are_read(ome, p
     with exengine.open_dataset(path) as dataset:
         *whole, torn = dataset
         assert len(whole) == 29 and np.array_equal(dataset[whole[-1]], FRAMES[1, 2, 3])
-        with pytest.raises(DatasetDamagedError, match="behind the end of the file"):
+        with pytest.raises(DatasetDamagedError, match="beyond the end of the file"):
             dataset[torn]
         assert dataset.status == "damaged"
     assert not exengine.verify(path).ok

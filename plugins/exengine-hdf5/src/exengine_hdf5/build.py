@@ -221,7 +221,7 @@ def _encoded(frames: Sequence[FrameToBuild], compression: str) -> Iterator[tuple
         except IncompressibleError as error:
             return error.args[0], 0b10
 
-    if compression != "gzip":  # h5py has a lock of its own
+    if compression != "gzip":  # h5py compresses in one thread only
         yield from map(work, frames)
         return
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _AHEAD), "exengine-hdf5-gzip") as pool:

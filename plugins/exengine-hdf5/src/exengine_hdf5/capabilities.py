@@ -1,4 +1,4 @@
-"""The capabilities of the backend ``hdf5``, which its writer and its readers share."""
+"""The capabilities of the backend ``hdf5``, shared by its writer and readers."""
 
 import numpy as np
 

@@ -3,7 +3,7 @@
 After a failed write, the HDF5 library may end the process with a segmentation fault when it closes the file
 or exits. The library therefore writes through this Python class, and never sees an error. Data that cannot be
 written is kept in memory, so that the library can read it again. After each chunk, the caller checks for an
-error; if there is one, it discards the file.
+error, and discards the file if there is one.
 """
 
 import io
@@ -14,7 +14,7 @@ from exengine.base_classes import open_new, read_at, write_at
 
 
 class Sink(io.RawIOBase):
-    """A new file, for ``h5py.File``.
+    """A new file to pass to ``h5py.File``.
 
     Parameters
     ----------

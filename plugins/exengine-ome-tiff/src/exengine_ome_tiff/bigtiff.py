@@ -1,8 +1,8 @@
 """Encodes the parts of a BigTIFF file: its header, and the directories (IFDs) that describe its pages.
 
-All numbers are little-endian, and the pixels of a page are one strip. Between the header and the first
-pixels, which no tag refers to, are 48 bytes that lead ExEngine to its records in the file: one per frame, as
-in a spool, with the place of its pixels, checksums, coordinates and metadata.
+All numbers are little-endian, and the pixels of a page are one strip. No tag refers to the 48 bytes between
+the header and the first pixels. They state where ExEngine's records are in the file. As in a spool, each
+frame has a record with the location of its pixels, checksums, coordinates and metadata.
 
 The format is described at https://www.awaresystems.be/imaging/tiff/bigtiff.html, and its tags in the TIFF 6.0
 specification (Adobe, 1992).
@@ -24,7 +24,7 @@ FIRST_PIXELS_AT = 64
 METADATA_TAG = 65400
 """The private tag of a page whose value is the JSON text of the frame's record."""
 COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
-"""The name of a compression -> its number in TIFF."""
+"""Maps the name of each compression to its number in TIFF."""
 
 _HEADER = struct.Struct("<2sHHHQ")  # byte order, version, size of offsets, 0, offset of the first directory
 _POINTER = struct.Struct("<QQ")  # the offset and the size of the records
@@ -38,7 +38,7 @@ _CENTIMETER = 3
 
 
 class Text(NamedTuple):
-    """The place of bytes in the file, which a tag refers to."""
+    """The offset and size of bytes in the file to which a tag refers."""
 
     offset: int
     size: int
@@ -55,9 +55,9 @@ class Page(NamedTuple):
     compression : str
         A key of ``COMPRESSIONS``.
     has_predictor : bool
-        Whether the difference to the pixel on the left is stored instead of each pixel.
+        Whether each pixel is stored as its difference from the pixel on the left.
     offset, size : int
-        The place of the strip with the pixels.
+        The location of the strip that contains the pixels.
     record : Text or None
         The value of ``METADATA_TAG``.
     """
@@ -79,7 +79,7 @@ def header(first_directory: int, records: Text) -> bytes:
 
 
 def records_in(begin: bytes) -> Text | None:
-    """Return the place of the records, from the first 64 bytes of a file; None if they are damaged."""
+    """Return the location of the records, from the first 64 bytes of a file; None if these are damaged."""
     pointer = begin[_HEADER.size : _HEADER.size + len(MAGIC) + _POINTER.size]
     crc = begin[_HEADER.size + len(pointer) :][: _CRC.size]
     if len(crc) < _CRC.size or _CRC.pack(crc32c.crc32c(pointer)) != crc:
@@ -98,7 +98,7 @@ def is_tiff(begin: bytes) -> bool:
 
 
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the first 64 bytes of a file; empty if it cannot be read."""
+    """Return the first 64 bytes of a file; empty if the file cannot be read."""
     try:
         descriptor = open_regular(path, follow_links=True)
     except OSError:
@@ -120,7 +120,7 @@ def directories(
     at : int
         The offset of the first directory in the file; a multiple of 8.
     description : Text
-        The place of the text that describes the file, with a NUL at its end.
+        The location of the text that describes the file, including a final NUL.
     pixel_size_um : (float, float) or None
         ``(y, x)``.
     """
@@ -148,7 +148,7 @@ def _tags(page: Page, pixel_size_um: tuple[float, float] | None) -> _Tags:
         257: ("long", (height,)),
         258: ("short", (dtype.itemsize * 8,) * samples),  # bits per sample
         259: ("short", (COMPRESSIONS[page.compression],)),
-        262: ("short", (2 if colors == 3 else 1,)),  # RGB, or 0 is black
+        262: ("short", (2 if colors == 3 else 1,)),  # RGB or BlackIsZero
         273: ("long8", (page.offset,)),
         277: ("short", (samples,)),
         278: ("long", (height,)),  # rows per strip
@@ -159,7 +159,7 @@ def _tags(page: Page, pixel_size_um: tuple[float, float] | None) -> _Tags:
     if page.has_predictor:
         tags[317] = ("short", (2,))
     if samples > colors:
-        tags[338] = ("short", (0,) * (samples - colors))  # more samples than those of a color
+        tags[338] = ("short", (0,) * (samples - colors))  # the samples beyond the color
     if page.record is not None:
         tags[METADATA_TAG] = ("undefined", page.record)
     if pixel_size_um is not None:
@@ -172,7 +172,7 @@ def _tags(page: Page, pixel_size_um: tuple[float, float] | None) -> _Tags:
 
 
 def _directory(tags: _Tags, at: int, *, is_last: bool) -> bytes:
-    """Return a directory, and after it those of its values that are longer than 8 bytes."""
+    """Return a directory, followed by its values that are longer than 8 bytes."""
     size = _COUNT.size + len(tags) * _ENTRY.size + _COUNT.size
     entries, long_values = [], b""
     for tag in sorted(tags):

@@ -1,4 +1,4 @@
-"""Builds a finished OME-TIFF file from frames, and compares it with them.
+"""Builds a finished OME-TIFF file from frames, and compares the file with the frames.
 
 The pixels come first, in order of arrival, then the records of ExEngine, the OME-XML and the directories of
 all pages. The header is written last. Only then is the file a TIFF file.
@@ -82,7 +82,7 @@ def build(
         write_at(descriptor, [content], records_at)
         write_at(descriptor, [header(first, records)], 0)
         if read_at(descriptor, len(content), records_at) != content:
-            raise OSError(f"the content of {path} differs from the data that were written")
+            raise OSError(f"the content of {path} differs from the data that was written")
         _compare(path, frames, xml.decode())
         os.fsync(descriptor)
     finally:
@@ -96,7 +96,7 @@ def _aligned(offset: int) -> int:
 def _write_pixels(
     descriptor: int, frames: Sequence[FrameToBuild], compression: str
 ) -> tuple[list[Page], list[bytes], list[int], int]:
-    """Write the pixels; return the pages, record texts and checksums, and the end of the pixels."""
+    """Write the pixels; return the pages, the record texts, the checksums, and the end of the pixels."""
     pages, texts, crcs, at = [], [], [], FIRST_PIXELS_AT
     write_at(descriptor, [bytes(at + 8)], 0)  # the pixel of a file without frames
     for frame, strip in zip(frames, _strips(frames, compression), strict=True):
@@ -132,7 +132,7 @@ def _strips(frames: Sequence[FrameToBuild], compression: str) -> Iterator[Any]:
 
 
 def _compare(path: str, frames: Sequence[FrameToBuild], description: str) -> None:
-    """Raise an OSError unless tifffile opens the file, and finds every frame and the OME-XML in it."""
+    """Raise an OSError unless tifffile finds every frame and the OME-XML in the file."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -148,4 +148,4 @@ def _compare(path: str, frames: Sequence[FrameToBuild], description: str) -> Non
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(length for length in shape if length != 1)  # a page has no dimension for a single sample
+    return tuple(length for length in shape if length != 1)  # tifffile omits an axis of length 1

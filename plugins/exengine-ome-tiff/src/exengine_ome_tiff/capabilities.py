@@ -1,4 +1,4 @@
-"""The capabilities of the backend ``ome-tiff``, which its writer and its readers share."""
+"""The capabilities of the backend ``ome-tiff``, shared by its writer and readers."""
 
 from exengine.base_classes import StorageCapabilities
 
@@ -10,7 +10,7 @@ PIXEL_TYPES = {
     "int8": "int8", "int16": "int16", "int32": "int32",
     "float32": "float", "float64": "double", "complex64": "complex", "complex128": "double-complex",
 }  # fmt: skip
-"""The name of a numpy dtype -> its name in OME-XML. OME has no names for other dtypes."""
+"""Maps the name of each supported numpy dtype to its name in OME-XML, which has no other types."""
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
 

@@ -1,4 +1,4 @@
-"""Compresses frames to strips as TIFF defines it, and decompresses them."""
+"""Compresses frames into strips, and decompresses strips, as defined by TIFF."""
 
 import math
 import zlib
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from exengine.errors import UnsupportedOperationError
 
 _ZLIB_LEVEL, _ZSTD_LEVEL = 4, 3
-_MOST_ZLIB_RATIO = 1100  # more is not possible
+_MOST_ZLIB_RATIO = 1100  # zlib cannot compress any better than this
 
 
 def has_predictor(dtype: str, compression: str) -> bool:
@@ -19,12 +19,12 @@ def has_predictor(dtype: str, compression: str) -> bool:
 
 
 def zstd() -> Any:
-    """Return the module with zstd.
+    """Return the module that implements zstd.
 
     Raises
     ------
     UnsupportedOperationError
-        If it is not installed.
+        If the module is not installed.
     """
     try:
         import imagecodecs
@@ -47,7 +47,7 @@ def encode(pixels: npt.NDArray[Any], compression: str) -> Any:
     """
     if has_predictor(pixels.dtype.name, compression):
         differences = pixels.copy()
-        differences[:, 1:] -= pixels[:, :-1]  # wraps around, as TIFF demands
+        differences[:, 1:] -= pixels[:, :-1]  # wraps around, as TIFF requires
         pixels = differences
     whole = pixels.reshape(-1).view(np.uint8).data
     if compression == "zlib":
@@ -58,12 +58,12 @@ def encode(pixels: npt.NDArray[Any], compression: str) -> Any:
 
 
 def decode(strip: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compression: str) -> npt.NDArray[Any]:
-    """Return the pixels of a compressed strip. The caller has verified its checksum.
+    """Return the pixels of a compressed strip. The caller has verified the checksum of the strip.
 
     Raises
     ------
     ValueError
-        If the strip does not have these pixels.
+        If the strip does not contain pixels of this shape and dtype.
     """
     size = dtype.itemsize * math.prod(shape)
     if compression == "zlib":
@@ -81,7 +81,7 @@ def decode(strip: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compressi
     else:
         raise ValueError(f"the compression {compression!r:.20} is not known")
     if len(strip) != size:
-        raise ValueError("the strip has another size than the frame")
+        raise ValueError("the size of the strip differs from the size of the frame")
     pixels = np.frombuffer(strip, dtype).reshape(shape)
     if has_predictor(dtype.name, compression):
         return np.cumsum(pixels, axis=1, dtype=dtype)

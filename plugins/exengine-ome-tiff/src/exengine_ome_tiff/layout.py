@@ -20,13 +20,13 @@ class Image:
     fixed : dict of str to int or str
         The positions that all frames share, on the axes that are not dimensions of the Image.
     axes : dict of str to str
-        ``T``, ``C`` or ``Z`` -> the axis that it stands for.
+        Maps ``T``, ``C`` and ``Z`` to the axes that they represent.
     shape : tuple of int
         The shape of a frame.
     dtype : str
     positions : dict of str to list
-        ``T``, ``C`` or ``Z`` -> the positions on its axis: integers in ascending order, then names in order
-        of arrival.
+        Maps ``T``, ``C`` and ``Z`` to the positions on these axes: integers in ascending order, then names
+        in order of arrival.
     frames : list of (int, tuple of int)
         The number of each frame and its indices on T, C and Z.
     """
@@ -47,17 +47,18 @@ class Image:
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        """The lengths of T, C and Z; 1 for a dimension that stands for no axis."""
+        """The lengths of T, C and Z; 1 for a dimension that represents no axis."""
         t, c, z = (len(self.positions.get(dimension, "1")) for dimension in DIMENSIONS)
         return t, c, z
 
 
 def arrange(frames: Sequence[FrameToBuild]) -> list[Image]:
-    """Return the Images for frames: one per stage position, and per position on any axis without a dimension.
+    """Arrange frames in Images, each of which contains the frames of one stage position.
 
-    ``time``, ``channel`` and ``z`` are T, C and Z. Without ``time``, T is the longest of the other axes.
-    Frames that differ in axes, shape or dtype are in different Images. A time point has the same index in all
-    Images with the same axes; an Image has only those channels and planes that it has frames of.
+    ``time``, ``channel`` and ``z`` become T, C and Z. Without ``time``, the longest other axis becomes T. The
+    positions on all further axes are in separate Images, and so are frames with different axes, shapes or
+    dtypes. A time point has the same index in all Images with the same axes; each Image contains only the
+    channels and planes of its own frames.
     """
     kinds: dict[object, list[int]] = {}
     for number, frame in enumerate(frames):

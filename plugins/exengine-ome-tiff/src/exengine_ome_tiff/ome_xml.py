@@ -1,8 +1,8 @@
-"""The OME-XML of a file, in which other programs find its Images, their pixel sizes and channels.
+"""Encodes the OME-XML of a file, which tells other programs about Images, pixel sizes and channels.
 
-It follows the schema of June 2016
-(https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html). Each page is listed, so
-that frames that do not exist are not mistaken for black ones.
+The XML follows the schema of June 2016
+(https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html). It lists each page, so
+that missing frames are not mistaken for black ones.
 """
 
 import json
@@ -18,7 +18,7 @@ from exengine_ome_tiff.layout import DIMENSIONS, POSITION, Image
 
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 AXES_NAMESPACE = "exengine.axes"
-"""The namespace of the annotation of an Image that has its axes and positions."""
+"""The namespace of the annotations that contain the axes and positions of an Image."""
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REPLACED = "\ufffd"
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -128,7 +128,7 @@ def _facts(metadata: JsonValue) -> dict[str, object]:
 
 
 def _first(values: Iterable[JsonValue]) -> float | None:
-    """Return the first value that is a number."""
+    """Return the first value that is a finite number, or None."""
     return next((number for value in values if (number := _number(value)) is not None), None)
 
 
@@ -139,7 +139,7 @@ def _number(value: JsonValue) -> float | None:
 
 
 def _annotation(number: int, image: Image) -> Iterator[str]:
-    """Yield the annotation that has the axes and positions of an Image, as JSON."""
+    """Yield the annotation that contains the axes and positions of an Image, as JSON."""
     axes: dict[str, Any] = {"fixed": image.fixed}
     for dimension in DIMENSIONS:
         if dimension in image.axes:

@@ -1,4 +1,4 @@
-"""Reads a finished OME-TIFF file that ExEngine wrote, with the records in it."""
+"""Reads a finished OME-TIFF file that ExEngine wrote, by means of the records in the file."""
 
 import os
 from typing import Any
@@ -27,9 +27,9 @@ FINISHED = (DatasetStatus.COMPLETE, DatasetStatus.ABORTED)
 
 
 def open_tiff(path: str | os.PathLike[str]) -> DataStorage:
-    """Open a dataset: from its spool until it is finished, and from the file afterwards.
+    """Open a dataset: from its spool until the dataset is finished, and from the file afterwards.
 
-    A file of another program is opened as well.
+    Files written by other programs can also be opened.
 
     Raises
     ------
@@ -51,11 +51,11 @@ def open_tiff(path: str | os.PathLike[str]) -> DataStorage:
             return OmeTiffReader(path, manifest)
         if manifest is None or manifest.frames is None:
             return EmptyReader(path, manifest)
-        raise DatasetDamagedError(f"the frames of {path} are missing: its spool is not next to it")
+        raise DatasetDamagedError(f"the frames of {path} are missing: no spool exists next to the file")
     if manifest is not None and manifest.backend == BACKEND_NAME:
         raise DatasetDamagedError(
             f"the beginning of {path} is damaged, or another program has replaced the file; in the latter "
-            "case, move it away from its manifest to open it"
+            "case, move the file to another folder without the manifest to open it"
         )
     if not is_tiff(begin):
         raise DatasetDamagedError(f"{path} is not a TIFF file, or its beginning is damaged")
@@ -65,7 +65,7 @@ def open_tiff(path: str | os.PathLike[str]) -> DataStorage:
 
 
 class OmeTiffSpoolReader(SpoolReader):
-    """A dataset that is not finished, read from its spool."""
+    """A reader for the spool of a dataset that is not finished."""
 
     capabilities: StorageCapabilities = CAPABILITIES
     backend_name = BACKEND_NAME
@@ -81,11 +81,11 @@ class OmeTiffSpoolReader(SpoolReader):
 
 
 class EmptyReader(EmptyFileReader, OmeTiffSpoolReader):
-    """A dataset without a spool, because its writer was killed before it created one."""
+    """A reader for a dataset without a spool. Its writer was killed before creating one."""
 
 
 class OmeTiffReader(RecordedFileReader, OmeTiffSpoolReader):
-    """A finished file."""
+    """A reader for a finished file."""
 
     def find_records(self, descriptor: int) -> tuple[int, int] | None:
         return records_in(read_at(descriptor, FIRST_PIXELS_AT, 0))

@@ -27,11 +27,11 @@ _COMPRESSION = "compression"
 class OmeTiffStorage(SpooledStorage):
     """Write one OME-TIFF file, which Bio-Formats, tifffile and most microscopy programs read.
 
-    Each frame is a page of a BigTIFF file, and the OME-XML in it has the stage positions, channels and pixel
-    sizes. Until ``finish``, the frames are in a spool next to the file: when ``put`` returns, the operating
-    system has received the frame, and it survives a crash of the program, whatever happens to the TIFF file.
-    ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums protect the
-    frames and their metadata.
+    Each frame is a page of a BigTIFF file. The OME-XML in the file contains the stage positions, channels and
+    pixel sizes. Until ``finish``, the frames are in a spool next to the file: when ``put`` returns, the
+    operating system has received the frame, and it survives a crash of the program, whatever happens to the
+    TIFF file. ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums
+    protect the frames and their metadata.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def _check_compression(compression: str) -> None:
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     if 0 in shape:
-        raise UnsupportedDataError(f"a frame of shape {shape} has 0 bytes, but a page of TIFF has at least 1")
+        raise UnsupportedDataError(f"a frame of shape {shape} has no pixels, so it cannot be a TIFF page")
     if len(shape) == 3 and shape[2] > _MOST_SAMPLES:
         raise UnsupportedDataError(
             f"a frame of shape {shape} has {shape[2]} values per pixel, but TIFF stores up to {_MOST_SAMPLES}"

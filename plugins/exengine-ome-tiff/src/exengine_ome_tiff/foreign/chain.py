@@ -1,7 +1,7 @@
-"""The chain of directories (IFDs) in a TIFF file, each of which has the offset of the next.
+"""Follows the chain of directories (IFDs) in a TIFF file. Each directory contains the offset of the next.
 
-tifffile follows a chain that is a loop for ever, and takes a chain that leads out of the file for a shorter
-one. A file is therefore checked here before tifffile opens it.
+If the chain is a loop, tifffile follows it forever. If the chain leads out of the file, tifffile silently
+ends it early. This module therefore checks a file before tifffile opens it.
 """
 
 import os
@@ -33,7 +33,7 @@ def follow(descriptor: int) -> Chain:
     order = {b"II": "<", b"MM": ">"}.get(begin[:2])
     version = struct.unpack(f"{order}H", begin[2:4])[0] if order and len(begin) >= 8 else 0
     if version not in (42, 43):
-        raise ValueError("the file does not begin as a TIFF file")
+        raise ValueError("the file does not begin with a TIFF header")
     is_big = version == 43
     count_format, entry_bytes = (f"{order}Q", 20) if is_big else (f"{order}H", 12)
     offset_format = f"{order}{'Q' if is_big else 'I'}"
@@ -42,12 +42,12 @@ def follow(descriptor: int) -> Chain:
     seen: set[int] = set()
     while at:
         if at in seen:
-            raise ValueError(f"the directory of page {len(seen)} is that of an earlier page")
+            raise ValueError(f"the chain of directories returns to an earlier page after {len(seen)} pages")
         number = len(seen)
         count = read_at(descriptor, count_bytes, at) if at < size else b""
         tags = struct.unpack(count_format, count)[0] if len(count) == count_bytes else 0
         if not 0 < tags <= _MOST_TAGS:
-            return Chain(number, f"the directory of page {number}, at {at}, is damaged or behind the end")
+            return Chain(number, f"the directory of page {number}, at offset {at}, is damaged or missing")
         following = read_at(descriptor, offset_bytes, at + count_bytes + tags * entry_bytes)
         if len(following) < offset_bytes:
             return Chain(number, f"the file ends in the directory of page {number}")

@@ -1,7 +1,7 @@
-"""Opens TIFF files with tifffile, and reads their pages with checks that tifffile leaves out.
+"""Opens TIFF files with tifffile, and reads their pages with checks that tifffile does not perform.
 
-tifffile fills strips that have no bytes with zeros, and raises errors of many types. Here, a page without all
-of its pixels is damaged, and each error is one of ExEngine.
+tifffile returns zeros for a strip without bytes, and raises errors of many types. This module reports a page
+that lacks pixels as damaged, and raises only ExEngine's errors.
 """
 
 import contextlib
@@ -34,21 +34,21 @@ class TiffFiles:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock = threading.RLock()  # a file that tifffile has opened is used by one thread at a time
+        self.lock = threading.RLock()  # tifffile's files must not be used by two threads at once
         self._open: dict[str, tuple[tifffile.TiffFile, Chain]] = {}
 
     def file(self, name: str | None = None) -> tifffile.TiffFile:
-        """Return the file, or another one in its folder.
+        """Return the main file or, if ``name`` is given, another file in its folder.
 
         Raises
         ------
         DatasetDamagedError
-            If it does not exist or is not a TIFF file.
+            If the file does not exist or is not a TIFF file.
         """
         return self._file(name)[0]
 
     def chain(self, name: str | None = None) -> Chain:
-        """Return how many pages a file has, and whether more pages cannot be found."""
+        """Return the number of pages in a file, and the reason if their chain ends early."""
         return self._file(name)[1]
 
     def _file(self, name: str | None) -> tuple[tifffile.TiffFile, Chain]:
@@ -100,7 +100,7 @@ def _regular(path: str) -> int:
 
 @contextlib.contextmanager
 def as_damage(what: str) -> Iterator[None]:
-    """Turn errors of tifffile and of its codecs into errors of ExEngine, and discard its warnings."""
+    """Turn errors from tifffile and its codecs into ExEngine's errors, and discard tifffile's warnings."""
     logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
     logger.addHandler(handler)
     try:
@@ -129,11 +129,11 @@ def check_page(page: Any) -> None:
     if not page.nbytes or not counts or len(offsets) != len(counts) or min(counts) <= 0:
         raise DatasetDamagedError(f"{what} lacks pixels")
     if any(offset <= 0 or offset + count > end for offset, count in zip(offsets, counts, strict=True)):
-        raise DatasetDamagedError(f"{what} has pixels behind the end of the file")
+        raise DatasetDamagedError(f"{what} has pixels beyond the end of the file")
     if page.nbytes > _MOST_BYTES:
         raise UnsupportedOperationError(f"{what} has {page.nbytes} bytes; the limit is {_MOST_BYTES}")
     if page.nbytes > sum(counts) * (1 if page.compression == 1 and page.nbytes > 2**20 else _MOST_RATIO):
-        raise DatasetDamagedError(f"{what} has fewer bytes than its {page.nbytes} bytes of pixels need")
+        raise DatasetDamagedError(f"{what} is too short to contain {page.nbytes} bytes of pixels")
     if page.axes not in ("YX", "YXS", "SYX"):
         raise UnsupportedOperationError(f"{what} has the dimensions {page.axes}")
 
@@ -154,7 +154,7 @@ def read_page(page: Any) -> npt.NDArray[Any]:
 
 
 def read_run(path: str, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return pixels without compression at an offset.
+    """Return uncompressed pixels that begin at an offset.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def read_run(path: str, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any
     descriptor = _regular(path)
     try:
         if offset + size > os.fstat(descriptor).st_size:
-            raise DatasetDamagedError(f"{path} ends before the pixels at {offset} do")
+            raise DatasetDamagedError(f"{path} ends within the pixels that begin at offset {offset}")
         content = read_at(descriptor, size, offset)
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
 """The Images of an OME-TIFF file, from its OME-XML: sizes, channels, and the page of each plane.
 
 The XML is untrusted. A plane is present only if a TiffData element maps a page to it, so that missing planes
-are not taken for black ones.
+are not mistaken for black ones.
 """
 
 import math
@@ -23,7 +23,7 @@ _ROOT = re.compile(r"<(\w+:)?OME\b")
 
 
 class PlanePlace(NamedTuple):
-    """The page of a plane: the name of another file in the folder, or None for this file, and its number."""
+    """The location of a plane: another file in the folder, or None for this file, and the page number."""
 
     file: str | None
     page: int
@@ -41,12 +41,12 @@ class OmeImage:
     channels : list of (str, str or None)
         The name, which may be empty, and the color ``RRGGBB`` of each channel.
     sizes_um : dict of str to float
-        ``X``, ``Y`` and ``Z`` -> the physical size in micrometers, where known.
+        Maps ``X``, ``Y`` and ``Z`` to the physical size of a pixel in micrometers, if known.
     interval_s : float or None
     planes : dict
-        The indices of each plane that has a page -> its place.
+        Maps the indices of each plane that has a page to the location of the page.
     metadata : dict
-        The indices of a plane -> the facts about it, with the keys that ExEngine uses.
+        Maps the indices of a plane to its metadata, with the keys that ExEngine uses.
     """
 
     name: str
@@ -81,7 +81,7 @@ def images_of(xml: str, own_name: str, pages: int) -> list[OmeImage]:
         If the XML is not valid.
     """
     if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
-        raise DatasetDamagedError("the OME-XML defines entities, which are not read")
+        raise DatasetDamagedError("the OME-XML defines entities, which are not allowed")
     try:
         root = ElementTree.fromstring(xml)  # noqa: S314 - it has no entities
         own_id = root.get("UUID")
@@ -105,11 +105,11 @@ def _image(element: ElementTree.Element, own_name: str, own_id: str | None, page
     channels = [child for child in pixels if _local(child) == "Channel"]
     samples = {int(channel.get("SamplesPerPixel", 1)) for channel in channels} or {1}
     if len(samples) > 1 or min(samples) < 1:
-        raise ValueError("the channels differ in SamplesPerPixel")
+        raise ValueError("SamplesPerPixel must be positive and the same for all channels")
     t, c, z = (int(pixels.attrib[f"Size{dimension}"]) for dimension in "TCZ")
     sizes = (t, c // samples.pop() or 1, z)
     if min(sizes) < 1 or math.prod(sizes) > _MOST_PLANES:
-        raise ValueError(f"the lengths of T, C and Z are {sizes}")
+        raise ValueError(f"the lengths of T, C and Z must be positive and not too large, but are {sizes}")
     found = OmeImage(element.get("Name") or "", sizes)
     found.channels = [(child.get("Name") or "", _color(child.get("Color"))) for child in channels[: sizes[1]]]
     for axis in "XYZ":
@@ -131,7 +131,7 @@ def _image(element: ElementTree.Element, own_name: str, own_id: str | None, page
 def _planes(
     data: ElementTree.Element, order: str, sizes: Indices, own_name: str, own_id: str | None, pages: int
 ) -> Iterator[tuple[PlanePlace, Indices]]:
-    """Yield the planes that a TiffData element maps to pages."""
+    """Yield the location and the indices of each plane that the TiffData element ``data`` maps to a page."""
     file = None
     for uuid in data:
         if _local(uuid) == "UUID":
@@ -152,7 +152,7 @@ def _planes(
         at += first[dimension] * step
         step *= length[dimension]
     if page < 0 or not 0 <= count <= _MOST_PLANES:
-        raise ValueError(f"a TiffData element has {count} planes from page {page}")
+        raise ValueError(f"a TiffData element claims {count} planes, beginning at page {page}")
     for number in range(min(count, step - at)):
         rest, where = at + number, {}
         for dimension in fastest_first:
@@ -173,12 +173,12 @@ def _facts(plane: ElementTree.Element) -> dict[str, Any]:
 
 
 def _measure(element: ElementTree.Element, name: str, units: dict[str, float], unit: str) -> float | None:
-    """Return a quantity in micrometers or seconds; None if it is unknown or has another unit."""
+    """Return a quantity in micrometers or seconds; None if it is missing or its unit is unknown."""
     text, factor = element.get(name), units.get(element.get(f"{name}Unit", unit))
     value = float(text) if text is not None else math.nan
     return None if factor is None or not math.isfinite(value) else value * factor
 
 
 def _color(text: str | None) -> str | None:
-    """Return the color of a channel, which OME stores as RGBA in a signed integer of 32 bits."""
+    """Return ``RRGGBB`` from the signed 32-bit integer in which OME stores a color as RGBA."""
     return None if text is None else f"{int(text) & 0xFFFFFFFF:08X}"[:6]

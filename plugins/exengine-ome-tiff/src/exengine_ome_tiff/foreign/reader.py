@@ -33,7 +33,7 @@ _IMAGEJ_UM = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-3,
 
 
 class _Frame(NamedTuple):
-    """How a frame is read and checked, and its metadata."""
+    """The functions that read and check a frame, and the frame's metadata."""
 
     read: Callable[[], npt.NDArray[Any]]
     check: Callable[[], None]
@@ -146,7 +146,7 @@ class ForeignReader(DatasetReader):
         for number, series in enumerate(every):
             inner = next((axes for axes in _FRAME_AXES if series.axes.endswith(axes)), None)
             if inner is None:
-                raise UnsupportedOperationError(f"{self.path} has an image with the axes {series.axes}")
+                raise UnsupportedOperationError(f"{self.path} has an image with unusual axes: {series.axes}")
             lead = len(series.axes) - len(inner)
             names = [_axis(letter) for letter in series.axes[:lead]]
             if len({*names}) < len(names):
@@ -192,13 +192,13 @@ class ForeignReader(DatasetReader):
 
     @property
     def summary_metadata(self) -> JsonValue:
-        """A dict with the text that describes the file, if there is one of up to 1 MiB."""
+        """A dict with the file's ImageDescription; empty if there is none, or if it exceeds 1 MiB."""
         is_short = 0 < len(self._description) <= _MOST_TEXT
         return {"image_description": self._description} if is_short else {}
 
     @property
     def recorded_plan(self) -> SourcePlan:
-        """The pixel size, z step, interval, colors and stage positions, as far as the file has them."""
+        """The pixel size, z step, interval, colors and stage positions, if the file contains them."""
         return self._plan
 
     def check_structure(self) -> list[str]:
@@ -249,7 +249,7 @@ def _plan_of(images: list[OmeImage], names: list[Any]) -> SourcePlan:
 
 
 def _plan_of_imagej(file: tifffile.TiffFile) -> SourcePlan:
-    """Return the sizes that ImageJ wrote. Other programs often write the resolution of a print instead."""
+    """Return the sizes that ImageJ wrote. Other programs often store the print resolution in these tags."""
     about = file.imagej_metadata or {}
     factor = _IMAGEJ_UM.get(str(about.get("unit")))
     if factor is None:
