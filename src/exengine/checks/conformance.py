@@ -56,7 +56,7 @@ class Cause:
     Attributes
     ----------
     labels, codes : tuple of str
-        The broken promises, and the codes of capabilities, those of the simplest test first.
+        The broken promises and the codes of capabilities. Those of the simplest test come first.
     code : str
         The code of the simplest test; empty if it has none.
     message : str

@@ -129,7 +129,7 @@ def of_project(folder: Path) -> Packaging:
         raise ValueError(f"{file} is not valid TOML: {error}") from None
     if not isinstance(project, dict) or not isinstance(project.get("name"), str):
         raise ValueError(
-            f"{file} has no [project] table with a name; install the plugin, and check it by its name"
+            f"{file} has no [project] table with a name; install the plugin, and check it by name"
         )
     name, version = project["name"], str(project.get("version", ""))
     classifiers = [text for text in project.get("classifiers", ()) if text.startswith("License ::")]
@@ -177,7 +177,7 @@ def _metadata(facts: Packaging) -> Iterator[Finding]:
     if not facts.summary and "description" not in facts.unknown:
         yield Finding(
             "EX406",
-            "the summary is missing; set description in pyproject.toml, because lists of plugins show it",
+            "the summary, which lists of plugins show, is missing; set description in pyproject.toml",
         )
     if not facts.requires_python and "requires-python" not in facts.unknown:
         yield Finding(
@@ -255,8 +255,8 @@ def _names(facts: Packaging, record: PluginRecord) -> Iterator[Finding]:
     elif facts.files is not None and not _in_files(facts.files, top):
         yield Finding(
             "EX403",
-            f"{facts.name} does not install the module {top}; the entry point must refer to a module that it "
-            "installs",
+            f"{facts.name} does not install the module {top}; the entry point must refer to a module that is "
+            "installed",
         )
 
 

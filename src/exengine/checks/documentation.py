@@ -84,7 +84,7 @@ def _check_example(cls: type, run: ExampleRun | None) -> Iterator[Finding]:
         yield Finding("EX211", f"{where} has no Examples section with lines that start with >>>")
     elif all(statement.options.get(doctest.SKIP) for statement in statements):
         yield Finding(
-            "EX211", f"every line of the example in {where} is skipped, so nothing shows that it works"
+            "EX211", f"every line of the example in {where} is skipped, so the example is never tested"
         )
     elif run is not None and run.failed:
         yield Finding("EX212", f"the example in {where} fails: {fault_of(text, run)}")

@@ -1,4 +1,4 @@
-"""The explanation of each code: why the rule exists, how to fix the fault, a wrong and a right example.
+"""The explanation of each code: why the rule exists, how to fix the fault, and wrong and right examples.
 
 The text is in ``codes.toml``, next to this module, so that it is available offline. ``exengine explain``
 prints it, and the documentation has a page for each code.

@@ -80,7 +80,7 @@ class PluginReport:
         }
 
     def _with(self, findings: Sequence[Finding] = (), not_run: Sequence[str] = ()) -> "PluginReport":
-        """Return a copy of the report with further findings, sorted by code, and further checks not run."""
+        """Return a copy of the report with added findings and checks not run. Findings are sorted by code."""
         unique = dict.fromkeys((*self.findings, *findings))
         return replace(
             self,

@@ -1,7 +1,8 @@
 """Converts a dataset between backends and back, and reports the differences.
 
-The dataset has two positions, two channels, z and time, some frames are missing, and its axes have positions
-of both types. The page *Conversions between backends* of the documentation shows the reports.
+The dataset has the axes position, channel, z and time. Some frames are missing, and the positions on the axes
+include names and numbers. The reports are shown on the page *Conversions between backends* of the
+documentation.
 """
 
 import json
@@ -48,9 +49,10 @@ class RoundTrip:
     source, target : str
         The names of the backends.
     there, back : dict of str to str
-        Aspect -> how the converted dataset differs from the original; empty if it is equal.
+        Maps each aspect to a description of how the converted dataset differs from the original; the
+        description is empty if the aspect is the same.
     lost : list of str
-        The frames that the source can store and the target cannot. A conversion refuses them.
+        The kinds of frames that the source can store but the target cannot. A conversion refuses them.
     """
 
     source: str
@@ -170,12 +172,12 @@ ASPECTS: dict[str, Callable[[DataStorage], Any]] = {
 
 
 def compare(first: str, other: str) -> dict[str, str]:
-    """Compare two datasets; return how the second one differs, by aspect."""
+    """Return, for each aspect, how the second dataset differs from the first; empty if it is the same."""
     with open_dataset(first) as one, open_dataset(other) as two:
         found = {}
         for aspect, value_of in ASPECTS.items():
             one_value, other_value = value_of(one), value_of(two)
-            # JSON makes a difference between 1, 1.0 and true, but not between 1 and "1" as keys.
+            # JSON distinguishes the values 1, 1.0 and true, but not the keys 1 and "1".
             found[aspect] = next(differences(one_value, other_value), "")
             if not found[aspect] and json.dumps(one_value) != json.dumps(other_value):
                 found[aspect] = "the order differs"
@@ -205,11 +207,11 @@ PROBES: dict[str, tuple[list[PlannedLayout], list[dict[str, int | str]]]] = {
     "names and numbers on one axis": ([_ONE], [_AT, {"time": "end", "channel": "DAPI"}]),
     "positions of more than 32 bits": ([_ONE], [{"time": 2**40}]),
 }
-"""Frames that some formats cannot store: layouts and coordinates."""
+"""Kinds of frames that some formats cannot store, each with its layouts and coordinates."""
 
 
 def lost_frames(source: str, target: str) -> list[str]:
-    """Return which frames the first backend can store and the second one cannot, as phrases."""
+    """Return phrases for the kinds of frames that the first backend can store but the second cannot."""
     one, other = (TargetLimits(StoragePlan(name, _place(name), options={})) for name in (source, target))
     dtypes = [
         dtype
