@@ -59,7 +59,7 @@ class OldFile:
         self._entries = self._check(parent)
 
     def leave(self) -> None:
-        """Leave the dataset as it is."""
+        """Release the dataset without changing it. There is nothing to close."""
 
     def _check(self, folder: HeldFolder) -> dict[str, tuple[int, int]]:
         """Return the identity of each file of the dataset in a folder, beginning with the dataset itself."""
@@ -73,7 +73,7 @@ class OldFile:
         for entry in folder.names():
             if entry.startswith(begin):
                 if entry.removeprefix(f"{self._name}.") not in parts:
-                    raise refusal(self._path, f"{entry!r:.200} next to it is not part of the dataset")
+                    raise refusal(self._path, f"{entry!r:.200} in its folder is not part of the dataset")
                 found[entry] = self._deletable(folder, entry)
         return found
 

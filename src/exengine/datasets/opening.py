@@ -185,7 +185,7 @@ def _hint(path: str) -> str:
         how = f"in {left}; move its files back" if os.path.isfile(inside) else f"at {left}; rename it"
         return f"; overwriting it was interrupted, and the old dataset is now {how} to restore it"
     if os.path.isdir(folder_beside(os.path.abspath(path), CONVERTING)):
-        return "; a conversion to this path is unfinished, and continues if you run the same command again"
+        return "; a conversion to this path is unfinished; run the same command again to continue it"
     if refusal := files.refusal_of(path):
         return f": {refusal}"
     parent, name = os.path.split(os.path.abspath(path))

@@ -103,7 +103,7 @@ def refuse_if_not_deletable(path: str, files_of: FilesOf) -> None:
 
 
 def _open_parent(path: str) -> HeldFolder | None:
-    """Return the parent folder of a path, or None if it does not exist."""
+    """Return the parent folder of a path, or None if this folder does not exist."""
     try:
         return HeldFolder(os.path.dirname(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -171,7 +171,7 @@ class _OldDataset:
             raise
 
     def leave(self) -> None:
-        """Leave the dataset as it is."""
+        """Close the dataset's folder without changing the dataset."""
         self._folder.close()
 
     def move_aside(self) -> None:

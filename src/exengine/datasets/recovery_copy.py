@@ -238,7 +238,7 @@ class RecoveryIntoCopy(Recovery):
 
 
 def _keep_pixels(frame: ReadFrame) -> list[str]:
-    """Replace unreadable metadata with a note, and return the message about this, if any."""
+    """If a frame's metadata is unreadable, replace it with a note, and return a message about the loss."""
     reason = frame.metadata_problem
     if reason is None:
         return []

@@ -288,7 +288,7 @@ def as_count(value: Any) -> int | None:
 
 
 def stored_of(ledger: Any) -> int | None:
-    """Return the number of frames that a ledger accounts for, including earlier runs; None if unknown."""
+    """Return the number of frames that a ledger records as stored, in all runs; None if it is unknown."""
     stored = as_count(ledger.get("stored")) if isinstance(ledger, dict) else None
     return None if stored is None else stored + (as_count(ledger.get("stored_before")) or 0)
 
@@ -318,8 +318,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
         if total > frames + len(lost):
             _add(
                 report,
-                f"{total - frames - len(lost)} more frames did not survive the recovery; their coordinates "
-                "are unknown",
+                f"the recovery lost further frames, at unknown coordinates: {total - frames - len(lost)}",
             )
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):
@@ -335,7 +334,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     if counted > len(unstored):
         _add(
             report,
-            f"the ledger counts {counted - len(unstored)} frames as not stored that it does not list",
+            f"the ledger counts {counted} frames as not stored, but lists only {len(unstored)} of them",
         )
 
 

@@ -80,8 +80,7 @@ class Workshop:
             raise busy from None
         if lock is None:
             raise busy
-        # Another process may have ended and removed the file after it was opened here and before it was
-        # locked.
+        # After this process opened the lock file, another process may have removed the file and ended.
         try:
             same = os.path.samestat(os.fstat(lock), os.stat(os.path.join(folder, manifest.LOCK_NAME)))
         except FileNotFoundError:
@@ -181,14 +180,14 @@ class Workshop:
                 raise
             raise DatasetExistsError(
                 f"{path} was created by another process during the {self._work} and was not changed; choose "
-                "another output"
+                "another path"
             ) from error
         files.sync_folder(self._parent)
         files.sync_folder(self.folder)
         self._is_clear = True
 
     def _publish_file(self, path: str) -> None:
-        """Rename a single-file dataset, after the files next to it, so that it is never without them."""
+        """Rename a single-file dataset. Rename the files next to it first, so that none is ever missing."""
         files.sync_folder(self.folder)
         begin = f"{self._name}."
         parts = [name.removeprefix(begin) for name in os.listdir(self.folder) if name.startswith(begin)]
