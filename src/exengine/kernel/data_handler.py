@@ -1,7 +1,7 @@
 """Uses its own threads to move frames from a producer to a storage, and never loses a frame silently.
 
-This module provides the interface to producers and readers. :mod:`exengine.kernel.flow` handles the frames:
-the bounded queue, the process function, storing, the ledger. Neither is responsible for the storage promises.
+This module provides the interface to producers and readers. :mod:`exengine.kernel.flow` contains the bounded
+queue, and the threads that process and store the frames. The storage alone keeps the storage promises.
 
 Threads: ``exengine-process`` (only with a process function; one or more) and ``exengine-store``. All are
 daemon threads, so that a forgotten handler does not keep the interpreter alive; such a handler is drained at
@@ -65,7 +65,7 @@ class DataHandler:
         The maximum amount of pixel data in the queue, in bytes. A frame larger than this limit is accepted
         only if the queue is empty.
     max_frames : int, optional
-        The maximum number of frames in the queue. By default, only ``max_pending`` limits it.
+        The maximum number of frames in the queue. By default, only ``max_pending`` limits the queue.
     when_full : {'block', 'drop', 'error'}
         Whether ``put`` waits for space, drops the new frame, or raises ``HandlerFullError``. The ledger
         counts and lists dropped frames.
@@ -124,7 +124,7 @@ class DataHandler:
         self._flight = flight = Flight(policy, processing=self._processes)
         self._copies = FrameBuffers()
         self._gaps = GapFinder(flight.ledger)
-        # Coordinates of each rejected frame -> number of rejections, and the frame's entries in the ledger.
+        # Maps the coordinates of each rejected frame to the number of rejections and its ledger entries.
         self._refused: dict[DataCoordinates, tuple[int, list[Loss]]] = {}
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
         self._storing = Storing(storage, flight, observers, on_error, self._copies)

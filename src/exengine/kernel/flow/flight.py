@@ -15,7 +15,7 @@ from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.flow.waiters import Waiters, wait
 from exengine.kernel.frames.ledger import Ledger
 
-_BATCH_BYTES = 4 * 2**20  # maximum pixel data in a batch, unless a single frame is larger
+_BATCH_BYTES = 4 * 2**20  # maximum amount of pixel data in a batch, unless a single frame is larger
 _NAP_S = 0.001
 
 
@@ -50,9 +50,9 @@ class Flight:
         self.hurry = Waiters()  # the store thread, while it naps so that more frames can arrive
         self.news = Waiters()  # callers of `await_data` and `await_completion`
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use
-        self._processing: dict[int, QueuedFrame] = {}  # id -> frame
+        self._processing: dict[int, QueuedFrame] = {}  # frames by id
         self._storing: list[QueuedFrame] = []  # the batch that is being stored
-        self._waiting: dict[int, QueuedFrame] = {}  # id -> result for which there is no room yet
+        self._waiting: dict[int, QueuedFrame] = {}  # results that wait for room, by id
 
     # -- arriving --------------------------------------------------------------------------------
 

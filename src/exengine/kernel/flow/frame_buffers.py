@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SLAB_BYTES = 2**18  # numpy requests large pages from 4 MiB on, and the first touch of one takes a millisecond
+SLAB_BYTES = 2**18  # from 4 MiB on, numpy requests large pages; the first access to one takes a millisecond
 LARGE_BYTES = 2**18
 """Frames of at least this size, in bytes, have a buffer of their own."""
 
@@ -73,7 +73,7 @@ class FrameBuffers:
         Parameters
         ----------
         image : numpy.ndarray
-            An array, possibly of a subclass such as that of masked arrays. The copy has the same class.
+            An array, possibly of a subclass such as ``numpy.ma.MaskedArray``. The copy has the same class.
         """
         slab = self._slab
         if image.dtype is not slab.dtype or image.shape != slab.shape or type(image) is not np.ndarray:
@@ -94,7 +94,7 @@ class FrameBuffers:
         return copy
 
     def _has_slab(self, image: npt.NDArray[Any]) -> bool:
-        """Select the slab for arrays with the layout of this one; return False if there is none."""
+        """Select the slab for arrays with the layout of ``image``; return False if there is none."""
         size = image.nbytes
         if type(image) is not np.ndarray or image.dtype.hasobject or not 0 < size < LARGE_BYTES:
             return False

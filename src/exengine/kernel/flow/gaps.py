@@ -37,7 +37,7 @@ class GapFinder:
         self._last: dict[str, tuple[int, DataCoordinates]] = {}
 
     def see(self, coordinates: DataCoordinates, metadata: dict[str, Any]) -> None:
-        """Record a gap before this frame, if the image number in its metadata shows one."""
+        """Record a gap before this frame, if the image number in its metadata reveals one."""
         tags = metadata.get(TAGS, metadata)
         if not isinstance(tags, dict) or NUMBER not in tags:
             return

@@ -13,7 +13,7 @@ MOST_WORKERS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The options of a data handler that its parts share; see :class:`exengine.DataHandler`.
+    """The options that the parts of a data handler share; see :class:`exengine.DataHandler`.
 
     Raises
     ------

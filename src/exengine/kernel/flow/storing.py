@@ -31,8 +31,8 @@ Otherwise, each of the two threads would wait until the other has held the inter
 _PAUSE_S = 1e-6  # about 60 us on Linux, which suffices for another thread to take the interpreter lock
 
 _LONG_WAIT_S = 0.004
-"""After a batch that included a wait of at least this time, the next batch is larger, if the storage can
-take it.
+"""After a batch that included a wait of at least this time, the next batch is larger, unless the storage
+limits its size.
 
 After each write, the store thread waits for the interpreter lock: 5 ms if another Python thread is busy."""
 
