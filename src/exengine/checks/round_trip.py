@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from exengine.datasets.conversion.convert import convert
+from exengine.datasets.conversion.frame_work import differences
 from exengine.datasets.conversion.losses import TargetLimits
-from exengine.datasets.conversion.result import differences
 from exengine.datasets.creation import StoragePlan, open_storage
 from exengine.datasets.opening import open_dataset
 from exengine.kernel.capabilities import PlannedLayout

@@ -7,8 +7,8 @@ from typing import Any
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import PhaseProgress
 from exengine.datasets.conversion.convert import ConvertReport, convert
-from exengine.datasets.conversion.many import convert_many, is_pattern
-from exengine.kernel.errors import OptionError
+from exengine.datasets.conversion.many import Units, convert_many, is_pattern
+from exengine.kernel.errors import OptionError, UnsupportedOperationError
 from exengine.kernel.registry.options import TextValue
 from exengine.kernel.wording import human_bytes, human_time
 
@@ -24,9 +24,17 @@ def run(options: argparse.Namespace) -> int:
         "verify": not options.no_verify,
         "restart": options.restart,
         "allow_loss": options.allow_loss,
+        "dask": options.dask,
     }
+    units = None if options.units is None else Units.parse(options.units)
     if is_pattern(options.source):
-        return _run_many(options, settings)
+        return _run_many(options, settings, units)
+    if units is not None and units.count > 1:
+        raise UnsupportedOperationError(
+            f"{options.source} is one dataset, which only one process can write; --units divides several "
+            "datasets. Give a pattern in quotes, such as 'data/*'; or use --dask, so that a cluster reads this "
+            "dataset; or use --select, so that each job converts a part to a dataset of its own"
+        )
     with PhaseProgress() as progress:
         report = convert(options.source, options.path, **settings, on_progress=progress)
     if options.json:
@@ -36,10 +44,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_many(options: argparse.Namespace, settings: dict[str, Any]) -> int:
+def _run_many(options: argparse.Namespace, settings: dict[str, Any], units: Units | None) -> int:
     """Convert all datasets that match a pattern, and print one line for each."""
     with PhaseProgress() as progress:
-        found = convert_many(options.source, options.path, **settings, on_dataset=lambda source: progress)
+        found = convert_many(
+            options.source, options.path, **settings, units=units, on_dataset=lambda source: progress
+        )
     if options.json:
         print_json(found.to_dict())
         return 1 if found.failed else 0
@@ -49,7 +59,8 @@ def _run_many(options: argparse.Namespace, settings: dict[str, Any]) -> int:
     for source, _, message in found.failed:
         print(f"failed: {source}: {message}")
     skipped = f", {len(found.skipped)} other paths skipped" if found.skipped else ""
-    print(f"{len(found.done)} converted, {len(found.failed)} failed{skipped}")
+    others = f", {found.others} left to the other units" if found.others else ""
+    print(f"{len(found.done)} converted, {len(found.failed)} failed{skipped}{others}")
     return 1 if found.failed else 0
 
 

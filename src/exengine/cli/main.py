@@ -171,6 +171,18 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out the frames that the backend cannot store, and list them, instead of refusing",
     )
+    verb.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let the workers of a dask cluster read the frames, such as tcp://scheduler:8786; each of them "
+        "needs the datasets at the same paths",
+    )
+    verb.add_argument(
+        "--units",
+        metavar="I/N",
+        help="for a pattern, in job I of an array of N jobs: convert only every N-th dataset, starting with the "
+        "I-th; for example 2/8",
+    )
 
     verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")
     verb.add_argument("path", metavar="PATH")

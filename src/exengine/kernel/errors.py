@@ -22,6 +22,7 @@ a caller can catch either. The classes differ in how a caller should react, not 
     ├── DatasetLockedError (BlockingIOError)     another writer has locked the dataset
     ├── DatasetAccessError (OSError)             the folder cannot be used
     ├── DatasetDamagedError (ValueError)         the data differ from those that were written
+    ├── ClusterError (ConnectionError)           a dask cluster cannot be reached, or failed
     ├── PluginError                              a plugin cannot be used
     │   ├── PluginNotFoundError (LookupError)     misspelled, or not installed
     │   ├── PluginConflictError (LookupError)     two distributions share a name
@@ -138,6 +139,10 @@ class DatasetDamagedError(ExEngineError, ValueError):
     """
 
     readable: str | None = None
+
+
+class ClusterError(ExEngineError, ConnectionError):
+    """A dask cluster cannot be reached, or failed during a conversion."""
 
 
 class PluginError(ExEngineError):

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 from exengine.datasets.conversion.copy import FrameCopy
@@ -264,7 +265,7 @@ class Build:
                 count = len(result)
                 if result.status != DatasetStatus.INCOMPLETE or not 0 < count <= self._source.count:
                     return None
-                if not same_frames(self._source, result, min(self._synced(), count), count):
+                if not same_frames(self._source, result, self.reopen, min(self._synced(), count), count):
                     return None
             return cls.resume(self._workshop.built, **self._options())
         except (DatasetNotFoundError, DatasetDamagedError, OptionError, UnsupportedOperationError):
@@ -334,8 +335,13 @@ class Build:
     @contextlib.contextmanager
     def opened(self) -> Iterator[DataStorage]:
         """Open the dataset for reading."""
-        with contextlib.closing(self._target.cls.open(self._workshop.built)) as dataset:
+        with contextlib.closing(self.reopen()) as dataset:
             yield dataset
+
+    @property
+    def reopen(self) -> Callable[[], DataStorage]:
+        """A function that opens the dataset for reading, also in another process."""
+        return partial(self._target.cls.open, self._workshop.built)
 
     def publish(self, path: str) -> None:
         """Rename the dataset to its final path.

@@ -9,12 +9,13 @@ conversion that was killed; a command with other settings is rejected.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exengine.datasets.conversion.build import Build
-from exengine.datasets.conversion.copy import UnexpectedFrameError
+from exengine.datasets.conversion.cluster import Cluster
+from exengine.datasets.conversion.frame_work import UnexpectedFrameError
 from exengine.datasets.conversion.losses import Loss
 from exengine.datasets.conversion.result import compare
 from exengine.datasets.conversion.selection import Choice, Selection
@@ -112,6 +113,7 @@ def convert(
     verify: bool = True,
     restart: bool = False,
     allow_loss: bool = False,
+    dask: str | Cluster | None = None,
     on_progress: OnProgress | None = None,
 ) -> ConvertReport:
     """Copy the frames of a dataset to a new dataset of another backend.
@@ -144,6 +146,9 @@ def convert(
     allow_loss : bool
         Whether to leave out the frames that the backend cannot store. By default, they are an error. The
         report and the annotation ``conversion`` of the result list the losses.
+    dask : str, optional
+        The address of a dask scheduler, such as ``tcp://scheduler:8786``. Its workers read the frames, and must
+        find the datasets at the same paths. This process still writes the result.
     on_progress : callable, optional
         Called with the phase (``checked``, ``converted`` or ``compared``), the number of frames done, and the
         total number of frames.
@@ -162,6 +167,8 @@ def convert(
         If the source is being written, or another process is converting to the same path.
     UnsupportedDataError, CoordinatesError
         If the format cannot store the frames, or none of them if losses are allowed. Nothing was written.
+    ClusterError
+        If the scheduler cannot be reached, or the cluster fails.
     ExEngineError
         If the source cannot be opened, or the result cannot be written.
 
@@ -183,7 +190,7 @@ def convert(
     with contextlib.closing(open_dataset(source)) as dataset:
         selection = Selection(dataset.axes, select or {}, rename or {})
         job = _Conversion(dataset, source, target, selection, allow_loss, on_progress or (lambda *_: None))
-        report = job.run(verify=verify, restart=restart)
+        report = job.run(verify=verify, restart=restart, dask=dask)
     report.seconds = time.monotonic() - begin
     return report
 
@@ -228,7 +235,7 @@ class _Conversion:
             allow_loss=allow_loss,
         )
 
-    def run(self, *, verify: bool, restart: bool) -> ConvertReport:
+    def run(self, *, verify: bool, restart: bool, dask: str | Cluster | None) -> ConvertReport:
         report = self._report
         report.frames, report.total = self._frames.count, len(self._dataset)
         report.status = str(status_of(self._dataset) or DatasetStatus.COMPLETE)
@@ -245,13 +252,20 @@ class _Conversion:
         if not self._frames.count:
             raise UnsupportedOperationError(f"{report.source} contains no frames to convert")
         try:
-            with self._new_build() as build:
+            with self._connected(dask), self._new_build() as build:
                 self._build(build, verify=verify, restart=restart)
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
             raise cannot_create(self._path, error) from error
         return report
+
+    @contextlib.contextmanager
+    def _connected(self, dask: str | Cluster | None) -> Iterator[None]:
+        """Let the workers of a cluster read the frames."""
+        with Cluster(dask) if isinstance(dask, str) else contextlib.nullcontext(dask) as cluster:
+            self._frames.cluster = cluster
+            yield
 
     def _new_build(self) -> Build:
         return Build(self._path, self._target, self._settings, self._frames)
@@ -274,7 +288,10 @@ class _Conversion:
             with build.opened() as result:
                 try:
                     compare(
-                        self._frames, result, lambda done, total: self._on_progress("compared", done, total)
+                        self._frames,
+                        result,
+                        build.reopen,
+                        lambda done, total: self._on_progress("compared", done, total),
                     )
                 except DatasetDamagedError:
                     build.discard()

@@ -11,21 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from typing import TypeAlias
 
-from exengine.datasets.conversion.source import SourceFrames, in_order, layout_of
+from exengine.datasets.conversion.frame_work import Pair, read
+from exengine.datasets.conversion.source import SourceFrames
 from exengine.datasets.verification import OnProgress
-from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage, Frame
 from exengine.kernel.errors import UnsupportedOperationError
-
-_Pair: TypeAlias = tuple[DataCoordinates, DataCoordinates]  # in the source, and in the result
-
-
-class UnexpectedFrameError(Exception):
-    """A frame that was not checked cannot be read, or has another layout than the first one."""
-
 
 _MOST_FRAMES, _MOST_BYTES = 64, 16 * 2**20  # maximum size of a batch
 _MOST_AHEAD_BYTES = 96 * 2**20  # maximum total size of the batches that are read ahead
@@ -122,24 +115,14 @@ class FrameCopy:
             yield batch
 
     def _frames(self) -> Iterator[Frame]:
-        pairs = islice(self._source.pairs(), self.done, None)
-        yield from in_order(self._read, self._until_stopped(pairs), self._source.threads)
+        source = self._source
+        pairs = self._until_stopped(islice(source.pairs(), self.done, None))
+        assumed = source.layouts[0] if source.is_assumed else None
+        work = partial(read, assumed=assumed, without_metadata=source.without_metadata)
+        yield from source.each(work, pairs, is_stopped=self._stop.is_set)
 
-    def _until_stopped(self, pairs: Iterator[_Pair]) -> Iterator[_Pair]:
+    def _until_stopped(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
         for pair in pairs:
             if self._stop.is_set():
                 return
             yield pair
-
-    def _read(self, pair: _Pair) -> Frame:
-        source, (coordinates, new) = self._source, pair
-        try:
-            pixels = source.dataset.get_data(coordinates)
-            metadata = None if source.without_metadata else source.dataset.get_metadata(coordinates)
-        except Exception as error:  # any error, even from a library that the backend uses
-            if source.is_assumed:
-                raise UnexpectedFrameError from error
-            raise
-        if source.is_assumed and layout_of(pixels) != source.layouts[0]:
-            raise UnexpectedFrameError
-        return new, pixels, metadata

@@ -1,11 +1,15 @@
-"""Converts several datasets, one after another, into one folder."""
+"""Converts several datasets, one after another, into one folder; or those of one unit of a job array."""
 
+import contextlib
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from exengine.datasets.conversion.cluster import Cluster
 from exengine.datasets.conversion.convert import ConvertReport, OnProgress, convert
 from exengine.datasets.creation import StoragePlan
 from exengine.datasets.opening import reader_class
@@ -16,6 +20,56 @@ from exengine.kernel.system.files import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
+
+
+_UNITS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+
+
+class Units(NamedTuple):
+    """The share of a job in the work of a job array.
+
+    Attributes
+    ----------
+    number : int
+        The number of the job, from 1.
+    count : int
+        The number of jobs.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the share that a text such as ``2/8`` describes.
+
+        Raises
+        ------
+        OptionError
+
+        Examples
+        --------
+        >>> Units.parse("2/8")
+        Units(number=2, count=8)
+        """
+        match = _UNITS.fullmatch(text.strip())
+        found = cls(*map(int, match.groups())) if match else None
+        if found is None or not 1 <= found.number <= found.count:
+            raise OptionError(
+                f"units must have the form i/n with i from 1 to n, such as 2/8 for the second of 8 jobs, got "
+                f"{text!r:.50}"
+            )
+        return found
+
+    def share_of(self, items: list[str]) -> list[str]:
+        """Return the items of this job. Those of all jobs together are the whole list, each item once.
+
+        Examples
+        --------
+        >>> [Units(number, 2).share_of(["a", "b", "c"]) for number in (1, 2)]
+        [['a', 'c'], ['b']]
+        """
+        return items[self.number - 1 :: self.count]
 
 
 @dataclass
@@ -30,11 +84,14 @@ class ManyReports:
         The datasets that could not be converted.
     skipped : list of str
         The paths that match the pattern and are not datasets.
+    others : int
+        The number of matching datasets that belong to the other units of a job array.
     """
 
     done: list[ConvertReport] = field(default_factory=list)
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    others: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reports as a JSON-serializable dict."""
@@ -44,6 +101,7 @@ class ManyReports:
                 {"source": source, "path": path, "message": text} for source, path, text in self.failed
             ],
             "skipped": self.skipped,
+            "others": self.others,
         }
 
 
@@ -64,6 +122,8 @@ def convert_many(
     *,
     backend: str,
     options: Mapping[str, Any] | None = None,
+    units: Units | None = None,
+    dask: str | None = None,
     on_dataset: Callable[[str], OnProgress] | None = None,
     **settings: Any,
 ) -> ManyReports:
@@ -79,6 +139,11 @@ def convert_many(
         The name of the backend that writes the results.
     options : mapping, optional
         Options of the backend.
+    units : Units, optional
+        Convert only the share of one job. The datasets are sorted by their paths, and job ``i`` of ``n`` converts
+        every ``n``-th one, from the ``i``-th on.
+    dask : str, optional
+        See :func:`exengine.convert`.
     on_dataset : callable, optional
         Called with the path of each source. Returns the ``on_progress`` for its conversion.
     **settings
@@ -93,7 +158,10 @@ def convert_many(
     DatasetNotFoundError
         If no dataset matches the pattern.
     OptionError
-        If two results would have the same path, or the backend does not accept the options.
+        If two results would have the same path, or the backend does not accept the options; with ``units``, also
+        if a result would match the pattern.
+    ClusterError
+        If the scheduler cannot be reached.
     """
     found = ManyReports()
     sources = []
@@ -110,17 +178,42 @@ def convert_many(
         raise DatasetNotFoundError(f"no dataset matches {pattern!r:.200}")
     targets = _targets(sources, os.fspath(folder), backend)
     StoragePlan(backend, next(iter(targets)), options=dict(options or {}))  # refuses wrong options
+    if units is not None:
+        _refuse_matching(targets, pattern)
+        mine = set(units.share_of(sources))
+        targets = {target: source for target, source in targets.items() if source in mine}
+        found.others = len(sources) - len(targets)
+    with Cluster(dask) if dask is not None and targets else contextlib.nullcontext() as cluster:
+        _convert_each(found, targets, on_dataset, backend=backend, options=options, dask=cluster, **settings)
+    return found
+
+
+def _convert_each(
+    found: ManyReports,
+    targets: Mapping[str, str],
+    on_dataset: Callable[[str], OnProgress] | None,
+    **settings: Any,
+) -> None:
+    """Convert datasets, and add a report for each of them."""
     for target, source in targets.items():
         on_progress = None if on_dataset is None else on_dataset(source)
         try:
-            report = convert(
-                source, target, backend=backend, options=options, on_progress=on_progress, **settings
-            )
+            report = convert(source, target, on_progress=on_progress, **settings)
         except ExEngineError as error:
             found.failed.append((source, target, message_of(error)))
         else:
             found.done.append(report)
-    return found
+
+
+def _refuse_matching(targets: Iterable[str], pattern: str) -> None:
+    """Reject results that match the pattern, because they would change the shares of jobs that start later."""
+    matching = os.path.abspath(expanded(pattern))
+    for target in targets:
+        if PurePath(os.path.abspath(expanded(target))).match(matching):
+            raise OptionError(
+                f"the result {target} would itself match {pattern!r:.200}, and the jobs that start later would "
+                "count it as a dataset; choose another folder"
+            )
 
 
 def _targets(sources: Iterable[str], folder: str, backend: str) -> dict[str, str]:

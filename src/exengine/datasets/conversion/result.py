@@ -1,22 +1,27 @@
 """Compares the result of a conversion with its source before the result is published."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from exengine.datasets.conversion.source import SourceFrames, in_order
+from exengine.datasets.conversion.frame_work import compare as compare_frame
+from exengine.datasets.conversion.frame_work import differences
+from exengine.datasets.conversion.source import SourceFrames
 from exengine.datasets.verification import OnProgress
-from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import DatasetDamagedError, UnsupportedOperationError, message_of
+from exengine.kernel.errors import DatasetDamagedError, UnsupportedOperationError
 
 _MOST_NAMED = 5  # maximum number of differences in one message
 
 
-def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) -> None:
+def compare(
+    source: SourceFrames, result: DataStorage, reopen: Callable[[], DataStorage], on_progress: OnProgress
+) -> None:
     """Compare the frames, the axes, and the summary metadata of a result with those of its source.
 
-    Pixels are compared by their checksums, and metadata value by value.
+    Pixels are compared by their checksums, and metadata value by value. ``reopen`` opens the result a second
+    time, on a worker of a cluster.
 
     Raises
     ------
@@ -24,7 +29,7 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
         If anything differs. The message lists the first differences.
     """
     found = [
-        *_differing_frames(source, result, 0, source.count, on_progress),
+        *_differing_frames(source, result, reopen, 0, source.count, on_progress),
         *_differing_facts(source, result),
     ]
     if found:
@@ -35,7 +40,9 @@ def compare(source: SourceFrames, result: DataStorage, on_progress: OnProgress) 
         )
 
 
-def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int) -> bool:
+def same_frames(
+    source: SourceFrames, result: DataStorage, reopen: Callable[[], DataStorage], begin: int, end: int
+) -> bool:
     """Return whether the first ``end`` frames of a result equal those of the source.
 
     The coordinates of all these frames are compared. From frame ``begin`` on, pixels and metadata are also
@@ -46,31 +53,20 @@ def same_frames(source: SourceFrames, result: DataStorage, begin: int, end: int)
             break
         if new != found:
             return False
-    return not any(_differing_frames(source, result, begin, end, lambda done, total: None))
+    return not any(_differing_frames(source, result, reopen, begin, end, lambda done, total: None))
 
 
 def _differing_frames(
-    source: SourceFrames, result: DataStorage, begin: int, end: int, on_progress: OnProgress
+    source: SourceFrames,
+    result: DataStorage,
+    reopen: Callable[[], DataStorage],
+    begin: int,
+    end: int,
+    on_progress: OnProgress,
 ) -> Iterator[str]:
-    def compare_frame(item: tuple[int, tuple[DataCoordinates, DataCoordinates]]) -> list[str]:
-        number, (coordinates, new) = item
-        found = []
-        try:
-            if source.differs(number, coordinates, result.get_data(new)):
-                found.append(f"the pixels at {new.coordinate_dict} differ")
-            if source.without_metadata:
-                return found
-            here, there = source.dataset.get_metadata(coordinates), result.get_metadata(new)
-            found += [
-                f"the metadata at {new.coordinate_dict} differ: {what}" for what in differences(here, there)
-            ]
-        except Exception as error:  # any error, even from a library that the backend uses
-            found.append(f"the frame at {new.coordinate_dict} cannot be compared: {message_of(error)}")
-        return found
-
-    threads = source.threads if result.capabilities.concurrent_readers else 1
-    frames = itertools.islice(enumerate(source.pairs()), begin, end)
-    for number, found in enumerate(in_order(compare_frame, frames, threads), begin + 1):
+    work = partial(compare_frame, without_metadata=source.without_metadata)
+    frames = itertools.islice(source.expected(), begin, end)
+    for number, found in enumerate(source.each(work, frames, result=result, reopen=reopen), begin + 1):
         yield from found
         on_progress(number, source.count)
 
@@ -101,27 +97,3 @@ def summary_of(dataset: DataStorage) -> Any:
         return dataset.summary_metadata or {}
     except UnsupportedOperationError:
         return {}
-
-
-def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
-    """Yield the differences between two JSON values. Numbers of different types differ, as do 1 and true.
-
-    Examples
-    --------
-    >>> list(differences({"a": [1, 2], "b": 1}, {"a": [1, 3], "b": True}))
-    ['a[1] is 3 instead of 2', 'b is True instead of 1']
-    """
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in {**one, **other}:
-            at = f"{where}.{key}" if where else str(key)
-            if key not in other:
-                yield f"{at} is missing"
-            elif key not in one:
-                yield f"{at} was added"
-            else:
-                yield from differences(one[key], other[key], at)
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for number, (each, its) in enumerate(zip(one, other, strict=True)):
-            yield from differences(each, its, f"{where}[{number}]")
-    elif type(one) is not type(other) or one != other:
-        yield f"{where or 'the value'} is {other!r:.100} instead of {one!r:.100}"

@@ -9,22 +9,23 @@ import json
 import math
 import os
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from exengine.datasets.conversion.cluster import Cluster
+from exengine.datasets.conversion.frame_work import Datasets, Expected, examine, in_order, layout_of
 from exengine.datasets.conversion.losses import kept_of
 from exengine.datasets.conversion.selection import Selection
+from exengine.datasets.opening import open_dataset
 from exengine.datasets.verification import OnProgress
 from exengine.kernel.capabilities import PlannedLayout
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import DatasetDamagedError, ExEngineError, message_of
+from exengine.kernel.errors import DatasetDamagedError, ExEngineError
 from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.description import plan_of
@@ -36,6 +37,7 @@ _MOST_HEADER_BYTES = 2**20
 _MOST_THREADS = 4
 _LEAST_SHARED_BYTES = 2**18  # frames smaller than this are read by a single thread
 _MOST_BYTES = 2**28  # total size of the frames that are read at the same time
+_MOST_TASK_FRAMES, _MOST_TASK_BYTES = 64, 16 * 2**20  # maximum size of a task of a cluster
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -59,12 +61,15 @@ class SourceFrames:
         The CRC-32 of each frame's pixels, and the number of its layout. Empty until the frames are checked.
     without_metadata : bool
         Whether the result contains no metadata.
+    cluster : Cluster or None
+        The workers that read the frames; None if threads of this process read them.
     """
 
     def __init__(self, dataset: DataStorage, path: str, selection: Selection) -> None:
         self.dataset = dataset
         self.path = path
         self.selection = selection
+        self.cluster: Cluster | None = None
         self.layouts: list[PlannedLayout] = []
         self.checksums: array.array[int] = array.array("I")
         self.layout_numbers: array.array[int] = array.array("I")
@@ -134,7 +139,7 @@ class SourceFrames:
         numbers: dict[PlannedLayout, int] = {}
         bad: list[str] = []
         count = 0
-        for layout, checksum, problem in in_order(self._examine, self.pairs(), self.threads):
+        for layout, checksum, problem in self.each(examine, self.pairs()):
             count += 1
             if layout is None:
                 bad.append(problem)
@@ -154,26 +159,50 @@ class SourceFrames:
                 f"{bad[0]}. Nothing was written; run exengine recover, and convert the recovered dataset"
             )
 
-    def _examine(
-        self, pair: tuple[DataCoordinates, DataCoordinates]
-    ) -> tuple[PlannedLayout | None, int, str]:
-        """Read a frame; return its layout and checksum, or None and a description of the problem."""
-        coordinates, _ = pair
-        try:
-            pixels = self.dataset.get_data(coordinates)
-            self.dataset.get_metadata(coordinates)
-        except Exception as error:  # any error, even from a library that the backend uses
-            return None, 0, f"{coordinates.coordinate_dict}: {message_of(error)}"
-        return layout_of(pixels), checksum_of(pixels), ""
+    def each(
+        self,
+        work: Callable[[Datasets, _Item], _Result],
+        items: Iterable[_Item],
+        *,
+        result: DataStorage | None = None,
+        reopen: Callable[[], DataStorage] | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[_Result]:
+        """Yield the result of some work on each item, in order.
+
+        Parameters
+        ----------
+        work : callable
+            A function of :mod:`~exengine.datasets.conversion.frame_work`.
+        items : iterable
+        result : DataStorage, optional
+            The result of the conversion, if the work reads it.
+        reopen : callable, optional
+            Opens the result a second time, on a worker of the cluster.
+        is_stopped : callable
+            Whether to end early.
+        """
+        if self.cluster is not None:
+            openers = [partial(open_dataset, self.path)] + ([] if reopen is None else [reopen])
+            batch = max(1, min(_MOST_TASK_FRAMES, _MOST_TASK_BYTES // max(1, self._frame_bytes)))
+            return self.cluster.in_order(work, openers, items, batch, is_stopped)
+        datasets = (self.dataset,) if result is None else (self.dataset, result)
+        threads = self._threads if all(each.capabilities.concurrent_readers for each in datasets) else 1
+        return in_order(partial(work, datasets), items, threads)
 
     @property
-    def threads(self) -> int:
+    def _threads(self) -> int:
         """The number of threads that read frames. Several threads are faster only for large frames."""
-        shape, dtype = self.layouts[0] if self.layouts else self.first_layout()
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size < _LEAST_SHARED_BYTES or not self.dataset.capabilities.concurrent_readers:
+        size = self._frame_bytes
+        if size < _LEAST_SHARED_BYTES:
             return 1
         return max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // size))
+
+    @property
+    def _frame_bytes(self) -> int:
+        """The size of the first frame, in bytes."""
+        shape, dtype = self.layouts[0] if self.layouts else self.first_layout()
+        return math.prod(shape) * np.dtype(dtype).itemsize
 
     def assume(self, layout: PlannedLayout) -> None:
         """Assume, instead of checking, that all frames can be read and have the same layout."""
@@ -273,52 +302,14 @@ class SourceFrames:
         self.layout_numbers = array.array("I", body[size:])
         return True
 
-    def differs(self, number: int, coordinates: DataCoordinates, pixels: npt.NDArray[Any]) -> bool:
-        """Return whether pixels differ from those of a frame.
-
-        Parameters
-        ----------
-        number : int
-            The number of the frame.
-        coordinates : DataCoordinates
-            Its coordinates in the dataset. The frame is read if its checksum is not known.
-        pixels : numpy.ndarray
-        """
+    def expected(self) -> Iterator[Expected]:
+        """Yield each frame's coordinates; its layout and checksum if the frames have been checked."""
         if self.is_assumed:
-            mine = self.dataset.get_data(coordinates)
-            return layout_of(pixels) != layout_of(mine) or checksum_of(pixels) != checksum_of(mine)
-        layout = self.layouts[self.layout_numbers[number]]
-        return layout_of(pixels) != layout or checksum_of(pixels) != self.checksums[number]
-
-
-def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
-    """Yield the result of a function for each item, in order, while threads work on the next items."""
-    if threads == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="exengine-convert-read") as pool:
-        running: deque[Future[_Result]] = deque()
-        try:
-            for item in items:
-                running.append(pool.submit(work, item))
-                if len(running) > threads:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for each in running:
-                each.cancel()
-
-
-def layout_of(pixels: npt.NDArray[Any]) -> PlannedLayout:
-    """Return the shape and dtype of a frame."""
-    return pixels.shape, pixels.dtype.newbyteorder("=").name
-
-
-def checksum_of(pixels: npt.NDArray[Any]) -> int:
-    """Return the CRC-32 of the pixels of a frame, in native byte order."""
-    native: Any = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    return zlib.crc32(native.reshape(-1).view(np.uint8)) if native.size else 0
+            yield from map(Expected, self.pairs())
+            return
+        facts = zip(self.pairs(), self.layout_numbers, self.checksums, strict=True)
+        for pair, number, checksum in facts:
+            yield Expected(pair, self.layouts[number], checksum)
 
 
 def write_durably(path: str, content: bytes) -> None:
