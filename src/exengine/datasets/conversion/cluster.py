@@ -1,8 +1,8 @@
-"""Lets the workers of a dask cluster read the frames of a conversion. This is the only module that uses distributed.
+"""The workers of a dask cluster, which read the frames of a conversion. Only this module uses distributed.
 
-Dask schedules the work, and repeats what a lost worker had to do. Guarantees: the results arrive in the order of
-the items, however many workers there are. Assumptions: a worker opens the datasets at the same paths as this
-process; work on a frame changes nothing, so it can be repeated.
+Dask schedules the work, and repeats the work of a worker that died. Guarantees: the results arrive in the order
+of the items. Assumptions: a worker opens the datasets at the same paths as this process; the work changes
+nothing, so it can be repeated.
 """
 
 import contextlib
@@ -32,9 +32,8 @@ _Result = TypeVar("_Result")
 
 _CONNECT_S = 7.0
 _POLL_S = 0.5
-_WITHOUT_WORKERS_S = (
-    60.0  # a cluster may take this long to start its first worker, or to replace the last one
-)
+_WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
+
 _COUNTED_S = 5.0
 _MOST_KEPT = 8  # number of conversions whose datasets a worker keeps open
 
@@ -212,8 +211,8 @@ def _opened(token: str, openers: Sequence[Opener]) -> tuple[Datasets, contextlib
                 datasets = tuple(opener() for opener in openers)
             except ExEngineError as error:
                 raise DatasetAccessError(
-                    f"a worker of the cluster cannot open a dataset: {message_of(error)}; every worker needs the "
-                    "dataset at the same path as this computer"
+                    f"a worker of the cluster cannot open a dataset: {message_of(error)}; every worker needs "
+                    "the datasets at the same paths as this computer"
                 ) from None
             shared = all(each.capabilities.concurrent_readers for each in datasets)
             _kept[token] = datasets, contextlib.nullcontext() if shared else threading.Lock()

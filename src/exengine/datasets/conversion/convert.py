@@ -147,8 +147,8 @@ def convert(
         Whether to leave out the frames that the backend cannot store. By default, they are an error. The
         report and the annotation ``conversion`` of the result list the losses.
     dask : str, optional
-        The address of a dask scheduler, such as ``tcp://scheduler:8786``. Its workers read the frames, and must
-        find the datasets at the same paths. This process still writes the result.
+        The address of a dask scheduler, such as ``tcp://scheduler:8786``. Its workers read the frames, and
+        need the datasets at the same paths. This process writes the result.
     on_progress : callable, optional
         Called with the phase (``checked``, ``converted`` or ``compared``), the number of frames done, and the
         total number of frames.

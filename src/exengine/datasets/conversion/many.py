@@ -140,8 +140,8 @@ def convert_many(
     options : mapping, optional
         Options of the backend.
     units : Units, optional
-        Convert only the share of one job. The datasets are sorted by their paths, and job ``i`` of ``n`` converts
-        every ``n``-th one, from the ``i``-th on.
+        Convert only the share of one job. The datasets are sorted by their paths; job ``i`` of ``n`` converts
+        every ``n``-th dataset, starting with the ``i``-th.
     dask : str, optional
         See :func:`exengine.convert`.
     on_dataset : callable, optional
@@ -158,8 +158,8 @@ def convert_many(
     DatasetNotFoundError
         If no dataset matches the pattern.
     OptionError
-        If two results would have the same path, or the backend does not accept the options; with ``units``, also
-        if a result would match the pattern.
+        If two results would have the same path, or the backend does not accept the options; with ``units``,
+        also if a result would match the pattern.
     ClusterError
         If the scheduler cannot be reached.
     """
@@ -206,13 +206,13 @@ def _convert_each(
 
 
 def _refuse_matching(targets: Iterable[str], pattern: str) -> None:
-    """Reject results that match the pattern, because they would change the shares of jobs that start later."""
+    """Reject results that match the pattern, because they would change the shares of later jobs."""
     matching = os.path.abspath(expanded(pattern))
     for target in targets:
         if PurePath(os.path.abspath(expanded(target))).match(matching):
             raise OptionError(
-                f"the result {target} would itself match {pattern!r:.200}, and the jobs that start later would "
-                "count it as a dataset; choose another folder"
+                f"the result {target} would match {pattern!r:.200}, so jobs that start later would count it "
+                "as a source; choose another folder"
             )
 
 
