@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
     if units is not None and units.count > 1:
         raise UnsupportedOperationError(
             f"{options.source} is one dataset, which only one process can write; --units divides several "
-            "datasets. Give a pattern in quotes, such as 'data/*'; or use --dask, so that a cluster reads the "
-            "frames; or use --select, so that each job converts a part to a dataset of its own"
+            "datasets. Give a pattern in quotes, such as 'data/*'; or use --dask, so that a cluster reads "
+            "the frames; or use --select, so that each job converts a part to a dataset of its own"
         )
     with PhaseProgress() as progress:
         report = convert(options.source, options.path, **settings, on_progress=progress)

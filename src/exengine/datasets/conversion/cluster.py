@@ -1,8 +1,8 @@
 """The workers of a dask cluster, which read the frames of a conversion. Only this module uses distributed.
 
-Dask schedules the work, and repeats the work of a worker that died. Guarantees: the results arrive in the order
-of the items. Assumptions: a worker opens the datasets at the same paths as this process; the work changes
-nothing, so it can be repeated.
+Dask schedules the work, and repeats the work of a worker that died. Guarantees: the results arrive in the
+order of the items. Assumptions: a worker opens the datasets at the same paths as this process; the work
+changes nothing, so it can be repeated.
 """
 
 import contextlib
@@ -33,7 +33,6 @@ _Result = TypeVar("_Result")
 _CONNECT_S = 7.0
 _POLL_S = 0.5
 _WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
-
 _COUNTED_S = 5.0
 _MOST_KEPT = 8  # number of conversions whose datasets a worker keeps open
 
