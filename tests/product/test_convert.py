@@ -968,3 +968,108 @@ def test_a_path_with_the_characters_of_a_pattern_is_a_path_if_it_exists(data, tm
     os.rename(data / "one", data / "[one]")
     code, text, _ = run(capsys, "convert", data / "[one]", tmp_path / "out", "--backend", "ome-zarr")
     assert code == 0 and text.startswith(f"converted: {tmp_path}/out\n")
+
+
+# -- job arrays ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """Return a folder with seven small datasets of three backends."""
+    for number in range(7):
+        backend = ("ndtiff", "ome-zarr", "hdf5")[number % 3]
+        path = place(tmp_path / "data", f"day{number}", backend)
+        stored(path, [({"time": time}, small(np.uint16) + number) for time in range(3)], backend)
+    return tmp_path / "data"
+
+
+def contents(folder):
+    """Return all that the datasets in a folder contain."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        with exengine.open_dataset(path) as dataset:
+            frames = [(dict(axes), dataset[axes].tobytes(), dataset.get_metadata(axes)) for axes in dataset]
+            found[path.name] = frames, dataset.annotations, dataset.status
+    return found
+
+
+@pytest.mark.parametrize("backend", ["ndtiff", "ome-zarr"])
+def test_the_jobs_of_an_array_convert_each_dataset_once_in_any_order(backend, seven, tmp_path, capsys):
+    command = ("convert", f"{seven}/*", tmp_path / "out", "--backend", backend)
+    counts = []
+    for units in ("3/3", "1/3", "1/3", "2/3"):
+        code, text, err = run(capsys, *command, "--units", units)
+        assert (code, err) == (0, "")
+        lines = text.splitlines()
+        counts.append((sum(line.startswith("converted: ") for line in lines), lines[-1].split(", ")[-1]))
+    five, four = (f"{count} left to the other units" for count in (5, 4))
+    assert counts == [(2, five), (3, four), (0, four), (2, five)]
+    assert run(capsys, "convert", f"{seven}/*", tmp_path / "alone", "--backend", backend)[0] == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+    assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
+    _, text, _ = run(capsys, *command, "--json")
+    assert [each["outcome"] for each in json.loads(text)["done"]] == ["already converted"] * 7
+
+
+def test_a_job_without_datasets_has_nothing_to_do(seven, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ("convert", f"{seven}/*", out, "--backend", "ndtiff", "--units", "8/9")
+    code, text, err = run(capsys, *command)
+    assert (code, err) == (0, "") and text.startswith("0 converted, 0 failed") and not out.exists()
+    code, text, _ = run(capsys, *command, "--json")
+    assert code == 0 and json.loads(text)["others"] == 7 and json.loads(text)["done"] == []
+
+
+KILLED_JOB = """
+import sys
+from exengine.cli.main import main
+from exengine.datasets.conversion import copy
+
+copy._MOST_FRAMES = 1
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_job_that_is_killed_and_started_again_comes_to_the_same_result(
+    data, tmp_path, capsys, start_python
+):
+    os.remove(data / "three.h5")
+    command = ("convert", f"{data}/*", tmp_path / "out", "--backend", "ndtiff")
+    for units in ("1/2", "2/2"):
+        job = start_python(KILLED_JOB, *command, "--units", units)
+        while not list(tmp_path.glob("out/.*.converting")) and job.poll() is None:
+            pass
+        job.kill()
+        job.wait()
+    left = list(tmp_path.glob("out/.*.converting"))
+    assert left
+    for units in ("2/2", "1/2"):
+        assert run(capsys, *command, "--units", units)[0] == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["one", "two"]
+    assert same(data / "one", tmp_path / "out" / "one")
+    assert same(data / "two.ome.zarr", tmp_path / "out" / "two")
+
+
+def test_a_single_dataset_is_refused_by_a_job_array_before_anything_is_written(source, tmp_path, capsys):
+    out = tmp_path / "out" / "result"
+    for backend in ("ndtiff", "ome-zarr"):
+        code, text, err = run(capsys, "convert", source, out, "--backend", backend, "--units", "1/2")
+        assert code == 1 and text == "" and len(err.splitlines()) == 1
+        assert "only one process can write" in err and "'data/*'" in err and "--dask" in err
+    assert not out.parent.exists()
+    assert run(capsys, "convert", source, out, "--backend", "ndtiff", "--units", "1/1")[0] == 0
+
+
+@pytest.mark.parametrize("units", ["0/3", "4/3", "3", "1/0", "a/b", "1/2/3", "-1/2", "1.0/2", "\u0662/3"])
+def test_units_of_another_form_are_refused(units, seven, tmp_path, capsys):
+    out = tmp_path / "out"
+    code, _, err = run(capsys, "convert", f"{seven}/*", out, "--backend", "ndtiff", f"--units={units}")
+    assert code == 2 and "units must have the form i/n" in err and not out.exists()
+
+
+def test_a_job_array_refuses_results_that_later_jobs_would_count_as_sources(seven, capsys):
+    before = sorted(os.listdir(seven))
+    for pattern, out in ((f"{seven}/*", seven), (f"{seven.parent}/*/*", seven.parent / "out")):
+        code, _, err = run(capsys, "convert", pattern, out, "--backend", "ome-tiff", "--units", "1/2")
+        assert code == 2 and "would match" in err and "choose another folder" in err
+    assert sorted(os.listdir(seven)) == before and not (seven.parent / "out").exists()

@@ -159,22 +159,6 @@ def test_a_dataset_can_be_pickled_and_read_in_another_process(dataset, frames):
     assert found.stdout.split() == [b"%d" % total, b"%d" % frames["left", 1, "DAPI", 2].sum()]
 
 
-def test_workers_of_a_cluster_in_other_processes_compute_the_same(path, frames):
-    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster),
-        exengine.open_dataset(path) as storage,
-    ):
-        projection = storage.to_xarray()["image"].max("z").compute()
-        assert np.array_equal(projection, storage.as_array(missing=0).max(3).compute())
-    assert np.array_equal(
-        projection.sel(position="left", time=0, channel="FITC"), frames["left", 0, "FITC", 2]
-    )
-
-
 def test_a_variable_can_be_dropped_and_the_backend_named(path, frames, backend):
     with xarray.open_dataset(path, engine="exengine", drop_variables="present", backend=backend) as opened:
         assert "present" not in opened and opened["image"].shape[0] == 2
