@@ -158,7 +158,11 @@ def test_the_process_that_converts_reads_no_more_than_the_first_frame(
         assert [done for each, done in seen if each == phase] == list(range(1, 63))
 
 
-def test_a_worker_that_is_killed_in_the_middle_does_not_change_a_conversion(cluster, small_tasks, tmp_path):
+def test_a_worker_that_is_killed_in_the_middle_does_not_change_a_conversion(
+    cluster, small_tasks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(copying, "_MOST_FRAMES", 4)
+    monkeypatch.setattr(copying, "_POLL_S", 0.001)
     write(tmp_path / "source", times=40)
     plain = tmp_path / "result.ome.zarr"
     exengine.convert(tmp_path / "source", plain, backend="ome-zarr")

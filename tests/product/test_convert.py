@@ -979,7 +979,9 @@ def seven(tmp_path):
     for number in range(7):
         backend = ("ndtiff", "ome-zarr", "hdf5")[number % 3]
         path = place(tmp_path / "data", f"day{number}", backend)
-        stored(path, [({"time": time}, small(np.uint16) + number) for time in range(3)], backend)
+        with exengine.open_storage(backend, path) as storage:
+            for time in range(3):
+                storage.put({"time": time}, small(value=10 * number + time), {"n": time})
     return tmp_path / "data"
 
 

@@ -118,9 +118,8 @@ class Cluster:
                 while len(running) < self._most_running():
                     if not (chosen := next(batches, None)):
                         break
-                    running.append(
-                        self._client.submit(_work_on, token, openers, work, chosen, pure=False, retries=2)
-                    )
+                    task = _Task(token, openers, work, chosen)
+                    running.append(self._client.submit(task.run, pure=False, retries=2))
                 if not running:
                     return
                 results = self._result(running[0], is_stopped)
@@ -193,13 +192,26 @@ _kept: "OrderedDict[str, tuple[Datasets, contextlib.AbstractContextManager[Any]]
 _keeping = threading.Lock()
 
 
-def _work_on(
-    token: str, openers: Sequence[Opener], work: Callable[[Datasets, _Item], _Result], items: list[_Item]
-) -> list[_Result]:
-    """Do the work on a batch of items, with datasets that stay open for the next batch."""
-    datasets, alone = _opened(token, openers)
-    with alone:
-        return [work(datasets, item) for item in items]
+class _Task:
+    """Work on a batch of items, with datasets that stay open for the next batch."""
+
+    def __init__(
+        self,
+        token: str,
+        openers: Sequence[Opener],
+        work: Callable[[Datasets, Any], Any],
+        items: Sequence[Any],
+    ) -> None:
+        self._token = token
+        self._openers = openers
+        self._work = work
+        self._items = items
+
+    def run(self) -> list[Any]:
+        """Return the result for each item."""
+        datasets, alone = _opened(self._token, self._openers)
+        with alone:
+            return [self._work(datasets, item) for item in self._items]
 
 
 def _opened(token: str, openers: Sequence[Opener]) -> tuple[Datasets, contextlib.AbstractContextManager[Any]]:
