@@ -119,7 +119,7 @@ class Cluster:
                     if not (chosen := next(batches, None)):
                         break
                     task = _Task(token, openers, work, chosen)
-                    running.append(self._client.submit(task.run, pure=False, retries=2))
+                    running.append(self._client.submit(task.run, pure=False))
                 if not running:
                     return
                 results = self._result(running[0], is_stopped)
@@ -130,7 +130,7 @@ class Cluster:
         except (ExEngineError, UnexpectedFrameError):
             raise
         except Exception as error:  # of dask, of the network, or of Python on a worker
-            raise self._failed(message_of(error)) from error
+            raise self._failed(_first_line(error)) from error
         finally:
             with contextlib.suppress(Exception), _quiet():
                 self._client.cancel(list(running))
