@@ -65,6 +65,7 @@ from exengine.kernel.storage.one_file.spooled import (
 )
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.remote import RecoveredRemote, RemoteDatasets, is_url
+from exengine.kernel.storage.sharing import SharedDatasets, UnitOf
 from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.archive import Archive, PackableDatasets, open_packed, packed_names, packed_size
 from exengine.kernel.system.bounded import parse_foreign_json, parse_json
@@ -102,6 +103,8 @@ __all__ = [
     "open_packed",
     "packed_names",
     "packed_size",
+    "SharedDatasets",
+    "UnitOf",
     # a storage backend whose datasets are one file
     "JOURNAL_HEADER",
     "Scan",

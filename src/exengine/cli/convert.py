@@ -7,8 +7,9 @@ from typing import Any
 from exengine.cli.output import print_json, print_some
 from exengine.cli.progress import PhaseProgress
 from exengine.datasets.conversion.convert import ConvertReport, convert
-from exengine.datasets.conversion.many import Units, convert_many, is_pattern
-from exengine.kernel.errors import OptionError, UnsupportedOperationError
+from exengine.datasets.conversion.many import convert_many, is_pattern
+from exengine.datasets.conversion.units import Units
+from exengine.kernel.errors import OptionError
 from exengine.kernel.registry.options import TextValue
 from exengine.kernel.wording import human_bytes, human_time
 
@@ -29,14 +30,8 @@ def run(options: argparse.Namespace) -> int:
     units = None if options.units is None else Units.parse(options.units)
     if is_pattern(options.source):
         return _run_many(options, settings, units)
-    if units is not None and units.count > 1:
-        raise UnsupportedOperationError(
-            f"{options.source} is one dataset, which only one process can write; --units divides several "
-            "datasets. Give a pattern in quotes, such as 'data/*'; or use --dask, so that a cluster reads "
-            "the frames; or use --select, so that each job converts a part to a dataset of its own"
-        )
     with PhaseProgress() as progress:
-        report = convert(options.source, options.path, **settings, on_progress=progress)
+        report = convert(options.source, options.path, **settings, units=units, on_progress=progress)
     if options.json:
         print_json(report.to_dict())
     else:
@@ -84,10 +79,11 @@ def _print(report: ConvertReport) -> None:
     print(f"  frames   {report.frames}{of}{resumed}")
     print(f"  backend  {report.backend} (from {report.source_backend})")
     print(f"  status   {report.status}")
-    if report.outcome == "converted":
+    if report.outcome != "already converted":
         speed = human_bytes(report.pixel_bytes / max(report.seconds, 1e-9))
         print(f"  size     {human_bytes(report.pixel_bytes)} of pixels")
         print(f"  time     {human_time(report.seconds)} ({speed}/s)")
+    if report.outcome == "converted":
         print(f"  compared {'equal to the source' if report.verified else 'not compared with the source'}")
     print_some("lost", report.losses)
     print_some("note", report.notes)

@@ -29,6 +29,7 @@ _LIBRARIES = (
 _EXTRAS = {
     "pillow": "pictures of datasets: exengine preview",
     "dask": "datasets as lazy arrays",
+    "distributed": "conversions on a dask cluster",
     "pytest": "tests of a backend: exengine backends check",
     "hypothesis": "tests of a backend with generated input",
     "sphinx": "pages of plugins in HTML documentation",

@@ -180,8 +180,8 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--units",
         metavar="I/N",
-        help="for a pattern, in job I of an array of N jobs: convert only every N-th dataset, starting with "
-        "the I-th; for example 2/8",
+        help="in job I of an array of N jobs, such as 2/8: convert only the share of this job; this is every "
+        "N-th dataset of a pattern, or, if the backend is ome-zarr, some shards of one dataset",
     )
 
     verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")

@@ -1,7 +1,7 @@
 """The backend ``ome-zarr``: checks each frame before anything changes, and passes it to the frame writer."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -20,8 +20,10 @@ from exengine.base_classes import (
     PlannedLayout,
     RecoveredRemote,
     RemoteDatasets,
+    SharedDatasets,
     SourcePlan,
     StorageCapabilities,
+    UnitOf,
     check_options,
     clean_metadata,
     is_url,
@@ -43,7 +45,7 @@ from exengine_ome_zarr.frame_writer import Batch, FrameWriter
 from exengine_ome_zarr.remote.storage import RemoteStorage
 
 
-class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
+class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets, SharedDatasets):
     """Write OME-Zarr, the open image format for large data and the web.
 
     A dataset is a folder of Zarr arrays that napari and web viewers can open, even during writing. When
@@ -242,6 +244,25 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets):
         from exengine_ome_zarr.recovery import recover_in_place
 
         recover_in_place(os.fspath(path), lost, notes or {})
+
+    @classmethod
+    def unit_of(cls, plan: SourcePlan, options: Mapping[str, Any], /) -> UnitOf:
+        """Return a function that returns the shard of a frame."""
+        from exengine_ome_zarr.continued.joining import unit_of
+
+        own = {name: options.get(name) for name in ("level", "chunk", "shard", "frames_per_chunk")}
+        arrangement, extra_axes = options.get("layout", "auto"), options.get("extra_axes", "refuse")
+        codec = options.get("codec", "none")
+        return unit_of(plan, planning.Planning(extra_axes, arrangement, None, codec=codec, **own))
+
+    @classmethod
+    def join(
+        cls, path: str | os.PathLike[str], parts: Sequence[str], owners: npt.NDArray[np.integer[Any]], /
+    ) -> None:
+        """Move the shards of parts to a dataset, and write its journal."""
+        from exengine_ome_zarr.continued.joining import join
+
+        join(os.fspath(path), parts, owners)
 
     @classmethod
     def check_plan(

@@ -37,8 +37,8 @@ from exengine.kernel.storage.managed import ManagedStorage
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
-SETTINGS, CHECKED, PROGRESS = "settings.json", "checked", "progress.json"
-_OWN = [name for file in (SETTINGS, CHECKED, PROGRESS) for name in (file, f"{file}.new")]
+SETTINGS, CHECKED, PROGRESS, SHARED = "settings.json", "checked", "progress.json", "shared.json"
+OWN_FILES = [name for file in (SETTINGS, CHECKED, PROGRESS, SHARED) for name in (file, f"{file}.new")]
 _MOST_NAMED = 3  # maximum number of losses in one message
 _OF_ALL_FRAMES = ("ledger", "recovery", "runs")
 """Annotations that are valid only for the entire source, not for a selection of its frames."""
@@ -55,13 +55,22 @@ class Build:
         The backend and its options.
     settings : Settings
     source : SourceFrames
+    ending : str
+        The ending of the name of the folder in which the result is built.
     """
 
-    def __init__(self, path: str, target: StoragePlan, settings: Settings, source: SourceFrames) -> None:
-        self._target = target
+    def __init__(
+        self,
+        path: str,
+        target: StoragePlan,
+        settings: Settings,
+        source: SourceFrames,
+        ending: str = CONVERTING,
+    ) -> None:
+        self.target = target
         self._settings = settings
-        self._source = source
-        self._workshop = Workshop(path, CONVERTING, "conversion", _OWN)
+        self.source = source
+        self._workshop = Workshop(path, ending, "conversion", OWN_FILES)
         self._keep = True
         self._limits = TargetLimits(target)
         self.losses: list[Loss] = []
@@ -73,7 +82,8 @@ class Build:
     def __exit__(self, *_: object) -> None:
         self._workshop.leave(keep=self._keep)
 
-    def _path_of(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
+        """Return the path of a file that records the progress."""
         return os.path.join(self._workshop.folder, name)
 
     # -- before the copy -------------------------------------------------------------------------
@@ -86,7 +96,7 @@ class Build:
         DatasetExistsError
             If the folder contains an unfinished conversion with other settings.
         """
-        earlier = Settings.read(self._path_of(SETTINGS))
+        earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is not None and not restart and earlier.fingerprint == self._settings.fingerprint:
             return
         if earlier is not None and not restart:
@@ -96,7 +106,7 @@ class Build:
                 "path, or, if the source is unchanged, repeat the command with those settings to finish it"
             )
         self.discard()
-        write_durably(self._path_of(SETTINGS), self._settings.encode())
+        write_durably(self.path_of(SETTINGS), self._settings.encode())
 
     @staticmethod
     def left_beside(path: str) -> bool:
@@ -105,7 +115,7 @@ class Build:
 
     def tidy(self) -> None:
         """Remove the record of the progress, if it belongs to this conversion."""
-        earlier = Settings.read(self._path_of(SETTINGS))
+        earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is None or earlier.fingerprint == self._settings.fingerprint:
             self.discard()
             self._keep = False
@@ -120,8 +130,8 @@ class Build:
         The frames are then read only once. If the copy encounters a frame for which this is wrong, all frames
         must be checked.
         """
-        source = self._source
-        if source.load(self._path_of(CHECKED)):
+        source = self.source
+        if source.load(self.path_of(CHECKED)):
             return False
         source.assume(source.first_layout())
         try:
@@ -134,7 +144,7 @@ class Build:
     def start_again(self) -> None:
         """Discard the frames that were copied unchecked, so that all frames can be checked first."""
         self._workshop.clear(files_of_writer, keep=(SETTINGS,))
-        self._source.forget()
+        self.source.forget()
 
     def check(self, on_progress: OnProgress) -> None:
         """Check that every frame can be read, unless an earlier attempt did, and that the backend accepts it.
@@ -145,8 +155,8 @@ class Build:
         ------
         DatasetDamagedError, UnsupportedDataError, CoordinatesError
         """
-        source, allowed = self._source, self._settings.allow_loss
-        is_known = source.load(self._path_of(CHECKED))
+        source, allowed = self.source, self._settings.allow_loss
+        is_known = source.load(self.path_of(CHECKED))
         if not is_known:
             self._keep = False  # nothing has been written yet
             if not allowed:  # refuse early, without reading all frames
@@ -157,14 +167,14 @@ class Build:
         kept = self._find_losses() if allowed else None
         self._refuse_frames(kept)
         if not is_known:
-            source.save(self._path_of(CHECKED))
+            source.save(self.path_of(CHECKED))
             self._keep = True
         if kept is not None:
             source.leave_out(kept)
 
     def _find_losses(self) -> bytearray | None:
         """Find the losses; return which frames are kept, or None if all of them are."""
-        source = self._source
+        source = self.source
         source.without_metadata = not self._limits.stores_metadata
         losses: list[Loss] = []
         kept = None
@@ -185,11 +195,11 @@ class Build:
 
     def _refuse_frames(self, kept: bytearray | None = None) -> None:
         """Raise the error that the backend would raise for the planned frames, or for those that are kept."""
-        source = self._source
+        source = self.source
         if kept is not None:
             if not any(kept):
                 raise UnsupportedDataError(
-                    f"{self._target.name} cannot store any frame of {source.path}: "
+                    f"{self.target.name} cannot store any frame of {source.path}: "
                     f"{self.losses[0].reason}. Nothing was written"
                 )
             return
@@ -199,7 +209,7 @@ class Build:
             self._refuse(source.plan())
         except (UnsupportedDataError, CoordinatesError) as error:
             text = (
-                f"{self._target.name} cannot store the frames of {source.path}: {self._refused() or error}. "
+                f"{self.target.name} cannot store the frames of {source.path}: {self._refused() or error}. "
                 "Nothing was written; set allow_loss (--allow-loss) to leave out the frames that the "
                 "backend cannot store"
             )
@@ -208,7 +218,7 @@ class Build:
 
     def _refused(self) -> str:
         """Return the losses as a phrase; empty if only the first frame has been read."""
-        source = self._source
+        source = self.source
         if len(source.layout_numbers) != source.count:
             return ""
         losses = self._limits.losses(source.with_layouts, source.count)[1]
@@ -225,17 +235,17 @@ class Build:
         int
             The number of frames that an earlier attempt had copied.
         """
-        if self._is_finished():
-            return self._source.count
-        storage = self._continued() or self._created()
+        if self.is_finished():
+            return self.source.count
+        storage = self._continued() or self.created()
         found = len(storage)
-        copy = FrameCopy(self._source, storage, self._note_synced)
+        copy = FrameCopy(self.source, storage, self.note_synced)
         try:
-            copy.run(lambda: self._finish(storage), on_progress)
+            copy.run(lambda: self.finish(storage), on_progress)
         except StorageFailedError as error:
             raise from_os(
                 DatasetAccessError,
-                f"the result could not be written after {copy.done} of {self._source.count} frames: "
+                f"the result could not be written after {copy.done} of {self.source.count} frames: "
                 f"{error.__cause__ or error}; fix the cause, and run the same command again. The conversion "
                 "then starts from the beginning",
                 error,
@@ -245,61 +255,63 @@ class Build:
                 storage.close()
         return found
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Return whether an earlier attempt finished the dataset."""
         try:
             with self.opened() as result:
                 note = result.annotations.get(CONVERSION)
                 same = isinstance(note, dict) and note.get("fingerprint") == self._settings.fingerprint
-                return same and result.status == (status_of(self._source.dataset) or DatasetStatus.COMPLETE)
+                return same and result.status == (status_of(self.source.dataset) or DatasetStatus.COMPLETE)
         except ExEngineError:
             return False
 
     def _continued(self) -> DataStorage | None:
         """Return the unfinished dataset of an earlier attempt, open for writing, or None."""
-        cls = self._target.cls
+        cls = self.target.cls
         if not issubclass(cls, ManagedStorage):
             return None
         try:
             with self.opened() as result:
                 count = len(result)
-                if result.status != DatasetStatus.INCOMPLETE or not 0 < count <= self._source.count:
+                if result.status != DatasetStatus.INCOMPLETE or not 0 < count <= self.source.count:
                     return None
-                if not same_frames(self._source, result, self.reopen, min(self._synced(), count), count):
+                if not same_frames(self.source, result, self.reopen, min(self._synced(), count), count):
                     return None
             return cls.resume(self._workshop.built, **self._options())
         except (DatasetNotFoundError, DatasetDamagedError, OptionError, UnsupportedOperationError):
             return None  # the dataset has no complete frame, or cannot be continued
 
-    def _created(self) -> DataStorage:
+    def created(self) -> DataStorage:
+        """Create the dataset, and return its storage. An earlier attempt is removed."""
         self._workshop.clear(files_of_writer, keep=(SETTINGS, CHECKED))
-        storage = self._target.cls.create(self._workshop.built, **self._options())
+        storage = self.target.cls.create(self._workshop.built, **self._options())
         try:
-            storage.expect(self._source.plan())
+            storage.expect(self.source.plan())
         except StorageStateError:
             storage.close()
             raise
         return storage
 
     def _options(self) -> dict[str, JsonValue]:
-        if self._source.without_metadata:
-            return dict(self._target.options)
-        return {"summary_metadata": summary_of(self._source.dataset), **self._target.options}
+        if self.source.without_metadata:
+            return dict(self.target.options)
+        return {"summary_metadata": summary_of(self.source.dataset), **self.target.options}
 
     def _synced(self) -> int:
         """Return the number of frames that survive power loss."""
         try:
-            with os.fdopen(files.open_regular(self._path_of(PROGRESS)), "rb") as file:
+            with os.fdopen(files.open_regular(self.path_of(PROGRESS)), "rb") as file:
                 return int(parse_json(file.read(1000))["synced"])
         except (OSError, ValueError, TypeError, KeyError):
             return 0
 
-    def _note_synced(self, count: int) -> None:
-        write_durably(self._path_of(PROGRESS), json.dumps({"synced": count}).encode())
+    def note_synced(self, count: int) -> None:
+        """Record the number of frames that survive power loss."""
+        write_durably(self.path_of(PROGRESS), json.dumps({"synced": count}).encode())
 
-    def _finish(self, storage: DataStorage) -> None:
+    def finish(self, storage: DataStorage) -> None:
         """Store the annotations, and give the dataset the status of the source."""
-        dataset = self._source.dataset
+        dataset = self.source.dataset
         for name, value in self._annotations().items():
             with contextlib.suppress(UnsupportedOperationError):
                 storage.annotate(name, value)
@@ -309,21 +321,26 @@ class Build:
         else:
             storage.abort(dataset.status_reason, failed=status is DatasetStatus.FAILED)
 
+    @property
+    def built(self) -> str:
+        """The path of the unfinished dataset."""
+        return self._workshop.built
+
     def _annotations(self) -> dict[str, Any]:
-        dataset, settings = self._source.dataset, self._settings
+        dataset, settings = self.source.dataset, self._settings
         kept = dict(dataset.annotations)
         note: dict[str, Any] = {
             "source": settings.source,
             "backend": dataset.backend_name or type(dataset).__name__,
             "fingerprint": settings.fingerprint,
         }
-        if plan := plan_to_json(self._source.facts()):
+        if plan := plan_to_json(self.source.facts()):
             note["plan"] = plan
         if self.losses:
             note["losses"] = [loss.to_json() for loss in self.losses]
         if settings.select or settings.rename:
             note |= {"select": settings.select, "rename": settings.rename}
-        if not self._source.is_whole:
+        if not self.source.is_whole:
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
             kept.pop(PLAN, None)  # describes the axes of the source; what still applies is in the note
         if CONVERSION in kept:
@@ -341,7 +358,7 @@ class Build:
     @property
     def reopen(self) -> Callable[[], DataStorage]:
         """A function that opens the dataset for reading, also in another process."""
-        return partial(self._target.cls.open, self._workshop.built)
+        return partial(self.target.cls.open, self._workshop.built)
 
     def publish(self, path: str) -> None:
         """Rename the dataset to its final path.

@@ -20,7 +20,9 @@ from exengine.datasets.conversion.losses import Loss
 from exengine.datasets.conversion.result import compare
 from exengine.datasets.conversion.selection import Choice, Selection
 from exengine.datasets.conversion.settings import Settings, published_note, published_settings, state_of
+from exengine.datasets.conversion.shares import Share
 from exengine.datasets.conversion.source import SourceFrames
+from exengine.datasets.conversion.units import Units
 from exengine.datasets.creation import IfExists, StoragePlan, files_of_writer
 from exengine.datasets.opening import open_dataset
 from exengine.datasets.overwriting import moved_aside, refuse_if_not_deletable
@@ -39,6 +41,7 @@ from exengine.kernel.storage.building import cannot_create
 from exengine.kernel.storage.manifest import has_writer
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system.files import expanded
+from exengine.kernel.wording import listed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 OnProgress = Callable[[str, int, int], None]
 """Called at intervals with the phase (``checked``, ``converted`` or ``compared``), the number of frames done,
 and the total number of frames."""
+
+_MOST_NAMED = 20  # maximum number of jobs in one message
 
 
 @dataclass
@@ -60,9 +65,10 @@ class ConvertReport:
         The path of the result.
     source_backend, backend : str
         The names of the backends that read the source and wrote the result.
-    outcome : {'converted', 'already converted'}
+    outcome : {'converted', 'already converted', 'part converted'}
+        A part is converted if other jobs have not completed theirs. The result does not exist yet.
     frames : int
-        The number of frames in the result.
+        The number of frames in the result, or in the part.
     total : int
         The number of frames in the source.
     resumed_at : int
@@ -114,6 +120,7 @@ def convert(
     restart: bool = False,
     allow_loss: bool = False,
     dask: str | Cluster | None = None,
+    units: str | Units | None = None,
     on_progress: OnProgress | None = None,
 ) -> ConvertReport:
     """Copy the frames of a dataset to a new dataset of another backend.
@@ -149,6 +156,9 @@ def convert(
     dask : str, optional
         The address of a dask scheduler, such as ``tcp://scheduler:8786``. Its workers read the frames, and
         need the datasets at the same paths. This process writes the result.
+    units : str, optional
+        The share of this job in a job array, such as ``"2/8"``. Each job converts a part; the job that
+        completes the last part publishes the result. The backend must support this, as ``ome-zarr`` does.
     on_progress : callable, optional
         Called with the phase (``checked``, ``converted`` or ``compared``), the number of frames done, and the
         total number of frames.
@@ -190,7 +200,8 @@ def convert(
     with contextlib.closing(open_dataset(source)) as dataset:
         selection = Selection(dataset.axes, select or {}, rename or {})
         job = _Conversion(dataset, source, target, selection, allow_loss, on_progress or (lambda *_: None))
-        report = job.run(verify=verify, restart=restart, dask=dask)
+        share = Units.parse(units) if isinstance(units, str) else units
+        report = job.run(verify=verify, restart=restart, dask=dask, units=share)
     report.seconds = time.monotonic() - begin
     return report
 
@@ -235,25 +246,31 @@ class _Conversion:
             allow_loss=allow_loss,
         )
 
-    def run(self, *, verify: bool, restart: bool, dask: str | Cluster | None) -> ConvertReport:
+    def run(
+        self, *, verify: bool, restart: bool, dask: str | Cluster | None, units: Units | None
+    ) -> ConvertReport:
         report = self._report
         report.frames, report.total = self._frames.count, len(self._dataset)
         report.status = str(status_of(self._dataset) or DatasetStatus.COMPLETE)
         if len(self._dataset.resolution_levels) > 1:
             report.notes.append("only the frames at full resolution are converted")
+        share = None
+        if units is not None and units.count > 1:
+            share = Share(self._path, self._target, self._settings, self._frames, units)
+            self._refuse_with_units()
         if self._is_published():
-            report.outcome, report.verified = "already converted", True
-            self._report_published()
-            if Build.left_beside(self._path):  # an earlier attempt was killed between the last two steps
-                with contextlib.suppress(DatasetLockedError), self._new_build() as build:
-                    build.tidy()
+            self._report_published(share)
             return report
         self._refuse_what_is_there()
         if not self._frames.count:
             raise UnsupportedOperationError(f"{report.source} contains no frames to convert")
         try:
-            with self._connected(dask), self._new_build() as build:
-                self._build(build, verify=verify, restart=restart)
+            with self._connected(dask):
+                if share is not None:
+                    self._build_share(share, verify=verify, restart=restart)
+                else:
+                    with self._new_build() as build:
+                        self._build(build, verify=verify, restart=restart)
         except OSError as error:
             if isinstance(error, ExEngineError):
                 raise
@@ -270,17 +287,65 @@ class _Conversion:
     def _new_build(self) -> Build:
         return Build(self._path, self._target, self._settings, self._frames)
 
-    def _build(self, build: Build, *, verify: bool, restart: bool) -> None:
+    def _build_share(self, share: Share, *, verify: bool, restart: bool) -> None:
+        """Convert the share of one job. If all parts are complete, join them and publish the result."""
         report = self._report
-        build.begin(restart=restart)
+        with share.part() as part:
+            part.begin(restart=restart)
+            report.frames = part.source.count
+            if not part.is_finished():
+                if part.source.count:
+                    report.resumed_at = self._fill(part, verify=verify)
+                part.mark()
+        missing = share.missing()
+        if missing or not self._join(share, verify=verify):
+            report.outcome, report.pixel_bytes = "part converted", part.source.pixel_bytes
+            jobs = f"{'jobs' if len(missing) > 1 else 'job'} {listed(missing[:_MOST_NAMED])}"
+            waiting = f"the result appears when the parts of the other jobs are complete, too: {jobs}"
+            report.notes.append(waiting if missing else "another job is publishing the result")
+
+    def _join(self, share: Share, *, verify: bool) -> bool:
+        """Join the parts and publish the result; return False if another job is doing this."""
+        try:
+            build = self._new_build()
+        except DatasetLockedError:
+            return False
+        with build:
+            if self._is_published():
+                build.tidy()
+                self._report_published(share)
+                return True
+            build.begin(restart=False)
+            try:
+                self._build(build, verify=verify, share=share)
+            except DatasetDamagedError:
+                share.remove()
+                raise
+        share.remove()
+        return True
+
+    def _fill(self, build: Build, *, verify: bool) -> int:
+        """Check the frames and copy them; return how many an earlier attempt had copied."""
         if verify or not build.assume():
             self._check(build)
         try:
-            report.resumed_at = self._copy(build)
+            return self._copy(build)
         except UnexpectedFrameError:
             build.start_again()
             self._check(build)
             self._copy(build)
+            return 0
+
+    def _build(
+        self, build: Build, *, verify: bool, restart: bool = False, share: Share | None = None
+    ) -> None:
+        report = self._report
+        if share is None:
+            build.begin(restart=restart)
+        else:
+            share.join(build)
+        resumed_at = self._fill(build, verify=verify)
+        report.resumed_at = resumed_at if share is None else 0
         report.losses = [loss.text(self._frames.count_before_losses) for loss in build.losses]
         report.frames = self._frames.count
         report.pixel_bytes = self._frames.pixel_bytes
@@ -305,6 +370,12 @@ class _Conversion:
     def _copy(self, build: Build) -> int:
         return build.copy(lambda done, total: self._on_progress("converted", done, total))
 
+    def _refuse_with_units(self) -> None:
+        """Reject settings with which jobs cannot share a dataset."""
+        if self._target.if_exists != "error" or self._settings.allow_loss:
+            which = "allow_loss" if self._settings.allow_loss else f"if_exists: {self._target.if_exists}"
+            raise OptionError(f"{which} cannot be combined with units for a single dataset; leave it out")
+
     # -- the path of the result ------------------------------------------------------------------
 
     def _is_published(self) -> bool:
@@ -313,9 +384,16 @@ class _Conversion:
             return False
         return published_settings(self._path) == self._settings.fingerprint
 
-    def _report_published(self) -> None:
-        """Add the losses of the earlier conversion to the report."""
+    def _report_published(self, share: Share | None) -> None:
+        """Report the result of an earlier attempt, and remove the files that it left if it was killed."""
         note, report = published_note(self._path) or {}, self._report
+        report.outcome, report.verified = "already converted", True
+        report.frames = self._frames.count
+        if Build.left_beside(self._path):
+            with contextlib.suppress(DatasetLockedError), self._new_build() as build:
+                build.tidy()
+        if share is not None:
+            share.remove()
         losses = [Loss(**loss) for loss in note.get("losses", ())]
         report.losses = [loss.text(report.frames) for loss in losses]
         report.frames -= sum(loss.frames for loss in losses if loss.what == "frames")

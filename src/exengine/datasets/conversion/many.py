@@ -3,14 +3,14 @@
 import contextlib
 import glob
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 from exengine.datasets.conversion.cluster import Cluster
 from exengine.datasets.conversion.convert import ConvertReport, OnProgress, convert
+from exengine.datasets.conversion.units import Units
 from exengine.datasets.creation import StoragePlan
 from exengine.datasets.opening import reader_class
 from exengine.kernel.errors import DatasetNotFoundError, ExEngineError, OptionError, PluginError, message_of
@@ -20,56 +20,6 @@ from exengine.kernel.system.files import expanded
 
 if TYPE_CHECKING:
     from os import PathLike
-
-
-_UNITS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
-
-
-class Units(NamedTuple):
-    """The share of a job in the work of a job array.
-
-    Attributes
-    ----------
-    number : int
-        The number of the job, from 1.
-    count : int
-        The number of jobs.
-    """
-
-    number: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the share that a text such as ``2/8`` describes.
-
-        Raises
-        ------
-        OptionError
-
-        Examples
-        --------
-        >>> Units.parse("2/8")
-        Units(number=2, count=8)
-        """
-        match = _UNITS.fullmatch(text.strip())
-        found = cls(*map(int, match.groups())) if match else None
-        if found is None or not 1 <= found.number <= found.count:
-            raise OptionError(
-                f"units must have the form i/n with i from 1 to n, such as 2/8 for the second of 8 jobs, got "
-                f"{text!r:.50}"
-            )
-        return found
-
-    def share_of(self, items: list[str]) -> list[str]:
-        """Return the items of this job. Those of all jobs together are the whole list, each item once.
-
-        Examples
-        --------
-        >>> [Units(number, 2).share_of(["a", "b", "c"]) for number in (1, 2)]
-        [['a', 'c'], ['b']]
-        """
-        return items[self.number - 1 :: self.count]
 
 
 @dataclass

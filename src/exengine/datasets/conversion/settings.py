@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from exengine.datasets.content import paths_of_dataset
@@ -36,6 +36,8 @@ class Settings:
     rename : dict of str to str
     allow_loss : bool
         Whether frames that the backend cannot store are left out.
+    units : str
+        The share of the frames, such as ``2/8``; empty if all frames are converted.
     """
 
     source: str
@@ -45,12 +47,19 @@ class Settings:
     select: dict[str, list[int | str]]
     rename: dict[str, str]
     allow_loss: bool = False
+    units: str = ""
+
+    def with_units(self, units: str) -> Self:
+        """Return the settings of one job that converts a share of the frames."""
+        return replace(self, units=units)
 
     def encode(self) -> bytes:
         """Return the settings as JSON. Equal settings give identical bytes."""
         content = asdict(self)
         if not self.allow_loss:
             del content["allow_loss"]  # earlier versions had no such setting
+        if not self.units:
+            del content["units"]
         return json.dumps(content, sort_keys=True, default=str, indent=1).encode()
 
     @property

@@ -75,6 +75,7 @@ class SourceFrames:
         self.layout_numbers: array.array[int] = array.array("I")
         self.without_metadata = False
         self._kept: bytearray | None = None
+        self._whole: SourcePlan | None = None
         self._count()
         self.count_before_losses = self.count
         """The number of selected frames, whether or not the result can contain them."""
@@ -116,6 +117,20 @@ class SourceFrames:
         self._kept = kept
         self._count()
         self.count_before_losses = len(kept)
+
+    def restrict(self, kept: bytearray, whole: SourcePlan) -> None:
+        """Select the frames of one job, before they are checked.
+
+        Parameters
+        ----------
+        kept : bytearray
+            One byte per frame: whether to keep it.
+        whole : SourcePlan
+            The plan of the frames of all jobs.
+        """
+        self._kept, self._whole = kept, whole
+        self._count()
+        self.count_before_losses = self.count
 
     @property
     def pixel_bytes(self) -> int:
@@ -238,8 +253,10 @@ class SourceFrames:
             ) from error
 
     def plan(self) -> SourcePlan:
-        """Return the plan of the result."""
+        """Return the plan of the result, or of the dataset that several jobs write."""
         shape, dtype = self.layouts[0] if len(self.layouts) == 1 else (None, None)
+        if self._whole is not None:
+            return replace(self._whole, shape=shape, dtype=dtype, layouts=tuple(self.layouts))
         return replace(
             self.facts(),
             frames=self.count,
@@ -284,22 +301,10 @@ class SourceFrames:
 
     def load(self, path: str) -> bool:
         """Read the checksums that :meth:`save` stored; return whether they are complete."""
-        try:
-            with os.fdopen(files.open_regular(path), "rb") as file:
-                header = file.readline(_MOST_HEADER_BYTES)
-                body = file.read()
-        except OSError:
+        found = read_checked(path, self.count)
+        if found is None:
             return False
-        body, checksum = body[:-4], body[-4:]
-        if zlib.crc32(header + body).to_bytes(4, "little") != checksum:
-            return False
-        value = parse_json(header)
-        size = self.count * self.checksums.itemsize
-        if value["count"] != self.count or len(body) != 2 * size:
-            return False
-        self.layouts = [(tuple(shape), dtype) for shape, dtype in value["layouts"]]
-        self.checksums = array.array("I", body[:size])
-        self.layout_numbers = array.array("I", body[size:])
+        self.layouts, self.checksums, self.layout_numbers = found
         return True
 
     def expected(self) -> Iterator[Expected]:
@@ -310,6 +315,39 @@ class SourceFrames:
         facts = zip(self.pairs(), self.layout_numbers, self.checksums, strict=True)
         for pair, number, checksum in facts:
             yield Expected(pair, self.layouts[number], checksum)
+
+
+def read_checked(
+    path: str, count: int
+) -> tuple[list[PlannedLayout], "array.array[int]", "array.array[int]"] | None:
+    """Return the layouts, the checksums and the layout numbers that :meth:`SourceFrames.save` stored.
+
+    Parameters
+    ----------
+    path : str
+    count : int
+        The number of frames.
+
+    Returns
+    -------
+    tuple or None
+        None if the file is missing, damaged, or about another number of frames.
+    """
+    try:
+        with os.fdopen(files.open_regular(path), "rb") as file:
+            header = file.readline(_MOST_HEADER_BYTES)
+            body = file.read()
+    except OSError:
+        return None
+    body, checksum = body[:-4], body[-4:]
+    if zlib.crc32(header + body).to_bytes(4, "little") != checksum:
+        return None
+    value = parse_json(header)
+    size = count * array.array("I").itemsize
+    if value["count"] != count or len(body) != 2 * size:
+        return None
+    layouts = [(tuple(shape), dtype) for shape, dtype in value["layouts"]]
+    return layouts, array.array("I", body[:size]), array.array("I", body[size:])
 
 
 def write_durably(path: str, content: bytes) -> None:

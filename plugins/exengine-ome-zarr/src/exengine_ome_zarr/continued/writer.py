@@ -59,7 +59,7 @@ class ContinuedWriter(FrameWriter):
         if table.problem or layout is None or not len(table):
             raise DatasetDamagedError(f"{folder} cannot be continued: {table.problem or 'it has no frames'}")
         _refuse_other_options(folder, table, plan, first_line, layout.codec == codec)
-        records = _read_records(table)
+        records = read_all_records(table)
         begin()
         os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
         _remove_unfinished_files(folder, {int(number) for number in np.unique(records["part"])})
@@ -123,7 +123,7 @@ def _refuse_other_options(
         raise OptionError(f"{folder} was created with other options and cannot be continued")
 
 
-def _read_records(table: FrameTable) -> npt.NDArray[np.void]:
+def read_all_records(table: FrameTable) -> npt.NDArray[np.void]:
     """Return the journal records of all frames."""
     assert table.journal is not None
     pieces = []
