@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -1052,16 +1053,6 @@ def test_a_job_that_is_killed_and_started_again_comes_to_the_same_result(
     assert same(data / "two.ome.zarr", tmp_path / "out" / "two")
 
 
-def test_a_single_dataset_is_refused_by_a_job_array_before_anything_is_written(source, tmp_path, capsys):
-    out = tmp_path / "out" / "result"
-    for backend in ("ndtiff", "ome-zarr"):
-        code, text, err = run(capsys, "convert", source, out, "--backend", backend, "--units", "1/2")
-        assert code == 1 and text == "" and len(err.splitlines()) == 1
-        assert "only one process can write" in err and "'data/*'" in err and "--dask" in err
-    assert not out.parent.exists()
-    assert run(capsys, "convert", source, out, "--backend", "ndtiff", "--units", "1/1")[0] == 0
-
-
 @pytest.mark.parametrize("units", ["0/3", "4/3", "3", "1/0", "a/b", "1/2/3", "-1/2", "1.0/2", "\u0662/3"])
 def test_units_of_another_form_are_refused(units, seven, tmp_path, capsys):
     out = tmp_path / "out"
@@ -1075,3 +1066,261 @@ def test_a_job_array_refuses_results_that_later_jobs_would_count_as_sources(seve
         code, _, err = run(capsys, "convert", pattern, out, "--backend", "ome-tiff", "--units", "1/2")
         assert code == 2 and "would match" in err and "choose another folder" in err
     assert sorted(os.listdir(seven)) == before and not (seven.parent / "out").exists()
+
+
+# -- a job array for one dataset -------------------------------------------------------------------
+
+SHARED = [BACKENDS["ome-zarr"][1], BACKENDS["ome-zarr compressed"][1]]
+
+
+@pytest.fixture(params=SHARED, ids=["plain", "compressed"])
+def shared(request, source, target):
+    """Return a function that runs one job of several that convert the source together."""
+
+    def convert_share(units, **settings):
+        settings = {"backend": "ome-zarr", "options": request.param, **settings}
+        return exengine.convert(source, target, units=units, **settings)
+
+    convert_share.options = request.param
+    return convert_share
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def bytes_in(folder):
+    """Return the bytes of all files of a dataset except its manifest, which contains times."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del found["exengine.json"]
+    return found
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_jobs_convert_one_dataset_together_in_any_order(verify, shared, source, target, tmp_path):
+    whole = tmp_path / "alone" / target.name
+    exengine.convert(source, whole, backend="ome-zarr", options=shared.options)
+    reports = [shared(units, verify=verify) for units in ("3/4", "1/4", "3/4", "4/4")]
+    assert [report.outcome for report in reports] == ["part converted"] * 4 and not target.exists()
+    assert reports[0].notes == [
+        "the result appears when the parts of the other jobs are complete, too: jobs 1, 2, 4"
+    ]
+    assert reports[0].frames == reports[2].frames > 0 and reports[2].resumed_at == 0
+    last = shared("2/4", verify=verify)
+    assert (last.outcome, last.verified, last.frames) == ("converted", verify, last.total)
+    assert 0 < sum(report.frames for report in (*reports[:2], reports[3])) < last.frames
+    assert same(source, target) and same(whole, target, without=()) and exengine.verify(target).ok
+    if "codec" not in shared.options:  # with compression, the journal contains the numbers of the parts
+        assert bytes_in(target) == bytes_in(whole)
+    assert names_in(target.parent) == [target.name]
+    assert shared("1/4").outcome == "already converted" and names_in(target.parent) == [target.name]
+
+
+def test_jobs_read_disjoint_frames(shared, source, monkeypatch):
+    from exengine_ndstorage.ndtiff.reader import NDTiffReader
+
+    read_frame, read = NDTiffReader.read_frame, []
+    monkeypatch.setattr(
+        NDTiffReader, "read_frame", lambda self, number: read.append(number) or read_frame(self, number)
+    )
+    each = []
+    for units in ("1/3", "2/3", "3/3"):
+        read.clear()
+        shared(units, verify=False)
+        each.append(set(read) - {0})  # the layout of the first frame
+    assert all(each) and not each[0] & each[1] | each[1] & each[2] | each[0] & each[2]
+    assert len(set().union(*each)) == 62
+
+
+def test_jobs_that_run_at_the_same_time_publish_the_result_once(shared, source, target, start_python):
+    program = """
+import json, sys
+import exengine
+
+options, source, target, units = json.loads(sys.argv[1])
+sys.stdin.readline()
+print(exengine.convert(source, target, backend="ome-zarr", options=options, units=units).outcome)
+"""
+    jobs = [
+        start_python(program, json.dumps([shared.options, str(source), str(target), f"{number}/3"]))
+        for number in (1, 2, 3)
+    ]
+    for job in jobs:
+        job.stdin.write("\n")
+        job.stdin.flush()
+    outcomes = sorted(job.stdout.readline().strip() for job in jobs)
+    assert all(job.wait(60) == 0 for job in jobs)
+    assert outcomes.count("converted") == 1 and set(outcomes) <= {
+        "converted", "part converted", "already converted"
+    }  # fmt: skip
+    assert same(source, target) and names_in(target.parent) == [target.name]
+
+
+def test_jobs_without_a_shard_have_nothing_to_do(source, target):
+    settings = {"backend": "ome-zarr", "options": {"shard": 4096}}
+    for number in (9, *range(1, 9)):
+        report = exengine.convert(source, target, units=f"{number}/9", **settings)
+        assert report.outcome == ("converted" if number == 8 else "part converted")
+    assert same(source, target) and names_in(target.parent) == [target.name]
+
+
+def test_a_selection_can_be_shared(shared, source, target, tmp_path):
+    settings = {"select": {"channel": "DAPI"}, "rename": {"time": "t"}}
+    shared("2/2", **settings)
+    shared("1/2", **settings)
+    exengine.convert(source, tmp_path / "alone", backend="ome-zarr", options=shared.options, **settings)
+    assert same(tmp_path / "alone", target, without=())
+
+
+KILLED_JOBS = """
+import json, sys
+import exengine
+from exengine.datasets.conversion import convert, copy
+from exengine.testing import killed_at_call
+
+copy._MOST_FRAMES, copy._SYNC_S, copy._POLL_S = 3, 0.0, 0.001
+options, source, target = json.loads(sys.argv[1])
+exengine.convert(source, target + "-warm", backend="ome-zarr", options=options)
+for line in sys.stdin:
+    number, when, units = line.split()
+    run = lambda: exengine.convert(source, target, backend="ome-zarr", options=options, units=units)
+    print(json.dumps(killed_at_call(int(number), when, run)), flush=True)
+"""
+
+
+@pytest.mark.timeout(600)
+def test_jobs_that_are_killed_again_and_again_come_to_the_same_result(shared, source, target, start_python):
+    target.parent.mkdir()
+    jobs = start_python(KILLED_JOBS, json.dumps([shared.options, str(source), str(target)]))
+    warm = f"{target.name}-warm"
+
+    def is_killed(number, when, units):
+        jobs.stdin.write(f"{number} {when} {units}\n")
+        jobs.stdin.flush()
+        return json.loads(jobs.stdout.readline())
+
+    chance = random.Random(str(shared.options))
+    kills = joins = 0
+    while kills < 2 * KILLS:
+        latest = 120
+        ended = set()
+        while not target.exists():
+            number = chance.randrange(1, 4)
+            joining = ended >= {1, 2, 3} - {number}
+            if is_killed(chance.randrange(20, latest), chance.choice(("before", "after")), f"{number}/3"):
+                kills += 1
+                joins += joining
+                latest += 40
+            else:
+                ended.add(number)
+        for number in (1, 2, 3):
+            is_killed(10**6, "before", f"{number}/3")
+        assert same(source, target) and exengine.verify(target).ok
+        assert names_in(target.parent) == [target.name, warm]
+        shutil.rmtree(target)
+    assert joins
+
+
+def test_a_part_that_is_damaged_is_copied_again_by_the_last_job(shared, source, target):
+    shared("1/2")
+    part = target.parent / f".{target.name}.converting-1-of-2" / target.name
+    for file in (part / ".exengine" / "open").iterdir():
+        file.unlink()
+    for file in part.rglob("c/*/*/*/*/*"):
+        file.unlink()
+    assert shared("2/2").outcome == "converted"
+    assert same(source, target) and names_in(target.parent) == [target.name]
+
+
+def test_a_damaged_frame_stops_only_its_job(shared, source, target):
+    tiff = source / "NDTiffStack.tif"
+    content = bytearray(tiff.read_bytes())
+    axes, pixels, _ = list(frames())[40]
+    content[content.find(pixels.tobytes())] ^= 1
+    tiff.write_bytes(content)
+    outcomes = []
+    for units in ("1/3", "2/3", "3/3"):
+        try:
+            outcomes.append(shared(units).outcome)
+        except DatasetDamagedError as error:
+            outcomes.append(str(error))
+    assert sorted(outcomes)[1:] == ["part converted"] * 2 and f"the first at {axes}" in sorted(outcomes)[0]
+    assert not target.exists()
+
+
+def test_one_process_can_convert_instead_of_the_jobs(shared, source, target):
+    shared("1/2")
+    assert exengine.convert(source, target, backend="ome-zarr", options=shared.options).outcome == "converted"
+    assert names_in(target.parent) == [f".{target.name}.converting-1-of-2", target.name]
+    assert shared("2/2").outcome == "already converted"
+    assert same(source, target) and names_in(target.parent) == [target.name]
+
+
+def test_a_joined_result_that_differs_is_not_published_and_the_jobs_start_again(
+    shared, source, target, monkeypatch
+):
+    from exengine_ome_zarr.continued import joining
+
+    shared("1/2")
+    copy_lines = joining._copy_lines
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            joining,
+            "_copy_lines",
+            lambda *given: (line.replace(b'"text"', b'"texT"') for line in copy_lines(*given)),
+        )
+        with pytest.raises(DatasetDamagedError, match="the result differs"):
+            shared("2/2")
+    assert names_in(target.parent) == []
+    for units, outcome in (("1/2", "part converted"), ("2/2", "converted")):
+        assert shared(units).outcome == outcome
+    assert same(source, target)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        (["--backend", "ndtiff"], 1, "only one process can write a dataset of the backend ndtiff"),
+        (["--backend", "ome-tiff"], 1, "only one process can write a dataset of the backend ome-tiff"),
+        (["--backend", "hdf5"], 1, "'data/*'.*--dask.*--select"),
+        (
+            ["--backend", "ome-zarr", "--if-exists", "number"],
+            2,
+            "if_exists: number cannot be combined with units",
+        ),
+        (["--backend", "ome-zarr", "--allow-loss"], 2, "allow_loss cannot be combined with units"),
+    ],
+)
+def test_what_jobs_cannot_share_is_refused_in_one_line_before_anything_is_written(
+    settings, code, message, source, tmp_path, capsys
+):
+    out = place(tmp_path / "out", "result", settings[1])
+    found, text, err = run(capsys, "convert", source, out, *settings, "--units", "1/2")
+    assert (found, text) == (code, "") and len(err.splitlines()) == 1 and re.search(message, err)
+    assert not out.parent.exists()
+    assert run(capsys, "convert", source, out, *settings, "--units", "1/1")[0] == 0
+
+
+def test_axes_that_form_one_dimension_cannot_be_shared(tmp_path):
+    with exengine.open_storage("ndtiff", tmp_path / "source") as storage:
+        for angle in range(3):
+            storage.put({"angle": angle, "channel": "DAPI"}, small(), None)
+    for extra_axes in ("fold", "split"):
+        with pytest.raises(UnsupportedOperationError, match="leave out extra_axes"):
+            exengine.convert(
+                tmp_path / "source",
+                tmp_path / "out" / "result",
+                backend="ome-zarr",
+                options={"extra_axes": extra_axes},
+                units="1/2",
+            )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_says_which_part_it_has_converted(source, target, capsys):
+    command = ("convert", source, target, "--backend", "ome-zarr", "--option", "shard=7", "--units")
+    code, text, err = run(capsys, *command, "2/2")
+    assert (code, err) == (0, "") and text.startswith(f"part converted: {target}\n")
+    assert "the parts of the other jobs are complete, too: job 1\n" in text and "compared" not in text
+    code, text, _ = run(capsys, *command, "1/2")
+    assert code == 0 and text.startswith(f"converted: {target}\n") and "compared equal to the source" in text
