@@ -297,6 +297,9 @@ class _Conversion:
                 if part.source.count:
                     report.resumed_at = self._fill(part, verify=verify)
                 part.mark()
+        if self._is_published():  # by a job that found this part complete, before it was started again
+            self._report_published(share)
+            return
         missing = share.missing()
         if missing or not self._join(share, verify=verify):
             report.outcome, report.pixel_bytes = "part converted", part.source.pixel_bytes
