@@ -1129,7 +1129,7 @@ def test_jobs_read_disjoint_frames(shared, source, monkeypatch):
         shared(units, verify=False)
         each.append(set(read) - {0})  # the layout of the first frame
     assert all(each) and not each[0] & each[1] | each[1] & each[2] | each[0] & each[2]
-    assert len(set().union(*each)) == 62
+    assert len(set().union(*each)) == len(list(frames())) - 1
 
 
 def test_jobs_that_run_at_the_same_time_publish_the_result_once(shared, source, target, start_python):
@@ -1165,7 +1165,7 @@ def test_jobs_without_a_shard_have_nothing_to_do(source, target):
 
 
 def test_a_selection_can_be_shared(shared, source, target, tmp_path):
-    settings = {"select": {"channel": "DAPI"}, "rename": {"time": "t"}}
+    settings = {"select": {"time": "0:9"}, "rename": {"channel": "dye"}}
     shared("2/2", **settings)
     shared("1/2", **settings)
     exengine.convert(source, tmp_path / "alone", backend="ome-zarr", options=shared.options, **settings)
@@ -1282,7 +1282,7 @@ def test_a_joined_result_that_differs_is_not_published_and_the_jobs_start_again(
     [
         (["--backend", "ndtiff"], 1, "only one process can write a dataset of the backend ndtiff"),
         (["--backend", "ome-tiff"], 1, "only one process can write a dataset of the backend ome-tiff"),
-        (["--backend", "hdf5"], 1, "'data/*'.*--dask.*--select"),
+        (["--backend", "hdf5"], 1, r"'data/\*'.*--dask.*--select"),
         (
             ["--backend", "ome-zarr", "--if-exists", "number"],
             2,
@@ -1304,7 +1304,7 @@ def test_what_jobs_cannot_share_is_refused_in_one_line_before_anything_is_writte
 def test_axes_that_form_one_dimension_cannot_be_shared(tmp_path):
     with exengine.open_storage("ndtiff", tmp_path / "source") as storage:
         for angle in range(3):
-            storage.put({"angle": angle, "channel": "DAPI"}, small(), None)
+            storage.put({"position": 0, "angle": angle, "channel": "DAPI"}, small(), None)
     for extra_axes in ("fold", "split"):
         with pytest.raises(UnsupportedOperationError, match="leave out extra_axes"):
             exengine.convert(
