@@ -37,6 +37,7 @@ from exengine.kernel.frame_source_base import FrameSource, Sink
 from exengine.kernel.frames.axis_collector import AxisCollector
 from exengine.kernel.frames.coordinate_index import CoordinateIndex
 from exengine.kernel.frames.metadata import clean_metadata
+from exengine.kernel.frames.sharing import SharedDatasets, UnitOf
 from exengine.kernel.registry.options import check_options
 from exengine.kernel.source_plan import (
     PlannedAxis,
@@ -65,7 +66,6 @@ from exengine.kernel.storage.one_file.spooled import (
 )
 from exengine.kernel.storage.reading import DatasetReader, IndexedStorage, wait_until
 from exengine.kernel.storage.remote import RecoveredRemote, RemoteDatasets, is_url
-from exengine.kernel.storage.sharing import SharedDatasets, UnitOf
 from exengine.kernel.storage.state import FrameIndex
 from exengine.kernel.system.archive import Archive, PackableDatasets, open_packed, packed_names, packed_size
 from exengine.kernel.system.bounded import parse_foreign_json, parse_json

@@ -34,7 +34,7 @@ _CONNECT_S = 7.0
 _POLL_S = 0.5
 _WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
 _COUNTED_S = 5.0
-_MOST_KEPT = 8  # number of conversions whose datasets a worker keeps open
+_MOST_KEPT = 8  # a worker keeps the datasets of this number of conversions open
 
 
 class Cluster:
@@ -172,7 +172,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep distributed from logging what is reported as an error."""
+    """Keep distributed from logging an error that is also raised."""
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,8 +1,8 @@
 """One dataset that the jobs of a job array convert together.
 
 Each job builds a part: an unfinished dataset in a hidden folder of its own, with the frames of some units of
-work. A job that finds all parts complete joins them; no pixel is copied for this. The backend decides what a
-unit is, and joins the parts; see :class:`~exengine.kernel.storage.sharing.SharedDatasets`.
+work. A job that finds all parts complete joins them; no pixel is copied for this. The backend defines the
+units, and joins the parts; see :class:`~exengine.kernel.frames.sharing.SharedDatasets`.
 """
 
 import array
@@ -23,7 +23,7 @@ from exengine.datasets.creation import StoragePlan, files_of_writer
 from exengine.datasets.workshop import CONVERTING, Workshop, folder_beside
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetDamagedError, DatasetLockedError, UnsupportedOperationError
-from exengine.kernel.storage.sharing import SharedDatasets, owners_of
+from exengine.kernel.frames.sharing import SharedDatasets, owners_of
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
@@ -102,7 +102,7 @@ class Share:
             whole.forget()
 
     def part(self) -> PartBuild:
-        """Return the part of this job, whose folder is then locked."""
+        """Return the part of this job, and lock its folder."""
         number, whole = self._units.number, self._whole
         mine = bytearray((self._owners == number - 1).astype(np.uint8).tobytes())
         frames = SourceFrames(whole.dataset, whole.path, whole.selection)
@@ -124,7 +124,7 @@ class Share:
         return range(1, self._units.count + 1)
 
     def missing(self) -> list[int]:
-        """Return the numbers of the jobs whose parts are not complete."""
+        """Return the numbers of the jobs that have not completed their parts."""
         mine = self._settings.fingerprint
         return [
             number
@@ -192,7 +192,7 @@ class Share:
 
 
 def _fingerprint_of(marker: str) -> str | None:
-    """Return the fingerprint in a file that marks a complete part; None if there is no such file."""
+    """Return the fingerprint in a file that marks a complete part; None if the file is missing."""
     try:
         with os.fdopen(files.open_regular(marker), "rb") as file:
             return str(parse_json(file.read(1000))["fingerprint"])

@@ -19,7 +19,7 @@ UnitOf = Callable[[DataCoordinates], Hashable]
 
 
 class SharedDatasets:
-    """A backend whose datasets can be joined from parts. It derives from this class and from its base class.
+    """A backend that can join datasets from parts. It derives from this class and from its base class.
 
     A part is an unfinished dataset with some of the frames. Its storage received the plan of the whole
     dataset with ``expect``.
