@@ -110,8 +110,8 @@ class Cluster:
             If the cluster fails.
         """
         token = uuid.uuid4().hex
-        batches = iter(lambda: list(itertools.islice(remaining, batch)), [])
         remaining = iter(items)
+        batches = iter(lambda: list(itertools.islice(remaining, batch)), [])
         running: deque[Any] = deque()
         try:
             while True:
@@ -226,7 +226,10 @@ def _opened(token: str, openers: Sequence[Opener]) -> tuple[Datasets, contextlib
                     "the datasets at the same paths as this computer"
                 ) from None
             shared = all(each.capabilities.concurrent_readers for each in datasets)
-            _kept[token] = datasets, contextlib.nullcontext() if shared else threading.Lock()
+            alone: contextlib.AbstractContextManager[Any] = (
+                contextlib.nullcontext() if shared else threading.Lock()
+            )
+            _kept[token] = datasets, alone
             while len(_kept) > _MOST_KEPT:  # a client that was killed did not release them
                 _kept.popitem(last=False)
         _kept.move_to_end(token)

@@ -280,8 +280,8 @@ class _Conversion:
     @contextlib.contextmanager
     def _connected(self, dask: str | Cluster | None) -> Iterator[None]:
         """Let the workers of a cluster read the frames."""
-        with Cluster(dask) if isinstance(dask, str) else contextlib.nullcontext(dask) as cluster:
-            self._frames.cluster = cluster
+        with contextlib.ExitStack() as stack:
+            self._frames.cluster = stack.enter_context(Cluster(dask)) if isinstance(dask, str) else dask
             yield
 
     def _new_build(self) -> Build:

@@ -133,7 +133,8 @@ def convert_many(
         mine = set(units.share_of(sources))
         targets = {target: source for target, source in targets.items() if source in mine}
         found.others = len(sources) - len(targets)
-    with Cluster(dask) if dask is not None and targets else contextlib.nullcontext() as cluster:
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(dask)) if dask is not None and targets else None
         _convert_each(found, targets, on_dataset, backend=backend, options=options, dask=cluster, **settings)
     return found
 

@@ -24,6 +24,7 @@ from exengine.datasets.workshop import CONVERTING, Workshop, folder_beside
 from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import DatasetDamagedError, DatasetLockedError, UnsupportedOperationError
 from exengine.kernel.frames.sharing import SharedDatasets, owners_of
+from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.system import files
 from exengine.kernel.system.bounded import parse_json
 
@@ -92,7 +93,7 @@ class Share:
         return owners_of((new for _, new in whole.pairs()), unit_of, self._units.count)
 
     @cached_property
-    def _plan(self) -> Any:
+    def _plan(self) -> SourcePlan:
         """The plan of the whole dataset, if all frames are like the first one."""
         whole = self._whole
         whole.assume(whole.first_layout())

@@ -198,10 +198,12 @@ class SourceFrames:
             Whether to end early.
         """
         if self.cluster is not None:
-            openers = [partial(open_dataset, self.path)] + ([] if reopen is None else [reopen])
+            openers: list[Callable[[], DataStorage]] = [partial(open_dataset, self.path)]
+            if reopen is not None:
+                openers.append(reopen)
             batch = max(1, min(_MOST_TASK_FRAMES, _MOST_TASK_BYTES // max(1, self._frame_bytes)))
             return self.cluster.in_order(work, openers, items, batch, is_stopped)
-        datasets = (self.dataset,) if result is None else (self.dataset, result)
+        datasets: Datasets = (self.dataset,) if result is None else (self.dataset, result)
         threads = self._threads if all(each.capabilities.concurrent_readers for each in datasets) else 1
         return in_order(partial(work, datasets), items, threads)
 

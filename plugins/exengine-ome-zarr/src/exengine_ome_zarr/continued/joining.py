@@ -185,7 +185,8 @@ def _place(folder: str, name: str, pieces: Iterator[bytes]) -> None:
     """Create or replace a file, durably."""
     new = files.temporary(folder)
     file = OpenFile(new, NEW)
-    end, waiting, size = 0, [], 0
+    waiting: list[bytes] = []
+    end = size = 0
     for piece in pieces:
         waiting.append(piece)
         size += len(piece)
