@@ -46,7 +46,7 @@ def write(path, backend="ndtiff", times=12):
         for number, (time_, channel, z) in enumerate(np.ndindex(times, 2, 3)):
             if number % 7 != 3:
                 y, x = np.indices((32, 48), np.uint16)
-                pixels = y * 48 + x + 300 * number
+                pixels = y * 48 + x + 200 * number
                 axes = {"time": time_, "channel": ("FITC", "DAPI")[channel], "z": z}
                 storage.put(axes, pixels, {"number": number, "text": "µ"})
                 frames[tuple(axes.values())] = pixels

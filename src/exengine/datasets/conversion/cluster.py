@@ -30,7 +30,7 @@ Opener: TypeAlias = Callable[[], DataStorage]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_CONNECT_S = 7.0
+_CONNECT_S = 6.0
 _POLL_S = 0.5
 _WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
 _COUNTED_S = 5.0
