@@ -62,9 +62,10 @@ class Cluster:
                 "pip install 'exengine[dask]'"
             ) from None
         self.address = address
+        connect: Any = distributed.Client  # distributed has no types
         try:
             with _quiet():
-                self._client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+                self._client = connect(address, timeout=_CONNECT_S, set_as_default=False)
         except Exception as error:  # the libraries for each kind of address raise their own errors
             raise ClusterError(
                 f"no dask scheduler can be reached at {address}: {_first_line(error)}; give the address that "

@@ -1,14 +1,19 @@
 """The share of one job in the work of a job array."""
 
 import re
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 from exengine.kernel.errors import OptionError
+
+_Item = TypeVar("_Item")
 
 _UNITS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
-class Units(NamedTuple):
+@dataclass(frozen=True)
+class Units:
     """The share of a job in the work of a job array.
 
     Attributes
@@ -44,7 +49,7 @@ class Units(NamedTuple):
             )
         return found
 
-    def share_of(self, items: list[str]) -> list[str]:
+    def share_of(self, items: Sequence[_Item]) -> Sequence[_Item]:
         """Return the items of this job. Those of all jobs together are the whole list, each item once.
 
         Examples
