@@ -30,7 +30,7 @@ Opener: TypeAlias = Callable[[], DataStorage]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_CONNECT_S = 6.0
+_CONNECT_S = 4.0
 _POLL_S = 0.5
 _WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
 _COUNTED_S = 5.0
@@ -61,12 +61,20 @@ class Cluster:
                 "a conversion on a cluster needs dask.distributed; install it with: "
                 "pip install 'exengine[dask]'"
             ) from None
+        base: Any = distributed.Client  # distributed has no types
+
+        class QuietClient(base):  # type: ignore[misc, unused-ignore]
+            """A client that is closed only explicitly: without a connection, closing it takes long."""
+
+            def __del__(self) -> None:
+                pass
+
         self.address = address
-        connect: Any = distributed.Client  # distributed has no types
+        self._quiet = _Quiet()
         try:
-            with _quiet():
-                self._client = connect(address, timeout=_CONNECT_S, set_as_default=False)
+            self._client: Any = QuietClient(address, timeout=_CONNECT_S, set_as_default=False)
         except Exception as error:  # the libraries for each kind of address raise their own errors
+            self._quiet.end()
             raise ClusterError(
                 f"no dask scheduler can be reached at {address}: {_first_line(error)}; give the address that "
                 "dask-scheduler prints, such as tcp://scheduler:8786"
@@ -78,8 +86,9 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(Exception), _quiet():  # the scheduler may already have gone
+        with contextlib.suppress(Exception):  # the scheduler may already have gone
             self._client.close(timeout=5)
+        self._quiet.end()
 
     def in_order(
         self,
@@ -131,9 +140,10 @@ class Cluster:
         except (ExEngineError, UnexpectedFrameError):
             raise
         except Exception as error:  # of dask, of the network, or of Python on a worker
+            self._refuse_if_lost()
             raise self._failed(_first_line(error)) from error
         finally:
-            with contextlib.suppress(Exception), _quiet():
+            with contextlib.suppress(Exception):
                 self._client.cancel(list(running))
                 self._client.run(_forget, token, wait=False)
 
@@ -156,7 +166,8 @@ class Cluster:
         return future.result()
 
     def _refuse_if_lost(self) -> None:
-        if self._client.status in ("closing", "closed"):
+        """Raise an error if the scheduler, or the last worker, is gone."""
+        if self._client.status != "running":
             raise self._failed("the connection to the scheduler was lost")
         now = time.monotonic()
         if self._client.nthreads():
@@ -171,16 +182,19 @@ class Cluster:
         )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep distributed from logging an error that is also raised."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+class _Quiet:
+    """Keeps distributed from logging an error that is also raised."""
+
+    def __init__(self) -> None:
+        self._loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+
+    def end(self) -> None:
+        """Restore the log levels."""
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:
