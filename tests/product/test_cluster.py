@@ -231,10 +231,13 @@ def test_the_datasets_of_a_pattern_are_converted_with_one_connection(cluster, tm
     for name in ("a", "b"):
         write(tmp_path / "data" / name, times=1)
     connected = []
-    client = distributed.Client
-    monkeypatch.setattr(
-        distributed, "Client", lambda *given, **named: (connected.append(given), client(*given, **named))[1]
-    )
+
+    class CountedClient(distributed.Client):
+        def __init__(self, *given, **named):
+            connected.append(given)
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr(distributed, "Client", CountedClient)
     command = ["convert", f"{tmp_path}/data/*", f"{tmp_path}/out", "--backend", "ome-zarr"]
     code = main([*command, "--dask", cluster.scheduler_address])
     assert code == 0 and "2 converted, 0 failed" in capsys.readouterr().out
