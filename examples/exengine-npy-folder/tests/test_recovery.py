@@ -10,7 +10,7 @@ from exengine_npy_folder import NpyFolderStorage
 
 @pytest.fixture
 def path(tmp_path):
-    """Make a dataset of five frames whose program ended without finish(); return its path."""
+    """Make a dataset of five frames whose program ended without calling finish(); return its path."""
     storage = NpyFolderStorage(tmp_path / "data", summary_metadata={"who": "me"})
     for time in range(5):
         storage.put({"time": time}, np.full((3, 4), time, np.float32), {"time": time})

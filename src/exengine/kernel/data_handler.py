@@ -426,7 +426,7 @@ class DataHandler:
         """Drain the handler; if the program did not finish it, abort the dataset and issue a warning."""
         forgotten = not self._flight.intake_ended
         if forgotten:
-            self.abort("the program ended without finish()")
+            self.abort("the program ended without calling finish()")
         try:
             self.await_completion()
         except HandlerError as error:

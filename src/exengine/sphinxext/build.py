@@ -277,7 +277,7 @@ def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str,
     except Exception as error:  # an object from the plugin can raise any exception
         record = report.record
         if setup.owns(record):
-            message = f"the page of {record.qualified_name} cannot be created: {error}"
+            message = f"the page for {record.qualified_name} cannot be created: {error}"
             raise ExtensionError(message, error) from error
         fault = broken("page", f"creating the page of the plugin raised {describe(error)}")
         failed = replace(report, record=record.with_outcome(fault))

@@ -160,7 +160,7 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         (not able.metadata, "each frame has metadata"),
         (able.persistent and not able.reopen, "the data must be read back in Python"),
         (able.persistent and not able.read_while_writing, "another process must read during the acquisition"),
-        (accepted, "a frame must survive a crash of the program as soon as it has been put"),
+        (accepted, "a frame must survive a program crash from the moment put returns"),
         (able.persistent and not able.checksums, "damaged frames must be detected"),
         (able.persistent and not able.compression, "frames must be compressed"),
     ]  # fmt: skip

@@ -132,7 +132,9 @@ class SourceConformance:
         got = [dict(coordinates) for coordinates, _, _ in frames]
         if got != wanted or plan.frames != len(wanted):
             raise PromiseBrokenError(
-                "S1", f"{plan.frames} frames were planned, but these were received: {got!r:.200}"
+                "S1",
+                f"the frames received do not match the plan (planned number: {plan.frames}); "
+                f"received: {got!r:.200}",
             )
         for coordinates, pixels, _ in frames:
             if plan.layouts and (pixels.shape, pixels.dtype.name) not in plan.layouts:

@@ -369,7 +369,7 @@ def ending_of(error: BaseException | None, most: int = 200) -> str:
 
 
 def status_of(storage: DataStorage) -> DatasetStatus | None:
-    """Return the status of a storage, or None if the backend does not support a status."""
+    """Return the status of a storage, or None if the backend does not report one."""
     try:
         return storage.status
     except UnsupportedOperationError:

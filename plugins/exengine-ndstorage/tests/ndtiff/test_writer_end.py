@@ -100,7 +100,7 @@ def test_n5_close_without_finish_leaves_an_incomplete_dataset_that_can_be_read(p
         storage.put(at(number), frame(at(number)), {"number": number})
     storage.close()
     dataset = opened()
-    assert dataset.status == "incomplete" and "ended without finish" in dataset.status_reason
+    assert dataset.status == "incomplete" and "ended without calling finish" in dataset.status_reason
     for number in range(5):
         np.testing.assert_array_equal(dataset[at(number)], frame(at(number)))
         assert dataset.get_metadata(at(number)) == {"number": number}

@@ -172,7 +172,7 @@ def _tags(page: Page, pixel_size_um: tuple[float, float] | None) -> _Tags:
 
 
 def _directory(tags: _Tags, at: int, *, is_last: bool) -> bytes:
-    """Return a directory, followed by its values that are longer than 8 bytes."""
+    """Return a directory, followed by any of its values that are longer than 8 bytes."""
     size = _COUNT.size + len(tags) * _ENTRY.size + _COUNT.size
     entries, long_values = [], b""
     for tag in sorted(tags):

@@ -1,4 +1,4 @@
-"""Reads a finished OME-TIFF file that ExEngine wrote, by means of the records in the file."""
+"""Uses the records in a finished OME-TIFF file written by ExEngine to read its frames."""
 
 import os
 from typing import Any

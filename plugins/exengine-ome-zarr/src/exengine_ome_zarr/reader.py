@@ -73,7 +73,9 @@ class OmeZarrReader(DatasetReader):
         problem = table.problem
         if status is DatasetStatus.INCOMPLETE:
             reason = (
-                "its writer is active" if has_writer(self._folder) else "its writer ended without finish()"
+                "its writer is active"
+                if has_writer(self._folder)
+                else "its writer ended without calling finish()"
             )
         else:
             table.live = False
@@ -144,7 +146,7 @@ class OmeZarrReader(DatasetReader):
 
     @property
     def recorded_plan(self) -> SourcePlan:
-        """The pixel size, z step, interval, colors, stage positions and plate of the frames."""
+        """The recorded pixel size, z step, time interval, channel colors, stage positions and well plate."""
         return self._table.facts.plan()
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from exengine.kernel.registry.records import PluginRecord
 
-_MOST_STEPS = 8  # maximum number of modules to follow through imports
+_MOST_STEPS = 8  # maximum number of modules to search when following imports
 _MOST_BYTES = 2**20
 
 

@@ -129,7 +129,7 @@ class WrittenStorage(FormatHooks):
         forgotten = not state.closed and state.life.status is None
         try:
             if forgotten:
-                self.abort("the program ended without finish()")
+                self.abort("the program ended without calling finish()")
         finally:
             self.close()
         if forgotten:

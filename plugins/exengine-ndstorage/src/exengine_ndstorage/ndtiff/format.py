@@ -196,7 +196,7 @@ class FrameLayout:
         )  # fmt: skip
 
     def index_entry(self, axes: bytes, file_name: bytes, pixels_at: int, metadata_bytes: int) -> bytes:
-        """Return the entry for a frame in ``NDTiff.index``.
+        """Return a frame's entry for ``NDTiff.index``.
 
         Parameters
         ----------

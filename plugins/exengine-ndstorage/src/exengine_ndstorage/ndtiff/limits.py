@@ -38,8 +38,8 @@ def refuse_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """
     if len(shape) == 3 and (shape[2] != 3 or dtype.itemsize != 1):
         raise UnsupportedDataError(
-            f"NDTiff accepts only frames (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8, got {shape} "
-            f"{dtype}"
+            "NDTiff accepts only frames of shape (Y, X) with dtype uint8 or uint16, or of shape (Y, X, 3) "
+            f"with dtype uint8; got shape {shape} and dtype {dtype}"
         )
     if 0 in shape or max(shape) >= MAX_LENGTH:
         raise UnsupportedDataError(

@@ -207,7 +207,7 @@ class NDTiffReader(DatasetReader):
             reason = (
                 "the writer is still active"
                 if has_writer(self._folder)
-                else "the writer ended without finish()"
+                else "the writer ended without calling finish()"
             )
             self._read_summary()
         else:

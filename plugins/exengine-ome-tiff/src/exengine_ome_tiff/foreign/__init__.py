@@ -1,1 +1,1 @@
-"""Reads TIFF files that other programs wrote: OME-TIFF, ImageJ's hyperstacks, and stacks of pages."""
+"""Reads TIFF files written by other programs: OME-TIFF files, ImageJ hyperstacks and multi-page files.

@@ -34,7 +34,7 @@ class TiffFiles:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock = threading.RLock()  # tifffile's files must not be used by two threads at once
+        self.lock = threading.RLock()  # a tifffile.TiffFile must not be used by two threads at once
         self._open: dict[str, tuple[tifffile.TiffFile, Chain]] = {}
 
     def file(self, name: str | None = None) -> tifffile.TiffFile:

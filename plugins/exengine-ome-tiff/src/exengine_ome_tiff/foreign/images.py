@@ -144,7 +144,9 @@ def _planes(
     fastest_first = [dimension for dimension in order if dimension in length]
     first = {dimension: int(data.get(f"First{dimension}", 0)) for dimension in fastest_first}
     if any(not 0 <= first[dimension] < length[dimension] for dimension in length):
-        raise ValueError(f"a TiffData element begins at {first}, but the lengths are {length}")
+        raise ValueError(
+            f"a TiffData element begins at {first}, which is outside the image's dimensions {length}"
+        )
     page = int(data.get("IFD", 0))
     count = int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib else pages)))
     at, step = 0, 1

@@ -83,7 +83,7 @@ class SpoolReader(DatasetReader):
                 if self._index.find(coordinates.__dict__) is not None:
                     raise ValueError("two frames have the same coordinates")
             except (ExEngineError, KeyError, TypeError, ValueError) as error:
-                self._problem = self._problem or f"a record of the journal is not valid: {error}"
+                self._problem = self._problem or f"a journal record is not valid: {error}"
                 continue
             self._frames.append(frame)
             self._index.add(coordinates.__dict__)
@@ -95,7 +95,7 @@ class SpoolReader(DatasetReader):
         reason = manifest.reason if manifest is not None else ""
         if status is DatasetStatus.INCOMPLETE:
             active = has_writer(self.real_path)
-            reason = "its writer is active" if active else "its writer ended without finish()"
+            reason = "its writer is active" if active else "its writer ended without calling finish()"
         elif manifest is not None and manifest.frames not in (None, len(self._frames)):
             self._problem = self._problem or (
                 f"the number of frames is {len(self._frames)}, but {manifest.frames} were written"
