@@ -22,7 +22,7 @@ from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of
-from exengine.testing.tasks.fork_server import Forked, serve, server_for
+from exengine.testing.tasks.fork_server import Forked, fork, serve
 
 _NOT_IMPORTABLE = 77
 _TASKS = {
@@ -40,13 +40,14 @@ _TASKS = {
 }
 """The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
+_ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports what they imported
 _NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # what most tasks import
 _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the timeout for a backend that has already hung
 _hung: set[type] = set()
-_LOADING_S = 1.0
+_LOADING_S, _FORKING_S = 1.0, 0.25  # how long a process takes to start on its own, or as a fork
 _START_S = 60.0
-_slowness = [1.0]  # how many times longer than _LOADING_S a child takes to start: timeouts grow with it
+_slowness = [1.0]  # how many times longer than usual a child takes to start: timeouts grow with it
 
 
 # -- in the test process -----------------------------------------------------------------------------
@@ -80,7 +81,6 @@ class Child:
         self._errors = folder / "stderr.txt"
         with self._errors.open("wb") as errors:
             self.process = _started(subject, verb, json.dumps(content), errors, environment)
-        self._is_forked = isinstance(self.process, Forked)
 
     def __enter__(self) -> "Child":
         return self
@@ -126,8 +126,10 @@ class Child:
                 if each_line:
                     timer.cancel()
                 if content.get("loaded"):
-                    if not self._is_forked:
-                        _notice(time.monotonic() - self._started)
+                    self._notice_slowness(time.monotonic() - self._started)
+                elif "imported" in content:
+                    if isinstance(self.process, Forked):
+                        self.process.load(content["imported"])
                 else:
                     yield content
                 if each_line:
@@ -146,6 +148,13 @@ class Child:
             raise PromiseBrokenError(
                 "", f"a child process that used the backend exited with code {code}: {self.errors()}"
             )
+
+    def _notice_slowness(self, seconds: float) -> None:
+        """Extend the timeouts if the process took long to start."""
+        start = seconds / _LOADING_S
+        if isinstance(self.process, Forked):
+            start = max(self.process.server_s / _LOADING_S, seconds / _FORKING_S)
+        _slowness[0] = max(1.0, start)
 
     def result(self, timeout_s: float = 120) -> dict[str, Any]:
         """Wait until the process ends, and return the last object that it printed."""
@@ -181,11 +190,9 @@ def _started(
     command = [sys.executable, "-W", "default", "-m", "exengine.testing.children"]
     if environment["PYTHONHASHSEED"] == "random" and verb not in _OWN_START:
         module = sys.modules.get(subject.cls.__module__)
-        server = server_for(module, [*command, "serve", text], environment)
-        if server is not None:
-            _notice(server.seconds)
-            with contextlib.suppress(OSError):  # the server was killed
-                return Forked(server, verb, text, errors.fileno(), environment)
+        forked = fork(module, [*command, "serve", text], verb, text, errors.fileno(), environment)
+        if forked is not None:
+            return forked
     return subprocess.Popen(
         [*command, verb, text],
         stdin=subprocess.PIPE,
@@ -194,11 +201,6 @@ def _started(
         text=True,
         env=environment,
     )
-
-
-def _notice(seconds: float) -> None:
-    """Extend the timeouts if the start of a process took long."""
-    _slowness[0] = max(1.0, seconds / _LOADING_S)
 
 
 # -- in the child process ----------------------------------------------------------------------------
@@ -358,12 +360,14 @@ def _load(spec: dict[str, Any]) -> Any:
 
 def main(verb: str, text: str, socket: str = "") -> None:
     """Run the task named ``verb``, with its specification as JSON; ``serve`` runs tasks in forks."""
+    known: set[str] = set()
     if verb == "serve":
         with contextlib.suppress(BaseException):  # the task will meet the same error
             _load(json.loads(text))
         for module in (*(f"exengine.testing.tasks.{home}" for home in _TASKS.values()), *_NEEDED):
             importlib.import_module(module)
         verb, text = serve(int(socket))
+        known = set(sys.modules)
     spec = json.loads(text)
     if verb == "unpickle":
         importlib.import_module("exengine.testing.tasks.pickles").watch()
@@ -376,6 +380,8 @@ def main(verb: str, text: str, socket: str = "") -> None:
     except Exception as error:
         say(fault=describe(error))
     subject.close_all()
+    if known and verb in _ORDINARY:
+        say(imported=[name for name in sys.modules if name not in known])
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ The test process starts the server and asks it over a socket to fork. A fork bec
 standard streams, the environment and the working folder of a process that was started on its own. It inherits
 nothing that could hide a fault: the server has a single thread, never opens a dataset, and so holds no lock;
 a fork closes the server's descriptors. It is killed by a signal and exits through the interpreter's normal
-end, with the functions that are registered for exit.
+end, with the functions that are registered for exit. The server imports what the first tasks had to import,
+without the packages that start threads.
 
 The server is used only on Linux. On macOS, system libraries may crash in a process that was forked.
 """
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -23,6 +25,7 @@ import time
 from typing import Any, NoReturn
 
 _START_S = 60.0
+_MOST_PACKAGES = 3  # the most packages that a server leaves out; with more, it imports nothing
 _POLL_S = 0.005
 _HEADER = 4  # the number of bytes that state the size of a message
 _STREAMS = 3
@@ -34,6 +37,10 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 # -- in the test process -----------------------------------------------------------------------------
 
 
+class ThreadStartedError(Exception):
+    """Raised when a package that the server imported has started a thread; the argument is its name."""
+
+
 class Forked:
     """A process that a server has forked, with the part of ``subprocess.Popen`` that the kit uses.
 
@@ -43,9 +50,13 @@ class Forked:
         The standard streams of the process.
     pid : int
         The number of the process.
+    server_s : float
+        How long its server took to start, in seconds.
 
     Raises
     ------
+    ThreadStartedError
+        If the server has several threads, and must not fork.
     OSError
         If the server has ended.
     """
@@ -54,6 +65,7 @@ class Forked:
         self, server: "Server", verb: str, text: str, errors: int, environment: dict[str, str]
     ) -> None:
         self._server = server
+        self.server_s = server.seconds
         self._code: int | None = None
         own_in, stdin = os.pipe()
         stdout, own_out = os.pipe()
@@ -69,11 +81,16 @@ class Forked:
         finally:
             for descriptor in (own_in, own_out, own_status):
                 os.close(descriptor)
-        line = self._line(_START_S)
-        if not line:
+        pid, _, package = self._line(_START_S).decode().strip().partition(" ")
+        self.pid = int(pid or 0)
+        if not self.pid:
             self._close()
-            raise OSError("the server has ended")
-        self.pid = int(line)
+            raise ThreadStartedError(package) if pid else OSError("the server has ended")
+
+    def load(self, names: list[str]) -> None:
+        """Let the server import modules, so that the next forks need not."""
+        with contextlib.suppress(OSError):
+            self._server.load(names)
 
     def _close(self) -> None:
         self.stdin.close()
@@ -126,6 +143,8 @@ class Server:
         The command that ends in a call to :func:`serve`; the number of its socket's descriptor is appended.
     environment : dict
         The environment of the server.
+    without : frozenset of str, optional
+        Packages that the server must not import.
 
     Attributes
     ----------
@@ -135,8 +154,12 @@ class Server:
         How long the server took to start.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], without: frozenset[str] = frozenset()
+    ) -> None:
         self._lock = threading.Lock()
+        self._command, self._environment, self._without = command, environment, without
+        self._loaded: list[str] = []
         started = time.monotonic()
         self._control, theirs = socket.socketpair()
         with theirs:
@@ -164,6 +187,20 @@ class Server:
         with self._lock:
             _send(self._control, request, descriptors)
 
+    def load(self, names: list[str]) -> None:
+        """Let the server import modules."""
+        new = [name for name in names if name not in self._loaded]
+        if new and len(self._without) <= _MOST_PACKAGES:
+            self._loaded += new
+            self.ask({"load": [name for name in new if name.partition(".")[0] not in self._without]}, [])
+
+    def again(self, package: str) -> "Server":
+        """Stop this server, and return one that has imported the same modules without a package."""
+        self.stop()
+        other = Server(self._command, self._environment, self._without | {package})
+        other.load(self._loaded)
+        return other
+
     def stop(self) -> None:
         """End the server, and with it the processes that it has forked."""
         atexit.unregister(self.stop)
@@ -179,8 +216,10 @@ _servers: dict[Any, Server] = {}
 _starting = threading.Lock()
 
 
-def server_for(about: Any, command: list[str], environment: dict[str, str]) -> Server | None:
-    """Return a server that can fork, or None if a process of its own must be started for each task.
+def fork(
+    about: Any, command: list[str], verb: str, text: str, errors: int, environment: dict[str, str]
+) -> Forked | None:
+    """Fork a process for a task. Return None if a process of its own must be started for it.
 
     Parameters
     ----------
@@ -188,8 +227,12 @@ def server_for(about: Any, command: list[str], environment: dict[str, str]) -> S
         What the server loads. A server is replaced if this, the environment or the working folder changes.
     command : list of str
         The command of the server, as for :class:`Server`.
+    verb, text : str
+        The task and its specification.
+    errors : int
+        The descriptor to which the process writes its errors.
     environment : dict
-        The environment of the tasks.
+        The environment of the process.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -200,8 +243,15 @@ def server_for(about: Any, command: list[str], environment: dict[str, str]) -> S
             while _servers:
                 _servers.popitem()[1].stop()
             _servers[key] = Server(command, environment)
-        found = _servers[key]
-    return found if found.usable else None
+        while _servers[key].usable:
+            try:
+                return Forked(_servers[key], verb, text, errors, environment)
+            except ThreadStartedError as started:
+                _servers[key] = _servers[key].again(str(started))
+            except OSError:
+                _servers[key].stop()
+                _servers[key].usable = False
+    return None
 
 
 # -- in the server -----------------------------------------------------------------------------------
@@ -216,33 +266,52 @@ def serve(descriptor: int) -> tuple[str, str]:
         The descriptor of the socket to the test process.
     """
     control = socket.socket(fileno=descriptor)
-    ready = len(os.listdir("/proc/self/task")) == 1
-    _send(control, {"ready": ready}, [])
+    _send(control, {"ready": _may_fork()}, [])
     children: dict[int, int] = {}  # each process, and the descriptor on which its end is reported
+    starter = ""  # the package that has started a thread
     while True:
         if select.select([control], [], [], _POLL_S if children else None)[0]:
             request, descriptors = _receive(control)
-            if request is None or not ready:
+            if request is None:
                 _end(children)
-            if "kill" in request:
+            elif "kill" in request:
                 if request["kill"] in children:  # a process that has not been waited for keeps its number
                     os.kill(request["kill"], signal.SIGKILL)
-                continue
-            child = os.fork()
-            if not child:
-                control.close()
-                for status in (*children.values(), descriptors.pop()):
+            elif "load" in request:
+                starter = starter or _load(request["load"])
+            else:
+                status = descriptors.pop()
+                child = 0
+                if _may_fork() and not (child := os.fork()):
+                    for own in (control.detach(), *children.values(), status):
+                        os.close(own)
+                    return _become(request, descriptors)
+                _report(status, f"{child} {starter}")
+                if child:
+                    children[child] = status
+                else:
                     os.close(status)
-                return _become(request, descriptors)
-            children[child] = descriptors.pop()
-            _report(children[child], child)
-            for stream in descriptors:
-                os.close(stream)
+                for stream in descriptors:
+                    os.close(stream)
         for child in list(children):
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                _report(children[child], os.waitstatus_to_exitcode(status))
+                _report(children[child], str(os.waitstatus_to_exitcode(status)))
                 os.close(children.pop(child))
+
+
+def _may_fork() -> bool:
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _load(names: list[str]) -> str:
+    """Import modules, until one starts a thread; return the package of this module, or an empty string."""
+    for name in names:
+        with contextlib.suppress(Exception):  # such as a module that a library has made in memory
+            importlib.import_module(name)
+        if not _may_fork():
+            return name.partition(".")[0]
+    return ""
 
 
 def _end(children: dict[int, int]) -> NoReturn:
@@ -251,9 +320,9 @@ def _end(children: dict[int, int]) -> NoReturn:
     os._exit(0)
 
 
-def _report(descriptor: int, number: int) -> None:
+def _report(descriptor: int, line: str) -> None:
     with contextlib.suppress(BrokenPipeError):  # the test process no longer wants to know
-        os.write(descriptor, b"%d\n" % number)
+        os.write(descriptor, f"{line}\n".encode())
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> tuple[str, str]:
