@@ -330,10 +330,9 @@ def _become(request: dict[str, Any], streams: list[int]) -> tuple[str, str]:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    wanted = request["environment"]
-    for name in os.environ.keys() - wanted.keys():
-        del os.environ[name]
-    os.environ.update(wanted)
+    for name in (*_ONE_THREAD, _VARIES):
+        os.environ.pop(name, None)
+    os.environ.update(request["environment"])
     os.chdir(request["folder"])
     return request["verb"], request["text"]
 
