@@ -3,8 +3,9 @@
 A fault in storing frames makes most tests fail, with messages of the same kind: wrong pixels, lost frames, or
 the same exception. The simplest of these tests states the finding, and the others are counted under it.
 
-Some tests do only what many others do first, such as reopening a finished dataset. If such a test fails because
-frames are wrong, then wrong frames in the tests that rest on it follow from that, whatever their messages say.
+Some tests do only what many others do first, such as reopening a finished dataset. If such a test fails
+because frames are wrong, then wrong frames in the tests that rest on it follow from that, whatever their
+messages say.
 """
 
 import re
