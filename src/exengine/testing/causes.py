@@ -24,6 +24,7 @@ _KINDS = {
     "metadata": r"the metadata at .* was (stored|returned)|the metadata read at",
     "frames": r"frames are (lost|missing)|is not in the storage|frames were (stored|put)|no frame was put"
     r"|in the order of|is not found as|a reader that opened|not in the order|reader found",
+    "summary": r"summary metadata (is|was returned)",
     "files": r"changed (the|its|a) .*files|changed files",
     "hang": r"\bhung\b|did not end|hangs",
     "end": r"exited with code|ended with status|ended too early",

@@ -81,6 +81,8 @@ class Child:
         self._errors = folder / "stderr.txt"
         with self._errors.open("wb") as errors:
             self.process = _started(subject, verb, json.dumps(content), errors, environment)
+        if isinstance(self.process, Forked):
+            self._started = time.monotonic()  # the first fork waits for its server
 
     def __enter__(self) -> "Child":
         return self
@@ -151,10 +153,8 @@ class Child:
 
     def _notice_slowness(self, seconds: float) -> None:
         """Extend the timeouts if the process took long to start."""
-        start = seconds / _LOADING_S
-        if isinstance(self.process, Forked):
-            start = max(self.process.server_s / _LOADING_S, seconds / _FORKING_S)
-        _slowness[0] = max(1.0, start)
+        usual = _FORKING_S if isinstance(self.process, Forked) else _LOADING_S
+        _slowness[0] = max(1.0, seconds / usual)
 
     def result(self, timeout_s: float = 120) -> dict[str, Any]:
         """Wait until the process ends, and return the last object that it printed."""

@@ -21,7 +21,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import Any, NoReturn
 
 _START_S = 60.0
@@ -50,8 +49,6 @@ class Forked:
         The standard streams of the process.
     pid : int
         The number of the process.
-    server_s : float
-        How long its server took to start, in seconds.
 
     Raises
     ------
@@ -65,7 +62,6 @@ class Forked:
         self, server: "Server", verb: str, text: str, errors: int, environment: dict[str, str]
     ) -> None:
         self._server = server
-        self.server_s = server.seconds
         self._code: int | None = None
         own_in, stdin = os.pipe()
         stdout, own_out = os.pipe()
@@ -150,8 +146,6 @@ class Server:
     ----------
     usable : bool
         Whether the server can fork.
-    seconds : float
-        How long the server took to start.
     """
 
     def __init__(
@@ -160,7 +154,6 @@ class Server:
         self._lock = threading.Lock()
         self._command, self._environment, self._without = command, environment, without
         self._loaded: list[str] = []
-        started = time.monotonic()
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -177,7 +170,6 @@ class Server:
         except TimeoutError:
             self.usable = False
         self._control.settimeout(None)
-        self.seconds = time.monotonic() - started
         atexit.register(self.stop)
         if not self.usable:
             self.stop()
