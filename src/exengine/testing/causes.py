@@ -3,9 +3,9 @@
 A fault in storing frames makes most tests fail, with messages of the same kind: wrong pixels, lost frames, or
 the same exception. The simplest of these tests states the finding, and the others are counted under it.
 
-Some tests do only what many others do first, such as reopening a finished dataset. If such a test fails
-because frames are wrong, then wrong frames in the tests that rest on it follow from that, whatever their
-messages say.
+Many tests begin with the same actions, such as reopening a finished dataset. If the test of these actions
+fails because frames are wrong, then wrong frames in the other tests follow from that, whatever their messages
+say.
 """
 
 import re
@@ -22,8 +22,9 @@ _FROM_SIMPLE = (
 _KINDS = {
     "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
     "metadata": r"the metadata at .* was (stored|returned)|the metadata read at",
-    "frames": r"frames are (lost|missing)|is not in the storage|frames were (stored|put)|no frame was put"
-    r"|in the order of|is not found as|a reader that opened|not in the order|reader found",
+    "frames": r"frames (\[[\d, ]*\] )?(are|were) (lost|missing)|is not in the storage"
+    r"|frames were (stored|put)|no frame was put|in the order of|is not found as|a reader that opened|not in the order|reader found",
+    "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file|a file for writing)|import of exengine",
     "summary": r"summary metadata (is|was returned)",
     "files": r"changed (the|its|a) .*files|changed files",
     "hang": r"\bhung\b|did not end|hangs",
@@ -43,7 +44,7 @@ _RESTS_ON: dict[str, tuple[str, ...]] = {
     "test_a_dataset_that_was_closed_without_finish_keeps_its_frames": _UNFINISHED,
     "test_a_frame_survives_the_death_of_the_process_when_put_has_returned": _UNFINISHED,
 }
-"""Tests of what other tests do first, and the promises of those that rest on them."""
+"""Tests of actions with which other tests begin, and the promises of those that rest on them."""
 
 _READING = re.compile(r"^(\w\d: )?(\w+(Error|Exception)\b|get_(meta)?data\(|opening raised)")
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b[:(]?\s*['\"]?(.{0,60})")

@@ -41,7 +41,7 @@ _TASKS = {
 """The module in ``exengine.testing.tasks`` of each task that is not in this module."""
 _OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
 _ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports what they imported
-_NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # what most tasks import
+_NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # most tasks import them
 _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the timeout for a backend that has already hung
 _hung: set[type] = set()

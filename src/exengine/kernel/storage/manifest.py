@@ -8,9 +8,8 @@ records the dataset's status, the config and the ledger. It is first written whe
 for the last time when the dataset is finished. A durable write creates a temporary file, syncs it, renames it
 and syncs the folder. While the status is "incomplete", the writer is still active or has died.
 
-The file ends with a checksum of everything before it. A finished dataset whose manifest does not match its
-checksum has the status "damaged". A manifest that an earlier release or another program has written has no
-checksum, and is read as it is.
+The file ends with a checksum of everything before it. If they differ, a finished dataset has the status
+"damaged". A manifest of an earlier release, or of another program, has no checksum.
 
 A manifest is read and checked only once each time a dataset is opened. It is read to find the backend, and
 :func:`handed_over` then passes it on to that backend.
@@ -125,13 +124,7 @@ class Manifest(Mapping[str, Any]):
 
     @classmethod
     def parse(cls, text: bytes, file: tuple[int, ...] | None = None) -> "Manifest":
-        """Return the manifest that the bytes of a file contain, compared with their checksum.
-
-        Parameters
-        ----------
-        text : bytes
-        file : tuple of int, optional
-            The identity of the file that was read.
+        """Return the manifest in the bytes of a file, with a ``problem`` if they do not match their checksum.
 
         Raises
         ------

@@ -14,7 +14,7 @@ from exengine.testing.tasks.probe import limit_memory, peak_mib, watch_after
 _COMPLETE = "complete"
 _TIMED = 4
 _LEAST = 100
-_MOST_FAULTS = 50  # a backend that does not notice so many changes need not be tested longer
+_MOST_FAULTS = 50  # after this number of unnoticed changes, the task ends
 
 
 def run_damage(subject: Subject, spec: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ The test process starts the server and asks it over a socket to fork. A fork bec
 standard streams, the environment and the working folder of a process that was started on its own. It inherits
 nothing that could hide a fault: the server has a single thread, never opens a dataset, and so holds no lock;
 a fork closes the server's descriptors. It is killed by a signal and exits through the interpreter's normal
-end, with the functions that are registered for exit. The server imports what the first tasks had to import,
-without the packages that start threads.
+end, with the functions that are registered for exit. The server imports the modules that the first tasks
+had to import, without the packages that start threads.
 
 The server is used only on Linux. On macOS, system libraries may crash in a process that was forked.
 """
@@ -216,7 +216,7 @@ def fork(
     Parameters
     ----------
     about : hashable
-        What the server loads. A server is replaced if this, the environment or the working folder changes.
+        Identifies the plugin to load. If it, the environment or the working folder changes, so does the server.
     command : list of str
         The command of the server, as for :class:`Server`.
     verb, text : str
