@@ -23,7 +23,8 @@ _KINDS = {
     "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
     "metadata": r"the metadata at .* was (stored|returned)|the metadata read at",
     "frames": r"frames (\[[\d, ]*\] )?(are|were) (lost|missing)|is not in the storage"
-    r"|frames were (stored|put)|no frame was put|in the order of|is not found as|a reader that opened|not in the order|reader found",
+    r"|frames were (stored|put)|no frame was put|in the order of|is not found as|a reader that opened"
+    r"|not in the order|reader found",
     "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file|a file for writing)|import of exengine",
     "summary": r"summary metadata (is|was returned)",
     "files": r"changed (the|its|a) .*files|changed files",

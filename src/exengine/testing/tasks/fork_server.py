@@ -216,7 +216,7 @@ def fork(
     Parameters
     ----------
     about : hashable
-        Identifies the plugin to load. If it, the environment or the working folder changes, so does the server.
+        Identifies the plugin to load. A change of it, the environment or the folder needs a new server.
     command : list of str
         The command of the server, as for :class:`Server`.
     verb, text : str
