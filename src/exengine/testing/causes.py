@@ -14,7 +14,7 @@ from typing import Any
 
 _FROM_SIMPLE = (
     "P1", "P8", "P9", "P3", "P2", "P4", "P5", "R1", "R2", "R4", "N1", "N2", "N6", "N4", "N5", "O1", "P6",
-    "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C5", "C1", "C2", "C3", "C7", "D5", "D3", "C6",
+    "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C3", "C5", "C1", "C2", "C7", "D5", "D3", "C6",
     "S1", "S2", "S3",
 )  # fmt: skip
 """The labels, ordered by how much of a backend their tests use."""
@@ -25,9 +25,9 @@ _KINDS = {
     "frames": r"frames (\[[\d, ]*\] )?(are|were) (lost|missing)|is not in the storage"
     r"|frames were (stored|put)|no frame was put|in the order of|is not found as|a reader that opened"
     r"|not in the order|reader found",
-    "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file|a file for writing)|import of exengine",
+    "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file)|import of exengine",
     "summary": r"summary metadata (is|was returned)",
-    "files": r"changed (the|its|a) .*files|changed files",
+    "files": r"changed (the|its|a) .*files|changed (files|the original|it)\b|opened a file for writing",
     "hang": r"\bhung\b|did not end|hangs",
     "end": r"exited with code|ended with status|ended too early",
     "status": r"the status is|has the status|the dataset is (\w+;|complete|incomplete|aborted|failed|damaged)"
