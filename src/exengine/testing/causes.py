@@ -26,6 +26,7 @@ _KINDS = {
     r"|frames were (stored|put)|no frame was put|in the order of|is not found as|a reader that opened"
     r"|not in the order|reader found",
     "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file)|import of exengine",
+    "replaced": r"where a frame exists|was replaced|must have exactly one|already have a frame|was put again",
     "summary": r"summary metadata (is|was returned)",
     "files": r"changed (the|its|a) .*files|changed (files|the original|it)\b|opened a file for writing",
     "hang": r"\bhung\b|did not end|hangs",
