@@ -15,6 +15,7 @@ from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.data_storage_base import DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import UnsupportedOperationError, message_of
 from exengine.kernel.storage import manifest
+from exengine.kernel.storage.reading import DatasetReader
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system.files import expanded
 
@@ -152,7 +153,15 @@ def verify(
     dataset = open_dataset(path, backend=backend)
     try:
         report = survey(dataset, path, on_progress)
-        _compare_with_ledger(report, dict(dataset.annotations), _frames_in_manifest(path))
+        if is_url(path):
+            content = dataset.manifest if isinstance(dataset, DatasetReader) else None
+            frames = None
+        else:
+            content = manifest.read_manifest(path)
+            frames = as_count(content.frames) if content is not None else None
+        if content is not None and content.problem and content.problem not in report.problems:
+            _add(report, content.problem)
+        _compare_with_ledger(report, dict(dataset.annotations), frames)
     finally:
         dataset.close()
     return report
@@ -275,11 +284,6 @@ def _says_gone(error: BaseException) -> bool:
 def backend_of(dataset: DataStorage) -> str:
     """Return the name of the backend that is reading a dataset."""
     return dataset.backend_name or type(dataset).__name__
-
-
-def _frames_in_manifest(path: str) -> int | None:
-    content = None if is_url(path) else manifest.read_manifest(path)
-    return as_count(content.frames) if content else None
 
 
 def as_count(value: Any) -> int | None:

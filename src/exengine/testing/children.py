@@ -1,7 +1,8 @@
 """Tasks that the kit runs in child processes, such as writing until killed, reading, or opening damaged data.
 
-A child is started with ``python -m exengine.testing.children VERB SPEC``, where the specification is JSON. It
-prints JSON objects, one per line. The last object is its result.
+A child is started with ``python -m exengine.testing.children VERB SPEC``, where the specification is JSON, or
+it is forked by a server that was started with the verb ``serve``. It prints JSON objects, one per line. The
+last object is its result.
 """
 
 import contextlib
@@ -15,13 +16,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from exengine.kernel.errors import ExEngineError, describe
+from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of
-from exengine.testing.watch import Watch
+from exengine.testing.tasks.fork_server import Forked, fork, serve
 
 _NOT_IMPORTABLE = 77
 _TASKS = {
@@ -32,17 +33,21 @@ _TASKS = {
     "broken_calls": "errors",
     "fork": "forks",
     "damage": "damage",
+    "probe": "probe",
     "unpickle": "pickles",
     "foreign": "readers",
     "watch": "readers",
 }
 """The module in ``exengine.testing.tasks`` of each task that is not in this module."""
+_OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
+_ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports what they imported
+_NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # most tasks import them
 _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the timeout for a backend that has already hung
 _hung: set[type] = set()
-_LOADING_S = 1.0
+_LOADING_S, _FORKING_S = 1.0, 0.25  # how long a process takes to start on its own, or as a fork
 _START_S = 60.0
-_slowness = [1.0]  # how many times longer than _LOADING_S a child takes to start: timeouts grow with it
+_slowness = [1.0]  # how many times longer than usual a child takes to start: timeouts grow with it
 
 
 # -- in the test process -----------------------------------------------------------------------------
@@ -72,24 +77,12 @@ class Child:
         content = {"name": subject.name, "target": target, "options": subject.options, "folder": str(folder)}
         content |= spec
         path = os.pathsep.join(entry for entry in sys.path if entry)
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed}
         self._errors = folder / "stderr.txt"
         with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-W",
-                    "default",
-                    "-m",
-                    "exengine.testing.children",
-                    verb,
-                    json.dumps(content),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
-            )
+            self.process = _started(subject, verb, json.dumps(content), errors, environment)
+        if isinstance(self.process, Forked):
+            self._started = time.monotonic()  # the first fork waits for its server
 
     def __enter__(self) -> "Child":
         return self
@@ -135,7 +128,10 @@ class Child:
                 if each_line:
                     timer.cancel()
                 if content.get("loaded"):
-                    _slowness[0] = max(1.0, (time.monotonic() - self._started) / _LOADING_S)
+                    self._notice_slowness(time.monotonic() - self._started)
+                elif "imported" in content:
+                    if isinstance(self.process, Forked):
+                        self.process.load(content["imported"])
                 else:
                     yield content
                 if each_line:
@@ -154,6 +150,11 @@ class Child:
             raise PromiseBrokenError(
                 "", f"a child process that used the backend exited with code {code}: {self.errors()}"
             )
+
+    def _notice_slowness(self, seconds: float) -> None:
+        """Extend the timeouts if the process took long to start."""
+        usual = _FORKING_S if isinstance(self.process, Forked) else _LOADING_S
+        _slowness[0] = max(1.0, seconds / usual)
 
     def result(self, timeout_s: float = 120) -> dict[str, Any]:
         """Wait until the process ends, and return the last object that it printed."""
@@ -180,6 +181,26 @@ class Child:
     def errors(self) -> str:
         """Return the last part of the process's stderr."""
         return self._errors.read_text(errors="replace")[-1500:]
+
+
+def _started(
+    subject: Subject, verb: str, text: str, errors: BinaryIO, environment: dict[str, str]
+) -> "subprocess.Popen[str] | Forked":
+    """Start the process of a task: a fork, or a process of its own if the task must not be forked."""
+    command = [sys.executable, "-W", "default", "-m", "exengine.testing.children"]
+    if environment["PYTHONHASHSEED"] == "random" and verb not in _OWN_START:
+        module = sys.modules.get(subject.cls.__module__)
+        forked = fork(module, [*command, "serve", text], verb, text, errors.fileno(), environment)
+        if forked is not None:
+            return forked
+    return subprocess.Popen(
+        [*command, verb, text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env=environment,
+    )
 
 
 # -- in the child process ----------------------------------------------------------------------------
@@ -270,50 +291,6 @@ def run_second(subject: Subject, spec: dict[str, Any]) -> None:
         say(path=path, if_exists=if_exists, **try_to_create(subject, path, if_exists))
 
 
-def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open damaged or hostile datasets, read those that open, and report errors and forbidden actions."""
-    watch = watch_after(subject, spec) if spec.get("good") else None
-    limit_memory()
-    for path in spec["paths"]:
-        started = time.monotonic()
-        outcome, foreign, wrong = "", "", ""
-        if watch:
-            watch.look_at(path)
-        try:
-            storage = subject.open(Path(path))
-            outcome = str(status_of(storage))
-            foreign, wrong = _read_all(subject, storage, spec["count"])
-            storage.close()
-        except ExEngineError as error:
-            outcome = type(error).__name__
-        except BaseException as error:
-            foreign = describe(error)
-        if watch:
-            watch.rest()
-        seconds, reached = time.monotonic() - started, watch.reached[:5] if watch else []
-        say(path=path, outcome=outcome, foreign=foreign, wrong=wrong, seconds=seconds, reached=reached)
-    say(memory_mib=peak_mib())
-
-
-def limit_memory() -> None:
-    """Limit the memory, so that an endless read raises an error instead of exhausting the machine."""
-    if sys.platform.startswith("linux"):
-        import resource
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (now + 2 * 2**30, hard))
-
-
-def watch_after(subject: Subject, spec: dict[str, Any]) -> Watch:
-    """Read an undamaged dataset so that all modules are imported, then return a watch on this process."""
-    storage = subject.open(Path(spec["good"]))
-    _read_all(subject, storage, spec["count"])
-    storage.close()
-    return Watch()
-
-
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
     """Create a dataset as the kernel does. ``refused`` in the result describes the error, or is None."""
     from exengine.datasets.creation import open_storage
@@ -362,40 +339,6 @@ def look(subject: Subject, storage: Any, count: int) -> tuple[list[int], list[st
     return present, faults
 
 
-def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read every frame. Return any exception that is not an ExEngineError, and any fault in the data."""
-    from exengine.testing.frames import same
-
-    wrong = ""
-    missing = 0
-    for number in range(count):
-        axes = subject.axes(number)
-        try:
-            if axes not in storage:
-                missing += 1
-            elif not same(storage.get_data(axes), subject.frame(axes)):
-                wrong = wrong or f"the frame at {axes} has wrong pixels"
-            storage.get_metadata(axes)
-        except ExEngineError:
-            continue
-        except Exception as error:
-            return describe(error), wrong
-    status = status_of(storage)
-    if missing and status == "complete":
-        wrong = wrong or f"{missing} frames are missing, but the status is complete"
-    return "", wrong
-
-
-def peak_mib() -> float:
-    """Return the largest amount of memory that this process has used, in MiB; 0 if it is unknown."""
-    try:
-        import resource
-    except ImportError:  # this module does not exist on Windows
-        return 0.0
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 def say(**content: Any) -> None:
     """Print an object for the process that started this one."""
     sys.stdout.write(json.dumps(content) + "\n")
@@ -415,8 +358,16 @@ def _load(spec: dict[str, Any]) -> Any:
     return loaded
 
 
-def main(verb: str, text: str) -> None:
-    """Run the task named ``verb``, with its specification as JSON."""
+def main(verb: str, text: str, socket: str = "") -> None:
+    """Run the task named ``verb``, with its specification as JSON; ``serve`` runs tasks in forks."""
+    known: set[str] = set()
+    if verb == "serve":
+        with contextlib.suppress(BaseException):  # the task will meet the same error
+            _load(json.loads(text))
+        for module in (*(f"exengine.testing.tasks.{home}" for home in _TASKS.values()), *_NEEDED):
+            importlib.import_module(module)
+        verb, text = serve(int(socket))
+        known = set(sys.modules)
     spec = json.loads(text)
     if verb == "unpickle":
         importlib.import_module("exengine.testing.tasks.pickles").watch()
@@ -429,6 +380,8 @@ def main(verb: str, text: str) -> None:
     except Exception as error:
         say(fault=describe(error))
     subject.close_all()
+    if known and verb in _ORDINARY:
+        say(imported=[name for name in sys.modules if name not in known])
 
 
 if __name__ == "__main__":

@@ -125,6 +125,20 @@ def test_a_count_in_the_manifest_that_does_not_agree_is_a_problem(make, path):
     assert verify(path).problems == ["the manifest records 5 frames, but the dataset lists 4"]
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_wrong_byte_in_a_text_of_the_manifest_is_a_problem(make, path, finished):
+    make(finish=finished)
+    manifest = path / "exengine.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(content.replace(b'"created": "2', b'"created": "3'))
+    assert manifest.read_bytes() != content
+    report = verify(path)
+    assert report.problems[:1] == ["the manifest exengine.json does not match its checksum"]
+    assert (report.status, report.checked) == ("damaged" if finished else "incomplete", 5)
+    manifest.write_bytes(content)
+    assert report.problems[0] not in verify(path).problems
+
+
 def test_an_acquisition_is_verified_with_its_ledger(checked, path):
     acquire(
         {

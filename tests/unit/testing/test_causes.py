@@ -43,6 +43,31 @@ def test_the_same_exception_is_one_cause_whatever_the_frame():
     assert len(causes_of([broken("a", "P1", messages[0]), other])) == 2
 
 
+EQUAL = "test_a_finished_dataset_reopens_equal"
+
+
+def test_wrong_frames_follow_from_a_test_that_others_rest_on():
+    reports = [
+        broken("threads", "P1", "P1: get_data({'time': 0}) raised DatasetDamagedError: too short"),
+        broken(EQUAL, "N2", f"N2: {PIXELS}", "EX301"),
+        broken("overwriting", "D1", "D1: a frame was put at {'time': 1}, but is not in the storage"),
+        broken("leaks", "C1", "C1: each cycle of open, read and close leaks 1.0 descriptors"),
+        broken("forks", "C5", "C5: a forked child that exits ended with status 1, not 0"),
+    ]
+    causes = causes_of(reports)
+    assert [(cause["test"], cause["tests"]) for cause in causes] == [(EQUAL, 3), ("forks", 1), ("leaks", 1)]
+    assert causes[0]["labels"] == ["N2", "P1", "D1"]
+    without = [report for report in reports if report.test != EQUAL]
+    assert len(causes_of(without)) == 4
+
+
+def test_the_tests_that_others_rest_on_exist():
+    from exengine.testing import StorageConformance
+    from exengine.testing.causes import _RESTS_ON
+
+    assert [name for name in _RESTS_ON if not hasattr(StorageConformance, name)] == []
+
+
 def test_every_promise_has_a_rank():
     from exengine.testing.causes import _FROM_SIMPLE
 

@@ -8,6 +8,9 @@ records the dataset's status, the config and the ledger. It is first written whe
 for the last time when the dataset is finished. A durable write creates a temporary file, syncs it, renames it
 and syncs the folder. While the status is "incomplete", the writer is still active or has died.
 
+The file ends with a checksum of everything before it. If they differ, a finished dataset has the status
+"damaged". A manifest of an earlier release, or of another program, has no checksum.
+
 A manifest is read and checked only once each time a dataset is opened. It is read to find the backend, and
 :func:`handed_over` then passes it on to that backend.
 """
@@ -16,6 +19,7 @@ import copy
 import errno
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +39,8 @@ FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
 """The maximum size of a manifest, in bytes; a larger manifest is neither read nor written."""
 _ROOM_FOR_THE_END = 2**17
+_SEAL = b',\n "checksum": "crc32:%08x"  }'  # the two spaces are lost if another program writes the JSON text
+_MOST_WRONG = 4  # an end that differs from a seal in so few bytes is a damaged seal
 MAX_BACKEND_CHARACTERS = 500
 """The maximum length of a backend's name."""
 
@@ -49,6 +55,10 @@ class Manifest(Mapping[str, Any]):
     ----------
     content : dict
         The parsed JSON, which the manifest owns from then on.
+    file : tuple of int, optional
+        The identity of the file that was read.
+    problem : str, optional
+        A description of damage in the bytes that were read.
 
     Raises
     ------
@@ -64,14 +74,17 @@ class Manifest(Mapping[str, Any]):
     (<DatasetStatus.COMPLETE: 'complete'>, 3, None, 'ndtiff')
     """
 
-    __slots__ = ("_content", "file", "status")
+    __slots__ = ("_content", "file", "problem", "status")
 
     _content: dict[str, Any]
+    problem: str
+    """A description of the damage, if the manifest does not match its checksum; otherwise empty."""
     status: DatasetStatus
+    """The status of the dataset. It is ``damaged`` if there is a ``problem`` and the dataset is finished."""
     file: tuple[int, ...] | None
     """The identity of the file that was read: device, inode, time of the last change, and size."""
 
-    def __init__(self, content: Any, file: tuple[int, ...] | None = None) -> None:
+    def __init__(self, content: Any, file: tuple[int, ...] | None = None, problem: str = "") -> None:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"the format is not {FORMAT!r}")
         if content.get("format_version") != FORMAT_VERSION:
@@ -85,9 +98,14 @@ class Manifest(Mapping[str, Any]):
         for key, kind in _KINDS.items():
             if key in content and type(content[key]) is not kind:
                 raise ValueError(f"{key!r} must be {a(kind.__name__)}, got {type(content[key]).__name__}")
-        object.__setattr__(self, "status", DatasetStatus(str(content.get("status"))[:60]))
+        status = DatasetStatus(str(content.get("status"))[:60])
+        if problem and status is not DatasetStatus.INCOMPLETE:
+            status = DatasetStatus.DAMAGED
+        content.pop("checksum", None)  # of the bytes, which the content no longer depends on
+        object.__setattr__(self, "status", status)
         object.__setattr__(self, "_content", content)
         object.__setattr__(self, "file", file)
+        object.__setattr__(self, "problem", problem)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a manifest cannot be changed")
@@ -101,8 +119,31 @@ class Manifest(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._content)
 
-    def __reduce__(self) -> "tuple[type[Manifest], tuple[dict[str, Any]]]":
-        return Manifest, (self._content,)
+    def __reduce__(self) -> "tuple[type[Manifest], tuple[dict[str, Any], None, str]]":
+        return Manifest, (self._content, None, self.problem)
+
+    @classmethod
+    def parse(cls, text: bytes, file: tuple[int, ...] | None = None) -> "Manifest":
+        """Return the manifest in the bytes of a file, with a ``problem`` if they do not match their checksum.
+
+        Raises
+        ------
+        ValueError, RecursionError
+            If the bytes are not a manifest.
+        """
+        return cls(parse_json(text), file, _damage_in(text))
+
+    @staticmethod
+    def encode(content: "Mapping[str, Any]") -> bytes:
+        """Return the bytes of a manifest, with their checksum.
+
+        Examples
+        --------
+        >>> text = Manifest.encode({"backend": "ndtiff", "status": "complete", "reason": "all is well"})
+        >>> Manifest.parse(text).problem, Manifest.parse(text.replace(b"well", b"wall")).problem
+        ('', 'the manifest exengine.json does not match its checksum')
+        """
+        return encode_manifest(content)
 
     @property
     def backend(self) -> str:
@@ -112,7 +153,7 @@ class Manifest(Mapping[str, Any]):
     @property
     def reason(self) -> str:
         """The human-readable reason for the status."""
-        return str(self._content.get("reason", ""))
+        return self.problem or str(self._content.get("reason", ""))
 
     @property
     def frames(self) -> int | None:
@@ -223,9 +264,23 @@ def write_manifest(dataset: str, content: dict[str, Any], *, durable: bool, one_
         files.sync_folder(os.path.dirname(path))
 
 
-def encode_manifest(content: dict[str, Any]) -> bytes:
-    """Return the bytes of a manifest."""
-    return json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, indent=1).encode()
+def encode_manifest(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest, with their checksum."""
+    text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, indent=1).encode()
+    body = text.removesuffix(b"\n}")
+    return body + _SEAL % zlib.crc32(body)
+
+
+def _damage_in(text: bytes) -> str:
+    """Return a description of the damage in the bytes of a manifest; empty if they have no checksum."""
+    size = len(_SEAL % 0)
+    body, end = text[:-size], text[-size:]
+    if end == _SEAL % zlib.crc32(body):
+        return ""
+    seals = zip(end, _SEAL % 0, _SEAL % 0xFFFFFFFF, strict=False)
+    wrong = sum(is_ not in (zero, other) and zero == other for is_, zero, other in seals)
+    is_sealed = len(end) == size and wrong <= _MOST_WRONG
+    return f"the manifest {MANIFEST_NAME} does not match its checksum" if is_sealed else ""
 
 
 def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
@@ -304,7 +359,7 @@ def _parsed(path: str, text: bytes, identity: tuple[int, ...] | None) -> Manifes
     try:
         if len(text) > MAX_BYTES:
             raise ValueError(f"the file is larger than {MAX_BYTES} bytes")
-        return Manifest(parse_json(text), identity)
+        return Manifest.parse(text, identity)
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{path} is not a valid manifest: {error}") from None
 

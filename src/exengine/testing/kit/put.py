@@ -18,7 +18,7 @@ from exengine.testing.promises import NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Model, Subject, check_metadata, ending_of, refusal_of, tree_of
 
 FRAMES = 48
-SIMPLEST_S = 6.0
+SIMPLEST_S = 4.0
 _simplest: dict[Any, str] = {}
 BITWISE = (
     "int64", "uint64", "int32", "uint32", "float16", "float32", "float64", "complex64", "complex128",

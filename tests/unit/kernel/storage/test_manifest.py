@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from exengine.kernel.data_storage_base import DatasetStatus
 from exengine.kernel.errors import DatasetDamagedError
 from exengine.kernel.storage import manifest
-from exengine.kernel.storage.manifest import has_writer, read_manifest, status_of, take_lock, write_manifest
+from exengine.kernel.storage.manifest import (
+    Manifest,
+    has_writer,
+    read_manifest,
+    status_of,
+    take_lock,
+    write_manifest,
+)
 from exengine.kernel.system import files
 
 CONTENT = {"backend": "disk", "status": "incomplete", "annotations": {"config": {"ä": [1, None]}}}
@@ -98,6 +105,49 @@ def test_a_manifest_cut_at_any_place_is_damage(folder):
             file.write(whole[:length])
         with pytest.raises(DatasetDamagedError):
             read_manifest(folder)
+
+
+def test_a_byte_that_changed_anywhere_is_damage(folder):
+    """With the summary metadata among the annotations, as most backends keep it."""
+    content = {**CONTENT, "status": "complete", "frames": 3, "facts": {"index": {"checksum": "crc32:00"}}}
+    write_manifest(folder, content, durable=False)
+    path = os.path.join(folder, "exengine.json")
+    with open(path, "rb") as file:
+        whole = file.read()
+    assert not read_manifest(folder).problem
+    noticed = 0
+    for offset in range(len(whole)):
+        for mask in (0x01, 0x02, 0x10, 0x20, 0x80):
+            changed = bytearray(whole)
+            changed[offset] ^= mask
+            try:
+                found = Manifest.parse(bytes(changed))
+            except ValueError:
+                continue
+            assert found.status is DatasetStatus.DAMAGED, (offset, mask)
+            assert found.reason == found.problem == "the manifest exengine.json does not match its checksum"
+            noticed += 1
+    assert noticed > len(whole)  # most changes are still valid JSON
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_manifest_without_a_checksum_is_read(folder, indent):
+    """It was written by an earlier release, or by a program that reads and writes JSON."""
+    ends_like_it = {"facts": {"checksum": "crc32:00000000"}}
+    for more in ({}, ends_like_it, {"checksum": "crc32:00000000"}):
+        content = {"format": "exengine-dataset", "format_version": 1, **CONTENT, "status": "complete", **more}
+        with open(os.path.join(folder, "exengine.json"), "w") as file:
+            json.dump(content, file, indent=indent)
+        found = read_manifest(folder)
+        assert (found.status, found.problem) == (DatasetStatus.COMPLETE, "")
+
+
+def test_an_unfinished_dataset_with_a_damaged_manifest_can_still_be_recovered():
+    text = Manifest.encode(CONTENT).replace(b"null", b"true")
+    assert (Manifest.parse(text).status, Manifest.parse(text).problem != "") == (
+        DatasetStatus.INCOMPLETE,
+        True,
+    )
 
 
 @given(content=st.binary(max_size=300))

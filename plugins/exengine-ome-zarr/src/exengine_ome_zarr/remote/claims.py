@@ -5,14 +5,13 @@ While the dataset is incomplete, the manifest identifies its writer. Every later
 so a writer notices if a recovery has taken over its dataset.
 """
 
-import json
 import os
 import secrets
 import socket
 from dataclasses import dataclass
 from typing import Any
 
-from exengine.base_classes import DatasetStatus, FilePatterns, Manifest, has_writer, parse_json, read_manifest
+from exengine.base_classes import DatasetStatus, FilePatterns, Manifest, has_writer, read_manifest
 from exengine.errors import DatasetAccessError, DatasetDamagedError, DatasetExistsError, DatasetLockedError
 from exengine_ome_zarr.capabilities import BACKEND_NAME
 from exengine_ome_zarr.format.files import DATASET_FILES
@@ -94,7 +93,7 @@ def read_remote_manifest(bucket: Bucket) -> tuple[Manifest, Tag] | None:
     if found is None:
         return None
     try:
-        return Manifest(parse_json(found[0])), found[1]
+        return Manifest.parse(found[0]), found[1]
     except (ValueError, RecursionError) as error:
         raise DatasetDamagedError(f"{bucket.url}/{MANIFEST} is not a valid manifest: {error}") from None
 
@@ -228,7 +227,7 @@ class Claim:
         content = dict(manifest)
         if is_written:
             content.update(status=DatasetStatus.INCOMPLETE.value, writer=self._writer)
-        return json.dumps(content, indent=1).encode()
+        return Manifest.encode(content)
 
 
 def refuse_writer(url: str, manifest: Manifest) -> None:

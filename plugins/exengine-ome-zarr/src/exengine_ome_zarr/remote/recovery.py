@@ -4,7 +4,6 @@ The recovery can be killed at any point and run again. It holds the lock of the 
 bucket is replaced last, so the dataset remains incomplete until everything is uploaded.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -228,7 +227,7 @@ class _Recovery:
         return content
 
     def _replace_manifest(self, content: dict[str, Any]) -> None:
-        tag = self._bucket.put_if(MANIFEST, json.dumps(content, indent=1).encode(), self._tag)
+        tag = self._bucket.put_if(MANIFEST, Manifest.encode(content), self._tag)
         if tag is None:
             raise DatasetLockedError(f"{self._bucket.url} is being recovered by another process; try again")
         self._tag = tag

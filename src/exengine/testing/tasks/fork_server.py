@@ -1,0 +1,356 @@
+"""A process that has loaded a backend and forks for each task, which saves most starts of Python.
+
+The test process starts the server and asks it over a socket to fork. A fork becomes a main program with the
+standard streams, the environment and the working folder of a process that was started on its own. It inherits
+nothing that could hide a fault: the server has a single thread, never opens a dataset, and so holds no lock;
+a fork closes the server's descriptors. It is killed by a signal and exits through the interpreter's normal
+end, with the functions that are registered for exit. The server imports the modules that the first tasks
+had to import, without the packages that start threads.
+
+The server is used only on Linux. On macOS, system libraries may crash in a process that was forked.
+"""
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any, NoReturn
+
+_START_S = 60.0
+_MOST_PACKAGES = 3  # the most packages that a server leaves out; with more, it imports nothing
+_POLL_S = 0.005
+_HEADER = 4  # the number of bytes that state the size of a message
+_STREAMS = 3
+_VARIES = "PYTEST_CURRENT_TEST"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""Numpy would start a thread for each core; the forks get the environment without this variable."""
+
+
+# -- in the test process -----------------------------------------------------------------------------
+
+
+class ThreadStartedError(Exception):
+    """Raised when a package that the server imported has started a thread; the argument is its name."""
+
+
+class Forked:
+    """A process that a server has forked, with the part of ``subprocess.Popen`` that the kit uses.
+
+    Attributes
+    ----------
+    stdin, stdout : text streams
+        The standard streams of the process.
+    pid : int
+        The number of the process.
+
+    Raises
+    ------
+    ThreadStartedError
+        If the server has several threads, and must not fork.
+    OSError
+        If the server has ended.
+    """
+
+    def __init__(
+        self, server: "Server", verb: str, text: str, errors: int, environment: dict[str, str]
+    ) -> None:
+        self._server = server
+        self._code: int | None = None
+        own_in, stdin = os.pipe()
+        stdout, own_out = os.pipe()
+        self._status, own_status = os.pipe()
+        self.stdin = open(stdin, "w", encoding="utf-8")  # noqa: SIM115 - closed by the owner
+        self.stdout = open(stdout, encoding="utf-8")  # noqa: SIM115 - closed by the owner
+        request = {"verb": verb, "text": text, "environment": environment, "folder": os.getcwd()}
+        try:
+            server.ask(request, [own_in, own_out, errors, own_status])
+        except OSError:
+            self._close()
+            raise
+        finally:
+            for descriptor in (own_in, own_out, own_status):
+                os.close(descriptor)
+        pid, _, package = self._line(_START_S).decode().strip().partition(" ")
+        self.pid = int(pid or 0)
+        if not self.pid:
+            self._close()
+            raise ThreadStartedError(package) if pid else OSError("the server has ended")
+
+    def load(self, names: list[str]) -> None:
+        """Let the server import modules, so that the next forks need not."""
+        with contextlib.suppress(OSError):
+            self._server.load(names)
+
+    def _close(self) -> None:
+        self.stdin.close()
+        self.stdout.close()
+        os.close(self._status)
+
+    def kill(self) -> None:
+        """Kill the process, if it is still running."""
+        if self._code is not None:
+            return
+        try:
+            self._server.ask({"kill": self.pid}, [])
+        except OSError:  # the server has ended
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float) -> int:
+        """Wait until the process has ended, and return its exit code; it is negative after a signal.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            If the process has not ended after ``timeout`` seconds.
+        """
+        if self._code is None:
+            line = self._line(timeout)
+            self._code = int(line) if line else -signal.SIGKILL  # no line if the server has ended
+            os.close(self._status)
+        return self._code
+
+    def _line(self, timeout: float) -> bytes:
+        """Return the next line from the server; empty if the server has ended."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a forked process", timeout)
+            byte = os.read(self._status, 1)
+            if not byte:
+                return b""
+            line += byte
+        return line
+
+
+class Server:
+    """A server process. It ends with the test process.
+
+    Parameters
+    ----------
+    command : list of str
+        The command that ends in a call to :func:`serve`; the number of its socket's descriptor is appended.
+    environment : dict
+        The environment of the server.
+    without : frozenset of str, optional
+        Packages that the server must not import.
+
+    Attributes
+    ----------
+    usable : bool
+        Whether the server can fork.
+    """
+
+    def __init__(
+        self, command: list[str], environment: dict[str, str], without: frozenset[str] = frozenset()
+    ) -> None:
+        self._lock = threading.Lock()
+        self._command, self._environment, self._without = command, environment, without
+        self._loaded: list[str] = []
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment | _ONE_THREAD,
+                pass_fds=[theirs.fileno()],
+            )
+        self._control.settimeout(_START_S)
+        try:
+            self.usable = bool((_receive(self._control)[0] or {}).get("ready"))
+        except TimeoutError:
+            self.usable = False
+        self._control.settimeout(None)
+        atexit.register(self.stop)
+        if not self.usable:
+            self.stop()
+
+    def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        """Send a request to the server."""
+        with self._lock:
+            _send(self._control, request, descriptors)
+
+    def load(self, names: list[str]) -> None:
+        """Let the server import modules."""
+        new = [name for name in names if name not in self._loaded]
+        if new and len(self._without) <= _MOST_PACKAGES:
+            self._loaded += new
+            self.ask({"load": [name for name in new if name.partition(".")[0] not in self._without]}, [])
+
+    def again(self, package: str) -> "Server":
+        """Stop this server, and return one that has imported the same modules without a package."""
+        self.stop()
+        other = Server(self._command, self._environment, self._without | {package})
+        other.load(self._loaded)
+        return other
+
+    def stop(self) -> None:
+        """End the server, and with it the processes that it has forked."""
+        atexit.unregister(self.stop)
+        self._control.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+_servers: dict[Any, Server] = {}
+_starting = threading.Lock()
+
+
+def fork(
+    about: Any, command: list[str], verb: str, text: str, errors: int, environment: dict[str, str]
+) -> Forked | None:
+    """Fork a process for a task. Return None if a process of its own must be started for it.
+
+    Parameters
+    ----------
+    about : hashable
+        Identifies the plugin to load. A change of it, the environment or the folder needs a new server.
+    command : list of str
+        The command of the server, as for :class:`Server`.
+    verb, text : str
+        The task and its specification.
+    errors : int
+        The descriptor to which the process writes its errors.
+    environment : dict
+        The environment of the process.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    constant = tuple(sorted(item for item in environment.items() if item[0] != _VARIES))
+    key = (about, os.getcwd(), constant, os.getpid())
+    with _starting:
+        if key not in _servers:
+            while _servers:
+                _servers.popitem()[1].stop()
+            _servers[key] = Server(command, environment)
+        while _servers[key].usable:
+            try:
+                return Forked(_servers[key], verb, text, errors, environment)
+            except ThreadStartedError as started:
+                _servers[key] = _servers[key].again(str(started))
+            except OSError:
+                _servers[key].stop()
+                _servers[key].usable = False
+    return None
+
+
+# -- in the server -----------------------------------------------------------------------------------
+
+
+def serve(descriptor: int) -> tuple[str, str]:
+    """Fork for each request. Only the forks return: the verb and the specification of their task.
+
+    Parameters
+    ----------
+    descriptor : int
+        The descriptor of the socket to the test process.
+    """
+    control = socket.socket(fileno=descriptor)
+    _send(control, {"ready": _may_fork()}, [])
+    children: dict[int, int] = {}  # each process, and the descriptor on which its end is reported
+    starter = ""  # the package that has started a thread
+    while True:
+        if select.select([control], [], [], _POLL_S if children else None)[0]:
+            request, descriptors = _receive(control)
+            if request is None:
+                _end(children)
+            elif "kill" in request:
+                if request["kill"] in children:  # a process that has not been waited for keeps its number
+                    os.kill(request["kill"], signal.SIGKILL)
+            elif "load" in request:
+                starter = starter or _load(request["load"])
+            else:
+                status = descriptors.pop()
+                child = 0
+                if _may_fork() and not (child := os.fork()):
+                    for own in (control.detach(), *children.values(), status):
+                        os.close(own)
+                    return _become(request, descriptors)
+                _report(status, f"{child} {starter}")
+                if child:
+                    children[child] = status
+                else:
+                    os.close(status)
+                for stream in descriptors:
+                    os.close(stream)
+        for child in list(children):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                _report(children[child], str(os.waitstatus_to_exitcode(status)))
+                os.close(children.pop(child))
+
+
+def _may_fork() -> bool:
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _load(names: list[str]) -> str:
+    """Import modules, until one starts a thread; return the package of this module, or an empty string."""
+    for name in names:
+        with contextlib.suppress(Exception):  # such as a module that a library has made in memory
+            importlib.import_module(name)
+        if not _may_fork():
+            return name.partition(".")[0]
+    return ""
+
+
+def _end(children: dict[int, int]) -> NoReturn:
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    os._exit(0)
+
+
+def _report(descriptor: int, line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the test process no longer wants to know
+        os.write(descriptor, f"{line}\n".encode())
+
+
+def _become(request: dict[str, Any], streams: list[int]) -> tuple[str, str]:
+    """Turn a fork into the process of a task."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    for name in (*_ONE_THREAD, _VARIES):
+        os.environ.pop(name, None)
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    return request["verb"], request["text"]
+
+
+# -- messages ----------------------------------------------------------------------------------------
+
+
+def _send(to: socket.socket, content: dict[str, Any], descriptors: list[int]) -> None:
+    text = json.dumps(content).encode()
+    socket.send_fds(to, [len(text).to_bytes(_HEADER, "big")], descriptors)
+    to.sendall(text)
+
+
+def _receive(source: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return a message and the descriptors that came with it; None if the other end was closed."""
+    try:
+        header, descriptors, _, _ = socket.recv_fds(source, _HEADER, _STREAMS + 1)
+    except ConnectionResetError:
+        return None, []
+    while header and len(header) < _HEADER:
+        header += source.recv(_HEADER - len(header))
+    left = int.from_bytes(header, "big")
+    text = b""
+    while len(text) < left:
+        part = source.recv(min(left - len(text), 2**20))
+        if not part:
+            return None, descriptors
+        text += part
+    return (json.loads(text) if text else None), descriptors
