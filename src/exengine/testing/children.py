@@ -38,7 +38,7 @@ _TASKS = {
     "foreign": "readers",
     "watch": "readers",
 }
-"""The module in ``exengine.testing.tasks`` of each task that is not in this module."""
+"""Maps each task that is defined elsewhere to its module in ``exengine.testing.tasks``."""
 _OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
 _ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports what they imported
 _NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # most tasks import them

@@ -22,7 +22,7 @@ from exengine.base_classes import open_regular, read_at
 MAGIC = b"ExEngine TIFF 1\n"
 FIRST_PIXELS_AT = 64
 METADATA_TAG = 65400
-"""The private tag of a page whose value is the JSON text of the frame's record."""
+"""The private tag whose value is the JSON text of a frame's record."""
 COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
 """Maps the name of each compression to its number in TIFF."""
 

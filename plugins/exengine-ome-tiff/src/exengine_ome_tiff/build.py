@@ -38,7 +38,7 @@ _EMPTY = "This dataset has no frames."
 
 
 def empty_file() -> bytes:
-    """Return the file that a dataset begins with: a page of one pixel, with a note for other programs."""
+    """Return the content of a new file: a page of one pixel, with a note for users of other programs."""
     note = _UNFINISHED.encode() + b"\0"
     text = Text(FIRST_PIXELS_AT + 8, len(note))
     at = _aligned(text.offset + text.size)

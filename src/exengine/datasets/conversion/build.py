@@ -173,7 +173,7 @@ class Build:
             source.leave_out(kept)
 
     def _find_losses(self) -> bytearray | None:
-        """Find the losses; return which frames are kept, or None if all of them are."""
+        """Find the losses. Return a flag for each frame, true if it is kept; None if all frames are kept."""
         source = self.source
         source.without_metadata = not self._limits.stores_metadata
         losses: list[Loss] = []
@@ -194,7 +194,10 @@ class Build:
         self._limits.refuse(plan.layouts, plan.coordinates, plan.pixel_bytes)
 
     def _refuse_frames(self, kept: bytearray | None = None) -> None:
-        """Raise the error that the backend would raise for the planned frames, or for those that are kept."""
+        """Raise the error that the backend would raise for the frames.
+
+        If ``kept`` is given, an error is raised only if no frame is kept.
+        """
         source = self.source
         if kept is not None:
             if not any(kept):
@@ -245,7 +248,7 @@ class Build:
         except StorageFailedError as error:
             raise from_os(
                 DatasetAccessError,
-                f"the result could not be written after {copy.done} of {self.source.count} frames: "
+                f"writing the result failed after {copy.done} of {self.source.count} frames: "
                 f"{error.__cause__ or error}; fix the cause, and run the same command again. The conversion "
                 "then starts from the beginning",
                 error,

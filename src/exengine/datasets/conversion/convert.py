@@ -176,7 +176,7 @@ def convert(
     DatasetLockedError
         If the source is being written, or another process is converting to the same path.
     UnsupportedDataError, CoordinatesError
-        If the format cannot store the frames, or none of them if losses are allowed. Nothing was written.
+        If the format cannot store every frame or, with ``allow_loss``, any frame. Nothing was written.
     ClusterError
         If the scheduler cannot be reached, or the cluster fails.
     ExEngineError

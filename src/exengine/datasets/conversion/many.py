@@ -33,7 +33,7 @@ class ManyReports:
     failed : list of (source, path, message)
         The datasets that could not be converted.
     skipped : list of str
-        The paths that match the pattern and are not datasets.
+        The paths that match the pattern, but are not datasets.
     others : int
         The number of matching datasets that belong to the other units of a job array.
     """

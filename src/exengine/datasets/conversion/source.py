@@ -36,7 +36,7 @@ _MOST_BAD = 1000  # number of damaged frames after which the check stops
 _MOST_HEADER_BYTES = 2**20
 _MOST_THREADS = 4
 _LEAST_SHARED_BYTES = 2**18  # frames smaller than this are read by a single thread
-_MOST_BYTES = 2**28  # total size of the frames that are read at the same time
+_MOST_BYTES = 2**28  # maximum total size of the frames that threads read at the same time
 _MOST_TASK_FRAMES, _MOST_TASK_BYTES = 64, 16 * 2**20  # maximum size of a task of a cluster
 
 _Item = TypeVar("_Item")

@@ -86,7 +86,7 @@ def _outcome(subject: Subject, path: Path, count: int) -> dict[str, Any]:
 
 
 def _read(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read everything. Return the wrong data that was returned as good, and an error of another kind."""
+    """Read everything. Return descriptions of wrong data and of a foreign exception, or empty strings."""
     from exengine.testing.frames import same
 
     wanted = [subject.axes(number) for number in range(count)]

@@ -38,7 +38,7 @@ class Damage:
 
 
 def damages_of(path: Path, most: int) -> Iterator[Damage]:
-    """Yield about ``most`` changes to the files of a dataset, every file in turn."""
+    """Yield about ``most`` changes to the files of a dataset, alternating between the files."""
     files = [file for file in files_of(path) if not file.name.endswith(LOCK_NAME)]
     share = most * 4 // 5 // max(len(files), 1)
     series = [_changes(place_in(path, file), file, share) for file in files]
