@@ -120,6 +120,29 @@ def test_a_layout_that_the_pixels_do_not_have_is_damage(written, change):
     os.close(records)
 
 
+@pytest.mark.parametrize("offset", [10**6, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_place_outside_of_the_file_is_damage(written, offset):
+    frames = os.open(f"{written}.{FRAMES}", os.O_RDONLY)
+    records = os.open(f"{written}.{JOURNAL}", os.O_RDONLY)
+    scan = Scan(records)
+    frame, text = next(scan.advance())
+    with pytest.raises(DatasetDamagedError, match="the file is shorter than the frame"):
+        read_pixels(frames, frame._replace(offset=offset), text, scan._checksum, "a frame")
+    os.close(frames)
+    os.close(records)
+
+
+def test_pixels_that_the_system_cannot_read_are_damage(written):
+    records = os.open(f"{written}.{JOURNAL}", os.O_RDONLY)
+    frames = os.open(f"{written}.{FRAMES}", os.O_WRONLY)  # reading it is an error of the system
+    scan = Scan(records)
+    frame, text = next(scan.advance())
+    with pytest.raises(DatasetDamagedError, match="a frame is damaged: .*Bad file descriptor"):
+        read_pixels(frames, frame, text, scan._checksum, "a frame")
+    os.close(frames)
+    os.close(records)
+
+
 def test_large_frames_begin_on_a_page(tmp_path):
     writer = SpoolWriter(str(tmp_path / "scan.h5"), None)
     small = writer.append(0, np.zeros(10, np.uint8), b"{}")

@@ -244,7 +244,7 @@ def read_pixels(
         shape = tuple(int(length) for length in description["s"])
         if dtype.hasobject or frame.size != dtype.itemsize * int(np.prod(shape, dtype=object)):
             raise ValueError("the size of the pixels does not match their shape and dtype")
-        if frame.size > os.fstat(descriptor).st_size:
+        if frame.offset + frame.size > os.fstat(descriptor).st_size:
             raise ValueError("the file is shorter than the frame")
         pixels = np.empty(shape, dtype.newbyteorder("<"))
         if frame.size:
@@ -255,6 +255,6 @@ def read_pixels(
                 done += more
             if done < frame.size or checksum(view) != frame.crc:
                 raise ValueError("the checksum of the pixels differs from the one that was written")
-    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError, OSError) as error:
         raise DatasetDamagedError(f"{name} is damaged: {error}") from None
     return pixels if sys.byteorder == "little" else pixels.astype(dtype)  # pragma: no cover - big-endian
