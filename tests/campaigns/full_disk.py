@@ -255,6 +255,8 @@ def run(case: Case, folder: str, *, do: Callable[[Job, Say], None] = write) -> t
         verdict = judge(job)
         if case.variant.is_one_file and verdict.status in ("failed", "incomplete"):
             unrecovered = _recover(job, case.variant.path(folder, "recovered"), verdict)
+            if case.kind == "file-size":  # the disk itself has space
+                unrecovered += _recover(job, "", verdict)
             ended.lines.append("recovered\n")
     found = [f"it did not end within {PATIENCE_S:.0f} s"] if ended.hung else []
     found += unrecovered
@@ -297,17 +299,36 @@ def run(case: Case, folder: str, *, do: Callable[[Job, Say], None] = write) -> t
 
 
 def _recover(job: Job, output: str, verdict: Verdict) -> list[str]:
-    """Build the file of a failed dataset elsewhere, and return how it differs from what was readable before."""
+    """Build the file of a failed dataset, and return how it differs from what was readable before.
+
+    Parameters
+    ----------
+    job : Job
+    output : str
+        The path of the file; empty to build it in place.
+    verdict : Verdict
+        What was readable before.
+    """
     import exengine
 
+    path = output or job.path
     try:
-        exengine.recover(job.path, output=output)
+        exengine.recover(job.path, output=output or None, in_place=not output)
+        report = exengine.verify(path)
     except exengine.ExEngineError as error:
         return [f"recover: {type(error).__name__}: {error}"]
-    recovered = judge(job, output)
+    recovered = judge(job, path)
     if recovered.readable != verdict.readable or recovered.wrong or recovered.status != "aborted":
         return [f"recovered as {recovered}, readable were {verdict.readable}"]
-    return faults_by_library(job, verdict.readable, output)
+    beside = [
+        name for name in os.listdir(os.path.dirname(path)) if name.endswith((".frames", ".journal", ".new"))
+    ]
+    found = [f"verify: {report.to_dict()!r:.300}"] if not report.ok else []
+    return [
+        *found,
+        *(f"left behind: {name}" for name in beside),
+        *faults_by_library(job, verdict.readable, path),
+    ]
 
 
 def campaign(
