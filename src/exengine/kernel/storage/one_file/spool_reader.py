@@ -157,6 +157,11 @@ class SpoolReader(DatasetReader):
         metadata: JsonValue = self.describe(number).get("m")
         return metadata
 
+    @property
+    def faults(self) -> list[str]:
+        """The reason why frames are missing from the records; empty if none are missing."""
+        return [self._problem] if self._problem else []
+
     def place_of(self, number: int) -> SpooledFrame:
         """Return the locations of a frame's pixels and of its record."""
         return self._frames[number]
