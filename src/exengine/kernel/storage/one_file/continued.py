@@ -32,7 +32,7 @@ class Continued(NamedTuple):
 
 
 def take_over(cls: Any, path: str, summary: Any, options: dict[str, Any]) -> Continued:
-    """Return the spool of a dataset that this process has locked, which nobody else writes.
+    """Return the spool of a dataset. This process must hold the lock of the dataset.
 
     Parameters
     ----------
