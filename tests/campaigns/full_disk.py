@@ -323,7 +323,8 @@ def _recover(job: Job, output: str, verdict: Verdict) -> list[str]:
     beside = [
         name for name in os.listdir(os.path.dirname(path)) if name.endswith((".frames", ".journal", ".new"))
     ]
-    found = [f"verify: {report.to_dict()!r:.300}"] if not report.ok else []
+    # `verify` also lists the frames that a data handler was given and that the storage refused.
+    found = [f"verify: {report.to_dict()!r:.300}"] if report.damaged or report.problems else []
     return [
         *found,
         *(f"left behind: {name}" for name in beside),

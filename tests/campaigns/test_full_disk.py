@@ -24,7 +24,7 @@ def test_an_inode_table_is_full_at_every_step_of_a_dataset(campaign):
 def test_a_limit_that_put_or_finish_of_one_file_meets_costs_no_frame_and_recover_makes_the_file(
     campaign, figure, backend, library
 ):
-    code, text = campaign("--kinds", "disk", "file-size", "--every", 3, "--backend", backend)
+    code, text = campaign("--kinds", "disk", "file-size", "--every", 5, "--backend", backend)
     assert code == 0, text
     assert "broken: 0" in text
     for kind in ("disk", "file-size"):

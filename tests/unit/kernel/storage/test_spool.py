@@ -58,7 +58,9 @@ def journal_of(path):
 
 def test_all_frames_and_the_summary_metadata_are_found(written):
     found, scan = scanned(written)
-    assert found == [*range(20)] and scan.gap == "" and scan.head == {"summary": {"lens": "20x"}}
+    assert (
+        found == [*range(20)] and scan.gap == "" and scan.head == {"summary": {"lens": "20x"}, "options": {}}
+    )
 
 
 def test_a_journal_that_was_cut_anywhere_has_the_frames_before_the_cut(written):
