@@ -22,11 +22,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import damage
+import damage_one_file
 import damage_zarr
 import numpy as np
 import results
@@ -56,21 +58,20 @@ def originals(folder: str, variant: Variant) -> tuple[list[Dataset], dict[str, T
     found, truths = [], {}
     for name, finish in (("finished", True), ("unfinished", False)):
         options = variant.with_files(4096 if variant.backend == "ndtiff" else 512, 2 * 8 * 8)
-        job = Job(
-            os.path.join(folder, name), variant.backend, size=8, count=14, finish=finish, options=options
-        )
+        path = variant.path(folder, name)
+        job = Job(path, variant.backend, size=8, count=14, finish=finish, options=options)
         write(job, lambda line: None)
-        found.append(_taken(name, job.path))
+        found.append(_taken(name, variant.folder_of(path)))
         truths[name] = {frozenset(axes_of(n).items()): (pixels_of(n, 8), metadata_of(n)) for n in range(14)}
-    for name, frames, options in _mixed() if variant.backend == "ndtiff" else _zarr_frames():
-        path = os.path.join(folder, name)
+    for name, frames, options in MORE[variant.backend]():
+        path = variant.path(folder, name)
         truth: Truth = {}
         with exengine.open_storage(variant.backend, path, **{**options, **variant.options}) as storage:
             for number, (axes, shape, dtype) in enumerate(frames):
                 one = (frame_of(axes, shape, dtype), {"number": number, "größe": "µm"})
                 truth[frozenset(axes.items())] = one
                 storage.put(axes, *one)
-        found.append(_taken(name, path))
+        found.append(_taken(name, variant.folder_of(path)))
         truths[name] = truth
     if variant.backend == "ndtiff":
         data = os.environ.get("EXENGINE_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data"
@@ -100,6 +101,23 @@ def _zarr_frames() -> list[tuple[str, Frames, dict[str, Any]]]:
     ]
     tiles: Frames = [({"time": number, "z": number % 2}, (20, 37), "u2") for number in range(6)]
     return [("labels", labels, {"shard": 2}), ("tiles", tiles, {"chunk": 16, "shard": 3})]
+
+
+def _one_file_frames(*compressions: str) -> list[tuple[str, Frames, dict[str, Any]]]:
+    """Return frames with many shapes for a single-file backend, and frames to compress."""
+    (_, mixed, _), *_ = _mixed()
+    tiles: Frames = [({"time": number, "z": number % 2}, (20, 37), "u2") for number in range(6)]
+    compressed = [(name, tiles, {"compression": name}) for name in compressions]
+    return [("mixed", mixed, {}), *compressed]
+
+
+MORE: dict[str, Callable[[], list[tuple[str, Frames, dict[str, Any]]]]] = {
+    "ndtiff": _mixed,
+    "ome-zarr": _zarr_frames,
+    "hdf5": lambda: _one_file_frames("gzip", "lzf"),
+    "ome-tiff": lambda: _one_file_frames("zlib"),
+}
+"""For each backend, the names, frames and options of further datasets."""
 
 
 def _taken(name: str, path: str) -> Dataset:
@@ -234,7 +252,9 @@ class Campaign:
     ) -> None:
         self._patience_s = patience_s
         self._folder, self._seed, self._spoil = folder, seed, spoil
-        self._tools: Any = damage_zarr if variant.backend == "ome-zarr" else damage
+        self._variant = variant
+        tools = {"ndtiff": damage, "ome-zarr": damage_zarr}
+        self._tools: Any = tools.get(variant.backend, damage_one_file)
         self.originals, self._truths = originals(os.path.join(folder, "originals"), variant)
         cuts = [(original, *cut) for original in self.originals for cut in self._tools.cuts(original)]
         self.all_cuts = len(cuts)
@@ -288,18 +308,20 @@ class Campaign:
         _limit_memory()
         for number in numbers:
             case = self.case(number)
-            path, outside = os.path.join(place, "dataset"), os.path.join(place, "outside")
-            os.mkdir(path)
+            folder, outside = os.path.join(place, "dataset"), os.path.join(place, "outside")
+            os.mkdir(folder)
             os.mkdir(outside)
-            case.write(path, outside)
+            case.write(folder, outside)
             began = time.monotonic()
-            found = examine(path, self._truths.get(case.name), number % 20 == 0)
+            found = examine(
+                self._variant.path(place, "dataset"), self._truths.get(case.name), number % 20 == 0
+            )
             say(
                 json.dumps(
                     {**vars(found), "peak": _peak_bytes() - at_start, "seconds": time.monotonic() - began},
                 )
             )
-            shutil.rmtree(path)
+            shutil.rmtree(folder)
             shutil.rmtree(outside)
 
     def _take(self, number: int, found: dict[str, Any]) -> None:
@@ -361,11 +383,11 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         campaign = Campaign(folder, variant, given.count, given.seed, given.spoil, given.patience)
-        path = os.path.join(folder, "first")
+        path = variant.path(folder, "first")
         for original in campaign.originals:  # import all modules that are imported on first use
-            original.copy().write(path, folder)
+            original.copy().write(variant.folder_of(path), folder)
             examine(path, None, True)
-            shutil.rmtree(path)
+            shutil.rmtree(variant.folder_of(path))
         numbers = list(range(given.count)) if given.case is None else [given.case]
         for first in range(0, len(numbers), BATCH):
             campaign.run(numbers[first : first + BATCH])

@@ -126,6 +126,11 @@ def joined(parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
 # -- cuts ----------------------------------------------------------------------------------------
 
 
+def manifest_of(dataset: Dataset) -> str:
+    """Return the name of the manifest, or an empty string; that of a single-file dataset has a prefix."""
+    return next((name for name in sorted(dataset.files) if name.endswith(MANIFEST)), "")
+
+
 def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
     """Yield each cut: anywhere in the index, the manifest, and a TIFF file's header and first directory."""
     for name, data in sorted(original.files.items()):
@@ -166,7 +171,7 @@ def pick(dataset: Dataset, rng: random.Random, *ends: str) -> str:
     return rng.choice(names) if names else ""
 
 
-def _place(dataset: Dataset, name: str, rng: random.Random, size: int) -> int:
+def place(dataset: Dataset, name: str, rng: random.Random, size: int) -> int:
     """Return an offset; in TIFF files, prefer headers and directories."""
     last = max(len(dataset.files[name]) - size, 0)
     return rng.randint(0, min(last, 500) if rng.random() < 0.5 else last)
@@ -182,7 +187,7 @@ def put(dataset: Dataset, name: str, at: int, data: bytes) -> str:
 def _byte(dataset: Dataset, rng: random.Random) -> str:
     if not (name := pick(dataset, rng)):
         return ""
-    at = _place(dataset, name, rng, 1)
+    at = place(dataset, name, rng, 1)
     return put(dataset, name, at, bytes([dataset.files[name][at] ^ rng.randint(1, 255)]))
 
 
@@ -190,7 +195,7 @@ def _number(dataset: Dataset, rng: random.Random) -> str:
     if not (name := pick(dataset, rng, INDEX, ".tif")):
         return ""
     value = rng.choice((*NUMBERS, rng.getrandbits(32)))
-    return put(dataset, name, _place(dataset, name, rng, 4), struct.pack("<I", value))
+    return put(dataset, name, place(dataset, name, rng, 4), struct.pack("<I", value))
 
 
 def _entry_number(dataset: Dataset, rng: random.Random) -> str:
@@ -225,7 +230,7 @@ def _zeros(dataset: Dataset, rng: random.Random) -> str:
     if not (name := pick(dataset, rng)):
         return ""
     size = rng.choice((1, 2, 4, 16, 100, 512, 4096))
-    at = _place(dataset, name, rng, size)
+    at = place(dataset, name, rng, size)
     return put(dataset, name, at, bytes(min(size, len(dataset.files[name]) - at)))
 
 
@@ -234,7 +239,7 @@ def _moved(dataset: Dataset, rng: random.Random) -> str:
         return ""
     size = rng.choice((1, 4, 12, 32, 128, 500))
     data = dataset.files[name]
-    begin, to = _place(dataset, name, rng, size), _place(dataset, name, rng, size)
+    begin, to = place(dataset, name, rng, size), place(dataset, name, rng, size)
     if rng.random() < 0.5:
         return put(dataset, name, to, data[begin : begin + size])
     rest = data[:begin] + data[begin + size :]
@@ -290,10 +295,10 @@ def _axes(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _manifest(dataset: Dataset, rng: random.Random) -> str:
-    if MANIFEST not in dataset.files:
+    if not (name := manifest_of(dataset)):
         return ""
     try:
-        content = json.loads(dataset.files[MANIFEST])
+        content = json.loads(dataset.files[name])
     except (ValueError, RecursionError):
         return ""
     if not isinstance(content, dict):
@@ -301,14 +306,14 @@ def _manifest(dataset: Dataset, rng: random.Random) -> str:
     key = rng.choice((*content, "status", "backend", "frames", "reason", "annotations", "lost", "ledger"))
     value = rng.choice(VALUES)
     content[key] = value
-    dataset.files[MANIFEST] = json.dumps(content).encode("utf-8", "surrogatepass")
+    dataset.files[name] = json.dumps(content).encode("utf-8", "surrogatepass")
     return f"{key} = {value!r:.40}"
 
 
 def _manifest_text(dataset: Dataset, rng: random.Random) -> str:
-    if MANIFEST not in dataset.files:
+    if not (name := manifest_of(dataset)):
         return ""
-    old = dataset.files[MANIFEST]
+    old = dataset.files[name]
     new = rng.choice(
         (
             b"", b"null", b"[]", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe" + old, b"\xef\xbb\xbf" + old,
@@ -316,7 +321,7 @@ def _manifest_text(dataset: Dataset, rng: random.Random) -> str:
             old.replace(b"{", b'{"x": ' + b"[" * 900 + b"]" * 900 + b",", 1), b'{"format": "exengine-dataset"}',
         )
     )  # fmt: skip
-    dataset.files[MANIFEST] = new
+    dataset.files[name] = new
     return f"{new[:30]!r}, {len(new)} bytes"
 
 
@@ -329,7 +334,7 @@ def _summary(dataset: Dataset, rng: random.Random) -> str:
 
 
 def _special(dataset: Dataset, rng: random.Random) -> str:
-    names = sorted({*dataset.files, LOCK})
+    names = sorted({*dataset.files, f"{manifest_of(dataset).removesuffix(MANIFEST)}{LOCK}"})
     folders = sorted({os.path.dirname(name) for name in names} - {""})
     name = rng.choice((*names, *folders))
     kind = rng.choice(SPECIAL)

@@ -24,7 +24,8 @@ JOURNAL, LAYOUT, FRAMES, DOCUMENT = (
 FORGED = "forged"
 RECORD_BYTES = 64
 _FIELDS = struct.Struct("<6IQIIQIII")  # the part of a journal record before its checksum
-_LARGE = (*NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+LARGE = (*NUMBERS, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+"""Numbers for fields of 32 and 64 bits."""
 
 
 def cuts(original: Dataset) -> Iterator[tuple[str, int]]:
@@ -65,7 +66,7 @@ def _record_number(dataset: Dataset, rng: random.Random) -> str:
     field = rng.randrange(len(values))
     bits = 64 if field in (6, 9) else 32
     values[field] = (
-        rng.choice((*_LARGE, values[field] ^ 1 << rng.randrange(bits), values[field] + 1)) % 2**bits
+        rng.choice((*LARGE, values[field] ^ 1 << rng.randrange(bits), values[field] + 1)) % 2**bits
     )
     text = _FIELDS.pack(*values)
     if rng.random() < 0.5:
@@ -105,7 +106,7 @@ def _layout_line(dataset: Dataset, rng: random.Random) -> str:
         content = json.loads(lines[number][9:])
     except ValueError:
         return ""
-    said = _change(content, rng)
+    said = change_json(content, rng)
     text = json.dumps(content).encode("utf-8", "surrogatepass")
     lines[number] = b"%08x %s" % (crc32c.crc32c(text), text)
     dataset.files[LAYOUT] = b"\n".join(lines) + b"\n"
@@ -113,14 +114,14 @@ def _layout_line(dataset: Dataset, rng: random.Random) -> str:
     return f"line {number} of the layout: {said}"
 
 
-def _change(content: Any, rng: random.Random) -> str:
+def change_json(content: Any, rng: random.Random) -> str:
     """Change a random value in a JSON document."""
     path = []
     while isinstance(content, dict | list) and content:
         key = rng.choice(list(content)) if isinstance(content, dict) else rng.randrange(len(content))
         path.append(str(key))
         if not isinstance(content[key], dict | list) or not content[key] or rng.random() < 0.2:
-            content[key] = rng.choice((*VALUES, *_LARGE))
+            content[key] = rng.choice((*VALUES, *LARGE))
             return f"{'.'.join(path)} = {content[key]!r:.40}"
         content = content[key]
     return ""
@@ -152,7 +153,7 @@ def _document(dataset: Dataset, rng: random.Random) -> str:
         content = json.loads(dataset.files[name])
     except (ValueError, RecursionError):
         return ""
-    said = _change(content, rng)
+    said = change_json(content, rng)
     dataset.files[name] = json.dumps(content).encode("utf-8", "surrogatepass")
     return f"{name}: {said}"
 
@@ -172,7 +173,7 @@ def _index(dataset: Dataset, rng: random.Random) -> str:
         return ""
     begin = len(data) - 16 * chunks - 4
     at = begin + 8 * rng.randrange(2 * chunks)
-    said = damage.put(dataset, name, at, struct.pack("<Q", rng.choice((*_LARGE, rng.randrange(2000)))))
+    said = damage.put(dataset, name, at, struct.pack("<Q", rng.choice((*LARGE, rng.randrange(2000)))))
     if rng.random() < 0.7:
         index = dataset.files[name][begin:-4]
         damage.put(dataset, name, len(data) - 4, struct.pack("<I", crc32c.crc32c(index)))

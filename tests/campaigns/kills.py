@@ -16,8 +16,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
-import logging
 import os
 import random
 import shutil
@@ -30,15 +28,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import results
 from calls import HALF, Calls
 from forked import Child, Say
 from judge import Said, Verdict, judge
+from libraries import LIBRARIES, faults_by_library
 from others import PROGRAMS, Others
 from spoils import SPOILS, spoil
 from variants import NDSTORAGE, Variant, add_arguments, variant_of
-from writer import Job, metadata_of, write
+from writer import Job, write
 
 KIB, MIB = 2**10, 2**20
 SMALL, LARGE = 64, 512
@@ -340,12 +338,9 @@ class Campaign:
     def _read_by_library(self, job: Job, verdict: Verdict, output: str) -> list[str]:
         """Read some of the recovered datasets with the ndstorage library, or all of them with h5py or tifffile."""
         problems = []
-        if self.variant.backend == "hdf5":
-            self.figures["recovered and read by h5py"] += 1
-            return [f"h5py: {fault}" for fault in faults_by_h5py(job, verdict.readable, output)]
-        if self.variant.backend == "ome-tiff":
-            self.figures["recovered and read by tifffile"] += 1
-            return [f"tifffile: {fault}" for fault in faults_by_tifffile(job, verdict.readable, output)]
+        if self.variant.backend in LIBRARIES:
+            self.figures[f"recovered and read by {LIBRARIES[self.variant.backend].name}"] += 1
+            return faults_by_library(job, verdict.readable, output)
         if verdict.readable and self.figures["recovered"] % 25 == 0:
             other = judge(dataclasses.replace(job, backend=NDSTORAGE), output)
             self.figures["recovered and read by ndstorage"] += 1
@@ -356,43 +351,6 @@ class Campaign:
     def _describe(self, kill: Kill, number: int, problem: str) -> str:
         call = self.names.get((kill.job, kill.point), "")
         return f"case {number}: {kill} {call}: {problem}"
-
-
-def faults_by_h5py(job: Job, readable: list[int], path: str) -> list[str]:
-    """Return how the frames that h5py finds in a finished file differ from those that were written."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        table = file["frames"]
-        found = [json.loads(text) for text in table["coordinates"][:]]
-        faults = [] if found == [job.axes(n) for n in readable] else [f"the coordinates are {found}"]
-        for number, name, index, metadata in zip(
-            readable, table["dataset"][:], table["index"][:], table["metadata"][:], strict=False
-        ):
-            if not np.array_equal(file[name][tuple(index)], job.pixels(number)):
-                faults.append(f"frame {number} differs")
-            if json.loads(metadata) != metadata_of(number):
-                faults.append(f"the metadata of frame {number} differ")
-    return faults
-
-
-def faults_by_tifffile(job: Job, readable: list[int], path: str) -> list[str]:
-    """Return how the frames that tifffile finds in a finished file differ from those that were written."""
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of frames that do not exist
-    with tifffile.TiffFile(path) as file:
-        if len(file.pages) != max(len(readable), 1) or file.is_ome != bool(readable):
-            return [f"there are {len(file.pages)} pages for {len(readable)} frames"]
-        faults = []
-        for page, number in zip(file.pages, readable, strict=False):
-            record = json.loads(page.aspage().tags[65400].value)
-            if (record["c"], record["m"]) != (job.axes(number), metadata_of(number)):
-                faults.append(f"the metadata of page {page.index} are {record}")
-            if not np.array_equal(page.asarray(), job.pixels(number)):
-                faults.append(f"frame {number} differs")
-        planes = sum(each is not None for series in file.series for each in series.pages) if readable else 0
-        return faults if planes == len(readable) else [*faults, f"the OME-XML lists {planes} planes"]
 
 
 def find_fault(job: Job, said: Said, verdict: Verdict) -> list[str]:

@@ -30,15 +30,24 @@ def compare_no_checksum() -> None:
     frame_files.crc32c = SimpleNamespace(crc32c=lambda *data: _Equal())
     from exengine_ndstorage.ndtiff.reader import NDTiffReader
 
+    for cls in _spool_readers():
+        cls.checksum = staticmethod(lambda data: _Equal())
     frames_of_others = property(lambda self: False, lambda self, value: None)
     NDTiffReader._checked = NDTiffReader._written_here = frames_of_others
+
+
+def _spool_readers() -> list[Any]:
+    from exengine_hdf5.reader import Hdf5SpoolReader
+    from exengine_ome_tiff.reader import OmeTiffSpoolReader
+
+    return [Hdf5SpoolReader, OmeTiffSpoolReader]
 
 
 def _readers() -> list[Any]:
     from exengine_ndstorage.ndtiff.reader import NDTiffReader
     from exengine_ome_zarr.reader import OmeZarrReader
 
-    return [NDTiffReader, OmeZarrReader]
+    return [NDTiffReader, OmeZarrReader, *_spool_readers()]
 
 
 def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:

@@ -75,13 +75,14 @@ class Campaign:
         self.seconds: dict[str, float] = {}
         for name in SEQUENCES:  # also imports everything before the first fork
             begin = time.perf_counter()
-            exengine.acquire(self.config(name), resume=f"{self.folder}/whole")
+            whole = self.variant.path(self.folder, "whole")
+            exengine.acquire(self.config(name), resume=whole)
             self.seconds[name] = time.perf_counter() - begin
-            shutil.rmtree(f"{self.folder}/whole")
+            shutil.rmtree(self.variant.folder_of(whole))
 
     def config(self, name: str) -> dict[str, Any]:
         """Return the config of an acquisition; small files and shards make many beginnings."""
-        options = self.variant.with_files(FILE_BYTES, 2 * SIZE * SIZE)
+        options = self.variant.with_files(FILE_BYTES, 2 * SIZE * SIZE) or {}
         return {
             "storage": {"backend": self.variant.backend, "path": "unused", "options": options},
             "source": {"name": "simulated", "options": SOURCE},
@@ -91,7 +92,7 @@ class Campaign:
     def run(self, number: int) -> None:
         """Kill one acquisition once or several times, let it end, and judge its dataset."""
         name = list(SEQUENCES)[number % len(SEQUENCES)]
-        path = f"{self.folder}/data-{number}"
+        path = self.variant.path(self.folder, f"data-{number}")
         told: list[str] = []
         kept: set[Any] = set()
         kills = self.rng.choice((1, 1, 2, 4))
@@ -103,7 +104,7 @@ class Campaign:
             self.figures["kills" if how == signal.SIGKILL else "interrupts"] += hit
             if not hit and not ended.code:  # it ended too early, so it begins again
                 self.figures["ended before the kill"] += 1
-                shutil.rmtree(path)
+                shutil.rmtree(self.variant.folder_of(path))
                 kept = set()
                 continue
             if not hit:
@@ -122,7 +123,7 @@ class Campaign:
         if os.path.exists(path):
             self.judge(name, path, told)
         self.broken += [f"BROKEN acquisition {number} ({name}): {text}" for text in told]
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self.variant.folder_of(path), ignore_errors=True)
 
     def acquire(self, name: str, path: str, how: int | None) -> Ended:
         """Start or continue an acquisition in a child, and end it at a random moment."""
@@ -193,8 +194,9 @@ class Campaign:
         if [run["frames"] for run in runs[:-1]] != ends or ends != sorted(ends):
             told.append(f"the runs do not follow each other: {runs!r:.500}")
         self.figures["runs recorded"] += len(runs)
-        before = content_of(path)
-        if self.acquire(name, path, None).code or content_of(path) != before:
+        folder = self.variant.folder_of(path)
+        before = content_of(folder)
+        if self.acquire(name, path, None).code or content_of(folder) != before:
             told.append("continuing a complete dataset changed it")
 
 
@@ -227,7 +229,7 @@ def frames_of(sequence: dict[str, Any]) -> dict[Any, Any]:
 
 
 def content_of(path: str) -> dict[str, str]:
-    """Return a checksum of each file of a dataset."""
+    """Return a checksum of each file in a folder."""
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(Path(path).rglob("*"))

@@ -66,20 +66,54 @@ def journal_first(pause_s: float = 0) -> None:
     frame_writer.write_at = late
 
 
+def record_first(pause_s: float = 0) -> None:
+    """Make a writer faulty: it writes the record of a frame to the spool before the pixels."""
+    from exengine.kernel.storage.one_file import spool
+
+    real = spool.SpoolWriter.append
+    write_at = spool.files.write_at
+
+    def swapped(self: spool.SpoolWriter, *frame: Any) -> spool.SpooledFrame:
+        waiting: list[Any] = []
+
+        def late(descriptor: int, parts: list[Any], offset: int, size: int) -> int:
+            if descriptor == self.pixels:
+                waiting.append((descriptor, parts, offset, size))
+                return offset + size
+            end: int = write_at(descriptor, parts, offset, size)
+            time.sleep(pause_s)
+            write_at(*waiting.pop())
+            return end
+
+        spool.files.write_at = late
+        try:
+            return real(self, *frame)
+        finally:
+            spool.files.write_at = write_at
+
+    spool.SpoolWriter.append = swapped
+
+
 def write_and_swallow(job: Job, say: Say) -> None:
     """Do a job with a writer that hides errors."""
     cls = plugins.BACKENDS.load(job.backend)
-    good = cls.write_frames
+    good, good_one = cls.write_frames, cls.write_frame
 
     def swallow(self: Any, number: int, batch: list[object]) -> int:
         with contextlib.suppress(OSError):
             return good(self, number, batch)
         return len(batch)
 
-    def swallow_one(self: Any, number: int, coordinates: object, data: object, checked: object) -> None:
-        swallow(self, number, [(coordinates, data, checked)])
+    def swallow_one(self: Any, number: int, *frame: object) -> None:
+        if cls.batch_frames > 1:
+            swallow(self, number, [frame])
+            return
+        with contextlib.suppress(OSError):
+            good_one(self, number, *frame)
 
-    cls.write_frames, cls.write_frame = swallow, swallow_one
+    if cls.batch_frames > 1:
+        cls.write_frames = swallow
+    cls.write_frame = swallow_one
     write(job, say)
 
 
@@ -87,9 +121,12 @@ SPOILS = ("acknowledge-early", "index-first")
 """The faults of a writer that the campaign must detect."""
 
 
+_RECORD_FIRST = {"ome-zarr": journal_first, "hdf5": record_first, "ome-tiff": record_first}
+
+
 def spoil(name: str, backend: str, pause_s: float = 0) -> None:
     """Make the writer of a backend faulty in this process; an empty name changes nothing."""
     if name == "acknowledge-early":
         acknowledge_early()
     elif name == "index-first":
-        (journal_first if backend == "ome-zarr" else index_first)(pause_s)
+        _RECORD_FIRST.get(backend, index_first)(pause_s)

@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.mark.parametrize("backend", ["ndtiff", "ome-zarr"])
+@pytest.mark.parametrize("backend", ["ndtiff", "ome-zarr", "ome-tiff"])
 def test_a_conversion_that_is_killed_and_repeated_comes_to_the_same_result(campaign, figure, backend):
     code, text = campaign("--count", 4, "--backend", backend)
     assert code == 0, text

@@ -28,6 +28,23 @@ def test_300_damaged_datasets_of_ome_zarr_end_in_frames_that_are_right_or_in_err
     assert figure(text, "frames reported as damaged") > 50
 
 
+@pytest.mark.parametrize("backend", ["hdf5", "ome-tiff"])
+def test_100_damaged_datasets_of_one_file_end_in_frames_that_are_right_or_in_errors_of_ours(
+    campaign, figure, backend
+):
+    code, text = campaign("--count", 100, "--backend", backend)
+    assert code == 0, text
+    for name in ("hangs", "crashes of the interpreter", "damaged frames returned as good"):
+        assert figure(text, name) == 0
+    assert figure(text, "frames read and equal") > 150 and figure(text, "frames reported as damaged") > 5
+
+
+def test_a_reader_of_one_file_that_compares_no_checksums_is_found_out(campaign, figure):
+    code, text = campaign("--count", 60, "--spoil", "no-checksums", "--backend", "hdf5")
+    assert code == 1, text
+    assert figure(text, "damaged frames returned as good") > 0
+
+
 @pytest.mark.parametrize("backend", ["ndtiff", "ome-zarr"])
 @pytest.mark.parametrize(
     ("spoil", "seen"),

@@ -46,7 +46,9 @@ def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(ca
     ("spoil", "seen"), [("acknowledge-early", "frames lost"), ("index-first", "frames torn or wrong")]
 )
 @pytest.mark.parametrize(
-    "backend", [("--count", 60), ("--count", 15, "--backend", "ome-zarr")], ids=["ndtiff", "ome-zarr"]
+    "backend",
+    [("--count", 60), ("--count", 15, "--backend", "ome-zarr"), ("--count", 25, "--backend", "hdf5")],
+    ids=["ndtiff", "ome-zarr", "hdf5"],
 )
 def test_a_writer_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure, backend):
     code, text = campaign(*backend, "--spoil", spoil, "--recover-every", 0)

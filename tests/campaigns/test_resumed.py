@@ -5,8 +5,13 @@ import pytest
 
 @pytest.mark.parametrize(
     "backend",
-    [(), ("--backend", "ome-zarr"), ("--backend", "ome-zarr", "--option", "codec=blosc-lz4")],
-    ids=["ndtiff", "none", "blosc-lz4"],
+    [
+        (),
+        ("--backend", "ome-zarr"),
+        ("--backend", "ome-zarr", "--option", "codec=blosc-lz4"),
+        ("--backend", "hdf5"),
+    ],
+    ids=["ndtiff", "none", "blosc-lz4", "hdf5"],
 )
 def test_an_acquisition_that_is_killed_and_continued_has_every_frame_once(campaign, figure, backend):
     code, text = campaign("--count", 3, *backend)

@@ -84,7 +84,7 @@ class Variant:
             # Where one ndtiff frame would fill a file, two frames form a shard, because growing shards are
             # harder.
             return {"shard": max(1, min(file_bytes // frame_bytes, 2**20)), **more, **self.options}
-        return None
+        return dict(self.options) or None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

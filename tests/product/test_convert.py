@@ -530,7 +530,9 @@ def test_a_full_disk_is_reported_and_the_next_run_starts_again(source, target, s
 
     with monkeypatch.context() as patch:
         patch.setattr(FrameWriter, "write", fill_the_disk)
-        with pytest.raises(DatasetAccessError, match="writing the result failed after .* No space left") as failed:
+        with pytest.raises(
+            DatasetAccessError, match="writing the result failed after .* No space left"
+        ) as failed:
             exengine.convert(source, target, backend="ome-zarr")
     assert failed.value.errno == errno.ENOSPC and written and not target.exists()
     assert exengine.convert(source, target, backend="ome-zarr").resumed_at == 0

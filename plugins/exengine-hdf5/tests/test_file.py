@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import struct
 
+import crc32c
 import h5py
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import exengine
 from exengine.errors import DatasetDamagedError, DatasetExistsError, UnsupportedDataError
 from exengine_hdf5 import Hdf5Reader, Hdf5Storage
 
+RECORD = struct.Struct("<4sQQQIII")  # magic, number, offset, size and CRC of pixels; size and CRC of text
 COMPRESSIONS = ["none", "gzip", "lzf"]
 DTYPES = ["bool", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64", "complex64"]
 
@@ -116,6 +119,26 @@ def test_a_pixel_that_was_changed_is_reported_by_its_frame_alone(path, write):
     assert exengine.recover(path, in_place=True).frames == len(written) - 1
     assert exengine.verify(path).damaged == [] and exengine.verify(path).frames == len(written) - 1
     assert os.path.getsize(f"{path}.exengine.damaged-file") == len(content)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("offset", [10**6, 2**63 - 1, 2**63])
+def test_a_record_that_leads_out_of_the_file_is_damage(path, write, compression, offset):
+    written = write(times=1, compression=compression)
+    reader = Hdf5Reader.open(path)
+    at = reader.place_of(0).text_at - RECORD.size - 4
+    reader.close()
+    content = bytearray(path.read_bytes())
+    fields = list(RECORD.unpack_from(content, at))
+    fields[2] = offset
+    head = RECORD.pack(*fields)
+    content[at : at + RECORD.size + 4] = head + struct.pack("<I", crc32c.crc32c(head))
+    path.write_bytes(content)
+    with exengine.open_dataset(path) as dataset:
+        with pytest.raises(DatasetDamagedError, match="the file is shorter than the frame"):
+            dataset[next(iter(written))]
+        for axes, pixels in [*written.items()][1:]:
+            assert np.array_equal(dataset[axes], pixels)
 
 
 def test_h5py_does_not_have_to_be_open_while_frames_are_written_or_read(path, write, run_python):

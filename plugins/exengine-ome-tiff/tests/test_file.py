@@ -238,6 +238,19 @@ def test_a_file_that_was_moved_alone_keeps_its_status_and_annotations(path, tmp_
         assert dataset.status_reason == "stopped by the user"
 
 
+@pytest.mark.parametrize("end", ["finish", "close"])
+def test_a_file_with_a_damaged_beginning_is_not_read_as_a_file_of_another_program(end, path, tmp_path, write):
+    write(end=end)
+    content = bytearray(path.read_bytes())
+    content[20] ^= 1
+    moved = tmp_path / "b.ome.tif"
+    moved.write_bytes(content)
+    with tifffile.TiffFile(moved) as file:
+        assert len(file.pages) == (11 if end == "finish" else 1)
+    with pytest.raises(DatasetDamagedError, match="written by ExEngine, but its beginning is damaged"):
+        exengine.open_dataset(moved)
+
+
 def test_a_file_in_place_of_another_is_read_by_its_own_records_or_refused(path, tmp_path, write, check):
     written = write(times=1)
     write(tmp_path / "long.ome.tif", times=3)

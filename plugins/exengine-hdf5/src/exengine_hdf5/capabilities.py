@@ -29,6 +29,7 @@ CAPABILITIES = StorageCapabilities(
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
+    resumable=True,
     path_suffixes=(".h5", ".hdf5"),
     compression=("gzip", "lzf"),
     readers=("h5py", "HDFView", "MATLAB"),

@@ -154,3 +154,13 @@ class Hdf5Storage(SpooledStorage):
         from exengine_hdf5.reader import open_hdf5
 
         return open_hdf5(path)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "Hdf5Storage":
+        """Open a dataset in order to store its missing frames."""
+        return _ContinuedStorage(path, **options)
+
+
+class _ContinuedStorage(Hdf5Storage):
+    __doc__ = Hdf5Storage.__doc__
+    continues = True

@@ -23,6 +23,13 @@ MAGIC = b"ExEngine TIFF 1\n"
 FIRST_PIXELS_AT = 64
 METADATA_TAG = 65400
 """The private tag whose value is the JSON text of a frame's record."""
+UNFINISHED = (
+    "This dataset is not finished. Its frames are in files next to it, with names that begin with its name "
+    "and .exengine. If its writer has ended, run: exengine recover --in-place"
+)
+EMPTY = "This dataset has no frames."
+NOTES = (UNFINISHED, EMPTY)
+"""The descriptions of files without frames."""
 COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
 """Maps the name of each compression to its number in TIFF."""
 

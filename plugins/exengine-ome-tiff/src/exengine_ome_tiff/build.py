@@ -25,21 +25,24 @@ from exengine.base_classes import (
     write_at,
 )
 from exengine_ome_tiff import ome_xml
-from exengine_ome_tiff.bigtiff import FIRST_PIXELS_AT, Page, Text, directories, header
+from exengine_ome_tiff.bigtiff import (
+    EMPTY,
+    FIRST_PIXELS_AT,
+    UNFINISHED,
+    Page,
+    Text,
+    directories,
+    header,
+)
 from exengine_ome_tiff.codecs import encode, has_predictor
 from exengine_ome_tiff.layout import arrange
 
 _AHEAD = 8
-_UNFINISHED = (
-    "This dataset is not finished. Its frames are in files next to it, with names that begin with its name "
-    "and .exengine. If its writer has ended, run: exengine recover --in-place"
-)
-_EMPTY = "This dataset has no frames."
 
 
 def empty_file() -> bytes:
     """Return the content of a new file: a page of one pixel, with a note for users of other programs."""
-    note = _UNFINISHED.encode() + b"\0"
+    note = UNFINISHED.encode() + b"\0"
     text = Text(FIRST_PIXELS_AT + 8, len(note))
     at = _aligned(text.offset + text.size)
     whole = header(at, Text(0, 0)) + bytes(8) + note
@@ -73,7 +76,7 @@ def build(
             pages[number] = page._replace(record=Text(at - len(text), len(text)))
             parts.append(record)
         records = Text(records_at, at - records_at)
-        xml = ome_xml.encode(arrange(frames), frames, plan, known) if frames else _EMPTY.encode()
+        xml = ome_xml.encode(arrange(frames), frames, plan, known) if frames else EMPTY.encode()
         description = Text(at, len(xml) + 1)
         first = _aligned(at + description.size)
         parts += [xml, bytes(first - at - len(xml))]

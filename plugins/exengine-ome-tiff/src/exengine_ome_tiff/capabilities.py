@@ -28,6 +28,7 @@ CAPABILITIES = StorageCapabilities(
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
+    resumable=True,
     path_suffixes=SUFFIXES,
     compression=("zlib", "zstd"),
     readers=("tifffile", "bioio", "Bio-Formats"),

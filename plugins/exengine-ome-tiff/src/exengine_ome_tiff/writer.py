@@ -154,6 +154,16 @@ class OmeTiffStorage(SpooledStorage):
 
         return open_tiff(path)
 
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], /, **options: Any) -> "OmeTiffStorage":
+        """Open a dataset in order to store its missing frames."""
+        return _ContinuedStorage(path, **options)
+
+
+class _ContinuedStorage(OmeTiffStorage):
+    __doc__ = OmeTiffStorage.__doc__
+    continues = True
+
 
 def _check_compression(compression: str) -> None:
     if compression == "zstd":

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from exengine.testing.children import Child, try_to_create
 from exengine.testing.kit.read import finished
 from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Subject, coordinates_of, tree_of
-from exengine.testing.tasks.dataset_files import copy_to, dataset_at, files_of, place_in
+from exengine.testing.tasks.dataset_files import copy_to, dataset_at, files_of, name_in, place_in
 
 FRAMES, FRAMES_THOROUGH = 6, 130
 SUMMARY = "summary_metadata"
@@ -162,18 +162,40 @@ class DiskPromises:
         original = subject.new_path()
         finished(subject, original, FRAMES_THOROUGH if subject.thorough else FRAMES)
         _read_damaged(subject, original)
+        begun, only = unfinished(subject, original)
+        if only:
+            _read_damaged(subject, begun, only)
         if not subject.can.checksums:
             subject.not_promised("checksums")
 
 
-def _read_damaged(subject: Subject, original: Path) -> None:
+def unfinished(subject: Subject, original: Path) -> tuple[Path, list[str]]:
+    """Write a dataset and close it without finishing it.
+
+    Returns
+    -------
+    tuple of (pathlib.Path, list of str)
+        The path, and the names of the files that the finished dataset ``original`` does not have, such as a
+        journal.
+    """
+    path = subject.new_path()
+    storage = subject.create(path)
+    subject.fill(storage, FRAMES_THOROUGH if subject.thorough else FRAMES)
+    storage.close()
+    known = {name_in(original, file) for file in files_of(original)}
+    return path, [name for file in files_of(path) if (name := name_in(path, file)) not in known]
+
+
+def _read_damaged(subject: Subject, original: Path, only: Sequence[str] = ()) -> None:
     """Change a dataset in many places, and raise an error unless each change is handled as promised."""
     most = DAMAGES_THOROUGH if subject.thorough else DAMAGES
+    processor_s = _PROCESSOR_THOROUGH_S if subject.thorough else _PROCESSOR_S
     spec: dict[str, Any] = {
         "good": os.fspath(original),
         "count": FRAMES_THOROUGH if subject.thorough else FRAMES,
         "most": most,
-        "processor_s": _PROCESSOR_THOROUGH_S if subject.thorough else _PROCESSOR_S,
+        "only": only,
+        "processor_s": processor_s / 2 if only else processor_s,
         "seconds": _SECONDS,
     }
     faults: list[tuple[str, str]] = []

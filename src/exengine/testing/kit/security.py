@@ -14,7 +14,7 @@ from typing import Any
 from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.manifest import LOCK_NAME, MANIFEST_NAME, own_path
 from exengine.testing.children import Child, try_to_create
-from exengine.testing.kit.disk import FRAMES, copy_of, probe
+from exengine.testing.kit.disk import FRAMES, copy_of, probe, unfinished
 from exengine.testing.kit.read import finished
 from exengine.testing.own_nodes import (
     make_device,
@@ -26,7 +26,7 @@ from exengine.testing.own_nodes import (
 )
 from exengine.testing.promises import PromiseBrokenError, promise
 from exengine.testing.subject import Subject, tree_of
-from exengine.testing.tasks.dataset_files import copy_to, files_of, place_in
+from exengine.testing.tasks.dataset_files import copy_to, files_of, name_in, place_in
 from exengine.testing.watch import DECOY
 
 BACKEND_NAMES = (
@@ -49,6 +49,9 @@ class SecurityPromises:
         original = subject.new_path()
         finished(subject, original, FRAMES)
         hostile = dict(_hostile(subject, original))
+        begun, only = unfinished(subject, original)
+        if only:
+            hostile |= dict(_with_other_files(subject, begun, only))
         probe(subject, hostile, "D3", judge_pixels=False, good=original)
 
     @promise("D5")
@@ -95,6 +98,12 @@ class SecurityPromises:
 
 def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     """Yield the paths of hostile datasets, each with a description of its fault."""
+    yield from _with_other_files(subject, original, [name_in(original, file) for file in files_of(original)])
+    yield from _with_other_manifests(subject, original)
+
+
+def _with_other_files(subject: Subject, original: Path, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield datasets in which one of these files has been replaced with a link or a special file."""
     outside, secrets = (subject.new_path().parent / name for name in ("outside", "secrets"))
     make_folder(secrets)
     make_endless_file(secrets / "endless")
@@ -104,9 +113,9 @@ def _hostile(subject: Subject, original: Path) -> Iterator[tuple[str, str]]:
     else:
         outside.mkdir()
         copy_to(original, outside / original.name)
-    for file in files_of(original)[:_MOST_FILES]:
+    files = [file for file in files_of(original) if name_in(original, file) in names]
+    for file in files[:_MOST_FILES]:
         yield from _with_other_kinds(subject, original, file, outside, secrets, nodes)
-    yield from _with_other_manifests(subject, original)
 
 
 def _with_other_kinds(

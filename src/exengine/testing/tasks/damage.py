@@ -28,7 +28,7 @@ def run_damage(subject: Subject, spec: dict[str, Any]) -> None:
     place = subject.new_path()
     copy_to(original, place)
     count, opened, faults = 0, 0, 0
-    for damage in damages_of(original, _affordable(subject, original, spec)):
+    for damage in damages_of(original, _affordable(subject, original, spec), spec["only"]):
         count += 1
         path = place.with_name(f"{count}-{place.name[-20:]}")
         move_to(place, path)

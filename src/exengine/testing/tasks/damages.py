@@ -4,12 +4,12 @@ Each file gets its share of the changes. In small files every byte is changed; i
 dense at the beginning and the end, where formats keep their headers and indexes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from exengine.kernel.storage.manifest import LOCK_NAME
-from exengine.testing.tasks.dataset_files import files_of, place_in
+from exengine.testing.tasks.dataset_files import files_of, name_in, place_in
 
 Change = Callable[[bytes], bytes | None]
 
@@ -37,9 +37,18 @@ class Damage:
     change: Change
 
 
-def damages_of(path: Path, most: int) -> Iterator[Damage]:
-    """Yield about ``most`` changes to the files of a dataset, alternating between the files."""
+def damages_of(path: Path, most: int, only: Collection[str] = ()) -> Iterator[Damage]:
+    """Yield about ``most`` changes to the files of a dataset, alternating between the files.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    most : int
+    only : collection of str
+        The names of the files to change, as ``name_in`` returns them; by default, all files.
+    """
     files = [file for file in files_of(path) if not file.name.endswith(LOCK_NAME)]
+    files = [file for file in files if not only or name_in(path, file) in only]
     share = most * 4 // 5 // max(len(files), 1)
     series = [_changes(place_in(path, file), file, share) for file in files]
     while series:

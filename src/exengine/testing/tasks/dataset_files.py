@@ -22,6 +22,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(files, key=lambda file: (-file.stat().st_size, os.fspath(file)))
 
 
+def name_in(path: Path, file: Path) -> str:
+    """Return the name of a file of a dataset, without the path of the dataset."""
+    return file.relative_to(path).as_posix() if path.is_dir() else file.name.removeprefix(path.name)
+
+
 def place_in(original: Path, file: Path) -> Callable[[Path], Path]:
     """Return a function that finds the counterpart of a file of a dataset in a copy of the dataset."""
     if original.is_dir():

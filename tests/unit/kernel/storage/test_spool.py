@@ -58,7 +58,9 @@ def journal_of(path):
 
 def test_all_frames_and_the_summary_metadata_are_found(written):
     found, scan = scanned(written)
-    assert found == [*range(20)] and scan.gap == "" and scan.head == {"summary": {"lens": "20x"}}
+    assert (
+        found == [*range(20)] and scan.gap == "" and scan.head == {"summary": {"lens": "20x"}, "options": {}}
+    )
 
 
 def test_a_journal_that_was_cut_anywhere_has_the_frames_before_the_cut(written):
@@ -116,6 +118,29 @@ def test_a_layout_that_the_pixels_do_not_have_is_damage(written, change):
     frame, text = next(scan.advance())
     with pytest.raises(DatasetDamagedError, match="a frame is damaged"):
         read_pixels(frames, frame, {**text, **change}, scan._checksum, "a frame")
+    os.close(frames)
+    os.close(records)
+
+
+@pytest.mark.parametrize("offset", [10**6, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_place_outside_of_the_file_is_damage(written, offset):
+    frames = os.open(f"{written}.{FRAMES}", os.O_RDONLY)
+    records = os.open(f"{written}.{JOURNAL}", os.O_RDONLY)
+    scan = Scan(records)
+    frame, text = next(scan.advance())
+    with pytest.raises(DatasetDamagedError, match="the file is shorter than the frame"):
+        read_pixels(frames, frame._replace(offset=offset), text, scan._checksum, "a frame")
+    os.close(frames)
+    os.close(records)
+
+
+def test_pixels_that_the_system_cannot_read_are_damage(written):
+    records = os.open(f"{written}.{JOURNAL}", os.O_RDONLY)
+    frames = os.open(f"{written}.{FRAMES}", os.O_WRONLY)  # reading it is an error of the system
+    scan = Scan(records)
+    frame, text = next(scan.advance())
+    with pytest.raises(DatasetDamagedError, match="a frame is damaged: .*Bad file descriptor"):
+        read_pixels(frames, frame, text, scan._checksum, "a frame")
     os.close(frames)
     os.close(records)
 

@@ -21,6 +21,7 @@ from exengine.base_classes import (
     clean_metadata,
 )
 from exengine.errors import DatasetDamagedError, ExEngineError, UnsupportedOperationError
+from exengine_ome_tiff.bigtiff import METADATA_TAG, NOTES
 from exengine_ome_tiff.capabilities import BACKEND_NAME, SUFFIXES
 from exengine_ome_tiff.foreign.files import TiffFiles, as_damage, check_page, read_page, read_run
 from exengine_ome_tiff.foreign.images import OmeImage, images_of, is_ome
@@ -67,7 +68,13 @@ class ForeignReader(DatasetReader):
         try:
             chain = self._files.chain()
             self._note(chain.fault)
-            self._description = str(self._files.page(None, 0).description)
+            first = self._files.page(None, 0)
+            self._description = str(first.description)
+            if METADATA_TAG in first.tags or self._description in NOTES:
+                raise DatasetDamagedError(
+                    f"{path} was written by ExEngine, but its beginning is damaged, so its frames cannot be "
+                    "checked; other programs may still read it"
+                )
             images = self._images(chain.pages)
             if not images and path.endswith(SUFFIXES):
                 self._note(f"{path} has no OME-XML with images")

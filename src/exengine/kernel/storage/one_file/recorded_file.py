@@ -94,7 +94,7 @@ class RecordedFileReader(SpoolReader):
         try:
             dtype = np.dtype(str(text["d"])).newbyteorder("<")
             shape = tuple(int(length) for length in text["s"])
-            if frame.size > os.path.getsize(self.real_path):
+            if frame.offset + frame.size > os.path.getsize(self.real_path):
                 raise ValueError("the file is shorter than the frame")
             stored = files.read_at(self._descriptors[0], frame.size, frame.offset)
             if len(stored) != frame.size or self.checksum(stored) != text["k"]:
@@ -104,7 +104,7 @@ class RecordedFileReader(SpoolReader):
                 raise ValueError("the checksum of the pixels differs from the recorded one")
         except UnsupportedOperationError:
             raise
-        except (KeyError, TypeError, ValueError, OSError, MemoryError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, OSError, MemoryError) as error:
             raise DatasetDamagedError(f"frame {number} of {self.path} is damaged: {error}") from None
         return pixels.astype(np.dtype(str(text["d"])), copy=False)
 

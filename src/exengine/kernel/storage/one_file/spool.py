@@ -15,8 +15,8 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -62,24 +62,65 @@ class SpoolWriter:
         The summary metadata.
     checksum : callable
         Computes a 32-bit CRC.
+    options : dict, optional
+        The options of the file that is built at the end.
+    journal : str
+        The ending of the name of the journal.
 
     Raises
     ------
     OSError
     """
 
-    def __init__(self, path: str, summary: Any, checksum: Checksum = zlib.crc32) -> None:
+    def __init__(
+        self,
+        path: str,
+        summary: Any,
+        checksum: Checksum = zlib.crc32,
+        *,
+        options: Mapping[str, Any] | None = None,
+        journal: str = JOURNAL,
+    ) -> None:
         self._checksum = checksum
         self._end = self._journal_end = 0
         self.pixels = files.open_new(f"{path}.{FRAMES}", os.O_RDWR)
         try:
-            self.journal = files.open_new(f"{path}.{JOURNAL}", os.O_RDWR)
-            text = json.dumps({"summary": summary}).encode()
+            self.journal = files.open_new(f"{path}.{journal}", os.O_RDWR)
+            text = json.dumps({"summary": summary, "options": dict(options or {})}).encode()
             head = HEADER + encode_record(0, 0, 0, 0, text, checksum)
             self._journal_end = files.write_at(self.journal, [head], 0, len(head))
         except BaseException:
             os.close(self.pixels)
             raise
+
+    @classmethod
+    def reopen(cls, path: str, frames: Sequence[SpooledFrame], checksum: Checksum = zlib.crc32) -> Self:
+        """Open the spool of a writer that has ended, to append frames after those that it has.
+
+        Parameters
+        ----------
+        path : str
+            The path of the dataset.
+        frames : sequence of SpooledFrame
+            All frames of the spool, at least one.
+        checksum : callable
+        """
+        spool = cls.__new__(cls)
+        spool._checksum = checksum
+        spool._end = max(frame.offset + frame.size for frame in frames)
+        spool._journal_end = max(frame.text_at + frame.text_size for frame in frames)
+        spool.pixels = files.open_regular(f"{path}.{FRAMES}", os.O_RDWR)
+        try:
+            spool.journal = files.open_regular(f"{path}.{JOURNAL}", os.O_RDWR)
+        except BaseException:
+            os.close(spool.pixels)
+            raise
+        return spool
+
+    def cut(self) -> None:
+        """Remove the parts of an incomplete frame after the last one."""
+        os.ftruncate(self.journal, self._journal_end)
+        os.ftruncate(self.pixels, self._end)
 
     def append(self, number: int, pixels: npt.NDArray[Any], text: bytes) -> SpooledFrame:
         """Write frame ``number``, so that it survives the death of the process after this method returns.
@@ -244,7 +285,7 @@ def read_pixels(
         shape = tuple(int(length) for length in description["s"])
         if dtype.hasobject or frame.size != dtype.itemsize * int(np.prod(shape, dtype=object)):
             raise ValueError("the size of the pixels does not match their shape and dtype")
-        if frame.size > os.fstat(descriptor).st_size:
+        if frame.offset + frame.size > os.fstat(descriptor).st_size:
             raise ValueError("the file is shorter than the frame")
         pixels = np.empty(shape, dtype.newbyteorder("<"))
         if frame.size:
@@ -255,6 +296,6 @@ def read_pixels(
                 done += more
             if done < frame.size or checksum(view) != frame.crc:
                 raise ValueError("the checksum of the pixels differs from the one that was written")
-    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError, OSError) as error:
         raise DatasetDamagedError(f"{name} is damaged: {error}") from None
     return pixels if sys.byteorder == "little" else pixels.astype(dtype)  # pragma: no cover - big-endian

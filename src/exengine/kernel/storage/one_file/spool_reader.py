@@ -157,6 +157,11 @@ class SpoolReader(DatasetReader):
         metadata: JsonValue = self.describe(number).get("m")
         return metadata
 
+    @property
+    def faults(self) -> list[str]:
+        """The reason why frames are missing from the records; empty if none are missing."""
+        return [self._problem] if self._problem else []
+
     def place_of(self, number: int) -> SpooledFrame:
         """Return the locations of a frame's pixels and of its record."""
         return self._frames[number]
@@ -167,10 +172,15 @@ class SpoolReader(DatasetReader):
         Raises
         ------
         DatasetDamagedError
-            If the record has changed since the dataset was opened.
+            If the record cannot be read, or has changed since the dataset was opened.
         """
         frame = self._frames[number]
-        text = files.read_at(self._descriptors[-1], frame.text_size, frame.text_at)
+        try:
+            text = files.read_at(self._descriptors[-1], frame.text_size, frame.text_at)
+        except OSError as error:
+            raise DatasetDamagedError(
+                f"the record of frame {number} of {self.path} cannot be read: {error}"
+            ) from None
         if len(text) != frame.text_size or self.checksum(text) != frame.text_crc:
             raise DatasetDamagedError(f"the journal of {self.path} no longer contains frame {number}")
         description: dict[str, Any] = parse_json(text)

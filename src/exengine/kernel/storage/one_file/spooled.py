@@ -28,6 +28,7 @@ from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.description import plan_of
 from exengine.kernel.storage.file_patterns import FILE
 from exengine.kernel.storage.managed import ManagedStorage
+from exengine.kernel.storage.one_file.continued import take_over
 from exengine.kernel.storage.one_file.spool import (
     FRAMES,
     JOURNAL,
@@ -96,10 +97,26 @@ class SpooledStorage(ManagedStorage):
         super().__init__(path, summary_metadata=summary_metadata)
         assert self.path is not None
         try:
-            self._spool = SpoolWriter(self.path, self.summary_metadata, self.checksum)
+            if self.continues:
+                self._continue(self.path)
+            else:
+                self._spool = SpoolWriter(
+                    self.path, self.summary_metadata, self.checksum, options=self.build_options()
+                )
         except BaseException as error:
             self.cannot_begin(error)
             raise
+
+    def _continue(self, path: str) -> None:
+        """Take over the frames of an existing dataset."""
+        place = self._exengine.place
+        if place is not None and place.status is DatasetStatus.COMPLETE:
+            self.begin_continuing()  # which refuses
+        found = take_over(type(self), path, self.summary_metadata, self.build_options())
+        self._spool, self._spooled = found.spool, found.frames
+        self.begin_continuing()
+        self._spool.cut()
+        self.continue_from(found.coordinates)
 
     @staticmethod
     def checksum(data: Any) -> int:
