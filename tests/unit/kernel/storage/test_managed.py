@@ -941,7 +941,7 @@ def test_n5_a_storage_that_nobody_holds_any_more_is_finished_as_aborted_with_a_w
     with pytest.warns(RuntimeWarning, match="was not finished"):
         del storage
     dataset = open_dataset(path)
-    assert dataset.status is DatasetStatus.ABORTED and "without finish" in dataset.status_reason
+    assert dataset.status is DatasetStatus.ABORTED and "without calling finish" in dataset.status_reason
     assert_whole(dataset, [0])
     assert not manifest.has_writer(path)
 
