@@ -55,7 +55,7 @@ print(json.dumps(report))
 
 
 @pytest.mark.parametrize("how", ["one", "many"])
-@pytest.mark.parametrize("limit", [400, 1000, 3000, 10_001, 50_000, 123_457])
+@pytest.mark.parametrize("limit", [500, 1000, 3000, 10_001, 50_000, 123_457])
 def test_the_put_that_met_it_raises_and_all_frames_before_are_readable(limit, how, path, run_python, opened):
     report = json.loads(run_python(WRITER, path, limit, how, 2**32))
     number, cause, message = report["first"]

@@ -26,7 +26,9 @@ def huge(shape, dtype):
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-NUMBERS = r"NDTiff\w* accepts only (dtype uint8 or uint16, 2 or 3 dimensions|.*\(Y, X\) of uint8 or uint16)"
+NUMBERS = (
+    r"NDTiff\w* accepts only (dtype uint8 or uint16, 2 or 3 dimensions|.*\(Y, X\) with dtype uint8 or uint16)"
+)
 ARRAYS = {
     **{
         f"dtype {dtype}": (np.zeros((3, 4), dtype), NUMBERS)
