@@ -1,12 +1,11 @@
 """The data handler: its rate and the latency of put, as ratios to ExEngine 0.4.0 and to the storage alone."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 
-from harness import HERE, VOID_ABOVE, predecessor_python, warm_memory
+from harness import HERE, VOID_ABOVE, environment, predecessor_python, warm_memory
 from report import Table
 
 TITLE = "The data handler"
@@ -53,10 +52,10 @@ def run(candidate: str, *case: object) -> dict[str, float]:
     """Run one measurement in its own process."""
     python = predecessor_python() if candidate == "old" else sys.executable
     command = [python, str(HERE / "handler_worker.py"), candidate, *map(str, case)]
-    # A path to another ExEngine is not for the predecessor.
-    skipped = ("PYTHONPATH",) if candidate == "old" else ()
-    environment = {name: value for name, value in os.environ.items() if name not in skipped}
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
+    variables = environment()
+    if candidate == "old":
+        variables.pop("PYTHONPATH", None)  # a path to another ExEngine is not for the predecessor
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=variables)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

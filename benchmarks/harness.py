@@ -121,7 +121,7 @@ def wall_ms(command: list[str], rounds: int, env: dict[str, str] | None = None) 
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment(**(env or {})))
         times.append((time.perf_counter() - begin) * 1e3)
     return statistics.median(times)
 
