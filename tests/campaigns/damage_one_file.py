@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import crc32c
 import damage
 from damage import NUMBERS, Dataset
-from damage_zarr import FORGED, LARGE, change_json
+from damage_zarr import FORGED, LARGE, change_json, change_number
 
 JOURNAL, PIXELS = ".exengine.journal", ".exengine.frames"
 POINTERS = (b"ExEngine HDF5 1\n", b"ExEngine TIFF 1\n")
@@ -71,17 +71,8 @@ def _record_number(dataset: Dataset, rng: random.Random) -> str:
     if not records:
         return ""
     at, _ = rng.choice(records)
-    values = list(_FIELDS.unpack_from(dataset.files[name], at))
-    field = rng.randrange(1, len(values))
-    bits = 64 if field < 4 else 32
-    values[field] = (
-        rng.choice((*LARGE, values[field] ^ 1 << rng.randrange(bits), values[field] + 1)) % 2**bits
-    )
-    head = _FIELDS.pack(*values)
-    if rng.random() < 0.5:
-        dataset.name = FORGED
-        head += struct.pack("<I", crc32c.crc32c(head))
-    return damage.put(dataset, name, at, head) + f" field {field}: {values[field]}"
+    field = rng.randrange(1, len(_FIELDS.unpack_from(dataset.files[name], at)))
+    return change_number(dataset, rng, name, at, _FIELDS, field, 64 if field < 4 else 32)
 
 
 def _record_text(dataset: Dataset, rng: random.Random) -> str:

@@ -57,22 +57,44 @@ def _records(dataset: Dataset) -> int:
     return count
 
 
+def change_number(
+    dataset: Dataset, rng: random.Random, name: str, at: int, fields: struct.Struct, field: int, bits: int
+) -> str:
+    """Change a number of the record at a place in a file. In half of the cases, correct its checksum.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    rng : random.Random
+    name : str
+        The name of the file.
+    at : int
+        The offset of the record in the file, in bytes.
+    fields : struct.Struct
+        The layout of the record without its checksum, which follows it.
+    field : int
+        The index of the number.
+    bits : int
+        The size of the number.
+    """
+    values = list(fields.unpack_from(dataset.files[name], at))
+    values[field] = (
+        rng.choice((*LARGE, values[field] ^ 1 << rng.randrange(bits), values[field] + 1)) % 2**bits
+    )
+    record = fields.pack(*values)
+    if rng.random() < 0.5:
+        dataset.name = FORGED
+        record += struct.pack("<I", crc32c.crc32c(record))
+    return damage.put(dataset, name, at, record) + f" field {field}: {values[field]}"
+
+
 def _record_number(dataset: Dataset, rng: random.Random) -> str:
     """Change a field of a record, usually without correcting its checksum."""
     if not (count := _records(dataset)):
         return ""
     at = RECORD_BYTES * (1 + rng.randrange(count))
-    values = list(_FIELDS.unpack_from(dataset.files[JOURNAL], at))
-    field = rng.randrange(len(values))
-    bits = 64 if field in (6, 9) else 32
-    values[field] = (
-        rng.choice((*LARGE, values[field] ^ 1 << rng.randrange(bits), values[field] + 1)) % 2**bits
-    )
-    text = _FIELDS.pack(*values)
-    if rng.random() < 0.5:
-        dataset.name = FORGED
-        text += struct.pack("<I", crc32c.crc32c(text))
-    return damage.put(dataset, JOURNAL, at, text) + f" field {field}: {values[field]}"
+    field = rng.randrange(len(_FIELDS.unpack_from(dataset.files[JOURNAL], at)))
+    return change_number(dataset, rng, JOURNAL, at, _FIELDS, field, 64 if field in (6, 9) else 32)
 
 
 def _records_moved(dataset: Dataset, rng: random.Random) -> str:

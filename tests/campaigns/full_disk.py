@@ -299,7 +299,7 @@ def run(case: Case, folder: str, *, do: Callable[[Job, Say], None] = write) -> t
 
 
 def _recover(job: Job, output: str, verdict: Verdict) -> list[str]:
-    """Build the file of a failed dataset, and return how it differs from what was readable before.
+    """Recover a failed dataset, and return the differences from the frames that were readable before.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ def _recover(job: Job, output: str, verdict: Verdict) -> list[str]:
     output : str
         The path of the file; empty to build it in place.
     verdict : Verdict
-        What was readable before.
+        The frames that were readable before.
     """
     import exengine
 

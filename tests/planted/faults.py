@@ -755,18 +755,23 @@ class IgnoresChecksumsOfMetadata(Slabs):
             raise DatasetDamagedError(f"metadata: {error}") from None
 
 
+def unchecked_entries(index):
+    """Yield the entries of an index without checking its lines; None for an entry that cannot be read."""
+    for line in index.splitlines():
+        try:
+            entry = json.loads(line.split(b" ", 2)[2])
+            yield entry if set(entry) == {"axes", "shape", "dtype", "data", "meta"} else None
+        except (ValueError, IndexError, TypeError):
+            yield None
+
+
 @fault("damage", "C2", "C1", by=DAMAGE)
 class IgnoresChecksumsOfTheIndex(Slabs):
     """Does not check the lines of the index."""
 
     @classmethod
     def read_entries(cls, path):
-        for line in cls.read(path, "index").splitlines():
-            try:
-                entry = json.loads(line.split(b" ", 2)[2])
-                yield entry if set(entry) == {"axes", "shape", "dtype", "data", "meta"} else None
-            except (ValueError, IndexError, TypeError):
-                yield None
+        return unchecked_entries(cls.read(path, "index"))
 
 
 @fault("damage", "C2", by=DAMAGE)
@@ -816,12 +821,7 @@ class IgnoresChecksumsOfTheDraft(DraftSlabs):
         if not cls.is_draft(path):
             yield from super().read_entries(path)
             return
-        for line in cls.read(path, "index").splitlines():
-            try:
-                entry = json.loads(line.split(b" ", 2)[2])
-                yield entry if set(entry) == {"axes", "shape", "dtype", "data", "meta"} else None
-            except (ValueError, IndexError, TypeError):
-                yield None
+        yield from unchecked_entries(cls.read(path, "index"))
 
 
 @fault("untrusted", "D3", by=HOSTILE)
