@@ -1159,10 +1159,12 @@ print(exengine.convert(source, target, backend="ome-zarr", options=options, unit
 
 
 def test_jobs_without_a_shard_have_nothing_to_do(source, target):
-    settings = {"backend": "ome-zarr", "options": {"shard": 4096}}
+    settings, idle = {"backend": "ome-zarr", "options": {"shard": 4096}}, []
     for number in (9, *range(1, 9)):
         report = exengine.convert(source, target, units=f"{number}/9", **settings)
         assert report.outcome == ("converted" if number == 8 else "part converted")
+        idle.append(any("had no frames" in note for note in report.notes))
+    assert idle[:2] == [True, False]  # jobs 9 and 1
     assert same(source, target) and names_in(target.parent) == [target.name]
 
 

@@ -297,6 +297,11 @@ class _Conversion:
                 if part.source.count:
                     report.resumed_at = self._fill(part, verify=verify)
                 part.mark()
+            if not part.source.count:
+                report.notes.append(
+                    "this job had no frames to convert, because the result has fewer units, such as shards, "
+                    "than there are jobs"
+                )
         if self._is_published():  # by a job that found this part complete, before it was started again
             self._report_published(share)
             return
