@@ -1158,13 +1158,16 @@ print(exengine.convert(source, target, backend="ome-zarr", options=options, unit
     assert same(source, target) and names_in(target.parent) == [target.name]
 
 
-def test_jobs_without_a_shard_have_nothing_to_do(source, target):
-    settings, idle = {"backend": "ome-zarr", "options": {"shard": 4096}}, []
-    for number in (9, *range(1, 9)):
-        report = exengine.convert(source, target, units=f"{number}/9", **settings)
-        assert report.outcome == ("converted" if number == 8 else "part converted")
-        idle.append(any("had no frames" in note for note in report.notes))
-    assert idle[:2] == [True, False]  # jobs 9 and 1
+def test_jobs_without_a_shard_have_nothing_to_do_and_say_so(source, target):
+    settings, order = {"backend": "ome-zarr"}, (30, *range(1, 30))
+    reports = [exengine.convert(source, target, units=f"{job}/30", **settings) for job in order]
+    assert [each.outcome for each in reports] == ["part converted"] * 29 + ["converted"]
+    counts, idle = (
+        [each.frames for each in reports[:-1]],
+        [job for job in reports if "had no frames" in str(job)],
+    )
+    assert counts[0] == 0 < counts[1] and sum(counts) == reports[0].total
+    assert idle == [job for job, count in zip(reports, [*counts, 0], strict=True) if not count]
     assert same(source, target) and names_in(target.parent) == [target.name]
 
 
