@@ -193,10 +193,10 @@ class DataHandler:
             size = item.size
             if execution_future is not None:
                 hash(where)  # the future receives these coordinates, so they must no longer change
-            if copy and size >= LARGE_BYTES and not (flight.closed or flight.is_full(size)):
-                item.data = self._copies.copy_large(image)  # without holding the lock
-                copy = False
             while True:
+                if copy and size >= LARGE_BYTES and not (flight.closed or flight.is_full(size)):
+                    item.data = self._copies.copy_large(image, flight.bytes)  # without holding the lock
+                    copy = False
                 with flight.lock:
                     if not flight.closed and (
                         not flight.frames

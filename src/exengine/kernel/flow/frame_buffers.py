@@ -21,8 +21,9 @@ SLAB_BYTES = 2**18  # from 4 MiB on, numpy requests large pages; the first acces
 LARGE_BYTES = 2**18
 """Frames of at least this size, in bytes, have a buffer of their own."""
 
-_KEPT_BYTES = 32 * 2**20  # maximum total size of the buffers that are kept for reuse
+_KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers that are kept beside those in flight
 _KEPT_BUFFERS = 48
+_MOST_LEAVING = 4  # large frames that are no longer in flight, but to which a thread still refers
 _MOST_PREPARED = 2
 _MOST_LAYOUTS = 4
 _POPULATE: int | None = getattr(mmap, "MAP_POPULATE", None)
@@ -128,35 +129,59 @@ class FrameBuffers:
         """
         if not self._allocates or len(self._prepared) >= _MOST_PREPARED:
             return False
-        self._prepared.append(_touched_buffer())
+        self._prepared.append(_touched_buffer(SLAB_BYTES))
         return True
 
-    def copy_large(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a writeable copy of a large array. Several threads may call this at the same time."""
+    def copy_large(self, image: npt.NDArray[Any], in_flight: int = 0) -> npt.NDArray[Any]:
+        """Return a writeable copy of a large array. Several threads may call this at the same time.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+        in_flight : int
+            The total size of the frames in flight, in bytes. Their buffers are reused when they are stored.
+        """
         if type(image) is not np.ndarray or image.dtype.hasobject:
             return image.copy()
-        size = image.nbytes
-        try:
-            buffer = self._large.popleft()
-        except IndexError:
-            buffer = np.empty(0, np.uint8)
-        if buffer.nbytes != size or not _is_free(buffer):
-            buffer = np.empty(size, np.uint8)
+        buffer = self._free_large_buffer(image.nbytes, in_flight)
         copy: npt.NDArray[Any] = np.ndarray(image.shape, image.dtype, buffer)
         copy[...] = image
-        if (len(self._large) + 1) * size <= _KEPT_BYTES:
-            self._large.append(buffer)
         return copy
 
+    def _free_large_buffer(self, size: int, in_flight: int) -> npt.NDArray[np.uint8]:
+        """Return the oldest buffer if it is free, otherwise a new one. Frames leave as they arrived."""
+        buffers = self._large
+        buffer: npt.NDArray[np.uint8] | None
+        try:
+            while len(buffers) * size > in_flight + _KEPT_BYTES:
+                buffers.popleft()
+            buffer = buffers.popleft()
+            while buffer.nbytes != size or not _is_free(buffer):
+                if buffer.nbytes == size and (len(buffers) - _MOST_LEAVING) * size < in_flight:
+                    buffers.appendleft(buffer)  # its frame is in flight, and so are all later ones
+                    buffer = None
+                    break
+                buffer = buffers.popleft()  # the storage or the caller kept the frame
+        except IndexError:  # there is none, or another thread took the last one
+            buffer = None
+        if buffer is None:
+            buffer = _touched_buffer(size)
+        buffers.append(buffer)
+        return buffer
 
-def _touched_buffer() -> npt.NDArray[np.uint8]:
-    """Return a new slab with all its pages mapped. On Linux, other Python threads run in the meantime."""
+    def release(self) -> None:
+        """Keep no large buffer. Frames that exist remain valid."""
+        self._large.clear()
+
+
+def _touched_buffer(size: int) -> npt.NDArray[np.uint8]:
+    """Return a new buffer with all its pages mapped. On Linux, other Python threads run in the meantime."""
     if _POPULATE is None:
-        buffer = np.empty(SLAB_BYTES, np.uint8)
+        buffer = np.empty(size, np.uint8)
         buffer[:: mmap.PAGESIZE] = 0
         return buffer
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _POPULATE
-    return np.frombuffer(mmap.mmap(-1, SLAB_BYTES, flags=flags), np.uint8)
+    return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
 
 
 def _references_to(buffer: npt.NDArray[np.uint8]) -> int:

@@ -95,6 +95,7 @@ class Storing:
             # A storage on disk lets the producer run while it writes.
             if self._in_memory and not self._buffers.prepare() and self._producer_pauses:
                 sleep(_PAUSE_S)
+        self._buffers.release()
         self._conclude()
 
     def take_turn(self) -> None:

@@ -1,5 +1,7 @@
 """Private copies of frames: equal to the frame, apart from it, and in memory that is used again."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 
@@ -86,3 +88,33 @@ def test_slabs_are_allocated_in_advance_only_while_the_storage_keeps_them(popula
     del prepared, kept[:32]
     buffers.copy(image)  # in the slab that is free again
     assert not buffers._prepared and buffers.prepare()
+
+
+def test_large_buffers_of_frames_in_flight_are_reused_in_their_order_and_no_more_are_kept_than_they_need():
+    buffers, image = FrameBuffers(), np.zeros(2**23, np.uint8)
+    spare = frame_buffers._KEPT_BYTES // image.nbytes
+    queue, places, most = deque(), set(), 0
+    for number in range(60):
+        queue.append(buffers.copy_large(np.full_like(image, number), sum(frame.nbytes for frame in queue)))
+        places.add(queue[-1].__array_interface__["data"][0])
+        if len(queue) > 10:
+            assert queue.popleft()[-1] == number - 10
+        most = max(most, len(buffers._large))
+    assert len(places) == 11 and most <= 11 + spare
+    queue.clear()
+    buffers.copy_large(image)
+    assert len(buffers._large) <= spare
+    kept = [buffers.copy_large(image) for _ in range(20)]  # a storage in memory keeps its frames
+    assert len({id(frame.base) for frame in kept}) == 20 and len(buffers._large) <= spare + 1
+    buffers.release()
+    assert not buffers._large and not kept[-1].any()
+
+
+def test_buffers_of_two_sizes_in_turn_are_reused():
+    buffers, places = FrameBuffers(), set()
+    images = np.zeros(LARGE_BYTES, np.uint8), np.zeros(3 * LARGE_BYTES, np.uint8)
+    for number in range(40):
+        copy = buffers.copy_large(images[number % 2])
+        places.add(copy.base.__array_interface__["data"][0])
+        del copy
+    assert len(places) <= 4
