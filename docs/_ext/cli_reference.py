@@ -8,7 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from exengine.cli.main import make_parser
+from exengine.cli.parser import make_parser
 from exengine.sphinxext import rst
 
 

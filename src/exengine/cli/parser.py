@@ -1,0 +1,268 @@
+"""The parser of the ``exengine`` command."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from exengine.cli.settings import settings_parser
+
+if TYPE_CHECKING:
+    _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def make_parser(verb: str = "") -> argparse.ArgumentParser:
+    """Return the parser for one verb, which is quick to create, or for all verbs if there is no such verb.
+
+    The CLI reference is generated from the parser for all verbs.
+    """
+    parser = argparse.ArgumentParser(
+        prog="exengine", description="Store microscopy data in a backend of your choice."
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    add = _Add(parser.add_subparsers(dest="verb", metavar="VERB", required=False))
+    for name in [verb] if verb in _VERBS else _VERBS:
+        _VERBS[name](add)
+    return parser
+
+
+class _Add:
+    """Adds the parsers of verbs, with the options that every verb has."""
+
+    def __init__(self, verbs: "_Verbs") -> None:
+        self._verbs = verbs
+        self._common = argparse.ArgumentParser(add_help=False)
+        self._common.add_argument(
+            "--json", action="store_true", help="print one JSON document and nothing else on stdout"
+        )
+        self._common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def __call__(
+        self, name: str, module: str, text: str, *more: argparse.ArgumentParser, to: "_Verbs | None" = None
+    ) -> argparse.ArgumentParser:
+        """Add a verb, to a group if there is one; ``module`` is the module in ``exengine.cli`` that runs it."""
+        verb = (to or self._verbs).add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", parents=[self._common, *more]
+        )
+        verb.set_defaults(module=module, parser=verb)
+        return verb
+
+    def group(self, name: str, text: str, description: str) -> "_Verbs":
+        """Add a verb that has verbs of its own, such as ``backends list``."""
+        group = self._verbs.add_parser(name, help=text, description=description)
+        group.set_defaults(parser=group)
+        return group.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+
+def _acquire(add: _Add) -> None:
+    verb = add("acquire", "acquire", "run the acquisition that a config file describes", settings_parser())
+    verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
+    verb.add_argument(
+        "--resume",
+        metavar="PATH",
+        help="continue the dataset at this path: acquire the frames that it lacks; storage.path and "
+        "storage.if_exists are ignored",
+    )
+    verb.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the rate, the queue, the disk and the newest frame while the acquisition runs",
+    )
+
+
+def _backends(add: _Add) -> None:
+    inner = _plugins(add, "backends", "storage backends")
+    verb = add(
+        "check", "check", "check the contract, documentation, promises and packaging of a plugin", to=inner
+    )
+    verb.add_argument("target", metavar="NAME|PATH", help="an installed backend, or the folder of a plugin")
+    verb.add_argument(
+        "--format",
+        choices=("text", "github"),
+        default="text",
+        help="format of the faults; github prints annotations for CI",
+    )
+    verb.add_argument("--thorough", action="store_true", help="run the conformance kit with longer searches")
+    verb = add("new", "new", "create a new plugin from the template", to=inner)
+    verb.add_argument("name", metavar="NAME", help="name of the backend, such as my-storage")
+    verb.add_argument("--folder", metavar="FOLDER", default=".", help="parent of the new folder")
+    verb.add_argument("--yes", action="store_true", help="do not ask questions; use the defaults")
+
+
+def _sources(add: _Add) -> None:
+    _plugins(add, "sources", "frame sources")
+
+
+def _plugins(add: _Add, kind: str, text: str) -> "_Verbs":
+    inner = add.group(kind, f"installed {text}", f"The installed {text}.")
+    add("list", "plugins", f"list the installed {text}, without importing them", to=inner)
+    verb = add("show", "plugins", "show the documentation and options of a plugin", to=inner)
+    verb.add_argument("name", metavar="NAME")
+    return inner
+
+
+def _config(add: _Add) -> None:
+    inner = add.group("config", "show settings and their origins", "The settings.")
+    verb = add(
+        "explain", "config", "show every setting, its value and its origin", settings_parser(), to=inner
+    )
+    verb.add_argument("config", metavar="CONFIG", nargs="?")
+    add("schema", "config", "print the JSON Schema of the config, for editors", to=inner)
+
+
+def _doctor(add: _Add) -> None:
+    verb = add("doctor", "doctor", "check the installation: plugins, conflicts, versions, config files")
+    verb.add_argument("config", metavar="CONFIG", nargs="?", help="a config to check as well")
+
+    verb.add_argument(
+        "--disk", metavar="FOLDER", nargs="?", const=".", help="measure the speed of a disk as well"
+    )
+
+
+def _explain(add: _Add) -> None:
+    verb = add("explain", "explain", "explain a code such as EX202, with a wrong and a right example")
+    verb.add_argument("code", metavar="CODE", nargs="?", help="a code; without it, all codes are listed")
+
+
+def _info(add: _Add) -> None:
+    verb = add("info", "info", "show the content and the status of a dataset")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument("--frames", action="store_true", help="list every frame with its metadata")
+    verb.add_argument(
+        "--export", choices=("csv", "parquet"), help="write the list of frames to a file, in this format"
+    )
+    verb.add_argument("-o", "--output", metavar="FILE", help="the file; by default PATH.frames.csv")
+
+
+def _verify(add: _Add) -> None:
+    verb = add("verify", "verify", "read every frame of a dataset, and list damaged and missing ones")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "--backend", metavar="NAME", help="read with this backend instead of the one that wrote it"
+    )
+
+
+def _recover(add: _Add) -> None:
+    verb = add("recover", "recover", "create a finished dataset from the readable frames of another dataset")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "-o", "--output", metavar="P", help="path of the finished dataset; by default PATH-recovered"
+    )
+    verb.add_argument(
+        "--in-place", action="store_true", help="repair the dataset itself instead of creating another one"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
+
+
+def _convert(add: _Add) -> None:
+    verb = add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
+    verb.add_argument(
+        "source", metavar="SRC", help="the dataset to convert, or a pattern in quotes, such as 'data/*'"
+    )
+    verb.add_argument(
+        "path", metavar="DST", help="path of the new dataset; for a pattern, the folder of the new datasets"
+    )
+    verb.add_argument("--backend", metavar="NAME", required=True, help="backend of the new dataset")
+    verb.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the backend, such as codec=zstd; may be given several times",
+    )
+    verb.add_argument(
+        "--select",
+        metavar="AXIS=POSITIONS",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="positions to convert, such as channel=DAPI,FITC z=0:5; 0:5 means 0 to 4",
+    )
+    verb.add_argument(
+        "--rename",
+        metavar="OLD=NEW",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="new names for axes, such as slice=z",
+    )
+    verb.add_argument(
+        "--if-exists",
+        choices=("error", "number", "overwrite"),
+        default="error",
+        help="what to do if DST exists: refuse, add a number to the name, or delete an old dataset",
+    )
+    verb.add_argument("--no-verify", action="store_true", help="do not compare the copy with the source")
+    verb.add_argument(
+        "--restart", action="store_true", help="discard the progress of an interrupted conversion to DST"
+    )
+    verb.add_argument(
+        "--allow-loss",
+        action="store_true",
+        help="leave out the frames that the backend cannot store, and list them, instead of refusing",
+    )
+    verb.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let the workers of a dask cluster read the frames, such as tcp://scheduler:8786; each of them "
+        "needs the datasets at the same paths",
+    )
+    verb.add_argument(
+        "--units",
+        metavar="I/N",
+        help="in job I of an array of N jobs, such as 2/8: convert only the share of this job; this is every "
+        "N-th dataset of a pattern, or, if the backend is ome-zarr, some shards of one dataset",
+    )
+
+
+def _pack(add: _Add) -> None:
+    verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "-o", "--output", metavar="FILE", help="the new file; by default beside the dataset, such as NAME.ozx"
+    )
+
+
+def _preview(add: _Add) -> None:
+    verb = add("preview", "preview", "create a contact sheet that shows a dataset")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
+    verb.add_argument(
+        "--composite", action="store_true", help="show the channels on top of each other, in their colors"
+    )
+
+
+def _view(add: _Add) -> None:
+    verb = add("view", "view", "show a dataset in the browser, even while it is being written")
+    verb.add_argument("path", metavar="PATH")
+    verb.add_argument(
+        "--no-browser", action="store_true", help="only print the address of the page; do not open it"
+    )
+    verb.add_argument(
+        "--port", metavar="N", type=int, default=0, help="the port of the server; by default a free port"
+    )
+    others = verb.add_mutually_exclusive_group()
+    for viewer in ("napari", "ndv"):
+        others.add_argument(
+            f"--{viewer}",
+            dest="viewer",
+            action="store_const",
+            const=viewer,
+            help=f"show the dataset in {viewer} instead, if it is installed",
+        )
+
+
+_VERBS: dict[str, Callable[[_Add], None]] = {
+    "acquire": _acquire,
+    "backends": _backends,
+    "sources": _sources,
+    "config": _config,
+    "doctor": _doctor,
+    "explain": _explain,
+    "info": _info,
+    "verify": _verify,
+    "recover": _recover,
+    "convert": _convert,
+    "pack": _pack,
+    "preview": _preview,
+    "view": _view,
+}
