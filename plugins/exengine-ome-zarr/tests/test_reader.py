@@ -9,6 +9,7 @@ import pytest
 
 import exengine
 from exengine.errors import CoordinatesNotFoundError, DatasetDamagedError
+from exengine_ome_zarr import reader
 from exengine_ome_zarr.format import files
 from exengine_ome_zarr.format.journal import decode_record, encode_record
 
@@ -203,3 +204,15 @@ def test_a_forged_number_of_tiles_is_damaged(made, opened):
     for axes in PLACES:
         with pytest.raises(DatasetDamagedError):
             dataset[axes]
+
+
+@pytest.mark.parametrize(("codec", "looks"), [("none", 0), ("blosc-lz4", len(PLACES))])
+def test_frames_of_a_finished_dataset_without_compression_are_found_without_the_journal(
+    codec, looks, made, opened, frame, monkeypatch
+):
+    made(codec=codec)
+    dataset, seen = opened(), []
+    monkeypatch.setattr(reader, "decode_record", lambda *given: seen.append(given) or decode_record(*given))
+    for axes in PLACES:
+        np.testing.assert_array_equal(dataset[axes], frame(axes))
+    assert len(seen) == looks

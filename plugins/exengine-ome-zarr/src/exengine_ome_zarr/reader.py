@@ -181,6 +181,12 @@ class OmeZarrReader(DatasetReader):
         frames = self._files
         if frames is None:
             frames = self._files = self._open_files()
+        table = self._table
+        offsets, checksums = table.slots
+        if number < len(offsets) and self._is_verified:
+            frame = frames.read_at_slot(table.place(number), offsets.item(number), checksums.item(number))
+            if frame is not None:
+                return frame
         record = self._record(number)
         if self._is_verified:
             frame = frames.read_slot(record)

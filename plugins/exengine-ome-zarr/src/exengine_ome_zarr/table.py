@@ -14,7 +14,8 @@ from exengine_ome_zarr.format.documents import Facts
 from exengine_ome_zarr.format.files import JOURNAL, LAYOUT, checksum, read_lines
 from exengine_ome_zarr.format.journal import HEADER, RECORD_BYTES, read_records
 from exengine_ome_zarr.format.labels import Key, Labels
-from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout
+from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, NO_CODEC, Layout
+from exengine_ome_zarr.format.sizes import MAX_OFFSET
 
 DIMENSIONS = ("p", *FRAME_DIMENSIONS)
 _MOST_CELLS = 8  # largest number of cells per frame in the lookup table
@@ -46,6 +47,10 @@ class FrameTable:
     journal : OpenFile or None
     verified : bool
         Whether the journal matches the checksum in the manifest.
+    slots : (numpy.ndarray, numpy.ndarray)
+        If the journal is verified and frames are not compressed, the offset in its shard and the CRC-32C of
+        each frame that was written to its slot; the offset of any other frame is ``MAX_OFFSET``. Otherwise
+        empty.
     """
 
     def __init__(self, folder: str, manifest: Manifest | None = None) -> None:
@@ -61,6 +66,7 @@ class FrameTable:
         self.summary: Any = None
         self.problem = ""
         self.journal: OpenFile | None = None
+        self.slots = np.zeros(0, np.uint64), np.zeros(0, np.uint32)
         self.live = True
         self._layout_at = 0
         self._count = 0
@@ -84,9 +90,12 @@ class FrameTable:
             if self.journal is None and not self._open_journal():
                 return False
             assert self.journal is not None
-            pieces = []
+            pieces, slots = [], []
             while len(records := self._records_from(self._count)):
                 pieces.append(np.stack([records[name] for name in ("image", "t", "c", "z")]))
+                if self.verified:
+                    offsets = np.where(records["part"] == 0, records["offset"], np.uint64(MAX_OFFSET))
+                    slots.append((offsets, records["stored_crc"].copy()))
                 self._count += len(records)
             if not pieces:
                 if not self._layout_at:
@@ -98,6 +107,9 @@ class FrameTable:
                 self._count = before
                 return False
             self._add(np.concatenate(pieces, axis=1), before)
+            if slots and not before and self.layout.codec == NO_CODEC:
+                all_offsets, checksums = zip(*slots, strict=True)
+                self.slots = np.concatenate(all_offsets), np.concatenate(checksums)
             return True
 
     def _records_from(self, first: int) -> npt.NDArray[np.void]:

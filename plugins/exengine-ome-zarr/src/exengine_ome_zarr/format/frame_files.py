@@ -98,16 +98,35 @@ class FrameFiles(FrameReading):
         Almost every frame is in its slot; :meth:`read` also finds the others.
         """
         _, image, t, c, z, part, offset, length, checksum, _, _, _, _ = record
-        if part or length != self.layout.frame_bytes or offset >= sizes.MAX_OFFSET:
+        if part or length != self.layout.frame_bytes:
             return None
+        return self.read_at_slot((image, t, c, z), offset, checksum)
+
+    def read_at_slot(
+        self, place: tuple[int, int, int, int], offset: int, checksum: int
+    ) -> npt.NDArray[Any] | None:
+        """Read an uncompressed frame from a shard; return None if it is damaged.
+
+        Parameters
+        ----------
+        place : (int, int, int, int)
+            The image of the frame, and its indices t, c and z.
+        offset : int
+            The offset in the shard, in bytes.
+        checksum : int
+            The CRC-32C of the stored bytes.
+        """
+        if offset >= sizes.MAX_OFFSET:
+            return None
+        image, t, c, z = place
         shard_t, shard_c, shard_z = self.layout.shard
         key = (image, t // shard_t, c // shard_c, z // shard_z)
         file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))
         if file is None:
             return None
-        stored: Any = np.empty(length, np.uint8)
+        stored = self.codec.empty()
         got = read_into(file.descriptor, stored.data, offset)
-        if got != length and not _fill(file, stored, offset):
+        if got != self.layout.frame_bytes and not _fill(file, stored, offset):
             return None
         return self.codec.restore(stored) if crc32c.crc32c(stored) == checksum else None
 
@@ -170,7 +189,7 @@ def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
 
 def _fill(file: OpenFile, stored: Any, offset: int) -> bool:
     """Read into an array; return whether the file is long enough."""
-    view = memoryview(stored)
+    view = memoryview(stored.reshape(-1).view(np.uint8))
     done = read_into(file.descriptor, view, offset)
     while done < len(view):
         got = read_into(file.descriptor, view[done:], offset + done)

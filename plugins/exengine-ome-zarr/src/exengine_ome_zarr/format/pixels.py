@@ -95,8 +95,17 @@ class PixelCodec:
         tiles = padded.reshape(layout.tiles_y, tile_y, layout.tiles_x, tile_x, layout.samples)
         return np.ascontiguousarray(tiles.transpose(0, 2, 4, 1, 3))
 
-    def restore(self, stored: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    def empty(self) -> npt.NDArray[Any]:
+        """Return an array of any values for the uncompressed bytes of a frame."""
+        layout = self._layout
+        if self._is_plain:
+            return np.empty((layout.height, layout.width), self._dtype)
+        return np.empty(layout.frame_bytes, np.uint8)
+
+    def restore(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a frame from its uncompressed bytes. The frame may share memory with these bytes."""
+        if stored.ndim == 2:  # an array from ``empty`` has the layout of the frame
+            return stored
         layout = self._layout
         pixels = stored.view(self._dtype)
         if self._is_plain:
