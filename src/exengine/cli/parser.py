@@ -39,7 +39,7 @@ class _Add:
     def __call__(
         self, name: str, module: str, text: str, *more: argparse.ArgumentParser, to: "_Verbs | None" = None
     ) -> argparse.ArgumentParser:
-        """Add a verb, to a group if there is one; ``module`` is the module in ``exengine.cli`` that runs it."""
+        """Add a verb, perhaps to a group; ``module`` in ``exengine.cli`` runs it."""
         verb = (to or self._verbs).add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", parents=[self._common, *more]
         )
