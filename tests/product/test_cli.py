@@ -1,11 +1,13 @@
 """The ``exengine`` command: what it prints, where, and with which exit code."""
 
+import argparse
 import json
 
 import pytest
 
 import exengine
 from exengine.cli.main import main
+from exengine.cli.parser import make_parser
 
 CONFIG = """\
 storage: {{backend: ndtiff, path: {path}}}
@@ -235,3 +237,22 @@ def test_info_shows_how_long_frames_waited(dataset, capsys):
     assert main(["info", str(dataset)]) == 0
     out = capsys.readouterr().out
     assert "latency  until stored: p50" in out and "queue    at most" in out
+
+
+def parsers(parser, words=()):
+    """Yield the words of each verb, and its parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, verb in action.choices.items():
+                yield (*words, name), verb
+                yield from parsers(verb, (*words, name))
+
+
+def test_the_parser_for_one_verb_is_that_of_all_verbs_and_has_no_other():
+    everything = dict(parsers(make_parser()))
+    assert len(everything) > 18
+    for words, verb in everything.items():
+        alone = dict(parsers(make_parser(words)))
+        assert alone[words].format_help() == verb.format_help()
+        assert all(other[: len(words)] == words or words[: len(other)] == other for other in alone)
+    assert set(dict(parsers(make_parser(["backup"])))) == set(everything)

@@ -18,7 +18,7 @@ WRONG_USE = (errors.ConfigError, errors.OptionError, errors.PluginNotFoundError,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = make_parser(words[0] if words else "")
+    parser = make_parser(words)
     try:
         options = parser.parse_args(words)
     except SystemExit as stop:

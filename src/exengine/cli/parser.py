@@ -1,60 +1,70 @@
 """The parser of the ``exengine`` command."""
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 from exengine.cli.settings import settings_parser
 
-if TYPE_CHECKING:
-    _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser for the verb with which a command begins, or for all verbs if it begins otherwise.
 
-def make_parser(verb: str = "") -> argparse.ArgumentParser:
-    """Return the parser for one verb, which is quick to create, or for all verbs if there is no such verb.
-
-    The CLI reference is generated from the parser for all verbs.
+    A parser for one verb is created faster. The CLI reference is generated from the parser for all verbs.
     """
     parser = argparse.ArgumentParser(
         prog="exengine", description="Store microscopy data in a backend of your choice."
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    add = _Add(parser.add_subparsers(dest="verb", metavar="VERB", required=False))
-    for name in [verb] if verb in _VERBS else _VERBS:
-        _VERBS[name](add)
+    _Verbs(parser, words, "verb", "VERB", required=False).add_chosen(_VERBS)
     return parser
 
 
-class _Add:
-    """Adds the parsers of verbs, with the options that every verb has."""
+class _Verbs:
+    """The verbs of a parser. Every verb has the same first options."""
 
-    def __init__(self, verbs: "_Verbs") -> None:
-        self._verbs = verbs
+    def __init__(
+        self,
+        parser: argparse.ArgumentParser,
+        words: Sequence[str],
+        dest: str,
+        metavar: str,
+        *,
+        required: bool,
+    ) -> None:
+        self._words = words
+        self._parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=required)
         self._common = argparse.ArgumentParser(add_help=False)
         self._common.add_argument(
             "--json", action="store_true", help="print one JSON document and nothing else on stdout"
         )
         self._common.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
-    def __call__(
-        self, name: str, module: str, text: str, *more: argparse.ArgumentParser, to: "_Verbs | None" = None
+    def add_chosen(self, functions: Mapping[str, "Callable[[_Verbs], object]"]) -> None:
+        """Call the function that adds the chosen verb, or all of them if none of them is chosen."""
+        for name in self._words[:1] if self._words and self._words[0] in functions else functions:
+            functions[name](self)
+
+    def add(
+        self, name: str, module: str, text: str, *more: argparse.ArgumentParser
     ) -> argparse.ArgumentParser:
-        """Add a verb, perhaps to a group; ``module`` in ``exengine.cli`` runs it."""
-        verb = (to or self._verbs).add_parser(
+        """Add a verb, which is run by ``module`` in ``exengine.cli``, and return its parser."""
+        verb = self._parsers.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", parents=[self._common, *more]
         )
         verb.set_defaults(module=module, parser=verb)
         return verb
 
-    def group(self, name: str, text: str, description: str) -> "_Verbs":
-        """Add a verb that has verbs of its own, such as ``backends list``."""
-        group = self._verbs.add_parser(name, help=text, description=description)
+    def add_group(self, name: str, text: str, description: str) -> "_Verbs":
+        """Add a verb that has verbs of its own, such as ``backends list``, and return them."""
+        group = self._parsers.add_parser(name, help=text, description=description)
         group.set_defaults(parser=group)
-        return group.add_subparsers(dest="what", metavar="WHAT", required=True)
+        return _Verbs(group, self._words[1:], "what", "WHAT", required=True)
 
 
-def _acquire(add: _Add) -> None:
-    verb = add("acquire", "acquire", "run the acquisition that a config file describes", settings_parser())
+def _acquire(verbs: _Verbs) -> None:
+    verb = verbs.add(
+        "acquire", "acquire", "run the acquisition that a config file describes", settings_parser()
+    )
     verb.add_argument("config", metavar="CONFIG", help="a YAML or TOML file")
     verb.add_argument(
         "--resume",
@@ -69,10 +79,34 @@ def _acquire(add: _Add) -> None:
     )
 
 
-def _backends(add: _Add) -> None:
-    inner = _plugins(add, "backends", "storage backends")
-    verb = add(
-        "check", "check", "check the contract, documentation, promises and packaging of a plugin", to=inner
+def _backends(verbs: _Verbs) -> None:
+    functions = {**_of_plugins("storage backends"), "check": _check, "new": _new}
+    verbs.add_group("backends", "installed storage backends", "The installed storage backends.").add_chosen(
+        functions
+    )
+
+
+def _sources(verbs: _Verbs) -> None:
+    functions = _of_plugins("frame sources")
+    verbs.add_group("sources", "installed frame sources", "The installed frame sources.").add_chosen(
+        functions
+    )
+
+
+def _of_plugins(kind: str) -> dict[str, Callable[[_Verbs], object]]:
+    def add_list(verbs: _Verbs) -> None:
+        verbs.add("list", "plugins", f"list the installed {kind}, without importing them")
+
+    def add_show(verbs: _Verbs) -> None:
+        verb = verbs.add("show", "plugins", "show the documentation and options of a plugin")
+        verb.add_argument("name", metavar="NAME")
+
+    return {"list": add_list, "show": add_show}
+
+
+def _check(verbs: _Verbs) -> None:
+    verb = verbs.add(
+        "check", "check", "check the contract, documentation, promises and packaging of a plugin"
     )
     verb.add_argument("target", metavar="NAME|PATH", help="an installed backend, or the folder of a plugin")
     verb.add_argument(
@@ -82,35 +116,31 @@ def _backends(add: _Add) -> None:
         help="format of the faults; github prints annotations for CI",
     )
     verb.add_argument("--thorough", action="store_true", help="run the conformance kit with longer searches")
-    verb = add("new", "new", "create a new plugin from the template", to=inner)
+
+
+def _new(verbs: _Verbs) -> None:
+    verb = verbs.add("new", "new", "create a new plugin from the template")
     verb.add_argument("name", metavar="NAME", help="name of the backend, such as my-storage")
     verb.add_argument("--folder", metavar="FOLDER", default=".", help="parent of the new folder")
     verb.add_argument("--yes", action="store_true", help="do not ask questions; use the defaults")
 
 
-def _sources(add: _Add) -> None:
-    _plugins(add, "sources", "frame sources")
+def _config(verbs: _Verbs) -> None:
+    functions = {"explain": _explain_config, "schema": _schema}
+    verbs.add_group("config", "show settings and their origins", "The settings.").add_chosen(functions)
 
 
-def _plugins(add: _Add, kind: str, text: str) -> "_Verbs":
-    inner = add.group(kind, f"installed {text}", f"The installed {text}.")
-    add("list", "plugins", f"list the installed {text}, without importing them", to=inner)
-    verb = add("show", "plugins", "show the documentation and options of a plugin", to=inner)
-    verb.add_argument("name", metavar="NAME")
-    return inner
-
-
-def _config(add: _Add) -> None:
-    inner = add.group("config", "show settings and their origins", "The settings.")
-    verb = add(
-        "explain", "config", "show every setting, its value and its origin", settings_parser(), to=inner
-    )
+def _explain_config(verbs: _Verbs) -> None:
+    verb = verbs.add("explain", "config", "show every setting, its value and its origin", settings_parser())
     verb.add_argument("config", metavar="CONFIG", nargs="?")
-    add("schema", "config", "print the JSON Schema of the config, for editors", to=inner)
 
 
-def _doctor(add: _Add) -> None:
-    verb = add("doctor", "doctor", "check the installation: plugins, conflicts, versions, config files")
+def _schema(verbs: _Verbs) -> None:
+    verbs.add("schema", "config", "print the JSON Schema of the config, for editors")
+
+
+def _doctor(verbs: _Verbs) -> None:
+    verb = verbs.add("doctor", "doctor", "check the installation: plugins, conflicts, versions, config files")
     verb.add_argument("config", metavar="CONFIG", nargs="?", help="a config to check as well")
 
     verb.add_argument(
@@ -118,13 +148,13 @@ def _doctor(add: _Add) -> None:
     )
 
 
-def _explain(add: _Add) -> None:
-    verb = add("explain", "explain", "explain a code such as EX202, with a wrong and a right example")
+def _explain(verbs: _Verbs) -> None:
+    verb = verbs.add("explain", "explain", "explain a code such as EX202, with a wrong and a right example")
     verb.add_argument("code", metavar="CODE", nargs="?", help="a code; without it, all codes are listed")
 
 
-def _info(add: _Add) -> None:
-    verb = add("info", "info", "show the content and the status of a dataset")
+def _info(verbs: _Verbs) -> None:
+    verb = verbs.add("info", "info", "show the content and the status of a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("--frames", action="store_true", help="list every frame with its metadata")
     verb.add_argument(
@@ -133,16 +163,18 @@ def _info(add: _Add) -> None:
     verb.add_argument("-o", "--output", metavar="FILE", help="the file; by default PATH.frames.csv")
 
 
-def _verify(add: _Add) -> None:
-    verb = add("verify", "verify", "read every frame of a dataset, and list damaged and missing ones")
+def _verify(verbs: _Verbs) -> None:
+    verb = verbs.add("verify", "verify", "read every frame of a dataset, and list damaged and missing ones")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "--backend", metavar="NAME", help="read with this backend instead of the one that wrote it"
     )
 
 
-def _recover(add: _Add) -> None:
-    verb = add("recover", "recover", "create a finished dataset from the readable frames of another dataset")
+def _recover(verbs: _Verbs) -> None:
+    verb = verbs.add(
+        "recover", "recover", "create a finished dataset from the readable frames of another dataset"
+    )
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "-o", "--output", metavar="P", help="path of the finished dataset; by default PATH-recovered"
@@ -153,8 +185,8 @@ def _recover(add: _Add) -> None:
     verb.add_argument("--dry-run", action="store_true", help="only report; write nothing")
 
 
-def _convert(add: _Add) -> None:
-    verb = add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
+def _convert(verbs: _Verbs) -> None:
+    verb = verbs.add("convert", "convert", "copy a dataset to another backend, and compare the two datasets")
     verb.add_argument(
         "source", metavar="SRC", help="the dataset to convert, or a pattern in quotes, such as 'data/*'"
     )
@@ -214,16 +246,18 @@ def _convert(add: _Add) -> None:
     )
 
 
-def _pack(add: _Add) -> None:
-    verb = add("pack", "pack", "pack a finished dataset into one file, which can be read without unpacking")
+def _pack(verbs: _Verbs) -> None:
+    verb = verbs.add(
+        "pack", "pack", "pack a finished dataset into one file, which can be read without unpacking"
+    )
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "-o", "--output", metavar="FILE", help="the new file; by default beside the dataset, such as NAME.ozx"
     )
 
 
-def _preview(add: _Add) -> None:
-    verb = add("preview", "preview", "create a contact sheet that shows a dataset")
+def _preview(verbs: _Verbs) -> None:
+    verb = verbs.add("preview", "preview", "create a contact sheet that shows a dataset")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument("-o", "--output", metavar="PICTURE", help="a PNG file; by default PATH.png")
     verb.add_argument(
@@ -231,8 +265,8 @@ def _preview(add: _Add) -> None:
     )
 
 
-def _view(add: _Add) -> None:
-    verb = add("view", "view", "show a dataset in the browser, even while it is being written")
+def _view(verbs: _Verbs) -> None:
+    verb = verbs.add("view", "view", "show a dataset in the browser, even while it is being written")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
         "--no-browser", action="store_true", help="only print the address of the page; do not open it"
@@ -251,7 +285,7 @@ def _view(add: _Add) -> None:
         )
 
 
-_VERBS: dict[str, Callable[[_Add], None]] = {
+_VERBS: dict[str, Callable[[_Verbs], object]] = {
     "acquire": _acquire,
     "backends": _backends,
     "sources": _sources,
