@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
     stage: str = ""
     error: str = ""
     traceback: str = ""
-    findings: "tuple[Finding, ...]" = ()
+    findings: tuple["Finding", ...] = ()  # a string of the whole type would take milliseconds to compile
     output: str = ""
     source: tuple[str, int] = ("", 0)
     loaded: type | None = None
