@@ -141,7 +141,7 @@ class FrameBuffers:
         in_flight : int
             The total size of the frames in flight, in bytes. Their buffers are reused when they are stored.
         """
-        if type(image) is not np.ndarray or image.dtype.hasobject:
+        if type(image) is not np.ndarray or image.dtype.hasobject or not image.nbytes:
             return image.copy()
         buffer = self._free_large_buffer(image.nbytes, in_flight)
         copy: npt.NDArray[Any] = np.ndarray(image.shape, image.dtype, buffer)
