@@ -318,5 +318,5 @@ METADATA: list[Entry] = [
     Entry("str-subclass", _constant({_Text("a"): _Text("b")}), EITHER, {"a": "b"}),
     Entry("minus-zero", _constant({"a": -0.0}), STORED),
 ]  # fmt: skip
-"""Values passed to put as metadata. ``STORED`` applies only if the backend declares ``metadata``. Otherwise,
-put may also refuse the value."""
+"""Values passed to put as metadata. ``STORED`` applies only if the backend declares ``metadata``. A
+backend that does not declare it may also refuse the value."""

@@ -37,7 +37,7 @@ _KINDS = {
 """The kinds of failures, each with a pattern that finds the kit's messages about them."""
 
 _CONTENT = {"pixels", "metadata", "frames", "raised"}
-"""The kinds of failures in which frames are not as they were put; "raised" is an error of a read."""
+"""The kinds of failures in which frames differ from those put; "raised" means that a read failed."""
 
 _UNFINISHED = ("P6", "F1", "F2", "N3", "N5", "R3", "C3", "C4", "C6", "D2", "P7")
 _RESTS_ON: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,7 @@ _RESTS_ON: dict[str, tuple[str, ...]] = {
     "test_a_dataset_that_was_closed_without_finish_keeps_its_frames": _UNFINISHED,
     "test_a_frame_survives_the_death_of_the_process_when_put_has_returned": _UNFINISHED,
 }
-"""Tests of actions with which other tests begin, and the promises of those that rest on them."""
+"""Maps each test of actions that other tests begin with to the promises that those other tests check."""
 
 _READING = re.compile(r"^(\w\d: )?(\w+(Error|Exception)\b|get_(meta)?data\(|opening raised)")
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b[:(]?\s*['\"]?(.{0,60})")

@@ -40,14 +40,14 @@ _TASKS = {
 }
 """Maps each task that is defined elsewhere to its module in ``exengine.testing.tasks``."""
 _OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
-_ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports what they imported
+_ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports the same modules
 _NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # most tasks import them
 _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the timeout for a backend that has already hung
 _hung: set[type] = set()
-_LOADING_S, _FORKING_S = 1.0, 0.25  # how long a process takes to start on its own, or as a fork
+_LOADING_S, _FORKING_S = 1.0, 0.25  # usual start times of a new process and of a fork
 _START_S = 60.0
-_slowness = [1.0]  # how many times longer than usual a child takes to start: timeouts grow with it
+_slowness = [1.0]  # how many times longer than usual a child takes to start; timeouts are multiplied by it
 
 
 # -- in the test process -----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Child:
             )
 
     def _notice_slowness(self, seconds: float) -> None:
-        """Extend the timeouts if the process took long to start."""
+        """Extend the timeouts if the process took a long time to start."""
         usual = _FORKING_S if isinstance(self.process, Forked) else _LOADING_S
         _slowness[0] = max(1.0, seconds / usual)
 
@@ -226,7 +226,7 @@ def run_simplest(subject: Subject, spec: dict[str, Any]) -> None:
 def run_write(subject: Subject, spec: dict[str, Any]) -> None:
     """Put frames and acknowledge each. Then wait to be killed, finish, or exit with an open storage.
 
-    Before that, write the datasets in ``before``, each with its number of frames, and leave them open.
+    Before that, write the datasets in ``before`` with the given numbers of frames, and leave them open.
     """
     for path, count in spec.get("before", ()):
         _write_some(subject, Path(path), count, spec["level"])
@@ -315,7 +315,7 @@ def kind_of(call: Any) -> dict[str, Any] | None:
 
 
 def describe_kind(error: BaseException) -> dict[str, Any]:
-    """Return the names of an exception's classes, and its message."""
+    """Return the message of an exception, and the names of its class and of all base classes."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
     return {"kinds": kinds, "message": describe(error, 300)}
 
@@ -362,7 +362,7 @@ def main(verb: str, text: str, socket: str = "") -> None:
     """Run the task named ``verb``, with its specification as JSON; ``serve`` runs tasks in forks."""
     known: set[str] = set()
     if verb == "serve":
-        with contextlib.suppress(BaseException):  # the task will meet the same error
+        with contextlib.suppress(BaseException):  # the task will raise the same error
             _load(json.loads(text))
         for module in (*(f"exengine.testing.tasks.{home}" for home in _TASKS.values()), *_NEEDED):
             importlib.import_module(module)

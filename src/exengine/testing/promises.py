@@ -39,8 +39,8 @@ PROMISES = {
     "C3": "opening an incomplete dataset writes nothing",
     "C4": "after an I/O error and close, every acknowledged frame can still be read in a new process",
     "C5": "a forked process that exits changes nothing and does not crash",
-    "C6": "foreign readers see every acknowledged frame, live and right after the writer was killed",
-    "C7": "an opening that fails leaves nothing open",
+    "C6": "foreign readers see every acknowledged frame, both during writing and after a kill of the writer",
+    "C7": "a failed attempt to open a dataset leaves nothing open",
     "D1": "a new dataset is never created in or over an existing one",
     "D2": "a dataset has only one writer",
     "D3": "no name can lead outside the dataset",
@@ -50,7 +50,7 @@ PROMISES = {
 """The promises of a storage backend by label, in the order in which the results list them."""
 
 SOURCE_PROMISES = {
-    "S1": "every field of the sequence either takes effect, as the frames show, or is refused before the run",
+    "S1": "every field of the sequence either visibly affects the frames or is refused before the run",
     "S2": "settings are restored however the run ends; unless the run is complete, shutters are closed",
     "S3": "a sequence that is impossible according to its plan is refused before the run",
 }

@@ -45,7 +45,7 @@ def run_conformance(
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         return _not_run(
-            backend, f"{' and '.join(missing)} not installed; install with: pip install 'exengine[test]'"
+            backend, f"not installed: {' and '.join(missing)}; install with: pip install 'exengine[test]'"
         )
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)

@@ -205,7 +205,7 @@ class SourceConformance:
         got = [dict(coordinates) for coordinates, _, _ in frames]
         if got != [dict(coordinates) for coordinates in planned[::4]]:
             raise PromiseBrokenError(
-                "S1", f"every fourth frame was missing, but the continuing run delivered {got!r:.200}"
+                "S1", f"the first run lacked every fourth frame, but its continuation delivered {got!r:.200}"
             )
 
     # -- S2 --------------------------------------------------------------------------------------

@@ -410,7 +410,7 @@ def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
 
 
 def _digest_of(path: Path) -> str:
-    """Return a digest of the size of a file and its nonzero blocks. It does not depend on holes."""
+    """Return a digest of a file's size and nonzero blocks. Holes in the file do not affect the digest."""
     found = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size

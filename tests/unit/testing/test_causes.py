@@ -52,7 +52,7 @@ def test_wrong_frames_follow_from_a_test_that_others_rest_on():
         broken(EQUAL, "N2", f"N2: {PIXELS}", "EX301"),
         broken("overwriting", "D1", "D1: a frame was put at {'time': 1}, but is not in the storage"),
         broken("leaks", "C1", "C1: each cycle of open, read and close leaks 1.0 descriptors"),
-        broken("forks", "C5", "C5: a forked child that exits ended with status 1, not 0"),
+        broken("forks", "C5", "C5: a forked child that exits ended with status 1 instead of 0"),
     ]
     causes = causes_of(reports)
     assert [(cause["test"], cause["tests"]) for cause in causes] == [(EQUAL, 3), ("forks", 1), ("leaks", 1)]

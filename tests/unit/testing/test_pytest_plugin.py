@@ -201,7 +201,7 @@ def test_a_kit_that_cannot_run_says_why_and_writes_nothing(module, tmp_path, mon
     )
     without = run_conformance("plain", tmp_path / "results.json")
     assert without["outcome"] == "not run"
-    assert without["reason"] == "hypothesis not installed; install with: pip install 'exengine[test]'"
+    assert without["reason"] == "not installed: hypothesis; install with: pip install 'exengine[test]'"
     assert without["distribution"] == "broken-backends"
     assert list(tmp_path.iterdir()) == []
 

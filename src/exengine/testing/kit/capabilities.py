@@ -55,7 +55,7 @@ class HonestCapabilities:
     @promise("N2", code="EX301")
     def test_persistence_is_as_declared(self, subject: Subject) -> None:
         if not isinstance(subject.can, StorageCapabilities):
-            raise PromiseBrokenError("N2", "the backend's `capabilities` is not a StorageCapabilities")
+            raise PromiseBrokenError("N2", "`capabilities` is not an instance of StorageCapabilities")
         _are_those_of_the_instance(subject)
         path = subject.new_path()
         if not subject.can.persistent:

@@ -48,14 +48,12 @@ class DiskPromises:
             told = try_to_create(subject, os.fspath(path), "error")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
                 result = f"raised {told['message']}" if told else "succeeded"
-                raise PromiseBrokenError(
-                    "D1", f"creating a dataset at the path of an existing dataset {result}"
-                )
+                raise PromiseBrokenError("D1", f"creating a dataset where one already exists {result}")
             if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
                 raise PromiseBrokenError("D1", "if_exists='number' was refused for an existing dataset")
             if [*map(_digest, dataset_at(path))] != before:
                 raise PromiseBrokenError(
-                    "D1", "creating a dataset at the path of an existing dataset changed the existing dataset"
+                    "D1", "creating a dataset where one already exists changed the existing dataset"
                 )
             numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
             told_path = numbered.path
@@ -226,7 +224,7 @@ def _faults_of_damage(line: dict[str, Any], checksums: bool) -> list[tuple[str, 
     if line["reached"]:
         return [("D3", f"{what}: {line['reached'][0]}")]
     if line["foreign"]:
-        return [("C1", f"{what}: {line['foreign']:.200} was raised, which is not an ExEngineError")]
+        return [("C1", f"{what}: reading raised {line['foreign']:.200}, which is not an ExEngineError")]
     if line["seconds"] > _SECONDS:
         return [("C1", f"{what}: opening took {line['seconds']:.0f} s")]
     return [("C2", f"{what}: {line['wrong']}")] if line["wrong"] and checksums else []

@@ -38,7 +38,7 @@ class ErrorPromises:
                 names = ", ".join("its folder" if name == "." else name for name in line["lacking"][:5])
                 raise PromiseBrokenError(
                     "N3" if finished else "F2",
-                    f"{call} returned, but after a power loss {fault}; not on the disk: {names}",
+                    f"{call} returned, but a power loss would do damage: {fault} (not on the disk: {names})",
                 )
 
     @promise("C4", "P7", "N3")
@@ -64,7 +64,7 @@ class ErrorPromises:
         what = case["what"]
         if case["foreign"]:
             raise PromiseBrokenError(
-                "P7", f"{what}: {case['foreign'][0]} was raised, which is not an ExEngineError"
+                "P7", f"{what}: the backend raised {case['foreign'][0]}, which is not an ExEngineError"
             )
         lost = sorted(set(range(case["stored"])) - set(seen["present"]))
         if seen["faults"] or lost:
@@ -99,7 +99,7 @@ class ErrorPromises:
                     raise PromiseBrokenError("C5", f"{what} hung")
                 if line["status"] != line["wanted"]:
                     raise PromiseBrokenError(
-                        "C5", f"{what} ended with status {line['status']}, not {line['wanted']}"
+                        "C5", f"{what} ended with status {line['status']} instead of {line['wanted']}"
                     )
                 if line["changed"]:
                     raise PromiseBrokenError("C5", f"{what} changed the files of its parent")

@@ -66,7 +66,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(number=_numbers, metadata=_json)
     def put(self, number: int, metadata: Any) -> None:
-        """Put a frame, which must be refused if there is already a frame at its coordinates."""
+        """Put a frame, and check that it is refused if there is already a frame at its coordinates."""
         axes, frame, metadata = self._frame(number, metadata)
         given = copy.deepcopy(metadata)
         error = refusal_of(lambda: self.storage.put(axes, frame.copy(), given))
@@ -112,7 +112,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule(number=_numbers, kind=_bad_arrays)
     def put_bad_array(self, number: int, kind: str) -> None:
-        """Put pixels that are not an array of numbers."""
+        """Put something that is not an array of numbers."""
         import numpy as np
 
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
@@ -225,7 +225,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     @_open
     @stateful.rule()
     def abort(self) -> None:
-        """Abort the storage, which must keep its frames and accept no further frames."""
+        """Abort the storage, and check that it keeps its frames and accepts no further frames."""
         self._ends(lambda: self.storage.abort("by the model"), "abort")
         self.state = "finished"
 
@@ -281,7 +281,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
     @stateful.invariant()
     def counts_its_frames(self) -> None:
-        """Compare the length of the storage with the model."""
+        """Compare the length of the storage with that of the model."""
         if (
             self.state != "closed"
             and self.subject.can.iterable

@@ -1,4 +1,6 @@
-"""Tests of a backend's options, with values from their annotations, and of the summary metadata: O1, N6.
+"""Tests of a backend's options and of the summary metadata: O1, N6.
+
+The values of the options come from their annotations.
 
 An option with a few choices or with limits must change something that can be seen from outside: the
 capabilities, a refusal, the calls to the operating system, or the files. If it does not, the backend ignores
@@ -27,7 +29,7 @@ _FRAMES = 7
 _SUMMARY = "summary_metadata"
 _LARGE = (1100, 1200)  # a pyramid, for example, is written only for large frames
 _MOST_OTHERS = 8
-_RECORDED_BYTES = 24  # an option's value may be recorded in a file even if it is ignored
+_RECORDED_BYTES = 24  # an option's value may be recorded in a file even if the option is ignored
 _KERNELS = ("exengine.json", "exengine.lock")
 SUMMARIES: tuple[dict[str, Any], ...] = (
     {"Objective": "40x/0.95 µ", "nested": {"list": [1, 2.5, None, True]}, "": 0, "long": "x" * 5000},
@@ -157,7 +159,7 @@ def _is_chosen(option: Option) -> bool:
 
 
 def _others(options: list[Option], option: Option) -> Iterator[dict[str, Any]]:
-    """Yield the values of each other option, one at a time, because some options depend on another one."""
+    """Yield the values of every other option, one at a time, because an option may depend on another one."""
     for other in options:
         if other is not option:
             for value in values_of(other.annotation):
@@ -241,7 +243,7 @@ def _trace_of(subject: Subject, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _differ(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    """Return whether two traces differ by more than the text of an option's value in a header."""
+    """Return whether two traces differ in anything but the text of an option's value in a header."""
     if one[0] != other[0] or len(one[1]) != len(other[1]):
         return True
     for sizes, others in zip(one[1], other[1], strict=True):
@@ -293,7 +295,9 @@ def _has_summary(storage: Any, wanted: Any, when: str) -> None:
     try:
         got = storage.summary_metadata
     except UnsupportedOperationError as error:
-        raise PromiseBrokenError("N6", f"{_SUMMARY} is an option, but {describe(error)}") from error
+        raise PromiseBrokenError(
+            "N6", f"{_SUMMARY} is an option, but reading it raised {describe(error)}"
+        ) from error
     if not same_json(got, wanted):
         raise PromiseBrokenError(
             "N6", f"{when}, the summary metadata is {got!r:.150}, but {wanted!r:.150} was given"

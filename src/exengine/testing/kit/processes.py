@@ -226,7 +226,7 @@ class ProcessPromises:
         status = _holds(subject, path, 5, "N5")
         if status not in (None, DatasetStatus.ABORTED):
             raise PromiseBrokenError(
-                "N5", f"a storage that was never closed has the status {status} after exit"
+                "N5", f"after an exit without closing the storage, the dataset has the status {status}"
             )
         if status and "Warning" not in said:
             raise PromiseBrokenError("N5", "a storage was never closed, but no warning was issued at exit")
@@ -303,7 +303,7 @@ def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatu
     lost = sorted(set(range(count)) - set(present))
     if lost:
         raise PromiseBrokenError(
-            label, f"{len(lost)} of {count} frames were lost; the first were numbers {lost[:10]}"
+            label, f"{len(lost)} of {count} frames were lost; their frame numbers begin with {lost[:10]}"
         )
     return status_of(opened)
 
@@ -326,7 +326,7 @@ def _refused(told: dict[str, Any], what: str) -> None:
 
 
 def _opens_or_refuses(subject: Subject) -> None:
-    """Open a dataset that is being written. The result must be correct frames or an ExEngineError."""
+    """Open a dataset that is being written, and check that reads are correct or raise an ExEngineError."""
     path = subject.new_path()
     storage = subject.create(path)
     subject.fill(storage, 4)

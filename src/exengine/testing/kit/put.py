@@ -246,7 +246,7 @@ def _any_bits(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         raw = values.view(f"uint{8 * part.itemsize}")
         ones = int(np.array(np.inf, part).view(raw.dtype))  # the bits of the exponent
         nan = raw[: raw.size // 4]
-        nan |= np.array(ones | 1, raw.dtype)  # quiet and signalling NaN with payloads
+        nan |= np.array(ones | 1, raw.dtype)  # quiet and signaling NaNs with payloads
         values[-len(special) :] = special
     return values.view(dtype).reshape(shape)
 
@@ -271,7 +271,7 @@ def _refused_by_state(storage: DataStorage, axes: Any, subject: Subject) -> None
 
 
 def _refuses_metadata(subject: Subject) -> None:
-    """Raise an error unless a backend that does not support metadata refuses it in put or get_metadata."""
+    """Check that a backend without support for metadata refuses metadata in put or in get_metadata."""
     storage = subject.create()
     axes = subject.axes(0)
     if refusal_of(lambda: storage.put(axes, subject.frame(axes), {"exposure_ms": 10})) is None:

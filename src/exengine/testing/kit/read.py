@@ -70,7 +70,9 @@ class ReadPromises:
             if entry.outcome == catalogues.REFUSED:
                 for read in (storage.get_data, storage.__getitem__):
                     if refusal_of(functools.partial(read, entry.make())) is None:
-                        raise PromiseBrokenError("R1", f"reading at {entry.id} returned data")
+                        raise PromiseBrokenError(
+                            "R1", f"a read at invalid coordinates ({entry.id}) returned data"
+                        )
 
     @promise("P3")
     def test_readers_share_nothing_that_can_be_changed(self, subject: Subject) -> None:

@@ -81,7 +81,7 @@ class RecoveryPromises:
             return
         planned = _recover(source, in_place=True, dry_run=True)
         if tree_of(source.parent) != before:
-            raise PromiseBrokenError("C3", "a dry run of a recovery in place changed the dataset")
+            raise PromiseBrokenError("C3", "a dry run of an in-place recovery changed the dataset")
         report = _recover(source, in_place=True)
         _is_recovered(subject, source, model, report)
         if (planned.frames, planned.total) != (report.frames, report.total):

@@ -91,7 +91,8 @@ class ResourcePromises:
         if sorted(number for number, _ in stored) != list(range(_EACH)):
             raise PromiseBrokenError(
                 "P4",
-                f"{len(stored)} frames were stored at {_EACH} coordinates, but each must have exactly one",
+                f"{len(stored)} frames were stored at {_EACH} sets of coordinates, but each set must have "
+                "exactly one",
             )
         model = Model(subject)
         for number, salt in stored:
@@ -120,7 +121,7 @@ class ResourcePromises:
 
     @staticmethod
     def _lines(child: Child) -> Iterator[dict[str, Any]]:
-        """Yield the lines of a child. If the child hangs or dies while opening a dataset, yield the error."""
+        """Yield the lines that a child prints. If opening a dataset hangs or kills it, yield the error."""
         opening = False
         try:
             for line in child.lines(_PATIENCE_S, each_line=True):

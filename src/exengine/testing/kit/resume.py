@@ -112,7 +112,7 @@ def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
 
 
 def _is_final(subject: Subject, path: Path) -> None:
-    """Raise an error unless a complete dataset is refused and stays as it is."""
+    """Raise an error unless resuming a complete dataset is refused and leaves it unchanged."""
     before = tree_of(path.parent)
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, StorageStateError) or tree_of(path.parent) != before:

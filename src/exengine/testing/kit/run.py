@@ -63,7 +63,7 @@ class KitRun:
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
-        self._variants: dict[str, tuple[str, ...]] = {}  # by plugin; the first variant is ""
+        self._variants: dict[str, tuple[str, ...]] = {}  # names by plugin, with the default "" first
         self._reports: dict[str, dict[str, list[TestReport]]] = {}  # the reports by plugin and variant
         self._results: dict[str, Results] = {}
 

@@ -62,7 +62,9 @@ class SecurityPromises:
         with Child(subject, "unpickle", path=os.fspath(path), count=FRAMES) as child:
             calls = child.result()["calls"]
         if calls:
-            raise PromiseBrokenError("D5", f"reading a dataset called {', '.join(sorted(set(calls)))}")
+            raise PromiseBrokenError(
+                "D5", f"these were called while a dataset was read: {', '.join(sorted(set(calls)))}"
+            )
 
     @promise("D3", "D1")
     def test_a_new_dataset_writes_through_nothing_that_stands_in_its_place(self, subject: Subject) -> None:
@@ -92,7 +94,7 @@ class SecurityPromises:
                     )
                 if subject.name and (told is None or tree_of(path.parent) != there):
                     raise PromiseBrokenError(
-                        "D1", f"{make.__name__}: a dataset was created, or a refusal changed files"
+                        "D1", f"{make.__name__}: creating a dataset succeeded, or its refusal changed files"
                     )
 
 

@@ -29,8 +29,8 @@ class Calls:
     Parameters
     ----------
     root : path
-        Only calls that concern a dataset count: this folder and everything in it, or this file and those that
-        ExEngine keeps next to it.
+        The path of a dataset. Only calls on its files are counted: on a folder and everything in it, or on a
+        file and the files that ExEngine keeps next to it.
     number : int
         The call that fails, counted from 0 over all functions; -1 for none.
     kind : {"error", "short"}
@@ -103,7 +103,7 @@ def inodes_of(root: str) -> dict[int, str]:
             path = os.path.join(base, name)
             try:
                 found[os.lstat(path).st_ino] = path
-            except FileNotFoundError:  # renamed or removed since
+            except FileNotFoundError:  # it has since been renamed or removed
                 continue
     return found
 

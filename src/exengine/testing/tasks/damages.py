@@ -78,15 +78,15 @@ def _changes(place: Callable[[Path], Path], file: Path, share: int) -> Iterator[
         yield Damage(place, f"{shown} {what}", change)
     for number, offset in enumerate(_offsets(size, max(share - len(whole), 12))):
         mask = _MASKS[number % len(_MASKS)]
-        yield Damage(place, f"byte {offset} of {shown} was changed by {mask:#04x}", _flip(offset, mask))
+        yield Damage(place, f"byte {offset} of {shown} was XORed with {mask:#04x}", _flip(offset, mask))
         if number % 8 == 7:  # a size or a count that is far too large
-            yield Damage(place, f"four bytes of {shown} were set, at offset {offset}", _set(offset))
+            yield Damage(place, f"four bytes of {shown} were overwritten at offset {offset}", _set(offset))
         elif number % 8 == 3:
             yield Damage(place, f"{shown} was truncated to {offset} bytes", _cut(offset))
 
 
 def _offsets(size: int, most: int) -> list[int]:
-    """Return offsets in a file: all of them in a small file, otherwise mainly at its two ends."""
+    """Return offsets in a file: all offsets if the file is small, otherwise mainly those near its ends."""
     if size <= most:
         return list(range(size))
     step = max(1, _HEAD * 2 // most)

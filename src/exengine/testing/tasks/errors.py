@@ -26,7 +26,7 @@ def run_limit(subject: Subject, spec: dict[str, Any]) -> None:
     import resource
 
     storage = subject.create(Path(spec["path"]))
-    sys.dont_write_bytecode = True  # under the limit, bytecode caches would be truncated
+    sys.dont_write_bytecode = True  # the size limit would truncate the bytecode caches
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (spec["limit"], hard))
     model = Model(subject)
@@ -153,7 +153,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
         import resource
     except ImportError:  # this module does not exist on Windows
         return
-    sys.dont_write_bytecode = True  # under the limit, bytecode caches would be truncated
+    sys.dont_write_bytecode = True  # the size limit would truncate the bytecode caches
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(size: int) -> None:
@@ -185,7 +185,7 @@ def _with_limits(subject: Subject) -> Iterator[dict[str, Any]]:
                 errors.append(describe(error, 120))
                 break
             stored += 1
-        if not size:  # make only the format's own writes in finish fail
+        if not size:  # in this case, only the writes that the format makes in finish fail
             limited = True
             limit(1)
         for end in (storage.finish, storage.close):

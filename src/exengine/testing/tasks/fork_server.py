@@ -1,11 +1,11 @@
-"""A process that has loaded a backend and forks for each task, which saves most starts of Python.
+"""A process that has loaded a backend and forks for each task, so that few tasks need a new Python process.
 
 The test process starts the server and asks it over a socket to fork. A fork becomes a main program with the
 standard streams, the environment and the working folder of a process that was started on its own. It inherits
 nothing that could hide a fault: the server has a single thread, never opens a dataset, and so holds no lock;
-a fork closes the server's descriptors. It is killed by a signal and exits through the interpreter's normal
-end, with the functions that are registered for exit. The server imports the modules that the first tasks
-had to import, without the packages that start threads.
+a fork closes the server's descriptors. Like any process, a fork can be killed by a signal; otherwise, it
+exits normally and runs the functions registered with :mod:`atexit`. The server imports the modules that the
+first tasks had to import, except the packages that start threads.
 
 The server is used only on Linux. On macOS, system libraries may crash in a process that was forked.
 """
@@ -24,36 +24,36 @@ import threading
 from typing import Any, NoReturn
 
 _START_S = 60.0
-_MOST_PACKAGES = 3  # the most packages that a server leaves out; with more, it imports nothing
+_MOST_PACKAGES = 3  # maximum number of packages to leave out; if that is not enough, a server imports nothing
 _POLL_S = 0.005
 _HEADER = 4  # the number of bytes that state the size of a message
 _STREAMS = 3
 _VARIES = "PYTEST_CURRENT_TEST"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-"""Numpy would start a thread for each core; the forks get the environment without this variable."""
+"""Keeps NumPy from starting a thread for each core in the server. Forks do not inherit this variable."""
 
 
 # -- in the test process -----------------------------------------------------------------------------
 
 
 class ThreadStartedError(Exception):
-    """Raised when a package that the server imported has started a thread; the argument is its name."""
+    """Raised when a package that the server imported has started a thread; the argument names the package."""
 
 
 class Forked:
-    """A process that a server has forked, with the part of ``subprocess.Popen`` that the kit uses.
+    """A process that a server has forked, with those members of ``subprocess.Popen`` that the kit uses.
 
     Attributes
     ----------
     stdin, stdout : text streams
         The standard streams of the process.
     pid : int
-        The number of the process.
+        The process ID.
 
     Raises
     ------
     ThreadStartedError
-        If the server has several threads, and must not fork.
+        If the server has several threads and therefore must not fork.
     OSError
         If the server has ended.
     """
@@ -84,7 +84,7 @@ class Forked:
             raise ThreadStartedError(package) if pid else OSError("the server has ended")
 
     def load(self, names: list[str]) -> None:
-        """Let the server import modules, so that the next forks need not."""
+        """Let the server import modules, so that the next forks need not import them."""
         with contextlib.suppress(OSError):
             self._server.load(names)
 
@@ -187,7 +187,7 @@ class Server:
             self.ask({"load": [name for name in new if name.partition(".")[0] not in self._without]}, [])
 
     def again(self, package: str) -> "Server":
-        """Stop this server, and return one that has imported the same modules without a package."""
+        """Stop this server, and return one that has imported the same modules, except those of a package."""
         self.stop()
         other = Server(self._command, self._environment, self._without | {package})
         other.load(self._loaded)
@@ -211,12 +211,12 @@ _starting = threading.Lock()
 def fork(
     about: Any, command: list[str], verb: str, text: str, errors: int, environment: dict[str, str]
 ) -> Forked | None:
-    """Fork a process for a task. Return None if a process of its own must be started for it.
+    """Fork a process for a task. Return None if the task needs a separate process.
 
     Parameters
     ----------
     about : hashable
-        Identifies the plugin to load. A change of it, the environment or the folder needs a new server.
+        Identifies the plugin to load. A different plugin, environment or folder requires a new server.
     command : list of str
         The command of the server, as for :class:`Server`.
     verb, text : str
@@ -250,7 +250,7 @@ def fork(
 
 
 def serve(descriptor: int) -> tuple[str, str]:
-    """Fork for each request. Only the forks return: the verb and the specification of their task.
+    """Fork for each request. Only the forks return, with the verb and the specification of their task.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def serve(descriptor: int) -> tuple[str, str]:
     """
     control = socket.socket(fileno=descriptor)
     _send(control, {"ready": _may_fork()}, [])
-    children: dict[int, int] = {}  # each process, and the descriptor on which its end is reported
+    children: dict[int, int] = {}  # maps each process to the descriptor on which its end is reported
     starter = ""  # the package that has started a thread
     while True:
         if select.select([control], [], [], _POLL_S if children else None)[0]:
@@ -297,9 +297,9 @@ def _may_fork() -> bool:
 
 
 def _load(names: list[str]) -> str:
-    """Import modules, until one starts a thread; return the package of this module, or an empty string."""
+    """Import modules until one starts a thread; return the package of that module, or an empty string."""
     for name in names:
-        with contextlib.suppress(Exception):  # such as a module that a library has made in memory
+        with contextlib.suppress(Exception):  # a module that a library made in memory cannot be imported
             importlib.import_module(name)
         if not _may_fork():
             return name.partition(".")[0]
@@ -313,7 +313,7 @@ def _end(children: dict[int, int]) -> NoReturn:
 
 
 def _report(descriptor: int, line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the test process no longer wants to know
+    with contextlib.suppress(BrokenPipeError):  # the test process no longer reads from this pipe
         os.write(descriptor, f"{line}\n".encode())
 
 

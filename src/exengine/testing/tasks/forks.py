@@ -54,7 +54,7 @@ def run_fork(subject: Subject, spec: dict[str, Any]) -> None:
         ("that finishes the storage", lambda: _quietly(storage.finish), 0),
         ("that puts a frame", put, 0),
         ("that forgets the storage", forget, 0),
-        ("that reads a dataset opened before", read, 0),
+        ("that reads a dataset opened before the fork", read, 0),
         ("that fails", fail, 1),
         ("that is killed", lambda: os.kill(os.getpid(), kill), -kill),
     ]
@@ -75,7 +75,7 @@ def run_fork(subject: Subject, spec: dict[str, Any]) -> None:
 def _quietly(call: Callable[[], Any]) -> None:
     try:
         call()
-    except Exception:  # a forked child may be refused
+    except Exception:  # the storage may refuse calls in a forked child
         return
 
 

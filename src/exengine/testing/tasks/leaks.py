@@ -69,7 +69,7 @@ def _cycles_of(subject: Subject, path: Path) -> dict[str, Callable[[], None]]:
     kept = write(path)
     cycles: dict[str, Callable[[], None]] = {
         "create, put, finish and close": make,
-        "get, and a refused put": read,
+        "get and a refused put": read,
     }
     if subject.can.persistent and subject.can.reopen:
         cycles["open, read and close"] = open_and_close

@@ -43,7 +43,7 @@ def _note(name: str) -> None:
 
 
 def run_unpickle(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open and read a dataset twice, and report the unpickling calls of the second round."""
+    """Open and read a dataset twice, and report the unpickling calls made in the second round."""
     for _ in range(2):  # in the first round, imports may load compiled code
         storage = subject.open(Path(spec["path"]))
         for number in range(spec["count"]):
