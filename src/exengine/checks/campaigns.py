@@ -16,7 +16,7 @@ from exengine.kernel.system.files import open_regular
 from exengine.testing.promises import PROMISES
 
 FOLDER = "faults"
-"""The folder of the campaigns' results, inside the folder of the kit's results."""
+"""The subfolder for the results of fault campaigns, in the folder with the kit's results."""
 
 MAX_BYTES = 2**20
 
@@ -91,7 +91,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _promise(label: str, found: Mapping[str, Any]) -> dict[str, str]:
     if label not in PROMISES or found["outcome"] not in OUTCOMES or not isinstance(found["text"], str):
         raise ValueError(
-            f"the promise {label!r:.20} or its outcome {found['outcome']!r:.20} is unknown, or its text is "
-            "missing"
+            f"the promise {label!r:.20} or the outcome {found['outcome']!r:.20} is unknown, or the promise "
+            "has no text"
         )
     return {"outcome": found["outcome"], "text": found["text"]}

@@ -38,7 +38,7 @@ class Promise:
     because : tuple of str
         The failures, the capability that excludes the promise, or the reason why the promise was not tested.
     campaigns : tuple of str
-        A sentence with the figures of each fault campaign that tested the promise.
+        One sentence for each fault campaign that tested the promise, with the figures of that campaign.
     """
 
     outcome: str
@@ -158,7 +158,7 @@ def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
     Sources are not tested here, because the kit needs a source's devices.
     """
     if record.group == SOURCES_GROUP:
-        return None, f"the kit needs the devices of the source; run pytest --exengine-source {record.name}"
+        return None, f"the kit needs the source's devices; run pytest --exengine-source {record.name}"
     import exengine.testing as kit
 
     try:
@@ -167,7 +167,7 @@ def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
             more = {"thorough": True, "timeout_s": THOROUGH_TIMEOUT_S} if thorough else {}
             content = run_conformance(record.qualified_name, Path(folder, "results.json"), **more)
     except ImportError as error:
-        return None, f"the kit needs an extra; install it with: pip install exengine[test] ({error})"
+        return None, f"the kit needs its extra; install it with: pip install 'exengine[test]' ({error})"
     except Exception as error:  # the kit or the plugin under test can raise any exception
         return None, f"the kit failed with {describe(error)}"
     results = _results(content)

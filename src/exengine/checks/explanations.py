@@ -17,7 +17,7 @@ from exengine.kernel.wording import did_you_mean
 
 @dataclass(frozen=True)
 class Explanation:
-    """The meaning of a code for an author.
+    """The explanation of a code, written for plugin authors.
 
     Attributes
     ----------

@@ -55,7 +55,7 @@ class PluginReport:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Maps the label of each promise that the conformance kit found broken to its failures."""
+        """Maps the label of each promise that the conformance kit found to be broken to its failures."""
         return self.results.broken_promises if self.results else {}
 
     @property
@@ -80,7 +80,7 @@ class PluginReport:
         }
 
     def _with(self, findings: Sequence[Finding] = (), not_run: Sequence[str] = ()) -> "PluginReport":
-        """Return a copy of the report with added findings and checks not run. Findings are sorted by code."""
+        """Return a copy with more findings, sorted by code, and more checks that were not run."""
         unique = dict.fromkeys((*self.findings, *findings))
         return replace(
             self,

@@ -63,7 +63,7 @@ class RoundTrip:
 
     @property
     def is_equal(self) -> bool:
-        """Whether nothing differs in either direction."""
+        """Whether both conversions preserve every aspect."""
         return not any((*self.there.values(), *self.back.values()))
 
 
