@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settle(config: Config) -> str:
-    """Set aside the settings that the backend does not use. Return the reason for a rejection, or ``""``."""
+    """Set aside the settings that the backend does not use. Return an error message, or ``""``."""
     from exengine.datasets.creation import StoragePlan
 
     try:

@@ -24,7 +24,7 @@ _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 _WHITE = (255, 255, 255)
 _MIXED = ("00FF00", "FF00FF", "00FFFF", "FF0000", "FFFF00", "0000FF")
 """The colors of overlaid channels that have no known color."""
-_LONGEST_BAR = 0.4  # fraction of the width of a tile
+_LONGEST_BAR = 0.4  # as a fraction of the tile width
 
 Tile = Sequence[DataCoordinates]
 """The frames in one tile."""

@@ -1,4 +1,4 @@
-"""``exengine convert SRC DST``: copies a dataset, or all that match a pattern, to another backend."""
+"""``exengine convert SRC DST``: copies a dataset, or all datasets matching a pattern, to another backend."""
 
 import argparse
 from collections.abc import Iterable

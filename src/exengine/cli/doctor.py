@@ -60,7 +60,7 @@ def examine(config_path: str | None = None, folder: str | None = None) -> dict[s
     Parameters
     ----------
     config_path : str, optional
-        A config to check. The speed of the disk for its dataset is measured.
+        A config to check. The speed of the disk that its dataset would be written to is measured.
     folder : str, optional
         A folder whose disk is measured instead. The value ``.``, which is set by ``--disk`` without an
         argument, is only used if the config does not determine a folder.
@@ -223,7 +223,7 @@ def _platform() -> dict[str, str]:
 
 
 def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
-    """Prepare a config's acquisition. Return its requirements and the folder of its dataset."""
+    """Prepare the acquisition that a config describes. Return its requirements and its dataset's folder."""
     from exengine.acquisition.run import Acquisition
     from exengine.acquisition.space import existing_folder
     from exengine.cli.disk import needs_of

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         picture, unreadable = draw(dataset, rows, plan_of(dataset))
     save_picture(picture, output)
     if unreadable:
-        say(f"exengine: {len(unreadable)} frames cannot be read; the first error is: {unreadable[0]}")
+        say(f"exengine: number of unreadable frames: {len(unreadable)}; the first error is: {unreadable[0]}")
     if options.json:
         count = sum(len(tile) for row in rows for tile in row)
         print_json({"picture": os.path.abspath(output), "frames": count, "unreadable": unreadable})

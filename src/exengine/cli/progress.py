@@ -75,7 +75,7 @@ class FrameProgress(StatusLine):
 
 
 class PhaseProgress(StatusLine):
-    """Progress of work in several phases over the same frames."""
+    """Progress of work that handles the same frames in several phases."""
 
     def __init__(self) -> None:
         super().__init__(elsewhere=True)

@@ -1,7 +1,7 @@
 """Draws a frame with the characters of a terminal. Each character shows two pixels, one above the other.
 
-Drawing hardly delays a running acquisition: its duration depends on the size of the picture and not on the
-size of the frame, and numpy does all of the work.
+Drawing hardly delays a running acquisition: the drawing time depends on the size of the picture and not on
+that of the frame, and numpy does all of the work.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Mode = Literal["truecolor", "256", "plain"]
 """The colors of a terminal: 24 bits, a palette of 256 colors, or none."""
 
 RESET = b"\x1b[0m"
-_SAMPLES = 2  # per pixel of the picture, along each axis
+_SAMPLES = 2  # number of samples per pixel of the picture, along each axis
 _RAMP = np.frombuffer(b" .:-=+*#%@", np.uint8)
 _HALF_BLOCK = "▀".encode()
 _DIGITS = np.frombuffer(b"".join(b"%03d" % number for number in range(256)), np.uint8).reshape(256, 3)
@@ -99,7 +99,7 @@ def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[n
 
 
 def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
-    """Return lines of upper half blocks: the foreground is the upper pixel, the background the lower one."""
+    """Return lines of upper half blocks, with the upper pixel as foreground and the lower as background."""
     upper, lower = picture[0::2], picture[1::2]
     if mode == "truecolor":
         cell = b"\x1b[38;2;RRR;GGG;BBB;48;2;RRR;GGG;BBBm"
@@ -116,7 +116,10 @@ def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
 
 
 def _in_palette(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the numbers of the nearest colors in the 256-color palette: 6 x 6 x 6 colors, and 24 grays."""
+    """Return the numbers of the nearest colors in the 256-color palette.
+
+    The palette has 6 x 6 x 6 colors and 24 grays.
+    """
     wide = colors.astype(np.int32)
     cube = (wide * 5 + 127) // 255
     gray = wide.mean(axis=-1)

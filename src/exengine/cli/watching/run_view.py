@@ -154,7 +154,7 @@ class Messages(logging.Handler):
         self.texts: deque[str] = deque(maxlen=_MOST_MESSAGES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a message."""
+        """Add a message to ``texts``."""
         self.texts.append(record.getMessage())
 
 

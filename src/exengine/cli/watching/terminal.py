@@ -20,7 +20,7 @@ from typing import Self
 INTERVAL_S = 0.25
 _REDRAW_S = 2.0
 _PATIENCE_S = 1.0
-"""The time for which a terminal may accept no output before it is abandoned."""
+"""The time after which a terminal that accepts no output is abandoned."""
 _CHUNK_BYTES = 4096
 
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # alternate screen, no cursor, no wrapping, clear
@@ -83,8 +83,8 @@ class Screen:
         self._ended.set()
         if self._handles_stop:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        # The run has ended. If the user has merely halted the terminal, wait until it continues, so that it
-        # shows how the run ended. If the user has pressed Ctrl-C, wait only briefly.
+        # The run has ended. If the user has only paused the terminal, wait until it resumes, so that the
+        # end of the run is shown. If the user has pressed Ctrl-C, wait only briefly.
         leaves = kind is not None and issubclass(kind, KeyboardInterrupt)
         begin_s = time.monotonic()
         try:
