@@ -153,7 +153,7 @@ def refusal(path: str, why: str) -> DatasetExistsError:
 
 
 def refuse_other_kind(path: str, status: os.stat_result) -> None:
-    """Raise an error if the status is not that of a folder."""
+    """Raise an error if a stat result does not describe a folder."""
     if not stat.S_ISDIR(status.st_mode):
         raise refusal(path, f"the path is {files.kind_of(status)}")
 

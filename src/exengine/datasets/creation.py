@@ -202,7 +202,7 @@ class StoragePlan:
     def from_config(cls, config: Config) -> Self:
         """Return the plan for a config's ``storage`` section.
 
-        If the backend does not use a path, a configured path is set aside.
+        If the backend does not use a path, a configured path is ignored, and the config records the reason.
         """
         plan = cls(
             config["storage.backend"],

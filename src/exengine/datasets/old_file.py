@@ -59,7 +59,7 @@ class OldFile:
         self._entries = self._check(parent)
 
     def leave(self) -> None:
-        """Release the dataset without changing it. There is nothing to close."""
+        """Release the dataset without changing it. A single-file dataset is not held open."""
 
     def _check(self, folder: HeldFolder) -> dict[str, tuple[int, int]]:
         """Return the identity of each file of the dataset in a folder, beginning with the dataset itself."""

@@ -80,7 +80,7 @@ def remote_reader(url: str, *, backend: str | None = None) -> type[DataStorage]:
     Raises
     ------
     UnsupportedOperationError
-        If no installed backend reads URLs, or the named backend does not.
+        If no installed backend reads URLs, or if the named backend does not read them.
     """
     if backend is not None:
         named: type[DataStorage] = plugins.BACKENDS.load(backend)
@@ -134,7 +134,7 @@ def openers(path: str) -> Iterator[type[DataStorage]]:
             raise
         except BaseException:  # a plugin may raise anything, even SystemExit
             continue
-        if can_open:  # outside the try block: closing this generator raises GeneratorExit here
+        if can_open:  # not in the try block, because closing this generator raises GeneratorExit here
             yield cls
 
 
@@ -179,7 +179,7 @@ def _load_writer(name: str, path: str) -> type[DataStorage]:
 
 
 def _hint(path: str) -> str:
-    """Return a hint about a missing dataset, such as an interrupted overwrite or a similar path."""
+    """Return a hint about a missing dataset, for example that an overwrite was interrupted."""
     if (left := left_beside(path)) is not None:
         inside = os.path.join(left, os.path.basename(os.path.abspath(path)))
         how = f"in {left}; move its files back" if os.path.isfile(inside) else f"at {left}; rename it"

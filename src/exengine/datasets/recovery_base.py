@@ -21,7 +21,10 @@ from exengine.kernel.system.bounded import NOTE_KEY
 MAX_NAMED = 1000
 """Maximum number of lost frames listed in the manifest. Any further frames are only counted."""
 READABLE_KEY = "exengine_damaged_metadata"
-"""The metadata key for the readable text of lost metadata. Any part of this text may be wrong."""
+"""The metadata key under which a recovery keeps any text that it can still read in damaged metadata.
+
+Any part of this text may be wrong.
+"""
 _MAX_NAMED_BYTES = 2**20
 _MAX_SENTENCE = 500
 

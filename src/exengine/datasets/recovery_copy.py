@@ -112,7 +112,7 @@ class RecoveryIntoCopy(Recovery):
                         f"{report.path} was recovered from {report.source}, but has a different frame at "
                         f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
                     )
-                else:  # the backend rejected this frame, and the first run reported it
+                else:  # the backend rejected this frame in the first run, which reported it
                     report.lost.append(
                         LostFrame(lost.coordinates, "the frame is not in the recovered dataset")
                     )
@@ -195,7 +195,7 @@ class RecoveryIntoCopy(Recovery):
                 axes=collector.axes(),
                 coordinates=lambda: iter(dataset),
             )
-        except ExEngineError:  # the coordinates are not listed, or cannot be read
+        except ExEngineError:  # without a plan if the coordinates cannot be listed or read
             return
         try:
             storage.expect(plan)

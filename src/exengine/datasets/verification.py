@@ -322,7 +322,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
         if total > frames + len(lost):
             _add(
                 report,
-                f"the recovery lost further frames, at unknown coordinates: {total - frames - len(lost)}",
+                f"further frames lost by the recovery, at unknown coordinates: {total - frames - len(lost)}",
             )
     ledger = annotations.get("ledger")
     if not isinstance(ledger, dict):

@@ -1,4 +1,4 @@
-"""The engine ``exengine`` of xarray: ``xarray.open_dataset(path, engine="exengine")``."""
+"""The xarray engine ``exengine``: ``xarray.open_dataset(path, engine="exengine")``."""
 
 import os
 from collections.abc import Iterable

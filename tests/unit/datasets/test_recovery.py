@@ -172,7 +172,7 @@ def test_frames_that_nothing_names_any_more_are_counted(make, path, target):
     assert (report.frames, report.total, report.lost) == (3, 5, [])
     assert not report.ok
     assert "4.raw is not in the index" in report.problems
-    assert verify(target).problems == ["the recovery lost further frames, at unknown coordinates: 2"]
+    assert verify(target).problems == ["further frames lost by the recovery, at unknown coordinates: 2"]
 
 
 def test_the_second_run_changes_nothing_and_says_so(make, path, target):
