@@ -177,7 +177,7 @@ def _metadata(facts: Packaging) -> Iterator[Finding]:
     if not facts.summary and "description" not in facts.unknown:
         yield Finding(
             "EX406",
-            "the summary for lists of plugins is missing; set description in pyproject.toml",
+            "the summary, shown in lists of plugins, is missing; set description in pyproject.toml",
         )
     if not facts.requires_python and "requires-python" not in facts.unknown:
         yield Finding(

@@ -112,7 +112,7 @@ def _suffix(backend: str) -> str:
 
 
 def write(path: str, backend: str) -> None:
-    """Write the dataset with a backend, as an aborted acquisition, so that its status has a reason."""
+    """Write the dataset with a backend, and abort the storage, so that the status has a reason."""
     storage = open_storage(backend, path, summary_metadata=SUMMARY)
     storage.expect(PLANNED)
     for coordinates, pixels, metadata in frames():

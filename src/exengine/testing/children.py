@@ -186,7 +186,7 @@ class Child:
 def _started(
     subject: Subject, verb: str, text: str, errors: BinaryIO, environment: dict[str, str]
 ) -> "subprocess.Popen[str] | Forked":
-    """Start the process of a task: a fork, or a process of its own if the task must not be forked."""
+    """Start a process for a task: a fork or, if the task must not be forked, a new Python process."""
     command = [sys.executable, "-W", "default", "-m", "exengine.testing.children"]
     if environment["PYTHONHASHSEED"] == "random" and verb not in _OWN_START:
         module = sys.modules.get(subject.cls.__module__)

@@ -160,7 +160,7 @@ class Subject:
         return storage
 
     def open(self, path: Path) -> DataStorage:
-        """Open a dataset in the same way as the registry. The storage is closed when the test ends."""
+        """Open a dataset in the same way as the registry does. The storage is closed when the test ends."""
         from exengine.datasets.opening import open_dataset
 
         storage = open_dataset(path, backend=self.name) if self.name else self.cls.open(os.fspath(path))
@@ -303,7 +303,7 @@ def check_order(got: Sequence[Any], wanted: Sequence[Any], label: str = "R4") ->
         if one != other:
             raise PromiseBrokenError(
                 label,
-                f"number {number} in the order of the coordinates is {_shown(one)}, but should be "
+                f"entry {number} in the order of the coordinates is {_shown(one)}, but should be "
                 f"{_shown(other)}",
             )
     if len(got) != len(wanted):

@@ -165,7 +165,7 @@ def test_a_frame_whose_coordinates_became_those_of_another_is_told(finished):
     assert "index entries with the same coordinates as a later entry: 1" in report.problems
     report = exengine.recover(finished, in_place=True)
     assert (report.frames, report.total) == (COUNT - 1, COUNT)
-    assert "further frames lost by the recovery, at unknown coordinates: 1" in exengine.verify(finished).problems[0]
+    assert "lost by the recovery, at unknown coordinates: 1" in exengine.verify(finished).problems[0]
 
 
 @both

@@ -23,7 +23,7 @@ _PATIENCE_S = 1.0
 """The time after which a terminal that accepts no output is abandoned."""
 _CHUNK_BYTES = 4096
 
-_ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # alternate screen, no cursor, no wrapping, clear
+_ENTER = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # alternate screen, hidden cursor, no line wrapping, cleared
 _LEAVE = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 View = Callable[[int, int], Sequence[bytes]]

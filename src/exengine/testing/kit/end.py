@@ -70,7 +70,9 @@ class EndPromises:
                         model.check(opened, "N1")
                         if status_of(opened) not in (None, DatasetStatus.COMPLETE):
                             raise PromiseBrokenError(
-                                "N1", f"after the calls {ends!r}, the dataset is {status_of(opened)}"
+                                "N1",
+                                f"after the calls {ends!r} (f: finish, c: close), "
+                                f"the dataset is {status_of(opened)}",
                             )
 
     @promise("N1")

@@ -46,7 +46,9 @@ class OverwritePromises:
                 )
             others = sorted(set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)})
             if others:
-                raise PromiseBrokenError("D4", f"overwriting left {others[0]!r} next to the dataset")
+                raise PromiseBrokenError(
+                    "D4", f"overwriting left this file next to the dataset: {others[0]!r}"
+                )
 
     @promise("D4")
     def test_a_dataset_with_anything_else_inside_is_not_overwritten(self, subject: Subject) -> None:

@@ -183,7 +183,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
 
 
 def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
-    """Return functions that set a trap at the path of a new dataset before the dataset is created."""
+    """Return functions that put a link or a special file where a new dataset will be created."""
 
     def the_lock_is_a_link(path: Path, outside: Path) -> None:
         path.mkdir()
@@ -239,7 +239,7 @@ def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:
 
 
 def _traps_beside() -> list[Callable[[Path, Path], None]]:
-    """Return functions that set a trap next to the path of a new single-file dataset."""
+    """Return functions that put a link or a special file next to the path of a new single-file dataset."""
 
     def beside(path: Path, ending: str) -> Path:
         return path.with_name(f"{path.name}.{ending}")

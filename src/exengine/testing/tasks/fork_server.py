@@ -267,7 +267,7 @@ def serve(descriptor: int) -> tuple[str, str]:
             if request is None:
                 _end(children)
             elif "kill" in request:
-                if request["kill"] in children:  # a process that has not been waited for keeps its number
+                if request["kill"] in children:  # a process ID stays valid until it is waited for
                     os.kill(request["kill"], signal.SIGKILL)
             elif "load" in request:
                 starter = starter or _load(request["load"])
