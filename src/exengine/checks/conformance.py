@@ -167,7 +167,7 @@ def run_kit(record: PluginRecord, *, thorough: bool = False) -> Conformance:
             more = {"thorough": True, "timeout_s": THOROUGH_TIMEOUT_S} if thorough else {}
             content = run_conformance(record.qualified_name, Path(folder, "results.json"), **more)
     except ImportError as error:
-        return None, f"the kit needs its extra; install it with: pip install 'exengine[test]' ({error})"
+        return None, f"the kit's dependencies are missing; run pip install 'exengine[test]' ({error})"
     except Exception as error:  # the kit or the plugin under test can raise any exception
         return None, f"the kit failed with {describe(error)}"
     results = _results(content)

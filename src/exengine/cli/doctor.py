@@ -60,7 +60,7 @@ def examine(config_path: str | None = None, folder: str | None = None) -> dict[s
     Parameters
     ----------
     config_path : str, optional
-        A config to check. The speed of the disk that its dataset would be written to is measured.
+        A config to check. The speed of the disk is measured where its dataset would be written.
     folder : str, optional
         A folder whose disk is measured instead. The value ``.``, which is set by ``--disk`` without an
         argument, is only used if the config does not determine a folder.

@@ -39,7 +39,7 @@ PROMISES = {
     "C3": "opening an incomplete dataset writes nothing",
     "C4": "after an I/O error and close, every acknowledged frame can still be read in a new process",
     "C5": "a forked process that exits changes nothing and does not crash",
-    "C6": "foreign readers see every acknowledged frame, both during writing and after a kill of the writer",
+    "C6": "foreign readers see every acknowledged frame, even right after the writer was killed",
     "C7": "a failed attempt to open a dataset leaves nothing open",
     "D1": "a new dataset is never created in or over an existing one",
     "D2": "a dataset has only one writer",

@@ -130,7 +130,7 @@ def _kind_of(path: str) -> int:
 
 
 def _is_called_from(source: str) -> bool:
-    """Return whether code from a given source file, for example the import system's, is in the call stack."""
+    """Return whether code from a given source file is in the call stack."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_filename.startswith(source):
