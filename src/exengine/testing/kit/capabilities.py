@@ -281,7 +281,7 @@ def _are_those_of_the_instance(subject: Subject) -> None:
 
 
 def _put_second(subject: Subject, axes: Axes, accepted: bool, declared: str) -> None:
-    """Put a second frame with different axes; it must be stored, or refused without changing anything."""
+    """Put a second frame with other axes, and check that it is stored, or refused without any change."""
     storage = subject.create()
     model = subject.fill(storage, 1)
     error = refusal_of(lambda: model.put(storage, axes))
