@@ -7,7 +7,7 @@ from exengine.cli.settings import settings_parser
 
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Return the parser for the verb with which a command begins, or for all verbs if it begins otherwise.
+    """Return the parser for the verb at the beginning of a command, or for all verbs if there is none.
 
     A parser for one verb is created faster. The CLI reference is generated from the parser for all verbs.
     """
@@ -235,8 +235,8 @@ def _convert(verbs: _Verbs) -> None:
     verb.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="let the workers of a dask cluster read the frames, such as tcp://scheduler:8786; each of them "
-        "needs the datasets at the same paths",
+        help="address of a dask cluster whose workers read the frames, such as tcp://scheduler:8786; every "
+        "worker needs the datasets at the same paths",
     )
     verb.add_argument(
         "--units",

@@ -142,7 +142,7 @@ class Build:
         return self._limits.stores_metadata
 
     def start_again(self) -> None:
-        """Discard the frames that were copied unchecked, so that all frames can be checked first."""
+        """Discard the frames that were copied without a check, so that all frames can be checked first."""
         self._workshop.clear(files_of_writer, keep=(SETTINGS,))
         self.source.forget()
 
@@ -173,7 +173,7 @@ class Build:
             source.leave_out(kept)
 
     def _find_losses(self) -> bytearray | None:
-        """Find the losses. Return a flag for each frame, true if it is kept; None if all frames are kept."""
+        """Find the losses. Return for each frame whether it is kept, or None if all are kept."""
         source = self.source
         source.without_metadata = not self._limits.stores_metadata
         losses: list[Loss] = []
@@ -345,7 +345,7 @@ class Build:
             note |= {"select": settings.select, "rename": settings.rename}
         if not self.source.is_whole:
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
-            kept.pop(PLAN, None)  # describes the axes of the source; what still applies is in the note
+            kept.pop(PLAN, None)  # describes the source's axes; the note has what still applies
         if CONVERSION in kept:
             note["earlier"] = kept.pop(CONVERSION)
         return {**kept, CONVERSION: note}
@@ -360,7 +360,7 @@ class Build:
 
     @property
     def reopen(self) -> Callable[[], DataStorage]:
-        """A function that opens the dataset for reading, also in another process."""
+        """A function that opens the dataset for reading, even in another process."""
         return partial(self.target.cls.open, self._workshop.built)
 
     def publish(self, path: str) -> None:

@@ -34,11 +34,11 @@ _CONNECT_S = 4.0
 _POLL_S = 0.5
 _WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
 _COUNTED_S = 5.0
-_MOST_KEPT = 8  # a worker keeps the datasets of this number of conversions open
+_MOST_KEPT = 8  # number of conversions whose datasets a worker keeps open
 
 
 class Cluster:
-    """The workers of a dask cluster, as a context manager that disconnects.
+    """The workers of a dask cluster, as a context manager that disconnects on exit.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Cluster:
         base: Any = distributed.Client  # distributed has no types
 
         class QuietClient(base):  # type: ignore[misc, unused-ignore]
-            """A client that is closed only explicitly: without a connection, closing it takes long."""
+            """A client that is closed only explicitly: without a connection, closing it takes a long time."""
 
             def __del__(self) -> None:
                 pass
@@ -86,7 +86,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(Exception):  # the scheduler may already have gone
+        with contextlib.suppress(Exception):  # the scheduler may already be gone
             self._client.close(timeout=5)
         self._quiet.end()
 
@@ -98,7 +98,7 @@ class Cluster:
         batch: int,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[_Result]:
-        """Yield the result of a function for each item, in order, while workers do the next items.
+        """Yield the result of a function for each item, in order, while workers process the next items.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Cluster:
                 yield from results
         except (ExEngineError, UnexpectedFrameError):
             raise
-        except Exception as error:  # of dask, of the network, or of Python on a worker
+        except Exception as error:  # raised by dask, by the network, or by Python on a worker
             self._refuse_if_lost()
             raise self._failed(_first_line(error)) from error
         finally:
@@ -148,7 +148,7 @@ class Cluster:
                 self._client.run(_forget, token, wait=False)
 
     def _most_running(self) -> int:
-        """Return the number of tasks that keep all workers busy."""
+        """Return the number of tasks to submit at once, so that all workers stay busy."""
         now = time.monotonic()
         if not self._threads or now - self._counted_at > _COUNTED_S:
             self._threads = sum(self._client.nthreads().values())
@@ -230,7 +230,7 @@ class _Task:
 
 
 def _opened(token: str, openers: Sequence[Opener]) -> tuple[Datasets, contextlib.AbstractContextManager[Any]]:
-    """Return the datasets, and a lock if several threads cannot read them."""
+    """Return the datasets, and a lock if several threads cannot read them at the same time."""
     with _keeping:
         if token not in _kept:
             try:

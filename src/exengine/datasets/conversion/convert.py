@@ -66,7 +66,7 @@ class ConvertReport:
     source_backend, backend : str
         The names of the backends that read the source and wrote the result.
     outcome : {'converted', 'already converted', 'part converted'}
-        A part is converted if other jobs have not completed theirs. The result does not exist yet.
+        If a part was converted, other jobs have not completed theirs, so the result does not exist yet.
     frames : int
         The number of frames in the result, or in the part.
     total : int
@@ -302,7 +302,7 @@ class _Conversion:
                     "this job had no frames to convert, because the result has fewer units, such as shards, "
                     "than there are jobs"
                 )
-        if self._is_published():  # by a job that found this part complete, before it was started again
+        if self._is_published():  # another job found this part complete
             self._report_published(share)
             return
         missing = share.missing()

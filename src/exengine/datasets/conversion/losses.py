@@ -1,8 +1,8 @@
 """Finds the frames of a source that a backend cannot store, before anything is written.
 
-The backend's capabilities and its ``check_plan`` decide. First, each frame is checked alone. Then all frames
-are checked together, because some formats require the same shape or the same axes for all frames. The largest
-group of frames that the format can store together is kept.
+The backend's capabilities and its ``check_plan`` determine which frames it can store. First, each frame is
+checked alone. Then all frames are checked together, because some formats require the same shape or the same
+axes for all frames. The largest group of frames that the format can store together is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Converts several datasets, one after another, into one folder; or those of one unit of a job array."""
+"""Converts several datasets into one folder, one after another: all of them, or one job's share."""
 
 import contextlib
 import glob

@@ -64,7 +64,7 @@ class Share:
     Raises
     ------
     UnsupportedOperationError
-        If several processes cannot write datasets of this backend, or not with these frames.
+        If several processes cannot write datasets of this backend, or cannot write these frames in parallel.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Share:
     def join(self, build: Build) -> None:
         """Move the frames of all parts to the unfinished result.
 
-        If a part is damaged, the unfinished result is removed, and all frames must be copied.
+        If a part is damaged, the unfinished result is removed, and all frames must be copied again.
         """
         whole = self._whole
         is_checked = self._take_checks()

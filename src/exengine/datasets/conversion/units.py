@@ -14,7 +14,7 @@ _UNITS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 @dataclass(frozen=True)
 class Units:
-    """The share of a job in the work of a job array.
+    """One job's share of a job array.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Units:
         return found
 
     def share_of(self, items: Sequence[_Item]) -> Sequence[_Item]:
-        """Return the items of this job. Those of all jobs together are the whole list, each item once.
+        """Return the items of this job. Together, the jobs cover the whole list, and no item twice.
 
         Examples
         --------
