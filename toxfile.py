@@ -2,9 +2,9 @@
 
 Each folder in ``plugins/`` gets one environment per Python version. For example,
 ``plugins/exengine-ndstorage`` gets ``py313-ndstorage``, with the full name ``py313-exengine-ndstorage``.
-``tox run`` tests the plugins at both ends of what they support: with the newest libraries on the newest
-Python, and with the oldest libraries on the oldest Python in ``floors-together``. The environments that need
-every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
+``tox run`` tests the kernel on the oldest and the newest supported Python that this machine has. It tests the
+plugins with the newest libraries on the newest of these, and with the oldest libraries on the oldest
+supported Python in ``floors-together``. The environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
 ``floors-together`` installs them and the kernel with the lowest versions that satisfy all of them.
 
 Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
@@ -14,6 +14,8 @@ A new folder or a new entry requires no other changes.
 """
 
 import os
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +28,8 @@ from tox.plugin import impl
 from tox.session.state import State
 
 PYTHONS = ("py311", "py312", "py313")
-NEWEST = PYTHONS[-1]
 ROOT = Path(__file__).parent
-IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+IN_PARALLEL = ("-n", "3", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
 CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
@@ -41,6 +42,16 @@ FLOORS_CHOICE = "not kill and not remote and not test_field and not full_disk an
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
 
 
+def _starts(python: str) -> bool:
+    """Return whether this machine has a Python. A shim of pyenv exists even if its Python is not chosen."""
+    command = shutil.which(python.replace("py3", "python3."))
+    return command is not None and not subprocess.run([command, "-c", ""], capture_output=True).returncode
+
+
+FOUND = [python for python in PYTHONS if _starts(python)] or PYTHONS
+OLDEST, NEWEST = FOUND[0], FOUND[-1]
+
+
 @impl
 def tox_extend_envs() -> Iterable[str]:
     """Return the names of the campaign and plugin environments. Plugins have a short and a full name."""
@@ -50,7 +61,8 @@ def tox_extend_envs() -> Iterable[str]:
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
-    """Configure these environments. `tox run` runs those of the plugins on the newest Python by default."""
+    """Configure these environments. `tox run` runs those of the plugins on the newest Python."""
+    core_conf["env_list"].envs[:0] = dict.fromkeys((OLDEST, NEWEST))
     for python in PYTHONS:
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"

@@ -25,6 +25,7 @@ def test_ci_tests_all_distributions_together_at_their_declared_floors():
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     assert "floors-together" in tox["tox"]["env_list"].split()
     toxfile = (ROOT / "toxfile.py").read_text(encoding="utf-8")
+    assert 'core_conf["env_list"].envs[:0] = dict.fromkeys((OLDEST, NEWEST))' in toxfile
     assert 'options = ("--resolution", "lowest-direct", ' in toxfile
     assert '_install(ROOT, *FOLDERS, extra="[test]", options=options)' in toxfile
 

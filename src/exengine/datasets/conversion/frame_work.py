@@ -101,7 +101,7 @@ def read(datasets: Datasets, pair: Pair, *, assumed: PlannedLayout | None, witho
 
 
 def compare(datasets: Datasets, item: Expected, *, without_metadata: bool) -> list[str]:
-    """Compare a frame of the source with the corresponding one of the result; return the differences as phrases."""
+    """Compare a frame of the source with that of the result at its coordinates; return the differences."""
     source, result = datasets
     coordinates, new = item.pair
     found = []
