@@ -4,8 +4,9 @@ Each folder in ``plugins/`` gets one environment per Python version. For example
 ``plugins/exengine-ndstorage`` gets ``py313-ndstorage``, with the full name ``py313-exengine-ndstorage``.
 ``tox run`` tests the kernel on the oldest and the newest supported Python that this machine has. It tests the
 plugins with the newest libraries on the newest of these, and with the oldest libraries on the oldest
-supported Python in ``floors-together``. The environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``) install them all.
-``floors-together`` installs them and the kernel with the lowest versions that satisfy all of them.
+supported Python in ``floors-together``. The environments that need every plugin (``types``, ``docs``,
+``site``, ``demo``, ``product``) install them all. ``floors-together`` installs them and the kernel with the
+lowest versions that satisfy all of them.
 
 Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
 ``nightly``.
@@ -45,7 +46,9 @@ CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read
 def _starts(python: str) -> bool:
     """Return whether this machine has a Python. A shim of pyenv exists even if its Python is not chosen."""
     command = shutil.which(python.replace("py3", "python3."))
-    return command is not None and not subprocess.run([command, "-c", ""], capture_output=True).returncode
+    if command is None:
+        return False
+    return subprocess.run([command, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
 FOUND = [python for python in PYTHONS if _starts(python)] or PYTHONS
