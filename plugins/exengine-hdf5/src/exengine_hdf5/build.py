@@ -266,7 +266,7 @@ def _compare(
         raise OSError(f"the content of {path} differs from the data that was written")
     with h5py.File(path, "r") as file:
         if file["exengine/records"][...].tobytes() != content:
-            raise OSError(f"the HDF5 library does not find the records of {path} at their offset")
+            raise OSError(f"the HDF5 library does not find the records in {path} at the expected offset")
         datasets = [file[image.name] for image in arrangement.images]
         for number, frame in enumerate(frames):
             dataset, index = arrangement.places[number]

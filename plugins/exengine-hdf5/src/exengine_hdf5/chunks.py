@@ -51,7 +51,7 @@ def encode(pixels: npt.NDArray[Any], compression: str) -> Any:
 
 
 class IncompressibleError(Exception):
-    """Raised if lzf does not make a frame smaller. The argument is the chunk without lzf."""
+    """Raised if lzf does not make a frame smaller. The argument is the shuffled but uncompressed chunk."""
 
 
 def decode(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], compression: str) -> npt.NDArray[Any]:

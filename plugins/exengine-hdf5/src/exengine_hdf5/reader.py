@@ -73,7 +73,7 @@ class Hdf5SpoolReader(SpoolReader):
 
 
 class EmptyReader(EmptyFileReader, Hdf5SpoolReader):
-    """A reader for a dataset without a spool. Its writer was killed before creating one."""
+    """A reader for a dataset without a spool, because the writer was killed before creating one."""
 
 
 class Hdf5Reader(RecordedFileReader, Hdf5SpoolReader):
