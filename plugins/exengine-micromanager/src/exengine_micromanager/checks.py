@@ -230,8 +230,8 @@ def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
     if group not in groups:
         raise sequence_error(
             "channels of the config",
-            f"channel {preset!r} belongs to group {group!r}, which the config does not "
-            f"have{did_you_mean(group, groups)}; its groups are {_listed(groups)}; set the option "
+            f"channel {preset!r} belongs to group {group!r}, but the config has no such "
+            f"group{did_you_mean(group, groups)}; its groups are {_listed(groups)}; set the option "
             "channel_group to the group that contains your channels",
         )
     presets = core.getAvailableConfigs(group)

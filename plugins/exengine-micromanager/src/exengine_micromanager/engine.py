@@ -104,7 +104,7 @@ class CarefulEngine(MDAEngine):
         self._channel = None
 
     def event_iterator(self, events: "Iterable[useq.MDAEvent]") -> "Iterator[useq.MDAEvent]":
-        """Return the sequence's complete events, merged into bursts where the hardware can run them."""
+        """Complete the events of the sequence, and merge them into bursts where the hardware can run them."""
         complete = self._orders.events(anchored=True)
 
         def together(pair: "tuple[useq.MDAEvent, Order]") -> tuple[Any, ...]:
@@ -379,7 +379,7 @@ class CarefulEngine(MDAEngine):
             if not core.isSequenceRunning() and not core.getRemainingImageCount():
                 if core.isBufferOverflowed():
                     raise SourceError(
-                        "the camera was faster than the storage, so its buffer of "
+                        "the camera was faster than the storage, so the buffer of "
                         f"{core.getCircularBufferMemoryFootprint()} MB was full before {what}; increase the "
                         "option buffer_mb, use a smaller image, or store to a faster disk"
                     )
@@ -420,13 +420,16 @@ class CarefulEngine(MDAEngine):
 
 
 class _Patience:
-    """A time limit that excludes the time in which the process is suspended, for example by Ctrl-Z."""
+    """A time limit that ignores time during which the process is suspended, for example by Ctrl-Z."""
 
     def __init__(self, limit_s: float) -> None:
         self._left_s, self._last_s = limit_s, time.monotonic()
 
     def is_over(self) -> bool:
-        """Return whether the limit is exceeded. Call this often, because a long pause counts only in part."""
+        """Return whether the limit is exceeded.
+
+        Call this often, because a long pause between two calls counts only in part.
+        """
         now_s = time.monotonic()
         self._left_s -= min(now_s - self._last_s, _LONGEST_STEP_S)
         self._last_s = now_s

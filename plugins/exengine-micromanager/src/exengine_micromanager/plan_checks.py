@@ -76,7 +76,8 @@ class Examined:
     facts : dict
         Maps each camera, together with its settings, to the facts about its frames.
     field_of_view_um : tuple of float or None
-        The width and height of the field of view after the sequence's setup, or None without a pixel size.
+        The width and height of the field of view after the sequence's setup, or None if the pixel size is
+        unknown.
     pixel_size_um : float or None
         The size of a pixel after the sequence's setup, or None if the config does not define one.
     """

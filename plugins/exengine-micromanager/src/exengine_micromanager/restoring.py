@@ -40,7 +40,7 @@ class Before:
         self.settings = read_settings(core, self._cameras)
 
     def restore(self, *, complete: bool) -> tuple[str, ...]:
-        """Restore all settings, once.
+        """Restore all settings. Only the first call has an effect.
 
         Parameters
         ----------

@@ -102,7 +102,7 @@ class MicroManagerSource(FrameSource):
         self._core: CarefulCore | None = None
         self._release: weakref.finalize[..., Any] | None = None
         self._prepared: Prepared | None = None
-        self._frames: int | None = 0  # the number of frames of the events that are not left out
+        self._frames: int | None = 0  # the number of frames in the events that are not left out
         self._running = _Running()
         self._cancelled = threading.Event()
 

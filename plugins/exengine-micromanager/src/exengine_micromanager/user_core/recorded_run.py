@@ -47,7 +47,7 @@ class RecordedRun:
     events : useq.MDASequence or iterable of useq.MDAEvent
         The events that the runner was asked to run.
     outcome : concurrent.futures.Future
-        Receives the ledger, or the error of the run.
+        Receives the ledger, or the error that ended the run.
     convert : callable, optional
         Returns the coordinates of an event.
     copy : bool

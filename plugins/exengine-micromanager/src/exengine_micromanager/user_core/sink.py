@@ -31,9 +31,9 @@ class ExEngineSink(RunSink):
 
     The sink is called on the engine's thread. Frames wait in a bounded queue for the storage. While the queue
     is full, the engine requests no further image, so a slow disk slows the camera. No frame is dropped
-    silently: ``core.mda.run`` raises the first error, including errors of the last frame and errors while the
-    dataset is finished. To make this possible, importing this class wraps two functions of pymmcore-plus; see
-    the module ``exengine_micromanager.user_core.runner``.
+    silently: ``core.mda.run`` raises the first error, including errors that occur with the last frame or
+    while the dataset is being finished. To make this possible, importing this class wraps two functions of
+    pymmcore-plus; see the module ``exengine_micromanager.user_core.runner``.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ class ExEngineSink(RunSink):
     # -- for the runner --------------------------------------------------------------------------------
 
     def _start(self, runner: "MDARunner", events: Any) -> RecordedRun:
-        """Check the events, and create the dataset. Nothing has moved yet."""
+        """Check the events, and create the dataset, before any device moves."""
         if self._run is not None or self._outcome.done():
             raise AcquisitionError("an ExEngineSink records only one run; create a new sink for each run")
         try:
