@@ -18,7 +18,7 @@ from exengine_ndstorage.ndtiff.frame_bytes import encode_json
 from exengine_ndstorage.ndtiff.sizes import MAX_SUMMARY_BYTES
 
 SUMMARY_BYTES_AT, SUMMARY_AT = 24, 28
-"""The offsets of the summary metadata's length and of the summary metadata itself."""
+"""The offsets of two values in the header: the length of the summary metadata, and the metadata itself."""
 
 
 def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:

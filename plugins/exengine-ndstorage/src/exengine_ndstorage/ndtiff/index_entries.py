@@ -136,7 +136,7 @@ class Template:
         return template
 
     def matches(self, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """Return, for each row of a table of strings, whether it matches this template except for digits."""
+        """Return whether each row of a table of strings matches this template, apart from its digits."""
         good = (table[:, self._fixed] == self._bytes).all(axis=1)
         return good & ((table[:, self._digits] - 48) <= 9).all(axis=1)  # type: ignore[no-any-return]
 

@@ -274,7 +274,7 @@ class FrameTable:
             self._tail[key] = number
 
     def _sort(self) -> None:
-        """Compute a key for each frame from its codes, and sort the keys. The last of equal keys is used."""
+        """Compute a key for each frame, and sort the keys. If several keys are equal, the last one is used."""
         codes = self._codes[: self._count]
         radices = [int(codes[:, column].max(initial=0)) + 1 for column in range(codes.shape[1])]
         weights = [1] * len(radices)
@@ -383,7 +383,7 @@ class FrameTable:
         return code >> 1 if code & 1 else self._values[column][(code >> 1) - 1]
 
     def positions(self) -> dict[str, list[int | str]]:
-        """Return the positions along each axis, in the order in which they first appeared."""
+        """Return the positions on each axis, in the order in which they first appeared."""
         found = {}
         for column in self._order_of_axes:
             codes, first = np.unique(self._codes[: self._count, column], return_index=True)
@@ -443,7 +443,7 @@ class FrameTable:
 
 
 def _distinct(table: npt.NDArray[Any], number_of: Callable[[npt.NDArray[Any]], int]) -> Any:
-    """Return a number for each row of a table, or a single number if all rows are identical."""
+    """Apply ``number_of`` to each row of a table; return a single number if all rows are identical."""
     if (table == table[0]).all():
         return number_of(table[0])
     unique, inverse = np.unique(table, axis=0, return_inverse=True)

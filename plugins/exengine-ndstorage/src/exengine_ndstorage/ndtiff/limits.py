@@ -1,4 +1,4 @@
-"""The limits of NDTiff: frame layouts, positions along axes, and combinations of axes in a dataset."""
+"""The limits of NDTiff: frame layouts, positions on axes, and combinations of axes in a dataset."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -55,12 +55,12 @@ def refuse_axes(positions: Mapping[str, int | str], known: Mapping[str, type]) -
     positions : mapping of str to int or str
         The coordinates of a frame.
     known : mapping of str to type
-        The type of the positions along each axis in the earlier frames.
+        The type of the positions on each axis in the earlier frames.
 
     Returns
     -------
     dict of str to type
-        The type of the position along each axis.
+        The type of the position on each axis.
 
     Raises
     ------

@@ -247,7 +247,7 @@ class NDTiffReader(DatasetReader):
         """Return a message if the first file's header has changed since it was written, or else ``""``."""
         written = self.manifest.facts.get("header_crc32c") if self.manifest is not None else None
         name = self._first_file()
-        if written is None or name is None:  # written by an earlier release, or without a file
+        if written is None or name is None:  # an earlier release wrote the dataset, or it has no file
             return ""
         try:
             found = header_checksum_of(os.path.join(self._folder, name))
@@ -382,7 +382,10 @@ class NDTiffReader(DatasetReader):
         return layout
 
     def _frames_have_checksums(self) -> bool:
-        """Return whether the first, middle or last frame has checksums. Any single frame may be damaged."""
+        """Return whether the first, middle or last frame has checksums.
+
+        Three frames are examined, because any one of them may be damaged.
+        """
         table = self._growing.table
         count = len(table)
         for number in {0, count // 2, count - 1} if count else ():

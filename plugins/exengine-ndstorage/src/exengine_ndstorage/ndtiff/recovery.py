@@ -121,7 +121,7 @@ def _read_index(path: str) -> tuple[FrameTable, int]:
 
 
 def _chunks(path: str) -> Iterator[bytes]:
-    """Yield an index in pieces, each of which begins with an entry."""
+    """Yield an index in pieces, each of which begins at the start of an entry."""
     if not os.path.lexists(path):
         return
     file = OpenFile(path, READ)

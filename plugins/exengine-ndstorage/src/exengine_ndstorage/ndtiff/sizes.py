@@ -43,9 +43,9 @@ MAX_NAME_BYTES = 200
 # -- writing ---------------------------------------------------------------------------------------------
 
 BATCH_BYTES = 4 * MIB
-"""The maximum size of a batch of frames that are written to the file with one gathered write.
+"""The maximum total size of the frames that are written to the file with one gathered write.
 
-Larger frames do not benefit from batching.
+Frames larger than this do not benefit from batching.
 """
 
 MAX_TORN_BYTES = BATCH_BYTES + MIB
@@ -56,7 +56,7 @@ size of two frames.
 """
 
 EARLY_BYTES = 4 * MIB
-"""The amount of written data after which the system is asked to start storing it on the disk.
+"""The amount of new data after which the system is asked to begin writing to the disk.
 
 A later sync then has little left to do.
 """
@@ -68,9 +68,9 @@ Larger frames keep the disk busy.
 """
 
 LEAST_FREE_BYTES = 64 * KIB
-"""The memory that encoding a frame requires.
+"""The amount of memory that must be free before a frame is encoded.
 
-If this memory is not available, orjson ends the process, whereas Python would raise MemoryError.
+With less memory, orjson would end the process. Allocating this amount first raises MemoryError instead.
 """
 
 # -- reading ---------------------------------------------------------------------------------------------

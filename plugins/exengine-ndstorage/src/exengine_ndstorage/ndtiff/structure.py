@@ -235,7 +235,7 @@ def read_link(file: OpenFile, at: int) -> int:
 def _foreign_directories(
     file: OpenFile, name: str, table: FrameTable, frames: npt.NDArray[np.intp]
 ) -> Iterator[str]:
-    """Follow the chain of directories. It must reach the pixels of every frame, and then end."""
+    """Yield the faults in the chain of directories: it must reach the pixels of every frame, and then end."""
     wanted = {table.place(number)[2]: number for number in frames.tolist()}
     at = read_link(file, FIRST_IFD_AT)
     for _ in range(len(wanted) + 1):

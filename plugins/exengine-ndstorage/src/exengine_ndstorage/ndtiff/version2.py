@@ -182,7 +182,7 @@ class Version2Reader(DatasetReader):
     def __init__(self, path: str) -> None:
         frames = CoordinateIndex()
         super().__init__(path, frames, DatasetStatus.COMPLETE)
-        self._library = threading.Lock()  # the library's reads share one file position
+        self._library = threading.Lock()  # all reads by the library share one file position
         self._dataset: Any = None
         _refuse_unsafe_files(path)
         with self._translated(), _silence():
