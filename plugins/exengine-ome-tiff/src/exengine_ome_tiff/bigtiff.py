@@ -45,7 +45,7 @@ _CENTIMETER = 3
 
 
 class Text(NamedTuple):
-    """The offset and size of bytes in the file to which a tag refers."""
+    """The offset and size of the bytes to which a tag refers."""
 
     offset: int
     size: int

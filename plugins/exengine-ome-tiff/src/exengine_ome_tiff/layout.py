@@ -40,7 +40,7 @@ class Image:
 
     @property
     def name(self) -> str:
-        """The name of the Image, such as that of the stage position."""
+        """The name of the Image, for example the name of the stage position."""
         if [*self.fixed] == [POSITION]:
             return str(self.fixed[POSITION])
         return ", ".join(f"{axis} {position}" for axis, position in self.fixed.items()) or "image"
@@ -55,10 +55,10 @@ class Image:
 def arrange(frames: Sequence[FrameToBuild]) -> list[Image]:
     """Arrange frames in Images, each of which contains the frames of one stage position.
 
-    ``time``, ``channel`` and ``z`` become T, C and Z. Without ``time``, the longest other axis becomes T. The
-    positions on all further axes are in separate Images, and so are frames with different axes, shapes or
-    dtypes. A time point has the same index in all Images with the same axes; each Image contains only the
-    channels and planes of its own frames.
+    ``time``, ``channel`` and ``z`` become T, C and Z. Without ``time``, the longest other axis becomes T.
+    Frames that differ in their positions on the remaining axes, or in their axes, shapes or dtypes, are in
+    separate Images. A time point has the same index in all Images with the same axes; each Image contains
+    only the channels and planes of its own frames.
     """
     kinds: dict[object, list[int]] = {}
     for number, frame in enumerate(frames):

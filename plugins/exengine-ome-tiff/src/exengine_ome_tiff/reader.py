@@ -81,7 +81,7 @@ class OmeTiffSpoolReader(SpoolReader):
 
 
 class EmptyReader(EmptyFileReader, OmeTiffSpoolReader):
-    """A reader for a dataset without a spool. Its writer was killed before creating one."""
+    """A reader for a dataset without a spool, because the writer was killed before creating one."""
 
 
 class OmeTiffReader(RecordedFileReader, OmeTiffSpoolReader):

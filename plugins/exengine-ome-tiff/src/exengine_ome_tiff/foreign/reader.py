@@ -42,7 +42,7 @@ class _Frame(NamedTuple):
 
 
 class ForeignReader(DatasetReader):
-    """A TIFF file of another program: the Images of an OME-TIFF file, or the series that tifffile finds.
+    """A TIFF file from another program: the Images of an OME-TIFF file, or the series that tifffile finds.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class ForeignReader(DatasetReader):
                 )
             images = self._images(chain.pages)
             if not images and path.endswith(SUFFIXES):
-                self._note(f"{path} has no OME-XML with images")
+                self._note(f"{path} has no OME-XML that describes images")
             with as_damage(path):
                 for coordinates, frame in self._of_images(images) if images else self._of_series():
                     if self._index.find(coordinates) is not None:
