@@ -55,7 +55,7 @@ def finish_dataset(
     if images.method is not None:
         _build_levels(folder, layout, images, frames, images.method)
     place_documents(folder, layout, images, _lengths(frames))
-    write_table(folder)  # last, so that the dataset has its final form if the disk is full now
+    write_table(folder)  # last, so that the dataset already has its final form if the disk is full
     _remove_leftovers(folder)
 
 
@@ -89,7 +89,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
 
 
 def _lengths(frames: Columns) -> dict[int, Indices]:
-    """Return the lengths along t, c and z for each image."""
+    """Return the lengths of each image along t, c and z."""
     found = {}
     for number in np.unique(frames["image"]).tolist():
         t, c, z = (int(frames[dim][frames["image"] == number].max()) + 1 for dim in ("t", "c", "z"))

@@ -160,7 +160,7 @@ class FrameWriter:
             self._started[name] = end
 
     def _write_compressed(self, number: int, layout: Layout, parts: PartFiles, batch: Batch) -> int:
-        """Append the first frames of a batch to their parts; return their number."""
+        """Append the first frames of a batch to their parts; return the number of frames written."""
         lines: list[bytes] = []
         records: list[bytes] = []
         line_at, bytes_left = self._lines.end, sizes.COMPRESSED_BATCH_BYTES
@@ -337,7 +337,7 @@ class FrameWriter:
         return name
 
     def _frames_in_shard(self, image: int, t: int, c: int, z: int) -> int:
-        """Return how many frames a frame's shard can contain, given the current lengths of the array."""
+        """Return how many frames the shard of a frame can contain, given the current lengths of the array."""
         assert self.layout is not None
         count = 1
         for index, length, size in zip((t, c, z), self._grown[image], self.layout.shard, strict=True):
@@ -429,7 +429,7 @@ class FrameWriter:
 
 
 def window_of(data: npt.NDArray[Any]) -> tuple[float, float] | None:
-    """Return the pixel values of a frame that viewers should show as black and as white."""
+    """For one frame, return the pixel values that viewers should show as black and as white."""
     step = max(1, max(data.shape[:2]) // 128)
     sample = data[::step, ::step]
     if sample.dtype.kind == "f":

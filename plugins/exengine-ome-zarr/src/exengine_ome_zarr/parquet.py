@@ -24,7 +24,7 @@ def write_table(folder: str) -> bool:
     Raises
     ------
     OSError
-        If the disk does not accept the table.
+        If the table cannot be written to disk.
     """
     try:
         import pyarrow  # type: ignore[import-not-found, unused-ignore]
@@ -34,7 +34,7 @@ def write_table(folder: str) -> bool:
     new = temporary(folder)
     writer: Any = None
     try:
-        # With a file of Python, an error of the disk has its number, which the message of pyarrow lacks.
+        # If Python opens the file, a disk error keeps its error number, which an error from pyarrow lacks.
         with open(os.path.join(folder, FRAMES), "rb") as lines, open(new, "wb") as table:
             schema: Any = None
             columns: dict[str, tuple[str, str]] = {}
@@ -59,7 +59,7 @@ def write_table(folder: str) -> bool:
         return False
     finally:
         if writer is not None:
-            writer.is_open = False  # after an error, it would write to the closed file when it is deleted
+            writer.is_open = False  # otherwise, its destructor could write to the closed file
         if os.path.exists(new):
             os.unlink(new)
     return True

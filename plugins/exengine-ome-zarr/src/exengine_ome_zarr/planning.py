@@ -16,7 +16,7 @@ from exengine_ome_zarr.format.layout import FRAME_DIMENSIONS, Layout, choose_lay
 from exengine_ome_zarr.format.roles import ExtraAxes, assign_roles
 
 Arrangement = Literal["auto", "image", "plate"]
-_MAX_LEVEL = 9  # of every codec except zstd
+_MAX_LEVEL = 9  # the maximum level of every codec except zstd
 
 
 class Planning:
@@ -122,7 +122,7 @@ class Planning:
         return found
 
     def lengths(self, layout: Layout) -> dict[str, int]:
-        """Return the planned lengths of those dimensions t, c and z on which positions are 0, 1, 2, ..."""
+        """Return the planned length of each dimension (t, c or z) on which the positions are 0, 1, 2, ..."""
         planned = {axis.name: axis for axis in self._axes}
         found = {}
         for dim in FRAME_DIMENSIONS:

@@ -143,7 +143,7 @@ class PyramidBuilder:
     images : Images
     method : {'mean', 'median', 'decimate'}
     frames_in_shard : callable
-        Returns the number of frames that a given frame's shard will contain.
+        Returns the number of frames that the shard of a given frame will contain.
     """
 
     def __init__(

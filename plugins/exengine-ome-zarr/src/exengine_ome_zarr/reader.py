@@ -87,7 +87,7 @@ class OmeZarrReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return a contradiction between a finished dataset's files and its manifest, or an empty string."""
+        """Describe a contradiction between a finished dataset's files and its manifest; empty if none."""
         manifest, table = self.manifest, self._table
         if manifest is None:
             return ""
@@ -214,8 +214,8 @@ class OmeZarrReader(DatasetReader):
         stored = line.get("coordinates")
         if stored != self._table.coordinates(number):
             raise DatasetDamagedError(
-                f"{self._name(number)} was originally stored at {stored!r:.200}; its labels are missing from "
-                f"{files.LAYOUT}"
+                f"{self._name(number)} was originally stored at {stored!r:.200}, but the labels of these "
+                f"coordinates are missing from {files.LAYOUT}"
             )
 
     def _open_files(self) -> FrameFiles:

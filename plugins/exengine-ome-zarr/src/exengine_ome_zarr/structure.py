@@ -22,7 +22,7 @@ def check_structure(folder: str, table: FrameTable, *, finished: bool) -> list[s
     folder : str
     table : FrameTable
     finished : bool
-        Whether the dataset is finished, so that every file must be complete.
+        Whether the dataset is finished, which means that every file must be complete.
     """
     layout = table.layout
     faults: list[str] = []

@@ -141,7 +141,7 @@ class FrameTable:
         if manifest is None or manifest.frames is None:
             return False
         size = (manifest.frames + 1) * RECORD_BYTES
-        # A checksum of a larger file would take too long, and hostile files can have any size.
+        # Computing the checksum of a larger file would take too long, and hostile files can have any size.
         if size > _MOST_VERIFIED_BYTES or os.fstat(journal.descriptor).st_size != size:
             return False
         return manifest.facts.get("journal_crc32c") == checksum(journal)
@@ -187,12 +187,12 @@ class FrameTable:
 
     @property
     def journal_bytes(self) -> int:
-        """The size of the journal's valid part."""
+        """The size of the valid part of the journal."""
         return (self._count + 1) * RECORD_BYTES
 
     @property
     def layout_bytes(self) -> int:
-        """The size of the layout file's valid part."""
+        """The size of the valid part of the layout file."""
         return self._layout_at
 
     # -- looking up frames -----------------------------------------------------------------------

@@ -259,7 +259,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets, SharedDat
     def join(
         cls, path: str | os.PathLike[str], parts: Sequence[str], owners: npt.NDArray[np.integer[Any]], /
     ) -> None:
-        """Move the shards of parts to a dataset, and write its journal."""
+        """Move the shards of several parts into one dataset, and write its journal."""
         from exengine_ome_zarr.continued.joining import join
 
         join(os.fspath(path), parts, owners)
@@ -288,7 +288,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets, SharedDat
                 if len(seen) > 1:
                     first, second = (", ".join(sorted(each)) for each in seen)
                     raise CoordinatesError(
-                        f"ome-zarr needs the same axes for all frames; some have {first}, others {second}"
+                        f"ome-zarr needs the same axes for all frames, got frames with ({first}) and frames "
+                        f"with ({second})"
                     )
 
     def initial_files(self) -> dict[str, bytes]:

@@ -65,7 +65,7 @@ def unit_of(plan: SourcePlan, planning: Planning) -> UnitOf:
 
 
 def join(folder: str, parts: Sequence[str], owners: npt.NDArray[np.integer[Any]]) -> None:
-    """Move the frames of parts to a dataset; see ``SharedDatasets.join``."""
+    """Move the frames of several parts into one dataset; see ``SharedDatasets.join``."""
     counts = np.bincount(owners, minlength=len(parts))
     tables = {number: FrameTable(part) for number, part in enumerate(parts) if counts[number]}
     for number, table in tables.items():
@@ -76,10 +76,10 @@ def join(folder: str, parts: Sequence[str], owners: npt.NDArray[np.integer[Any]]
             )
     first = tables[int(owners[0])]
     layout = first.layout
-    assert layout is not None  # it has frames
+    assert layout is not None  # this part has frames, so it has a layout
     for number, table in tables.items():
         if (table.layout, table.facts) != (layout, first.facts) or _labels(table) != _labels(first):
-            raise DatasetDamagedError(f"{parts[number]} has another layout than the other parts")
+            raise DatasetDamagedError(f"{parts[number]} has a different layout from the other parts")
     records = np.zeros(len(owners), RECORD)
     for number, table in tables.items():
         records[owners == number] = read_all_records(table)
@@ -106,7 +106,7 @@ def _move_shards(
     records: Records,
     layout: Any,
 ) -> None:
-    """Rename shards, and open parts of shards, into the dataset. Give these parts new numbers."""
+    """Move the shards and the unpublished parts of shards into the dataset, and renumber the parts."""
     os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
     stride = int(records["part"].max()) + 1 if is_compressed else 0
     for image, shard, rows in by_shard(layout, records):
@@ -124,7 +124,7 @@ def _move_shards(
 
 
 def _move(source: str, target: str) -> bool:
-    """Rename a file; return whether it is at its target, also by an earlier attempt."""
+    """Rename a file unless an earlier attempt has renamed it; return whether it is at its target."""
     if os.path.exists(source):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         rename_into_place(source, target)

@@ -303,7 +303,7 @@ def _axes(multiscales: dict[str, Any], where: str) -> list[tuple[str, Any]]:
     except CoordinatesError as error:
         raise UnsupportedOperationError(f"{where}: {error}") from None
     if len(set(axes)) != len(axes):
-        raise DatasetDamagedError(f"{where}: the axes {names!r:.200} do not have distinct meanings")
+        raise DatasetDamagedError(f"{where}: two of the axes {names!r:.200} have the same meaning")
     return [(axis, item.get("unit")) for axis, item in zip(axes, items, strict=True)]
 
 
@@ -342,7 +342,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
-    """Convert a step by its unit's factor in ``table``; return None if the step or the unit is unknown."""
+    """Convert a step with the factor for its unit in ``table``; return None if either is unknown."""
     factor = table.get(unit) if isinstance(unit, str) else None
     if step is None or factor is None:
         return None

@@ -21,7 +21,7 @@ from exengine_ome_zarr.foreign.arrays import ArrayLayout
 from exengine_ome_zarr.foreign.files import Files, joined
 
 EMPTY = 2**64 - 1
-"""The offset and the size of a chunk that was never written."""
+"""The offset and the size that mark a chunk as never written."""
 
 _UNCHECKED_BYTES = 2**29  # a chunk that cannot exceed this size after decompression needs no check
 _MOST_INDEXES = 256

@@ -60,7 +60,7 @@ class Files(Protocol):
         """
 
     def read_range(self, key: str, offset: int, size: int) -> bytes | None:
-        """Return part of a file, or less if the file ends first. Raises the same errors as :meth:`read`."""
+        """Return part of a file; fewer bytes if the file ends first. The errors are those of :meth:`read`."""
 
     def signature(self, key: str) -> tuple[int, int] | None:
         """Return a file's size and a number that changes when the file does, or None if there is no file."""
@@ -72,7 +72,7 @@ class Files(Protocol):
         """Return the name of a file for messages."""
 
     def close(self) -> None:
-        """Close the archive. Reads in other threads still complete."""
+        """Close the archive. Reads in progress in other threads still complete."""
 
 
 class FolderFiles:
@@ -176,7 +176,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The files of a dataset in a zip archive. They must be stored or deflated.
+    """The files of a dataset in a zip archive. Only stored and deflated files can be read.
 
     Parameters
     ----------

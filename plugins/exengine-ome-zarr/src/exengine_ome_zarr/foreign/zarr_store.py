@@ -88,5 +88,5 @@ class ChunkStore(Store):
 
 
 def open_array(layout: ArrayLayout, chunks: ChunkFiles) -> Any:
-    """Return a ``zarr.Array`` that reads the chunks of an array. Errors of zarr-python are not converted."""
+    """Return a ``zarr.Array`` that reads the chunks of an array. zarr-python's errors are not converted."""
     return zarr.open_array(ChunkStore(layout, chunks), mode="r", zarr_format=layout.document["zarr_format"])

@@ -86,7 +86,7 @@ def place_document(folder: str, name: str, content: bytes, *, durable: bool = Fa
 
 
 def forget_variables(error: BaseException | None) -> None:
-    """Clear the local variables in an error's traceback, because a stored error would keep files open."""
+    """Clear the local variables in an error's traceback, so that a stored error keeps no files open."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
@@ -113,7 +113,7 @@ def folders_in(path: str) -> Iterator[str]:
 
 
 class AppendFile:
-    """A file to which lines are appended. The next write overwrites a failed write.
+    """A file to which lines are appended. If a write fails, the next one overwrites it.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class Images:
         self._labels = labels
         self._places = {place.name: place for place in facts.stage_positions}
         self.extents: dict[int, Indices] = {}
-        """For each image, the lengths along t, c and z in its document."""
+        """For each image, the lengths along t, c and z that its document states."""
         self.windows: dict[int, tuple[float, float]] = {}
         """For each channel, the pixel values that are shown as black and as white."""
         self.levels: tuple[int, ...] = (1,)
@@ -111,7 +111,7 @@ class Images:
         return text_of(self._labels["p"].position(image))
 
     def channel_names(self, count: int) -> list[str]:
-        """Return the names of the first channels."""
+        """Return the names of the first ``count`` channels."""
         return [text_of(self._labels["c"].position(index)) for index in range(count)]
 
     def place(self, image: int, extents: Indices) -> None:

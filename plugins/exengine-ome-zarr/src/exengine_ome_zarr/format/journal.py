@@ -102,7 +102,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """Return the contribution of each 16-bit word in a record to the checksum, for each of its values."""
+    """For each 16-bit word in a record and each of its values, return the contribution to the checksum."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)
@@ -162,7 +162,7 @@ def read_records(
     descriptor : int
     first, most : int
     verified : bool
-        Whether the checksum of the whole journal is correct, so that each record is valid.
+        Whether the checksum of the whole journal is correct and each record is therefore valid.
     """
     text = read_at(descriptor, most * RECORD_BYTES, (first + 1) * RECORD_BYTES)
     records = np.frombuffer(text, RECORD, len(text) // RECORD_BYTES)
@@ -176,7 +176,8 @@ class JournalWriter:
     ----------
     path : str
     frames : int, optional
-        The number of frames in the journal, if it exists. Anything after their records is removed.
+        The number of frames in the journal, if it exists. Anything after the records of these frames is
+        removed.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class Labels:
         """The number of indices that are in use, which is the length of the dimension."""
 
     def find(self, key: Key) -> int | None:
-        """Return the index of a position, or None if it cannot have one. The position need not be in use."""
+        """Return the index of a position, even if no frame has the position; None if no index is known."""
         if self._indices:
             index = self._indices.get(key)
             if index is not None:

@@ -22,7 +22,7 @@ FRAME_DIMENSIONS = ("t", "c", "z")
 """The dimensions along which an image can have several frames, in the order that OME-Zarr requires."""
 
 ROLES = {"time": "t", "channel": "c", "z": "z", "position": "p"}
-"""The dimension of each axis of an acquisition."""
+"""Maps axes of an acquisition to the dimensions of OME-Zarr."""
 
 DTYPES = (
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64",
@@ -112,7 +112,9 @@ class Layout:
         if len(numbers) != 10 or any(type(n) is not int or not 0 < n < 2**31 for n in numbers):
             raise ValueError("the sizes of its frames, chunks and shards are not valid")
         if self.dtype not in DTYPES or self.samples not in (1, 3):
-            raise ValueError(f"it has frames of dtype {self.dtype!r:.40} with {self.samples!r:.20} samples")
+            raise ValueError(
+                f"its dtype {self.dtype!r:.40} or its number of samples, {self.samples!r:.20}, is not valid"
+            )
         if any(shard % chunk for shard, chunk in zip(self.shard, self.chunk, strict=True)):
             raise ValueError("its shards do not consist of whole chunks")
         if math.prod(self.shard) * self.tiles > sizes.MAX_SHARD_CHUNKS or self.frame_bytes > 2**40:
@@ -122,7 +124,7 @@ class Layout:
         if sorted(axis for members in self.roles.values() for axis in members) != sorted(set(self.axes)):
             raise ValueError("its axes differ from the axes of its dimensions")
         if not isinstance(self.codec, str) or type(self.level) not in (int, type(None)):
-            raise ValueError(f"it has the codec {self.codec!r:.40}")
+            raise ValueError(f"its codec {self.codec!r:.40} or its compression level is not valid")
         if self.frames_per_chunk > 1 and (self.tiles > 1 or (self.samples > 1 and self.chunk[2] > 1)):
             raise ValueError("its chunks do not consist of whole frames")
 
@@ -170,7 +172,7 @@ class Layout:
 
     @cached_property
     def tile_bytes(self) -> int:
-        """The size in bytes of one frame's part of a chunk."""
+        """The number of bytes that one frame occupies in a chunk."""
         return self.samples * self.tile[0] * self.tile[1] * self.numpy_dtype.itemsize
 
     @cached_property

@@ -64,27 +64,27 @@ MAX_OFFSET = 2**62
 """The maximum offset in a file; operating systems refuse larger ones."""
 
 LEAST_FREE_BYTES = 64 * KIB
-"""The memory that encoding a frame requires.
+"""The amount of memory that must be free before a frame is encoded.
 
-If this memory is not available, orjson ends the process, whereas Python raises MemoryError.
+With less memory, orjson would end the process. Allocating this amount first raises MemoryError instead.
 """
 
 # -- writing ---------------------------------------------------------------------------------------------
 
 BATCH_BYTES = 512 * KIB
-"""The maximum size of a batch of frames that are written with one gathered write.
+"""The maximum total size of the frames that are written with one gathered write.
 
-The pixels of a larger batch leave the processor's cache between the checksum and the write.
+With more data, the pixels would leave the processor's cache between the checksum and the write.
 """
 
 COMPRESSED_BATCH_BYTES = 4 * MIB
 """The amount of compressed data after which the records of a batch are appended to the journal."""
 
 EARLY_BYTES = 4 * MIB
-"""The amount of data after which the system is asked to start writing it to the disk."""
+"""The amount of new data after which the system is asked to begin writing to the disk."""
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""The frame size below which the disk is asked to write early. Encoding would otherwise leave it idle."""
+"""The frame size below which the disk is asked to write early, so that it is not idle during encoding."""
 
 SHARED_WRITE_BYTES = MIB
 """The minimum frame size for which the helper thread computes the checksum during the write."""
@@ -110,10 +110,10 @@ COPY_BYTES = 4 * MIB
 # -- reading ---------------------------------------------------------------------------------------------
 
 READ_RECORDS = 2**14
-"""The number of journal records that are read and checked in one step: 1 MiB."""
+"""The number of journal records that are read and checked in one step. They take up 1 MiB."""
 
 MAX_OPEN_FILES = 64
 """The maximum number of shards that are open for writing at the same time."""
 
 MAX_OPEN_FILES_TO_READ = 256
-"""The maximum number of shards that a reader keeps open. A million small frames have 245 shards."""
+"""The maximum number of shards that a reader keeps open. A million small frames are stored in 245 shards."""

@@ -82,7 +82,7 @@ def connect(url: str, *, patient: bool) -> "ObjectStore":
     ----------
     url : str
     patient : bool
-        Whether requests may take a long time, because they upload data. Other requests end within 10 seconds.
+        Whether requests may take a long time, as uploads do. Other requests end within 10 seconds.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
     Parameters
     ----------
     error : BaseException
-        The error of obstore. Its text is not passed on.
+        The error from obstore. Its text is not passed on.
     url : str
     what : str
         The action that failed, such as ``"be read"``.

@@ -146,7 +146,7 @@ class Bucket:
         name : str
         text : bytes
         unchanged : dict or None
-            The version of the object to replace; None to create an object that must not exist.
+            The version of the object to replace; None if the object must not exist yet.
 
         Returns
         -------

@@ -34,7 +34,7 @@ class Writer:
     started : str
         The time at which the writer created the dataset.
     token : str
-        The suffix of its folder name in the spool.
+        The token with which the folder's name in the spool ends.
     spool : str or None
         The spool, if an option specified it.
     """
@@ -159,7 +159,7 @@ class Claim:
         self._tag, self._stored = tag, text
 
     def take_over(self, folder: str) -> None:
-        """Delete the dataset at the URL, and claim the URL. Raise an error if there is anything else.
+        """Delete the dataset at the URL, and claim the URL. Raise an error if anything else is there.
 
         The manifest is replaced first. If two processes overwrite a dataset, one of them is therefore refused
         before it deletes anything.
@@ -205,7 +205,7 @@ class Claim:
         folder : str
             The folder of the dataset in the spool.
         final : bool
-            Whether the dataset is finished, so that the manifest no longer identifies a writer.
+            Whether the dataset is finished and the manifest therefore no longer identifies a writer.
 
         Raises
         ------

@@ -34,7 +34,7 @@ def default_folder() -> str:
 
 
 def new_folder(spool: str | None, url: str, token: str) -> str:
-    """Return the path of a new dataset's folder in the spool. Create the spool if necessary.
+    """Return a path in the spool for the folder of a new dataset. Create the spool if necessary.
 
     Raises
     ------
