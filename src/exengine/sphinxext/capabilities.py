@@ -1,4 +1,4 @@
-"""Renders a backend's capabilities as a table. Their meanings come from the source code of the class."""
+"""Renders the capabilities of a backend as a table. The explanations are read from source code."""
 
 import ast
 import inspect

@@ -104,7 +104,7 @@ def _autoclass(record: PluginRecord, cls: type, setup: Setup) -> str:
 
 
 def _hooks(cls: type) -> Iterator[str]:
-    """Yield the names of methods that only the kernel calls, so users of a storage never need them."""
+    """Yield the names of the methods that only the kernel calls, and that users therefore do not need."""
     for name in vars(cls):
         homes = [base for base in cls.__mro__[1:] if name in vars(base)]
         kernel = [base for base in homes if base.__module__.startswith("exengine.kernel.")]

@@ -35,7 +35,7 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
     where = f"{escape(record.distribution)} {escape(results.version)} and ExEngine {escape(results.kernel)}"
     campaigns = any(promise.campaigns for promise in results.promises.values())
     tests = "The conformance kit and fault campaigns" if campaigns else "The conformance kit"
-    parts = [f"{tests} found {results.kept} of {results.tested} promises to be kept. Tested: {where}.\n"]
+    parts = [f"{tests} confirmed {results.kept} of {results.tested} promises. Tested: {where}.\n"]
     if results.shipped:
         authors = f"The authors of {escape(record.distribution)} measured these results"
         parts.append(f"{authors}, which come with the package.\n")

@@ -210,7 +210,7 @@ class _Opaque(_Checked):
 
 
 class _Code(_Checked):
-    """Stands in for a code block, provided that the highlighter accepts its language and content."""
+    """Stands in for a code block, and reports a language or code that the highlighter does not accept."""
 
     def run(self) -> list[nodes.Node]:
         import pygments.lexers

@@ -1,1 +1,1 @@
-"""A server on the loopback interface, and the page by which it shows a dataset in the browser."""
+"""A server on the loopback interface, and the page that shows a dataset in the browser."""

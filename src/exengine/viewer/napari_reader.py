@@ -19,7 +19,7 @@ Layer = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
-    """Return a function that reads a dataset into layers; None if the path is not that of a dataset.
+    """Return a function that reads a dataset into layers; None if there is no dataset at the path.
 
     Parameters
     ----------

@@ -70,11 +70,13 @@ def picture_of(data: npt.NDArray[Any], *, largest_side: int | None = None) -> Pi
         step = max(1, -(-max(plane.shape[:2]) // largest_side))
     elif plane.nbytes > LARGEST_BYTES:
         step = int(np.ceil(np.sqrt(plane.nbytes / LARGEST_BYTES)))
-        notes.append(f"only one of every {step} x {step} pixels is shown, because the frame is very large")
+        notes.append(
+            f"the frame is very large, so only one pixel of each block of {step} x {step} pixels is shown"
+        )
     plane = plane[::step, ::step]
     if plane.dtype.kind == "c":
         plane = np.abs(plane)
-        notes.append(f"{data.dtype} values are shown as their magnitude")
+        notes.append(f"the magnitude of the {data.dtype} values is shown")
     sent = np.dtype(_SENT.get(f"{plane.dtype.kind}{plane.dtype.itemsize}", plane.dtype))
     pixels = np.ascontiguousarray(plane, sent.newbyteorder("<"))
     return Picture(pixels, sent.newbyteorder("=").name, step, "; ".join(notes))

@@ -75,7 +75,7 @@ def test_that_a_finished_dataset_survives_a_power_cut_is_stated_only_where_a_cam
     found = built()
     assert facts(found)["shelf"]["finish"] is True
     assert "Fault campaign: 50 cuts, 0 lost." in found.text("usage/backends/shelf")
-    assert "The conformance kit and fault campaigns found 2 of 2 promises to be kept" in found.text(
+    assert "The conformance kit and fault campaigns confirmed 2 of 2 promises" in found.text(
         "usage/backends/shelf"
     )
 

@@ -71,7 +71,7 @@ def test_new_results_of_the_conformance_kit_are_on_the_page_after_the_next_build
         "shelf", [TestReport("test_put", ("P1",), "", "kept")], distribution="shelf-dist", version="2.5"
     )
     write_results(tmp_path / "docs" / "_results" / "shelf.json", results)
-    assert "found 1 of 1 promises to be kept" in project.again()
+    assert "confirmed 1 of 1 promises" in project.again()
 
 
 def test_a_page_whose_plugin_did_not_change_is_not_written_again(project):

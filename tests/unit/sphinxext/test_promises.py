@@ -43,7 +43,7 @@ def test_every_promise_has_its_meaning_and_outcome(site, build, results):
     assert rows["P2"][0] == "not run"
     text = built.text("usage/backends/shelf")
     assert PROMISES["P2"] in text
-    assert "found 1 of 2 promises to be kept. Tested: shelf-dist 2.5" in text
+    assert "confirmed 1 of 2 promises. Tested: shelf-dist 2.5" in text
 
 
 def test_the_promises_of_a_variant_are_shown_where_they_differ(site, build, tmp_path):
@@ -171,7 +171,7 @@ def test_results_in_the_package_are_shown_with_who_measured_them(site, build, sh
     ship(site.backend())
     built = build()
     text = built.text("usage/backends/shelf")
-    assert "found 2 of 3 promises to be kept. Tested: shelf-dist 2.5" in text
+    assert "confirmed 2 of 3 promises. Tested: shelf-dist 2.5" in text
     assert "The authors of shelf-dist measured these results, which come with the package." in text
     assert promises(built)["N3"][0] == "\N{CHECK MARK} kept"
     assert "the power was cut 20 times, and no frame was lost" in text
@@ -181,7 +181,7 @@ def test_results_of_the_documentation_replace_those_in_the_package(site, build, 
     ship(site.backend())
     results(reports=REPORTS[:1])
     text = build().text("usage/backends/shelf")
-    assert "found 1 of 1 promises to be kept" in text and "authors of" not in text
+    assert "confirmed 1 of 1 promises" in text and "authors of" not in text
 
 
 def test_results_in_the_package_of_another_version_say_so(site, build, ship):
