@@ -22,7 +22,7 @@ from exengine.base_classes import (
 from exengine.errors import StorageFullError
 
 SLAB_BYTES = 64 * 2**20
-_LARGEST_BASE = 4 * 2**20  # in bytes; a data handler copies small frames into arrays of this size
+_LARGEST_BASE = 4 * 2**20  # the size in bytes of the arrays into which a data handler copies small frames
 _ALIGNMENT = 64  # the size of a cache line, which is sufficient for every numpy dtype
 
 

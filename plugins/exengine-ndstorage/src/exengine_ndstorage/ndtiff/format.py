@@ -62,7 +62,7 @@ DATASET_FILES = (
 )
 """Patterns that match the names of all files in a dataset."""
 OTHER_FILES = tuple(name for name in DATASET_FILES if "NDTiffStack" not in name)
-"""The patterns for files that are not TIFF files."""
+"""Patterns that match the names of all files except TIFF files."""
 FULL_RESOLUTION = "Full resolution"
 """In a pyramid, the folder that contains the tiles as they were acquired."""
 

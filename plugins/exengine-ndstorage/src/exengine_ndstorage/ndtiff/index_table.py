@@ -274,7 +274,7 @@ class FrameTable:
             self._tail[key] = number
 
     def _sort(self) -> None:
-        """Compute a key for each frame, and sort the keys. If several keys are equal, the last one is used."""
+        """Compute a key for each frame, and sort the keys. The last of several equal keys is used."""
         codes = self._codes[: self._count]
         radices = [int(codes[:, column].max(initial=0)) + 1 for column in range(codes.shape[1])]
         weights = [1] * len(radices)

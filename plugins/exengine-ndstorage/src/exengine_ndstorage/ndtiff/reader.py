@@ -244,7 +244,7 @@ class NDTiffReader(DatasetReader):
         return ""
 
     def _changed_header(self) -> str:
-        """Return a message if the first file's header has changed since it was written, or else ``""``."""
+        """Return a message if the header of the first file has changed, otherwise an empty string."""
         written = self.manifest.facts.get("header_crc32c") if self.manifest is not None else None
         name = self._first_file()
         if written is None or name is None:  # an earlier release wrote the dataset, or it has no file
@@ -260,7 +260,7 @@ class NDTiffReader(DatasetReader):
         return names[0] if names else first_tiff(self._folder)
 
     def _read_summary(self) -> str:
-        """Read the summary metadata. Return the reason if it cannot be read, or else an empty string."""
+        """Read the summary metadata. Return the reason if it cannot be read, otherwise an empty string."""
         if self._summary is None:
             name = self._first_file()
             if name is not None:
